@@ -1,0 +1,45 @@
+# Each target makes .venv first if it is missing. `make help` lists them.
+PYTHON ?= python3.11
+PY := .venv/bin/python
+RUNS ?= runs
+# Spawned ranks and loader workers import torch anew: without bytecode caches each of them takes seconds longer.
+unexport PYTHONDONTWRITEBYTECODE
+# glibc hands freed tensors back to the kernel and faults them in anew, over a tenth of a training step on a CPU.
+export MALLOC_MMAP_MAX_ := 0
+export MALLOC_TRIM_THRESHOLD_ := 4294967296
+
+.PHONY: help demo test lab notebooks bench lock clean-notebooks
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+.venv/ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet uv
+	.venv/bin/uv pip install --python $(PY) --requirement requirements.lock
+	.venv/bin/uv pip install --python $(PY) --no-deps --editable .
+	@touch $@
+
+demo: .venv/ready  ## toy videos to an HTML report with curves, R@k, probes and a retrieval gallery (minutes)
+	$(PY) -m vidbench demo --out $(RUNS)/demo
+
+test: .venv/ready  ## all tests, the notebooks at their tiny defaults among them
+	$(PY) -m ruff check vidbench tests benchmarks
+	$(PY) -m pytest
+
+lab: .venv/ready  ## JupyterLab on the notebooks
+	.venv/bin/jupyter lab --notebook-dir notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
+
+notebooks: .venv/ready  ## execute every notebook headless; executed copies in runs/notebooks
+	$(PY) -m vidbench run notebooks/*.ipynb --out $(RUNS)/notebooks
+
+bench: .venv/ready  ## speed beside peers, as ratios measured in one run
+	$(PY) -m benchmarks
+
+clean-notebooks: .venv/ready  ## strip outputs before a commit
+	.venv/bin/jupyter nbconvert --clear-output --inplace notebooks/*.ipynb
+
+lock: .venv/ready  ## write requirements.lock anew from pyproject.toml
+	.venv/bin/uv pip compile pyproject.toml --all-extras --python-version 3.11 --upgrade --no-header \
+	  --no-annotate --output-file requirements.lock

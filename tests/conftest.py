@@ -1,0 +1,23 @@
+"""Fixtures that several rooms share: the real clips, and the tiny toy world rendered once."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real clips and list files: $VIDBENCH_DATA, else ../shared/data beside the project."""
+    folder = Path(os.environ.get("VIDBENCH_DATA") or Path(__file__).resolve().parents[1] / ".." / "shared" / "data")
+    if not (folder / "real_clips").is_dir():
+        pytest.skip(f"no real data: {folder} has no real_clips; set VIDBENCH_DATA to the folder that holds it")
+    return folder.resolve()
+
+
+@pytest.fixture(scope="session")
+def toy_tiny(tmp_path_factory):
+    """The Manifest of the tiny toy world."""
+    from vidbench.data.toy import render
+
+    return render(tmp_path_factory.mktemp("toy_tiny"), setting="tiny", world="base", seed=0, progress=False)

@@ -1,0 +1,78 @@
+"""Small importable stages for the engine's tests: ranks are spawned, so they cannot live in a test function."""
+
+import os
+import time
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from vidbench.data.loading import Batches
+from vidbench.data.views import training_worker
+from vidbench.engine import ranks
+from vidbench.engine.loop import Fit, fit
+from vidbench.engine.runs import Run, recipe_from
+
+
+class Points(Dataset):
+    """Row i is a fixed random point, shifted by noise that follows from (epoch, row) alone, as clips' views do."""
+
+    def __init__(self, poison: int = -1):
+        self.x = torch.randn(48, 6, generator=torch.Generator().manual_seed(7))
+        self.poison = poison
+
+    def __getitem__(self, key):
+        epoch, row = key
+        noise = torch.randn(6, generator=torch.Generator().manual_seed(1000 * epoch + row))
+        x = self.x[row] + 0.1 * noise + (float("nan") if row == self.poison else 0)
+        return {"x": x, "row": row, "y": self.x[row].sum()}
+
+
+class Regression(nn.Module):
+    """A net with dropout (so that random state matters) but no batch norm (so that the number of ranks does not)."""
+
+    def __init__(self, dropout: float):
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Dropout(dropout), nn.Linear(16, 1))
+        self.pause = 0.0
+
+    def forward(self, batch):
+        time.sleep(self.pause)
+        return (self.encoder(batch["x"]).squeeze(1) - batch["y"]).square().mean(), {}
+
+
+def regress(recipe: dict, folder: str, dropout: float = 0.0, poison: int = -1, pause: float = 0.0):
+    """A whole stage, as the methods' `train` functions are."""
+    recipe = recipe_from(Fit, recipe)
+    run = Run.create(folder, "regress", recipe) if ranks.rank() == 0 else None
+    ranks.barrier()
+    run = run or Run(folder)
+    torch.manual_seed(recipe.seed)
+    method = Regression(dropout)
+    method.pause = pause
+    batches = Batches(48, recipe.batch, seed=recipe.seed, rank=ranks.rank(), world=ranks.world())
+    workers = recipe.workers
+    loader = DataLoader(Points(poison), batch_sampler=batches, num_workers=workers, persistent_workers=workers > 0,
+                        worker_init_fn=training_worker, multiprocessing_context="spawn" if workers else None)
+    fit(method, loader, recipe, run, "none")
+    return folder
+
+
+def fails_on_rank_1(folder: str):
+    """Rank 1 raises while rank 0 waits for it."""
+    if ranks.rank() == 1:
+        raise RuntimeError("the clip on shelf 42 is torn")
+    ranks.barrier()
+
+
+def dies_on_rank_1():
+    """Rank 1 is killed while rank 0 waits for it."""
+    if ranks.rank() == 1:
+        os.kill(os.getpid(), 9)
+    ranks.barrier()
+
+
+def says(word: str):
+    """Each rank prints; rank 0 returns."""
+    print(f"{word} from {ranks.rank()} of {ranks.world()}", flush=True)
+    return int(ranks.gather(torch.tensor([ranks.rank()])).sum())

@@ -1,0 +1,301 @@
+"""Runs on disk, the loop's exactness, and ranks."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests import stages
+from vidbench.engine import ranks
+from vidbench.engine.loop import Fit, learning_rate
+from vidbench.engine.runs import Run, RunError, recipe_dict, recipe_from
+
+SHORT = Fit(epochs=6, batch=8, lr=0.01, seed=3, log_every=2, schedule="cosine")
+
+
+def weights_of(folder):
+    return Run(folder).weights()
+
+
+def same(left: dict, right: dict) -> bool:
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+@dataclass(frozen=True)
+class Outer:
+    fit: Fit = Fit()
+    sizes: tuple[int, ...] = (1, 2)
+    inner: Fit | None = None
+
+
+def test_recipe_goes_to_json_and_back_and_refuses_unknown_fields():
+    recipe = Outer(fit=Fit(milestones=(3, 4)), inner=Fit(epochs=9))
+    assert recipe_from(Outer, json.loads(json.dumps(recipe_dict(recipe)))) == recipe
+    with pytest.raises(RunError, match=r"Outer.fit has no field 'epoch'; the known ones are epochs, batch"):
+        recipe_from(Outer, {"fit": {"epoch": 3}})
+
+
+def test_folder_refuses_another_recipe_and_prints_the_difference(tmp_path):
+    Run.create(tmp_path / "a", "x", Outer())
+    Run.create(tmp_path / "a", "x", Outer())
+    with pytest.raises(RunError, match=r"fit.lr: wanted 0.5, found 0.001"):
+        Run.create(tmp_path / "a", "x", Outer(fit=Fit(lr=0.5)))
+    with pytest.raises(RunError, match="no run folder"):
+        Run(tmp_path / "b")
+    with pytest.raises(RunError, match="no checkpoint yet"):
+        Run(tmp_path / "a").weights()
+
+
+def test_log_survives_a_cut_line_and_rewinds(tmp_path):
+    run = Run.create(tmp_path / "a", "x", Outer())
+    for step in range(4):
+        run.log(step=step, loss=float(step))
+    with (run.folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "lo')
+    assert [line["step"] for line in run.metrics()] == [0, 1, 2, 3]
+    run.rewind(1)
+    assert run.curves() == {"step": [0, 1], "loss": [0.0, 1.0]}
+    (run.folder / "metrics.jsonl").write_text('{"step": \n{"step": 1}\n')
+    with pytest.raises(RunError, match="line 1"):
+        run.metrics()
+
+
+def test_checkpoint_is_whole_or_absent(tmp_path, monkeypatch):
+    run = Run.create(tmp_path / "a", "x", Outer())
+    run.save(5, {"w": torch.ones(2)}, {"step": 5})
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        run.save(6, {"w": torch.zeros(2)}, {"step": 6})
+    assert run.checkpoint().name == "step-000000005" and torch.equal(run.weights()["w"], torch.ones(2))
+
+
+@pytest.mark.parametrize("workers, optimizer", [(0, "adam"), (0, "sgd"), (2, "adam")])
+def test_resumed_equals_uninterrupted_to_the_bit(tmp_path, workers, optimizer):
+    recipe = replace(SHORT, workers=workers, optimizer=optimizer, schedule="milestones", milestones=(2, 5))
+    stages.regress(recipe_dict(recipe), str(tmp_path / "whole"), 0.3)
+    half = tmp_path / "parts"
+    _stop_after(recipe, half, epochs=3)
+    assert Run(half).checkpoint().name == f"step-{3 * 6:09d}"
+    stages.regress(recipe_dict(recipe), str(half), 0.3)
+    assert same(weights_of(tmp_path / "whole"), weights_of(half))
+    losses = [Run(folder).curves()["loss"] for folder in (tmp_path / "whole", half)]
+    assert losses[0] == losses[1] and len(losses[0]) == 18
+
+
+def _stop_after(recipe, folder, epochs):
+    """Train into `folder` with `recipe` but end after some epochs, as a kill right after a checkpoint would."""
+    made = Run.create(folder, "regress", recipe)
+    saved = Run.save
+
+    def save(self, step, weights, state, keep=1):
+        place = saved(self, step, weights, state, keep)
+        if step == epochs * 6:
+            raise KeyboardInterrupt
+        return place
+
+    Run.save = save
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            stages.regress(recipe_dict(recipe), str(folder), 0.3)
+    finally:
+        Run.save = saved
+    made.log(step=epochs * 6 + 1, loss=123.0)  # a line after the checkpoint, to be rewound
+    assert made.state == "interrupted"
+
+
+def test_sigterm_saves_stops_and_resumes_mid_epoch(tmp_path):
+    """The signal goes to the whole process group, loader workers and all, and twice, as clusters and launchers do."""
+    recipe = replace(SHORT, log_every=1, workers=2)
+    stages.regress(recipe_dict(recipe), str(tmp_path / "whole"), 0.3)
+    code = (f"from tests import stages; stages.regress({recipe_dict(recipe)!r}, {str(tmp_path / 'cut')!r}, 0.3, "
+            "pause=0.2)")
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[1], start_new_session=True)
+    log = tmp_path / "cut" / "metrics.jsonl"
+    while not log.exists() or len(log.read_text().splitlines()) < 3:
+        time.sleep(0.05)
+        assert process.poll() is None
+    for _ in range(2):
+        os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(20) != 0
+    run = Run(tmp_path / "cut")
+    stopped = json.loads((run.folder / "status.json").read_text())
+    assert stopped["state"] == "interrupted" and "SIGTERM" in stopped["error"]
+    assert 3 <= stopped["step"] < 36
+    stages.regress(recipe_dict(recipe), str(tmp_path / "cut"), 0.3)
+    assert same(weights_of(tmp_path / "whole"), weights_of(tmp_path / "cut")) and run.state == "complete"
+
+
+def test_a_stop_at_an_epochs_end_keeps_the_plateau_exact(tmp_path, monkeypatch):
+    recipe = replace(SHORT, schedule="plateau", patience=0, lr=0.5, epochs=8)
+    stages.regress(recipe_dict(recipe), str(tmp_path / "whole"))
+    saved, sent = Run.log, []
+
+    def log(self, **numbers):
+        saved(self, **numbers)
+        if numbers["step"] == 18 and not sent:  # the last step of the third epoch
+            sent.append(os.kill(os.getpid(), signal.SIGTERM))
+
+    monkeypatch.setattr(Run, "log", log)
+    with pytest.raises(KeyboardInterrupt, match="step 18"):
+        stages.regress(recipe_dict(recipe), str(tmp_path / "cut"))
+    stages.regress(recipe_dict(recipe), str(tmp_path / "cut"))
+    assert Run(tmp_path / "whole").curves()["lr"] == Run(tmp_path / "cut").curves()["lr"]
+    assert same(weights_of(tmp_path / "whole"), weights_of(tmp_path / "cut"))
+
+
+def test_an_interrupted_run_goes_on_in_the_same_process(tmp_path, monkeypatch):
+    """As in a notebook, which keeps the last traceback and with it everything the interrupted call held."""
+    saved, sent = Run.log, []
+
+    def log(self, **numbers):
+        saved(self, **numbers)
+        if not sent:
+            sent.append(os.kill(os.getpid(), signal.SIGINT))
+
+    monkeypatch.setattr(Run, "log", log)
+    with pytest.raises(KeyboardInterrupt) as kept:
+        stages.regress(recipe_dict(SHORT), str(tmp_path / "a"))
+    stages.regress(recipe_dict(SHORT), str(tmp_path / "a"))
+    assert Run(tmp_path / "a").state == "complete" and kept.tb is not None
+
+
+def test_two_processes_never_train_into_one_folder(tmp_path):
+    held = Run.create(tmp_path / "a", "regress", SHORT).lock()
+    with pytest.raises(RunError, match="another process is training into"):
+        stages.regress(recipe_dict(SHORT), str(tmp_path / "a"))
+    held.close()
+    stages.regress(recipe_dict(replace(SHORT)), str(tmp_path / "a"))
+    assert Run(tmp_path / "a").state == "complete"
+
+
+def test_broken_weights_are_never_saved(tmp_path, monkeypatch):
+    """A finite loss, then a step that overflows: the checkpoint before it must stay."""
+    step = torch.optim.Adam.step
+
+    def overflow(self, *args):
+        step(self, *args)
+        if Run(tmp_path / "a").checkpoint().name == "step-000000006":
+            self.param_groups[0]["params"][0].data.fill_(float("inf"))
+
+    monkeypatch.setattr(torch.optim.Adam, "step", overflow)
+    monkeypatch.setattr(stages.Regression, "forward", lambda self, batch: (self.encoder[0].weight[0, 0] * 0.0 + 1.0
+                        if torch.isfinite(self.encoder[0].weight).all() else torch.ones((), requires_grad=True), {}))
+    with pytest.raises(FloatingPointError, match="encoder.0.weight is not finite at step 12.*not saved"):
+        stages.regress(recipe_dict(SHORT), str(tmp_path / "a"))
+    assert Run(tmp_path / "a").checkpoint().name == "step-000000006"
+
+
+def test_nan_loss_names_step_and_rows(tmp_path):
+    with pytest.raises(FloatingPointError, match=r"loss is nan at step \d+ .*rows \[[\d, ]*\b11\b") as caught:
+        stages.regress(recipe_dict(SHORT), str(tmp_path / "a"), poison=11)
+    assert Run(tmp_path / "a").state == "failed" and "checkpoint is whole" in str(caught.value)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_accumulation_takes_the_same_steps(tmp_path, precision):
+    recipe = replace(SHORT, precision=precision)
+    for accumulate in (1, 4):
+        stages.regress(recipe_dict(replace(recipe, accumulate=accumulate)), str(tmp_path / str(accumulate)))
+    left, right = (weights_of(tmp_path / n) for n in "14")
+    for name in left:
+        torch.testing.assert_close(left[name], right[name], atol=1e-5 if precision == "fp32" else 0.05, rtol=1e-3)
+
+
+def test_schedules_by_hand():
+    cosine = Fit(epochs=10, lr=1.0, schedule="cosine", warmup_epochs=2)
+    assert learning_rate(cosine, 1) == pytest.approx(0.5) and learning_rate(cosine, 6) == pytest.approx(0.5)
+    assert learning_rate(cosine, 10) == pytest.approx(0, abs=1e-9)
+    steps = Fit(epochs=10, lr=1.0, schedule="milestones", milestones=(4, 8))
+    assert [learning_rate(steps, e) for e in (3.9, 4, 8)] == pytest.approx([1, 0.1, 0.01])
+    with pytest.raises(ValueError, match="schedule is"):
+        learning_rate(Fit(schedule="cosin"), 0)
+
+
+def test_plateau_lowers_the_rate_and_the_state_is_resumed(tmp_path):
+    recipe = replace(SHORT, schedule="plateau", patience=0, lr=0.5, epochs=8)
+    stages.regress(recipe_dict(recipe), str(tmp_path / "a"))
+    rates = Run(tmp_path / "a").curves()["lr"]
+    assert rates[0] == 0.5 and rates[-1] < 0.5
+
+
+def test_batch_must_divide_over_ranks_and_parts(tmp_path):
+    with pytest.raises(ValueError, match="not divisible"):
+        stages.regress(recipe_dict(replace(SHORT, accumulate=3)), str(tmp_path / "a"))
+    with pytest.raises(ValueError, match="optimizer is"):
+        stages.regress(recipe_dict(replace(SHORT, optimizer="lamb")), str(tmp_path / "b"))
+
+
+def test_two_ranks_give_one_processes_loss_curve(tmp_path):
+    one = recipe_dict(SHORT)
+    stages.regress(one, str(tmp_path / "one"))
+    ranks.launch("tests.stages:regress", one, str(tmp_path / "two"), nproc=2, log_dir=tmp_path / "logs")
+    left, right = (Run(tmp_path / name).curves() for name in ("one", "two"))
+    assert left["step"] == right["step"] and left["loss"] == pytest.approx(right["loss"], rel=1e-4)
+    for a, b in zip(weights_of(tmp_path / "one").values(), weights_of(tmp_path / "two").values(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+def test_launch_tees_rank_0_keeps_each_ranks_streams_and_returns(tmp_path, capfd):
+    assert ranks.launch("tests.stages:says", "hello", nproc=2, log_dir=tmp_path) == 1
+    time.sleep(0.2)
+    teed = capfd.readouterr().out
+    assert "[rank 0] hello from 0 of 2" in teed.replace("[rank 0]hello", "[rank 0] hello") and "from 1" not in teed
+    written = {path.parent.name: path.read_text() for path in tmp_path.rglob("stdout.log")}
+    assert "hello from 1 of 2" in written["1"]
+
+
+@pytest.mark.parametrize("stage, args, sign", [("fails_on_rank_1", ("x",), "shelf 42 is torn"),
+                                               ("dies_on_rank_1", (), "SIGKILL|Signal 9")])
+def test_a_failing_rank_ends_the_others_and_shows_its_cause(tmp_path, stage, args, sign):
+    start = time.monotonic()
+    with pytest.raises(ranks.RankError, match=f"(?s){sign}"):
+        ranks.launch(f"tests.stages:{stage}", *args, nproc=2, log_dir=tmp_path)
+    assert time.monotonic() - start < 60
+
+
+def test_two_nodes_share_one_stage(tmp_path):
+    """The same call on two 'nodes' with one c10d endpoint, as on a cluster."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        endpoint = f"127.0.0.1:{probe.getsockname()[1]}"
+    code = ("import sys; from vidbench.engine import ranks; print('sum', ranks.launch('tests.stages:says', 'hi', "
+            f"nnodes=2, endpoint={endpoint!r}, log_dir=sys.argv[1]))")
+    nodes = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path / str(n))], cwd=Path(__file__).parents[1],
+                              stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+             for n in range(2)]
+    texts = [node.communicate(timeout=90)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0] and all("sum 1" in text for text in texts)
+
+
+def test_launch_refuses_what_ranks_cannot_import():
+    with pytest.raises(ValueError, match="importable"):
+        ranks.launch("tests.stages:nowhere", nproc=2)
+    with pytest.raises(ValueError, match="endpoint"):
+        ranks.launch("tests.stages:says", "x", nnodes=2)
+
+
+def test_a_log_gets_the_first_line_the_last_and_few_between(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("VIDBENCH_PROGRESS", "lines")
+    recipe = recipe_dict(SHORT)
+    stages.regress(recipe, str(tmp_path / "run"), 0.3)
+    said = [line for line in capsys.readouterr().out.splitlines() if " step " in line]
+    steps = [line["step"] for line in Run(tmp_path / "run").metrics()]
+    assert len(steps) > 2 and [int(line.split(" step ")[1].split()[0]) for line in said] == [steps[0], steps[-1]]
+
+
+def test_launch_without_a_number_is_one_process_a_gpu_or_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert ranks.launch("os:getpid", nproc=0) == os.getpid()

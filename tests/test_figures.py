@@ -1,0 +1,270 @@
+"""figures: clips that play, colours that stay, and no text from outside that can break the HTML around it."""
+
+import base64
+import io
+import re
+from html.parser import HTMLParser
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from vidbench import figures
+from vidbench.figures import Bar, Row, Tile
+
+HOSTILE = "<b>\"x\"</b> & 'y' <script>alert(1)</script>\" onload=\"z"
+# what JupyterLab 4.6's sanitiser keeps of our styles in an untrusted notebook (read in its bundle); the rest it drops
+KEPT = set(
+    "align-items background-color border border-bottom border-collapse border-right border-top box-sizing color display"
+    " flex flex-wrap font-family font-size font-weight gap height justify-content left line-height margin margin-top"
+    " max-width min-width overflow overflow-x padding padding-right position text-align text-overflow top visibility"
+    " white-space width".split()
+)
+
+
+def clip(frames=8, height=24, width=32, seed=0):
+    """Frames uint8 [T,H,W,3] of one flat grey each, a different one per frame."""
+    shades = np.linspace(20, 220, frames).astype(np.uint8) + np.uint8(seed)
+    return np.broadcast_to(shades[:, None, None, None], (frames, height, width, 3)).copy()
+
+
+class Skeleton(HTMLParser):
+    """Tags with their attribute names in order; the values of what interests the tests besides."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.attributes, self.words = [], [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, tuple(name for name, _ in attrs)))
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag):
+        self.tags.append((tag, "end"))
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def styles(text):
+    return {
+        part.split(":", 1)[0].strip()
+        for _, name, value in Skeleton(text).attributes if name == "style" for part in value.split(";") if part.strip()
+    }  # fmt: skip
+
+
+def test_encode_keeps_frames_length_and_loops():
+    frames = clip(frames=7)
+    picture = Image.open(io.BytesIO(figures.encode(frames, fps=30, quality=95)))
+    assert (picture.format, picture.n_frames, picture.size, picture.info["loop"]) == ("WEBP", 7, (32, 24), 0)
+    milliseconds = []
+    for i in range(7):
+        picture.seek(i)
+        picture.load()
+        milliseconds.append(picture.info["duration"])
+        assert abs(int(np.asarray(picture.convert("RGB")).mean()) - int(frames[i].mean())) <= 3
+    assert sum(milliseconds) == round(7 * 1000 / 30) and set(milliseconds) <= {33, 34}
+
+
+def test_encode_resizes_the_longer_side_and_takes_a_single_frame():
+    assert Image.open(io.BytesIO(figures.encode(clip(), 12, side=64))).size == (64, 48)
+    assert Image.open(io.BytesIO(figures.encode(clip()[:1], 12))).n_frames == 1
+
+
+@pytest.mark.parametrize(
+    ("frames", "fps", "error", "says"),
+    [
+        (clip().astype(np.float32), 12, TypeError, "float32"),
+        ([[1, 2], [3, 4]], 12, TypeError, "list"),
+        (clip()[0], 12, ValueError, r"\[24, 32, 3\]"),
+        (clip()[..., :2], 12, ValueError, r"\[8, 24, 32, 2\]"),
+        (clip()[:0], 12, ValueError, r"\[0, 24"),
+        (clip(), 0, ValueError, "fps > 0"),
+        (clip(), float("nan"), ValueError, "fps > 0"),
+    ],
+)
+def test_encode_refuses_what_is_no_clip(frames, fps, error, says):
+    with pytest.raises(error, match=says):
+        figures.encode(frames, fps)
+
+
+def test_data_uri_holds_the_bytes():
+    assert figures.data_uri(b"abc", "image/webp") == "data:image/webp;base64," + base64.b64encode(b"abc").decode()
+    for data, mime in ((b"", "image/webp"), (b"abc", "text/html"), (b"abc", 'image/webp" x="')):
+        with pytest.raises(ValueError):
+            figures.data_uri(data, mime)
+
+
+def film(path, codec, container=None):
+    with av.open(str(path), "w", format=container) as out:
+        stream = out.add_stream(codec, rate=12)
+        stream.width, stream.height, stream.pix_fmt = 32, 24, "yuv420p"
+        for frame in clip():
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        out.mux(stream.encode())
+    return path
+
+
+def test_a_video_file_passes_only_if_browsers_play_it(tmp_path):
+    good = film(tmp_path / "h264.mp4", "libx264")
+    data = figures.clip_from_file(good)
+    assert data == good.read_bytes()
+    tag = figures.clip_html(data, HOSTILE, width=96, poster=figures.encode(clip()[:1], 12))
+    (name, attributes), *_ = Skeleton(tag).tags
+    assert name == "video"  # src on the tag itself, or an untrusted notebook plays nothing
+    assert {"src", "poster", "muted", "loop", "autoplay", "playsinline", "preload", "aria-label"} <= set(attributes)
+    assert ("video", "preload", "none") in Skeleton(tag).attributes
+    assert tag.count("data:video/mp4;base64,") == 1
+    assert figures.clip_from_file(film(tmp_path / "vp9.webm", "libvpx-vp9"))[:4] == b"\x1a\x45\xdf\xa3"
+    with pytest.raises(ValueError, match="mp4v"):
+        figures.clip_from_file(film(tmp_path / "part2.mp4", "mpeg4"))
+    (tmp_path / "words.mp4").write_text("no video at all")
+    with pytest.raises(ValueError, match="no mp4"):
+        figures.clip_from_file(tmp_path / "words.mp4")
+    with pytest.raises(FileNotFoundError):
+        figures.clip_from_file(tmp_path / "absent.mp4")
+
+
+def test_a_clip_is_bytes_or_a_data_uri_and_nothing_else():
+    webp = figures.encode(clip(), 12)
+    uri = figures.data_uri(webp, "image/webp")
+    assert figures.clip_html(webp, "a") == figures.clip_html(uri, "a")
+    assert Skeleton(figures.clip_html(webp, HOSTILE, 9, 9)).tags == Skeleton(figures.clip_html(webp, "a", 9, 9)).tags
+    for bad in ("https://example.org/x.webp", "clip.webp", uri + '" onerror="alert(1)', uri + "\n", b"\x00\x01\x02"):
+        with pytest.raises(ValueError):
+            figures.clip_html(bad, "a")
+
+
+def test_filmstrip_has_one_row_per_clip_and_is_never_wider_than_a_figure():
+    strip = figures.filmstrip([clip(20), clip(3, 24, 90)], ["first", HOSTILE])
+    page = Skeleton(strip)
+    widths = [int(value) for tag, name, value in page.attributes if (tag, name) == ("img", "width")]
+    assert len(widths) == 2 and max(widths) <= figures.WIDTH
+    assert widths == [8 * 95 - 2, 3 * (760 // 3) - 2]  # 112 pixels a frame would have been too wide
+    assert "8 of 20 frames" in strip and "(3 frames)" in strip
+    assert page.tags == Skeleton(figures.filmstrip([clip(20), clip(3, 24, 90)], ["first", "second"])).tags
+    picture = Image.open(io.BytesIO(base64.b64decode(re.search(r"base64,([^\"]+)", strip).group(1)))).convert("RGB")
+    assert picture.getpixel((5, 5))[0] < 40 and picture.getpixel((picture.width - 5, 5))[0] > 200  # first, last frame
+    for clips, titles, says in (([], None, "at least one"), ([clip()], ["a", "b"], "one title per clip")):
+        with pytest.raises(ValueError, match=says):
+            figures.filmstrip(clips, titles)
+    with pytest.raises(TypeError, match="clip 1"):
+        figures.filmstrip([clip(), clip().astype(float)])
+
+
+def test_curves_draw_what_they_are_given():
+    ys = [0.5, float("nan"), 0.25]
+    figure = figures.curves({"InfoNCE": ([0, 1, 2], ys), HOSTILE: ([0], [1.0])}, "epoch", "R@1 (%)", "t", percent=True)
+    np.testing.assert_allclose(figure.data[0].y, [50, np.nan, 25])
+    assert figure.layout.showlegend and figure.layout.xaxis.title.text == "epoch"
+    assert "<" not in figure.data[1].name and "&lt;b&gt;" in figure.data[1].name
+    assert not figures.curves({"one": ([0], [1.0])}, "x", "y").layout.showlegend
+    log = figures.curves({"one": ([0, 1], [1.0, 10.0])}, "x", "y", log_y=True, levels={"floor": 0.1})
+    assert log.layout.yaxis.type == "log" and log.layout.annotations[0].y == -1 and log.layout.shapes[0].y0 == 0.1
+
+
+def test_a_method_keeps_its_colour_and_no_two_look_alike():
+    one = figures.curves({"CoCLR": ([0], [1]), "mine": ([0], [1])}, "x", "y")
+    two = figures.bars([Bar("other", "R@1", 0.1), Bar("CoCLR", "R@1", 0.2)], "y")
+    assert one.data[0].line.color == figures.COLOURS["CoCLR"]
+    assert [t.marker.color for t in two.data if t.type == "bar"][1] == figures.COLOURS["CoCLR"]
+    named = figures.curves({"mine": ([0], [1])}, "x", "y", colours={"mine": "#123456"})
+    assert named.data[0].line.color == "#123456"
+    many = figures.colours_for([f"m{i}" for i in range(20)] + ["CoCLR", "InfoNCE"])
+    assert len(set(many.values())) == 22
+
+
+@pytest.mark.parametrize(
+    ("series", "percent", "says"),
+    [({}, False, "at least one"), ({"a": ([1, 2], [1])}, False, "'a'"), ({"a": ([], [])}, False, r"n > 0"),
+     ({"a": ([1], [33.1])}, True, "divide by 100")],
+)  # fmt: skip
+def test_curves_refuse(series, percent, says):
+    with pytest.raises(ValueError, match=says):
+        figures.curves(series, "x", "y", percent=percent)
+
+
+def test_bars_show_values_intervals_and_numbers():
+    rows = [("A", "R@1", 0.30, 0.25, 0.37), ("A", "probe", 0.50, None, None), Bar("B", "R@1", 0.6, 0.6, 0.6)]
+    figure = figures.bars(rows, "accuracy (%)", levels={"chance": 0.05})
+    first, numbers = figure.data[0], figure.data[1]
+    np.testing.assert_allclose(first.y, [30, 50])
+    np.testing.assert_allclose(first.error_y.array, [7, 0], atol=1e-9)
+    np.testing.assert_allclose(first.error_y.arrayminus, [5, 0], atol=1e-9)
+    np.testing.assert_allclose(numbers.y, [37, 50])
+    assert tuple(numbers.text) == ("30.0", "50.0")
+    assert tuple(figure.layout.xaxis.categoryarray) == ("R@1", "probe")
+    assert figure.layout.shapes[0].y0 == pytest.approx(5) and figure.layout.yaxis.range[1] >= 66
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [([], "at least one"), ([("A", "g", 1.0), ("A", "g", 0.5)], "twice"), ([("A", "g", 0.5, 0.6, 0.7)], "low <= value"),
+     ([("A", "g", float("nan"))], "low <= value"), ([("A", "g", 33.1)], "divide by 100")],
+)  # fmt: skip
+def test_bars_refuse(rows, says):
+    with pytest.raises(ValueError, match=says):
+        figures.bars(rows, "y")
+
+
+def rows(label="jump", caption="a.mp4", right=(True, False, None)):
+    webp = [figures.encode(clip(seed=i), 12) for i in range(4)]
+    results = [Tile(webp[i + 1], label, caption, 0.9 - 0.1 * i, verdict) for i, verdict in enumerate(right)]
+    return [Row(Tile(webp[0], label, caption), results)]
+
+
+def test_gallery_tells_right_from_wrong_by_colour_and_sign():
+    text = figures.gallery(rows())
+    page = Skeleton(text)
+    assert page.words.count("✓") == 1 and page.words.count("✗") == 1
+    frames = [v for _, name, v in page.attributes if name == "style" and "border:3px" in v]
+    colours = [re.search(r"solid (#\w+)", v).group(1) for v in frames]
+    assert colours == [figures.INK, figures.RIGHT, figures.WRONG, figures.INK]
+    alts = [value for tag, name, value in page.attributes if (tag, name) == ("img", "alt")]
+    assert alts == ["query, jump", "rank 1, jump, score 0.90, right", "rank 2, jump, score 0.80, wrong",
+                    "rank 3, jump, score 0.70"]  # fmt: skip
+    assert [w for w in page.words if re.fullmatch(r"0\.\d\d", w)] == ["0.90", "0.80", "0.70"]
+
+
+def test_gallery_stacks_methods_under_one_query():
+    text = figures.gallery({"InfoNCE": rows(right=(False, False, False)), "CoCLR": rows(right=(True, True, False))})
+    assert text.count('alt="query, jump"') == 1 and text.index("InfoNCE") < text.index("CoCLR")
+    assert "0 of 3 right" in text and "2 of 3 right" in text
+    with pytest.raises(ValueError, match="same queries"):
+        figures.gallery({"InfoNCE": rows(), "CoCLR": rows(label="sit")})
+    with pytest.raises(ValueError, match="same queries"):
+        figures.gallery({"InfoNCE": rows(), "CoCLR": rows() + rows()})
+    for nothing in ([], {}, {"CoCLR": []}):
+        with pytest.raises(ValueError, match="at least one query"):
+            figures.gallery(nothing)
+
+
+def test_gallery_takes_a_query_without_neighbours_and_video_tiles(tmp_path):
+    webp, video = figures.encode(clip(), 12), figures.clip_from_file(film(tmp_path / "a.mp4", "libx264"))
+    text = figures.gallery([Row(Tile(webp, "a"), []), Row(Tile(video, "b"), [Tile(video, "b", score=1.0, right=True)])])
+    assert "no neighbours" in text and text.count("<video ") == 2 and text.count("<img ") == 1
+
+
+def test_words_from_outside_stay_words():
+    plain = {"A": rows("jump", "a.mp4"), "B": rows("jump", "a.mp4")}
+    hostile = {HOSTILE: rows(HOSTILE, HOSTILE), HOSTILE + "2": rows(HOSTILE, HOSTILE)}
+    assert Skeleton(figures.gallery(hostile, HOSTILE)).tags == Skeleton(figures.gallery(plain, "title")).tags
+
+
+def test_pieces_survive_an_untrusted_notebook():
+    for piece in (figures.gallery({"A": rows(), "B": rows()}, "title"), figures.filmstrip([clip()])):
+        page = Skeleton(piece)
+        assert styles(piece) <= KEPT, f"JupyterLab would drop {sorted(styles(piece) - KEPT)}"
+        assert not {tag for tag, _ in page.tags} & {"style", "script", "link", "iframe", "svg", "object"}
+        assert all(value.startswith("data:") for _, name, value in page.attributes if name in ("src", "href", "poster"))
+        assert piece._repr_html_() == piece and type(piece._repr_html_()) is str and len(repr(piece)) < 40
+
+
+def test_bars_of_counts_show_whole_numbers_and_no_whiskers():
+    counts = figures.bars([figures.Bar("train", "a", 18), figures.Bar("train", "b", 6)], "videos", percent=False)
+    assert list(counts.data[1].text) == ["18", "6"] and not counts.data[0].error_y.visible
+    shares = figures.bars([figures.Bar("m", "a", 0.5, 0.4, 0.6)], "percent")
+    assert list(shares.data[1].text) == ["50.0"] and shares.data[0].error_y.visible

@@ -1,0 +1,254 @@
+"""Flow: OpenCV's known errors on RubberWhale, signs, the 8-bit store and its way back, resuming, colours."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from vidbench.data import flow
+from vidbench.data.manifest import Manifest
+
+
+def moving_texture(frames=4, size=128, speed=(1.5, -0.75), seed=0) -> np.ndarray:
+    """A texture that moves by speed = (right, down) pixels a frame: uint8 [T,H,W,3]."""
+    texture = cv2.GaussianBlur(np.random.default_rng(seed).random((2 * size, 2 * size, 3)), (0, 0), 2)
+    texture = cv2.normalize(texture, None, 0, 255, cv2.NORM_MINMAX).astype(np.float32)
+    shown = []
+    for t in range(frames):
+        shift = np.float32([[1, 0, speed[0] * t - size / 2], [0, 1, speed[1] * t - size / 2]])
+        shown.append(cv2.warpAffine(texture, shift, (size, size), flags=cv2.INTER_CUBIC))
+    return np.clip(np.rint(shown), 0, 255).astype(np.uint8)
+
+
+def write_video(path: Path, frames: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=16, options={"crf": "8"})
+        stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+@pytest.fixture
+def videos(tmp_path) -> Manifest:
+    """Four readable videos of 9 frames in two folders, one broken file, one missing."""
+    names = [f"{label}/{i}.mp4" for label in "ab" for i in range(2)]
+    for seed, name in enumerate(names):
+        write_video(tmp_path / "videos" / name, moving_texture(9, 64, seed=seed))
+    (tmp_path / "videos/b/broken.mp4").write_bytes(b"not a video at all" * 50)
+    rows = [(name, name[0], "none", None) for name in [*names[:3], "b/broken.mp4", "b/missing.mp4", names[3]]]
+    return Manifest.from_rows(tmp_path / "videos", rows, ("a", "b"))
+
+
+def good(manifest: Manifest) -> list[str]:
+    return [str(p) for p in manifest.path if str(p)[2:3].isdigit()]
+
+
+def end_point(flow_a, flow_b) -> np.ndarray:
+    return np.hypot(*np.moveaxis(flow_a - flow_b, -1, 0))
+
+
+@pytest.mark.parametrize("method, error", [("tvl1", 0.157), ("tvl1_fast", 0.198), ("dis", 0.225)])
+def test_rubberwhale(real_data, method, error):
+    """End-point errors of OpenCV's solvers on Middlebury's RubberWhale, unknown ground truth masked."""
+    folder = real_data / "flow_gt/middlebury_rubberwhale"
+    raw = (folder / "flow_gt.flo").read_bytes()
+    width, height = np.frombuffer(raw, np.int32, 2, 4)
+    truth = np.frombuffer(raw, np.float32, -1, 12).reshape(height, width, 2)
+    known = (np.abs(truth) < 1e9).all(-1)
+    frames = np.stack([np.asarray(Image.open(folder / f"rubberwhale{i}.png").convert("RGB")) for i in (1, 2)])
+    found = end_point(flow.estimate(frames, method)[0], truth)[known].mean()
+    assert abs(found - error) < 0.01 and 0.98 < known.mean() < 0.99
+
+
+@pytest.mark.parametrize("method", flow.METHODS)
+def test_sign_and_size_of_a_known_motion(method):
+    found = flow.estimate(moving_texture(3), method)
+    assert found.shape == (2, 128, 128, 2) and found.dtype == np.float32
+    assert np.allclose(np.median(found, (0, 1, 2)), (1.5, -0.75), atol=0.05), "u to the right, v down"
+
+
+def test_time_reversal_and_flip():
+    frames = moving_texture(3, speed=(1.0, 0.5))
+    forward, middle = flow.estimate(frames, "tvl1_fast"), (slice(None), slice(16, -16), slice(16, -16))
+    backward = -flow.estimate(frames[::-1], "tvl1_fast")[::-1]
+    assert end_point(forward, backward)[middle].mean() < 0.1
+    mirrored = flow.estimate(frames[:, :, ::-1].copy(), "tvl1_fast")[:, :, ::-1] * np.float32([-1, 1])
+    assert end_point(forward, mirrored)[middle].mean() < 0.05
+    stored, negated = (flow.quantise(f)[..., :2].astype(int) for f in (forward, -forward))
+    assert np.abs(255 - stored - negated).max() <= 1, "255 - x negates a stored flow"
+
+
+def test_fast_preset_is_near_the_default():
+    frames = moving_texture(3, speed=(2.2, 1.3))
+    difference = end_point(flow.estimate(frames, "tvl1"), flow.estimate(frames, "tvl1_fast"))
+    assert 0 < difference.mean() <= 0.2
+
+
+def test_quantise_round_trip_is_within_half_a_step():
+    values = np.random.default_rng(0).uniform(-25, 25, (5, 7, 9, 2)).astype(np.float32)
+    stored = flow.quantise(values, 20.0)
+    assert stored.shape == (5, 7, 9, 3) and stored.dtype == np.uint8 and (stored[..., 2] == 128).all()
+    error = np.abs(flow.dequantise(stored, 20.0) - np.clip(values, -20, 20)).max()
+    assert 0.9 * 20 / 255 < error <= 1.001 * 20 / 255
+    assert flow.quantise(np.float32([[[[0, -20]], [[20, 0.1]]]]))[0, :, 0, :2].tolist() == [[128, 0], [255, 128]]
+
+
+def test_extract_stores_what_estimate_finds_and_resumes(videos, tmp_path):
+    store = tmp_path / "flow"
+    report = flow.extract(videos, store, "dis", progress=False)
+    assert (report.done, report.skipped, report.pairs) == (4, 0, 32) and report.seconds > 0
+    reasons = dict(report.failed)
+    assert set(reasons) == {"b/broken.mp4", "b/missing.mp4"} and all("VideoError" in r for r in reasons.values())
+
+    from vidbench.data import clips
+
+    for name in good(videos):
+        whole, frames = flow.load(store, name), clips.read(videos.root / name).frames
+        assert flow.length(store, name) == 8 == len(whole)
+        assert np.array_equal(whole, flow.quantise(flow.estimate(frames, "dis")))
+        picked = flow.load(store, name, np.array([3, 0, 3, 7, 8]))
+        assert np.array_equal(picked, whole[[3, 0, 3, 7, 7]]), "the last frame takes the last flow"
+        facts = flow.meta(store, name)
+        assert facts["method"] == "dis" and facts["frames"] == 9 and facts["opencv"] == cv2.__version__
+    assert json.loads((store / "flow.json").read_text())["settings"]["bound"] == 20.0
+
+    gone = flow.flow_path(store, "b/0.mp4")
+    gone.unlink()
+    kept = {n: flow.flow_path(store, n).stat().st_mtime_ns for n in good(videos) if n != "b/0.mp4"}
+    report = flow.extract(videos, store, "dis", progress=False)
+    assert (report.done, report.skipped, len(report.failed), report.pairs) == (1, 3, 2, 8) and gone.is_file()
+    assert kept == {n: flow.flow_path(store, n).stat().st_mtime_ns for n in kept}
+    assert not list(store.rglob("*.tmp"))
+
+
+def test_spawned_processes_store_the_same(videos, tmp_path):
+    flow.extract(videos, tmp_path / "one", "dis", progress=False)
+    report = flow.extract(videos, tmp_path / "two", "dis", workers=2, progress=False)
+    assert (report.done, len(report.failed), report.pairs) == (4, 2, 32)
+    for name in good(videos):
+        assert np.array_equal(flow.load(tmp_path / "one", name), flow.load(tmp_path / "two", name))
+
+
+def test_a_killed_worker_costs_no_video(tmp_path):
+    """A process that dies breaks the pool; its videos are tried again, one by one."""
+    for i in range(3):
+        write_video(tmp_path / f"{i}.mp4", moving_texture(24, 96, seed=i))
+    manifest = Manifest.from_rows(tmp_path, [(f"{i}.mp4", None, "none", None) for i in range(3)], ())
+    killed = []
+
+    def kill_one():
+        while not killed:
+            for child in multiprocessing.active_children():
+                time.sleep(1.0)
+                os.kill(child.pid, signal.SIGKILL)
+                killed.append(child.pid)
+                break
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=kill_one)
+    thread.start()
+    report = flow.extract(manifest, tmp_path / "flow", "tvl1", workers=2, progress=False)
+    thread.join()
+    assert killed and report.done == 3 and not report.failed
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
+def test_interrupted_then_resumed(tmp_path):
+    for i in range(4):
+        write_video(tmp_path / f"{i}.mp4", moving_texture(4 if i == 0 else 40, 96, seed=i))
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\nfrom vidbench.data import flow\nfrom vidbench.data.manifest import Manifest\n"
+        "if __name__ == '__main__':\n"
+        "    manifest = Manifest.from_rows(sys.argv[1], [(f'{i}.mp4', None, 'none', None) for i in range(4)], ())\n"
+        "    flow.extract(manifest, sys.argv[1] + '/flow', 'tvl1', workers=2, progress=False)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path)], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    first, deadline = flow.flow_path(tmp_path / "flow", "0.mp4"), time.monotonic() + 60
+    while not first.is_file() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: parent and workers alike
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode != 0 and "KeyboardInterrupt" in errors
+    there = sorted(p.name for p in (tmp_path / "flow").iterdir())
+    assert there == ["0.mp4.flow.npz", "flow.json"], "whole files only"
+    manifest = Manifest.from_rows(tmp_path, [("0.mp4", None, "none", None)], ())
+    assert flow.extract(manifest, tmp_path / "flow", "tvl1", progress=False)[:2] == (0, 1)
+
+
+def test_a_folder_refuses_other_settings(videos, tmp_path):
+    flow.extract(videos.select(mask=np.arange(6) == 0), tmp_path / "flow", "dis", progress=False)
+    with pytest.raises(flow.FlowError, match="method: there 'dis', wanted 'tvl1'; size: there None, wanted 32"):
+        flow.extract(videos, tmp_path / "flow", "tvl1", size=32, progress=False)
+
+
+def test_size_is_the_short_side(videos, tmp_path):
+    one = videos.select(mask=np.arange(6) == 0)
+    flow.extract(one, tmp_path / "flow", "dis", size=32, progress=False)
+    assert flow.load(tmp_path / "flow", str(one.path[0])).shape == (8, 32, 32, 3)
+    facts = flow.meta(tmp_path / "flow", str(one.path[0]))
+    assert (facts["height"], facts["source_height"], facts["size"]) == (32, 64, 32)
+
+
+def test_long_videos_are_read_in_blocks(tmp_path, monkeypatch):
+    write_video(tmp_path / "long.mp4", moving_texture(21, 64))
+    manifest = Manifest.from_rows(tmp_path, [("long.mp4", None, "none", None)], ())
+    flow.extract(manifest, tmp_path / "whole", "dis", progress=False)
+    monkeypatch.setattr(flow, "_BLOCK", 6)
+    flow.extract(manifest, tmp_path / "blocks", "dis", progress=False)
+    whole, blocks = (flow.load(tmp_path / name, "long.mp4") for name in ("whole", "blocks"))
+    assert len(whole) == 20 and np.array_equal(whole, blocks)
+
+
+def test_doors(videos, tmp_path):
+    store = tmp_path / "flow"
+    flow.extract(videos.select(mask=np.arange(6) == 0), store, "dis", progress=False)
+    name = str(videos.path[0])
+    with pytest.raises(IndexError, match="frames 0..8, got 0..9"):
+        flow.load(store, name, np.array([0, 9]))
+    with pytest.raises(flow.FlowError, match="no flow of b/0.mp4"):
+        flow.load(store, "b/0.mp4")
+    with pytest.raises(ValueError, match="at least two frames"):
+        flow.estimate(np.zeros((1, 8, 8, 3), np.uint8))
+    with pytest.raises(ValueError, match="see dequantise"):
+        flow.colours(np.zeros((2, 2, 2), np.uint8))
+    with pytest.raises(ValueError, match="farneback"):
+        flow.extract(videos, store, "farneback")
+    file = flow.flow_path(store, name)
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(flow.FlowError, match="extract again"):
+        flow.load(store, name)
+    file.write_bytes(whole[:-2000] + bytes(1000) + whole[-1000:])
+    with pytest.raises(flow.FlowError, match="extract again"):
+        flow.load(store, name)
+
+
+def test_colours_and_wheel():
+    assert (flow.colours(np.zeros((4, 5, 2), np.float32)) == 255).all(), "no motion is white"
+    right, left, half, fast = flow.colours(np.float32([[1, 0], [-1, 0], [0.5, 0], [3, 0]]), limit=1.0)
+    assert right.tolist() == [255, 0, 0] and left[0] < 50 and left[2] > 200, "right is red, left opposite on the wheel"
+    assert half.tolist() == [255, 128, 128] and fast.tolist() == [191, 0, 0], "slower is paler, beyond the limit darker"
+    for angle in np.linspace(0, 2 * np.pi, 9):
+        there = np.float32([np.cos(angle), np.sin(angle)])
+        one, other = flow.colours(np.stack([there, -there]), limit=1.0).astype(int)
+        assert np.abs(one - other).max() > 120
+    disc = flow.wheel(101)
+    assert disc.shape == (101, 101, 3) and disc.dtype == np.uint8
+    assert (disc[[0, 0, -1, -1], [0, -1, 0, -1]] == 255).all() and (disc[50, 50] >= 250).all()
+    assert disc[50, 99, 0] > 245 and disc[50, 99, 1:].max() < 15, "its right edge is motion to the right"

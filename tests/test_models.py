@@ -1,0 +1,66 @@
+"""Networks: shape tables, parameter counts, and torchvision as the oracle."""
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models.video import s3d
+
+from vidbench import models
+from vidbench.models.s3d import PlaneConv3d
+
+
+def parameters(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+def test_s3d_has_the_papers_size_and_map():
+    net = models.build("s3d")
+    assert parameters(net) == 7_910_048 and net.out_channels == 1024
+    with torch.no_grad():
+        assert net.eval()(torch.zeros(1, 3, 32, 128, 128)).shape == (1, 1024, 4, 4, 4)
+        assert net(torch.zeros(1, 3, 8, 64, 64)).shape == (1, 1024, 1, 2, 2)
+
+
+def test_s3d_is_torchvisions_in_keys_outputs_and_gradients():
+    torch.manual_seed(0)
+    theirs = s3d()
+    ours = models.build("s3d", norm_eps=1e-3, norm_momentum=1e-3)
+    state = {name: value for name, value in theirs.state_dict().items() if name.startswith("features.")}
+    ours.load_state_dict(state)  # strict: the same keys and shapes
+    clips = torch.randn(2, 3, 16, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(ours.eval()(clips), theirs.eval().features(clips), atol=1e-4, rtol=1e-4)
+    # Training in double: batch norm over a few positions blows rounding up, a wrong gradient would show all the same.
+    ours.double().train(), theirs.double().train()
+    wanted, got = theirs.features(clips.double()), ours(clips.double())
+    torch.testing.assert_close(got, wanted, atol=1e-8, rtol=1e-8)
+    probe = torch.randn_like(wanted)
+    (wanted * probe).sum().backward()
+    (got * probe).sum().backward()
+    for (name, left), right in zip(theirs.features.named_parameters(), ours.features.parameters(), strict=True):
+        assert (left.grad - right.grad).norm() <= 1e-6 * left.grad.norm() + 1e-9, name
+
+
+@pytest.mark.parametrize("kernel, stride, padding, flat", [
+    ((1, 3, 3), (1, 2, 2), (0, 1, 1), True), ((3, 1, 1), (2, 1, 1), (1, 0, 0), True),
+    ((1, 1, 1), (1, 1, 1), (0, 0, 0), True), ((7, 1, 1), (2, 1, 1), (3, 0, 0), True),
+    ((1, 1, 1), (2, 2, 2), (0, 0, 0), False), ((5, 1, 1), (1, 2, 2), (2, 0, 0), False),
+    ((1, 3, 3), (2, 1, 1), (0, 1, 1), False), ((3, 3, 3), (1, 1, 1), (1, 1, 1), False)])
+def test_plane_convolution_is_the_3d_one(kernel, stride, padding, flat):
+    conv = nn.Sequential(nn.Conv3d(5, 7, kernel, stride, padding))
+    clips = torch.randn(2, 5, 6, 8, 10)
+    wanted = conv(clips)
+    PlaneConv3d.adopt(conv)
+    assert (type(conv[0]) is PlaneConv3d) == flat
+    torch.testing.assert_close(conv(clips), wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_small_s3d_fits_the_toy_world_and_odd_requests_are_refused():
+    net = models.build("s3d", width=0.25, units=(2, 2, 0))
+    assert net(torch.zeros(2, 3, 8, 48, 48)).shape == (2, net.out_channels, 2, 3, 3)
+    with pytest.raises(ValueError, match="units within"):
+        models.build("s3d", units=(3, 5, 2))
+    with pytest.raises(ValueError, match="one of"):
+        models.build("s3dg")
+    with pytest.raises(ValueError, match="widht"):
+        models.build("s3d", widht=1.0)

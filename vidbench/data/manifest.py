@@ -1,0 +1,207 @@
+"""The manifest of a data set: one row a video (path, label, split, source), as columns, on disk as a csv."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+SPLITS = ("train", "validate", "test", "none")
+SPLIT_WORDS = {"train": 0, "training": 0, "validate": 1, "validation": 1, "val": 1, "test": 2, "testing": 2, "none": 3}
+COLUMNS = ("path", "label", "split", "source")
+STRINGS = np.dtypes.StringDType()
+
+
+@dataclass(frozen=True, eq=False)
+class Manifest:
+    """The videos of a data set as columns; a row's number is the video's identity, in tables and in samples.
+
+    Columns are arrays: small in a loader's worker, whether it is forked or gets a pickled copy. Source ids count from 0
+    in order of first appearance; `select` keeps them.
+    """
+
+    root: Path  # videos lie below it
+    classes: tuple[str, ...]
+    path: np.ndarray  # [N] strings, relative to root, with forward slashes
+    label: np.ndarray  # [N] int64 index into classes, -1 where unknown
+    split: np.ndarray  # [N] int8 index into SPLITS
+    source: np.ndarray  # [N] int64; siblings (clips cut from one long video) share one
+    sources: np.ndarray = field(default=None)  # [S] strings, a source's name by its id
+
+    def __post_init__(self) -> None:
+        n = len(self.path)
+        for name, kind in (("path", STRINGS), ("label", np.int64), ("split", np.int8), ("source", np.int64)):
+            column = np.asarray(getattr(self, name), dtype=kind)
+            if column.shape != (n,):
+                raise ValueError(f"manifest column {name} must have shape ({n},) like path, got {column.shape}")
+            object.__setattr__(self, name, column)
+        if self.sources is None:
+            names = [str(i) for i in range(int(self.source.max()) + 1 if n else 0)]
+            object.__setattr__(self, "sources", np.array(names, dtype=STRINGS))
+        object.__setattr__(self, "root", Path(self.root))
+        object.__setattr__(self, "classes", tuple(self.classes))
+        if n and not (-1 <= self.label.min() and self.label.max() < len(self.classes)):
+            have = f"{self.label.min()}..{self.label.max()}"
+            raise ValueError(f"labels must lie in -1..{len(self.classes) - 1}, got {have}")
+        if n and not (0 <= self.split.min() and self.split.max() < len(SPLITS)):
+            raise ValueError(f"splits are indices into {SPLITS}, got {self.split.min()}..{self.split.max()}")
+        if n and not (0 <= self.source.min() and self.source.max() < len(self.sources)):
+            raise ValueError(f"source ids must lie in 0..{len(self.sources) - 1}, got {self.source.max()}")
+
+    @classmethod
+    def from_rows(
+        cls,
+        root: str | Path,
+        rows: Iterable[Sequence[str | None]],
+        classes: Sequence[str] | None = None,
+        where: Callable[[int], str] | None = None,
+    ) -> Manifest:
+        """Columns from rows of (path, label name or None, split name, source name or None for a source of its own).
+
+        classes None: the labels that occur, sorted. where(row) says in errors which line of which file a row came from.
+        Raises ValueError at the first label outside the class list, unknown split, empty or repeated path.
+        """
+        where = where or (lambda i: f"row {i}")
+        rows = [tuple(row) for row in rows]
+        if classes is None:
+            classes = sorted({row[1] for row in rows if len(row) == 4 and row[1]})
+        number = {name: i for i, name in enumerate(classes)}
+        if len(number) != len(classes):
+            raise ValueError(f"the class list names a class twice: {_first_repeated(classes)!r}")
+        seen: dict[str, int] = {}
+        ids: dict[str, int] = {}
+        label, split, source = (np.empty(len(rows), kind) for kind in (np.int64, np.int8, np.int64))
+        for i, row in enumerate(rows):
+            if len(row) != 4:
+                raise ValueError(f"{where(i)}: wanted 4 columns {COLUMNS}, got {len(row)}: {row!r}")
+            path, name, part, origin = row
+            if not path:
+                raise ValueError(f"{where(i)}: the path is empty")
+            if path in seen:
+                raise ValueError(f"{where(i)}: {path!r} is listed twice, first in {where(seen[path])}")
+            if name and name not in number:
+                known = ", ".join(list(classes)[:5]) + (", ..." if len(classes) > 5 else "")
+                raise ValueError(f"{where(i)}: label {name!r} is not among the {len(classes)} classes ({known})")
+            if (part or "none") not in SPLIT_WORDS:
+                raise ValueError(f"{where(i)}: split {part!r} is not one of {', '.join(SPLIT_WORDS)}")
+            seen[path] = i
+            label[i] = number[name] if name else -1
+            split[i] = SPLIT_WORDS[part or "none"]
+            source[i] = ids.setdefault(origin or path, len(ids))
+        paths, names = (np.array(list(column), dtype=STRINGS) for column in (seen, ids))
+        return cls(Path(root), tuple(classes), paths, label, split, source, names)
+
+    def __len__(self) -> int:
+        return len(self.path)
+
+    def absolute(self, row: int) -> Path:
+        """The video file of a row."""
+        return self.root / str(self.path[row])
+
+    def names(self, row: int) -> dict[str, str]:
+        """One row in words: path, label ("" where unknown), split and source."""
+        label = int(self.label[row])
+        return {
+            "path": str(self.path[row]),
+            "label": self.classes[label] if label >= 0 else "",
+            "split": SPLITS[int(self.split[row])],
+            "source": str(self.sources[int(self.source[row])]),
+        }
+
+    def select(self, split: str | None = None, mask: np.ndarray | None = None) -> Manifest:
+        """The rows of one split, or where mask [N] is true (or the rows it numbers), in the given order.
+
+        Classes and source ids stay as they are, so labels and sources of two selections can be compared. Rows count
+        anew. Raises ValueError on an unknown split, IndexError on a mask of another length.
+        """
+        rows = np.arange(len(self))
+        if mask is not None:
+            rows = rows[np.asarray(mask)]
+        if split is not None:
+            if split not in SPLIT_WORDS:
+                raise ValueError(f"split {split!r} is not one of {', '.join(SPLITS)}")
+            rows = rows[self.split[rows] == SPLIT_WORDS[split]]
+        columns = {name: getattr(self, name)[rows] for name in COLUMNS}
+        return replace(self, **columns)
+
+    def held_out(self) -> str:
+        """The split whose rows are queries or test videos: test where there is one, else validate."""
+        for split in ("test", "validate"):
+            if (self.split == SPLITS.index(split)).any():
+                return split
+        raise ValueError(f"the manifest of {self.root} has no test or validate split")
+
+    def save(self, folder: str | Path) -> Path:
+        """Write folder/manifest.csv (names, not numbers) and folder/classes.txt; root.txt where root is not folder."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        same = folder.resolve() == self.root.resolve()
+        (folder / "root.txt").unlink(missing_ok=True)
+        if not same:
+            _write(folder / "root.txt", [str(self.root.resolve())])
+        _write(folder / "classes.txt", self.classes)
+        temporary = folder / f".manifest.{os.getpid()}.csv"
+        with open(temporary, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(COLUMNS)
+            writer.writerows(self.names(i).values() for i in range(len(self)))
+        os.replace(temporary, folder / "manifest.csv")
+        return folder / "manifest.csv"
+
+    @classmethod
+    def load(cls, place: str | Path, root: str | Path | None = None) -> Manifest:
+        """Read manifest.csv of a folder, or a csv by its own name: a header with path and maybe label, split, source.
+
+        Classes come from classes.txt beside it (one name a line), else from the labels. Root: the argument, else
+        root.txt beside it, else the csv's folder. Raises FileNotFoundError without the csv, ValueError on a bad line.
+        """
+        place = Path(place)
+        file = place / "manifest.csv" if place.is_dir() else place
+        if not file.is_file():
+            raise FileNotFoundError(f"no manifest at {file}: wanted a csv with the header {','.join(COLUMNS)}")
+        rows, lines = csv_rows(file)
+        listed, recorded = file.parent / "classes.txt", file.parent / "root.txt"
+        classes = text_lines(listed) if listed.is_file() else None
+        if root is None:
+            root = file.parent / text_lines(recorded)[0] if recorded.is_file() else file.parent
+        return cls.from_rows(root, rows, classes, where=lambda i: f"{file}, line {lines[i]}")
+
+
+def csv_rows(file: Path) -> tuple[list[tuple[str, ...]], list[int]]:
+    """Rows (path, label, split, source), "" where a column misses, and the line each stands on."""
+    with open(file, newline="", encoding="utf-8-sig") as handle:
+        reader = csv.reader(handle)
+        header = [name.strip() for name in next(reader, [])]
+        if "path" not in header or not set(header) <= set(COLUMNS) or len(set(header)) != len(header):
+            raise ValueError(f"{file}, line 1: wanted a header of path and some of {COLUMNS[1:]}, got {header}")
+        order = [header.index(name) if name in header else None for name in COLUMNS]
+        rows, lines = [], []
+        for row in reader:
+            if not row:
+                continue
+            if len(row) != len(header):
+                place = f"{file}, line {reader.line_num}"
+                raise ValueError(f"{place}: wanted {len(header)} columns {header}, got {len(row)}: {row}")
+            rows.append(tuple("" if at is None else row[at] for at in order))
+            lines.append(reader.line_num)
+    return rows, lines
+
+
+def text_lines(file: Path) -> list[str]:
+    """The lines of a small text file that are not blank, without trailing blanks; CRLF and LF are the same."""
+    return [line.rstrip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+
+
+def _write(file: Path, lines: Iterable[str]) -> None:
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    os.replace(temporary, file)
+
+
+def _first_repeated(names: Iterable[str]) -> str | None:
+    seen: set[str] = set()
+    return next((name for name in names if name in seen or seen.add(name)), None)

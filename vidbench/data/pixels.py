@@ -1,0 +1,202 @@
+"""The pixel operations behind views, each in two forms: 8-bit frames of one clip, torch on a batch of clips.
+
+The first form takes a clip as one tall picture, uint8 [T*H,W,3], and never changes it in place. The second
+takes whole levels 0..255 as float32 [B,C,T,H,W] with a list of numbers, one a clip, and has no loop over frames. Both
+follow PIL: blends cut to whole levels, luma 0.299 0.587 0.114, hue moved in 8-bit HSV, antialiased resampling.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, PIL's "L"
+_CUT = -0.498  # PIL's blends cut to whole levels: rounding x - 0.498 does, without meeting a tie
+
+
+def resize(frames: torch.Tensor, height: int, width: int, interpolation: str) -> torch.Tensor:
+    """Antialiased resize of uint8 [T,C,H,W]; torch's 8-bit kernel is PIL's to 0.02 of a level, and the fastest here."""
+    if frames.shape[-2:] == (height, width):
+        return frames
+    return F.interpolate(frames, (height, width), mode=interpolation, antialias=True)
+
+
+def tall(frames: torch.Tensor) -> np.ndarray:
+    """uint8 [T,3,H,W] as one picture [T*H,W,3]; no copy where the memory is already [T,H,W,3]."""
+    return frames.permute(0, 2, 3, 1).contiguous().numpy().reshape(-1, frames.shape[-1], 3)
+
+
+def brightness(picture: np.ndarray, factor: float, height: int) -> np.ndarray:
+    """PIL's ImageEnhance.Brightness on every frame of a tall picture (frames are `height` rows each)."""
+    import cv2
+
+    return cv2.addWeighted(picture, factor, picture, 0.0, _CUT)
+
+
+def contrast(picture: np.ndarray, factor: float, height: int) -> np.ndarray:
+    """PIL's ImageEnhance.Contrast: away from, or towards, each frame's own mean luma."""
+    import cv2
+
+    out = np.empty_like(picture)
+    for y in range(0, len(picture), height):
+        frame = picture[y : y + height]
+        mean = int(np.dot(cv2.mean(frame)[:3], LUMA) + 0.5)
+        cv2.addWeighted(frame, factor, frame, 0.0, (1 - factor) * mean + _CUT, dst=out[y : y + height])
+    return out
+
+
+def saturation(picture: np.ndarray, factor: float, height: int) -> np.ndarray:
+    """PIL's ImageEnhance.Color: away from, or towards, each pixel's luma."""
+    import cv2
+
+    matrix = np.full((3, 4), _CUT, np.float32)
+    matrix[:, :3] = factor * np.eye(3) + (1 - factor) * np.array(LUMA)
+    return cv2.transform(picture, matrix)
+
+
+def hue(picture: np.ndarray, turns: float, height: int) -> np.ndarray:
+    """torchvision's adjust_hue on PIL pictures: 8-bit hue, moved by whole steps of 1 / 255 turn."""
+    import cv2
+
+    hsv = cv2.cvtColor(picture, cv2.COLOR_RGB2HSV_FULL)
+    hsv[..., 0] += np.uint8(int(turns * 255) % 256)  # 8-bit hue wraps around by itself
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
+
+
+JITTERS = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
+
+
+def luma(picture: np.ndarray) -> np.ndarray:
+    """PIL's convert("L"): uint8 [R,W,3] to [R,W]."""
+    import cv2
+
+    return cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+
+
+def split_channels(picture: np.ndarray, channels: Sequence[int]) -> np.ndarray:
+    """One colour channel of each frame (CoCLR's "gray"): uint8 [T*H,W,3] to [T*H,W]."""
+    frames = picture.reshape(len(channels), -1, *picture.shape[1:])
+    return np.concatenate([frame[..., c] for frame, c in zip(frames, channels, strict=True)])
+
+
+def blur(picture: np.ndarray, sigma: float, height: int) -> np.ndarray:
+    """Gaussian blur of every frame of a tall picture, cut at three sigma; the border pixel goes on outside."""
+    import cv2
+
+    out, taps = np.empty_like(picture), (2 * _reach(sigma) + 1,) * 2
+    for y in range(0, len(picture), height):
+        rows = slice(y, y + height)
+        cv2.GaussianBlur(picture[rows], taps, sigma, dst=out[rows], borderType=cv2.BORDER_REPLICATE)
+    return out
+
+
+def planes(picture: np.ndarray, scales: Sequence[float], shifts: Sequence[float], flip: bool) -> np.ndarray:
+    """Flip, split the channels, scale and shift them: uint8 [R,W,3], or gray [R,W], to float32 [3,R,W]."""
+    import cv2
+
+    if flip:
+        picture = cv2.flip(picture, 1)
+    channels = [picture] * 3 if picture.ndim == 2 else cv2.split(picture)
+    out = np.empty((3, *picture.shape[:2]), np.float32)
+    for channel, scale, shift, plane in zip(channels, scales, shifts, out, strict=True):
+        cv2.addWeighted(channel, scale, channel, 0.0, shift, dst=plane, dtype=cv2.CV_32F)
+    return out
+
+
+def _reach(sigma: float) -> int:
+    return math.ceil(3 * sigma)
+
+
+# The batched form
+
+
+def resample_batch(
+    clips: torch.Tensor, boxes: Sequence[tuple[int, int, int, int]], flips: Sequence[bool], size: int, cubic: bool
+) -> torch.Tensor:
+    """Each clip's box (top, left, height, width) to size x size, flipped where asked: [B,C,T,H,W] to whole levels.
+
+    One matrix a clip and axis, the flip in it: two products for the batch, whatever the boxes.
+    """
+    rows = _weights([(b[0], b[2]) for b in boxes], clips.shape[-2], size, cubic, clips.device)
+    columns = _weights([(b[1], b[3]) for b in boxes], clips.shape[-1], size, cubic, clips.device)
+    mirrored = torch.tensor(flips, device=clips.device).view(-1, 1, 1)
+    return _product(clips, rows, torch.where(mirrored, columns.flip(1), columns))
+
+
+def _weights(
+    spans: Sequence[tuple[int, int]], pixels: int, size: int, cubic: bool, device: torch.device
+) -> torch.Tensor:
+    """[B,size,pixels]: antialiased resampling of each (start, length) span of a line, PIL's filters."""
+    start, length = torch.tensor(spans, dtype=torch.float32, device=device).view(-1, 2, 1, 1).unbind(1)
+    line, scale = torch.arange(pixels, device=device) + 0.5, length / size
+    centre = start + (torch.arange(size, device=device).view(1, -1, 1) + 0.5) * scale
+    d = (line - centre).abs_() / scale.clamp(min=1)
+    if cubic:  # Keys' kernel with a = -0.5
+        near, far = (1.5 * d - 2.5) * d * d + 1, ((-0.5 * d + 2.5) * d - 4) * d + 2
+        weight = torch.where(d < 1, near, torch.where(d < 2, far, 0.0))
+    else:
+        weight = (1 - d).clamp_(min=0)
+    weight = weight * ((line > start) & (line < start + length))
+    return weight / weight.sum(-1, keepdim=True)
+
+
+def _product(x: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """[B,C,T,H,W] times [B,h,H] and [B,w,W]: whole levels [B,C,T,h,w]."""
+    (b, c, t, height, width), h, w = x.shape, rows.shape[1], columns.shape[1]
+    x = x.permute(0, 3, 1, 2, 4).to(torch.float32, memory_format=torch.contiguous_format, copy=True)
+    x = torch.bmm(rows, x.view(b, height, -1)).view(b, -1, width)
+    x = torch.bmm(x, columns.transpose(1, 2)).view(b, h, c, t, w)
+    return x.permute(0, 2, 3, 1, 4).contiguous().round_().clamp_(0, 255)
+
+
+def _luma(x: torch.Tensor) -> torch.Tensor:
+    return x[:, :1] * LUMA[0] + x[:, 1:2] * LUMA[1] + x[:, 2:] * LUMA[2]
+
+
+def _hue_batch(x: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
+    """The HSV hexagon without its saturation: each channel is the top minus the chroma times a trapezium of the hue."""
+    r, g, b = x.unbind(1)
+    top = x.amax(1)
+    chroma = top - x.amin(1)
+    sector = torch.where(top == r, g - b, torch.where(top == g, b - r, r - g)) / chroma.clamp(min=1)
+    sector += torch.where(top == r, 0.0, torch.where(top == g, 2.0, 4.0)) + turns[:, 0] * 6
+    k = torch.stack([(sector + n) % 6 for n in (5, 3, 1)], 1)
+    return (top[:, None] - chroma[:, None] * torch.minimum(k, 4 - k).clamp_(0, 1)).round_()
+
+
+def jitter_batch(x: torch.Tensor, name: str, factors: Sequence[float]) -> torch.Tensor:
+    """One of JITTERS, each clip with its own factor (turns for hue)."""
+    factor = torch.tensor(factors, dtype=torch.float32, device=x.device).view(-1, 1, 1, 1, 1)
+    if name == "hue":
+        return _hue_batch(x, (factor * 255).trunc() / 256)
+    other = 0.0 if name == "brightness" else _luma(x)
+    if name == "contrast":
+        other = (other.mean((-1, -2), keepdim=True) + 0.5).floor_()
+    return (x * factor + (1 - factor) * other + _CUT).round_().clamp_(0, 255)
+
+
+def luma_batch(x: torch.Tensor) -> torch.Tensor:
+    """`luma` copied to three channels."""
+    return _luma(x).round_().expand_as(x)
+
+
+def split_channels_batch(x: torch.Tensor, channels: Sequence[Sequence[int]]) -> torch.Tensor:
+    """`split_channels` copied to three channels; `channels` is [B,T]."""
+    index = torch.tensor(channels, device=x.device).view(len(x), 1, -1, 1, 1)
+    return x.gather(1, index.expand_as(x))
+
+
+def blur_batch(x: torch.Tensor, sigmas: Sequence[float]) -> torch.Tensor:
+    """`blur`, each clip with its own sigma; a band matrix a clip, used for rows and columns."""
+    size, matrices = x.shape[-1], []
+    for sigma in sigmas:  # tiny, and made on the CPU, where sigma is
+        taps = torch.arange(-_reach(sigma), _reach(sigma) + 1)
+        kernel = torch.exp(-0.5 * (taps / sigma) ** 2)
+        source = (torch.arange(size)[:, None] + taps).clamp_(0, size - 1)
+        matrices.append(torch.zeros(size, size).scatter_add_(1, source, (kernel / kernel.sum()).expand(size, -1)))
+    matrix = torch.stack(matrices).to(x.device)
+    return _product(x, matrix, matrix)

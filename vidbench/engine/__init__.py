@@ -1,0 +1,1 @@
+"""Wing 4: running things."""

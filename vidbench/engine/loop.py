@@ -1,0 +1,346 @@
+"""The one training loop: optimiser, schedule, precision, accumulation, resume."""
+
+import math
+import os
+import signal
+import sys
+import threading
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from tqdm.auto import tqdm
+
+from vidbench.engine import ranks
+from vidbench.engine.runs import Run
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a method is optimised. Batches are global: the number of processes is a fact of the launch.
+
+    schedule: constant, cosine (to 0), milestones (times `gamma` at each of `milestones`, in epochs) or plateau (times
+    `gamma` when the epoch's mean loss has not fallen for `patience` epochs). precision: fp32, bf16 or fp16 autocast.
+    """
+
+    epochs: int = 1
+    batch: int = 32
+    optimizer: str = "adam"
+    lr: float = 1e-3
+    weight_decay: float = 1e-5
+    schedule: str = "constant"
+    milestones: tuple[int, ...] = ()
+    gamma: float = 0.1
+    patience: int = 10
+    warmup_epochs: float = 0.0
+    precision: str = "fp32"
+    accumulate: int = 1
+    clip_norm: float = 0.0
+    seed: int = 0
+    workers: int = 0
+    save_every: int = 1
+    log_every: int = 20
+
+
+class Interrupted(KeyboardInterrupt):
+    """The run was asked to stop (Ctrl-C or SIGTERM); it saved itself first."""
+
+
+def fit(method: nn.Module, loader, recipe: Fit, run: Run, progress: str = "auto") -> nn.Module:
+    """Train `method` on `loader` into `run`; takes up where the run's newest checkpoint stands.
+
+    method(batch) -> (loss [], dict of numbers). It may have `after_step()`, called after each optimiser step, and
+    `ready`: while that is False (a queue not yet full) the batch is seen but no step is taken. loader yields dicts of
+    tensors with "row"; its `batch_sampler` has `epoch` and `start`, and yields this rank's part of each global batch.
+    A resumed run equals an uninterrupted one (on a CPU to the bit): order, augmentation and the random state of a step
+    follow from the seed and the step alone. Raises Interrupted after a save, RunError where another process trains
+    into the folder, FloatingPointError naming step and rows at a loss not finite.
+    """
+    if recipe.batch % (ranks.world() * recipe.accumulate):
+        raise ValueError(f"the global batch {recipe.batch} is not divisible by {ranks.world()} ranks x "
+                         f"{recipe.accumulate} accumulation parts.")
+    lock = run.lock() if ranks.rank() == 0 else nullcontext()
+    with lock, _Signals() as signals:
+        trainer = _Trainer(method.to(ranks.device()), loader, recipe, run, progress)
+        try:
+            trainer.resume()
+            trainer.train(signals)
+        except BaseException as error:
+            # Whichever rank fails says so: rank 0 may hang in a collective until it is killed.
+            state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            run.status(state, step=trainer.step, rank=ranks.rank(), error=f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            # Workers leave signals to this process, so Python's exit, which sends them one, would wait for ever.
+            if getattr(loader, "_iterator", None) is not None:
+                loader._iterator._shutdown_workers()
+        if ranks.rank() == 0:
+            run.status("complete", step=trainer.step, seconds=trainer.seconds)
+    return method
+
+
+def learning_rate(recipe: Fit, epoch: float, scale: float = 1.0) -> float:
+    """The rate at a fractional epoch; `scale` is what a plateau has left of it."""
+    if epoch < recipe.warmup_epochs:
+        return recipe.lr * (epoch + 1e-9) / recipe.warmup_epochs
+    if recipe.schedule == "cosine":
+        share = (epoch - recipe.warmup_epochs) / max(recipe.epochs - recipe.warmup_epochs, 1e-9)
+        return recipe.lr * 0.5 * (1 + math.cos(math.pi * min(share, 1)))
+    if recipe.schedule == "milestones":
+        return recipe.lr * recipe.gamma ** sum(epoch >= milestone for milestone in recipe.milestones)
+    if recipe.schedule in ("constant", "plateau"):
+        return recipe.lr * scale
+    raise ValueError(f"schedule is constant, cosine, milestones or plateau; got {recipe.schedule!r}.")
+
+
+def make_optimizer(recipe: Fit, parameters) -> torch.optim.Optimizer:
+    """Adam, AdamW or SGD with momentum 0.9 over the parameters that want gradients."""
+    wanted = [parameter for parameter in parameters if parameter.requires_grad]
+    common = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
+    match recipe.optimizer:
+        case "adam":
+            return torch.optim.Adam(wanted, **common)
+        case "adamw":
+            return torch.optim.AdamW(wanted, **common)
+        case "sgd":
+            return torch.optim.SGD(wanted, momentum=0.9, **common)
+    raise ValueError(f"optimizer is adam, adamw or sgd; got {recipe.optimizer!r}.")
+
+
+class _Signals:
+    """Turns Ctrl-C and SIGTERM into a flag that the loop reads between steps; a second one stops at once.
+
+    A terminal, a scheduler and torch's launcher may each send the same signal: a second one counts after PAUSE only.
+    """
+
+    PAUSE = 5.0  # seconds
+
+    def __enter__(self):
+        self.raised, self.since = 0, 0.0
+        self.kept = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.kept[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, number, _frame):
+        if not self.raised:
+            self.raised, self.since = number, time.monotonic()
+        elif time.monotonic() - self.since > self.PAUSE:
+            raise KeyboardInterrupt(f"second {signal.Signals(number).name}: stopped without saving")
+
+    def __exit__(self, *_):
+        for number, handler in self.kept.items():
+            signal.signal(number, handler)
+
+
+class _Trainer:
+    """The loop's state: what a checkpoint must hold and what a log line counts."""
+
+    def __init__(self, method, loader, recipe: Fit, run: Run, progress: str):
+        self.method, self.loader, self.recipe, self.run = method, loader, recipe, run
+        self.steps_per_epoch = len(loader.batch_sampler)
+        if self.steps_per_epoch == 0 and recipe.epochs:
+            raise ValueError(f"no whole batch: the data set is smaller than the global batch {recipe.batch}.")
+        self.optimizer = make_optimizer(recipe, method.parameters())
+        fp16 = recipe.precision == "fp16" and ranks.device().type == "cuda"
+        self.scaler = torch.amp.GradScaler(ranks.device().type, enabled=fp16)
+        self.step, self.seconds = 0, 0.0
+        self.scale, self.best, self.bad_epochs = 1.0, math.inf, 0
+        self.pending: list[tuple[int, torch.Tensor, dict]] = []
+        self.epoch_losses: list[float] = []
+        self.wrapped = method
+        if ranks.world() > 1:
+            self.wrapped = DistributedDataParallel(method, broadcast_buffers=False)
+        self.talks = _Progress(progress, recipe, self.steps_per_epoch, run) if ranks.rank() == 0 else None
+
+    def resume(self) -> None:
+        place = self.run.checkpoint()
+        if place:
+            self.method.load_state_dict(self.run.weights())
+            state = torch.load(place / "state.pt", map_location="cpu", weights_only=True)
+            self.optimizer.load_state_dict(state["optimizer"])
+            if state["scaler"]:  # empty where it was off, as on a CPU
+                self.scaler.load_state_dict(state["scaler"])
+            self.step, self.seconds = state["step"], state["seconds"]
+            self.scale, self.best, self.bad_epochs = state["plateau"]
+            self.epoch_losses = state["epoch_losses"]
+        ranks.barrier()  # nobody writes before all have read
+        if place and ranks.rank() == 0:
+            self.run.rewind(self.step)
+
+    def save(self) -> None:
+        self.flush()
+        weights = self.method.state_dict()
+        for name, value in weights.items():
+            if value.is_floating_point() and not bool(value.isfinite().all()):
+                raise FloatingPointError(f"{name} is not finite at step {self.step}, after a finite loss; it was not "
+                                         "saved. Lower lr, set clip_norm or use fp32. The last checkpoint is whole.")
+        if ranks.rank() == 0:
+            state = {
+                "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), "step": self.step,
+                "seconds": self.seconds, "plateau": (self.scale, self.best, self.bad_epochs),
+                "epoch_losses": self.epoch_losses,
+            }
+            self.run.save(self.step, weights, state)
+        ranks.barrier()
+
+    def train(self, signals: _Signals) -> None:
+        if ranks.rank() == 0:
+            self.run.status("running", step=self.step)
+        self.method.train()
+        total = self.recipe.epochs * self.steps_per_epoch
+        if self.step == 0:
+            self.save()
+        while self.step < total:
+            self.epoch(signals)
+        if self.talks:
+            self.talks.close()
+
+    def epoch(self, signals: _Signals) -> None:
+        """From the current step to the end of its epoch."""
+        number, start = divmod(self.step, self.steps_per_epoch)
+        self.loader.batch_sampler.epoch, self.loader.batch_sampler.start = number, start
+        mark, stop = time.perf_counter(), False
+        self.window = [mark, 0.0]
+        for batch in self.loader:
+            waited = time.perf_counter() - mark
+            self.one_step(batch)
+            now = time.perf_counter()
+            self.seconds += now - mark
+            self.window[1] += waited
+            mark = now
+            if self.step % self.recipe.log_every == 0:
+                self.flush()
+            # All ranks must stop at one step, within the launcher's patience, so they agree at each.
+            stop = ranks.any_rank(bool(signals.raised))
+            if stop and self.step % self.steps_per_epoch:
+                self.interrupt(signals)
+        self.flush()
+        self.end_of_epoch(number + 1)
+        if stop:
+            self.interrupt(signals)
+
+    def interrupt(self, signals: _Signals) -> None:
+        """Save and stop."""
+        self.save()
+        name = signal.Signals(signals.raised).name if signals.raised else "another rank's signal"
+        raise Interrupted(f"stopped by {name} at step {self.step}; saved. The same call resumes it.")
+
+    def one_step(self, batch: dict) -> None:
+        """One optimiser step on this rank's part of a global batch."""
+        device = ranks.device()
+        batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+        recipe = self.recipe
+        # A step's random state follows from seed, step and rank, so a resumed run draws what an uninterrupted one does.
+        torch.manual_seed((recipe.seed * 1_000_003 + self.step) * 1009 + ranks.rank())
+        rate = learning_rate(recipe, self.step / self.steps_per_epoch, self.scale)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        losses, seen = [], []
+        for part in _parts(batch, recipe.accumulate):
+            with torch.autocast(device.type, _DTYPES[recipe.precision], enabled=recipe.precision != "fp32"):
+                loss, numbers = self.wrapped(part)
+            self.scaler.scale(loss / recipe.accumulate).backward()
+            losses.append(loss.detach())
+            seen.append(numbers)
+        if getattr(self.method, "ready", True):
+            if recipe.clip_norm:
+                self.scaler.unscale_(self.optimizer)
+                nn.utils.clip_grad_norm_(self.method.parameters(), recipe.clip_norm)
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            if hasattr(self.method, "after_step"):
+                self.method.after_step()
+        self.optimizer.zero_grad(set_to_none=True)
+        means = {name: torch.stack([numbers[name] for numbers in seen]).mean() for name in seen[0]}
+        self.pending.append((self.step, batch["row"], {"loss": torch.stack(losses).mean(), **means}))
+        self.step += 1
+        if device.type == "cpu" and not bool(torch.isfinite(self.pending[-1][2]["loss"])):
+            self.flush()
+
+    def flush(self) -> None:
+        """Check the losses since the last call, log their mean over steps and ranks, and move the bar."""
+        if not self.pending:
+            return
+        for step, rows, numbers in self.pending:
+            if not bool(torch.isfinite(numbers["loss"])):
+                raise FloatingPointError(
+                    f"the loss is {float(numbers['loss'])} at step {step} (epoch {step // self.steps_per_epoch}), rows "
+                    f"{rows.tolist()}. Look at these rows; lower lr or use fp32. The last checkpoint is whole.")
+        names = list(self.pending[0][2])
+        table = torch.tensor([[float(numbers[name]) for name in names] for _, _, numbers in self.pending],
+                             dtype=torch.float32)
+        table = ranks.mean(table.to(ranks.device())).cpu()
+        means = dict(zip(names, table.nanmean(dim=0).tolist(), strict=True))
+        self.epoch_losses += table[:, names.index("loss")].tolist()
+        now = time.perf_counter()
+        data_share = self.window[1] / max(now - self.window[0], 1e-9)
+        self.window = [now, 0.0]
+        self.pending = []
+        if self.talks:
+            line = {"step": self.step, "epoch": self.step / self.steps_per_epoch, **means,
+                    "lr": self.optimizer.param_groups[0]["lr"], "data_share": round(data_share, 3),
+                    "seconds": round(self.seconds, 2), "clips": self.step * self.recipe.batch}
+            self.run.log(**{name: _plain(value) for name, value in line.items()})
+            self.talks.show(line)
+
+    def end_of_epoch(self, epoch: int) -> None:
+        if self.recipe.schedule == "plateau":
+            loss = sum(self.epoch_losses) / len(self.epoch_losses)
+            better = loss < self.best * (1 - 1e-4)
+            self.best, self.bad_epochs = (loss, 0) if better else (self.best, self.bad_epochs + 1)
+            if self.bad_epochs > self.recipe.patience:
+                self.scale, self.bad_epochs = self.scale * self.recipe.gamma, 0
+        self.epoch_losses = []
+        if epoch % self.recipe.save_every == 0 or epoch == self.recipe.epochs:
+            self.save()
+
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def _parts(batch: dict, count: int):
+    """A batch cut into `count` equal parts along its rows."""
+    size = len(batch["row"]) // count
+    for part in range(count):
+        yield {name: value[part * size:(part + 1) * size] for name, value in batch.items()}
+
+
+def _plain(value: float) -> float | None:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+class _Progress:
+    """A bar when a person watches, else the first log, the last, and one every SECONDS between them.
+
+    VIDBENCH_PROGRESS (bar, lines or none) overrides what was asked for.
+    """
+
+    SECONDS = 10.0  # a saved notebook keeps each line
+
+    def __init__(self, style: str, recipe: Fit, steps_per_epoch: int, run: Run):
+        style = os.environ.get("VIDBENCH_PROGRESS", style)
+        if style == "auto":
+            style = "bar" if sys.stderr.isatty() or "ipykernel" in sys.modules else "lines"
+        self.style, self.epochs, self.name = style, recipe.epochs, run.folder.name
+        self.total, self.spoken = recipe.epochs * steps_per_epoch, -math.inf
+        self.bar = tqdm(total=self.total, desc=self.name, unit="step", mininterval=0.5) if style == "bar" else None
+
+    def show(self, line: dict) -> None:
+        if self.bar:
+            self.bar.update(line["step"] - self.bar.n)
+            self.bar.set_postfix(loss=f"{line['loss']:.3f}")
+        elif self.style == "lines" and (time.monotonic() - self.spoken > self.SECONDS or line["step"] == self.total):
+            self.spoken = time.monotonic()
+            numbers = {name: value for name, value in line.items() if name not in ("step", "epoch", "clips", "seconds")}
+            text = " ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+            print(f"{self.name} epoch {line['epoch']:.2f}/{self.epochs} step {line['step']} {text}", flush=True)
+
+    def close(self) -> None:
+        if self.bar:
+            self.bar.close()
+

@@ -1,0 +1,450 @@
+"""Arrays in, plotly figure or HTML clips out.
+
+Everything here is a plain function of plain data. HTML pieces are `Html`, a str that a notebook shows as it is: inline
+styles only and no script, because an untrusted notebook loses <style> and <script>; clips lie in the page as data
+URIs, so nothing is asked of a network. Every text from outside is escaped on its way in.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import math
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+# Okabe and Ito's colours (Color Universal Design, 2008) without the yellow, lost on white; grey replaces black.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5F5F5F")
+# One method, one colour, in every figure; the `colours` argument of a figure adds to this and overrides it.
+COLOURS = {"InfoNCE": PALETTE[0], "CoCLR": PALETTE[1], "UberNCE": PALETTE[2], "random init": PALETTE[6]}
+DASHES = ("solid", "dash", "dot", "dashdot")  # the next round of the palette differs by the dash
+RIGHT, WRONG = "#00795A", "#BF4600"  # the palette's green and vermilion, darkened until text in them reads on white
+INK, SOFT, RULE = "#1F2328", "#5B636D", "#E3E6EA"
+FONT = "system-ui, sans-serif"  # short on purpose: JupyterLab's sanitiser matches font lists with a slow pattern
+WIDTH = 760  # pixels
+
+AXIS = dict(
+    showline=True, linecolor="#8A929C", ticks="outside", tickcolor="#8A929C", ticklen=4, zeroline=False, gridcolor=RULE,
+    automargin=True, title=dict(standoff=10, font=dict(size=14)), tickfont=dict(size=13),
+)
+TEMPLATE = dict(
+    layout=dict(
+        font=dict(family=FONT, size=13, color=INK), paper_bgcolor="white", plot_bgcolor="white", colorway=list(PALETTE),
+        title=dict(x=0, xref="container", xanchor="left", y=1, yref="container", yanchor="top",
+                   pad=dict(t=14, l=0), font=dict(size=17)),
+        legend=dict(orientation="h", x=0, xref="paper", xanchor="left", y=1.01, yanchor="bottom", font=dict(size=13),
+                    itemclick="toggle", bgcolor="rgba(255,255,255,0)"),
+        xaxis={**AXIS, "showgrid": False}, yaxis=AXIS, hovermode="x unified",
+        hoverlabel=dict(font=dict(family=FONT, size=13), bgcolor="white", bordercolor=RULE),
+    )
+)
+
+
+class Html(str):
+    """A piece of finished HTML: text to Python, a picture to a notebook."""
+
+    def _repr_html_(self) -> str:
+        return str(self)
+
+    def __repr__(self) -> str:  # a notebook keeps the repr beside the HTML, so it must not be the same megabytes again
+        return f"<Html, {len(self)} characters>"
+
+
+class Bar(NamedTuple):
+    """One bar: what was measured (group), by which method, and its interval when there is one."""
+
+    method: str
+    group: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One clip of a gallery: encoded bytes or a data URI, its class, a line under it; results add score and verdict."""
+
+    clip: bytes | str
+    label: str
+    caption: str = ""
+    score: float | None = None
+    right: bool | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One query and its neighbours, nearest first."""
+
+    query: Tile
+    results: Sequence[Tile]
+
+
+# ---------------------------------------------------------------------------------------------------------- figures
+
+
+def colours_for(names: Sequence[str], colours: Mapping[str, str] | None = None) -> dict[str, tuple[str, str]]:
+    """Colour and dash of each name: its own where `COLOURS` or `colours` knows it, else the palette's next free one."""
+    known = {**COLOURS, **(colours or {})}
+    taken = {known[name] for name in names if name in known}
+    free = [c for c in PALETTE if c not in taken] or list(PALETTE)
+    fresh = [name for name in dict.fromkeys(names) if name not in known]
+    styles = {name: (known[name], DASHES[0]) for name in names if name in known}
+    for i, name in enumerate(fresh):
+        styles[name] = (free[i % len(free)], DASHES[i // len(free) % len(DASHES)])
+    return styles
+
+
+def curves(
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str, y: str, title: str = "", *,
+    levels: Mapping[str, float] | None = None, percent: bool = False, log_y: bool = False,
+    colours: Mapping[str, str] | None = None,
+) -> Figure:
+    """Lines over a common axis, one per name (training curves, R@k over k).
+
+    series: name -> (xs, ys), two sequences of one length each; a NaN leaves a gap. levels: name -> height of a dotted
+    line across the figure (chance, a published number). percent: ys and levels are fractions and are drawn times 100.
+    Raises ValueError on no series, an empty one, or lengths that differ.
+    """
+    import plotly.graph_objects as go
+
+    if not series:
+        raise ValueError("curves: wanted at least one series, got none; pass {name: (xs, ys)}")
+    styles, scale = colours_for(list(series), colours), 100.0 if percent else 1.0
+    figure = go.Figure()
+    for name, (xs, ys) in series.items():
+        xs, ys = np.asarray(xs), np.asarray(ys, dtype=np.float64)
+        if xs.ndim != 1 or xs.shape != ys.shape or not len(xs):
+            raise ValueError(
+                f"curves: series {name!r} wanted xs and ys [n], n > 0; got {xs.shape} and {ys.shape}; give one y per x"
+            )
+        if percent:
+            _fractions(ys, f"curves: series {name!r}")
+        colour, dash = styles[name]
+        figure.add_scatter(
+            x=xs, y=ys * scale, name=_plain(name), mode="lines+markers" if len(xs) <= 30 else "lines",
+            line=dict(color=colour, width=2.2, dash=dash), marker=dict(color=colour, size=6),
+            hovertemplate="%{y:.4g}",
+        )
+    _dress(figure, x, y, title, list(series) if len(series) > 1 else [], _beside(levels))
+    if log_y:
+        figure.update_yaxes(type="log")
+    _levels(figure, {name: v * scale for name, v in (levels or {}).items()}, log_y)
+    return figure
+
+
+def bars(
+    rows: Sequence[Bar], y: str, title: str = "", *, percent: bool = True, levels: Mapping[str, float] | None = None,
+    colours: Mapping[str, str] | None = None,
+) -> Figure:
+    """Grouped bars with their intervals and their numbers (R@1 and probe of each method, bootstrap intervals).
+
+    rows: `Bar`s or tuples (method, group, value, low, high); groups and methods keep the order of first appearance.
+    percent: values are fractions and are drawn times 100. Raises ValueError on no rows, on one (method, group) twice,
+    on an interval that misses its value, and on a "fraction" above 1.
+    """
+    import plotly.graph_objects as go
+
+    rows = [Bar(*row) for row in rows]
+    if not rows:
+        raise ValueError("bars: wanted at least one row, got none; pass Bar(method, group, value, low, high)")
+    if len({(r.method, r.group) for r in rows}) < len(rows):
+        raise ValueError("bars: wanted one row per (method, group); some came twice; average them or rename them")
+    for r in rows:
+        low, high = _interval(r)
+        if not (low - 1e-9 <= r.value <= high + 1e-9):
+            raise ValueError(f"bars: {r.method}, {r.group}: wanted low <= value <= high, got {low}, {r.value}, {high}")
+    if percent:
+        _fractions(np.array([v for r in rows for v in (r.value, *_interval(r))]), "bars")
+    scale, methods = 100.0 if percent else 1.0, list(dict.fromkeys(r.method for r in rows))
+    spec = ".1f" if percent or any(r.value % 1 for r in rows) else ".0f"
+    styles, figure = colours_for(methods, colours), go.Figure()
+    for method in methods:
+        mine = [r for r in rows if r.method == method]
+        value, (low, high) = np.array([r.value for r in mine]), np.array([_interval(r) for r in mine]).T
+        groups, shared = [_plain(r.group) for r in mine], dict(name=_plain(method), offsetgroup=method)
+        figure.add_bar(
+            x=groups, y=value * scale, marker_color=styles[method][0], **shared, hovertemplate="%{y:.1f}",
+            error_y=dict(type="data", symmetric=False, array=np.maximum(high - value, 0) * scale, color=INK,
+                         arrayminus=np.maximum(value - low, 0) * scale, thickness=1.3, width=4,
+                         visible=bool((high > low).any())),
+        )
+        figure.add_scatter(  # the numbers stand above the whiskers, where no bar or line crosses them
+            x=groups, y=np.maximum(high, value) * scale, mode="text", text=[format(v, spec) for v in value * scale],
+            textposition="top center", textfont=dict(size=12), showlegend=False, hoverinfo="skip", **shared,
+        )
+    _dress(figure, "", y, title, methods if len(methods) > 1 else [], _beside(levels))
+    figure.update_layout(barmode="group", scattermode="group", bargap=0.3, bargroupgap=0.08, scattergap=0.3)
+    figure.update_xaxes(type="category", categoryarray=list(dict.fromkeys(_plain(r.group) for r in rows)), ticks="")
+    if min(r.value for r in rows) >= 0:  # headroom for the numbers
+        top = max([_interval(r)[1] for r in rows] + list((levels or {}).values()))
+        figure.update_yaxes(range=[0, 1.1 * scale * (top or 1.0)])
+    _levels(figure, {name: v * scale for name, v in (levels or {}).items()}, False)
+    return figure
+
+
+def _interval(row: Bar) -> tuple[float, float]:
+    return (row.value if row.low is None else row.low, row.value if row.high is None else row.high)
+
+
+def _fractions(values: np.ndarray, who: str) -> None:
+    if np.nanmax(values, initial=0.0) > 1 + 1e-9:
+        raise ValueError(f"{who}: percent=True wants fractions from 0 to 1, got {np.nanmax(values):g}; divide by 100")
+
+
+def _plain(text: str) -> str:
+    """Text that plotly draws letter by letter: it reads tags in names, so `<b>` must come as entities."""
+    return html.escape(str(text), quote=False)
+
+
+def _beside(levels: Mapping[str, float] | None) -> int:
+    """Pixels of the right margin, where the levels' names stand."""
+    return 32 + 7 * max(min(16, len(name)) for name in levels) if levels else 24
+
+
+def _dress(figure: Figure, x: str, y: str, title: str, legend: Sequence[str], right: int) -> None:
+    """Titles, template and a top margin that holds title and legend, so that neither meets the other or the plot."""
+    lines, room = textwrap.wrap(title, 84), WIDTH - 64 - right - 20
+    entries = [len(name) * 7.6 + 50 for name in legend]  # pixels; when wrapped, plotly makes them equally wide
+    rows = math.ceil(len(entries) / max(1, room // max(entries))) if sum(entries) > room else bool(entries)
+    top = 18 + 24 * len(lines) + 23 * rows
+    figure.update_layout(
+        template=TEMPLATE, width=WIDTH, height=300 + top, showlegend=bool(legend), xaxis_title_text=_plain(x),
+        yaxis_title_text=_plain(y), margin=dict(l=64, r=right, t=top + 8, b=52),
+    )
+    if lines:
+        figure.update_layout(title_text="<br>".join(map(_plain, lines)))
+
+
+def _levels(figure: Figure, levels: Mapping[str, float], log_y: bool) -> None:
+    """Dotted lines across the plot, named in the right margin, where no curve runs."""
+    for name, height in levels.items():
+        figure.add_shape(type="line", xref="paper", x0=0, x1=1, y0=height, y1=height, layer="below",
+                         line=dict(color=SOFT, width=1.4, dash="dot"))
+        figure.add_annotation(xref="paper", x=1, xanchor="left", xshift=6, y=math.log10(height) if log_y else height,
+                              yanchor="middle", align="left", showarrow=False, font=dict(size=12, color=SOFT),
+                              text="<br>".join(map(_plain, textwrap.wrap(name, 16))))
+    if levels:  # a shape does not widen the axis, so an unseen point does
+        figure.add_scatter(x=[figure.data[0].x[0]] * len(levels), y=list(levels.values()), mode="markers", opacity=0,
+                           hoverinfo="skip", showlegend=False)
+
+
+# ------------------------------------------------------------------------------------------------------------ clips
+
+
+def encode(frames: np.ndarray, fps: float, side: int | None = None, quality: int = 80) -> bytes:
+    """An animated WebP that loops; plays in every browser and in JupyterLab, and needs no encoder but Pillow.
+
+    frames: uint8 [T,H,W,3] RGB; fps: frames a second; side: the longer side in pixels, kept when None; quality 1..100.
+    Raises TypeError or ValueError when frames are something else.
+    """
+    from PIL import Image
+
+    frames = _checked(frames, "encode")
+    if not (math.isfinite(fps) and fps > 0):
+        raise ValueError(f"encode: wanted fps > 0, got {fps}; a clip's own rate is in probe(path).fps")
+    pictures = [Image.fromarray(frame) for frame in np.ascontiguousarray(frames)]
+    if side is not None:
+        scale = side / max(pictures[0].size)
+        size = tuple(max(1, round(s * scale)) for s in pictures[0].size)
+        pictures = [picture.resize(size, Image.Resampling.LANCZOS) for picture in pictures]
+    # WebP counts whole milliseconds: rounding the times, not the steps, keeps the clip's length
+    steps = np.diff(np.round(np.arange(len(frames) + 1) * 1000.0 / fps)).astype(int).tolist()
+    out = io.BytesIO()
+    pictures[0].save(out, "WEBP", save_all=True, append_images=pictures[1:], duration=steps, loop=0, quality=quality)
+    return out.getvalue()
+
+
+def data_uri(data: bytes, mime: str) -> str:
+    """Bytes as an address that holds them. mime: image/... or video/...; raises ValueError on no bytes or another."""
+    if not data:
+        raise ValueError("data_uri: wanted bytes, got none; was the clip written?")
+    if not re.fullmatch(r"(image|video)/[a-z0-9.+-]+", mime):
+        raise ValueError(f"data_uri: wanted a mime like image/webp or video/mp4, got {mime!r}")
+    return f"data:{mime};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def clip_html(
+    clip: bytes | str, alt: str, width: int | None = None, height: int | None = None, poster: bytes | str | None = None
+) -> Html:
+    """One clip as a tag: <img> for WebP, GIF, PNG, JPEG; a muted, looping <video> that plays in view for mp4 and webm.
+
+    clip: encoded bytes or a data URI; width, height: pixels on the screen; poster: picture until a video plays.
+    The address stands on the tag itself: JupyterLab drops it from a <source> in an untrusted notebook.
+    """
+    uri = _uri(clip)
+    size = "".join(f' {side}="{int(n)}"' for side, n in (("width", width), ("height", height)) if n is not None)
+    style = "display:block;margin:0;" + "".join(
+        f"{side}:{int(n)}px;" for side, n in (("width", width), ("height", height)) if n is not None
+    )
+    if uri.startswith("data:image/"):
+        return Html(f'<img src="{uri}" alt="{escaped(alt)}"{size} loading="lazy" style="{style}max-width:none">')
+    cover = f' poster="{_uri(poster)}"' if poster is not None else ""
+    return Html(
+        f'<video src="{uri}"{cover} title="{escaped(alt)}" aria-label="{escaped(alt)}"{size} muted loop autoplay'
+        f' playsinline preload="none" style="{style}"></video>'
+    )
+
+
+def clip_from_file(path: str | Path) -> bytes:
+    """The bytes of a video file that browsers play as it is: H.264, VP9 or AV1 in mp4, or webm.
+
+    Raises ValueError for other codecs (OpenCV's usual mp4 is MPEG-4 part 2, which shows nothing): decode it and use
+    `encode`. Raises OSError when the file cannot be read.
+    """
+    data = Path(path).read_bytes()
+    if data[:4] == b"\x1a\x45\xdf\xa3":
+        return data
+    # stsd, the sample description: 4 bytes flags, 4 count, 4 size, then the codec's name
+    codecs = {m.group(1).decode("latin-1") for m in re.finditer(rb"stsd.{12}(.{4})", data, re.DOTALL)}
+    if data[4:8] != b"ftyp" or not codecs & {"avc1", "avc3", "vp09", "av01"}:
+        raise ValueError(
+            f"clip_from_file: {path}: wanted mp4 with H.264, VP9 or AV1, or webm; got"
+            f" {', '.join(sorted(codecs)) or 'no mp4'}; decode it and pass the frames to encode()"
+        )
+    return data
+
+
+def filmstrip(
+    clips: Sequence[np.ndarray], titles: Sequence[str] | None = None, frames: int = 8, height: int = 84
+) -> Html:
+    """Rows of small frames, one row per clip, to look at clips, views or flow colours side by side.
+
+    clips: uint8 [T,H,W,3] each; frames: at most so many per row, spread from the first to the last; height: pixels,
+    less where a row would be wider than a figure.
+    Raises ValueError on no clips or a wrong number of titles, TypeError or ValueError on frames of another kind.
+    """
+    from PIL import Image
+
+    if not len(clips):
+        raise ValueError("filmstrip: wanted at least one clip, got none")
+    if titles is not None and len(titles) != len(clips):
+        raise ValueError(f"filmstrip: wanted one title per clip, got {len(titles)} for {len(clips)}")
+    rows = []
+    for i, clip in enumerate(clips):
+        clip = _checked(clip, f"filmstrip: clip {i}")
+        length, tall, wide = clip.shape[:3]
+        shown = np.unique(np.linspace(0, length - 1, min(frames, length)).round().astype(int))
+        width = max(1, min(round(wide * height / tall), WIDTH // len(shown) - 2))  # a row is never wider than a figure
+        size = (width, max(1, round(tall * width / wide)))
+        strip = Image.new("RGB", ((width + 2) * len(shown) - 2, size[1]), "white")
+        for j, t in enumerate(shown):
+            picture = Image.fromarray(np.ascontiguousarray(clip[t]))
+            strip.paste(picture.resize(size, Image.Resampling.LANCZOS), (j * (width + 2), 0))
+        out = io.BytesIO()
+        strip.save(out, "WEBP", quality=90)
+        title = titles[i] if titles else f"clip {i}"
+        count = f"{len(shown)} of {length} frames" if len(shown) < length else f"{length} frame{'s' * (length > 1)}"
+        rows.append(
+            f'<div style="margin:0 0 10px"><div style="margin:0 0 3px;font-size:13px;color:{INK}">{escaped(title)}'
+            f' <span style="color:{SOFT}">({count})</span></div>'
+            f"{clip_html(out.getvalue(), f'{title}: {count}', strip.width, strip.height)}</div>"
+        )
+    return Html(f'<div style="font-family:{FONT};overflow-x:auto">{"".join(rows)}</div>')
+
+
+def _checked(frames: np.ndarray, who: str) -> np.ndarray:
+    if not isinstance(frames, np.ndarray) or frames.dtype != np.uint8:
+        kind = getattr(frames, "dtype", type(frames).__name__)
+        raise TypeError(f"{who}: wanted a numpy array uint8 [T,H,W,3], got {kind}; scale to 0..255 and cast")
+    if frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
+        raise ValueError(f"{who}: wanted uint8 [T,H,W,3], none of them 0; got {list(frames.shape)}; move channels last")
+    return frames
+
+
+def _uri(clip: bytes | str) -> str:
+    """Encoded bytes as a data URI, their kind read from their head; a data URI passes, anything else is refused."""
+    if isinstance(clip, str):
+        if not re.match(r"data:(image|video)/[a-z0-9.+-]+;base64,[A-Za-z0-9+/=]+\Z", clip):
+            raise ValueError(f"clip: wanted bytes or a base64 data URI, got {clip[:40]!r}; see clip_from_file")
+        return clip
+    heads = {b"RIFF": "image/webp", b"\x89PNG": "image/png", b"GIF8": "image/gif", b"\xff\xd8\xff": "image/jpeg",
+             b"\x1a\x45\xdf\xa3": "video/webm"}
+    mime = "video/mp4" if clip[4:8] == b"ftyp" else next((m for h, m in heads.items() if clip.startswith(h)), None)
+    if mime is None:
+        raise ValueError(f"clip: wanted WebP, GIF, PNG, JPEG, mp4 or webm, got {clip[:12]!r}...; use encode")
+    return data_uri(clip, mime)
+
+
+def escaped(value: object) -> str:
+    """Any value as text that is safe inside HTML, between tags and in a quoted attribute alike."""
+    return html.escape(str(value), quote=True)
+
+
+# --------------------------------------------------------------------------------------------------------- galleries
+
+
+def gallery(queries: Sequence[Row] | Mapping[str, Sequence[Row]], title: str = "", side: int = 108) -> Html:
+    """Queries left, their neighbours right, nearest first (the layout of the CoCLR supplement's Figure 1).
+
+    queries: rows of one method, or method -> rows; then each query is shown once, with a line of neighbours per method.
+    side: pixels of a tile. Right and wrong differ by colour and by sign. Raises ValueError on nothing to show, or when
+    the methods' queries are not the same ones in the same order.
+    """
+    blocks = dict(queries) if isinstance(queries, Mapping) else {"": list(queries)}
+    asked = [[(row.query.label, row.query.caption) for row in rows] for rows in blocks.values()]
+    if not asked or not asked[0]:
+        raise ValueError("gallery: wanted at least one query, got none")
+    if any(other != asked[0] for other in asked):
+        raise ValueError("gallery: wanted the same queries in the same order for every method; select them once")
+    parts = [f'<div style="font-size:16px;font-weight:600;margin:0 0 10px">{escaped(title)}</div>'] if title else []
+    for rows in zip(*blocks.values(), strict=True):
+        lines = "".join(_neighbours(name, row.results, side) for name, row in zip(blocks, rows, strict=True))
+        parts.append(
+            f'<div style="display:flex;gap:14px;align-items:stretch;padding:12px 0;border-top:1px solid {RULE}">'
+            f'<div style="padding-right:14px;border-right:1px solid {RULE}">{_tile(rows[0].query, 0, side)}</div>'
+            f'<div style="flex:1;min-width:{side + 6}px">{lines}</div></div>'
+        )
+    return Html(f'<div style="font-family:{FONT};color:{INK};line-height:1.35;overflow-x:auto">{"".join(parts)}</div>')
+
+
+def _neighbours(name: str, tiles: Sequence[Tile], side: int) -> str:
+    """One method's neighbours of one query; a named method says how many of them are right."""
+    judged = [tile for tile in tiles if tile.right is not None]
+    count = f" · {sum(bool(t.right) for t in judged)} of {len(judged)} right" if judged else ""
+    head = f'<b>{escaped(name)}</b><span style="color:{SOFT}">{count}</span>' if name else ""
+    head = head and f'<div style="font-size:13px;margin:0 0 4px">{head}</div>'
+    strip = "".join(_tile(tile, rank, side) for rank, tile in enumerate(tiles, 1))
+    strip = strip or f'<span style="font-size:13px;color:{SOFT}">no neighbours</span>'
+    strip = f'<div style="display:flex;flex-wrap:wrap;gap:8px;align-items:flex-start">{strip}</div>'
+    return f'<div style="margin:0 0 10px">{head}{strip}</div>'
+
+
+def _tile(tile: Tile, rank: int, side: int) -> str:
+    """A framed clip with its class in the corner; verdict, rank, score and caption under it; rank 0 is the query."""
+    colour, sign, word = {True: (RIGHT, "✓", "right"), False: (WRONG, "✗", "wrong")}.get(tile.right, (INK, "", ""))
+    score = "" if tile.score is None else f"{tile.score:.2f}"
+    alt = ", ".join(filter(None, (f"rank {rank}" if rank else "query", tile.label, score and f"score {score}", word)))
+    width, height = _fit(_uri(tile.clip), side)
+    line = f'<b style="color:{colour}">{sign}</b> {rank}' if rank else "<b>query</b>"
+    return (
+        f'<div style="width:{side + 6}px;font-size:12px" title="{escaped(alt)}">'
+        f'<div style="position:relative;box-sizing:border-box;width:{side + 6}px;height:{side + 6}px;display:flex;'
+        f'align-items:center;justify-content:center;background-color:#F3F4F6;border:3px solid {colour}">'
+        f"{clip_html(tile.clip, alt, width, height)}"
+        f'<span style="position:absolute;left:0;top:0;max-width:{side - 8}px;overflow:hidden;white-space:nowrap;'
+        f'text-overflow:ellipsis;padding:0 4px 1px;font-size:11px;background-color:#FFFFFF;color:{INK}">'
+        f'{escaped(tile.label)}</span></div><div style="display:flex;justify-content:space-between;margin-top:2px">'
+        f'<span>{line}</span><span>{score}</span></div><div style="color:{SOFT};font-size:11px;'
+        f'overflow:hidden;text-overflow:ellipsis;white-space:nowrap">{escaped(tile.caption)}</div></div>'
+    )
+
+
+def _fit(uri: str, side: int) -> tuple[int, int | None]:
+    """Width and height that fit a picture into a square; of a video only the width, for its size is not looked up."""
+    from PIL import Image
+
+    if uri.startswith("data:video/"):
+        return side, None
+    width, height = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).size
+    scale = side / max(width, height)
+    return max(1, round(width * scale)), max(1, round(height * scale))

@@ -1,0 +1,108 @@
+"""S3D, the separable 3-D Inception of CoCLR, in torchvision's layout and state-dict keys, faster on CPU.
+
+Source: Xie et al. (ECCV 2018) through torchvision.models.video.s3d, whose blocks are used here; CoCLR supplement,
+table 1, uses it without gating. Two things are ours: a `width` factor with a choice of inception units, so that the
+same network fits the toy world, and the separable convolutions run as 2-D ones on CPU (`PlaneConv3d`).
+"""
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.video.s3d import SepInceptionBlock3D, TemporalSeparableConv
+from torchvision.ops.misc import Conv3dNormActivation
+
+# Inception units per stage, widths as (branch0, (branch1 in, out), (branch2 in, out), pool projection).
+UNITS = (
+    ((64, (96, 128), (16, 32), 32), (128, (128, 192), (32, 96), 64)),
+    (
+        (192, (96, 208), (16, 48), 64),
+        (160, (112, 224), (24, 64), 64),
+        (128, (128, 256), (24, 64), 64),
+        (112, (144, 288), (32, 64), 64),
+        (256, (160, 320), (32, 128), 128),
+    ),
+    ((256, (160, 320), (32, 128), 128), (384, (192, 384), (48, 128), 128)),
+)
+
+
+class PlaneConv3d(nn.Conv3d):
+    """A 3-D convolution flat in time or space (1xkxk, kx1x1, 1x1x1), run on CPU as conv2d on views of the same memory.
+
+    Over half of S3D's convolutions miss oneDNN as conv3d; as conv2d on channels-last views they do not, which makes the
+    training step about 1.5 times as fast with the same weights and outputs (benchmarks/s3d.py). On other devices, and
+    for a lone clip, it is nn.Conv3d as it stands.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B,C,T,H,W] -> [B,C',T',H',W'], in channels_last_3d memory on CPU."""
+        if x.device.type != "cpu" or x.shape[0] == 1:  # of a lone clip conv2d, too, takes its slow path
+            return super().forward(x)
+        x = x.contiguous(memory_format=torch.channels_last_3d)
+        batch, _, frames, height, width = x.shape
+        if _flat(self, slice(0, 1)):
+            images = x.transpose(1, 2).flatten(0, 1)
+            images = F.conv2d(images, self.weight.squeeze(2), self.bias, self.stride[1:], self.padding[1:])
+            return images.unflatten(0, (batch, frames)).transpose(1, 2)
+        columns = x.flatten(3)
+        stride, padding = (self.stride[0], 1), (self.padding[0], 0)
+        columns = F.conv2d(columns, self.weight.squeeze(-1), self.bias, stride, padding)
+        return columns.unflatten(3, (height, width))
+
+    @classmethod
+    def adopt(cls, module: nn.Module) -> None:
+        """Let each flat nn.Conv3d below `module` run as a PlaneConv3d; weights and keys stay what they are."""
+        for conv in module.modules():
+            if type(conv) is not nn.Conv3d or conv.groups > 1 or conv.dilation != (1, 1, 1):
+                continue
+            if conv.padding_mode == "zeros" and (_flat(conv, slice(0, 1)) or _flat(conv, slice(1, 3))):
+                conv.__class__ = cls
+
+
+def _flat(conv: nn.Conv3d, axes: slice) -> bool:
+    """Whether the convolution does nothing along these axes (0 time, 1 and 2 space)."""
+    kernel, stride, padding = conv.kernel_size[axes], conv.stride[axes], conv.padding[axes]
+    return set(kernel) == {1} and set(stride) == {1} and set(padding) == {0}
+
+
+class S3D(nn.Module):
+    """The S3D backbone: clips [B,3,T,H,W] -> feature map [B,D,T/8,H/32,W/32]; D = 1024 at width 1.
+
+    `width` multiplies every channel count. `units` says how many inception units each of the three stages keeps, (2, 5,
+    2) being S3D; a stage of 0 units also drops its pooling, so (2, 1, 0) is a shallow net for small clips with a
+    temporal stride of 4 and a spatial one of 16. `norm_eps` and `norm_momentum` are PyTorch's defaults as in CoCLR's
+    code; torchvision uses 1e-3 and 1e-3.
+    """
+
+    def __init__(self, width: float = 1.0, units: tuple[int, int, int] = (2, 5, 2), norm_eps: float = 1e-5,
+                 norm_momentum: float = 0.1):
+        super().__init__()
+        if not 0 < width <= 4 or any(not 0 <= n <= len(stage) for n, stage in zip(units, UNITS, strict=True)):
+            raise ValueError(f"S3D wants 0 < width <= 4 and units within (2, 5, 2); got width {width}, units {units}.")
+        norm = partial(nn.BatchNorm3d, eps=norm_eps, momentum=norm_momentum)
+
+        def wide(channels: int) -> int:
+            return max(4, int(round(channels * width)))
+
+        layers: list[nn.Module] = [
+            TemporalSeparableConv(3, wide(64), 7, 2, 3, norm),
+            nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)),
+            Conv3dNormActivation(wide(64), wide(64), kernel_size=1, stride=1, norm_layer=norm),
+            TemporalSeparableConv(wide(64), wide(192), 3, 1, 1, norm),
+        ]
+        pools = (nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)), nn.MaxPool3d(3, 2, 1), nn.MaxPool3d(2, 2, 0))
+        channels = wide(192)
+        for pool, stage, count in zip(pools, UNITS, units, strict=True):
+            layers += [pool] if count else []
+            for b0, (b1, b1_out), (b2, b2_out), b3 in stage[:count]:
+                widths = [wide(c) for c in (b0, b1, b1_out, b2, b2_out, b3)]
+                layers.append(SepInceptionBlock3D(channels, *widths, norm))
+                channels = widths[0] + widths[2] + widths[4] + widths[5]
+        self.features = nn.Sequential(*layers)
+        self.out_channels = channels
+        PlaneConv3d.adopt(self)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """[B,3,T,H,W] -> [B,D,T',H',W']. Raises ValueError where the clip is too small to leave a position."""
+        return self.features(clips)

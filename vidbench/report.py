@@ -1,0 +1,126 @@
+"""The demo's report: one offline page with the numbers, the curves and a gallery of playing clips."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from vidbench.data import clips, flow
+from vidbench.data.manifest import Manifest
+from vidbench.engine.runs import Run
+from vidbench.figures import PALETTE, Bar, Row, Tile, bars, curves, encode, filmstrip, gallery
+from vidbench.pages import Section, table, write_page
+from vidbench.retrieval import Neighbours
+
+SHOWN_QUERIES, SHOWN_RESULTS = 6, 5
+COMPARED = ("infonce-rgb-long", "coclr-rgb")  # equal clip budgets
+TITLES = {
+    "random": "random net", "infonce-rgb": "InfoNCE RGB", "infonce-rgb-long": "InfoNCE RGB, CoCLR's budget",
+    "coclr-rgb": "CoCLR RGB", "infonce-flow": "InfoNCE flow",
+}
+COLOURS = {TITLES["random"]: PALETTE[6], TITLES["infonce-rgb"]: PALETTE[5], TITLES["infonce-rgb-long"]: PALETTE[0],
+           TITLES["coclr-rgb"]: PALETTE[1], TITLES["infonce-flow"]: PALETTE[2]}
+
+
+def write_report(out: Path, manifest: Manifest, split: str, facts: dict, found: Mapping[str, Neighbours]) -> Path:
+    """Write `out`/report.html. facts: what demo's numbers.json holds; found: a run's neighbours of the split's rows."""
+    gallery_rows, queries = manifest.select(split="train"), manifest.select(split=split)
+    rows = sorted(facts["numbers"], key=lambda row: list(TITLES).index(row["run"]))
+    sections = [
+        Section("Numbers", [_words(facts, manifest, gallery_rows, queries, split), numbers_table(rows, split),
+                            _bars(rows, len(manifest.classes))]),
+        Section("Neighbours", [
+            f"Queries from {split}, spread evenly over its list, not chosen; their nearest videos in train.",
+            neighbours_gallery(gallery_rows, queries, {name: found[name] for name in COMPARED})]),
+        Section("Training", _curves(out / "runs")),
+        Section("What the networks see", _strips(out, queries, facts["settings"]["flow"])),
+        Section("How it was made", [_made(facts)]),
+    ]
+    write_page(out / "report.html", "vidbench demo: from video files to neighbours", sections)
+    return out / "report.html"
+
+
+def numbers_table(rows: list[dict], split: str):
+    """R@1, R@5 and probe of each run in percent, with bootstrap intervals over videos."""
+    shown = [{"run": TITLES[row["run"]], "clips seen": row["clips"],
+              **{key: tuple(100 * x for x in row[key]) for key in ("R@1", "R@5", "probe")}}
+             for row in rows]
+    protocol = rows[0]["protocol"]
+    note = (f"Percent, with 95 % bootstrap intervals over videos. R@k: {split} queries, train gallery, cosine, "
+            f"{protocol['windows']} windows a video, {protocol['crops']} crop, pooled backbone features, "
+            f"centring {protocol['centring']}. Probe: {rows[0]['probe protocol']}. Clips seen include those of the run "
+            "a stage starts from; a view pair counts as one.")
+    return table(shown, best={"R@1": "max", "R@5": "max", "probe": "max"}, note=note)
+
+
+def _words(facts: dict, manifest: Manifest, train: Manifest, queries: Manifest, split: str) -> str:
+    sources = len(np.unique(manifest.source))
+    method = facts["settings"]["flow"].upper()
+    return (f"{len(manifest)} videos of {len(manifest.classes)} classes, cut from {sources} sources; {len(train)} for "
+            f"training, {len(queries)} held out ({split}). Flow: {method}. No label was used in training; labels serve "
+            "the numbers below and the purity curve.")
+
+
+def _bars(rows: list[dict], classes: int):
+    groups = {"R@1": "R@1", "probe": "linear probe"}
+    made = [Bar(TITLES[row["run"]], group, *row[key]) for key, group in groups.items() for row in rows]
+    return bars(made, "percent", "Retrieval and probe on held-out videos", levels={"chance": 1 / classes},
+                colours=COLOURS)
+
+
+def _curves(runs: Path) -> list:
+    logs = {name: Run(runs / name).curves() for name in TITLES if name != "random"}
+    figures = ["The first points are of steps that only fill the queue. CoCLR starts from InfoNCE RGB's weights."]
+    for key, words, names in (("loss", "Loss", logs), ("accuracy", "Contrastive accuracy, percent", logs),
+                              ("purity", "Purity of the mined positives, percent", ["coclr-rgb"])):
+        series = {TITLES[name]: (logs[name]["epoch"], [np.nan if y is None else y for y in logs[name][key]])
+                  for name in names}
+        figures.append(curves(series, "epoch", key, words, percent=key != "loss", colours=COLOURS))
+    return figures
+
+
+def neighbours_gallery(train: Manifest, queries: Manifest, found: Mapping[str, Neighbours]):
+    """A gallery of evenly spread queries with each run's nearest training videos."""
+    picked = np.linspace(0, len(queries) - 1, SHOWN_QUERIES).round().astype(int)
+    made: dict[Path, bytes] = {}
+
+    def tile(manifest: Manifest, row: int, **verdict) -> Tile:
+        path = manifest.absolute(row)
+        if path not in made:
+            made[path] = encode(*_small(path), side=112)
+        return Tile(made[path], manifest.classes[manifest.label[row]], path.stem, **verdict)
+
+    return gallery({
+        TITLES.get(name, name): [Row(tile(queries, query), [
+            tile(train, row, score=float(score), right=bool(train.label[row] == queries.label[query]))
+            for row, score in zip(neighbours.rows[query, :SHOWN_RESULTS], neighbours.scores[query], strict=False)])
+            for query in picked]
+        for name, neighbours in found.items()})
+
+
+def _small(path: Path, most: int = 24) -> tuple[np.ndarray, float]:
+    """At most so many frames, evenly spread over the video, at the rate that keeps its length."""
+    video = clips.read(path)
+    kept = np.unique(np.linspace(0, len(video.frames) - 1, most).round().astype(int))
+    seconds = max(video.times[-1] - video.times[0], 0.1)
+    return video.frames[kept], len(kept) / seconds
+
+
+def _strips(out: Path, queries: Manifest, method: str) -> list:
+    picked = np.linspace(0, len(queries) - 1, 3).round().astype(int)
+    strips, titles = [], []
+    for row in picked:
+        path = str(queries.path[row])
+        info = flow.meta(out / "flow", path)
+        coloured = flow.colours(flow.dequantise(flow.load(out / "flow", path), info["bound"]))
+        strips += [clips.read(queries.absolute(row)).frames, coloured]
+        titles += [str(queries.classes[queries.label[row]]), f"flow ({method})"]
+    return [filmstrip(strips, titles)]
+
+
+def _made(facts: dict):
+    rows = [{"part": name, "seconds": seconds} for name, seconds in facts["seconds"].items()]
+    machine = facts["environment"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    where = f"{machine['cores']} cores, {machine['device']}, Python {machine['python']}; {versions}."
+    return table(rows, note=f"Seconds of the last call, on {where}")
