@@ -2,13 +2,16 @@
 
 import argparse
 import importlib
+import json
 import pkgutil
+import subprocess
 import sys
+import time
 
 import benchmarks
 from benchmarks import measure
 
-HELPERS = ("__main__", "measure")
+HELPERS = ("__main__", "measure", "footage", "plain_flow")
 
 
 def names() -> list[str]:
@@ -16,23 +19,48 @@ def names() -> list[str]:
     return [m.name for m in pkgutil.iter_modules(benchmarks.__path__) if m.name not in HELPERS]
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
+    """Exit code 1 where a benchmark failed, as when contestants did not compute the same; a missed goal is none."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(names())}; default: all")
-    chosen = parser.parse_args().names or names()
+    chosen = parser.parse_args(arguments).names or names()
     if unknown := set(chosen) - set(names()):
         parser.error(f"no benchmark called {', '.join(sorted(unknown))}; there are {', '.join(names())}")
-    for name in chosen:
-        module = importlib.import_module(f"benchmarks.{name}")
-        print(f"\n{name}: {module.__doc__.splitlines()[0]}", flush=True)
-        try:
-            table = module.main()
-        except measure.Skip as reason:
-            print(f"skipped: {reason}")
-            continue
-        print(measure.show(table))
-        print(f"-> {measure.save(name, table)}")
-    return 0
+    if len(chosen) == 1:
+        one(chosen[0])
+        return 0
+    began = time.time()
+    # a process for each: what one imports, pins or allocates is no matter for the next
+    failed = [name for name in chosen if subprocess.run([sys.executable, "-m", "benchmarks", name]).returncode]
+    summary(chosen, began)
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return bool(failed)
 
 
-sys.exit(main())
+def one(name: str) -> None:
+    """Run one benchmark in this process."""
+    module = importlib.import_module(f"benchmarks.{name}")
+    print(f"\n{name}: {module.__doc__.splitlines()[0]}", flush=True)
+    began = time.monotonic()
+    try:
+        table = module.main()
+    except measure.Skip as reason:
+        print(f"skipped: {reason}")
+        return
+    print(measure.show([row for row in table if "goal" not in row]))
+    print(f"-> {measure.save(name, table).relative_to(measure.RESULTS.parents[1])} ({time.monotonic() - began:.0f} s)")
+
+
+def summary(chosen: list[str], since: float) -> None:
+    """All goals that were measured since then, as one table."""
+    files = [measure.RESULTS / f"{name}.json" for name in chosen]
+    fresh = [file for file in files if file.is_file() and file.stat().st_mtime >= since]
+    goals = [goal for file in fresh for goal in json.loads(file.read_text())["goals"]]
+    goals.sort(key=lambda goal: int(goal["goal"][1:]))
+    missed = sum(goal["verdict"] == "MISSED" for goal in goals)
+    print(f"\n{len(goals)} goals measured, {missed} missed\n{measure.show(goals)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

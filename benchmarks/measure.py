@@ -1,4 +1,4 @@
-"""Measuring: contestants in turn, CPU time, ratios within a round; facts about the machine; tables and files."""
+"""Measuring: contestants in turn, CPU time, ratios within a round, goals; facts about the machine; tables and files."""
 
 from __future__ import annotations
 
@@ -6,15 +6,21 @@ import csv
 import json
 import os
 import platform
+import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("torch", "torchvision", "numpy", "opencv-contrib-python-headless", "pillow", "decord", "av")
+PACKAGES = (
+    "torch", "torchvision", "numpy", "opencv-contrib-python-headless", "pillow", "decord", "av", "torchcodec",
+    "faiss-cpu", "papermill", "kornia", "mmaction2", "mmcv-lite", "pytorchvideo",
+)  # fmt: skip
+SETTINGS = ("MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "OMP_NUM_THREADS", "OPENBLAS_CORETYPE")  # of the environment
+GOAL = ("goal", "what", "wanted", "got", "min", "max", "verdict")  # the columns of a goal
 
 
 class Skip(Exception):
@@ -22,42 +28,85 @@ class Skip(Exception):
 
 
 def one_thread() -> None:
-    """One thread for torch and OpenCV: ratios on a shared machine are of work, not of luck with cores."""
+    """One core, and one thread for torch, OpenCV and BLAS: ratios on a shared machine are of work, not of luck."""
     import cv2
     import torch
+    from threadpoolctl import threadpool_limits
 
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
+    threadpool_limits(1)
 
 
-def in_turn(contestants: dict[str, Callable[[], object]], rounds: int = 9, repeat: int = 1) -> dict[str, list[float]]:
-    """CPU seconds per call, one value a round, for each contestant; all run once in each round, after a warm-up.
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
-    CPU time of this process (time.process_time): a neighbour's load counts little. Use time.perf_counter for devices.
+
+def children() -> float:
+    """CPU seconds of all processes that were started here and have ended: a clock for in_turn."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def in_turn(
+    contestants: dict[str, Callable], rounds: int = 9, repeat: int = 1, *, draws: Sequence | None = None,
+    clock: Callable[[], float] = time.process_time, warm_up: bool = True,
+) -> dict[str, list[float]]:  # fmt: skip
+    """Seconds per call, one value a round, for each contestant; all run once in each round, after a warm-up.
+
+    CPU time of this process (time.process_time): a neighbour's load counts little. Use `children` for processes,
+    time.perf_counter for devices. draws: one argument a round, the same for all contestants, instead of `rounds`.
     """
-    for call in contestants.values():
-        call()
+    arguments = [()] * rounds if draws is None else [(draw,) for draw in draws]
+    for call in contestants.values() if warm_up else ():
+        call(*arguments[0])
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(rounds):
+    for argument in arguments:
         for name, call in contestants.items():
-            began = time.process_time()
+            began = clock()
             for _ in range(repeat):
-                call()
-            seconds[name].append((time.process_time() - began) / repeat)
+                call(*argument)
+            seconds[name].append((clock() - began) / repeat)
     return seconds
+
+
+def ratios(above: list[float], below: list[float]) -> list[float]:
+    """Round by round, one contestant's time over another's."""
+    return [a / b for a, b in zip(above, below, strict=True)]
+
+
+def spread(values: Sequence[float], digits: int = 3) -> tuple[float, float, float]:
+    """Median, smallest, largest; so many digits count."""
+    return tuple(float(f"{f(values):.{digits}g}") for f in (statistics.median, min, max))
 
 
 def rows(seconds: dict[str, list[float]], ours: str, **columns) -> list[dict]:
     """A row for each contestant: median milliseconds; its time over that of `ours` (median, min, max of rounds)."""
     table = []
     for name, times in seconds.items():
-        ratios = [theirs / mine for theirs, mine in zip(times, seconds[ours], strict=True)]
-        low, middle, high = (round(f(ratios), 2) for f in (min, statistics.median, max))
+        middle, low, high = spread(ratios(times, seconds[ours]))
         table.append(
             {**columns, "contestant": name, "ms": round(1e3 * statistics.median(times), 3)}
             | {"over_ours": middle, "min": low, "max": high, "rounds": len(times)}
         )
     return table
+
+
+def goal(name: str, what: str, wanted: str, values: float | Sequence[float]) -> dict:
+    """A goal of the project as a row, printed as a line; `wanted` is such as ">= 1.2", `values` one or one a round.
+
+    The median is judged. A goal that is missed is said, and stops nothing.
+    """
+    relation, limit = wanted.split()
+    got, low, high = spread([values] if isinstance(values, float | int) else values)
+    reached = {">=": got >= float(limit), "<=": got <= float(limit)}[relation]
+    verdict = "reached" if reached else "MISSED"
+    between = f", {low} to {high}" if low < high else ""
+    print(f"goal {name}: {what}: wanted {wanted}, got {got}{between} ({verdict})", flush=True)
+    return dict(zip(GOAL, (name, what, wanted, got, low, high, verdict), strict=True))
 
 
 def machine() -> dict[str, object]:
@@ -73,8 +122,10 @@ def machine() -> dict[str, object]:
         except metadata.PackageNotFoundError:
             versions[package] = None
     command = " ".join(["python", "-m", "benchmarks", *sys.argv[1:]])
-    return {"cpu": model, "cores": os.cpu_count(), "python": platform.python_version(), "system": platform.system(),
-            "versions": versions, "command": command, "date": time.strftime("%Y-%m-%d")}  # fmt: skip
+    return {"cpu": model, "cores": os.cpu_count(), "cores_used": cores(), "python": platform.python_version(),
+            "system": platform.system(), "versions": versions, "command": command,
+            "environment": {name: os.environ[name] for name in SETTINGS if name in os.environ},
+            "date": time.strftime("%Y-%m-%d")}  # fmt: skip
 
 
 def show(table: list[dict]) -> str:
@@ -86,14 +137,15 @@ def show(table: list[dict]) -> str:
 
 
 def save(name: str, table: list[dict], folder: Path = RESULTS) -> Path:
-    """results/<name>.csv with the rows and <name>.json with rows and machine facts; each replaced whole."""
+    """results/<name>.csv with the measured rows, <name>.json with rows, goals and machine; each replaced whole."""
     folder.mkdir(parents=True, exist_ok=True)
+    measured, goals = ([row for row in table if ("goal" in row) is wanted] for wanted in (False, True))
     temporary = folder / f"{name}.tmp"
     with open(temporary, "w", newline="") as handle:
-        writer = csv.DictWriter(handle, list(dict.fromkeys(c for row in table for c in row)), lineterminator="\n")
+        writer = csv.DictWriter(handle, list(dict.fromkeys(c for row in measured for c in row)), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(table)
+        writer.writerows(measured)
     os.replace(temporary, folder / f"{name}.csv")
-    temporary.write_text(json.dumps({"machine": machine(), "rows": table}, indent=1) + "\n")
+    temporary.write_text(json.dumps({"machine": machine(), "rows": measured, "goals": goals}, indent=1) + "\n")
     os.replace(temporary, folder / f"{name}.json")
     return folder / f"{name}.json"

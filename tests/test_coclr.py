@@ -137,10 +137,10 @@ def test_wrong_words_are_refused():
 @pytest.fixture(scope="module")
 def world(toy_tiny, tmp_path_factory):
     """The tiny toy world with its flow, and one trained run on each stream."""
-    from vidbench.data import flow
+    from vidbench.data import flow_store
 
     folder = tmp_path_factory.mktemp("coclr")
-    report = flow.extract(toy_tiny, folder / "flow", "dis", workers=1)
+    report = flow_store.extract(toy_tiny, folder / "flow", "dis", workers=1)
     assert not report.failed
     toy_tiny.save(folder / "videos")
     recipe = replace(TINY, manifest=str(folder / "videos"), flow=str(folder / "flow"))

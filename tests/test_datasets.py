@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from vidbench.data import clips, flow, views
+from vidbench.data import clips, flow_store, views, windows
 from vidbench.data.clips import VideoError
 from vidbench.data.datasets import DATASETS, at_home, open_dataset, recognise
 from vidbench.data.loading import Batches, Clips, ClipSpec
@@ -157,7 +157,7 @@ def test_folders_that_make_no_sense(tmp_path):
         recognise(tmp_path)
     with pytest.raises(FileNotFoundError, match="no such folder"):
         recognise(tmp_path / "gone")
-    with pytest.raises(ValueError, match="known are csv, ucf101, arid, folder"):
+    with pytest.raises(ValueError, match="known are csv, ucf101, hmdb51, .*imagenet, folder"):
         open_dataset("ucf", tmp_path)
     with pytest.raises(ValueError, match="lie outside of class folders, the first is a.mp4"):
         open_dataset("folder", touch(tmp_path / "loose", "a.mp4", "run/b.mp4"))
@@ -171,7 +171,7 @@ def ucf(root: Path, *, newline: str = "\n", folder: str = "HandstandPushups") ->
     lists = root / "lists"
     lists.mkdir(parents=True)
     handstand = "HandstandPushups/v_HandStandPushups"
-    texts = {"classInd.txt": ["1 Archery", "2 HandstandPushups"],
+    texts = {"classInd.txt": ["1 Archery", "2 HandstandPushups", *(f"{i} Class{i}" for i in range(3, 102))],
              "trainlist01.txt": ["Archery/v_Archery_g08_c01.avi 1", f"{handstand}_g08_c02.avi 2"],
              "testlist01.txt": ["Archery/v_Archery_g01_c01.avi", f"{handstand}_g01_c01.avi"]}
     for name, lines in texts.items():
@@ -186,7 +186,7 @@ def test_ucf101_lists_and_the_two_spellings_of_handstand(tmp_path, newline, fold
     root = ucf(tmp_path, newline=newline, folder=folder)
     assert recognise(root) == "ucf101"
     manifest = open_dataset("ucf101", root)
-    assert manifest.classes == ("Archery", "HandstandPushups")
+    assert manifest.classes[:3] == ("Archery", "HandstandPushups", "Class3")
     assert [tuple(row.values()) for row in words(manifest)] == [
         ("UCF-101/Archery/v_Archery_g08_c01.avi", "Archery", "train", "v_Archery_g08"),
         (f"UCF-101/{folder}/v_HandstandPushups_g08_c02.avi", "HandstandPushups", "train", "v_HandStandPushups_g08"),
@@ -208,9 +208,9 @@ def test_ucf101_prefers_the_exact_name(tmp_path):
 @pytest.mark.parametrize("name, line, said", [
     ("trainlist01.txt", "Archery/v_Archery_g09_c01.avi 2", "trainlist01.txt, line 3: class number 2 is not that of"),
     ("trainlist01.txt", "Archery/v_Archery_g09_c01.avi", "trainlist01.txt, line 3: wanted 2 columns"),
-    ("testlist01.txt", "Sofa/v_Sofa_g09_c01.avi", "testlist01.txt, line 3: label 'Sofa' is not among the 2 classes"),
+    ("testlist01.txt", "Sofa/v_Sofa_g09_c01.avi", "testlist01.txt, line 3: label 'Sofa' is not among the 101 classes"),
     ("testlist01.txt", "Archery/v_Archery_g08_c01.avi", "testlist01.txt, line 3: .* twice, first in .*trainlist01.txt"),
-    ("classInd.txt", "4 Sofa", "classInd.txt, line 3: wanted class number 3, got '4'"),
+    ("classInd.txt", "4 Sofa", "classInd.txt, line 102: wanted class number 102, got '4'"),
 ])  # fmt: skip
 def test_ucf101_lists_with_a_bad_line(tmp_path, name, line, said):
     root = ucf(tmp_path)
@@ -229,7 +229,7 @@ def test_missing_files_are_counted_and_never_dropped_silently(tmp_path):
         open_dataset("ucf101", root)
     with pytest.warns(UserWarning, match=said):
         manifest = open_dataset("ucf101", root, missing="drop")
-    assert manifest.label.tolist() == [1, 1] and manifest.classes == ("Archery", "HandstandPushups")
+    assert manifest.label.tolist() == [1, 1] and manifest.classes[:3] == ("Archery", "HandstandPushups", "Class3")
     with pytest.raises(ValueError, match="missing must be"):
         open_dataset("ucf101", root, missing="ignore")
 
@@ -283,7 +283,7 @@ def world(toy_tiny, tmp_path_factory):
     """A few toy videos and their flow."""
     few = toy_tiny.select(mask=np.arange(len(toy_tiny)) % 25 == 0)
     folder = tmp_path_factory.mktemp("flow")
-    flow.extract(few, folder, "dis", workers=1)
+    flow_store.extract(few, folder, "dis", workers=1)
     return few, folder
 
 
@@ -322,15 +322,16 @@ def test_streams_of_a_view_share_frames_crop_and_flip(world):
     path, kinds = str(manifest.path[row]), set()
     for epoch in range(6):
         rng = np.random.default_rng([5, epoch, row])
-        length = min(clips.probe(manifest.absolute(row)).frames, flow.length(folder, path))
-        windows = clips.random_windows(length, 4, 2, 2, rng=rng)
+        length = min(clips.probe(manifest.absolute(row)).frames, flow_store.length(folder, path))
+        drawn = windows.random_windows(length, 4, 2, 2, rng=rng)
         assert length == 29, "flow of the tiny world's 30 frames"
         pair = views.draw_pair(spec.augment, 64, 64, 4, rng)
         kinds.add(pair.clips[0] == pair.clips[1])
         sample = dataset[epoch, row]
         for v in range(2):
-            window = windows[pair.clips[v]]
-            frames = {"rgb": clips.read(manifest.absolute(row), window).frames, "flow": flow.load(folder, path, window)}
+            window = drawn[pair.clips[v]]
+            rgb = clips.read(manifest.absolute(row), window).frames
+            frames = {"rgb": rgb, "flow": flow_store.load(folder, path, window)}
             for stream, array in frames.items():
                 clip = torch.from_numpy(array).permute(0, 3, 1, 2)
                 assert torch.equal(sample[stream][v], views.apply(clip, pair.views[v], spec.augment, stream))
@@ -343,8 +344,8 @@ def test_test_windows_times_crops_without_randomness(world):
         spec = replace(SPEC, sampling=sampling, windows=3, hop=10, crops="three", streams=("rgb", "flow"))
         one, other = (Clips(manifest, spec, flow_folder=folder, seed=s)[s, 0] for s in (1, 2))
         assert equal(one, other) and one["rgb"].shape == one["flow"].shape == (count * 3, 3, 4, 32, 32)
-    windows = clips.spread_windows(29, 4, 3, 2)
-    clip = torch.from_numpy(clips.read(manifest.absolute(0), windows[1]).frames).permute(0, 3, 1, 2)
+    spread = windows.spread_windows(29, 4, 3, 2)
+    clip = torch.from_numpy(clips.read(manifest.absolute(0), spread[1]).frames).permute(0, 3, 1, 2)
     spread = Clips(manifest, replace(spec, sampling="spread"), flow_folder=folder)[0, 0]["rgb"]
     assert torch.equal(spread[3:6], views.test_crops(clip, "three", 32, None, "rgb", SMALL)), "windows, then crops"
 

@@ -32,7 +32,7 @@ DOORS = {"demo", "headless", "__main__"}  # nothing below a door imports one
 # room -> top-level packages of the outside world beside the standard library
 OUTSIDE = {
     "tensors": {"torch"}, "models": {"torch", "torchvision"},
-    "data": {"torch", "torchvision", "numpy", "decord", "torchcodec", "av", "cv2", "PIL", "tqdm"},
+    "data": {"torch", "torchvision", "numpy", "decord", "torchcodec", "av", "cv2", "PIL", "pebble", "tqdm"},
     "engine": {"torch", "numpy", "safetensors", "tqdm"}, "methods": {"torch", "numpy", "tqdm"},
     "features": {"torch", "numpy", "sklearn", "threadpoolctl", "tqdm"}, "retrieval": {"faiss", "numpy", "torch"},
     "figures": {"numpy", "plotly", "PIL"}, "pages": {"numpy", "plotly"},

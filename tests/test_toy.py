@@ -13,7 +13,7 @@ from sklearn.model_selection import GroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from vidbench.data import toy, toy_figure, toy_scene
+from vidbench.data import packs, toy, toy_figure, toy_scene
 from vidbench.data.manifest import Manifest
 
 av = pytest.importorskip("av")
@@ -283,7 +283,7 @@ def test_unknown_names_and_odd_sizes_are_refused(tmp_path):
 
 def test_a_failed_write_leaves_nothing(tmp_path):
     with pytest.raises((ValueError, TypeError)):
-        toy._encode(tmp_path / "a.mp4", np.zeros((3, 32, 32, 3), np.float64), 8)
+        packs.write_mp4(tmp_path / "a.mp4", np.zeros((3, 32, 32, 3), np.float64), 8)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -315,7 +315,7 @@ def test_decoded_frames_are_what_was_painted(tmp_path):
     look = toy_scene.draw_look(64, "blobs", "drift", np.random.default_rng(1))
     times = np.arange(24) / 16
     painted = toy_scene.paint(toy_figure.pose("cartwheel", times % 1), times, look, 64)
-    toy._encode(tmp_path / "a.mp4", painted, 16)
+    packs.write_mp4(tmp_path / "a.mp4", painted, 16, crf=19, g=toy.GOP)
     error = frames_of(tmp_path / "a.mp4").astype(float) - painted
     assert np.sqrt((error ** 2).mean((1, 2, 3))).max() < 14  # grey levels; half-resolution colour costs most of it
     assert not np.array_equal(painted[0], painted[6])

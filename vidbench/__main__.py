@@ -1,16 +1,45 @@
-"""`vidbench demo | run`: a door, no logic."""
+"""`vidbench scan | store | flow | demo | run`: a door, no logic."""
 
 import argparse
 import ast
 import logging
+import os
 import signal
 import sys
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parse the command line and hand over. Returns the exit code."""
+    """Parse the command line and hand over. Exit codes: 0, 2 for what the caller can mend, 130 for Ctrl-C."""
+    given = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is a person's: save, then end
+    commands = {"demo": _demo, "run": _run, "scan": _scan, "store": _store, "flow": _flow}
+    try:
+        return commands[given.command](given)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here.", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="vidbench", description="A workbench for video representation learning.")
     commands = parser.add_subparsers(dest="command", required=True)
+    scan = commands.add_parser("scan", help="decode every video of a data set once: what can be used, what is bad")
+    _common(scan, "scan")
+    scan.add_argument("--keep", nargs="*", default=[], help="bad videos to leave in: 'cut short', 'too short'")
+    scan.add_argument("--second", default="decord", help="decoder to check against: decord (default) or none")
+    store = commands.add_parser("store", help="every frame at training size, in a form that reads fast at random")
+    _common(store, "store-FORM")
+    store.add_argument("--form", default="mp4", help="mp4, jpeg or raw (%(default)s)")
+    store.add_argument("--size", type=int, default=128, help="short side in pixels (%(default)s)")
+    store.add_argument("--crf", type=int, default=18, help="quality of form mp4 (%(default)s)")
+    flow = commands.add_parser("flow", help="optical flow of every video, stored in 8 bits")
+    _common(flow, "flow")
+    flow.add_argument("--method", default="tvl1", help="tvl1, tvl1_fast, tvl1_torch or dis (%(default)s)")
+    flow.add_argument("--form", default="npz", help="npz, exact, or mp4, a quarter of that (%(default)s)")
+    flow.add_argument("--size", type=int, default=None, help="short side in pixels; default: as the video is")
+    flow.add_argument("--bound", type=float, default=20.0, help="pixels at which flow is clipped (%(default)s)")
+    flow.add_argument("--device", default=None, help="for tvl1_torch, such as cuda:0")
+    flow.add_argument("--part", default="0/1", help="K/N: every N-th video from the K-th, for N machines (%(default)s)")
     demo = commands.add_parser("demo", help="videos to an HTML report: flow, InfoNCE, CoCLR, retrieval, gallery")
     demo.add_argument("--out", default="runs/demo", help="where everything goes (%(default)s); the same call resumes")
     demo.add_argument("--data", default="", help="a folder of class folders, or with list files; default: toy videos")
@@ -19,13 +48,85 @@ def main(arguments: list[str] | None = None) -> int:
     run.add_argument("notebooks", nargs="+")
     run.add_argument("--out", default="runs/notebooks", help="where the executed copies go (%(default)s)")
     run.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
-    given = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is a person's: save, then end
+    return parser
+
+
+def _common(command: argparse.ArgumentParser, place: str) -> None:
+    """What the commands over a whole data set share; the same call goes on where it stopped."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    command.add_argument("data", help="a data set's folder, a manifest csv, or what scan or store left")
+    command.add_argument("--dataset", default="", help="its name (see vidbench.data.datasets); default: recognised")
+    command.add_argument("-o", "--option", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+                         help="of the data set, such as: -o fold 2, -o lists FOLDER")  # fmt: skip
+    command.add_argument("--out", default="", help=f"default: runs/DATA/{place}")
+    command.add_argument("--workers", type=int, default=cores, help="processes (%(default)s)")
+    command.add_argument("--timeout", type=float, default=0.0, help="seconds for one video; 0: the command's own")
+    command.add_argument("--estimate", action="store_true", help="measure a few videos, tell time and disk, stop")
+
+
+def _scan(given) -> int:
+    from vidbench.data import scan
+
+    out, manifest, common = _opened(given, "scan", scan.TIMEOUT)
+    second = None if given.second == "none" else given.second
+    found = _mendable(scan.scan, manifest, out, second=second, keep=given.keep, **common)
+    if found is not None:
+        print(f"{found.report()}\n-> {out}/manifest.csv ({len(found.manifest)} videos), scan.csv (all)")
+    return 0
+
+
+def _store(given) -> int:
+    from vidbench.data import jobs, store
+
+    out, manifest, common = _opened(given, f"store-{given.form}", jobs.TIMEOUT)
+    made = _mendable(store.store, manifest, out, given.form, size=given.size, crf=given.crf, **common)
+    if made is not None:
+        _failed(made.failed)
+        size = jobs.size(made.bytes)
+        print(f"{made.done} stored, {made.skipped} were there, {len(made.failed)} failed; {size} -> {out}")
+    return 0
+
+
+def _flow(given) -> int:
+    from vidbench.data import flow_store
+
+    out, manifest, common = _opened(given, "flow", flow_store.TIMEOUT)
+    part = _mendable(lambda: tuple(int(number) for number in given.part.split("/")))
+    made = _mendable(flow_store.extract, manifest, out, given.method, form=given.form, size=given.size,
+                     bound=given.bound, device=given.device, part=part, **common)  # fmt: skip
+    _failed(made.failed)
+    done = f"{made.done} videos ({made.pairs} pairs) done"
+    print(f"{done}, {made.skipped} were there, {len(made.failed)} failed -> {out}")
+    return 0
+
+
+def _opened(given, place: str, timeout: float) -> tuple[str, object, dict]:
+    """Where to write, the data set, and the arguments that all commands take."""
+    from vidbench.data import datasets
+
+    options = {name: _literal(value) for name, value in given.option}
+    name = given.dataset or _mendable(datasets.recognise, given.data)
+    missing = "keep" if given.command == "scan" else "error"
+    manifest = _mendable(datasets.open_dataset, name, given.data, missing=missing, **options)
+    print(f"{name}: {len(manifest)} videos in {len(manifest.classes)} classes below {manifest.root}", flush=True)
+    common = {"workers": given.workers, "timeout": given.timeout or timeout, "only_cost": given.estimate}
+    return given.out or os.path.join("runs", datasets.name_of(given.data), place), manifest, common
+
+
+def _mendable(function, *arguments, **options):
+    """Call; an error that says what to do is shown without the way it took through the code."""
     try:
-        return _demo(given) if given.command == "demo" else _run(given)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here.", file=sys.stderr)
-        return 130
+        return function(*arguments, **options)
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
+        print(f"vidbench: {type(error).__name__}: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+
+
+def _failed(failed: list[tuple[str, str]]) -> None:
+    for path, reason in failed[:20]:
+        print(f"failed: {path}: {reason}", file=sys.stderr)
+    if len(failed) > 20:
+        print(f"... and {len(failed) - 20} more", file=sys.stderr)
 
 
 def _demo(given) -> int:

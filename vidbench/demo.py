@@ -11,8 +11,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from vidbench.data import datasets, toy
-from vidbench.data import flow as flows
+from vidbench.data import datasets, flow_store, toy
 from vidbench.data.manifest import Manifest
 from vidbench.engine import ranks
 from vidbench.engine.runs import Run, environment, recipe_dict, write_text
@@ -61,7 +60,8 @@ def demo(out: str | Path, settings: Settings = Settings()) -> Path:
     clock.mark("videos")
     flow_folder = out / "flow"
     print(f"flow: {settings.flow}", flush=True)
-    made = flows.extract(manifest, flow_folder, settings.flow, size=settings.short_side, workers=settings.processes)
+    size, processes = settings.short_side, settings.processes
+    made = flow_store.extract(manifest, flow_folder, settings.flow, size=size, workers=processes)
     if made.failed:
         raise RuntimeError(f"flow failed on {len(made.failed)} videos, first {made.failed[0]}; repair or drop them.")
     clock.mark("flow")

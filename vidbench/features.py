@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from vidbench import models
-from vidbench.data.loading import Clips, ClipSpec
+from vidbench.data.loading import HANG, Clips, ClipSpec
 from vidbench.data.manifest import Manifest
 from vidbench.data.views import worker_init
 from vidbench.engine import ranks
@@ -82,7 +82,7 @@ def extract(run: Run, manifest: Manifest, protocol: Protocol = Protocol(), *, ba
     encoder = load_encoder(run).to(device)
     mine = list(range(ranks.rank(), len(manifest), ranks.world()))
     loader = DataLoader(_Rows(clips, mine), batch_size=batch,
-                        num_workers=workers, worker_init_fn=worker_init,
+                        num_workers=workers, worker_init_fn=worker_init, timeout=HANG if workers else 0,
                         multiprocessing_context="spawn" if workers else None)
     values = torch.zeros(len(manifest), encoder.out_channels, device=device)
     for samples in loader:

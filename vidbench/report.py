@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vidbench.data import clips, flow
+from vidbench.data import clips, flow, flow_store
 from vidbench.data.manifest import Manifest
 from vidbench.engine.runs import Run
 from vidbench.figures import PALETTE, Bar, Row, Tile, bars, curves, encode, filmstrip, gallery
@@ -111,8 +111,8 @@ def _strips(out: Path, queries: Manifest, method: str) -> list:
     strips, titles = [], []
     for row in picked:
         path = str(queries.path[row])
-        info = flow.meta(out / "flow", path)
-        coloured = flow.colours(flow.dequantise(flow.load(out / "flow", path), info["bound"]))
+        info = flow_store.meta(out / "flow", path)
+        coloured = flow.colours(flow.dequantise(flow_store.load(out / "flow", path), info["bound"]))
         strips += [clips.read(queries.absolute(row)).frames, coloured]
         titles += [str(queries.classes[queries.label[row]]), f"flow ({method})"]
     return [filmstrip(strips, titles)]

@@ -8,6 +8,8 @@ import torch
 from vidbench.tensors.metrics import bootstrap_interval, recall_at
 
 KS = (1, 5, 10, 20, 50)  # CoCLR table 3
+BLOCK = 16_384  # gallery rows normalised and searched at once: an index would hold a second copy of a large gallery
+CENTRINGS = ("none", "gallery", "split")
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,9 @@ class Neighbours:
 
 def unit(values: np.ndarray, centre: np.ndarray | None = None) -> np.ndarray:
     """Rows of unit length, float32, with `centre` [D] taken off first. Raises ValueError at values not finite."""
-    values = np.asarray(values, dtype=np.float32) - (0 if centre is None else centre)
+    values = np.asarray(values, dtype=np.float32)
+    if centre is not None:
+        values = values - centre
     if not np.isfinite(values).all():
         raise ValueError("features hold NaN or infinity; look at the run's log before searching in them.")
     norm = np.linalg.norm(values, axis=1, keepdims=True)
@@ -28,7 +32,7 @@ def unit(values: np.ndarray, centre: np.ndarray | None = None) -> np.ndarray:
 
 
 def search(gallery: np.ndarray, queries: np.ndarray, k: int, *, centring: str = "none") -> Neighbours:
-    """Exact cosine search with faiss (IndexFlatIP): gallery [N,D], queries [Q,D] -> k nearest of each query.
+    """Exact cosine search with faiss, block by block: gallery [N,D], queries [Q,D] -> k nearest of each query.
 
     centring: "none" (IIC, RSPNet, TCLR), "gallery" (the gallery's mean off both) or "split" (each side's own mean, as
     CoCLR's released code; it uses statistics of the queries). Raises ValueError where k exceeds the gallery.
@@ -39,14 +43,17 @@ def search(gallery: np.ndarray, queries: np.ndarray, k: int, *, centring: str = 
         raise ValueError(f"search wants gallery [N,D] and queries [Q,D]; got {gallery.shape} and {queries.shape}.")
     if k > len(gallery):
         raise ValueError(f"the gallery has {len(gallery)} rows, fewer than k = {k}; ask for fewer or add videos.")
-    centres = {"none": (None, None), "gallery": (gallery.mean(0), gallery.mean(0)),
-               "split": (gallery.mean(0), queries.mean(0))}
-    if centring not in centres:
-        raise ValueError(f"centring is one of {sorted(centres)}; got {centring!r}.")
-    off_gallery, off_queries = centres[centring]
-    index = faiss.IndexFlatIP(gallery.shape[1])
-    index.add(unit(gallery, off_gallery))
-    scores, rows = index.search(unit(queries, off_queries), k)
+    if centring not in CENTRINGS:
+        raise ValueError(f"centring is one of {CENTRINGS}; got {centring!r}.")
+    centre = None if centring == "none" else gallery.mean(0)
+    queries = unit(queries, queries.mean(0) if centring == "split" else centre)
+    rows, scores = np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
+    for start in range(0, len(gallery), BLOCK):
+        block = unit(gallery[start:start + BLOCK], centre)
+        near, at = faiss.knn(queries, block, min(k, len(block)), metric=faiss.METRIC_INNER_PRODUCT)
+        scores, rows = np.concatenate([scores, near], 1), np.concatenate([rows, at + start], 1)
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        scores, rows = np.take_along_axis(scores, best, 1), np.take_along_axis(rows, best, 1)
     return Neighbours(rows, scores)
 
 

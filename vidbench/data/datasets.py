@@ -2,50 +2,42 @@
 
 A data set is a row in DATASETS: how to read it, what it is, what its folder holds and how it is recognised. A reader
 gives rows (path, label, split, source) with the file and line each stands in; checks that all share are in
-`open_dataset`. Sources are what a list or a name says and nothing guessed beyond it:
-    folder   the file stem without a trailing clip number (_c01, _clip3); where that ends in a UCF group (_g01) it
-             counts within the class; a name without a clip number is a source of its own
-    ucf101   class and group: v_Archery_g03_c03 is of v_Archery_g03
-    arid     class and scene: Jump_11_1 is of Jump_11; validation clips called 24.mp4 are sources of their own
+`open_dataset`. Readers of lists are in `listfiles` and `youtube`; those of plain folders are here. Sources are what a
+list or a name says and nothing guessed beyond it; for folders:
+    videos    the file stem without a trailing clip number (_c01, _clip3); where that ends in a UCF group (_g01) it
+              counts within the class; a name without a clip number is a source of its own
+    pictures  each is its own, but those in a folder below a class folder, as frames of a video are, share it
 """
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from vidbench.data import toy
-from vidbench.data.manifest import COLUMNS, SPLIT_WORDS, Manifest, csv_rows, text_lines
+from vidbench.data import listfiles, pictures, toy, youtube
+from vidbench.data.clips import PICTURES
+from vidbench.data.listfiles import CLIP_NUMBER, VIDEO_SUFFIXES, Found, Rows, files_below, holding
+from vidbench.data.manifest import COLUMNS, SPLIT_WORDS, Manifest
 
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".mpg", ".mpeg", ".m4v", ".wmv", ".flv", ".ogv", ".3gp")
 SPLIT_FOLDERS = {word: word for word in SPLIT_WORDS if word != "none"}
-CLIP_NUMBER = re.compile(r"_(?:c|clip)\d+$", re.IGNORECASE)
 UCF_GROUP = re.compile(r"(?:^|_)g\d+$", re.IGNORECASE)
-ARID_SCENE = re.compile(r"^([A-Za-z]+_\d+)_\d+$")
-Rows = list[tuple[str, str | None, str, str | None]]
-
-
-class Found(NamedTuple):
-    """What a reader found: rows (path below root, label, split, source), where each stands, and the classes."""
-
-    root: Path
-    rows: Rows
-    where: list[str]
-    classes: Sequence[str] | None
+MISSING = ("error", "drop", "keep")
 
 
 class DataSet(NamedTuple):
     """A row of DATASETS."""
 
-    read: Callable[..., Found]  # (root, **options)
+    read: Callable[..., Found | Manifest]  # (root, **options)
     about: str
     holds: str  # what the folder must hold
     fits: Callable[[Path], bool]
@@ -54,19 +46,19 @@ class DataSet(NamedTuple):
 # ---- folders of class folders ------------------------------------------------------------------------------------
 
 
-def _videos_below(folder: Path) -> list[str]:
-    """Video files below a folder, relative with forward slashes, sorted; hidden files and folders are passed over."""
-    found = []
-    for here, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in files:
-            if name.lower().endswith(VIDEO_SUFFIXES) and not name.startswith("."):
-                found.append((Path(here) / name).relative_to(folder).as_posix())
-    return sorted(found)
+def _media_below(root: Path) -> list[str]:
+    """The videos below a folder, or, where there are none, the pictures: thumbnails beside videos are no samples."""
+    return files_below(root, VIDEO_SUFFIXES) or files_below(root, PICTURES)
 
 
-def _source_of(label: str, stem: str) -> str | None:
-    """The long video a clip was cut from, as far as its name says so; None for a source of its own."""
+def _source_of(label: str, path: str, inside: list[str]) -> str | None:
+    """What a sample was cut from, as far as its path says so; None for a source of its own.
+
+    inside: the folders between the class folder and the file.
+    """
+    if path.lower().endswith(PICTURES):
+        return os.path.dirname(path) if inside else None
+    stem = Path(path).stem
     long_video = CLIP_NUMBER.sub("", stem)
     if long_video == stem:
         return None
@@ -74,7 +66,7 @@ def _source_of(label: str, stem: str) -> str | None:
 
 
 def _read_folder(root: Path, *, held_out: float = 0.25, seed: int = 0, into: str = "test") -> Found:
-    """class/video, or train/class/video with the split folders' own names.
+    """class/video, or train/class/video with the split folders' own names; or pictures, where there are no videos.
 
     Without split folders, the share `held_out` of each class's sources (at least one, if it has two) goes to the split
     `into`, by a hash of seed and source: the same on every machine. Added videos can move others between the splits,
@@ -82,10 +74,10 @@ def _read_folder(root: Path, *, held_out: float = 0.25, seed: int = 0, into: str
     """
     if not 0 <= held_out < 1:
         raise ValueError(f"held_out is a share in 0..1, got {held_out}")
-    videos = [(path, path.split("/")) for path in _videos_below(root)]
+    videos = [(path, path.split("/")) for path in _media_below(root)]
     loose = [path for path, parts in videos if len(parts) == 1]
     if loose:
-        raise ValueError(f"{root}: {len(loose)} videos lie outside of class folders, the first is {loose[0]}")
+        raise ValueError(f"{root}: {len(loose)} files lie outside of class folders, the first is {loose[0]}")
     tops = {parts[0] for _, parts in videos}
     splits = {name for name in tops if name.lower() in SPLIT_FOLDERS}
     if splits and splits != tops:
@@ -95,9 +87,8 @@ def _read_folder(root: Path, *, held_out: float = 0.25, seed: int = 0, into: str
     for path, parts in videos:
         if splits and len(parts) < 3:
             raise ValueError(f"{root}: {path} lies in a split folder, but in no class folder below it")
-        label = parts[1] if splits else parts[0]
-        split = SPLIT_FOLDERS[parts[0].lower()] if splits else "none"
-        rows.append((path, label, split, _source_of(label, Path(path).stem)))
+        split, label, *inside = parts[:-1] if splits else ["none", *parts[:-1]]
+        rows.append((path, label, SPLIT_FOLDERS.get(split.lower(), split), _source_of(label, path, inside)))
     if not splits:
         rows = _split_by_source(rows, held_out, seed, into)
     return Found(root, rows, [str(root / row[0]) for row in rows], None)
@@ -121,130 +112,25 @@ def _split_by_source(rows: Rows, share: float, seed: int, into: str) -> Rows:
     return [(p, label, into if (source or p) in held else "train", source) for p, label, _, source in rows]
 
 
-# ---- list files --------------------------------------------------------------------------------------------------
-
-
-def _read_csv(root: Path) -> Found:
-    """manifest.csv of a folder, or a csv itself, as Manifest.load reads it."""
-    file = root / "manifest.csv" if root.is_dir() else root
-    if not file.is_file():
-        raise FileNotFoundError(f"no manifest at {file}: wanted a csv with the header {','.join(COLUMNS)}")
-    rows, lines = csv_rows(file)
-    listed, recorded = file.parent / "classes.txt", file.parent / "root.txt"
-    base = file.parent / text_lines(recorded)[0] if recorded.is_file() else file.parent
-    classes = text_lines(listed) if listed.is_file() else None
-    return Found(base, rows, [f"{file}, line {line}" for line in lines], classes)
-
-
-def _holding(root: Path, names: Sequence[str]) -> Path | None:
-    """root, or the one folder directly in it, that holds all these files."""
-    places = [root, *sorted(p for p in root.iterdir() if p.is_dir())] if root.is_dir() else []
-    return next((place for place in places if all((place / name).is_file() for name in names)), None)
-
-
-def _lists(root: Path, lists: str | Path | None, names: Sequence[str]) -> Path:
-    place = _holding(Path(lists or root), names)
-    if place is None:
-        raise FileNotFoundError(f"no lists at {lists or root}: wanted {', '.join(names)} there or one folder below")
-    return place
-
-
-def _numbered(file: Path, separator: str | None, columns: int, what: str) -> list[tuple[list[str], str]]:
-    """The lines of a list file, split into columns, with "file, line n" each."""
-    rows = []
-    for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), 1):
-        if line.strip():
-            parts, where = line.rstrip().split(separator), f"{file}, line {number}"
-            if len(parts) != columns:
-                raise ValueError(f"{where}: wanted {columns} columns ({what}), got {len(parts)}: {line.rstrip()!r}")
-            rows.append((parts, where))
-    return rows
-
-
-def _class_list(file: Path, separator: str | None, first: int) -> list[str]:
-    """Class names from lines "number name", which must count from `first`."""
-    names = []
-    for (number, name), where in _numbered(file, separator, 2, "number, class"):
-        if number != str(first + len(names)):
-            raise ValueError(f"{where}: wanted class number {first + len(names)}, got {number!r}")
-        names.append(name)
-    return names
-
-
-def _below(root: Path, paths: Iterable[str], guesses: Sequence[str]) -> str:
-    """Where below root the listed paths lie: "" or "folder/", the first guess or any folder that has one of them."""
-    folders = [name for name in guesses if (root / name).is_dir()]
-    folders += sorted(p.name for p in root.iterdir() if p.is_dir() and p.name not in folders)
-    some = list(paths)
-    for prefix in ["", *(f"{name}/" for name in folders)]:
-        tops = {entry.name.lower() for entry in os.scandir(root / prefix)}
-        if any(path.split("/")[0].lower() in tops for path in some):
-            return prefix
-    return ""
-
-
-def _read_ucf101(root: Path, *, fold: int = 1, lists: str | Path | None = None) -> Found:
-    """UCF101's lists (classInd.txt, trainlist0N.txt, testlist0N.txt; CRLF or LF) over a folder of class folders.
-
-    Names are matched without regard to case: the class HandstandPushups has files called v_HandStandPushups, and copies
-    of the data set differ in which spelling their folders have. The manifest holds the spelling on disk.
-    """
-    names = ("classInd.txt", f"trainlist{fold:02d}.txt", f"testlist{fold:02d}.txt")
-    place = _lists(root, lists, names)
-    classes = _class_list(place / names[0], None, 1)
-    entries: list[tuple[str, str, str]] = []
-    for (path, number), where in _numbered(place / names[1], None, 2, "path, class number"):
-        label = path.split("/")[0]
-        if not number.isdigit() or not 1 <= int(number) <= len(classes) or classes[int(number) - 1] != label:
-            raise ValueError(f"{where}: class number {number} is not that of {label!r} in {place / names[0]}")
-        entries.append((path, "train", where))
-    entries += [(path, "test", where) for (path,), where in _numbered(place / names[2], None, 1, "path")]
-    prefix = _below(root, (path for path, _, _ in entries), ("UCF-101", "videos"))
-    videos = _videos_below(root / prefix)
-    on_disk = {path.lower(): path for path in videos} | {path: path for path in videos}  # the exact name comes first
-    rows: Rows = []
-    for path, split, _ in entries:
-        label, stem = path.split("/")[0], Path(path).stem
-        name_on_disk = prefix + on_disk.get(path, on_disk.get(path.lower(), path))
-        rows.append((name_on_disk, label, split, CLIP_NUMBER.sub("", stem)))
-    return Found(root, rows, [where for _, _, where in entries], classes)
-
-
-def _read_arid(root: Path, *, fold: int = 1, lists: str | Path | None = None) -> Found:
-    """ARID's lists, mapping_table.txt beside ARID_splitN_train, _test and _other.txt, or train.txt and validate.txt.
-
-    Lines are index, class number and path, separated by tabs. The second form (the six-class subset that is handed
-    around) has its videos below train/ and validate/. Clips of an "other" list are in no split.
-    """
-    full = [(f"ARID_split{fold}_{word}.txt", split) for word, split in (("train", "train"), ("test", "test"))]
-    short = [("train.txt", "train"), ("validate.txt", "validate")]
-    base = Path(lists or root)
-    files = short if _holding(base, ["mapping_table.txt", *(name for name, _ in short)]) else full
-    place = _lists(root, lists, ["mapping_table.txt", *(name for name, _ in files)])
-    if files is full and (place / f"ARID_split{fold}_other.txt").is_file():
-        files = [*full, (f"ARID_split{fold}_other.txt", "none")]
-    classes = _class_list(place / "mapping_table.txt", "\t", 0)
-    rows, wheres = [], []
-    for name, split in files:
-        for (_, number, path), where in _numbered(place / name, "\t", 3, "index, class number, path"):
-            if not number.isdigit() or int(number) >= len(classes):
-                raise ValueError(f"{where}: class number {number} is not in mapping_table.txt")
-            label = classes[int(number)]
-            if "/" in path and path.split("/")[0] != label:
-                raise ValueError(f"{where}: class number {number} is {label!r}, but the path is {path!r}")
-            scene = ARID_SCENE.match(Path(path).stem)
-            folder = f"{split}/" if files is short else ""
-            rows.append((folder + path, label, split, scene and scene[1]))
-            wheres.append(where)
-    prefix = _below(root, (row[0] for row in rows), ("clips_v1", "clips", "videos"))
-    return Found(root, [(prefix + path, *rest) for path, *rest in rows], wheres, classes)
+def _read_csv(root: Path) -> Manifest:
+    """manifest.csv of a folder, or a csv itself: it is a manifest as it stands, with what a scan added to it."""
+    return Manifest.load(root)
 
 
 # ---- the table and its door --------------------------------------------------------------------------------------
 
 
-def _has_arid(root: Path) -> bool:
-    return any(_holding(root, ["mapping_table.txt", name]) for name in ("train.txt", "ARID_split1_train.txt"))
+def _has(*choices: tuple[str, ...]) -> Callable[[Path], bool]:
+    """Whether a folder, or one directly in it, has all files of one of the choices."""
+    return lambda root: any(holding(root, names) for names in choices)
+
+
+def _kinetics(number: int, about: str) -> DataSet:
+    return DataSet(
+        partial(youtube.read_kinetics, number), f"Kinetics-{number}: {number} actions, clips of 10 seconds ({about})",
+        f"train.csv, val.csv, test.csv or kinetics-{number}_train.csv, ... (those that are there), and the videos",
+        partial(youtube.has_kinetics, number),
+    )  # fmt: skip
 
 
 DATASETS: dict[str, DataSet] = {
@@ -252,15 +138,47 @@ DATASETS: dict[str, DataSet] = {
         _read_csv, "a manifest of your own", f"manifest.csv with the header {','.join(COLUMNS)} (path is a must)",
         lambda root: root.suffix == ".csv" and root.is_file() or (root / "manifest.csv").is_file()),
     "ucf101": DataSet(
-        _read_ucf101, "UCF101: 101 actions, 13320 clips in 25 groups a class (Soomro et al. 2012)",
+        listfiles.read_ucf101, "UCF101: 101 actions, 13320 clips in 25 groups a class (Soomro et al. 2012)",
         "classInd.txt with trainlist01.txt and testlist01.txt, and the class folders, each there or one folder below",
-        lambda root: _holding(root, ["classInd.txt", "trainlist01.txt"]) is not None),
+        _has(("classInd.txt", "trainlist01.txt"))),
+    "hmdb51": DataSet(
+        listfiles.read_hmdb51, "HMDB51: 51 actions, 6766 clips of films (Kuehne et al. 2011)",
+        "brush_hair_test_split1.txt and so on, and the class folders, each there or one folder below",
+        _has(("brush_hair_test_split1.txt",))),
+    "minikinetics200": DataSet(  # before kinetics400, whose lists may lie beside its own
+        youtube.read_minikinetics, "Mini-Kinetics-200: 80000 and 5000 clips of Kinetics-400 (Xie et al. 2018)",
+        "train_ytid_list.txt and val_ytid_list.txt with Kinetics-400's lists, or train_k200.csv and val_k200.csv",
+        lambda root: bool(youtube.mini_lists(root))),
+    "kinetics400": _kinetics(400, "Kay et al. 2017"),
+    "kinetics600": _kinetics(600, "Carreira et al. 2018"),
+    "kinetics700": _kinetics(700, "Carreira et al. 2019, or the release 700-2020"),
     "arid": DataSet(
-        _read_arid, "ARID: actions in the dark (Xu et al. 2020), whole or as the six-class subset",
-        "mapping_table.txt with ARID_split1_train.txt or train.txt, and the videos", _has_arid),
+        listfiles.read_arid, "ARID: actions in the dark (Xu et al. 2020), whole or as the six-class subset",
+        "mapping_table.txt with ARID_split1_train.txt or train.txt, and the videos",
+        _has(("mapping_table.txt", "train.txt"), ("mapping_table.txt", "ARID_split1_train.txt"))),
+    "ssv2": DataSet(
+        listfiles.read_ssv2, "Something-Something-v2: 174 templates, 220847 videos (Goyal et al. 2017)",
+        "something-something-v2-labels.json, -train.json, -validation.json, -test.json, and <id>.webm or .mp4",
+        lambda root: bool(listfiles.ssv2_files(root))),
+    "moments": DataSet(
+        listfiles.read_moments, "Moments in Time: 339 or (v2) 305 classes of 3-second clips (Monfort et al. 2018)",
+        "moments_categories.txt with trainingSet.csv and validationSet.csv, and training/ and validation/",
+        lambda root: listfiles.moments_lists(root) is not None),
+    "activitynet": DataSet(
+        youtube.read_activitynet, "ActivityNet 1.3, trimmed to its segments: 200 classes (Caba Heilbron et al. 2015)",
+        "activity_net.v1-3.min.json and a file a segment", lambda root: youtube.activitynet_list(root) is not None),
+    "cifar100": DataSet(
+        pictures.read_cifar100, "CIFAR-100: pictures of 32x32 in 100 classes (Krizhevsky 2009), or some of them",
+        "train/<class>/*.png and test/, or cifar-100-python or cifar-100-binary, or their .tar.gz",
+        pictures.has_cifar100),
+    "imagenet": DataSet(
+        pictures.read_imagenet, "ImageNet's 1000 classes (Russakovsky et al. 2015), or some of them",
+        "train/<wnid>/*.JPEG and val/<wnid>/*.JPEG, and LOC_synset_mapping.txt for readable names",
+        lambda root: pictures.imagenet_place(root) is not None),
     "folder": DataSet(
         _read_folder, "any folder of class folders, if wanted below train/, validate/ and test/",
-        "class folders with videos in them", lambda root: root.is_dir() and any("/" in v for v in _videos_below(root))),
+        "class folders with videos in them, or with pictures",
+        lambda root: root.is_dir() and any("/" in path for path in _media_below(root))),
 }  # fmt: skip
 
 
@@ -280,28 +198,39 @@ def recognise(root: str | Path) -> str:
 
 
 def open_dataset(name: str, root: str | Path, *, missing: str = "error", **options) -> Manifest:
-    """The Manifest of a named data set in a folder; options go to its reader (fold, lists; held_out, seed, into).
+    """The Manifest of a named data set in a folder; options go to its reader (fold, lists; held_out, seed, into; ...).
 
-    missing: listed files that are not there are an error, or with "drop" are left out and reported in a warning. Raises
-    ValueError on an unknown name, a bad list (with file and line) or no videos, FileNotFoundError on missing files.
+    missing: listed files that are not there are an error, or with "drop" are left out and reported in a warning, or
+    with "keep" stay rows, and nothing is looked at. Raises ValueError on an unknown name or option, a bad list (with
+    file and line) or no videos, FileNotFoundError on missing files.
     """
     if name not in DATASETS:
         raise ValueError(f"unknown data set {name!r}; known are {', '.join(DATASETS)}")
-    if missing not in ("error", "drop"):
-        raise ValueError(f"missing must be 'error' or 'drop', got {missing!r}")
+    if missing not in MISSING:
+        raise ValueError(f"missing must be one of {', '.join(map(repr, MISSING))}, got {missing!r}")
+    known = [key for key in inspect.signature(DATASETS[name].read).parameters if key != "root"]
+    if unknown := sorted(options.keys() - set(known)):
+        options_known = ", ".join(known) or "none"
+        raise ValueError(f"data set {name!r} has no option {unknown[0]!r}; its options are {options_known}")
     root = Path(root)
     if not root.exists():
         raise FileNotFoundError(f"no such folder: {root}")
     found = DATASETS[name].read(root, **options)
-    if not found.rows:
+    if isinstance(found, Manifest):
+        manifest, wheres = found, [f"row {row}" for row in range(1, len(found) + 1)]
+    else:
+        wheres = found.where
+        manifest = Manifest.from_rows(found.root, found.rows, found.classes, where=wheres.__getitem__)
+    if not len(manifest):
         raise ValueError(f"{root} lists no videos for data set {name!r}; wanted {DATASETS[name].holds}")
-    manifest = Manifest.from_rows(found.root, found.rows, found.classes, where=found.where.__getitem__)
+    if missing == "keep":
+        return manifest
     there = _there(manifest)
     if there.all():
         return manifest
     first = int(np.argmin(there))
-    said = (f"{(~there).sum()} of {len(there)} listed videos are missing below {found.root}, the first is "
-            f"{manifest.path[first]} ({found.where[first]})")  # fmt: skip
+    said = (f"{(~there).sum()} of {len(there)} listed videos are missing below {manifest.root}, the first is "
+            f"{manifest.path[first]} ({wheres[first]})")  # fmt: skip
     if missing == "error" or not there.any():
         raise FileNotFoundError(f"{said}; check the folder, or go on without them by missing='drop'")
     warnings.warn(f"{said}; they are dropped", stacklevel=2)
@@ -318,8 +247,15 @@ def at_home(home: str | Path, data: str = "tiny", **options) -> tuple[Path, Mani
         folder = Path(home).resolve() / data
         return folder, toy.render(folder / "videos", data, progress=False)
     root = Path(data).resolve()
-    folder = Path(home).resolve() / (root.stem if root.suffix == ".csv" else root.name)
+    folder = Path(home).resolve() / name_of(root)
     return folder, keep(folder / "videos", root, **options)
+
+
+def name_of(root: str | Path) -> str:
+    """A short name for a data set by its folder or csv; what `scan` or `store` left is named with the folder above."""
+    root = Path(root).resolve()
+    made_here = (root / "scan.csv").is_file() or (root / "store.json").is_file()
+    return f"{root.parent.name}-{root.name}" if made_here else root.stem if root.suffix == ".csv" else root.name
 
 
 def keep(folder: str | Path, data: str | Path, **options) -> Manifest:
@@ -329,6 +265,7 @@ def keep(folder: str | Path, data: str | Path, **options) -> Manifest:
     open_dataset raises, and ValueError where the folder holds another data set's, or other options were used.
     """
     folder, root = Path(folder), Path(data).resolve()
+    options = {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
     origin, wanted = folder / "origin.json", {"data": str(root), "options": options}
     if origin.is_file():
         kept = json.loads(origin.read_text(encoding="utf-8"))
@@ -345,9 +282,10 @@ def _there(manifest: Manifest) -> np.ndarray:
     """Which rows' files exist [N]: one listing a folder instead of a question a file, which network disks mind."""
     names: dict[str, set[str]] = {}
     there = np.zeros(len(manifest), bool)
-    for i in range(len(manifest)):
-        folder, file = os.path.split(manifest.absolute(i))
+    for i, path in enumerate(manifest.path.tolist()):
+        folder, file = os.path.split(path)
         if folder not in names:
-            names[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
+            place = manifest.root / folder
+            names[folder] = set(os.listdir(place)) if place.is_dir() else set()
         there[i] = file in names[folder]
     return there

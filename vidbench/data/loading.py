@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vidbench.data import clips, flow, views
+from vidbench.data import clips, flow_store, views, windows
 from vidbench.data.manifest import Manifest
 from vidbench.data.views import SETTINGS, STREAMS, Augment
 
+HANG = 600.0  # seconds for a DataLoader to wait for a batch before it gives up: a decoder hangs; `scan` finds the file
 RANDOM = ("random", "random_segments")
 FIXED = ("spread", "sliding", "segments")
 
@@ -37,7 +38,7 @@ class ClipSpec:
     streams: tuple[str, ...] = ("rgb",)
     views: int = 2  # V in training
     augment: Augment = SETTINGS["vidbench"]
-    pad: str = "last"  # clips.PADS: what a video too short for a window shows
+    pad: str = "last"  # windows.PADS: what a video too short for a window shows
     sampling: str = "random"
     windows: int = 10
     hop: int = 15  # frames; CoCLR's test
@@ -50,8 +51,8 @@ class ClipSpec:
             raise ValueError(f"streams must be a tuple out of {STREAMS}, got {self.streams!r}")
         if self.sampling not in RANDOM + FIXED:
             raise ValueError(f"sampling must be one of {', '.join(RANDOM + FIXED)}, got {self.sampling!r}")
-        if self.pad not in clips.PADS:
-            raise ValueError(f"pad must be one of {clips.PADS}, got {self.pad!r}")
+        if self.pad not in windows.PADS:
+            raise ValueError(f"pad must be one of {windows.PADS}, got {self.pad!r}")
         for name in ("frames", "stride", "views", "windows", "hop"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
@@ -66,7 +67,7 @@ class Clips(torch.utils.data.Dataset):
     """Samples by (epoch, row): {stream: float32 [V,C,T,size,size], "label", "source", "row": int}.
 
     In training, rgb and flow of one view share frame numbers, crop and flip. Flow frame i is the motion from frame i to
-    i + 1, so with flow a video counts one frame less. `flow_folder` is a store written by flow.extract.
+    i + 1, so with flow a video counts one frame less. `flow_folder` is a store written by flow_store.extract.
 
     cache_bytes: keep whole decoded videos (uint8) in this process until so many bytes are used, later ones are decoded
     anew: for small worlds, where decoding is half of a training step. Each worker has a cache of its own.
@@ -76,12 +77,17 @@ class Clips(torch.utils.data.Dataset):
 
     def __init__(
         self, manifest: Manifest, spec: ClipSpec, *, flow_folder: str | Path | None = None, seed: int = 0,
-        decoder: str = "decord", cache_bytes: int = 0,
+        decoder: str = clips.DECODER, cache_bytes: int = 0,
     ) -> None:  # fmt: skip
         if "flow" in spec.streams and flow_folder is None:
-            raise ValueError("stream 'flow' needs flow_folder, a store written by vidbench.data.flow.extract")
+            raise ValueError("stream 'flow' needs flow_folder, a store written by vidbench.data.flow_store.extract")
         if decoder not in clips.DECODERS:
             raise ValueError(f"decoder must be one of {', '.join(clips.DECODERS)}, got {decoder!r}")
+        if "flow" in spec.streams:
+            made = flow_store.settings_of(flow_folder)
+            if "rgb" in spec.streams and made.decoder != decoder:
+                raise ValueError(f"{flow_folder} was computed on frames of {made.decoder}, and rgb is to be read by "
+                                 f"{decoder}: pass decoder={made.decoder!r}, or extract the flow again")  # fmt: skip
         self.manifest, self.spec, self.flow_folder = manifest, spec, flow_folder
         self.seed, self.decoder, self.cache_bytes = seed, decoder, cache_bytes
         self._kept: dict[tuple[str, int], tuple[np.ndarray, float]] = {}
@@ -110,44 +116,47 @@ class Clips(torch.utils.data.Dataset):
     def _frames(self, row: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         """Windows of each stream, uint8 [V,T,C,H,W], a permuted view of [V,T,H,W,C] memory."""
         spec, path = self.spec, str(self.manifest.path[row])
-        needs_video = "rgb" in spec.streams or spec.target_fps is not None
+        fps = self.manifest.fps  # known without opening the file, after a scan
+        needs_video = "rgb" in spec.streams or spec.target_fps is not None and fps is None
         video = _Source(self, row) if needs_video else None
         try:
             lengths = [video.length()] if "rgb" in spec.streams else []
             if "flow" in spec.streams:
                 lengths.append(self._flow_length(row, path))
-            stride = spec.stride if spec.target_fps is None else clips.stride_for(video.fps(), spec.target_fps)
-            windows = self._windows(min(lengths), stride, rng)
+            stride = spec.stride
+            if spec.target_fps is not None:
+                stride = windows.stride_for(video.fps() if fps is None else float(fps[row]), spec.target_fps)
+            chosen = self._windows(min(lengths), stride, rng)
             read = {"rgb": lambda flat: video.read(flat), "flow": lambda flat: self._flow(row, path, flat)}
-            arrays = {stream: read[stream](windows.reshape(-1)) for stream in spec.streams}
+            arrays = {stream: read[stream](chosen.reshape(-1)) for stream in spec.streams}
         finally:
             if video is not None:
                 video.close()
-        shape = windows.shape
+        shape = chosen.shape
         return {s: torch.from_numpy(a.reshape(*shape, *a.shape[1:])).permute(0, 1, 4, 2, 3) for s, a in arrays.items()}
 
     def _windows(self, length: int, stride: int | Fraction, rng: np.random.Generator) -> np.ndarray:
         """Frame numbers [V,T]."""
         spec = self.spec
         if spec.sampling == "random":
-            return clips.random_windows(length, spec.frames, spec.views, stride, rng=rng, pad=spec.pad)
+            return windows.random_windows(length, spec.frames, spec.views, stride, rng=rng, pad=spec.pad)
         if spec.sampling == "random_segments":
-            return np.stack([clips.uniform_segments(length, spec.frames, rng=rng) for _ in range(spec.views)])
+            return np.stack([windows.uniform_segments(length, spec.frames, rng=rng) for _ in range(spec.views)])
         if spec.sampling == "spread":
-            return clips.spread_windows(length, spec.frames, spec.windows, stride, spec.pad)
+            return windows.spread_windows(length, spec.frames, spec.windows, stride, spec.pad)
         if spec.sampling == "sliding":
-            return clips.sliding_windows(length, spec.frames, spec.hop, stride, spec.pad)
-        return clips.uniform_segments(length, spec.frames)[None]
+            return windows.sliding_windows(length, spec.frames, spec.hop, stride, spec.pad)
+        return windows.uniform_segments(length, spec.frames)[None]
 
     def _flow_length(self, row: int, path: str) -> int:
         kept = self._kept.get(("flow", row))
-        return len(kept[0]) if kept else flow.length(self.flow_folder, path)
+        return len(kept[0]) if kept else flow_store.length(self.flow_folder, path)
 
     def _flow(self, row: int, path: str, flat: np.ndarray) -> np.ndarray:
         kept = self._kept.get(("flow", row))
         if kept is None and self._room():
-            kept = self._keep("flow", row, flow.load(self.flow_folder, path), 0.0)
-        return flow.load(self.flow_folder, path, flat) if kept is None else kept[0][flat]
+            kept = self._keep("flow", row, flow_store.load(self.flow_folder, path), 0.0)
+        return flow_store.load(self.flow_folder, path, flat) if kept is None else kept[0][flat]
 
     def _room(self) -> bool:
         return self._used < self.cache_bytes and not self._full
@@ -198,7 +207,12 @@ class _Source:
         self._video: clips.Video | None = None
         if self._kept is None:
             spec = dataset.spec
-            self._video = clips.Video(dataset.manifest.absolute(row), dataset.decoder, spec.decode_size)
+            counted = dataset.manifest.frames
+            known = None if counted is None else int(counted[row])
+            self._video = clips.Video(dataset.manifest.absolute(row), dataset.decoder, spec.decode_size, known)
+            if known not in (None, self._video.frames):
+                raise clips.VideoError(f"{self._video.path}: {self._video.frames} frames, {known} when it was "
+                                       "scanned: the file changed; scan the data set again")  # fmt: skip
             if dataset._room() and "rgb" in spec.streams:
                 self._kept = dataset._keep("rgb", row, self._video.read().frames, self._video.fps)
 

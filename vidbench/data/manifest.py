@@ -13,6 +13,7 @@ import numpy as np
 SPLITS = ("train", "validate", "test", "none")
 SPLIT_WORDS = {"train": 0, "training": 0, "validate": 1, "validation": 1, "val": 1, "test": 2, "testing": 2, "none": 3}
 COLUMNS = ("path", "label", "split", "source")
+SCANNED = {"frames": np.int32, "fps": np.float32, "height": np.int32, "width": np.int32}  # columns that a scan adds
 STRINGS = np.dtypes.StringDType()
 
 
@@ -31,10 +32,18 @@ class Manifest:
     split: np.ndarray  # [N] int8 index into SPLITS
     source: np.ndarray  # [N] int64; siblings (clips cut from one long video) share one
     sources: np.ndarray = field(default=None)  # [S] strings, a source's name by its id
+    # what `scan` found, or None: frames that decode, frame rate, pixels as shown
+    frames: np.ndarray | None = None  # [N] int32
+    fps: np.ndarray | None = None  # [N] float32
+    height: np.ndarray | None = None  # [N] int32
+    width: np.ndarray | None = None  # [N] int32
 
     def __post_init__(self) -> None:
         n = len(self.path)
-        for name, kind in (("path", STRINGS), ("label", np.int64), ("split", np.int8), ("source", np.int64)):
+        kinds = {"path": STRINGS, "label": np.int64, "split": np.int8, "source": np.int64, **SCANNED}
+        for name, kind in kinds.items():
+            if getattr(self, name) is None and name in SCANNED:
+                continue
             column = np.asarray(getattr(self, name), dtype=kind)
             if column.shape != (n,):
                 raise ValueError(f"manifest column {name} must have shape ({n},) like path, got {column.shape}")
@@ -125,8 +134,12 @@ class Manifest:
             if split not in SPLIT_WORDS:
                 raise ValueError(f"split {split!r} is not one of {', '.join(SPLITS)}")
             rows = rows[self.split[rows] == SPLIT_WORDS[split]]
-        columns = {name: getattr(self, name)[rows] for name in COLUMNS}
+        columns = {name: getattr(self, name)[rows] for name in (*COLUMNS, *self.scanned())}
         return replace(self, **columns)
+
+    def scanned(self) -> dict[str, np.ndarray]:
+        """The columns that a scan added, by name; {} before one."""
+        return {name: getattr(self, name) for name in SCANNED if getattr(self, name) is not None}
 
     def held_out(self) -> str:
         """The split whose rows are queries or test videos: test where there is one, else validate."""
@@ -136,7 +149,10 @@ class Manifest:
         raise ValueError(f"the manifest of {self.root} has no test or validate split")
 
     def save(self, folder: str | Path) -> Path:
-        """Write folder/manifest.csv (names, not numbers) and folder/classes.txt; root.txt where root is not folder."""
+        """Write folder/manifest.csv (names, not numbers) and folder/classes.txt; root.txt where root is not folder.
+
+        Columns of a scan are written too.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         same = folder.resolve() == self.root.resolve()
@@ -147,8 +163,10 @@ class Manifest:
         temporary = folder / f".manifest.{os.getpid()}.csv"
         with open(temporary, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(COLUMNS)
-            writer.writerows(self.names(i).values() for i in range(len(self)))
+            scanned = self.scanned()
+            writer.writerow([*COLUMNS, *scanned])
+            for i in range(len(self)):
+                writer.writerow([*self.names(i).values(), *(column[i] for column in scanned.values())])
         os.replace(temporary, folder / "manifest.csv")
         return folder / "manifest.csv"
 
@@ -163,32 +181,41 @@ class Manifest:
         file = place / "manifest.csv" if place.is_dir() else place
         if not file.is_file():
             raise FileNotFoundError(f"no manifest at {file}: wanted a csv with the header {','.join(COLUMNS)}")
-        rows, lines = csv_rows(file)
+        rows, lines, scanned = csv_rows(file)
         listed, recorded = file.parent / "classes.txt", file.parent / "root.txt"
         classes = text_lines(listed) if listed.is_file() else None
         if root is None:
             root = file.parent / text_lines(recorded)[0] if recorded.is_file() else file.parent
-        return cls.from_rows(root, rows, classes, where=lambda i: f"{file}, line {lines[i]}")
+        manifest = cls.from_rows(root, rows, classes, where=lambda i: f"{file}, line {lines[i]}")
+        return replace(manifest, **scanned)
 
 
-def csv_rows(file: Path) -> tuple[list[tuple[str, ...]], list[int]]:
-    """Rows (path, label, split, source), "" where a column misses, and the line each stands on."""
+def csv_rows(file: Path) -> tuple[list[tuple[str, ...]], list[int], dict[str, np.ndarray]]:
+    """Rows (path, label, split, source), "" where a column misses, the line each stands on, and a scan's columns."""
     with open(file, newline="", encoding="utf-8-sig") as handle:
         reader = csv.reader(handle)
         header = [name.strip() for name in next(reader, [])]
-        if "path" not in header or not set(header) <= set(COLUMNS) or len(set(header)) != len(header):
-            raise ValueError(f"{file}, line 1: wanted a header of path and some of {COLUMNS[1:]}, got {header}")
+        known = set(header) <= {*COLUMNS, *SCANNED}
+        if "path" not in header or not known or len(set(header)) != len(header):
+            known = f"{COLUMNS[1:]} and {tuple(SCANNED)}"
+            raise ValueError(f"{file}, line 1: wanted a header of path and some of {known}, got {header}")
         order = [header.index(name) if name in header else None for name in COLUMNS]
+        numbers = {name: (header.index(name), []) for name in SCANNED if name in header}
         rows, lines = [], []
         for row in reader:
             if not row:
                 continue
+            place = f"{file}, line {reader.line_num}"
             if len(row) != len(header):
-                place = f"{file}, line {reader.line_num}"
                 raise ValueError(f"{place}: wanted {len(header)} columns {header}, got {len(row)}: {row}")
             rows.append(tuple("" if at is None else row[at] for at in order))
             lines.append(reader.line_num)
-    return rows, lines
+            for name, (at, values) in numbers.items():
+                try:
+                    values.append(float(row[at]))
+                except ValueError:
+                    raise ValueError(f"{place}: wanted a number as {name}, got {row[at]!r}") from None
+    return rows, lines, {name: np.array(values, SCANNED[name]) for name, (_, values) in numbers.items()}
 
 
 def text_lines(file: Path) -> list[str]:

@@ -16,22 +16,19 @@ from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from vidbench.data import packs
 from vidbench.data.manifest import Manifest
 from vidbench.data.toy_figure import ACTIONS, ONE_WAY, REVERSED, pose
 
 FORMAT = 1  # raise it when the same settings draw other pictures: folders of another format are refused
 TEST_EVERY = 4  # of a class's sources one in four is for testing
-MP4 = {"movflags": "+faststart", "use_editlist": "0", "fflags": "+bitexact"}
-# x264's macroblock tree decides differently from run to run on small frames (measured at 32 px: one clip in hundreds;
-# not without its assembler), so it is off
-X264 = {"preset": "veryfast", "crf": "19", "g": "8", "bf": "0", "sc_threshold": "0", "x264-params": "mbtree=0"}
+GOP = "8"  # frames; short, since every test reads a few frames of many clips
 RELATIONS = ("same", "merged", "split", "private")
 
 
@@ -272,7 +269,7 @@ def _shoot(folder: Path, source: Source, clips: tuple[int, ...], setting: Settin
     for k in clips:
         times, phases, nudge = takes[k]
         frames = paint(pose(action, phases, amplitude), times, look, setting.size, nudge)
-        _encode(folder / source.paths[k], frames, setting.fps)
+        packs.write_mp4(folder / source.paths[k], frames, setting.fps, crf=19, g=GOP)
     return len(clips)
 
 
@@ -292,25 +289,3 @@ def _take(action: str, speed: float, setting: Setting, k: int,
         phases = (start + local / lasts) % 1
     begin = (k + 0.5 * hold) * 1.5 * setting.frames / setting.fps
     return begin + local, phases, nudge
-
-
-def _encode(file: Path, frames: np.ndarray, fps: int) -> None:
-    """An mp4 that browsers and every decoder read: H.264 yuv420p, short GOP, index in front, the same bytes each time.
-
-    frames uint8 RGB [T,H,W,3]. No B-frames and no edit list, which decoders disagree about.
-    """
-    import av
-
-    part = file.with_name(f".{file.stem}.{os.getpid()}.part")
-    try:
-        with av.open(str(part), "w", format="mp4", options=MP4) as out:
-            stream = out.add_stream("libx264", rate=Fraction(fps))
-            stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
-            stream.thread_count = 1  # x264 decides otherwise with another number of threads
-            stream.options = X264
-            for frame in frames:
-                out.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-            out.mux(stream.encode())
-        os.replace(part, file)
-    finally:
-        part.unlink(missing_ok=True)

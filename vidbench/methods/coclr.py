@@ -26,7 +26,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from vidbench import models
-from vidbench.data.loading import Batches, Clips, ClipSpec
+from vidbench.data.loading import HANG, Batches, Clips, ClipSpec
 from vidbench.data.manifest import Manifest
 from vidbench.data.views import SETTINGS as AUGMENTS
 from vidbench.data.views import training_worker
@@ -258,6 +258,6 @@ def loader(recipe: Recipe) -> DataLoader:
     batches = Batches(len(manifest), recipe.fit.batch, seed=recipe.fit.seed, rank=ranks.rank(), world=ranks.world())
     workers = recipe.fit.workers
     return DataLoader(clips, batch_sampler=batches, num_workers=workers, persistent_workers=workers > 0,
-                      worker_init_fn=training_worker,
+                      worker_init_fn=training_worker, timeout=HANG if workers else 0,
                       multiprocessing_context="spawn" if workers else None,
                       pin_memory=ranks.device().type == "cuda")

@@ -1,0 +1,183 @@
+"""The benchmarks: how they measure and judge, and each one's pieces once on tiny inputs. No speed is judged here."""
+
+import csv
+import json
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import __main__ as bench
+from benchmarks import flow, footage, loader, measure, memory, notebook, overhead, reader, retrieval, s3d, startup
+from benchmarks import store as stores
+from benchmarks import views as augmentation
+from vidbench.data import clips, views
+from vidbench.methods import coclr
+
+
+@pytest.fixture(autouse=True)
+def as_it_was(monkeypatch):
+    """Benchmarks keep to one core and one thread for their process; the tests after these shall not."""
+    monkeypatch.setattr(measure, "one_thread", lambda: None)
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    """Two encoded clips of each kind; no real data is looked for."""
+    folder = tmp_path_factory.mktemp("footage")
+    kinds = {footage.KINETICS: "mp4", footage.UCF: "avi"}
+    return {kind: [footage.encode(folder / f"{i}.{end}", i, 48) for i in range(2)] for kind, end in kinds.items()}
+
+
+def test_a_goal_can_be_missed(capsys):
+    reached = measure.goal("P1", "reader", ">= 1.2", [1.0, 1.43, 1.5])
+    assert (reached["got"], reached["min"], reached["max"], reached["verdict"]) == (1.43, 1.0, 1.5, "reached")
+    assert capsys.readouterr().out == "goal P1: reader: wanted >= 1.2, got 1.43, 1.0 to 1.5 (reached)\n"
+    for wanted, values in ((">= 1.2", [1.1, 1.1, 9.0]), ("<= 1.2", 1.3), ("<= 0", [0.001])):
+        assert measure.goal("P1", "reader", wanted, values)["verdict"] == "MISSED"
+    assert measure.goal("P9", "memory", "<= 5", 5)["verdict"] == "reached"
+    assert "got 5.0 (reached)" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_contestants_run_in_turn_on_the_same_draws():
+    seen, now = [], iter(range(100))
+    calls = {name: lambda draw, name=name: seen.append((name, draw)) for name in "ab"}
+    seconds = measure.in_turn(calls, draws=[3, 4], clock=lambda: next(now))
+    assert seen == [("a", 3), ("b", 3), ("a", 3), ("b", 3), ("a", 4), ("b", 4)]
+    assert seconds == {"a": [1.0, 1.0], "b": [1.0, 1.0]}
+    row = measure.rows({"ours": [1.0, 2.0, 1.0], "theirs": [2.0, 2.0, 3.0]}, "ours")[1]
+    assert (row["ms"], row["over_ours"], row["min"], row["max"]) == (2000.0, 2.0, 1.0, 3.0)
+
+
+def test_results_hold_rows_goals_and_machine(tmp_path):
+    table = [{"contestant": "a", "ms": 1.0}, {"ms": 2.0, "more": 3}, measure.goal("P2", "store", ">= 5", 4)]
+    written = json.loads(measure.save("x", table, tmp_path).read_text())
+    assert written["rows"] == table[:2] and written["goals"][0]["verdict"] == "MISSED"
+    assert {"cpu", "cores", "versions", "command", "date"} <= set(written["machine"])
+    assert [row["more"] for row in csv.DictReader(open(tmp_path / "x.csv"))] == ["", "3"]
+
+
+def test_the_command_runs_each_benchmark_and_says_what_was_missed(tmp_path, monkeypatch, capsys):
+    assert {"reader", "store", "loader", "views", "flow", "s3d", "overhead", "retrieval", "memory", "startup",
+            "notebook"} == set(bench.names())  # fmt: skip
+    monkeypatch.setattr(measure, "RESULTS", tmp_path / "benchmarks" / "results")
+    monkeypatch.setattr(measure.save, "__defaults__", (measure.RESULTS,))
+    monkeypatch.setattr(sys, "argv", ["x"])
+    monkeypatch.setattr(stores, "main", lambda: [{"ms": 1.0}, measure.goal("P2", "store", ">= 5", 4)])
+    assert bench.main(["store"]) == 0
+    bench.summary(["store", "flow"], 0)
+    assert "1 goals measured, 1 missed" in capsys.readouterr().out
+
+    def skips():
+        raise measure.Skip("no such thing here")
+
+    monkeypatch.setattr(stores, "main", skips)
+    assert bench.main(["store"]) == 0
+    assert "skipped: no such thing here" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        bench.main(["nonsense"])
+
+
+def test_footage_is_what_it_stands_for(videos, monkeypatch, tmp_path):
+    shapes = {kind: clips.probe(paths[0])[:4] for kind, paths in videos.items()}
+    assert shapes == {footage.KINETICS: (48, 30.0, 256, 340), footage.UCF: (48, 25.0, 240, 320)}
+    (tmp_path / "real_clips" / "kinetics").mkdir(parents=True)
+    for i in range(5):
+        (tmp_path / "real_clips" / "kinetics" / f"{i}.mp4").touch()
+    monkeypatch.setenv("VIDBENCH_DATA", str(tmp_path))
+    assert [path.name for path in footage.files(footage.KINETICS, tmp_path, 3)] == ["0.mp4", "2.mp4", "4.mp4"]
+
+
+@pytest.mark.parametrize("kind", footage.KINDS)
+def test_reader_store_and_loader_once(videos, kind, tmp_path):
+    paths = videos[kind]
+    seconds, off = reader.compare(paths, 1)
+    assert {"vidbench", "decord", reader.LIMIT} <= set(seconds) and seconds["vidbench"].shape == (1, 2)
+    assert off["decord"].max() < 3
+    made = stores.written(paths, tmp_path / "raw", "raw").manifest
+    files = [made.absolute(i) for i in range(2)]
+    assert stores.worst(files, paths, [(0, 0), (1, 9)]) == "equal"
+    with pytest.raises(AssertionError, match="other pictures"):
+        stores.worst(files[::-1], paths, [(0, 0), (1, 9)])
+    ways = {**loader.ours(paths, tmp_path / "loader"), loader.PLAIN: loader.plain(paths)}
+    seconds = loader.compare(ways, paths, 1)
+    assert set(seconds) == set(ways) and loader.fastest(seconds) == loader.PLAIN
+    assert loader.fastest({**seconds, "another": [9.0]}) == "another"
+
+
+def test_the_reader_is_checked_against_a_whole_decode(videos, monkeypatch):
+    shifted = reader.ours
+    monkeypatch.setattr(reader, "ours", lambda path, start: shifted(path, start and start - 1))
+    with pytest.raises(AssertionError, match="other frames"):
+        reader.compare(videos[footage.KINETICS], 2)
+
+
+def test_peers_that_are_not_there_are_named(videos, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mmaction", None)
+    found = loader.peers(videos[footage.UCF][:1])
+    assert loader.PLAIN in found and not any(name.startswith("mmaction2") for name in found)
+    assert "mmaction2, decord is skipped: ModuleNotFoundError" in capsys.readouterr().out
+
+
+def test_augmentation_and_s3d_once():
+    toy = replace(views.SETTINGS["toy"], jitter_p=1.0, gray_p=0.0, blur_p=1.0)
+    clip = augmentation.moving_clip(2, 32, 40)
+    drawn = [views.draw(toy, 32, 40, 2, np.random.default_rng(0))]
+    table, seconds = augmentation.compare("tiny", clip, drawn, toy, 1)
+    assert {row["contestant"] for row in table} == set(seconds) and len(seconds) >= 4
+    table = s3d.main(1, {"tiny": (2, 8, 32)})
+    assert [row["goal"] for row in table if "goal" in row] == ["P6"] * 3
+
+
+def test_parts_of_a_step_are_all_of_it():
+    table = overhead.main(2, {"tiny": (replace(coclr.SETTINGS["tiny"], positives="near"), 2)})
+    shares = {row["part"]: row["share_of_step"] for row in table if "part" in row}
+    assert sum(shares.values()) == pytest.approx(1, abs=0.05) and min(shares.values()) > 0
+    assert shares["encoders"] == max(shares.values())
+
+
+def test_retrieval_contestants_agree_and_a_wrong_one_is_found(monkeypatch):
+    monkeypatch.setattr(retrieval, "footprint", lambda name, *_: {"case": name, "GiB_beside_gallery": 0.1})
+    table = retrieval.main(1, {"tiny": (60, 20)}, 8)
+    assert {row["others_in_top_10"] for row in table if "ms" in row} == {0}
+    made = retrieval.contestants()
+    wrong = {**made, retrieval.OURS: lambda g, q: made[retrieval.OURS](g, q[::-1].copy())}
+    monkeypatch.setattr(retrieval, "contestants", lambda: wrong)
+    with pytest.raises(AssertionError, match="finds others"):
+        retrieval.main(1, {"tiny": (60, 20)}, 8)
+    beside, held = retrieval.peak(100, 10, 8)
+    assert beside >= -0.01 and held == 0
+
+
+def test_memory_visits_clips(videos, tmp_path):
+    paths = videos[footage.UCF]
+    stores.written(paths, tmp_path / "store", "mp4")
+    for case in memory.CASES:
+        assert len(memory.resident(case, paths, tmp_path / "store", (1, 3))) == 2
+
+
+def test_flow_once(videos, tmp_path):
+    path = flow.short(videos[footage.KINETICS][0], tmp_path / "world", 0, 4)
+    parts = [clips.read(path, [0, 1]).frames]
+    table, goals = flow.methods(parts, 1)
+    assert table[0]["epe"] == 0 and [goal["goal"] for goal in goals] == ["P5"] * 2
+    table, goals = flow.forms(path, tmp_path / "forms")
+    assert [row["contestant"] for row in table] == ["raw uint8", "npz", "mp4"] and len(goals) == 2
+    assert flow.error(np.zeros((2, 3, 2)), np.full((2, 3, 2), [3.0, 4.0])) == pytest.approx(5)
+
+
+def test_programs_are_run_and_failures_shown(tmp_path):
+    startup.run(["-c", "import vidbench"])
+    with pytest.raises(RuntimeError, match="no such luck"):
+        startup.run(["-c", "raise SystemExit('no such luck')"])
+    before = measure.children()
+    startup.run(["-c", "sum(range(1_000_000))"])
+    assert measure.children() > before
+    notebook.write(tmp_path / "x.ipynb", ("1 + 1",))
+    from vidbench.headless import known_parameters
+
+    assert known_parameters(tmp_path / "x.ipynb") == {"home": "../runs"}
+    compile("\n".join(notebook.SMOKE), "smoke", "exec")
+    assert torch.get_num_threads() >= 1

@@ -1,0 +1,76 @@
+"""The command line: the way a person takes through scan, store and flow, and what is said when something is wrong."""
+
+import numpy as np
+import pytest
+
+from vidbench.__main__ import main
+from vidbench.data import clips, flow_store
+from vidbench.data.manifest import Manifest
+
+
+@pytest.fixture
+def folder(toy_tiny, tmp_path):
+    """Six toy videos in class folders."""
+    for row in (0, 1, 24, 25, 48, 49):
+        target = tmp_path / "videos" / toy_tiny.names(row)["label"] / toy_tiny.absolute(row).name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(toy_tiny.absolute(row).read_bytes())
+    return tmp_path / "videos"
+
+
+def run(*words) -> int:
+    try:
+        return main([str(word) for word in words])
+    except SystemExit as stopped:
+        return stopped.code
+
+
+def test_scan_then_store_then_flow(folder, tmp_path, capsys, monkeypatch):
+    broken = folder / "wave" / "broken.mp4"
+    broken.parent.mkdir(exist_ok=True)
+    broken.write_bytes(b"no video" * 100)
+    monkeypatch.chdir(tmp_path)
+    assert run("scan", folder, "--workers", 0) == 0
+    said = capsys.readouterr().out
+    assert "BAD unreadable: 1" in said and "wave/broken.mp4: unreadable" in said
+    assert "runs/videos/scan/manifest.csv (6 videos)" in said
+
+    assert run("store", "runs/videos/scan", "--form", "raw", "--size", 32, "--workers", 0, "--out", "stored") == 0
+    assert "6 stored, 0 were there, 0 failed" in capsys.readouterr().out
+    stored = Manifest.load("stored")
+    assert len(stored) == 6 and (stored.height == 32).all() and (stored.frames == 30).all()
+    scanned = Manifest.load("runs/videos/scan")
+    source = clips.read(scanned.absolute(3), [5, 29], size=(32, 32)).frames
+    assert np.array_equal(clips.read(stored.absolute(3), [5, 29]).frames, source)
+
+    words = ("flow", "stored", "--method", "dis", "--form", "mp4", "--workers", 0, "--out", "moves")
+    assert run(*words, "--estimate") == 0
+    assert "measured on" in capsys.readouterr().out
+    assert run(*words) == 0
+    assert "2 videos (58 pairs) done, 4 were there, 0 failed" in capsys.readouterr().out, "what was measured is kept"
+    assert flow_store.load("moves", str(stored.path[0])).shape == (29, 32, 32, 3)
+
+
+@pytest.mark.parametrize("words, said", [
+    (("scan", "nowhere"), "FileNotFoundError: no such folder: nowhere"),
+    (("scan", "videos", "-o", "folds", "2"), "has no option 'folds'"),
+    (("scan", "videos", "--dataset", "ucf102"), "unknown data set 'ucf102'; known are"),
+    (("scan", "videos", "--keep", "missing"), "keep is of"),
+    (("store", "videos", "--form", "gif"), "form is of mp4, jpeg, raw"),
+    (("flow", "videos", "--method", "raft"), "method in ('tvl1'"),
+    (("flow", "videos", "--part", "3of4"), "ValueError"),
+    (("flow", "videos", "--part", "4/4"), "part (k, n) with k < n"),
+])  # fmt: skip
+def test_what_the_caller_can_mend_is_said_in_one_line(folder, tmp_path, capsys, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    assert run(*words, "--workers", 0) == 2
+    errors = capsys.readouterr().err
+    assert said in errors and "Traceback" not in errors
+
+
+def test_other_settings_are_refused(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ("flow", folder, "--method", "dis", "--workers", 0, "--out", "moves")
+    assert run(*words) == 0
+    assert run(*words, "--size", 32) == 2
+    assert "size: there None, wanted 32" in capsys.readouterr().err
