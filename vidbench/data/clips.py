@@ -1,7 +1,7 @@
 """Decoding clips: one door, `Video`, over the decoders, the packs of a store and single pictures.
 
 Frame i of a file means the i-th frame that a full decode from the start shows, whoever reads it. PyAV is the default:
-exact on every file that was tried, and 1.3 to 2.5 times as fast as decord (benchmarks/reader.py). decord and torchcodec
+exact on every file that was tried, and 1.4 to 2 times as fast as decord (benchmarks/reader.py). decord and torchcodec
 read what they are exact on; other files go to PyAV, and VideoInfo.decoder says who read.
 """
 

@@ -1,10 +1,10 @@
 """A decode-once store: every frame of a data set's videos at training size, in a form that reads fast at random.
 
-    form   what lies there                                   a second of video*   a clip of 32 beside decord, source*
-    mp4    H.264, a keyframe every 16, no B-frames            64 kB               6 to 12 times as fast
-    jpeg   JPEGs of quality 90 in one pack a video            250 kB              11 to 14
-    raw    uint8 in one pack a video                          1.9 MB              65 to 90 (from the page cache)
-    *Kinetics clips at short side 128, 29.97 fps; benchmarks/store.py measures it
+    form   what lies there                                   a second of video*   clips of 32 beside decord, source*
+    mp4    H.264, a keyframe every 16, no B-frames           59 kB                11 times as fast
+    jpeg   JPEGs of quality 90 in one pack a video           249 kB               13
+    raw    uint8 in one pack a video                         2.0 MB               95, from the page cache
+    *five Kinetics clips at short side 128, median of nine rounds (benchmarks/store.py); small AVIs gain less
 
 The store's folder is a data set like any other (manifest.csv, classes.txt), so notebooks and commands take it as
 `data`. Frame i of a stored video is frame i of its source, and its time is i / fps. Flow for it is computed from it
