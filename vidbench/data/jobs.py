@@ -223,7 +223,7 @@ def work(
                 if len(done) < sample:
                     done.append(outcome)
                     if len(done) == sample and (sample < len(jobs) or only_cost):
-                        _tell(done, share, folder, workers, what, progress, tell)
+                        _tell(done, share, folder, 1 if run else workers, what, progress, tell)
             if only_cost and not jobs:
                 _tell([], share, folder, workers, what, progress, tell)
         finally:
