@@ -5,9 +5,10 @@ and `close()`. Frame i means the i-th frame that a full decode from the start sh
 
 PyAV reads the packets' time stamps once (no decoding) and seeks by them where they can be trusted: every shown frame
 has one of its own. AVIs with B-frames or with packets that code no picture (HMDB51, part of UCF101 and UCF50), MPEG
-program and transport streams are decoded from the start and counted. decord is wrong on those, on files whose edit
-list hides frames and where pictures lead their key frame (open groups of pictures, x265's default): it hands out other
-frames without a word. torchcodec is one frame off on most of UCF101's AVIs.
+program and transport streams are decoded from the start and counted. decord is wrong on many of those (all HMDB51 clips
+tried, though not the UCF101 ones), on files whose edit list hides frames and where pictures lead their key frame (open
+groups of pictures, x265's default): it hands out other frames without a word. torchcodec is one frame off on most of
+UCF101's AVIs.
 """
 
 from __future__ import annotations
