@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -147,6 +148,28 @@ class Manifest:
             if (self.split == SPLITS.index(split)).any():
                 return split
         raise ValueError(f"the manifest of {self.root} has no test or validate split")
+
+    def fingerprint(self) -> str:
+        """`rows-digest` of paths and labels: two numbers are of the same videos where it is equal."""
+        text = "\n".join(f"{path} {label}" for path, label in zip(self.path, self.label, strict=True))
+        return f"{len(self)}-{zlib.crc32(text.encode()):08x}"
+
+    def hold_out(self, share: float, seed: int = 0) -> tuple[Manifest, Manifest]:
+        """Two parts, the second about `share` of the videos: whole sources, of each class in proportion.
+
+        A class keeps at least one source in the first part. For choosing and watching on a part of train, so that the
+        test videos stay unseen. Raises ValueError where share is not within 0 and 1 or nothing would be held out.
+        """
+        if not 0 < share < 1:
+            raise ValueError(f"hold_out wants a share between 0 and 1, got {share}")
+        rng, taken = np.random.default_rng([seed, 7]), []
+        for label in np.unique(self.label):
+            sources = rng.permutation(np.unique(self.source[self.label == label]))
+            taken += list(sources[: min(len(sources) - 1, max(1, round(share * len(sources))))])
+        held = np.isin(self.source, taken)
+        if not held.any():
+            raise ValueError("nothing to hold out: no class has two sources; use share 0, or name the sources")
+        return self.select(mask=~held), self.select(mask=held)
 
     def save(self, folder: str | Path) -> Path:
         """Write folder/manifest.csv (names, not numbers) and folder/classes.txt; root.txt where root is not folder.

@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -23,7 +24,8 @@ class Fit:
     """How a method is optimised. Batches are global: the number of processes is a fact of the launch.
 
     schedule: constant, cosine (to 0), milestones (times `gamma` at each of `milestones`, in epochs) or plateau (times
-    `gamma` when the epoch's mean loss has not fallen for `patience` epochs). precision: fp32, bf16 or fp16 autocast.
+    `gamma` when the validation loss, or without validation the epoch's mean loss, has not fallen for `patience` epochs,
+    at most `drops` times unless that is 0). precision: fp32, bf16 or fp16 autocast.
     """
 
     epochs: int = 1
@@ -35,6 +37,7 @@ class Fit:
     milestones: tuple[int, ...] = ()
     gamma: float = 0.1
     patience: int = 10
+    drops: int = 0
     warmup_epochs: float = 0.0
     precision: str = "fp32"
     accumulate: int = 1
@@ -42,6 +45,7 @@ class Fit:
     seed: int = 0
     workers: int = 0
     save_every: int = 1
+    validate_every: int = 1
     log_every: int = 20
 
 
@@ -49,11 +53,14 @@ class Interrupted(KeyboardInterrupt):
     """The run was asked to stop (Ctrl-C or SIGTERM); it saved itself first."""
 
 
-def fit(method: nn.Module, loader, recipe: Fit, run: Run, progress: str = "auto") -> nn.Module:
+def fit(method: nn.Module, loader, recipe: Fit, run: Run, progress: str = "auto",
+        validate: Callable[[], dict] | None = None) -> nn.Module:
     """Train `method` on `loader` into `run`; takes up where the run's newest checkpoint stands.
 
-    method(batch) -> (loss [], dict of numbers). It may have `after_step()`, called after each optimiser step, and
-    `ready`: while that is False (a queue not yet full) the batch is seen but no step is taken. loader yields dicts of
+    method(batch) -> (loss [], dict of numbers). It may have `after_step()`, called after each optimiser step,
+    `parameter_groups()`, see make_optimizer, and `ready`: while that is False (a queue not yet full) the batch is seen
+    but no step is taken. validate() -> dict of numbers is called on every rank before the first step and after every
+    `validate_every` epochs, and logged to monitor.jsonl; its "loss" steers a plateau schedule. loader yields dicts of
     tensors with "row"; its `batch_sampler` has `epoch` and `start`, and yields this rank's part of each global batch.
     A resumed run equals an uninterrupted one (on a CPU to the bit): order, augmentation and the random state of a step
     follow from the seed and the step alone. Raises Interrupted after a save, RunError where another process trains
@@ -64,7 +71,7 @@ def fit(method: nn.Module, loader, recipe: Fit, run: Run, progress: str = "auto"
                          f"{recipe.accumulate} accumulation parts.")
     lock = run.lock() if ranks.rank() == 0 else nullcontext()
     with lock, _Signals() as signals:
-        trainer = _Trainer(method.to(ranks.device()), loader, recipe, run, progress)
+        trainer = _Trainer(method.to(ranks.device()), loader, recipe, run, progress, validate)
         try:
             trainer.resume()
             trainer.train(signals)
@@ -96,17 +103,21 @@ def learning_rate(recipe: Fit, epoch: float, scale: float = 1.0) -> float:
     raise ValueError(f"schedule is constant, cosine, milestones or plateau; got {recipe.schedule!r}.")
 
 
-def make_optimizer(recipe: Fit, parameters) -> torch.optim.Optimizer:
-    """Adam, AdamW or SGD with momentum 0.9 over the parameters that want gradients."""
-    wanted = [parameter for parameter in parameters if parameter.requires_grad]
+def make_optimizer(recipe: Fit, method: nn.Module) -> torch.optim.Optimizer:
+    """Adam, AdamW or SGD with momentum 0.9 over the parameters that want gradients.
+
+    Where the method has `parameter_groups()`, its dicts {"params", "scale"} say what each group's rate is multiplied by.
+    """
+    groups = method.parameter_groups() if hasattr(method, "parameter_groups") else [{"params": method.parameters()}]
+    groups = [{**group, "params": [p for p in group["params"] if p.requires_grad]} for group in groups]
     common = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
     match recipe.optimizer:
         case "adam":
-            return torch.optim.Adam(wanted, **common)
+            return torch.optim.Adam(groups, **common)
         case "adamw":
-            return torch.optim.AdamW(wanted, **common)
+            return torch.optim.AdamW(groups, **common)
         case "sgd":
-            return torch.optim.SGD(wanted, momentum=0.9, **common)
+            return torch.optim.SGD(groups, momentum=0.9, **common)
     raise ValueError(f"optimizer is adam, adamw or sgd; got {recipe.optimizer!r}.")
 
 
@@ -140,16 +151,16 @@ class _Signals:
 class _Trainer:
     """The loop's state: what a checkpoint must hold and what a log line counts."""
 
-    def __init__(self, method, loader, recipe: Fit, run: Run, progress: str):
-        self.method, self.loader, self.recipe, self.run = method, loader, recipe, run
+    def __init__(self, method, loader, recipe: Fit, run: Run, progress: str, validate):
+        self.method, self.loader, self.recipe, self.run, self.validate = method, loader, recipe, run, validate
         self.steps_per_epoch = len(loader.batch_sampler)
         if self.steps_per_epoch == 0 and recipe.epochs:
             raise ValueError(f"no whole batch: the data set is smaller than the global batch {recipe.batch}.")
-        self.optimizer = make_optimizer(recipe, method.parameters())
+        self.optimizer = make_optimizer(recipe, method)
         fp16 = recipe.precision == "fp16" and ranks.device().type == "cuda"
         self.scaler = torch.amp.GradScaler(ranks.device().type, enabled=fp16)
         self.step, self.seconds = 0, 0.0
-        self.scale, self.best, self.bad_epochs = 1.0, math.inf, 0
+        self.scale, self.best, self.bad_epochs, self.dropped = 1.0, math.inf, 0, 0
         self.pending: list[tuple[int, torch.Tensor, dict]] = []
         self.epoch_losses: list[float] = []
         self.wrapped = method
@@ -159,6 +170,7 @@ class _Trainer:
 
     def resume(self) -> None:
         place = self.run.checkpoint()
+        self.fresh = place is None
         if place:
             self.method.load_state_dict(self.run.weights())
             state = torch.load(place / "state.pt", map_location="cpu", weights_only=True)
@@ -166,7 +178,7 @@ class _Trainer:
             if state["scaler"]:  # empty where it was off, as on a CPU
                 self.scaler.load_state_dict(state["scaler"])
             self.step, self.seconds = state["step"], state["seconds"]
-            self.scale, self.best, self.bad_epochs = state["plateau"]
+            self.scale, self.best, self.bad_epochs, self.dropped = state["plateau"]
             self.epoch_losses = state["epoch_losses"]
         ranks.barrier()  # nobody writes before all have read
         if place and ranks.rank() == 0:
@@ -182,7 +194,7 @@ class _Trainer:
         if ranks.rank() == 0:
             state = {
                 "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), "step": self.step,
-                "seconds": self.seconds, "plateau": (self.scale, self.best, self.bad_epochs),
+                "seconds": self.seconds, "plateau": (self.scale, self.best, self.bad_epochs, self.dropped),
                 "epoch_losses": self.epoch_losses,
             }
             self.run.save(self.step, weights, state)
@@ -193,7 +205,8 @@ class _Trainer:
             self.run.status("running", step=self.step)
         self.method.train()
         total = self.recipe.epochs * self.steps_per_epoch
-        if self.step == 0:
+        if self.fresh:
+            self.monitor()
             self.save()
         while self.step < total:
             self.epoch(signals)
@@ -239,7 +252,7 @@ class _Trainer:
         torch.manual_seed((recipe.seed * 1_000_003 + self.step) * 1009 + ranks.rank())
         rate = learning_rate(recipe, self.step / self.steps_per_epoch, self.scale)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("scale", 1.0)
         losses, seen = [], []
         for part in _parts(batch, recipe.accumulate):
             with torch.autocast(device.type, _DTYPES[recipe.precision], enabled=recipe.precision != "fp32"):
@@ -288,16 +301,32 @@ class _Trainer:
             self.run.log(**{name: _plain(value) for name, value in line.items()})
             self.talks.show(line)
 
+    def monitor(self) -> dict:
+        """Validate, log what was found, and go back to training."""
+        if self.validate is None:
+            return {}
+        numbers = self.validate()
+        self.method.train()
+        if ranks.rank() == 0:
+            plain = {name: _plain(value) for name, value in numbers.items()}
+            self.run.log("monitor", step=self.step, epoch=self.step / self.steps_per_epoch, **plain)
+        return numbers
+
     def end_of_epoch(self, epoch: int) -> None:
-        if self.recipe.schedule == "plateau":
-            loss = sum(self.epoch_losses) / len(self.epoch_losses)
-            better = loss < self.best * (1 - 1e-4)
-            self.best, self.bad_epochs = (loss, 0) if better else (self.best, self.bad_epochs + 1)
-            if self.bad_epochs > self.recipe.patience:
-                self.scale, self.bad_epochs = self.scale * self.recipe.gamma, 0
+        due = epoch % self.recipe.validate_every == 0 or epoch == self.recipe.epochs
+        validated = self.monitor() if due else {}
+        if self.recipe.schedule == "plateau" and (due or self.validate is None):
+            self.plateau(validated.get("loss", sum(self.epoch_losses) / len(self.epoch_losses)))
         self.epoch_losses = []
         if epoch % self.recipe.save_every == 0 or epoch == self.recipe.epochs:
             self.save()
+
+    def plateau(self, loss: float) -> None:
+        """Lower the rate where the loss has stopped falling."""
+        better = loss < self.best * (1 - 1e-4)
+        self.best, self.bad_epochs = (loss, 0) if better else (self.best, self.bad_epochs + 1)
+        if self.bad_epochs > self.recipe.patience and (not self.recipe.drops or self.dropped < self.recipe.drops):
+            self.scale, self.bad_epochs, self.dropped = self.scale * self.recipe.gamma, 0, self.dropped + 1
 
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

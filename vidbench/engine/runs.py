@@ -66,8 +66,19 @@ def differences(wanted: dict, found: dict, prefix: str = "") -> list[str]:
     return lines
 
 
+def find(place: str | Path, name: str) -> "Run":
+    """The run of that name in a folder of runs, or, where the name has a slash, the run folder at that path."""
+    return Run(Path(name) if "/" in name else Path(place) / name)
+
+
+def protocol_id(task: str, protocol: dict) -> str:
+    """`task name=value name=value`, names in order: numbers may be compared where this is the same text."""
+    return " ".join([task, *(f"{name}={protocol[name]}" for name in sorted(protocol))])
+
+
 class Run:
-    """One run folder: recipe.json, environment.json, status.json, metrics.jsonl, results.json, checkpoints/.
+    """One run folder: recipe.json, environment.json, status.json, metrics.jsonl, monitor.jsonl, results.json,
+    checkpoints/.
 
     A run folder is the only thing that training and evaluation share. All writing is done by rank 0.
     """
@@ -124,14 +135,14 @@ class Run:
         """The state last written."""
         return json.loads((self.folder / "status.json").read_text())["state"]
 
-    def log(self, **numbers) -> None:
-        """Append one JSON line to metrics.jsonl."""
-        with (self.folder / "metrics.jsonl").open("a") as file:
+    def log(self, name: str = "metrics", **numbers) -> None:
+        """Append one JSON line to metrics.jsonl, or to monitor.jsonl, which has a line for each epoch."""
+        with (self.folder / f"{name}.jsonl").open("a") as file:
             file.write(json.dumps(numbers) + "\n")
 
-    def metrics(self) -> list[dict]:
+    def metrics(self, name: str = "metrics") -> list[dict]:
         """The logged lines; a last line cut off by a kill is left out."""
-        path = self.folder / "metrics.jsonl"
+        path = self.folder / f"{name}.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
         read = []
         for number, line in enumerate(lines):
@@ -142,25 +153,48 @@ class Run:
                     raise RunError(f"{path}, line {number + 1} is no JSON; was the log edited?") from None
         return read
 
-    def curves(self) -> dict[str, list]:
-        """The log as columns of equal length, None where a line lacks a number."""
-        lines = self.metrics()
+    def curves(self, name: str = "metrics") -> dict[str, list]:
+        """A log as columns of equal length, None where a line lacks a number."""
+        lines = self.metrics(name)
         names = dict.fromkeys(name for line in lines for name in line)
         return {name: [line.get(name) for line in lines] for name in names}
 
     def rewind(self, step: int) -> None:
         """Drop log lines after `step`: they were written after the checkpoint a run resumes from."""
-        kept = [line for line in self.metrics() if line["step"] <= step]
-        write_text(self.folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+        for name in ("metrics", "monitor"):
+            if not (self.folder / f"{name}.jsonl").exists():
+                continue
+            kept = [line for line in self.metrics(name) if line["step"] <= step]
+            write_text(self.folder / f"{name}.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
 
-    def results(self) -> dict:
-        """What evaluations wrote about this run, by protocol name."""
+    def budget(self) -> dict:
+        """What training took: global batch, iterations, clips (a pair of views counts as one), epochs, seconds.
+
+        Iterations, clips, epochs and seconds include those of the runs it goes on from (recipe fields student, init),
+        whose names are listed in `stages`. A teacher's training is not counted: it is of the other stream.
+        """
+        last = (self.metrics() or [{}])[-1]
+        own = {name: last.get(key, 0) for name, key in
+               (("iterations", "step"), ("clips", "clips"), ("epochs", "epoch"), ("seconds", "seconds"))}
+        parent = self.recipe.get("student") or self.recipe.get("init")
+        before = Run(parent).budget() if parent else {}
+        total = {name: round(value + before.get(name, 0), 2) for name, value in own.items()}
+        return {"batch": self.recipe["fit"]["batch"], **total, "stages": [*before.get("stages", []), self.folder.name]}
+
+    def results(self) -> dict[str, dict]:
+        """What evaluations wrote about this run: protocol id -> {"task", "protocol", "numbers", "budget"}."""
         path = self.folder / "results.json"
         return json.loads(path.read_text()) if path.exists() else {}
 
-    def add_result(self, protocol: str, numbers: dict) -> None:
-        """Keep an evaluation's numbers under the name of their protocol."""
-        write_text(self.folder / "results.json", json.dumps({**self.results(), protocol: numbers}, indent=1))
+    def add_result(self, task: str, protocol: dict, numbers: dict) -> str:
+        """Keep an evaluation's numbers with their protocol and the run's budget; returns the protocol's id.
+
+        numbers: name -> value or (value, low, high), as fractions. protocol: each switch that moves them, plain values.
+        """
+        name = protocol_id(task, protocol)
+        record = {"task": task, "protocol": protocol, "numbers": numbers, "budget": self.budget()}
+        write_text(self.folder / "results.json", json.dumps({**self.results(), name: record}, indent=1))
+        return name
 
     def checkpoint(self) -> Path | None:
         """The newest whole checkpoint's folder, or None."""
