@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := 4294967296
 
-.PHONY: help demo test lab notebooks bench lock clean-notebooks
+.PHONY: help demo replicate-coclr test lab notebooks bench lock clean-notebooks
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -23,6 +23,9 @@ help:  ## list the targets
 
 demo: .venv/ready  ## toy videos to an HTML report with curves, R@k, probes and a retrieval gallery (minutes)
 	$(PY) -m vidbench demo --out $(RUNS)/demo
+
+replicate-coclr: .venv/ready  ## InfoNCE, CoCLR, UberNCE at equal clip budgets, three seeds, ablations (over an hour)
+	$(PY) -m vidbench replicate --out $(RUNS)/replicate
 
 test: .venv/ready  ## all tests, the notebooks at their tiny defaults among them
 	$(PY) -m ruff check vidbench tests benchmarks

@@ -24,7 +24,7 @@ SMOKE = (
     "from vidbench.methods import coclr",
     'toy = render(Path(home) / "toy", setting="tiny", world="base", seed=0, workers=1, progress=False)\n'
     'toy.save(Path(home) / "toy")',
-    'recipe = coclr.SETTINGS["tiny"]\n'
+    'recipe = coclr.SETTINGS["tiny"].alone\n'
     'recipe = replace(recipe, manifest=f"{home}/toy", fit=replace(recipe.fit, epochs=1))',
     'coclr.train(recipe_dict(recipe), f"{home}/run", "none", threads=1)',
 )

@@ -86,7 +86,7 @@ class Spans:
 
 def cases() -> dict[str, tuple[coclr.Recipe, int]]:
     """name -> (recipe, steps in a round)."""
-    toy, paper = coclr.SETTINGS["toy"], coclr.SETTINGS["ucf101"]
+    toy, paper = coclr.SETTINGS["toy"].alone, coclr.SETTINGS["ucf101_paper"].alone
     clip = replace(paper.clip, frames=16, augment=replace(paper.clip.augment, size=112))
     smaller = replace(paper, clip=clip, fit=replace(paper.fit, batch=4, workers=0))
     return {"toy, InfoNCE": (toy, 11), "toy, CoCLR": (replace(toy, positives="near"), 11),

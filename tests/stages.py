@@ -44,7 +44,12 @@ class Regression(nn.Module):
 def regress(recipe: dict, folder: str, dropout: float = 0.0, poison: int = -1, pause: float = 0.0):
     """A whole stage, as the methods' `train` functions are."""
     recipe = recipe_from(Fit, recipe)
-    run = Run.create(folder, "regress", recipe) if ranks.rank() == 0 else None
+    return regress_as("regress", recipe, recipe, folder, dropout, poison, pause)
+
+
+def regress_as(stage: str, held, recipe: Fit, folder: str, dropout: float = 0.0, poison: int = -1, pause: float = 0.0):
+    """The same under another stage's name and with the recipe `held` in its run folder."""
+    run = Run.create(folder, stage, held) if ranks.rank() == 0 else None
     ranks.barrier()
     run = run or Run(folder)
     torch.manual_seed(recipe.seed)

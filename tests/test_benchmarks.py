@@ -132,7 +132,7 @@ def test_augmentation_and_s3d_once():
 
 
 def test_parts_of_a_step_are_all_of_it():
-    table = overhead.main(2, {"tiny": (replace(coclr.SETTINGS["tiny"], positives="near"), 2)})
+    table = overhead.main(2, {"tiny": (replace(coclr.SETTINGS["tiny"].alone, positives="near"), 2)})
     shares = {row["part"]: row["share_of_step"] for row in table if "part" in row}
     assert sum(shares.values()) == pytest.approx(1, abs=0.05) and min(shares.values()) > 0
     assert shares["encoders"] == max(shares.values())

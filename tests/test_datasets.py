@@ -1,5 +1,6 @@
 """Manifests and readers of named data sets; samples that depend on (seed, epoch, row) only; batches for any ranks."""
 
+import json
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -7,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader
 
 from vidbench.data import clips, flow_store, views, windows
 from vidbench.data.clips import VideoError
-from vidbench.data.datasets import DATASETS, at_home, open_dataset, recognise
+from vidbench.data.datasets import DATASETS, at_home, keep, open_dataset, recognise
 from vidbench.data.loading import Batches, Clips, ClipSpec
 from vidbench.data.manifest import Manifest
 from vidbench.data.views import SETTINGS
@@ -157,7 +159,7 @@ def test_folders_that_make_no_sense(tmp_path):
         recognise(tmp_path)
     with pytest.raises(FileNotFoundError, match="no such folder"):
         recognise(tmp_path / "gone")
-    with pytest.raises(ValueError, match="known are csv, ucf101, hmdb51, .*imagenet, folder"):
+    with pytest.raises(ValueError, match="known are csv, ucf101, hmdb51, .*imagenet, weizmann, folder"):
         open_dataset("ucf", tmp_path)
     with pytest.raises(ValueError, match="lie outside of class folders, the first is a.mp4"):
         open_dataset("folder", touch(tmp_path / "loose", "a.mp4", "run/b.mp4"))
@@ -488,3 +490,168 @@ def test_a_home_of_a_csv_and_of_nothing(tmp_path):
     assert at_home(tmp_path / "home", str(tmp_path / "list.csv"))[1].absolute(0).samefile(tmp_path / "x.mp4")
     with pytest.raises(FileNotFoundError, match="no such folder"):
         at_home(tmp_path / "home", str(tmp_path / "nowhere"))
+
+
+# ---- folds -------------------------------------------------------------------------------------------------------
+
+
+def folds(root: Path) -> Path:
+    """Two folds of UCF101's make: the second is the first with its sides changed."""
+    ucf(root)
+    for name, other in (("trainlist02.txt", "testlist01.txt"), ("testlist02.txt", "trainlist01.txt")):
+        lines = [line.split()[0] for line in (root / "lists" / other).read_text().splitlines()]
+        ends = [" 1", " 2"] if name.startswith("train") else ["", ""]
+        (root / "lists" / name).write_text("".join(f"{a}{b}\n" for a, b in zip(lines, ends, strict=True)))
+    return root
+
+
+def test_each_fold_beyond_the_first_has_a_place_of_its_own(tmp_path):
+    root, home = folds(tmp_path / "UCF101"), tmp_path / "home"
+    (first_place, first), (place, second) = (at_home(home, str(root), fold=fold) for fold in (1, 2))
+    assert first_place == home / "UCF101" and place == home / "UCF101-fold2"
+    assert second.split.tolist() == [0, 0, 2, 2] and first.split.tolist() == [0, 0, 2, 2]
+    assert sorted(first.select("train").path) == sorted(second.select("test").path)
+    assert json.loads((first_place / "videos/origin.json").read_text())["options"] == {}, "as places were before folds"
+    assert json.loads((place / "videos/origin.json").read_text())["options"] == {"fold": 2}
+    for fold, manifest in ((1, first), (2, second)):  # read back, the second with and without what it was read with
+        assert words(at_home(home, str(root), fold=fold)[1]) == words(manifest)
+    assert words(keep(place / "videos", root)) == words(second), "unasked, the fold that is there"
+    with pytest.raises(ValueError, match="fold must be one of 1, 2, 3, got 4"):
+        at_home(home, str(root), fold=4)
+    assert not (home / "UCF101-fold4").exists()
+
+
+def test_a_place_of_another_fold_is_refused(tmp_path):
+    root = folds(tmp_path / "UCF101")
+    keep(tmp_path / "home/UCF101/videos", root, 2, lists=root / "lists")
+    with pytest.raises(ValueError, match="'fold': 2.*wanted .*'fold': 1.*take another home"):
+        at_home(tmp_path / "home", str(root))
+    assert len(keep(tmp_path / "home/UCF101/videos", root, 2)) == 4, "options that are not given are not compared"
+    with pytest.raises(ValueError, match="take another home"):
+        keep(tmp_path / "home/UCF101/videos", root, 2, lists=root)
+
+
+def test_what_has_no_folds_says_what_has(tmp_path):
+    touch(tmp_path / "mine", "a/1.mp4", "a/2.mp4")
+    for data in ("tiny", str(tmp_path / "mine")):
+        with pytest.raises(ValueError, match="has no folds, and fold 2 .* ucf101, hmdb51, arid, weizmann have several"):
+            at_home(tmp_path / "home", data, fold=2)
+    touch(tmp_path / "arid", "train/Run/Run_1_2.mp4", "validate/24.mp4")
+    (tmp_path / "arid/mapping_table.txt").write_text("0\tRun\n")
+    (tmp_path / "arid/train.txt").write_text("0\t0\tRun/Run_1_2.mp4\n")
+    (tmp_path / "arid/validate.txt").write_text("0\t0\t24.mp4\n")
+    with pytest.raises(ValueError, match="six-class subset, which has no folds, and fold 3 was asked for"):
+        at_home(tmp_path / "home", str(tmp_path / "arid"), fold=3)
+    assert not (tmp_path / "home").exists(), "a refusal leaves nothing behind"
+    assert len(at_home(tmp_path / "home", str(tmp_path / "arid"))[1]) == 2
+
+
+@pytest.mark.parametrize("fold, train, test", [(1, 3570, 1530), (2, 3570, 1530), (3, 3570, 1530)])
+def test_hmdb51s_own_folds_at_home(real_data, tmp_path, fold, train, test):
+    data = str(real_data / "annotations/hmdb51")
+    place, manifest = at_home(tmp_path, data, fold, missing="keep")
+    assert np.bincount(manifest.split)[[0, 2]].tolist() == [train, test]
+    assert place.name == ("hmdb51" if fold == 1 else f"hmdb51-fold{fold}")
+
+
+# ---- strips, and Weizmann's actors -------------------------------------------------------------------------------
+
+
+def strip(file: Path, frames: np.ndarray, **options) -> Path:
+    """uint8 [T,H,W,3] side by side in one picture, as PNG whatever the suffix says: so are MoCoGAN's."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.concatenate(list(frames), axis=1)).save(file, "png", **options)
+    return file
+
+
+def weizmann(root: Path, actors=range(9), seed: int = 0) -> dict[str, np.ndarray]:
+    """Strips of noise under MoCoGAN's names: two mirror images a file; path -> frames."""
+    made, rng = {}, np.random.default_rng(seed)
+    for actor in actors:
+        for folder, action in (("1", 0), ("0", 1), ("3", 2), ("4", 3)):
+            frames = rng.integers(0, 256, (16 + actor, 8, 8, 3), np.uint8)
+            for odd in (0, 1):
+                path = f"{folder}/{8 * actor + 2 * action + odd:08d}.jpg"
+                strip(root / path, frames[:, :, ::-1] if odd else frames)
+                made[path] = frames[:, :, ::-1] if odd else frames
+    return made
+
+
+def test_a_strip_is_a_video_of_its_squares(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), np.uint8)
+    file = strip(tmp_path / "a.png", frames)
+    assert clips.probe(file) == (20, 25.0, 8, 8, "picture")
+    clip = clips.read(file, [19, 3, 3])
+    assert np.array_equal(clip.frames, frames[[19, 3, 3]]) and np.allclose(clip.times, np.array([19, 3, 3]) / 25)
+    with clips.Video(file, size=4) as video:
+        small = np.stack(list(video.stream()))
+    assert small.shape == (20, 4, 4, 3)
+    assert np.abs(small - frames.reshape(20, 4, 2, 4, 2, 3).mean((2, 4))).max() <= 1, "each square by itself"
+    for wide in (frames[:15], frames[:, :, :7]):  # fewer than a strip, and no whole number of squares
+        assert clips.probe(strip(tmp_path / "b.png", wide)).frames == 1
+    (tmp_path / "c.png").write_bytes(file.read_bytes()[:700])
+    with pytest.raises(VideoError, match="c.png: picture cannot open it"):
+        clips.Video(tmp_path / "c.png")
+
+
+def test_weizmann_leaves_one_actor_out(tmp_path):
+    made = weizmann(tmp_path / "w")
+    assert recognise(tmp_path / "w") == "weizmann"
+    manifests = [open_dataset("weizmann", tmp_path / "w", fold=fold) for fold in range(1, 10)]
+    left = np.stack([manifest.split == 2 for manifest in manifests])
+    assert left.sum(1).tolist() == [8] * 9 and (left.sum(0) == 1).all(), "each video is tested on in one fold"
+    for fold, manifest in enumerate(manifests, 1):
+        assert manifest.classes == ("two-hand wave", "one-hand wave", "jumping jack", "bend")
+        assert {row["source"] for row in words(manifest.select("test"))} == {f"actor{fold}"}
+        assert not set(manifest.select("train").source) & set(manifest.select("test").source)
+        assert np.bincount(manifest.select("train").label).tolist() == [16] * 4
+    rows = {row["path"]: row for row in words(manifests[0])}
+    assert rows.keys() == made.keys()
+    assert rows["3/00000028.jpg"] == {"path": "3/00000028.jpg", "label": "jumping jack", "split": "train",
+                                      "source": "actor4"}  # fmt: skip
+    assert rows["3/00000029.jpg"]["source"] == "actor4", "a mirror image is of the same actor"
+    assert at_home(tmp_path / "home", str(tmp_path / "w"), fold=9)[0].name == "w-fold9"
+    for fold in (0, 10):
+        with pytest.raises(ValueError, match="the actor to leave out, must be one of 1, .* 9, got"):
+            open_dataset("weizmann", tmp_path / "w", fold=fold)
+
+
+@pytest.mark.parametrize("path", ["3/00000002.jpg", "0/00000074.jpg", "0/2.jpg", "0/x/00000002.jpg", "2/00000002.jpg"])
+def test_strips_that_are_not_weizmanns(tmp_path, path):
+    frames = np.zeros((16, 8, 8, 3), np.uint8)
+    for name in (path, "1/00000000.jpg"):
+        strip(tmp_path / name, frames)
+    assert recognise(tmp_path) == "folder", "any other folder of strips is a folder of class folders"
+    with pytest.raises(ValueError, match=rf"{path}: none of Weizmann's; wanted an eight-digit number"):
+        open_dataset("weizmann", tmp_path)
+
+
+def test_weizmann_without_the_actor_to_leave_out(tmp_path):
+    weizmann(tmp_path, actors=[1])
+    for fold in (1, 2):
+        with pytest.raises(ValueError, match=rf"tests on actor{fold} and trains on the others; there is actor2"):
+            open_dataset("weizmann", tmp_path, fold=fold)
+
+
+def test_strips_have_flow_and_make_batches(tmp_path):
+    made = weizmann(tmp_path / "w", actors=[0, 1])
+    place, manifest = at_home(tmp_path / "home", str(tmp_path / "w"), fold=2)
+    done = flow_store.extract(manifest, place / "flow", "dis", size=16, progress=False)
+    assert done.failed == [] and done.pairs == sum(len(frames) - 1 for frames in made.values())
+    spec = replace(SPEC, streams=("rgb", "flow"))
+    dataset = Clips(manifest.select("train"), spec, flow_folder=place / "flow", seed=0)
+    batch = next(iter(DataLoader(dataset, batch_sampler=Batches(8, 4, seed=0))))
+    assert batch["rgb"].shape == batch["flow"].shape == (4, 2, 3, 4, 32, 32) and set(batch["source"].tolist()) == {0}
+
+
+def test_weizmanns_own_strips(real_data, tmp_path):
+    root = real_data / "weizmann4"
+    assert recognise(root) == "weizmann"
+    place, manifest = at_home(tmp_path, str(root), fold=9)
+    assert np.bincount(manifest.split).tolist() == [32, 0, 4] and len(manifest.sources) == 9
+    lengths = [clips.probe(manifest.absolute(row)).frames for row in range(len(manifest))]
+    assert (min(lengths), max(lengths), sum(lengths)) == (51, 146, 2645)
+    clip, whole = clips.read(manifest.absolute(0)), np.array(Image.open(manifest.absolute(0)).convert("RGB"))
+    assert np.array_equal(clip.frames[7], whole[:, 7 * 64 : 8 * 64])
+    moved = np.abs(np.diff(clip.frames.astype(int), axis=0)).mean()
+    assert moved < np.abs(clip.frames[:-1].astype(int) - clip.frames[::-1][:-1]).mean(), "neighbours are neighbours"

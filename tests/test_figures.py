@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import av
@@ -146,6 +147,7 @@ def test_filmstrip_has_one_row_per_clip_and_is_never_wider_than_a_figure():
     assert widths == [8 * 95 - 2, 3 * (760 // 3) - 2]  # 112 pixels a frame would have been too wide
     assert "8 of 20 frames" in strip and "(3 frames)" in strip
     assert page.tags == Skeleton(figures.filmstrip([clip(20), clip(3, 24, 90)], ["first", "second"])).tags
+    assert "frame" not in figures.filmstrip([clip(1)], ["a wheel"])  # one picture is no clip to count
     picture = Image.open(io.BytesIO(base64.b64decode(re.search(r"base64,([^\"]+)", strip).group(1)))).convert("RGB")
     assert picture.getpixel((5, 5))[0] < 40 and picture.getpixel((picture.width - 5, 5))[0] > 200  # first, last frame
     for clips, titles, says in (([], None, "at least one"), ([clip()], ["a", "b"], "one title per clip")):
@@ -164,6 +166,21 @@ def test_curves_draw_what_they_are_given():
     assert not figures.curves({"one": ([0], [1.0])}, "x", "y").layout.showlegend
     log = figures.curves({"one": ([0, 1], [1.0, 10.0])}, "x", "y", log_y=True, levels={"floor": 0.1})
     assert log.layout.yaxis.type == "log" and log.layout.annotations[0].y == -1 and log.layout.shapes[0].y0 == 0.1
+
+
+def test_curves_draw_intervals_as_bands_in_the_curves_colour():
+    ks, ys, lows, highs = [1, 5, 10], [0.3, 0.5, 0.6], [0.2, 0.4, 0.5], [0.4, 0.6, 0.7]
+    figure = figures.curves({"CoCLR": (ks, ys, lows, highs), "other": (ks, ys)}, "k", "R@k (%)", percent=True)
+    band, line, other = figure.data
+    assert band.fillcolor == line.line.color == figures.COLOURS["CoCLR"] and band.opacity < 0.3 and not band.showlegend
+    np.testing.assert_allclose(band.x, [1, 5, 10, 10, 5, 1])
+    np.testing.assert_allclose(band.y, [20, 40, 50, 70, 60, 40])  # there along the lows, back along the highs
+    np.testing.assert_allclose(line.y, [30, 50, 60])
+    assert other.fill is None
+    for wrong, says in (((ks, ys, lows), "lows and highs"), ((ks, ys, lows, highs[:2]), "lows and highs"),
+                        ((ks, ys, lows, [40, 60, 70]), "divide by 100")):
+        with pytest.raises(ValueError, match=says):
+            figures.curves({"CoCLR": wrong}, "k", "R@k (%)", percent=True)
 
 
 def test_a_method_keeps_its_colour_and_no_two_look_alike():
@@ -240,6 +257,22 @@ def test_gallery_stacks_methods_under_one_query():
     for nothing in ([], {}, {"CoCLR": []}):
         with pytest.raises(ValueError, match="at least one query"):
             figures.gallery(nothing)
+
+
+def test_gallery_marks_and_counts_what_the_row_says():
+    first, second = rows()[0].results[:2]
+    marked = [Row(rows()[0].query, [first, replace(second, mark=True)], f"also in {HOSTILE}")]
+    text = figures.gallery({"RGB": marked, "flow": rows()})
+    page = Skeleton(text)
+    assert f" · 1 of 2 right · 1 also in {HOSTILE}" in page.words and " · 1 of 2 right" in page.words
+    assert page.words.count("in both") == 1 and "script" not in {tag for tag, _ in page.tags}
+    alts = [value for tag, name, value in page.attributes if (tag, name) == ("img", "alt")]
+    assert [alt.endswith(HOSTILE) for alt in alts] == [False, False, True, False, False, False]
+    unmarked = figures.gallery({"RGB": [Row(rows()[0].query, [first, second], "also in flow")]})
+    assert " · 1 of 2 right · 0 also in flow" in Skeleton(unmarked).words
+    unsaid = figures.gallery({"RGB": [Row(rows()[0].query, [replace(first, mark=True)])]})
+    assert "also" not in unsaid and "both" not in unsaid
+    assert styles(text) <= KEPT
 
 
 def test_gallery_takes_a_query_without_neighbours_and_video_tiles(tmp_path):

@@ -271,3 +271,21 @@ def test_colours_and_wheel():
     assert disc.shape == (101, 101, 3) and disc.dtype == np.uint8
     assert (disc[[0, 0, -1, -1], [0, -1, 0, -1]] == 255).all() and (disc[50, 50] >= 250).all()
     assert disc[50, 99, 0] > 245 and disc[50, 99, 1:].max() < 15, "its right edge is motion to the right"
+
+
+def test_flow_of_another_version_of_a_video_is_refused(videos):
+    """Its numbers would mean other frames; the loader says which file and what to do."""
+    from vidbench.data import clips, loading
+
+    listed = videos.select(mask=[0, 1])
+    folder = videos.root.parent / "flow"
+    flow_store.extract(listed, folder, "dis", workers=0, progress=False)
+    spec = loading.ClipSpec(frames=4, stride=1, streams=("rgb", "flow"), views=2)
+    assert loading.Clips(listed, spec, flow_folder=folder)[0, 0]["flow"].shape[2] == 4
+    write_video(listed.absolute(0), moving_texture(12, 64))
+    with pytest.raises(clips.VideoError, match=r"a/0.mp4: the video has 12 frames, but .* holds 8 flows, those of 9"):
+        loading.Clips(listed, spec, flow_folder=folder)[0, 0]
+    counted = Manifest(**{**vars(listed), "frames": [12, 9], "fps": [16, 16], "height": [64] * 2, "width": [64] * 2})
+    with pytest.raises(clips.VideoError, match="has 12 frames"):  # flow alone, of a data set that was scanned
+        loading.Clips(counted, loading.ClipSpec(frames=4, streams=("flow",)), flow_folder=folder)[0, 0]
+    assert loading.Clips(counted, loading.ClipSpec(frames=4, streams=("flow",)), flow_folder=folder)[0, 1]["row"] == 1

@@ -21,23 +21,28 @@ ANY = None
 # room -> what of vidbench it may import; "models" covers models.*, and a wing covers itself only where it says so
 INSIDE = {
     "tensors": set(), "models": {"models"}, "data": {"data"}, "engine": {"engine"},
-    "methods": {"tensors", "models", "data", "engine"},
-    "features": {"models", "data", "engine"}, "retrieval": {"tensors.metrics"},
+    "methods": {"tensors", "models", "data", "engine", "methods.monitor"},  # a method never imports another method
+    "features": {"models", "data", "engine"}, "retrieval": {"tensors.metrics"}, "neighbours": set(),
+    "probe": {"features", "retrieval", "models.heads", "data.manifest", "engine.ranks"},
     "figures": set(), "pages": {"figures"}, "widgets": {"figures", "retrieval"},
     "report": {"figures", "pages", "data", "engine.runs", "retrieval", "features"},
-    "demo": ANY, "headless": ANY, "__main__": ANY,
+    "tables": {"figures", "pages", "engine.runs"},
+    "batch": {"engine"}, "evaluation": {"data.manifest", "engine", "features", "probe", "retrieval"},
+    "demo": ANY, "replicate": ANY, "headless": ANY, "__main__": ANY,
 }  # fmt: skip
 LATE = {"headless", "__main__"}  # these import vidbench inside functions only
-DOORS = {"demo", "headless", "__main__"}  # nothing below a door imports one
+DOORS = {"demo", "replicate", "headless", "__main__"}  # nothing below a door imports one
 # room -> top-level packages of the outside world beside the standard library
 OUTSIDE = {
     "tensors": {"torch"}, "models": {"torch", "torchvision"},
     "data": {"torch", "torchvision", "numpy", "decord", "torchcodec", "av", "cv2", "PIL", "pebble", "tqdm"},
     "engine": {"torch", "numpy", "safetensors", "tqdm"}, "methods": {"torch", "numpy", "tqdm"},
-    "features": {"torch", "numpy", "sklearn", "threadpoolctl", "tqdm"}, "retrieval": {"faiss", "numpy", "torch"},
-    "figures": {"numpy", "plotly", "PIL"}, "pages": {"numpy", "plotly"},
+    "features": {"torch", "numpy"}, "probe": {"torch", "numpy", "sklearn", "threadpoolctl"},
+    "retrieval": {"faiss", "numpy", "torch"}, "neighbours": {"numpy"},
+    "figures": {"numpy", "plotly", "PIL"}, "pages": {"numpy", "plotly"}, "tables": {"numpy", "plotly"},
     "widgets": {"ipywidgets", "IPython", "traitlets", "anywidget", "plotly", "numpy"},
-    "report": {"numpy"}, "demo": {"numpy", "torch", "tqdm"},
+    "report": {"numpy"}, "batch": {"tqdm"}, "evaluation": {"numpy", "torch", "tqdm"},
+    "demo": {"numpy", "torch", "tqdm"}, "replicate": {"numpy", "torch"},
     "headless": {"papermill", "nbclient", "nbformat", "nbconvert", "traitlets", "jupyter_client"}, "__main__": set(),
 }  # fmt: skip
 CARD = ("torch", "torchvision", "jupyterlab", "ipywidgets", "plotly", "decord", "faiss-cpu", "papermill", "nbval")

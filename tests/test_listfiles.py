@@ -666,7 +666,8 @@ def test_each_data_set_is_recognised_by_what_its_folder_holds(tmp_path):
     ssv2(tmp_path / "ssv2")
     moments(tmp_path / "moments", ["fly", "run"])
     activitynet(tmp_path / "activitynet", CLASSES)
-    touch(tmp_path, "cifar100/train/apple/1.png", "imagenet/train/n01440764/1.JPEG", "folder/run/a.mp4")
+    touch(tmp_path, "cifar100/train/apple/1.png", "imagenet/train/n01440764/1.JPEG", "weizmann/0/00000002.jpg",
+          "folder/run/a.mp4")  # fmt: skip
     assert {path.name for path in tmp_path.iterdir()} == DATASETS.keys()
     for name in DATASETS:
         fits = [other for other, row in DATASETS.items() if row.fits(tmp_path / name)]

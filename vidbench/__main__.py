@@ -1,4 +1,4 @@
-"""`vidbench scan | store | flow | demo | run`: a door, no logic."""
+"""`vidbench scan | store | flow | demo | replicate | run`: a door, no logic."""
 
 import argparse
 import ast
@@ -12,7 +12,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and hand over. Exit codes: 0, 2 for what the caller can mend, 130 for Ctrl-C."""
     given = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is a person's: save, then end
-    commands = {"demo": _demo, "run": _run, "scan": _scan, "store": _store, "flow": _flow}
+    commands = {"demo": _demo, "replicate": _replicate, "run": _run, "scan": _scan, "store": _store, "flow": _flow}
     try:
         return commands[given.command](given)
     except KeyboardInterrupt:
@@ -44,6 +44,14 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", default="runs/demo", help="where everything goes (%(default)s); the same call resumes")
     demo.add_argument("--data", default="", help="a folder of class folders, or with list files; default: toy videos")
     demo.add_argument("--seed", type=int, default=0)
+    again = commands.add_parser("replicate", help="CoCLR's claim: all methods at equal clip budgets, several seeds")
+    again.add_argument("--out", default="runs/replicate", help="where all goes (%(default)s); the same call resumes")
+    again.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of toy worlds and runs (1 2 3)")
+    again.add_argument("--data", default="", help="a data set's folder; default: a toy world for each seed")
+    again.add_argument("--folds", type=int, nargs="+", default=[], help="of the data set, instead of seeds")
+    again.add_argument("--clips", type=int, default=14_000, help="views that a stage trains on (%(default)s)")
+    again.add_argument("--cycles", type=int, default=2, help="of co-training (%(default)s)")
+    again.add_argument("--quick", action="store_true", help="one seed or fold, one cycle, a quarter of the clips")
     run = commands.add_parser("run", help="execute notebooks headless, in the order given")
     run.add_argument("notebooks", nargs="+")
     run.add_argument("--out", default="runs/notebooks", help="where the executed copies go (%(default)s)")
@@ -110,7 +118,8 @@ def _opened(given, place: str, timeout: float) -> tuple[str, object, dict]:
     manifest = _mendable(datasets.open_dataset, name, given.data, missing=missing, **options)
     print(f"{name}: {len(manifest)} videos in {len(manifest.classes)} classes below {manifest.root}", flush=True)
     common = {"workers": given.workers, "timeout": given.timeout or timeout, "only_cost": given.estimate}
-    return given.out or os.path.join("runs", datasets.name_of(given.data), place), manifest, common
+    home = datasets.name_of(given.data, options.get("fold", 1))
+    return given.out or os.path.join("runs", home, place), manifest, common
 
 
 def _mendable(function, *arguments, **options):
@@ -133,6 +142,16 @@ def _demo(given) -> int:
     from vidbench.demo import demo, settings_for
 
     demo(given.out, settings_for(given.data, given.seed))
+    return 0
+
+
+def _replicate(given) -> int:
+    from vidbench.replicate import replicate, settings_for
+
+    parts = {"seeds": tuple(given.seeds), "folds": tuple(given.folds)}
+    sizes = {"clips": given.clips, "cycles": given.cycles, "quick": given.quick}
+    path = replicate(given.out, settings_for(given.data, **parts, **sizes))
+    print(f"report: {path}")
     return 0
 
 

@@ -1,39 +1,79 @@
 """Run + manifest to a table with one row of features per video, filled by row index."""
 
 import json
+import os
+import time
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from vidbench import models
+from vidbench.data import flow_store
 from vidbench.data.loading import HANG, Clips, ClipSpec
 from vidbench.data.manifest import Manifest
 from vidbench.data.views import worker_init
 from vidbench.engine import ranks
 from vidbench.engine.runs import Run, RunError, recipe_from
 
+CROPS = {"centre": 1, "three": 3, "five": 5, "ten": 10}
+DECODED = 16  # windows that are decoded together; of a long video no more is in memory at once
+SECONDS = 30.0  # between two lines about a table that takes long
+
 
 @dataclass(frozen=True)
 class Protocol:
-    """How clips become one feature of a video; it is stored with every number that comes from it.
+    """How clips become one row of a video; it is stored with every number that comes from it.
 
-    windows: evenly spread windows, both ends touched; crops: centre, three, five or ten; normalise_clips: each clip's
-    feature to unit length before the mean, as CoCLR's released retrieval does; scale: the frame's short side over the
-    crop's size, 256/224 as CoCLR and most others test, so that things have about the size they had in training.
+    sampling: "spread" (`windows` of them, both ends touched) or "sliding" (one every `hop` frames and one that touches
+    the end); crops: centre, three, five or ten; normalise_clips: each clip's feature to unit length before the mean
+    over clips; scale: the frame's short side over the crop's size; pad: what a video shorter than a window shows, see
+    data.windows.
     """
 
+    sampling: str = "spread"
     windows: int = 4
+    hop: int = 15
     crops: str = "centre"
     normalise_clips: bool = True
     scale: float = 256 / 224
+    pad: str = "last"
+
+    def __post_init__(self) -> None:
+        if self.sampling not in ("spread", "sliding") or self.crops not in CROPS:
+            raise ValueError(f"a protocol has sampling spread or sliding and crops {', '.join(CROPS)}; "
+                             f"got {self.sampling!r} and {self.crops!r}.")
+        if self.scale < 1:
+            raise ValueError(f"scale is the frame's short side over the crop's size, at least 1; got {self.scale}.")
+
+
+# Where the released code of CoCLR leaves out a last window that touches the end, and changes colours at random
+# (jitter with p 0.3), these do not.
+PROTOCOLS = {
+    "vidbench": Protocol(),
+    # CoCLR's retrieval and probe, eval/main_classifier.py --retrieval, and dataset/lmdb_dataset.py: windows of 32 every
+    # 15 frames, 224 of the stored frame's 240 pixels (UCF101, HMDB51), left-padded.
+    "coclr_official": Protocol(sampling="sliding", hop=15, scale=240 / 224, pad="first"),
+    # CoCLR's test of classifiers, eval/main_classifier.py --ten_crop.
+    "coclr_ten_crop": Protocol(sampling="sliding", hop=15, scale=240 / 224, pad="first", crops="ten"),
+    # IIC, retrieve_clips.py: 10 clips, 112 of 128 pixels, the plain mean.
+    "iic": Protocol(windows=10, normalise_clips=False, scale=128 / 112),
+}
 
 
 @dataclass(frozen=True)
 class Features:
-    """Backbone features of videos: values float32 [N,D] with label and source [N] int64, in manifest order."""
+    """What a run makes of videos, in manifest order: features float32 [N,D], or class probabilities [N,classes].
+
+    label and source are int64 [N]; protocol holds what the values depend on besides the run, `rows` being the videos'
+    fingerprint.
+    """
 
     values: np.ndarray
     label: np.ndarray
@@ -44,7 +84,7 @@ class Features:
     def save(self, path: str | Path) -> None:
         """One .npz file, under a temporary name and then renamed."""
         path = Path(path)
-        temporary = path.with_name(f".{path.stem}.tmp.npz")
+        temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.npz")
         np.savez(temporary, values=self.values, label=self.label, source=self.source,
                  classes=np.array(self.classes), protocol=json.dumps(self.protocol))
         temporary.replace(path)
@@ -57,104 +97,212 @@ class Features:
                        json.loads(str(held["protocol"])))
 
 
-def load_encoder(run: Run) -> torch.nn.Module:
+def load_encoder(run: Run) -> nn.Module:
     """The run's backbone in eval mode, clips [B,3,T,H,W] -> map [B,D,T',H',W']. Raises RunError if it does not fit."""
     encoder = models.build(run.recipe["network"], **run.recipe["network_args"])
     run.load_into(encoder, "encoder.")
     return encoder.eval()
 
 
-@torch.no_grad()
-def extract(run: Run, manifest: Manifest, protocol: Protocol = Protocol(), *, batch: int = 16,
+def load_head(run: Run, width: int) -> nn.Module:
+    """The head of a run of methods.classify in eval mode, features [B,D] -> scores. Raises RunError on other runs."""
+    if "head" not in run.recipe or not run.recipe.get("classes"):
+        raise RunError(f"{run.folder} is a run of {run.stage}, without a classifier; train one with methods.classify.")
+    head = models.build_head(run.recipe["head"], width, len(run.recipe["classes"]))
+    run.load_into(head, "head.")
+    return head.eval()
+
+
+def extract(run: Run, manifest: Manifest, protocol: Protocol = Protocol(), *, flow: str | Path = "", batch: int = 32,
             workers: int = 0) -> Features:
     """Pooled backbone features of every row of `manifest` (CoCLR section 4.4: no projection head), without randomness.
 
-    The clip's length, stride, size and stream are those of the run. Rows are shared out over ranks and filled in by row
-    index, so neither rank order nor padding matters. Raises RunError where a feature is not finite.
+    The clip's length, stride, size and stream are those of the run; flow: the flow store of these videos, the run's own
+    where empty; batch: clips that the network sees at once. Raises RunError where a feature is not finite.
     """
-    if len(manifest) == 0:
-        raise RunError(f"no videos to extract features of: the split is empty in the manifest of {manifest.root}.")
-    spec = recipe_from(ClipSpec, {**run.recipe["clip"], "streams": (run.recipe["stream"],), "sampling": "spread",
-                                  "windows": protocol.windows, "crops": protocol.crops})
-    spec = replace(spec, resize=round(spec.augment.size * protocol.scale))
-    clips = Clips(manifest, spec, flow_folder=run.recipe["flow"] or None)
-    device = ranks.device()
-    encoder = load_encoder(run).to(device)
-    mine = list(range(ranks.rank(), len(manifest), ranks.world()))
-    loader = DataLoader(_Rows(clips, mine), batch_size=batch,
-                        num_workers=workers, worker_init_fn=worker_init, timeout=HANG if workers else 0,
-                        multiprocessing_context="spawn" if workers else None)
-    values = torch.zeros(len(manifest), encoder.out_channels, device=device)
-    for samples in loader:
-        views = samples[run.recipe["stream"]].to(device)
-        pooled = encoder(views.flatten(0, 1)).mean(dim=(2, 3, 4))
-        if protocol.normalise_clips:
-            pooled = torch.nn.functional.normalize(pooled, dim=1)
-        values[samples["row"].to(device)] = pooled.unflatten(0, views.shape[:2]).mean(dim=1)
-    values = ranks.mean(values) * ranks.world()
-    if not bool(torch.isfinite(values).all()):
-        bad = int((~torch.isfinite(values).all(dim=1)).nonzero()[0])
-        raise RunError(f"{run.folder}: the feature of row {bad} ({manifest.path[bad]}) is not finite.")
-    return Features(values.cpu().numpy(), manifest.label.copy(), manifest.source.copy(), manifest.classes,
-                    {**asdict(protocol), "stream": run.recipe["stream"], "frames": spec.frames, "stride": spec.stride,
-                     "size": spec.augment.size})
+    encoder = load_encoder(run).to(ranks.device())
+
+    def pooled(clips: Tensor) -> Tensor:
+        rows = encoder(clips).mean(dim=(2, 3, 4))
+        return F.normalize(rows, dim=1) if protocol.normalise_clips else rows
+
+    values = _table(run, manifest, protocol, pooled, encoder.out_channels, flow, batch, workers)
+    return Features(values, manifest.label.copy(), manifest.source.copy(), manifest.classes,
+                    described(run, manifest, protocol, flow))
 
 
-def kept(run: Run, split: str, protocol: Protocol = Protocol(), *, batch: int = 16, workers: int = 0) -> Features:
-    """Features of one split of the run's own manifest, from <run>/features-<split>.npz where they fit, else made there.
+def predict(run: Run, manifest: Manifest, protocol: Protocol = PROTOCOLS["coclr_ten_crop"], *, flow: str | Path = "",
+            batch: int = 32, workers: int = 0) -> Features:
+    """Class probabilities [N,classes] of every row by a run of methods.classify (CoCLR, eval/main_classifier.py).
 
-    They fit when protocol, labels and sources are the same and no checkpoint is newer. Raises what `extract` raises.
+    The softmax of each clip, then its mean over windows and crops; the rest is as in `extract`. Raises RunError where
+    the run has no classifier, or one for other classes than the manifest's.
     """
-    path, checkpoint = run.folder / f"features-{split}.npz", run.checkpoint()
-    rows = Manifest.load(run.recipe["manifest"]).select(split=split)
+    if tuple(run.recipe.get("classes", ())) != manifest.classes and "head" in run.recipe:
+        raise RunError(f"{run.folder} tells {class_words(run.recipe['classes'])}; the manifest has "
+                       f"{class_words(manifest.classes)}. Its scores would be of other classes.")
+    encoder = load_encoder(run)
+    network = nn.ModuleList([encoder, load_head(run, encoder.out_channels)]).to(ranks.device())
+
+    def probabilities(clips: Tensor) -> Tensor:
+        return network[1](network[0](clips).mean(dim=(2, 3, 4))).softmax(dim=1)
+
+    values = _table(run, manifest, protocol, probabilities, len(manifest.classes), flow, batch, workers)
+    return Features(values, manifest.label.copy(), manifest.source.copy(), manifest.classes,
+                    described(run, manifest, protocol, flow, "probabilities"))
+
+
+MAKERS = {"features": extract, "probabilities": predict}
+
+
+def kept(run: Run, split: str, protocol: Protocol = Protocol(), *, manifest: Manifest | None = None,
+         flow: str | Path = "", what: str = "features", batch: int = 32, workers: int = 0) -> Features:
+    """A table of one split, read from <run>/features/ where it fits, else made and kept there.
+
+    manifest, flow: those of another data set than the run's own (a run of Kinetics tested on UCF101), of which `split`
+    is taken. what: "features" (extract) or "probabilities" (predict). Tables of many data sets and protocols lie side
+    by side; one fits when protocol, videos, labels and sources are the same and no checkpoint is newer. Raises what
+    `extract` and `predict` raise.
+    """
+    rows = (manifest or Manifest.load(run.recipe["manifest"])).select(split=split)
+    wanted, checkpoint = described(run, rows, protocol, flow, what), run.checkpoint()
+    digest = zlib.crc32(json.dumps(wanted, sort_keys=True).encode())
+    name = f"{what}-{wanted['rows']}-{protocol.sampling}-{protocol.crops}-{digest:08x}.npz"
+    path = run.folder / "features" / name
     fits = bool(path.exists() and checkpoint and path.stat().st_mtime >= checkpoint.stat().st_mtime)
     if fits:
         found = Features.load(path)
-        fits = (found.protocol.items() >= asdict(protocol).items() and np.array_equal(found.label, rows.label)
+        fits = (found.protocol == wanted and found.classes == rows.classes and np.array_equal(found.label, rows.label)
                 and np.array_equal(found.source, rows.source))
     if ranks.any_rank(not fits):
-        made = extract(run, rows, protocol, batch=batch, workers=workers)
+        made = MAKERS[what](run, rows, protocol, flow=flow, batch=batch, workers=workers)
         if ranks.rank() == 0:
+            path.parent.mkdir(exist_ok=True)
             made.save(path)
         ranks.barrier()
     return Features.load(path)
 
 
-class _Rows(torch.utils.data.Dataset):
-    """Some rows of Clips by plain position."""
+def described(run: Run, manifest: Manifest, protocol: Protocol, flow: str | Path = "", what: str = "features") -> dict:
+    """What a table depends on besides the run's weights, as plain values; tables of equal ones may be compared.
 
-    def __init__(self, clips: Clips, rows: list[int]):
-        self.clips, self.rows = clips, rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, position: int) -> dict:
-        return self.clips[(0, self.rows[position])]
-
-
-def linear_probe(train: Features, test: Features, seed: int = 0) -> dict:
-    """Accuracy of a linear classifier on stored features: standardised logistic regression (scikit-learn).
-
-    Its regularisation is chosen by cross-validation on train, folds split by source; the test part is looked at once.
-    Returns {"accuracy", "right" bool [N_test], "C", "protocol"}. Raises ValueError at fewer than two classes in train.
+    Of probabilities also how the classifier was trained, on which videos, and by what rule it was selected.
     """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import GridSearchCV, GroupKFold
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-    from threadpoolctl import threadpool_limits
+    clip, stream = run.recipe["clip"], run.recipe["stream"]
+    facts = {**asdict(protocol), "stream": stream, "frames": clip["frames"],
+             "stride": f"{clip['target_fps']} fps" if clip["target_fps"] else clip["stride"],
+             "size": clip["augment"]["size"], "rows": manifest.fingerprint()}
+    if clip["decode_size"] is not None and stream == "rgb":
+        facts["decode_size"] = clip["decode_size"]
+    if stream == "flow":
+        facts["flow"] = flow_store.settings_of(flow or run.recipe["flow"]).method
+    if what == "probabilities":
+        facts.pop("normalise_clips")
+        facts |= _training(run)
+    return facts
 
-    if min(train.label.min(), test.label.min()) < 0:
-        raise ValueError("linear_probe: some rows have no label; select the labelled ones.")
-    if len(np.unique(train.label)) < 2:
-        raise ValueError("linear_probe wants at least two classes among the training labels.")
-    folds = GroupKFold(min(4, len(np.unique(train.source))), shuffle=True, random_state=seed)
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
-    search = GridSearchCV(model, {"logisticregression__C": [1e-3, 1e-2, 1e-1, 1.0]}, cv=folds)
-    with threadpool_limits(1):  # matrices this small are 40 times slower where BLAS threads wait for each other
-        search.fit(train.values, train.label, groups=train.source)
-        right = search.predict(test.values) == test.label
-    return {"accuracy": float(right.mean()), "right": right,
-            "C": search.best_params_["logisticregression__C"],
-            "protocol": "logistic regression on standardised features, C by cross-validation over train's sources"}
+
+def _training(run: Run) -> dict:
+    """How a classifier came about, as far as its probabilities are to be compared with those of others."""
+    recipe, seen = run.recipe, run.folder / "rows.json"
+    fit, dropout = recipe.get("fit", {}), recipe.get("dropout")
+    fixed = f"rate {fit.get('lr')}, decay {fit.get('weight_decay')}, fixed; last epoch"
+    return {"head": f"{recipe.get('head')}{f', dropout {dropout}' if dropout else ''}",
+            "backbone": "frozen" if recipe.get("freeze") else f"{recipe.get('backbone_lr')} of the rate",
+            "training": f"{fit.get('optimizer')}, {fit.get('epochs')} epochs of batch {fit.get('batch')}",
+            "selection": recipe.get("selection") or fixed,
+            "train_rows": json.loads(seen.read_text())["train"] if seen.exists() else None}
+
+
+def class_words(classes) -> str:
+    """A list of classes in a few words, for errors."""
+    return f"{len(classes)} classes ({', '.join(list(classes)[:4])}{', ...' if len(classes) > 4 else ''})"
+
+
+@torch.no_grad()
+def _table(run: Run, manifest: Manifest, protocol: Protocol, function: Callable[[Tensor], Tensor], width: int,
+           flow: str | Path, batch: int, workers: int) -> np.ndarray:
+    """The mean of `function` ([n,C,T,H,W] -> [n,width]) over the clips of each video: float32 [N,width].
+
+    Rows are shared out over ranks and filled in by row index, so neither rank order nor padding matters. Memory follows
+    `batch` and DECODED, not the number of windows of a video.
+    """
+    if len(manifest) == 0:
+        raise RunError(f"no videos to extract features of: the split is empty in the manifest of {manifest.root}.")
+    clips = _Windows(manifest, _spec(run, protocol), flow_folder=flow or run.recipe["flow"] or None)
+    device, mine = ranks.device(), list(range(ranks.rank(), len(manifest), ranks.world()))
+    loader = DataLoader(_Share(clips, mine, batch), batch_size=None, num_workers=workers, worker_init_fn=worker_init,
+                        timeout=HANG if workers else 0, multiprocessing_context="spawn" if workers else None)
+    sums = torch.zeros(len(manifest), width + 1)  # the last column counts clips
+    said, began = time.monotonic(), time.monotonic()
+    for views, rows in _batches(loader, batch):
+        made = function(views.to(device)).float().cpu()
+        sums.index_add_(0, rows, torch.cat([made, torch.ones(len(rows), 1)], dim=1))
+        if ranks.rank() == 0 and time.monotonic() - said > SECONDS:
+            said, done = time.monotonic(), int((sums[:, -1] > 0).sum())
+            left = (said - began) * (len(mine) - done) / done
+            print(f"{run.folder.name}: {done} of {len(mine)} videos, about {left:.0f} s left", flush=True)
+    sums = (ranks.mean(sums.to(device)) * ranks.world()).cpu()
+    values = (sums[:, :-1] / sums[:, -1:]).numpy()
+    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    if len(bad):
+        raise RunError(f"{run.folder}: {len(bad)} rows are not finite, first row {bad[0]} ({manifest.path[bad[0]]}).")
+    return values
+
+
+def _spec(run: Run, protocol: Protocol) -> ClipSpec:
+    """The run's clips, cut as the protocol says."""
+    spec = recipe_from(ClipSpec, {**run.recipe["clip"], "streams": (run.recipe["stream"],),
+                                  "sampling": protocol.sampling, "windows": protocol.windows, "hop": protocol.hop,
+                                  "crops": protocol.crops, "pad": protocol.pad})
+    return replace(spec, resize=round(spec.augment.size * protocol.scale))
+
+
+class _Windows(Clips):
+    """Clips of a video that come a few windows at a time, so that a long one takes no more memory than a short one."""
+
+    def parts(self, row: int, most: int) -> Iterator[Tensor]:
+        """All test views of a row, float32 [n,C,T,size,size] each, n at most `most` (or one window's crops)."""
+        rng, (stream,) = np.random.default_rng(0), self.spec.streams  # nothing is drawn
+        step = max(1, most // CROPS[self.spec.crops])
+        self._first, self._all = 0, 1
+        while self._first < self._all:
+            frames = self._frames(row, rng)[stream]
+            for few in frames.split(step):
+                yield self._test_views({stream: few}, rng)[stream]
+            self._first += DECODED
+
+    def _windows(self, length: int, stride, rng: np.random.Generator) -> np.ndarray:
+        chosen = super()._windows(length, stride, rng)
+        self._all = len(chosen)
+        return chosen[self._first : self._first + DECODED]
+
+
+class _Share(IterableDataset):
+    """(views [n,C,T,H,W], row) of some rows, each worker its part of them."""
+
+    def __init__(self, clips: _Windows, rows: list[int], most: int):
+        self.clips, self.rows, self.most = clips, rows, most
+
+    def __iter__(self) -> Iterator[tuple[Tensor, int]]:
+        worker = get_worker_info()
+        for row in self.rows[worker.id :: worker.num_workers] if worker else self.rows:
+            for views in self.clips.parts(row, self.most):
+                yield views, row
+
+
+def _batches(pieces, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Pieces (views [n,...], row) put together, or cut, to at most `batch` clips, with the row of each clip [n]."""
+    held, rows = [], []
+    for views, row in pieces:
+        if held and len(rows) + len(views) > batch:
+            yield torch.cat(held), torch.tensor(rows)
+            held, rows = [], []
+        for part in views.split(batch):
+            held.append(part)
+            rows += [row] * len(part)
+            if len(rows) >= batch:
+                yield torch.cat(held), torch.tensor(rows)
+                held, rows = [], []
+    if held:
+        yield torch.cat(held), torch.tensor(rows)

@@ -72,21 +72,26 @@ class Bar(NamedTuple):
 
 @dataclass(frozen=True)
 class Tile:
-    """One clip of a gallery: encoded bytes or a data URI, its class, a line under it; results add score and verdict."""
+    """One clip of a gallery: encoded bytes or a data URI, its class, a line under it; results add score and verdict.
+
+    mark: it is in two lists of neighbours; which, the `mark` of its Row says.
+    """
 
     clip: bytes | str
     label: str
     caption: str = ""
     score: float | None = None
     right: bool | None = None
+    mark: bool = False
 
 
 @dataclass(frozen=True)
 class Row:
-    """One query and its neighbours, nearest first."""
+    """One query and its neighbours, nearest first; mark: what the marked ones are, such as "also in flow"."""
 
     query: Tile
     results: Sequence[Tile]
+    mark: str = ""
 
 
 # ---------------------------------------------------------------------------------------------------------- figures
@@ -105,15 +110,16 @@ def colours_for(names: Sequence[str], colours: Mapping[str, str] | None = None) 
 
 
 def curves(
-    series: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str, y: str, title: str = "", *,
+    series: Mapping[str, tuple[Sequence[float], ...]], x: str, y: str, title: str = "", *,
     levels: Mapping[str, float] | None = None, percent: bool = False, log_y: bool = False,
     colours: Mapping[str, str] | None = None,
 ) -> Figure:
     """Lines over a common axis, one per name (training curves, R@k over k).
 
-    series: name -> (xs, ys), two sequences of one length each; a NaN leaves a gap. levels: name -> height of a dotted
-    line across the figure (chance, a published number). percent: ys and levels are fractions and are drawn times 100.
-    Raises ValueError on no series, an empty one, or lengths that differ.
+    series: name -> (xs, ys), two sequences of one length each, or (xs, ys, lows, highs) for a band of intervals; a NaN
+    leaves a gap. levels: name -> height of a dotted line across the figure (chance, a published number). percent: ys
+    and levels are fractions and are drawn times 100. Raises ValueError on no series, an empty one, or lengths that
+    differ.
     """
     import plotly.graph_objects as go
 
@@ -121,15 +127,24 @@ def curves(
         raise ValueError("curves: wanted at least one series, got none; pass {name: (xs, ys)}")
     styles, scale = colours_for(list(series), colours), 100.0 if percent else 1.0
     figure = go.Figure()
-    for name, (xs, ys) in series.items():
-        xs, ys = np.asarray(xs), np.asarray(ys, dtype=np.float64)
-        if xs.ndim != 1 or xs.shape != ys.shape or not len(xs):
+    for name, (xs, *lines) in series.items():
+        xs, lines = np.asarray(xs), [np.asarray(line, dtype=np.float64) for line in lines]
+        if len(lines) not in (1, 3) or xs.ndim != 1 or any(xs.shape != line.shape for line in lines) or not len(xs):
             raise ValueError(
-                f"curves: series {name!r} wanted xs and ys [n], n > 0; got {xs.shape} and {ys.shape}; give one y per x"
+                f"curves: series {name!r} wanted xs and ys [n], n > 0, and lows and highs [n] or none; got {xs.shape} "
+                f"and {', '.join(str(line.shape) for line in lines)}; give one y per x"
             )
         if percent:
-            _fractions(ys, f"curves: series {name!r}")
-        colour, dash = styles[name]
+            for line in lines:
+                _fractions(line, f"curves: series {name!r}")
+        ys, (colour, dash) = lines[0], styles[name]
+        if len(lines) == 3:  # the outline of the band: there along the lows, back along the highs
+            figure.add_scatter(
+                x=np.concatenate([xs, xs[::-1]]), y=np.concatenate([lines[1], lines[2][::-1]]) * scale, fill="toself",
+                fillcolor=colour, opacity=0.15, line_width=0, mode="lines", hoverinfo="skip", showlegend=False,
+                name=_plain(name),
+            )
+            figure.update_layout(legend=dict(itemclick=False, itemdoubleclick=False))  # a band would stay behind
         figure.add_scatter(
             x=xs, y=ys * scale, name=_plain(name), mode="lines+markers" if len(xs) <= 30 else "lines",
             line=dict(color=colour, width=2.2, dash=dash), marker=dict(color=colour, size=6),
@@ -343,11 +358,11 @@ def filmstrip(
         out = io.BytesIO()
         strip.save(out, "WEBP", quality=90)
         title = titles[i] if titles else f"clip {i}"
-        count = f"{len(shown)} of {length} frames" if len(shown) < length else f"{length} frame{'s' * (length > 1)}"
+        count = f"({len(shown)} of {length} frames)" if len(shown) < length else f"({length} frames)" * (length > 1)
         rows.append(
             f'<div style="margin:0 0 10px"><div style="margin:0 0 3px;font-size:13px;color:{INK}">{escaped(title)}'
-            f' <span style="color:{SOFT}">({count})</span></div>'
-            f"{clip_html(out.getvalue(), f'{title}: {count}', strip.width, strip.height)}</div>"
+            f' <span style="color:{SOFT}">{count}</span></div>'
+            f"{clip_html(out.getvalue(), f'{title} {count}'.strip(), strip.width, strip.height)}</div>"
         )
     return Html(f'<div style="font-family:{FONT};overflow-x:auto">{"".join(rows)}</div>')
 
@@ -398,7 +413,7 @@ def gallery(queries: Sequence[Row] | Mapping[str, Sequence[Row]], title: str = "
         raise ValueError("gallery: wanted the same queries in the same order for every method; select them once")
     parts = [f'<div style="font-size:16px;font-weight:600;margin:0 0 10px">{escaped(title)}</div>'] if title else []
     for rows in zip(*blocks.values(), strict=True):
-        lines = "".join(_neighbours(name, row.results, side) for name, row in zip(blocks, rows, strict=True))
+        lines = "".join(_neighbours(name, row, side) for name, row in zip(blocks, rows, strict=True))
         parts.append(
             f'<div style="display:flex;gap:14px;align-items:stretch;padding:12px 0;border-top:1px solid {RULE}">'
             f'<div style="padding-right:14px;border-right:1px solid {RULE}">{_tile(rows[0].query, 0, side)}</div>'
@@ -407,34 +422,38 @@ def gallery(queries: Sequence[Row] | Mapping[str, Sequence[Row]], title: str = "
     return Html(f'<div style="font-family:{FONT};color:{INK};line-height:1.35;overflow-x:auto">{"".join(parts)}</div>')
 
 
-def _neighbours(name: str, tiles: Sequence[Tile], side: int) -> str:
-    """One method's neighbours of one query; a named method says how many of them are right."""
-    judged = [tile for tile in tiles if tile.right is not None]
+def _neighbours(name: str, row: Row, side: int) -> str:
+    """One method's neighbours of one query; a named method says how many of them are right, and how many marked."""
+    judged = [tile for tile in row.results if tile.right is not None]
     count = f" · {sum(bool(t.right) for t in judged)} of {len(judged)} right" if judged else ""
+    count += f" · {sum(t.mark for t in row.results)} {escaped(row.mark)}" if row.mark else ""
     head = f'<b>{escaped(name)}</b><span style="color:{SOFT}">{count}</span>' if name else ""
     head = head and f'<div style="font-size:13px;margin:0 0 4px">{head}</div>'
-    strip = "".join(_tile(tile, rank, side) for rank, tile in enumerate(tiles, 1))
+    strip = "".join(_tile(tile, rank, side, row.mark) for rank, tile in enumerate(row.results, 1))
     strip = strip or f'<span style="font-size:13px;color:{SOFT}">no neighbours</span>'
     strip = f'<div style="display:flex;flex-wrap:wrap;gap:8px;align-items:flex-start">{strip}</div>'
     return f'<div style="margin:0 0 10px">{head}{strip}</div>'
 
 
-def _tile(tile: Tile, rank: int, side: int) -> str:
+def _tile(tile: Tile, rank: int, side: int, mark: str = "") -> str:
     """A framed clip with its class in the corner; verdict, rank, score and caption under it; rank 0 is the query."""
     colour, sign, word = {True: (RIGHT, "✓", "right"), False: (WRONG, "✗", "wrong")}.get(tile.right, (INK, "", ""))
-    score = "" if tile.score is None else f"{tile.score:.2f}"
-    alt = ", ".join(filter(None, (f"rank {rank}" if rank else "query", tile.label, score and f"score {score}", word)))
+    score, mark = "" if tile.score is None else f"{tile.score:.2f}", mark if tile.mark else ""
+    alt = [f"rank {rank}" if rank else "query", tile.label, score and f"score {score}", word, mark]
+    alt = ", ".join(filter(None, alt))
     width, height = _fit(_uri(tile.clip), side)
     line = f'<b style="color:{colour}">{sign}</b> {rank}' if rank else "<b>query</b>"
+    chip = f"position:absolute;left:0;max-width:{side - 8}px;overflow:hidden;white-space:nowrap;text-overflow:ellipsis;"
+    chip += "padding:0 4px 1px;font-size:11px;"
+    marked = mark and f'<span style="{chip}top:{side - 16}px;background-color:{INK};color:#FFFFFF">in both</span>'
     return (
         f'<div style="width:{side + 6}px;font-size:12px" title="{escaped(alt)}">'
         f'<div style="position:relative;box-sizing:border-box;width:{side + 6}px;height:{side + 6}px;display:flex;'
         f'align-items:center;justify-content:center;background-color:#F3F4F6;border:3px solid {colour}">'
         f"{clip_html(tile.clip, alt, width, height)}"
-        f'<span style="position:absolute;left:0;top:0;max-width:{side - 8}px;overflow:hidden;white-space:nowrap;'
-        f'text-overflow:ellipsis;padding:0 4px 1px;font-size:11px;background-color:#FFFFFF;color:{INK}">'
-        f'{escaped(tile.label)}</span></div><div style="display:flex;justify-content:space-between;margin-top:2px">'
-        f'<span>{line}</span><span>{score}</span></div><div style="color:{SOFT};font-size:11px;'
+        f'<span style="{chip}top:0;background-color:#FFFFFF;color:{INK}">{escaped(tile.label)}</span>{marked}</div>'
+        f'<div style="display:flex;justify-content:space-between;margin-top:2px"><span>{line}</span>'
+        f'<span>{score}</span></div><div style="color:{SOFT};font-size:11px;'
         f'overflow:hidden;text-overflow:ellipsis;white-space:nowrap">{escaped(tile.caption)}</div></div>'
     )
 

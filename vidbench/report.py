@@ -8,7 +8,7 @@ import numpy as np
 from vidbench.data import clips, flow, flow_store
 from vidbench.data.manifest import Manifest
 from vidbench.engine.runs import Run
-from vidbench.figures import PALETTE, Bar, Row, Tile, bars, curves, encode, filmstrip, gallery
+from vidbench.figures import PALETTE, Bar, Html, Row, Tile, bars, curves, encode, filmstrip, gallery
 from vidbench.pages import Section, table, write_page
 from vidbench.retrieval import Neighbours
 
@@ -48,8 +48,8 @@ def numbers_table(rows: list[dict], split: str):
     protocol = rows[0]["protocol"]
     note = (f"Percent, with 95 % bootstrap intervals over videos. R@k: {split} queries, train gallery, cosine, "
             f"{protocol['windows']} windows a video, {protocol['crops']} crop, pooled backbone features, "
-            f"centring {protocol['centring']}. Probe: {rows[0]['probe protocol']}. Clips seen include those of the run "
-            "a stage starts from; a view pair counts as one.")
+            f"centring {protocol['centring']}. Probe: logistic regression on the same features, standardised, its C "
+            "chosen on train. Clips seen include those of the run a stage starts from; a view pair counts as one.")
     return table(shown, best={"R@1": "max", "R@5": "max", "probe": "max"}, note=note)
 
 
@@ -79,23 +79,38 @@ def _curves(runs: Path) -> list:
     return figures
 
 
-def neighbours_gallery(train: Manifest, queries: Manifest, found: Mapping[str, Neighbours]):
-    """A gallery of evenly spread queries with each run's nearest training videos."""
-    picked = np.linspace(0, len(queries) - 1, SHOWN_QUERIES).round().astype(int)
+def neighbours_gallery(
+    train: Manifest, queries: Manifest, found: Mapping[str, Neighbours], *, beside: Mapping[str, str] | None = None,
+    flow_folder: str | Path = "", shown: int = SHOWN_QUERIES, results: int = SHOWN_RESULTS,
+) -> Html:
+    """A gallery of evenly spread queries, each with its nearest training videos, a line for each entry of `found`.
+
+    beside: name -> another name of `found`; neighbours that are in the other line, too, are marked and counted.
+    flow_folder: a flow store; the clips are then shown as flow in colours, all on one scale, with its wheel.
+    """
+    picked = np.unique(np.linspace(0, len(queries) - 1, shown).round().astype(int))
+    limit = _top_speed(queries, picked, flow_folder) if flow_folder else 0.0
     made: dict[Path, bytes] = {}
 
     def tile(manifest: Manifest, row: int, **verdict) -> Tile:
         path = manifest.absolute(row)
         if path not in made:
-            made[path] = encode(*_small(path), side=112)
+            clip = _moving(flow_folder, manifest, row, limit) if flow_folder else _small(path)
+            made[path] = encode(*clip, side=112)
         return Tile(made[path], manifest.classes[manifest.label[row]], path.stem, **verdict)
 
-    return gallery({
-        TITLES.get(name, name): [Row(tile(queries, query), [
-            tile(train, row, score=float(score), right=bool(train.label[row] == queries.label[query]))
-            for row, score in zip(neighbours.rows[query, :SHOWN_RESULTS], neighbours.scores[query], strict=False)])
-            for query in picked]
-        for name, neighbours in found.items()})
+    def line(name: str, query: int) -> Row:
+        rows, scores = (part[query, :results] for part in (found[name].rows, found[name].scores))
+        other = (beside or {}).get(name)
+        both = np.isin(rows, found[other].rows[query, :results] if other else [])
+        right = train.label[rows] == queries.label[query]
+        tiles = [tile(train, row, score=float(score), right=bool(good), mark=bool(mark))
+                 for row, score, good, mark in zip(rows, scores, right, both, strict=True)]
+        return Row(tile(queries, query), tiles, f"also in {TITLES.get(other, other)}" if other else "")
+
+    made_of = gallery({TITLES.get(name, name): [line(name, query) for query in picked] for name in found})
+    wheel = [flow.wheel(96)[None]], [f"direction by colour; at the rim {limit:.1f} pixels a frame"]
+    return Html(filmstrip(*wheel, height=96) + made_of) if flow_folder else made_of
 
 
 def _small(path: Path, most: int = 24) -> tuple[np.ndarray, float]:
@@ -104,6 +119,27 @@ def _small(path: Path, most: int = 24) -> tuple[np.ndarray, float]:
     kept = np.unique(np.linspace(0, len(video.frames) - 1, most).round().astype(int))
     seconds = max(video.times[-1] - video.times[0], 0.1)
     return video.frames[kept], len(kept) / seconds
+
+
+def _moving(folder: str | Path, manifest: Manifest, row: int, limit: float) -> tuple[np.ndarray, float]:
+    """The flow of a video in colours, `limit` pixels in full colour, and the rate that keeps the video's length."""
+    flows = _flow(folder, manifest, row)
+    about = clips.probe(manifest.absolute(row))
+    return flow.colours(flows, limit), len(flows) * (about.fps or 12.0) / max(about.frames, 1)
+
+
+def _flow(folder: str | Path, manifest: Manifest, row: int, most: int = 24) -> np.ndarray:
+    """At most so many flows of a video, evenly spread: float [T,H,W,2] in pixels."""
+    path = str(manifest.path[row])
+    info = flow_store.meta(folder, path)
+    at = np.unique(np.linspace(0, info["frames"] - 2, most).round().astype(int))
+    return flow.dequantise(flow_store.load(folder, path, at), info["bound"])
+
+
+def _top_speed(manifest: Manifest, rows: np.ndarray, folder: str | Path) -> float:
+    """Pixels a frame that 99 % of the pixels of some rows' flow stay below."""
+    speeds = [np.linalg.norm(_flow(folder, manifest, row, 8), axis=-1).ravel() for row in rows]
+    return float(np.quantile(np.concatenate(speeds), 0.99))
 
 
 def _strips(out: Path, queries: Manifest, method: str) -> list:

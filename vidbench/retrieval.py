@@ -1,5 +1,7 @@
 """The table to a faiss index, the search, the protocols, R@k."""
 
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,74 +11,324 @@ from vidbench.tensors.metrics import bootstrap_interval, recall_at
 
 KS = (1, 5, 10, 20, 50)  # CoCLR table 3
 BLOCK = 16_384  # gallery rows normalised and searched at once: an index would hold a second copy of a large gallery
+SPARE = 4  # rows that faiss proposes beyond k
+DOUBT = 2e-6  # more than single precision gets the difference of two cosines wrong by
+HELD = 1 << 24  # numbers gathered at once: 64 MB in single precision
+DRAWS = 2000  # of the bootstrap over sources, as of the one over videos
 CENTRINGS = ("none", "gallery", "split")
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """For each query the gallery rows [Q,k] in order of falling cosine similarity, and those similarities [Q,k]."""
+    """For each query the gallery rows [Q,k] in order of falling similarity, and those similarities [Q,k].
+
+    The similarity is the cosine, or with several streams the sum of their cosines. Exact ties: the lower row first.
+    """
 
     rows: np.ndarray
     scores: np.ndarray
 
 
-def unit(values: np.ndarray, centre: np.ndarray | None = None) -> np.ndarray:
-    """Rows of unit length, float32, with `centre` [D] taken off first. Raises ValueError at values not finite."""
+# ---- search ------------------------------------------------------------------------------------------------------
+
+
+def unit(values: np.ndarray, centre: np.ndarray | None = None, who: str = "features", first: int = 0) -> np.ndarray:
+    """Rows [N,D] of unit length, float32, with `centre` [D] taken off first; errors count the rows of `who` from first.
+
+    Raises ValueError at values not finite, and at a row that is zero and so points nowhere.
+    """
     values = np.asarray(values, dtype=np.float32)
     if centre is not None:
-        values = values - centre
-    if not np.isfinite(values).all():
-        raise ValueError("features hold NaN or infinity; look at the run's log before searching in them.")
-    norm = np.linalg.norm(values, axis=1, keepdims=True)
-    return np.ascontiguousarray(values / np.maximum(norm, 1e-12), dtype=np.float32)
+        values = values - centre.astype(np.float32)
+    norm = np.sqrt(np.einsum("nd,nd->n", values, values))[:, None]
+    bad = ~np.isfinite(norm)
+    if bad.any():
+        raise ValueError(f"{who}: row {first + int(bad.argmax())} holds NaN or infinity, and {int(bad.sum()) - 1} more "
+                         "do; look at the run's log before searching in them.")
+    if len(norm) and norm.min() < 1e-12:
+        after = "zero" if centre is None else "zero once the mean is off"
+        raise ValueError(f"{who}: row {first + int(norm.argmin())} is {after}, so it is near to nothing; look whether "
+                         "the network is dead, or centre in another way.")
+    return np.ascontiguousarray(values / norm)
 
 
-def search(gallery: np.ndarray, queries: np.ndarray, k: int, *, centring: str = "none") -> Neighbours:
-    """Exact cosine search with faiss, block by block: gallery [N,D], queries [Q,D] -> k nearest of each query.
+def _side_by_side(parts: list[np.ndarray]) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
-    centring: "none" (IIC, RSPNet, TCLR), "gallery" (the gallery's mean off both) or "split" (each side's own mean, as
-    CoCLR's released code; it uses statistics of the queries). Raises ValueError where k exceeds the gallery.
+
+def search(
+    gallery: np.ndarray | Sequence[np.ndarray], queries: np.ndarray | Sequence[np.ndarray], k: int, *,
+    centring: str = "none", sources: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Neighbours:
+    """Exact cosine search: gallery [N,D], queries [Q,D] -> the k nearest gallery rows of each query.
+
+    Two streams come as lists of two arrays: their cosines are summed, each stream centred by itself (CoCLR's
+    merge_2stream_prob.py); that is the search in their unit vectors put side by side. centring: "none" (IIC, RSPNet,
+    TCLR), "gallery" (the gallery's mean off both sides) or "split" (each side's own mean, as CoCLR's released code; it
+    uses statistics of the queries). sources: of gallery [N] and queries [Q]; rows of a query's own source are then none
+    of its neighbours. faiss proposes, double precision decides where cosines are close: blocks, threads and order of
+    rows move no neighbour.
+    Raises ValueError where a query has fewer than k rows to choose from, and at shapes or values that do not fit.
     """
-    import faiss
-
-    if gallery.ndim != 2 or queries.ndim != 2 or gallery.shape[1] != queries.shape[1]:
-        raise ValueError(f"search wants gallery [N,D] and queries [Q,D]; got {gallery.shape} and {queries.shape}.")
-    if k > len(gallery):
-        raise ValueError(f"the gallery has {len(gallery)} rows, fewer than k = {k}; ask for fewer or add videos.")
+    gallery, queries = ([np.asarray(part) for part in (side if isinstance(side, list | tuple) else [side])]
+                        for side in (gallery, queries))
+    shapes = [[part.shape for part in side] for side in (gallery, queries)]
+    flat = all(len(shape) == 2 for side in shapes for shape in side)
+    if (not flat or any(len({n for n, _ in side}) != 1 for side in shapes)
+            or [d for _, d in shapes[0]] != [d for _, d in shapes[1]]):
+        raise ValueError(f"search wants gallery [N,D] and queries [Q,D], or a list of those, one a stream, on both "
+                         f"sides; got {shapes[0]} and {shapes[1]}.")
     if centring not in CENTRINGS:
         raise ValueError(f"centring is one of {CENTRINGS}; got {centring!r}.")
-    centre = None if centring == "none" else gallery.mean(0)
-    queries = unit(queries, queries.mean(0) if centring == "split" else centre)
-    rows, scores = np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
-    for start in range(0, len(gallery), BLOCK):
-        block = unit(gallery[start:start + BLOCK], centre)
-        near, at = faiss.knn(queries, block, min(k, len(block)), metric=faiss.METRIC_INNER_PRODUCT)
-        scores, rows = np.concatenate([scores, near], 1), np.concatenate([rows, at + start], 1)
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        scores, rows = np.take_along_axis(scores, best, 1), np.take_along_axis(rows, best, 1)
-    return Neighbours(rows, scores)
+    room = _room(len(gallery[0]), len(queries[0]), sources)
+    if not 1 <= k <= room.min(initial=k):
+        raise ValueError(f"{_few(room, len(gallery[0]))}, fewer than k = {k}; ask for fewer or add videos." if k > 0
+                         else f"k counts neighbours from 1; got {k}.")
+    return _Search(gallery, queries, centring, sources, room).nearest(k)
 
 
-def retrieve(gallery, queries, *, centring: str = "none", ks: tuple[int, ...] = KS) -> tuple[Neighbours, dict]:
+def siblings(gallery: np.ndarray, queries: np.ndarray) -> np.ndarray:
+    """How many gallery rows are of each query's own source: source ids [N] and [Q] -> [Q]."""
+    ids, counts = np.unique(gallery, return_counts=True)
+    place = np.minimum(np.searchsorted(ids, queries), len(ids) - 1)
+    return np.where(ids[place] == queries, counts[place], 0)
+
+
+def _room(rows: int, queries: int, sources: tuple[np.ndarray, np.ndarray] | None) -> np.ndarray:
+    """Rows that each query may find [Q]."""
+    if sources is None:
+        return np.full(queries, rows)
+    if (len(sources[0]), len(sources[1])) != (rows, queries):
+        raise ValueError(f"wanted a source for each of {rows} gallery rows and {queries} queries; got "
+                         f"{len(sources[0])} and {len(sources[1])}.")
+    return rows - siblings(*sources)
+
+
+def _few(room: np.ndarray, rows: int) -> str:
+    worst = int(room.argmin())
+    return (f"the gallery has {rows} rows" if room[worst] == rows else
+            f"query {worst} has {room[worst]} of the gallery's {rows} rows left outside of its own source")
+
+
+class _Search:
+    """What one search works on: raw gallery, its centres, unit queries with their streams side by side."""
+
+    def __init__(self, gallery: list, queries: list, centring: str, sources, room: np.ndarray):
+        self.gallery, self.sources, self.room = gallery, sources, room
+        self.centres = [None if centring == "none" else part.mean(0, dtype=np.float64) for part in gallery]
+        own = [part.mean(0, dtype=np.float64) for part in queries] if centring == "split" else self.centres
+        self.queries = _side_by_side([unit(part, centre, "queries")
+                                      for part, centre in zip(queries, own, strict=True)])
+
+    def nearest(self, k: int) -> Neighbours:
+        rows, scores = self._proposed(min(k + SPARE, len(self.gallery[0])))
+        # a row not proposed is no nearer than the last one proposed; if that is too near the k-th, look at all rows
+        unsure = np.flatnonzero((scores[:, -1] > scores[:, k - 1] - DOUBT) & (rows.shape[1] < self.room))
+        close = np.flatnonzero((-np.diff(scores[:, :k + 1]) < DOUBT).any(axis=1))
+        for part in _parts(len(close), max(1, HELD // (rows.shape[1] * self.queries.shape[1]))):
+            asked = close[part]
+            held = self._unit(rows[asked].ravel()).reshape(*rows[asked].shape, -1)
+            exact = np.einsum("qkd,qd->qk", held, self.queries[asked], dtype=np.float64)
+            scores[asked] = np.where(np.isneginf(scores[asked]), scores[asked], exact)
+        rows, scores = _best(rows, scores, k)
+        for part in _parts(len(unsure), max(1, HELD // BLOCK)):
+            rows[unsure[part]], scores[unsure[part]] = self._scanned(unsure[part], k)
+        return Neighbours(rows, scores)
+
+    def _unit(self, which: slice | np.ndarray, first: int = 0) -> np.ndarray:
+        return _side_by_side([unit(part[which], centre, "gallery", first)
+                              for part, centre in zip(self.gallery, self.centres, strict=True)])
+
+    def _blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Row numbers and unit vectors of the gallery, block by block."""
+        for part in _parts(len(self.gallery[0]), BLOCK):
+            yield np.arange(part.start, part.stop), self._unit(part, part.start)
+
+    def _barred(self, asked: np.ndarray | slice, rows: np.ndarray) -> np.ndarray:
+        """Where gallery rows [q,n] are of the source of the queries asked [q]."""
+        if self.sources is None:
+            return np.zeros(rows.shape, bool)
+        return np.asarray(self.sources[0])[rows] == np.asarray(self.sources[1])[asked, None]
+
+    def _proposed(self, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """faiss's k nearest [Q,k] and their cosines, which are -inf where a query has fewer."""
+        import faiss
+
+        rows, scores = np.empty((len(self.queries), 0), np.int64), np.empty((len(self.queries), 0), np.float32)
+        for numbers, block in self._blocks():
+            own = 0 if self.sources is None else siblings(np.asarray(self.sources[0])[numbers], self.sources[1]).max()
+            near, at = faiss.knn(self.queries, block, min(k + int(own), len(block)), metric=faiss.METRIC_INNER_PRODUCT)
+            near[self._barred(slice(None), numbers[at])] = -np.inf
+            rows, scores = _best(np.concatenate([rows, numbers[at]], 1), np.concatenate([scores, near], 1), k)
+        return rows, scores
+
+    def _scanned(self, asked: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The k nearest of some queries, all cosines taken in double precision."""
+        rows, scores = np.empty((len(asked), 0), np.int64), np.empty((len(asked), 0), np.float32)
+        for numbers, block in self._blocks():
+            near = (self.queries[asked].astype(np.float64) @ block.T.astype(np.float64)).astype(np.float32)
+            at = np.broadcast_to(numbers, near.shape)
+            near[self._barred(asked, at)] = -np.inf
+            rows, scores = _best(np.concatenate([rows, at], 1), np.concatenate([scores, near], 1), k)
+        return rows, scores
+
+
+def _best(rows: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k rows of the largest scores, the lower row first where they tie."""
+    best = np.lexsort((rows, -scores), axis=1)[:, :k]
+    return np.take_along_axis(rows, best, 1), np.take_along_axis(scores, best, 1)
+
+
+def _parts(n: int, step: int) -> Iterator[slice]:
+    return (slice(start, min(start + step, n)) for start in range(0, n, step))
+
+
+# ---- tables, R@k and what they depend on -------------------------------------------------------------------------
+
+
+def retrieve(
+    gallery, queries, *, centring: str = "none", ks: tuple[int, ...] | None = None, exclude_source: bool = False
+) -> tuple[Neighbours, dict[str, np.ndarray]]:
     """Query the gallery of one Features table with another: neighbours and {"R@k": bool [Q]} (CoCLR section 4.4).
 
-    ks beyond the gallery's size are left out. Raises ValueError where a query's class is nowhere in the gallery.
+    A table of each stream, in a list, is two-stream retrieval (see search). exclude_source: neighbours of the query's
+    own source do not count, for a gallery that holds them. ks None: those of KS that the gallery has room for;
+    `protocol` says which are left out. Raises ValueError where a k is larger than the rows a query may find, a query's
+    class is nowhere among them, a row has no label, or tables do not belong together.
     """
-    for part, held in (("gallery", gallery), ("queries", queries)):
+    gallery, queries = _sides(gallery, queries)
+    for part, held in (("gallery", gallery[0]), ("queries", queries[0])):
         if (held.label < 0).any():
             raise ValueError(f"{int((held.label < 0).sum())} rows of the {part} have no label; an unknown label would "
                              "match itself. Select the labelled rows.")
-    missing = sorted(set(queries.label.tolist()) - set(gallery.label.tolist()))
-    if missing:
-        raise ValueError(f"class {queries.classes[missing[0]]!r} of the queries is nowhere in the gallery; "
-                         "its R@k would be 0 whatever the features.")
-    ks = tuple(k for k in ks if k <= len(gallery.values))
-    found = search(gallery.values, queries.values, max(ks), centring=centring)
-    hits = recall_at(torch.from_numpy(gallery.label[found.rows]), torch.from_numpy(queries.label), ks)
+    _findable(gallery[0], queries[0], exclude_source)
+    sources = (gallery[0].source, queries[0].source) if exclude_source else None
+    ks = _room_for(gallery[0], queries[0], ks, exclude_source)
+    found = search([t.values for t in gallery], [t.values for t in queries], max(ks), centring=centring,
+                   sources=sources)
+    hits = recall_at(torch.from_numpy(gallery[0].label[found.rows]), torch.from_numpy(queries[0].label), ks)
     return found, {f"R@{k}": hit.numpy() for k, hit in hits.items()}
 
 
-def summary(hits: dict[str, np.ndarray], seed: int = 0) -> dict[str, tuple[float, float, float]]:
-    """Shares of hits with 95 % bootstrap intervals over videos: {"R@1": bool [Q]} -> {"R@1": (share, low, high)}."""
-    return {name: (float(hit.mean()), *bootstrap_interval(torch.from_numpy(hit), seed=seed))
-            for name, hit in hits.items()}
+def protocol(
+    gallery, queries, *, centring: str = "none", ks: tuple[int, ...] | None = None, exclude_source: bool = False
+) -> dict:
+    """Each switch that moves the numbers of `retrieve`, called with the same arguments, as plain values.
+
+    The protocol of the features (rgb+flow and the like where streams differ), centring, exclude_source, and
+    fingerprints of gallery and queries; ks_left_out where the gallery has no room for some of KS. Run.add_result takes
+    it as it is.
+    """
+    gallery, queries = _sides(gallery, queries)
+    made = {}
+    for name in dict.fromkeys(name for table in gallery for name in table.protocol if name != "rows"):
+        values = [table.protocol[name] for table in gallery if name in table.protocol]
+        joined = name == "stream" or any(value != values[0] for value in values)
+        made[name] = "+".join(map(str, values)) if joined else values[0]
+    left_out = sorted(set(ks or KS) - set(_room_for(gallery[0], queries[0], ks, exclude_source)))
+    return {**made, "centring": centring, "exclude_source": exclude_source, "gallery": digest(gallery[0]),
+            "queries": digest(queries[0]), **({"ks_left_out": ",".join(map(str, left_out))} if left_out else {})}
+
+
+def digest(table) -> str:
+    """The fingerprint of a table's videos, or where its protocol has none `rows-digest` of labels and sources."""
+    columns = np.stack([table.label, table.source]).astype("<i8")
+    return table.protocol.get("rows") or f"{len(table.label)}-{zlib.crc32(columns.tobytes()):08x}"
+
+
+def _sides(gallery, queries) -> tuple[tuple, tuple]:
+    """Tables of each side, one a stream. Raises ValueError where they are not of the same videos or the same kind."""
+    sides = [tuple(side) if isinstance(side, list | tuple) else (side,) for side in (gallery, queries)]
+    for part, tables in zip(("gallery", "queries"), sides, strict=True):
+        if not tables or not len(tables[0].label):
+            raise ValueError(f"there are no rows in the {part}; is the split empty?")
+        if any(digest(table) != digest(tables[0]) or not np.array_equal(table.source, tables[0].source)
+               or not np.array_equal(table.label, tables[0].label) for table in tables):
+            rows = " and ".join(map(digest, tables))
+            raise ValueError(f"the streams' tables of the {part} are of different videos ({rows}); extract both from "
+                             "one split of one manifest.")
+    if sides[0][0].classes != sides[1][0].classes:
+        raise ValueError("gallery and queries have other class lists, so their labels cannot be compared; take both "
+                         "from one manifest.")
+    if len(sides[0]) != len(sides[1]):
+        raise ValueError(f"wanted a table of each stream on both sides; got {len(sides[0])} of the gallery and "
+                         f"{len(sides[1])} of the queries.")
+    for one, two in zip(*sides, strict=True):
+        common = one.protocol.keys() & two.protocol.keys() - {"rows"}
+        other = sorted(name for name in common if one.protocol[name] != two.protocol[name])
+        if other:
+            raise ValueError(f"features of gallery and queries were made differently: {other[0]} is "
+                             f"{one.protocol[other[0]]!r} and {two.protocol[other[0]]!r}; extract both with one "
+                             "Protocol.")
+    return sides[0], sides[1]
+
+
+def _room_for(gallery, queries, ks: tuple[int, ...] | None, exclude_source: bool) -> tuple[int, ...]:
+    """The ks asked for, or those of KS that fit. Raises ValueError where one asked for does not, or none fits."""
+    sources = (gallery.source, queries.source) if exclude_source else None
+    room = _room(len(gallery.label), len(queries.label), sources)
+    fits = tuple(k for k in ks or KS if 1 <= k <= room.min())
+    if not fits or ks and fits != tuple(ks):
+        beyond = next(k for k in ks or KS if k not in fits)
+        raise ValueError(f"R@{beyond}: {_few(room, len(gallery.label))}, fewer than k = {beyond}; leave ks away to "
+                         "take those that fit, or add videos.")
+    return fits
+
+
+def _findable(gallery, queries, exclude_source: bool) -> None:
+    """Raise ValueError where a query's class is nowhere among the rows it may find."""
+    pairs = np.unique(np.stack([gallery.label, gallery.source], 1), axis=0)
+    sources = np.bincount(pairs[:, 0], minlength=len(queries.classes))[queries.label]  # with the query's class
+    if exclude_source:
+        held = set(map(tuple, pairs.tolist()))
+        sources = sources - [pair in held for pair in zip(queries.label.tolist(), queries.source.tolist(), strict=True)]
+    if (sources == 0).any():
+        name = queries.classes[int(queries.label[int((sources == 0).argmax())])]
+        where = " outside of a query's own source" if exclude_source else ""
+        raise ValueError(f"class {name!r} of the queries is nowhere in the gallery{where}; its R@k would be 0 whatever "
+                         "the features.")
+
+
+def summary(hits: dict[str, np.ndarray], seed: int = 0, *, by: str = "video",
+            source: np.ndarray | None = None) -> dict[str, tuple[float, float, float]]:
+    """Means with 95 % bootstrap intervals: {"R@1": bool or numbers [Q]} -> {"R@1": (mean, low, high)}.
+
+    by: what is drawn with replacement: "video" takes videos for independent; "source" draws whole sources (ids [Q] in
+    `source`), for clips of one long video stand and fall together (cluster bootstrap, Davison and Hinkley 1997, 3.8).
+    Differences of two runs' hits on the same queries are numbers, too: a paired comparison.
+    """
+    if by == "video":
+        return {name: (float(hit.mean()), *bootstrap_interval(torch.from_numpy(np.asarray(hit)), seed=seed))
+                for name, hit in hits.items()}
+    if by != "source" or source is None:
+        raise ValueError(f'summary draws by "video", or by "source" with the source of each query; got by={by!r} and '
+                         f"{'no sources' if source is None else 'sources'}.")
+    wrong = [name for name, hit in hits.items() if len(hit) != len(source)]
+    if wrong:
+        raise ValueError(f"summary: {len(source)} sources, but {len(hits[wrong[0]])} values of {wrong[0]}; wanted one "
+                         "a query.")
+    which = np.unique(source, return_inverse=True)[1]
+    clips = np.bincount(which)
+    made = {}
+    for name, hit in hits.items():
+        sums, rng = np.bincount(which, weights=hit), np.random.default_rng(seed)
+        drawn = (rng.integers(len(clips), size=len(clips)) for _ in range(DRAWS))
+        means = [sums[draw].sum() / clips[draw].sum() for draw in drawn]
+        made[name] = (float(np.mean(hit)), *map(float, np.quantile(means, (0.025, 0.975))))
+    return made
+
+
+def per_class(hit: np.ndarray, label: np.ndarray, classes: Sequence[str]) -> dict[str, tuple[float, int]]:
+    """Each class's share of hits and its number of queries, classes without queries left out.
+
+    hit bool [Q] (one of `retrieve`'s), label [Q]. Their mean over classes, each counting the same, is `macro`.
+    """
+    label = np.asarray(label)
+    counts, right = np.bincount(label, minlength=len(classes)), np.bincount(label, hit, minlength=len(classes))
+    return {str(classes[c]): (float(right[c] / counts[c]), int(counts[c])) for c in np.flatnonzero(counts)}
+
+
+def macro(hit: np.ndarray, label: np.ndarray) -> float:
+    """Mean over classes of their shares of hits: a class counts the same however many queries it has."""
+    counts = np.bincount(label)
+    return float((np.bincount(label, hit)[counts > 0] / counts[counts > 0]).mean())

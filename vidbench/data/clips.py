@@ -20,6 +20,8 @@ from vidbench.data.decoders import DECODERS, PyAV, Reader, failures, short_side
 
 DECODER = "pyav"  # the default
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
+STRIP = 16  # frames; a picture so many whole times as wide as it is high, as no photograph is, is a strip of them
+STRIP_FPS = 25.0  # an assumption, PAL's: a strip names no rate
 
 
 class Clip(NamedTuple):
@@ -45,20 +47,26 @@ class VideoError(RuntimeError):
 
 
 class _Picture(Reader):
-    """A picture as a video of one frame, so that data sets of images need no rooms of their own."""
+    """A picture as a video of one frame, so that data sets of images need no rooms of their own.
+
+    A strip, square frames side by side in one picture, is a video of these.
+    """
 
     def __init__(self, path: Path, size: int | tuple[int, int] | None) -> None:
         from PIL import Image
 
         try:
             with Image.open(path) as picture:
-                self._frame = _resized(np.array(picture.convert("RGB")), size)
+                whole = np.array(picture.convert("RGB"))
         except (SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:  # Pillow's, where damaged
             raise OSError(f"{type(error).__name__}: {error}") from error
-        self.frames, self.fps, self.times = 1, 1.0, np.zeros(1)
+        height, width = whole.shape[:2]
+        count = width // height if width % height == 0 and width >= STRIP * height else 1
+        self._shown, self._size = whole.reshape(height, count, width // count, 3).swapaxes(0, 1), size
+        self.frames, self.fps = count, STRIP_FPS if count > 1 else 1.0
 
     def take(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return self._frame[None], self.times
+        return np.stack([_resized(frame, self._size) for frame in self._shown[wanted]]), wanted / self.fps
 
 
 class _Stored(Reader):

@@ -7,6 +7,7 @@ list or a name says and nothing guessed beyond it; for folders:
     videos    the file stem without a trailing clip number (_c01, _clip3); where that ends in a UCF group (_g01) it
               counts within the class; a name without a clip number is a source of its own
     pictures  each is its own, but those in a folder below a class folder, as frames of a video are, share it
+    weizmann  the actor, who is in every class: siblings may be of other classes there
 """
 
 from __future__ import annotations
@@ -26,12 +27,15 @@ import numpy as np
 
 from vidbench.data import listfiles, pictures, toy, youtube
 from vidbench.data.clips import PICTURES
-from vidbench.data.listfiles import CLIP_NUMBER, VIDEO_SUFFIXES, Found, Rows, files_below, holding
+from vidbench.data.listfiles import CLIP_NUMBER, VIDEO_SUFFIXES, Found, Rows, files_below, holding, one_of
 from vidbench.data.manifest import COLUMNS, SPLIT_WORDS, Manifest
 
 SPLIT_FOLDERS = {word: word for word in SPLIT_WORDS if word != "none"}
 UCF_GROUP = re.compile(r"(?:^|_)g\d+$", re.IGNORECASE)
 MISSING = ("error", "drop", "keep")
+# (folder, number % 8 // 2) of MoCoGAN's excerpt -> action; Weizmann's own names are wave2, wave1, jack and bend
+WEIZMANN = {("1", 0): "two-hand wave", ("0", 1): "one-hand wave", ("3", 2): "jumping jack", ("4", 3): "bend"}
+WEIZMANN_ACTORS = 9
 
 
 class DataSet(NamedTuple):
@@ -112,6 +116,46 @@ def _split_by_source(rows: Rows, share: float, seed: int, into: str) -> Rows:
     return [(p, label, into if (source or p) in held else "train", source) for p, label, _, source in rows]
 
 
+def _weizmann(path: str) -> tuple[str, int] | None:
+    """(action, actor from 1) of a strip by its path, such as 0/00000002.jpg; None where it is none of Weizmann's."""
+    folder, _, name = path.rpartition("/")
+    number = int(name[:8]) if re.fullmatch(r"[0-9]{8}\.\w+", name) else -1
+    label = WEIZMANN.get((folder, number % 8 // 2))
+    return (label, number // 8 + 1) if label and 0 <= number < 8 * WEIZMANN_ACTORS else None
+
+
+def _has_weizmann(root: Path) -> bool:
+    """Whether a folder holds folders of Weizmann's numbers and no others, and in them only files that belong there."""
+    folders = {place.name for place in root.iterdir() if place.is_dir()} if root.is_dir() else set()
+    if not folders or not folders <= {folder for folder, _ in WEIZMANN}:
+        return False
+    files = files_below(root, PICTURES)
+    return bool(files) and all(map(_weizmann, files))
+
+
+def _read_weizmann(root: Path, *, fold: int = 1) -> Found:
+    """Four actions of Weizmann's nine actors as strips, as MoCoGAN has them; fold k leaves actor k out for testing.
+
+    In <folder>/<number>.jpg, n // 8 counts the actors (here from 1) and n % 8 // 2 is the action, as the folder is. An
+    odd n is the mirror image of the number before, pixel for pixel: MoCoGAN has 72 files, 36 of them as they were shot.
+    """
+    one_of("Weizmann's fold, the actor to leave out,", fold, range(1, WEIZMANN_ACTORS + 1))
+    rows: Rows = []
+    for path in files_below(root, PICTURES):
+        known = _weizmann(path)
+        if known is None:
+            raise ValueError(f"{root / path}: none of Weizmann's; wanted an eight-digit number n below 72 in folder 1, "
+                             "0, 3 or 4 for n % 8 // 2 of 0, 1, 2 or 3")  # fmt: skip
+        rows.append((path, known[0], "test" if known[1] == fold else "train", f"actor{known[1]}"))
+    if not rows:
+        raise FileNotFoundError(f"no Weizmann strips in {root}: wanted 0/00000002.jpg, 1/00000000.jpg and so on, as in "
+                                "data/actions of sergeytulyakov/mocogan")  # fmt: skip
+    if {split for _, _, split, _ in rows} != {"train", "test"}:
+        there = ", ".join(sorted({source for *_, source in rows}))
+        raise ValueError(f"{root}: fold {fold} tests on actor{fold} and trains on the others; there is {there}")
+    return Found(root, rows, [str(root / row[0]) for row in rows], list(WEIZMANN.values()))
+
+
 def _read_csv(root: Path) -> Manifest:
     """manifest.csv of a folder, or a csv itself: it is a manifest as it stands, with what a scan added to it."""
     return Manifest.load(root)
@@ -175,6 +219,9 @@ DATASETS: dict[str, DataSet] = {
         pictures.read_imagenet, "ImageNet's 1000 classes (Russakovsky et al. 2015), or some of them",
         "train/<wnid>/*.JPEG and val/<wnid>/*.JPEG, and LOC_synset_mapping.txt for readable names",
         lambda root: pictures.imagenet_place(root) is not None),
+    "weizmann": DataSet(
+        _read_weizmann, "Weizmann (Blank et al. 2005), MoCoGAN's excerpt: 4 actions, in a fold 1 of 9 actors left out",
+        "0/, 1/, 3/ and 4/ with strips of square frames, numbered 00000000.jpg to 00000071.jpg", _has_weizmann),
     "folder": DataSet(
         _read_folder, "any folder of class folders, if wanted below train/, validate/ and test/",
         "class folders with videos in them, or with pictures",
@@ -237,42 +284,68 @@ def open_dataset(name: str, root: str | Path, *, missing: str = "error", **optio
     return manifest.select(mask=there)
 
 
-def at_home(home: str | Path, data: str = "tiny", **options) -> tuple[Path, Manifest]:
+def at_home(home: str | Path, data: str = "tiny", fold: int = 1, **options) -> tuple[Path, Manifest]:
     """The folder below `home` where a data set's videos, flow and runs are kept together, and its manifest.
 
     data: a toy world's size (tiny, small, large), which is rendered there, or a folder or csv, which is recognised and
-    read with `options` (see open_dataset), once (see keep).
+    read with `options` (see open_dataset), once (see keep). fold: of a data set that has several; each beyond the first
+    is a place of its own, such as UCF101-fold2. Raises what keep raises.
     """
     if data in toy.SETTINGS and not options:
+        if fold != 1:
+            raise _no_folds(f"the toy world {data!r}", fold)
         folder = Path(home).resolve() / data
         return folder, toy.render(folder / "videos", data, progress=False)
     root = Path(data).resolve()
-    folder = Path(home).resolve() / name_of(root)
-    return folder, keep(folder / "videos", root, **options)
+    folder = Path(home).resolve() / name_of(root, fold)
+    return folder, keep(folder / "videos", root, fold, **options)
 
 
-def name_of(root: str | Path) -> str:
-    """A short name for a data set by its folder or csv; what `scan` or `store` left is named with the folder above."""
+def _with_folds() -> list[str]:
+    """The names of the data sets whose readers take a fold."""
+    return [name for name, row in DATASETS.items() if "fold" in inspect.signature(row.read).parameters]
+
+
+def _no_folds(what: str, fold: int) -> ValueError:
+    return ValueError(f"{what} has no folds, and fold {fold} was asked for: take fold 1, which is all of it; "
+                      f"{', '.join(_with_folds())} have several")  # fmt: skip
+
+
+def name_of(root: str | Path, fold: int = 1) -> str:
+    """A short name for a data set by its folder or csv; what `scan` or `store` left is named with the folder above.
+
+    A fold beyond the first is in the name.
+    """
     root = Path(root).resolve()
     made_here = (root / "scan.csv").is_file() or (root / "store.json").is_file()
-    return f"{root.parent.name}-{root.name}" if made_here else root.stem if root.suffix == ".csv" else root.name
+    name = f"{root.parent.name}-{root.name}" if made_here else root.stem if root.suffix == ".csv" else root.name
+    return name if fold == 1 else f"{name}-fold{fold}"
 
 
-def keep(folder: str | Path, data: str | Path, **options) -> Manifest:
+def keep(folder: str | Path, data: str | Path, fold: int | None = None, **options) -> Manifest:
     """Recognise and read a data set once; later calls load the manifest that the first one kept in `folder`.
 
-    So what was trained on and what is tested on never part, whatever is added to the data set in between. Raises what
-    open_dataset raises, and ValueError where the folder holds another data set's, or other options were used.
+    So what was trained on and what is tested on never part, whatever is added to the data set in between. fold: None is
+    the one that is there, or the first. Raises what open_dataset raises, and ValueError where the folder holds another
+    data set's or fold's, where other options were used, or where a data set without folds is to give its second one.
     """
     folder, root = Path(folder), Path(data).resolve()
     options = {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
     origin, wanted = folder / "origin.json", {"data": str(root), "options": options}
+    if fold not in (None, 1):  # the first is what readers give unasked, and what places made without a fold hold
+        wanted["options"] = {**options, "fold": fold}
     if origin.is_file():
         kept = json.loads(origin.read_text(encoding="utf-8"))
-        if kept["data"] != wanted["data"] or options and kept != wanted:
-            raise ValueError(f"{folder} holds the manifest of {kept}, wanted {wanted}: take another home, or delete it")
+        there = dict(kept["options"])
+        same_fold = there.pop("fold", 1) == fold or fold is None
+        if kept["data"] != wanted["data"] or options and there != options or not same_fold:
+            want = wanted if same_fold else {**wanted, "fold": fold}
+            raise ValueError(f"{folder} holds the manifest of {kept}, wanted {want}: take another home, or delete it")
         return Manifest.load(folder)
-    manifest = open_dataset(recognise(root), root, **options)
+    name = recognise(root)
+    if fold not in (None, 1) and name not in _with_folds():
+        raise _no_folds(f"{root} ({name})", fold)
+    manifest = open_dataset(name, root, **wanted["options"])
     manifest.save(folder)
     origin.write_text(json.dumps(wanted), encoding="utf-8")
     return manifest

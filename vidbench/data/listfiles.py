@@ -209,6 +209,9 @@ def read_arid(root: Path, *, fold: int = 1, lists: str | Path | None = None) -> 
     full = [(f"ARID_split{fold}_{word}.txt", split) for word, split in (("train", "train"), ("test", "test"))]
     short = [("train.txt", "train"), ("validate.txt", "validate")]
     files = short if holding(Path(lists or root), ["mapping_table.txt", *(name for name, _ in short)]) else full
+    if files is short and fold != 1:
+        raise ValueError(f"{lists or root} holds ARID's six-class subset, which has no folds, and fold {fold} was "
+                         "asked for: take fold 1, or the full lists, ARID_split1_train.txt and so on")  # fmt: skip
     place = lists_in(root, lists, ["mapping_table.txt", *(name for name, _ in files)])
     if files is full and (place / f"ARID_split{fold}_other.txt").is_file():
         files = [*full, (f"ARID_split{fold}_other.txt", "none")]

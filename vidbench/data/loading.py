@@ -123,6 +123,12 @@ class Clips(torch.utils.data.Dataset):
             lengths = [video.length()] if "rgb" in spec.streams else []
             if "flow" in spec.streams:
                 lengths.append(self._flow_length(row, path))
+                counted = self.manifest.frames
+                frames = lengths[0] if video else None if counted is None else int(counted[row])
+                if frames not in (None, lengths[-1] + 1):
+                    raise clips.VideoError(f"{path}: the video has {frames} frames, but {self.flow_folder} holds "
+                                           f"{lengths[-1]} flows, those of {lengths[-1] + 1}: its numbers mean other "
+                                           "frames. Delete its file there and extract the flow again.")  # fmt: skip
             stride = spec.stride
             if spec.target_fps is not None:
                 stride = windows.stride_for(video.fps() if fps is None else float(fps[row]), spec.target_fps)

@@ -54,13 +54,13 @@ class Interrupted(KeyboardInterrupt):
 
 
 def fit(method: nn.Module, loader, recipe: Fit, run: Run, progress: str = "auto",
-        validate: Callable[[], dict] | None = None) -> nn.Module:
+        validate: Callable[[float], dict] | None = None) -> nn.Module:
     """Train `method` on `loader` into `run`; takes up where the run's newest checkpoint stands.
 
     method(batch) -> (loss [], dict of numbers). It may have `after_step()`, called after each optimiser step,
     `parameter_groups()`, see make_optimizer, and `ready`: while that is False (a queue not yet full) the batch is seen
-    but no step is taken. validate() -> dict of numbers is called on every rank before the first step and after every
-    `validate_every` epochs, and logged to monitor.jsonl; its "loss" steers a plateau schedule. loader yields dicts of
+    but no step is taken. validate(epoch) -> dict of numbers is called on every rank before the first step and after
+    every `validate_every` epochs, and logged to monitor.jsonl; its "loss" steers a plateau. loader yields dicts of
     tensors with "row"; its `batch_sampler` has `epoch` and `start`, and yields this rank's part of each global batch.
     A resumed run equals an uninterrupted one (on a CPU to the bit): order, augmentation and the random state of a step
     follow from the seed and the step alone. Raises Interrupted after a save, RunError where another process trains
@@ -106,7 +106,7 @@ def learning_rate(recipe: Fit, epoch: float, scale: float = 1.0) -> float:
 def make_optimizer(recipe: Fit, method: nn.Module) -> torch.optim.Optimizer:
     """Adam, AdamW or SGD with momentum 0.9 over the parameters that want gradients.
 
-    Where the method has `parameter_groups()`, its dicts {"params", "scale"} say what each group's rate is multiplied by.
+    Where the method has `parameter_groups()`, its dicts {"params", "scale"} say by what each rate is multiplied.
     """
     groups = method.parameter_groups() if hasattr(method, "parameter_groups") else [{"params": method.parameters()}]
     groups = [{**group, "params": [p for p in group["params"] if p.requires_grad]} for group in groups]
@@ -305,7 +305,7 @@ class _Trainer:
         """Validate, log what was found, and go back to training."""
         if self.validate is None:
             return {}
-        numbers = self.validate()
+        numbers = self.validate(self.step / self.steps_per_epoch)
         self.method.train()
         if ranks.rank() == 0:
             plain = {name: _plain(value) for name, value in numbers.items()}

@@ -8,16 +8,17 @@ entries of [own key, queue] count as positives:
     label  every entry of the same label (UberNCE, the supervised oracle)
     near   the own key and the `topk` queue slots nearest in the other stream (CoCLR)
 
-Departures, each a field of the recipe: siblings (clips of one source) in the queue are negatives by default, as for
-InfoNCE in the released code, which makes them positives for CoCLR (the paper's Algorithm 1 has no such rule);
-`self_drop` is 0 in the paper and 0.9 in the code since October 2021. `key_groups` splits the key encoder's batch,
-shuffled, into groups that normalise apart: with one process the stand-in for shuffle-BN. With several ranks the keys
-are shuffled over them, but batch-norm statistics are those of a rank's part of the batch, so the number of ranks is
-then no mere fact of the launch.
+`self_drop`, the siblings (clips of one source) and the schedule differ between paper and released code, so both are
+named settings. Departures: `key_groups` splits the key encoder's batch, shuffled, into groups that normalise apart:
+with one process the stand-in for shuffle-BN. With several ranks the keys are shuffled over them, but batch-norm
+statistics are those of a rank's part of the batch, so the number of ranks is then no mere fact of the launch. What is
+handed on is the last checkpoint, not the best by training accuracy, which in a CoCLR stage falls before it rises (issue
+14 of the released code).
 """
 
 import copy
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,7 @@ from vidbench.data.views import training_worker
 from vidbench.engine import ranks
 from vidbench.engine.loop import Fit, fit
 from vidbench.engine.runs import Run, RunError, recipe_from
+from vidbench.methods.monitor import Monitor
 from vidbench.tensors.bank import FeatureQueue, masked_topk
 from vidbench.tensors.losses import multi_positive_nce, nce_logits
 from vidbench.tensors.metrics import purity, topk_hit
@@ -46,11 +48,12 @@ SIBLINGS = ("positive", "ignore", "negative")
 class Recipe:
     """One stage of CoCLR. Paths name what it reads: a manifest, a flow store, the runs it starts from."""
 
-    stream: str = "rgb"
+    stream: str = "rgb"  # `reverse` of the released code is stream="flow" with an rgb teacher
     positives: str = "self"  # self, label or near
-    siblings: str = "negative"  # positive, ignore or negative
+    siblings: str = "negative"  # in the queue: positive (released CoCLR), ignore or negative (Algorithm 1, InfoNCE)
+    mine_siblings: bool = False  # let them take places among the topk (Algorithm 1 bars nothing; the code bars them)
     topk: int = 5  # CoCLR table 1
-    self_drop: float = 0.0  # 0 in the paper, 0.9 in the released code
+    self_drop: float = 0.0  # 0 in the paper, 0.9 in the released code since October 2021 (issue 43)
     queue: int = 2048  # 2,048 on UCF101, 16,384 on Kinetics-400 (supplement)
     dim: int = 128
     momentum: float = 0.999
@@ -60,28 +63,117 @@ class Recipe:
     network_args: dict = field(default_factory=dict)
     clip: ClipSpec = ClipSpec(frames=32, stride=1, views=2, augment=AUGMENTS["vidbench"])
     fit: Fit = Fit(epochs=300, batch=32, schedule="milestones", milestones=(250, 280))
+    held_out: float = 0.0  # share of train's videos, whole sources, that is watched and never trained on
+    monitor_rows: int = 1024  # of train and of the held-out part, at most
     manifest: str = ""
     flow: str = ""
     student: str = ""  # the run whose encoder starts this one
     teacher: str = ""  # the run of the other stream that mines
 
+    def __post_init__(self) -> None:
+        if self.positives not in POSITIVES or self.siblings not in SIBLINGS or self.stream not in OTHER:
+            raise ValueError(f"CoCLR wants positives of {POSITIVES}, siblings of {SIBLINGS}, stream of {(*OTHER,)}; "
+                             f"got {self.positives!r}, {self.siblings!r}, {self.stream!r}.")
+        if self.queue % self.fit.batch:
+            near = max(1, round(self.queue / self.fit.batch)) * self.fit.batch
+            raise ValueError(f"CoCLR: the queue, {self.queue} slots, is not divisible by the global batch of "
+                             f"{self.fit.batch}; {near} would be.")
+        if not 0 <= self.topk < self.queue or not 0 <= self.self_drop <= 1:
+            raise ValueError(f"CoCLR wants topk from 0 to below the queue's {self.queue} slots and self_drop within 0 "
+                             f"and 1; got {self.topk} and {self.self_drop}.")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The stages of one experiment: how a stream learns alone, how it goes on in a half-cycle, and how many cycles."""
+
+    alone: Recipe
+    together: Recipe
+    cycles: int = 1
+
+
+def _setting(alone: Recipe, fit: Fit, cycles: int, **changes) -> Setting:
+    """A half-cycle has the recipe of its init but for the positives, its own `fit` and what else is named."""
+    return Setting(alone, replace(alone, positives="near", fit=fit, **changes), cycles)
+
 
 _SMALL = {"width": 0.25, "units": (2, 2, 0)}
+_TINY = Recipe(queue=64, momentum=0.99, dim=32, network_args={"width": 0.125, "units": (1, 1, 0)}, held_out=0.2,
+               clip=ClipSpec(frames=8, stride=2, views=2, augment=AUGMENTS["toy"]),
+               fit=Fit(epochs=2, batch=16, schedule="cosine", log_every=13))
+_TOY = Recipe(siblings="ignore", queue=256, momentum=0.99, key_groups=2, network_args=_SMALL,
+              clip=ClipSpec(frames=8, stride=3, views=2, augment=AUGMENTS["toy"]),
+              fit=Fit(epochs=20, batch=32, log_every=11, schedule="cosine", validate_every=5), held_out=0.1)
+# The paper: 4 GPUs x 32, the rate divided by ten twice, on a plateau of validation. Its share of train and the patience
+# are not told: assumptions.
+_PAPER = Recipe(held_out=0.05, fit=Fit(epochs=300, batch=128, schedule="plateau", drops=2, patience=10, workers=12))
+# The released code: its augmentation, milestones (README), 2 GPUs x 32 on UCF101 and 4 x 32 for Kinetics' init.
+_OFFICIAL = Recipe(clip=ClipSpec(frames=32, stride=1, views=2, augment=AUGMENTS["coclr_official"]),
+                   fit=Fit(epochs=300, batch=64, schedule="milestones", milestones=(250, 280), workers=12))
+_RELEASED = {"siblings": "positive", "self_drop": 0.9}  # main_coclr.py
 SETTINGS = {
     # Tests and notebooks as opened: seconds on a CPU, learns next to nothing.
-    "tiny": Recipe(queue=64, momentum=0.99, dim=32, network_args={"width": 0.125, "units": (1, 1, 0)},
-                   clip=ClipSpec(frames=8, stride=2, views=2, augment=AUGMENTS["toy"]),
-                   fit=Fit(epochs=2, batch=16, schedule="cosine", log_every=13)),
-    # The toy world `small`: about a minute a stage on one core.
-    "toy": Recipe(queue=256, momentum=0.99, key_groups=2, network_args=_SMALL,
-                  clip=ClipSpec(frames=8, stride=3, views=2, augment=AUGMENTS["toy"]),
-                  fit=Fit(epochs=20, batch=32, log_every=11, schedule="cosine")),
-    # UCF101 split 1, 9,537 videos; 4 GPUs of 32 clips in the paper (supplement; README of the released code).
-    "ucf101": Recipe(fit=Fit(epochs=300, batch=128, schedule="milestones", milestones=(250, 280), workers=12)),
-    # A half-cycle on it: 100 epochs, the rate divided at 80 (README of the released code).
-    "ucf101_together": Recipe(positives="near",
-                              fit=Fit(epochs=100, batch=128, schedule="milestones", milestones=(80,), workers=12)),
+    "tiny": _setting(_TINY, _TINY.fit, 1),
+    # The toy world `small`: about 1.5 minutes a stage on one core. Chosen on held-out training videos of world 0; a
+    # class has 43 slots of the queue there, on UCF101 20, so k may be larger than the paper's 5, too.
+    "toy": _setting(_TOY, _TOY.fit, 2, self_drop=0.9, queue=512, topk=20),
+    # UCF101 split 1, 9,537 videos: 300 epochs alone, two cycles of 100 + 100.
+    "ucf101_paper": _setting(_PAPER, replace(_PAPER.fit, epochs=100), 2, mine_siblings=True),
+    "ucf101_official": _setting(_OFFICIAL, replace(_OFFICIAL.fit, epochs=100, milestones=(80,)), 2, **_RELEASED),
+    # Kinetics-400: one cycle of 50 + 50, a longer queue.
+    "k400_paper": _setting(replace(_PAPER, queue=16384), replace(_PAPER.fit, epochs=50), 1, mine_siblings=True),
+    "k400_official": _setting(replace(_OFFICIAL, queue=16384, fit=replace(_OFFICIAL.fit, batch=128)),
+                              replace(_OFFICIAL.fit, epochs=50, milestones=(40,)), 1, **_RELEASED),
 }
+
+
+def graph(setting: Setting, folder: str | Path, *, manifest: str, flow: str, seed: int = 0) -> dict[str, Recipe]:
+    """All stages by the name of their run below `folder`, in an order in which they can be run (section 3.1).
+
+    infonce-rgb and infonce-flow, then for each cycle coclr-rgb, mined by the newest flow run, and coclr-flow, mined by
+    the rgb run just trained; from the second cycle on with the cycle's number behind. Each goes on from the newest run
+    of its stream.
+    """
+    folder, stages, newest = Path(folder), {}, {}
+
+    def add(name: str, recipe: Recipe, **changes) -> None:
+        fit = replace(recipe.fit, seed=1000 * seed + len(stages))  # a stage does not see its parent's views again
+        stages[name] = replace(recipe, manifest=str(manifest), flow=str(flow), fit=fit, **changes)
+        newest[stages[name].stream] = str(folder / name)
+
+    for stream in OTHER:
+        add(f"infonce-{stream}", setting.alone, stream=stream)
+    for cycle in range(1, setting.cycles + 1):
+        for stream in OTHER:
+            name = f"coclr-{stream}" + (f"-{cycle}" if cycle > 1 else "")
+            add(name, setting.together, stream=stream, student=newest[stream], teacher=newest[OTHER[stream]])
+    return stages
+
+
+def half_cycle(together: Recipe, student: str, teacher: str) -> Recipe:
+    """The student's own recipe (network, clips, data) with the positives, switches and schedule of `together`."""
+    own = recipe_from(Recipe, Run(student).recipe)
+    switches = ("positives", "siblings", "mine_siblings", "topk", "self_drop", "queue", "fit")
+    return replace(own, **{name: getattr(together, name) for name in switches}, student=student, teacher=teacher)
+
+
+@dataclass(frozen=True)
+class HandOver:
+    """What a stage took from another run; as text, in plain words."""
+
+    part: str  # student or teacher
+    run: str
+    stream: str
+    epochs: float
+    step: int
+    tensors: int
+
+    def __str__(self) -> str:
+        taken = f"{self.run} ({self.stream}, its last checkpoint, epoch {self.epochs:g}, step {self.step})"
+        whole = f"all {self.tensors} tensors of query encoder and head"
+        if self.part == "teacher":
+            return f"teacher, frozen, in eval mode: {whole} of {taken}"
+        return f"student: {whole} of {taken}, into query and key alike; queue, optimiser and rate begin anew"
 
 
 class CoCLR(nn.Module):
@@ -92,11 +184,6 @@ class CoCLR(nn.Module):
 
     def __init__(self, recipe: Recipe):
         super().__init__()
-        if recipe.positives not in POSITIVES or recipe.siblings not in SIBLINGS:
-            raise ValueError(f"CoCLR wants positives from {POSITIVES} and siblings from {SIBLINGS}; "
-                             f"got {recipe.positives!r} and {recipe.siblings!r}.")
-        if recipe.stream not in OTHER:
-            raise ValueError(f"CoCLR: stream is rgb or flow; got {recipe.stream!r}.")
         self.recipe = recipe
         self.encoder = models.build(recipe.network, **recipe.network_args)
         self.head = projection(self.encoder.out_channels, recipe.dim)
@@ -145,10 +232,11 @@ class CoCLR(nn.Module):
         if recipe.positives == "label":
             near = (batch["label"][:, None] == queue.label[None, :]) & (batch["label"] >= 0)[:, None]
         elif recipe.positives == "near":
-            # Siblings never take one of the k places, whatever their own policy (model/pretrain.py).
-            unfilled = (queue.source < 0).expand_as(siblings)
+            barred = (queue.source < 0).expand_as(siblings)
+            if not recipe.mine_siblings:  # whatever their policy, they take none of the k places (model/pretrain.py)
+                barred = barred | siblings
             with torch.autocast(other.device.type, enabled=False):  # in half precision near ones would tie
-                near = mined = masked_topk(other @ queue.other.T, recipe.topk, siblings | unfilled)
+                near = mined = masked_topk(other @ queue.other.T, recipe.topk, barred)
         if recipe.siblings == "positive":
             near = near | siblings
         ignored = None
@@ -167,12 +255,14 @@ class CoCLR(nn.Module):
 
     def _keys(self, clips: Tensor) -> Tensor:
         """Keys [B,dim]; the clips of all ranks are shuffled first, so that no batch-norm group meets its queries."""
+        if not self.training:  # statistics are fixed, and ranks may have batches of different number and size
+            return embed(self.key_encoder, self.key_head, clips)
         rows = clips.shape[0]
         everything = ranks.gather(clips)
         generator = torch.Generator().manual_seed(int(self.queue.count))  # the same on each rank
         order = torch.randperm(len(everything), generator=generator).to(clips.device)
         part = everything[order[ranks.rank() * rows:(ranks.rank() + 1) * rows]]
-        groups = part.chunk(self.recipe.key_groups if self.training else 1)
+        groups = part.chunk(self.recipe.key_groups)
         shuffled = ranks.gather(torch.cat([embed(self.key_encoder, self.key_head, group) for group in groups]))
         back = torch.empty_like(shuffled)
         back[order] = shuffled
@@ -185,21 +275,21 @@ class CoCLR(nn.Module):
         for key, query in ((self.key_encoder, self.encoder), (self.key_head, self.head)):
             update(list(key.parameters()), list(query.parameters()), None)
 
-    def hand_over(self, student: Run | None, teacher: Run | None) -> list[str]:
+    def hand_over(self, student: Run | None, teacher: Run | None) -> list[HandOver]:
         """Take the query encoder of `student` into both encoders, that of `teacher` as the frozen miner.
 
-        Queues and optimisers are never handed over; the queue fills anew. Returns what was loaded, in plain words.
+        Of each the last checkpoint of a complete run. Queue and optimiser are never handed over; the queue fills anew.
+        Raises RunError where a run is missing, not complete, of the wrong stream or of another network.
         """
         report = []
         if student:
             for pair in ((self.encoder, self.head), (self.key_encoder, self.key_head)):
-                load_embedding(student, self.recipe.stream, *pair)
-            report.append(f"encoder and head, query and key: from {student.folder.name}")
+                taken = load_embedding(student, "student", self.recipe.stream, *pair)
+            report.append(taken)
         if self.teacher is not None:
             if teacher is None:
                 raise RunError("CoCLR (positives 'near') wants a teacher: a run of the other stream.")
-            load_embedding(teacher, OTHER[self.recipe.stream], *self.teacher)
-            report.append(f"teacher, frozen: from {teacher.folder.name}")
+            report.append(load_embedding(teacher, "teacher", OTHER[self.recipe.stream], *self.teacher))
         return report
 
 
@@ -213,12 +303,21 @@ def embed(encoder: nn.Module, head: nn.Module, clips: Tensor) -> Tensor:
     return F.normalize(head(encoder(clips).mean(dim=(2, 3, 4))).float(), dim=1)
 
 
-def load_embedding(run: Run, stream: str, encoder: nn.Module, head: nn.Module) -> None:
-    """Load a run's query encoder and head. Raises RunError where stream or network are others."""
+def load_embedding(run: Run, part: str, stream: str, encoder: nn.Module, head: nn.Module) -> HandOver:
+    """Load a complete run's query encoder and head. Raises RunError where state, stream or network are others."""
+    if run.stage != "coclr":
+        raise RunError(f"{run.folder} is a run of {run.stage}, which has no projection head; the {part} of a CoCLR "
+                       "stage is a run of coclr.")
     if run.recipe["stream"] != stream:
         raise RunError(f"{run.folder} was trained on {run.recipe['stream']}; a run on {stream} is wanted here.")
+    if run.state != "complete":
+        raise RunError(f"{run.folder} is {run.state}, not complete, and cannot be the {part} yet; the call that began "
+                       "it goes on with it.")
     run.load_into(encoder, "encoder.")
     run.load_into(head, "head.")
+    last = (run.metrics() or [{"epoch": 0, "step": 0}])[-1]
+    tensors = len(encoder.state_dict()) + len(head.state_dict())
+    return HandOver(part, run.folder.name, stream, round(last["epoch"], 2), last["step"], tensors)
 
 
 def _frozen_copy(module: nn.Module) -> nn.Module:
@@ -239,21 +338,43 @@ def train(recipe: dict, folder: str, progress: str = "auto", threads: int = 0) -
     run = run or Run(folder)
     torch.manual_seed(recipe.fit.seed)
     method = CoCLR(recipe)
+    trained, held = parts(recipe)
+    say = print if ranks.rank() == 0 else (lambda *_, **__: None)
+    say(f"{run.folder.name}: {effort(recipe, len(trained))}", flush=True)
     if run.checkpoint() is None:  # a resumed run holds all it needs, the teacher too
         student, teacher = (Run(path) if path else None for path in (recipe.student, recipe.teacher))
-        for line in method.hand_over(student, teacher):
-            if ranks.rank() == 0:
-                print(f"{run.folder.name}: {line}", flush=True)
-    fit(method, loader(recipe), recipe.fit, run, progress)
+        for taken in method.hand_over(student, teacher):
+            say(f"{run.folder.name}: {taken}", flush=True)
+    monitor = Monitor(method, trained, held, _spec(recipe), run, recipe.flow or None) if held is not None else None
+    fit(method, loader(recipe), recipe.fit, run, progress, monitor)
     return folder
+
+
+def effort(recipe: Recipe, rows: int) -> str:
+    """What the stage will take, in words: effective batch, iterations, epochs, clips."""
+    fit = recipe.fit
+    steps = rows // fit.batch
+    part = fit.batch // (ranks.world() * fit.accumulate)
+    split = f" ({ranks.world()} ranks x {fit.accumulate} parts x {part})" if part != fit.batch else ""
+    return (f"{rows} videos, batch {fit.batch}{split}, {steps} iterations an epoch, {fit.epochs} epochs = "
+            f"{steps * fit.epochs:,} iterations, {steps * fit.epochs * fit.batch:,} clips, "
+            f"of which the first {recipe.queue:,} fill the queue without a step")
+
+
+def parts(recipe: Recipe) -> tuple[Manifest, Manifest | None]:
+    """The rows that are trained on, and those of train that are watched instead, or None."""
+    train = Manifest.load(recipe.manifest).select(split="train")
+    return train.hold_out(recipe.held_out) if recipe.held_out else (train, None)
+
+
+def _spec(recipe: Recipe) -> ClipSpec:
+    return replace(recipe.clip, streams=("rgb", "flow") if recipe.positives == "near" else (recipe.stream,))
 
 
 def loader(recipe: Recipe) -> DataLoader:
     """This rank's batches of the recipe's training rows."""
-    manifest = Manifest.load(recipe.manifest).select(split="train")
-    streams = ("rgb", "flow") if recipe.positives == "near" else (recipe.stream,)
-    spec = replace(recipe.clip, streams=streams)
-    clips = Clips(manifest, spec, flow_folder=recipe.flow or None, seed=recipe.fit.seed,
+    manifest, _ = parts(recipe)
+    clips = Clips(manifest, _spec(recipe), flow_folder=recipe.flow or None, seed=recipe.fit.seed,
                   cache_bytes=1 << 30 if recipe.fit.workers == 0 else 0)
     batches = Batches(len(manifest), recipe.fit.batch, seed=recipe.fit.seed, rank=ranks.rank(), world=ranks.world())
     workers = recipe.fit.workers

@@ -2,7 +2,10 @@
 
 from torch import nn
 
+from vidbench.models.heads import build_head
 from vidbench.models.s3d import S3D
+
+__all__ = ["BUILDERS", "build", "build_head"]
 
 # The only registry of the house: a checkpoint must say which network it holds.
 BUILDERS = {

@@ -33,6 +33,28 @@ def purity(mined: Tensor, slot_labels: Tensor, labels: Tensor) -> Tensor:
     return right.sum() / mined.sum()
 
 
+def effective_rank(rows: Tensor) -> float:
+    """How many directions the rows fill, their mean taken off: exp of the entropy of the normalised singular values
+    (Roy and Vetterli 2007; RankMe, Garrido et al. 2023, without the mean).
+
+    rows [N,D], N > 1 -> 1 up to min(N - 1, D); 0.0 where all rows are equal. Few directions mean collapse.
+    """
+    values = torch.linalg.svdvals(rows.double() - rows.double().mean(dim=0))
+    if float(values[0]) <= 1e-9 * max(float(rows.norm()), 1e-30):
+        return 0.0
+    share = values / values.sum()
+    return float(torch.exp(-torch.special.xlogy(share, share).sum()))
+
+
+def spread(rows: Tensor) -> float:
+    """How far unit rows lie apart: sqrt(D) x the mean deviation of their coordinates, 1 on a sphere, 0 in one point.
+
+    rows [N,D], made unit here (SimSiam's sign of collapse, Chen and He 2021, section 4.1).
+    """
+    unit = torch.nn.functional.normalize(rows.double(), dim=1)
+    return float(unit.std(dim=0, correction=0).mean()) * rows.shape[1] ** 0.5
+
+
 def bootstrap_interval(values: Tensor, *, seed: int, level: float = 0.95, draws: int = 2000) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean of values [N], resampling rows (videos) with a seeded generator."""
     generator = torch.Generator().manual_seed(seed)
@@ -43,3 +65,28 @@ def bootstrap_interval(values: Tensor, *, seed: int, level: float = 0.95, draws:
     tail = (1 - level) / 2
     low, high = torch.quantile(means, torch.tensor([tail, 1 - tail], dtype=torch.double)).tolist()
     return low, high
+
+
+def nested_bootstrap(hits: list[Tensor], sources: list[Tensor], *, seed: int, draws: int = 4000) -> Tensor:
+    """Means of several methods in each bootstrap draw: repetitions are drawn, and within each its sources.
+
+    hits: one [R,N_i] for each repetition (a training seed with its own test videos), R methods in the same order;
+    sources: [N_i], whose videos are drawn together, as they are not independent -> [draws,R]. All methods of a draw
+    share its repetitions and sources, so differences and ratios of columns are paired; their quantiles are intervals.
+    Raises ValueError where shapes do not fit.
+    """
+    fits = len(hits) == len(sources) and all(h.shape[1:] == s.shape for h, s in zip(hits, sources, strict=True))
+    if not fits or len({len(part) for part in hits}) != 1:
+        raise ValueError(f"nested_bootstrap wants hits [R,N] and sources [N] of each repetition; got "
+                         f"{[tuple(h.shape) for h in hits]} and {[tuple(s.shape) for s in sources]}.")
+    generator, means = torch.Generator().manual_seed(seed), []
+    for part, source in zip(hits, sources, strict=True):
+        group = torch.unique(source, return_inverse=True)[1]
+        groups = int(group.max()) + 1
+        sums = torch.zeros(len(part), groups, dtype=torch.double).index_add_(1, group, part.double())
+        picked = torch.randint(groups, (draws, groups), generator=generator)
+        weight = torch.zeros(draws, groups, dtype=torch.double).scatter_add_(1, picked, torch.ones(1).double().expand(
+            draws, groups))
+        means.append(weight @ sums.T / (weight @ torch.bincount(group).double())[:, None])
+    chosen = torch.randint(len(hits), (draws, len(hits)), generator=generator)
+    return torch.stack(means)[chosen, torch.arange(draws)[:, None]].mean(dim=1)

@@ -1,0 +1,81 @@
+"""A run on held-out videos: features, retrieval, linear probe; the numbers are kept in the run with their protocol."""
+
+import multiprocessing
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from vidbench.data.manifest import Manifest
+from vidbench.engine import ranks
+from vidbench.engine.runs import Run
+from vidbench.features import Protocol, kept
+from vidbench.probe import fuse, logistic
+from vidbench.retrieval import Neighbours, protocol, retrieve, summary
+
+KS = (1, 5, 10)
+HOW = Protocol()
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was found of one run, or of two runs of both streams together; one entry a query in every array."""
+
+    run: str
+    hits: dict[str, np.ndarray]  # "R@1", "R@5", ... and "probe": bool [Q]
+    probabilities: np.ndarray  # of the probe [Q,classes]
+    neighbours: Neighbours
+    numbers: dict[str, tuple[float, float, float]]  # share with its interval over videos
+    protocols: dict[str, dict]  # of "retrieval" and "probe"
+    budget: dict
+
+
+def evaluate(folder: str | Path, held_out: str, how: Protocol = HOW, centring: str = "gallery",
+             seed: int = 0) -> Evaluation:
+    """Retrieval and probe of a run: its manifest's split `held_out` against its split train."""
+    run = Run(folder)
+    gallery, queries = (kept(run, part, how) for part in ("train", held_out))
+    neighbours, hits = retrieve(gallery, queries, centring=centring, ks=KS)
+    probe = logistic(gallery, queries, seed=seed)
+    found = {"retrieval": protocol(gallery, queries, centring=centring, ks=KS), "probe": probe["protocol"]}
+    hits = {**hits, "probe": probe["right"]}
+    numbers = summary(hits, seed)
+    run.add_result("retrieval", found["retrieval"], {name: numbers[name] for name in numbers if name != "probe"})
+    run.add_result("probe", found["probe"], {"top-1": numbers["probe"]})
+    return Evaluation(run.folder.name, hits, probe["probabilities"], neighbours, numbers, found, run.budget())
+
+
+def two_stream(rgb: Evaluation, flow: Evaluation, folder: str | Path, held_out: str, how: Protocol = HOW,
+               centring: str = "gallery", seed: int = 0) -> Evaluation:
+    """Both runs below `folder` as one: sum of cosines for retrieval, mean of probabilities for the probe."""
+    pair = [Run(Path(folder) / one.run) for one in (rgb, flow)]
+    gallery, queries = ([kept(run, part, how) for run in pair] for part in ("train", held_out))
+    neighbours, hits = retrieve(gallery, queries, centring=centring, ks=KS)
+    mean = fuse(rgb.probabilities, flow.probabilities)
+    hits["probe"] = mean.argmax(axis=1) == queries[0].label
+    found = {"retrieval": protocol(gallery, queries, centring=centring, ks=KS),
+             "probe": {**rgb.protocols["probe"], "stream": "rgb+flow"}}
+    budget = {name: rgb.budget[name] + flow.budget[name] for name in ("iterations", "clips", "epochs", "seconds")}
+    return Evaluation(f"{rgb.run} + {flow.run}", hits, mean, neighbours, summary(hits, seed), found,
+                      {**budget, "batch": rgb.budget["batch"], "stages": rgb.budget["stages"] + flow.budget["stages"]})
+
+
+def evaluate_all(folders: Sequence[str | Path], held_out: str, how: Protocol = HOW, centring: str = "gallery",
+                 seed: int = 0, processes: int = 2) -> dict[str, Evaluation]:
+    """`evaluate` of many runs, so many processes at a time; by run name."""
+    context = multiprocessing.get_context("spawn")
+    threads = max(1, ranks.cores() // processes)
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=torch.set_num_threads,
+                             initargs=(threads,)) as pool:
+        jobs = [pool.submit(evaluate, str(folder), held_out, how, centring, seed) for folder in folders]
+        done = [job.result() for job in tqdm(jobs, desc="features, search, probe", unit="run", mininterval=10)]
+    return {one.run: one for one in done}
+
+
+def sources(folder: str | Path, held_out: str) -> np.ndarray:
+    """The source of each query of a run's evaluation [Q]."""
+    return Manifest.load(Run(folder).recipe["manifest"]).select(split=held_out).source

@@ -1,0 +1,328 @@
+"""Supervised training of a backbone and a head: from scratch, fine-tuned, or a linear probe on a frozen backbone.
+
+Source: CoCLR's supplement (table 2) and its released evaluation (TengdaHan/CoCLR, eval/main_classifier.py and
+model/classifier.py). What differs between the three is in the recipe: `init` names the run whose backbone is taken,
+`freeze` keeps it as it is (in eval mode, batch-norm statistics untouched), `backbone_lr` slows it down.
+
+Departures from the released code. Nothing is selected on test videos: it keeps the epoch that is best on 30 % of them;
+here the last epoch counts, watched and, in `sweep`, chosen on whole sources held out of train. Its crop is cut at 224
+pixels and then brought to 128, here at once; it flips a batch by one coin, here each clip by its own. Batch-norm
+statistics are those of a rank's part of the global batch, as there.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from vidbench import models
+from vidbench.data.loading import HANG, Batches, Clips, ClipSpec
+from vidbench.data.manifest import Manifest
+from vidbench.data.views import SETTINGS as AUGMENTS
+from vidbench.data.views import STREAMS, training_worker, worker_init
+from vidbench.engine import ranks
+from vidbench.engine.loop import Fit, fit
+from vidbench.engine.runs import Run, RunError, differences, recipe_dict, recipe_from, write_text
+from vidbench.tensors.metrics import topk_hit
+
+CACHE = 1 << 29  # bytes of decoded videos kept by a loader without workers, of training and of validation each
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One supervised run. Paths name what it reads: a manifest, a flow store, the run it starts from."""
+
+    stream: str = "rgb"
+    network: str = "s3d"
+    network_args: dict = field(default_factory=dict)
+    head: str = "linear"  # models.heads.HEADS
+    dropout: float = 0.0  # before the linear layer
+    label_smoothing: float = 0.0
+    classes: tuple[str, ...] = ()  # names in order of their numbers; empty takes the manifest's and writes them down
+    freeze: bool = False  # the backbone stays as it is, its batch-norm statistics too
+    backbone_lr: float = 1.0  # the backbone's rate over the head's
+    held_out: float = 0.0  # share of train, whole sources, that is watched and not trained on
+    selection: str = ""  # what was chosen and on which videos, if anything: it goes with every number
+    clip: ClipSpec = ClipSpec(frames=32, stride=1, views=1, augment=AUGMENTS["coclr_finetune"])
+    fit: Fit = Fit(epochs=100, batch=64)
+    manifest: str = ""
+    flow: str = ""
+    init: str = ""  # the run whose backbone starts this one; empty is from scratch
+
+
+_TINY = {"width": 0.125, "units": (1, 1, 0)}
+_MILD = replace(AUGMENTS["toy"], jitter_p=0.3, gray_p=0.0, blur_p=0.0)  # as coclr_finetune changes vidbench's
+# CoCLR's code, README and issue 30: 2 GPUs of 32 clips. S3D, 32 frames, 128 pixels.
+_FINETUNE = Recipe(dropout=0.9, backbone_lr=0.1,
+                   fit=Fit(epochs=500, batch=64, optimizer="adam", lr=1e-3, weight_decay=1e-3, schedule="milestones",
+                           milestones=(400, 450), workers=12))
+_PROBE = Recipe(head="norm_linear", freeze=True,
+                fit=Fit(epochs=100, batch=64, optimizer="sgd", lr=0.1, weight_decay=1e-3, schedule="milestones",
+                        milestones=(60, 80), workers=12))
+SETTINGS = {
+    # Tests and notebooks as opened: seconds on a CPU. Every number is an assumption.
+    "tiny": Recipe(network_args=_TINY, backbone_lr=0.3, held_out=0.2,
+                   clip=ClipSpec(frames=8, stride=2, views=1, augment=_MILD),
+                   fit=Fit(epochs=8, batch=16, lr=1e-2, weight_decay=1e-4, schedule="cosine", log_every=11)),
+    # The toy world `small`: about a minute on one core. Every number is an assumption.
+    "toy": Recipe(network_args={"width": 0.25, "units": (2, 2, 0)}, backbone_lr=0.3, held_out=0.1,
+                  clip=ClipSpec(frames=8, stride=3, views=1, augment=_MILD),
+                  fit=Fit(epochs=20, batch=32, lr=3e-3, weight_decay=1e-4, schedule="cosine", log_every=11)),
+    # The supplement's table 2: one linear layer on the pooled features. It does not say how it was trained; rate,
+    # decay and schedule are assumptions, those of the released code.
+    "probe_paper": replace(_PROBE, head="linear"),
+    # README of the released code: SGD, rate 0.1 and decay 1e-3 (tune 0.1 to 1.0, 1e-4 to 1e-1), dropped at 60 and 80.
+    "probe_official": _PROBE,
+    # README and code: Adam, 1e-3 and for the backbone 1e-4, decay 1e-3, dropout 0.9, dropped at 400 and 450.
+    "finetune_official": _FINETUNE,
+    # Issue 30 of the released code: the same at one rate, dropped at 300 and 400.
+    "scratch_official": replace(_FINETUNE, backbone_lr=1.0, fit=replace(_FINETUNE.fit, milestones=(300, 400))),
+}
+
+
+class Classifier(nn.Module):
+    """A backbone, the global average of its map, and a head.
+
+    forward: batch {stream: [B,V,C,T,H,W], label [B]} -> (cross-entropy over views [], numbers accuracy and top5).
+    Raises ValueError on an unknown stream, fewer than two classes, or what the network and the head refuse.
+    """
+
+    def __init__(self, recipe: Recipe):
+        super().__init__()
+        if recipe.stream not in STREAMS:
+            raise ValueError(f"Classifier: stream is one of {STREAMS}; got {recipe.stream!r}.")
+        self.recipe = recipe
+        self.encoder = models.build(recipe.network, **recipe.network_args)
+        self.head = models.build_head(recipe.head, self.encoder.out_channels, len(recipe.classes), recipe.dropout)
+        self.encoder.requires_grad_(not recipe.freeze)
+
+    def train(self, mode: bool = True) -> "Classifier":
+        """A frozen backbone stays in eval mode, so that its batch-norm statistics stay, too."""
+        super().train(mode)
+        if self.recipe.freeze:
+            self.encoder.eval()
+        return self
+
+    def parameter_groups(self) -> list[dict]:
+        """The head at the recipe's rate, the backbone at `backbone_lr` times it; of a frozen one nothing."""
+        groups = [{"params": list(self.head.parameters()), "scale": 1.0}]
+        if not self.recipe.freeze:
+            groups.append({"params": list(self.encoder.parameters()), "scale": self.recipe.backbone_lr})
+        return groups
+
+    def scores(self, clips: Tensor) -> Tensor:
+        """Clips [B,C,T,H,W] -> class scores [B,classes], float32."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.recipe.freeze):
+            pooled = self.encoder(clips).mean(dim=(2, 3, 4))
+        return self.head(pooled).float()
+
+    def forward(self, batch: dict) -> tuple[Tensor, dict]:
+        views = batch[self.recipe.stream]
+        label = batch["label"].repeat_interleave(views.shape[1])
+        scores = self.scores(views.flatten(0, 1))
+        loss = F.cross_entropy(scores, label, label_smoothing=self.recipe.label_smoothing)
+        right = F.one_hot(label, scores.shape[1]).bool()
+        return loss, {"accuracy": topk_hit(scores.detach(), right).float().mean(),
+                      "top5": topk_hit(scores.detach(), right, 5).float().mean()}
+
+
+# ---- a run -------------------------------------------------------------------------------------------------------
+
+
+def train(recipe: dict, folder: str, progress: str = "auto", threads: int = 0) -> str:
+    """Run one supervised training into a run folder, or go on with it. Plain values in, as ranks and processes need.
+
+    recipe: JSON form of a Recipe (runs.recipe_dict). Returns the folder. Raises what fit raises, ValueError for rows
+    without label or of other classes, RunError for a folder of another recipe, for videos that changed since the run
+    began, and for an `init` that is unfinished or of another network, stream or normalisation.
+    """
+    recipe = recipe_from(Recipe, recipe)
+    if threads:
+        torch.set_num_threads(threads)
+    rows, held = rows_of(recipe)
+    recipe = replace(recipe, classes=rows.classes)
+    run = Run.create(folder, "classify", recipe) if ranks.rank() == 0 else None
+    if run:
+        _write_down(run, rows, held)
+    ranks.barrier()
+    run = run or Run(folder)
+    torch.manual_seed(recipe.fit.seed)
+    method = Classifier(recipe)
+    batches = loader(recipe, rows)
+    said = [budget_line(recipe, len(rows), 0 if held is None else len(held), len(batches))]
+    if recipe.init and run.checkpoint() is None:  # a resumed run holds all it needs
+        said.append(load_init(Run(recipe.init), method))
+    for line in said if ranks.rank() == 0 else ():
+        print(f"{run.folder.name}: {line}", flush=True)
+    fit(method, batches, recipe.fit, run, progress, None if held is None else Watch(method, held))
+    return folder
+
+
+def rows_of(recipe: Recipe) -> tuple[Manifest, Manifest | None]:
+    """The rows to train on and those of train that are held out (None where nothing is).
+
+    The held-out part does not follow from the recipe's seed, so runs of several seeds are watched on the same videos.
+    Raises ValueError where the split is empty, rows have no label, or the classes are not the recipe's.
+    """
+    rows = Manifest.load(recipe.manifest).select(split="train")
+    if not len(rows):
+        raise ValueError(f"nothing to train on: the manifest in {recipe.manifest} has no train split.")
+    unknown = (rows.label < 0).nonzero()[0]
+    if len(unknown):
+        raise ValueError(f"{len(unknown)} of {len(rows)} training rows have no label, the first is "
+                         f"{rows.path[unknown[0]]}; a classifier wants labels, so name them or drop the rows.")
+    if recipe.classes and recipe.classes != rows.classes:
+        here, there = ([name for name in left if name not in right] for left, right in
+                       ((recipe.classes, rows.classes), (rows.classes, recipe.classes)))
+        raise ValueError(f"the recipe's {len(recipe.classes)} classes are not the {len(rows.classes)} of the manifest "
+                         f"in {recipe.manifest}: only in the recipe {here[:5]}, only in the manifest {there[:5]}"
+                         f"{', the order differs' * (not here and not there)}. Leave `classes` empty to take them.")
+    return rows.hold_out(recipe.held_out) if recipe.held_out else (rows, None)
+
+
+def _write_down(run: Run, rows: Manifest, held: Manifest | None) -> None:
+    """Keep what is trained on in rows.json; a resumed run must find the same videos."""
+    facts = {"train": rows.fingerprint(), "held_out": held.fingerprint() if held else None}
+    path = run.folder / "rows.json"
+    if path.exists() and json.loads(path.read_text()) != facts:
+        raise RunError(f"the manifest in {run.recipe['manifest']} changed since {run.folder} began: it trained on "
+                       f"{json.loads(path.read_text())}, now there is {facts}. Use another folder.")
+    write_text(path, json.dumps(facts))
+
+
+def load_init(run: Run, method: Classifier) -> str:
+    """Take a finished run's backbone; returns what was loaded, in plain words.
+
+    Raises RunError where the run is not complete, or of another network or stream, or saw flow normalised otherwise.
+    """
+    if run.state != "complete":
+        raise RunError(f"{run.folder} is {run.state}, not complete; finish its training before another starts from it.")
+    wanted = recipe_dict(method.recipe)
+    other = differences({name: wanted[name] for name in ("network", "network_args", "stream")},
+                        {name: run.recipe[name] for name in ("network", "network_args", "stream")})
+    if method.recipe.stream == "flow":
+        names = ("flow_as_rgb", "flow_negate_u")
+        other += differences(*({name: recipe["clip"]["augment"][name] for name in names}
+                               for recipe in (wanted, run.recipe)))
+    if other:
+        raise RunError(f"{run.folder} does not fit this recipe:\n  " + "\n  ".join(other)
+                       + "\nclassify.starting_from(recipe, run) takes these from the run.")
+    run.load_into(method.encoder, "encoder.")
+    return f"backbone from {run.folder.name}{', frozen' * method.recipe.freeze}"
+
+
+def starting_from(recipe: Recipe, run: Run) -> Recipe:
+    """The recipe with a run's backbone as `init`: its network, its stream and how it sees flow."""
+    theirs = run.recipe["clip"]["augment"]
+    augment = replace(recipe.clip.augment, flow_as_rgb=theirs["flow_as_rgb"], flow_negate_u=theirs["flow_negate_u"])
+    return replace(recipe, init=str(run.folder), stream=run.recipe["stream"], network=run.recipe["network"],
+                   network_args=run.recipe["network_args"], clip=replace(recipe.clip, augment=augment))
+
+
+def budget_line(recipe: Recipe, rows: int, held: int, iterations: int) -> str:
+    """What the run will take, in one line: CoCLR's users asked what a batch and an epoch are (issue 21)."""
+    fit, parts = recipe.fit, ranks.world() * recipe.fit.accumulate
+    shared = f" ({ranks.world()} ranks x {fit.accumulate} parts x {fit.batch // parts})" if parts > 1 else ""
+    return (f"{rows} training videos, {held} held out, {len(recipe.classes)} classes; batch {fit.batch}{shared}, "
+            f"{iterations} iterations an epoch, {fit.epochs} epochs: {iterations * fit.epochs} iterations, "
+            f"{iterations * fit.epochs * fit.batch} clips")
+
+
+def loader(recipe: Recipe, rows: Manifest) -> DataLoader:
+    """This rank's batches of the rows to train on."""
+    clips = Clips(rows, replace(recipe.clip, streams=(recipe.stream,)), flow_folder=recipe.flow or None,
+                  seed=recipe.fit.seed, cache_bytes=0 if recipe.fit.workers else CACHE)
+    batches = Batches(len(rows), recipe.fit.batch, seed=recipe.fit.seed, rank=ranks.rank(), world=ranks.world())
+    workers = recipe.fit.workers
+    return DataLoader(clips, batch_sampler=batches, num_workers=workers, persistent_workers=workers > 0,
+                      worker_init_fn=training_worker, timeout=HANG if workers else 0,
+                      multiprocessing_context="spawn" if workers else None,
+                      pin_memory=ranks.device().type == "cuda")
+
+
+class Watch:
+    """Loss and accuracy on held-out rows, without randomness: the centre crop of the window in the middle.
+
+    Calling it gives {"loss", "accuracy", "top5"}, the same on every rank; rows are shared out over ranks.
+    """
+
+    def __init__(self, method: Classifier, rows: Manifest):
+        recipe, self.method = method.recipe, method
+        size = round(recipe.clip.augment.size * 256 / 224)  # as features.Protocol
+        spec = replace(recipe.clip, streams=(recipe.stream,), sampling="spread", windows=1, crops="centre", resize=size)
+        workers = recipe.fit.workers
+        clips = Clips(rows, spec, flow_folder=recipe.flow or None, cache_bytes=0 if workers else CACHE)
+        mine, step = [(0, row) for row in range(ranks.rank(), len(rows), ranks.world())], max(1, recipe.fit.batch // 2)
+        self.loader = DataLoader(clips, batch_sampler=[mine[i : i + step] for i in range(0, len(mine), step)],
+                                 num_workers=workers, persistent_workers=workers > 0, worker_init_fn=worker_init,
+                                 timeout=HANG if workers else 0, multiprocessing_context="spawn" if workers else None)
+
+    @torch.no_grad()
+    def __call__(self, epoch: float = 0.0) -> dict[str, float]:
+        self.method.eval()
+        device, names, sums = ranks.device(), ("loss", "accuracy", "top5"), torch.zeros(4)
+        for batch in self.loader:
+            batch = {name: value.to(device) for name, value in batch.items()}
+            loss, numbers = self.method(batch)
+            numbers = {"loss": loss, **numbers}
+            sums += torch.tensor([*(float(numbers[name]) for name in names), 1.0]) * len(batch["row"])
+        *sums, count = (ranks.mean(sums.to(device)) * ranks.world()).tolist()
+        return {name: value / count for name, value in zip(names, sums, strict=True)}
+
+
+# ---- a sweep -----------------------------------------------------------------------------------------------------
+
+
+def sweep(recipe: Recipe, grid: dict[str, Sequence[float]], folder: str | Path, *, epochs: int = 0, nproc: int = 1,
+          progress: str = "auto") -> dict:
+    """Try every combination of some fields of the recipe's `fit`, and train the best one on the whole of train.
+
+    grid: field -> values, such as {"lr": (0.1, 1.0), "weight_decay": (1e-4, 1e-3)} (README of the released code: 0.1 to
+    1.0, 1e-4 to 1e-1). A trial trains for `epochs` (0: the recipe's own; milestones shrink with them) and is scored by
+    its last accuracy on the share `held_out` of train, ties by the loss; a trial whose loss is not finite scores 0. The
+    test split is not looked at. Folders: <folder>/<field>-<value>-.../ and <folder>/best/; what is complete is not
+    trained again. Returns {"trials": rows of a table, "best": {field: value}, "run": <folder>/best}, also in
+    sweep.json. Raises ValueError without a held-out share, RunError on an unknown field, and what `train` raises.
+    """
+    if not recipe.held_out:
+        raise ValueError("a sweep chooses on a held-out part of train; give the recipe a share such as held_out=0.2.")
+    folder = Path(folder)
+    trials = []
+    for values in product(*grid.values()):
+        chosen = dict(zip(grid, values, strict=True))
+        name = "-".join(f"{key}-{value}" for key, value in chosen.items())
+        trials.append({**chosen, **_tried(_trial(recipe, chosen, epochs), folder / name, nproc, progress)})
+    best = max(trials, key=lambda trial: (trial["accuracy"], -float("inf" if trial["loss"] is None else trial["loss"])))
+    chosen = {name: best[name] for name in grid}
+    words = " x ".join(f"{name} of {', '.join(map(str, values))}" for name, values in grid.items())
+    rule = f"{words} by the accuracy on {recipe.held_out:.0%} of train's sources; last epoch"
+    final = replace(recipe, held_out=0.0, selection=rule, fit=recipe_from(Fit, {**recipe_dict(recipe.fit), **chosen}))
+    ranks.launch("vidbench.methods.classify:train", recipe_dict(final), str(folder / "best"), progress, nproc=nproc)
+    found = {"trials": trials, "best": chosen, "run": str(folder / "best")}
+    write_text(folder / "sweep.json", json.dumps(found, indent=1))
+    return found
+
+
+def _trial(recipe: Recipe, chosen: dict, epochs: int) -> Recipe:
+    epochs = epochs or recipe.fit.epochs
+    milestones = tuple(round(at * epochs / recipe.fit.epochs) for at in recipe.fit.milestones)
+    values = {**recipe_dict(recipe.fit), "epochs": epochs, "milestones": milestones, **chosen}
+    return replace(recipe, fit=recipe_from(Fit, values))
+
+
+def _tried(recipe: Recipe, folder: Path, nproc: int, progress: str) -> dict[str, float | None]:
+    """Accuracy and loss of one trial on the held-out rows, the loss None where it was not finite."""
+    try:
+        ranks.launch("vidbench.methods.classify:train", recipe_dict(recipe), str(folder), progress, nproc=nproc)
+    except (FloatingPointError, ranks.RankError) as error:
+        if "FloatingPointError" not in f"{type(error).__name__} {error}":
+            raise
+        return {"accuracy": 0.0, "loss": None}
+    last = Run(folder).metrics("monitor")[-1]
+    return {"accuracy": last["accuracy"], "loss": last["loss"]}

@@ -1,0 +1,40 @@
+"""Classifier heads by name: what turns pooled features into class scores."""
+
+from collections import OrderedDict
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class UnitRows(nn.Module):
+    """Each row to unit length: [B,D] -> [B,D]."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return F.normalize(rows, dim=1)
+
+
+# Name -> what stands before the linear layer, from the width D.
+HEADS = {
+    "linear": lambda width: {},  # CoCLR supplement, table 2; fine-tuning in the released code
+    "bn_linear": lambda width: {"norm": nn.BatchNorm1d(width)},  # eval/feature_linear_probe.py --final_bn
+    # model/classifier.py with use_l2_norm and use_final_bn, which eval/main_classifier.py sets for a linear probe
+    "norm_linear": lambda width: {"unit": UnitRows(), "norm": nn.BatchNorm1d(width)},
+}
+
+
+def build_head(name: str, width: int, classes: int, dropout: float = 0.0) -> nn.Sequential:
+    """The head `name`: pooled features [B,D] -> class scores [B,classes] (model/classifier.py of CoCLR).
+
+    The linear layer `fc` has weights of standard deviation 0.01 and no bias to begin with; `dropout` is the probability
+    that a feature is dropped just before it. With width 1,024 and 101 classes it has 103,525 parameters, and the batch
+    norm, whose statistics are those of a rank's part of the batch, 2,048. Raises ValueError on an unknown name, fewer
+    than two classes or a dropout outside of 0 to 1.
+    """
+    if name not in HEADS:
+        raise ValueError(f"a head is one of {', '.join(HEADS)}; got {name!r}.")
+    if classes < 2 or not 0 <= dropout < 1:
+        raise ValueError(f"a head wants at least 2 classes and a dropout from 0 to under 1; got {classes}, {dropout}.")
+    layer = nn.Linear(width, classes)
+    nn.init.normal_(layer.weight, std=0.01)
+    nn.init.zeros_(layer.bias)
+    return nn.Sequential(OrderedDict(**HEADS[name](width), drop=nn.Dropout(dropout), fc=layer))
