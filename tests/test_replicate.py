@@ -44,6 +44,14 @@ def test_every_rung_has_one_clip_budget_and_ablations_differ_in_one_switch(case)
     assert len({recipe.manifest for recipe in made.values()}) == 1
 
 
+def test_small_data_sets_get_a_smaller_batch_queue_and_k():
+    settings = Settings(setting=coclr.SETTINGS["toy"], clips=1400)
+    toy, small = replicate.fitted(settings, 720).together, replicate.fitted(settings, 32).together
+    assert (toy.fit.batch, toy.queue, toy.topk, toy.held_out) == (32, 512, 20, 0.0)
+    assert (small.fit.batch, small.queue, small.topk) == (16, 16, 1)
+    assert toy.fit.epochs * 22 * 32 == pytest.approx(1400, rel=0.05) and small.fit.epochs * 2 * 16 == 44 * 32
+
+
 def evaluation(name, hits, clips=10):
     hits = np.asarray(hits, bool)
     return Evaluation(name, {"R@1": hits, "probe": hits}, np.zeros((len(hits), 2)), None, {}, {},

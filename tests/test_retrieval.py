@@ -49,6 +49,7 @@ def test_neighbours_of_the_own_source_are_left_out(block, spare, monkeypatch):
     rng = np.random.default_rng(3)
     source = np.array([0] * 9 + [1] * 2 + [2] * 12 + [4] * 7)
     gallery = rng.normal(0, 0.3, (30, 6)) + rng.normal(0, 1, (5, 6))[source]  # siblings lie near one another
+    gallery[24], gallery[10] = gallery[23], gallery[9]  # ties have to be looked at once more
     asked = np.array([0, 1, 2, 3, 4, 0])
     queries = gallery[[0, 9, 11, 20, 29, 5]]
     barred = {(i, j) for i, one in enumerate(asked) for j, other in enumerate(source) if one == other}
@@ -94,15 +95,19 @@ def test_blocks_and_order_of_rows_move_no_neighbour(monkeypatch):
     np.testing.assert_allclose(parted.scores, whole.scores, atol=1e-6)
 
 
-def test_order_is_that_of_double_precision_where_single_cannot_tell(monkeypatch):
-    monkeypatch.setattr(retrieval, "SPARE", 1)
+def test_siblings_are_counted_and_nobody_elses():
+    assert retrieval.siblings(np.array([4, 0, 4, 2]), np.array([2, 4, 1, 9, 0])).tolist() == [1, 2, 0, 0, 1]
+
+
+@pytest.mark.parametrize("rows", [200, 22])  # more rows than faiss proposes, so that all are looked at; all proposed
+def test_order_is_that_of_double_precision_where_single_cannot_tell(rows):
     rng = np.random.default_rng(5)
-    gallery = (np.ones((200, 64)) + 3e-4 * rng.normal(0, 1, (200, 64))).astype(np.float32)  # cosines within 1e-7
+    gallery = (np.ones((rows, 64)) + 3e-4 * rng.normal(0, 1, (rows, 64))).astype(np.float32)  # cosines within 1e-7
     queries = gallery[:4] + np.float32(0.05) * rng.normal(0, 1, (4, 64)).astype(np.float32)
     exact = (unit(queries).astype(np.float64) @ unit(gallery).astype(np.float64).T).astype(np.float32)
     found = search(gallery, queries, 20)
     for i in range(4):
-        assert found.rows[i].tolist() == sorted(range(200), key=lambda j: (-exact[i, j], j))[:20]
+        assert found.rows[i].tolist() == sorted(range(rows), key=lambda j: (-exact[i, j], j))[:20]
     assert np.array_equal(found.scores, np.take_along_axis(exact, found.rows, 1))
 
 
@@ -282,6 +287,9 @@ def test_sources_of_other_sizes_weigh_by_their_clips():
     mean, low, high = summary({"x": hit}, by="source", source=source)["x"]
     # two sources drawn of two: both the large one (1), one each (0.9), both the small one (0)
     assert (mean, low, high) == (0.9, 0.0, 1.0)
+    many = np.repeat(np.arange(40), [9] * 20 + [1] * 20)  # nine in ten clips are hits, every second source
+    mean, low, high = summary({"x": many < 20}, by="source", source=many)["x"]
+    assert mean == 0.9 and 0.8 < low < 0.9 < high < 0.97
 
 
 def test_a_paired_comparison_is_a_summary_of_differences():

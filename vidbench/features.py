@@ -16,9 +16,8 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from vidbench import models
 from vidbench.data import flow_store
-from vidbench.data.loading import HANG, Clips, ClipSpec
+from vidbench.data.loading import Clips, ClipSpec, processes
 from vidbench.data.manifest import Manifest
-from vidbench.data.views import worker_init
 from vidbench.engine import ranks
 from vidbench.engine.runs import Run, RunError, recipe_from
 
@@ -231,8 +230,7 @@ def _table(run: Run, manifest: Manifest, protocol: Protocol, function: Callable[
         raise RunError(f"no videos to extract features of: the split is empty in the manifest of {manifest.root}.")
     clips = _Windows(manifest, _spec(run, protocol), flow_folder=flow or run.recipe["flow"] or None)
     device, mine = ranks.device(), list(range(ranks.rank(), len(manifest), ranks.world()))
-    loader = DataLoader(_Share(clips, mine, batch), batch_size=None, num_workers=workers, worker_init_fn=worker_init,
-                        timeout=HANG if workers else 0, multiprocessing_context="spawn" if workers else None)
+    loader = DataLoader(_Share(clips, mine, batch), batch_size=None, **processes(workers))
     sums = torch.zeros(len(manifest), width + 1)  # the last column counts clips
     said, began = time.monotonic(), time.monotonic()
     for views, rows in _batches(loader, batch):

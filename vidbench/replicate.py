@@ -120,14 +120,17 @@ def cases(out: Path, settings: Settings) -> list[Case]:
 
 
 def fitted(settings: Settings, rows: int) -> coclr.Setting:
-    """The setting with epochs that make up the clips of a stage and a queue of at most three quarters of the rows."""
+    """The setting with epochs that make up the clips of a stage and a queue of at most three quarters of the rows.
+
+    topk stays the same share of the queue.
+    """
     def fit(recipe: coclr.Recipe) -> coclr.Recipe:
         batch = recipe.fit.batch
         while batch > rows // 2:
             batch //= 2
         queue = max(batch, min(recipe.queue, 3 * rows // 4 // batch * batch))
         epochs = max(1, round(settings.clips / (rows // batch * batch)))
-        return replace(recipe, queue=queue, topk=min(recipe.topk, queue - 1), held_out=0.0,
+        return replace(recipe, queue=queue, topk=max(1, round(recipe.topk * queue / recipe.queue)), held_out=0.0,
                        clip=replace(recipe.clip, decode_size=settings.short_side),
                        fit=replace(recipe.fit, batch=batch, epochs=epochs, save_every=max(1, epochs // 10)))
 

@@ -236,6 +236,17 @@ class _Source:
             self._video.close()
 
 
+def processes(workers: int, training: bool = False) -> dict:
+    """A DataLoader's arguments about its processes: spawned, of one thread each, given up after HANG seconds.
+
+    training: they stay between epochs and leave SIGTERM to this process, which must end them, as engine.loop.fit does.
+    """
+    made = {"num_workers": workers, "worker_init_fn": views.training_worker if training else views.worker_init}
+    if workers:
+        made |= {"timeout": HANG, "multiprocessing_context": "spawn", "persistent_workers": training}
+    return made
+
+
 class Batches(torch.utils.data.Sampler):
     """One rank's batches, lists of (epoch, row); `batch` is global and the order depends on (seed, epoch) only.
 

@@ -22,10 +22,10 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from vidbench import models
-from vidbench.data.loading import HANG, Batches, Clips, ClipSpec
+from vidbench.data.loading import Batches, Clips, ClipSpec, processes
 from vidbench.data.manifest import Manifest
 from vidbench.data.views import SETTINGS as AUGMENTS
-from vidbench.data.views import STREAMS, training_worker, worker_init
+from vidbench.data.views import STREAMS
 from vidbench.engine import ranks
 from vidbench.engine.loop import Fit, fit
 from vidbench.engine.runs import Run, RunError, differences, recipe_dict, recipe_from, write_text
@@ -239,11 +239,8 @@ def loader(recipe: Recipe, rows: Manifest) -> DataLoader:
     clips = Clips(rows, replace(recipe.clip, streams=(recipe.stream,)), flow_folder=recipe.flow or None,
                   seed=recipe.fit.seed, cache_bytes=0 if recipe.fit.workers else CACHE)
     batches = Batches(len(rows), recipe.fit.batch, seed=recipe.fit.seed, rank=ranks.rank(), world=ranks.world())
-    workers = recipe.fit.workers
-    return DataLoader(clips, batch_sampler=batches, num_workers=workers, persistent_workers=workers > 0,
-                      worker_init_fn=training_worker, timeout=HANG if workers else 0,
-                      multiprocessing_context="spawn" if workers else None,
-                      pin_memory=ranks.device().type == "cuda")
+    return DataLoader(clips, batch_sampler=batches, pin_memory=ranks.device().type == "cuda",
+                      **processes(recipe.fit.workers, training=True))
 
 
 class Watch:
@@ -260,8 +257,7 @@ class Watch:
         clips = Clips(rows, spec, flow_folder=recipe.flow or None, cache_bytes=0 if workers else CACHE)
         mine, step = [(0, row) for row in range(ranks.rank(), len(rows), ranks.world())], max(1, recipe.fit.batch // 2)
         self.loader = DataLoader(clips, batch_sampler=[mine[i : i + step] for i in range(0, len(mine), step)],
-                                 num_workers=workers, persistent_workers=workers > 0, worker_init_fn=worker_init,
-                                 timeout=HANG if workers else 0, multiprocessing_context="spawn" if workers else None)
+                                 **{**processes(workers), "persistent_workers": workers > 0})  # asked every epoch
 
     @torch.no_grad()
     def __call__(self, epoch: float = 0.0) -> dict[str, float]:

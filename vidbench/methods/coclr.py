@@ -27,10 +27,9 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from vidbench import models
-from vidbench.data.loading import HANG, Batches, Clips, ClipSpec
+from vidbench.data.loading import Batches, Clips, ClipSpec, processes
 from vidbench.data.manifest import Manifest
 from vidbench.data.views import SETTINGS as AUGMENTS
-from vidbench.data.views import training_worker
 from vidbench.engine import ranks
 from vidbench.engine.loop import Fit, fit
 from vidbench.engine.runs import Run, RunError, recipe_from
@@ -377,8 +376,5 @@ def loader(recipe: Recipe) -> DataLoader:
     clips = Clips(manifest, _spec(recipe), flow_folder=recipe.flow or None, seed=recipe.fit.seed,
                   cache_bytes=1 << 30 if recipe.fit.workers == 0 else 0)
     batches = Batches(len(manifest), recipe.fit.batch, seed=recipe.fit.seed, rank=ranks.rank(), world=ranks.world())
-    workers = recipe.fit.workers
-    return DataLoader(clips, batch_sampler=batches, num_workers=workers, persistent_workers=workers > 0,
-                      worker_init_fn=training_worker, timeout=HANG if workers else 0,
-                      multiprocessing_context="spawn" if workers else None,
-                      pin_memory=ranks.device().type == "cuda")
+    return DataLoader(clips, batch_sampler=batches, pin_memory=ranks.device().type == "cuda",
+                      **processes(recipe.fit.workers, training=True))

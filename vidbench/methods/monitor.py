@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from vidbench.data.loading import HANG, Clips, ClipSpec
+from vidbench.data.loading import Clips, ClipSpec, processes
 from vidbench.data.manifest import Manifest
-from vidbench.data.views import worker_init
 from vidbench.engine import ranks
 from vidbench.engine.runs import Run
 from vidbench.tensors.bank import FeatureQueue, masked_topk
@@ -71,9 +70,7 @@ class Monitor:
         device, stream = ranks.device(), self.method.recipe.stream
         features = torch.zeros(len(clips), self.method.encoder.out_channels, device=device)
         sums = torch.zeros(2, device=device)
-        loader = DataLoader(_Part(clips), batch_size=self.batch, num_workers=self.workers, worker_init_fn=worker_init,
-                            timeout=HANG if self.workers else 0,
-                            multiprocessing_context="spawn" if self.workers else None)
+        loader = DataLoader(_Part(clips), batch_size=self.batch, **processes(self.workers))
         for batch in loader:
             batch = {name: value.to(device) for name, value in batch.items()}
             views = batch[stream]
