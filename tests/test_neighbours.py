@@ -54,7 +54,7 @@ def test_two_random_lists_overlap_as_often_as_all_pairs_of_subsets_do(k, room):
 def test_exchanged_counts_right_and_wrong_ones_apart():
     before, after, k = lists(3), lists(4), 4
     gallery, label = np.arange(15) % 3, np.arange(20) % 3
-    label[7], gallery[5] = -1, -1  # an unknown label is never right, not even beside another one
+    label[7] = gallery[before[7, 0]] = gallery[after[7, 0]] = -1  # an unknown label is never right, not even here
     found = exchanged(before, after, (gallery, label), k)
     for i in range(20):
         old, new = set(before[i, :k].tolist()), set(after[i, :k].tolist())

@@ -29,7 +29,7 @@ class Evaluation:
     hits: dict[str, np.ndarray]  # "R@1", "R@5", ... and "probe": bool [Q]
     probabilities: np.ndarray  # of the probe [Q,classes]
     neighbours: Neighbours
-    numbers: dict[str, tuple[float, float, float]]  # share with its interval over videos
+    numbers: dict[str, tuple[float, float, float]]  # share with its interval over sources
     protocols: dict[str, dict]  # of "retrieval" and "probe"
     budget: dict
 
@@ -43,7 +43,7 @@ def evaluate(folder: str | Path, held_out: str, how: Protocol = HOW, centring: s
     probe = logistic(gallery, queries, seed=seed)
     found = {"retrieval": protocol(gallery, queries, centring=centring, ks=KS), "probe": probe["protocol"]}
     hits = {**hits, "probe": probe["right"]}
-    numbers = summary(hits, seed)
+    numbers = summary(hits, seed, by="source", source=queries.source)
     run.add_result("retrieval", found["retrieval"], {name: numbers[name] for name in numbers if name != "probe"})
     run.add_result("probe", found["probe"], {"top-1": numbers["probe"]})
     return Evaluation(run.folder.name, hits, probe["probabilities"], neighbours, numbers, found, run.budget())
@@ -60,7 +60,8 @@ def two_stream(rgb: Evaluation, flow: Evaluation, folder: str | Path, held_out: 
     found = {"retrieval": protocol(gallery, queries, centring=centring, ks=KS),
              "probe": {**rgb.protocols["probe"], "stream": "rgb+flow"}}
     budget = {name: rgb.budget[name] + flow.budget[name] for name in ("iterations", "clips", "epochs", "seconds")}
-    return Evaluation(f"{rgb.run} + {flow.run}", hits, mean, neighbours, summary(hits, seed), found,
+    numbers = summary(hits, seed, by="source", source=queries[0].source)
+    return Evaluation(f"{rgb.run} + {flow.run}", hits, mean, neighbours, numbers, found,
                       {**budget, "batch": rgb.budget["batch"], "stages": rgb.budget["stages"] + flow.budget["stages"]})
 
 

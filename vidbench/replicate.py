@@ -24,6 +24,7 @@ from vidbench.tensors.metrics import nested_bootstrap
 METHODS = {"infonce": "InfoNCE", "coclr": "CoCLR", "ubernce": "UberNCE"}
 STREAMS = {"rgb": "RGB", "flow": "flow", "both": "two-stream"}
 METRICS = ("R@1", "probe")
+GAP = 0.2  # between InfoNCE and UberNCE, from which the share that CoCLR closes means something
 # One switch of CoCLR's first half-cycle on RGB turned; each is compared with its untouched fellow.
 ABLATIONS = {
     "coclr-rgb-k1": ("coclr-rgb", {"topk": 1}), "coclr-rgb-k5": ("coclr-rgb", {"topk": 5}),
@@ -304,15 +305,22 @@ def _figure(facts: Mapping, metric: str):
 
 
 def _differences(rows):
-    shown = [{"better": title(row["better"]), "less": title(row["worse"]), "of": row["metric"],
-              "points": _percent(row), "each": "  ".join(f"{100 * value:+.1f}" for value in row["each"])}
-             for row in rows]
+    shown = []
+    for row in rows:
+        left, right = (title(row[side]).partition(" ") for side in ("better", "worse"))
+        turned = row["better"] in ABLATIONS
+        words = left[2].partition(", ")[2] if turned else f"{left[0]} less {right[0]}, {left[2]}"
+        shown.append({"difference": words, "of": row["metric"], "points": _percent(row),
+                      "each": "  ".join(f"{100 * value:+.1f}" for value in row["each"])})
     return table(shown, note="Points of percent, with 95 % intervals of the paired difference; each repetition's own.")
 
 
 def _closed(facts: Mapping):
-    shown = [{"run": title(row["run"]), "of": row["metric"], "closed (%)": _percent(row)} for row in facts["closed"]]
-    return table(shown, note="What CoCLR closes of the gap between InfoNCE and UberNCE, clips and stream alike.")
+    named = {(row["run"], row["metric"]): row["value"] for row in facts["numbers"]}
+    shown = [{"run": title(row["run"]), "of": row["metric"], "closed (%)": _percent(row)} for row in facts["closed"]
+             if abs(named[row["between"][1], row["metric"]] - named[row["between"][0], row["metric"]]) >= GAP]
+    note = f"What CoCLR closes of the gap between InfoNCE and UberNCE, where that is {GAP:.0%} or more."
+    return table(shown, note=note) if shown else "UberNCE is hardly above InfoNCE, so there is no gap to close."
 
 
 def title(name: str) -> str:

@@ -41,12 +41,12 @@ def write_report(out: Path, manifest: Manifest, split: str, facts: dict, found: 
 
 
 def numbers_table(rows: list[dict], split: str):
-    """R@1, R@5 and probe of each run in percent, with bootstrap intervals over videos."""
+    """R@1, R@5 and probe of each run in percent, with bootstrap intervals over sources."""
     shown = [{"run": TITLES[row["run"]], "clips seen": row["clips"],
               **{key: tuple(100 * x for x in row[key]) for key in ("R@1", "R@5", "probe")}}
              for row in rows]
     protocol = rows[0]["protocol"]
-    note = (f"Percent, with 95 % bootstrap intervals over videos. R@k: {split} queries, train gallery, cosine, "
+    note = (f"Percent, with 95 % bootstrap intervals over sources. R@k: {split} queries, train gallery, cosine, "
             f"{protocol['windows']} windows a video, {protocol['crops']} crop, pooled backbone features, "
             f"centring {protocol['centring']}. Probe: logistic regression on the same features, standardised, its C "
             "chosen on train. Clips seen include those of the run a stage starts from; a view pair counts as one.")
