@@ -1,4 +1,4 @@
-"""Fixtures that several rooms share: the real clips, and the tiny toy world rendered once."""
+"""Fixtures that several rooms share: the real clips, the tiny toy world rendered once, one thread."""
 
 import os
 from pathlib import Path
@@ -13,6 +13,17 @@ def real_data() -> Path:
     if not (folder / "real_clips").is_dir():
         pytest.skip(f"no real data: {folder} has no real_clips; set VIDBENCH_DATA to the folder that holds it")
     return folder.resolve()
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Networks and matrices this small are ten times slower where threads wait for each other on busy cores."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -21,19 +21,11 @@ from vidbench.methods import classify, coclr
 from vidbench.methods.classify import SETTINGS, Classifier, Recipe
 from vidbench.models.heads import HEADS, build_head
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 NETWORK = {"width": 0.0625, "units": (1, 0, 0)}
 CLIP = ClipSpec(frames=4, stride=2, views=1, augment=replace(AUGMENTS["toy"], size=32))
 SMALL = Recipe(network_args=NETWORK, clip=CLIP, held_out=0.25,
                fit=Fit(epochs=2, batch=12, optimizer="sgd", lr=0.05, weight_decay=0.0, log_every=1))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Networks this small are ten times slower where threads wait for each other on busy cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

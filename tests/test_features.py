@@ -23,20 +23,12 @@ from vidbench.engine.runs import Run, RunError, recipe_dict
 from vidbench.features import PROTOCOLS, Features, Protocol, extract, kept, load_encoder, predict
 from vidbench.methods import classify
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CLASSES = ("bow", "clap", "wave")
 LENGTHS = (12, 5, 30, 23, 61, 41)  # frames; one shorter than a window, one of more windows than are read at once
 CLIP = ClipSpec(frames=4, stride=2, views=1, augment=replace(AUGMENTS["toy"], size=32))
 RECIPE = classify.Recipe(network_args={"width": 0.125, "units": (1, 0, 0)}, clip=CLIP, fit=Fit(epochs=0, batch=2))
 HOP = 4
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Networks this small are ten times slower where threads wait for each other on busy cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

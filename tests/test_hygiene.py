@@ -13,6 +13,7 @@ from statistics import median
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+INDEXES = ("py" "pi", "python" "hosted", "ana" "conda")  # in halves: no registry's host is written out, not even here
 
 
 def notebook_law(name: str, text: str) -> list[str]:
@@ -78,7 +79,7 @@ def tracked() -> list[Path]:
 def address_law(name: str, text: str, here: Path) -> list[str]:
     """Addresses of package indexes and paths of one machine, `here` being the folder that this checkout lies in."""
     patterns = {
-        "a package index": r"pypi[.]org|pythonhosted[.]org|anaconda[.]org|https?://[^\s\"'<>]*/simple\b",
+        "a package index": "|".join(rf"{name}[.]org" for name in INDEXES) + r"|https?://[^\s\"'<>]*/simple\b",
         "an index option": r"(?<!no-emit-)(?:extra-)?index-url\b|(?<!no-emit-)find-links\b",
         "a home folder": r"(?<![\w.$}~])/(?:home|Users)/\w+|(?<![\w.])/root/\w|\b[A-Z]:\\+Users\\",
     }
@@ -144,7 +145,7 @@ def test_the_address_law_can_be_broken():
     fine = "../shared/data, $HOME/x, ~/y, https://example.org/a, --no-emit-index-url, a/space/checkouts/b, /dev/null"
     assert address_law("f", fine, here) == [] and address_law("f", "/x/y", Path("/")) == []
     for text in (
-        "https://pypi.org/simple", "http://mirror.local/api/simple", "--index-url x", "--find-links y",
+        f"https://{INDEXES[0]}.org/simple", "http://mirror.local/api/" "simple", "--index-url x", "--find-links y",
         "open('/home/ann/x')", "/Users/ann/x", "/root/x", "C:\\Users\\ann", "'/space/checkouts/vidbench/x'",
     ):  # fmt: skip
         assert len(address_law("f", text, here)) >= 1, text

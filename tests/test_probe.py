@@ -10,17 +10,9 @@ from vidbench.data.manifest import Manifest
 from vidbench.features import Features
 from vidbench.probe import Released, confusions, fuse, fuse_tables, held_out, logistic, numbers, released, score
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CLASSES = ("bow", "clap", "wave", "walk", "kick", "squat")
 QUICK = Released(epochs=20, milestones=(12, 16), lrs=(0.1, 1.0), decays=(1e-4, 1e-1))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Matrices this small are far slower where threads wait for each other on busy cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def made(count: int, signal: float, seed: int, classes=CLASSES, siblings: int = 3, **protocol) -> Features:
