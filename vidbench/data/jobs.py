@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
@@ -34,6 +34,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)  # of the disk, or of what this user may hav
 LINE_EVERY = 10.0  # seconds between two lines of progress where nobody watches
 TIMEOUT = 600.0  # seconds for one video
 DIED = "its process died: a crash in the decoder, no memory, or a script without `if __name__ == '__main__'`"
+LOST = "the pool of processes broke"  # as an outcome: where no worker starts, or one dies before it was heard of
 
 
 class Bad(Exception):
@@ -298,29 +299,47 @@ def _start_worker() -> None:
 def _in_pool(
     function: Callable, jobs: Sequence, order: list[int], workers: int, timeout: float | None
 ) -> Iterator[Done]:
+    todo, lost, died, finished = deque(order), deque(), set(), 0
+    while todo or lost:
+        # Nobody knows who of the lost broke their pool, so each goes on alone.
+        alone = bool(lost)
+        jobs_now, processes = (deque([lost.popleft()]), 1) if alone else (todo, min(workers, len(jobs)) or 1)
+        with closing(_in_one_pool(function, jobs, jobs_now, processes, timeout)) as outcomes:
+            for outcome in outcomes:
+                if outcome.error == LOST:
+                    if not alone:
+                        lost.append(outcome.job)
+                        continue
+                    if not finished:
+                        raise RuntimeError(f"no worker process starts: {DIED}")
+                    outcome = outcome._replace(error=DIED)
+                if outcome.error == DIED and outcome.job not in died:
+                    died.add(outcome.job)  # perhaps not its fault (the kernel's choice when memory ends): once more
+                    (lost if alone else todo).append(outcome.job)
+                else:
+                    finished += 1
+                    yield outcome
+
+
+def _in_one_pool(
+    function: Callable, jobs: Sequence, todo: deque[int], workers: int, timeout: float | None
+) -> Iterator[Done]:
+    """What comes of jobs, taken off `todo`, until none is left or the pool is broken; then those it had are LOST."""
     from pebble import ProcessPool
 
-    todo, running, died = deque(order), {}, set()
+    running = {}
     # spawned, never forked: OpenCV may have run threads here
-    pool = ProcessPool(min(workers, len(jobs)) or 1, initializer=_start_worker, context=get_context("spawn"))
+    pool = ProcessPool(workers, initializer=_start_worker, context=get_context("spawn"))
     try:
-        while True:
-            while todo and len(running) < 2 * workers + 2:
+        while running or todo and pool.active:
+            while todo and pool.active and len(running) < 2 * workers + 2:
                 number = todo.popleft()
                 future = pool.schedule(_in_worker, args=(function, number, jobs[number]), timeout=timeout)
                 running[future] = number
-            if not running:
-                break
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                outcome = _result(future, running.pop(future), timeout)
-                if outcome.error == DIED and outcome.job not in died:
-                    died.add(outcome.job)  # perhaps not its fault (the kernel's choice when memory ends): once more
-                    todo.append(outcome.job)
-                else:
-                    yield outcome
-        pool.close()
+                yield _result(future, running.pop(future), timeout)
     finally:
-        if running:
+        if running or not pool.active:
             pool.stop()
         else:
             pool.close()
@@ -336,5 +355,5 @@ def _result(future, number: int, timeout: float | None) -> Done:
         return Done(number, error=f"no end after {timeout:g} s: its process was stopped")
     except ProcessExpired:
         return Done(number, error=DIED)
-    except BrokenProcessPool as error:
-        raise RuntimeError(f"no worker process starts: {DIED}") from error
+    except BrokenProcessPool:
+        return Done(number, error=LOST)
