@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := 4294967296
 
-.PHONY: help demo replicate-coclr test lab notebooks bench lock clean-notebooks
+.PHONY: help demo replicate-coclr replicate-rms test lab notebooks bench lock clean-notebooks
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -25,7 +25,10 @@ demo: .venv/ready  ## toy videos to an HTML report with curves, R@k, probes and 
 	$(PY) -m vidbench demo --out $(RUNS)/demo
 
 replicate-coclr: .venv/ready  ## InfoNCE, CoCLR, UberNCE at equal clip budgets, three seeds, ablations (over an hour)
-	$(PY) -m vidbench replicate --out $(RUNS)/replicate
+	$(PY) -m vidbench replicate-coclr --out $(RUNS)/replicate-coclr
+
+replicate-rms: .venv/ready  ## RMS and its rivals, three seeds, on toy worlds and on DATA="folder ..." (about an hour)
+	$(PY) -m vidbench replicate-rms --data toy $(DATA) --out $(RUNS)/replicate-rms
 
 test: .venv/ready  ## all tests, the notebooks at their tiny defaults among them
 	$(PY) -m ruff check vidbench tests benchmarks

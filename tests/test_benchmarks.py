@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as bench
-from benchmarks import flow, footage, loader, measure, memory, notebook, overhead, reader, retrieval, s3d, startup
+from benchmarks import flow, footage, loader, measure, memory, notebook, overhead, reader, retrieval, rms, s3d, startup
 from benchmarks import store as stores
 from benchmarks import views as augmentation
 from vidbench.data import clips, views
@@ -129,6 +129,18 @@ def test_augmentation_and_s3d_once():
     assert {row["contestant"] for row in table} == set(seconds) and len(seconds) >= 4
     table = s3d.main(1, {"tiny": (2, 8, 32)})
     assert [row["goal"] for row in table if "goal" in row] == ["P6"] * 3
+
+
+def test_random_mean_scaling_once(monkeypatch):
+    monkeypatch.setattr(rms, "FEATURES", {"tiny": (4, 3, 5, 5)})
+    small = {"width": 0.07, "blocks": (1, 1, 1, 1)}
+    monkeypatch.setattr(rms, "NETS", {"SlowOnly": ("slowonly", small, 4), "SlowFast": ("slowfast", small, 8)})
+    table = rms.main(1, clips=2, side=32)
+    assert [row["goal"] for row in table if "goal" in row] == ["P15"] * 4 + ["P16"] * 2
+    kept = {row["contestant"]: row["kept"] for row in table if "kept" in row}
+    assert kept["plain avg_pool3d"] >= 1 and kept["vidbench"] == 0
+    assert rms.repeats("slowonly", small, torch.randn(2, 3, 4, 32, 32))
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
 def test_parts_of_a_step_are_all_of_it():

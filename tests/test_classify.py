@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from vidbench import models
+from vidbench import models, sweep
 from vidbench.data import clips
 from vidbench.data.loading import Clips, ClipSpec
 from vidbench.data.manifest import Manifest
@@ -334,7 +334,7 @@ def test_a_sweep_chooses_on_held_out_rows_of_train_and_never_sees_test(world, tm
 
     monkeypatch.setattr(Clips, "__getitem__", recorded)
     grid = {"lr": (1e-6, 0.05, 1e30), "weight_decay": (0.0,)}
-    found = classify.sweep(recipe, grid, tmp_path, epochs=1, progress="none")
+    found = sweep.sweep(recipe, grid, tmp_path, epochs=1, progress="none")
     assert {split for *_, split in seen} == {0}  # train; the files of test are not even there
     sizes = {size: {path for other, path, _ in seen if other == size} for size in {size for size, *_ in seen}}
     assert sizes[len(held)] == set(held.path) and sizes[len(rows)] <= set(rows.path)
@@ -351,9 +351,9 @@ def test_a_sweep_chooses_on_held_out_rows_of_train_and_never_sees_test(world, tm
     assert (trial.recipe["held_out"], trial.recipe["fit"]["epochs"]) == (0.25, 1)
     assert "lr of 1e-06, 0.05, 1e+30 x weight_decay of 0.0 by the accuracy on 25%" in best.recipe["selection"]
     seen.clear()
-    assert classify.sweep(recipe, grid, tmp_path, epochs=1, progress="none") == found
+    assert sweep.sweep(recipe, grid, tmp_path, epochs=1, progress="none") == found
     assert {size for size, *_ in seen} == {len(rows)} and len(seen) < 2 * len(rows)  # the broken trial only, once more
     with pytest.raises(ValueError, match="held_out=0.2"):
-        classify.sweep(replace(recipe, held_out=0.0), grid, tmp_path)
+        sweep.sweep(replace(recipe, held_out=0.0), grid, tmp_path)
     with pytest.raises(RunError, match="has no field 'rate'"):
-        classify.sweep(recipe, {"rate": (1,)}, tmp_path)
+        sweep.sweep(recipe, {"rate": (1,)}, tmp_path)

@@ -182,8 +182,8 @@ def test_the_protocol_names_every_switch_and_both_fingerprints(run, videos):
     test = videos.select(split="test")
     made = features.described(run, test, protocol)
     assert made == {"sampling": "sliding", "windows": 4, "hop": HOP, "crops": "centre", "normalise_clips": True,
-                    "scale": 256 / 224, "pad": "first", "stream": "rgb", "frames": 4, "stride": 2, "size": 32,
-                    "rows": test.fingerprint()}
+                    "scale": 256 / 224, "crop": 1.0, "pad": "first", "stream": "rgb", "frames": 4, "stride": 2,
+                    "size": 32, "rows": test.fingerprint()}
     told = features.described(run, test, protocol, what="probabilities")
     assert "normalise_clips" not in told  # it moves no probability
     assert told["train_rows"] == videos.select(split="train").fingerprint() != told["rows"]

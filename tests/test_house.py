@@ -24,25 +24,28 @@ INSIDE = {
     "methods": {"tensors", "models", "data", "engine", "methods.monitor"},  # a method never imports another method
     "features": {"models", "data", "engine"}, "retrieval": {"tensors.metrics"}, "neighbours": set(),
     "probe": {"features", "retrieval", "models.heads", "data.manifest", "engine.ranks"},
-    "figures": set(), "pages": {"figures"}, "widgets": {"figures", "retrieval"},
-    "report": {"figures", "pages", "data", "engine.runs", "retrieval", "features"},
+    "figures": set(), "galleries": {"figures"}, "pages": {"figures"}, "widgets": {"figures", "galleries", "retrieval"},
+    "report": {"figures", "galleries", "pages", "data", "engine.runs", "retrieval", "features"},
     "tables": {"figures", "pages", "engine.runs"},
     "batch": {"engine"}, "evaluation": {"data.manifest", "engine", "features", "probe", "retrieval"},
-    "demo": ANY, "replicate": ANY, "headless": ANY, "__main__": ANY,
+    "sweep": {"engine", "methods.classify"},
+    "demo": ANY, "replicate_coclr": ANY, "replicate_rms": ANY, "headless": ANY, "__main__": ANY,
 }  # fmt: skip
 LATE = {"headless", "__main__"}  # these import vidbench inside functions only
-DOORS = {"demo", "replicate", "headless", "__main__"}  # nothing below a door imports one
+DOORS = {"demo", "replicate_coclr", "replicate_rms", "headless", "__main__"}  # nothing below a door imports one
 # room -> top-level packages of the outside world beside the standard library
 OUTSIDE = {
-    "tensors": {"torch"}, "models": {"torch", "torchvision"},
-    "data": {"torch", "torchvision", "numpy", "decord", "torchcodec", "av", "cv2", "PIL", "pebble", "tqdm"},
+    "tensors": {"torch"}, "models": {"torch", "torchvision", "safetensors"},
+    "data": {"torch", "torchvision", "numpy", "decord", "torchcodec", "av", "cv2", "PIL", "pebble", "tqdm",
+             "sklearn"},
     "engine": {"torch", "numpy", "safetensors", "tqdm"}, "methods": {"torch", "numpy", "tqdm"},
     "features": {"torch", "numpy"}, "probe": {"torch", "numpy", "sklearn", "threadpoolctl"},
     "retrieval": {"faiss", "numpy", "torch"}, "neighbours": {"numpy"},
-    "figures": {"numpy", "plotly", "PIL"}, "pages": {"numpy", "plotly"}, "tables": {"numpy", "plotly"},
+    "figures": {"numpy", "plotly"}, "galleries": {"numpy", "PIL"}, "pages": {"numpy", "plotly"}, "tables": {"numpy", "plotly"},
     "widgets": {"ipywidgets", "IPython", "traitlets", "anywidget", "plotly", "numpy"},
     "report": {"numpy"}, "batch": {"tqdm"}, "evaluation": {"numpy", "torch", "tqdm"},
-    "demo": {"numpy", "torch", "tqdm"}, "replicate": {"numpy", "torch"},
+    "demo": {"numpy", "torch", "tqdm"}, "sweep": set(),
+    "replicate_coclr": {"numpy", "torch"}, "replicate_rms": {"numpy", "torch", "tqdm"},
     "headless": {"papermill", "nbclient", "nbformat", "nbconvert", "traitlets", "jupyter_client"}, "__main__": set(),
 }  # fmt: skip
 CARD = ("torch", "torchvision", "jupyterlab", "ipywidgets", "plotly", "decord", "faiss-cpu", "papermill", "nbval")

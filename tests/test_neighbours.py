@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from tests.test_figures import KEPT, Skeleton, styles
+from tests.test_galleries import KEPT, Skeleton, styles
 from vidbench.data import flow_store
 from vidbench.neighbours import chance_overlap, exchanged, hubness, overlap, shared
 from vidbench.report import neighbours_gallery

@@ -6,8 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
-from tests.test_figures import HOSTILE, KEPT, Skeleton, clip, rows, styles
-from vidbench import figures, pages
+from tests.test_galleries import HOSTILE, KEPT, Skeleton, clip, rows, styles
+from vidbench import figures, galleries, pages
 from vidbench.figures import Bar, Html
 from vidbench.pages import FIGURE_SPACE, Section, page, table, write_page
 
@@ -68,7 +68,7 @@ def report(word="plain"):
     bars = figures.bars([Bar(word, word, 0.5, 0.4, 0.6), Bar("b", word, 0.2)], word, word)
     return [
         Section(word, [word, curves, bars, table([{"method": word, "R@1": 3.0}], note=word)]),
-        Section("Clips", [figures.gallery({word: rows(word, word)}, word), figures.filmstrip([clip()], [word])]),
+        Section("Clips", [galleries.gallery({word: rows(word, word)}, word), galleries.filmstrip([clip()], [word])]),
     ]
 
 

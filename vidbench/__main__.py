@@ -1,4 +1,4 @@
-"""`vidbench scan | store | flow | demo | replicate | run`: a door, no logic."""
+"""`vidbench scan | store | flow | demo | replicate-coclr | replicate-rms | run`: a door, no logic."""
 
 import argparse
 import ast
@@ -12,7 +12,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and hand over. Exit codes: 0, 2 for what the caller can mend, 130 for Ctrl-C."""
     given = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is a person's: save, then end
-    commands = {"demo": _demo, "replicate": _replicate, "run": _run, "scan": _scan, "store": _store, "flow": _flow}
+    commands = {"demo": _demo, "replicate-coclr": _replicate_coclr, "replicate-rms": _replicate_rms, "run": _run,
+                "scan": _scan, "store": _store, "flow": _flow}
     try:
         return commands[given.command](given)
     except KeyboardInterrupt:
@@ -44,14 +45,19 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", default="runs/demo", help="where everything goes (%(default)s); the same call resumes")
     demo.add_argument("--data", default="", help="a folder of class folders, or with list files; default: toy videos")
     demo.add_argument("--seed", type=int, default=0)
-    again = commands.add_parser("replicate", help="CoCLR's claim: all methods at equal clip budgets, several seeds")
-    again.add_argument("--out", default="runs/replicate", help="where all goes (%(default)s); the same call resumes")
+    again = commands.add_parser("replicate-coclr", help="CoCLR's claim: all methods at equal clip budgets")
+    again.add_argument("--out", default="runs/replicate-coclr", help="where all goes (%(default)s); resumable")
     again.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of toy worlds and runs (1 2 3)")
     again.add_argument("--data", default="", help="a data set's folder; default: a toy world for each seed")
     again.add_argument("--folds", type=int, nargs="+", default=[], help="of the data set, instead of seeds")
     again.add_argument("--clips", type=int, default=14_000, help="views that a stage trains on (%(default)s)")
     again.add_argument("--cycles", type=int, default=2, help="of co-training (%(default)s)")
     again.add_argument("--quick", action="store_true", help="one seed or fold, one cycle, a quarter of the clips")
+    rms = commands.add_parser("replicate-rms", help="RMS's claim: it and its rivals on the same data, several seeds")
+    rms.add_argument("--out", default="runs/replicate-rms", help="where all goes (%(default)s); resumable")
+    rms.add_argument("--data", nargs="+", default=["toy"], help="toy, or folders of videos or pictures (%(default)s)")
+    rms.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="(1 2 3)")
+    rms.add_argument("--quick", action="store_true", help="one seed, a quarter of the epochs, RMS and its ablations")
     run = commands.add_parser("run", help="execute notebooks headless, in the order given")
     run.add_argument("notebooks", nargs="+")
     run.add_argument("--out", default="runs/notebooks", help="where the executed copies go (%(default)s)")
@@ -145,13 +151,21 @@ def _demo(given) -> int:
     return 0
 
 
-def _replicate(given) -> int:
-    from vidbench.replicate import replicate, settings_for
+def _replicate_coclr(given) -> int:
+    from vidbench.replicate_coclr import replicate, settings_for
 
     parts = {"seeds": tuple(given.seeds), "folds": tuple(given.folds)}
     sizes = {"clips": given.clips, "cycles": given.cycles, "quick": given.quick}
     path = replicate(given.out, settings_for(given.data, **parts, **sizes))
     print(f"report: {path}")
+    return 0
+
+
+def _replicate_rms(given) -> int:
+    from vidbench.replicate_rms import experiment, replicate
+
+    found = [_mendable(experiment, data, given.seeds, given.quick) for data in given.data]
+    print(f"report: {replicate(given.out, found)}")
     return 0
 
 

@@ -1,7 +1,7 @@
-"""A run on held-out videos: features, retrieval, linear probe; the numbers are kept in the run with their protocol."""
+"""A run on held-out videos: features, retrieval, linear probe, classes; numbers are kept in the run, with protocol."""
 
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +10,16 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from vidbench import probe as probes
 from vidbench.data.manifest import Manifest
 from vidbench.engine import ranks
 from vidbench.engine.runs import Run
-from vidbench.features import Protocol, kept
-from vidbench.probe import fuse, logistic
+from vidbench.features import CROPS, PROTOCOLS, Protocol, kept
 from vidbench.retrieval import Neighbours, protocol, retrieve, summary
 
 KS = (1, 5, 10)
 HOW = Protocol()
+VIEWS = {"one view": PROTOCOLS["one_view"], "30 views": PROTOCOLS["thirty_views"]}
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def evaluate(folder: str | Path, held_out: str, how: Protocol = HOW, centring: s
     run = Run(folder)
     gallery, queries = (kept(run, part, how) for part in ("train", held_out))
     neighbours, hits = retrieve(gallery, queries, centring=centring, ks=KS)
-    probe = logistic(gallery, queries, seed=seed)
+    probe = probes.logistic(gallery, queries, seed=seed)
     found = {"retrieval": protocol(gallery, queries, centring=centring, ks=KS), "probe": probe["protocol"]}
     hits = {**hits, "probe": probe["right"]}
     numbers = summary(hits, seed, by="source", source=queries.source)
@@ -55,7 +56,7 @@ def two_stream(rgb: Evaluation, flow: Evaluation, folder: str | Path, held_out: 
     pair = [Run(Path(folder) / one.run) for one in (rgb, flow)]
     gallery, queries = ([kept(run, part, how) for run in pair] for part in ("train", held_out))
     neighbours, hits = retrieve(gallery, queries, centring=centring, ks=KS)
-    mean = fuse(rgb.probabilities, flow.probabilities)
+    mean = probes.fuse(rgb.probabilities, flow.probabilities)
     hits["probe"] = mean.argmax(axis=1) == queries[0].label
     found = {"retrieval": protocol(gallery, queries, centring=centring, ks=KS),
              "probe": {**rgb.protocols["probe"], "stream": "rgb+flow"}}
@@ -80,3 +81,26 @@ def evaluate_all(folders: Sequence[str | Path], held_out: str, how: Protocol = H
 def sources(folder: str | Path, held_out: str) -> np.ndarray:
     """The source of each query of a run's evaluation [Q]."""
     return Manifest.load(Run(folder).recipe["manifest"]).select(split=held_out).source
+
+
+def classified(folder: str | Path, split: str, views: Mapping[str, Protocol] = VIEWS, *,
+               manifest: Manifest | None = None, flow: str | Path = "", workers: int = 0,
+               task: str = "classes") -> dict[str, dict]:
+    """How often a run of methods.classify is right, by each protocol; every number is printed with its protocol's name.
+
+    Users took the accuracy on one view, which is what training watches, for that of many, by which papers go (SlowFast
+    issue 138), so both are always told. Returns {name: what probe.score returns, and "numbers" with intervals over
+    sources}; they are kept in the run's results, under `task` where the split is not train.
+    """
+    run, found = Run(folder), {}
+    for name, how in views.items():
+        table = kept(run, split, how, what="probabilities", manifest=manifest, flow=flow, workers=workers)
+        scored = probes.score(table)
+        found[name] = {**scored, "numbers": probes.numbers(scored, by="source")}
+        if split != "train":
+            run.add_result(task, scored["protocol"], found[name]["numbers"])
+        (top1, low, high), (top5, *_) = (found[name]["numbers"][metric] for metric in ("top-1", "top-5"))
+        windows = how.windows if how.sampling == "spread" else f"every {how.hop} frames, any number of"
+        print(f"{run.folder.name}, {split}, {name} ({windows} windows x {CROPS[how.crops]} crops): top-1 {top1:.1%} "
+              f"[{low:.1%}, {high:.1%}], top-5 {top5:.1%}, {len(scored['right'])} videos", flush=True)
+    return found

@@ -32,8 +32,8 @@ class Protocol:
 
     sampling: "spread" (`windows` of them, both ends touched) or "sliding" (one every `hop` frames and one that touches
     the end); crops: centre, three, five or ten; normalise_clips: each clip's feature to unit length before the mean
-    over clips; scale: the frame's short side over the crop's size; pad: what a video shorter than a window shows, see
-    data.windows.
+    over clips; scale: the frame's short side over the training crop's size; crop: the test crop's size over it; pad:
+    what a video shorter than a window shows, see data.windows.
     """
 
     sampling: str = "spread"
@@ -42,14 +42,16 @@ class Protocol:
     crops: str = "centre"
     normalise_clips: bool = True
     scale: float = 256 / 224
+    crop: float = 1.0
     pad: str = "last"
 
     def __post_init__(self) -> None:
         if self.sampling not in ("spread", "sliding") or self.crops not in CROPS:
             raise ValueError(f"a protocol has sampling spread or sliding and crops {', '.join(CROPS)}; "
                              f"got {self.sampling!r} and {self.crops!r}.")
-        if self.scale < 1:
-            raise ValueError(f"scale is the frame's short side over the crop's size, at least 1; got {self.scale}.")
+        if not 0 < self.crop <= self.scale or self.scale < 1:
+            raise ValueError("scale, the frame's short side over the training crop's size, is at least 1, and crop, "
+                             f"the test crop's size over it, at most scale; got {self.scale} and {self.crop}.")
 
 
 # Where the released code of CoCLR leaves out a last window that touches the end, and changes colours at random
@@ -61,6 +63,11 @@ PROTOCOLS = {
     "coclr_official": Protocol(sampling="sliding", hop=15, scale=240 / 224, pad="first"),
     # CoCLR's test of classifiers, eval/main_classifier.py --ten_crop.
     "coclr_ten_crop": Protocol(sampling="sliding", hop=15, scale=240 / 224, pad="first", crops="ten"),
+    # What is watched while training, and pictures' one test: the window in the middle, 224 of 256 pixels.
+    "one_view": Protocol(windows=1),
+    # The usual test of supervised video nets (SlowFast's paper), which RMS's supplement does not name: 10 windows of 3
+    # crops of 256 pixels, by which published top-1 of Kinetics and Something-Something is to be read.
+    "thirty_views": Protocol(windows=10, crops="three", crop=256 / 224),
     # IIC, retrieve_clips.py: 10 clips, 112 of 128 pixels, the plain mean.
     "iic": Protocol(windows=10, normalise_clips=False, scale=128 / 112),
 }
@@ -253,7 +260,9 @@ def _spec(run: Run, protocol: Protocol) -> ClipSpec:
     spec = recipe_from(ClipSpec, {**run.recipe["clip"], "streams": (run.recipe["stream"],),
                                   "sampling": protocol.sampling, "windows": protocol.windows, "hop": protocol.hop,
                                   "crops": protocol.crops, "pad": protocol.pad})
-    return replace(spec, resize=round(spec.augment.size * protocol.scale))
+    size = spec.augment.size
+    return replace(spec, resize=round(size * protocol.scale),
+                   augment=replace(spec.augment, size=round(size * protocol.crop)))
 
 
 class _Windows(Clips):

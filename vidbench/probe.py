@@ -234,6 +234,34 @@ def confusions(table: Features, most: int = 8) -> list[dict]:
              "share": float(counts[a, b] / of_class[a])} for a, b in pairs if counts[a, b]]
 
 
+def gains(better: Features, worse: Features) -> list[dict]:
+    """Rows of a table: what each class gains from one run to another, the largest gain first.
+
+    Both are class probabilities of the same videos, in the same order, and one protocol as far as that is not the run.
+    Each {"action", "videos", "before", "after", "gain"}: shares of the class's videos that are told right. Raises
+    ValueError where videos, labels or classes are not the same.
+    """
+    if better.classes != worse.classes or not np.array_equal(better.label, worse.label) \
+            or better.protocol.get("rows") != worse.protocol.get("rows"):
+        raise ValueError(f"gains wants two tables of the same videos and classes; got {len(better.label)} videos of "
+                         f"{class_words(better.classes)} and {len(worse.label)} of {class_words(worse.classes)}.")
+    after, before = (table.values.argmax(axis=1) == table.label for table in (better, worse))
+    rows = []
+    for number in np.unique(better.label):
+        here = better.label == number
+        rows.append({"action": better.classes[number], "videos": int(here.sum()), "before": float(before[here].mean()),
+                     "after": float(after[here].mean()), "gain": float(after[here].mean() - before[here].mean())})
+    return sorted(rows, key=lambda row: -row["gain"])
+
+
+def confusion(table: Features) -> np.ndarray:
+    """The confusion matrix as shares of each class's videos [classes, classes told]; NaN for a class without videos."""
+    counts = np.zeros((len(table.classes),) * 2)
+    np.add.at(counts, (table.label, table.values.argmax(axis=1)), 1)
+    with np.errstate(invalid="ignore"):
+        return counts / counts.sum(axis=1, keepdims=True)
+
+
 def _probabilities(values: np.ndarray, shape: tuple[int, ...], who: str) -> None:
     if values.shape != shape or not (values >= 0).all() or not np.allclose(values.sum(1), 1, atol=1e-3):
         raise ValueError(f"{who} wants class probabilities {list(shape)}, rows that sum to 1; got {list(values.shape)} "

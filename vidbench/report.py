@@ -8,7 +8,8 @@ import numpy as np
 from vidbench.data import clips, flow, flow_store
 from vidbench.data.manifest import Manifest
 from vidbench.engine.runs import Run
-from vidbench.figures import PALETTE, Bar, Html, Row, Tile, bars, curves, encode, filmstrip, gallery
+from vidbench.figures import PALETTE, Bar, Html, bars, curves
+from vidbench.galleries import Row, Tile, encode, filmstrip, gallery
 from vidbench.pages import Section, table, write_page
 from vidbench.retrieval import Neighbours
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 BUDGET = ("batch", "iterations", "clips", "epochs")  # of Run.budget, as far as tables show it
 OF_A_RUN = ("recipe.json", "environment.json", "status.json", "metrics.jsonl", "results.json")
 OF_DATA = ("manifest.csv", "scan.csv", "flow.json", "store.json")  # below such a folder lie videos by the thousand
-TASKS = ("probe", "finetune", "retrieval")
+TASKS = ("probe", "finetune", "retrieval", "classes")  # classes: supervised, evaluation.classified
 STREAMS = ("rgb", "flow", "rgb+flow")
 DATA = {"UCF101": "ucf101", "HMDB51": "hmdb51", "K400": "kinetics400"}  # as papers and as folders name them
 FOLDS = ("1", "2", "3", "")
@@ -367,7 +367,7 @@ def _meant(number: Number, data: str) -> tuple[str, str, str, str]:
     """(task, metric, data, stream) of one of our numbers in the words of Published, "" where it has none."""
     named = number.metric if number.metric in TASKS else number.task  # a probe's accuracy beside a retrieval's R@k
     task = next((task for task in TASKS if task in named), "")
-    metric = number.metric if number.metric in METRICS else "top-1" if task in ("probe", "finetune") else ""
+    metric = number.metric if number.metric in METRICS else "top-1" if task in ("probe", "finetune", "classes") else ""
     place = "".join(letter for letter in (data or number.data).lower() if letter.isalnum())
     known = next((name for name, start in DATA.items() if place.startswith((start, name.lower()))), "")
     return task, metric, known, number.stream

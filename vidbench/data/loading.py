@@ -145,6 +145,8 @@ class Clips(torch.utils.data.Dataset):
         """Frame numbers [V,T]."""
         spec = self.spec
         if spec.sampling == "random":
+            if length == 1:  # a picture: no choice, no draw
+                return np.zeros((spec.views, spec.frames), np.int64)
             return windows.random_windows(length, spec.frames, spec.views, stride, rng=rng, pad=spec.pad)
         if spec.sampling == "random_segments":
             return np.stack([windows.uniform_segments(length, spec.frames, rng=rng) for _ in range(spec.views)])
@@ -187,12 +189,11 @@ class Clips(torch.utils.data.Dataset):
         else:
             shown = range(spec.views)
             drawn = [views.draw(spec.augment, height, width, spec.frames, rng) for _ in shown]
-        return {
-            stream: torch.stack(
-                [views.apply(windows[i], view, spec.augment, stream) for i, view in zip(shown, drawn, strict=True)]
-            )
-            for stream, windows in frames.items()
-        }
+        made: dict[str, torch.Tensor] = {}
+        for stream, clip in frames.items():
+            each = [views.apply(clip[i], view, spec.augment, stream) for i, view in zip(shown, drawn, strict=True)]
+            made[stream] = torch.stack(each) if len(each) > 1 else each[0][None]
+        return made
 
     def _test_views(self, frames: dict[str, torch.Tensor], rng: np.random.Generator) -> dict[str, torch.Tensor]:
         spec, augment = self.spec, self.spec.augment

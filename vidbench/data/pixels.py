@@ -18,6 +18,20 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, PIL's "L"
 _CUT = -0.498  # PIL's blends cut to whole levels: rounding x - 0.498 does, without meeting a tie
 
 
+def cut(frames: torch.Tensor, box: tuple[int, int, int, int], level: int) -> torch.Tensor:
+    """A box (top, left, height, width) of uint8 [T,C,H,W]; what of it lies outside of the frame has this level."""
+    top, left, height, width = box
+    y, x = max(top, 0), max(left, 0)
+    inside = frames[:, :, y : max(top + height, 0), x : max(left + width, 0)]
+    h, w = inside.shape[-2:]
+    if (h, w) == (height, width):
+        return inside
+    out = np.empty((len(frames), height, width, 3), np.uint8)  # a decoder's memory order
+    out.fill(level)
+    out[:, y - top : y - top + h, x - left : x - left + w] = inside.permute(0, 2, 3, 1).numpy()
+    return torch.from_numpy(out).permute(0, 3, 1, 2)
+
+
 def resize(frames: torch.Tensor, height: int, width: int, interpolation: str) -> torch.Tensor:
     """Antialiased resize of uint8 [T,C,H,W]; torch's 8-bit kernel is PIL's to 0.02 of a level, and the fastest here."""
     if frames.shape[-2:] == (height, width):
@@ -125,6 +139,17 @@ def resample_batch(
     columns = _weights([(b[1], b[3]) for b in boxes], clips.shape[-1], size, cubic, clips.device)
     mirrored = torch.tensor(flips, device=clips.device).view(-1, 1, 1)
     return _product(clips, rows, torch.where(mirrored, columns.flip(1), columns))
+
+
+def surround(
+    clips: torch.Tensor, boxes: Sequence[tuple[int, int, int, int]], level: int
+) -> tuple[torch.Tensor, list[tuple[int, int, int, int]]]:
+    """`cut`'s border for a batch [...,H,W]: frames with as much of this level around as the boxes need, boxes moved."""
+    height, width = clips.shape[-2:]
+    reach = max(max(-b[0], -b[1], b[0] + b[2] - height, b[1] + b[3] - width) for b in boxes)
+    if reach <= 0:
+        return clips, list(boxes)
+    return F.pad(clips, (reach,) * 4, value=level), [(t + reach, x + reach, h, w) for t, x, h, w in boxes]
 
 
 def _weights(

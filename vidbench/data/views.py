@@ -7,7 +7,8 @@ matrix products and pointwise operations. Both follow PIL's arithmetic (blends c
 
 Streams: crop, flip and blur are shared by rgb and flow; jitter and gray touch flow only where `flow_colour` says so.
 Flow is stored as 8-bit (u, v, 128), see vidbench.data.flow; under a flip u becomes 255 - u, which negates it. Cropping
-does not rescale flow: its values stay in pixels of the frame it was computed on.
+does not rescale flow: its values stay in pixels of the frame it was computed on. What `Augment.pad` puts around a frame
+is black in rgb and zero motion, 128, in flow, both before the normalisation; lighting is for rgb only.
 
 Threads: importing sets nothing. In a loader pass `worker_init`; in a script that measures or mines, set
 `cv2.setNumThreads(1)` and `torch.set_num_threads` before the first clip.
@@ -31,7 +32,13 @@ from vidbench.data import pixels
 STREAMS = ("rgb", "flow")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, of values in 0..1
 FLOW_MEAN, FLOW_STD = (0.5,) * 3, (0.226,) * 3  # zero flow becomes zero; the spread of ImageNet's mean channel
+PADDING = {"rgb": 0, "flow": 128}  # stored levels: black, no motion
 JITTERS = tuple(pixels.JITTERS)  # brightness, contrast, saturation, hue
+# The principal axes of ImageNet's colours times their weights, [rgb, axis], for values in 0..1: the numbers of
+# fb.resnet.torch (datasets/imagenet.lua), which clovaai's CutMix-PyTorch has, too; the noise itself is AlexNet's.
+LIGHTING = np.array(
+    [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
+) * (0.2175, 0.0188, 0.0045)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,16 +51,18 @@ class Augment:
     log_aspect: bool = True  # uniform in log(aspect), torchvision's way; False: uniform in aspect
     swap_aspect: bool = False  # exchange the drawn width and height with probability 0.5
     crop_tries: int = 10  # draws until a crop fits into the frame
+    pad: int = 0  # above 0: any size x size of the frame with so many pixels around it, unscaled (no area, no aspect)
     squeeze_on_misfit: bool = False  # no draw fitted: squeeze the whole frame to a square; False: central crop
     interpolation: str = "bilinear"  # or "bicubic"; both antialiased
     flip: float = 0.5
-    strong: float = 1.0  # probability that jitter, gray and blur are considered at all
+    strong: float = 1.0  # probability that jitter, gray, blur and lighting are considered at all
     jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1)  # brightness, contrast, saturation, hue
     jitter_p: float = 0.8
     gray: str = "luma"  # or "channel": one colour channel, drawn for each frame, copied to three
     gray_p: float = 0.2
     blur_p: float = 0.5
     blur_sigma: tuple[float, float] = (0.1, 2.0)  # pixels of the view
+    lighting: float = 0.0  # standard deviation of AlexNet's noise along ImageNet's colour axes; each strong clip's
     one_clip: float = 0.0  # probability that both views of a pair show the same clip (draw_pair)
     flow_colour: bool = False  # jitter and gray on flow, too
     flow_negate_u: bool = True  # a flipped clip moves the other way
@@ -72,6 +81,10 @@ class Augment:
             raise ValueError(f"size and crop_tries must be at least 1, got {self.size} and {self.crop_tries}")
         if min(self.jitter) < 0 or self.jitter[3] > 0.5 or self.blur_sigma[0] <= 0:
             raise ValueError(f"jitter must be >= 0, its hue <= 0.5, blur_sigma > 0: {self.jitter}, {self.blur_sigma}")
+        if not isinstance(self.pad, int) or not 0 <= self.pad < self.size:
+            raise ValueError(f"pad is a whole number of pixels from 0 to size - 1 = {self.size - 1}, got {self.pad!r}")
+        if self.lighting < 0:
+            raise ValueError(f"lighting is a standard deviation from 0 up, got {self.lighting!r}")
 
 
 SETTINGS = {
@@ -94,6 +107,21 @@ SETTINGS = {
     "weak": Augment(strong=0.0),  # CoCLR's "null" chain: crop and flip only
     # The toy world: small frames whose figure fills most of them; its labels survive a flip.
     "toy": Augment(size=48, area=(0.5, 1.0), blur_sigma=(0.1, 1.0)),
+    # RMS, supplement B: what it and the recipes it follows say; what neither says is called assumed.
+    # Kinetics: random resized crops, no range. Assumed: torchvision's, 8 to 100 %; 224; flip; no change of colours.
+    "rms_kinetics": Augment(size=224, area=(0.08, 1.0), strong=0.0),
+    # Something-Something-v2: crops of 15 to 75 %, and no more is said. Assumed: 224, and no flip, as labels have
+    # directions ("pushing something from left to right"); PySlowFast does not flip there, either.
+    "rms_ssv2": Augment(size=224, area=(0.15, 0.75), flip=0.0, strong=0.0),
+    # CIFAR-100 "following CutMix", so train.py of clovaai's CutMix-PyTorch: 4 black pixels around, 32 x 32, flip.
+    # Not followed: CIFAR's own mean and deviation there, (125.3, 123.0, 113.9) and (63.0, 62.1, 66.7) of 255; here rgb
+    # is always normalised with ImageNet's.
+    "rms_cifar": Augment(size=32, pad=4, strong=0.0),
+    # ImageNet "following CutMix", the same file: torchvision's crop, flip, jitter without hue on each one, lighting.
+    # Not followed: values there are not cut to whole levels in 0..255 after each jitter.
+    "rms_imagenet": Augment(
+        size=224, area=(0.08, 1.0), jitter=(0.4, 0.4, 0.4, 0.0), jitter_p=1.0, gray_p=0.0, blur_p=0.0, lighting=0.1,
+    ),
 }  # fmt: skip
 
 
@@ -102,7 +130,7 @@ class View:
     """The parameters drawn for ONE clip: plain values, the same for all its frames, for rgb and for flow."""
 
     frame_size: tuple[int, int]  # H, W of the frames it was drawn for; frames of another size get the box rescaled
-    box: tuple[int, int, int, int]  # top, left, height, width
+    box: tuple[int, int, int, int]  # top, left, height, width; may reach out of the frame, by up to Augment.pad
     flip: bool = False
     order: tuple[str, ...] = ()  # of JITTERS; empty: no jitter
     brightness: float = 1.0
@@ -112,6 +140,7 @@ class View:
     gray: str = ""  # "", "luma" or "channel"
     channels: tuple[int, ...] = ()  # for "channel": one a frame
     sigma: float = 0.0  # of the blur; 0: none
+    lighting: tuple[float, ...] = ()  # added to red, green and blue (values in 0..1) last, not cut; empty: nothing
 
 
 class Pair(NamedTuple):
@@ -122,15 +151,18 @@ class Pair(NamedTuple):
 
 
 def weak(augment: Augment) -> Augment:
-    """The same crops and flips without jitter, gray and blur (CoCLR's "null" chain)."""
+    """The same crops and flips without jitter, gray, blur and lighting (CoCLR's "null" chain)."""
     return replace(augment, strong=0.0)
 
 
 def draw(augment: Augment, height: int, width: int, frames: int, rng: np.random.Generator) -> View:
-    """One clip's parameters for frames of height x width pixels (SimCLR's chain, as in CoCLR)."""
+    """One clip's parameters for frames of height x width pixels (SimCLR's chain, as in CoCLR).
+
+    Raises ValueError where the padded frame (Augment.pad) is smaller than the view.
+    """
     if min(height, width, frames) < 1:
         raise ValueError(f"a clip has at least one frame of one pixel, got {frames} frames of {height}x{width}")
-    box = _draw_box(augment, height, width, rng)
+    box = (_draw_window if augment.pad else _draw_box)(augment, height, width, rng)
     flip = bool(rng.random() < augment.flip)
     view = View((height, width), box, flip)
     if rng.random() >= augment.strong:
@@ -147,6 +179,8 @@ def draw(augment: Augment, height: int, width: int, frames: int, rng: np.random.
             changes["channels"] = tuple(rng.integers(3, size=frames).tolist())
     if rng.random() < augment.blur_p:
         changes["sigma"] = rng.uniform(*augment.blur_sigma)
+    if augment.lighting > 0:
+        changes["lighting"] = tuple((LIGHTING @ rng.normal(0.0, augment.lighting, 3)).tolist())
     return replace(view, **changes)
 
 
@@ -181,6 +215,16 @@ def _draw_box(augment: Augment, height: int, width: int, rng: np.random.Generato
     return (height - h) // 2, (width - w) // 2, h, w
 
 
+def _draw_window(augment: Augment, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """torchvision's RandomCrop(size, padding=pad): size x size anywhere in the padded frame, each place as likely."""
+    size, pad = augment.size, augment.pad
+    room = height + 2 * pad - size, width + 2 * pad - size
+    if min(room) < 0:
+        raise ValueError(f"frames of {height}x{width}, padded by {pad} on each side, are smaller than size={size}: "
+                         f"decode them at {size - 2 * pad} or more, raise pad or lower size")  # fmt: skip
+    return int(rng.integers(room[0] + 1)) - pad, int(rng.integers(room[1] + 1)) - pad, size, size
+
+
 def _box(view: View, height: int, width: int) -> tuple[int, int, int, int]:
     """The view's box for frames of this size: a flow store may be smaller than its video."""
     if view.frame_size == (height, width):
@@ -208,7 +252,9 @@ def _moments(augment: Augment, stream: str) -> tuple[tuple[float, ...], tuple[fl
 
 def _colour(view: View, augment: Augment, stream: str) -> View:
     """The view as this stream sees it."""
-    return view if stream == "rgb" or augment.flow_colour else replace(view, order=(), gray="", channels=())
+    if stream == "rgb":
+        return view
+    return replace(view, lighting=(), **({} if augment.flow_colour else {"order": (), "gray": "", "channels": ()}))
 
 
 def apply(clip: torch.Tensor, view: View, augment: Augment, stream: str = "rgb") -> torch.Tensor:
@@ -220,9 +266,8 @@ def apply(clip: torch.Tensor, view: View, augment: Augment, stream: str = "rgb")
     if clip.device.type != "cpu":
         raise ValueError(f"apply works on the CPU, the clip lies on {clip.device}: use apply_batch")
     view, size = _colour(view, augment, stream), augment.size
-    top, left, h, w = _box(view, *clip.shape[-2:])
-    frames = pixels.resize(clip[:, :, top : top + h, left : left + w], size, size, augment.interpolation)
-    picture = pixels.tall(frames)
+    frames = pixels.cut(clip, _box(view, *clip.shape[-2:]), PADDING[stream])
+    picture = pixels.tall(pixels.resize(frames, size, size, augment.interpolation))
     for name in view.order:
         picture = pixels.JITTERS[name](picture, getattr(view, name), size)
     if view.gray == "luma":
@@ -231,7 +276,7 @@ def apply(clip: torch.Tensor, view: View, augment: Augment, stream: str = "rgb")
         picture = pixels.split_channels(picture, _channels(view, len(clip)))
     if view.sigma > 0:
         picture = pixels.blur(picture, view.sigma, size)
-    return _finish(picture, view.flip, augment, stream).view(3, -1, size, size)
+    return _finish(picture, view.flip, augment, stream, view.lighting).view(3, -1, size, size)
 
 
 def _channels(view: View, frames: int) -> tuple[int, ...]:
@@ -240,10 +285,14 @@ def _channels(view: View, frames: int) -> tuple[int, ...]:
     return view.channels[:frames]
 
 
-def _finish(picture: np.ndarray, flip: bool, augment: Augment, stream: str) -> torch.Tensor:
-    """Flip and normalise: uint8 [R,W,3] or gray [R,W] to float32 [3,R,W]."""
+def _finish(
+    picture: np.ndarray, flip: bool, augment: Augment, stream: str, lighting: tuple[float, ...] = ()
+) -> torch.Tensor:
+    """Flip, light and normalise: uint8 [R,W,3] or gray [R,W] to float32 [3,R,W]."""
     mean, std = _moments(augment, stream)
     scales, shifts = [1 / (255 * s) for s in std], [-m / s for m, s in zip(mean, std, strict=True)]
+    if lighting:
+        shifts = [shift + light / s for shift, light, s in zip(shifts, lighting, std, strict=True)]
     if flip and stream == "flow" and augment.flow_negate_u:
         scales[0], shifts[0] = -scales[0], shifts[0] + 1 / std[0]  # u becomes 255 - u
     return torch.from_numpy(pixels.planes(picture, scales, shifts, flip))
@@ -265,6 +314,7 @@ def apply_batch(clips: torch.Tensor, views: Sequence[View], augment: Augment, st
         raise ValueError(f"wanted one view a clip, got {len(views)} views for {len(clips)} clips")
     views, frames = [_colour(v, augment, stream) for v in views], clips.shape[1]
     boxes, flips = [_box(v, *clips.shape[-2:]) for v in views], [v.flip for v in views]
+    clips, boxes = pixels.surround(clips, boxes, PADDING[stream])
     x = pixels.resample_batch(clips.transpose(1, 2), boxes, flips, augment.size, augment.interpolation == "bicubic")
 
     def change(chosen: list[int], operation: Callable[[torch.Tensor, list[View]], torch.Tensor]) -> None:
@@ -283,6 +333,8 @@ def apply_batch(clips: torch.Tensor, views: Sequence[View], augment: Augment, st
     if stream == "flow" and augment.flow_negate_u:
         change([i for i, flip in enumerate(flips) if flip], lambda part, vs: _negate_u(part))
     mean, std = (torch.tensor(m, device=x.device).view(3, 1, 1, 1) for m in _moments(augment, stream))
+    if any(v.lighting for v in views):
+        mean = mean - torch.tensor([v.lighting or (0.0,) * 3 for v in views], device=x.device).view(-1, 3, 1, 1, 1)
     return x.div_(255).sub_(mean).div_(std)
 
 

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -23,9 +23,13 @@ from vidbench.engine.runs import Run
 class Fit:
     """How a method is optimised. Batches are global: the number of processes is a fact of the launch.
 
-    schedule: constant, cosine (to 0), milestones (times `gamma` at each of `milestones`, in epochs) or plateau (times
+    schedule: constant, cosine (to 0, from where the warm-up ends), cosine_whole (to 0 over all epochs, the warm-up over
+    its beginning, as in PySlowFast), milestones (times `gamma` at each of `milestones`, in epochs) or plateau (times
     `gamma` when the validation loss, or without validation the epoch's mean loss, has not fallen for `patience` epochs,
-    at most `drops` times unless that is 0). precision: fp32, bf16 or fp16 autocast.
+    at most `drops` times unless that is 0). The warm-up is linear, from `warmup_lr` on. nesterov: of SGD's momentum.
+    decay_vectors: whether weight_decay acts on biases and norms, too. precision: fp32, bf16 or fp16 autocast.
+    deterministic: torch's deterministic algorithms only, so that a GPU, too, repeats a run to the bit, more slowly; an
+    operation that has none raises RuntimeError (max_pool3d of S3D; the nets of models.resnets have none such).
     """
 
     epochs: int = 1
@@ -33,13 +37,17 @@ class Fit:
     optimizer: str = "adam"
     lr: float = 1e-3
     weight_decay: float = 1e-5
+    decay_vectors: bool = True
+    nesterov: bool = False
     schedule: str = "constant"
     milestones: tuple[int, ...] = ()
     gamma: float = 0.1
     patience: int = 10
     drops: int = 0
     warmup_epochs: float = 0.0
+    warmup_lr: float = 0.0
     precision: str = "fp32"
+    deterministic: bool = False
     accumulate: int = 1
     clip_norm: float = 0.0
     seed: int = 0
@@ -70,7 +78,7 @@ def fit(method: nn.Module, loader, recipe: Fit, run: Run, progress: str = "auto"
         raise ValueError(f"the global batch {recipe.batch} is not divisible by {ranks.world()} ranks x "
                          f"{recipe.accumulate} accumulation parts.")
     lock = run.lock() if ranks.rank() == 0 else nullcontext()
-    with lock, _Signals() as signals:
+    with lock, _repeatable(recipe.deterministic), _Signals() as signals:
         trainer = _Trainer(method.to(ranks.device()), loader, recipe, run, progress, validate)
         try:
             trainer.resume()
@@ -92,24 +100,30 @@ def fit(method: nn.Module, loader, recipe: Fit, run: Run, progress: str = "auto"
 def learning_rate(recipe: Fit, epoch: float, scale: float = 1.0) -> float:
     """The rate at a fractional epoch; `scale` is what a plateau has left of it."""
     if epoch < recipe.warmup_epochs:
-        return recipe.lr * (epoch + 1e-9) / recipe.warmup_epochs
-    if recipe.schedule == "cosine":
-        share = (epoch - recipe.warmup_epochs) / max(recipe.epochs - recipe.warmup_epochs, 1e-9)
+        share = (epoch + 1e-9) / recipe.warmup_epochs
+        return recipe.warmup_lr + (learning_rate(recipe, recipe.warmup_epochs, scale) - recipe.warmup_lr) * share
+    if recipe.schedule in ("cosine", "cosine_whole"):
+        start = recipe.warmup_epochs if recipe.schedule == "cosine" else 0.0
+        share = (epoch - start) / max(recipe.epochs - start, 1e-9)
         return recipe.lr * 0.5 * (1 + math.cos(math.pi * min(share, 1)))
     if recipe.schedule == "milestones":
         return recipe.lr * recipe.gamma ** sum(epoch >= milestone for milestone in recipe.milestones)
     if recipe.schedule in ("constant", "plateau"):
         return recipe.lr * scale
-    raise ValueError(f"schedule is constant, cosine, milestones or plateau; got {recipe.schedule!r}.")
+    raise ValueError(f"schedule is constant, cosine, cosine_whole, milestones or plateau; got {recipe.schedule!r}.")
 
 
 def make_optimizer(recipe: Fit, method: nn.Module) -> torch.optim.Optimizer:
     """Adam, AdamW or SGD with momentum 0.9 over the parameters that want gradients.
 
     Where the method has `parameter_groups()`, its dicts {"params", "scale"} say by what each rate is multiplied.
+    Without `decay_vectors`, parameters of fewer than two axes (biases, norms) are groups of their own, not decayed.
     """
     groups = method.parameter_groups() if hasattr(method, "parameter_groups") else [{"params": method.parameters()}]
     groups = [{**group, "params": [p for p in group["params"] if p.requires_grad]} for group in groups]
+    if not recipe.decay_vectors:
+        groups = [{**group, "params": [p for p in group["params"] if (p.ndim > 1) == decayed],
+                   **({} if decayed else {"weight_decay": 0.0})} for group in groups for decayed in (True, False)]
     common = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
     match recipe.optimizer:
         case "adam":
@@ -117,8 +131,25 @@ def make_optimizer(recipe: Fit, method: nn.Module) -> torch.optim.Optimizer:
         case "adamw":
             return torch.optim.AdamW(groups, **common)
         case "sgd":
-            return torch.optim.SGD(groups, momentum=0.9, **common)
+            return torch.optim.SGD(groups, momentum=0.9, nesterov=recipe.nesterov, **common)
     raise ValueError(f"optimizer is adam, adamw or sgd; got {recipe.optimizer!r}.")
+
+
+@contextmanager
+def _repeatable(wanted: bool):
+    """Inside, torch takes deterministic algorithms only, where wanted."""
+    if not wanted:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+    kept = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(kept[0])
+        torch.backends.cudnn.benchmark = kept[1]
 
 
 class _Signals:

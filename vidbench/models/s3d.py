@@ -7,11 +7,13 @@ same network fits the toy world, and the separable convolutions run as 2-D ones 
 
 from functools import partial
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torchvision.models.video.s3d import SepInceptionBlock3D, TemporalSeparableConv
 from torchvision.ops.misc import Conv3dNormActivation
+
+from vidbench.models.planes import PlaneConv3d
+
+__all__ = ["S3D", "UNITS", "PlaneConv3d"]
 
 # Inception units per stage, widths as (branch0, (branch1 in, out), (branch2 in, out), pool projection).
 UNITS = (
@@ -25,45 +27,6 @@ UNITS = (
     ),
     ((256, (160, 320), (32, 128), 128), (384, (192, 384), (48, 128), 128)),
 )
-
-
-class PlaneConv3d(nn.Conv3d):
-    """A 3-D convolution flat in time or space (1xkxk, kx1x1, 1x1x1), run on CPU as conv2d on views of the same memory.
-
-    Over half of S3D's convolutions miss oneDNN as conv3d; as conv2d on channels-last views they do not, which makes the
-    training step about 1.5 times as fast with the same weights and outputs (benchmarks/s3d.py). On other devices, and
-    for a lone clip, it is nn.Conv3d as it stands.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B,C,T,H,W] -> [B,C',T',H',W'], in channels_last_3d memory on CPU."""
-        if x.device.type != "cpu" or x.shape[0] == 1:  # of a lone clip conv2d, too, takes its slow path
-            return super().forward(x)
-        x = x.contiguous(memory_format=torch.channels_last_3d)
-        batch, _, frames, height, width = x.shape
-        if _flat(self, slice(0, 1)):
-            images = x.transpose(1, 2).flatten(0, 1)
-            images = F.conv2d(images, self.weight.squeeze(2), self.bias, self.stride[1:], self.padding[1:])
-            return images.unflatten(0, (batch, frames)).transpose(1, 2)
-        columns = x.flatten(3)
-        stride, padding = (self.stride[0], 1), (self.padding[0], 0)
-        columns = F.conv2d(columns, self.weight.squeeze(-1), self.bias, stride, padding)
-        return columns.unflatten(3, (height, width))
-
-    @classmethod
-    def adopt(cls, module: nn.Module) -> None:
-        """Let each flat nn.Conv3d below `module` run as a PlaneConv3d; weights and keys stay what they are."""
-        for conv in module.modules():
-            if type(conv) is not nn.Conv3d or conv.groups > 1 or conv.dilation != (1, 1, 1):
-                continue
-            if conv.padding_mode == "zeros" and (_flat(conv, slice(0, 1)) or _flat(conv, slice(1, 3))):
-                conv.__class__ = cls
-
-
-def _flat(conv: nn.Conv3d, axes: slice) -> bool:
-    """Whether the convolution does nothing along these axes (0 time, 1 and 2 space)."""
-    kernel, stride, padding = conv.kernel_size[axes], conv.stride[axes], conv.padding[axes]
-    return set(kernel) == {1} and set(stride) == {1} and set(padding) == {0}
 
 
 class S3D(nn.Module):

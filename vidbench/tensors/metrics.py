@@ -67,24 +67,28 @@ def bootstrap_interval(values: Tensor, *, seed: int, level: float = 0.95, draws:
     return low, high
 
 
-def nested_bootstrap(hits: list[Tensor], sources: list[Tensor], *, seed: int, draws: int = 4000) -> Tensor:
+def nested_bootstrap(hits: list[Tensor], sources: list[Tensor], *, seed: int, draws: int = 4000,
+                     shared: bool = False) -> Tensor:
     """Means of several methods in each bootstrap draw: repetitions are drawn, and within each its sources.
 
     hits: one [R,N_i] for each repetition (a training seed with its own test videos), R methods in the same order;
-    sources: [N_i], whose videos are drawn together, as they are not independent -> [draws,R]. All methods of a draw
-    share its repetitions and sources, so differences and ratios of columns are paired; their quantiles are intervals.
-    Raises ValueError where shapes do not fit.
+    sources: [N_i], whose videos are drawn together, as they are not independent -> [draws,R]. shared: the repetitions
+    have the same test videos, so a draw takes the same sources in each. All methods of a draw share its repetitions and
+    sources, so differences and ratios of columns are paired; their quantiles are intervals. Raises ValueError where
+    shapes do not fit.
     """
     fits = len(hits) == len(sources) and all(h.shape[1:] == s.shape for h, s in zip(hits, sources, strict=True))
-    if not fits or len({len(part) for part in hits}) != 1:
-        raise ValueError(f"nested_bootstrap wants hits [R,N] and sources [N] of each repetition; got "
-                         f"{[tuple(h.shape) for h in hits]} and {[tuple(s.shape) for s in sources]}.")
-    generator, means = torch.Generator().manual_seed(seed), []
+    same = not shared or all(torch.equal(sources[0], other) for other in sources)
+    if not fits or not same or len({len(part) for part in hits}) != 1:
+        raise ValueError("nested_bootstrap wants hits [R,N] and sources [N] of each repetition, the same where shared; "
+                         f"got {[tuple(h.shape) for h in hits]} and {[tuple(s.shape) for s in sources]}.")
+    generator, means, picked = torch.Generator().manual_seed(seed), [], None
     for part, source in zip(hits, sources, strict=True):
         group = torch.unique(source, return_inverse=True)[1]
         groups = int(group.max()) + 1
         sums = torch.zeros(len(part), groups, dtype=torch.double).index_add_(1, group, part.double())
-        picked = torch.randint(groups, (draws, groups), generator=generator)
+        if picked is None or not shared:
+            picked = torch.randint(groups, (draws, groups), generator=generator)
         weight = torch.zeros(draws, groups, dtype=torch.double).scatter_add_(1, picked, torch.ones(1).double().expand(
             draws, groups))
         means.append(weight @ sums.T / (weight @ torch.bincount(group).double())[:, None])

@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from vidbench import replicate
+from vidbench import replicate_coclr
 from vidbench.engine.runs import Run
 from vidbench.evaluation import Evaluation
 from vidbench.methods import coclr
-from vidbench.replicate import Case, Settings, ladders, outcome, pairs, stages, title
+from vidbench.replicate_coclr import Case, Settings, ladders, outcome, pairs, stages, title
 
 TINY = replace(coclr.SETTINGS["tiny"], cycles=2)
 
@@ -38,7 +38,7 @@ def test_every_rung_has_one_clip_budget_and_ablations_differ_in_one_switch(case)
             assert len({made[name].stream for name in rung}) == 1
     assert made["ubernce-flow-2"].student.endswith("seed-1/ubernce-flow-1")
     assert made["infonce-rgb-1"].student == made["coclr-rgb"].student
-    for name, (fellow, changes) in replicate.ABLATIONS.items():
+    for name, (fellow, changes) in replicate_coclr.ABLATIONS.items():
         differ = {k for k in vars(made[name]) if getattr(made[name], k) != getattr(made[fellow], k)}
         assert differ <= set(changes) and len(changes) == 1
     assert len({recipe.manifest for recipe in made.values()}) == 1
@@ -46,7 +46,7 @@ def test_every_rung_has_one_clip_budget_and_ablations_differ_in_one_switch(case)
 
 def test_small_data_sets_get_a_smaller_batch_queue_and_k():
     settings = Settings(setting=coclr.SETTINGS["toy"], clips=1400)
-    toy, small = replicate.fitted(settings, 720).together, replicate.fitted(settings, 32).together
+    toy, small = replicate_coclr.fitted(settings, 720).together, replicate_coclr.fitted(settings, 32).together
     assert (toy.fit.batch, toy.queue, toy.topk, toy.held_out) == (32, 512, 20, 0.0)
     assert (small.fit.batch, small.queue, small.topk) == (16, 16, 1)
     assert toy.fit.epochs * 22 * 32 == pytest.approx(1400, rel=0.05) and small.fit.epochs * 2 * 16 == 44 * 32
@@ -78,11 +78,11 @@ def test_differences_and_shares_closed_are_those_of_the_means():
 
 
 def test_a_quick_trial_is_one_repetition_of_one_cycle():
-    made = replicate.settings_for("", seeds=(4, 5), folds=(), clips=800, cycles=2, quick=True)
+    made = replicate_coclr.settings_for("", seeds=(4, 5), folds=(), clips=800, cycles=2, quick=True)
     assert (made.seeds, made.clips, made.setting.cycles, made.ablations) == ((4,), 200, 1, False)
-    whole = replicate.settings_for("", seeds=(4, 5), folds=(), clips=800, cycles=2, quick=False)
+    whole = replicate_coclr.settings_for("", seeds=(4, 5), folds=(), clips=800, cycles=2, quick=False)
     assert (whole.seeds, whole.clips, whole.setting, whole.ablations) == ((4, 5), 800, coclr.SETTINGS["toy"], True)
-    real = replicate.settings_for("videos", seeds=(1,), folds=(2, 3), clips=800, cycles=1, quick=False)
+    real = replicate_coclr.settings_for("videos", seeds=(1,), folds=(2, 3), clips=800, cycles=1, quick=False)
     assert (real.folds, real.short_side, real.ablations) == ((2, 3), 64, False)
 
 
@@ -95,9 +95,9 @@ def test_names_for_people():
 @pytest.mark.slow
 def test_a_small_replication_end_to_end_and_again(tmp_path, monkeypatch):
     setting = replace(coclr.SETTINGS["tiny"], cycles=1)
-    monkeypatch.setattr(replicate, "ABLATIONS", {"coclr-rgb-k1": ("coclr-rgb", {"topk": 1})})
+    monkeypatch.setattr(replicate_coclr, "ABLATIONS", {"coclr-rgb-k1": ("coclr-rgb", {"topk": 1})})
     settings = Settings(setting=setting, seeds=(1,), world="tiny", clips=200)
-    path = replicate.replicate(tmp_path / "out", settings)
+    path = replicate_coclr.replicate(tmp_path / "out", settings)
     facts = json.loads((tmp_path / "out" / "numbers.json").read_text())
     names = {row["run"] for row in facts["numbers"]}
     assert {"infonce-rgb", "coclr-flow", "ubernce-both-1", "coclr-rgb-k1"} <= names and len(names) == 16
@@ -113,5 +113,5 @@ def test_a_small_replication_end_to_end_and_again(tmp_path, monkeypatch):
     results = Run(tmp_path / "out" / "seed-1" / "coclr-rgb").results()
     assert {name.split()[0] for name in results} == {"retrieval", "probe"}
     first = (tmp_path / "out" / "numbers.csv").read_bytes()
-    replicate.replicate(tmp_path / "out", settings)  # all complete: nothing is trained, the same numbers
+    replicate_coclr.replicate(tmp_path / "out", settings)  # all complete: nothing is trained, the same numbers
     assert (tmp_path / "out" / "numbers.csv").read_bytes() == first

@@ -1,0 +1,73 @@
+"""Convolutions and pools that are flat in time or space, run as 2-D ones with the same weights and outputs."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class PlaneConv3d(nn.Conv3d):
+    """A 3-D convolution flat in time or space (1xkxk, kx1x1, 1x1x1), run on CPU as conv2d on views of the same memory.
+
+    Over half of S3D's convolutions miss oneDNN as conv3d; as conv2d on channels-last views they do not, which makes the
+    training step about 1.5 times as fast with the same weights and outputs (benchmarks/s3d.py). Where a clip is one
+    frame (T = 1) and the kernel is flat in time, it is conv2d on every device, so that nets for images cost what 2-D
+    nets cost. Otherwise, on other devices and for a lone clip, it is nn.Conv3d as it stands.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B,C,T,H,W] -> [B,C',T',H',W'], in channels_last_3d memory on CPU."""
+        flat_in_time = _flat(self, slice(0, 1))
+        if x.dim() == 5 and x.shape[2] == 1 and flat_in_time:
+            frames = x.squeeze(2)
+            if x.device.type == "cpu" and x.shape[0] > 1:
+                frames = frames.contiguous(memory_format=torch.channels_last)
+            frames = F.conv2d(frames, self.weight.squeeze(2), self.bias, self.stride[1:], self.padding[1:])
+            return frames.unsqueeze(2)
+        if x.device.type != "cpu" or x.shape[0] == 1:  # of a lone clip conv2d, too, takes its slow path
+            return super().forward(x)
+        x = x.contiguous(memory_format=torch.channels_last_3d)
+        batch, _, frames, height, width = x.shape
+        if flat_in_time:
+            images = x.transpose(1, 2).flatten(0, 1)
+            images = F.conv2d(images, self.weight.squeeze(2), self.bias, self.stride[1:], self.padding[1:])
+            return images.unflatten(0, (batch, frames)).transpose(1, 2)
+        columns = x.flatten(3)
+        stride, padding = (self.stride[0], 1), (self.padding[0], 0)
+        columns = F.conv2d(columns, self.weight.squeeze(-1), self.bias, stride, padding)
+        return columns.unflatten(3, (height, width))
+
+    @classmethod
+    def adopt(cls, module: nn.Module) -> None:
+        """Let each flat nn.Conv3d below `module` run as a PlaneConv3d; weights and keys stay what they are."""
+        for conv in module.modules():
+            if type(conv) is not nn.Conv3d or conv.groups > 1 or conv.dilation != (1, 1, 1):
+                continue
+            if conv.padding_mode == "zeros" and (_flat(conv, slice(0, 1)) or _flat(conv, slice(1, 3))):
+                conv.__class__ = cls
+
+
+def _flat(conv: nn.Conv3d, axes: slice) -> bool:
+    """Whether the convolution does nothing along these axes (0 time, 1 and 2 space)."""
+    kernel, stride, padding = conv.kernel_size[axes], conv.stride[axes], conv.padding[axes]
+    return set(kernel) == {1} and set(stride) == {1} and set(padding) == {0}
+
+
+class PlaneMaxPool(nn.Module):
+    """nn.MaxPool3d((1,k,k), (1,s,s), (0,k//2,k//2)) as max_pool2d over frames: PyTorch lists the backward pass of
+    max_pool3d on CUDA as one without a deterministic kernel, that of max_pool2d not."""
+
+    def __init__(self, kernel: int = 3, stride: int = 2):
+        super().__init__()
+        self.kernel, self.stride = kernel, stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B,C,T,H,W] -> [B,C,T,H',W']."""
+        if x.is_contiguous():  # frames beside channels: a view
+            planes = F.max_pool2d(x.flatten(1, 2), self.kernel, self.stride, self.kernel // 2)
+            return planes.unflatten(1, x.shape[1:3])
+        planes = x.transpose(1, 2).flatten(0, 1)  # frames beside clips: a view of channels-last memory
+        planes = F.max_pool2d(planes, self.kernel, self.stride, self.kernel // 2)
+        return planes.unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)
+
+    def extra_repr(self) -> str:
+        return f"kernel={self.kernel}, stride={self.stride}"

@@ -1,0 +1,183 @@
+"""Published weight files of pytorchvideo and torchvision, read into the backbones of this library.
+
+Nothing is downloaded here: the file lies on disk, as its publisher serves it or as safetensors. A file fits one network
+alone (`SOURCES`), batch-norm eps included, which no shape would show; all else is refused with what would fit. The key
+maps were checked against pytorchvideo 0.1.5 and torchvision 0.29: same keys, same outputs.
+"""
+
+import pickle
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+HEAD = "head."  # where a key map sends what belongs to the published classifier
+
+
+@dataclass(frozen=True)
+class Source:
+    """A published file: the network it fits, how its keys read here, and the clips it was trained on."""
+
+    network: str  # a key of models.BUILDERS
+    arguments: Mapping  # beside the defaults
+    ours: Callable[[str], str | None]  # published key -> our key, HEAD + weight or bias, or None where it has no place
+    eps: float  # of all batch norms
+    clips: str
+
+
+@dataclass(frozen=True)
+class Published:
+    """What `load_published` read: the file's classifier, which is not part of a backbone, and a report."""
+
+    source: str
+    weight: Tensor  # [classes, D]
+    bias: Tensor  # [classes]
+    report: str  # in plain words, what stands where
+
+    @property
+    def classes(self) -> int:
+        return len(self.bias)
+
+
+def pytorchvideo_key(key: str) -> str | None:
+    """pytorchvideo's residual nets and SlowFast: blocks.0 is the stem, 1 to 4 are res2 to res5, the last the head."""
+    if not (parts := re.fullmatch(r"blocks\.(\d)\.(.+)", key)):
+        return None
+    block, rest, path = int(parts[1]), parts[2], ""
+    if found := re.fullmatch(r"multipathway_fusion\.(conv_fast_to_slow|norm)\.(\w+)", rest):
+        return f"laterals.{block}.{'norm1' if found[1] == 'norm' else 'conv1'}.{found[2]}"
+    if found := re.fullmatch(r"multipathway_blocks\.([01])\.(.+)", rest):
+        path, rest = ("slow.", "fast.")[int(found[1])], found[2]
+    if found := re.fullmatch(r"res_blocks\.(\d+)\.branch2\.(conv|norm)_([abc])\.(\w+)", rest):
+        return f"{path}stages.{block - 1}.{found[1]}.branch.{found[2]}{'abc'.index(found[3]) + 1}.{found[4]}"
+    if found := re.fullmatch(r"res_blocks\.(\d+)\.branch1_(conv|norm)\.(\w+)", rest):
+        return f"{path}stages.{block - 1}.{found[1]}.shortcut.{found[2]}1.{found[3]}"
+    if block == 0 and (found := re.fullmatch(r"(conv|norm)\.(\w+)", rest)):
+        return f"{path}stem.{found[1]}1.{found[2]}"
+    return HEAD + found[1] if block > 4 and (found := re.fullmatch(r"proj\.(weight|bias)", rest)) else None
+
+
+def torchvision_resnet_key(key: str) -> str | None:
+    """torchvision's ResNet: conv1 and bn1, layer1 to layer4, fc."""
+    if found := re.fullmatch(r"(conv|bn)1\.(\w+)", key):
+        return f"stem.{'conv1' if found[1] == 'conv' else 'norm1'}.{found[2]}"
+    if found := re.fullmatch(r"layer([1-4])\.(\d+)\.(conv|bn)([123])\.(\w+)", key):
+        kind = "conv" if found[3] == "conv" else "norm"
+        return f"stages.{int(found[1]) - 1}.{found[2]}.branch.{kind}{found[4]}.{found[5]}"
+    if found := re.fullmatch(r"layer([1-4])\.(\d+)\.downsample\.([01])\.(\w+)", key):
+        return f"stages.{int(found[1]) - 1}.{found[2]}.shortcut.{('conv1', 'norm1')[int(found[3])]}.{found[4]}"
+    return HEAD + found[1] if (found := re.fullmatch(r"fc\.(weight|bias)", key)) else None
+
+
+def torchvision_s3d_key(key: str) -> str | None:
+    """torchvision's S3D, whose backbone has the same keys here."""
+    if found := re.fullmatch(r"classifier\.1\.(weight|bias)", key):
+        return HEAD + found[1]
+    return key if key.startswith("features.") else None
+
+
+_KINETICS = "frames, mean 0.45 and deviation 0.225 in each channel, short side 256"
+SOURCES = {
+    # SLOW_8x8_R50.pyth, SLOWFAST_8x8_R50.pyth, CSN_32x2_R101.pyth of pytorchvideo's model zoo
+    "pytorchvideo_slow_r50": Source("slowonly", {}, pytorchvideo_key, 1e-5,
+                                    f"8 {_KINETICS}, every 8th of 30 per second"),
+    "pytorchvideo_slowfast_r50": Source("slowfast", {}, pytorchvideo_key, 1e-5,
+                                        f"32 {_KINETICS}, every 2nd of 30 per second"),
+    # unlike VMZ and mmaction2, pytorchvideo's CSN has PyTorch's eps
+    "pytorchvideo_csn_r101": Source("csn", {"depth": 101, "norm_eps": 1e-5}, pytorchvideo_key, 1e-5,
+                                    f"32 {_KINETICS}, every 2nd of 30 per second"),
+    "torchvision_resnet50": Source("resnet50", {}, torchvision_resnet_key, 1e-5,
+                                   "images as one frame, ImageNet's mean and deviation, crop 224"),
+    "torchvision_s3d": Source("s3d", {"norm_eps": 1e-3, "norm_momentum": 1e-3}, torchvision_s3d_key, 1e-3,
+                              "128 frames of 15 per second, Kinetics' mean and deviation, crop 224"),
+}
+
+
+def load_published(network: nn.Module, path: str | Path, source: str) -> Published:
+    """Put a published file's weights into `network`, a bare backbone from models.build; its classifier is returned.
+
+    `source` is a key of SOURCES, which names the network that fits. Modules of a regularizer stay as they are. Raises
+    ValueError, and loads nothing, where the source is unknown, the file cannot be read as plain tensors, or its keys,
+    shapes, batch-norm eps or alpha are not the network's.
+    """
+    if source not in SOURCES:
+        raise ValueError(f"load_published wants a source of {sorted(SOURCES)}; got {source!r}.")
+    fits = SOURCES[source]
+    found, unexpected = {}, []
+    for key, value in read_tensors(path).items():
+        name = fits.ours(key)
+        if name is None or name in found:
+            unexpected.append(key)
+        else:
+            found[name] = value
+    wanted = {k: v for k, v in network.state_dict().items() if ".regularizer." not in k}
+    head = {name: found.pop(HEAD + name, None) for name in ("weight", "bias")}
+    head = {name: value if value is None else value.flatten(1 if name == "weight" else 0)  # S3D's is a convolution
+            for name, value in head.items()}
+    found = {k: v.unsqueeze(2) if v.dim() == 4 else v for k, v in found.items()}  # of a 2-D net: flat in time
+    # counters of batches came with PyTorch 0.4.1, files older than that have none; with momentum they do nothing
+    counters = [k for k in wanted if k.endswith("num_batches_tracked") and k not in found]
+    complaints = _complaints(wanted, found, unexpected, counters, head, network.out_channels) + _settings(network, fits)
+    if complaints:
+        arguments = "".join(f", {name}={value!r}" for name, value in fits.arguments.items())
+        raise ValueError(f"{path} does not fit as {source}; nothing was loaded. The network for it is "
+                         f"models.build({fits.network!r}{arguments}). " + " ".join(complaints))
+    network.load_state_dict({**network.state_dict(), **found})
+    values = sum(found[name].numel() for name, _ in network.named_parameters() if name in found)
+    report = (f"{Path(path).name} as {source}: {len(found)} tensors with {values:,} weights now stand in the backbone; "
+              f"its classifier of {len(head['bias'])} classes is returned, not loaded. Batch norms have eps "
+              f"{fits.eps:g}. It was trained on {fits.clips}.")
+    if counters:
+        report += f" The file has no batch counters: {len(counters)} stay as they were."
+    return Published(source, head["weight"], head["bias"], report)
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """Names and tensors of a file, on CPU: safetensors by its suffix, otherwise torch.load, weights only.
+
+    A dict under "model_state" is taken out of it (pytorchvideo). Raises ValueError where there is anything else.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"load_published wants a file; there is none at {path}. Fetch it from its publisher first.")
+    try:
+        if Path(path).suffix == ".safetensors":
+            content = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, OSError) as error:
+        raise ValueError(f"{path} cannot be read as a file of plain tensors: {error}") from error
+    if isinstance(content, Mapping) and "model_state" in content:
+        content = content["model_state"]
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ValueError(f"{path} holds {type(content).__name__}; wanted a dict of tensors, or one as 'model_state'.")
+    return dict(content)
+
+
+def _complaints(wanted: dict, found: dict, unexpected: list[str], counters: list[str], head: dict,
+                channels: int) -> list[str]:
+    """Where keys and shapes of a file and a network differ, in sentences."""
+    shapes = [f"{k} {list(found[k].shape)} for {list(wanted[k].shape)}" for k in wanted
+              if k in found and found[k].shape != wanted[k].shape]
+    classes = 0 if head["bias"] is None else len(head["bias"])
+    if any(value is None for value in head.values()) or head["weight"].shape != (classes, channels):
+        shapes.append(f"a classifier {[None if v is None else list(v.shape) for v in head.values()]} for "
+                      f"[[classes, {channels}], [classes]]")
+    lists = {"The network wants, and the file lacks": [k for k in wanted if k not in found and k not in counters],
+             "The file has, and the network does not": unexpected + [k for k in found if k not in wanted],
+             "Of another shape": shapes}
+    return [f"{says} ({len(names)}): {', '.join(names[:6])}{', ...' if len(names) > 6 else ''}."
+            for says, names in lists.items() if names]
+
+
+def _settings(network: nn.Module, fits: Source) -> list[str]:
+    """What no shape shows: the eps of batch norms, and how many frames of SlowFast's fast pathway make one slow one."""
+    eps = {m.eps for m in network.modules() if isinstance(m, nn.BatchNorm3d)}
+    complaints = [] if eps == {fits.eps} else [f"Its batch norms have eps {fits.eps:g}, the network's {sorted(eps)}."]
+    if getattr(network, "alpha", 4) != 4:
+        complaints.append(f"Its alpha is 4, the network's {network.alpha}.")
+    return complaints
