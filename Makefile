@@ -28,7 +28,7 @@ replicate-coclr: .venv/ready  ## InfoNCE, CoCLR, UberNCE at equal clip budgets, 
 	$(PY) -m vidbench replicate-coclr --out $(RUNS)/replicate-coclr
 
 replicate-rms: .venv/ready  ## RMS and its rivals, three seeds, on toy worlds and on DATA="folder ..." (about an hour)
-	$(PY) -m vidbench replicate-rms --data toy $(DATA) --out $(RUNS)/replicate-rms
+	$(PY) -m vidbench replicate-rms --data toy-5 toy-10 $(DATA) --out $(RUNS)/replicate-rms
 
 test: .venv/ready  ## all tests, the notebooks at their tiny defaults among them
 	$(PY) -m ruff check vidbench tests benchmarks

@@ -20,6 +20,7 @@ from vidbench.engine.runs import Run, RunError, recipe_dict, recipe_from
 from vidbench.methods import classify, coclr
 from vidbench.methods.classify import SETTINGS, Classifier, Recipe
 from vidbench.models.heads import HEADS, build_head
+from vidbench.tensors import regularizers
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NETWORK = {"width": 0.0625, "units": (1, 0, 0)}
@@ -121,6 +122,23 @@ def test_loss_and_accuracy_are_those_of_every_view():
             Classifier(replace(SMALL, **{"classes": ("a", "b"), **wrong}))
 
 
+@pytest.mark.parametrize("where", [{"stages": (4, 5)}, {"pathways": ("slow",)}, {"stages": (0,)}])
+def test_a_regularizer_that_would_stand_nowhere_is_refused(where):
+    """ResNets for CIFAR have the stages 1 to 3: asked for in res4 and res5 alone, RMS must not be left out unsaid."""
+    recipe = Recipe(network="cifar_resnet", network_args={"depth": 8}, classes=("a", "b"))
+    with pytest.raises(ValueError):
+        Classifier(replace(recipe, regularizer={"name": "rms", **where}))
+
+
+@pytest.mark.parametrize("wrong", [{"stages": (3,)}, {"name": "rms", "stages": 3}, {"name": "rms", "decay": "linear"}])
+def test_settings_of_a_regularizer_are_refused_at_the_door(wrong):
+    recipe = Recipe(network="cifar_resnet", network_args={"depth": 8}, classes=("a", "b"))
+    with pytest.raises(ValueError):
+        Classifier(replace(recipe, regularizer=wrong))
+    with pytest.raises(ValueError):
+        regularizers.placed(**wrong)
+
+
 def one_step(recipe: Recipe, folder) -> tuple[dict, dict, dict]:
     """Weights before and after one optimiser step of a run, and the gradients of that step by hand."""
     rows, _ = classify.rows_of(recipe)
@@ -212,9 +230,25 @@ def test_a_run_says_what_it_takes_and_carries_its_classes(world, tmp_path, capsy
     assert whole.metrics("monitor") == [] and whole.curves()["clips"][-1] == 48
 
 
-def test_resumed_equals_uninterrupted(world, tmp_path, monkeypatch):
+SLOWONLY = {"depth": 34, "width": 0.0625, "blocks": (1, 1, 1, 1), "stem_stride": 2}
+RESUMED = {
+    "dropout": ({"dropout": 0.5, "head": "norm_linear"}, {"optimizer": "adam", "lr": 1e-3}),
+    "rms and cutmix": (
+        {"network": "slowonly", "network_args": SLOWONLY, "regularizer": {"name": "rms", "stages": (4, 5)},
+         "mixing": {"name": "cutmix", "p": 0.7, "each": True}},
+        {"nesterov": True, "decay_vectors": False, "weight_decay": 1e-2, "schedule": "cosine_whole",
+         "warmup_epochs": 1.5, "warmup_lr": 0.01}),
+    "shake_drop and mixup": (
+        {"network": "slowonly", "network_args": SLOWONLY, "regularizer": {"name": "shake_drop", "alpha": (-1, 1)},
+         "mixing": {"name": "mixup"}}, {"accumulate": 2}),
+}
+
+
+@pytest.mark.parametrize("change", RESUMED)
+def test_resumed_equals_uninterrupted(change, world, tmp_path, monkeypatch):
     _, recipe = world
-    recipe = replace(recipe, dropout=0.5, head="norm_linear", fit=replace(recipe.fit, optimizer="adam", lr=1e-3))
+    changes, fit = RESUMED[change]
+    recipe = replace(recipe, **changes, fit=replace(recipe.fit, **fit))
     whole, saved = trained(recipe, tmp_path / "whole"), Run.save
 
     def stop(self, step, *given, **options):

@@ -1,6 +1,7 @@
 """Runs on disk, the loop's exactness, and ranks."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -13,8 +14,8 @@ import pytest
 import torch
 
 from tests import stages
-from vidbench.engine import ranks
-from vidbench.engine.loop import Fit, learning_rate
+from vidbench.engine import loop, ranks
+from vidbench.engine.loop import Fit, learning_rate, make_optimizer
 from vidbench.engine.runs import Run, RunError, recipe_dict, recipe_from
 
 SHORT = Fit(epochs=6, batch=8, lr=0.01, seed=3, log_every=2, schedule="cosine")
@@ -51,6 +52,29 @@ def test_folder_refuses_another_recipe_and_prints_the_difference(tmp_path):
         Run(tmp_path / "b")
     with pytest.raises(RunError, match="no checkpoint yet"):
         Run(tmp_path / "a").weights()
+
+
+def test_a_run_from_before_a_field_was_there_has_its_default(tmp_path):
+    run = Run.create(tmp_path / "a", "x", Outer())
+    held = json.loads((run.folder / "recipe.json").read_text())
+    del held["recipe"]["sizes"], held["recipe"]["fit"]["deterministic"]
+    (run.folder / "recipe.json").write_text(json.dumps(held))
+    assert "sizes" not in Run.create(tmp_path / "a", "x", Outer()).recipe
+    with pytest.raises(RunError, match=r"recipe.sizes: wanted \[3\], found \[1, 2\]"):
+        Run.create(tmp_path / "a", "x", Outer(sizes=(3,)))
+    with pytest.raises(RunError, match="another recipe"):
+        Run.create(tmp_path / "a", "y", Outer())
+
+
+def test_deterministic_algorithms_are_on_inside_and_off_after(tmp_path, monkeypatch):
+    seen, plain = [], loop._Trainer.one_step
+    monkeypatch.setattr(loop._Trainer, "one_step", lambda self, batch: (
+        seen.append(torch.are_deterministic_algorithms_enabled()), plain(self, batch))[1])
+    for wanted in (False, True):
+        stages.regress(recipe_dict(replace(SHORT, epochs=1, deterministic=wanted)), str(tmp_path / str(wanted)))
+    assert seen == [False] * (len(seen) // 2) + [True] * (len(seen) // 2)
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert same(weights_of(tmp_path / "False"), weights_of(tmp_path / "True"))
 
 
 def test_log_survives_a_cut_line_and_rewinds(tmp_path):
@@ -220,6 +244,111 @@ def test_schedules_by_hand():
     assert [learning_rate(steps, e) for e in (3.9, 4, 8)] == pytest.approx([1, 0.1, 0.01])
     with pytest.raises(ValueError, match="schedule is"):
         learning_rate(Fit(schedule="cosin"), 0)
+
+
+def pyslowfast_rate(epoch, base, epochs, warmup, start, after_warmup):
+    """lr_policy.get_lr_at_epoch of PySlowFast with the cosine policy, COSINE_END_LR 0."""
+    def cosine(at):
+        offset = warmup if after_warmup else 0.0
+        return base * (math.cos(math.pi * (at - offset) / (epochs - offset)) + 1) * 0.5
+
+    if epoch < warmup:
+        return start + epoch * (cosine(warmup) - start) / warmup
+    return cosine(epoch)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "cosine_whole"])
+@pytest.mark.parametrize("epochs, lr, warmup, start", [(196, 0.1, 34, 0.01), (250, 0.2, 20, 0.1), (8, 0.05, 1, 0.0),
+                                                       (10, 1.0, 0, 0.5), (10, 0.1, 2.5, 0.3)])
+def test_warm_up_and_cosine_are_pyslowfasts(schedule, epochs, lr, warmup, start):
+    recipe = Fit(epochs=epochs, lr=lr, schedule=schedule, warmup_epochs=warmup, warmup_lr=start)
+    for epoch in (0, 0.25, 0.999, 1, 2.4, warmup / 2, warmup, warmup + 0.1, epochs / 2, epochs - 0.01, epochs):
+        wanted = pyslowfast_rate(epoch, lr, epochs, warmup, start, schedule == "cosine")
+        assert learning_rate(recipe, epoch) == pytest.approx(wanted, abs=1e-6 * lr)
+    if warmup:
+        assert learning_rate(recipe, 0) == pytest.approx(start, abs=1e-6)
+        top = lr if schedule == "cosine" else lr * 0.5 * (1 + math.cos(math.pi * warmup / epochs))
+        assert learning_rate(recipe, warmup) == pytest.approx(top)
+
+
+def test_a_warm_up_before_steps_ends_at_the_rate():
+    steps = Fit(epochs=10, lr=1.0, schedule="milestones", milestones=(4,), warmup_epochs=2, warmup_lr=0.2)
+    assert [learning_rate(steps, e) for e in (0, 1, 2, 4)] == pytest.approx([0.2, 0.6, 1, 0.1])
+    plateau = Fit(lr=1.0, schedule="plateau", warmup_epochs=1, warmup_lr=0.5)
+    assert [learning_rate(plateau, e, 0.1) for e in (0, 1, 2)] == pytest.approx([0.5, 0.1, 0.1])
+
+
+def test_nesterov_is_set_and_looks_ahead():
+    layer, pace = torch.nn.Linear(3, 2, bias=False), 0.0
+    recipe = Fit(optimizer="sgd", lr=0.1, weight_decay=0.0, nesterov=True)
+    optimizer, by_hand = make_optimizer(recipe, layer), layer.weight.detach().clone()
+    for step in range(3):
+        slope = torch.randn(2, 3, generator=torch.Generator().manual_seed(step))
+        layer.weight.grad = slope
+        optimizer.step()
+        pace = 0.9 * pace + slope
+        by_hand = by_hand - 0.1 * (slope + 0.9 * pace)
+        torch.testing.assert_close(layer.weight.detach(), by_hand)
+    assert not make_optimizer(replace(recipe, nesterov=False), layer).param_groups[0]["nesterov"]
+
+
+class Grouped(torch.nn.Module):
+    """A backbone at a third of the rate, a head, and a part that is frozen."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = torch.nn.Sequential(torch.nn.Conv3d(3, 4, 1), torch.nn.BatchNorm3d(4))
+        self.frozen = torch.nn.Linear(4, 4).requires_grad_(False)
+        self.head = torch.nn.Linear(4, 2)
+
+    def parameter_groups(self):
+        return [{"params": list(self.head.parameters()) + list(self.frozen.parameters()), "scale": 1.0},
+                {"params": list(self.encoder.parameters()), "scale": 0.3}]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("decay_vectors", [True, False])
+def test_decay_spares_norms_and_biases_where_asked(decay_vectors, optimizer):
+    method = Grouped()
+    recipe = Fit(optimizer=optimizer, lr=0.5, weight_decay=0.2, decay_vectors=decay_vectors)
+    made, names = make_optimizer(recipe, method), {p: name for name, p in method.named_parameters()}
+    held = [(names[p], group) for group in made.param_groups for p in group["params"]]
+    wanted = {name for p, name in names.items() if p.requires_grad}
+    assert sorted(name for name, _ in held) == sorted(wanted)  # every one, once
+    for name, group in held:
+        vector = method.get_parameter(name).ndim == 1
+        assert group["weight_decay"] == (0.0 if vector and not decay_vectors else 0.2), name
+        assert group["scale"] == (0.3 if name.startswith("encoder") else 1.0)
+    before = {name: torch.ones_like(p) for p, name in names.items()}
+    for p in names:
+        p.data.fill_(1.0)
+        p.grad = torch.zeros_like(p)
+    made.step()
+    for p, name in names.items():  # without a slope only decay moves
+        moves = p.requires_grad and (p.ndim > 1 or decay_vectors)
+        torch.testing.assert_close(p.detach(), before[name] * (1 - 0.5 * 0.2 * moves))
+
+
+def test_every_step_and_every_rank_draws_its_own_numbers(tmp_path, monkeypatch):
+    """Ranks that are seeded alike would give each other's clips the same alpha."""
+    drawn = {}
+
+    class Draws(stages.Regression):
+        def forward(self, batch):
+            drawn.setdefault(key, []).append(torch.rand(2).tolist())
+            return super().forward(batch)
+
+    batches = torch.utils.data.DataLoader(stages.Points(), batch_sampler=[[(0, row) for row in range(8)]])
+    batch = next(iter(batches))
+    for key in ((0, 0), (0, 1), (0, 7), (1, 0)):
+        monkeypatch.setattr(loop.ranks, "rank", lambda rank=key[1]: rank)
+        recipe = Fit(seed=key[0], batch=8, accumulate=2)
+        run = Run.create(tmp_path / f"{key}", "x", recipe)
+        trainer = loop._Trainer(Draws(0.0), batches, recipe, run, "none", None)
+        for _ in range(3):
+            trainer.one_step(batch)
+    told = [tuple(numbers) for several in drawn.values() for numbers in several]
+    assert len(told) == len(set(told)) == 4 * 3 * 2
 
 
 def test_plateau_lowers_the_rate_and_the_state_is_resumed(tmp_path):

@@ -90,7 +90,8 @@ def by_hand(run, manifest, protocol, of_clips) -> np.ndarray:
         frames = torch.from_numpy(clips.read(manifest.absolute(row)).frames).permute(0, 3, 1, 2)
         made = []
         for window in windows_of(len(frames), protocol):
-            views = crops_of(frames[window], protocol.crops, 32, round(32 * protocol.scale), "rgb", CLIP.augment)
+            size, short = round(32 * protocol.crop), round(32 * protocol.scale)
+            views = crops_of(frames[window], protocol.crops, size, short, "rgb", CLIP.augment)
             made += list(of_clips(views))
         rows.append(torch.stack(made).mean(dim=0))
     return torch.stack(rows).numpy()
@@ -101,6 +102,8 @@ PROTOCOLS_TRIED = [
     Protocol(sampling="sliding", hop=HOP, crops="three", normalise_clips=False, scale=1.5),
     Protocol(windows=3, crops="five"),
     Protocol(windows=1),
+    Protocol(windows=2, crops="three", crop=256 / 224, scale=1.5),
+    Protocol(windows=1, crop=0.75),
 ]
 
 
@@ -198,7 +201,8 @@ def test_named_protocols_are_what_their_sources_say():
     assert replace(official, crops="ten") == PROTOCOLS["coclr_ten_crop"]
     iic = PROTOCOLS["iic"]
     assert (iic.sampling, iic.windows, iic.crops, iic.normalise_clips) == ("spread", 10, "centre", False)
-    for wrong in ({"sampling": "random"}, {"crops": "two"}, {"scale": 0.5}):
+    for wrong in ({"sampling": "random"}, {"crops": "two"}, {"scale": 0.5}, {"crop": 0.0}, {"crop": -1.0},
+                  {"crop": 256 / 224 + 0.01}, {"crop": 1.5, "scale": 1.4}):
         with pytest.raises(ValueError, match="got"):
             Protocol(**wrong)
 
@@ -256,3 +260,22 @@ def test_what_cannot_give_a_table_is_refused(run, videos, tmp_path, monkeypatch)
     monkeypatch.setattr(Run, "weights", lambda self: broken)
     with pytest.raises(RunError, match=r"2 rows are not finite, first row 0 \(0.mp4\)"):
         extract(run, videos.select(split="train"), Protocol(windows=1))
+
+
+def test_thirty_views_of_256_pixels_reach_the_network(run, videos, monkeypatch):
+    """10 windows of 3 crops as large as the frame's short side; one view is 224 of 256 pixels."""
+    encoder, seen = load_encoder(run), []
+    encoder.register_forward_pre_hook(lambda module, given: seen.append(tuple(given[0].shape)))
+    monkeypatch.setattr(features, "load_encoder", lambda run: encoder)
+    few = videos.select(mask=np.arange(len(videos)) < 3)  # one of them shorter than a window
+    extract(run, few, PROTOCOLS["thirty_views"], batch=16)
+    assert {shape[1:] for shape in seen} == {(3, 4, 37, 37)} and sum(shape[0] for shape in seen) == 3 * 30
+    seen.clear()
+    extract(run, few, PROTOCOLS["one_view"], batch=16)
+    assert seen == [(3, 3, 4, 32, 32)]
+    monkeypatch.setitem(run.recipe["clip"]["augment"], "size", 224)
+    cuts = {name: features._spec(run, PROTOCOLS[name]) for name in ("thirty_views", "one_view")}
+    assert {name: (spec.resize, spec.augment.size) for name, spec in cuts.items()} == {
+        "thirty_views": (256, 256), "one_view": (256, 224)}
+    facts = features.described(run, few, PROTOCOLS["thirty_views"])
+    assert (facts["size"], round(facts["size"] * facts["crop"])) == (224, 256)

@@ -22,7 +22,8 @@ ANY = None
 INSIDE = {
     "tensors": set(), "models": {"models"}, "data": {"data"}, "engine": {"engine"},
     "methods": {"tensors", "models", "data", "engine", "methods.monitor"},  # a method never imports another method
-    "features": {"models", "data", "engine"}, "retrieval": {"tensors.metrics"}, "neighbours": set(),
+    "features": {"models", "data", "engine", "tensors.regularizers"}, "retrieval": {"tensors.metrics"},
+    "neighbours": set(),
     "probe": {"features", "retrieval", "models.heads", "data.manifest", "engine.ranks"},
     "figures": set(), "galleries": {"figures"}, "pages": {"figures"}, "widgets": {"figures", "galleries", "retrieval"},
     "report": {"figures", "galleries", "pages", "data", "engine.runs", "retrieval", "features"},
@@ -41,7 +42,8 @@ OUTSIDE = {
     "engine": {"torch", "numpy", "safetensors", "tqdm"}, "methods": {"torch", "numpy", "tqdm"},
     "features": {"torch", "numpy"}, "probe": {"torch", "numpy", "sklearn", "threadpoolctl"},
     "retrieval": {"faiss", "numpy", "torch"}, "neighbours": {"numpy"},
-    "figures": {"numpy", "plotly"}, "galleries": {"numpy", "PIL"}, "pages": {"numpy", "plotly"}, "tables": {"numpy", "plotly"},
+    "figures": {"numpy", "plotly"}, "galleries": {"numpy", "PIL"}, "pages": {"numpy", "plotly"},
+    "tables": {"numpy", "plotly"},
     "widgets": {"ipywidgets", "IPython", "traitlets", "anywidget", "plotly", "numpy"},
     "report": {"numpy"}, "batch": {"tqdm"}, "evaluation": {"numpy", "torch", "tqdm"},
     "demo": {"numpy", "torch", "tqdm"}, "sweep": set(),

@@ -8,7 +8,19 @@ import torch
 
 from vidbench.data.manifest import Manifest
 from vidbench.features import Features
-from vidbench.probe import Released, confusions, fuse, fuse_tables, held_out, logistic, numbers, released, score
+from vidbench.probe import (
+    Released,
+    confusion,
+    confusions,
+    fuse,
+    fuse_tables,
+    gains,
+    held_out,
+    logistic,
+    numbers,
+    released,
+    score,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CLASSES = ("bow", "clap", "wave", "walk", "kick", "squat")
@@ -201,3 +213,41 @@ def test_confusions_are_counted():
             CLASSES[label] == line["action"] for label in table.label)
     perfect = replace(table, values=np.eye(6, dtype=np.float32)[table.label])
     assert confusions(perfect) == []
+
+
+def told(labels, answers, **protocol) -> Features:
+    """A table whose probabilities tell these classes."""
+    values = np.full((len(labels), len(CLASSES)), 0.1, np.float32)
+    values[np.arange(len(labels)), answers] = 0.5
+    return Features(values, np.array(labels), np.arange(len(labels)), CLASSES, {"rows": "a", **protocol})
+
+
+def test_what_classes_gain_is_counted():
+    labels = [0, 0, 0, 0, 1, 1, 3, 3]
+    worse = told(labels, [0, 1, 1, 1, 1, 1, 3, 2], training="one")
+    better = told(labels, [0, 0, 0, 1, 1, 0, 3, 2], training="another")  # how it was trained may differ
+    assert gains(better, worse) == [
+        {"action": "bow", "videos": 4, "before": 0.25, "after": 0.75, "gain": 0.5},
+        {"action": "walk", "videos": 2, "before": 0.5, "after": 0.5, "gain": 0.0},
+        {"action": "clap", "videos": 2, "before": 1.0, "after": 0.5, "gain": -0.5}]
+    assert [row["gain"] for row in gains(worse, better)] == [0.5, 0.0, -0.5]
+    for other in (replace(worse, label=worse.label[::-1].copy()), replace(worse, classes=CLASSES[::-1]),
+                  replace(worse, protocol={"rows": "b"}), told(labels[:-1], [0] * 7)):
+        with pytest.raises(ValueError, match="gains wants two tables of the same videos and classes; got 8"):
+            gains(better, other)
+
+
+def test_the_confusion_matrix_is_shares_of_each_classs_videos():
+    found = confusion(told([0, 0, 0, 0, 1, 1, 3], [0, 1, 1, 5, 1, 1, 2]))
+    assert found.shape == (6, 6)
+    np.testing.assert_allclose(found[0], [0.25, 0.5, 0, 0, 0, 0.25])
+    np.testing.assert_allclose(found[1], [0, 1, 0, 0, 0, 0])
+    np.testing.assert_allclose(found[3], [0, 0, 1, 0, 0, 0])
+    assert np.isnan(found[[2, 4, 5]]).all()  # no videos of these
+
+
+@pytest.mark.parametrize("function", [lambda table: gains(table, table), confusion], ids=["gains", "confusion"])
+def test_rows_without_label_are_no_class(function):
+    """Label -1 must not be counted as the last class."""
+    with pytest.raises(ValueError, match="no label"):
+        function(told([0, 1, -1], [0, 1, 5]))

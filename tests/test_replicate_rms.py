@@ -14,12 +14,12 @@ from vidbench.features import Features, Protocol
 from vidbench.methods import classify
 
 
-def tiny(data: str = "toy", **changes) -> rms.Experiment:
+def tiny(data: str = "toy-1", **changes) -> rms.Experiment:
     one = rms.experiment(data, (1,), quick=True)
     recipe = replace(one.recipe, network_args={"width": 0.07, "blocks": (1, 1, 1, 1), "stem_stride": 4})
     recipe = replace(recipe, fit=replace(recipe.fit, epochs=1, save_every=1),
                      clip=replace(recipe.clip, frames=4, augment=replace(recipe.clip.augment, size=32)))
-    return replace(one, recipe=recipe, sources=1, **changes)
+    return replace(one, recipe=recipe, **changes)
 
 
 def test_arms_differ_from_the_baseline_in_one_field_and_rms_keeps_its_place():
@@ -41,12 +41,12 @@ def test_the_experiment_fits_what_the_folder_holds(tmp_path):
     for kind in ("cat", "dog"):
         (tmp_path / "pictures" / "train" / kind).mkdir(parents=True)
         Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "pictures" / "train" / kind / "a.png")
-    toy, pictures = rms.experiment("toy", (4, 5)), rms.experiment(str(tmp_path / "pictures"), (4, 5))
+    toy, pictures = rms.experiment("toy-5", (4, 5)), rms.experiment(str(tmp_path / "pictures"), (4, 5))
     assert (toy.seeds, toy.recipe.network, toy.sources, toy.folds) == ((4, 5), "csn", 5, False)
     assert (pictures.recipe.network, pictures.recipe.clip.frames, list(pictures.views)) == (
         "cifar_resnet", 1, ["one view"])
-    quick = rms.experiment("toy", (4, 5), quick=True)
-    assert quick.seeds == (4,) and quick.recipe.fit.epochs == toy.recipe.fit.epochs // 4
+    quick = rms.experiment("toy-10", (4, 5), quick=True)
+    assert (quick.seeds, quick.sources, quick.recipe.fit.epochs, toy.recipe.fit.epochs) == ((4,), 10, 5, 40)
     assert quick.arms == ("baseline", "rms", "rms-gauss", "whole", "high")
 
 
@@ -95,7 +95,7 @@ def test_a_small_experiment_whole_and_again(tmp_path, monkeypatch, toy_tiny):
         assert len(list(csv.DictReader(file))) == len(rows)
     page = path.read_text()
     assert "ShakeDrop" in page and "could not be had" in page and 'src="http' not in page
-    run = Run(tmp_path / "out" / "toy" / "seed-1" / "rms")
+    run = Run(tmp_path / "out" / "toy-1" / "seed-1" / "rms")
     assert len(run.results()) == 2 and all(name.startswith("classes ") for name in run.results())
     first = (tmp_path / "out" / "numbers.csv").read_bytes()
     monkeypatch.setattr(rms.classify, "train", None)  # all complete: nothing is trained

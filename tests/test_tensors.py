@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from vidbench.tensors.bank import FeatureQueue, masked_topk
 from vidbench.tensors.losses import multi_positive_nce, nce_logits
-from vidbench.tensors.metrics import bootstrap_interval, purity, recall_at, topk_hit
+from vidbench.tensors.metrics import bootstrap_interval, nested_bootstrap, purity, recall_at, topk_hit
 
 
 def rows(seed, *shape):
@@ -130,3 +130,33 @@ def test_bootstrap_interval_covers_like_the_normal_one_and_repeats():
     assert low == pytest.approx(float(values.mean()) - half, abs=0.01)
     assert high == pytest.approx(float(values.mean()) + half, abs=0.01)
     assert (low, high) == bootstrap_interval(values, seed=3)
+
+
+def test_shared_test_videos_are_drawn_once_for_all_repetitions():
+    """Three identical repetitions on the same videos tell no more than one: their spread must not fall by sqrt(3)."""
+    hits = (rows(7, 2, 120) > 0.4).float()
+    source = torch.arange(120) // 3
+    one = nested_bootstrap([hits], [source], seed=1)
+    shared, apart = (nested_bootstrap([hits] * 3, [source] * 3, seed=1, shared=way) for way in (True, False))
+    assert shared.shape == (4000, 2) and torch.allclose(shared, one)  # the first draw is the same
+    ratio = (apart.std(dim=0) / one.std(dim=0)).tolist()
+    assert ratio == pytest.approx([(5 / 9) ** 0.5] * 2, abs=0.06)  # without it: 3 drawn of 3, of which some recur
+    torch.testing.assert_close(shared.mean(dim=0), hits.double().mean(dim=1), atol=0.01, rtol=0)
+
+
+def test_shared_repetitions_are_drawn_as_whole_ones():
+    """A draw is the mean of repetitions drawn with return, each on the same sources, by a plain loop."""
+    hits = [(rows(seed, 2, 30) > 0).float() for seed in (8, 9)]
+    source = torch.tensor([4, 4, 7, 7, 7, 9] * 5)
+    drawn = nested_bootstrap(hits, [source, source.clone()], seed=3, draws=50, shared=True)
+    generator = torch.Generator().manual_seed(3)
+    picked = torch.randint(3, (50, 3), generator=generator)
+    chosen = torch.randint(2, (50, 2), generator=generator)
+    for draw in range(50):
+        videos = torch.cat([(source == (4, 7, 9)[int(s)]).nonzero().flatten() for s in picked[draw]])
+        wanted = torch.stack([hits[int(r)][:, videos].double().mean(dim=1) for r in chosen[draw]]).mean(dim=0)
+        torch.testing.assert_close(drawn[draw], wanted)
+    for other in (source + 1, source.flip(0), source[:20]):
+        with pytest.raises(ValueError, match="the same where shared"):
+            nested_bootstrap([hits[0], hits[1][:, : len(other)]], [source, other], seed=3, shared=True)
+    assert nested_bootstrap(hits, [source, source.flip(0)], seed=3, draws=5).shape == (5, 2)  # else they may differ

@@ -55,7 +55,8 @@ def _parser() -> argparse.ArgumentParser:
     again.add_argument("--quick", action="store_true", help="one seed or fold, one cycle, a quarter of the clips")
     rms = commands.add_parser("replicate-rms", help="RMS's claim: it and its rivals on the same data, several seeds")
     rms.add_argument("--out", default="runs/replicate-rms", help="where all goes (%(default)s); resumable")
-    rms.add_argument("--data", nargs="+", default=["toy"], help="toy, or folders of videos or pictures (%(default)s)")
+    rms.add_argument("--data", nargs="+", default=["toy-5", "toy-10"],
+                     help="toy-N, worlds with N training sources a class, or folders (toy-5 toy-10)")
     rms.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="(1 2 3)")
     rms.add_argument("--quick", action="store_true", help="one seed, a quarter of the epochs, RMS and its ablations")
     run = commands.add_parser("run", help="execute notebooks headless, in the order given")

@@ -20,6 +20,7 @@ from vidbench.data.loading import Clips, ClipSpec, processes
 from vidbench.data.manifest import Manifest
 from vidbench.engine import ranks
 from vidbench.engine.runs import Run, RunError, recipe_from
+from vidbench.tensors.regularizers import placed
 
 CROPS = {"centre": 1, "three": 3, "five": 5, "ten": 10}
 DECODED = 16  # windows that are decoded together; of a long video no more is in memory at once
@@ -105,7 +106,9 @@ class Features:
 
 def load_encoder(run: Run) -> nn.Module:
     """The run's backbone in eval mode, clips [B,3,T,H,W] -> map [B,D,T',H',W']. Raises RunError if it does not fit."""
-    encoder = models.build(run.recipe["network"], **run.recipe["network_args"])
+    regularizer = run.recipe.get("regularizer")  # some scale in evaluation, too
+    branches = placed(**regularizer) if regularizer else None
+    encoder = models.build(run.recipe["network"], regularizer=branches, **run.recipe["network_args"])
     run.load_into(encoder, "encoder.")
     return encoder.eval()
 
@@ -198,6 +201,8 @@ def described(run: Run, manifest: Manifest, protocol: Protocol, flow: str | Path
     facts = {**asdict(protocol), "stream": stream, "frames": clip["frames"],
              "stride": f"{clip['target_fps']} fps" if clip["target_fps"] else clip["stride"],
              "size": clip["augment"]["size"], "rows": manifest.fingerprint()}
+    if clip["augment"].get("pad"):  # trained on windows of frames as they are, so tested on them, too
+        facts["scale"] = "as it is"
     if clip["decode_size"] is not None and stream == "rgb":
         facts["decode_size"] = clip["decode_size"]
     if stream == "flow":
@@ -261,7 +266,7 @@ def _spec(run: Run, protocol: Protocol) -> ClipSpec:
                                   "sampling": protocol.sampling, "windows": protocol.windows, "hop": protocol.hop,
                                   "crops": protocol.crops, "pad": protocol.pad})
     size = spec.augment.size
-    return replace(spec, resize=round(size * protocol.scale),
+    return replace(spec, resize=None if spec.augment.pad else round(size * protocol.scale),
                    augment=replace(spec.augment, size=round(size * protocol.crop)))
 
 

@@ -116,15 +116,15 @@ def curves(
             figure.add_scatter(
                 x=np.concatenate([xs, xs[::-1]]), y=np.concatenate([lines[1], lines[2][::-1]]) * scale, fill="toself",
                 fillcolor=colour, opacity=0.15, line_width=0, mode="lines", hoverinfo="skip", showlegend=False,
-                name=_plain(name),
+                name=plain(name),
             )
             figure.update_layout(legend=dict(itemclick=False, itemdoubleclick=False))  # a band would stay behind
         figure.add_scatter(
-            x=xs, y=ys * scale, name=_plain(name), mode="lines+markers" if len(xs) <= 30 else "lines",
+            x=xs, y=ys * scale, name=plain(name), mode="lines+markers" if len(xs) <= 30 else "lines",
             line=dict(color=colour, width=2.2, dash=dash), marker=dict(color=colour, size=6),
             hovertemplate="%{y:.4g}",
         )
-    _dress(figure, x, y, title, list(series) if len(series) > 1 else [], _beside(levels))
+    dress(figure, x, y, title, list(series) if len(series) > 1 else [], _beside(levels))
     if log_y:
         figure.update_yaxes(type="log")
     _levels(figure, {name: v * scale for name, v in (levels or {}).items()}, log_y)
@@ -160,7 +160,7 @@ def bars(
     for method in methods:
         mine = [r for r in rows if r.method == method]
         value, (low, high) = np.array([r.value for r in mine]), np.array([_interval(r) for r in mine]).T
-        groups, shared = [_plain(r.group) for r in mine], dict(name=_plain(method), offsetgroup=method)
+        groups, shared = [plain(r.group) for r in mine], dict(name=plain(method), offsetgroup=method)
         figure.add_bar(
             x=groups, y=value * scale, marker_color=styles[method][0], **shared, hovertemplate="%{y:.1f}",
             error_y=dict(type="data", symmetric=False, array=np.maximum(high - value, 0) * scale, color=INK,
@@ -171,13 +171,46 @@ def bars(
             x=groups, y=np.maximum(high, value) * scale, mode="text", text=[format(v, spec) for v in value * scale],
             textposition="top center", textfont=dict(size=12), showlegend=False, hoverinfo="skip", **shared,
         )
-    _dress(figure, "", y, title, methods if len(methods) > 1 else [], _beside(levels))
+    dress(figure, "", y, title, methods if len(methods) > 1 else [], _beside(levels))
     figure.update_layout(barmode="group", scattermode="group", bargap=0.3, bargroupgap=0.08, scattergap=0.3)
-    figure.update_xaxes(type="category", categoryarray=list(dict.fromkeys(_plain(r.group) for r in rows)), ticks="")
+    figure.update_xaxes(type="category", categoryarray=list(dict.fromkeys(plain(r.group) for r in rows)), ticks="")
     if min(r.value for r in rows) >= 0:  # headroom for the numbers
         top = max([_interval(r)[1] for r in rows] + list((levels or {}).values()))
         figure.update_yaxes(range=[0, 1.1 * scale * (top or 1.0)])
     _levels(figure, {name: v * scale for name, v in (levels or {}).items()}, False)
+    return figure
+
+
+def ranked(
+    values: Mapping[str, float], x: str, title: str = "", *, percent: bool = False, ends: int = 20,
+    colours: tuple[str, str] = (RIGHT, WRONG),
+) -> Figure:
+    """Horizontal bars of named values, the largest on top (what each class gains).
+
+    percent: values are fractions and are drawn times 100. ends: of more than twice as many names, only so many from the
+    top and from the bottom are shown, and the axis says how many are left out. colours: of values from 0 up and of
+    those below. Raises ValueError on no values, one that is not finite, and on a "fraction" above 1.
+    """
+    import plotly.graph_objects as go
+
+    if not values or not all(math.isfinite(value) for value in values.values()):
+        raise ValueError(f"ranked: wanted named finite numbers, got {dict(values) or 'none'}")
+    if percent:
+        _fractions(np.abs(list(values.values())), "ranked")
+    rows, scale = sorted(values.items(), key=lambda row: -row[1]), 100.0 if percent else 1.0
+    left_out = max(0, len(rows) - 2 * ends)
+    rows = [*rows[:ends], *rows[-ends:]] if left_out else rows
+    heights = np.array([value for _, value in rows]) * scale
+    figure = go.Figure(go.Bar(
+        x=heights, y=[plain(name) for name, _ in rows], orientation="h", hovertemplate="%{y}: %{x:.3g}<extra></extra>",
+        marker_color=[colours[int(value < 0)] for value in heights]))
+    said = f"{len(rows)} of {len(rows) + left_out}, the {left_out} in the middle left out" if left_out else ""
+    dress(figure, x, said, title, [], 24)
+    top = figure.layout.margin.t
+    figure.update_layout(height=top + 52 + 8 + 22 * len(rows), bargap=0.35, hovermode="closest")
+    figure.update_yaxes(type="category", autorange="reversed", ticks="", showgrid=False, showline=False, dtick=1,
+                        ticklabelstandoff=4)
+    figure.update_xaxes(showgrid=True, zeroline=True, zerolinecolor="#8A929C", showline=False)
     return figure
 
 
@@ -190,7 +223,7 @@ def _fractions(values: np.ndarray, who: str) -> None:
         raise ValueError(f"{who}: percent=True wants fractions from 0 to 1, got {np.nanmax(values):g}; divide by 100")
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text that plotly draws letter by letter: it reads tags in names, so `<b>` must come as entities."""
     return html.escape(str(text), quote=False)
 
@@ -200,18 +233,18 @@ def _beside(levels: Mapping[str, float] | None) -> int:
     return 32 + 7 * max(min(16, len(name)) for name in levels) if levels else 24
 
 
-def _dress(figure: Figure, x: str, y: str, title: str, legend: Sequence[str], right: int) -> None:
+def dress(figure: Figure, x: str, y: str, title: str, legend: Sequence[str], right: int) -> None:
     """Titles, template and a top margin that holds title and legend, so that neither meets the other or the plot."""
     lines, room = textwrap.wrap(title, 84), WIDTH - 64 - right - 20
     entries = [len(name) * 7.6 + 50 for name in legend]  # pixels; when wrapped, plotly makes them equally wide
     rows = math.ceil(len(entries) / max(1, room // max(entries))) if sum(entries) > room else bool(entries)
     top = 18 + 24 * len(lines) + 23 * rows
     figure.update_layout(
-        template=TEMPLATE, width=WIDTH, height=300 + top, showlegend=bool(legend), xaxis_title_text=_plain(x),
-        yaxis_title_text=_plain(y), margin=dict(l=64, r=right, t=top + 8, b=52),
+        template=TEMPLATE, width=WIDTH, height=300 + top, showlegend=bool(legend), xaxis_title_text=plain(x),
+        yaxis_title_text=plain(y), margin=dict(l=64, r=right, t=top + 8, b=52),
     )
     if lines:
-        figure.update_layout(title_text="<br>".join(map(_plain, lines)))
+        figure.update_layout(title_text="<br>".join(map(plain, lines)))
 
 
 def _levels(figure: Figure, levels: Mapping[str, float], log_y: bool) -> None:
@@ -221,7 +254,7 @@ def _levels(figure: Figure, levels: Mapping[str, float], log_y: bool) -> None:
                          line=dict(color=SOFT, width=1.4, dash="dot"))
         figure.add_annotation(xref="paper", x=1, xanchor="left", xshift=6, y=math.log10(height) if log_y else height,
                               yanchor="middle", align="left", showarrow=False, font=dict(size=12, color=SOFT),
-                              text="<br>".join(map(_plain, textwrap.wrap(name, 16))))
+                              text="<br>".join(map(plain, textwrap.wrap(name, 16))))
     if levels:  # a shape does not widen the axis, so an unseen point does
         figure.add_scatter(x=[figure.data[0].x[0]] * len(levels), y=list(levels.values()), mode="markers", opacity=0,
                            hoverinfo="skip", showlegend=False)

@@ -167,8 +167,7 @@ def score(table: Features) -> dict:
     Returns {"accuracy" (top-1), "right" bool [N], "top5" bool [N], "probabilities" [N,classes], "protocol", "table"}.
     Raises ValueError at rows without label and at values that are no probabilities.
     """
-    if (table.label < 0).any():
-        raise ValueError(f"score: {int((table.label < 0).sum())} rows have no label; select the labelled ones.")
+    _labelled(table, "score")
     _probabilities(table.values, (len(table.label), len(table.classes)), "score")
     best = np.argsort(-table.values, axis=1, kind="stable")[:, :5]
     right, top5 = best[:, 0] == table.label, (best == table.label[:, None]).any(axis=1)
@@ -245,6 +244,7 @@ def gains(better: Features, worse: Features) -> list[dict]:
             or better.protocol.get("rows") != worse.protocol.get("rows"):
         raise ValueError(f"gains wants two tables of the same videos and classes; got {len(better.label)} videos of "
                          f"{class_words(better.classes)} and {len(worse.label)} of {class_words(worse.classes)}.")
+    _labelled(better, "gains")
     after, before = (table.values.argmax(axis=1) == table.label for table in (better, worse))
     rows = []
     for number in np.unique(better.label):
@@ -255,11 +255,20 @@ def gains(better: Features, worse: Features) -> list[dict]:
 
 
 def confusion(table: Features) -> np.ndarray:
-    """The confusion matrix as shares of each class's videos [classes, classes told]; NaN for a class without videos."""
+    """The confusion matrix as shares of each class's videos [classes, classes told]; NaN for a class without videos.
+
+    Raises ValueError at rows without label.
+    """
+    _labelled(table, "confusion")
     counts = np.zeros((len(table.classes),) * 2)
     np.add.at(counts, (table.label, table.values.argmax(axis=1)), 1)
     with np.errstate(invalid="ignore"):
         return counts / counts.sum(axis=1, keepdims=True)
+
+
+def _labelled(table: Features, who: str) -> None:
+    if (table.label < 0).any():
+        raise ValueError(f"{who}: {int((table.label < 0).sum())} rows have no label; select the labelled ones.")
 
 
 def _probabilities(values: np.ndarray, shape: tuple[int, ...], who: str) -> None:

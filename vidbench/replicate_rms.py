@@ -3,6 +3,7 @@
 import csv
 import json
 import multiprocessing
+import re
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -40,13 +41,16 @@ ARMS = {
     "cutmix": ("CutMix", {}, {"name": "cutmix", "p": 0.5}),
 }
 BASELINE = "baseline"
+TOY = re.compile(r"toy-([1-9]\d*)")  # worlds of size `small`, so many training sources of each class
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """All arms on one data set. data: "toy" (for each seed a world, rendered with it) or a folder (the same videos for
-    each seed, or with `folds` those of the fold of that number). sources: of each class that are trained on, so few
-    that a net can learn them by heart; 0 is all.
+    """All arms on one data set.
+
+    data: "toy-N" (for each seed a world, rendered with it) or a folder (the same videos for each seed, or with `folds`
+    those of the fold of that number). sources: of each class that are trained on, so few that a net can learn them by
+    heart; 0 is all.
     """
 
     data: str
@@ -58,26 +62,33 @@ class Experiment:
     folds: bool = False
 
     @property
+    def toy(self) -> bool:
+        """Whether it is of toy worlds."""
+        return bool(TOY.fullmatch(self.data))
+
+    @property
     def name(self) -> str:
         """The folder's and the table's name of it."""
-        return self.data if self.data == "toy" else datasets.name_of(self.data)
+        return self.data if self.toy else datasets.name_of(self.data)
 
 
 def experiment(data: str, seeds: Sequence[int] = (1, 2, 3), quick: bool = False) -> Experiment:
-    """The experiment on toy worlds ("toy"), on pictures or on videos, told by what the folder holds.
+    """The experiment on toy worlds ("toy-5"), on pictures or on videos, told by what the folder holds.
 
     The recipes are those of notebooks 20 and 21, longer; how long was chosen with the baseline alone, on training
     videos that were held out. Weizmann, with 4 test videos a fold, is repeated on its nine folds instead of seeds.
     quick: one repetition, a quarter of the epochs, baseline, RMS and its two ablations.
     """
-    name = "toy" if data == "toy" else datasets.recognise(data)
-    pictures = data != "toy" and name != "weizmann" and _of_pictures(data)
+    toy_world = TOY.fullmatch(data)
+    name = "toy" if toy_world else datasets.recognise(data)
+    pictures = name not in ("toy", "weizmann") and _of_pictures(data)
     recipe = classify.SETTINGS["rms_tiny_image" if pictures else "rms_tiny"]
     clip, fit, sources = recipe.clip, recipe.fit, 0
     if pictures:
         recipe, fit, sources = replace(recipe, network_args={"depth": 14}), replace(fit, epochs=45), 100
-    elif data == "toy":
-        clip, fit, sources = replace(clip, stride=3), replace(fit, epochs=40), 5
+    elif toy_world:
+        sources = int(toy_world[1])
+        clip, fit = replace(clip, stride=3), replace(fit, epochs=max(1, round(200 / sources)))  # 9,600 clips
     else:
         stride, size = (3, None) if name == "weizmann" else (4, 64)
         clip, fit = replace(clip, stride=stride, decode_size=size), replace(fit, epochs=60)
@@ -120,8 +131,8 @@ def replicate(out: str | Path, experiments: Sequence[Experiment], processes: int
 
 def videos(one: Experiment, out: Path, seed: int) -> Path:
     """The manifest's folder of a seed, made where it is missing: the chosen sources of train, and all test videos."""
-    folder = out / one.name / (f"seed-{seed}" if one.data == "toy" or one.folds else "data")
-    if one.data == "toy":
+    folder = out / one.name / (f"seed-{seed}" if one.toy or one.folds else "data")
+    if one.toy:
         rows = toy.render(folder / "videos", "small", seed=seed, progress=False)
     else:
         rows = datasets.keep(folder / "videos", one.data, seed if one.folds else None)
@@ -198,7 +209,7 @@ def outcome(one: Experiment, found: Mapping[int, Mapping[str, dict]]) -> dict:
             "test_videos": [len(source) for source in sources]}
     for test in one.views:
         hits = [torch.from_numpy(np.stack([arms[arm]["hits"][test] for arm in one.arms])) for arms in found.values()]
-        draws = nested_bootstrap(hits, sources, seed=0, shared=one.data != "toy" and not one.folds).numpy()
+        draws = nested_bootstrap(hits, sources, seed=0, shared=not one.toy and not one.folds).numpy()
         each = np.stack([part.double().mean(dim=1).numpy() for part in hits])  # [seeds,arms]
         base = one.arms.index(BASELINE)
         for number, arm in enumerate(one.arms):

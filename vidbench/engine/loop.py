@@ -124,6 +124,8 @@ def make_optimizer(recipe: Fit, method: nn.Module) -> torch.optim.Optimizer:
     if not recipe.decay_vectors:
         groups = [{**group, "params": [p for p in group["params"] if (p.ndim > 1) == decayed],
                    **({} if decayed else {"weight_decay": 0.0})} for group in groups for decayed in (True, False)]
+    if recipe.nesterov and recipe.optimizer != "sgd":
+        raise ValueError(f"nesterov is of SGD's momentum; got the optimizer {recipe.optimizer!r}.")
     common = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
     match recipe.optimizer:
         case "adam":

@@ -95,13 +95,15 @@ class Run:
     def create(cls, folder: str | Path, stage: str, recipe) -> "Run":
         """Make the folder, or take up one that holds the same stage and recipe.
 
-        Raises RunError that prints the difference where it holds another recipe.
+        A field that the recipe did not have when the run began counts as its default. Raises RunError that prints the
+        difference where it holds another recipe.
         """
         folder = Path(folder)
         wanted = {"stage": stage, "recipe": recipe_dict(recipe)}
         if (folder / "recipe.json").exists():
             run = cls(folder)
-            changed = differences(wanted, {"stage": run.stage, "recipe": run.recipe})
+            held = recipe_dict(recipe_from(type(recipe), run.recipe)) if run.stage == stage else run.recipe
+            changed = differences(wanted, {"stage": run.stage, "recipe": held})
             if changed:
                 raise RunError(f"{folder} holds a run of another recipe:\n  " + "\n  ".join(changed)
                                + "\nUse another folder, or delete this one to start anew.")

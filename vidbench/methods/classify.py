@@ -160,11 +160,14 @@ class Classifier(nn.Module):
         super().__init__()
         if recipe.stream not in STREAMS:
             raise ValueError(f"Classifier: stream is one of {STREAMS}; got {recipe.stream!r}.")
-        if recipe.mixing and recipe.mixing.get("name") not in MIXING:
-            raise ValueError(f"Classifier: mixing is one of {', '.join(MIXING)}; got {recipe.mixing}.")
         self.recipe = recipe
+        self._check_mixing()
         branches = regularizers.placed(**recipe.regularizer) if recipe.regularizer else None
         self.encoder = models.build(recipe.network, regularizer=branches, **recipe.network_args)
+        known = tuple(regularizers.NAMES.values())
+        if branches and not any(isinstance(module, known) for module in self.encoder.modules()):
+            raise ValueError(f"Classifier: the regularizer {recipe.regularizer} stands nowhere in {recipe.network}: no "
+                             "site has such a stage or pathway.")
         self.head = models.build_head(recipe.head, self.encoder.out_channels, len(recipe.classes), recipe.dropout)
         self.encoder.requires_grad_(not recipe.freeze)
 
@@ -199,6 +202,17 @@ class Classifier(nn.Module):
         loss = F.cross_entropy(scores, wanted, label_smoothing=self.recipe.label_smoothing)
         return loss, {"accuracy": topk_hit(scores.detach(), right).float().mean(),
                       "top5": topk_hit(scores.detach(), right, 5).float().mean()}
+
+    def _check_mixing(self) -> None:
+        """Refuse at the door what would fail in the first step."""
+        if self.recipe.mixing and self.recipe.mixing.get("name") not in MIXING:
+            raise ValueError(f"Classifier: mixing is one of {', '.join(MIXING)}; got {self.recipe.mixing}.")
+        try:
+            with torch.random.fork_rng(devices=[]):
+                self._mixed(torch.zeros(2, 1, 1, 1, 2, 2))
+        except TypeError as error:
+            raise ValueError(f"Classifier: mixing {self.recipe.mixing} wants arguments of beta, p and each: "
+                             f"{error}.") from error
 
     def _mixed(self, views: Tensor) -> Mixed | None:
         arguments = dict(self.recipe.mixing)
@@ -296,8 +310,11 @@ def starting_from(recipe: Recipe, run: Run) -> Recipe:
     """The recipe with a run's backbone as `init`: its network, its stream and how it sees flow."""
     theirs = run.recipe["clip"]["augment"]
     augment = replace(recipe.clip.augment, flow_as_rgb=theirs["flow_as_rgb"], flow_negate_u=theirs["flow_negate_u"])
-    return replace(recipe, init=str(run.folder), stream=run.recipe["stream"], network=run.recipe["network"],
-                   network_args=run.recipe["network_args"], clip=replace(recipe.clip, augment=augment))
+    # RandomDrop and ShakeDrop scale in evaluation, too: without them the backbone would be another function
+    regularizer = recipe.regularizer or run.recipe.get("regularizer", {})
+    return replace(recipe, regularizer=regularizer, init=str(run.folder), stream=run.recipe["stream"],
+                   network=run.recipe["network"], network_args=run.recipe["network_args"],
+                   clip=replace(recipe.clip, augment=augment))
 
 
 def budget_line(recipe: Recipe, rows: int, held: int, iterations: int) -> str:
@@ -326,7 +343,8 @@ class Watch:
 
     def __init__(self, method: Classifier, rows: Manifest):
         recipe, self.method = method.recipe, method
-        size = round(recipe.clip.augment.size * 256 / 224)  # as features.PROTOCOLS["one_view"]
+        augment = recipe.clip.augment
+        size = None if augment.pad else round(augment.size * 256 / 224)  # as features.PROTOCOLS["one_view"]
         spec = replace(recipe.clip, streams=(recipe.stream,), sampling="spread", windows=1, crops="centre", resize=size)
         workers = recipe.fit.workers
         clips = Clips(rows, spec, flow_folder=recipe.flow or None, cache_bytes=0 if workers else CACHE)

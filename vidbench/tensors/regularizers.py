@@ -58,6 +58,8 @@ class Filter:
             raise ValueError(f"border is one of {', '.join(BORDERS)}; got {border!r}.")
         self.kernel = kernel if isinstance(kernel, int) else tuple(kernel)
         self.sigma, self.border, self.raw = sigma, border, raw
+        if raw and sigma is None:
+            raise ValueError("raw weights are a Gaussian's; a mean has none, so give a sigma.")
         for size in {kernel} if isinstance(kernel, int) else set(kernel):
             taps(size, sigma, raw)
 
@@ -76,15 +78,16 @@ class Filter:
 
     def _pools(self, x: Tensor, sizes: Sequence[int]) -> bool:
         # On CUDA one pass over memory instead of eight an axis. Only the pooling's backward adds in random order, and
-        # that is never called: with zeros outside F is its own transpose.
+        # that is never called: with zeros outside F is its own transpose. It refuses features smaller than the kernel.
         return (x.is_cuda and x.ndim == 5 and self.sigma is None and self.border == "zero" and x.is_contiguous()
-                and max(sizes) > 1)
+                and max(sizes) > 1 and all(n >= size for n, size in zip(x.shape[2:], sizes, strict=True)))
 
     def _along(self, x: Tensor, axis: int, weights: Sequence[float], transposed: bool) -> Tensor:
         size, centre = x.shape[axis], len(weights) // 2
         scale = 1.0
         if self.border == "valid":
-            inside = F.conv1d(torch.ones(1, 1, size), torch.tensor([[weights]]), padding=centre)
+            ones, line = (torch.tensor([[values]], dtype=torch.double) for values in ((1.0,) * size, weights))
+            inside = F.conv1d(ones, line, padding=centre)
             scale = (sum(weights) / inside).view([-1 if i == axis else 1 for i in range(x.ndim)]).to(x)
             x = x * scale if transposed else x
         out = x * weights[centre]
@@ -313,28 +316,32 @@ def _shape(x: Tensor, level: str) -> tuple[int, ...]:
 NAMES = {"rms": RandomMeanScaling, "random_drop": RandomDrop, "shake_drop": ShakeDrop}
 
 
-def placed(name: str, stages: Sequence[int] = (), pathways: Sequence[str] = (), last: float = 0.5, decay: str = "l/L",
-           **arguments) -> Callable[[object], nn.Module]:
+def placed(name: str = "", stages: Sequence[int] = (), pathways: Sequence[str] = (), **arguments
+           ) -> Callable[[object], nn.Module]:
     """What stands at the end of each residual branch of a network: a callable of its site, as models.build takes it.
 
-    name: rms, random_drop or shake_drop, with the arguments of their modules; the survival of the latter two follows
-    from the site (`survival`). stages, pathways: only there; empty is everywhere, for RMS's pathways all but the fast
-    one (supplement, B.1). A site has stage, block (from 1), blocks and pathway. Raises ValueError, here and not later,
-    for a name or arguments that do not fit.
+    name: rms, random_drop or shake_drop, with the arguments of their modules; p of the latter two is the `survival` of
+    the site, whose arguments last and decay are given instead. stages, pathways: only there; empty is everywhere, for
+    RMS's pathways all but the fast one (supplement, B.1). A site has stage, block (from 1), blocks and pathway. Raises
+    ValueError, here and not later, for a name or arguments that do not fit.
     """
     if name not in NAMES:
         raise ValueError(f"a regularizer is one of {', '.join(NAMES)}; got {name!r}.")
+    if isinstance(stages, int | str) or isinstance(pathways, str):
+        raise ValueError(f"stages and pathways are lists, such as (4, 5) and ('slow',); got {stages!r}, {pathways!r}.")
     pathways = pathways or (("", "slow") if name == "rms" else ())
+    falling = {word: arguments.pop(word) for word in ("last", "decay") if word in arguments and name != "rms"}
 
     def made(block: int, blocks: int) -> nn.Module:
         return NAMES[name](**arguments) if name == "rms" else NAMES[name](
-            survival(block, blocks, last, decay), **arguments)
+            survival(block, blocks, **falling), **arguments)
 
     try:
         made(1, 1)
     except TypeError as error:
-        known = ", ".join(word for word in inspect.signature(NAMES[name]).parameters if word != "p" or name == "rms")
-        raise ValueError(f"the regularizer {name!r} has the arguments {known}; {error}.") from error
+        own = [word for word in inspect.signature(NAMES[name]).parameters if word != "p" or name == "rms"]
+        known = ["stages", "pathways", *own, *(("last", "decay") if name != "rms" else ())]
+        raise ValueError(f"the regularizer {name!r} has the arguments {', '.join(known)}; {error}.") from error
 
     def at(site) -> nn.Module:
         here = (not stages or site.stage in stages) and (not pathways or site.pathway in pathways)
