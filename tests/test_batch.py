@@ -1,6 +1,12 @@
 """Many runs: parents first, complete ones skipped, a failure named, what is finished kept."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +23,7 @@ class Recipe:
     fit: Fit = Fit(epochs=1, batch=16)
     student: str = ""
     poison: int = -1
+    pause: float = 0.0  # seconds a step
 
 
 def train(recipe: dict, folder: str, progress: str, threads: int) -> str:
@@ -26,7 +33,7 @@ def train(recipe: dict, folder: str, progress: str, threads: int) -> str:
     made = recipe_from(Recipe, recipe)
     if made.student and Run(made.student).state != "complete":
         raise RunError("started before its parent was complete")
-    return stages.regress_as("test_batch", made, made.fit, folder, poison=made.poison)
+    return stages.regress_as("test_batch", made, made.fit, folder, poison=made.poison, pause=made.pause)
 
 
 def test_parents_come_first_and_complete_runs_are_left_alone(tmp_path):
@@ -53,3 +60,28 @@ def test_runs_that_wait_for_one_another_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"wait for one another: \['a', 'b'\]"):
         run_all(ring, tmp_path)
 
+
+
+def test_ctrl_c_ends_all_even_where_one_process_is_idle_and_one_saves_itself(tmp_path):
+    """The idle one dies with the lock of the queue of work in its hands, on which the other would wait for ever."""
+    script = tmp_path / "script.py"
+    script.write_text("""if __name__ == "__main__":
+    from pathlib import Path
+    from tests.test_batch import Fit, Recipe, run_all
+    slow = Fit(epochs=9, batch=16, log_every=1)
+    run_all({"slow": Recipe(fit=slow, pause=1.5), "quick": Recipe()}, Path(__file__).parent)
+""")
+    place = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
+    process = subprocess.Popen([sys.executable, script], env={**os.environ, "PYTHONPATH": place})
+    try:
+        deadline = time.monotonic() + 120
+        while not ((tmp_path / "slow" / "metrics.jsonl").exists() and (tmp_path / "quick" / "status.json").exists()
+                   and Run(tmp_path / "quick").state == "complete"):
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.2)
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) != 0
+    finally:
+        process.kill()
+    assert Run(tmp_path / "slow").state == "interrupted"

@@ -356,6 +356,31 @@ def test_published_settings_say_what_the_released_code_does():
         assert models.build(recipe.network, **recipe.network_args).out_channels
 
 
+def test_a_run_starts_from_published_weights_and_says_so(world, tmp_path, capsys):
+    from torchvision.models import resnet50
+
+    _, recipe = world
+    theirs = resnet50(weights=None).state_dict()
+    torch.save(theirs, tmp_path / "resnet50.pth")
+    recipe = replace(recipe, network="resnet50", network_args={}, head="linear", freeze=True, held_out=0.0,
+                     clip=replace(recipe.clip, frames=1), fit=replace(recipe.fit, epochs=1),
+                     published={"source": "torchvision_resnet50", "path": str(tmp_path / "resnet50.pth")})
+    held = trained(recipe, tmp_path / "run").weights()
+    assert torch.equal(held["encoder.stem.conv1.weight"], theirs["conv1.weight"][:, :, None])
+    said = capsys.readouterr().out
+    assert "torchvision_resnet50" in said and "ImageNet" in said
+    with pytest.raises(ValueError, match="torchvision_resnet50"):
+        trained(replace(recipe, network="csn"), tmp_path / "other")
+
+
+def test_a_backbone_of_a_run_keeps_what_scales_it_in_evaluation(world, scratch):
+    run = Run(scratch.folder)
+    run.recipe = {**run.recipe, "regularizer": {"name": "random_drop"}}
+    assert classify.starting_from(world[1], run).regularizer == {"name": "random_drop"}
+    own = replace(world[1], regularizer={"name": "rms"})
+    assert classify.starting_from(own, run).regularizer == {"name": "rms"}
+
+
 def test_a_sweep_chooses_on_held_out_rows_of_train_and_never_sees_test(world, tmp_path, monkeypatch):
     _, recipe = world
     recipe = replace(recipe, fit=replace(recipe.fit, epochs=2, schedule="milestones", milestones=(1,)))

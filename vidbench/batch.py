@@ -1,6 +1,8 @@
 """Many runs that need one another: as many at a time as processes allow, complete ones skipped, the rest resumed."""
 
+import importlib
 import multiprocessing
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -39,8 +41,8 @@ def run_all(recipes: Mapping[str, object], folder: str | Path, processes: int = 
                     raise ValueError(f"these runs wait for one another: {sorted(waiting)}")
                 for name in ready:
                     recipe = waiting.pop(name)
-                    train = sys.modules[type(recipe).__module__].train
-                    job = pool.submit(train, recipe_dict(recipe), str(folder / name), "none", threads)
+                    module = type(recipe).__module__
+                    job = pool.submit(_train, module, recipe_dict(recipe), str(folder / name), threads)
                     running[job] = name
                 done, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
                 watch.look(running.values())
@@ -55,6 +57,19 @@ def run_all(recipes: Mapping[str, object], folder: str | Path, processes: int = 
             raise
         finally:
             watch.close()
+
+
+def _train(module: str, recipe: dict, folder: str, threads: int) -> None:
+    """A run in a process of the pool, which ends where the run was asked to stop.
+
+    An idle process of the pool dies of the same signal, with the lock of the queue of work in its hands. If this one
+    lived on and asked the queue for more, it and the pool would wait for ever.
+    """
+    try:
+        importlib.import_module(module).train(recipe, folder, "none", threads)
+    except KeyboardInterrupt:
+        sys.stdout.flush()
+        os._exit(130)
 
 
 def complete(folder: Path, recipe) -> bool:
