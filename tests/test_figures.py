@@ -83,3 +83,28 @@ def test_bars_of_counts_show_whole_numbers_and_no_whiskers():
     assert list(counts.data[1].text) == ["18", "6"] and not counts.data[0].error_y.visible
     shares = figures.bars([figures.Bar("m", "a", 0.5, 0.4, 0.6)], "percent")
     assert list(shares.data[1].text) == ["50.0"] and shares.data[0].error_y.visible
+
+
+def test_ranked_bars_stand_in_order_and_tell_gain_from_loss():
+    figure = figures.ranked({"kick": -0.25, HOSTILE: 0.5, "bow": 0.0}, "points", "t", percent=True)
+    (drawn,) = figure.data
+    np.testing.assert_allclose(drawn.x, [50, 0, -25])
+    assert drawn.y[1:] == ("bow", "kick") and "<" not in drawn.y[0]
+    assert drawn.marker.color == (figures.RIGHT, figures.RIGHT, figures.WRONG)
+    assert figure.layout.yaxis.autorange == "reversed" and not figure.layout.showlegend
+
+
+def test_ranked_bars_of_many_names_leave_out_the_middle_and_say_so():
+    values = {f"class {i}": i / 101 for i in range(101)}
+    figure = figures.ranked(values, "gain", ends=5)
+    assert figure.data[0].y == tuple(f"class {i}" for i in (*range(100, 95, -1), *range(4, -1, -1)))
+    assert figure.layout.yaxis.title.text == "10 of 101, the 91 in the middle left out"
+    assert figures.ranked({"a": 1.0}, "gain").layout.yaxis.title.text == ""
+    assert figures.ranked(values, "gain").layout.height < 1100
+
+
+@pytest.mark.parametrize(("values", "says"), [({}, "named finite"), ({"a": float("nan")}, "named finite"),
+                                              ({"a": -33.1}, "divide by 100")])  # fmt: skip
+def test_ranked_refuses(values, says):
+    with pytest.raises(ValueError, match=says):
+        figures.ranked(values, "gain", percent=True)

@@ -147,6 +147,7 @@ def test_filmstrip_has_one_row_per_clip_and_is_never_wider_than_a_figure():
     assert len(widths) == 2 and max(widths) <= figures.WIDTH
     assert widths == [8 * 95 - 2, 3 * (760 // 3) - 2]  # 112 pixels a frame would have been too wide
     assert "8 of 20 frames" in strip and "(3 frames)" in strip
+    assert "(3 pictures)" in galleries.filmstrip([clip(3)], noun="pictures")
     assert page.tags == Skeleton(galleries.filmstrip([clip(20), clip(3, 24, 90)], ["first", "second"])).tags
     assert "frame" not in galleries.filmstrip([clip(1)], ["a wheel"])  # one picture is no clip to count
     picture = Image.open(io.BytesIO(base64.b64decode(re.search(r"base64,([^\"]+)", strip).group(1)))).convert("RGB")

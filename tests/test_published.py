@@ -19,6 +19,7 @@ NARROW = {  # for each source a small net whose keys are among the published one
     "pytorchvideo_csn_r101": {"width": 0.125, "blocks": ONES},
     "torchvision_resnet50": {"width": 0.125, "blocks": ONES},
     "torchvision_s3d": {"width": 0.125},
+    "torchvision_mvit_v2_s": {"width": 8, "frames": 4, "size": 32},
 }
 
 
@@ -57,6 +58,8 @@ def published_keys(source):
             return list(torchvision.models.resnet50().state_dict())
         if source == "torchvision_s3d":
             return list(torchvision.models.video.s3d().state_dict())
+        if source == "torchvision_mvit_v2_s":
+            return list(torchvision.models.video.mvit_v2_s().state_dict())
     return list({"pytorchvideo_slow_r50": pytorchvideo_keys((3, 4, 6, 3)),
                  "pytorchvideo_slowfast_r50": pytorchvideo_keys((3, 4, 6, 3), 2, 6),
                  "pytorchvideo_csn_r101": pytorchvideo_keys((3, 4, 23, 3))}[source])

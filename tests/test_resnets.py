@@ -245,7 +245,7 @@ def test_the_state_dict_does_not_know_the_regularizer():
 
 
 def test_a_net_without_residual_branches_refuses_a_regularizer():
-    with pytest.raises(ValueError, match="no residual branches.*cifar_resnet.*slowonly"):
+    with pytest.raises(ValueError, match="no place for a regularizer.*cifar_resnet.*slowonly"):
         models.build("s3d", regularizer=lambda site: nn.Identity())
 
 

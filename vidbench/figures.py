@@ -181,6 +181,37 @@ def bars(
     return figure
 
 
+def whiskers(rows: Sequence[Bar], x: str, title: str = "", *, percent: bool = True) -> Figure:
+    """Differences as dots with their intervals, a line of dots a method, a colour a group, and a line at zero.
+
+    rows: `Bar`s or tuples (method, group, value, low, high), the first method on top. percent: values are fractions and
+    are drawn times 100. Raises ValueError on no rows and on one (method, group) twice.
+    """
+    import plotly.graph_objects as go
+
+    rows = [Bar(*row) for row in rows]
+    if not rows or len({(r.method, r.group) for r in rows}) < len(rows):
+        raise ValueError(f"whiskers: wanted rows, one for each method and group; got {len(rows)}, some twice")
+    methods, groups = (list(dict.fromkeys(values)) for values in zip(*((r.method, r.group) for r in rows), strict=True))
+    styles, figure, scale = colours_for(groups), go.Figure(), 100.0 if percent else 1.0
+    for number, group in enumerate(groups):
+        mine = [r for r in rows if r.group == group]
+        value, (low, high) = np.array([r.value for r in mine]), np.array([_interval(r) for r in mine]).T
+        shift = (number - (len(groups) - 1) / 2) * 0.7 / max(len(groups), 2)  # of a row's height, below each other
+        figure.add_scatter(
+            x=value * scale, y=[methods.index(r.method) + shift for r in mine], mode="markers", name=plain(group),
+            marker=dict(size=9, color=styles[group][0]), text=[plain(r.method) for r in mine],
+            hovertemplate="%{text}: %{x:+.1f}", error_x=dict(
+                type="data", symmetric=False, array=np.maximum(high - value, 0) * scale, thickness=1.6, width=0,
+                arrayminus=np.maximum(value - low, 0) * scale, color=styles[group][0]))
+    dress(figure, x, "", title, groups if len(groups) > 1 else [], 24)
+    figure.update_layout(height=figure.layout.margin.t + 60 + 52 * len(methods), hovermode="closest")
+    figure.update_yaxes(tickvals=list(range(len(methods))), ticktext=[plain(m) for m in methods], ticks="",
+                        range=[len(methods) - 0.5, -0.5], showgrid=False, showline=False, ticklabelstandoff=6)
+    figure.update_xaxes(showgrid=True, zeroline=True, zerolinecolor=INK, zerolinewidth=1.5, showline=False)
+    return figure
+
+
 def ranked(
     values: Mapping[str, float], x: str, title: str = "", *, percent: bool = False, ends: int = 20,
     colours: tuple[str, str] = (RIGHT, WRONG),

@@ -121,12 +121,13 @@ def clip_from_file(path: str | Path) -> bytes:
 
 
 def filmstrip(
-    clips: Sequence[np.ndarray], titles: Sequence[str] | None = None, frames: int = 8, height: int = 84
+    clips: Sequence[np.ndarray], titles: Sequence[str] | None = None, frames: int = 8, height: int = 84,
+    noun: str = "frames",
 ) -> Html:
     """Rows of small frames, one row per clip, to look at clips, views or flow colours side by side.
 
     clips: uint8 [T,H,W,3] each; frames: at most so many per row, spread from the first to the last; height: pixels,
-    less where a row would be wider than a figure.
+    less where a row would be wider than a figure; noun: what T counts, such as "pictures".
     Raises ValueError on no clips or a wrong number of titles, TypeError or ValueError on frames of another kind.
     """
     from PIL import Image
@@ -149,7 +150,7 @@ def filmstrip(
         out = io.BytesIO()
         strip.save(out, "WEBP", quality=90)
         title = titles[i] if titles else f"clip {i}"
-        count = f"({len(shown)} of {length} frames)" if len(shown) < length else f"({length} frames)" * (length > 1)
+        count = f"({len(shown)} of {length} {noun})" if len(shown) < length else f"({length} {noun})" * (length > 1)
         rows.append(
             f'<div style="margin:0 0 10px"><div style="margin:0 0 3px;font-size:13px;color:{INK}">{escaped(title)}'
             f' <span style="color:{SOFT}">{count}</span></div>'

@@ -19,7 +19,7 @@ SIGNED = ((0, PALETTE[1]), (0.5, "#FFFFFF"), (1, PALETTE[0]))  # white is 0
 NAMED, NUMBERED = 40, 14  # classes; of more there is no room for their names, and for numbers in cells
 LETTERS = 22  # of a name on an axis
 GAP, HEAD, EDGE = 6, 24, 110  # pixels between pictures, over a row of them, and at the right for the scales
-SIDE = 300  # pixels of a slider's picture
+PICTURE, SIDE, LEAST = 150, 300, 460  # pixels: a picture of many at most, a slider's, a figure's least width
 
 
 def confusion(shares: np.ndarray, classes: Sequence[str], title: str = "") -> Figure:
@@ -42,9 +42,10 @@ def confusion(shares: np.ndarray, classes: Sequence[str], title: str = "") -> Fi
     dress(figure, "told", "shown", title, [], 24)
     figure.update_layout(height=figure.layout.margin.t + min(660, 160 + 34 * count), hovermode="closest")
     short = [plain(name if len(name) <= LETTERS else f"{name[: LETTERS - 1]}…") for name in classes]
-    looks = dict(type="category", showgrid=False, showline=count > NAMED, mirror=True, ticks="", ticklabelstandoff=4,
-                 tickvals=names, ticktext=short, showticklabels=count <= NAMED,
-                 tickfont=dict(size=13 if count <= NUMBERED else 10))
+    looks = dict(type="category", showgrid=False, showline=True, mirror=True, ticks="", showticklabels=False)
+    if count <= NAMED:
+        looks |= dict(showline=False, showticklabels=True, tickvals=names, ticktext=short, ticklabelstandoff=4,
+                      tickfont=dict(size=13 if count <= NUMBERED else 10))
     figure.update_xaxes(**looks, tickangle=-45 if max(map(len, short)) > 4 else 0)
     figure.update_yaxes(**looks, autorange="reversed")
     return figure
@@ -52,20 +53,20 @@ def confusion(shares: np.ndarray, classes: Sequence[str], title: str = "") -> Fi
 
 def heatmaps(
     rows: Mapping[str, np.ndarray], columns: Sequence[str] = (), title: str = "", *, signed: Sequence[str] = (),
-    unit: str = "", scale: Sequence = GREYS, side: int = 150,
+    unit: str = "", scale: Sequence = GREYS, ends: tuple[float, float] | None = None,
 ) -> Figure:
     """Small multiples: a row of pictures for each name (the frames of a map, or of what a filter keeps of it).
 
     rows: name -> [n,H,W], the same n in all; columns: a word under each of the n. signed: the rows that hold
-    differences; they share a scale whose white is 0, the others one from their smallest to their largest value, and
-    both stand beside their rows. unit: what the numbers are; side: a picture's width in pixels at most. Raises
+    differences; they share a scale whose white is 0, the others one from their smallest to their largest value or
+    between `ends`, and both stand beside their rows. unit: what the numbers are; scale: the others' colours. Raises
     ValueError on no rows, another number of maps or columns, or values that are not finite.
     """
     import plotly.graph_objects as go
 
     maps = _checked(rows, columns)
     figure, count = go.Figure(), len(next(iter(maps.values())))
-    wide = min(side, (WIDTH - EDGE - GAP * (count - 1)) // count)
+    wide = min(PICTURE, (WIDTH - EDGE - GAP * (count - 1)) // count)
     talls = [max(1, round(wide * values.shape[1] / values.shape[2])) for values in maps.values()]
     width, height = (wide + GAP) * count - GAP, sum(talls) + HEAD * len(maps)
     down, spans = 0, {}
@@ -83,14 +84,17 @@ def heatmaps(
     for column, word in enumerate(columns):
         _say(figure, word, (column * (wide + GAP) + wide / 2) / width, 0, xanchor="center", yanchor="top", size=12)
     dress(figure, "", "", title, [], EDGE)
-    top, bottom = figure.layout.margin.t, 24 if columns else 8
-    figure.update_layout(width=width + EDGE, height=height + top + bottom, hovermode="closest",
-                         margin=dict(l=0, r=EDGE, t=top, b=bottom))
+    top, bottom, full = figure.layout.margin.t, 24 if columns else 8, max(width + EDGE, LEAST)  # room for the title
+    figure.update_layout(width=full, height=height + top + bottom, hovermode="closest",
+                         margin=dict(l=0, r=full - width, t=top, b=bottom))
     for axis, kind in (("coloraxis", False), ("coloraxis2", True)):
         shown = [name for name in maps if (name in signed) is kind]
         if shown:
-            ends = min(spans[name][0] for name in shown), max(spans[name][1] for name in shown)
-            figure.update_layout({axis: _scale([maps[name] for name in shown], SIGNED if kind else scale, ends, unit)})
+            span = min(spans[name][0] for name in shown), max(spans[name][1] for name in shown)
+            looks = _scale([maps[name] for name in shown], SIGNED if kind else scale, span, unit)
+            if ends and not kind:
+                looks |= dict(cmin=ends[0], cmax=ends[1])
+            figure.update_layout({axis: looks})
     return figure
 
 
@@ -155,7 +159,7 @@ def _checked(rows: Mapping[str, np.ndarray], columns: Sequence[str]) -> dict[str
 def _place(figure: Figure, across: tuple[float, float], up: tuple[float, float]) -> None:
     """A frame for the next picture, in these shares of the figure."""
     number, looks = len(figure.data) + 1, dict(ticks="", showticklabels=False, showgrid=False, mirror=True,
-                                               linecolor=RULE)
+                                               linecolor=RULE, automargin=False)
     figure.update_layout({
         f"xaxis{number}": dict(domain=list(across), anchor=f"y{number}", **looks),
         f"yaxis{number}": dict(domain=list(up), anchor=f"x{number}", autorange="reversed", **looks)})
@@ -166,12 +170,12 @@ def _say(figure: Figure, text: str, x: float, y: float, *, size: int, **anchors)
                           font=dict(size=size, color=INK if size > 12 else SOFT), **anchors)
 
 
-def _scale(maps: Sequence[np.ndarray], colours: Sequence, ends: tuple[float, float], unit: str) -> dict:
+def _scale(maps: Sequence[np.ndarray], colours: Sequence, span: tuple[float, float], unit: str) -> dict:
     """A colour axis for all these maps, its bar as high as their rows; white is 0 in that of signed values."""
     low, high = min(float(values.min()) for values in maps), max(float(values.max()) for values in maps)
     if colours is SIGNED:
         high = max(-low, high, 1e-12)
         low = -high
     return dict(cmin=low, cmax=high, colorscale=colours, colorbar=dict(
-        x=1.0, xpad=10, thickness=12, outlinewidth=0, tickfont_size=12, ypad=0, nticks=5, len=ends[1] - ends[0],
-        y=sum(ends) / 2, title=dict(text=plain(unit), side="right", font_size=12)))
+        x=1.0, xpad=10, thickness=12, outlinewidth=0, tickfont_size=12, ypad=0, nticks=5, len=span[1] - span[0],
+        y=sum(span) / 2, title=dict(text=plain(unit), side="right", font_size=12)))

@@ -22,7 +22,7 @@ from vidbench.engine import ranks
 from vidbench.engine.runs import Run, environment, recipe_dict, write_text
 from vidbench.evaluation import classified
 from vidbench.features import PROTOCOLS, Protocol
-from vidbench.figures import Bar, bars
+from vidbench.figures import Bar, bars, whiskers
 from vidbench.methods import classify
 from vidbench.pages import Section, table, write_page
 from vidbench.probe import gains
@@ -270,7 +270,7 @@ def report(out: Path, facts: Mapping) -> Path:
     sections = [Section("All data sets", [
         "RMS and its rivals, each added to the same baseline: the same first weights, videos and order of clips for "
         "all arms of a seed. The published tables of RMS could not be had, so nothing stands beside these numbers.",
-        differences(found)])]
+        beside_baseline(found), differences(found)])]
     for one in found:
         sections.append(Section(one["name"], [figure(one), numbers(one), *_gained(one)]))
     hours = sum(row["seconds"] * len(one["seeds"]) for one in found for row in one["rows"]
@@ -282,6 +282,13 @@ def report(out: Path, facts: Mapping) -> Path:
         note=f"{machine['cores']} cores, {machine['device']}.")]))
     write_page(out / "report.html", "vidbench: random mean scaling and its rivals", sections)
     return out / "report.html"
+
+
+def beside_baseline(found: Sequence[Mapping]):
+    """Top-1 of all arms less the baseline's on each data set, as a figure."""
+    rows = [Bar(ARMS[row["arm"]][0], one["name"], *(row["difference"][name] for name in ("value", "low", "high")))
+            for one in found for row in one["rows"] if row["test"] == one["main"] and row["arm"] != BASELINE]
+    return whiskers(rows, "points of top-1 less the baseline's", "What each adds, with 95 % intervals")
 
 
 def differences(found: Sequence[Mapping]):

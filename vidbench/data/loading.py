@@ -274,11 +274,15 @@ class Batches(torch.utils.data.Sampler):
     def __len__(self) -> int:
         return max(0, self.total - self.start)
 
+    def order(self, epoch: int) -> np.ndarray:
+        """All rows of an epoch in the order in which they come."""
+        if not self.shuffle:
+            return np.arange(self.rows)
+        return np.random.default_rng([self.seed, epoch]).permutation(self.rows)
+
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch = self.epoch
-        order = np.arange(self.rows)
-        if self.shuffle:
-            order = np.random.default_rng([self.seed, epoch]).permutation(self.rows)
+        order = self.order(epoch)
         for number in range(self.start, self.total):
             whole = order[number * self.batch : (number + 1) * self.batch]
             low, high = (len(whole) * part // self.world for part in (self.rank, self.rank + 1))

@@ -46,6 +46,9 @@ def recipe_from(cls, values: dict, where: str = ""):
         nested = next((kind for kind in kinds if dataclasses.is_dataclass(kind)), None)
         if nested and isinstance(value, dict):
             value = recipe_from(nested, value, where=f"{where or cls.__name__}.{name}")
+        each = typing.get_args(hints[name])[:1] if typing.get_origin(hints[name]) is tuple else ()
+        if each and dataclasses.is_dataclass(each[0]):
+            value = [recipe_from(each[0], item, where=f"{where or cls.__name__}.{name}") for item in value]
         made[name] = _tuples(value)
     return cls(**made)
 

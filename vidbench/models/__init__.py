@@ -6,6 +6,7 @@ from inspect import signature
 from torch import nn
 
 from vidbench.models.heads import build_head
+from vidbench.models.mvit import mvit_v2
 from vidbench.models.resnets import Site, cifar_resnet, csn, resnet50, slowonly
 from vidbench.models.s3d import S3D
 from vidbench.models.slowfast import SlowFast
@@ -20,6 +21,7 @@ BUILDERS = {
     "csn": csn,  # ir-CSN-50: 12,311,552
     "resnet50": resnet50,  # images: 23,508,032
     "cifar_resnet": cifar_resnet,  # depth 110, basic, shortcut A: 1,727,312
+    "mvit": mvit_v2,  # MultiTrain's MViTv2-B: 50,986,176; S: 34,401,696
 }
 
 
@@ -28,8 +30,8 @@ def build(name: str, regularizer: Callable[[Site], nn.Module] | None = None, **a
 
     `regularizer` is given each Site of a residual net once and returns the module for the end of that branch. It is not
     part of a network's arguments, so that a checkpoint loads with and without it. Raises ValueError for an unknown name
-    or argument (the known ones are listed), for values the network refuses, and for a regularizer where there are no
-    residual branches.
+    or argument (the known ones are listed), for values the network refuses, and for a regularizer that it has no place
+    for.
     """
     if name not in BUILDERS:
         raise ValueError(f"models.build wants one of {sorted(BUILDERS)}; got {name!r}.")
@@ -40,8 +42,7 @@ def build(name: str, regularizer: Callable[[Site], nn.Module] | None = None, **a
     if regularizer is not None:
         if "regularizer" not in known:
             residual = sorted(n for n, builder in BUILDERS.items() if "regularizer" in signature(builder).parameters)
-            raise ValueError(f"models.build({name!r}) has no residual branches, so no place for a regularizer; take "
-                             f"one of {residual}.")
+            raise ValueError(f"models.build({name!r}) has no place for a regularizer; take one of {residual}.")
         arguments["regularizer"] = regularizer
     try:
         return BUILDERS[name](**arguments)

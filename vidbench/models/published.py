@@ -1,14 +1,15 @@
 """Published weight files of pytorchvideo and torchvision, read into the backbones of this library.
 
 Nothing is downloaded here: the file lies on disk, as its publisher serves it or as safetensors. A file fits one network
-alone (`SOURCES`), batch-norm eps included, which no shape would show; all else is refused with what would fit. The key
-maps were checked against pytorchvideo 0.1.5 and torchvision 0.29: same keys, same outputs.
+alone (`SOURCES`), eps of norms included, which no shape would show; all else is refused with what would fit. One thing
+is changed on the way: position embeddings, where the network is for clips of another size. The key maps were checked
+against pytorchvideo 0.1.5 and torchvision 0.29: same keys, same outputs.
 """
 
 import pickle
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -26,8 +27,9 @@ class Source:
     network: str  # a key of models.BUILDERS
     arguments: Mapping  # beside the defaults
     ours: Callable[[str], str | None]  # published key -> our key, HEAD + weight or bias, or None where it has no place
-    eps: float  # of all batch norms
+    eps: float  # of all norms
     clips: str
+    settings: Mapping = field(default_factory=dict)  # attributes of the network which no shape shows
 
 
 @dataclass(frozen=True)
@@ -81,13 +83,40 @@ def torchvision_s3d_key(key: str) -> str | None:
     return key if key.startswith("features.") else None
 
 
+def torchvision_mvit_key(key: str) -> str | None:
+    """torchvision's MViT with relative positions: mvit_v2_s."""
+    if found := re.fullmatch(r"blocks\.(\d+)\.(.+)", key):
+        for pattern, ours in _MVIT_BLOCK.items():
+            if inner := re.fullmatch(pattern, found[2]):
+                return f"blocks.{found[1]}.{inner.expand(ours)}"
+        return None
+    if key == "pos_encoding.class_token":
+        return "class_token"
+    if found := re.fullmatch(r"(conv_proj|norm|head\.1)\.(weight|bias)", key):
+        return {"conv_proj": "patches.", "norm": "norm.", "head.1": HEAD}[found[1]] + found[2]
+    return None
+
+
+_MVIT_BLOCK = {
+    r"(norm[12])\.(weight|bias)": r"\1.\2",
+    r"attn\.qkv\.(weight|bias)": r"attention.qkv.\1",
+    r"attn\.project\.0\.(weight|bias)": r"attention.project.\1",
+    r"attn\.pool_([qkv])\.pool\.weight": r"attention.pool_\1.conv.weight",
+    r"attn\.pool_([qkv])\.norm_act\.0\.(weight|bias)": r"attention.pool_\1.norm.\2",
+    r"attn\.rel_pos_([thw])": r"attention.relative.\1",
+    r"mlp\.0\.(weight|bias)": r"mlp.0.\1",
+    r"mlp\.3\.(weight|bias)": r"mlp.2.\1",  # torchvision has a dropout between
+    r"project\.(weight|bias)": r"skip.\1",
+}
+
+
 _KINETICS = "frames, mean 0.45 and deviation 0.225 in each channel, short side 256"
 SOURCES = {
     # SLOW_8x8_R50.pyth, SLOWFAST_8x8_R50.pyth, CSN_32x2_R101.pyth of pytorchvideo's model zoo
     "pytorchvideo_slow_r50": Source("slowonly", {}, pytorchvideo_key, 1e-5,
                                     f"8 {_KINETICS}, every 8th of 30 per second"),
     "pytorchvideo_slowfast_r50": Source("slowfast", {}, pytorchvideo_key, 1e-5,
-                                        f"32 {_KINETICS}, every 2nd of 30 per second"),
+                                        f"32 {_KINETICS}, every 2nd of 30 per second", {"alpha": 4}),
     # unlike VMZ and mmaction2, pytorchvideo's CSN has PyTorch's eps
     "pytorchvideo_csn_r101": Source("csn", {"depth": 101, "norm_eps": 1e-5}, pytorchvideo_key, 1e-5,
                                     f"32 {_KINETICS}, every 2nd of 30 per second"),
@@ -95,15 +124,19 @@ SOURCES = {
                                    "images as one frame, ImageNet's mean and deviation, crop 224"),
     "torchvision_s3d": Source("s3d", {"norm_eps": 1e-3, "norm_momentum": 1e-3}, torchvision_s3d_key, 1e-3,
                               "128 frames of 15 per second, Kinetics' mean and deviation, crop 224"),
+    "torchvision_mvit_v2_s": Source("mvit", {"preset": "official_s"}, torchvision_mvit_key, 1e-6,
+                                    f"16 {_KINETICS}, every 4th of 30 per second, crop 224",
+                                    {"normed_skip": True, "kv_stride": 8}),
 }
 
 
 def load_published(network: nn.Module, path: str | Path, source: str) -> Published:
     """Put a published file's weights into `network`, a bare backbone from models.build; its classifier is returned.
 
-    `source` is a key of SOURCES, which names the network that fits. Modules of a regularizer stay as they are. Raises
-    ValueError, and loads nothing, where the source is unknown, the file cannot be read as plain tensors, or its keys,
-    shapes, batch-norm eps or alpha are not the network's.
+    `source` is a key of SOURCES, which names the network that fits. Modules of a regularizer stay as they are; position
+    embeddings of a network for clips of another size are interpolated, and the report says so. Raises ValueError, and
+    loads nothing, where the source is unknown, the file cannot be read as plain tensors, or its keys, shapes, eps of
+    norms or other settings are not the network's.
     """
     if source not in SOURCES:
         raise ValueError(f"load_published wants a source of {sorted(SOURCES)}; got {source!r}.")
@@ -120,6 +153,9 @@ def load_published(network: nn.Module, path: str | Path, source: str) -> Publish
     head = {name: value if value is None else value.flatten(1 if name == "weight" else 0)  # S3D's is a convolution
             for name, value in head.items()}
     found = {k: v.unsqueeze(2) if v.dim() == 4 else v for k, v in found.items()}  # of a 2-D net: flat in time
+    resized = ""
+    if hasattr(network, "resized_state"):
+        found, resized = network.resized_state(found)
     # counters of batches came with PyTorch 0.4.1, files older than that have none; with momentum they do nothing
     counters = [k for k in wanted if k.endswith("num_batches_tracked") and k not in found]
     complaints = _complaints(wanted, found, unexpected, counters, head, network.out_channels) + _settings(network, fits)
@@ -130,8 +166,8 @@ def load_published(network: nn.Module, path: str | Path, source: str) -> Publish
     network.load_state_dict({**network.state_dict(), **found})
     values = sum(found[name].numel() for name, _ in network.named_parameters() if name in found)
     report = (f"{Path(path).name} as {source}: {len(found)} tensors with {values:,} weights now stand in the backbone; "
-              f"its classifier of {len(head['bias'])} classes is returned, not loaded. Batch norms have eps "
-              f"{fits.eps:g}. It was trained on {fits.clips}.")
+              f"its classifier of {len(head['bias'])} classes is returned, not loaded. Norms have eps "
+              f"{fits.eps:g}. It was trained on {fits.clips}.{resized and ' '}{resized}")
     if counters:
         report += f" The file has no batch counters: {len(counters)} stay as they were."
     return Published(source, head["weight"], head["bias"], report)
@@ -175,9 +211,10 @@ def _complaints(wanted: dict, found: dict, unexpected: list[str], counters: list
 
 
 def _settings(network: nn.Module, fits: Source) -> list[str]:
-    """What no shape shows: the eps of batch norms, and how many frames of SlowFast's fast pathway make one slow one."""
-    eps = {m.eps for m in network.modules() if isinstance(m, nn.BatchNorm3d)}
-    complaints = [] if eps == {fits.eps} else [f"Its batch norms have eps {fits.eps:g}, the network's {sorted(eps)}."]
-    if getattr(network, "alpha", 4) != 4:
-        complaints.append(f"Its alpha is 4, the network's {network.alpha}.")
+    """What no shape shows: the eps of norms, and the source's settings, such as SlowFast's alpha."""
+    eps = {m.eps for m in network.modules() if isinstance(m, nn.BatchNorm3d | nn.LayerNorm)}
+    complaints = [] if eps == {fits.eps} else [f"Its norms have eps {fits.eps:g}, the network's {sorted(eps)}."]
+    for name, value in fits.settings.items():
+        if (own := getattr(network, name, value)) != value:
+            complaints.append(f"Its {name} is {value!r}, the network's {own!r}.")
     return complaints

@@ -1,4 +1,4 @@
-"""What we minimise: multi-positive NCE."""
+"""What we minimise: multi-positive NCE, soft cross-entropy, MultiTrain's informative terms."""
 
 import torch
 from torch import Tensor
@@ -41,3 +41,45 @@ def multi_positive_nce(logits: Tensor, positives: Tensor, form: str = "inside",
     if form == "outside":
         return everything - logits.masked_fill(~positives, 0).sum(dim=1) / positives.sum(dim=1)
     raise ValueError(f"multi_positive_nce: form is 'inside' or 'outside'; got {form!r}.")
+
+
+def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """-sum_c y_c log softmax(a)_c of each row (MultiTrain, models/losses.py): logits and target [B,C] -> [B], float32.
+
+    A target that sums to less than one, as MultiTrain's released mixing makes them, weighs its row by its sum; a row of
+    zeros costs nothing.
+    """
+    return -(target.float() * torch.log_softmax(logits.float(), dim=1)).sum(dim=1)
+
+
+def informative(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """MultiTrain's informative loss, VICReg's variance and covariance terms of one branch (models/losses.py).
+
+    rows [B,E] -> (variance, covariance), float32: the mean over dimensions of max(0, 1 - sqrt(var + 1e-4)), and the sum
+    of squared covariances between dimensions over E; both with divisor B - 1. Independent rows of unit variance do not
+    bring the latter to 0 but to `covariance_floor`. Raises ValueError for fewer than two rows, which have no variance.
+    """
+    if rows.ndim != 2 or len(rows) < 2:
+        raise ValueError(f"informative wants at least 2 rows [B,E], as one has no variance; got {list(rows.shape)}.")
+    rows = rows.float()
+    count, width = rows.shape
+    with torch.autocast(rows.device.type, enabled=False):
+        centred = rows - rows.mean(dim=0)
+        variance = torch.relu(1 - (centred.square().sum(dim=0) / (count - 1) + 1e-4).sqrt()).mean()
+        table = centred.T @ centred / (count - 1)
+        covariance = (table.square().sum() - table.diagonal().square().sum()) / width
+    return variance, covariance
+
+
+def covariance_floor(rows: int, width: int) -> float:
+    """What `informative`'s covariance is for independent rows of unit variance: (E - 1) / (B - 1)."""
+    return (width - 1) / (rows - 1)
+
+
+def widest(rows: int, variance: float = 25.0, covariance: float = 1.0) -> int:
+    """The largest E whose rows can reach unit variance at the optimum of variance V + covariance K (derived).
+
+    At a common deviation s of independent rows the loss is v (1 - s) + c s^4 floor; it falls up to s = 1 where
+    4 c floor <= v. With 25 and 1: (E - 1) / (B - 1) <= 6.25.
+    """
+    return int(variance / (4 * covariance) * (rows - 1)) + 1

@@ -1,0 +1,295 @@
+"""MultiTrain: one backbone for several data sets, a head for each, projections between heads, an informative loss.
+
+Source: Liang et al. (NeurIPS 2022), its supplement, and the released code (JunweiLiang/MultiTrain), which is of three
+data sets where the paper has four; the paper's main text was not to be had. Every clip passes every head. Its own
+head's scores are trained with its label, and so are the other heads' raw scores after a bias-free map into its own
+label space, one map for each ordered pair; an expander's rows of the whole mixed batch are kept varied and
+uncorrelated. Maps and expander serve training only.
+
+Two things of the released code are quirks, kept by `released=True`: a clip mixed with one of another data set loses the
+partner's share of the label, and label smoothing counts RELEASED_CLASSES classes for every head, so targets sum to less
+than one. `released=False`, the default, trains both clips' heads by their shares and smooths over each head's own
+classes. With several ranks the informative loss sees the global batch; its gradient is that of the whole, where the
+released code has it, as the classification's, divided by the number of ranks.
+"""
+
+import json
+from dataclasses import dataclass, field, replace
+from itertools import permutations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from vidbench import models
+from vidbench.data.joint import Joint, JointBatches, Mix, plan
+from vidbench.data.loading import Clips, ClipSpec, processes
+from vidbench.data.manifest import Manifest
+from vidbench.data.views import SETTINGS as AUGMENTS
+from vidbench.data.views import STREAMS
+from vidbench.engine import ranks
+from vidbench.engine.loop import Fit, fit
+from vidbench.engine.runs import Run, RunError, recipe_from, write_text
+from vidbench.models.heads import mlp
+from vidbench.tensors.losses import informative, soft_cross_entropy, widest
+from vidbench.tensors.mixing import Mixed, cutmix, mixup
+
+MIXING = {"cutmix": cutmix, "mixup": mixup}
+RELEASED_CLASSES = 700  # mixup's class count there, for all heads
+CACHE = 1 << 29  # bytes of decoded videos kept by a loader without workers
+
+
+@dataclass(frozen=True)
+class Part:
+    """One data set of several: its name, its manifest, its classes in order (empty: taken from the manifest and written
+    down), and fields of the recipe's `clip` that differ, such as {"sampling": "random_segments"}; of its augmentation
+    `flip` alone, as Something-Something's labels have directions."""
+
+    name: str
+    manifest: str
+    classes: tuple[str, ...] = ()
+    clip: dict = field(default_factory=dict)
+    flip: float | None = None
+    weight: float = 1.0  # of its clips' losses
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One joint training. Defaults are the released configuration's, "supplement" where that says otherwise."""
+
+    parts: tuple[Part, ...] = ()
+    network: str = "mvit"
+    network_args: dict = field(default_factory=dict)
+    hidden: int = 2048  # of each head
+    dropout: float = 0.5  # after both layers of a head
+    projection: float = 1.0  # weight of the projection losses; 0 is without maps
+    informative: float = 0.1  # weight of the informative loss; 0 is without expander
+    variance: float = 25.0
+    covariance: float = 1.0
+    expander: tuple[int, int] = (4096, 768)  # hidden and out; the supplement has 2,048 hidden
+    label_smoothing: float = 0.1
+    mixing: tuple[dict, ...] = ()  # one of them is drawn for each batch, such as {"name": "mixup", "beta": 0.8}
+    released: bool = False
+    mix: Mix = Mix()
+    stream: str = "rgb"
+    clip: ClipSpec = ClipSpec(frames=32, stride=3, views=2, augment=AUGMENTS["rms_kinetics"])
+    fit: Fit = Fit(epochs=50, batch=512, optimizer="adamw", lr=2e-4, weight_decay=0.05, decay_vectors=False,
+                   schedule="cosine", warmup_epochs=10, warmup_lr=2e-6, clip_norm=1.0, precision="bf16", workers=12)
+    init: str = ""  # the run whose backbone starts this one
+
+
+class MultiTrain(nn.Module):
+    """Backbone, heads, maps between heads, expander.
+
+    forward: batch {stream: [B,V,C,T,H,W], label [B], dataset [B]} -> (loss [], its parts and each data set's accuracy;
+    NaN for one without a clip in the batch). Raises ValueError on fewer than two classes, two parts of one name, an
+    unknown mixing, and in training on a single clip where the informative loss is on.
+    """
+
+    def __init__(self, recipe: Recipe):
+        super().__init__()
+        names = [part.name for part in recipe.parts]
+        if not names or len(set(names)) < len(names) or any(len(part.classes) < 2 for part in recipe.parts):
+            raise ValueError("MultiTrain wants parts of different names, each with at least 2 classes; got "
+                             f"{[(part.name, len(part.classes)) for part in recipe.parts]}.")
+        if recipe.stream not in STREAMS or any(mixing.get("name") not in MIXING for mixing in recipe.mixing):
+            raise ValueError(f"MultiTrain: stream is one of {STREAMS}, mixing of {', '.join(MIXING)}; got "
+                             f"{recipe.stream!r}, {recipe.mixing}.")
+        self.recipe, self.names = recipe, names
+        self.encoder = models.build(recipe.network, **recipe.network_args)
+        width = self.encoder.out_channels
+        self.heads = nn.ModuleDict({part.name: mlp(width, recipe.hidden, len(part.classes), recipe.dropout)
+                                    for part in recipe.parts})
+        self.maps = nn.ModuleDict()
+        if recipe.projection:
+            for source, target in permutations(recipe.parts, 2):
+                made = self.maps[between(source.name, target.name)] = nn.Linear(
+                    len(source.classes), len(target.classes), bias=False)
+                nn.init.trunc_normal_(made.weight, std=0.02)
+        if recipe.informative:
+            self.expander = mlp(width, *recipe.expander)
+
+    def forward(self, batch: dict) -> tuple[Tensor, dict]:
+        recipe, views = self.recipe, batch[self.recipe.stream]
+        mixed = self._mixed(views) if self.training else None
+        clips, count = (views if mixed is None else mixed.clips).flatten(0, 1), views.shape[1]
+        feature = self.encoder(clips).mean(dim=(2, 3, 4))
+        targets = [target.repeat_interleave(count, dim=0)
+                   for target in self.targets(batch["label"], batch["dataset"], mixed)]
+        scores = [head(feature) for head in self.heads.values()]
+        weights = [part.weight for part in recipe.parts]
+        own = sum(w * soft_cross_entropy(s, t) for w, s, t in zip(weights, scores, targets, strict=True)).mean()
+        numbers, loss = {"classification": own.detach()}, own
+        if self.training and recipe.projection and len(self.names) > 1:
+            projected = self._projected(scores, targets, weights)
+            loss, numbers["projection"] = loss + recipe.projection * projected, projected.detach()
+        if self.training and recipe.informative:
+            variance, covariance = informative(_all(self.expander(feature).float()))
+            loss = loss + recipe.informative * (recipe.variance * variance + recipe.covariance * covariance)
+            numbers |= {"variance": variance.detach(), "covariance": covariance.detach()}
+        return loss, {**numbers, **self._accuracies(scores, batch, count)}
+
+    def targets(self, label: Tensor, dataset: Tensor, mixed: Mixed | None) -> list[Tensor]:
+        """For each data set the targets [B,C_d] of all clips, zeros for those without a share in it.
+
+        With `released` the partner of another data set leaves nothing, and smoothing is over RELEASED_CLASSES.
+        """
+        recipe, made = self.recipe, []
+        smooth = recipe.label_smoothing if self.training else 0.0
+        for number, part in enumerate(recipe.parts):
+            classes, here = len(part.classes), dataset == number
+            full = F.one_hot(torch.where(here, label, 0), classes).float() * (1 - smooth)
+            full = (full + smooth / (RELEASED_CLASSES if recipe.released else classes)) * here[:, None]
+            if mixed is not None:
+                share = mixed.share.to(full)[:, None]
+                full = share * full + (1 - share) * full[mixed.partner]
+                if recipe.released:
+                    full = full * here[:, None]
+            made.append(full)
+        return made
+
+    def _projected(self, scores: list[Tensor], targets: list[Tensor], weights: list[float]) -> Tensor:
+        """Every other head's scores mapped into the clip's own label space: the mean over those heads."""
+        total = 0.0
+        for (k, source), (n, target) in permutations(enumerate(self.names), 2):
+            total = total + weights[n] * soft_cross_entropy(self.maps[between(source, target)](scores[k]), targets[n])
+        return total.mean() / (len(self.names) - 1)
+
+    def _accuracies(self, scores: list[Tensor], batch: dict, count: int) -> dict[str, Tensor]:
+        label, dataset = (batch[name].repeat_interleave(count) for name in ("label", "dataset"))
+        found = {}
+        for number, name in enumerate(self.names):
+            here = dataset == number
+            right = scores[number].detach().argmax(dim=1) == label
+            found[f"{name} accuracy"] = (right & here).sum() / here.sum()
+        return found
+
+    def _mixed(self, views: Tensor) -> Mixed | None:
+        if not self.recipe.mixing:
+            return None
+        arguments = dict(self.recipe.mixing[int(torch.randint(len(self.recipe.mixing), ()))])
+        return MIXING[arguments.pop("name")](views, **arguments)
+
+
+def between(source: str, target: str) -> str:
+    """The name of the map from one data set's scores to another's labels."""
+    return f"{source}>{target}"
+
+
+class _Gathered(torch.autograd.Function):
+    """All ranks' rows; the gradient of a rank's own rows is that of the whole, which DDP's mean over ranks expects
+    times their number."""
+
+    @staticmethod
+    def forward(ctx, rows: Tensor) -> Tensor:
+        ctx.part = slice(ranks.rank() * len(rows), (ranks.rank() + 1) * len(rows))
+        return ranks.gather(rows)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        return gradient[ctx.part] * ranks.world()
+
+
+def _all(rows: Tensor) -> Tensor:
+    return _Gathered.apply(rows) if ranks.world() > 1 else rows
+
+
+# ---- a run -------------------------------------------------------------------------------------------------------
+
+
+def train(recipe: dict, folder: str, progress: str = "auto", threads: int = 0) -> str:
+    """Run one joint training into a run folder, or go on with it. Plain values in, as ranks and processes need.
+
+    recipe: JSON form of a Recipe (runs.recipe_dict). The classes of each part go into the run, and a part whose
+    manifest has others is refused. Returns the folder. Raises what fit raises, ValueError for parts that cannot be
+    trained on together, and RunError for an `init` that does not fit.
+    """
+    recipe = recipe_from(Recipe, recipe)
+    if threads:
+        torch.set_num_threads(threads)
+    manifests, recipe = rows_of(recipe)
+    run = Run.create(folder, "multitrain", recipe) if ranks.rank() == 0 else None
+    if run:
+        _write_down(run, manifests)
+    ranks.barrier()
+    run = run or Run(folder)
+    torch.manual_seed(recipe.fit.seed)
+    method = MultiTrain(recipe)
+    if recipe.init and run.checkpoint() is None:
+        load_init(Run(recipe.init), method)
+    batches = loader(recipe, manifests)
+    if ranks.rank() == 0:
+        for line in warnings_of(recipe):
+            print(f"{run.folder.name}: {line}", flush=True)
+    fit(method, batches, recipe.fit, run, progress)
+    return folder
+
+
+def rows_of(recipe: Recipe) -> tuple[list[Manifest], Recipe]:
+    """Each part's training rows, and the recipe with their classes. Raises ValueError where a part has none, rows
+    without label, or other classes than the recipe's."""
+    manifests, parts = [], []
+    for part in recipe.parts:
+        rows = Manifest.load(part.manifest).select(split="train")
+        if not len(rows) or (rows.label < 0).any():
+            raise ValueError(f"{part.name}: the manifest in {part.manifest} has {len(rows)} training rows, "
+                             f"{int((rows.label < 0).sum())} of them without label; MultiTrain wants labels.")
+        if part.classes and part.classes != rows.classes:
+            raise ValueError(f"{part.name}: the recipe's {len(part.classes)} classes are not the {len(rows.classes)} "
+                             f"of {part.manifest}, or in another order. Leave `classes` empty to take them.")
+        manifests.append(rows)
+        parts.append(replace(part, classes=rows.classes))
+    return manifests, replace(recipe, parts=tuple(parts))
+
+
+def _write_down(run: Run, manifests: list[Manifest]) -> None:
+    facts = {part["name"]: rows.fingerprint() for part, rows in zip(run.recipe["parts"], manifests, strict=True)}
+    path = run.folder / "rows.json"
+    if path.exists() and json.loads(path.read_text()) != facts:
+        raise RunError(f"the videos changed since {run.folder} began: it trained on {json.loads(path.read_text())}, "
+                       f"now there is {facts}. Use another folder.")
+    write_text(path, json.dumps(facts))
+
+
+def load_init(run: Run, method: MultiTrain) -> None:
+    """Take a finished run's backbone. Raises RunError where it is not complete or of another network."""
+    if run.state != "complete":
+        raise RunError(f"{run.folder} is {run.state}, not complete; finish its training before another starts from it.")
+    run.load_into(method.encoder, "encoder.")
+
+
+def loader(recipe: Recipe, manifests: list[Manifest]) -> DataLoader:
+    """This rank's batches, mixed as the recipe says."""
+    seed, workers = recipe.fit.seed, recipe.fit.workers
+    parts = [Clips(rows, spec_of(recipe, part), seed=seed, cache_bytes=0 if workers else CACHE)
+             for part, rows in zip(recipe.parts, manifests, strict=True)]
+    batches = JointBatches([len(rows) for rows in manifests], recipe.fit.batch, recipe.mix, seed=seed,
+                           rank=ranks.rank(), world=ranks.world())
+    return DataLoader(Joint(parts), batch_sampler=batches, pin_memory=ranks.device().type == "cuda",
+                      **processes(workers, training=True))
+
+
+def spec_of(recipe: Recipe, part: Part) -> ClipSpec:
+    """How a part's videos become clips."""
+    augment = recipe.clip.augment if part.flip is None else replace(recipe.clip.augment, flip=part.flip)
+    return replace(recipe.clip, streams=(recipe.stream,), augment=augment, **part.clip)
+
+
+def warnings_of(recipe: Recipe) -> list[str]:
+    """What in a recipe cannot come out well, in plain words."""
+    rows = recipe.fit.batch * recipe.clip.views // recipe.fit.accumulate
+    found = []
+    if recipe.informative and recipe.expander[1] > widest(rows, recipe.variance, recipe.covariance):
+        found.append(f"the expander's {recipe.expander[1]} dimensions are too many for the informative loss on {rows} "
+                     "clips at once: noise in the covariance weighs more than the variance it asks for; "
+                     f"{widest(rows, recipe.variance, recipe.covariance)} would fit"
+                     f"{' (accumulation does not help)' * (recipe.fit.accumulate > 1)}")
+    return found
+
+
+def planned(recipe: Recipe) -> list[dict]:
+    """data.joint.plan of a recipe: what training will see, before it runs."""
+    manifests, recipe = rows_of(recipe)
+    return plan([part.name for part in recipe.parts], [len(rows) for rows in manifests], recipe.fit.batch, recipe.mix,
+                recipe.fit.epochs)

@@ -1,0 +1,307 @@
+"""MViTv2 for video: the plain form of MultiTrain, the official one by switches, and position embeddings of any size.
+
+A clip becomes tokens [B,N,D] on a grid (T',H',W'), N = T'H'W', which shrinks while D grows, stage by stage. Sources:
+Li et al. 2022 (MViTv2), MultiTrain's supplement, table 2, its released code (JunweiLiang/MultiTrain), and torchvision's
+mvit_v2_s. Three switches and a number lead from MultiTrain's form to the official one:
+
+- `relative`: learned tables of relative positions in each attention, instead of one absolute embedding of space and one
+  of time behind the patches;
+- `class_token`: one more token, which is then all that the net returns. As in torchvision, its own query is not added
+  to what it attends to;
+- `normed_skip`: where the channels grow, the skip path projects the block's normalised input, not its input;
+- `pool_eps`: of the norms in the pools of attention. MultiTrain's code leaves PyTorch's 1e-5 there; official is 1e-6,
+  as in all other norms of both.
+
+On the skip path, table 2's caption speaks of a 3-D convolution; the released code has a max pool there, and so have we.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from math import prod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+from torchvision.ops import StochasticDepth
+
+from vidbench.models.planes import PlaneMaxPool
+
+Grid = tuple[int, int, int]  # positions along time, height and width
+PATCH, PATCH_STRIDE = (3, 7, 7), (2, 4, 4)
+MLP_RATIO = 4
+AXES = ("t", "h", "w")
+norm_layer = partial(nn.LayerNorm, eps=1e-6)
+
+
+@dataclass(frozen=True)
+class Form:
+    """What makes a net, as plain values; see `mvit_v2`."""
+
+    depths: tuple[int, ...] = (2, 3, 16, 3)
+    width: int = 96
+    heads: int = 1
+    kv_stride: int = 8
+    frames: int = 32
+    size: int = 224
+    relative: bool = False
+    class_token: bool = False
+    normed_skip: bool = False
+    pool_eps: float = 1e-5
+    stochastic_depth: float = 0.0
+
+    def __post_init__(self) -> None:
+        depths = tuple(self.depths) if isinstance(self.depths, Sequence) else ()
+        if len(depths) != 4 or any(not isinstance(n, int) or n < 1 for n in depths):
+            raise ValueError(f"depths are four numbers from 1, the blocks of each stage; got {self.depths!r}.")
+        object.__setattr__(self, "depths", depths)
+        for name in ("width", "heads", "kv_stride", "frames", "size"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} is a whole number from 1; got {value!r}.")
+        for name in ("relative", "class_token", "normed_skip"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} is true or false; got {getattr(self, name)!r}.")
+        if self.width % self.heads:
+            raise ValueError(f"width is a multiple of heads; got {self.width} and {self.heads}.")
+        if not 0 <= self.stochastic_depth < 1 or not 0 < self.pool_eps < 1:
+            raise ValueError("stochastic_depth is from 0, pool_eps over 0, and both are under 1; got "
+                             f"{self.stochastic_depth!r} and {self.pool_eps!r}.")
+
+    @property
+    def grid(self) -> Grid:
+        """The tokens' grid of a clip of this form's size."""
+        return strided((self.frames, self.size, self.size), PATCH_STRIDE)
+
+
+OFFICIAL = {"relative": True, "class_token": True, "normed_skip": True, "pool_eps": 1e-6}
+PRESETS = {
+    # MultiTrain, table 2: 32 frames at a rate of 3. Stochastic depth as in the released config for joint training; that
+    # for Kinetics alone, from scratch, which comes before, has 0.3
+    "seed_b": Form(stochastic_depth=0.1),
+    "seed_s": Form(depths=(1, 2, 11, 2), frames=16, stochastic_depth=0.2),  # its Kinetics config, 16 frames, rate 4
+    "official_s": Form(depths=(1, 2, 11, 2), frames=16, stochastic_depth=0.2, **OFFICIAL),  # torchvision's mvit_v2_s
+    "tiny": Form(depths=(1, 1, 1, 1), width=24, frames=8, size=64),  # ours, for the toy world and for tests
+}
+
+
+def strided(grid: Sequence[int], stride: Sequence[int]) -> Grid:
+    """What a convolution or pool with odd kernel k and padding k // 2 leaves of a grid."""
+    return tuple(-(-n // s) for n, s in zip(grid, stride, strict=True))
+
+
+def stretched(table: Tensor, size: Sequence[int]) -> Tensor:
+    """An embedding [D,n] or [D,n,m] at another size, linear or bilinear; at its own size itself."""
+    if table.shape[1:] == tuple(size):
+        return table
+    mode = "linear" if table.dim() == 2 else "bilinear"
+    return F.interpolate(table[None].float(), tuple(size), mode=mode, align_corners=False)[0].to(table.dtype)
+
+
+def distances(table: Tensor, queries: int, keys: int) -> Tensor:
+    """A table of relative positions [L,d] read for each pair along one axis: [queries,keys,d] (MViTv2, section 4.1).
+
+    The finer of the two sides counts: the table stands for 2 max(queries, keys) - 1 distances and is stretched to them.
+    """
+    table = stretched(table.T, [2 * max(queries, keys) - 1]).T
+    q = torch.arange(queries, device=table.device)[:, None] * max(keys / queries, 1.0)
+    k = (torch.arange(keys, device=table.device) + 1.0 - keys) * max(queries / keys, 1.0)
+    return table[(q - k).long()]
+
+
+def on_grid(layer: nn.Module, x: Tensor, grid: Grid) -> Tensor:
+    """A layer for maps [B,d,T,H,W] on tokens [B,N,d] or [B,heads,N,d]; a class token before the grid's passes by."""
+    if first := x.shape[-2] - prod(grid):
+        return torch.cat([x[..., :first, :], on_grid(layer, x[..., first:, :], grid)], dim=-2)
+    # Channels last, as they lie: a copy to contiguous memory makes a depthwise convolution far slower on CPU. In
+    # bfloat16 it is needed there, without it the weight's gradient is garbage (PyTorch 2.15).
+    maps = x.flatten(0, -3).transpose(1, 2).unflatten(2, grid)
+    maps = layer(maps.contiguous() if x.dtype == torch.bfloat16 and x.device.type == "cpu" else maps)
+    return maps.flatten(2).transpose(1, 2).unflatten(0, x.shape[:-2])
+
+
+class Pool(nn.Module):
+    """Queries, keys or values [B,heads,N,d] through a depthwise convolution, the same in each head, and a norm."""
+
+    def __init__(self, channels: int, stride: int, eps: float):
+        super().__init__()
+        self.conv = nn.Conv3d(channels, channels, 3, (1, stride, stride), 1, groups=channels, bias=False)
+        self.norm = nn.LayerNorm(channels, eps)
+
+    def forward(self, x: Tensor, grid: Grid) -> Tensor:
+        return self.norm(on_grid(self.conv, x, grid))
+
+
+class Attention(nn.Module):
+    """Pooling attention with the query added to its result (MViTv2, section 4.1): tokens [B,N,C] -> [B,N',D].
+
+    It runs as scaled_dot_product_attention, and what relative positions add to the scores is its mask, of their size.
+    """
+
+    def __init__(self, inputs: int, channels: int, heads: int, strides: tuple[int, int], eps: float,
+                 tables: Grid | None):
+        super().__init__()
+        (q_stride, kv_stride), width = strides, channels // heads  # in height and width
+        self.heads, self.strides = heads, ((1, q_stride, q_stride), (1, kv_stride, kv_stride))
+        self.qkv, self.project = nn.Linear(inputs, 3 * channels), nn.Linear(channels, channels)
+        self.pool_q, self.pool_k, self.pool_v = (Pool(width, s, eps) for s in (q_stride, kv_stride, kv_stride))
+        self.relative = None if tables is None else nn.ParameterDict(
+            {axis: torch.empty(length, width) for axis, length in zip(AXES, tables, strict=True)})
+
+    def forward(self, x: Tensor, grid: Grid) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = self.pool_q(q, grid), self.pool_k(k, grid), self.pool_v(v, grid)
+        grid_q, grid_k = (strided(grid, stride) for stride in self.strides)
+        first = q.shape[2] - prod(grid_q)  # 1 with a class token, which has no relative position
+        bias = None
+        if self.relative is not None:
+            bias = F.pad(self.bias(q[:, :, first:].unflatten(2, grid_q), grid_k), (first, 0, first, 0))
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        out = out + (F.pad(q[:, :, first:], (0, 0, first, 0)) if first else q)
+        return self.project(out.transpose(1, 2).flatten(2))
+
+    def bias(self, q: Tensor, grid: Grid) -> Tensor:
+        """What relative positions add to the scores of queries on their grid: [B,heads,T,H,W,d] -> [B,heads,N',N]."""
+        t, h, w = (distances(self.relative[axis], q.shape[2 + at], grid[at]) for at, axis in enumerate(AXES))
+        t = torch.einsum("bnthwd,tkd->bnthwk", q, t)[..., :, None, None]
+        h = torch.einsum("bnthwd,hkd->bnthwk", q, h)[..., None, :, None]
+        w = torch.einsum("bnthwd,wkd->bnthwk", q, w)[..., None, None, :]
+        return (t + h + w).flatten(5).flatten(2, 4)
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x)); tokens [B,N,C] on a grid -> [B,N',D] on the next.
+
+    Where the channels grow, the stride of the queries is 2 and the skip path is projected and max-pooled.
+    """
+
+    def __init__(self, inputs: int, channels: int, attention: Attention, normed_skip: bool, stochastic_depth: float):
+        super().__init__()
+        self.norm1, self.attention, self.norm2 = norm_layer(inputs), attention, norm_layer(channels)
+        self.mlp = nn.Sequential(nn.Linear(channels, MLP_RATIO * channels), nn.GELU(),
+                                 nn.Linear(MLP_RATIO * channels, channels))
+        self.grows, self.normed_skip = inputs != channels, normed_skip
+        if self.grows:
+            self.skip, self.pool = nn.Linear(inputs, channels), PlaneMaxPool(3, 2)
+        self.stochastic_depth = StochasticDepth(stochastic_depth, "row")
+
+    def forward(self, x: Tensor, grid: Grid) -> Tensor:
+        normed = self.norm1(x)
+        if self.grows:
+            x = on_grid(self.pool, self.skip(normed if self.normed_skip else x), grid)
+        x = x + self.stochastic_depth(self.attention(normed, grid))
+        return x + self.stochastic_depth(self.mlp(self.norm2(x)))
+
+
+class MViT(nn.Module):
+    """The backbone of a form: clips [B,3,T,H,W] -> [B,D,T',H',W'], or [B,D,1,1,1] with a class token; see `mvit_v2`."""
+
+    def __init__(self, form: Form, checkpointing: bool = False):
+        super().__init__()
+        self.form, self.checkpointing = form, checkpointing
+        self.normed_skip, self.kv_stride = form.normed_skip, form.kv_stride  # what no weight's shape shows
+        grid, width = form.grid, form.width
+        self.patches = nn.Conv3d(3, width, PATCH, PATCH_STRIDE, tuple(k // 2 for k in PATCH))
+        self.class_token = nn.Parameter(torch.empty(width)) if form.class_token else None
+        self.space = self.time = self.class_position = None
+        if not form.relative:
+            self.space = nn.Parameter(torch.empty(width, *grid[1:]))
+            self.time = nn.Parameter(torch.empty(width, grid[0]))
+            self.class_position = nn.Parameter(torch.empty(width)) if form.class_token else None
+        self.blocks = nn.ModuleList()
+        channels, total = width, sum(form.depths)
+        for stage, depth in enumerate(form.depths):
+            kv_stride = max(form.kv_stride >> stage, 1)
+            for index in range(depth):
+                inputs, channels = channels, width << stage
+                strides = (1 if index or not stage else 2, kv_stride)
+                kept = [strided(grid, (1, stride, stride)) for stride in strides]  # of queries, of keys and values
+                tables = tuple(2 * max(pair) - 1 for pair in zip(*kept, strict=True)) if form.relative else None
+                attention = Attention(inputs, channels, form.heads << stage, strides, form.pool_eps, tables)
+                rate = form.stochastic_depth * len(self.blocks) / (total - 1)  # from 0, linear
+                self.blocks.append(Block(inputs, channels, attention, form.normed_skip, rate))
+                grid = kept[0]
+        self.norm, self.out_channels = norm_layer(channels), channels
+        self.start()
+
+    def start(self) -> None:
+        """First weights as in all sources: truncated normal of deviation 0.02, in convolutions PyTorch's own."""
+        for name, weight in self.named_parameters():
+            if name.endswith(("class_token", "space", "time", "class_position")) or ".relative." in name:
+                nn.init.trunc_normal_(weight, std=0.02)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """[B,3,T,H,W] -> [B,D,T',H',W'], normalised at each position; with a class token [B,D,1,1,1]."""
+        x = self.patches(clips)
+        grid = tuple(x.shape[2:])
+        if self.space is not None:
+            x = x + stretched(self.space, grid[1:])[:, None] + stretched(self.time, grid[:1])[:, :, None, None]
+        x = x.flatten(2).transpose(1, 2)
+        if self.class_token is not None:
+            first = self.class_token if self.class_position is None else self.class_token + self.class_position
+            x = torch.cat([first.to(x.dtype).expand(len(x), 1, -1), x], dim=1)
+        for block in self.blocks:
+            if self.checkpointing and self.training and torch.is_grad_enabled():
+                x = checkpoint(block, x, grid, use_reentrant=False)
+            else:
+                x = block(x, grid)
+            grid = strided(grid, block.attention.strides[0])
+        if self.class_token is not None:
+            x, grid = x[:, :1], (1, 1, 1)
+        return self.norm(x).transpose(1, 2).unflatten(2, grid)
+
+    def resized_state(self, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+        """A state of this net at another clip size or length, with its position embeddings brought to this one's.
+
+        Space is interpolated bilinearly, time and tables of relative positions linearly. All else stays as it is. The
+        second value says what was done in plain words; it is empty where nothing was.
+        """
+        wanted, state, said, tables = self.state_dict(), dict(state), [], 0
+        for name in ("space", "time", *(name for name in wanted if ".relative." in name)):
+            old, new = state.get(name), wanted.get(name)
+            if old is None or new is None or old.shape == new.shape or old.dim() != new.dim():
+                continue
+            table = name not in ("space", "time")  # [L,d], the others have D first
+            old, new = (old.T, new.T) if table else (old, new)
+            if old.shape[0] != new.shape[0]:
+                continue  # of another width, for load_state_dict to refuse
+            changed = stretched(old, new.shape[1:])
+            state[name] = changed.T.contiguous() if table else changed
+            tables += table
+            if not table:
+                said.append(f"{name} from {_by(old)} to {_by(new)}")
+        said += [f"{tables} tables of relative positions"] if tables else []
+        clips = f"{self.form.frames} frames of {self.form.size} pixels"
+        return state, f"Position embeddings were interpolated for {clips}: {', '.join(said)}." if said else ""
+
+
+def _by(embedding: Tensor) -> str:
+    """56x56, the positions of an embedding [D,56,56]."""
+    return "x".join(map(str, embedding.shape[1:]))
+
+
+def mvit_v2(preset: str = "seed_b", depths: Sequence[int] | None = None, width: int | None = None,
+            heads: int | None = None, kv_stride: int | None = None, frames: int | None = None,
+            size: int | None = None, relative: bool | None = None, class_token: bool | None = None,
+            normed_skip: bool | None = None, pool_eps: float | None = None, stochastic_depth: float | None = None,
+            checkpointing: bool = False) -> MViT:
+    """MViTv2 in the form `preset`, one of PRESETS, but for what is given beside it.
+
+    depths: blocks of the four stages. width and heads: channels and attention heads of the first stage; both double
+    from stage to stage, where the first block halves height and width of the grid. kv_stride: of keys and values in
+    space in the first stage, halved from stage to stage down to 1. frames and size: the clips, in frames and pixels,
+    for which position embeddings are learned; clips of another size are seen with interpolated ones. relative,
+    class_token, normed_skip, pool_eps: see the module. stochastic_depth: the probability that a clip skips a branch of
+    the last block, from 0 at the first block in a straight line. checkpointing: keep the blocks' inputs alone and
+    compute the rest again on the way back; same gradients, less memory, more time. D = 8 width. Raises ValueError.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"preset is one of {sorted(PRESETS)}; got {preset!r}.")
+    given = locals()
+    changes = {field.name: given[field.name] for field in fields(Form) if given[field.name] is not None}
+    return MViT(replace(PRESETS[preset], **changes), checkpointing)
