@@ -66,8 +66,10 @@ def test_ctrl_c_ends_all_even_where_one_process_is_idle_and_one_saves_itself(tmp
     """The idle one dies with the lock of the queue of work in its hands, on which the other would wait for ever."""
     script = tmp_path / "script.py"
     script.write_text("""if __name__ == "__main__":
+    import signal
     from pathlib import Path
     from tests.test_batch import Fit, Recipe, run_all
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell has its children ignore it
     slow = Fit(epochs=9, batch=16, log_every=1)
     run_all({"slow": Recipe(fit=slow, pause=1.5), "quick": Recipe()}, Path(__file__).parent)
 """)

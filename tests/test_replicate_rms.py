@@ -35,6 +35,8 @@ def test_arms_differ_from_the_baseline_in_one_field_and_rms_keeps_its_place():
     assert "stages" not in made["random-drop"].regularizer and "kernel" not in made["shake-drop"].regularizer
     with pytest.raises(ValueError, match="an arm is one of baseline, rms"):
         rms.with_arm(base, "cutout")
+    with pytest.raises(ValueError, match="no RMS whose stages high could keep"):
+        rms.with_arm(classify.SETTINGS["slowfast_official"], "high")
 
 
 def test_the_experiment_fits_what_the_folder_holds(tmp_path):
@@ -47,6 +49,10 @@ def test_the_experiment_fits_what_the_folder_holds(tmp_path):
         "cifar_resnet", 1, ["one view"])
     quick = rms.experiment("toy-10", (4, 5), quick=True)
     assert (quick.seeds, quick.sources, quick.recipe.fit.epochs, toy.recipe.fit.epochs) == ((4,), 10, 5, 40)
+    longer = rms.experiment("toy-10", (4,), longer=3, arms=("rms",))
+    assert longer.recipe.fit.epochs == 60 and longer.arms == ("baseline", "rms")
+    with pytest.raises(ValueError, match="arms are of baseline, rms"):
+        rms.experiment("toy-10", arms=("cutout",))
     assert quick.arms == ("baseline", "rms", "rms-gauss", "whole", "high")
 
 

@@ -58,6 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     rms.add_argument("--data", nargs="+", default=["toy-5", "toy-10"],
                      help="toy-N, worlds with N training sources a class, or folders (toy-5 toy-10)")
     rms.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="(1 2 3)")
+    rms.add_argument("--longer", type=int, default=1, help="times as many epochs (%(default)s)")
+    rms.add_argument("--arms", nargs="+", default=None, help="beside the baseline, such as rms cutmix; default: all")
     rms.add_argument("--quick", action="store_true", help="one seed, a quarter of the epochs, RMS and its ablations")
     run = commands.add_parser("run", help="execute notebooks headless, in the order given")
     run.add_argument("notebooks", nargs="+")
@@ -163,9 +165,10 @@ def _replicate_coclr(given) -> int:
 
 
 def _replicate_rms(given) -> int:
-    from vidbench.replicate_rms import experiment, replicate
+    from vidbench.replicate_rms import ARMS, experiment, replicate
 
-    found = [_mendable(experiment, data, given.seeds, given.quick) for data in given.data]
+    arms = given.arms or tuple(ARMS)
+    found = [_mendable(experiment, data, given.seeds, given.quick, given.longer, arms) for data in given.data]
     print(f"report: {replicate(given.out, found)}")
     return 0
 

@@ -19,7 +19,7 @@ SIGNED = ((0, PALETTE[1]), (0.5, "#FFFFFF"), (1, PALETTE[0]))  # white is 0
 NAMED, NUMBERED = 40, 14  # classes; of more there is no room for their names, and for numbers in cells
 LETTERS = 22  # of a name on an axis
 GAP, HEAD, EDGE = 6, 24, 110  # pixels between pictures, over a row of them, and at the right for the scales
-PICTURE, SIDE, LEAST = 150, 300, 460  # pixels: a picture of many at most, a slider's, a figure's least width
+PICTURE, SIDE, LEAST = 150, 300, 600  # pixels: a picture of many at most, a slider's, a figure's least width
 
 
 def confusion(shares: np.ndarray, classes: Sequence[str], title: str = "") -> Figure:
@@ -38,8 +38,8 @@ def confusion(shares: np.ndarray, classes: Sequence[str], title: str = "") -> Fi
         z=percent if np.isnan(percent).any() else percent.astype(np.uint8), x=names, y=names, zmin=0, zmax=100,
         colorscale=SHARES, texttemplate="%{z:.0f}" if count <= NUMBERED else None, xgap=int(count <= NAMED),
         ygap=int(count <= NAMED), hovertemplate="%{y}<br>told as %{x}: %{z:.0f} %<extra></extra>",
-        colorbar=dict(title=dict(text="% of a row", side="right", font=dict(size=12)), thickness=12, outlinewidth=0)))
-    dress(figure, "told", "shown", title, [], 24)
+        colorbar=dict(thickness=12, outlinewidth=0, xpad=14)))
+    dress(figure, "told as, % of a row", "shown", title, [], 24)
     figure.update_layout(height=figure.layout.margin.t + min(660, 160 + 34 * count), hovermode="closest")
     short = [plain(name if len(name) <= LETTERS else f"{name[: LETTERS - 1]}…") for name in classes]
     looks = dict(type="category", showgrid=False, showline=True, mirror=True, ticks="", showticklabels=False)
