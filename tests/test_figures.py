@@ -85,6 +85,20 @@ def test_bars_of_counts_show_whole_numbers_and_no_whiskers():
     assert list(shares.data[1].text) == ["50.0"] and shares.data[0].error_y.visible
 
 
+def test_whiskers_stand_in_their_methods_row_below_each_other_with_their_intervals():
+    rows = [Bar("RMS", "toy", 0.1, -0.05, 0.3), Bar("RMS", HOSTILE, -0.2, -0.3, -0.1), Bar("CutMix", "toy", 0.0)]
+    figure = figures.whiskers(rows, "points", "t")
+    toy, other = figure.data
+    np.testing.assert_allclose(toy.x, [10, 0])
+    np.testing.assert_allclose([toy.error_x.array, toy.error_x.arrayminus], [[20, 0], [15, 0]])
+    assert abs(toy.y[0]) < 0.5 and abs(toy.y[1] - 1) < 0.5 and toy.y[0] < other.y[0] < 0.5 and "<" not in other.name
+    assert toy.marker.color == toy.error_x.color != other.marker.color
+    assert figure.layout.yaxis.ticktext == ("RMS", "CutMix") and figure.layout.yaxis.range == (1.5, -0.5)
+    for wrong in ([], [rows[0], rows[0]]):
+        with pytest.raises(ValueError, match="one for each method and group"):
+            figures.whiskers(wrong, "points")
+
+
 def test_ranked_bars_stand_in_order_and_tell_gain_from_loss():
     figure = figures.ranked({"kick": -0.25, HOSTILE: 0.5, "bow": 0.0}, "points", "t", percent=True)
     (drawn,) = figure.data
