@@ -27,7 +27,7 @@ demo: .venv/ready  ## toy videos to an HTML report with curves, R@k, probes and 
 replicate-coclr: .venv/ready  ## InfoNCE, CoCLR, UberNCE at equal clip budgets, three seeds, ablations (over an hour)
 	$(PY) -m vidbench replicate-coclr --out $(RUNS)/replicate-coclr
 
-replicate-rms: .venv/ready  ## RMS and its rivals, three seeds, on toy worlds and on DATA="folder ..." (about an hour)
+replicate-rms: .venv/ready  ## RMS and its rivals, three seeds, on toy worlds and on DATA="folder ..." (1.2 core-hours for the toy worlds)
 	$(PY) -m vidbench replicate-rms --data toy-5 toy-10 $(DATA) --out $(RUNS)/replicate-rms
 
 test: .venv/ready  ## all tests, the notebooks at their tiny defaults among them

@@ -140,6 +140,14 @@ class Run:
         """The state last written."""
         return json.loads((self.folder / "status.json").read_text())["state"]
 
+    def hold_to(self, rows: dict) -> None:
+        """Keep in rows.json what is trained on; a resumed run must find the same. Raises RunError where it does not."""
+        path = self.folder / "rows.json"
+        if path.exists() and (before := json.loads(path.read_text())) != rows:
+            raise RunError(f"the videos changed since {self.folder} began: it trained on {before}, now there is {rows}."
+                           " Use another folder.")
+        write_text(path, json.dumps(rows))
+
     def log(self, name: str = "metrics", **numbers) -> None:
         """Append one JSON line to metrics.jsonl, or to monitor.jsonl, which has a line for each epoch."""
         with (self.folder / f"{name}.jsonl").open("a") as file:

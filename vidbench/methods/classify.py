@@ -13,7 +13,6 @@ RMS and its rivals (Kim et al., CVPR 2020) are trained here, too: `regularizer` 
 `mixing` mixes clips. Of RMS's paper only the supplement was to be had; a setting's comment says what that leaves open.
 """
 
-import json
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -28,7 +27,7 @@ from vidbench.data.views import SETTINGS as AUGMENTS
 from vidbench.data.views import STREAMS
 from vidbench.engine import ranks
 from vidbench.engine.loop import Fit, fit
-from vidbench.engine.runs import Run, RunError, differences, recipe_dict, recipe_from, write_text
+from vidbench.engine.runs import Run, RunError, differences, recipe_dict, recipe_from
 from vidbench.models.published import load_published
 from vidbench.tensors import regularizers
 from vidbench.tensors.metrics import topk_hit
@@ -236,7 +235,7 @@ def train(recipe: dict, folder: str, progress: str = "auto", threads: int = 0) -
     recipe = replace(recipe, classes=rows.classes)
     run = Run.create(folder, "classify", recipe) if ranks.rank() == 0 else None
     if run:
-        _write_down(run, rows, held)
+        run.hold_to({"train": rows.fingerprint(), "held_out": held.fingerprint() if held else None})
     ranks.barrier()
     run = run or Run(folder)
     torch.manual_seed(recipe.fit.seed)
@@ -273,16 +272,6 @@ def rows_of(recipe: Recipe) -> tuple[Manifest, Manifest | None]:
                          f"in {recipe.manifest}: only in the recipe {here[:5]}, only in the manifest {there[:5]}"
                          f"{', the order differs' * (not here and not there)}. Leave `classes` empty to take them.")
     return rows.hold_out(recipe.held_out) if recipe.held_out else (rows, None)
-
-
-def _write_down(run: Run, rows: Manifest, held: Manifest | None) -> None:
-    """Keep what is trained on in rows.json; a resumed run must find the same videos."""
-    facts = {"train": rows.fingerprint(), "held_out": held.fingerprint() if held else None}
-    path = run.folder / "rows.json"
-    if path.exists() and json.loads(path.read_text()) != facts:
-        raise RunError(f"the manifest in {run.recipe['manifest']} changed since {run.folder} began: it trained on "
-                       f"{json.loads(path.read_text())}, now there is {facts}. Use another folder.")
-    write_text(path, json.dumps(facts))
 
 
 def load_init(run: Run, method: Classifier) -> str:

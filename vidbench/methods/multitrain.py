@@ -13,7 +13,6 @@ classes. With several ranks the informative loss sees the global batch; its grad
 released code has it, as the classification's, divided by the number of ranks.
 """
 
-import json
 from dataclasses import dataclass, field, replace
 from itertools import permutations
 
@@ -30,7 +29,7 @@ from vidbench.data.views import SETTINGS as AUGMENTS
 from vidbench.data.views import STREAMS
 from vidbench.engine import ranks
 from vidbench.engine.loop import Fit, fit
-from vidbench.engine.runs import Run, RunError, recipe_from, write_text
+from vidbench.engine.runs import Run, RunError, recipe_from
 from vidbench.models.heads import mlp
 from vidbench.tensors.losses import informative, soft_cross_entropy, widest
 from vidbench.tensors.mixing import Mixed, cutmix, mixup
@@ -211,7 +210,7 @@ def train(recipe: dict, folder: str, progress: str = "auto", threads: int = 0) -
     manifests, recipe = rows_of(recipe)
     run = Run.create(folder, "multitrain", recipe) if ranks.rank() == 0 else None
     if run:
-        _write_down(run, manifests)
+        run.hold_to({part.name: rows.fingerprint() for part, rows in zip(recipe.parts, manifests, strict=True)})
     ranks.barrier()
     run = run or Run(folder)
     torch.manual_seed(recipe.fit.seed)
@@ -241,15 +240,6 @@ def rows_of(recipe: Recipe) -> tuple[list[Manifest], Recipe]:
         manifests.append(rows)
         parts.append(replace(part, classes=rows.classes))
     return manifests, replace(recipe, parts=tuple(parts))
-
-
-def _write_down(run: Run, manifests: list[Manifest]) -> None:
-    facts = {part["name"]: rows.fingerprint() for part, rows in zip(run.recipe["parts"], manifests, strict=True)}
-    path = run.folder / "rows.json"
-    if path.exists() and json.loads(path.read_text()) != facts:
-        raise RunError(f"the videos changed since {run.folder} began: it trained on {json.loads(path.read_text())}, "
-                       f"now there is {facts}. Use another folder.")
-    write_text(path, json.dumps(facts))
 
 
 def load_init(run: Run, method: MultiTrain) -> None:

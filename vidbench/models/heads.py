@@ -40,18 +40,17 @@ def build_head(name: str, width: int, classes: int, dropout: float = 0.0) -> nn.
     return nn.Sequential(OrderedDict(**HEADS[name](width), drop=nn.Dropout(dropout), fc=layer))
 
 
-def mlp(width: int, hidden: int, out: int, dropout: float = 0.0, last_dropout: float | None = None) -> nn.Sequential:
+def mlp(width: int, hidden: int, out: int, dropout: float = 0.0) -> nn.Sequential:
     """Linear, GELU, dropout, linear, dropout: MultiTrain's heads (models/head_helper.py), where the last dropout falls
     on the scores, and, without dropout, its expander.
 
-    [B,width] -> [B,out]; weights from a normal law of deviation 0.02 cut at two of it, biases 0. last_dropout: None is
-    the same as dropout. Raises ValueError for a dropout outside of 0 to 1.
+    [B,width] -> [B,out]; weights from a normal law of deviation 0.02 cut at two of it, biases 0. Raises ValueError for
+    a dropout outside of 0 to 1.
     """
-    last = dropout if last_dropout is None else last_dropout
-    if not (0 <= dropout < 1 and 0 <= last < 1):
-        raise ValueError(f"dropout is from 0 to under 1; got {dropout} and {last}.")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout is from 0 to under 1; got {dropout}.")
     made = nn.Sequential(OrderedDict(fc1=nn.Linear(width, hidden), act=nn.GELU(), drop1=nn.Dropout(dropout),
-                                     fc2=nn.Linear(hidden, out), drop2=nn.Dropout(last)))
+                                     fc2=nn.Linear(hidden, out), drop2=nn.Dropout(dropout)))
     for layer in (made.fc1, made.fc2):
         nn.init.trunc_normal_(layer.weight, std=0.02, a=-0.04, b=0.04)
         nn.init.zeros_(layer.bias)
