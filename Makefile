@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := 4294967296
 
-.PHONY: help demo replicate-coclr replicate-rms test lab notebooks bench lock clean-notebooks
+.PHONY: help demo replicate-coclr replicate-rms replicate-multitrain test lab notebooks bench lock clean-notebooks
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -29,6 +29,9 @@ replicate-coclr: .venv/ready  ## InfoNCE, CoCLR, UberNCE at equal clip budgets, 
 
 replicate-rms: .venv/ready  ## RMS and its rivals, three seeds, on toy worlds and on DATA="folder ..." (1.2 core-hours for the toy worlds)
 	$(PY) -m vidbench replicate-rms --data toy-5 toy-10 $(DATA) --out $(RUNS)/replicate-rms
+
+replicate-multitrain: .venv/ready  ## MultiTrain on three toy worlds with planted pairs, three seeds, each loss alone
+	$(PY) -m vidbench replicate-multitrain --out $(RUNS)/replicate-multitrain
 
 test: .venv/ready  ## all tests, the notebooks at their tiny defaults among them
 	$(PY) -m ruff check vidbench tests benchmarks

@@ -11,6 +11,7 @@ import torch
 
 from benchmarks import __main__ as bench
 from benchmarks import flow, footage, loader, measure, memory, notebook, overhead, reader, retrieval, rms, s3d, startup
+from benchmarks import relations as pictures
 from benchmarks import store as stores
 from benchmarks import views as augmentation
 from vidbench.data import clips, views
@@ -61,7 +62,7 @@ def test_results_hold_rows_goals_and_machine(tmp_path):
 
 def test_the_command_runs_each_benchmark_and_says_what_was_missed(tmp_path, monkeypatch, capsys):
     assert {"reader", "store", "loader", "views", "flow", "s3d", "overhead", "retrieval", "memory", "startup",
-            "notebook", "rms"} == set(bench.names())  # fmt: skip
+            "notebook", "rms", "relations"} == set(bench.names())  # fmt: skip
     monkeypatch.setattr(measure, "RESULTS", tmp_path / "benchmarks" / "results")
     monkeypatch.setattr(measure.save, "__defaults__", (measure.RESULTS,))
     monkeypatch.setattr(sys, "argv", ["x"])
@@ -161,6 +162,23 @@ def test_retrieval_contestants_agree_and_a_wrong_one_is_found(monkeypatch):
         retrieval.main(1, {"tiny": (60, 20)}, 8)
     beside, held = retrieval.peak(100, 10, 8)
     assert beside >= -0.01 and held == 0
+
+
+def test_pictures_of_relations_are_made_and_drawn_once(monkeypatch):
+    made = pictures.pictures(12, 10)
+    assert len(made) == 6 and all(len(pictures.text_of(make())) > 1000 for make in made.values())
+    monkeypatch.setattr(pictures.shutil, "which", lambda name: None)
+    with pytest.raises(measure.Skip, match="no Chromium"):
+        pictures.main(1, (12, 10))
+    monkeypatch.undo()
+    try:
+        table = pictures.main(1, (12, 10))
+    except measure.Skip as reason:
+        pytest.skip(str(reason))
+    rows = {row["picture"]: row for row in table if "picture" in row}
+    assert list(rows) == list(made) and min(row["draw_ms"] for row in rows.values()) > 0
+    assert {name for name, row in rows.items() if "hover_ms" in row} == set(made) - {"sankey", "table of 50"}
+    assert [row["goal"] for row in table if "goal" in row] == ["P17"] * 6
 
 
 def test_memory_visits_clips(videos, tmp_path):

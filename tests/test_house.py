@@ -23,18 +23,19 @@ INSIDE = {
     "tensors": set(), "models": {"models"}, "data": {"data"}, "engine": {"engine"},
     "methods": {"tensors", "models", "data", "engine", "methods.monitor"},  # a method never imports another method
     "features": {"models", "data", "engine", "tensors.regularizers"}, "retrieval": {"tensors.metrics"},
-    "neighbours": set(),
+    "neighbours": set(), "projections": {"engine.runs", "features"},
     "probe": {"features", "retrieval", "models.heads", "data.manifest", "engine.ranks"},
     "figures": set(), "maps": {"figures"}, "galleries": {"figures"}, "pages": {"figures"},
-    "widgets": {"figures", "galleries", "retrieval"},
+    "relations": {"figures", "maps"}, "widgets": {"figures", "galleries", "pages", "relations", "projections"},
     "report": {"figures", "galleries", "pages", "data", "engine.runs", "retrieval", "features"},
     "tables": {"figures", "pages", "engine.runs"},
     "batch": {"engine"}, "evaluation": {"data.manifest", "engine", "features", "probe", "retrieval"},
     "sweep": {"engine", "methods.classify"},
-    "demo": ANY, "replicate_coclr": ANY, "replicate_rms": ANY, "headless": ANY, "__main__": ANY,
+    "demo": ANY, "replicate_coclr": ANY, "replicate_rms": ANY, "replicate_multitrain": ANY, "headless": ANY,
+    "__main__": ANY,
 }  # fmt: skip
 LATE = {"headless", "__main__"}  # these import vidbench inside functions only
-DOORS = {"demo", "replicate_coclr", "replicate_rms", "headless", "__main__"}  # nothing below a door imports one
+DOORS = {"demo", "replicate_coclr", "replicate_rms", "replicate_multitrain", "headless", "__main__"}  # nothing below a door imports one
 # room -> top-level packages of the outside world beside the standard library
 OUTSIDE = {
     "tensors": {"torch"}, "models": {"torch", "torchvision", "safetensors"},
@@ -45,10 +46,11 @@ OUTSIDE = {
     "retrieval": {"faiss", "numpy", "torch"}, "neighbours": {"numpy"},
     "figures": {"numpy", "plotly"}, "maps": {"numpy", "plotly"}, "galleries": {"numpy", "PIL"},
     "pages": {"numpy", "plotly"}, "tables": {"numpy", "plotly"},
-    "widgets": {"ipywidgets", "IPython", "traitlets", "anywidget", "plotly", "numpy"},
+    "relations": {"numpy", "plotly", "scipy"}, "widgets": {"ipywidgets", "plotly", "numpy"},
     "report": {"numpy"}, "batch": {"tqdm"}, "evaluation": {"numpy", "torch", "tqdm"},
     "demo": {"numpy", "torch", "tqdm"}, "sweep": set(),
     "replicate_coclr": {"numpy", "torch"}, "replicate_rms": {"numpy", "torch", "tqdm"},
+    "replicate_multitrain": {"numpy", "torch", "tqdm"}, "projections": {"numpy", "torch"},
     "headless": {"papermill", "nbclient", "nbformat", "nbconvert", "traitlets", "jupyter_client"}, "__main__": set(),
 }  # fmt: skip
 CARD = ("torch", "torchvision", "jupyterlab", "ipywidgets", "plotly", "decord", "faiss-cpu", "papermill", "nbval")

@@ -9,9 +9,10 @@ import torch
 
 from vidbench.data.loading import ClipSpec
 from vidbench.data.views import SETTINGS
+from vidbench.engine import ranks
 from vidbench.engine.loop import Fit
 from vidbench.engine.runs import Run, RunError, recipe_dict
-from vidbench.methods import multitrain
+from vidbench.methods import classify, multitrain
 from vidbench.methods.multitrain import RELEASED_CLASSES, MultiTrain, Part, Recipe, between
 from vidbench.tensors.losses import covariance_floor, informative, soft_cross_entropy, widest
 from vidbench.tensors.mixing import Mixed
@@ -123,6 +124,33 @@ def test_adding_a_constant_to_a_source_column_leaves_the_loss_as_it_is():
     assert float(method(batch)[1]["projection"]) != pytest.approx(before, rel=1e-3)
 
 
+# ---- ranks -------------------------------------------------------------------------------------------------------
+
+NORMS_OF_ROWS = {"network": "mvit", "network_args": {"preset": "tiny", "width": 8, "heads": 2, "frames": 4, "size": 32}}
+
+
+def gradients(released: bool, folder: str = "") -> dict[str, torch.Tensor]:
+    """Gradients of a batch of 8, the mean over ranks as DDP takes it; a network whose norms are of single clips."""
+    method = method_of(released=released, **NORMS_OF_ROWS).train()
+    batch = {name: value.chunk(ranks.world())[ranks.rank()] for name, value in batch_of(8).items()}
+    method(batch)[0].backward()
+    found = {name: ranks.mean(p.grad) for name, p in method.named_parameters() if p.grad is not None}
+    if folder and ranks.rank() == 0:
+        torch.save(found, f"{folder}/gradients.pt")
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("released", "factor"), [(False, 1.0), (True, 0.5)])
+def test_two_ranks_give_the_gradient_of_the_whole_and_as_released_half_of_it(released, factor, tmp_path):
+    whole = gradients(released)
+    ranks.launch("tests.test_multitrain:gradients", released, str(tmp_path), nproc=2, log_dir=tmp_path)
+    halves = torch.load(tmp_path / "gradients.pt")
+    assert halves.keys() == whole.keys() and any(name.startswith("expander") for name in whole)
+    for name, gradient in whole.items():
+        torch.testing.assert_close(halves[name], factor * gradient, rtol=1e-3, atol=1e-6, msg=name)
+
+
 # ---- mixing ------------------------------------------------------------------------------------------------------
 
 
@@ -169,7 +197,9 @@ def test_accuracy_is_each_data_sets_own_and_nan_where_it_has_no_clip():
 
 
 @pytest.mark.parametrize(("changes", "says"), [
-    ({"parts": RECIPE.parts[:1] * 2}, "different names"), ({"parts": (Part("a", "", ("x",)),)}, "at least 2 classes"),
+    ({"parts": RECIPE.parts[:1] * 2}, "different names"),
+    ({"parts": (Part("k400.scan", "", ("x", "y")),)}, "without . or >"),
+    ({"parts": (Part("a", "", ("x",)),)}, "at least 2 classes"),
     ({"mixing": ({"name": "cutout"},)}, "cutmix, mixup"), ({"stream": "sound"}, "stream is one of")])
 def test_mistakes_are_refused_at_the_door(changes, says):
     with pytest.raises(ValueError, match=says):
@@ -182,6 +212,16 @@ def test_an_expander_too_wide_for_the_batch_is_warned_about():
     assert "768 dimensions" in line and "8 clips" in line and "44 would fit" in line
     (line,) = multitrain.warnings_of(replace(RECIPE, expander=(8, 64), fit=replace(RECIPE.fit, accumulate=2)))
     assert "4 clips" in line and "accumulation does not help" in line
+
+
+def test_flipped_clips_of_classes_with_directions_are_warned_about():
+    pushed = Part("ssv2", "", ("Pushing [something] from left to right", "Pushing [something] from right to left"))
+    kept = Part("k400", "", ("left hook", "right of way", "yoga"))
+    (line,) = multitrain.warnings_of(replace(RECIPE, parts=(pushed, kept)))
+    assert "classes of ssv2 tell left from right" in line
+    assert multitrain.warnings_of(replace(RECIPE, parts=(replace(pushed, flip=0.0), kept))) == []
+    spec = multitrain.spec_of(RECIPE, replace(pushed, **multitrain.OF_DATA["ssv2"]))
+    assert (spec.augment.flip, spec.sampling) == (0.0, "random_segments") and RECIPE.clip.augment.flip == 0.5
 
 
 # ---- runs --------------------------------------------------------------------------------------------------------
@@ -227,3 +267,53 @@ def test_classes_travel_with_the_run_and_another_list_is_refused(worlds, tmp_pat
     run = Run.create(tmp_path / "init", "multitrain", recipe)
     with pytest.raises(RunError, match="is new, not complete"):
         multitrain.load_init(run, MultiTrain(recipe))
+    run.status("complete")
+    with pytest.raises(RunError, match="network: wanted mvit, found csn; stream: wanted flow, found rgb"):
+        multitrain.load_init(run, MultiTrain(replace(recipe, stream="flow", **NORMS_OF_ROWS)))
+
+
+def test_a_run_starts_from_a_classifiers_backbone_of_other_clips(tmp_path):
+    """From images (one frame), inflated, and from clips of another size; heads, maps and expander start anew."""
+    small = NORMS_OF_ROWS["network_args"]
+    for changes, said in (({"frames": 1}, "Inflated from one frame to 4"), ({"size": 64}, "space from 16x16 to 8x8")):
+        theirs = classify.Recipe(network="mvit", network_args={**small, **changes}, classes=("a", "b"))
+        torch.manual_seed(5)
+        held, run = classify.Classifier(theirs), Run.create(tmp_path / str(changes), "classify", theirs)
+        run.save(1, held.state_dict(), {})
+        run.status("complete")
+        method = method_of(**NORMS_OF_ROWS)
+        before = method.heads["a"].fc1.weight.clone()
+        assert said in multitrain.load_init(run, method)
+        assert torch.equal(method.encoder.norm.weight, held.encoder.norm.weight)
+        assert torch.equal(method.encoder.blocks[0].attention.qkv.weight, held.encoder.blocks[0].attention.qkv.weight)
+        assert torch.equal(method.heads["a"].fc1.weight, before)
+        one = classify.Recipe(network="mvit", network_args=small, classes=("x", "y", "z"))
+        assert said in classify.load_init(run, classify.Classifier(one))
+
+
+def test_named_settings_build_and_say_what_the_sources_say():
+    for name, recipe in multitrain.SETTINGS.items():
+        parts = tuple(Part(part, "", classes) for part, classes in CLASSES.items())
+        with torch.device("meta"):
+            MultiTrain(replace(recipe, parts=parts))
+        assert recipe.fit.optimizer == "adamw" and not recipe.fit.decay_vectors and recipe.fit.clip_norm == 1.0, name
+    paper, released = multitrain.SETTINGS["paper"], multitrain.SETTINGS["released"]
+    for one, hidden in ((paper, 2048), (released, 4096)):
+        fit = one.fit
+        assert (fit.epochs, fit.batch, fit.lr, fit.weight_decay, fit.warmup_epochs, fit.warmup_lr, fit.schedule) == (
+            50, 512, 2e-4, 0.05, 10, 2e-6, "cosine")
+        assert one.expander == (hidden, 768) and (one.hidden, one.dropout, one.informative) == (2048, 0.5, 0.1)
+        assert (one.clip.frames, one.clip.target_fps, one.clip.views) == (32, 10.0, 2)
+    assert released.released and not paper.released and released.clip.augment.randaugment == 4
+
+
+@pytest.mark.parametrize(("classes", "expander", "heads", "maps", "wide"), [
+    ((400, 305, 174), (4096, 768), 6_525_807, 489_340, 6_296_320),
+    ((400, 305, 174, 200), (4096, 768), 8_510_519, 840_940, 6_296_320)])
+def test_sizes_of_the_published_forms(classes, expander, heads, maps, wide):
+    parts = tuple(Part(f"d{number}", "", tuple(map(str, range(count)))) for number, count in enumerate(classes))
+    with torch.device("meta"):
+        method = MultiTrain(replace(multitrain.SETTINGS["released"], parts=parts, expander=expander))
+    count = {name: sum(p.numel() for p in module.parameters()) for name, module in method.named_children()}
+    assert count == {"encoder": 50_986_176, "heads": heads, "maps": maps, "expander": wide}
+    assert sum(count.values()) == {3: 64_297_643, 4: 66_633_955}[len(classes)]

@@ -14,9 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.video.mvit import MSBlockConfig
 
 from vidbench import models
-from vidbench.models.mvit import Attention, MViT, stretched, strided
+from vidbench.models.mvit import Attention, MViT, inflated, stretched, strided
 from vidbench.models.planes import PlaneMaxPool
-from vidbench.models.published import load_published, torchvision_mvit_key
+from vidbench.models.published import SOURCES, load_published, torchvision_mvit_key
 
 OFFICIAL = {"relative": True, "class_token": True, "normed_skip": True, "pool_eps": 1e-6}
 MINI = {"preset": "tiny", "width": 8, "heads": 2, "frames": 4, "size": 32}
@@ -62,6 +62,8 @@ PUBLISHED = [
     (OFFICIAL, 50_922_528, 51_230_128, "224.47"),
     ({"class_token": True}, 50_986_368, 51_293_968, "223.28"),
     ({"class_token": True, "size": 312}, 51_269_376, 51_576_976, "612.6"),
+    # timm's mvitv2_small has 34,101,216 in its backbone; kernels in time and tables of time add 111,168 and 23,040
+    ({"preset": "seed_s", "relative": True, "normed_skip": True, "kv_stride": 4}, 34_235_424, 34_543_024, "104.40"),
     ({"preset": "tiny"}, 569_400, 646_600, "0.054"),
 ]
 
@@ -259,17 +261,36 @@ def narrow_file(path, **arguments):
 SMALL = {"preset": "official_s", "width": 8, "frames": 4, "size": 64}
 
 
+@pytest.mark.parametrize("size, tables", [(96, 48), (88, 48)])  # as 312, 88 pixels leave odd grids: 22, 11, 6, 3
 @torch.no_grad()
-def test_published_weights_serve_clips_of_another_size(tmp_path):
+def test_published_weights_serve_clips_of_another_size(size, tables, tmp_path):
     theirs, path = narrow_file(tmp_path / "narrow.pth")
-    ours = models.build("mvit", **{**SMALL, "frames": 8, "size": 96}).eval()
+    ours = models.build("mvit", **{**SMALL, "frames": 8, "size": size}).eval()
     read = load_published(ours, path, "torchvision_mvit_v2_s")
-    assert read.report.endswith("Position embeddings were interpolated for 8 frames of 96 pixels: 48 tables of "
-                                "relative positions.")
-    theirs.pos_encoding.temporal_size, theirs.pos_encoding.spatial_size = 4, (24, 24)  # theirs stretch as they go
-    clips = torch.randn(1, 3, 8, 96, 96)
+    assert read.report.endswith(f"Position embeddings were interpolated for 8 frames of {size} pixels: {tables} tables "
+                                "of relative positions.")
+    # theirs stretch as they go
+    theirs.pos_encoding.temporal_size, theirs.pos_encoding.spatial_size = 4, (size // 4, size // 4)
+    clips = torch.randn(1, 3, 8, size, size)
     scores = ours(clips).mean((2, 3, 4)) @ read.weight.T + read.bias
     torch.testing.assert_close(scores, theirs(clips), atol=1e-4, rtol=1e-4)
+
+
+def test_torchvisions_weights_start_a_net_for_32_frames_of_312_pixels(tmp_path):
+    theirs = torchvision.models.video.mvit_v2_s()
+    ours = models.build("mvit", preset="official_s", frames=32, size=312)
+    read = load_published(ours, published_file(theirs, tmp_path / "s.pth"), "torchvision_mvit_v2_s")
+    assert "interpolated for 32 frames of 312 pixels: 48 tables of relative positions." in read.report
+    state = ours.state_dict()
+    for name, value in theirs.state_dict().items():
+        if "rel_pos" in name:
+            wanted = F.interpolate(value.T[None], state[torchvision_mvit_key(name)].shape[0], mode="linear")[0].T
+            torch.testing.assert_close(state[torchvision_mvit_key(name)], wanted, msg=name)
+        elif not name.startswith("head."):
+            assert torch.equal(state[torchvision_mvit_key(name)], value), name
+    sides = {name: len(value) for name, value in state.items() if ".relative." in name}
+    assert {sides[name] for name in sides if name.endswith("t")} == {31}
+    assert [sides[f"blocks.{block}.attention.relative.h"] for block in (0, 1, 3, 14)] == [155, 77, 39, 39]
 
 
 @pytest.mark.parametrize("arguments, says", [
@@ -326,6 +347,258 @@ def test_a_state_of_another_width_is_left_for_loading_to_refuse():
     with pytest.raises(RuntimeError, match="size mismatch for space"):
         net.load_state_dict(state)
     assert net.resized_state({"other": torch.ones(2)})[1] == ""
+
+
+# ---- inflation ---------------------------------------------------------------------------------------------------
+
+IMAGE = {**MINI, "frames": 1}
+PLAIN, RELATIVE, TOKEN = {}, {"relative": True, "normed_skip": True}, {"class_token": True}
+
+
+def still(images, frames):
+    return images[:, :, None].expand(-1, -1, frames, -1, -1)
+
+
+@pytest.mark.parametrize("form", [PLAIN, RELATIVE, TOKEN, OFFICIAL])
+def test_a_net_for_one_frame_is_the_2d_net(form):
+    net, seen, learned = shaken(models.build("mvit", **{**IMAGE, "size": 64}, **form)), [], 0
+    for conv in net.modules():
+        if isinstance(conv, nn.Conv3d):
+            conv.register_forward_hook(lambda m, given, out: seen.append((m, given[0], out)))
+    net(torch.randn(2, 3, 1, 64, 64)).square().sum().backward()
+    assert len(seen) == 1 + 3 * 4
+    for conv, given, out in seen:
+        flat = F.conv2d(given[:, :, 0], conv.weight[:, :, 1], conv.bias, conv.stride[1:], conv.padding[1:], 1,
+                        conv.groups)
+        assert given.shape[2] == out.shape[2] == 1
+        torch.testing.assert_close(out[:, :, 0], flat, atol=1e-5, rtol=1e-5)
+        grads = conv.weight.grad.abs().amax((0, 1, 3, 4))
+        assert grads[0] == grads[2] == 0  # the outer slices learn nothing
+        learned += (grads[1] > 0).item()
+    assert learned == 13 - ("class_token" in form)  # of the last queries the token alone counts, which passes the pool
+
+
+@pytest.mark.parametrize("form, frames, size", [
+    (PLAIN, 8, 32), (RELATIVE, 8, 32), (PLAIN, 1, 32), (PLAIN, 7, 48), (RELATIVE, 7, 48), (TOKEN, 2, 32),
+    (OFFICIAL, 2, 32), ({**OFFICIAL, "token_query": True}, 2, 48)])
+@torch.no_grad()
+def test_a_still_clip_gives_the_frames_features(form, frames, size):
+    images = torch.randn(2, 3, size, size)
+    one = shaken(models.build("mvit", **IMAGE, **form))
+    wanted = one(images[:, :, None])
+    net = models.build("mvit", **{**MINI, "frames": frames, "size": size}, **form).eval()
+    state, said = net.inflated_state(one.state_dict())
+    net.load_state_dict(state)
+    got = net(still(images, frames))
+    assert got.shape[2] == (1 if net.class_token is not None else -(-frames // 2)) and wanted.std() > 0.1
+    torch.testing.assert_close(got, wanted.expand_as(got), atol=1e-4, rtol=1e-4)
+    time = "4 tables of time start" if form.get("relative") else "the embedding of time starts"
+    assert said.startswith(f"Inflated from one frame to {frames}: 13 kernels stand in the middle slice, zeros around, "
+                           f"{time} the same at each position.")
+    assert ("interpolated" in said) == (size != 32) and set(state) == set(one.state_dict())
+
+
+@torch.no_grad()
+def test_against_more_times_a_class_token_weighs_less():
+    one = shaken(models.build("mvit", **IMAGE, **OFFICIAL))
+    net = models.build("mvit", **{**MINI, "frames": 8}, **OFFICIAL).eval()
+    net.load_state_dict(net.inflated_state(one.state_dict())[0])
+    images = torch.randn(2, 3, 32, 32)
+    assert (net(still(images, 8)) - one(images[:, :, None])).abs().max() > 1e-3
+
+
+def test_slices_of_inflated_kernels():
+    kernel = torch.randn(4, 2, 3, 7, 7)
+    centre, mean = inflated(kernel, 3, "centre"), inflated(kernel, 5, "mean")
+    assert torch.equal(centre[:, :, 1], kernel[:, :, 1]) and not centre[:, :, ::2].any()
+    assert mean.shape == (4, 2, 5, 7, 7) and all(torch.equal(mean[:, :, t], kernel[:, :, 1] / 5) for t in range(5))
+    lone = torch.randn(4, 2, 1, 3, 3)  # of a 2-D net
+    assert torch.equal(inflated(lone, 3, "centre")[:, :, 1:2], lone) and torch.equal(inflated(lone, 1, "mean"), lone)
+
+
+@torch.no_grad()
+def test_mean_is_the_frames_own_inside_a_still_clip_and_less_at_its_start():
+    one = shaken(models.build("mvit", **IMAGE))
+    net = models.build("mvit", **{**MINI, "frames": 8})
+    state, said = net.inflated_state(one.state_dict(), "mean")
+    net.load_state_dict(state)
+    assert "13 kernels are spread evenly over their slices, the embedding of time starts the same" in said
+    images = torch.randn(2, 3, 32, 32)
+    wanted, bias = one.patches(images[:, :, None]), one.patches.bias[:, None, None, None]
+    got = net.patches(still(images, 8))  # with padding of one frame at each end and stride 2, the start alone sees it
+    assert got.shape[2] == 4
+    torch.testing.assert_close(got[:, :, 1:], wanted.expand(-1, -1, 3, -1, -1), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(got[:, :, :1] - bias, (wanted - bias) * 2 / 3, atol=1e-5, rtol=1e-5)
+    pool, flat = net.blocks[0].attention.pool_k.conv, one.blocks[0].attention.pool_k.conv
+    maps = torch.randn(2, 4, 8, 8)
+    inner = pool(still(maps, 6))[:, :, 1:-1]
+    torch.testing.assert_close(inner, flat(maps[:, :, None]).expand_as(inner), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("how, share", [("centre", 1), ("mean", 3)])
+def test_inflation_keeps_all_but_kernels_and_time(how, share):
+    one = shaken(models.build("mvit", **IMAGE, **RELATIVE)).state_dict()
+    net = models.build("mvit", **{**MINI, "frames": 8}, **RELATIVE)
+    state, _ = net.inflated_state(one, how)
+    kernels = [name for name in one if one[name].dim() == 5]
+    changed = {name for name in one if state[name] is not one[name]}
+    assert changed == {*kernels, *(name for name in one if name.endswith("relative.t"))}
+    weights = sum(one[name].numel() for name in kernels)
+    assert sum(state[name].count_nonzero().item() for name in kernels) == weights * share // 3
+    for name in kernels:
+        torch.testing.assert_close(state[name].sum(2), one[name][:, :, 1], msg=name)
+    assert {state[name].shape[0] for name in changed if name.endswith(".t")} == {7}
+
+
+def test_a_run_on_single_frames_goes_on_as_one_on_eight():
+    pictures, label = torch.randn(8, 3, 1, 64, 64), torch.arange(8) % 2
+    one = models.build("mvit", preset="tiny", frames=1)
+    head = models.build_head("linear", one.out_channels, 2)
+    net, losses = models.build("mvit", preset="tiny", frames=8), []
+    for model, clips in ((one, pictures), (net, still(pictures[:, :, 0], 8).contiguous())):
+        if model is net:
+            net.load_state_dict(net.inflated_state(one.state_dict())[0])
+        learned = torch.optim.AdamW([*model.parameters(), *head.parameters()], lr=1e-3)
+        for _ in range(6):
+            loss = F.cross_entropy(head(model(clips).mean((2, 3, 4))), label)
+            learned.zero_grad()
+            loss.backward()
+            learned.step()
+            losses.append(loss.item())
+        with torch.no_grad():
+            losses.append(F.cross_entropy(head(model(clips).mean((2, 3, 4))), label).item())
+    assert losses[7] == pytest.approx(losses[6], rel=1e-4) and losses[6] < 0.6 * losses[0]
+    assert losses[-1] < losses[7]
+    assert net.patches.weight[:, :, ::2].abs().min() > 0  # what stood at zero learns
+
+
+def test_states_that_are_not_of_one_frame_are_refused():
+    net = models.build("mvit", **{**MINI, "frames": 8})
+    one = models.build("mvit", **IMAGE).state_dict()
+    with pytest.raises(ValueError, match=r"one of \('centre', 'mean'\); got 'repeat'"):
+        net.inflated_state(one, "repeat")
+    with pytest.raises(ValueError, match="an image net or a net for one frame; time has 2 entries.*resized_state"):
+        net.inflated_state(models.build("mvit", **MINI).state_dict())
+    long = models.build("mvit", **{**MINI, **RELATIVE})
+    with pytest.raises(ValueError, match="blocks.0.attention.relative.t has 3 entries, not 1"):
+        long.inflated_state(long.state_dict())
+    wide = models.build("mvit", **{**IMAGE, "width": 16}).state_dict()
+    with pytest.raises(RuntimeError, match="size mismatch for time: .*16, 4.* shape in current model is .*8, 4"):
+        net.load_state_dict(net.inflated_state(wide)[0])
+    with pytest.raises(RuntimeError, match='Missing key.* "blocks.0.attention.relative.t", (.|\n)*Unexpected.*"time"'):
+        long.load_state_dict(long.inflated_state(one)[0])
+    assert net.inflated_state({"other": torch.ones(2)})[0].keys() == {"other"}
+
+
+# timm's image nets: their layout and their computation in two dimensions, written down here, and timm itself if there
+
+TIMM = {"timm_mvitv2_small": ((1, 2, 11, 2), False), "timm_mvitv2_base_cls": ((2, 3, 16, 3), True)}
+
+
+def timm_state(depths, token, width=8, size=64):
+    """Random weights in the layout of timm's mvitv2 nets, narrow and for small images, with 5 classes."""
+    shapes = {"patch_embed.proj.weight": (width, 3, 7, 7), "patch_embed.proj.bias": (width,)}
+    if token:
+        shapes["cls_token"] = (1, 1, width)
+    side, channels = size // 4, width
+    for stage, depth in enumerate(depths):
+        for block in range(depth):
+            at, inputs, channels = f"stages.{stage}.blocks.{block}.", channels, width << stage
+            first = stage > 0 and block == 0
+            keys, side = side // max(4 >> stage, 1), side // 2 if first else side
+            for name, (out, given) in {"attn.qkv": (3 * channels, inputs), "attn.proj": (channels, channels),
+                                       "mlp.fc1": (4 * channels, channels), "mlp.fc2": (channels, 4 * channels),
+                                       **({"shortcut_proj_attn": (channels, inputs)} if first else {})}.items():
+                shapes |= {f"{at}{name}.weight": (out, given), f"{at}{name}.bias": (out,)}
+            norms = {"norm1": inputs, "norm2": channels, "attn.norm_q": width, "attn.norm_k": width,
+                     "attn.norm_v": width}
+            shapes |= {f"{at}{name}.{part}": (n,) for name, n in norms.items() for part in ("weight", "bias")}
+            shapes |= {f"{at}attn.pool_{letter}.weight": (width, 1, 3, 3) for letter in "qkv"}
+            shapes |= {f"{at}attn.rel_pos_{axis}": (2 * max(side, keys) - 1, width) for axis in "hw"}
+    shapes |= {"norm.weight": (channels,), "norm.bias": (channels,), "head.fc.weight": (5, channels),
+               "head.fc.bias": (5,)}
+    scale = {name: 0.4 if "rel_pos" in name or "cls" in name else 0.15 for name in shapes}
+    return {name: (torch.randn(shape) * scale[name] + ("norm" in name and name.endswith("weight"))).double()
+            for name, shape in shapes.items()}
+
+
+def plain_image_net(state, depths, images):
+    """Features [B,N,D] of a state in timm's layout, by 2-D operations; a class token is the first of them."""
+    x = F.conv2d(images, state["patch_embed.proj.weight"], state["patch_embed.proj.bias"], 4, 3)
+    side, x = x.shape[2], x.flatten(2).transpose(1, 2)
+    first = int("cls_token" in state)
+    if first:
+        x = torch.cat([state["cls_token"].expand(len(x), 1, -1), x], 1)
+
+    def on_maps(function, tokens):
+        maps = function(tokens[:, first:].transpose(1, 2).unflatten(2, (side, side)))
+        return torch.cat([tokens[:, :first], maps.flatten(2).transpose(1, 2)], 1)
+
+    for stage, depth in enumerate(depths):
+        for block in range(depth):
+            at, heads = f"stages.{stage}.blocks.{block}.", 1 << stage
+            own = {name.removeprefix(at): value for name, value in state.items() if name.startswith(at)}
+            q_stride, kv_stride = 2 if stage and not block else 1, max(4 >> stage, 1)
+
+            def linear(name, tokens, own=own):
+                return F.linear(tokens, own[f"{name}.weight"], own[f"{name}.bias"])
+
+            def norm(name, tokens, own=own):
+                return F.layer_norm(tokens, tokens.shape[-1:], own[f"{name}.weight"], own[f"{name}.bias"], 1e-6)
+
+            normed = norm("norm1", x)
+            parts = linear("attn.qkv", normed).unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4).flatten(1, 2)
+            pooled = []
+            for letter, part, stride in zip("qkv", parts, (q_stride, kv_stride, kv_stride), strict=True):
+                weight = own[f"attn.pool_{letter}.weight"]
+                part = on_maps(lambda maps, w=weight, s=stride: F.conv2d(maps, w, None, s, 1, 1, len(w)), part)
+                pooled.append(norm(f"attn.norm_{letter}", part))
+            q, k, v = pooled
+            scores = q @ k.transpose(1, 2) / q.shape[-1] ** 0.5
+            new, keys = side // q_stride, side // kv_stride
+            for (i, (y, w)), (j, (to_y, to_w)) in product(*(enumerate(product(range(n), repeat=2))
+                                                            for n in (new, keys))):
+                for axis, here, there in (("h", y, to_y), ("w", w, to_w)):
+                    row = here * max(keys / new, 1) - (there - keys + 1) * max(new / keys, 1)
+                    add = q[:, first + i] @ own[f"attn.rel_pos_{axis}"][int(row)]
+                    scores[:, first + i, first + j] += add
+            out = scores.softmax(2) @ v + q
+            out = linear("attn.proj", out.unflatten(0, (len(images), heads)).transpose(1, 2).flatten(2))
+            if "shortcut_proj_attn.weight" in own:
+                x = on_maps(lambda maps: F.max_pool2d(maps, 3, 2, 1), linear("shortcut_proj_attn", normed))
+            x, side = x + out, new
+            x = x + linear("mlp.fc2", F.gelu(linear("mlp.fc1", norm("norm2", x))))
+    return F.layer_norm(x, x.shape[-1:], state["norm.weight"], state["norm.bias"], 1e-6)
+
+
+@pytest.mark.parametrize("source", TIMM)
+@torch.no_grad()
+def test_timms_image_nets_give_the_same_features_on_a_still_clip(source, tmp_path):
+    depths, token = TIMM[source]
+    state = timm_state(depths, token, size=32)
+    torch.save(state, tmp_path / "image.pth")
+    images = torch.randn(2, 3, 32, 32, dtype=torch.double)
+    wanted = plain_image_net(state, depths, images)
+    wanted = wanted[:, :1, :, None, None].transpose(1, 2) if token else wanted.transpose(1, 2)[:, :, None, None]
+    for frames in (1, 2) if token else (1, 6):
+        net = models.build("mvit", **SOURCES[source].arguments, **{"width": 8, "size": 32, "frames": frames}).double()
+        read = load_published(net.eval(), tmp_path / "image.pth", source)
+        got = net(still(images, frames))
+        torch.testing.assert_close(got, wanted.expand_as(got))
+    assert torch.equal(read.weight, state["head.fc.weight"]) and wanted.std() > 0.1
+
+
+@pytest.mark.parametrize("source", TIMM)
+@torch.no_grad()
+def test_the_plain_image_net_is_timms(source):
+    timm = pytest.importorskip("timm.models.mvitv2", reason="timm is no dependency; where it is, its class is compared")
+    depths, token = TIMM[source]
+    state = timm_state(depths, token)
+    config = timm.MultiScaleVitCfg(depths=depths, embed_dim=8, num_heads=1, use_cls_token=token)
+    theirs = timm.MultiScaleVit(config, img_size=64, num_classes=5).double().eval()
+    theirs.load_state_dict(state)
+    images = torch.randn(2, 3, 64, 64, dtype=torch.double)
+    torch.testing.assert_close(plain_image_net(state, depths, images), theirs.forward_features(images))
 
 
 # ---- training ----------------------------------------------------------------------------------------------------
@@ -421,7 +694,8 @@ def test_the_tiny_form_learns_a_few_clips_by_heart(form):
     ({"depths": (1, 1, 1)}, "four numbers"), ({"depths": (1, 1, 0, 1)}, "four numbers"), ({"depths": 4}, "four"),
     ({"width": 0}, "width is a whole number"), ({"heads": 1.5}, "heads is a whole"), ({"size": "224"}, "size is"),
     ({"frames": -8}, "frames is"), ({"kv_stride": 0}, "kv_stride is"), ({"heads": 5}, "width is a multiple of heads"),
-    ({"relative": "yes"}, "relative is true or false"), ({"stochastic_depth": 1.0}, "under 1"),
+    ({"relative": "yes"}, "relative is true or false"), ({"token_query": True}, "it wants class_token=True"),
+    ({"stochastic_depth": 1.0}, "under 1"),
     ({"pool_eps": 0}, "pool_eps over 0")])
 def test_odd_requests_are_refused(arguments, says):
     with pytest.raises(ValueError, match=says):

@@ -20,6 +20,9 @@ NARROW = {  # for each source a small net whose keys are among the published one
     "torchvision_resnet50": {"width": 0.125, "blocks": ONES},
     "torchvision_s3d": {"width": 0.125},
     "torchvision_mvit_v2_s": {"width": 8, "frames": 4, "size": 32},
+    "timm_mvitv2_small": {"width": 8, "frames": 4, "size": 32},
+    "timm_mvitv2_base": {"width": 8, "frames": 4, "size": 32},
+    "timm_mvitv2_base_cls": {"width": 8, "frames": 4, "size": 32},
 }
 
 
@@ -51,6 +54,21 @@ def pytorchvideo_keys(counts, pathways=1, head=5):
     yield from (f"blocks.{head}.proj.weight", f"blocks.{head}.proj.bias")
 
 
+def timm_keys(depths, token=False):
+    """The names in timm's files of MViTv2."""
+    yield from ["cls_token"] * token
+    parts = ["patch_embed.proj", "norm", "head.fc"]
+    for stage, depth in enumerate(depths):
+        for block in range(depth):
+            at = f"stages.{stage}.blocks.{block}."
+            parts += [at + part for part in ("norm1", "attn.qkv", "attn.proj", "attn.norm_q", "attn.norm_k",
+                                             "attn.norm_v", "norm2", "mlp.fc1", "mlp.fc2")]
+            parts += [f"{at}shortcut_proj_attn"] * (stage > 0 and block == 0)
+            yield from (f"{at}attn.{part}" for part in ("pool_q.weight", "pool_k.weight", "pool_v.weight",
+                                                        "rel_pos_h", "rel_pos_w"))
+    yield from (f"{part}.{name}" for part in parts for name in ("weight", "bias"))
+
+
 def published_keys(source):
     """Every key of the published file."""
     with torch.device("meta"):
@@ -62,13 +80,28 @@ def published_keys(source):
             return list(torchvision.models.video.mvit_v2_s().state_dict())
     return list({"pytorchvideo_slow_r50": pytorchvideo_keys((3, 4, 6, 3)),
                  "pytorchvideo_slowfast_r50": pytorchvideo_keys((3, 4, 6, 3), 2, 6),
-                 "pytorchvideo_csn_r101": pytorchvideo_keys((3, 4, 23, 3))}[source])
+                 "pytorchvideo_csn_r101": pytorchvideo_keys((3, 4, 23, 3)),
+                 "timm_mvitv2_small": timm_keys((1, 2, 11, 2)), "timm_mvitv2_base": timm_keys((2, 3, 16, 3)),
+                 "timm_mvitv2_base_cls": timm_keys((2, 3, 16, 3), True)}[source])
 
 
 # sha256 of the sorted lines "key [shape]" of state_dict() of pytorchvideo 0.1.5's hub.slow_r50, slowfast_r50 and
 # csn_r101. With random weights and statistics these three gave the same class scores as the nets here to 2e-7.
+# Likewise of timm 1.0.31's mvitv2_small, mvitv2_base and mvitv2_base_cls; their features are in test_mvit.
 TRUE = {"pytorchvideo_slow_r50": "ad055811e9bd8016", "pytorchvideo_slowfast_r50": "555841f32f8ad777",
-        "pytorchvideo_csn_r101": "7297dc9ace9615bd"}
+        "pytorchvideo_csn_r101": "7297dc9ace9615bd", "timm_mvitv2_small": "129fa3eb1acb6bfb",
+        "timm_mvitv2_base": "ab8a3b5df904a3cd", "timm_mvitv2_base_cls": "cbd221157b37a384"}
+CLASSES = {"timm_mvitv2_small": 1000, "timm_mvitv2_base": 1000, "timm_mvitv2_base_cls": 19168}  # others of TRUE: 400
+
+
+def starts_empty(source, name):
+    """Whether an image net has nothing for this tensor of a video net."""
+    return SOURCES[source].inflate and name.endswith(".relative.t")
+
+
+def flat(value):
+    """A tensor as an image net has it: of a kernel in time the middle slice of three."""
+    return value[:, :, 1] if value.dim() == 5 else value
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -77,10 +110,13 @@ def test_every_published_key_has_one_place_and_every_place_a_key(source):
         ours = network(source)
     keys = published_keys(source)
     places = [SOURCES[source].ours(key) for key in keys]
-    wanted = {name: list(value.shape) for name, value in ours.state_dict().items()}
+    wanted = {name: list((flat(value) if SOURCES[source].inflate else value).shape)
+              for name, value in ours.state_dict().items() if not starts_empty(source, name)}
     assert len(places) == len(set(places)) and sorted(places) == sorted([*wanted, f"{HEAD}weight", f"{HEAD}bias"])
     if source in TRUE:
-        wanted |= {f"{HEAD}weight": [400, ours.out_channels], f"{HEAD}bias": [400]}
+        classes = CLASSES.get(source, 400)
+        wanted |= {f"{HEAD}weight": [classes, ours.out_channels], f"{HEAD}bias": [classes]}
+        wanted |= {"class_token": [1, 1, ours.form.width]} if "class_token" in wanted else {}
         lines = sorted(f"{key} {wanted[place]}" for key, place in zip(keys, places, strict=True))
         assert hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16] == TRUE[source]
     for key in ("", "blocks", "blocks.0.conv", "blocks.4.proj.weight", "layer5.0.conv1.weight", "fc", "conv2.weight"):
@@ -91,9 +127,14 @@ def published_file(source, folder, suffix=".pyth"):
     """A file with the publisher's keys and random values for the narrow net; its path and the values by our keys."""
     net = network(source, **NARROW[source])
     state = {k: torch.randn(v.shape) if v.is_floating_point() else torch.tensor(7) for k, v in net.state_dict().items()}
+    if SOURCES[source].inflate:  # what stands around the middle slices after loading, and in tables of time
+        state = {k: v * torch.tensor([0, 1, 0])[:, None, None] if v.dim() == 5 else v for k, v in state.items()}
+        state = {k: torch.zeros_like(v) if starts_empty(source, k) else v for k, v in state.items()}
     values = {**state, f"{HEAD}weight": torch.randn(11, net.out_channels), f"{HEAD}bias": torch.randn(11)}
     file = {key: values[place] for key in published_keys(source) if (place := SOURCES[source].ours(key)) in values}
-    assert len(file) == len(values)
+    assert len(file) == len(values) - sum(starts_empty(source, name) for name in values)
+    if SOURCES[source].inflate:
+        file = {key: value[None, None] if key == "cls_token" else flat(value) for key, value in file.items()}
     if source == "torchvision_resnet50":
         file = {key: value.squeeze(2) if value.dim() == 5 else value for key, value in file.items()}
     if source == "torchvision_s3d":
@@ -219,6 +260,63 @@ def test_settings_that_differ_are_refused(source, arguments, says, tmp_path):
     path, _ = published_file(source, tmp_path)
     with pytest.raises(ValueError, match=says):
         load_published(network(source, **{**NARROW[source], **arguments}), path, source)
+
+
+FORM = r"models.build\('mvit', preset='seed_s', relative=True, normed_skip=True, pool_eps=1e-06, kv_stride=4\)"
+
+
+@pytest.mark.parametrize("source, change, says", [
+    ("timm_mvitv2_small", {"relative": False}, FORM + r".*lacks \(2\): space, time.*does not \(32\): blocks.0.att"),
+    ("timm_mvitv2_small", {"kv_stride": 8}, "kv_stride is 4, the network's 8"),
+    ("timm_mvitv2_small", {"normed_skip": False}, "normed_skip is True, the network's False"),
+    ("timm_mvitv2_small", {"pool_eps": 1e-5}, r"eps 1e-06, the network's \[1e-06, 1e-05\]"),
+    ("timm_mvitv2_small", {"class_token": True}, r"the file lacks \(1\): class_token"),
+    ("timm_mvitv2_small", {"width": 16}, r"another shape \(\d+\): patches.weight .8, 3, 3, 7, 7. for .16, 3, 3, 7, 7."),
+    ("timm_mvitv2_small", {"preset": "seed_b"}, r"the file lacks \(\d+\)"),
+    ("timm_mvitv2_base_cls", {"token_query": False}, "token_query=True.*token_query is True, the network's False"),
+    ("timm_mvitv2_base_cls", {"class_token": False, "token_query": False}, r"network does not \(1\): class_token"),
+])
+def test_image_nets_of_another_form_are_refused(source, change, says, tmp_path):
+    path, _ = published_file(source, tmp_path)
+    net = network(source, **{**NARROW[source], **change})
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    with pytest.raises(ValueError, match=says):
+        load_published(net, path, source)
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+def test_the_papers_own_form_is_told_which_switches_fit(tmp_path):
+    path, _ = published_file("timm_mvitv2_small", tmp_path)
+    with pytest.raises(ValueError, match=f"nothing was loaded. The network for it is {FORM}"):
+        load_published(models.build("mvit", preset="seed_s", **NARROW["timm_mvitv2_small"]), path, "timm_mvitv2_small")
+    with pytest.raises(ValueError, match=FORM):
+        load_published(network("torchvision_resnet50", **NARROW["torchvision_resnet50"]), path, "timm_mvitv2_small")
+
+
+def test_image_nets_are_inflated_as_asked(tmp_path):
+    source = "timm_mvitv2_small"
+    path, values = published_file(source, tmp_path)
+    states = {}
+    middle = "stand in the middle slice, zeros around"
+    for how, says in (("", middle), ("centre", middle), ("mean", "are spread evenly over their slices")):
+        net = network(source, **NARROW[source])
+        report = load_published(net, path, source, how).report
+        assert report.endswith(f" Inflated from one frame to 4: 49 kernels {says}, 16 tables of time start at zero.")
+        states[how] = net.state_dict()
+    for name, value in values.items():
+        if not name.startswith(HEAD):
+            assert torch.equal(states[""][name], states["centre"][name]), name
+            mean = flat(value)[:, :, None].expand_as(value) / 3 if value.dim() == 5 else value
+            torch.testing.assert_close(states["mean"][name], mean, msg=name)
+    wide = network(source, **{**NARROW[source], "size": 48, "frames": 8})
+    report = load_published(wide, path, source).report
+    assert report.endswith("16 tables of time start at zero. Position embeddings were interpolated for 8 frames of 48 "
+                           "pixels: 32 tables of relative positions.")
+    with pytest.raises(ValueError, match=r"one of \('centre', 'mean'\); got 'repeat'"):
+        load_published(wide, path, source, "repeat")
+    path, _ = published_file("torchvision_mvit_v2_s", tmp_path)
+    with pytest.raises(ValueError, match=r"how='mean'.*vision_mvit_v2_s is not inflated; of the sources, \['timm_"):
+        load_published(network("torchvision_mvit_v2_s"), path, "torchvision_mvit_v2_s", "mean")
 
 
 def test_files_of_another_kind_are_refused(tmp_path):

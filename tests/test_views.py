@@ -175,15 +175,15 @@ def test_draws_repeat_and_stay_inside():
 
 
 DRAWN = {"vidbench": 824307698, "coclr_official": 1439933671, "coclr_finetune": 1287481215, "weak": 2035036038,
-         "toy": 1988932026}  # fmt: skip
+         "toy": 1988932026, "rms_kinetics": 3223104938, "rms_ssv2": 1145424104, "rms_imagenet": 1708427525}  # fmt: skip
 
 
 @pytest.mark.parametrize("setting", DRAWN)
 def test_draws_are_those_of_earlier_runs(setting):
     """A published run can be made again: what a seed draws under a setting stays as it was, whatever is added later.
 
-    The checksums were taken before pad and lighting came. Only a numpy whose generators draw other numbers may move
-    them.
+    The checksums were taken before pad and lighting came, those of RMS before RandAugment and erasing. Only a numpy
+    whose generators draw other numbers may move them.
     """
 
     def values(view: View) -> tuple:
@@ -213,6 +213,34 @@ def test_a_frame_no_crop_fits_gives_the_largest_allowed_central_one():
     assert view.box == (0, (400 - 27) // 2, 20, 27)
     view = draw(Augment(area=(0.9, 1.0)), 400, 20, 1, np.random.default_rng(0))
     assert view.box == ((400 - 27) // 2, 0, 27, 20)
+
+
+@pytest.mark.parametrize("height, width", [(256, 340), (340, 256), (128, 170)])
+def test_short_side_crops_are_squares_of_the_scaled_frame(height, width):
+    """A short side uniform in 256..320, then 224 x 224 anywhere: in pixels of the frame, short * 224 / drawn."""
+    rng, augment, short = np.random.default_rng(0), SETTINGS["multitrain_supplement"], min(height, width)
+    top, left, h, w = np.array([draw(augment, height, width, 4, rng).box for _ in range(4000)]).T
+    assert (h == w).all() and h.min() == round(short * 224 / 320) and h.max() == round(short * 224 / 256)
+    drawn = short * 224 / h
+    assert abs(drawn.mean() - 288) < 2 and abs(drawn.std() - 64 / 12**0.5) < 1.5
+    for start, side in ((top, height), (left, width)):
+        room = side - h
+        assert start.min() == 0 and (start <= room).all() and (start == room).any(), "up to both edges"
+        place = start / room
+        assert abs(place.mean() - 0.5) < 0.02 and abs(place.std() - 12**-0.5) < 0.02
+    assert abs(np.corrcoef(top / (height - h), left / (width - w))[0, 1]) < 0.06
+
+
+def test_short_side_views_are_the_scaled_frames_crop():
+    """One resize of the box against the two steps of the supplement, on a size where the box has whole pixels."""
+    clip, augment = moving_clip(2, 128, 160), Augment(size=120, short_side=(128, 160), strong=0.0)
+    for short, box in ((128, (5, 31, 120, 120)), (160, (0, 40, 96, 96)), (160, (32, 64, 96, 96))):
+        scale = short / 128
+        scaled = pixels.resize(clip, short, round(160 * scale), "bilinear")
+        top, left = (round(n * scale) for n in box[:2])
+        want = scaled[:, :, top : top + 120, left : left + 120].transpose(0, 1).numpy()
+        got = levels(apply(clip, View((128, 160), box), augment), augment)
+        assert np.abs(got - want)[..., 1:-1, 1:-1].max() < 1.1, "but for the border, which has no neighbours here"
 
 
 def test_official_pairs():
@@ -282,6 +310,10 @@ def test_doors():
         (lambda: Augment(pad=-1), "whole number of pixels"),
         (lambda: Augment(pad=1.5), "whole number of pixels"),
         (lambda: Augment(lighting=-0.1), "standard deviation"),
+        (lambda: Augment(size=224, short_side=(200, 320)), "rise from size = 224 up"),
+        (lambda: Augment(size=224, short_side=(320, 256)), "rise from size = 224 up"),
+        (lambda: Augment(size=224, short_side=(256,)), "two numbers"),
+        (lambda: Augment(size=32, short_side=(32, 40), pad=4), "set one of them"),
         (lambda: draw(Augment(size=32, pad=4), 40, 23, 1, np.random.default_rng(0)), "40x23, padded .* at 24 or more"),
     ):
         with pytest.raises(ValueError, match=message):

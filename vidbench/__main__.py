@@ -1,4 +1,4 @@
-"""`vidbench scan | store | flow | demo | replicate-coclr | replicate-rms | run`: a door, no logic."""
+"""`vidbench scan | store | flow | demo | replicate-coclr, -rms, -multitrain | run`: a door, no logic."""
 
 import argparse
 import ast
@@ -12,7 +12,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and hand over. Exit codes: 0, 2 for what the caller can mend, 130 for Ctrl-C."""
     given = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is a person's: save, then end
-    commands = {"demo": _demo, "replicate-coclr": _replicate_coclr, "replicate-rms": _replicate_rms, "run": _run,
+    commands = {"demo": _demo, "replicate-coclr": _replicate_coclr, "replicate-rms": _replicate_rms,
+                "replicate-multitrain": _replicate_multitrain, "run": _run,
                 "scan": _scan, "store": _store, "flow": _flow}
     try:
         return commands[given.command](given)
@@ -61,6 +62,14 @@ def _parser() -> argparse.ArgumentParser:
     rms.add_argument("--longer", type=int, default=1, help="times as many epochs (%(default)s)")
     rms.add_argument("--arms", nargs="+", default=None, help="beside the baseline, such as rms cutmix; default: all")
     rms.add_argument("--quick", action="store_true", help="one seed, a quarter of the epochs, RMS and its ablations")
+    joint = commands.add_parser("replicate-multitrain", help="MultiTrain's claims: one net for several data sets")
+    joint.add_argument("--out", default="runs/replicate-multitrain", help="where all goes (%(default)s); resumable")
+    joint.add_argument("--data", nargs="+", default=["toy-base", "toy-gym", "toy-street"],
+                       help="two or more: toy worlds (toy-base toy-gym toy-street, the default) and folders")
+    joint.add_argument("--setting", default="toy", help="of methods.multitrain: toy (MViTv2, flow), toy_rgb (CSN), ...")
+    joint.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="(1 2 3)")
+    joint.add_argument("--arms", nargs="+", default=[], help="such as joint both; default: all")
+    joint.add_argument("--quick", action="store_true", help="one seed, a quarter of the epochs")
     run = commands.add_parser("run", help="execute notebooks headless, in the order given")
     run.add_argument("notebooks", nargs="+")
     run.add_argument("--out", default="runs/notebooks", help="where the executed copies go (%(default)s)")
@@ -170,6 +179,14 @@ def _replicate_rms(given) -> int:
     arms = given.arms or tuple(ARMS)
     found = [_mendable(experiment, data, given.seeds, given.quick, given.longer, arms) for data in given.data]
     print(f"report: {replicate(given.out, found)}")
+    return 0
+
+
+def _replicate_multitrain(given) -> int:
+    from vidbench.replicate_multitrain import experiment, replicate
+
+    one = _mendable(experiment, given.data, given.setting, given.seeds, given.arms, given.quick)
+    print(f"report: {replicate(given.out, one)}")
     return 0
 
 

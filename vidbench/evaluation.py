@@ -14,7 +14,7 @@ from vidbench import probe as probes
 from vidbench.data.manifest import Manifest
 from vidbench.engine import ranks
 from vidbench.engine.runs import Run
-from vidbench.features import CROPS, PROTOCOLS, Protocol, kept
+from vidbench.features import CROPS, PROTOCOLS, Protocol, for_part, kept, part_of
 from vidbench.retrieval import Neighbours, protocol, retrieve, summary
 
 KS = (1, 5, 10)
@@ -85,8 +85,9 @@ def sources(folder: str | Path, held_out: str) -> np.ndarray:
 
 def classified(folder: str | Path, split: str, views: Mapping[str, Protocol] = VIEWS, *,
                manifest: Manifest | None = None, flow: str | Path = "", workers: int = 0,
-               task: str = "classes") -> dict[str, dict]:
-    """How often a run of methods.classify is right, by each protocol; every number is printed with its protocol's name.
+               task: str = "classes", data: str = "") -> dict[str, dict]:
+    """How often a run of methods.classify, or the head of `data` of one of methods.multitrain, is right, by each
+    protocol; every number is printed with its protocol's name.
 
     Users took the accuracy on one view, which is what training watches, for that of many, by which papers go (SlowFast
     issue 138), so both are always told. Returns {name: what probe.score returns, and "numbers" with intervals over
@@ -94,13 +95,42 @@ def classified(folder: str | Path, split: str, views: Mapping[str, Protocol] = V
     """
     run, found = Run(folder), {}
     for name, how in views.items():
-        table = kept(run, split, how, what="probabilities", manifest=manifest, flow=flow, workers=workers)
+        how = for_part(how, part_of(run, data))
+        table = kept(run, split, how, what="probabilities", manifest=manifest, flow=flow, workers=workers, data=data)
         scored = probes.score(table)
         found[name] = {**scored, "numbers": probes.numbers(scored, by="source")}
         if split != "train":
             run.add_result(task, scored["protocol"], found[name]["numbers"])
         (top1, low, high), (top5, *_) = (found[name]["numbers"][metric] for metric in ("top-1", "top-5"))
-        windows = how.windows if how.sampling == "spread" else f"every {how.hop} frames, any number of"
-        print(f"{run.folder.name}, {split}, {name} ({windows} windows x {CROPS[how.crops]} crops): top-1 {top1:.1%} "
-              f"[{low:.1%}, {high:.1%}], top-5 {top5:.1%}, {len(scored['right'])} videos", flush=True)
+        windows = {"spread": how.windows, "segments": 1}.get(how.sampling, f"every {how.hop} frames, any number of")
+        print(f"{run.folder.name}, {f'{data} {split}'.strip()}, {name} ({windows} windows x {CROPS[how.crops]} crops): "
+              f"top-1 {top1:.1%} [{low:.1%}, {high:.1%}], top-5 {top5:.1%}, {len(scored['right'])} videos", flush=True)
     return found
+
+
+def gained(together: Mapping[str, Mapping], alone: Mapping[str, Mapping], seed: int = 0) -> list[dict]:
+    """Rows of a table: top-1 of each data set by a joint run and by the run on it alone, and the difference, paired.
+
+    Both: data set -> what probe.score returns, of the same videos. A mean over data sets hides that one gains and
+    another loses, so it is the last row and never stands without them. Each {"data", "videos", "alone", "together",
+    "gain"}, gain with its 95 % interval over sources (the mean's has none). Raises ValueError where a data set is
+    missing or its videos differ.
+    """
+    rows = []
+    for name, joint in together.items():
+        if name not in alone or alone[name]["table"].protocol["rows"] != joint["table"].protocol["rows"]:
+            raise ValueError(f"gained wants both runs tested on the same videos of {name}; test them on one split.")
+        source, (left, right) = joint["table"].source, (one["right"].astype(float) for one in (joint, alone[name]))
+        gap = summary({"gain": left - right}, seed, by="source", source=source)["gain"]
+        rows.append({"data": name, "videos": len(left), "alone": float(right.mean()), "together": float(left.mean()),
+                     "gain": gap})
+    mean = {name: float(np.mean([row[name] for row in rows])) for name in ("alone", "together")}
+    return [*rows, {"data": "mean of these", "videos": sum(row["videos"] for row in rows), **mean,
+                    "gain": mean["together"] - mean["alone"]}]
+
+
+def interval(each: np.ndarray, draws: np.ndarray) -> dict:
+    """{"value", "low", "high", "each"}: the mean over seeds [S] and the 95 % interval of a bootstrap's draws [n]."""
+    low, high = np.quantile(draws, (0.025, 0.975))
+    mean = float(each.mean())
+    return {"value": mean, "low": float(min(low, mean)), "high": float(max(high, mean)), "each": each.tolist()}

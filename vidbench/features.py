@@ -16,10 +16,11 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from vidbench import models
 from vidbench.data import flow_store
-from vidbench.data.loading import Clips, ClipSpec, processes
+from vidbench.data.loading import FIXED, Clips, ClipSpec, processes
 from vidbench.data.manifest import Manifest
 from vidbench.engine import ranks
 from vidbench.engine.runs import Run, RunError, recipe_from
+from vidbench.models.heads import mlp
 from vidbench.tensors.regularizers import placed
 
 CROPS = {"centre": 1, "three": 3, "five": 5, "ten": 10}
@@ -31,10 +32,11 @@ SECONDS = 30.0  # between two lines about a table that takes long
 class Protocol:
     """How clips become one row of a video; it is stored with every number that comes from it.
 
-    sampling: "spread" (`windows` of them, both ends touched) or "sliding" (one every `hop` frames and one that touches
-    the end); crops: centre, three, five or ten; normalise_clips: each clip's feature to unit length before the mean
-    over clips; scale: the frame's short side over the training crop's size; crop: the test crop's size over it; pad:
-    what a video shorter than a window shows, see data.windows.
+    sampling: "spread" (`windows` of them, both ends touched), "sliding" (one every `hop` frames and one that touches
+    the end) or "segments" (one clip of the middle frames of equal segments, whatever `windows` is); crops: centre,
+    three, five or ten; normalise_clips: each clip's feature to unit length before the mean over clips; scale: the
+    frame's short side over the training crop's size; crop: the test crop's size over it; pad: what a video shorter than
+    a window shows, see data.windows.
     """
 
     sampling: str = "spread"
@@ -47,8 +49,8 @@ class Protocol:
     pad: str = "last"
 
     def __post_init__(self) -> None:
-        if self.sampling not in ("spread", "sliding") or self.crops not in CROPS:
-            raise ValueError(f"a protocol has sampling spread or sliding and crops {', '.join(CROPS)}; "
+        if self.sampling not in FIXED or self.crops not in CROPS:
+            raise ValueError(f"a protocol has sampling {', '.join(FIXED)} and crops {', '.join(CROPS)}; "
                              f"got {self.sampling!r} and {self.crops!r}.")
         if not 0 < self.crop <= self.scale or self.scale < 1:
             raise ValueError("scale, the frame's short side over the training crop's size, is at least 1, and crop, "
@@ -71,6 +73,14 @@ PROTOCOLS = {
     "thirty_views": Protocol(windows=10, crops="three", crop=256 / 224),
     # IIC, retrieve_clips.py: 10 clips, 112 of 128 pixels, the plain mean.
     "iic": Protocol(windows=10, normalise_clips=False, scale=128 / 112),
+    # MultiTrain, supplement: 3 windows of 3 crops at short side 256. Data sets that are sampled by segments give one
+    # clip, so 1 x 3 (`for_part`).
+    "multitrain": Protocol(windows=3, crops="three"),
+    # README of its released code: Kinetics-400 5 x 1, Moments 2 x 3, Something-Something 1 x 3; there the short side is
+    # 256 with one crop and 224 with three.
+    "multitrain_k400": Protocol(windows=5),
+    "multitrain_moments": Protocol(windows=2, crops="three", scale=1.0),
+    "multitrain_ssv2": Protocol(sampling="segments", windows=1, crops="three", scale=1.0),
 }
 
 
@@ -113,21 +123,43 @@ def load_encoder(run: Run) -> nn.Module:
     return encoder.eval()
 
 
-def load_head(run: Run, width: int) -> nn.Module:
-    """The head of a run of methods.classify in eval mode, features [B,D] -> scores. Raises RunError on other runs."""
-    if "head" not in run.recipe or not run.recipe.get("classes"):
+def part_of(run: Run, data: str = "") -> dict:
+    """What a run's recipe says of one data set: {"classes", "manifest", "flow", "clip" (what differs)} and more.
+
+    data: the name of one of several that a run of methods.multitrain was trained on; it may be left out where there is
+    one. Raises RunError, which lists the names, where there is none of that name.
+    """
+    parts = {part["name"]: part for part in run.recipe.get("parts", ())}
+    if not parts and not data:
+        return {"classes": (), "clip": {}, **{name: run.recipe[name] for name in ("classes", "manifest", "flow")
+                                              if name in run.recipe}}
+    if data not in parts and (data or len(parts) > 1):
+        raise RunError(f"{run.folder} was trained on {', '.join(parts) or 'one data set without a name'}; "
+                       f"got data={data!r}. Say which of them is meant.")
+    return parts[data] if data else next(iter(parts.values()))
+
+
+def load_head(run: Run, width: int, data: str = "") -> nn.Module:
+    """A classifier of a run in eval mode, features [B,D] -> scores: that of methods.classify, or of methods.multitrain
+    the head of the data set `data`. Raises RunError on other runs."""
+    part = part_of(run, data)
+    if not part["classes"] or not {"head", "parts"} & set(run.recipe):
         raise RunError(f"{run.folder} is a run of {run.stage}, without a classifier; train one with methods.classify.")
-    head = models.build_head(run.recipe["head"], width, len(run.recipe["classes"]))
-    run.load_into(head, "head.")
+    if "parts" in run.recipe:
+        head, prefix = mlp(width, run.recipe["hidden"], len(part["classes"])), f"heads.{part['name']}."
+    else:
+        head, prefix = models.build_head(run.recipe["head"], width, len(part["classes"])), "head."
+    run.load_into(head, prefix)
     return head.eval()
 
 
 def extract(run: Run, manifest: Manifest, protocol: Protocol = Protocol(), *, flow: str | Path = "", batch: int = 32,
-            workers: int = 0) -> Features:
+            workers: int = 0, data: str = "") -> Features:
     """Pooled backbone features of every row of `manifest` (CoCLR section 4.4: no projection head), without randomness.
 
     The clip's length, stride, size and stream are those of the run; flow: the flow store of these videos, the run's own
-    where empty; batch: clips that the network sees at once. Raises RunError where a feature is not finite.
+    where empty; batch: clips that the network sees at once; data: of a run on several data sets, as whose videos these
+    are seen (`part_of`). Raises RunError where a feature is not finite.
     """
     encoder = load_encoder(run).to(ranks.device())
 
@@ -135,37 +167,40 @@ def extract(run: Run, manifest: Manifest, protocol: Protocol = Protocol(), *, fl
         rows = encoder(clips).mean(dim=(2, 3, 4))
         return F.normalize(rows, dim=1) if protocol.normalise_clips else rows
 
-    values = _table(run, manifest, protocol, pooled, encoder.out_channels, flow, batch, workers)
+    values = _table(run, manifest, protocol, pooled, encoder.out_channels, flow, batch, workers, data)
     return Features(values, manifest.label.copy(), manifest.source.copy(), manifest.classes,
-                    described(run, manifest, protocol, flow))
+                    described(run, manifest, protocol, flow, data=data))
 
 
 def predict(run: Run, manifest: Manifest, protocol: Protocol = PROTOCOLS["coclr_ten_crop"], *, flow: str | Path = "",
-            batch: int = 32, workers: int = 0) -> Features:
-    """Class probabilities [N,classes] of every row by a run of methods.classify (CoCLR, eval/main_classifier.py).
+            batch: int = 32, workers: int = 0, data: str = "") -> Features:
+    """Class probabilities [N,classes] of every row by a run of methods.classify (CoCLR, eval/main_classifier.py), or
+    by the head of one data set of a run of methods.multitrain; its maps and expander have no part in it.
 
     The softmax of each clip, then its mean over windows and crops; the rest is as in `extract`. Raises RunError where
     the run has no classifier, or one for other classes than the manifest's.
     """
-    if tuple(run.recipe.get("classes", ())) != manifest.classes and "head" in run.recipe:
-        raise RunError(f"{run.folder} tells {class_words(run.recipe['classes'])}; the manifest has "
-                       f"{class_words(manifest.classes)}. Its scores would be of other classes.")
+    classes = tuple(part_of(run, data)["classes"])
+    if classes and classes != manifest.classes:
+        turned = ", in another order" * (set(classes) == set(manifest.classes))
+        raise RunError(f"{run.folder} tells {class_words(classes)}; the manifest has {class_words(manifest.classes)}"
+                       f"{turned}. Its scores would be of other classes.")
     encoder = load_encoder(run)
-    network = nn.ModuleList([encoder, load_head(run, encoder.out_channels)]).to(ranks.device())
+    network = nn.ModuleList([encoder, load_head(run, encoder.out_channels, data)]).to(ranks.device())
 
     def probabilities(clips: Tensor) -> Tensor:
         return network[1](network[0](clips).mean(dim=(2, 3, 4))).softmax(dim=1)
 
-    values = _table(run, manifest, protocol, probabilities, len(manifest.classes), flow, batch, workers)
+    values = _table(run, manifest, protocol, probabilities, len(manifest.classes), flow, batch, workers, data)
     return Features(values, manifest.label.copy(), manifest.source.copy(), manifest.classes,
-                    described(run, manifest, protocol, flow, "probabilities"))
+                    described(run, manifest, protocol, flow, "probabilities", data))
 
 
 MAKERS = {"features": extract, "probabilities": predict}
 
 
 def kept(run: Run, split: str, protocol: Protocol = Protocol(), *, manifest: Manifest | None = None,
-         flow: str | Path = "", what: str = "features", batch: int = 32, workers: int = 0) -> Features:
+         flow: str | Path = "", what: str = "features", batch: int = 32, workers: int = 0, data: str = "") -> Features:
     """A table of one split, read from <run>/features/ where it fits, else made and kept there.
 
     manifest, flow: those of another data set than the run's own (a run of Kinetics tested on UCF101), of which `split`
@@ -173,8 +208,8 @@ def kept(run: Run, split: str, protocol: Protocol = Protocol(), *, manifest: Man
     by side; one fits when protocol, videos, labels and sources are the same and no checkpoint is newer. Raises what
     `extract` and `predict` raise.
     """
-    rows = (manifest or Manifest.load(run.recipe["manifest"])).select(split=split)
-    wanted, checkpoint = described(run, rows, protocol, flow, what), run.checkpoint()
+    rows = (manifest or Manifest.load(part_of(run, data)["manifest"])).select(split=split)
+    wanted, checkpoint = described(run, rows, protocol, flow, what, data), run.checkpoint()
     digest = zlib.crc32(json.dumps(wanted, sort_keys=True).encode())
     name = f"{what}-{wanted['rows']}-{protocol.sampling}-{protocol.crops}-{digest:08x}.npz"
     path = run.folder / "features" / name
@@ -184,7 +219,7 @@ def kept(run: Run, split: str, protocol: Protocol = Protocol(), *, manifest: Man
         fits = (found.protocol == wanted and found.classes == rows.classes and np.array_equal(found.label, rows.label)
                 and np.array_equal(found.source, rows.source))
     if ranks.any_rank(not fits):
-        made = MAKERS[what](run, rows, protocol, flow=flow, batch=batch, workers=workers)
+        made = MAKERS[what](run, rows, protocol, flow=flow, batch=batch, workers=workers, data=data)
         if ranks.rank() == 0:
             path.parent.mkdir(exist_ok=True)
             made.save(path)
@@ -192,37 +227,44 @@ def kept(run: Run, split: str, protocol: Protocol = Protocol(), *, manifest: Man
     return Features.load(path)
 
 
-def described(run: Run, manifest: Manifest, protocol: Protocol, flow: str | Path = "", what: str = "features") -> dict:
+def described(run: Run, manifest: Manifest, protocol: Protocol, flow: str | Path = "", what: str = "features",
+              data: str = "") -> dict:
     """What a table depends on besides the run's weights, as plain values; tables of equal ones may be compared.
 
     Of probabilities also how the classifier was trained, on which videos, and by what rule it was selected.
     """
-    clip, stream = run.recipe["clip"], run.recipe["stream"]
+    part, stream = part_of(run, data), run.recipe["stream"]
+    clip = {**run.recipe["clip"], **part["clip"]}
     facts = {**asdict(protocol), "stream": stream, "frames": clip["frames"],
              "stride": f"{clip['target_fps']} fps" if clip["target_fps"] else clip["stride"],
              "size": clip["augment"]["size"], "rows": manifest.fingerprint()}
+    if protocol.sampling == "segments":
+        facts |= {"windows": 1, "stride": "whole"}
     if clip["augment"].get("pad"):  # trained on windows of frames as they are, so tested on them, too
         facts["scale"] = "as it is"
     if clip["decode_size"] is not None and stream == "rgb":
         facts["decode_size"] = clip["decode_size"]
     if stream == "flow":
-        facts["flow"] = flow_store.settings_of(flow or run.recipe["flow"]).method
+        facts["flow"] = flow_store.settings_of(flow or part["flow"]).method
+    if "name" in part:
+        facts["data"] = part["name"]
     if what == "probabilities":
         facts.pop("normalise_clips")
-        facts |= _training(run)
+        facts |= _training(run, part)
     return facts
 
 
-def _training(run: Run) -> dict:
+def _training(run: Run, part: dict) -> dict:
     """How a classifier came about, as far as its probabilities are to be compared with those of others."""
     recipe, seen = run.recipe, run.folder / "rows.json"
     fit, dropout = recipe.get("fit", {}), recipe.get("dropout")
+    head = f"mlp of {recipe['hidden']}" if "parts" in recipe else recipe.get("head")
     fixed = f"rate {fit.get('lr')}, decay {fit.get('weight_decay')}, fixed; last epoch"
-    return {"head": f"{recipe.get('head')}{f', dropout {dropout}' if dropout else ''}",
-            "backbone": "frozen" if recipe.get("freeze") else f"{recipe.get('backbone_lr')} of the rate",
+    return {"head": f"{head}{f', dropout {dropout}' if dropout else ''}",
+            "backbone": "frozen" if recipe.get("freeze") else f"{recipe.get('backbone_lr', 1.0)} of the rate",
             "training": f"{fit.get('optimizer')}, {fit.get('epochs')} epochs of batch {fit.get('batch')}",
             "selection": recipe.get("selection") or fixed,
-            "train_rows": json.loads(seen.read_text())["train"] if seen.exists() else None}
+            "train_rows": json.loads(seen.read_text())[part.get("name", "train")] if seen.exists() else None}
 
 
 def class_words(classes) -> str:
@@ -232,7 +274,7 @@ def class_words(classes) -> str:
 
 @torch.no_grad()
 def _table(run: Run, manifest: Manifest, protocol: Protocol, function: Callable[[Tensor], Tensor], width: int,
-           flow: str | Path, batch: int, workers: int) -> np.ndarray:
+           flow: str | Path, batch: int, workers: int, data: str) -> np.ndarray:
     """The mean of `function` ([n,C,T,H,W] -> [n,width]) over the clips of each video: float32 [N,width].
 
     Rows are shared out over ranks and filled in by row index, so neither rank order nor padding matters. Memory follows
@@ -240,7 +282,8 @@ def _table(run: Run, manifest: Manifest, protocol: Protocol, function: Callable[
     """
     if len(manifest) == 0:
         raise RunError(f"no videos to extract features of: the split is empty in the manifest of {manifest.root}.")
-    clips = _Windows(manifest, _spec(run, protocol), flow_folder=flow or run.recipe["flow"] or None)
+    store = flow or part_of(run, data)["flow"] or None
+    clips = _Windows(manifest, _spec(run, protocol, data), flow_folder=store)
     device, mine = ranks.device(), list(range(ranks.rank(), len(manifest), ranks.world()))
     loader = DataLoader(_Share(clips, mine, batch), batch_size=None, **processes(workers))
     sums = torch.zeros(len(manifest), width + 1)  # the last column counts clips
@@ -260,9 +303,16 @@ def _table(run: Run, manifest: Manifest, protocol: Protocol, function: Callable[
     return values
 
 
-def _spec(run: Run, protocol: Protocol) -> ClipSpec:
-    """The run's clips, cut as the protocol says."""
-    spec = recipe_from(ClipSpec, {**run.recipe["clip"], "streams": (run.recipe["stream"],),
+def for_part(protocol: Protocol, part: dict) -> Protocol:
+    """The protocol as it fits a data set: one that is trained on segments of whole videos (Something-Something) is
+    tested on the middles of segments, one clip a video (MultiTrain's released code)."""
+    return replace(protocol, sampling="segments") if part["clip"].get("sampling") == "random_segments" else protocol
+
+
+def _spec(run: Run, protocol: Protocol, data: str = "") -> ClipSpec:
+    """The run's clips of one data set, cut as the protocol says."""
+    clip = {**run.recipe["clip"], **part_of(run, data)["clip"]}
+    spec = recipe_from(ClipSpec, {**clip, "streams": (run.recipe["stream"],),
                                   "sampling": protocol.sampling, "windows": protocol.windows, "hop": protocol.hop,
                                   "crops": protocol.crops, "pad": protocol.pad})
     size = spec.augment.size

@@ -20,7 +20,7 @@ from vidbench.data import clips, datasets, toy
 from vidbench.data.manifest import Manifest
 from vidbench.engine import ranks
 from vidbench.engine.runs import Run, environment, recipe_dict, write_text
-from vidbench.evaluation import classified
+from vidbench.evaluation import classified, interval
 from vidbench.features import PROTOCOLS, Protocol
 from vidbench.figures import Bar, bars, whiskers
 from vidbench.methods import classify
@@ -224,8 +224,8 @@ def outcome(one: Experiment, found: Mapping[int, Mapping[str, dict]]) -> dict:
             of = [arms[arm] for arms in found.values()]
             gap = np.array([result["train"] for result in of]) - each[:, number]
             made["rows"].append({
-                "arm": arm, "test": test, **_interval(each[:, number], draws[:, number]),
-                "difference": _interval(each[:, number] - each[:, base], draws[:, number] - draws[:, base]),
+                "arm": arm, "test": test, **interval(each[:, number], draws[:, number]),
+                "difference": interval(each[:, number] - each[:, base], draws[:, number] - draws[:, base]),
                 "train": float(np.mean([result["train"] for result in of])), "gap": float(gap.mean()),
                 "time": float(np.mean([r["seconds"] / arms[BASELINE]["seconds"]
                                        for r, arms in zip(of, found.values(), strict=True)])),
@@ -235,12 +235,6 @@ def outcome(one: Experiment, found: Mapping[int, Mapping[str, dict]]) -> dict:
         made["classes"] = _classes([gains(arms["rms"]["table"], arms[BASELINE]["table"]) for arms in found.values()])
     made["main"] = last
     return made
-
-
-def _interval(each: np.ndarray, draws: np.ndarray) -> dict:
-    low, high = np.quantile(draws, (0.025, 0.975))
-    return {"value": float(each.mean()), "low": float(min(low, each.mean())), "high": float(max(high, each.mean())),
-            "each": each.tolist()}
 
 
 def _classes(tables: Sequence[list[dict]]) -> list[dict]:

@@ -287,16 +287,20 @@ def open_dataset(name: str, root: str | Path, *, missing: str = "error", **optio
 def at_home(home: str | Path, data: str = "tiny", fold: int = 1, **options) -> tuple[Path, Manifest]:
     """The folder below `home` where a data set's videos, flow and runs are kept together, and its manifest.
 
-    data: a toy world's size (tiny, small, large), which is rendered there, "digits" (pictures.digits), or a folder or
-    csv, which is recognised and read with `options` (see open_dataset), once (see keep). fold: of a data set that has
+    data: a toy world's size (tiny, small, large), which is rendered there, or with the name of another world behind it
+    (tiny-gym, tiny-street), "digits" (pictures.digits), or a folder or csv, which is recognised and read with `options`
+    (see open_dataset), once (see keep). fold: of a data set that has
     several; each beyond the first is a place of its own, such as UCF101-fold2. Raises what keep raises.
     """
-    if (data in toy.SETTINGS or data == "digits") and not options:
+    size, _, world = str(data).partition("-")
+    if (size in toy.SETTINGS and (world or "base") in toy.WORLDS or data == "digits") and not options:
         if fold != 1:
             raise _no_folds(f"the built-in data set {data!r}" if data == "digits" else f"the toy world {data!r}", fold)
         folder = Path(home).resolve() / data
         videos = folder / "videos"
-        return folder, pictures.digits(videos) if data == "digits" else toy.render(videos, data, progress=False)
+        if data == "digits":
+            return folder, pictures.digits(videos)
+        return folder, toy.render(videos, size, world or "base", progress=False)
     root = Path(data).resolve()
     folder = Path(home).resolve() / name_of(root, fold)
     return folder, keep(folder / "videos", root, fold, **options)

@@ -8,7 +8,13 @@ matrix products and pointwise operations. Both follow PIL's arithmetic (blends c
 Streams: crop, flip and blur are shared by rgb and flow; jitter and gray touch flow only where `flow_colour` says so.
 Flow is stored as 8-bit (u, v, 128), see vidbench.data.flow; under a flip u becomes 255 - u, which negates it. Cropping
 does not rescale flow: its values stay in pixels of the frame it was computed on. What `Augment.pad` puts around a frame
-is black in rgb and zero motion, 128, in flow, both before the normalisation; lighting is for rgb only.
+is black in rgb and zero motion, 128, in flow, both before the normalisation; lighting and erasing are for rgb only.
+RandAugment moves things, and flow would not follow: a setting that has it refuses flow.
+
+RandAugment comes after the crop, so it works on far fewer pixels than in the code it is from, PySlowFast's, where whole
+frames go through it first. So here the gray that comes in at an edge is never cut away, what lies outside of the crop
+never comes in, and histograms and mean levels are the crop's. Where two forms differ by a level, an operation that
+stretches or cuts levels (equalize, posterize) makes more of it.
 
 Threads: importing sets nothing. In a loader pass `worker_init`; in a script that measures or mines, set
 `cv2.setNumThreads(1)` and `torch.set_num_threads` before the first clip.
@@ -27,7 +33,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from vidbench.data import pixels
+from vidbench.data import pixels, randaugment
 
 STREAMS = ("rgb", "flow")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, of values in 0..1
@@ -52,6 +58,7 @@ class Augment:
     swap_aspect: bool = False  # exchange the drawn width and height with probability 0.5
     crop_tries: int = 10  # draws until a crop fits into the frame
     pad: int = 0  # above 0: any size x size of the frame with so many pixels around it, unscaled (no area, no aspect)
+    short_side: tuple[int, ...] = ()  # (low, high), pixels: any size x size of the frame scaled to such a short side
     squeeze_on_misfit: bool = False  # no draw fitted: squeeze the whole frame to a square; False: central crop
     interpolation: str = "bilinear"  # or "bicubic"; both antialiased
     flip: float = 0.5
@@ -63,6 +70,10 @@ class Augment:
     blur_p: float = 0.5
     blur_sigma: tuple[float, float] = (0.1, 2.0)  # pixels of the view
     lighting: float = 0.0  # standard deviation of AlexNet's noise along ImageNet's colour axes; each strong clip's
+    randaugment: int = 0  # operations drawn for each clip, strong or not, each applied with probability 0.5; 0: off
+    magnitude: float = 7.0  # of those operations, 0..10; see vidbench.data.randaugment
+    magnitude_std: float = 0.5  # drawn for each operation
+    erase: float = 0.0  # probability that a box of the normalised view becomes noise, strong or not
     one_clip: float = 0.0  # probability that both views of a pair show the same clip (draw_pair)
     flow_colour: bool = False  # jitter and gray on flow, too
     flow_negate_u: bool = True  # a flipped clip moves the other way
@@ -72,7 +83,7 @@ class Augment:
         for name, allowed in (("interpolation", ("bilinear", "bicubic")), ("gray", ("luma", "channel"))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
-        for name in ("flip", "strong", "jitter_p", "gray_p", "blur_p", "one_clip"):
+        for name in ("flip", "strong", "jitter_p", "gray_p", "blur_p", "one_clip", "erase"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is a probability in 0..1, got {getattr(self, name)!r}")
         if not 0 < self.area[0] <= self.area[1] <= 1 or not 0 < self.aspect[0] <= self.aspect[1]:
@@ -85,6 +96,17 @@ class Augment:
             raise ValueError(f"pad is a whole number of pixels from 0 to size - 1 = {self.size - 1}, got {self.pad!r}")
         if self.lighting < 0:
             raise ValueError(f"lighting is a standard deviation from 0 up, got {self.lighting!r}")
+        if not isinstance(self.randaugment, int) or self.randaugment < 0:
+            raise ValueError(f"randaugment is a whole number of operations from 0 up, got {self.randaugment!r}")
+        if not 0 <= self.magnitude <= randaugment.MOST or not self.magnitude_std >= 0:
+            raise ValueError(f"magnitude lies in 0..{randaugment.MOST:g}, magnitude_std is a standard deviation from 0 "
+                             f"up, got {self.magnitude!r} and {self.magnitude_std!r}")  # fmt: skip
+        if self.short_side and (len(self.short_side) != 2 or not self.size <= self.short_side[0] <= self.short_side[1]):
+            raise ValueError(f"short_side is two numbers of pixels that rise from size = {self.size} up, or empty, got "
+                             f"{self.short_side}")  # fmt: skip
+        if self.short_side and self.pad:
+            raise ValueError(f"short_side and pad are two kinds of crops, got {self.short_side} and pad={self.pad}: "
+                             "set one of them")  # fmt: skip
 
 
 SETTINGS = {
@@ -122,6 +144,17 @@ SETTINGS = {
     "rms_imagenet": Augment(
         size=224, area=(0.08, 1.0), jitter=(0.4, 0.4, 0.4, 0.0), jitter_p=1.0, gray_p=0.0, blur_p=0.0, lighting=0.1,
     ),
+    # MultiTrain's released code: its configurations of several data sets (AUG and DATA) and slowfast/datasets. Random
+    # resized crops, bilinear (the "bicubic" there is RandAugment's), flip (not for SSv2: a part of a recipe says so),
+    # "rand-m7-n4-mstd0.5-inc1", erasing; what it calls COLOR_JITTER is read by its ImageNet loader only.
+    # Not followed: mean 0.45 and deviation 0.225 there; here rgb is always normalised with ImageNet's. Resizing there
+    # is not antialiased. RandAugment: see the head of this file and of randaugment.
+    "multitrain": Augment(size=224, area=(0.08, 1.0), strong=0.0, randaugment=4, erase=0.25),
+    # MultiTrain's supplement: short side drawn in 256..320, a crop of 224, flip (not for SSv2). It names no RandAugment
+    # and no erasing, only Mixup.
+    # Not followed: the mean and deviation of the code, as above, as the supplement has none; one resize of the crop's
+    # share of the frame, in whole pixels of the frame, stands for a resize of the frame and a crop.
+    "multitrain_supplement": Augment(size=224, short_side=(256, 320), strong=0.0),
 }  # fmt: skip
 
 
@@ -141,6 +174,9 @@ class View:
     channels: tuple[int, ...] = ()  # for "channel": one a frame
     sigma: float = 0.0  # of the blur; 0: none
     lighting: tuple[float, ...] = ()  # added to red, green and blue (values in 0..1) last, not cut; empty: nothing
+    operations: tuple[tuple[str, float], ...] = ()  # RandAugment: (name, argument), one after another, before the flip
+    erase: tuple[int, ...] = ()  # top, left, height, width of the view; empty: nothing
+    seed: int = 0  # of the noise there
 
 
 class Pair(NamedTuple):
@@ -151,8 +187,8 @@ class Pair(NamedTuple):
 
 
 def weak(augment: Augment) -> Augment:
-    """The same crops and flips without jitter, gray, blur and lighting (CoCLR's "null" chain)."""
-    return replace(augment, strong=0.0)
+    """The same crops and flips without jitter, gray, blur and lighting (CoCLR's "null" chain), RandAugment, erasing."""
+    return replace(augment, strong=0.0, randaugment=0, erase=0.0)
 
 
 def draw(augment: Augment, height: int, width: int, frames: int, rng: np.random.Generator) -> View:
@@ -162,11 +198,19 @@ def draw(augment: Augment, height: int, width: int, frames: int, rng: np.random.
     """
     if min(height, width, frames) < 1:
         raise ValueError(f"a clip has at least one frame of one pixel, got {frames} frames of {height}x{width}")
-    box = (_draw_window if augment.pad else _draw_box)(augment, height, width, rng)
+    crop = _draw_window if augment.pad else _draw_scaled if augment.short_side else _draw_box
+    box = crop(augment, height, width, rng)
     flip = bool(rng.random() < augment.flip)
-    view = View((height, width), box, flip)
-    if rng.random() >= augment.strong:
-        return view
+    changes = _draw_colours(augment, frames, rng) if rng.random() < augment.strong else {}
+    if augment.randaugment:  # what is off draws no number: earlier runs can be made again
+        changes["operations"] = randaugment.draw(augment.randaugment, augment.magnitude, augment.magnitude_std, rng)
+    if augment.erase and rng.random() < augment.erase:
+        changes["erase"], changes["seed"] = randaugment.draw_box(augment.size, rng), int(rng.integers(2**32))
+    return View((height, width), box, flip, **changes)
+
+
+def _draw_colours(augment: Augment, frames: int, rng: np.random.Generator) -> dict:
+    """Fields of a strong View."""
     changes = {}
     if rng.random() < augment.jitter_p:
         changes["order"] = tuple(JITTERS[i] for i in rng.permutation(4) if augment.jitter[i] > 0)
@@ -181,7 +225,7 @@ def draw(augment: Augment, height: int, width: int, frames: int, rng: np.random.
         changes["sigma"] = rng.uniform(*augment.blur_sigma)
     if augment.lighting > 0:
         changes["lighting"] = tuple((LIGHTING @ rng.normal(0.0, augment.lighting, 3)).tolist())
-    return replace(view, **changes)
+    return changes
 
 
 def draw_pair(augment: Augment, height: int, width: int, frames: int, rng: np.random.Generator) -> Pair:
@@ -225,6 +269,12 @@ def _draw_window(augment: Augment, height: int, width: int, rng: np.random.Gener
     return int(rng.integers(room[0] + 1)) - pad, int(rng.integers(room[1] + 1)) - pad, size, size
 
 
+def _draw_scaled(augment: Augment, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """size x size anywhere in the frame scaled to a short side drawn from Augment.short_side, in the frame's pixels."""
+    side = max(1, round(min(height, width) * augment.size / round(rng.uniform(*augment.short_side))))
+    return int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1)), side, side
+
+
 def _box(view: View, height: int, width: int) -> tuple[int, int, int, int]:
     """The view's box for frames of this size: a flow store may be smaller than its video."""
     if view.frame_size == (height, width):
@@ -251,10 +301,14 @@ def _moments(augment: Augment, stream: str) -> tuple[tuple[float, ...], tuple[fl
 
 
 def _colour(view: View, augment: Augment, stream: str) -> View:
-    """The view as this stream sees it."""
+    """The view as this stream sees it. Raises ValueError on flow with RandAugment."""
     if stream == "rgb":
         return view
-    return replace(view, lighting=(), **({} if augment.flow_colour else {"order": (), "gray": "", "channels": ()}))
+    if augment.randaugment or view.operations:
+        raise ValueError("RandAugment is for rgb alone: it turns, shears and moves pictures and flow would not follow. "
+                         "Where the streams have flow, choose an augmentation with randaugment=0")  # fmt: skip
+    plain = {} if augment.flow_colour else {"order": (), "gray": "", "channels": ()}
+    return replace(view, lighting=(), erase=(), **plain)
 
 
 def apply(clip: torch.Tensor, view: View, augment: Augment, stream: str = "rgb") -> torch.Tensor:
@@ -267,7 +321,10 @@ def apply(clip: torch.Tensor, view: View, augment: Augment, stream: str = "rgb")
         raise ValueError(f"apply works on the CPU, the clip lies on {clip.device}: use apply_batch")
     view, size = _colour(view, augment, stream), augment.size
     frames = pixels.cut(clip, _box(view, *clip.shape[-2:]), PADDING[stream])
-    picture = pixels.tall(pixels.resize(frames, size, size, augment.interpolation))
+    frames = pixels.resize(frames, size, size, augment.interpolation)
+    if view.operations:
+        frames = randaugment.change(frames, view.operations)
+    picture = pixels.tall(frames)
     for name in view.order:
         picture = pixels.JITTERS[name](picture, getattr(view, name), size)
     if view.gray == "luma":
@@ -276,7 +333,8 @@ def apply(clip: torch.Tensor, view: View, augment: Augment, stream: str = "rgb")
         picture = pixels.split_channels(picture, _channels(view, len(clip)))
     if view.sigma > 0:
         picture = pixels.blur(picture, view.sigma, size)
-    return _finish(picture, view.flip, augment, stream, view.lighting).view(3, -1, size, size)
+    made = _finish(picture, view.flip, augment, stream, view.lighting).view(3, -1, size, size)
+    return randaugment.erase(made, view.erase, view.seed) if view.erase else made
 
 
 def _channels(view: View, frames: int) -> tuple[int, ...]:
@@ -315,12 +373,14 @@ def apply_batch(clips: torch.Tensor, views: Sequence[View], augment: Augment, st
     views, frames = [_colour(v, augment, stream) for v in views], clips.shape[1]
     boxes, flips = [_box(v, *clips.shape[-2:]) for v in views], [v.flip for v in views]
     clips, boxes = pixels.surround(clips, boxes, PADDING[stream])
-    x = pixels.resample_batch(clips.transpose(1, 2), boxes, flips, augment.size, augment.interpolation == "bicubic")
+    early = [v.flip and not v.operations for v in views]  # the cheap place for a flip, but RandAugment comes before it
+    x = pixels.resample_batch(clips.transpose(1, 2), boxes, early, augment.size, augment.interpolation == "bicubic")
 
     def change(chosen: list[int], operation: Callable[[torch.Tensor, list[View]], torch.Tensor]) -> None:
         if chosen:
             x[chosen] = operation(x[chosen], [views[i] for i in chosen])
 
+    change([i for i, v in enumerate(views) if v.operations], _operate)
     for step, name in itertools.product(range(len(JITTERS)), JITTERS):  # clips differ in the order of operations
         chosen = [i for i, v in enumerate(views) if v.order[step : step + 1] == (name,)]
         change(chosen, lambda part, vs, name=name: pixels.jitter_batch(part, name, [getattr(v, name) for v in vs]))
@@ -335,7 +395,19 @@ def apply_batch(clips: torch.Tensor, views: Sequence[View], augment: Augment, st
     mean, std = (torch.tensor(m, device=x.device).view(3, 1, 1, 1) for m in _moments(augment, stream))
     if any(v.lighting for v in views):
         mean = mean - torch.tensor([v.lighting or (0.0,) * 3 for v in views], device=x.device).view(-1, 3, 1, 1, 1)
-    return x.div_(255).sub_(mean).div_(std)
+    x = x.div_(255).sub_(mean).div_(std)
+    for made, view in zip(x, views, strict=True):
+        if view.erase:
+            randaugment.erase(made, view.erase, view.seed)
+    return x
+
+
+def _operate(x: torch.Tensor, views: list[View]) -> torch.Tensor:
+    """RandAugment and the flip after it: each clip of whole levels [B,C,T,H,W] has operations of its own."""
+    for made, view in zip(x, views, strict=True):
+        frames = randaugment.change(made.transpose(0, 1).to(torch.uint8), view.operations).transpose(0, 1)
+        made.copy_(frames.flip(-1) if view.flip else frames)
+    return x
 
 
 def _negate_u(x: torch.Tensor) -> torch.Tensor:

@@ -10,6 +10,7 @@ import sys
 import time
 import types
 import typing
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
@@ -240,14 +241,19 @@ class Run:
             raise RunError(f"{self.folder} has no checkpoint yet (state: {self.state}). Train it first.")
         return load_file(place / "weights.safetensors")
 
-    def load_into(self, module: torch.nn.Module, prefix: str) -> None:
-        """Load the weights whose names start with `prefix` into a module. Raises RunError where they do not fit."""
+    def load_into(self, module: torch.nn.Module, prefix: str, change: Callable = lambda part: (part, "")) -> str:
+        """Load the weights whose names start with `prefix` into a module. Raises RunError where they do not fit.
+
+        change: their state dict -> (the one to load, what was done to it in plain words); the words are returned.
+        """
         part = {name.removeprefix(prefix): value for name, value in self.weights().items() if name.startswith(prefix)}
+        part, said = change(part)
         try:
             module.load_state_dict(part)
         except RuntimeError as error:
             raise RunError(f"{self.folder} holds another network ({self.recipe['network']} "
                            f"{self.recipe['network_args']}): {str(error).splitlines()[1].strip()}") from error
+        return said
 
 
 def environment() -> dict:

@@ -14,6 +14,7 @@ RMS and its rivals (Kim et al., CVPR 2020) are trained here, too: `regularizer` 
 """
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -282,8 +283,9 @@ def load_init(run: Run, method: Classifier) -> str:
     if run.state != "complete":
         raise RunError(f"{run.folder} is {run.state}, not complete; finish its training before another starts from it.")
     wanted = recipe_dict(method.recipe)
-    other = differences({name: wanted[name] for name in ("network", "network_args", "stream")},
-                        {name: run.recipe[name] for name in ("network", "network_args", "stream")})
+    other = differences(*({"network": one["network"], "stream": one["stream"],
+                           "network_args": models.plain_arguments(one["network"], one["network_args"])}
+                          for one in (wanted, run.recipe)))
     if method.recipe.stream == "flow":
         names = ("flow_as_rgb", "flow_negate_u")
         other += differences(*({name: recipe["clip"]["augment"][name] for name in names}
@@ -291,8 +293,9 @@ def load_init(run: Run, method: Classifier) -> str:
     if other:
         raise RunError(f"{run.folder} does not fit this recipe:\n  " + "\n  ".join(other)
                        + "\nclassify.starting_from(recipe, run) takes these from the run.")
-    run.load_into(method.encoder, "encoder.")
-    return f"backbone from {run.folder.name}{', frozen' * method.recipe.freeze}"
+    said = run.load_into(method.encoder, "encoder.", partial(models.refitted, method.encoder, run.recipe["network"],
+                                                             run.recipe["network_args"]))
+    return f"backbone from {run.folder.name}{', frozen' * method.recipe.freeze}{said and '. '}{said}"
 
 
 def starting_from(recipe: Recipe, run: Run) -> Recipe:

@@ -9,11 +9,16 @@ uncorrelated. Maps and expander serve training only.
 Two things of the released code are quirks, kept by `released=True`: a clip mixed with one of another data set loses the
 partner's share of the label, and label smoothing counts RELEASED_CLASSES classes for every head, so targets sum to less
 than one. `released=False`, the default, trains both clips' heads by their shares and smooths over each head's own
-classes. With several ranks the informative loss sees the global batch; its gradient is that of the whole, where the
-released code has it, as the classification's, divided by the number of ranks.
+classes. A third one: there the losses of the gathered batch reach each rank's own rows alone, and the mean over ranks
+then divides all gradients by their number, which AdamW hides and clipping by a norm does not; `released=True` has that,
+too, and without it any number of ranks gives the gradient of the whole batch, the informative loss included.
+
+Departures: a mixed clip's partner is a random one, not the one as far from the batch's end; RandAugment and crops are
+those of vidbench.data.views; segments of Something-Something are equal to a frame, not rounded at (N - 1) / T.
 """
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import permutations
 
 import torch
@@ -31,6 +36,7 @@ from vidbench.engine import ranks
 from vidbench.engine.loop import Fit, fit
 from vidbench.engine.runs import Run, RunError, recipe_from
 from vidbench.models.heads import mlp
+from vidbench.models.published import load_published
 from vidbench.tensors.losses import informative, soft_cross_entropy, widest
 from vidbench.tensors.mixing import Mixed, cutmix, mixup
 
@@ -42,12 +48,14 @@ CACHE = 1 << 29  # bytes of decoded videos kept by a loader without workers
 @dataclass(frozen=True)
 class Part:
     """One data set of several: its name, its manifest, its classes in order (empty: taken from the manifest and written
-    down), and fields of the recipe's `clip` that differ, such as {"sampling": "random_segments"}; of its augmentation
-    `flip` alone, as Something-Something's labels have directions."""
+    down), its flow store where the stream is flow, and fields of the recipe's `clip` that differ, such as
+    {"sampling": "random_segments"}; of its augmentation `flip` alone, as Something-Something's labels have directions.
+    """
 
     name: str
     manifest: str
     classes: tuple[str, ...] = ()
+    flow: str = ""
     clip: dict = field(default_factory=dict)
     flip: float | None = None
     weight: float = 1.0  # of its clips' losses
@@ -72,10 +80,43 @@ class Recipe:
     released: bool = False
     mix: Mix = Mix()
     stream: str = "rgb"
-    clip: ClipSpec = ClipSpec(frames=32, stride=3, views=2, augment=AUGMENTS["rms_kinetics"])
+    clip: ClipSpec = ClipSpec(frames=32, stride=3, views=2, augment=AUGMENTS["multitrain"])
     fit: Fit = Fit(epochs=50, batch=512, optimizer="adamw", lr=2e-4, weight_decay=0.05, decay_vectors=False,
                    schedule="cosine", warmup_epochs=10, warmup_lr=2e-6, clip_norm=1.0, precision="bf16", workers=12)
     init: str = ""  # the run whose backbone starts this one
+    published: dict = field(default_factory=dict)  # {"source", "path"}: weights that models.published starts it from
+    selection: str = ""  # what was chosen and on which videos, if anything: it goes with every number
+
+
+# Supplement: Mixup, crops of 224 after a short side of 256 to 320, expander 2,048 wide, AdamW, batch 512 (videos of two
+# clips each are an assumption taken from the release), 2e-4 by a cosine from a linear warm-up at 2e-6, 50 epochs, no
+# smoothing named (0.1 is the release's). Start it from a Kinetics run by `init`.
+_PAPER = Recipe(expander=(2048, 768), mixing=({"name": "mixup", "beta": 0.8},),
+                clip=ClipSpec(frames=32, target_fps=10.0, views=2, augment=AUGMENTS["multitrain_supplement"]))
+# Its two YAML files: RandAugment, random erasing, Mixup and CutMix in turn, quirks as released, 64 videos by 8 parts.
+_RELEASED = replace(_PAPER, expander=(4096, 768), released=True,
+                    clip=replace(_PAPER.clip, augment=AUGMENTS["multitrain"]),
+                    mixing=({"name": "mixup", "beta": 0.8}, {"name": "cutmix", "beta": 1.0}),
+                    fit=replace(_PAPER.fit, accumulate=8))
+_MILD = replace(AUGMENTS["toy"], jitter_p=0.3, gray_p=0.0, blur_p=0.0)  # as classify's toy settings
+# The smallest MViTv2 on optical flow: on RGB it stays at chance on the toy worlds for 10,000 clips (measured). Every
+# number is an assumption.
+_TOY = Recipe(network_args={"preset": "tiny", "size": 48}, hidden=128, dropout=0.1, expander=(256, 128), stream="flow",
+              clip=ClipSpec(frames=8, stride=3, views=1, augment=_MILD),
+              fit=Fit(epochs=8, batch=32, optimizer="adamw", lr=1e-3, weight_decay=0.05, decay_vectors=False,
+                      schedule="cosine", warmup_epochs=1, warmup_lr=1e-5, clip_norm=1.0, log_every=11))
+_CSN = {"network": "csn", "network_args": {"width": 0.125, "blocks": (1, 1, 2, 2), "stem_stride": 2}}
+SETTINGS = {
+    "tiny": replace(_TOY, clip=replace(_TOY.clip, stride=2), fit=replace(_TOY.fit, epochs=8)),  # as notebook 30 opens
+    "toy": _TOY,  # the toy worlds `small`
+    "toy_rgb": replace(_TOY, **_CSN, stream="rgb", fit=replace(_TOY.fit, lr=3e-3)),  # a net that learns them on RGB
+    "paper": _PAPER,
+    "released": _RELEASED,
+}
+SEGMENTS = {"clip": {"sampling": "random_segments", "target_fps": None}, "flip": 0.0}
+# What differs for a data set, by its name in data.datasets: of Something-Something segments of the whole video and no
+# flip (supplement), as its labels have directions.
+OF_DATA = {"ssv2": SEGMENTS}
 
 
 class MultiTrain(nn.Module):
@@ -89,9 +130,10 @@ class MultiTrain(nn.Module):
     def __init__(self, recipe: Recipe):
         super().__init__()
         names = [part.name for part in recipe.parts]
-        if not names or len(set(names)) < len(names) or any(len(part.classes) < 2 for part in recipe.parts):
-            raise ValueError("MultiTrain wants parts of different names, each with at least 2 classes; got "
-                             f"{[(part.name, len(part.classes)) for part in recipe.parts]}.")
+        fit = all(name and not set(name) & set(".>") for name in names)  # they are in the names of weights
+        if not names or not fit or len(set(names)) < len(names) or any(len(part.classes) < 2 for part in recipe.parts):
+            raise ValueError("MultiTrain wants parts of different names without . or >, each with at least 2 classes; "
+                             f"got {[(part.name, len(part.classes)) for part in recipe.parts]}.")
         if recipe.stream not in STREAMS or any(mixing.get("name") not in MIXING for mixing in recipe.mixing):
             raise ValueError(f"MultiTrain: stream is one of {STREAMS}, mixing of {', '.join(MIXING)}; got "
                              f"{recipe.stream!r}, {recipe.mixing}.")
@@ -127,6 +169,8 @@ class MultiTrain(nn.Module):
             variance, covariance = informative(_all(self.expander(feature).float()))
             loss = loss + recipe.informative * (recipe.variance * variance + recipe.covariance * covariance)
             numbers |= {"variance": variance.detach(), "covariance": covariance.detach()}
+        if recipe.released and ranks.world() > 1:
+            loss = loss.detach() + (loss - loss.detach()) / ranks.world()
         return loss, {**numbers, **self._accuracies(scores, batch, count)}
 
     def targets(self, label: Tensor, dataset: Tensor, mixed: Mixed | None) -> list[Tensor]:
@@ -215,12 +259,14 @@ def train(recipe: dict, folder: str, progress: str = "auto", threads: int = 0) -
     run = run or Run(folder)
     torch.manual_seed(recipe.fit.seed)
     method = MultiTrain(recipe)
-    if recipe.init and run.checkpoint() is None:
-        load_init(Run(recipe.init), method)
+    said = warnings_of(recipe)
+    if recipe.init and run.checkpoint() is None:  # a resumed run holds all it needs
+        said.append(load_init(Run(recipe.init), method))
+    if recipe.published and run.checkpoint() is None:
+        said.append(load_published(method.encoder, **recipe.published).report)
     batches = loader(recipe, manifests)
-    if ranks.rank() == 0:
-        for line in warnings_of(recipe):
-            print(f"{run.folder.name}: {line}", flush=True)
+    for line in said if ranks.rank() == 0 else ():
+        print(f"{run.folder.name}: {line}", flush=True)
     fit(method, batches, recipe.fit, run, progress)
     return folder
 
@@ -242,17 +288,28 @@ def rows_of(recipe: Recipe) -> tuple[list[Manifest], Recipe]:
     return manifests, replace(recipe, parts=tuple(parts))
 
 
-def load_init(run: Run, method: MultiTrain) -> None:
-    """Take a finished run's backbone. Raises RunError where it is not complete or of another network."""
+def load_init(run: Run, method: MultiTrain) -> str:
+    """Take a finished run's backbone, of any method; returns what was done, in plain words.
+
+    Raises RunError where the run is not complete, or of another network or stream.
+    """
     if run.state != "complete":
         raise RunError(f"{run.folder} is {run.state}, not complete; finish its training before another starts from it.")
-    run.load_into(method.encoder, "encoder.")
+    theirs = run.recipe
+    wanted = {"network": method.recipe.network, "stream": method.recipe.stream}
+    if other := [name for name in wanted if theirs[name] != wanted[name]]:
+        told = "; ".join(f"{name}: wanted {wanted[name]}, found {theirs[name]}" for name in other)
+        raise RunError(f"{run.folder} does not fit this recipe: {told}.")
+    said = run.load_into(method.encoder, "encoder.", partial(models.refitted, method.encoder, theirs["network"],
+                                                             theirs["network_args"]))
+    return f"backbone from {run.folder.name}{said and '. '}{said}"
 
 
 def loader(recipe: Recipe, manifests: list[Manifest]) -> DataLoader:
     """This rank's batches, mixed as the recipe says."""
     seed, workers = recipe.fit.seed, recipe.fit.workers
-    parts = [Clips(rows, spec_of(recipe, part), seed=seed, cache_bytes=0 if workers else CACHE)
+    parts = [Clips(rows, spec_of(recipe, part), flow_folder=part.flow or None, seed=seed,
+                   cache_bytes=0 if workers else CACHE)
              for part, rows in zip(recipe.parts, manifests, strict=True)]
     batches = JointBatches([len(rows) for rows in manifests], recipe.fit.batch, recipe.mix, seed=seed,
                            rank=ranks.rank(), world=ranks.world())
@@ -267,15 +324,24 @@ def spec_of(recipe: Recipe, part: Part) -> ClipSpec:
 
 
 def warnings_of(recipe: Recipe) -> list[str]:
-    """What in a recipe cannot come out well, in plain words."""
+    """What in a recipe cannot come out well, in plain words. Classes are those of the recipe's parts."""
     rows = recipe.fit.batch * recipe.clip.views // recipe.fit.accumulate
-    found = []
+    found = [f"classes of {part.name} tell left from right, and its clips are flipped in training; set flip=0 for it "
+             "(SEGMENTS does so for Something-Something)" for part in recipe.parts
+             if spec_of(recipe, part).augment.flip and _sided(part.classes)]
     if recipe.informative and recipe.expander[1] > widest(rows, recipe.variance, recipe.covariance):
         found.append(f"the expander's {recipe.expander[1]} dimensions are too many for the informative loss on {rows} "
                      "clips at once: noise in the covariance weighs more than the variance it asks for; "
                      f"{widest(rows, recipe.variance, recipe.covariance)} would fit"
                      f"{' (accumulation does not help)' * (recipe.fit.accumulate > 1)}")
     return found
+
+
+def _sided(classes: tuple[str, ...]) -> bool:
+    """Whether there are two classes that a flip exchanges: "from left to right" and "from right to left"."""
+    turned = {"left": "right", "right": "left"}
+    names = {tuple(name.lower().split()) for name in classes}
+    return any(tuple(turned.get(word, word) for word in name) in names - {name} for name in names)
 
 
 def planned(recipe: Recipe) -> list[dict]:

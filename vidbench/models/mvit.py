@@ -2,17 +2,21 @@
 
 A clip becomes tokens [B,N,D] on a grid (T',H',W'), N = T'H'W', which shrinks while D grows, stage by stage. Sources:
 Li et al. 2022 (MViTv2), MultiTrain's supplement, table 2, its released code (JunweiLiang/MultiTrain), and torchvision's
-mvit_v2_s. Three switches and a number lead from MultiTrain's form to the official one:
+mvit_v2_s. Four switches and a number lead from MultiTrain's form to the official ones:
 
 - `relative`: learned tables of relative positions in each attention, instead of one absolute embedding of space and one
   of time behind the patches;
 - `class_token`: one more token, which is then all that the net returns. As in torchvision, its own query is not added
-  to what it attends to;
+  to what it attends to, unless by `token_query`, as in the image nets of facebookresearch/mvit and timm;
 - `normed_skip`: where the channels grow, the skip path projects the block's normalised input, not its input;
 - `pool_eps`: of the norms in the pools of attention. MultiTrain's code leaves PyTorch's 1e-5 there; official is 1e-6,
   as in all other norms of both.
 
 On the skip path, table 2's caption speaks of a 3-D convolution; the released code has a max pool there, and so have we.
+
+Training on images before video (MultiTrain's supplement, 2.3 and table 3): a net for clips of one frame is the 2-D net,
+for its convolutions see one frame through their middle slice, and `MViT.inflated_state` makes of it, or of a published
+image net, the start of a net for longer clips.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,6 +36,7 @@ Grid = tuple[int, int, int]  # positions along time, height and width
 PATCH, PATCH_STRIDE = (3, 7, 7), (2, 4, 4)
 MLP_RATIO = 4
 AXES = ("t", "h", "w")
+INFLATIONS = ("centre", "mean")
 norm_layer = partial(nn.LayerNorm, eps=1e-6)
 
 
@@ -47,6 +52,7 @@ class Form:
     size: int = 224
     relative: bool = False
     class_token: bool = False
+    token_query: bool = False
     normed_skip: bool = False
     pool_eps: float = 1e-5
     stochastic_depth: float = 0.0
@@ -60,9 +66,11 @@ class Form:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} is a whole number from 1; got {value!r}.")
-        for name in ("relative", "class_token", "normed_skip"):
+        for name in ("relative", "class_token", "token_query", "normed_skip"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} is true or false; got {getattr(self, name)!r}.")
+        if self.token_query and not self.class_token:
+            raise ValueError("token_query is of the class token; it wants class_token=True, too.")
         if self.width % self.heads:
             raise ValueError(f"width is a multiple of heads; got {self.width} and {self.heads}.")
         if not 0 <= self.stochastic_depth < 1 or not 0 < self.pool_eps < 1:
@@ -97,6 +105,19 @@ def stretched(table: Tensor, size: Sequence[int]) -> Tensor:
         return table
     mode = "linear" if table.dim() == 2 else "bilinear"
     return F.interpolate(table[None].float(), tuple(size), mode=mode, align_corners=False)[0].to(table.dtype)
+
+
+def inflated(kernel: Tensor, length: int, how: str) -> Tensor:
+    """The middle slice of a kernel [D,C,k,h,w] as one of `length` slices, an odd number, [D,C,length,h,w].
+
+    "centre" puts it between slices of zeros (Girdhar et al. 2018, Detect-and-Track): what it gives for a still clip is
+    what the frame gives, at each position. "mean" puts it everywhere, divided by `length` (I3D, and the code of
+    SlowFast and MultiTrain): the same but for the ends of a clip, where padding is seen, and frames are averaged.
+    """
+    middle = kernel[:, :, kernel.shape[2] // 2, None]
+    if how == "mean":
+        return middle.repeat(1, 1, length, 1, 1) / length
+    return F.pad(middle, (0, 0, 0, 0, length // 2, length // 2))
 
 
 def distances(table: Tensor, queries: int, keys: int) -> Tensor:
@@ -140,9 +161,10 @@ class Attention(nn.Module):
     """
 
     def __init__(self, inputs: int, channels: int, heads: int, strides: tuple[int, int], eps: float,
-                 tables: Grid | None):
+                 tables: Grid | None, token_query: bool = False):
         super().__init__()
         (q_stride, kv_stride), width = strides, channels // heads  # in height and width
+        self.token_query = token_query
         self.heads, self.strides = heads, ((1, q_stride, q_stride), (1, kv_stride, kv_stride))
         self.qkv, self.project = nn.Linear(inputs, 3 * channels), nn.Linear(channels, channels)
         self.pool_q, self.pool_k, self.pool_v = (Pool(width, s, eps) for s in (q_stride, kv_stride, kv_stride))
@@ -158,7 +180,7 @@ class Attention(nn.Module):
         if self.relative is not None:
             bias = F.pad(self.bias(q[:, :, first:].unflatten(2, grid_q), grid_k), (first, 0, first, 0))
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        out = out + (F.pad(q[:, :, first:], (0, 0, first, 0)) if first else q)
+        out = out + (F.pad(q[:, :, first:], (0, 0, first, 0)) if first and not self.token_query else q)
         return self.project(out.transpose(1, 2).flatten(2))
 
     def bias(self, q: Tensor, grid: Grid) -> Tensor:
@@ -200,7 +222,8 @@ class MViT(nn.Module):
     def __init__(self, form: Form, checkpointing: bool = False):
         super().__init__()
         self.form, self.checkpointing = form, checkpointing
-        self.normed_skip, self.kv_stride = form.normed_skip, form.kv_stride  # what no weight's shape shows
+        # what no weight's shape shows
+        self.normed_skip, self.kv_stride, self.token_query = form.normed_skip, form.kv_stride, form.token_query
         grid, width = form.grid, form.width
         self.patches = nn.Conv3d(3, width, PATCH, PATCH_STRIDE, tuple(k // 2 for k in PATCH))
         self.class_token = nn.Parameter(torch.empty(width)) if form.class_token else None
@@ -218,7 +241,8 @@ class MViT(nn.Module):
                 strides = (1 if index or not stage else 2, kv_stride)
                 kept = [strided(grid, (1, stride, stride)) for stride in strides]  # of queries, of keys and values
                 tables = tuple(2 * max(pair) - 1 for pair in zip(*kept, strict=True)) if form.relative else None
-                attention = Attention(inputs, channels, form.heads << stage, strides, form.pool_eps, tables)
+                attention = Attention(inputs, channels, form.heads << stage, strides, form.pool_eps, tables,
+                                      form.token_query)
                 rate = form.stochastic_depth * len(self.blocks) / (total - 1)  # from 0, linear
                 self.blocks.append(Block(inputs, channels, attention, form.normed_skip, rate))
                 grid = kept[0]
@@ -279,6 +303,50 @@ class MViT(nn.Module):
         clips = f"{self.form.frames} frames of {self.form.size} pixels"
         return state, f"Position embeddings were interpolated for {clips}: {', '.join(said)}." if said else ""
 
+    def inflated_state(self, state: Mapping[str, Tensor], how: str = "centre") -> tuple[dict[str, Tensor], str]:
+        """The state of an image net, or of this net for one frame (frames=1), as a start for this net's clips.
+
+        Kernels get their time as `inflated` does by `how`, one of INFLATIONS; which of the two MultiTrain's own start
+        from images took is not known. What one frame learned of time stands at each position in time; where an image
+        net has none, it starts at zero (assumption: MultiTrain's code leaves it at its random first values). Then
+        `resized_state` brings all to this net's size. The second value says in plain words what was done.
+
+        With "centre" a still clip gives the frame's features at each position in time; with a class token only where
+        there is one position (up to two frames), for against more of them the token weighs less in attention. Raises
+        ValueError where `how` is another or the state is of more than one position in time. A net for two frames has
+        the shapes of one for a single frame, so it passes, and loses what its outer slices learned.
+        """
+        if how not in INFLATIONS:
+            raise ValueError(f"how to inflate is one of {INFLATIONS}; got {how!r}.")
+        lengths = {name: new.shape[2] for name, new in self.state_dict().items() if new.dim() == 5}
+        changes = {name: inflated(state[name], length, how) for name, length in lengths.items()
+                   if name in state and state[name].dim() == 5}
+        kernels = f"{len(changes)} kernels " + ("are spread evenly over their slices" if how == "mean" else
+                                                "stand in the middle slice, zeros around")
+        state, time = self._in_time({**state, **changes})
+        state, resized = self.resized_state(state)
+        return state, f"Inflated from one frame to {self.form.frames}: {kernels}{time}.{resized and ' '}{resized}"
+
+    def _in_time(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+        """The state of an image net or a net for one frame with embeddings of time of this net's length; what was done.
+
+        Left as it is where it has no embeddings of this net's kind, or of another width, for loading to refuse.
+        """
+        wanted, relative = self.state_dict(), self.form.relative
+        times = [name for name in wanted if name.endswith(".relative.t")] if relative else ["time"]
+        axis, beside = (0, f"{times[0][:-1]}h") if relative else (1, "space")
+        what = f", {len(times)} tables of time start" if relative else ", the embedding of time starts"
+        if known := [name for name in times if name in state and state[name].dim() == 2]:
+            if long := [name for name in known if state[name].shape[axis] != 1]:
+                raise ValueError(f"inflated_state wants an image net or a net for one frame; {long[0]} has "
+                                 f"{state[long[0]].shape[axis]} entries, not 1. The state of a net for longer clips "
+                                 "goes through resized_state.")
+            changes = {name: state[name].repeat_interleave(wanted[name].shape[axis], axis) for name in known}
+            return {**state, **changes}, f"{what} the same at each position"
+        if beside in state:
+            return {**state, **{name: torch.zeros_like(wanted[name]) for name in times}}, f"{what} at zero"
+        return state, ""
+
 
 def _by(embedding: Tensor) -> str:
     """56x56, the positions of an embedding [D,56,56]."""
@@ -288,17 +356,18 @@ def _by(embedding: Tensor) -> str:
 def mvit_v2(preset: str = "seed_b", depths: Sequence[int] | None = None, width: int | None = None,
             heads: int | None = None, kv_stride: int | None = None, frames: int | None = None,
             size: int | None = None, relative: bool | None = None, class_token: bool | None = None,
-            normed_skip: bool | None = None, pool_eps: float | None = None, stochastic_depth: float | None = None,
-            checkpointing: bool = False) -> MViT:
+            token_query: bool | None = None, normed_skip: bool | None = None, pool_eps: float | None = None,
+            stochastic_depth: float | None = None, checkpointing: bool = False) -> MViT:
     """MViTv2 in the form `preset`, one of PRESETS, but for what is given beside it.
 
     depths: blocks of the four stages. width and heads: channels and attention heads of the first stage; both double
     from stage to stage, where the first block halves height and width of the grid. kv_stride: of keys and values in
     space in the first stage, halved from stage to stage down to 1. frames and size: the clips, in frames and pixels,
     for which position embeddings are learned; clips of another size are seen with interpolated ones. relative,
-    class_token, normed_skip, pool_eps: see the module. stochastic_depth: the probability that a clip skips a branch of
-    the last block, from 0 at the first block in a straight line. checkpointing: keep the blocks' inputs alone and
-    compute the rest again on the way back; same gradients, less memory, more time. D = 8 width. Raises ValueError.
+    class_token, token_query, normed_skip, pool_eps: see the module. stochastic_depth: the probability that a clip skips
+    a branch of the last block, from 0 at the first block in a straight line. checkpointing: keep the blocks' inputs
+    alone and compute the rest again on the way back; same gradients, less memory, more time. D = 8 width. Raises
+    ValueError.
     """
     if preset not in PRESETS:
         raise ValueError(f"preset is one of {sorted(PRESETS)}; got {preset!r}.")

@@ -1,15 +1,17 @@
-"""Published weight files of pytorchvideo and torchvision, read into the backbones of this library.
+"""Published weight files of pytorchvideo, torchvision and timm, read into the backbones of this library.
 
 Nothing is downloaded here: the file lies on disk, as its publisher serves it or as safetensors. A file fits one network
-alone (`SOURCES`), eps of norms included, which no shape would show; all else is refused with what would fit. One thing
-is changed on the way: position embeddings, where the network is for clips of another size. The key maps were checked
-against pytorchvideo 0.1.5 and torchvision 0.29: same keys, same outputs.
+alone (`SOURCES`), eps of norms included, which no shape would show; all else is refused with what would fit. Two things
+are changed on the way: position embeddings, where the network is for clips of another size, and the kernels of timm's
+image nets, which are inflated as starts for video. The key maps were checked against pytorchvideo 0.1.5, torchvision
+0.29 and timm 1.0.31: same keys, same outputs.
 """
 
 import pickle
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -30,6 +32,7 @@ class Source:
     eps: float  # of all norms
     clips: str
     settings: Mapping = field(default_factory=dict)  # attributes of the network which no shape shows
+    inflate: bool = False  # an image net for a network with kernels in time
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,21 @@ def torchvision_mvit_key(key: str) -> str | None:
     return None
 
 
+def timm_mvit_key(depths: tuple[int, ...], key: str) -> str | None:
+    """timm's MViTv2 for images with this many blocks in each stage; they are counted from 0 in each."""
+    if found := re.fullmatch(r"stages\.([0-3])\.blocks\.(\d+)\.(.+)", key):
+        stage, block = int(found[1]), int(found[2])
+        for pattern, ours in _TIMM_BLOCK.items() if block < depths[stage] else ():
+            if inner := re.fullmatch(pattern, found[3]):
+                return f"blocks.{sum(depths[:stage]) + block}.{inner.expand(ours)}"
+        return None
+    if key == "cls_token":
+        return "class_token"
+    if found := re.fullmatch(r"(patch_embed\.proj|norm|head\.fc)\.(weight|bias)", key):
+        return {"patch_embed.proj": "patches.", "norm": "norm.", "head.fc": HEAD}[found[1]] + found[2]
+    return None
+
+
 _MVIT_BLOCK = {
     r"(norm[12])\.(weight|bias)": r"\1.\2",
     r"attn\.qkv\.(weight|bias)": r"attention.qkv.\1",
@@ -108,9 +126,23 @@ _MVIT_BLOCK = {
     r"mlp\.3\.(weight|bias)": r"mlp.2.\1",  # torchvision has a dropout between
     r"project\.(weight|bias)": r"skip.\1",
 }
+_TIMM_BLOCK = {
+    r"(norm[12])\.(weight|bias)": r"\1.\2",
+    r"attn\.qkv\.(weight|bias)": r"attention.qkv.\1",
+    r"attn\.proj\.(weight|bias)": r"attention.project.\1",
+    r"attn\.pool_([qkv])\.weight": r"attention.pool_\1.conv.weight",
+    r"attn\.norm_([qkv])\.(weight|bias)": r"attention.pool_\1.norm.\2",
+    r"attn\.rel_pos_([hw])": r"attention.relative.\1",
+    r"mlp\.fc1\.(weight|bias)": r"mlp.0.\1",
+    r"mlp\.fc2\.(weight|bias)": r"mlp.2.\1",
+    r"shortcut_proj_attn\.(weight|bias)": r"skip.\1",
+}
 
 
 _KINETICS = "frames, mean 0.45 and deviation 0.225 in each channel, short side 256"
+_IMAGES = "ImageNet's mean and deviation, crop 224"
+# beside preset and class token; the stride of keys and values is 4 in these image nets, 8 in the video nets
+_TIMM = {"relative": True, "normed_skip": True, "pool_eps": 1e-6, "kv_stride": 4}
 SOURCES = {
     # SLOW_8x8_R50.pyth, SLOWFAST_8x8_R50.pyth, CSN_32x2_R101.pyth of pytorchvideo's model zoo
     "pytorchvideo_slow_r50": Source("slowonly", {}, pytorchvideo_key, 1e-5,
@@ -121,26 +153,38 @@ SOURCES = {
     "pytorchvideo_csn_r101": Source("csn", {"depth": 101, "norm_eps": 1e-5}, pytorchvideo_key, 1e-5,
                                     f"32 {_KINETICS}, every 2nd of 30 per second"),
     "torchvision_resnet50": Source("resnet50", {}, torchvision_resnet_key, 1e-5,
-                                   "images as one frame, ImageNet's mean and deviation, crop 224"),
+                                   f"images as one frame, {_IMAGES}"),
     "torchvision_s3d": Source("s3d", {"norm_eps": 1e-3, "norm_momentum": 1e-3}, torchvision_s3d_key, 1e-3,
                               "128 frames of 15 per second, Kinetics' mean and deviation, crop 224"),
     "torchvision_mvit_v2_s": Source("mvit", {"preset": "official_s"}, torchvision_mvit_key, 1e-6,
                                     f"16 {_KINETICS}, every 4th of 30 per second, crop 224",
-                                    {"normed_skip": True, "kv_stride": 8}),
+                                    {"normed_skip": True, "kv_stride": 8, "token_query": False}),
+    # mvitv2_small.fb_in1k, mvitv2_base.fb_in1k and mvitv2_base_cls.fb_inw21k
+    "timm_mvitv2_small": Source("mvit", {"preset": "seed_s", **_TIMM}, partial(timm_mvit_key, (1, 2, 11, 2)), 1e-6,
+                                f"images of ImageNet-1K, {_IMAGES}", {"normed_skip": True, "kv_stride": 4}, True),
+    "timm_mvitv2_base": Source("mvit", {"preset": "seed_b", **_TIMM}, partial(timm_mvit_key, (2, 3, 16, 3)), 1e-6,
+                               f"images of ImageNet-1K, {_IMAGES}", {"normed_skip": True, "kv_stride": 4}, True),
+    "timm_mvitv2_base_cls": Source("mvit", {"preset": "seed_b", **_TIMM, "class_token": True, "token_query": True},
+                                   partial(timm_mvit_key, (2, 3, 16, 3)), 1e-6, f"images of ImageNet-21K, {_IMAGES}",
+                                   {"normed_skip": True, "kv_stride": 4, "token_query": True}, True),
 }
 
 
-def load_published(network: nn.Module, path: str | Path, source: str) -> Published:
+def load_published(network: nn.Module, path: str | Path, source: str, how: str = "") -> Published:
     """Put a published file's weights into `network`, a bare backbone from models.build; its classifier is returned.
 
     `source` is a key of SOURCES, which names the network that fits. Modules of a regularizer stay as they are; position
-    embeddings of a network for clips of another size are interpolated, and the report says so. Raises ValueError, and
-    loads nothing, where the source is unknown, the file cannot be read as plain tensors, or its keys, shapes, eps of
-    norms or other settings are not the network's.
+    embeddings of a network for clips of another size are interpolated, and the report says so. An image net is inflated
+    for a video network as mvit.inflated does: "centre" unless `how` says "mean", which is for these sources alone.
+    Raises ValueError, and loads nothing, where source or `how` is unknown, the file cannot be read as plain tensors, or
+    its keys, shapes, eps of norms or other settings are not the network's.
     """
     if source not in SOURCES:
         raise ValueError(f"load_published wants a source of {sorted(SOURCES)}; got {source!r}.")
     fits = SOURCES[source]
+    if how and not fits.inflate:
+        raise ValueError(f"how={how!r} inflates an image net for video, and {source} is not inflated; of the sources, "
+                         f"{[name for name, other in SOURCES.items() if other.inflate]} are. Leave it out.")
     found, unexpected = {}, []
     for key, value in read_tensors(path).items():
         name = fits.ours(key)
@@ -152,10 +196,12 @@ def load_published(network: nn.Module, path: str | Path, source: str) -> Publish
     head = {name: found.pop(HEAD + name, None) for name in ("weight", "bias")}
     head = {name: value if value is None else value.flatten(1 if name == "weight" else 0)  # S3D's is a convolution
             for name, value in head.items()}
-    found = {k: v.unsqueeze(2) if v.dim() == 4 else v for k, v in found.items()}  # of a 2-D net: flat in time
-    resized = ""
-    if hasattr(network, "resized_state"):
-        found, resized = network.resized_state(found)
+    found = {name: _in_our_axes(value) for name, value in found.items()}
+    changed = ""
+    if fits.inflate and hasattr(network, "inflated_state"):
+        found, changed = network.inflated_state(found, how or "centre")
+    elif hasattr(network, "resized_state"):
+        found, changed = network.resized_state(found)
     # counters of batches came with PyTorch 0.4.1, files older than that have none; with momentum they do nothing
     counters = [k for k in wanted if k.endswith("num_batches_tracked") and k not in found]
     complaints = _complaints(wanted, found, unexpected, counters, head, network.out_channels) + _settings(network, fits)
@@ -167,7 +213,7 @@ def load_published(network: nn.Module, path: str | Path, source: str) -> Publish
     values = sum(found[name].numel() for name, _ in network.named_parameters() if name in found)
     report = (f"{Path(path).name} as {source}: {len(found)} tensors with {values:,} weights now stand in the backbone; "
               f"its classifier of {len(head['bias'])} classes is returned, not loaded. Norms have eps "
-              f"{fits.eps:g}. It was trained on {fits.clips}.{resized and ' '}{resized}")
+              f"{fits.eps:g}. It was trained on {fits.clips}.{changed and ' '}{changed}")
     if counters:
         report += f" The file has no batch counters: {len(counters)} stay as they were."
     return Published(source, head["weight"], head["bias"], report)
@@ -192,6 +238,13 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ValueError(f"{path} holds {type(content).__name__}; wanted a dict of tensors, or one as 'model_state'.")
     return dict(content)
+
+
+def _in_our_axes(value: Tensor) -> Tensor:
+    """A tensor of a 2-D net: its kernels [D,C,h,w] flat in time, its class token [1,1,D] a vector."""
+    if value.dim() == 4:
+        return value.unsqueeze(2)
+    return value.flatten() if value.dim() == 3 else value
 
 
 def _complaints(wanted: dict, found: dict, unexpected: list[str], counters: list[str], head: dict,
