@@ -16,7 +16,7 @@ import torch
 from tests import stages
 from vidbench.engine import loop, ranks
 from vidbench.engine.loop import Fit, learning_rate, make_optimizer
-from vidbench.engine.runs import Run, RunError, recipe_dict, recipe_from
+from vidbench.engine.runs import Run, RunError, changed, recipe_dict, recipe_from
 
 SHORT = Fit(epochs=6, batch=8, lr=0.01, seed=3, log_every=2, schedule="cosine")
 
@@ -41,6 +41,10 @@ def test_recipe_goes_to_json_and_back_and_refuses_unknown_fields():
     assert recipe_from(Outer, json.loads(json.dumps(recipe_dict(recipe)))) == recipe
     with pytest.raises(RunError, match=r"Outer.fit has no field 'epoch'; the known ones are epochs, batch"):
         recipe_from(Outer, {"fit": {"epoch": 3}})
+    told = changed(recipe, {"fit": {"lr": 0.5}})
+    assert told == Outer(fit=Fit(milestones=(3, 4), lr=0.5), inner=Fit(epochs=9))
+    with pytest.raises(RunError, match=r"Fit has no field 'rate'"):
+        changed(recipe, {"fit": {"rate": 1}})
 
 
 def test_folder_refuses_another_recipe_and_prints_the_difference(tmp_path):

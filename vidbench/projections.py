@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from vidbench.engine.runs import Run, RunError
-from vidbench.features import Features, load_head, part_of
+from vidbench.features import Features, Protocol, load_head, part_of
 
 READOUTS = ("raw", "centred", "scaled", "behavioural")
 WORDS = {
@@ -23,6 +23,7 @@ WORDS = {
     "scaled": "centred, times the deviation of the source score on clips",
     "behavioural": "no weights: what the other head says of a class's clips, mean probability",
 }
+READ = Protocol(windows=4, normalise_clips=False)  # of features that read-outs are made of
 
 
 @dataclass(frozen=True)

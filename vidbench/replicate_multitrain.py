@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from vidbench.batch import run_all
 from vidbench.data import datasets, flow_store, toy
+from vidbench.data.joint import Mix
 from vidbench.data.manifest import Manifest
 from vidbench.engine import ranks
 from vidbench.engine.runs import Run, environment, recipe_dict, write_text
@@ -25,15 +26,14 @@ from vidbench.features import PROTOCOLS, Protocol, kept, part_of
 from vidbench.figures import Bar, bars, whiskers
 from vidbench.methods import multitrain
 from vidbench.pages import Section, table, write_page
-from vidbench.projections import READOUTS, WORDS, recovered, relations, truth
+from vidbench.projections import READ, READOUTS, WORDS, recovered, relations, truth
 from vidbench.tensors.metrics import nested_bootstrap
 
 # Of each arm: in words, and what is changed in the recipe of all losses. The first two are a run for each data set.
-OFF = {"projection": 0.0, "informative": 0.0}
 ARMS = {
-    "alone": ("each alone, the same epochs", OFF),
-    "alone-long": ("each alone, as many steps as jointly", OFF),
-    "joint": ("jointly", OFF),
+    "alone": ("each alone, the same epochs", {}),
+    "alone-long": ("each alone, as many steps as jointly", {}),
+    "joint": ("jointly", {"projection": 0.0, "informative": 0.0}),
     "projection": ("+ projection", {"informative": 0.0}),
     "informative": ("+ informative", {"projection": 0.0}),
     "both": ("+ both", {}),
@@ -41,7 +41,6 @@ ARMS = {
 ALONE = ("alone", "alone-long")
 TEST = {"4 views": Protocol(windows=4)}
 SEEN = {"one view": PROTOCOLS["one_view"]}
-READ = Protocol(windows=4, normalise_clips=False)  # features of training videos that read-outs are made of
 WORLD = "toy-"  # and the name of a toy world: of size `small`, rendered with each seed
 
 
@@ -76,8 +75,9 @@ def experiment(data: Sequence[str], setting: str = "toy", seeds: Sequence[int] =
                quick: bool = False) -> Experiment:
     """The experiment on a group of data sets, with a named setting of methods.multitrain.
 
-    Folders are decoded at short side 64, every 4th frame, Weizmann's every 3rd. arms: of ARMS, all where empty. quick:
-    one seed, a quarter of the epochs. Raises ValueError on fewer than two data sets, an unknown toy world, setting or
+    Folders are decoded at short side 64, every 4th frame, Weizmann's every 3rd; as they are small beside a toy world,
+    they come more often than their size says (Mix "balanced"). arms: of ARMS, all where empty. quick: one seed, a
+    quarter of the epochs. Raises ValueError on fewer than two data sets, an unknown toy world, setting or
     arm.
     """
     worlds = [name.removeprefix(WORLD) for name in data if name.startswith(WORLD)]
@@ -93,6 +93,7 @@ def experiment(data: Sequence[str], setting: str = "toy", seeds: Sequence[int] =
     recipe = replace(recipe, fit=replace(recipe.fit, save_every=recipe.fit.epochs))
     clips = {datasets.name_of(one): {"stride": 3 if datasets.recognise(one) == "weizmann" else 4, "decode_size": 64}
              for one in data if not one.startswith(WORLD)}
+    recipe = replace(recipe, mix=Mix("balanced") if clips else recipe.mix)
     return Experiment(tuple(data), recipe, clips, 6 if quick else 24, tuple(seeds),
                       tuple(arm for arm in ARMS if not arms or arm in arms))
 
@@ -141,23 +142,23 @@ def stages(one: Experiment, out: Path, seed: int) -> dict[str, multitrain.Recipe
     all_parts, made = parts(one, out, seed), {}
     base = replace(one.recipe, parts=tuple(all_parts), fit=replace(one.recipe.fit, seed=seed))
     if one.start:
-        made["start"] = _on(replace(base, **OFF), all_parts[0], one.start)
+        made["start"] = _on(base, all_parts[0], one.start)
         base = replace(base, init=str(out / f"seed-{seed}" / "start"), fit=replace(base.fit, lr=base.fit.lr / 2))
     videos = [len(Manifest.load(part.manifest).select(split="train")) for part in all_parts]
     for arm in one.arms:
-        recipe = replace(base, **ARMS[arm][1])
         if arm not in ALONE:
-            made[arm] = recipe
+            made[arm] = replace(base, **ARMS[arm][1])
         for part, rows in zip(all_parts, videos, strict=True) if arm in ALONE else ():
             times = 1 if arm == "alone" else sum(videos) / rows
-            made[f"{arm}-{part.name}"] = _on(recipe, part, round(times * recipe.fit.epochs))
+            made[f"{arm}-{part.name}"] = _on(base, part, round(times * base.fit.epochs))
     return made
 
 
 def _on(recipe: multitrain.Recipe, part: multitrain.Part, epochs: int) -> multitrain.Recipe:
     """The recipe on one data set alone; the warm-up keeps its share of the epochs."""
     warm = recipe.fit.warmup_epochs * epochs / recipe.fit.epochs
-    return replace(recipe, parts=(part,), fit=replace(recipe.fit, epochs=epochs, save_every=epochs, warmup_epochs=warm))
+    return replace(multitrain.alone(recipe, part),
+                   fit=replace(recipe.fit, epochs=epochs, save_every=epochs, warmup_epochs=warm))
 
 
 def tested(one: Experiment, out: Path, processes: int) -> dict[int, dict[str, dict[str, dict]]]:

@@ -54,6 +54,16 @@ def recipe_from(cls, values: dict, where: str = ""):
     return cls(**made)
 
 
+def changed(recipe, changes: dict):
+    """The recipe with some fields changed; a dictionary for a nested recipe (clip, fit, mix) changes its fields alone.
+
+    Raises RunError at an unknown field, listing the known ones.
+    """
+    nested = {name: recipe_dict(changed(getattr(recipe, name), value)) for name, value in changes.items()
+              if isinstance(value, dict) and dataclasses.is_dataclass(getattr(recipe, name, None))}
+    return recipe_from(type(recipe), {**recipe_dict(recipe), **changes, **nested})
+
+
 def _tuples(value):
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
