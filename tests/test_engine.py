@@ -244,6 +244,8 @@ def test_schedules_by_hand():
     cosine = Fit(epochs=10, lr=1.0, schedule="cosine", warmup_epochs=2)
     assert learning_rate(cosine, 1) == pytest.approx(0.5) and learning_rate(cosine, 6) == pytest.approx(0.5)
     assert learning_rate(cosine, 10) == pytest.approx(0, abs=1e-9)
+    ends = replace(cosine, final_lr=0.2)
+    assert learning_rate(ends, 6) == pytest.approx(0.6) and learning_rate(ends, 10) == pytest.approx(0.2)
     steps = Fit(epochs=10, lr=1.0, schedule="milestones", milestones=(4, 8))
     assert [learning_rate(steps, e) for e in (3.9, 4, 8)] == pytest.approx([1, 0.1, 0.01])
     with pytest.raises(ValueError, match="schedule is"):

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torchvision
 
 from vidbench.data.loading import ClipSpec
 from vidbench.data.views import SETTINGS
@@ -200,6 +201,7 @@ def test_accuracy_is_each_data_sets_own_and_nan_where_it_has_no_clip():
     ({"parts": RECIPE.parts[:1] * 2}, "different names"),
     ({"parts": (Part("k400.scan", "", ("x", "y")),)}, "without . or >"),
     ({"parts": (Part("a", "", ("x",)),)}, "at least 2 classes"),
+    ({"fit": replace(RECIPE.fit, batch=1)}, "at least 2 clips at once"),
     ({"mixing": ({"name": "cutout"},)}, "cutmix, mixup"), ({"stream": "sound"}, "stream is one of")])
 def test_mistakes_are_refused_at_the_door(changes, says):
     with pytest.raises(ValueError, match=says):
@@ -300,11 +302,24 @@ def test_named_settings_build_and_say_what_the_sources_say():
     paper, released = multitrain.SETTINGS["paper"], multitrain.SETTINGS["released"]
     for one, hidden in ((paper, 2048), (released, 4096)):
         fit = one.fit
-        assert (fit.epochs, fit.batch, fit.lr, fit.weight_decay, fit.warmup_epochs, fit.warmup_lr, fit.schedule) == (
-            50, 512, 2e-4, 0.05, 10, 2e-6, "cosine")
+        assert (fit.epochs, fit.batch, fit.lr, fit.weight_decay, fit.warmup_epochs, fit.warmup_lr, fit.final_lr) == (
+            50, 512, 2e-4, 0.05, 10, 2e-6, 2e-6)
         assert one.expander == (hidden, 768) and (one.hidden, one.dropout, one.informative) == (2048, 0.5, 0.1)
         assert (one.clip.frames, one.clip.target_fps, one.clip.views) == (32, 10.0, 2)
     assert released.released and not paper.released and released.clip.augment.randaugment == 4
+
+
+def test_a_run_starts_from_kinetics_weights_in_torchvisions_format(worlds, tmp_path, capsys):
+    """mvit_v2_s of torchvision, as published but for its numbers, which are not at hand."""
+    theirs = torchvision.models.video.mvit_v2_s()
+    torch.save(theirs.state_dict(), tmp_path / "mvit_v2_s.pth")
+    recipe = replace(worlds, network="mvit", network_args={"preset": "official_s"}, fit=replace(worlds.fit, epochs=0),
+                     published={"source": "torchvision_mvit_v2_s", "path": str(tmp_path / "mvit_v2_s.pth")})
+    run = Run(multitrain.train(recipe_dict(recipe), str(tmp_path / "run"), "none"))
+    found = run.weights()
+    assert torch.equal(found["encoder.patches.weight"], theirs.state_dict()["conv_proj.weight"])
+    assert torch.equal(found["encoder.norm.weight"], theirs.state_dict()["norm.weight"])
+    assert "now stand in the backbone" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("classes", "expander", "heads", "maps", "wide"), [

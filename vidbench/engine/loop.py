@@ -23,10 +23,11 @@ from vidbench.engine.runs import Run
 class Fit:
     """How a method is optimised. Batches are global: the number of processes is a fact of the launch.
 
-    schedule: constant, cosine (to 0, from where the warm-up ends), cosine_whole (to 0 over all epochs, the warm-up over
-    its beginning, as in PySlowFast), milestones (times `gamma` at each of `milestones`, in epochs) or plateau (times
-    `gamma` when the validation loss, or without validation the epoch's mean loss, has not fallen for `patience` epochs,
-    at most `drops` times unless that is 0). The warm-up is linear, from `warmup_lr` on. nesterov: of SGD's momentum.
+    schedule: constant, cosine (to `final_lr`, from where the warm-up ends), cosine_whole (the same over all epochs, the
+    warm-up over its beginning, as in PySlowFast), milestones (times `gamma` at each of `milestones`, in epochs) or
+    plateau (times `gamma` when the validation loss, or without validation the epoch's mean loss, has not fallen for
+    `patience` epochs, at most `drops` times unless that is 0). The warm-up is linear, from `warmup_lr` on. nesterov: of
+    SGD's momentum.
     decay_vectors: whether weight_decay acts on biases and norms, too. precision: fp32, bf16 or fp16 autocast.
     deterministic: torch's deterministic algorithms only, so that a GPU, too, repeats a run to the bit, more slowly; an
     operation that has none raises RuntimeError (max_pool3d of S3D; the nets of models.resnets have none such).
@@ -46,6 +47,7 @@ class Fit:
     drops: int = 0
     warmup_epochs: float = 0.0
     warmup_lr: float = 0.0
+    final_lr: float = 0.0
     precision: str = "fp32"
     deterministic: bool = False
     accumulate: int = 1
@@ -105,7 +107,7 @@ def learning_rate(recipe: Fit, epoch: float, scale: float = 1.0) -> float:
     if recipe.schedule in ("cosine", "cosine_whole"):
         start = recipe.warmup_epochs if recipe.schedule == "cosine" else 0.0
         share = (epoch - start) / max(recipe.epochs - start, 1e-9)
-        return recipe.lr * 0.5 * (1 + math.cos(math.pi * min(share, 1)))
+        return recipe.final_lr + (recipe.lr - recipe.final_lr) * 0.5 * (1 + math.cos(math.pi * min(share, 1)))
     if recipe.schedule == "milestones":
         return recipe.lr * recipe.gamma ** sum(epoch >= milestone for milestone in recipe.milestones)
     if recipe.schedule in ("constant", "plateau"):

@@ -82,7 +82,8 @@ class Recipe:
     stream: str = "rgb"
     clip: ClipSpec = ClipSpec(frames=32, stride=3, views=2, augment=AUGMENTS["multitrain"])
     fit: Fit = Fit(epochs=50, batch=512, optimizer="adamw", lr=2e-4, weight_decay=0.05, decay_vectors=False,
-                   schedule="cosine", warmup_epochs=10, warmup_lr=2e-6, clip_norm=1.0, precision="bf16", workers=12)
+                   schedule="cosine", warmup_epochs=10, warmup_lr=2e-6, final_lr=2e-6, clip_norm=1.0, precision="bf16",
+                   workers=12)
     init: str = ""  # the run whose backbone starts this one
     published: dict = field(default_factory=dict)  # {"source", "path"}: weights that models.published starts it from
     selection: str = ""  # what was chosen and on which videos, if anything: it goes with every number
@@ -94,6 +95,7 @@ class Recipe:
 _PAPER = Recipe(expander=(2048, 768), mixing=({"name": "mixup", "beta": 0.8},),
                 clip=ClipSpec(frames=32, target_fps=10.0, views=2, augment=AUGMENTS["multitrain_supplement"]))
 # Its two YAML files: RandAugment, random erasing, Mixup and CutMix in turn, quirks as released, 64 videos by 8 parts.
+# Its code multiplies the rate by the number of machines, so its README's run on two had 4e-4.
 _RELEASED = replace(_PAPER, expander=(4096, 768), released=True,
                     clip=replace(_PAPER.clip, augment=AUGMENTS["multitrain"]),
                     mixing=({"name": "mixup", "beta": 0.8}, {"name": "cutmix", "beta": 1.0}),
@@ -136,6 +138,10 @@ class MultiTrain(nn.Module):
         if not names or not fit or len(set(names)) < len(names) or any(len(part.classes) < 2 for part in recipe.parts):
             raise ValueError("MultiTrain wants parts of different names without . or >, each with at least 2 classes; "
                              f"got {[(part.name, len(part.classes)) for part in recipe.parts]}.")
+        clips = recipe.fit.batch * recipe.clip.views // recipe.fit.accumulate
+        if recipe.informative and clips < 2:
+            raise ValueError("the informative loss wants at least 2 clips at once, as one has no variance; got "
+                             f"{clips}: raise fit.batch or set informative to 0.")
         if recipe.stream not in STREAMS or any(mixing.get("name") not in MIXING for mixing in recipe.mixing):
             raise ValueError(f"MultiTrain: stream is one of {STREAMS}, mixing of {', '.join(MIXING)}; got "
                              f"{recipe.stream!r}, {recipe.mixing}.")
