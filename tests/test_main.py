@@ -74,3 +74,12 @@ def test_other_settings_are_refused(folder, tmp_path, capsys, monkeypatch):
     assert run(*words) == 0
     assert run(*words, "--size", 32) == 2
     assert "size: there None, wanted 32" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["run", "batch"])
+def test_help_documents_the_exit_codes(capsys, command):
+    assert run(command, "--help") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for words in ("0 all complete", "1 a notebook failed", "2 what the caller can mend", "124 a cell's time was up",
+                  "130 stopped by Ctrl-C or SIGTERM", "138 the kernel died"):  # fmt: skip
+        assert words in said

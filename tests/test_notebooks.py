@@ -41,6 +41,7 @@ def run(notebook: Path, cell_seconds: float = CELL_SECONDS) -> tuple[str, float]
     ]  # fmt: skip
     # no user profile, no shared history, one place for sockets: what is run here depends on nothing outside
     private = {name: str(notebook.parent / f".{name.lower()}") for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR")}
+    private["VIDBENCH_HEADLESS"] = "1"  # no controls, megabytes each, where nobody clicks
     began = time.monotonic()
     try:
         done = subprocess.run(

@@ -15,6 +15,7 @@ from vidbench.features import Features
 from vidbench.projections import (
     READOUTS,
     Relation,
+    asked,
     behaviour,
     mutual,
     of_weights,
@@ -112,6 +113,21 @@ def test_recovered_counts_first_matches_and_knows_chance():
             found[f"{metric} by chance"].mean(), abs=0.02)
     empty = recovered(np.full_like(scores, np.nan), matches)
     assert (empty["top-1"] == empty["top-1 by chance"]).all()
+
+
+def test_both_sides_are_asked_and_centring_moves_one_of_them_alone():
+    rng = np.random.default_rng(4)
+    weight, spread = rng.normal(size=(5, 6)) + 3 * rng.normal(size=(5, 1)), rng.normal(size=(40, 5)) * (1, 9, 2, 5, 3)
+    found = {("s", "t"): Relation("s", "t", tuple("abcde"), tuple("uvwxyz"), of_weights(weight, spread))}
+    true = rng.random((5, 6)) < 0.3
+    got = asked(found, {("s", "t"): true})
+    assert set(got) == {(name, side) for name in ("raw", "centred", "scaled") for side in ("source", "target")}
+    for name in ("raw", "centred", "scaled"):
+        scores = found["s", "t"].scores[name]
+        for side, (table, matches) in {"source": (scores, true), "target": (scores.T, true.T)}.items():
+            assert np.array_equal(got[name, side]["reciprocal rank"], recovered(table, matches)["reciprocal rank"])
+        assert np.array_equal(got[name, "source"]["reciprocal rank"], got["raw", "source"]["reciprocal rank"])
+    assert not np.array_equal(got["raw", "target"]["reciprocal rank"], got["centred", "target"]["reciprocal rank"])
 
 
 # ---- a run -------------------------------------------------------------------------------------------------------

@@ -99,15 +99,16 @@ def test_a_small_one_whole(small, tmp_path, capsys):
     text, facts = page.read_text(), json.loads((tmp_path / "numbers.json").read_text())
     assert "Planted pairs found" in text and "jointly" in text and "+ both" in text
     assert {(row["data"], row["arm"]) for row in facts["rows"]} == {(n, a) for n in WORLDS for a in one.arms}
-    assert {(row["arm"], row["readout"]) for row in facts["pairs"]} == {
-        ("joint", "behavioural"), *(("both", name) for name in ("raw", "centred", "scaled", "behavioural"))}
+    assert {(row["arm"], row["readout"], row["asked"]) for row in facts["pairs"]} == {
+        (arm, name, side) for side in ("source", "target") for arm, name in (
+            ("joint", "behavioural"), *(("both", name) for name in ("raw", "centred", "scaled", "behavioural")))}
     for row in facts["pairs"]:  # 9 + 8 classes of the two worlds have a match in the other
         matches = {label for line in toy.correspondence() for label in [line["class"]]
                    if {line["world"], line["other_world"]} == {"base", "gym"} and line["matches"]}
         assert row["classes"] == len(matches) and 0 < row["chance"] < 0.5
     with (tmp_path / "numbers.csv").open() as file:
         lines = list(csv.DictReader(file))
-    assert {line["metric"] for line in lines} >= {"top-1", "reciprocal rank, raw"}
+    assert {line["metric"] for line in lines} >= {"top-1", "reciprocal rank, raw, asked from the target"}
     run = Run(tmp_path / "seed-1" / "both")
     assert {record["protocol"]["data"] for record in run.results().values()} == set(WORLDS)
     before = run.checkpoint().stat().st_mtime_ns

@@ -1,11 +1,14 @@
-"""`vidbench scan | store | flow | demo | replicate-coclr, -rms, -multitrain | run`: a door, no logic."""
+"""`vidbench scan | store | flow | demo | replicate-coclr, -rms, -multitrain | run | batch`: a door, no logic."""
 
 import argparse
 import ast
-import logging
 import os
 import signal
 import sys
+
+_ENDS = ("Exit codes: 0 all complete; 1 a notebook failed; 2 what the caller can mend, such as an unknown parameter;"
+         " nothing was started then; 124 a cell's time was up; 130 stopped by Ctrl-C or SIGTERM; 138 the kernel died."
+         " Of a batch 1 where any row is not complete, of one row of it that row's own.")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -14,7 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is a person's: save, then end
     commands = {"demo": _demo, "replicate-coclr": _replicate_coclr, "replicate-rms": _replicate_rms,
                 "replicate-multitrain": _replicate_multitrain, "run": _run,
-                "scan": _scan, "store": _store, "flow": _flow}
+                "batch": _batch, "scan": _scan, "store": _store, "flow": _flow}
     try:
         return commands[given.command](given)
     except KeyboardInterrupt:
@@ -70,10 +73,23 @@ def _parser() -> argparse.ArgumentParser:
     joint.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="(1 2 3)")
     joint.add_argument("--arms", nargs="+", default=[], help="such as joint both; default: all")
     joint.add_argument("--quick", action="store_true", help="one seed, a quarter of the epochs")
-    run = commands.add_parser("run", help="execute notebooks headless, in the order given")
-    run.add_argument("notebooks", nargs="+")
-    run.add_argument("--out", default="runs/notebooks", help="where the executed copies go (%(default)s)")
-    run.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    run = commands.add_parser("run", help="execute notebooks headless, in the order given", epilog=_ENDS)
+    run.add_argument("notebooks", nargs="+", help="the first that does not complete is the last")
+    run.add_argument("--out", default="runs/notebooks",
+                     help="where the executed copies go, with HTML, log and status of each (%(default)s)")
+    run.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+                     help="of every notebook given; a Python literal, or text")  # fmt: skip
+    run.add_argument("-f", "--file", action="append", default=[], metavar="SETTINGS.yaml",
+                     help="a map of parameters; of several files the last wins, and -p over all of them")  # fmt: skip
+    run.add_argument("--timeout", type=int, default=0, help="seconds for one cell; default: no limit")
+    table = commands.add_parser("batch", help="execute a table of notebooks: settings times seeds", epilog=_ENDS)
+    table.add_argument("table", help="a .yaml of notebook, parameters, grid, compose (as notebook_batch.read_table), or"
+                       " a .csv with a column notebook")  # fmt: skip
+    table.add_argument("--out", default="", help="where each row gets a folder; default: runs/ and the table's name")
+    table.add_argument("--processes", type=int, default=1, help="rows at a time (%(default)s)")
+    table.add_argument("--row", type=int, default=None, help="only the row of this number, from 0: for job arrays")
+    table.add_argument("--list", action="store_true", help="show the rows, their numbers and states, and stop")
+    table.add_argument("--timeout", type=int, default=0, help="seconds for one cell; default: no limit")
     return parser
 
 
@@ -191,15 +207,23 @@ def _replicate_multitrain(given) -> int:
 
 
 def _run(given) -> int:
-    from vidbench.headless import check, execute
+    from vidbench.headless import execute_all, plan
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    values = {name: _literal(value) for name, value in given.parameter}
-    for notebook in given.notebooks:
-        check(notebook, values)
-    for notebook in given.notebooks:
-        print(f"{notebook} -> {execute(notebook, given.out, values)}", flush=True)
-    return 0
+    planned = _mendable(plan, given.notebooks, given.out, given.file, given.parameter)
+    return execute_all(planned, given.out, given.timeout)
+
+
+def _batch(given) -> int:
+    from vidbench.notebook_batch import read_table, row_of, run_row, run_rows, summarise
+
+    out = given.out or os.path.join("runs", os.path.splitext(os.path.basename(given.table))[0])
+    rows = _mendable(read_table, given.table, out)
+    if given.row is not None:
+        return run_row(_mendable(row_of, rows, given.row), given.timeout)
+    if given.list:
+        print(summarise(rows, out))
+        return 0
+    return run_rows(rows, out, given.processes, given.timeout)
 
 
 def _literal(text: str):

@@ -158,6 +158,20 @@ def recovered(scores: np.ndarray, matches: np.ndarray) -> dict[str, np.ndarray]:
     return {**found, **{f"{name} by chance": value for name, value in guess.items()}}
 
 
+def asked(found: Mapping[tuple[str, str], Relation], matches: Mapping[tuple[str, str], np.ndarray]) -> dict:
+    """`recovered` of all ordered pairs of data sets with known matches, one after another, for each read-out and side.
+
+    (read-out, side) -> arrays; side "source": of a source class the target classes are ranked, which no centring or
+    scaling by source class changes; "target": of a target class the source classes, which both do.
+    """
+    held = {}
+    for pair, true in matches.items():
+        for readout, scores in found[pair].scores.items():
+            held.setdefault((readout, "source"), []).append(recovered(scores, true))
+            held.setdefault((readout, "target"), []).append(recovered(scores.T, true.T))
+    return {key: {name: np.concatenate([one[name] for one in each]) for name in each[0]} for key, each in held.items()}
+
+
 def _reciprocal(matches: int, count: int) -> float:
     """The mean of one over the first match's rank, in a random order of `count` with so many matches."""
     return sum(comb(count - rank, matches - 1) / rank for rank in range(1, count - matches + 2)) / comb(count, matches)

@@ -26,7 +26,7 @@ from vidbench.features import PROTOCOLS, Protocol, kept, part_of
 from vidbench.figures import Bar, bars, whiskers
 from vidbench.methods import multitrain
 from vidbench.pages import Section, table, write_page
-from vidbench.projections import READ, READOUTS, WORDS, recovered, relations, truth
+from vidbench.projections import READ, READOUTS, WORDS, asked, relations, truth
 from vidbench.tensors.metrics import nested_bootstrap
 
 # Of each arm: in words, and what is changed in the recipe of all losses. The first two are a run for each data set.
@@ -210,33 +210,28 @@ def outcome(one: Experiment, found: Mapping[int, Mapping[str, Mapping[str, dict]
 def planted(one: Experiment, out: Path) -> list[dict]:
     """Of each joint arm and read-out how many planted pairs of toy classes it finds, over seeds and ordered pairs.
 
-    Each {"arm", "readout", "metric" (top-1 or reciprocal rank), "value", "low", "high", "chance", "classes"}; a
-    bootstrap draws seeds and source classes. Empty without two toy worlds.
+    Each {"arm", "readout", "asked" (source or target, see projections.asked), "metric" (top-1 or reciprocal rank),
+    "value", "low", "high", "chance", "classes"}; a bootstrap draws seeds and classes. Empty without two toy worlds.
     """
     rows, joint = [], [arm for arm in one.arms if arm not in ALONE]
-    found = {arm: [_recovered(one, out, seed, arm) for seed in one.seeds] for arm in joint if len(one.worlds) > 1}
-    for (arm, seeds), readout, metric in product(found.items(), READOUTS, ("top-1", "reciprocal rank")):
-        if readout not in seeds[0]:
-            continue  # a run without maps
-        hits = [torch.from_numpy(part[readout][metric])[None] for part in seeds]
-        draws = nested_bootstrap(hits, [torch.arange(part.shape[1]) for part in hits], seed=0, shared=True).numpy()
-        chance = float(np.mean([part[readout][f"{metric} by chance"] for part in seeds]))
-        rows.append({"arm": arm, "readout": readout, "metric": metric, "chance": chance, "classes": hits[0].shape[1],
-                     **interval(np.array([float(part.mean()) for part in hits]), draws[:, 0])})
+    found = {arm: [_asked(one, out, seed, arm) for seed in one.seeds] for arm in joint if len(one.worlds) > 1}
+    for arm, seeds in found.items():
+        for (readout, side), metric in product(seeds[0], ("top-1", "reciprocal rank")):
+            parts = [part[readout, side] for part in seeds]
+            hits = [torch.from_numpy(part[metric])[None] for part in parts]
+            draws = nested_bootstrap(hits, [torch.arange(part.shape[1]) for part in hits], seed=0, shared=True).numpy()
+            rows.append({"arm": arm, "readout": readout, "asked": side, "metric": metric, "classes": hits[0].shape[1],
+                         "chance": float(np.mean([part[f"{metric} by chance"] for part in parts])),
+                         **interval(np.array([float(part.mean()) for part in hits]), draws[:, 0])})
     return rows
 
 
-def _recovered(one: Experiment, out: Path, seed: int, arm: str) -> dict[str, dict[str, np.ndarray]]:
-    """Of each read-out what `recovered` gives of all ordered pairs of toy worlds, one after another."""
-    run, found = Run(out / f"seed-{seed}" / arm), {}
-    tables = {name: kept(run, "train", READ, data=name) for name in one.names}
-    for pair, relation in relations(run, tables).items():
-        if set(pair) <= set(one.worlds):
-            matches = truth(toy.correspondence(), relation, one.worlds)
-            for readout, scores in relation.scores.items():
-                found.setdefault(readout, []).append(recovered(scores, matches))
-    return {readout: {name: np.concatenate([each[name] for each in all_pairs]) for name in all_pairs[0]}
-            for readout, all_pairs in found.items()}
+def _asked(one: Experiment, out: Path, seed: int, arm: str) -> dict:
+    """projections.asked of one run, on all pairs of its toy worlds."""
+    run = Run(out / f"seed-{seed}" / arm)
+    found = relations(run, {name: kept(run, "train", READ, data=name) for name in one.names})
+    return asked(found, {pair: truth(toy.correspondence(), relation, one.worlds) for pair, relation in found.items()
+                         if set(pair) <= set(one.worlds)})
 
 
 def _csv(facts: Mapping) -> str:
@@ -249,7 +244,8 @@ def _csv(facts: Mapping) -> str:
             writer.writerow([row["data"], row["arm"], "top-1", beside and f"less {beside}", *_rounded(one)])
     for row in facts["pairs"]:
         beside = f"chance {row['chance']:.4f}"
-        writer.writerow(["planted pairs", row["arm"], f"{row['metric']}, {row['readout']}", beside, *_rounded(row)])
+        name = f"{row['metric']}, {row['readout']}, asked from the {row['asked']}"
+        writer.writerow(["planted pairs", row["arm"], name, beside, *_rounded(row)])
     return file.getvalue()
 
 
@@ -271,7 +267,8 @@ def report(out: Path, facts: Mapping) -> Path:
         ("alone", "Less a net of its own, the same epochs"), ("alone-long", "Less a net of its own, the same steps"),
         ("joint", "Less plain joint training")) if any(base in row["less"] for row in facts["rows"])]
     if facts["pairs"]:
-        sections.append(Section("Planted pairs found", [found_pairs(facts, "top-1"), pair_numbers(facts)]))
+        sections.append(Section("Planted pairs found", [
+            found_pairs(facts, "source"), found_pairs(facts, "target"), pair_numbers(facts)]))
     sections.append(Section("How it was made", [table(
         [{"what": "training, all processes", "hours": round(facts["training"] / 3600, 2)},
          {"what": "last call, wall", "hours": round(facts["seconds"] / 3600, 2)}],
@@ -299,25 +296,25 @@ def gains(facts: Mapping, base: str):
                      for row in rows], f"points of top-1 less {ARMS[base][0]}", "Each data set, with 95 % intervals")
 
 
-def found_pairs(facts: Mapping, metric: str):
-    """How many classes' planted matches each read-out finds, a bar an arm."""
-    rows = [row for row in facts["pairs"] if row["metric"] == metric]
+def found_pairs(facts: Mapping, side: str):
+    """Of how many classes a planted match is the read-out's first choice, a bar an arm."""
+    rows = [row for row in facts["pairs"] if (row["metric"], row["asked"]) == ("top-1", side)]
     return bars([Bar(ARMS[row["arm"]][0], row["readout"], row["value"], row["low"], row["high"]) for row in rows],
-                f"{metric} (%)", "Planted pairs found by each read-out", levels={"chance": rows[0]["chance"]})
+                "top-1 (%)", f"Planted pairs found, asked from the {side} class", levels={"chance": rows[0]["chance"]})
 
 
 def pair_numbers(facts: Mapping):
     """The same and the mean reciprocal rank as a table, chance beside them."""
-    shown = []
-    for arm, readout in dict.fromkeys((row["arm"], row["readout"]) for row in facts["pairs"]):
-        mine = {row["metric"]: row for row in facts["pairs"] if (row["arm"], row["readout"]) == (arm, readout)}
-        shown.append({"trained": ARMS[arm][0], "read-out": readout, "top-1": _percent(mine["top-1"]),
-                      "by chance": 100 * mine["top-1"]["chance"],
+    shown, names = [], ("arm", "readout", "asked")
+    for key in dict.fromkeys(tuple(row[name] for name in names) for row in facts["pairs"]):
+        mine = {row["metric"]: row for row in facts["pairs"] if tuple(row[name] for name in names) == key}
+        shown.append({"trained": ARMS[key[0]][0], "read-out": key[1], "asked from": key[2],
+                      "top-1": _percent(mine["top-1"]), "chance": 100 * mine["top-1"]["chance"],
                       "mean reciprocal rank": _percent(mine["reciprocal rank"]),
-                      "chance": 100 * mine["reciprocal rank"]["chance"]})
+                      "by chance": 100 * mine["reciprocal rank"]["chance"]})
     words = "; ".join(f"{name}: {WORDS[name]}" for name in READOUTS)
-    return table(shown, note=f"Percent of the source classes with a planted match, {facts['pairs'][0]['classes']} over "
-                             f"all ordered pairs, 95 % intervals over seeds and classes. {words}.")
+    return table(shown, note=f"Percent of the classes with a planted match, {facts['pairs'][0]['classes']} over all "
+                             f"ordered pairs, 95 % intervals over seeds and classes. {words}.")
 
 
 def _percent(row: Mapping) -> tuple[float, float, float]:
