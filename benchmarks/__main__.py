@@ -7,6 +7,7 @@ import pkgutil
 import subprocess
 import sys
 import time
+from inspect import signature
 
 import benchmarks
 from benchmarks import measure
@@ -23,32 +24,36 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit code 1 where a benchmark failed, as when contestants did not compute the same; a missed goal is none."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(names())}; default: all")
-    chosen = parser.parse_args(arguments).names or names()
+    parser.add_argument("--scale", action="store_true", help="the largest sizes instead, where there are any; minutes")
+    asked = parser.parse_args(arguments)
+    chosen, flags = asked.names or names(), ["--scale"] * asked.scale
     if unknown := set(chosen) - set(names()):
         parser.error(f"no benchmark called {', '.join(sorted(unknown))}; there are {', '.join(names())}")
     if len(chosen) == 1:
-        one(chosen[0])
+        one(chosen[0], asked.scale)
         return 0
     began = time.time()
     # a process for each: what one imports, pins or allocates is no matter for the next
-    failed = [name for name in chosen if subprocess.run([sys.executable, "-m", "benchmarks", name]).returncode]
+    failed = [name for name in chosen if subprocess.run([sys.executable, "-m", "benchmarks", name, *flags]).returncode]
     summary(chosen, began)
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return bool(failed)
 
 
-def one(name: str) -> None:
-    """Run one benchmark in this process."""
+def one(name: str, scale: bool = False) -> None:
+    """Run one benchmark in this process; scale: at its largest sizes, where it has any, into results/<name>-scale."""
     module = importlib.import_module(f"benchmarks.{name}")
     print(f"\n{name}: {module.__doc__.splitlines()[0]}", flush=True)
     began = time.monotonic()
     try:
-        table = module.main()
+        scale = scale and "scale" in signature(module.main).parameters
+        table = module.main(scale=True) if scale else module.main()
     except measure.Skip as reason:
         print(f"skipped: {reason}")
         return
     print(measure.show([row for row in table if "goal" not in row]))
+    name += "-scale" * scale
     print(f"-> {measure.save(name, table).relative_to(measure.RESULTS.parents[1])} ({time.monotonic() - began:.0f} s)")
 
 

@@ -11,6 +11,7 @@ import torch
 
 from benchmarks import __main__ as bench
 from benchmarks import flow, footage, loader, measure, memory, notebook, overhead, reader, retrieval, rms, s3d, startup
+from benchmarks import indexes as galleries
 from benchmarks import relations as pictures
 from benchmarks import store as stores
 from benchmarks import views as augmentation
@@ -62,7 +63,7 @@ def test_results_hold_rows_goals_and_machine(tmp_path):
 
 def test_the_command_runs_each_benchmark_and_says_what_was_missed(tmp_path, monkeypatch, capsys):
     assert {"reader", "store", "loader", "views", "flow", "s3d", "overhead", "retrieval", "memory", "startup",
-            "notebook", "rms", "relations"} == set(bench.names())  # fmt: skip
+            "notebook", "rms", "relations", "indexes"} == set(bench.names())  # fmt: skip
     monkeypatch.setattr(measure, "RESULTS", tmp_path / "benchmarks" / "results")
     monkeypatch.setattr(measure.save, "__defaults__", (measure.RESULTS,))
     monkeypatch.setattr(sys, "argv", ["x"])
@@ -70,6 +71,12 @@ def test_the_command_runs_each_benchmark_and_says_what_was_missed(tmp_path, monk
     assert bench.main(["store"]) == 0
     bench.summary(["store", "flow"], 0)
     assert "1 goals measured, 1 missed" in capsys.readouterr().out
+
+    monkeypatch.setattr(galleries, "main", lambda scale=False: [{"scale": scale}])
+    for flags, written in (([], "indexes"), (["--scale"], "indexes-scale")):
+        assert bench.main(["indexes", *flags]) == 0
+        assert (measure.RESULTS / f"{written}.csv").read_text().split() == ["scale", str(bool(flags))]
+    assert bench.main(["store", "--scale"]) == 0  # which has no larger sizes
 
     def skips():
         raise measure.Skip("no such thing here")
@@ -162,6 +169,23 @@ def test_retrieval_contestants_agree_and_a_wrong_one_is_found(monkeypatch):
         retrieval.main(1, {"tiny": (60, 20)}, 8)
     beside, held = retrieval.peak(100, 10, 8)
     assert beside >= -0.01 and held == 0
+
+
+def test_indexes_once(monkeypatch, tmp_path):
+    monkeypatch.setattr(galleries, "alone", lambda call, *arguments: call(*arguments))  # a process each takes seconds
+    table = galleries.main(1, (1200,), width=16)
+    rows = [row for row in table if "goal" not in row]
+    kinds = [row["index"].split(",")[0] for row in rows]
+    assert kinds == 2 * ["flat", "hnsw", "ivf_sq8", "ivf_sq8"]  # of 30 lists 16 are looked into, or all
+    assert [row["build_s"] >= 0 for row in rows if "build_s" in row] == [True] * 6
+    assert {row["recall"] for row in rows if row["index"] == "flat"} == {1.0}
+    assert all(0.5 < row["recall"] <= 1 and row["single_ms"] > 0 for row in rows)
+    assert [row["goal"] for row in table if "goal" in row] == ["P19"] * 6
+    path, queries = galleries.write(tmp_path / "rows.npy", 300, 16, 1.0, 0.5)
+    values = np.load(path).astype(np.float32)
+    for part in (values, queries):
+        np.testing.assert_allclose(np.linalg.norm(part, axis=1), 1, atol=1e-3)
+    assert galleries.peak() > values.nbytes
 
 
 def test_pictures_of_relations_are_made_and_drawn_once(monkeypatch):

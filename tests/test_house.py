@@ -23,19 +23,22 @@ INSIDE = {
     "tensors": set(), "models": {"models"}, "data": {"data"}, "engine": {"engine"},
     "methods": {"tensors", "models", "data", "engine", "methods.monitor"},  # a method never imports another method
     "features": {"models", "data", "engine", "tensors.regularizers"}, "retrieval": {"tensors.metrics"},
-    "neighbours": set(), "projections": {"engine.runs", "features"},
+    "neighbours": set(), "indexes": {"neighbours", "retrieval"}, "projections": {"engine.runs", "features"},
     "probe": {"features", "retrieval", "models.heads", "data.manifest", "engine.ranks"},
     "figures": set(), "maps": {"figures"}, "galleries": {"figures"}, "pages": {"figures"},
-    "relations": {"figures", "maps"}, "widgets": {"figures", "galleries", "pages", "relations", "projections"},
+    "relations": {"figures", "maps"},
+    "widgets": {"figures", "galleries", "pages", "relations", "projections", "retrieval", "engine.runs", "data.clips",
+                "data.flow", "data.flow_store", "widgets"},
     "report": {"figures", "galleries", "pages", "data", "engine.runs", "retrieval", "features"},
     "tables": {"figures", "pages", "engine.runs"},
     "batch": {"engine"}, "evaluation": {"data.manifest", "engine", "features", "probe", "retrieval"},
     "sweep": {"engine", "methods.classify"},
     "demo": ANY, "replicate_coclr": ANY, "replicate_rms": ANY, "replicate_multitrain": ANY, "headless": ANY,
-    "__main__": ANY,
+    "notebook_batch": ANY, "notebook_run": {"notebook_status"}, "notebook_status": set(), "__main__": ANY,
 }  # fmt: skip
 LATE = {"headless", "__main__"}  # these import vidbench inside functions only
-DOORS = {"demo", "replicate_coclr", "replicate_rms", "replicate_multitrain", "headless", "__main__"}  # nothing below a door imports one
+DOORS = {"demo", "replicate_coclr", "replicate_rms", "replicate_multitrain", "headless", "notebook_batch",
+         "__main__"}  # nothing below a door imports one  # fmt: skip
 # room -> top-level packages of the outside world beside the standard library
 OUTSIDE = {
     "tensors": {"torch"}, "models": {"torch", "torchvision", "safetensors"},
@@ -43,15 +46,17 @@ OUTSIDE = {
              "sklearn"},
     "engine": {"torch", "numpy", "safetensors", "tqdm"}, "methods": {"torch", "numpy", "tqdm"},
     "features": {"torch", "numpy"}, "probe": {"torch", "numpy", "sklearn", "threadpoolctl"},
-    "retrieval": {"faiss", "numpy", "torch"}, "neighbours": {"numpy"},
+    "retrieval": {"faiss", "numpy", "torch"}, "neighbours": {"numpy"}, "indexes": {"faiss", "numpy"},
     "figures": {"numpy", "plotly"}, "maps": {"numpy", "plotly"}, "galleries": {"numpy", "PIL"},
     "pages": {"numpy", "plotly"}, "tables": {"numpy", "plotly"},
-    "relations": {"numpy", "plotly", "scipy"}, "widgets": {"ipywidgets", "plotly", "numpy"},
+    "relations": {"numpy", "plotly", "scipy"},
+    "widgets": {"ipywidgets", "anywidget", "traitlets", "plotly", "numpy", "sklearn", "umap"},
     "report": {"numpy"}, "batch": {"tqdm"}, "evaluation": {"numpy", "torch", "tqdm"},
     "demo": {"numpy", "torch", "tqdm"}, "sweep": set(),
     "replicate_coclr": {"numpy", "torch"}, "replicate_rms": {"numpy", "torch", "tqdm"},
     "replicate_multitrain": {"numpy", "torch", "tqdm"}, "projections": {"numpy", "torch"},
-    "headless": {"papermill", "nbclient", "nbformat", "nbconvert", "traitlets", "jupyter_client"}, "__main__": set(),
+    "headless": {"papermill", "nbformat", "click", "yaml"}, "notebook_batch": {"nbformat"},
+    "notebook_run": {"papermill", "nbclient", "nbformat", "nbconvert"}, "notebook_status": set(), "__main__": set(),
 }  # fmt: skip
 CARD = ("torch", "torchvision", "jupyterlab", "ipywidgets", "plotly", "decord", "faiss-cpu", "papermill", "nbval")
 

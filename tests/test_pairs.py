@@ -10,7 +10,7 @@ from tests.test_pages import cells
 from vidbench.galleries import Tile, encode
 from vidbench.projections import Relation
 from vidbench.widgets import pairs as widgets
-from vidbench.widgets.pairs import Browser, show
+from vidbench.widgets.pairs import Browser, examples, show
 
 NAMES = {"A": ("walk", HOSTILE, "sit"), "B": ("go", "nod"), "C": ("one", "two", "three", "four")}
 
@@ -200,3 +200,15 @@ def test_four_hundred_by_seven_hundred_classes_are_a_small_figure_and_quick_rows
     browser.select("k399", "m0")
     assert len(browser.figure().to_json()) < 800_000 < len(browser.figure(exact=True).to_json()) < 2_500_000
     assert len(browser.html()) < 30_000
+
+
+def test_examples_are_clips_of_the_class_from_different_sources_first(toy_tiny):
+    asked = examples({"toy": toy_tiny, "none": toy_tiny.select(mask=toy_tiny.label > 0)}, shown=3)
+    for label in (0, 5):
+        tiles = asked("toy", label)
+        assert len(tiles) == 3 and {tile.label for tile in tiles} == {toy_tiny.classes[label]}
+        stems = {tile.caption.rsplit("_c", 1)[0] for tile in tiles}
+        assert len(stems) == 3  # eight sources a class, three clips each
+    assert asked("none", 0) == []
+    few = toy_tiny.select(mask=(toy_tiny.label == 1) & (toy_tiny.source == toy_tiny.source[toy_tiny.label == 1][0]))
+    assert len(examples({"toy": few}, shown=2)("toy", 1)) == 2  # of one source, where there is no other

@@ -130,7 +130,7 @@ class _Search:
             held = self._unit(rows[asked].ravel()).reshape(*rows[asked].shape, -1)
             exact = np.einsum("qkd,qd->qk", held, self.queries[asked], dtype=np.float64)
             scores[asked] = np.where(np.isneginf(scores[asked]), scores[asked], exact)
-        rows, scores = _best(rows, scores, k)
+        rows, scores = best(rows, scores, k)
         for part in _parts(len(unsure), max(1, HELD // BLOCK)):
             rows[unsure[part]], scores[unsure[part]] = self._scanned(unsure[part], k)
         return Neighbours(rows, scores)
@@ -159,7 +159,7 @@ class _Search:
             own = 0 if self.sources is None else siblings(np.asarray(self.sources[0])[numbers], self.sources[1]).max()
             near, at = faiss.knn(self.queries, block, min(k + int(own), len(block)), metric=faiss.METRIC_INNER_PRODUCT)
             near[self._barred(slice(None), numbers[at])] = -np.inf
-            rows, scores = _best(np.concatenate([rows, numbers[at]], 1), np.concatenate([scores, near], 1), k)
+            rows, scores = best(np.concatenate([rows, numbers[at]], 1), np.concatenate([scores, near], 1), k)
         return rows, scores
 
     def _scanned(self, asked: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -169,14 +169,14 @@ class _Search:
             near = (self.queries[asked].astype(np.float64) @ block.T.astype(np.float64)).astype(np.float32)
             at = np.broadcast_to(numbers, near.shape)
             near[self._barred(asked, at)] = -np.inf
-            rows, scores = _best(np.concatenate([rows, at], 1), np.concatenate([scores, near], 1), k)
+            rows, scores = best(np.concatenate([rows, at], 1), np.concatenate([scores, near], 1), k)
         return rows, scores
 
 
-def _best(rows: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k rows of the largest scores, the lower row first where they tie."""
-    best = np.lexsort((rows, -scores), axis=1)[:, :k]
-    return np.take_along_axis(rows, best, 1), np.take_along_axis(scores, best, 1)
+def best(rows: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k rows of the largest scores, of rows and scores [Q,n], the lower row first where they tie."""
+    first = np.lexsort((rows, -scores), axis=1)[:, :k]
+    return np.take_along_axis(rows, first, 1), np.take_along_axis(scores, first, 1)
 
 
 def _parts(n: int, step: int) -> Iterator[slice]:
@@ -187,14 +187,16 @@ def _parts(n: int, step: int) -> Iterator[slice]:
 
 
 def retrieve(
-    gallery, queries, *, centring: str = "none", ks: tuple[int, ...] | None = None, exclude_source: bool = False
+    gallery, queries, *, centring: str = "none", ks: tuple[int, ...] | None = None, exclude_source: bool = False,
+    index=None,
 ) -> tuple[Neighbours, dict[str, np.ndarray]]:
     """Query the gallery of one Features table with another: neighbours and {"R@k": bool [Q]} (CoCLR section 4.4).
 
     A table of each stream, in a list, is two-stream retrieval (see search). exclude_source: neighbours of the query's
     own source do not count, for a gallery that holds them. ks None: those of KS that the gallery has room for;
-    `protocol` says which are left out. Raises ValueError where a k is larger than the rows a query may find, a query's
-    class is nowhere among them, a row has no label, or tables do not belong together.
+    `protocol` says which are left out. index: one of `indexes` over this gallery, searched instead of the exact search,
+    for one stream without centring and exclusion. Raises ValueError where a k is larger than the rows a query may find,
+    a query's class is nowhere among them, a row has no label, or tables, or index and gallery, do not belong together.
     """
     gallery, queries = _sides(gallery, queries)
     for part, held in (("gallery", gallery[0]), ("queries", queries[0])):
@@ -204,20 +206,28 @@ def retrieve(
     _findable(gallery[0], queries[0], exclude_source)
     sources = (gallery[0].source, queries[0].source) if exclude_source else None
     ks = _room_for(gallery[0], queries[0], ks, exclude_source)
-    found = search([t.values for t in gallery], [t.values for t in queries], max(ks), centring=centring,
-                   sources=sources)
+    if index is None:
+        found = search([t.values for t in gallery], [t.values for t in queries], max(ks), centring=centring,
+                       sources=sources)
+    elif len(gallery) > 1 or centring != "none" or exclude_source:
+        raise ValueError(f"an index holds one stream's cosines as they are; got {len(gallery)} streams, centring "
+                         f"{centring!r}, exclude_source {exclude_source}. Leave index away: exact search does these.")
+    else:
+        index.check(gallery[0])
+        found = index.search(queries[0], max(ks))
     hits = recall_at(torch.from_numpy(gallery[0].label[found.rows]), torch.from_numpy(queries[0].label), ks)
     return found, {f"R@{k}": hit.numpy() for k, hit in hits.items()}
 
 
 def protocol(
-    gallery, queries, *, centring: str = "none", ks: tuple[int, ...] | None = None, exclude_source: bool = False
+    gallery, queries, *, centring: str = "none", ks: tuple[int, ...] | None = None, exclude_source: bool = False,
+    index=None,
 ) -> dict:
     """Each switch that moves the numbers of `retrieve`, called with the same arguments, as plain values.
 
     The protocol of the features (rgb+flow and the like where streams differ), centring, exclude_source, and
-    fingerprints of gallery and queries; ks_left_out where the gallery has no room for some of KS. Run.add_result takes
-    it as it is.
+    fingerprints of gallery and queries; ks_left_out where the gallery has no room for some of KS; index, its kind and
+    switches, where the search was not the exact one. Run.add_result takes it as it is.
     """
     gallery, queries = _sides(gallery, queries)
     made = {}
@@ -227,7 +237,8 @@ def protocol(
         made[name] = "+".join(map(str, values)) if joined else values[0]
     left_out = sorted(set(ks or KS) - set(_room_for(gallery[0], queries[0], ks, exclude_source)))
     return {**made, "centring": centring, "exclude_source": exclude_source, "gallery": digest(gallery[0]),
-            "queries": digest(queries[0]), **({"ks_left_out": ",".join(map(str, left_out))} if left_out else {})}
+            "queries": digest(queries[0]), **({"ks_left_out": ",".join(map(str, left_out))} if left_out else {}),
+            **({} if index is None else {"index": index.words})}
 
 
 def digest(table) -> str:

@@ -29,7 +29,8 @@ OF_A_RUN = ("recipe.json", "environment.json", "status.json", "metrics.jsonl", "
 OF_DATA = ("manifest.csv", "scan.csv", "flow.json", "store.json")  # below such a folder lie videos by the thousand
 TASKS = ("probe", "finetune", "retrieval", "classes")  # classes: supervised, evaluation.classified
 STREAMS = ("rgb", "flow", "rgb+flow")
-DATA = {"UCF101": "ucf101", "HMDB51": "hmdb51", "K400": "kinetics400", "MiT": "moments", "SSv2": "something"}  # as papers and as folders name them
+# as papers and as folders name them
+DATA = {"UCF101": "ucf101", "HMDB51": "hmdb51", "K400": "kinetics400", "MiT": "moments", "SSv2": "something"}
 FOLDS = ("1", "2", "3", "")
 METRICS = ("top-1", "R@1", "R@5", "R@10", "R@20", "R@50")
 # what a run folder raises that was not finished, or was edited (a student of itself never ends)

@@ -15,6 +15,7 @@ from vidbench.figures import FONT, INK, PALETTE, RULE, SOFT, Html, escaped, plai
 from vidbench.galleries import Tile, clip_html
 from vidbench.pages import table
 from vidbench.projections import Relation
+from vidbench.widgets.videos import playing
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -160,6 +161,23 @@ class Browser:
             f'<div style="font-family:{FONT};color:{INK};line-height:1.35;border-top:1px solid {RULE};padding:10px 0">'
             f'<div style="font-size:12px;color:{SOFT};margin:0 0 4px">{escaped(words)}</div>'
             f'<div style="display:flex;gap:18px">{halves}</div></div>')
+
+
+def examples(manifests: Mapping, shown: int = 3) -> Callable[[str, int], list[Tile]]:
+    """`clips_of` of a Browser: of a class of each data set so many videos, of different sources as far as there are.
+
+    manifests: data set -> data.Manifest.
+    """
+    tiles = {name: playing(rows, side=SIDE) for name, rows in manifests.items()}
+
+    def clips_of(data: str, label: int) -> list[Tile]:
+        rows = manifests[data]
+        here = np.flatnonzero(rows.label == label)
+        first = np.unique(rows.source[here], return_index=True)[1]
+        order = [*first, *np.setdiff1d(np.arange(len(here)), first)][:shown]
+        return [tiles[data](int(row)) for row in here[order]] if order else []
+
+    return clips_of
 
 
 def _clip(tile: Tile) -> str:

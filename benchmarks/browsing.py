@@ -1,0 +1,268 @@
+"""The browser of neighbours at 10,000 gallery videos: searches and pictures in Python, clicks in JupyterLab.
+
+A click is timed inside the page, from the click on a clip until the frame after the last picture in sight is decoded:
+message to the kernel, search, clips, answer, drawing. "New clips" are made on the way (24 frames drawn and encoded);
+"kept clips" were seen before. Rings of the map follow the clips and are timed apart. Wall time on shared cores.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import measure
+from benchmarks.relations import FLAGS, FRAME, draw, shell
+
+ROOT = Path(__file__).resolve().parents[1]
+SIZES, WIDTH, CLASSES = (10_000, 1_000), 128, 101
+SETTINGS = {  # no news, no dialog over the notebook
+    "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
+    "@jupyterlab/docmanager-extension:plugin": {"autoStartDefaultKernel": True},
+    "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none", "autoStartDefaultKernel": True},
+}
+LATE = "new Promise((_, no) => setTimeout(() => no(Error('nothing came in 30 seconds')), 30000))"
+SEEN = f"""
+    const pictures = [...place.querySelectorAll("img")].filter(one => {{
+        const box = one.getBoundingClientRect(); return box.bottom > 0 && box.top < innerHeight; }});
+    await Promise.all(pictures.map(one => one.decode()));
+    {FRAME}
+"""
+CLICK = f"""async ([what, number]) => {{
+    const place = document.querySelector(".vidbench-tiles"), plot = document.querySelector(".js-plotly-plot");
+    const tile = what === "back" ? [...document.querySelectorAll("button")].find(one => one.innerText.trim() === "back")
+        : place.querySelectorAll('div[title^="rank "]')[number];
+    const changed = new Promise(done => new MutationObserver((_, self) => {{ self.disconnect(); done(); }}).observe(
+        place, {{childList: true}}));
+    const ringed = new Promise(done => plot.once("plotly_afterplot", done));
+    const began = performance.now();
+    tile.click();
+    const rings = ringed.then(() => performance.now() - began);
+    await Promise.race([changed, {LATE}]);
+    {SEEN}
+    return [performance.now() - began, await Promise.race([rings, {LATE}])];
+}}"""
+REDRAW = f"""async name => {{
+    const plot = document.querySelector(".js-plotly-plot");
+    const choice = [...document.querySelectorAll("select")].find(one => [...one.options].map(o => o.text).join() ===
+        "rgb,flow");
+    const drawn = new Promise(done => plot.once("plotly_afterplot", done));
+    const began = performance.now();
+    choice.value = name;
+    choice.dispatchEvent(new Event("change", {{bubbles: true}}));
+    await Promise.race([drawn, {LATE}]);
+    {FRAME}
+    return performance.now() - began;
+}}"""
+LASSO = f"""async () => {{
+    const place = document.querySelectorAll(".vidbench-tiles")[1];
+    const filled = new Promise(done => new MutationObserver(
+        (_, self) => place.querySelector("img") && (self.disconnect(), done())).observe(place, {{childList: true}}));
+    if (!place.querySelector("img")) await Promise.race([filled, {LATE}]);
+    {SEEN}
+    return place.querySelectorAll("img").length;
+}}"""
+
+
+def main(rounds: int = 9, sizes: tuple[int, int] = SIZES) -> list[dict]:
+    """A row for each act, and goal P18. Raises Skip where Chromium or playwright is missing."""
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        raise measure.Skip("no Chromium; install the system's package (Debian: chromium)")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ModuleNotFoundError:
+        raise measure.Skip("no playwright; pip install -e .[browser]") from None
+    times = acts(synthetic(*sizes), rounds)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch, sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=[f"--{flag}" for flag in FLAGS])
+        page = Path(scratch) / "page.html"
+        page.write_text(shell())
+        drawn, hovered = draw(browser, page, {"map": synthetic(*sizes).map()}, rounds)
+        times |= {"Chromium: map drawn in a page": drawn["map"], "Chromium: point hovered": hovered["map"]}
+        times |= clicks(browser, Path(scratch), sizes, rounds)
+        program = f"JupyterLab {metadata.version('jupyterlab')}, Chromium {browser.version}"
+        browser.close()
+    table = []
+    for what, milliseconds in times.items():
+        middle, low, high = measure.spread(milliseconds)
+        table.append({"act": what, "gallery": sizes[0], "queries": sizes[1], "ms": middle, "min": low, "max": high,
+                      "rounds": len(milliseconds), "in": program if "Lab" in what or "Chromium" in what else "Python"})
+    for act, most in (("click, new clips", 0.5), ("click, kept clips", 0.25), ("map redrawn", 1.0)):
+        table.append(measure.goal("P18", f"{act}, {sizes[0]} gallery videos, seconds", f"<= {most}",
+                                  [ms / 1e3 for ms in times[f"Lab: {act}"]]))
+    return table
+
+
+def synthetic(gallery: int, queries: int, k: int = 10):
+    """A Browser over random clusters of two streams, whose clips are drawn when they are looked at."""
+    from vidbench.widgets.neighbours import Browser
+
+    random = np.random.default_rng(0)
+    centres, sides, features = random.standard_normal((CLASSES, WIDTH)), [], {"rgb": [], "flow": []}
+    for count, name in ((gallery, "train"), (queries, "test")):
+        label = random.integers(0, CLASSES, count)
+        sides.append(videos(name, label))
+        rgb = centres[label] + 2 * random.standard_normal((count, WIDTH))
+        features["rgb"].append(rgb.astype(np.float32))
+        features["flow"].append((rgb + random.standard_normal((count, WIDTH))).astype(np.float32))
+    return Browser(*sides, features, k=k)
+
+
+def videos(name: str, label: np.ndarray):
+    """Videos with these labels; each one's clip is a block that crosses it, in colours of its own."""
+    from vidbench.galleries import Tile, encode
+    from vidbench.widgets.videos import Videos
+
+    classes = tuple(f"class {number}" for number in range(CLASSES))
+
+    def clip_of(row: int) -> Tile:
+        shades = np.random.default_rng(row).integers(0, 255, (2, 3), dtype=np.uint8)
+        frames = np.empty((24, 84, 112, 3), np.uint8)
+        frames[:] = shades[0]
+        for number in range(len(frames)):
+            frames[number, 30:54, 4 * number : 4 * number + 20] = shades[1]
+        return Tile(encode(frames, 12), classes[label[row]], f"{name} {row}")
+
+    ids = np.array([f"{name}/{classes[one]}/{name}_{row:05}.mp4" for row, one in enumerate(label)])
+    return Videos(ids, label, np.arange(len(label)), classes, {"pictures": clip_of})
+
+
+def acts(browser, rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of what the kernel does, a value a round; another query each time."""
+    from vidbench.figures import Html
+    from vidbench.galleries import gallery
+    from vidbench.widgets import plane
+
+    units = {side: browser.spaces["rgb"].units(side) for side in browser.sides}
+    asked, times = np.random.default_rng(1).permutation(len(browser.sides["queries"])), {}
+
+    def timed(name: str, call) -> None:
+        began = time.perf_counter()
+        call()
+        times.setdefault(name, []).append(1e3 * (time.perf_counter() - began))
+
+    browser.map()  # imports and coordinates
+    browser.rows()
+    for query in asked[:rounds]:
+        browser.select(int(query))
+        browser._lists.clear()
+        timed("both searches of a query", browser.rows)
+        timed("its 20 tiles, new clips", browser.shown)
+        timed("the same, kept clips", lambda: Html(gallery({n: [row] for n, row in browser.shown().items()})))
+        timed("all queries searched for failures", lambda: browser.right("rgb"))
+        timed("PCA of both sides", lambda: plane.lay(units, "pca"))
+        timed("the map's figure", browser.map)
+    return {f"Python: {name}": values for name, values in times.items()}
+
+
+def clicks(browser, scratch: Path, sizes: tuple[int, int], rounds: int) -> dict[str, list[float]]:
+    """Milliseconds from acts in JupyterLab to what one then sees, a value a round after a warm-up.
+
+    Raises AssertionError where the page complains or asks for anything outside.
+    """
+    cells = [f"from benchmarks.browsing import synthetic\nfrom vidbench.widgets.neighbours import show\n"
+             f"browser = synthetic{sizes}", "show(browser)"]
+    times: dict[str, list[float]] = {}
+    with lab(scratch, cells) as address:
+        tab, trouble = opened(browser, address)
+        tab.wait_for_selector(".js-plotly-plot .nsewdrag", timeout=120_000)
+        tab.wait_for_selector(".vidbench-tiles img")
+        tab.locator(".vidbench-tiles").first.evaluate("place => place.scrollIntoView()")
+        tab.wait_for_timeout(1500)
+        for number in range(rounds + 1):
+            new, rings = tab.evaluate(CLICK, ["tile", 1 + number % 8])
+            kept, _ = tab.evaluate(CLICK, ["back", 0])
+            redrawn = tab.evaluate(REDRAW, ("flow", "rgb")[number % 2])
+            tab.evaluate(CLICK, ["tile", 1 + number % 8])  # on from here: another query in each round
+            for what, took in (("click, new clips", new), ("its rings on the map", rings), ("click, kept clips", kept),
+                               ("map redrawn", redrawn)):  # fmt: skip
+                times.setdefault(f"Lab: {what}", []).extend([took] * (number > 0))
+        times["Lab: lasso to its grid of clips"] = [lassoed(tab)]
+        assert not trouble, f"the page complained or asked outside: {json.dumps(trouble)}"
+        tab.close()
+    return times
+
+
+def lassoed(tab) -> float:
+    """Milliseconds from letting go of a lasso on the map until the clips in sight are shown."""
+    drag = tab.locator(".js-plotly-plot .nsewdrag").first
+    drag.scroll_into_view_if_needed()
+    box = drag.bounding_box()
+    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    tab.mouse.move(*middle)
+    tab.mouse.down()
+    for x, y in ((40, 0), (40, 40), (0, 40), (-4, 4)):
+        tab.mouse.move(middle[0] + x, middle[1] + y, steps=4)
+    began = time.perf_counter()
+    tab.mouse.up()
+    assert tab.evaluate(LASSO) > 0
+    return 1e3 * (time.perf_counter() - began)
+
+
+@contextmanager
+def lab(scratch: Path, cells: list[str]) -> Iterator[str]:
+    """JupyterLab on a free port with one notebook of these cells; everything that it writes lies in scratch."""
+    books, config = scratch / "books", scratch / "config"
+    for folder in (books, config / "labconfig"):
+        folder.mkdir(parents=True, exist_ok=True)
+    (config / "labconfig" / "default_setting_overrides.json").write_text(json.dumps(SETTINGS))
+    made = [{"cell_type": "code", "id": f"cell-{number}", "metadata": {}, "outputs": [], "execution_count": None,
+             "source": source} for number, source in enumerate(cells)]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    (books / "book.ipynb").write_text(json.dumps({"cells": made, "nbformat": 4, "nbformat_minor": 5,
+                                                  "metadata": {"kernelspec": kernel}}))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    places = {f"JUPYTER_{name}_DIR": str(scratch / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
+    places |= {f"JUPYTERLAB_{name}_DIR": str(scratch / name.lower()) for name in ("SETTINGS", "WORKSPACES")}
+    environment = os.environ | places | {"PYTHONPATH": str(ROOT), "IPYTHONDIR": str(scratch / "ipython")}
+    environment.pop("VIDBENCH_HEADLESS", None)
+    command = [sys.executable, "-m", "jupyterlab", "--allow-root", "--no-browser", f"--port={port}",
+               "--IdentityProvider.token=bench", f"--ServerApp.root_dir={books}"]  # fmt: skip
+    with open(scratch / "log", "w") as log:
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    base = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(240):
+            try:
+                urllib.request.urlopen(f"{base}/api?token=bench")
+                break
+            except OSError:
+                time.sleep(0.25)
+        yield f"{base}/lab/tree/book.ipynb?token=bench&reset"
+    finally:
+        request = urllib.request.Request(f"{base}/api/shutdown?token=bench", method="POST")
+        try:
+            urllib.request.urlopen(request)
+            server.wait(20)
+        except (OSError, subprocess.TimeoutExpired):
+            server.kill()
+
+
+def opened(browser, address: str, size: tuple[int, int] = (1280, 1400)) -> tuple:
+    """A tab with the notebook, all cells started, and the list that its complaints and requests outside go to."""
+    tab, trouble = browser.new_page(viewport=dict(zip(("width", "height"), size, strict=True))), []
+    tab.on("console", lambda message: trouble.append(message.text) if message.type == "error" else None)
+    tab.on("pageerror", lambda error: trouble.append(str(error)))
+    inside = ("http://127.0.0.1:", "ws://127.0.0.1:", "data:", "blob:")
+    tab.on("request", lambda request: None if request.url.startswith(inside) else trouble.append(request.url))
+    tab.goto(address)
+    tab.wait_for_selector(".jp-Cell", timeout=60_000)
+    tab.wait_for_selector("text=/[|] Idle/", timeout=120_000)  # what is run before the kernel is there gets lost
+    tab.click("text=Run >> nth=0")
+    tab.click("text=Run All Cells")
+    return tab, trouble
