@@ -59,7 +59,7 @@ def one(name: str, scale: bool = False) -> None:
 
 def summary(chosen: list[str], since: float) -> None:
     """All goals that were measured since then, as one table."""
-    files = [measure.RESULTS / f"{name}.json" for name in chosen]
+    files = [measure.RESULTS / f"{name}{end}.json" for name in chosen for end in ("", "-scale")]
     fresh = [file for file in files if file.is_file() and file.stat().st_mtime >= since]
     goals = [goal for file in fresh for goal in json.loads(file.read_text())["goals"]]
     goals.sort(key=lambda goal: int(goal["goal"][1:]))

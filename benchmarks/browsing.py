@@ -33,7 +33,7 @@ SETTINGS = {  # no news, no dialog over the notebook
     "@jupyterlab/docmanager-extension:plugin": {"autoStartDefaultKernel": True},
     "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none", "autoStartDefaultKernel": True},
 }
-LATE = "new Promise((_, no) => setTimeout(() => no(Error('nothing came in 30 seconds')), 30000))"
+LATE = "new Promise((_, no) => setTimeout(() => no(Error('nothing came in 120 seconds')), 120000))"
 SEEN = f"""
     const pictures = [...place.querySelectorAll("img")].filter(one => {{
         const box = one.getBoundingClientRect(); return box.bottom > 0 && box.top < innerHeight; }});
