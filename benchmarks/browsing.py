@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -78,13 +77,7 @@ LASSO = f"""async () => {{
 
 def main(rounds: int = 9, sizes: tuple[int, int] = SIZES) -> list[dict]:
     """A row for each act, and goal P18. Raises Skip where Chromium or playwright is missing."""
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if chromium is None:
-        raise measure.Skip("no Chromium; install the system's package (Debian: chromium)")
-    try:
-        from playwright.sync_api import sync_playwright
-    except ModuleNotFoundError:
-        raise measure.Skip("no playwright; pip install -e .[browser]") from None
+    chromium, sync_playwright = measure.browser()
     times = acts(synthetic(*sizes), rounds)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch, sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=[f"--{flag}" for flag in FLAGS])

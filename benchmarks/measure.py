@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import resource
+import shutil
 import statistics
 import sys
 import time
@@ -25,6 +26,18 @@ GOAL = ("goal", "what", "wanted", "got", "min", "max", "verdict")  # the columns
 
 class Skip(Exception):
     """A benchmark that cannot run here; its message says why."""
+
+
+def browser() -> tuple[str, Callable]:
+    """Where Chromium lies, and playwright's door to it. Raises Skip where either is missing."""
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        raise Skip("no Chromium; install the system's package (Debian: chromium)")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ModuleNotFoundError:
+        raise Skip("no playwright; pip install -e .[browser]") from None
+    return chromium, sync_playwright
 
 
 def one_thread() -> None:

@@ -8,7 +8,6 @@ until the frame with its label. Wall time of a browser on shared cores: extremes
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -62,13 +61,7 @@ HOVER = f"""async share => {{
 
 def main(rounds: int = 7, classes: tuple[int, int] = CLASSES) -> list[dict]:
     """A row for each picture, and goal P17. Raises Skip where Chromium or playwright is missing."""
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if chromium is None:
-        raise measure.Skip("no Chromium; install the system's package (Debian: chromium)")
-    try:
-        from playwright.sync_api import sync_playwright
-    except ModuleNotFoundError:
-        raise measure.Skip("no playwright; pip install -e .[browser]") from None
+    chromium, sync_playwright = measure.browser()
     makes = pictures(*classes)
     built = measure.in_turn(makes, rounds, clock=time.perf_counter)
     made = {name: make() for name, make in makes.items()}

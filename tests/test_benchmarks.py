@@ -191,7 +191,7 @@ def test_indexes_once(monkeypatch, tmp_path):
 def test_pictures_of_relations_are_made_and_drawn_once(monkeypatch):
     made = pictures.pictures(12, 10)
     assert len(made) == 6 and all(len(pictures.text_of(make())) > 1000 for make in made.values())
-    monkeypatch.setattr(pictures.shutil, "which", lambda name: None)
+    monkeypatch.setattr(measure.shutil, "which", lambda name: None)
     with pytest.raises(measure.Skip, match="no Chromium"):
         pictures.main(1, (12, 10))
     monkeypatch.undo()

@@ -20,6 +20,7 @@ from vidbench import retrieval
 from vidbench.figures import FONT, INK, SOFT, Html, escaped
 from vidbench.galleries import Row, Tile, clip_html, encode, gallery
 from vidbench.widgets import plane
+from vidbench.widgets.pieces import clickable, whole
 from vidbench.widgets.videos import Videos, top_speed
 
 if TYPE_CHECKING:
@@ -389,57 +390,6 @@ def _small(tile: Tile) -> str:
 
 # --------------------------------------------------------------------------------------------------------- controls
 
-CLICKS = """
-export default { render({ model, el }) {
-  el.classList.add("vidbench-tiles");
-  const draw = () => {
-    const ids = model.get("ids");
-    el.innerHTML = model.get("html");
-    el.querySelectorAll(model.get("picks")).forEach((tile, i) => {
-      Object.assign(tile, { tabIndex: 0, onclick: () => model.send({ pick: ids[i] }),
-        onkeydown: event => { if (event.key === "Enter") model.send({ pick: ids[i] }); } });
-      tile.style.cursor = "pointer";
-      tile.setAttribute("role", "button");
-    });
-  };
-  model.on("change:html", draw);
-  draw();
-} };
-"""
-
-
-@cache
-def _clickable():
-    """The class of a piece of HTML whose tiles, found by `picks`, say their id when they are clicked."""
-    import anywidget
-    import traitlets
-
-    class Clickable(anywidget.AnyWidget):
-        _esm = CLICKS
-        html = traitlets.Unicode().tag(sync=True)
-        ids = traitlets.List().tag(sync=True)
-        picks = traitlets.Unicode().tag(sync=True)
-
-    return Clickable
-
-
-def _whole(figure: Figure):
-    """A FigureWidget that is opened with its data in it.
-
-    plotly 7 opens it empty and sends the data after it; a busy machine then draws before they are there.
-    """
-    from plotly.graph_objects import FigureWidget
-
-    class Whole(FigureWidget):
-        def open(self) -> None:
-            if self._widget_data:  # not yet, where its own beginning calls this
-                super().open()
-
-    made = Whole(figure)
-    made.open()
-    return made
-
-
 def show(browser: Browser) -> View:
     """The browser with controls: what a notebook with a kernel shows, where a click on a clip makes it the query.
 
@@ -482,10 +432,10 @@ class View:
         self.save = w.Button(description="save csv", icon="download", layout={"width": "110px"},
                              tooltip=f"ids and scores of the queries that are left, to {self.CSV} in this folder")
         self.said = w.HTML()
-        self.tiles = _clickable()(picks='div[title^="rank "]')
-        self.chosen = _clickable()(picks='div[title^="video "]', html=str(browser.grid([])))
+        self.tiles = clickable()(picks='div[title^="rank "]')
+        self.chosen = clickable()(picks='div[title^="video "]', html=str(browser.grid([])))
         self.chosen.layout = {"max_height": f"{plane.TALL}px", "overflow": "auto", "flex": "1 1 220px"}
-        self.figure = _whole(browser.map())
+        self.figure = whole(browser.map())
         optional = [self.compare] * (len(names) > 1) + [self.kind] * (len(browser.kinds) > 1)
         line = {"flex_flow": "row wrap", "align_items": "center"}
         self.box = w.VBox([

@@ -15,6 +15,7 @@ from vidbench.figures import FONT, INK, PALETTE, RULE, SOFT, Html, escaped, plai
 from vidbench.galleries import Tile, clip_html
 from vidbench.pages import table
 from vidbench.projections import Relation
+from vidbench.widgets.pieces import whole
 from vidbench.widgets.videos import playing
 
 if TYPE_CHECKING:
@@ -207,14 +208,13 @@ class View:
 
     def __init__(self, browser: Browser):
         import ipywidgets
-        import plotly.graph_objects as go
 
         pairs = [(f"{source} → {target}", (source, target)) for source, target in browser.relations]
         self.browser = browser
         self.pair = ipywidgets.Dropdown(options=pairs, value=(browser.source, browser.target), description="data sets")
         self.readout = ipywidgets.Dropdown(options=browser.readouts, value=browser.readout, description="read-out")
         self.most = ipywidgets.Dropdown(options=sorted({*MANY, browser.most}), value=browser.most, description="pairs")
-        self.figure = go.FigureWidget(browser.figure(exact=True))
+        self.figure = whole(browser.figure(exact=True))
         self.clips, self.rows = ipywidgets.HTML(), ipywidgets.VBox(layout={"overflow": "auto"})
         self.box = ipywidgets.VBox([ipywidgets.HBox([self.pair, self.readout, self.most]), self.figure, self.clips,
                                     self.rows])
