@@ -1,7 +1,9 @@
 """Small importable stages for the engine's tests: ranks are spawned, so they cannot live in a test function."""
 
 import os
+import signal
 import time
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -41,19 +43,44 @@ class Regression(nn.Module):
         return (self.encoder(batch["x"]).squeeze(1) - batch["y"]).square().mean(), {}
 
 
-def regress(recipe: dict, folder: str, dropout: float = 0.0, poison: int = -1, pause: float = 0.0):
+class Torn(Regression):
+    """Rank 1 raises, is killed or hangs in its tenth step, once: where the file `mark` is there it goes on."""
+
+    def __init__(self, dropout: float, mark: str, how: str):
+        super().__init__(dropout)
+        self.mark, self.how, self.seen = Path(mark), how, 0
+
+    def forward(self, batch):
+        self.seen += 1
+        if ranks.rank() == 1 and self.seen == 10 and not self.mark.exists():
+            self.mark.touch()
+            fails(self.how)
+        return super().forward(batch)
+
+
+def fails(how: str):
+    """raises, killed (as for want of memory) or hangs."""
+    if how == "raises":
+        raise RuntimeError("the clip on shelf 42 is torn")
+    if how == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(600)
+
+
+def regress(recipe: dict, folder: str, dropout: float = 0.0, poison: int = -1, pause: float = 0.0, torn: tuple = ()):
     """A whole stage, as the methods' `train` functions are."""
     recipe = recipe_from(Fit, recipe)
-    return regress_as("regress", recipe, recipe, folder, dropout, poison, pause)
+    return regress_as("regress", recipe, recipe, folder, dropout, poison, pause, torn)
 
 
-def regress_as(stage: str, held, recipe: Fit, folder: str, dropout: float = 0.0, poison: int = -1, pause: float = 0.0):
+def regress_as(stage: str, held, recipe: Fit, folder: str, dropout: float = 0.0, poison: int = -1, pause: float = 0.0,
+               torn: tuple = ()):  # fmt: skip
     """The same under another stage's name and with the recipe `held` in its run folder."""
     run = Run.create(folder, stage, held) if ranks.rank() == 0 else None
     ranks.barrier()
     run = run or Run(folder)
     torch.manual_seed(recipe.seed)
-    method = Regression(dropout)
+    method = Torn(dropout, *torn) if torn else Regression(dropout)
     method.pause = pause
     batches = Batches(48, recipe.batch, seed=recipe.seed, rank=ranks.rank(), world=ranks.world())
     workers = recipe.workers
@@ -63,17 +90,10 @@ def regress_as(stage: str, held, recipe: Fit, folder: str, dropout: float = 0.0,
     return folder
 
 
-def fails_on_rank_1(folder: str):
-    """Rank 1 raises while rank 0 waits for it."""
+def fails_on_rank_1(how: str):
+    """Rank 1 fails while rank 0 waits for it."""
     if ranks.rank() == 1:
-        raise RuntimeError("the clip on shelf 42 is torn")
-    ranks.barrier()
-
-
-def dies_on_rank_1():
-    """Rank 1 is killed while rank 0 waits for it."""
-    if ranks.rank() == 1:
-        os.kill(os.getpid(), 9)
+        fails(how)
     ranks.barrier()
 
 

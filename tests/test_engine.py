@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from tests import stages
-from vidbench.engine import loop, ranks
+from vidbench.engine import loop
 from vidbench.engine.loop import Fit, learning_rate, make_optimizer
 from vidbench.engine.runs import Run, RunError, changed, recipe_dict, recipe_from
 
@@ -371,57 +371,6 @@ def test_batch_must_divide_over_ranks_and_parts(tmp_path):
         stages.regress(recipe_dict(replace(SHORT, optimizer="lamb")), str(tmp_path / "b"))
 
 
-def test_two_ranks_give_one_processes_loss_curve(tmp_path):
-    one = recipe_dict(SHORT)
-    stages.regress(one, str(tmp_path / "one"))
-    ranks.launch("tests.stages:regress", one, str(tmp_path / "two"), nproc=2, log_dir=tmp_path / "logs")
-    left, right = (Run(tmp_path / name).curves() for name in ("one", "two"))
-    assert left["step"] == right["step"] and left["loss"] == pytest.approx(right["loss"], rel=1e-4)
-    for a, b in zip(weights_of(tmp_path / "one").values(), weights_of(tmp_path / "two").values(), strict=True):
-        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
-
-
-def test_launch_tees_rank_0_keeps_each_ranks_streams_and_returns(tmp_path, capfd):
-    assert ranks.launch("tests.stages:says", "hello", nproc=2, log_dir=tmp_path) == 1
-    time.sleep(0.2)
-    teed = capfd.readouterr().out
-    assert "[rank 0] hello from 0 of 2" in teed.replace("[rank 0]hello", "[rank 0] hello") and "from 1" not in teed
-    written = {path.parent.name: path.read_text() for path in tmp_path.rglob("stdout.log")}
-    assert "hello from 1 of 2" in written["1"]
-
-
-@pytest.mark.parametrize("stage, args, sign", [("fails_on_rank_1", ("x",), "shelf 42 is torn"),
-                                               ("dies_on_rank_1", (), "SIGKILL|Signal 9")])
-def test_a_failing_rank_ends_the_others_and_shows_its_cause(tmp_path, stage, args, sign):
-    start = time.monotonic()
-    with pytest.raises(ranks.RankError, match=f"(?s){sign}"):
-        ranks.launch(f"tests.stages:{stage}", *args, nproc=2, log_dir=tmp_path)
-    assert time.monotonic() - start < 60
-
-
-def test_two_nodes_share_one_stage(tmp_path):
-    """The same call on two 'nodes' with one c10d endpoint, as on a cluster."""
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        endpoint = f"127.0.0.1:{probe.getsockname()[1]}"
-    code = ("import sys; from vidbench.engine import ranks; print('sum', ranks.launch('tests.stages:says', 'hi', "
-            f"nnodes=2, endpoint={endpoint!r}, log_dir=sys.argv[1]))")
-    nodes = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path / str(n))], cwd=Path(__file__).parents[1],
-                              stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-             for n in range(2)]
-    texts = [node.communicate(timeout=90)[0] for node in nodes]
-    assert [node.returncode for node in nodes] == [0, 0] and all("sum 1" in text for text in texts)
-
-
-def test_launch_refuses_what_ranks_cannot_import():
-    with pytest.raises(ValueError, match="importable"):
-        ranks.launch("tests.stages:nowhere", nproc=2)
-    with pytest.raises(ValueError, match="endpoint"):
-        ranks.launch("tests.stages:says", "x", nnodes=2)
-
-
 def test_a_log_gets_the_first_line_the_last_and_few_between(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("VIDBENCH_PROGRESS", "lines")
     recipe = recipe_dict(SHORT)
@@ -429,8 +378,3 @@ def test_a_log_gets_the_first_line_the_last_and_few_between(tmp_path, capsys, mo
     said = [line for line in capsys.readouterr().out.splitlines() if " step " in line]
     steps = [line["step"] for line in Run(tmp_path / "run").metrics()]
     assert len(steps) > 2 and [int(line.split(" step ")[1].split()[0]) for line in said] == [steps[0], steps[-1]]
-
-
-def test_launch_without_a_number_is_one_process_a_gpu_or_one(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert ranks.launch("os:getpid", nproc=0) == os.getpid()

@@ -44,7 +44,7 @@ OUTSIDE = {
     "tensors": {"torch"}, "models": {"torch", "torchvision", "safetensors"},
     "data": {"torch", "torchvision", "numpy", "decord", "torchcodec", "av", "cv2", "PIL", "pebble", "tqdm",
              "sklearn"},
-    "engine": {"torch", "numpy", "safetensors", "tqdm"}, "methods": {"torch", "numpy", "tqdm"},
+    "engine": {"torch", "numpy", "safetensors", "tqdm", "psutil"}, "methods": {"torch", "numpy", "tqdm"},
     "features": {"torch", "numpy"}, "probe": {"torch", "numpy", "sklearn", "threadpoolctl"},
     "retrieval": {"faiss", "numpy", "torch"}, "neighbours": {"numpy"}, "indexes": {"faiss", "numpy"},
     "figures": {"numpy", "plotly"}, "maps": {"numpy", "plotly"}, "galleries": {"numpy", "PIL"},

@@ -82,6 +82,13 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("-f", "--file", action="append", default=[], metavar="SETTINGS.yaml",
                      help="a map of parameters; of several files the last wins, and -p over all of them")  # fmt: skip
     run.add_argument("--timeout", type=int, default=0, help="seconds for one cell; default: no limit")
+    launch = run.add_argument_group("processes", "also by the environment: VIDBENCH_NPROC and so on")
+    launch.add_argument("--nproc", type=int, help="of a node that train together; default: one for each GPU")
+    launch.add_argument("--nnodes", type=int, help="machines, on each of which the same command is given; default: 1")
+    launch.add_argument("--endpoint", help="host:port of one of them, where they meet")
+    launch.add_argument("--node", help="this machine's name, which its copies bear; default: the host's")
+    launch.add_argument("--restarts", type=int, help="of all processes after one failed; default: none")
+    launch.add_argument("--patience", type=int, help="seconds that they wait for one that hangs; default: 600")
     table = commands.add_parser("batch", help="execute a table of notebooks: settings times seeds", epilog=_ENDS)
     table.add_argument("table", help="a .yaml of notebook, parameters, grid, compose (as notebook_batch.read_table), or"
                        " a .csv with a column notebook")  # fmt: skip
@@ -209,6 +216,9 @@ def _replicate_multitrain(given) -> int:
 def _run(given) -> int:
     from vidbench.headless import execute_all, plan
 
+    for name in ("nproc", "nnodes", "endpoint", "node", "restarts", "patience"):
+        if getattr(given, name) is not None:
+            os.environ[f"VIDBENCH_{name.upper()}"] = str(getattr(given, name))
     planned = _mendable(plan, given.notebooks, given.out, given.file, given.parameter)
     return execute_all(planned, given.out, given.timeout)
 

@@ -1,9 +1,11 @@
 """papermill: notebooks executed headless, parameters checked first, one engine for `vidbench run` and for papermill."""
 
 import ast
+import errno
 import json
 import os
 import re
+import socket
 import sys
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from click import ClickException
 
 PLAIN = {"str", "int", "float", "bool", "list", "dict", "tuple", "NoneType"}
 PAPERMILLS = ("PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH")  # its options inject them unasked
+AGAIN = "run the same again: it begins with the first cell, and the runs in it go on"
 
 
 class ParameterError(ClickException, ValueError):
@@ -218,6 +221,7 @@ def execute(notebook: str | Path, out: str | Path, values: dict | None = None, t
     """Run a notebook with papermill and the engine below; returns the executed copy, in `out` however it ends.
 
     The kernel's working directory is the notebook's folder, as in JupyterLab; its streams are also printed, as lines.
+    Where several nodes execute it (VIDBENCH_NNODES), the copy of each bears its name (VIDBENCH_NODE, or the host's).
     timeout: seconds for one cell. Raises ParameterError before anything starts, papermill's PapermillExecutionError at
     the first cell that fails, EndedError, Interrupted (a SystemExit).
     """
@@ -225,14 +229,20 @@ def execute(notebook: str | Path, out: str | Path, values: dict | None = None, t
     from papermill.engines import papermill_engines
 
     values = check(notebook, values or {})
-    notebook, out = Path(notebook), Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    notebook, copy = Path(notebook), Path(out) / _copy_name(Path(notebook))
+    copy.parent.mkdir(parents=True, exist_ok=True)
     papermill_engines.register("vidbench", Engine)  # where the package is not installed anew since it has an engine
     paths = (str(path).replace("{", "{{").replace("}", "}}")  # papermill fills {parameters} into paths
-             for path in (notebook.resolve(), out.resolve() / notebook.name))  # fmt: skip
+             for path in (notebook.resolve(), copy.resolve()))  # fmt: skip
     papermill.execute_notebook(*paths, values, engine_name="vidbench", cwd=notebook.resolve().parent,
                                progress_bar=False, execution_timeout=timeout, echo=sys.stdout)
-    return out / notebook.name
+    return copy
+
+
+def _copy_name(notebook: Path) -> str:
+    if os.environ.get("VIDBENCH_NNODES", "1") in ("", "1"):
+        return notebook.name
+    return f"{notebook.stem}-{os.environ.get('VIDBENCH_NODE') or socket.gethostname()}{notebook.suffix}"
 
 
 class Engine:
@@ -265,6 +275,7 @@ class Engine:
 
         values = check(nb, _injected(nb))
         begun = _begun_in()
+        _write_whole()
         copy = _copy(nb.metadata.papermill.get("output_path"), begun)
         source = begun / input_path if isinstance(input_path, str) and (begun / input_path).is_file() else None
         beside = source and Path.cwd() == begun
@@ -280,11 +291,15 @@ class Engine:
             state, cell, error = run(nb, copy, facts, kernel, manager, client, seconds, echo)
         except BusyError as busy:
             raise EndedError(str(busy), 2) from None
+        except OSError as full:
+            if full.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise EndedError(f"the disk of {copy.parent} is full: make room and {AGAIN}", EXIT["failed"]) from full
         if state == "interrupted":
-            print(f"interrupted in cell {cell}; executed copy: {copy}", file=sys.stderr)
+            print(f"interrupted in cell {cell}; executed copy: {copy}; {AGAIN}", file=sys.stderr)
             raise Interrupted(EXIT[state])
         if state in ("timed out", "kernel died"):
-            raise EndedError(f"{state} in cell {cell}: {error}; executed copy: {copy}", EXIT[state])
+            raise EndedError(f"{state} in cell {cell}: {error}; executed copy: {copy}; {AGAIN}", EXIT[state])
         return nb  # papermill raises where a cell failed
 
 
@@ -305,6 +320,16 @@ def _begun_in() -> Path:
     from papermill.iorw import papermill_io
 
     return Path(papermill_io.get_handler("local")._cwd or os.getcwd())
+
+
+def _write_whole() -> None:
+    """Have papermill write whole or not at all, too: once the engine is done it writes the copy anew, in place."""
+    from papermill.iorw import papermill_io
+
+    from vidbench.notebook_status import write_text
+
+    local = papermill_io.get_handler("local")
+    local.write = lambda text, path: write_text(Path(local._cwd or "") / path, text)
 
 
 def _copy(path: str | None, begun: Path) -> Path:

@@ -46,11 +46,12 @@ def run(nb, copy: Path, facts: dict, kernel: dict, manager: dict, client: dict, 
     """Execute a notebook that papermill prepared; returns how it ended (of notebook_status.EXIT), in which cell, why.
 
     Beside `copy`, however it ends: the copy itself, STEM.html, STEM.log with the streams as lines, STEM.status.json,
-    and, where the kernel died, STEM.kernel.log with what it wrote past its streams. facts: further fields of the
-    status. kernel, manager, client: arguments of the kernel's start, such as cwd, and of papermill's classes.
-    cell_seconds: when a cell's time is up. echo: a file that takes the log's lines, too. Ctrl-C and SIGTERM interrupt
-    the cell, which has GRACE seconds to save what it does; a second one ends it at once. Raises BusyError where another
-    process executes into the copy, and the machinery's own errors once all is written.
+    and, where the kernel died, STEM.kernel.log with what it wrote past its streams; where it launched processes, their
+    streams in STEM.ranks. facts: further fields of the status. kernel, manager, client: arguments of the kernel's
+    start, such as cwd, and of papermill's classes. cell_seconds: when a cell's time is up. echo: a file that takes the
+    log's lines, too. Ctrl-C and SIGTERM interrupt the cell, which has GRACE seconds to save what it does; a second one
+    ends it at once. Raises BusyError where another process executes into the copy, and the machinery's own errors once
+    all is written.
     """
     with closing(Status(copy, cells=len(nb.cells), **facts)) as status, _log(copy) as log:
         lines = Lines([log, echo] if echo else [log])
@@ -59,23 +60,34 @@ def run(nb, copy: Path, facts: dict, kernel: dict, manager: dict, client: dict, 
         runner.nb_man.notebook_start()
         with _signals(runner.ask):
             try:
-                state, error = _execute(runner, copy.with_suffix(".kernel.log"), kernel)
+                state, error = _execute(runner, copy, kernel)
             except BaseException as trouble:  # such as a kernel that is not there
                 state, error = "failed", f"{type(trouble).__name__}: {trouble}"
                 raise
             finally:
-                runner.nb_man.end(copy)
-                status.end(state, error)
-                lines.say(f"[{state}{f' in cell {runner.at + 1}: {error}' if error else ''}]")
-                status.write(html=_html(nb, copy.with_suffix(".html")))
+                _conclude(runner, copy, state, error)
     return state, runner.at + 1, error
 
 
-def _execute(client: "Client", raw: Path, kernel: dict) -> tuple[str, str | None]:
+def _conclude(client: "Client", copy: Path, state: str, error: str | None) -> None:
+    """Write what stays. Where there is no room for the copy, the status says so and not that all is complete."""
+    try:
+        client.nb_man.end(copy)
+    except OSError as trouble:
+        state, error = "failed", f"{type(trouble).__name__}: {trouble}"
+        raise
+    finally:
+        client.status.end(state, error)
+        client.lines.say(f"[{state}{f' in cell {client.at + 1}: {error}' if error else ''}]")
+        client.status.write(html=_html(client.nb, copy.with_suffix(".html")))
+
+
+def _execute(client: "Client", copy: Path, kernel: dict) -> tuple[str, str | None]:
     """How it ended and why."""
+    raw, own = copy.with_suffix(".kernel.log"), {"VIDBENCH_RANK_LOGS": str(copy.with_suffix(".ranks"))}
     try:
         with raw.open("w") as past:
-            client.execute(env=ENVIRONMENT | os.environ, stdout=past, stderr=past, **kernel)
+            client.execute(env=ENVIRONMENT | os.environ | own, stdout=past, stderr=past, **kernel)
     except (Stopped, RuntimeError) as ended:
         if not isinstance(ended, Stopped) and not str(ended).startswith("Kernel died"):  # nbclient's and its client's
             raise
@@ -206,7 +218,9 @@ class Manager(NotebookExecutionManager):
 def redrawn(text: str, more: str) -> str:
     """A stream that goes on; of a line that was redrawn after a carriage return, its last state."""
     settled = text.rfind("\n") + 1
-    return text[:settled] + re.sub(r".*\r(?=[^\n])", "", text[settled:] + more)
+    lines = (text[settled:] + more).split("\n")
+    # the last carriage return that something follows; of a long line without any a pattern would take time squared
+    return text[:settled] + "\n".join(line[line.rfind("\r", 0, max(0, len(line) - 1)) + 1:] for line in lines)
 
 
 class Lines:

@@ -75,8 +75,11 @@ def digest(cells: list, parameters: dict) -> str:
 def write_text(path: Path, text: str) -> None:
     """As engine.runs.write_text, without waiting for torch's import: whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)  # on a full disk it takes what room is left
 
 
 def _now() -> str:
@@ -93,8 +96,15 @@ def _lock(copy: Path):
         except BlockingIOError:
             if patience is None:
                 file.close()
-                raise BusyError(f"another process executes into {copy}; wait for it, or name another place.") from None
+                raise BusyError(f"another process executes into {copy} ({_who(copy)}); wait for it, or name another "
+                                "place.") from None  # fmt: skip
             time.sleep(patience)
+
+
+def _who(copy: Path) -> str:
+    path = copy.with_suffix(".status.json")
+    facts = json.loads(path.read_text()) if path.exists() else {}
+    return f"process {facts['pid']} on {facts['host']}" if facts.get("state") == "running" else "it has just begun"
 
 
 def _held(copy: Path) -> bool:

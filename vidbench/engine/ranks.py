@@ -1,16 +1,22 @@
 """Start a stage on n processes or nodes; rank, gather, agree."""
 
+import hashlib
 import importlib
-import json
+import itertools
 import os
+import signal
+import socket
 import tempfile
-import time
-import traceback
+import threading
+from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from vidbench.engine import failures
 
 
 class RankError(RuntimeError):
@@ -70,53 +76,131 @@ def barrier() -> None:
         dist.barrier()
 
 
-def launch(target: str, *args, nproc: int = 1, nnodes: int = 1, endpoint: str = "", log_dir: str | Path = "",
-           restarts: int = 0):
+# What `launch` takes from the environment where the call leaves it open, as `vidbench run --nproc 4` sets it: how many
+# processes there are is a fact of the launch, not of the experiment.
+ASKED = {"nproc": "VIDBENCH_NPROC", "nnodes": "VIDBENCH_NNODES", "endpoint": "VIDBENCH_ENDPOINT",
+         "restarts": "VIDBENCH_RESTARTS", "patience": "VIDBENCH_PATIENCE", "log_dir": "VIDBENCH_RANK_LOGS"}  # fmt: skip
+JOIN = 900  # seconds in which all nodes must have come
+
+
+def launch(target: str, *args, nproc: int = 1, nnodes: int = 0, endpoint: str = "", restarts: int | None = None,
+           patience: float = 0, log_dir: str | Path = ""):  # fmt: skip
     """Run `module:function`(*args) on nproc processes of each of nnodes nodes with torch's elastic launcher.
 
-    nproc 0 is one process for each GPU, and one without GPUs. What crosses to a rank is an importable name and plain
-    values. One process on one node runs in this process. On many nodes the same call is made on each, with one c10d
-    `endpoint` (host:port). Rank 0's standard output is teed; every rank's streams lie below `log_dir`. Returns the
-    return value of this node's first rank.
-    Raises RankError, whose text shows the root cause, as soon as one rank fails; the other ranks are stopped.
+    nproc 0 is VIDBENCH_NPROC of the environment, or one process for each GPU, or one. What else is left open is what
+    ASKED names, or one node, no restart and 600 seconds. What crosses to a rank is an importable name and plain
+    values. One process on one node runs in this process, unless restarts are asked for. On many nodes the same call is
+    made on each, with one c10d `endpoint` (host:port of one of them) and the run folders on a disk that all share.
+    restarts: how often all ranks are started anew after one failed; training goes on from its checkpoint. patience:
+    seconds that a rank waits for the others in one exchange; longer means that one of them hangs. Rank 0's standard
+    output is teed; every rank's streams lie below `log_dir`. Returns the return value of this node's first rank.
+    Raises RankError, whose text shows the root cause, as soon as one rank fails and no restart is left (the other ranks
+    are stopped), or where the nodes do not meet; KeyboardInterrupt where a signal stopped the ranks.
     """
-    nproc = nproc or max(1, torch.cuda.device_count())
-    if nproc == 1 and nnodes == 1:
+    asked = {name: os.environ.get(variable, "") for name, variable in ASKED.items()}
+    nproc = nproc or _number(asked, "nproc", 0) or max(1, torch.cuda.device_count())
+    nnodes, endpoint = nnodes or _number(asked, "nnodes", 1), endpoint or asked["endpoint"]
+    restarts = _number(asked, "restarts", 0) if restarts is None else restarts
+    patience = patience or _number(asked, "patience", 600)
+    if nproc == 1 and nnodes == 1 and not restarts:
         return _function(target)(*args)
     if nnodes > 1 and not endpoint:
         raise ValueError("launch on several nodes wants one endpoint, host:port of a node that all can reach.")
     _function(target)  # an unknown name fails here, not in a rank
-    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
+    folder = Path(log_dir or asked["log_dir"] or tempfile.mkdtemp(prefix="vidbench-ranks-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    failures.clear(folder)
+    address = _meeting_point(endpoint) if nnodes > 1 else ""
+    given = (target, nproc, str(folder), address, patience, *args)
+    # Nodes meet by a name only where they are about to do the same; one that was used is closed for good.
+    digest = hashlib.sha256(repr((target, args)).encode()).hexdigest()[:12]
+    for time in itertools.count(1):
+        results = _launched(f"vidbench-{digest}-{time}", given, nproc, nnodes, endpoint, restarts, folder, address)
+        if results:
+            return results[min(results)]
+
+
+def _launched(name: str, given: tuple, nproc: int, nnodes: int, endpoint: str, restarts: int, folder: Path,
+              address: str) -> dict:  # fmt: skip
+    """Rank -> return value, of this node's ranks; nothing where the nodes have met by this name before."""
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousClosedError, RendezvousError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    log_dir = Path(log_dir or tempfile.mkdtemp(prefix="vidbench-ranks-"))
-    log_dir.mkdir(parents=True, exist_ok=True)
-    for old in log_dir.glob("failed-*.json"):
-        old.unlink()
-    logs = DefaultLogsSpecs(log_dir=str(log_dir), redirects=Std.ALL, tee={0: Std.OUT})
+    logs = DefaultLogsSpecs(log_dir=str(folder), redirects=Std.ALL, tee={0: Std.OUT})
     config = LaunchConfig(
-        min_nodes=nnodes, max_nodes=nnodes, nproc_per_node=nproc, run_id="vidbench", max_restarts=restarts,
+        min_nodes=nnodes, max_nodes=nnodes, nproc_per_node=nproc, run_id=name, max_restarts=restarts,
         start_method="spawn", rdzv_backend="c10d", rdzv_endpoint=endpoint or "localhost:0", monitor_interval=0.5,
+        rdzv_configs={"timeout": JOIN, "join_timeout": JOIN, "read_timeout": 300, "is_host": not address},
+        local_addr=address or None,
         logs_specs=logs, log_line_prefix_template="[rank ${rank}] ",
-    )
+    )  # fmt: skip
     try:
-        results = elastic_launch(config, _rank_main)(target, nproc, str(log_dir), *args)
+        with _handlers_kept():
+            return elastic_launch(config, _rank_main)(*given)
     except ChildFailedError as error:
-        raise RankError(_root_cause(error, log_dir)) from error
-    return results[min(results)]
+        if asked_to := failures.stopped(folder):
+            raise KeyboardInterrupt(asked_to) from error
+        raise RankError(failures.root_cause(error.failures, folder, nnodes)) from error
+    except SignalException as error:
+        raise KeyboardInterrupt(failures.stopped(folder) or f"the ranks were stopped by {error.sigval.name}") from error
+    except (RendezvousError, dist.DistError) as error:
+        if isinstance(error, RendezvousClosedError) and not list(folder.glob(f"{name}_*")):  # no rank was started
+            return {}
+        if failures.known(folder):  # the node that holds the store left first
+            raise RankError(failures.root_cause({}, folder, nnodes)) from error
+        raise RankError(f"the {nnodes} nodes did not meet, or lost each other, at {endpoint}: {type(error).__name__}: "
+                        f"{error} Start the same command on each of them within {JOIN // 60} minutes; {endpoint} must "
+                        "be an address of one of them which all others reach.") from error  # fmt: skip
 
 
-def _root_cause(error, log_dir: Path) -> str:
-    """Of all ranks' failures the first: torch counts whole seconds, in which the others fail of a lost connection."""
-    for number, failure in error.failures.items():
-        if failure.exitcode < 0 and failure.exitcode != -15:  # killed, by memory or by hand; 15 is the launcher's own
-            return f"rank {number} was ended by {failure.signal_name()}; every rank's output lies below {log_dir}"
-    reports = [json.loads(path.read_text()) for path in log_dir.glob("failed-*.json")]
-    if not reports:
-        return str(error)
-    first = min(reports, key=lambda report: report["nanoseconds"])
-    return f"rank {first['rank']} failed first:\n{first['traceback']}\nEvery rank's output lies below {log_dir}"
+def _number(asked: dict[str, str], name: str, default: int) -> int:
+    """A number of the environment. Raises ValueError where it is none."""
+    try:
+        return int(asked[name] or default)
+    except ValueError:
+        raise ValueError(f"{ASKED[name]} wants a whole number; got {asked[name]!r}.") from None
+
+
+def _meeting_point(endpoint: str) -> str:
+    """This machine's address on the way to the endpoint, since names of machines may resolve elsewhere.
+
+    Where the endpoint is an address of this machine, the store in which the nodes meet is opened there. It stays open
+    as long as this process: with one for each launch a fast node would meet the others in the one about to close.
+    """
+    host, _, port = endpoint.rpartition(":")
+    try:
+        family, _, _, _, place = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, socket.SOCK_DGRAM) as way:
+            way.connect(place)  # sends nothing
+            address = way.getsockname()[0]
+    except (OSError, ValueError) as error:
+        raise ValueError(f"endpoint wants host:port of a node that all can reach; got {endpoint!r}: {error}") from None
+    with socket.socket(family, socket.SOCK_DGRAM) as ours, suppress(OSError, RuntimeError):
+        ours.bind((place[0], 0, *place[2:]))  # OSError: another machine's
+        if endpoint not in _STORES:  # RuntimeError: it is open in another process, two "nodes" being on one machine
+            _STORES[endpoint] = dist.TCPStore(place[0], place[1], is_master=True, multi_tenant=True,
+                                              wait_for_workers=False)  # fmt: skip
+    return address
+
+
+_STORES: dict[str, dist.TCPStore] = {}
+
+
+@contextmanager
+def _handlers_kept():
+    """torch's launcher leaves its own signal handlers behind, with which Ctrl-C is no KeyboardInterrupt any more."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    kept = {number: signal.getsignal(number)
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)}  # fmt: skip
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
 
 
 def _function(target: str):
@@ -127,20 +211,45 @@ def _function(target: str):
         raise ValueError(f"{module} has no function {name!r}; a stage is importable, not made in a cell.") from None
 
 
-def _rank_main(target: str, nproc: int, log_dir: str, *args):
+def _rank_main(target: str, nproc: int, folder: str, address: str, patience: float, *args):
     """What each rank runs: join the group, do the stage, leave the group; a failure leaves a report behind."""
+    number, store = os.environ["RANK"], None
     try:
         on_gpu = torch.cuda.is_available()
         if on_gpu:
             torch.cuda.set_device(device())
         else:
             torch.set_num_threads(max(1, cores() // nproc))
-        dist.init_process_group("nccl" if on_gpu else "gloo")
+            if address and (interface := _interface(address)):
+                os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)  # it asks the machine's name otherwise
+        store = _store()
+        failures.watch(folder, number, _store())
+        join = timedelta(seconds=JOIN)  # processes may start far apart
+        dist.init_process_group("nccl" if on_gpu else "gloo", store=store, rank=int(number),
+                                world_size=int(os.environ["WORLD_SIZE"]), timeout=join)  # fmt: skip
+        dist.set_timeout(timedelta(seconds=patience))
         result = _function(target)(*args)
         dist.destroy_process_group()  # after a failure the launcher ends the process: leaving the group could hang
         return result
-    except BaseException:
-        number = os.environ.get("RANK", "0")
-        report = {"rank": number, "nanoseconds": time.time_ns(), "traceback": traceback.format_exc()}
-        Path(log_dir, f"failed-{number}.json").write_text(json.dumps(report))
+    except BaseException as error:
+        failures.report(folder, number, error, store)
         raise
+
+
+def _store() -> dist.Store:
+    """A connection to the launcher's store, for this attempt.
+
+    The launcher keeps its store over restarts (torch 2.13), and gloo would call addresses of the attempt before.
+    """
+    facts = os.environ
+    store = dist.TCPStore(facts["MASTER_ADDR"], int(facts["MASTER_PORT"]), is_master=False,
+                          timeout=timedelta(seconds=JOIN))  # fmt: skip
+    return dist.PrefixStore(f"attempt-{facts['TORCHELASTIC_RESTART_COUNT']}", store)
+
+
+def _interface(address: str) -> str:
+    """The network interface with that address, nothing where there is none."""
+    import psutil
+
+    found = (name for name, places in psutil.net_if_addrs().items() for place in places if place.address == address)
+    return next(found, "")

@@ -1,0 +1,142 @@
+"""What a failing rank leaves behind for its launcher, and which of several ranks' failures began it."""
+
+import faulthandler
+import json
+import os
+import re
+import signal
+import threading
+import time
+import traceback
+from contextlib import suppress
+from pathlib import Path
+
+GRACE = 2.0  # seconds that a failing rank stays: a killed one must be seen dead before those that lost it
+NOTICE = 5.0  # seconds in which a rank notices that another failed; who has not is ended, as it hangs
+FIRST = "failed"  # the first report's key in the ranks' store
+SHOWN = 20  # lines of a log or a stack in a message
+LOST = re.compile(r"Connection (reset|closed|refused)|closed by peer|Timed out|timed out|timeout|DistBackendError")
+
+
+def report(folder: str, rank: str, error: BaseException, store=None) -> None:
+    """Leave failed-ATTEMPT-RANK.json in the folder and, for other nodes, the first one in the store; wait GRACE."""
+    facts = {"rank": rank, "nanoseconds": time.time_ns(), "stopped": isinstance(error, KeyboardInterrupt),
+             "error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}  # fmt: skip
+    _write(folder, facts)
+    if store is not None:
+        with suppress(RuntimeError):  # the node that holds it may be gone
+            store.compare_set(FIRST, "", json.dumps(facts))
+    time.sleep(GRACE)
+
+
+def watch(folder: str, rank: str, store) -> None:
+    """Where another rank failed, leave stack-ATTEMPT-RANK.txt with what this one does, and end it after NOTICE.
+
+    Then it hangs, or it would have failed, too. Without that it holds up the others for the 30 seconds that torch's
+    launcher waits between SIGTERM, which training takes for a wish to save, and SIGKILL; and on another node for ever.
+    store: a connection to the ranks' store for this alone. What another node reports is left in the folder, too.
+    """
+    def look() -> None:
+        while not (first := _first(folder, rank, store)):
+            time.sleep(0.5)
+        _write(folder, first)
+        with Path(folder, f"stack-{_attempt()}-{rank}.txt").open("w") as file:
+            faulthandler.dump_traceback(file)
+        time.sleep(NOTICE)
+        os._exit(1)
+
+    threading.Thread(target=look, daemon=True).start()
+
+
+def _first(folder: str, rank: str, store) -> dict | None:
+    """The first report of the attempt, of this node or of another one."""
+    for path in Path(folder).glob(f"failed-{_attempt()}-*.json"):
+        return json.loads(path.read_text())
+    try:
+        return json.loads(store.get(FIRST)) if store.check([FIRST]) else None
+    except RuntimeError as error:
+        said = f"Connection closed: the node that started the ranks is gone ({error})"
+        return {"rank": rank, "nanoseconds": time.time_ns(), "stopped": False, "error": said, "traceback": said}
+
+
+def _write(folder: str, facts: dict) -> None:
+    path = Path(folder, f"failed-{_attempt()}-{facts['rank']}.json")
+    if not path.exists():
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(json.dumps(facts))
+        temporary.replace(path)
+
+
+def clear(folder: Path) -> None:
+    """Forget what an earlier launch left."""
+    for pattern in ("failed-*.json", "stack-*.txt"):
+        for old in folder.glob(pattern):
+            old.unlink()
+
+
+def known(folder: Path) -> bool:
+    """Whether any rank left a report."""
+    return bool(_reports(folder))
+
+
+def stopped(folder: Path) -> str:
+    """Why the ranks stopped themselves, where they were asked to and saved; else nothing."""
+    reports = _reports(folder)
+    return reports[0]["error"] if reports and reports[0]["stopped"] else ""
+
+
+def root_cause(failures: dict, folder: Path, nnodes: int) -> str:
+    """Of all failures of this node the first, in words. failures: rank -> torch's ProcessFailure."""
+    where = f"Every rank's output lies below {folder}"
+    for rank, failure in failures.items():
+        if failure.exitcode < 0:
+            hint = "; out of memory?" if failure.exitcode == -signal.SIGKILL else ""
+            return f"rank {rank} was ended by {failure.signal_name()}{hint}. {_tail(folder, failure)}{where}"
+    reports = _reports(folder)
+    if not reports:
+        return "\n".join(f"rank {rank} ended with exit code {failure.exitcode} and no word. {_tail(folder, failure)}"
+                         for rank, failure in failures.items()) + where  # fmt: skip
+    first = reports[0]
+    lost = LOST.search(first["error"])
+    hung = _hung(folder, {one["rank"] for one in reports}) if lost else ""
+    if hung:
+        return f"rank {first['rank']} waited in vain ({first['error'].splitlines()[0][:200]}).\n{hung}{where}"
+    elsewhere = "It lost a rank of another node: the cause is told there.\n" if lost and nnodes > 1 else ""
+    return f"rank {first['rank']} failed first:\n{first['traceback']}\n{elsewhere}{where}"
+
+
+def _attempt() -> str:
+    """Which of the elastic launcher's starts this is, in a rank."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+
+
+def _reports(folder: Path) -> list[dict]:
+    """Those of the last attempt, the earliest first."""
+    by_attempt: dict[int, list[dict]] = {}
+    for path in folder.glob("failed-*.json"):
+        by_attempt.setdefault(int(path.stem.split("-")[1]), []).append(json.loads(path.read_text()))
+    return sorted(by_attempt[max(by_attempt)], key=lambda one: one["nanoseconds"]) if by_attempt else []
+
+
+def _hung(folder: Path, heard: set[str]) -> str:
+    """The ranks of this node that never failed by themselves, with what they did."""
+    said = ""
+    for path in sorted(folder.glob("stack-*.txt")):
+        rank = path.stem.split("-")[2]
+        if rank not in heard:
+            said += f"rank {rank} hung, most recent call first:\n{_main(path.read_text())}\n"
+    return said
+
+
+def _main(stack: str) -> str:
+    """The main thread's part of faulthandler's text, which comes last."""
+    threads = re.split(r"\n\n(?=Thread|Current thread)", stack.strip())
+    return "\n".join(threads[-1].splitlines()[: SHOWN + 1])
+
+
+def _tail(folder: Path, failure) -> str:
+    """The last lines that a rank wrote to its standard error."""
+    logs = sorted(folder.glob(f"*/attempt_*/{failure.local_rank}/stderr.log"), key=lambda path: path.stat().st_mtime)
+    lines = logs[-1].read_text(errors="backslashreplace").split("\n") if logs else []
+    text = "\n".join(lines[-SHOWN:]).strip()
+    return f"The last it wrote:\n{text}\n" if text else ""
