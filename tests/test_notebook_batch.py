@@ -12,7 +12,7 @@ import pytest
 
 from tests.test_headless import handlers, notebook, run, status  # noqa: F401
 from vidbench.headless import ParameterError
-from vidbench.notebook_batch import read_table
+from vidbench.notebook_batch import gpu_shares, read_table
 from vidbench.notebook_status import read
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -147,6 +147,23 @@ def test_a_batch_skips_resumes_and_sums_up(tmp_path, capsys):
     # Other contents of the notebook: nothing of it is complete.
     notebook(book, WORK + "\n# changed", parameters=PARAMETERS)
     assert {row.status()["state"] for row in read_table(tmp_path / "t.yaml", out)} == {"new"}
+
+
+def test_rows_at_one_time_have_gpus_of_their_own(tmp_path, monkeypatch):
+    assert gpu_shares(list("0123"), 2) == [["0", "1"], ["2", "3"]]
+    assert gpu_shares(list("01234"), 3) == [["0"], ["1", "2"], ["3", "4"]]
+    assert gpu_shares(list("01"), 3) == [["0"], ["1"], ["0"]] and gpu_shares([], 2) == [[], []]
+    code = """import os, time
+from pathlib import Path
+Path(home, str(epochs)).write_text(os.environ["CUDA_VISIBLE_DEVICES"])
+while len(list(Path(home).iterdir())) < 2:
+    time.sleep(0.1)"""
+    notebook(tmp_path / "book.ipynb", code, parameters=PARAMETERS)
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, 5,6,7")
+    rows = f"notebook: book.ipynb\nparameters: {{home: {tmp_path / 'home'}}}\ngrid: {{epochs: [1, 2]}}\n"
+    assert run("batch", table(tmp_path / "t.yaml", rows), "--out", tmp_path / "out", "--processes", 2) == 0
+    assert sorted(path.read_text() for path in (tmp_path / "home").iterdir()) == ["4,5", "6,7"]
 
 
 def until(there, process) -> None:

@@ -255,3 +255,55 @@ def test_two_hosts_train_by_the_same_command_and_each_names_its_output(tmp_path,
         assert status(tmp_path / "out" / f"book-{name}.ipynb")["state"] == "complete"
         assert list((tmp_path / "out" / f"book-{name}.ranks").rglob("stdout.log"))
     assert same(Run(tmp_path / "run").weights(), whole.weights())
+
+
+SRUN = """#!/bin/bash
+# Two tasks, as srun starts them on two nodes; signals go to both, and the highest exit code is its own.
+shift
+for number in 0 1; do SLURM_NODEID=$number "$@" & tasks+=($!); done
+trap 'kill -TERM "${tasks[@]}"' TERM
+highest=0
+for task in "${tasks[@]}"; do
+    while wait "$task"; code=$?; [ "$code" -gt 128 ] && kill -0 "$task" 2>/dev/null; do :; done
+    [ "$code" -gt "$highest" ] && highest=$code
+done
+exit "$highest"
+"""
+
+
+def test_a_slurm_job_of_two_nodes_saves_itself_before_the_limit_and_goes_on(tmp_path, whole):
+    """No Slurm here: bash, its variables, a script as srun, and an scontrol that writes down what it is asked."""
+    train = f"ranks.launch('tests.stages:regress', {RECIPE!r}, f'{{folder}}/run', 0.2, -1, pause, nproc=0)"
+    book = notebook(tmp_path / "book.ipynb", "from vidbench.engine import ranks", train,
+                    parameters=f"folder: str = {str(tmp_path)!r}\npause: float = 0.0")  # fmt: skip
+    commands = {"srun": SRUN, "vidbench": f'#!/bin/sh\nexec {sys.executable} -m vidbench "$@"\n', "scontrol":
+                f'#!/bin/sh\nif [ "$1" = show ]; then echo 127.0.0.1; else echo "$@" >> {tmp_path}/asked; fi\n'}
+    (tmp_path / "bin").mkdir()
+    for name, text in commands.items():
+        (tmp_path / "bin" / name).write_text(text)
+        (tmp_path / "bin" / name).chmod(0o755)
+    environment = {**os.environ, "SLURM_JOB_ID": "77", "SLURM_JOB_NODELIST": "n[1-2]", "SLURM_NNODES": "2",
+                   "VIDBENCH_PORT": str(free_port()), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1",
+                   "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}  # fmt: skip
+
+    def job(*more) -> subprocess.Popen:
+        words = ["bash", ROOT / "assets" / "slurm_nodes.sh", book, "--out", tmp_path / "out", "--nproc", "1", *more]
+        return subprocess.Popen(words, env=environment, cwd=ROOT, text=True, stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT)  # fmt: skip
+
+    first, log = job("-p", "pause", "0.5"), tmp_path / "run" / "metrics.jsonl"
+    try:
+        while not (log.exists() and log.read_text().strip()):
+            assert first.poll() is None, first.communicate()[0]
+            time.sleep(0.1)
+        first.send_signal(signal.SIGUSR1)
+        said = first.communicate(timeout=90)[0]
+    finally:
+        first.kill()
+    assert first.returncode == 130 and Run(tmp_path / "run").state == "interrupted", said
+    assert (tmp_path / "asked").read_text() == "requeue 77\n"
+    second = job()
+    said = ends([second])
+    assert second.returncode == 0, said
+    assert all(status(tmp_path / "out" / f"book-node{number}.ipynb")["state"] == "complete" for number in range(2))
+    assert same(Run(tmp_path / "run").weights(), whole.weights())

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -188,7 +189,8 @@ def run_row(row: Row, timeout: int = 0) -> int:
 def run_rows(rows: list[Row], out: str | Path, processes: int = 1, timeout: int = 0) -> int:
     """Execute the rows that are not complete, at most `processes` at a time, each in a process of its own.
 
-    A row that fails stops no other. Ctrl-C and SIGTERM stop all, which save themselves, and a second one ends them at
+    The GPUs (of CUDA_VISIBLE_DEVICES, or all) are shared out: rows at one time have different ones, as long as there are
+    as many. A row that fails stops no other. Ctrl-C and SIGTERM stop all, which save themselves, and a second one ends them at
     once. Writes summary.csv and prints it in short. Returns 0 where all rows are complete, 130 where it was stopped,
     else 1. The same call goes on.
     """
@@ -197,13 +199,16 @@ def run_rows(rows: list[Row], out: str | Path, processes: int = 1, timeout: int 
     print(f"{len(rows)} rows: {states.count('complete')} complete, {states.count('running')} run elsewhere, "
           f"{len(waiting)} to do, {processes} at a time", flush=True)  # fmt: skip
     running: dict[subprocess.Popen, Row] = {}
+    shares, taken = gpu_shares(_gpus(), processes), {}
     spoken_at, told = time.monotonic(), 0
     with _signals() as signals:
         while running or (waiting and not signals):
             while waiting and len(running) < max(1, processes) and not signals:
                 row = waiting.pop(0)
                 if row.status()["state"] not in ("complete", "running"):  # meanwhile, elsewhere
-                    running[_start(row, processes, timeout)] = row
+                    share = next(number for number in range(len(shares)) if number not in taken.values())
+                    process = _start(row, processes, timeout, shares[share])
+                    running[process], taken[process] = row, share
             if told < len(signals):
                 told = len(signals)
                 print(f"stopping {len(running)} rows, which save themselves", file=sys.stderr, flush=True)
@@ -211,7 +216,7 @@ def run_rows(rows: list[Row], out: str | Path, processes: int = 1, timeout: int 
                     process.send_signal(signal.SIGTERM)
             time.sleep(0.2)
             for process in [process for process in running if process.poll() is not None]:
-                row = running.pop(process)
+                row, _ = running.pop(process), taken.pop(process)
                 print(f"row {row.number}, {row.name}: {_line(_outcome(row, process.returncode))}", flush=True)
             if time.monotonic() - spoken_at > EVERY and running:
                 spoken_at = time.monotonic()
@@ -250,12 +255,33 @@ def summarise(rows: list[Row], out: str | Path) -> str:
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells)
 
 
-def _start(row: Row, processes: int, timeout: int) -> subprocess.Popen:
+def gpu_shares(gpus: list[str], processes: int) -> list[list[str]]:
+    """Which GPUs each of so many rows at a time may see: even shares, or one each in turn where there are fewer."""
+    processes = max(1, processes)
+    if len(gpus) < processes:
+        return [[gpus[number % len(gpus)]] if gpus else [] for number in range(processes)]
+    return [gpus[number * len(gpus) // processes : (number + 1) * len(gpus) // processes]
+            for number in range(processes)]  # fmt: skip
+
+
+def _gpus() -> list[str]:
+    """The GPUs that this process may use, without waiting for torch's import."""
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        return [name.strip() for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name.strip()]
+    if not shutil.which("nvidia-smi"):
+        return []
+    listed = subprocess.run(["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True)
+    return listed.stdout.split() if listed.returncode == 0 else []
+
+
+def _start(row: Row, processes: int, timeout: int, gpus: list[str]) -> subprocess.Popen:
     """`vidbench run` of a row: anyone can call the same by hand. Ctrl-C of a terminal does not reach it."""
     _prepared(row)
     row.copy.with_suffix(".status.json").unlink(missing_ok=True)  # what is read from now on is of this run
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     environment = {"OMP_NUM_THREADS": str(max(1, cores // max(1, processes)))} | os.environ
+    if gpus:
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     command = [sys.executable, "-m", "vidbench", "run", str(row.notebook), "--out", str(row.folder),
                "-f", str(row.folder / "settings.yaml"), "--timeout", str(timeout)]  # fmt: skip
     with _errors(row).open("w") as errors:

@@ -1,0 +1,29 @@
+#!/bin/bash
+# One notebook on several nodes, all processes training together:
+#   sbatch --nodes=2 assets/slurm_nodes.sh notebooks/10_coclr_alone.ipynb --out runs/k400 -p data /data/k400 ...
+# Each node runs the notebook and names its own copy after itself; what they write must lie on a disk that all share.
+#SBATCH --job-name=vidbench
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=64
+#SBATCH --gpus-per-node=8
+#SBATCH --time=24:00:00
+#SBATCH --requeue
+#SBATCH --signal=B:USR1@120
+#SBATCH --open-mode=append
+#SBATCH --output=vidbench-%j.log
+
+# Slurm's pre-emption stops all nodes, which save themselves; shortly before the time limit this script does so itself and
+# queues the job again. Either way training goes on from its checkpoint.
+first=$(scontrol show hostnames "${SLURM_JOB_NODELIST:?submit with sbatch}" | head -n 1)
+again=
+srun --kill-on-bad-exit=0 bash -c '"${VIDBENCH:-vidbench}" run "$@" --nnodes "$SLURM_NNODES" --node "node$SLURM_NODEID"' \
+    node "$@" --endpoint "$first:${VIDBENCH_PORT:-29400}" &
+nodes=$!
+trap 'kill -TERM "$nodes"' TERM INT
+trap 'again=yes; kill -TERM "$nodes"' USR1
+# A signal ends `wait` early, with more than 128.
+while wait "$nodes"; code=$?; [ "$code" -gt 128 ] && kill -0 "$nodes" 2>/dev/null; do :; done
+if [ -n "$again" ] && [ "$code" -eq 130 ]; then
+    scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$code"
