@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
-from vidbench.data import flow, flow_store, flow_truth
+from vidbench.data import flow, flow_store, flow_truth, jobs
 from vidbench.data.manifest import Manifest
 
 
@@ -161,6 +161,19 @@ def test_extract_stores_what_estimate_finds_and_resumes(videos, tmp_path):
     assert (report.done, report.skipped, len(report.failed), report.pairs) == (1, 3, 2, 8) and gone.is_file()
     assert kept == {n: flow_store.flow_path(store, n).stat().st_mtime_ns for n in kept}
     assert not list(store.rglob("*.tmp"))
+
+
+def test_complete_goes_on_with_a_stores_own_settings_and_takes_no_lock_where_nothing_is_missing(videos, tmp_path):
+    fine, store = videos.select(mask=np.isin(videos.path, good(videos))), tmp_path / "flow"
+    flow_store.extract(fine, store, "dis", bound=10.0, form="mp4", progress=False)
+    before = flow_store.settings_of(store)
+    flow_store.flow_path(store, "b/0.mp4", "mp4").unlink()  # as after a kill: flow.json is there, a video's flow is not
+    assert flow_store.complete(fine, store, "tvl1", progress=False).done == 1
+    assert flow_store.settings_of(store) == before and flow_store.flow_path(store, "b/0.mp4", "mp4").is_file()
+    with jobs.owned(store):
+        assert flow_store.complete(fine, store).skipped == 4
+    assert flow_store.complete(fine, tmp_path / "new", "dis", progress=False).done == 4
+    assert flow_store.settings_of(tmp_path / "new") == flow_store.Settings("dis")
 
 
 def test_spawned_processes_store_the_same(videos, tmp_path):

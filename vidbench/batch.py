@@ -3,10 +3,13 @@
 import importlib
 import multiprocessing
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from tqdm import tqdm
@@ -24,6 +27,7 @@ def run_all(recipes: Mapping[str, object], folder: str | Path, processes: int = 
     recipes: name (a path below `folder`) -> recipe of a method, in any order; its module's `train` is called. A run
     waits for those of its parents (PARENTS) that are among the names. Shows all their progress. The first failure stops
     the others, which save themselves, and is raised as RuntimeError with the name of its run; the same call goes on.
+    They also save themselves and end where this process is killed.
     """
     folder = Path(folder)
     needs = {name: _needs(recipe, folder) & recipes.keys() for name, recipe in recipes.items()}
@@ -32,7 +36,8 @@ def run_all(recipes: Mapping[str, object], folder: str | Path, processes: int = 
         return
     open_, processes = set(waiting), max(1, min(processes, len(waiting)))
     threads = max(1, ranks.cores() // processes)
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=spawn, initializer=_end_with_parent) as pool:
         watch, running = _Watch({name: recipe.fit.epochs for name, recipe in waiting.items()}, folder), {}
         try:
             while waiting or running:
@@ -47,6 +52,9 @@ def run_all(recipes: Mapping[str, object], folder: str | Path, processes: int = 
                 done, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
                 watch.look(running.values())
                 for job in done:
+                    if isinstance(job.exception(), BrokenProcessPool):
+                        raise RuntimeError("a process died, of a kill or for want of memory, while these ran: "
+                                           f"{', '.join(running.values())}; the same call goes on") from job.exception()
                     name = running.pop(job)
                     if job.exception():
                         raise RuntimeError(f"the run {name} failed: {job.exception()}") from job.exception()
@@ -57,6 +65,18 @@ def run_all(recipes: Mapping[str, object], folder: str | Path, processes: int = 
             raise
         finally:
             watch.close()
+
+
+def _end_with_parent() -> None:
+    """In a process of the pool: once the parent is gone, stop as on SIGTERM, which saves a run.
+
+    Nobody else would say so: it waits at a queue that it holds both ends of.
+    """
+    def watch() -> None:
+        multiprocessing.parent_process().join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _train(module: str, recipe: dict, folder: str, threads: int) -> None:

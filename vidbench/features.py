@@ -1,7 +1,6 @@
 """Run + manifest to a table with one row of features per video, filled by row index."""
 
 import json
-import os
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from vidbench import models
-from vidbench.data import flow_store
+from vidbench.data import flow_store, jobs, packs
 from vidbench.data.loading import FIXED, Clips, ClipSpec, processes
 from vidbench.data.manifest import Manifest
 from vidbench.engine import ranks
@@ -101,10 +100,9 @@ class Features:
     def save(self, path: str | Path) -> None:
         """One .npz file, under a temporary name and then renamed."""
         path = Path(path)
-        temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.npz")
-        np.savez(temporary, values=self.values, label=self.label, source=self.source,
-                 classes=np.array(self.classes), protocol=json.dumps(self.protocol))
-        temporary.replace(path)
+        with jobs.told_full(path.parent), packs.written(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, values=self.values, label=self.label, source=self.source,
+                     classes=np.array(self.classes), protocol=json.dumps(self.protocol))
 
     @classmethod
     def load(cls, path: str | Path) -> "Features":
@@ -221,7 +219,6 @@ def kept(run: Run, split: str, protocol: Protocol = Protocol(), *, manifest: Man
     if ranks.any_rank(not fits):
         made = MAKERS[what](run, rows, protocol, flow=flow, batch=batch, workers=workers, data=data)
         if ranks.rank() == 0:
-            path.parent.mkdir(exist_ok=True)
             made.save(path)
         ranks.barrier()
     return Features.load(path)

@@ -189,10 +189,10 @@ def run_row(row: Row, timeout: int = 0) -> int:
 def run_rows(rows: list[Row], out: str | Path, processes: int = 1, timeout: int = 0) -> int:
     """Execute the rows that are not complete, at most `processes` at a time, each in a process of its own.
 
-    The GPUs (of CUDA_VISIBLE_DEVICES, or all) are shared out: rows at one time have different ones, as long as there are
-    as many. A row that fails stops no other. Ctrl-C and SIGTERM stop all, which save themselves, and a second one ends them at
-    once. Writes summary.csv and prints it in short. Returns 0 where all rows are complete, 130 where it was stopped,
-    else 1. The same call goes on.
+    The GPUs (of CUDA_VISIBLE_DEVICES, or all) are shared out: rows at one time have different ones, as long as there
+    are as many. A row that fails stops no other. Ctrl-C and SIGTERM stop all, which save themselves, and a second one
+    ends them at once. Writes summary.csv and prints it in short. Returns 0 where all rows are complete, 130 where it
+    was stopped, else 1. The same call goes on.
     """
     states = [row.status()["state"] for row in rows]
     waiting = [row for row, state in zip(rows, states, strict=True) if state not in ("complete", "running")]
@@ -270,7 +270,8 @@ def _gpus() -> list[str]:
         return [name.strip() for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name.strip()]
     if not shutil.which("nvidia-smi"):
         return []
-    listed = subprocess.run(["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True)
+    command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+    listed = subprocess.run(command, capture_output=True, text=True)
     return listed.stdout.split() if listed.returncode == 0 else []
 
 

@@ -129,8 +129,8 @@ def parts(one: Experiment, out: Path, seed: int) -> list[multitrain.Part]:
             rows = toy.render(folder / "videos", "small", one.worlds[name], seed, progress=False)
         else:
             rows = datasets.keep(folder / "videos", data)
-        if one.recipe.stream == "flow" and not (folder / "flow" / "flow.json").exists():
-            flow_store.extract(rows, folder / "flow", "dis", workers=ranks.cores())
+        if one.recipe.stream == "flow":
+            flow_store.complete(rows, folder / "flow", "dis", workers=ranks.cores())
         made.append(multitrain.Part(name, str(folder / "videos"), rows.classes, str(folder / "flow"),
                                     dict(one.clips.get(name, {}))))
     return made

@@ -103,6 +103,21 @@ def extract(
     return Report(done, len(mine) - len(todo), failed, time.perf_counter() - began, pairs)
 
 
+def complete(manifest: Manifest, folder: str | Path, method: str = "tvl1", *, workers: int = 0,
+             progress: bool = True) -> Report:  # fmt: skip
+    """Extract what a store lacks, in the settings it was begun with; `method` makes it where there is none.
+
+    Where nothing is missing no lock is taken, so several processes and nodes may ask at one time.
+    """
+    begun = Path(folder, "flow.json").is_file()
+    held = settings_of(folder) if begun else Settings(method, BOUND, None, clips.DECODER, "npz")
+    paths = dict.fromkeys(map(str, manifest.path))
+    if begun and all(flow_path(folder, path, held.form).is_file() for path in paths):
+        return Report(0, len(paths), [], 0.0, 0)
+    return extract(manifest, folder, held.method, bound=held.bound, size=held.size, form=held.form,
+                   decoder=held.decoder, workers=workers, progress=progress)  # fmt: skip
+
+
 def flow_path(folder: str | Path, relative_path: str | Path, form: str = "npz") -> Path:
     """Where a video's flow lies in a store."""
     return Path(folder) / f"{relative_path}{FORMS[form]}"

@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import sys
 import time
 from collections import deque
@@ -106,18 +107,23 @@ def told_full(folder: Path):
 def owned(folder: Path, part: str = ""):
     """Hold a folder, or a part of it, against a second process doing the same; the lock ends with its process.
 
-    Parts are held beside each other, but not beside the whole.
+    Parts are held beside each other, but not beside the whole. Raises BusyError, which says who holds it (of parts, the
+    one that came last).
     """
     folder.mkdir(parents=True, exist_ok=True)
     kinds = {".lock": fcntl.LOCK_SH if part else fcntl.LOCK_EX, f".lock{part}": fcntl.LOCK_EX}
     with told_full(folder), ExitStack() as held:
         for name, kind in kinds.items():
-            handle = held.enter_context(open(folder / name, "w"))
+            handle = held.enter_context(open(folder / name, "a+"))
             try:
                 fcntl.flock(handle, kind | fcntl.LOCK_NB)
             except BlockingIOError as error:
+                handle.seek(0)
                 said = f"another process is at work in {folder}: wait for it, or take another folder"
-                raise BusyError(said) from error
+                raise BusyError(f"{said} (it is {handle.read() or 'one that has not said which'})") from error
+            handle.truncate(0)
+            handle.write(f"process {os.getpid()} on {socket.gethostname()}")
+            handle.flush()
         yield
 
 

@@ -178,9 +178,9 @@ class Manifest:
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        same = folder.resolve() == self.root.resolve()
-        (folder / "root.txt").unlink(missing_ok=True)
-        if not same:
+        if folder.resolve() == self.root.resolve():
+            (folder / "root.txt").unlink(missing_ok=True)
+        else:
             _write(folder / "root.txt", [str(self.root.resolve())])
         _write(folder / "classes.txt", self.classes)
         temporary = folder / f".manifest.{os.getpid()}.csv"

@@ -11,12 +11,13 @@ import json
 import os
 import signal
 import sys
+import threading
 import zlib
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import NamedTuple
 
@@ -251,6 +252,8 @@ def _run(jobs: list[tuple], workers: int, progress: bool) -> None:
 def _worker() -> None:
     import cv2
 
+    parent = parent_process()  # where it is killed, nobody ends this process, which waits at a queue
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the parent, which then cancels what is left
     cv2.setNumThreads(1)
 

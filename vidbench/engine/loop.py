@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
 from vidbench.engine import ranks
-from vidbench.engine.runs import Run
+from vidbench.engine.runs import Run, RunError
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ def fit(method: nn.Module, loader, recipe: Fit, run: Run, progress: str = "auto"
     tensors with "row"; its `batch_sampler` has `epoch` and `start`, and yields this rank's part of each global batch.
     A resumed run equals an uninterrupted one (on a CPU to the bit): order, augmentation and the random state of a step
     follow from the seed and the step alone. Raises Interrupted after a save, RunError where another process trains
-    into the folder, FloatingPointError naming step and rows at a loss not finite.
+    into the folder or its checkpoint is damaged or another network's, OSError saying what to do where the disk is full,
+    FloatingPointError naming step and rows at a loss not finite.
     """
     if recipe.batch % (ranks.world() * recipe.accumulate):
         raise ValueError(f"the global batch {recipe.batch} is not divisible by {ranks.world()} ranks x "
@@ -88,7 +89,8 @@ def fit(method: nn.Module, loader, recipe: Fit, run: Run, progress: str = "auto"
         except BaseException as error:
             # Whichever rank fails says so: rank 0 may hang in a collective until it is killed.
             state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-            run.status(state, step=trainer.step, rank=ranks.rank(), error=f"{type(error).__name__}: {error}")
+            with suppress(OSError):  # a full disk: what is raised below says so
+                run.status(state, step=trainer.step, rank=ranks.rank(), error=f"{type(error).__name__}: {error}")
             raise
         finally:
             # Workers leave signals to this process, so Python's exit, which sends them one, would wait for ever.
@@ -207,17 +209,23 @@ class _Trainer:
         place = self.run.checkpoint()
         self.fresh = place is None
         if place:
-            self.method.load_state_dict(self.run.weights())
-            state = torch.load(place / "state.pt", map_location="cpu", weights_only=True)
-            self.optimizer.load_state_dict(state["optimizer"])
+            state = self.run.training()
+            try:
+                self.method.load_state_dict(self.run.weights())
+                self.optimizer.load_state_dict(state["optimizer"])
+            except (RuntimeError, ValueError) as error:
+                if isinstance(error, RunError):
+                    raise
+                raise RunError(f"{place} holds another network's weights, or another optimiser's state: {error}\n"
+                               "Use another folder, or delete that checkpoint to start anew.") from error
             if state["scaler"]:  # empty where it was off, as on a CPU
                 self.scaler.load_state_dict(state["scaler"])
             self.step, self.seconds = state["step"], state["seconds"]
             self.scale, self.best, self.bad_epochs, self.dropped = state["plateau"]
             self.epoch_losses = state["epoch_losses"]
         ranks.barrier()  # nobody writes before all have read
-        if place and ranks.rank() == 0:
-            self.run.rewind(self.step)
+        if ranks.rank() == 0:
+            self.run.rewind(self.step if place else -1)  # the first validation comes before the first checkpoint
 
     def save(self) -> None:
         self.flush()

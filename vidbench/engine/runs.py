@@ -1,32 +1,54 @@
 """A run on disk: recipe, checkpoints, log, status, numbers."""
 
 import dataclasses
+import errno
 import fcntl
+import io
 import json
 import os
 import platform
 import shutil
+import socket
 import sys
 import time
 import types
 import typing
+import zipfile
+import zlib
 from collections.abc import Callable
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
+import safetensors.torch
 import torch
-from safetensors.torch import load_file, save_file
 
 
 class RunError(RuntimeError):
     """A run folder that cannot be used as asked; the message says what was wanted, what came and what to do."""
 
 
+@contextmanager
+def told_full(folder: Path):
+    """The system's word for a full disk, or a quota used up, as one that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OSError(error.errno, f"{os.strerror(error.errno)}: the disk of {folder} is full; what is finished is "
+                                   "kept: make room, run the same again") from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Write under a temporary name in the same folder, then rename: a reader never sees half a file."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    try:
+        with told_full(path.parent):
+            temporary.write_text(text)
+            os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)  # on a full disk it takes what room is left
 
 
 def recipe_dict(recipe) -> dict:
@@ -134,12 +156,19 @@ class Run:
 
         Raises RunError where another process holds it.
         """
-        file = (self.folder / ".lock").open("w")
+        file = (self.folder / ".lock").open("a+")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
+            file.seek(0)
+            who = file.read() or "it has not said which"
             file.close()
-            raise RunError(f"another process is training into {self.folder}; wait for it or stop it first.") from None
+            raise RunError(f"another process is training into {self.folder} ({who}); wait for it or stop it first."
+                           ) from None
+        with told_full(self.folder):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
         return file
 
     def status(self, state: str, **facts) -> None:
@@ -148,8 +177,9 @@ class Run:
 
     @property
     def state(self) -> str:
-        """The state last written."""
-        return json.loads((self.folder / "status.json").read_text())["state"]
+        """The state last written; new where the run was killed before there was one."""
+        path = self.folder / "status.json"
+        return json.loads(path.read_text())["state"] if path.exists() else "new"
 
     def hold_to(self, rows: dict) -> None:
         """Keep in rows.json what is trained on; a resumed run must find the same. Raises RunError where it does not."""
@@ -161,7 +191,7 @@ class Run:
 
     def log(self, name: str = "metrics", **numbers) -> None:
         """Append one JSON line to metrics.jsonl, or to monitor.jsonl, which has a line for each epoch."""
-        with (self.folder / f"{name}.jsonl").open("a") as file:
+        with told_full(self.folder), (self.folder / f"{name}.jsonl").open("a") as file:
             file.write(json.dumps(numbers) + "\n")
 
     def metrics(self, name: str = "metrics") -> list[dict]:
@@ -229,27 +259,60 @@ class Run:
         """Write checkpoints/step-N/{weights.safetensors, state.pt} whole or not at all; keep the newest `keep`.
 
         weights: the method's state dict (buffers such as the queue among them); state: optimiser, schedule, position.
+        Both bear their sums, by which `weights` and `training` tell a damaged file.
         """
         place = self.folder / "checkpoints" / f"step-{step:09d}"
         if place.exists():
             return place  # the same run at the same step
         for left in place.parent.glob(".step-*.tmp"):  # of a process that was killed while it wrote
             shutil.rmtree(left, ignore_errors=True)
+        weights = {name: tensor.contiguous() for name, tensor in weights.items()}
+        packed, noted = safetensors.torch.save(weights, {"crc32": _sum(weights)}), io.BytesIO()
+        torch.save(state, noted)  # to memory, and from there to disk: writing itself, torch does not say what is wrong
         temporary = place.with_name(f".{place.name}.{os.getpid()}.tmp")
-        temporary.mkdir()
-        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, temporary / "weights.safetensors")
-        torch.save(state, temporary / "state.pt")
-        os.replace(temporary, place)
+        try:
+            with told_full(self.folder):
+                temporary.mkdir()
+                (temporary / "weights.safetensors").write_bytes(packed)
+                (temporary / "state.pt").write_bytes(noted.getbuffer())
+                os.replace(temporary, place)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
         for old in sorted(place.parent.glob("step-*"))[:-keep]:
-            shutil.rmtree(old)
+            shutil.rmtree(old.rename(temporary))  # never half of it under its own name
         return place
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """The newest checkpoint's weights on the CPU. Raises RunError where there is none yet."""
+        """The newest checkpoint's weights on the CPU. Raises RunError where there is none yet, or where it is damaged.
+        """
         place = self.checkpoint()
         if place is None:
             raise RunError(f"{self.folder} has no checkpoint yet (state: {self.state}). Train it first.")
-        return load_file(place / "weights.safetensors")
+        with self._whole(place / "weights.safetensors") as file, safetensors.safe_open(file, "pt") as held:
+            weights = {name: held.get_tensor(name) for name in held.keys()}  # noqa: SIM118, it is no dict
+            wanted = (held.metadata() or {}).get("crc32")
+            if wanted and wanted != _sum(weights):
+                raise ValueError("its bytes are not those that were written")
+        return weights
+
+    def training(self) -> dict:
+        """What the newest checkpoint knows beside weights, on the CPU. Raises RunError where it is damaged."""
+        with self._whole(self.checkpoint() / "state.pt") as file, zipfile.ZipFile(file) as parts:
+            if parts.testzip():
+                raise ValueError("its bytes are not those that were written")
+            return torch.load(file, map_location="cpu", weights_only=True)
+
+    @contextmanager
+    def _whole(self, file: Path):
+        """Whatever reading a checkpoint's file raises as a RunError that names it and says what to do."""
+        try:
+            yield file
+        except Exception as error:  # on damaged bytes zipfile, pickle, torch and safetensors raise a dozen kinds
+            places = sorted(file.parent.parent.glob("step-*"))
+            rest = (f"the same call then goes on from {places[-2].name}" if len(places) > 1 else
+                    "there is no older one, so the same call then starts anew")
+            raise RunError(f"{file} is damaged ({type(error).__name__}: {error}). Bring back a copy of it, or delete "
+                           f"{file.parent}: {rest}.") from error
 
     def load_into(self, module: torch.nn.Module, prefix: str, change: Callable = lambda part: (part, "")) -> str:
         """Load the weights whose names start with `prefix` into a module. Raises RunError where they do not fit.
@@ -264,6 +327,16 @@ class Run:
             raise RunError(f"{self.folder} holds another network ({self.recipe['network']} "
                            f"{self.recipe['network_args']}): {str(error).splitlines()[1].strip()}") from error
         return said
+
+
+def _sum(weights: dict[str, torch.Tensor]) -> str:
+    """CRC-32 of names, kinds, shapes and bytes, in hex; safetensors has no sum of its own."""
+    total = 0
+    for name in sorted(weights):
+        tensor = weights[name].detach().cpu().contiguous()
+        total = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), total)
+        total = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), total)
+    return f"{total:08x}"
 
 
 def environment() -> dict:
