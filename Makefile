@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := 4294967296
 
-.PHONY: help demo replicate-coclr replicate-rms replicate-multitrain test lab notebooks bench lock clean-notebooks
+.PHONY: help demo replicate-coclr replicate-rms replicate-multitrain test test-browser lab notebooks bench lock clean-notebooks
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -36,6 +36,14 @@ replicate-multitrain: .venv/ready  ## MultiTrain on three toy worlds with plante
 test: .venv/ready  ## all tests, the notebooks at their tiny defaults among them
 	$(PY) -m ruff check vidbench tests benchmarks
 	$(PY) -m pytest
+
+test-browser: .venv/ready  ## notebooks in JupyterLab and headless Chromium, clicked on; pictures in runs/browser
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || { \
+	  test "$$(id -u)" = 0 && command -v apt-get && apt-get update --quiet && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet chromium; } || { \
+	  echo "no Chromium on PATH, and no root with apt-get to install it; install the system's package chromium" >&2; \
+	  exit 1; }
+	$(PY) -m pytest -m browser tests/test_browser.py
 
 lab: .venv/ready  ## JupyterLab on the notebooks
 	.venv/bin/jupyter lab --notebook-dir notebooks $(if $(filter 0,$(shell id -u)),--allow-root)

@@ -1,4 +1,4 @@
-"""Measuring: contestants in turn, CPU time, ratios within a round, goals; facts about the machine; tables and files."""
+"""Measuring: contestants in turn, CPU time, ratios within a round, goals; the machine, its browser; tables, files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import shutil
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
@@ -21,6 +22,9 @@ PACKAGES = (
     "faiss-cpu", "papermill", "kornia", "mmaction2", "mmcv-lite", "pytorchvideo",
 )  # fmt: skip
 SETTINGS = ("MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "OMP_NUM_THREADS", "OPENBLAS_CORETYPE")  # of the environment
+CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = ("no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
+         "disable-component-update", "disable-sync")  # root may have no sandbox; nothing is fetched  # fmt: skip
 GOAL = ("goal", "what", "wanted", "got", "min", "max", "verdict")  # the columns of a goal
 
 
@@ -28,16 +32,20 @@ class Skip(Exception):
     """A benchmark that cannot run here; its message says why."""
 
 
-def browser() -> tuple[str, Callable]:
-    """Where Chromium lies, and playwright's door to it. Raises Skip where either is missing."""
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if chromium is None:
+@contextmanager
+def chromium() -> Iterator:
+    """The system's Chromium, headless, as playwright's Browser. Raises Skip where either is missing."""
+    program = next(filter(None, map(shutil.which, CHROMIUMS)), None)
+    if program is None:
         raise Skip("no Chromium; install the system's package (Debian: chromium)")
     try:
         from playwright.sync_api import sync_playwright
     except ModuleNotFoundError:
         raise Skip("no playwright; pip install -e .[browser]") from None
-    return chromium, sync_playwright
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=program, args=[f"--{flag}" for flag in FLAGS])
+        yield browser
+        browser.close()
 
 
 def one_thread() -> None:

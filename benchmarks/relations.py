@@ -20,9 +20,8 @@ from benchmarks import measure
 
 CLASSES = (400, 700)
 MARKED = 20
-FLAGS = ("no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
-         "disable-component-update", "disable-sync")  # fmt: skip
 FRAME = "await new Promise(done => requestAnimationFrame(() => setTimeout(done)));"
+LATE = "new Promise((_, no) => setTimeout(() => no(Error('nothing came in 120 seconds')), 120000))"
 PLOT = f"""async figure => {{
     const place = document.getElementById("place");
     window.Plotly.purge(place); place.replaceChildren();
@@ -53,7 +52,7 @@ HOVER = f"""async share => {{
     await new Promise(done => setTimeout(done, 120));
     const began = performance.now(), seen = new Promise(done => place.once("plotly_hover", done));
     move(...at);
-    await seen;
+    await Promise.race([seen, {LATE}]);
     {FRAME}
     return performance.now() - began;
 }}"""
@@ -61,17 +60,14 @@ HOVER = f"""async share => {{
 
 def main(rounds: int = 7, classes: tuple[int, int] = CLASSES) -> list[dict]:
     """A row for each picture, and goal P17. Raises Skip where Chromium or playwright is missing."""
-    chromium, sync_playwright = measure.browser()
-    makes = pictures(*classes)
-    built = measure.in_turn(makes, rounds, clock=time.perf_counter)
-    made = {name: make() for name, make in makes.items()}
-    with tempfile.TemporaryDirectory() as scratch, sync_playwright() as driver:
+    with measure.chromium() as browser, tempfile.TemporaryDirectory() as scratch:
+        makes = pictures(*classes)
+        built = measure.in_turn(makes, rounds, clock=time.perf_counter)
+        made = {name: make() for name, make in makes.items()}
         page = Path(scratch) / "page.html"
         page.write_text(shell())
-        browser = driver.chromium.launch(executable_path=chromium, args=[f"--{flag}" for flag in FLAGS])
         drawn, hovered = draw(browser, page, made, rounds)
         program = f"plotly {metadata.version('plotly')}, Chromium {browser.version}"
-        browser.close()
     table, goals = [], []
     for name, picture in made.items():
         middle, low, high = measure.spread([1e3 * seconds for seconds in built[name]])

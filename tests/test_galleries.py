@@ -227,3 +227,13 @@ def test_pieces_survive_an_untrusted_notebook():
         assert not {tag for tag, _ in page.tags} & {"style", "script", "link", "iframe", "svg", "object"}
         assert all(value.startswith("data:") for _, name, value in page.attributes if name in ("src", "href", "poster"))
         assert piece._repr_html_() == piece and type(piece._repr_html_()) is str and len(repr(piece)) < 40
+
+
+def test_long_names_are_cut_in_the_middle_and_a_tile_may_say_its_own_rank():
+    names = [f"jumping_jack_s{number:02}_c{number}" for number in (3, 4)]
+    webp = galleries.encode(clip(), 12)
+    found = [Tile(webp, "a", name, rank=7) for name in names]
+    page = galleries.gallery([Row(Tile(webp, "b"), found)], side=96)
+    assert ">jumpi…ack_s03_c3<" in page and ">jumpi…ack_s04_c4<" in page
+    assert all(f'title="{name}"' in page for name in names)
+    assert page.count('title="rank 7, ') == 2 and "rank 1" not in page

@@ -198,6 +198,22 @@ def test_a_rank_that_fails_on_one_node_ends_both(tmp_path, how):
         assert all(re.search("|".join(signs), text) for text in said), said
 
 
+RESTARTS = """import sys, json
+from vidbench.engine import ranks
+ranks.launch("tests.stages:regress", json.loads(sys.argv[3]), sys.argv[4], 0.2, -1, 0.0, (sys.argv[5], "killed"),
+             nnodes=2, endpoint=sys.argv[1], log_dir=sys.argv[2], restarts=1)
+"""
+
+
+def test_a_rank_that_is_killed_on_one_node_is_started_anew_on_both(tmp_path, whole):
+    endpoint = f"127.0.0.1:{free_port()}"
+    nodes = [node(RESTARTS, endpoint, tmp_path / str(number), json.dumps(RECIPE), tmp_path / "run", tmp_path / "torn")
+             for number in range(2)]  # fmt: skip
+    said = ends(nodes)
+    assert [one.returncode for one in nodes] == [0, 0] and (tmp_path / "torn").exists(), said
+    assert same(Run(tmp_path / "run").weights(), whole.weights())
+
+
 def test_a_node_that_is_killed_ends_the_other(tmp_path):
     endpoint = f"127.0.0.1:{free_port()}"
     nodes = [node(FAILS, endpoint, tmp_path / str(number), "hangs") for number in range(2)]

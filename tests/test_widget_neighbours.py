@@ -274,7 +274,7 @@ def test_html_spreads_over_the_queries_that_are_left_and_says_when_none_is(brows
     browser.look(of_class="walk")
     left = [query for query in range(12) if parts["queries"].label[query] == 0]
     text = browser.html(2)
-    assert [query for query in range(12) if f">test-{query}</div>" in text] == [left[0], left[-1]]
+    assert [query for query in range(12) if f">test-{query}</span>" in text] == [left[0], left[-1]]
     browser.look(of_class="")
     everything = Browser(parts["gallery"], parts["queries"], {"rgb": parts["lists"]["rgb"]}, k=40)
     everything.look(failures="rgb")
@@ -317,10 +317,11 @@ def test_pca_is_that_of_the_gallery_and_its_points_are_drawn_by_class(browser, p
     np.testing.assert_array_equal(figure.data[0].x, places["gallery"][:, 0])
     np.testing.assert_array_equal(figure.data[0].marker.color, parts["gallery"].label)
     assert figure.data[0].type == "scatter" and figure.data[1].marker.symbol == "circle-open"
-    assert (figure.data[2].name, figure.data[2].x[0]) == ("query", places["queries"][5, 0])
+    star = figure.data[2 + len(browser.spaces)]  # drawn after the rings, which would hide it, and first in the legend
+    assert (star.name, star.x[0], star.legendrank) == ("query", places["queries"][5, 0], 1)
     near = [row["row"] for row in browser.rows()["flow"]]
-    assert figure.data[4].name == "flow"
-    np.testing.assert_array_equal(figure.data[4].y, places["gallery"][near, 1])
+    assert figure.data[3].name == "flow"
+    np.testing.assert_array_equal(figure.data[3].y, places["gallery"][near, 1])
     assert "<script" not in figure.data[0].text[0] and len(figure.data) == 2 + 3 + 3
     browser.look(of_class="sit")
     faint = np.asarray(browser.map().data[0].marker.opacity)
@@ -388,8 +389,8 @@ def test_a_click_on_a_tile_makes_it_the_query(browser):
     third = view.tiles.ids[2]
     clicked(view.tiles, third)
     row = int(re.search(r"\d+", third)[0])
-    assert browser.query == ("gallery", row) and f">train-{row}</div>" in view.tiles.html.split("title=\"rank")[0]
-    assert view.figure.data[2].x[0] == browser.places()["gallery"][row, 0]
+    assert browser.query == ("gallery", row) and f">train-{row}</span>" in view.tiles.html.split("title=\"rank")[0]
+    assert view.figure.data[2 + len(browser.spaces)].x[0] == browser.places()["gallery"][row, 0]
     assert third in view.said.value and not view.back.disabled
     view.back.click()
     assert browser.query == ("queries", 0) and view.back.disabled

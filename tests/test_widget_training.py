@@ -56,6 +56,25 @@ def lines_of(picture):
             for line in picture.iter("{http://www.w3.org/2000/svg}polyline")]  # fmt: skip
 
 
+@pytest.mark.parametrize("value, text", [(0.000657, "6.57e-4"), (-0.000657, "-6.57e-4"), (0.0278, "0.0278"),
+                                         (1.234e-12, "1.23e-12"), (-0.5, "-0.5"), (16384, "1.64e4"), (0, "0")])
+def test_the_numbers_of_a_chart_are_short(value, text):
+    assert training._short(value) == text
+
+
+def test_a_folder_of_runs_is_all_runs_in_it(tmp_path):
+    board = Board(tmp_path)
+    assert [one.state for one in board.look()] == ["waiting"]
+    for name in ("b", "a"):
+        made(tmp_path / name)
+    (tmp_path / "videos").mkdir()
+    assert [(one.name, one.state) for one in board.look()] == [("a", "complete"), ("b", "complete")]
+    made(tmp_path / "c")
+    assert [one.name for one in board.look()] == ["a", "b", "c"]
+    assert len(lines_of(pictures(board.html())[0])) == 3
+    assert [one.name for one in Board([tmp_path, tmp_path / "a"]).look()][-2:] == [f"{tmp_path.name}/c", "a"]
+
+
 def test_a_board_sees_a_run_begin_train_die_and_go_on(tmp_path, one_thread):
     folder = tmp_path / "later"
     board = Board(folder)

@@ -38,7 +38,7 @@ TEMPLATE = dict(
         legend=dict(orientation="h", x=0, xref="paper", xanchor="left", y=1.01, yanchor="bottom", font=dict(size=13),
                     itemclick="toggle", bgcolor="rgba(255,255,255,0)"),
         xaxis={**AXIS, "showgrid": False}, yaxis=AXIS, hovermode="x unified",
-        hoverlabel=dict(font=dict(family=FONT, size=13), bgcolor="white", bordercolor=RULE),
+        hoverlabel=dict(font=dict(family=FONT, size=13, color=INK), bgcolor="white", bordercolor=RULE),
     )
 )
 

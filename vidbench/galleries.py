@@ -24,7 +24,8 @@ from vidbench.figures import FONT, INK, RIGHT, RULE, SOFT, WIDTH, WRONG, Html, e
 class Tile:
     """One clip of a gallery: encoded bytes or a data URI, its class, a line under it; results add score and verdict.
 
-    mark: it is in two lists of neighbours; which, the `mark` of its Row says.
+    mark: it is in two lists of neighbours; which, the `mark` of its Row says. rank: where it is not its place in its
+    Row.
     """
 
     clip: bytes | str
@@ -33,6 +34,7 @@ class Tile:
     score: float | None = None
     right: bool | None = None
     mark: bool = False
+    rank: int = 0
 
 
 @dataclass(frozen=True)
@@ -216,7 +218,7 @@ def _neighbours(name: str, row: Row, side: int) -> str:
     count += f" · {sum(t.mark for t in row.results)} {escaped(row.mark)}" if row.mark else ""
     head = f'<b>{escaped(name)}</b><span style="color:{SOFT}">{count}</span>' if name else ""
     head = head and f'<div style="font-size:13px;margin:0 0 4px">{head}</div>'
-    strip = "".join(_tile(tile, rank, side, row.mark) for rank, tile in enumerate(row.results, 1))
+    strip = "".join(_tile(tile, tile.rank or place, side, row.mark) for place, tile in enumerate(row.results, 1))
     strip = strip or f'<span style="font-size:13px;color:{SOFT}">no neighbours</span>'
     strip = f'<div style="display:flex;flex-wrap:wrap;gap:8px;align-items:flex-start">{strip}</div>'
     return f'<div style="margin:0 0 10px">{head}{strip}</div>'
@@ -241,8 +243,15 @@ def _tile(tile: Tile, rank: int, side: int, mark: str = "") -> str:
         f'<span style="{chip}top:0;background-color:#FFFFFF;color:{INK}">{escaped(tile.label)}</span>{marked}</div>'
         f'<div style="display:flex;justify-content:space-between;margin-top:2px"><span>{line}</span>'
         f'<span>{score}</span></div><div style="color:{SOFT};font-size:11px;'
-        f'overflow:hidden;text-overflow:ellipsis;white-space:nowrap">{escaped(tile.caption)}</div></div>'
+        f'overflow:hidden;white-space:nowrap"><span title="{escaped(tile.caption)}">'
+        f"{escaped(_fitted(tile.caption, side // 6))}</span></div></div>"
     )
+
+
+def _fitted(text: str, letters: int) -> str:
+    """A name cut in the middle where it is too long: those of one class differ at their ends."""
+    tail = letters * 2 // 3
+    return text if len(text) <= letters else f"{text[: letters - tail - 1]}…{text[-tail:]}"
 
 
 def _fit(uri: str, side: int) -> tuple[int, int | None]:

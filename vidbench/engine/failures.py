@@ -29,16 +29,20 @@ def report(folder: str, rank: str, error: BaseException, store=None) -> None:
     time.sleep(GRACE)
 
 
-def watch(folder: str, rank: str, store) -> None:
+def watch(folder: str, rank: str, store) -> threading.Event:
     """Where another rank failed, leave stack-ATTEMPT-RANK.txt with what this one does, and end it after NOTICE.
 
     Then it hangs, or it would have failed, too. Without that it holds up the others for the 30 seconds that torch's
     launcher waits between SIGTERM, which training takes for a wish to save, and SIGKILL; and on another node for ever.
-    store: a connection to the ranks' store for this alone. What another node reports is left in the folder, too.
+    store: a connection to the ranks' store for this alone. What another node reports is left in the folder, too. The
+    event is to be set where this rank has done its part.
     """
+    done = threading.Event()
+
     def look() -> None:
         while not (first := _first(folder, rank, store)):
-            time.sleep(0.5)
+            if done.wait(0.5):
+                return
         _write(folder, first)
         with Path(folder, f"stack-{_attempt()}-{rank}.txt").open("w") as file:
             faulthandler.dump_traceback(file)
@@ -46,6 +50,7 @@ def watch(folder: str, rank: str, store) -> None:
         os._exit(1)
 
     threading.Thread(target=look, daemon=True).start()
+    return done
 
 
 def _first(folder: str, rank: str, store) -> dict | None:

@@ -114,8 +114,8 @@ def launch(target: str, *args, nproc: int = 1, nnodes: int = 0, endpoint: str = 
     given = (target, nproc, str(folder), address, patience, *args)
     # Nodes meet by a name only where they are about to do the same; one that was used is closed for good.
     digest = hashlib.sha256(repr((target, args)).encode()).hexdigest()[:12]
-    for time in itertools.count(1):
-        results = _launched(f"vidbench-{digest}-{time}", given, nproc, nnodes, endpoint, restarts, folder, address)
+    for again in itertools.count(1):
+        results = _launched(f"vidbench-{digest}-{again}", given, nproc, nnodes, endpoint, restarts, folder, address)
         if results:
             return results[min(results)]
 
@@ -223,12 +223,13 @@ def _rank_main(target: str, nproc: int, folder: str, address: str, patience: flo
             if address and (interface := _interface(address)):
                 os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)  # it asks the machine's name otherwise
         store = _store()
-        failures.watch(folder, number, _store())
+        done = failures.watch(folder, number, _store())
         join = timedelta(seconds=JOIN)  # processes may start far apart
         dist.init_process_group("nccl" if on_gpu else "gloo", store=store, rank=int(number),
                                 world_size=int(os.environ["WORLD_SIZE"]), timeout=join)  # fmt: skip
         dist.set_timeout(timedelta(seconds=patience))
         result = _function(target)(*args)
+        done.set()
         dist.destroy_process_group()  # after a failure the launcher ends the process: leaving the group could hang
         return result
     except BaseException as error:

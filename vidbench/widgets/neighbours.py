@@ -310,8 +310,7 @@ class Browser:
             shown = []
             for row in rows:
                 tile = tiles[row["row"]]
-                caption = f"rank {row['rank']} · {tile.caption}" if name in changes else tile.caption
-                shown.append(replace(tile, score=row["score"], right=row["right"], caption=caption,
+                shown.append(replace(tile, score=row["score"], right=row["right"], rank=row["rank"],
                                      mark=row["shared"] and name in found))
             beside = self.beside.get(name)
             made[name] = Row(query, shown, f"also in {beside}" if beside and beside != name else "")
@@ -366,14 +365,13 @@ class Browser:
         return np.arange(len(self.sides["gallery"])) if side == "gallery" else np.flatnonzero(self._own[side] < 0)
 
     def rings(self, name: str = "", method: str = "pca") -> dict[str, tuple[np.ndarray, np.ndarray, list[str]]]:
-        """What a map rings: "query" and each list -> (x, y, ids)."""
+        """What a map rings: each list and "query" -> (x, y, ids)."""
         places, (side, row) = self.places(name, method), self.query
-        at, ids = places[side][[row]], self.sides["gallery"].ids
-        rings = {"query": (at[:, 0], at[:, 1], [str(self.sides[side].ids[row])])}
+        rings, ids = {}, self.sides["gallery"].ids
         for other in self.spaces:
             rows = self.nearest(other)[0]
             rings[other] = (*places["gallery"][rows].T, [str(id) for id in ids[rows]])
-        return rings
+        return {**rings, "query": (*places[side][[row]].T, [str(self.sides[side].ids[row])])}
 
 
 def _said(words: str) -> Html:
@@ -408,27 +406,28 @@ class View:
 
         self.browser, names = browser, list(browser.spaces)
         pairs = [(f"{a} → {b}", (a, b)) for a in names for b in names if a != b]
-        narrow, bare = {"width": "190px"}, {"description_width": "initial"}
+        bare = {"description_width": "initial"}
 
-        def choice(options, value, description, **more):
-            return w.Dropdown(options=options, value=value, description=description, layout=more or narrow, style=bare)
+        def choice(options, value, description, width):
+            return w.Dropdown(options=options, value=value, description=description, layout={"width": width},
+                              style=bare)
 
         self.back = w.Button(description="back", icon="arrow-left", layout={"width": "80px"}, disabled=True)
-        self.number = w.BoundedIntText(value=1, min=1, max=1, description="query", layout={"width": "150px"},
+        self.number = w.BoundedIntText(value=1, min=1, max=1, description="query", layout={"width": "110px"},
                                        style=bare)
         self.find = w.Text(placeholder="part of an id, then Enter", description="find", continuous_update=False,
-                           layout={"width": "230px"}, style=bare)
+                           layout={"width": "210px"}, style=bare)
         self.of_class = choice([("all classes", ""), *((one, one) for one in browser.sides["queries"].classes)],
-                               browser.of_class, "class")
+                               browser.of_class, "class", "170px")
         self.failures = choice([("all queries", ""), *((f"only failures of {name}", name) for name in names)],
-                               browser.failures, "show")
-        self.k = choice(sorted({*DEPTHS, browser.k}), browser.k, "k", width="90px")
+                               browser.failures, "show", "270px")
+        self.k = choice(sorted({*DEPTHS, browser.k}), browser.k, "k", "90px")
         self.hide = w.Checkbox(value=browser.hide_source, description="hide same source", indent=False,
                                layout={"width": "140px"})
-        self.compare = choice([("none", ()), *pairs], browser.compare, "gained and lost")
-        self.kind = choice(browser.kinds, browser.kind, "clips", width="130px")
-        self.of_map = choice(names, names[0], "map of")
-        self.method = choice(plane.methods(), "pca", "by", width="110px")
+        self.compare = choice([("none", ()), *pairs], browser.compare, "gained and lost", "310px")
+        self.kind = choice(browser.kinds, browser.kind, "clips", "130px")
+        self.of_map = choice(names, names[0], "map of", "230px")
+        self.method = choice(plane.methods(), "pca", "by", "110px")
         self.save = w.Button(description="save csv", icon="download", layout={"width": "110px"},
                              tooltip=f"ids and scores of the queries that are left, to {self.CSV} in this folder")
         self.said = w.HTML()
@@ -436,11 +435,11 @@ class View:
         self.chosen = clickable()(picks='div[title^="video "]', html=str(browser.grid([])))
         self.chosen.layout = {"max_height": f"{plane.TALL}px", "overflow": "auto", "flex": "1 1 220px"}
         self.figure = whole(browser.map())
-        optional = [self.compare] * (len(names) > 1) + [self.kind] * (len(browser.kinds) > 1)
-        line = {"flex_flow": "row wrap", "align_items": "center"}
+        kind, compare = [self.kind] * (len(browser.kinds) > 1), [self.compare] * (len(names) > 1)
+        line = {"flex_flow": "row wrap", "align_items": "center"}  # 850 pixels: beside an open file browser
         self.box = w.VBox([
-            w.HBox([self.back, self.number, self.find, self.of_class, self.failures], layout=line),
-            w.HBox([self.k, self.hide, *optional, self.save], layout=line), self.said, self.tiles,
+            w.HBox([self.back, self.number, self.find, self.of_class, *kind, self.save], layout=line),
+            w.HBox([self.failures, *compare, self.k, self.hide], layout=line), self.said, self.tiles,
             w.HBox([self.of_map, self.method], layout=line), w.HBox([self.figure, self.chosen], layout=line)])
         for control in (self.of_class, self.failures, self.k, self.hide, self.compare, self.kind):
             control.observe(self._moved, "value")

@@ -261,7 +261,7 @@ class View:
         head = ipywidgets.HTML(self._line(rows[0], head=True), layout=fixed)
         lines = [ipywidgets.HBox([ipywidgets.Label(layout=narrow), head])]
         for row in rows:
-            button = ipywidgets.Button(description="▶", tooltip="play clips of both classes", layout=narrow)
+            button = ipywidgets.Button(icon="play", tooltip="play clips of both classes", layout=narrow)
             button.on_click(lambda _, pair=(row[self.browser.source], row[self.browser.target]): self.select(*pair))
             lines.append(ipywidgets.HBox([button, ipywidgets.HTML(self._line(row), layout=fixed)]))
         self.rows.children = lines
@@ -274,8 +274,8 @@ class View:
             shown = "–" if value is None else f"{value:.3f}" if isinstance(value, float) else value
             text = escaped(name if head else shown)
             named = name in (self.browser.source, self.browser.target)
-            wide = "width:180px" if named else f"width:{16 + max(32, 7 * len(name))}px;text-align:right"
-            cells.append(f'<span style="{look}padding-right:12px;{wide}" title="{text}">{text}</span>')
+            wide = "width:160px" if named else f"width:{12 + max(32, 7 * len(name))}px;text-align:right"
+            cells.append(f'<span style="{look}padding-right:8px;{wide}" title="{text}">{text}</span>')
         look = f"font-family:{FONT};font-size:13px;line-height:22px;font-weight:{weight};white-space:nowrap"
         return f'<div style="{look}">{"".join(cells)}</div>'
 

@@ -79,8 +79,9 @@ def scatter(
     """Layers of points coloured and shaped by class, those after the first with open shapes, and rings over them.
 
     classes: in the order that colours and shapes follow; of more than 21 all are discs, their colours begin again, and
-    where one points tells the class; rings: name -> (xs, ys), the first of which is a star; lit: see `faded`. Traces
-    are the layers, then the rings, then entries of the legend.
+    where one points tells the class; rings: name -> (xs, ys), the last of which is a star, over the others that lie
+    near it and before them in the legend; lit: see `faded`. Traces are the layers, then the rings, then entries of the
+    legend.
     """
     import plotly.graph_objects as go
 
@@ -100,11 +101,12 @@ def scatter(
                                                                                          strict=True)],
             hovertemplate="%{text}<extra></extra>", unselected=dict(marker=dict(opacity=0.15))))
     for place, (ring, (x, y)) in enumerate(rings.items()):
-        colour = PALETTE[(place - 1) % COLOURS] if place else INK
+        star, colour = place == len(rings) - 1, PALETTE[place % COLOURS]
+        look = dict(symbol="star", size=17, color=INK, line=dict(width=1.5, color="#FFFFFF")) if star else dict(
+            symbol="circle-open", size=13 + 4 * place, color=colour, line=dict(width=3, color=colour))
         figure.add_trace(draw(  # as the points are: plotly draws WebGL above all else
             x=x, y=y, mode="markers", name=plain(ring), hoverinfo="skip", unselected=dict(marker=dict(opacity=1)),
-            marker=dict(symbol="circle-open" if place else "star", size=9 + 4 * place if place else 17, color=colour,
-                        line=dict(width=3 if place else 1.5, color=colour if place else "#FFFFFF"))))
+            marker=look, legendrank=1 if star else None))
     for index, name in enumerate(classes if len(classes) <= LISTED else ()):
         figure.add_scatter(x=[None], y=[None], mode="markers", name=plain(name), marker=dict(
             size=7, color=PALETTE[index % COLOURS], symbol=SHAPES[index // COLOURS]))
@@ -113,6 +115,6 @@ def scatter(
                 zeroline=False)  # fmt: skip
     figure.update_layout(
         width=WIDE, height=TALL, hovermode="closest", dragmode="lasso", showlegend=True, xaxis=bare, yaxis=bare,
-        margin=dict(l=2, b=8), legend=dict(orientation="v", x=1.02, y=1, yanchor="top", font_size=12,
-                                               itemclick=False, itemdoubleclick=False))
+        margin=dict(l=2, b=8),
+        legend=dict(orientation="v", x=1.02, y=1, yanchor="top", font_size=12, itemclick=False, itemdoubleclick=False))
     return figure

@@ -66,8 +66,9 @@ class Seen:
 class Board:
     """One or several run folders, read anew each time it is looked at; a folder may come later.
 
-    folders: paths, or name -> path; a path's last part is its name. columns: the curves to draw, all that the logs hold
-    when None. Raises ValueError on no folders or one name twice.
+    folders: paths, or name -> path; a path's last part is its name. A folder of run folders stands for all in it, those
+    that come later, too. columns: the curves to draw, all that the logs hold when None. Raises ValueError on no folders
+    or one name twice.
     """
 
     def __init__(
@@ -87,7 +88,15 @@ class Board:
 
     def look(self) -> list[Seen]:
         """What is found in the folders now."""
-        return [self._seen(name, folder) for name, folder in self.folders.items()]
+        return [self._seen(name, folder) for name, folder in self._runs().items()]
+
+    def _runs(self) -> dict[str, Path]:
+        found = {}
+        for name, folder in self.folders.items():
+            within = [] if _is_run(folder) else sorted(path for path in folder.glob("*") if _is_run(path))
+            prefix = f"{name}/" if len(self.folders) > 1 else ""
+            found |= {f"{prefix}{path.name}": path for path in within} or {name: folder}
+        return found
 
     def _seen(self, name: str, folder: Path) -> Seen:
         try:
@@ -169,6 +178,10 @@ class Board:
                     f'flex-wrap:wrap;gap:16px;margin:10px 0 0">{"".join(charts)}</div></div>')
 
 
+def _is_run(folder: Path) -> bool:
+    return (folder / "recipe.json").is_file()
+
+
 def held(folder: str | Path) -> bool:
     """Whether a process trains into a run folder: it holds the folder's lock until it ends, however it ends.
 
@@ -228,7 +241,7 @@ def chart(lines: Mapping[str, tuple[Sequence, Sequence]], looks: Mapping[str, tu
                 f"{box[3] - (y - low) / (high - low) * (box[3] - box[1]):.1f}")
 
     def word(x: float, y: float, value: float, anchor: str) -> str:
-        return f'<text x="{x}" y="{y}" text-anchor="{anchor}">{value:.3g}</text>'
+        return f'<text x="{x}" y="{y}" text-anchor="{anchor}">{_short(value)}</text>'
 
     drawn = []
     for name, (epochs, values) in lines.items():
@@ -249,6 +262,15 @@ def chart(lines: Mapping[str, tuple[Sequence, Sequence]], looks: Mapping[str, tu
     return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDE}" height="{TALL}" font-family="{FONT}" '
             f'font-size="11" fill="{SOFT}"><rect width="{WIDE}" height="{TALL}" fill="#FFFFFF"/>{rules}'
             f'{"".join(drawn)}{"".join(words)}</svg>')
+
+
+def _short(value: float) -> str:
+    """Three digits, in as many letters as fit beside a chart."""
+    text = f"{value:.3g}"
+    if len(text.lstrip("-")) <= 7:
+        return text
+    digits, power = f"{value:.2e}".split("e")
+    return f"{digits}e{int(power)}"
 
 
 def _ends(values: Sequence[float]) -> tuple[float, float]:
