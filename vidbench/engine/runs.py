@@ -177,9 +177,11 @@ class Run:
 
     @property
     def state(self) -> str:
-        """The state last written; new where the run was killed before there was one."""
+        """The state last written; new where the run was killed before there was one, or anything else."""
         path = self.folder / "status.json"
-        return json.loads(path.read_text())["state"] if path.exists() else "new"
+        if not path.exists() and not (self.folder / "metrics.jsonl").exists():
+            return "new"
+        return json.loads(path.read_text())["state"]
 
     def hold_to(self, rows: dict) -> None:
         """Keep in rows.json what is trained on; a resumed run must find the same. Raises RunError where it does not."""
