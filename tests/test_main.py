@@ -1,8 +1,13 @@
 """The command line: the way a person takes through scan, store and flow, and what is said when something is wrong."""
 
+import os
+import signal
+
 import numpy as np
 import pytest
 
+from tests.test_headless import handlers  # noqa: F401
+from vidbench import __main__
 from vidbench.__main__ import main
 from vidbench.data import clips, flow_store
 from vidbench.data.manifest import Manifest
@@ -83,3 +88,20 @@ def test_help_documents_the_exit_codes(capsys, command):
     for words in ("0 all complete", "1 a notebook failed", "2 what the caller can mend", "124 a cell's time was up",
                   "130 stopped by Ctrl-C or SIGTERM", "138 the kernel died"):  # fmt: skip
         assert words in said
+
+
+@pytest.mark.parametrize("kind", [ImportError, SystemError])
+def test_a_signal_that_falls_into_an_import_is_a_signal(capsys, monkeypatch, kind):
+    """As numpy makes ImportError of it; without a signal the error is shown as it is."""
+    def torn(given):
+        try:
+            if given.estimate:
+                os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt:
+            pass
+        raise kind("PyCapsule_Import could not import module")
+
+    monkeypatch.setattr(__main__, "_scan", torn)
+    assert main(["scan", "x", "--estimate"]) == 130 and "the same command goes on" in capsys.readouterr().err
+    with pytest.raises(kind):
+        main(["scan", "x"])

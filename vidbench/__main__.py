@@ -14,13 +14,22 @@ _ENDS = ("Exit codes: 0 all complete; 1 a notebook failed; 2 what the caller can
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and hand over. Exit codes: 0, 2 for what the caller can mend, 130 for Ctrl-C."""
     given = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is a person's: save, then end
+    came = []
+
+    def stop(number, frame) -> None:  # a scheduler's stop is a person's: save, then end
+        came.append(number)
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGTERM, stop)
     commands = {"demo": _demo, "replicate-coclr": _replicate_coclr, "replicate-rms": _replicate_rms,
                 "replicate-multitrain": _replicate_multitrain, "run": _run,
                 "batch": _batch, "scan": _scan, "store": _store, "flow": _flow}
     try:
         return commands[given.command](given)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, ImportError, SystemError) as error:
+        if not (came or isinstance(error, KeyboardInterrupt)):
+            raise
+        # Into the import of a compiled module a signal falls as ImportError or SystemError.
         print("interrupted; the same command goes on from here.", file=sys.stderr)
         return 130
 
