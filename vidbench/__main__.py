@@ -37,6 +37,12 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="vidbench", description="A workbench for video representation learning.")
     commands = parser.add_subparsers(dest="command", required=True)
+    for add in (_over_data_sets, _whole_jobs, _over_notebooks):
+        add(commands)
+    return parser
+
+
+def _over_data_sets(commands) -> None:
     scan = commands.add_parser("scan", help="decode every video of a data set once: what can be used, what is bad")
     _common(scan, "scan")
     scan.add_argument("--keep", nargs="*", default=[], help="bad videos to leave in: 'cut short', 'too short'")
@@ -54,6 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     flow.add_argument("--bound", type=float, default=20.0, help="pixels at which flow is clipped (%(default)s)")
     flow.add_argument("--device", default=None, help="for tvl1_torch, such as cuda:0")
     flow.add_argument("--part", default="0/1", help="K/N: every N-th video from the K-th, for N machines (%(default)s)")
+
+
+def _whole_jobs(commands) -> None:
     demo = commands.add_parser("demo", help="videos to an HTML report: flow, InfoNCE, CoCLR, retrieval, gallery")
     demo.add_argument("--out", default="runs/demo", help="where everything goes (%(default)s); the same call resumes")
     demo.add_argument("--data", default="", help="a folder of class folders, or with list files; default: toy videos")
@@ -82,6 +91,9 @@ def _parser() -> argparse.ArgumentParser:
     joint.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="(1 2 3)")
     joint.add_argument("--arms", nargs="+", default=[], help="such as joint both; default: all")
     joint.add_argument("--quick", action="store_true", help="one seed, a quarter of the epochs")
+
+
+def _over_notebooks(commands) -> None:
     run = commands.add_parser("run", help="execute notebooks headless, in the order given", epilog=_ENDS)
     run.add_argument("notebooks", nargs="+", help="the first that does not complete is the last")
     run.add_argument("--out", default="runs/notebooks",
@@ -106,7 +118,6 @@ def _parser() -> argparse.ArgumentParser:
     table.add_argument("--row", type=int, default=None, help="only the row of this number, from 0: for job arrays")
     table.add_argument("--list", action="store_true", help="show the rows, their numbers and states, and stop")
     table.add_argument("--timeout", type=int, default=0, help="seconds for one cell; default: no limit")
-    return parser
 
 
 def _common(command: argparse.ArgumentParser, place: str) -> None:

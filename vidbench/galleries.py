@@ -244,11 +244,11 @@ def _tile(tile: Tile, rank: int, side: int, mark: str = "") -> str:
         f'<div style="display:flex;justify-content:space-between;margin-top:2px"><span>{line}</span>'
         f'<span>{score}</span></div><div style="color:{SOFT};font-size:11px;'
         f'overflow:hidden;white-space:nowrap"><span title="{escaped(tile.caption)}">'
-        f"{escaped(_fitted(tile.caption, side // 6))}</span></div></div>"
+        f"{escaped(fitted(tile.caption, side // 6))}</span></div></div>"
     )
 
 
-def _fitted(text: str, letters: int) -> str:
+def fitted(text: str, letters: int) -> str:
     """A name cut in the middle where it is too long: those of one class differ at their ends."""
     tail = letters * 2 // 3
     return text if len(text) <= letters else f"{text[: letters - tail - 1]}…{text[-tail:]}"

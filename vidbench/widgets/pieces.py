@@ -1,9 +1,11 @@
-"""Pieces of controls: HTML whose tiles one clicks, and a figure that is opened with its data in it."""
+"""Pieces of controls: HTML whose tiles one clicks, a figure that is opened with its data in it, a line of words."""
 
 from __future__ import annotations
 
 from functools import cache
 from typing import TYPE_CHECKING
+
+from vidbench.figures import FONT, SOFT, Html, escaped
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -57,3 +59,8 @@ def whole(figure: Figure):
     made = Whole(figure)
     made.open()
     return made
+
+
+def said(words: str) -> Html:
+    """A line of words among clips."""
+    return Html(f'<div style="font-family:{FONT};font-size:13px;color:{SOFT};padding:8px 0">{escaped(words)}</div>')

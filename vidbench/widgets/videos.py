@@ -12,6 +12,10 @@ import numpy as np
 
 from vidbench.galleries import Tile, encode
 
+SIDE = 96  # pixels of a clip
+GRID = 48  # clips of a lasso at most
+SIDES = ("gallery", "queries")
+
 
 @dataclass(frozen=True)
 class Videos:
