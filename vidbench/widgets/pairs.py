@@ -12,7 +12,7 @@ import numpy as np
 
 from vidbench import projections, relations
 from vidbench.figures import FONT, INK, PALETTE, RULE, SOFT, Html, escaped, plain
-from vidbench.galleries import Tile, clip_html
+from vidbench.galleries import Tile, clip_html, fitted
 from vidbench.pages import table
 from vidbench.projections import Relation
 from vidbench.widgets.pieces import whole
@@ -183,7 +183,7 @@ def examples(manifests: Mapping, shown: int = 3) -> Callable[[str, int], list[Ti
 
 def _clip(tile: Tile) -> str:
     caption = f'<div style="font-size:11px;color:{SOFT};width:{SIDE}px;overflow:hidden;text-overflow:ellipsis;'
-    caption += f'white-space:nowrap">{escaped(tile.caption)}</div>' if tile.caption else ""
+    caption += f'white-space:nowrap">{escaped(fitted(tile.caption, SIDE // 6))}</div>' if tile.caption else ""
     return f"<div>{clip_html(tile.clip, ', '.join(filter(None, (tile.label, tile.caption))), SIDE)}{caption}</div>"
 
 
