@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := 4294967296
 
-.PHONY: help demo replicate-coclr replicate-rms replicate-multitrain test test-browser lab notebooks bench lock clean-notebooks
+.PHONY: help demo replicate-coclr replicate-rms replicate-multitrain test test-browser test-gpu lab notebooks bench lock clean-notebooks
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -44,6 +44,9 @@ test-browser: .venv/ready  ## notebooks in JupyterLab and headless Chromium, cli
 	  echo "no Chromium on PATH, and no root with apt-get to install it; install the system's package chromium" >&2; \
 	  exit 1; }
 	$(PY) -m pytest -m browser tests/test_browser.py
+
+test-gpu: .venv/ready  ## what only a CUDA device can show
+	$(PY) -m pytest -m gpu tests/test_gpu.py
 
 lab: .venv/ready  ## JupyterLab on the notebooks
 	.venv/bin/jupyter lab --notebook-dir notebooks $(if $(filter 0,$(shell id -u)),--allow-root)

@@ -6,6 +6,12 @@ from pathlib import Path
 import pytest
 
 
+def pytest_configure(config):
+    """Only `pytest -m gpu` sees GPUs: the other tests' numbers and numbers of processes are a CPU's."""
+    if config.getoption("markexpr") != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real clips and list files: $VIDBENCH_DATA, else ../shared/data beside the project."""

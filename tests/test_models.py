@@ -6,6 +6,7 @@ from torch import nn
 from torchvision.models.video import s3d
 
 from vidbench import models
+from vidbench.models.planes import SplitMaxPool3d
 from vidbench.models.s3d import PlaneConv3d
 
 
@@ -53,6 +54,22 @@ def test_plane_convolution_is_the_3d_one(kernel, stride, padding, flat):
     PlaneConv3d.adopt(conv)
     assert (type(conv[0]) is PlaneConv3d) == flat
     torch.testing.assert_close(conv(clips), wanted, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [((1, 3, 3), (1, 2, 2), (0, 1, 1)), (3, 2, 1), (2, 2, 0), (3, 1, 1)])
+def test_split_pools_are_max_pools_and_of_equal_values_take_the_same(size):
+    torch.manual_seed(0)
+    pool = torch.nn.Sequential(torch.nn.MaxPool3d(*size))
+    x = torch.randint(3, (2, 3, 4, 7, 6)).double().requires_grad_()
+    SplitMaxPool3d.adopt(pool)
+    wanted, found = torch.nn.MaxPool3d(*size)(x), pool[0].split(x)
+    assert torch.equal(wanted, found) and torch.equal(wanted, pool(x))
+    g = torch.randn_like(wanted)
+    torch.testing.assert_close(*(torch.autograd.grad(y, x, g)[0] for y in (wanted, found)), atol=1e-12, rtol=0)
+
+
+def test_every_pool_of_s3d_can_split():
+    assert {type(m) for m in models.build("s3d").modules() if isinstance(m, torch.nn.MaxPool3d)} == {SplitMaxPool3d}
 
 
 def test_small_s3d_fits_the_toy_world_and_odd_requests_are_refused():

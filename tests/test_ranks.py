@@ -212,6 +212,8 @@ def test_a_rank_that_is_killed_on_one_node_is_started_anew_on_both(tmp_path, who
     said = ends(nodes)
     assert [one.returncode for one in nodes] == [0, 0] and (tmp_path / "torn").exists(), said
     assert same(Run(tmp_path / "run").weights(), whole.weights())
+    attempts = {path.name.split("-")[1] for path in tmp_path.glob("*/failed-*")}
+    assert attempts == {"0"}, "the node whose rank did not fail is started anew with the other, in the same attempt"
 
 
 def test_a_node_that_is_killed_ends_the_other(tmp_path):

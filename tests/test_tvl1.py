@@ -264,13 +264,6 @@ def test_compiled_goes_through_the_compiler(monkeypatch):
     assert sorted(asked) == [("_iterate", True), ("_median", True)]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_cuda_is_the_cpu():
-    first, second = textures(4, 64, 64)
-    found = estimate(first, second, device="cuda", compiled=False)
-    assert found.is_cuda and end_point(found.cpu(), estimate(first, second)).mean() <= 0.05
-
-
 def test_doors():
     first, second = textures(2, 24, 24)
     with pytest.raises(ValueError, match=r"\[B,H,W\].*got \(24, 24\) and \(24, 24\): add the batch axis"):

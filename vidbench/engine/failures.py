@@ -11,6 +11,8 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 
+from vidbench.engine import meeting
+
 GRACE = 2.0  # seconds that a failing rank stays: a killed one must be seen dead before those that lost it
 NOTICE = 5.0  # seconds in which a rank notices that another failed; who has not is ended, as it hangs
 FIRST = "failed"  # the first report's key in the ranks' store
@@ -44,7 +46,7 @@ def watch(folder: str, rank: str, store) -> threading.Event:
             if done.wait(0.5):
                 return
         _write(folder, first)
-        with Path(folder, f"stack-{_attempt()}-{rank}.txt").open("w") as file:
+        with Path(folder, f"stack-{meeting.attempt()}-{rank}.txt").open("w") as file:
             faulthandler.dump_traceback(file)
         time.sleep(NOTICE)
         os._exit(1)
@@ -55,7 +57,7 @@ def watch(folder: str, rank: str, store) -> threading.Event:
 
 def _first(folder: str, rank: str, store) -> dict | None:
     """The first report of the attempt, of this node or of another one."""
-    for path in Path(folder).glob(f"failed-{_attempt()}-*.json"):
+    for path in Path(folder).glob(f"failed-{meeting.attempt()}-*.json"):
         return json.loads(path.read_text())
     try:
         return json.loads(store.get(FIRST)) if store.check([FIRST]) else None
@@ -65,7 +67,7 @@ def _first(folder: str, rank: str, store) -> dict | None:
 
 
 def _write(folder: str, facts: dict) -> None:
-    path = Path(folder, f"failed-{_attempt()}-{facts['rank']}.json")
+    path = Path(folder, f"failed-{meeting.attempt()}-{facts['rank']}.json")
     if not path.exists():
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
         temporary.write_text(json.dumps(facts))
@@ -108,11 +110,6 @@ def root_cause(failures: dict, folder: Path, nnodes: int) -> str:
         return f"rank {first['rank']} waited in vain ({first['error'].splitlines()[0][:200]}).\n{hung}{where}"
     elsewhere = "It lost a rank of another node: the cause is told there.\n" if lost and nnodes > 1 else ""
     return f"rank {first['rank']} failed first:\n{first['traceback']}\n{elsewhere}{where}"
-
-
-def _attempt() -> str:
-    """Which of the elastic launcher's starts this is, in a rank."""
-    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
 
 
 def _reports(folder: Path) -> list[dict]:

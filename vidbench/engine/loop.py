@@ -30,7 +30,7 @@ class Fit:
     SGD's momentum.
     decay_vectors: whether weight_decay acts on biases and norms, too. precision: fp32, bf16 or fp16 autocast.
     deterministic: torch's deterministic algorithms only, so that a GPU, too, repeats a run to the bit, more slowly; an
-    operation that has none raises RuntimeError (max_pool3d of S3D; the nets of models.resnets have none such).
+    operation that has none raises RuntimeError.
     """
 
     epochs: int = 1

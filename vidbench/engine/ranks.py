@@ -5,10 +5,9 @@ import importlib
 import itertools
 import os
 import signal
-import socket
 import tempfile
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,7 +15,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from vidbench.engine import failures
+from vidbench.engine import failures, meeting
+from vidbench.engine.meeting import JOIN
 
 
 class RankError(RuntimeError):
@@ -80,7 +80,6 @@ def barrier() -> None:
 # processes there are is a fact of the launch, not of the experiment.
 ASKED = {"nproc": "VIDBENCH_NPROC", "nnodes": "VIDBENCH_NNODES", "endpoint": "VIDBENCH_ENDPOINT",
          "restarts": "VIDBENCH_RESTARTS", "patience": "VIDBENCH_PATIENCE", "log_dir": "VIDBENCH_RANK_LOGS"}  # fmt: skip
-JOIN = 900  # seconds in which all nodes must have come
 
 
 def launch(target: str, *args, nproc: int = 1, nnodes: int = 0, endpoint: str = "", restarts: int | None = None,
@@ -91,17 +90,21 @@ def launch(target: str, *args, nproc: int = 1, nnodes: int = 0, endpoint: str = 
     ASKED names, or one node, no restart and 600 seconds. What crosses to a rank is an importable name and plain
     values. One process on one node runs in this process, unless restarts are asked for. On many nodes the same call is
     made on each, with one c10d `endpoint` (host:port of one of them) and the run folders on a disk that all share.
-    restarts: how often all ranks are started anew after one failed; training goes on from its checkpoint. patience:
-    seconds that a rank waits for the others in one exchange; longer means that one of them hangs. Rank 0's standard
-    output is teed; every rank's streams lie below `log_dir`. Returns the return value of this node's first rank.
-    Raises RankError, whose text shows the root cause, as soon as one rank fails and no restart is left (the other ranks
-    are stopped), or where the nodes do not meet; KeyboardInterrupt where a signal stopped the ranks.
+    restarts: how often all ranks are started anew after one failed (each node counts the failures of its own); training
+    goes on from its checkpoint. patience: seconds that a rank waits for the others in one exchange; longer means that
+    one of them hangs. Rank 0's standard output is teed; every rank's streams lie below `log_dir`. Returns the return
+    value of this node's first rank. Raises RankError, whose text shows the root cause, as soon as one rank fails and no
+    restart is left (the other ranks are stopped), or where the nodes do not meet; KeyboardInterrupt where a signal
+    stopped the ranks.
     """
     asked = {name: os.environ.get(variable, "") for name, variable in ASKED.items()}
     nproc = nproc or _number(asked, "nproc", 0) or max(1, torch.cuda.device_count())
     nnodes, endpoint = nnodes or _number(asked, "nnodes", 1), endpoint or asked["endpoint"]
     restarts = _number(asked, "restarts", 0) if restarts is None else restarts
     patience = patience or _number(asked, "patience", 600)
+    if torch.cuda.is_available() and nproc > (gpus := torch.cuda.device_count()):
+        raise ValueError(f"{nproc} processes want {nproc} GPUs, one each; here are {gpus}. Ask for as many, or set "
+                         "CUDA_VISIBLE_DEVICES= (empty) for ranks on the CPU.")
     if nproc == 1 and nnodes == 1 and not restarts:
         return _function(target)(*args)
     if nnodes > 1 and not endpoint:
@@ -110,7 +113,7 @@ def launch(target: str, *args, nproc: int = 1, nnodes: int = 0, endpoint: str = 
     folder = Path(log_dir or asked["log_dir"] or tempfile.mkdtemp(prefix="vidbench-ranks-"))
     folder.mkdir(parents=True, exist_ok=True)
     failures.clear(folder)
-    address = _meeting_point(endpoint) if nnodes > 1 else ""
+    address = meeting.point(endpoint) if nnodes > 1 else ""
     given = (target, nproc, str(folder), address, patience, *args)
     # Nodes meet by a name only where they are about to do the same; one that was used is closed for good.
     digest = hashlib.sha256(repr((target, args)).encode()).hexdigest()[:12]
@@ -131,9 +134,9 @@ def _launched(name: str, given: tuple, nproc: int, nnodes: int, endpoint: str, r
     logs = DefaultLogsSpecs(log_dir=str(folder), redirects=Std.ALL, tee={0: Std.OUT})
     config = LaunchConfig(
         min_nodes=nnodes, max_nodes=nnodes, nproc_per_node=nproc, run_id=name, max_restarts=restarts,
-        start_method="spawn", rdzv_backend="c10d", rdzv_endpoint=endpoint or "localhost:0", monitor_interval=0.5,
+        start_method="spawn", rdzv_backend=meeting.backend(), rdzv_endpoint=endpoint or "localhost:0",
         rdzv_configs={"timeout": JOIN, "join_timeout": JOIN, "read_timeout": 300, "is_host": not address},
-        local_addr=address or None,
+        local_addr=address or None, monitor_interval=0.5,
         logs_specs=logs, log_line_prefix_template="[rank ${rank}] ",
     )  # fmt: skip
     try:
@@ -161,31 +164,6 @@ def _number(asked: dict[str, str], name: str, default: int) -> int:
         return int(asked[name] or default)
     except ValueError:
         raise ValueError(f"{ASKED[name]} wants a whole number; got {asked[name]!r}.") from None
-
-
-def _meeting_point(endpoint: str) -> str:
-    """This machine's address on the way to the endpoint, since names of machines may resolve elsewhere.
-
-    Where the endpoint is an address of this machine, the store in which the nodes meet is opened there. It stays open
-    as long as this process: with one for each launch a fast node would meet the others in the one about to close.
-    """
-    host, _, port = endpoint.rpartition(":")
-    try:
-        family, _, _, _, place = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)[0]
-        with socket.socket(family, socket.SOCK_DGRAM) as way:
-            way.connect(place)  # sends nothing
-            address = way.getsockname()[0]
-    except (OSError, ValueError) as error:
-        raise ValueError(f"endpoint wants host:port of a node that all can reach; got {endpoint!r}: {error}") from None
-    with socket.socket(family, socket.SOCK_DGRAM) as ours, suppress(OSError, RuntimeError):
-        ours.bind((place[0], 0, *place[2:]))  # OSError: another machine's
-        if endpoint not in _STORES:  # RuntimeError: it is open in another process, two "nodes" being on one machine
-            _STORES[endpoint] = dist.TCPStore(place[0], place[1], is_master=True, multi_tenant=True,
-                                              wait_for_workers=False)  # fmt: skip
-    return address
-
-
-_STORES: dict[str, dist.TCPStore] = {}
 
 
 @contextmanager
@@ -220,10 +198,10 @@ def _rank_main(target: str, nproc: int, folder: str, address: str, patience: flo
             torch.cuda.set_device(device())
         else:
             torch.set_num_threads(max(1, cores() // nproc))
-            if address and (interface := _interface(address)):
+            if address and (interface := meeting.interface(address)):
                 os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)  # it asks the machine's name otherwise
-        store = _store()
-        done = failures.watch(folder, number, _store())
+        store = meeting.store()
+        done = failures.watch(folder, number, meeting.store())
         join = timedelta(seconds=JOIN)  # processes may start far apart
         dist.init_process_group("nccl" if on_gpu else "gloo", store=store, rank=int(number),
                                 world_size=int(os.environ["WORLD_SIZE"]), timeout=join)  # fmt: skip
@@ -235,22 +213,3 @@ def _rank_main(target: str, nproc: int, folder: str, address: str, patience: flo
     except BaseException as error:
         failures.report(folder, number, error, store)
         raise
-
-
-def _store() -> dist.Store:
-    """A connection to the launcher's store, for this attempt.
-
-    The launcher keeps its store over restarts (torch 2.13), and gloo would call addresses of the attempt before.
-    """
-    facts = os.environ
-    store = dist.TCPStore(facts["MASTER_ADDR"], int(facts["MASTER_PORT"]), is_master=False,
-                          timeout=timedelta(seconds=JOIN))  # fmt: skip
-    return dist.PrefixStore(f"attempt-{facts['TORCHELASTIC_RESTART_COUNT']}", store)
-
-
-def _interface(address: str) -> str:
-    """The network interface with that address, nothing where there is none."""
-    import psutil
-
-    found = (name for name, places in psutil.net_if_addrs().items() for place in places if place.address == address)
-    return next(found, "")

@@ -52,6 +52,40 @@ def _flat(conv: nn.Conv3d, axes: slice) -> bool:
     return set(kernel) == {1} and set(stride) == {1} and set(padding) == {0}
 
 
+class SplitMaxPool3d(nn.MaxPool3d):
+    """nn.MaxPool3d that asks for no nondeterministic kernel: where deterministic algorithms are wanted on CUDA, which
+    has none for its backward pass, it runs as max_pool2d over space, then over time.
+
+    Outputs and gradients are the same: of equal values both take the first in the order of time, height, width.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B,C,T,H,W] -> [B,C,T',H',W']."""
+        if x.is_cuda and torch.are_deterministic_algorithms_enabled():
+            return self.split(x)
+        return super().forward(x)
+
+    def split(self, x: Tensor) -> Tensor:
+        """The same, over space, then over time."""
+        kernel, stride, padding = (_triple(size) for size in (self.kernel_size, self.stride, self.padding))
+        planes = F.max_pool2d(x.flatten(1, 2), kernel[1:], stride[1:], padding[1:]).unflatten(1, x.shape[1:3])
+        if kernel[0] == stride[0] == 1:
+            return planes
+        columns = F.max_pool2d(planes.flatten(3), (kernel[0], 1), (stride[0], 1), (padding[0], 0))
+        return columns.unflatten(3, planes.shape[3:])
+
+    @classmethod
+    def adopt(cls, module: nn.Module) -> None:
+        """Let each nn.MaxPool3d below `module` run as a SplitMaxPool3d."""
+        for pool in module.modules():
+            if type(pool) is nn.MaxPool3d and not pool.ceil_mode and _triple(pool.dilation) == (1, 1, 1):
+                pool.__class__ = cls
+
+
+def _triple(size) -> tuple[int, int, int]:
+    return (size,) * 3 if isinstance(size, int) else tuple(size)
+
+
 class PlaneMaxPool(nn.Module):
     """nn.MaxPool3d((1,k,k), (1,s,s), (0,k//2,k//2)) as max_pool2d over frames: PyTorch lists the backward pass of
     max_pool3d on CUDA as one without a deterministic kernel, that of max_pool2d not."""

@@ -1,8 +1,9 @@
 """S3D, the separable 3-D Inception of CoCLR, in torchvision's layout and state-dict keys, faster on CPU.
 
 Source: Xie et al. (ECCV 2018) through torchvision.models.video.s3d, whose blocks are used here; CoCLR supplement,
-table 1, uses it without gating. Two things are ours: a `width` factor with a choice of inception units, so that the
-same network fits the toy world, and the separable convolutions run as 2-D ones on CPU (`PlaneConv3d`).
+table 1, uses it without gating. Ours are: a `width` factor with a choice of inception units, so that the same network
+fits the toy world; separable convolutions that run as 2-D ones on CPU (`PlaneConv3d`); pools that repeat to the bit on
+CUDA where that is wanted (`SplitMaxPool3d`).
 """
 
 from functools import partial
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torchvision.models.video.s3d import SepInceptionBlock3D, TemporalSeparableConv
 from torchvision.ops.misc import Conv3dNormActivation
 
-from vidbench.models.planes import PlaneConv3d
+from vidbench.models.planes import PlaneConv3d, SplitMaxPool3d
 
 __all__ = ["S3D", "UNITS", "PlaneConv3d"]
 
@@ -65,6 +66,7 @@ class S3D(nn.Module):
         self.features = nn.Sequential(*layers)
         self.out_channels = channels
         PlaneConv3d.adopt(self)
+        SplitMaxPool3d.adopt(self)
 
     def forward(self, clips: Tensor) -> Tensor:
         """[B,3,T,H,W] -> [B,D,T',H',W']. Raises ValueError where the clip is too small to leave a position."""

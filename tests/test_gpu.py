@@ -1,0 +1,213 @@
+"""What only a CUDA device can show, `make test-gpu`: the CPU's numbers, runs to the bit, NCCL, shares of a batch."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests import stages
+from tests.test_classify import SMALL
+from tests.test_engine import SHORT, same, weights_of
+from tests.test_headless import handlers, notebook, run  # noqa: F401
+from tests.test_multitrain import RECIPE as JOINT
+from tests.test_notebook_batch import PARAMETERS, table
+from tests.test_tvl1 import end_point, textures
+from tests.test_views import levels, moving_clip
+from vidbench import features, models
+from vidbench.data import flow_store, tvl1, views
+from vidbench.data.manifest import Manifest
+from vidbench.engine import ranks
+from vidbench.engine.loop import Fit
+from vidbench.engine.runs import Run, recipe_dict
+from vidbench.methods import classify, coclr, multitrain
+from vidbench.methods.multitrain import Part
+from vidbench.tensors.regularizers import Filter, placed, random_scaling
+
+pytestmark = pytest.mark.gpu
+TINY_S3D = {"width": 0.125, "units": (1, 1, 1)}
+NETS = {"s3d": TINY_S3D, "slowonly": {"depth": 50}, "slowfast": {}, "csn": {"width": 0.25},
+        "mvit": {"preset": "tiny"}}  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def device():
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    kept = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False  # ten bits of mantissa: no comparison with a CPU
+    yield torch.device("cuda")
+    torch.backends.cudnn.allow_tf32 = kept
+
+
+# ---------------------------------------------------------------------------------------------- the numbers of the CPU
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_networks_and_their_gradients_are_the_cpus(name, device):
+    torch.manual_seed(0)
+    net = models.build(name, **NETS[name]).double()
+    clips = torch.randn(2, 3, 16 if name == "slowfast" else 8, 64, 64, dtype=torch.double)
+    found = []
+    for where in ("cpu", device):
+        net.to(where).zero_grad()
+        out = net(clips.to(where))
+        out.square().mean().backward()
+        found.append([out.detach().cpu(), *(p.grad.cpu() for p in net.parameters() if p.grad is not None)])
+    assert len(found[0]) > 10
+    for cpu, gpu in zip(*found, strict=True):
+        torch.testing.assert_close(gpu, cpu, atol=1e-8, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kernel", [3, (1, 3, 3), 5])
+def test_random_mean_scaling_is_the_cpus(kernel, device):
+    torch.manual_seed(0)
+    x, g, smoother, found = torch.randn(2, 4, 6, 7, 5), torch.randn(2, 4, 6, 7, 5), Filter(kernel), []
+    for where in ("cpu", device):
+        leaf = x.to(where).requires_grad_()
+        torch.manual_seed(1)
+        factor = torch.empty(2, 1, 1, 1, 1).uniform_(0, 2)
+        y = leaf + (factor.to(where) - 1) * smoother(leaf)
+        found.append((y.detach().cpu(), torch.autograd.grad(y, leaf, g.to(where))[0].cpu()))
+    for cpu, gpu in zip(*found, strict=True):
+        torch.testing.assert_close(gpu, cpu, atol=1e-5, rtol=1e-5)
+    drawn = [random_scaling(x.to(device), True, smoother, generator=torch.Generator(device).manual_seed(3))
+             for _ in range(2)]  # fmt: skip
+    assert torch.equal(*drawn) and not torch.equal(drawn[0].cpu(), x)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_flow_is_the_cpus(compiled, device):
+    first, second = textures(4, 64, 64)
+    found = tvl1.estimate(first, second, device=device, compiled=compiled)
+    assert found.is_cuda and end_point(found.cpu(), tvl1.estimate(first, second)).mean() <= 0.05
+
+
+@pytest.mark.parametrize("stream", ["rgb", "flow"])
+def test_batched_augmentation_shows_the_workers_pictures(stream, device):
+    augment = replace(views.SETTINGS["vidbench"], size=64, strong=1.0)
+    clips, rng = torch.stack([moving_clip(seed=s) for s in range(6)]), np.random.default_rng(2)
+    drawn = [views.draw(augment, *clips.shape[-2:], clips.shape[1], rng) for _ in clips]
+    batch = views.apply_batch(clips.to(device), drawn, augment, stream)
+    assert batch.is_cuda
+    for clip, view, got in zip(clips, drawn, batch.cpu(), strict=True):
+        one = views.apply(clip, view, augment, stream)
+        assert np.abs(levels(one, augment, stream) - levels(got, augment, stream)).mean() <= 1.0, view
+
+
+# ------------------------------------------------------------------------------------------------------ whole trainings
+
+
+@pytest.fixture(scope="module")
+def world(toy_tiny, tmp_path_factory) -> Path:
+    """The tiny toy world as `videos` with its flow, and as two data sets."""
+    folder = tmp_path_factory.mktemp("world")
+    assert not flow_store.extract(toy_tiny, folder / "flow", "dis", workers=1).failed
+    toy_tiny.save(folder / "videos")
+    for name, keep in (("first", toy_tiny.label < 3), ("second", (toy_tiny.label >= 3) & (toy_tiny.label < 5))):
+        rows = toy_tiny.select(mask=keep)
+        low = int(rows.label.min())
+        classes = tuple(toy_tiny.classes[low : int(rows.label.max()) + 1])
+        replace(rows, label=rows.label - low, classes=classes).save(folder / name)
+    return folder
+
+
+def stage(name: str, world: Path, **fit):
+    """A method's module and a recipe of two epochs on the toy world."""
+    fit = Fit(**{"epochs": 2, "batch": 16, "lr": 0.01, "log_every": 1} | fit)
+    clip = replace(SMALL.clip, augment=replace(SMALL.clip.augment, size=32))
+    match name:
+        case "infonce":
+            return coclr, replace(coclr.SETTINGS["tiny"].alone, network_args=TINY_S3D, fit=fit, held_out=0.2,
+                                  manifest=str(world / "videos"))  # fmt: skip
+        case "rms":
+            return classify, replace(SMALL, network="slowonly", network_args={"depth": 50, "width": 0.125}, clip=clip,
+                                     regularizer={"name": "rms", "stages": (4, 5)}, fit=fit, manifest=str(world / "videos"))  # fmt: skip
+        case "multitrain":
+            parts = tuple(Part(part, str(world / part)) for part in ("first", "second"))
+            return multitrain, replace(JOINT, parts=parts, mixing=({"name": "cutmix"},), network="mvit", fit=fit,
+                                       network_args={"preset": "tiny"}, clip=replace(clip, frames=8,
+                                       augment=replace(clip.augment, size=64)))  # fmt: skip
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("name", ["infonce", "rms", "multitrain"])
+def test_a_deterministic_run_repeats_and_resumes_to_the_bit(name, precision, world, tmp_path):
+    method, recipe = stage(name, world, deterministic=True, precision=precision)
+    for folder in ("whole", "again"):
+        method.train(recipe_dict(recipe), str(tmp_path / folder), "none")
+    half = replace(recipe, fit=replace(recipe.fit, epochs=1))
+    method.train(recipe_dict(half), str(tmp_path / "half"), "none")
+    held = tmp_path / "half" / "recipe.json"
+    held.write_text(held.read_text().replace('"epochs": 1', '"epochs": 2'))
+    method.train(recipe_dict(recipe), str(tmp_path / "half"), "none")
+    whole, again, resumed = (weights_of(tmp_path / folder) for folder in ("whole", "again", "half"))
+    assert same(whole, again), "the same seed on the same machine"
+    assert same(whole, resumed), "a resumed run"
+    assert Run(tmp_path / "whole").curves()["loss"] == Run(tmp_path / "half").curves()["loss"]
+    assert all(bool(value.isfinite().all()) for value in whole.values() if value.is_floating_point())
+
+
+def test_co_training_of_both_streams_runs_and_its_features_are_the_cpus(world, tmp_path, monkeypatch):
+    method, recipe = stage("infonce", world)
+    recipe = replace(recipe, flow=str(world / "flow"))
+    for stream in ("rgb", "flow"):
+        method.train(recipe_dict(replace(recipe, stream=stream)), str(tmp_path / stream), "none")
+    near = replace(recipe, positives="near", student=str(tmp_path / "rgb"), teacher=str(tmp_path / "flow"))
+    method.train(recipe_dict(near), str(tmp_path / "coclr"), "none")
+    trained = Run(tmp_path / "coclr")
+    assert trained.state == "complete" and [v for v in trained.curves()["purity"] if v is not None]
+    rows = Manifest.load(world / "videos").select(split="test")
+    gpu = features.extract(trained, rows)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    cpu = features.extract(trained, rows)
+    np.testing.assert_allclose(gpu.rows, cpu.rows, atol=1e-4)
+
+
+# ------------------------------------------------------------------------------------------------ processes and devices
+
+
+def test_one_rank_with_nccl_gives_one_processes_weights_and_goes_on_after_a_kill(tmp_path):
+    backend = ranks.launch("torch.distributed:get_backend", nproc=1, restarts=1, log_dir=tmp_path / "logs")
+    assert backend == "nccl"
+    recipe = recipe_dict(replace(SHORT, epochs=3))
+    stages.regress(recipe, str(tmp_path / "one"), 0.2)
+    torn = (recipe, str(tmp_path / "run"), 0.2, -1, 0.0, (str(tmp_path / "torn"), "killed"))
+    ranks.launch("tests.stages:regress", *torn, nproc=1, restarts=1, log_dir=tmp_path / "logs")
+    assert (tmp_path / "torn").exists() and same(weights_of(tmp_path / "one"), weights_of(tmp_path / "run"))
+
+
+def test_more_ranks_than_gpus_are_refused():
+    count = torch.cuda.device_count() + 1
+    with pytest.raises(ValueError, match=f"{count} processes want {count} GPUs, one each; here are {count - 1}"):
+        ranks.launch("tests.stages:says", "hi", nproc=count)
+
+
+def test_rows_of_a_batch_see_their_share_of_the_gpus(tmp_path):
+    code = """import os, torch
+from pathlib import Path
+Path(home, str(epochs)).write_text(f"{os.environ['CUDA_VISIBLE_DEVICES']} {torch.cuda.get_device_name()}")"""
+    notebook(tmp_path / "book.ipynb", code, parameters=PARAMETERS)
+    (tmp_path / "home").mkdir()
+    rows = f"notebook: book.ipynb\nparameters: {{home: {tmp_path / 'home'}}}\ngrid: {{epochs: [1, 2]}}\n"
+    assert run("batch", table(tmp_path / "t.yaml", rows), "--out", tmp_path / "out", "--processes", 2) == 0
+    name = torch.cuda.get_device_name()
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    wanted = [f"{first} {name}"] * 2 if torch.cuda.device_count() == 1 else None
+    said = sorted(path.read_text() for path in (tmp_path / "home").iterdir())
+    assert len(said) == 2 and (said == wanted or wanted is None and len(set(said)) == 2)
+
+
+def test_memory_of_a_regularized_step_is_that_of_a_plain_one(device):
+    """RMS keeps no feature for the backward pass, so the peak hardly moves."""
+    clips, peaks = torch.randn(4, 3, 8, 112, 112, device=device), []
+    for regularizer in (None, placed("rms", stages=(4, 5))):
+        net = models.build("slowonly", depth=50, regularizer=regularizer).to(device).train()
+        for _ in range(2):
+            torch.cuda.reset_peak_memory_stats()
+            net(clips).mean().backward()
+        peaks.append(torch.cuda.max_memory_allocated())
+        del net
+    assert peaks[1] < 1.02 * peaks[0]
