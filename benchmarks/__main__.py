@@ -53,13 +53,13 @@ def one(name: str, scale: bool = False) -> None:
         print(f"skipped: {reason}")
         return
     print(measure.show([row for row in table if "goal" not in row]))
-    name += "-scale" * scale
+    name += "-scale" * scale + "-gpu" * (getattr(module, "ON_GPU", False) and measure.gpu() is not None)
     print(f"-> {measure.save(name, table).relative_to(measure.RESULTS.parents[1])} ({time.monotonic() - began:.0f} s)")
 
 
 def summary(chosen: list[str], since: float) -> None:
     """All goals that were measured since then, as one table."""
-    files = [measure.RESULTS / f"{name}{end}.json" for name in chosen for end in ("", "-scale")]
+    files = [measure.RESULTS / f"{name}{end}.json" for name in chosen for end in ("", "-scale", "-gpu")]
     fresh = [file for file in files if file.is_file() and file.stat().st_mtime >= since]
     goals = [goal for file in fresh for goal in json.loads(file.read_text())["goals"]]
     goals.sort(key=lambda goal: int(goal["goal"][1:]))

@@ -109,34 +109,11 @@ def methods(parts: list[np.ndarray], rounds: int) -> tuple[list[dict], list[dict
                       **dict(zip(("times_as_fast", "min", "max"), fast, strict=True)),
                       "epe": round(error(ways[name](), wanted), 3), "rounds": rounds})  # fmt: skip
     fast = table[1]
-    return table + on_cuda(parts, seconds[DEFAULT], pairs), [
+    return table, [
         measure.goal("P5", "flow, fast preset: times as fast as the default", ">= 4",
                      measure.ratios(seconds[DEFAULT], seconds[fast["contestant"]])),
         measure.goal("P5", "flow, fast preset: end-point difference to the default, px", "<= 0.2", fast["epe"]),
     ]  # fmt: skip
-
-
-def on_cuda(parts: list[np.ndarray], default: list[float], pairs: int, batch: int = 512) -> list[dict]:
-    """tvl1_torch on a GPU, where there is one: wall time a pair, beside one core's CPU time with the default."""
-    import torch
-
-    if not torch.cuda.is_available():
-        print("tvl1_torch on CUDA is skipped: there is no GPU")
-        return []
-    from vidbench.data import tvl1
-
-    gray = torch.from_numpy(np.concatenate(parts)).float().mean(-1)
-    gray = gray.repeat(-(-batch // len(gray)) + 1, 1, 1)[: batch + 1].cuda()
-
-    def call() -> None:
-        tvl1.estimate(gray[:-1], gray[1:])
-        torch.cuda.synchronize()
-
-    times = measure.in_turn({"gpu": call}, len(default), clock=time.perf_counter)["gpu"]
-    fast = measure.spread([one / pairs / (s / batch) for one, s in zip(default, times, strict=True)])
-    return [{"case": f"{batch} pairs {SIZE}x{SIZE}", "contestant": f"tvl1_torch ({torch.cuda.get_device_name()})",
-             "ms_per_pair": round(1e3 * measure.spread(times, 4)[0] / batch, 4),
-             **dict(zip(("times_as_fast", "min", "max"), fast, strict=True)), "rounds": len(times)}]  # fmt: skip
 
 
 # ---- forms and truth ---------------------------------------------------------------------------------------------

@@ -130,6 +130,12 @@ def goal(name: str, what: str, wanted: str, values: float | Sequence[float]) -> 
     return dict(zip(GOAL, (name, what, wanted, got, low, high, verdict), strict=True))
 
 
+def gpu() -> str | None:
+    """The GPU's name, where torch was imported and sees one."""
+    torch = sys.modules.get("torch")
+    return torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None
+
+
 def machine() -> dict[str, object]:
     """Where the numbers were taken: processor, cores, versions, command."""
     model = platform.processor() or platform.machine()
@@ -143,8 +149,8 @@ def machine() -> dict[str, object]:
         except metadata.PackageNotFoundError:
             versions[package] = None
     command = " ".join(["python", "-m", "benchmarks", *sys.argv[1:]])
-    return {"cpu": model, "cores": os.cpu_count(), "cores_used": cores(), "python": platform.python_version(),
-            "system": platform.system(), "versions": versions, "command": command,
+    return {"cpu": model, "gpu": gpu(), "cores": os.cpu_count(), "cores_used": cores(),
+            "python": platform.python_version(), "system": platform.system(), "versions": versions, "command": command,
             "environment": {name: os.environ[name] for name in SETTINGS if name in os.environ},
             "date": time.strftime("%Y-%m-%d")}  # fmt: skip
 

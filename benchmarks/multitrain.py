@@ -23,6 +23,7 @@ from vidbench import models
 from vidbench.methods import multitrain
 from vidbench.methods.multitrain import MultiTrain, Part
 
+ON_GPU = True  # with results of their own there
 SPACES = {"cpu": (12, 10, 11), "cuda": (400, 305, 174)}
 ARMS = {"jointly": {"projection": 0.0, "informative": 0.0}, "projection": {"informative": 0.0},
         "informative": {"projection": 0.0}, "both": {}}

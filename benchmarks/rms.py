@@ -19,6 +19,7 @@ from benchmarks import measure
 from vidbench import models
 from vidbench.tensors.regularizers import Filter, placed, random_scaling
 
+ON_GPU = True  # with results of their own there
 FEATURES = {"res4 of SlowOnly-50": (256, 8, 14, 14), "res5 of SlowOnly-50": (512, 8, 7, 7)}  # a quarter of the channels
 NETS = {"SlowOnly-50": ("slowonly", {"depth": 50}, 8), "SlowFast-50": ("slowfast", {}, 32)}
 

@@ -80,9 +80,9 @@ def test_random_mean_scaling_is_the_cpus(kernel, device):
 
 @pytest.mark.parametrize("compiled", [False, True])
 def test_flow_is_the_cpus(compiled, device):
-    first, second = textures(4, 64, 64)
+    first, second = textures(3, 128, 128)
     found = tvl1.estimate(first, second, device=device, compiled=compiled)
-    assert found.is_cuda and end_point(found.cpu(), tvl1.estimate(first, second)).mean() <= 0.05
+    assert found.is_cuda and end_point(found.cpu(), tvl1.estimate(first, second)).mean() <= 0.02
 
 
 @pytest.mark.parametrize("stream", ["rgb", "flow"])
@@ -117,19 +117,18 @@ def world(toy_tiny, tmp_path_factory) -> Path:
 def stage(name: str, world: Path, **fit):
     """A method's module and a recipe of two epochs on the toy world."""
     fit = Fit(**{"epochs": 2, "batch": 16, "lr": 0.01, "log_every": 1} | fit)
-    clip = replace(SMALL.clip, augment=replace(SMALL.clip.augment, size=32))
+    videos, rms = str(world / "videos"), {"name": "rms", "stages": (4, 5)}
     match name:
         case "infonce":
-            return coclr, replace(coclr.SETTINGS["tiny"].alone, network_args=TINY_S3D, fit=fit, held_out=0.2,
-                                  manifest=str(world / "videos"))  # fmt: skip
+            return coclr, replace(coclr.SETTINGS["tiny"].alone, network_args=TINY_S3D, fit=fit, manifest=videos)
         case "rms":
-            return classify, replace(SMALL, network="slowonly", network_args={"depth": 50, "width": 0.125}, clip=clip,
-                                     regularizer={"name": "rms", "stages": (4, 5)}, fit=fit, manifest=str(world / "videos"))  # fmt: skip
+            return classify, replace(SMALL, network="slowonly", network_args={"depth": 50, "width": 0.125},
+                                     regularizer=rms, fit=fit, manifest=videos)  # fmt: skip
         case "multitrain":
+            clip = replace(SMALL.clip, frames=8, augment=replace(SMALL.clip.augment, size=64))
             parts = tuple(Part(part, str(world / part)) for part in ("first", "second"))
             return multitrain, replace(JOINT, parts=parts, mixing=({"name": "cutmix"},), network="mvit", fit=fit,
-                                       network_args={"preset": "tiny"}, clip=replace(clip, frames=8,
-                                       augment=replace(clip.augment, size=64)))  # fmt: skip
+                                       network_args={"preset": "tiny"}, clip=clip)  # fmt: skip
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
@@ -163,7 +162,7 @@ def test_co_training_of_both_streams_runs_and_its_features_are_the_cpus(world, t
     gpu = features.extract(trained, rows)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     cpu = features.extract(trained, rows)
-    np.testing.assert_allclose(gpu.rows, cpu.rows, atol=1e-4)
+    np.testing.assert_allclose(gpu.values, cpu.values, atol=1e-4)
 
 
 # ------------------------------------------------------------------------------------------------ processes and devices

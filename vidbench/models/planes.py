@@ -23,7 +23,7 @@ class PlaneConv3d(nn.Conv3d):
                 frames = frames.contiguous(memory_format=torch.channels_last)
             frames = F.conv2d(frames, self.weight.squeeze(2), self.bias, self.stride[1:], self.padding[1:])
             return frames.unsqueeze(2)
-        if x.device.type != "cpu" or x.shape[0] == 1:  # of a lone clip conv2d, too, takes its slow path
+        if x.device.type not in self.devices or x.shape[0] == 1:  # of a lone clip conv2d, too, takes its slow path
             return super().forward(x)
         x = x.contiguous(memory_format=torch.channels_last_3d)
         batch, _, frames, height, width = x.shape
