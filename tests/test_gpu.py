@@ -55,7 +55,7 @@ def test_networks_and_their_gradients_are_the_cpus(name, device):
         net.to(where).zero_grad()
         out = net(clips.to(where))
         out.square().mean().backward()
-        found.append([out.detach().cpu(), *(p.grad.cpu() for p in net.parameters() if p.grad is not None)])
+        found.append([t.detach().cpu().clone() for t in (out, *(p.grad for p in net.parameters())) if t is not None])
     assert len(found[0]) > 10
     for cpu, gpu in zip(*found, strict=True):
         torch.testing.assert_close(gpu, cpu, atol=1e-8, rtol=1e-6)

@@ -14,6 +14,8 @@ class PlaneConv3d(nn.Conv3d):
     nets cost. Otherwise, on other devices and for a lone clip, it is nn.Conv3d as it stands.
     """
 
+    devices = ("cpu",)  # where it is conv2d
+
     def forward(self, x: Tensor) -> Tensor:
         """[B,C,T,H,W] -> [B,C',T',H',W'], in channels_last_3d memory on CPU."""
         flat_in_time = _flat(self, slice(0, 1))
