@@ -26,7 +26,7 @@ from vidbench.methods import classify, coclr, multitrain
 from vidbench.methods.multitrain import Part
 from vidbench.tensors.regularizers import Filter, placed, random_scaling
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("one_thread")]
 TINY_S3D = {"width": 0.125, "units": (1, 1, 1)}
 NETS = {"s3d": TINY_S3D, "slowonly": {"depth": 50}, "slowfast": {}, "csn": {"width": 0.25},
         "mvit": {"preset": "tiny"}}  # fmt: skip

@@ -245,7 +245,7 @@ class CoCLR(nn.Module):
 
     def _drop_self(self, positives: Tensor) -> Tensor:
         """Take the own key out of rows with another positive; one coin for the global batch, the same on each rank."""
-        coin = torch.Generator().manual_seed(int(self.queue.count))
+        coin = torch.Generator().manual_seed(self.queue.seen)
         if not self.training or float(torch.rand((), generator=coin)) >= self.recipe.self_drop:
             return positives
         positives = positives.clone()
@@ -258,7 +258,7 @@ class CoCLR(nn.Module):
             return embed(self.key_encoder, self.key_head, clips)
         rows = clips.shape[0]
         everything = ranks.gather(clips)
-        generator = torch.Generator().manual_seed(int(self.queue.count))  # the same on each rank
+        generator = torch.Generator().manual_seed(self.queue.seen)  # the same on each rank
         order = torch.randperm(len(everything), generator=generator).to(clips.device)
         part = everything[order[ranks.rank() * rows:(ranks.rank() + 1) * rows]]
         groups = part.chunk(self.recipe.key_groups)

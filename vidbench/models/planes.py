@@ -6,18 +6,20 @@ from torch.nn import functional as F
 
 
 class PlaneConv3d(nn.Conv3d):
-    """A 3-D convolution flat in time or space (1xkxk, kx1x1, 1x1x1), run on CPU as conv2d on views of the same memory.
+    """A 3-D convolution flat in time or space (1xkxk, kx1x1, 1x1x1), run as conv2d on channels-last views of the same
+    memory, with the same weights and outputs.
 
-    Over half of S3D's convolutions miss oneDNN as conv3d; as conv2d on channels-last views they do not, which makes the
-    training step about 1.5 times as fast with the same weights and outputs (benchmarks/s3d.py). Where a clip is one
-    frame (T = 1) and the kernel is flat in time, it is conv2d on every device, so that nets for images cost what 2-D
-    nets cost. Otherwise, on other devices and for a lone clip, it is nn.Conv3d as it stands.
+    On a CPU over half of S3D's convolutions miss oneDNN as conv3d; as conv2d they do not, which makes the training step
+    about 1.5 times as fast (benchmarks/s3d.py). On a GPU cuDNN is spared its copies between layouts: a step of S3D is
+    1.6 times as fast, of SlowOnly-50 1.3, of SlowFast-50 1.5 (H200, bfloat16, PyTorch 2.11). A lone clip, and any on a
+    device that is not among `devices`, goes the way of nn.Conv3d. Where a clip is one frame (T = 1) and the kernel is
+    flat in time, it is conv2d on every device, so that nets for images cost what 2-D nets cost.
     """
 
-    devices = ("cpu",)  # where it is conv2d
+    devices = ("cpu", "cuda")
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B,C,T,H,W] -> [B,C',T',H',W'], in channels_last_3d memory on CPU."""
+        """[B,C,T,H,W] -> [B,C',T',H',W'], in channels_last_3d memory where it ran as conv2d."""
         flat_in_time = _flat(self, slice(0, 1))
         if x.dim() == 5 and x.shape[2] == 1 and flat_in_time:
             frames = x.squeeze(2)
@@ -39,13 +41,14 @@ class PlaneConv3d(nn.Conv3d):
         return columns.unflatten(3, (height, width))
 
     @classmethod
-    def adopt(cls, module: nn.Module) -> None:
-        """Let each flat nn.Conv3d below `module` run as a PlaneConv3d; weights and keys stay what they are."""
+    def adopt(cls, module: nn.Module, devices: tuple[str, ...] = devices) -> None:
+        """Let each flat nn.Conv3d below `module` run as a PlaneConv3d on these devices; weights and keys stay."""
         for conv in module.modules():
             if type(conv) is not nn.Conv3d or conv.groups > 1 or conv.dilation != (1, 1, 1):
                 continue
             if conv.padding_mode == "zeros" and (_flat(conv, slice(0, 1)) or _flat(conv, slice(1, 3))):
                 conv.__class__ = cls
+                conv.devices = devices
 
 
 def _flat(conv: nn.Conv3d, axes: slice) -> bool:

@@ -181,7 +181,9 @@ def start(net: nn.Module, zero_gamma: bool) -> nn.Module:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         elif isinstance(module, Residual) and zero_gamma:
             nn.init.zeros_(next(m for m in reversed(module.branch) if isinstance(m, nn.BatchNorm3d)).weight)
-    PlaneConv3d.adopt(net)
+    depthwise = any(isinstance(module, nn.Conv3d) and module.groups > 1 for module in net.modules())
+    # on a GPU depthwise convolutions want contiguous memory, and PlaneConv3d would hand them channels last
+    PlaneConv3d.adopt(net, ("cpu",) if depthwise else PlaneConv3d.devices)
     return net
 
 

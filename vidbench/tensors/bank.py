@@ -22,6 +22,18 @@ class FeatureQueue(nn.Module):
         self.register_buffer("source", torch.full((slots,), -1))
         self.register_buffer("other", torch.zeros(slots, other_dim) if other_dim else None)
         self.register_buffer("count", torch.zeros((), dtype=torch.long))
+        self._seen: int | None = None
+
+    @property
+    def seen(self) -> int:
+        """`count` as a number, for which a GPU is asked, and waited for, only after a load."""
+        if self._seen is None:
+            self._seen = int(self.count)
+        return self._seen
+
+    def _load_from_state_dict(self, *arguments) -> None:
+        super()._load_from_state_dict(*arguments)
+        self._seen = None
 
     @property
     def slots(self) -> int:
@@ -31,7 +43,7 @@ class FeatureQueue(nn.Module):
     @property
     def full(self) -> bool:
         """Whether every slot holds a real feature."""
-        return int(self.count) >= self.slots
+        return self.seen >= self.slots
 
     @torch.no_grad()
     def enqueue(self, features: Tensor, label: Tensor, source: Tensor, other: Tensor | None = None) -> None:
@@ -45,6 +57,7 @@ class FeatureQueue(nn.Module):
                              "make the queue at least as long as the global batch.")
         if (other is None) != (self.other is None):
             raise ValueError("FeatureQueue: the other stream's features are wanted exactly where other_dim was given.")
+        self._seen = self.seen + rows
         places = (self.count + torch.arange(rows, device=features.device)) % self.slots
         self.features[places] = features.to(self.features.dtype)
         self.label[places], self.source[places] = label, source
