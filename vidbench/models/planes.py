@@ -11,7 +11,7 @@ class PlaneConv3d(nn.Conv3d):
 
     On a CPU over half of S3D's convolutions miss oneDNN as conv3d; as conv2d they do not, which makes the training step
     about 1.5 times as fast (benchmarks/s3d.py). On a GPU cuDNN is spared its copies between layouts: a step of S3D is
-    1.6 times as fast, of SlowOnly-50 1.3, of SlowFast-50 1.5 (H200, bfloat16, PyTorch 2.11). A lone clip, and any on a
+    1.5 times as fast, of SlowOnly-50 1.3, of SlowFast-50 1.5 (H200, bfloat16, PyTorch 2.11). A lone clip, and any on a
     device that is not among `devices`, goes the way of nn.Conv3d. Where a clip is one frame (T = 1) and the kernel is
     flat in time, it is conv2d on every device, so that nets for images cost what 2-D nets cost.
     """
