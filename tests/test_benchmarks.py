@@ -63,7 +63,8 @@ def test_results_hold_rows_goals_and_machine(tmp_path):
 
 def test_the_command_runs_each_benchmark_and_says_what_was_missed(tmp_path, monkeypatch, capsys):
     assert {"reader", "store", "loader", "views", "flow", "s3d", "overhead", "retrieval", "memory", "startup",
-            "notebook", "rms", "relations", "indexes", "browsing", "multitrain", "gpu"} == set(bench.names())  # fmt: skip
+            "notebook", "rms", "relations", "indexes", "browsing", "multitrain",
+            "gpu"} == set(bench.names())  # fmt: skip
     monkeypatch.setattr(measure, "RESULTS", tmp_path / "benchmarks" / "results")
     monkeypatch.setattr(measure.save, "__defaults__", (measure.RESULTS,))
     monkeypatch.setattr(sys, "argv", ["x"])
