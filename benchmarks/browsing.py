@@ -209,21 +209,10 @@ def lassoed(tab) -> float:
     tab.mouse.down()
     for x, y in ((40, 0), (40, 40), (0, 40), (-4, 4)):
         tab.mouse.move(left + x, top + y, steps=4)
-    settled(tab)
     began = time.perf_counter()
     tab.mouse.up()
     assert tab.evaluate(LASSO) > 0
     return 1e3 * (time.perf_counter() - began)
-
-
-def settled(tab) -> None:
-    """Wait until the kernel has heard what the pointer did so far, as a hand does by its pace.
-
-    plotly's widget keeps one event of the pointer at a time: a click or lasso that comes before the kernel has answered
-    the hover before it gives way to the hover after it, and nobody hears of it.
-    """
-    tab.wait_for_timeout(300)
-    tab.wait_for_selector("text=/[|] Idle/", timeout=120_000)
 
 
 @contextmanager

@@ -335,3 +335,15 @@ def test_a_long_bar_is_said_now_and_then(tmp_path, monkeypatch):
             lines.write("stderr", step)
             time.sleep(0.001)
     assert (tmp_path / "log").read_text().split() == ["1/3", "2/3", "3/3", "3/3"]
+
+
+def test_a_run_goes_on_where_nobody_reads_its_lines_any_more(tmp_path):
+    book = notebook(tmp_path / "book.ipynb", "for line in range(3000):\n    print('line', line)", "print('the end')")
+    command = [sys.executable, "-m", "vidbench", "run", str(book), "--out", str(tmp_path / "out")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline()
+    process.stdout.close()
+    errors = process.stderr.read()
+    assert process.wait(120) == 0, errors
+    assert "the end" in (tmp_path / "out" / "book.log").read_text() and "BrokenPipe" not in errors
+    assert status(tmp_path / "out" / "book.ipynb")["state"] == "complete"

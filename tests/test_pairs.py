@@ -7,6 +7,7 @@ import pytest
 
 from tests.test_galleries import HOSTILE, KEPT, Skeleton, clip, styles
 from tests.test_pages import cells
+from tests.test_widget_neighbours import pointed
 from vidbench.galleries import Tile, encode
 from vidbench.projections import Relation
 from vidbench.widgets import pairs as widgets
@@ -152,14 +153,9 @@ def test_a_rows_button_plays_its_clips_and_sets_a_cross_hair(browser, asked):
 
 
 def test_a_click_on_a_cell_selects_by_the_names_that_are_drawn(browser):
-    from plotly.callbacks import InputDeviceState, Points
-
     view = show(browser)
-    points = Points(point_inds=[[0, 0]], xs=["nod"], ys=[widgets.plain(HOSTILE)], trace_index=0)
-    view.figure.data[0]._dispatch_on_click(points, InputDeviceState())
+    pointed(view, event="click", trace=0, point=[0, 0], x="nod", y=widgets.plain(HOSTILE))
     assert browser.selected == (HOSTILE, "nod") and "B-1-0.mp4" in view.clips.value
-    view.figure.data[0]._dispatch_on_click(Points(), InputDeviceState())  # beside all cells
-    assert browser.selected == (HOSTILE, "nod")
 
 
 def test_moving_the_controls_redraws_the_same_figure(browser):

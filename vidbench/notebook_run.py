@@ -249,8 +249,12 @@ class Lines:
 
     def say(self, line: str) -> None:
         for file in self.files:
-            file.write(line + "\n")
-            file.flush()
+            try:
+                file.write(line + "\n")
+                file.flush()
+            except BrokenPipeError:  # `| head` has read enough, and the run goes on: all later prints end here, too
+                with open(os.devnull, "w") as nowhere:
+                    os.dup2(nowhere.fileno(), file.fileno())
 
 
 def _log(copy: Path):

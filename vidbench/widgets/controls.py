@@ -10,7 +10,7 @@ import numpy as np
 from vidbench.figures import Html
 from vidbench.galleries import Row, gallery
 from vidbench.widgets import plane
-from vidbench.widgets.pieces import clickable, said, whole
+from vidbench.widgets.pieces import clickable, pointed, said, whole
 from vidbench.widgets.videos import GRID, SIDE, SIDES
 
 if TYPE_CHECKING:
@@ -63,7 +63,8 @@ class View:
         self.box = w.VBox([
             w.HBox([self.back, self.number, self.find, self.of_class, *kind, self.save], layout=line),
             w.HBox([self.failures, *compare, self.k, self.hide], layout=line), self.said, self.tiles,
-            w.HBox([self.of_map, self.method], layout=line), w.HBox([self.figure, self.chosen], layout=line)])
+            w.HBox([self.of_map, self.method], layout=line),
+            w.HBox([pointed(self.figure, self._clicked, self._lassoed), self.chosen], layout=line)])
         for control in (self.of_class, self.failures, self.k, self.hide, self.compare, self.kind):
             control.observe(self._moved, "value")
         for control in (self.of_map, self.method):
@@ -74,10 +75,6 @@ class View:
         self.save.on_click(lambda _: self._saved())
         for tiles in (self.tiles, self.chosen):
             tiles.on_msg(lambda _, message, __: self.select(message["pick"]))
-        for side, trace in zip(SIDES, self.figure.data, strict=False):
-            trace.on_click(lambda _, points, __, side=side: self._clicked(side, points))
-            trace.on_selection(lambda _, points, __, side=side: self._lassoed(side, points))
-        self._lasso: dict[str, list[str]] = {}
         self._draw()
 
     def _repr_mimebundle_(self, **kwargs):
@@ -126,14 +123,19 @@ class View:
                     names = self.browser.names[side][self.browser.drawn(side)]
                     trace.marker.opacity = plane.faded(names, self.of_class.value)
 
-    def _clicked(self, side: str, points) -> None:
-        if points.point_inds:
-            self.select(str(self.browser.sides[side].ids[self.browser.drawn(side)[points.point_inds[0]]]))
+    def _ids_at(self, trace: int, points: list[int]) -> list[str]:
+        """The ids of points of the map; rings and star, which are traces after the sides', have none."""
+        if trace >= len(SIDES):
+            return []
+        side = SIDES[trace]
+        return [str(one) for one in self.browser.sides[side].ids[self.browser.drawn(side)[points]]]
 
-    def _lassoed(self, side: str, points) -> None:
-        rows = self.browser.drawn(side)[points.point_inds] if points.point_inds else []
-        self._lasso[side] = [str(self.browser.sides[side].ids[row]) for row in rows]
-        ids = [id for part in self._lasso.values() for id in part]
+    def _clicked(self, place: dict) -> None:
+        for one in self._ids_at(place["trace"], [place["point"]]):
+            self.select(one)
+
+    def _lassoed(self, points: dict[int, list[int]]) -> None:
+        ids = [one for trace in sorted(points) for one in self._ids_at(trace, points[trace])]
         self._put(self.chosen, self.browser.grid(ids), ids[:GRID])
 
     def _put(self, place, html: Html, ids: list[str]) -> None:

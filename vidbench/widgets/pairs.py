@@ -15,7 +15,7 @@ from vidbench.figures import FONT, INK, PALETTE, RULE, SOFT, Html, escaped, plai
 from vidbench.galleries import Tile, clip_html, fitted
 from vidbench.pages import table
 from vidbench.projections import Relation
-from vidbench.widgets.pieces import whole
+from vidbench.widgets.pieces import pointed, whole
 from vidbench.widgets.videos import playing
 
 if TYPE_CHECKING:
@@ -216,11 +216,10 @@ class View:
         self.most = ipywidgets.Dropdown(options=sorted({*MANY, browser.most}), value=browser.most, description="pairs")
         self.figure = whole(browser.figure(exact=True))
         self.clips, self.rows = ipywidgets.HTML(), ipywidgets.VBox(layout={"overflow": "auto"})
-        self.box = ipywidgets.VBox([ipywidgets.HBox([self.pair, self.readout, self.most]), self.figure, self.clips,
-                                    self.rows])
+        self.box = ipywidgets.VBox([ipywidgets.HBox([self.pair, self.readout, self.most]),
+                                    pointed(self.figure, self._clicked), self.clips, self.rows])
         for control in (self.pair, self.readout, self.most):
             control.observe(self._moved, "value")
-        self.figure.data[0].on_click(self._clicked)
         self._list()
         self._play()
 
@@ -245,12 +244,11 @@ class View:
         self._list()
         self._play()
 
-    def _clicked(self, _trace, points, _state) -> None:
+    def _clicked(self, place: dict) -> None:
         """A cell of the heatmap was clicked; names come as they are drawn."""
-        drawn = [{plain(name): name for name in names}
-                 for names in (self.browser.there.sources, self.browser.there.targets)]
-        if points.xs:
-            self.select(drawn[0][points.ys[0]], drawn[1][points.xs[0]])
+        sources, targets = ({plain(name): name for name in names}
+                            for names in (self.browser.there.sources, self.browser.there.targets))
+        self.select(sources[place["y"]], targets[place["x"]])
 
     def _list(self) -> None:
         """The head of the table, then a button and a line for each row."""

@@ -1,7 +1,8 @@
-"""Pieces of controls: HTML whose tiles one clicks, a figure that is opened with its data in it, a line of words."""
+"""Pieces of controls: HTML whose tiles one clicks, a figure that tells what the pointer does in it, a line of words."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,32 @@ export default { render({ model, el }) {
   };
   model.on("change:html", draw);
   draw();
+} };
+"""
+
+# A FigureWidget keeps one event of the pointer at a time, hovering among them: a lasso is lost where the kernel is busy
+# when it is drawn, and of many points it sends all coordinates. Here its listeners go, and numbers of points are sent.
+EARS = """
+const EVENTS = ["click", "hover", "unhover", "selected", "deselect"].map(name => `plotly_${name}`);
+export default { render({ model, el }) {
+  el.style.display = "none";
+  let waits = true;
+  const listen = () => {
+    const plot = el.closest(".vidbench-plot")?.querySelector(".js-plotly-plot");
+    if (!plot?._ev?.listenerCount(EVENTS[0])) { if (waits) setTimeout(listen, 50); return; }  // not drawn yet
+    EVENTS.forEach(name => plot.removeAllListeners(name));
+    plot.on("plotly_click", ({ points: [one] }) => model.send({
+      event: "click", trace: one.curveNumber, point: one.pointNumber, x: one.x, y: one.y }));
+    const lasso = chosen => {
+      const points = {};
+      for (const one of chosen?.points ?? []) (points[one.curveNumber] ??= []).push(one.pointNumber);
+      model.send({ event: "lasso", points });
+    };
+    plot.on("plotly_selected", lasso);
+    plot.on("plotly_deselect", () => lasso());
+  };
+  listen();
+  return () => { waits = false; };
 } };
 """
 
@@ -59,6 +86,38 @@ def whole(figure: Figure):
     made = Whole(figure)
     made.open()
     return made
+
+
+def pointed(figure, clicked: Callable[[dict], None], lassoed: Callable[[dict[int, list[int]]], None] | None = None):
+    """A FigureWidget in a box that tells what the pointer does in it.
+
+    clicked: is given trace and point, numbers (of a heatmap's cell row and column), and x and y, as they are drawn.
+    lassoed: the numbers of the points in a lasso by that of their trace; empty where it was taken away.
+    """
+    import ipywidgets
+
+    ears = _ears()()
+
+    def heard(_, message: dict, __) -> None:
+        if message["event"] == "click":
+            clicked(message)
+        elif lassoed:
+            lassoed({int(trace): points for trace, points in message["points"].items()})
+
+    ears.on_msg(heard)
+    box = ipywidgets.Box([figure, ears])
+    box.add_class("vidbench-plot")
+    return box
+
+
+@cache
+def _ears():
+    import anywidget
+
+    class Ears(anywidget.AnyWidget):
+        _esm = EARS
+
+    return Ears
 
 
 def said(words: str) -> Html:
