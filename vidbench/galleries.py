@@ -19,6 +19,8 @@ import numpy as np
 
 from vidbench.figures import FONT, INK, RIGHT, RULE, SOFT, WIDTH, WRONG, Html, escaped
 
+LETTER = 7  # pixels at most of a letter in names, in the fonts that browsers take
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -244,12 +246,13 @@ def _tile(tile: Tile, rank: int, side: int, mark: str = "") -> str:
         f'<div style="display:flex;justify-content:space-between;margin-top:2px"><span>{line}</span>'
         f'<span>{score}</span></div><div style="color:{SOFT};font-size:11px;'
         f'overflow:hidden;white-space:nowrap"><span title="{escaped(tile.caption)}">'
-        f"{escaped(fitted(tile.caption, side // 6))}</span></div></div>"
+        f"{escaped(fitted(tile.caption, side))}</span></div></div>"
     )
 
 
-def fitted(text: str, letters: int) -> str:
-    """A name cut in the middle where it is too long: those of one class differ at their ends."""
+def fitted(text: str, width: int) -> str:
+    """A name of 11 pixels' height cut in the middle to a width in pixels: those of one class differ at their ends."""
+    letters = width // LETTER
     tail = letters * 2 // 3
     return text if len(text) <= letters else f"{text[: letters - tail - 1]}…{text[-tail:]}"
 

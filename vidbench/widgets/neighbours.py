@@ -377,7 +377,7 @@ def _small(tile: Tile) -> str:
     cut = f"width:{SIDE}px;overflow:hidden;text-overflow:ellipsis;white-space:nowrap"
     return (f'<div title="video {escaped(tile.label)}, {escaped(tile.caption)}" style="width:{SIDE}px">'
             f'{clip_html(tile.clip, tile.label, SIDE)}<div style="font-size:12px;{cut}">{escaped(tile.label)}</div>'
-            f'<div style="font-size:11px;color:{SOFT};{cut}">{escaped(fitted(tile.caption, SIDE // 6))}</div></div>')
+            f'<div style="font-size:11px;color:{SOFT};{cut}">{escaped(fitted(tile.caption, SIDE))}</div></div>')
 
 
 # --------------------------------------------------------------------------------------------------------- controls
