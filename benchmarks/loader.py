@@ -23,10 +23,10 @@ from torchvision.transforms import v2
 from benchmarks import footage, measure
 from benchmarks.reader import with_decord
 from benchmarks.views import v2_chain
-from vidbench.data import clips, store, views, windows
+from vidbench.data import augmentation, clips, store, views, windows
 from vidbench.data.loading import Clips, ClipSpec
 
-AUGMENT = replace(views.SETTINGS["weak"], size=128)
+AUGMENT = replace(augmentation.SETTINGS["weak"], size=128)
 SPEC = ClipSpec(frames=footage.FRAMES, views=1, augment=AUGMENT)
 SOURCE, PLAIN = "vidbench, source", "plain decord + v2"
 WANTED = {SOURCE: ">= 1.2", "vidbench, store mp4": ">= 5"}
@@ -77,7 +77,7 @@ def expected(path: Path, epoch: int, row: int, length: int) -> torch.Tensor:
     """What Clips should give: the frames out of a whole decode, the view applied by torchvision."""
     rng, start = _generator(epoch, row, length)
     frames = torch.from_numpy(footage.whole(path)[start : start + footage.FRAMES]).permute(0, 3, 1, 2)
-    return v2_chain(frames, views.draw(AUGMENT, *frames.shape[-2:], footage.FRAMES, rng), AUGMENT.size)
+    return v2_chain(frames, augmentation.draw(AUGMENT, *frames.shape[-2:], footage.FRAMES, rng), AUGMENT.size)
 
 
 def fastest(seconds: dict[str, list[float]]) -> str:

@@ -58,9 +58,9 @@ def resident(case: str, sources: list[Path], folder: Path, marks: tuple[int, ...
 def visitor(case: str, sources: list[Path], folder: Path):
     """Reads one clip: a function of the clip's number and a generator."""
     from vidbench.data import clips
+    from vidbench.data.augmentation import SETTINGS
     from vidbench.data.loading import Clips, ClipSpec
     from vidbench.data.manifest import Manifest
-    from vidbench.data.views import SETTINGS
 
     stored = Manifest.load(folder)
     if case.startswith("loader"):

@@ -20,6 +20,7 @@ from torchvision.transforms.v2 import functional as v2
 
 from benchmarks import footage, measure
 from vidbench.data import views
+from vidbench.data.augmentation import SETTINGS, Augment, View, draw
 
 FRAMES, HEIGHT, WIDTH, DRAWS = 32, 256, 340, 4
 WANTED = {"PIL per frame": ">= 3.5", "kornia": ">= 4.5", "transforms.v2": ">= 6"}
@@ -32,7 +33,7 @@ def moving_clip(frames: int, height: int, width: int) -> torch.Tensor:
     return torch.from_numpy(footage.moving(frames, height, width)).permute(0, 3, 1, 2)
 
 
-def pil_chain(clip: torch.Tensor, view: views.View, size: int) -> torch.Tensor:
+def pil_chain(clip: torch.Tensor, view: View, size: int) -> torch.Tensor:
     """CoCLR's way: one PIL picture after the other."""
     top, left, height, width = view.box
     out = []
@@ -49,7 +50,7 @@ def pil_chain(clip: torch.Tensor, view: views.View, size: int) -> torch.Tensor:
     return torch.stack(out, 1)
 
 
-def v2_chain(clip: torch.Tensor, view: views.View, size: int) -> torch.Tensor:
+def v2_chain(clip: torch.Tensor, view: View, size: int) -> torch.Tensor:
     """torchvision's tensors: uint8 [T,C,H,W], all frames in one call."""
     clip = v2.resized_crop(clip, *view.box, [size, size], antialias=True)
     for name in view.order:
@@ -61,7 +62,7 @@ def v2_chain(clip: torch.Tensor, view: views.View, size: int) -> torch.Tensor:
     return v2.normalize(v2.to_dtype(clip, torch.float32, scale=True), MEAN, STD).transpose(0, 1)
 
 
-def kornia_chain(clip: torch.Tensor, view: views.View, size: int) -> torch.Tensor:
+def kornia_chain(clip: torch.Tensor, view: View, size: int) -> torch.Tensor:
     """kornia's functions, all frames in one call."""
     from kornia import enhance, filters, geometry
 
@@ -90,7 +91,7 @@ def has_kornia() -> bool:
     return True
 
 
-def compare(case: str, clip: torch.Tensor, drawn: list[views.View], augment: views.Augment, rounds: int) -> tuple:
+def compare(case: str, clip: torch.Tensor, drawn: list[View], augment: Augment, rounds: int) -> tuple:
     """Rows and seconds of one case; a round runs every draw once with every contestant."""
     ways = {
         "PIL per frame": lambda v: pil_chain(clip, v, augment.size),
@@ -114,10 +115,10 @@ def compare(case: str, clip: torch.Tensor, drawn: list[views.View], augment: vie
 def main(rounds: int = 9) -> list[dict]:
     """The full chain, crops only, and a toy clip."""
     measure.one_thread()
-    augment, rng = replace(views.SETTINGS["vidbench"], jitter_p=1.0, gray_p=0.0, blur_p=1.0), np.random.default_rng(0)
+    augment, rng = replace(SETTINGS["vidbench"], jitter_p=1.0, gray_p=0.0, blur_p=1.0), np.random.default_rng(0)
     clip = moving_clip(FRAMES, HEIGHT, WIDTH)
-    drawn = [views.draw(augment, HEIGHT, WIDTH, FRAMES, rng) for _ in range(DRAWS)]
-    crops = [views.View(v.frame_size, v.box, v.flip) for v in drawn]
+    drawn = [draw(augment, HEIGHT, WIDTH, FRAMES, rng) for _ in range(DRAWS)]
+    crops = [View(v.frame_size, v.box, v.flip) for v in drawn]
     if not has_kornia():
         print("kornia is skipped: it is not installed")
     table, seconds = compare("full 32x256x340 to 128", clip, drawn, augment, rounds)
@@ -129,6 +130,6 @@ def main(rounds: int = 9) -> list[dict]:
     off = next(row["levels_from_pil"] for row in table if row["contestant"] == OURS)
     goals.append(measure.goal("P4", "augmentation, full chain: mean grey levels from PIL", "<= 1.5", off))
     table += compare("crop 32x256x340 to 128", clip, crops, augment, rounds)[0]
-    toy = replace(views.SETTINGS["toy"], jitter_p=1.0, gray_p=0.0, blur_p=1.0)
-    drawn = [views.draw(toy, 64, 64, 8, rng) for _ in range(10 * DRAWS)]
+    toy = replace(SETTINGS["toy"], jitter_p=1.0, gray_p=0.0, blur_p=1.0)
+    drawn = [draw(toy, 64, 64, 8, rng) for _ in range(10 * DRAWS)]
     return table + compare("full 8x64x64 to 48", moving_clip(8, 64, 64), drawn, toy, rounds)[0] + goals

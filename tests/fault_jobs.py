@@ -47,8 +47,8 @@ def classify(folder: str, data: str) -> None:
     """A small S3D on real clips, watched on held-out ones: 24 steps."""
     from dataclasses import replace
 
+    from vidbench.data.augmentation import SETTINGS
     from vidbench.data.loading import ClipSpec
-    from vidbench.data.views import SETTINGS
     from vidbench.engine.loop import Fit
     from vidbench.engine.runs import recipe_dict
     from vidbench.methods import classify
@@ -64,8 +64,8 @@ def coclr(folder: str, data: str) -> None:
     """InfoNCE with a queue that fills, on real clips: 24 steps, the first of which are only seen."""
     from dataclasses import replace
 
+    from vidbench.data.augmentation import SETTINGS
     from vidbench.data.loading import ClipSpec
-    from vidbench.data.views import SETTINGS
     from vidbench.engine.loop import Fit
     from vidbench.engine.runs import recipe_dict
     from vidbench.methods import coclr

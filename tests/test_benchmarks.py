@@ -15,7 +15,8 @@ from benchmarks import indexes as galleries
 from benchmarks import relations as pictures
 from benchmarks import store as stores
 from benchmarks import views as augmentation
-from vidbench.data import clips, views
+from vidbench.data import clips
+from vidbench.data.augmentation import SETTINGS, draw
 from vidbench.methods import coclr
 
 
@@ -131,9 +132,9 @@ def test_peers_that_are_not_there_are_named(videos, capsys, monkeypatch):
 
 
 def test_augmentation_and_s3d_once():
-    toy = replace(views.SETTINGS["toy"], jitter_p=1.0, gray_p=0.0, blur_p=1.0)
+    toy = replace(SETTINGS["toy"], jitter_p=1.0, gray_p=0.0, blur_p=1.0)
     clip = augmentation.moving_clip(2, 32, 40)
-    drawn = [views.draw(toy, 32, 40, 2, np.random.default_rng(0))]
+    drawn = [draw(toy, 32, 40, 2, np.random.default_rng(0))]
     table, seconds = augmentation.compare("tiny", clip, drawn, toy, 1)
     assert {row["contestant"] for row in table} == set(seconds) and len(seconds) >= 4
     table = s3d.main(1, {"tiny": (2, 8, 32)})

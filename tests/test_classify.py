@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 from vidbench import models, sweep
 from vidbench.data import clips
+from vidbench.data.augmentation import SETTINGS as AUGMENTS
 from vidbench.data.loading import Clips, ClipSpec
 from vidbench.data.manifest import Manifest
-from vidbench.data.views import SETTINGS as AUGMENTS
 from vidbench.data.views import test_crops as crops_of
 from vidbench.engine import ranks
 from vidbench.engine.loop import Fit

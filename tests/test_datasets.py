@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from vidbench.data import clips, flow_store, views, windows
+from vidbench.data import augmentation, clips, flow_store, views, windows
+from vidbench.data.augmentation import SETTINGS
 from vidbench.data.clips import VideoError
 from vidbench.data.datasets import DATASETS, at_home, keep, open_dataset, recognise
 from vidbench.data.loading import Batches, Clips, ClipSpec
 from vidbench.data.manifest import Manifest
-from vidbench.data.views import SETTINGS
 
 ROWS = [("a b,ü.mp4", "run", "train", "s"), ("sub/c.mp4", None, "val", None), ("d.mp4", "walk", "test", "s")]
 SMALL = replace(SETTINGS["vidbench"], size=32)
@@ -327,7 +327,7 @@ def test_streams_of_a_view_share_frames_crop_and_flip(world):
         length = min(clips.probe(manifest.absolute(row)).frames, flow_store.length(folder, path))
         drawn = windows.random_windows(length, 4, 2, 2, rng=rng)
         assert length == 29, "flow of the tiny world's 30 frames"
-        pair = views.draw_pair(spec.augment, 64, 64, 4, rng)
+        pair = augmentation.draw_pair(spec.augment, 64, 64, 4, rng)
         kinds.add(pair.clips[0] == pair.clips[1])
         sample = dataset[epoch, row]
         for v in range(2):

@@ -9,9 +9,9 @@ from safetensors.torch import save_file
 
 from tests import makes
 from vidbench import probe
+from vidbench.data.augmentation import SETTINGS as AUGMENTS
 from vidbench.data.loading import ClipSpec
 from vidbench.data.manifest import Manifest
-from vidbench.data.views import SETTINGS as AUGMENTS
 from vidbench.engine.loop import Fit
 from vidbench.engine.runs import Run, recipe_dict
 from vidbench.evaluation import VIEWS, classified

@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from tests import makes
 from vidbench import features
 from vidbench.data import clips, flow_store
+from vidbench.data.augmentation import SETTINGS as AUGMENTS
 from vidbench.data.loading import ClipSpec
 from vidbench.data.manifest import Manifest
-from vidbench.data.views import SETTINGS as AUGMENTS
 from vidbench.data.views import test_crops as crops_of
 from vidbench.engine import ranks
 from vidbench.engine.loop import Fit

@@ -17,7 +17,7 @@ from tests.test_notebook_batch import PARAMETERS, table
 from tests.test_tvl1 import end_point, textures
 from tests.test_views import levels, moving_clip
 from vidbench import features, models
-from vidbench.data import flow_store, tvl1, views
+from vidbench.data import augmentation, flow_store, tvl1, views
 from vidbench.data.manifest import Manifest
 from vidbench.engine import ranks
 from vidbench.engine.loop import Fit
@@ -87,9 +87,9 @@ def test_flow_is_the_cpus(compiled, device):
 
 @pytest.mark.parametrize("stream", ["rgb", "flow"])
 def test_batched_augmentation_shows_the_workers_pictures(stream, device):
-    augment = replace(views.SETTINGS["vidbench"], size=64, strong=1.0)
+    augment = replace(augmentation.SETTINGS["vidbench"], size=64, strong=1.0)
     clips, rng = torch.stack([moving_clip(seed=s) for s in range(6)]), np.random.default_rng(2)
-    drawn = [views.draw(augment, *clips.shape[-2:], clips.shape[1], rng) for _ in clips]
+    drawn = [augmentation.draw(augment, *clips.shape[-2:], clips.shape[1], rng) for _ in clips]
     batch = views.apply_batch(clips.to(device), drawn, augment, stream)
     assert batch.is_cuda
     for clip, view, got in zip(clips, drawn, batch.cpu(), strict=True):

@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from vidbench.data import views
+from vidbench.data import augmentation, views
+from vidbench.data.augmentation import SETTINGS, Augment, View, draw, weak
 from vidbench.data.datasets import open_dataset
 from vidbench.data.loading import Batches, Clips, ClipSpec
-from vidbench.data.views import SETTINGS, Augment, View, apply, apply_batch, draw, weak
+from vidbench.data.views import apply, apply_batch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 RMS = ("rms_kinetics", "rms_ssv2", "rms_cifar", "rms_imagenet")
@@ -231,7 +232,7 @@ def test_a_picture_shown_more_than_once(few, frames, chosen):
     manifest, pixels = few
     sample = Clips(manifest, ClipSpec(frames=frames, views=chosen, augment=CIFAR), seed=2)[3, 0]["rgb"]
     rng, picture = np.random.default_rng([2, 3, 0]), pixels[str(manifest.path[0])]
-    drawn = views.draw_pair(CIFAR, 32, 32, frames, rng).views if chosen == 2 else None
+    drawn = augmentation.draw_pair(CIFAR, 32, 32, frames, rng).views if chosen == 2 else None
     drawn = drawn or [draw(CIFAR, 32, 32, frames, rng) for _ in range(chosen)]
     want = torch.stack([apply(picture.expand(frames, -1, -1, -1), view, CIFAR) for view in drawn])
     assert torch.equal(sample, want)

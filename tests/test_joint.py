@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from vidbench.data import joint
+from vidbench.data.augmentation import SETTINGS
 from vidbench.data.joint import Joint, JointBatches, Mix
 from vidbench.data.loading import Clips, ClipSpec
-from vidbench.data.views import SETTINGS
 
 SIZES = (700, 90, 30)
 MIXES = [Mix(), Mix(repeats=(1, 3, 2)), Mix("balanced"), Mix("balanced", temperature=0.0), Mix("fixed"),

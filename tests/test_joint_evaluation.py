@@ -8,10 +8,10 @@ import torch
 
 from tests import makes
 from vidbench.data import clips, windows
+from vidbench.data.augmentation import SETTINGS as AUGMENTS
+from vidbench.data.augmentation import draw
 from vidbench.data.loading import ClipSpec
 from vidbench.data.manifest import Manifest
-from vidbench.data.views import SETTINGS as AUGMENTS
-from vidbench.data.views import draw
 from vidbench.data.views import test_crops as crops_of
 from vidbench.engine.loop import Fit
 from vidbench.engine.runs import Run, RunError

@@ -8,8 +8,8 @@ import pytest
 import torch
 import torchvision
 
+from vidbench.data.augmentation import SETTINGS
 from vidbench.data.loading import ClipSpec
-from vidbench.data.views import SETTINGS
 from vidbench.engine import ranks
 from vidbench.engine.loop import Fit
 from vidbench.engine.runs import Run, RunError, recipe_dict

@@ -14,8 +14,9 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 
 from vidbench.data import randaugment
+from vidbench.data.augmentation import SETTINGS, Augment, View, draw, weak
 from vidbench.data.loading import ClipSpec
-from vidbench.data.views import SETTINGS, Augment, View, apply, apply_batch, draw, weak
+from vidbench.data.views import apply, apply_batch
 from vidbench.engine import runs
 
 MULTITRAIN = SETTINGS["multitrain"]

@@ -19,11 +19,11 @@ from PIL import Image
 from tests import makes
 from tests.makes import encode
 from vidbench.data import clips, jobs, scan, store
+from vidbench.data.augmentation import SETTINGS
 from vidbench.data.clips import VideoError
 from vidbench.data.datasets import open_dataset, recognise
 from vidbench.data.loading import Clips, ClipSpec
 from vidbench.data.manifest import Manifest
-from vidbench.data.views import SETTINGS
 
 FRAMES = {"a/one.mp4": 10, "a/two.mp4": 20, "b/three.mkv": 30, "b/four.avi": 12}
 
@@ -327,8 +327,8 @@ def test_a_mistake_while_writing_down_leaves_no_process(data, tmp_path, monkeypa
 
 
 def test_a_video_that_changed_since_the_scan_stops_the_loader(data, tmp_path):
+    from vidbench.data.augmentation import SETTINGS
     from vidbench.data.loading import Clips, ClipSpec
-    from vidbench.data.views import SETTINGS
 
     found = scan.scan(data, tmp_path / "scan", progress=False)
     spec = ClipSpec(frames=4, augment=replace(SETTINGS["vidbench"], size=32), views=1, sampling="spread", windows=1)

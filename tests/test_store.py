@@ -109,8 +109,8 @@ def test_pictures_are_near_the_source(textures, tmp_path, form, least):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_store_is_a_data_set_for_clips(textures, tmp_path, form):
+    from vidbench.data.augmentation import SETTINGS
     from vidbench.data.loading import Clips, ClipSpec
-    from vidbench.data.views import SETTINGS
 
     store.store(textures, tmp_path / "store", form, size=48, progress=False)
     made = open_dataset("csv", tmp_path / "store")
@@ -592,8 +592,8 @@ def test_a_damaged_flow_file_says_what_to_do(textures, tmp_path, form):
 
 
 def test_rgb_and_flow_of_different_decoders_are_refused(textures, tmp_path):
+    from vidbench.data.augmentation import SETTINGS
     from vidbench.data.loading import Clips, ClipSpec
-    from vidbench.data.views import SETTINGS
 
     spec = ClipSpec(frames=4, streams=("rgb", "flow"), augment=replace(SETTINGS["vidbench"], size=32))
     flow_store.extract(textures, tmp_path / "flow", "dis", decoder="decord", progress=False)

@@ -12,8 +12,9 @@ import torch
 from PIL import Image, ImageFilter
 from torchvision.transforms import functional as TF
 
-from vidbench.data import pixels, views
-from vidbench.data.views import SETTINGS, Augment, View, apply, apply_batch, draw, draw_pair, weak
+from vidbench.data import augmentation, pixels, views
+from vidbench.data.augmentation import SETTINGS, Augment, View, draw, draw_pair, weak
+from vidbench.data.views import apply, apply_batch
 
 
 def moving_clip(frames=6, height=120, width=160, seed=0) -> torch.Tensor:
@@ -147,11 +148,11 @@ def test_a_smaller_flow_gets_the_same_part_of_the_scene():
 def test_input_forms_agree_and_are_left_alone():
     augment, clip = SETTINGS["vidbench"], moving_clip()
     view = draw(augment, 120, 160, 6, np.random.default_rng(6))
-    view = replace(view, order=views.JITTERS, brightness=1.3, hue=0.05, sigma=1.2)
+    view = replace(view, order=augmentation.JITTERS, brightness=1.3, hue=0.05, sigma=1.2)
     before, out = clip.clone(), apply(clip, view, augment)
     assert torch.equal(apply(clip.contiguous(), view, augment), out)
     assert torch.equal(apply(clip.float() / 255, view, augment), out)
-    whole = View((120, 120), (0, 0, 120, 120), order=views.JITTERS, brightness=1.3, hue=0.05, sigma=1.2)
+    whole = View((120, 120), (0, 0, 120, 120), order=augmentation.JITTERS, brightness=1.3, hue=0.05, sigma=1.2)
     apply(clip[..., :120], whole, replace(augment, size=120))  # no resize: works on the clip's own memory
     assert torch.equal(clip, before)
 

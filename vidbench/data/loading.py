@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vidbench.data import clips, flow_store, views, windows
+from vidbench.data import augmentation, clips, flow_store, views, windows
+from vidbench.data.augmentation import SETTINGS, Augment
 from vidbench.data.manifest import Manifest
-from vidbench.data.views import SETTINGS, STREAMS, Augment
+from vidbench.data.views import STREAMS
 
 HANG = 600.0  # seconds for a DataLoader to wait for a batch before it gives up: a decoder hangs; `scan` finds the file
 RANDOM = ("random", "random_segments")
@@ -185,10 +186,10 @@ class Clips(torch.utils.data.Dataset):
         first = next(iter(frames.values()))  # the view is drawn for the first stream; others of another size rescale it
         height, width = first.shape[-2:]
         if spec.views == 2:
-            shown, drawn = views.draw_pair(spec.augment, height, width, spec.frames, rng)
+            shown, drawn = augmentation.draw_pair(spec.augment, height, width, spec.frames, rng)
         else:
             shown = range(spec.views)
-            drawn = [views.draw(spec.augment, height, width, spec.frames, rng) for _ in shown]
+            drawn = [augmentation.draw(spec.augment, height, width, spec.frames, rng) for _ in shown]
         made: dict[str, torch.Tensor] = {}
         for stream, clip in frames.items():
             each = [views.apply(clip[i], view, spec.augment, stream) for i, view in zip(shown, drawn, strict=True)]

@@ -22,9 +22,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from vidbench import models
+from vidbench.data.augmentation import SETTINGS as AUGMENTS
 from vidbench.data.loading import Batches, Clips, ClipSpec, processes
 from vidbench.data.manifest import Manifest
-from vidbench.data.views import SETTINGS as AUGMENTS
 from vidbench.data.views import STREAMS
 from vidbench.engine import ranks
 from vidbench.engine.loop import Fit, fit

@@ -27,9 +27,9 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from vidbench import models
+from vidbench.data.augmentation import SETTINGS as AUGMENTS
 from vidbench.data.loading import Batches, Clips, ClipSpec, processes
 from vidbench.data.manifest import Manifest
-from vidbench.data.views import SETTINGS as AUGMENTS
 from vidbench.engine import ranks
 from vidbench.engine.loop import Fit, fit
 from vidbench.engine.runs import Run, RunError, recipe_from
