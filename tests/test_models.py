@@ -45,7 +45,8 @@ def test_s3d_is_torchvisions_in_keys_outputs_and_gradients():
 @pytest.mark.parametrize("kernel, stride, padding, flat", [
     ((1, 3, 3), (1, 2, 2), (0, 1, 1), True), ((3, 1, 1), (2, 1, 1), (1, 0, 0), True),
     ((1, 1, 1), (1, 1, 1), (0, 0, 0), True), ((7, 1, 1), (2, 1, 1), (3, 0, 0), True),
-    ((1, 1, 1), (2, 2, 2), (0, 0, 0), False), ((5, 1, 1), (1, 2, 2), (2, 0, 0), False),
+    ((1, 1, 1), (2, 2, 2), (0, 0, 0), True), ((1, 1, 1), (1, 2, 2), (0, 0, 0), True),
+    ((1, 1, 1), (2, 2, 2), (1, 1, 1), False), ((5, 1, 1), (1, 2, 2), (2, 0, 0), False),
     ((1, 3, 3), (2, 1, 1), (0, 1, 1), False), ((3, 3, 3), (1, 1, 1), (1, 1, 1), False)])
 def test_plane_convolution_is_the_3d_one(kernel, stride, padding, flat):
     conv = nn.Sequential(nn.Conv3d(5, 7, kernel, stride, padding))
@@ -54,6 +55,30 @@ def test_plane_convolution_is_the_3d_one(kernel, stride, padding, flat):
     PlaneConv3d.adopt(conv)
     assert (type(conv[0]) is PlaneConv3d) == flat
     torch.testing.assert_close(conv(clips), wanted, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("inputs", range(1, 25))
+def test_gradients_of_a_strided_pointwise_convolution_do_not_depend_on_the_memory_format(inputs):
+    conv = nn.Sequential(nn.Conv3d(inputs, 8, 1, (1, 2, 2), bias=False)).double()
+    PlaneConv3d.adopt(conv)
+    clips, grad = torch.randn(12, inputs, 4, 8, 8).double(), torch.randn(12, 8, 4, 4, 4).double()
+    wanted = torch.autograd.grad(nn.functional.conv3d(clips, conv[0].weight, stride=(1, 2, 2)), conv[0].weight, grad)
+    conv.float()
+    clips = clips.float().contiguous(memory_format=torch.channels_last_3d)
+    found = torch.autograd.grad(conv(clips), conv[0].weight, grad.float())
+    torch.testing.assert_close(found[0].double(), wanted[0], atol=1e-4, rtol=1e-4)
+
+
+SMALL = {name: {"width": 0.0625} for name in ("s3d", "slowonly", "slowfast", "csn", "resnet50")}
+
+
+@pytest.mark.parametrize("name", sorted(models.BUILDERS))
+def test_no_network_runs_a_strided_pointwise_convolution(name):
+    net = models.build(name, **SMALL.get(name, {}))
+    strided = [m for m in net.modules() if isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+               and set(m.kernel_size) == {1} and set(m.stride) != {1}]
+    assert {type(m) for m in strided} <= {PlaneConv3d}
+    assert bool(strided) == (name not in ("s3d", "cifar_resnet", "mvit"))
 
 
 @pytest.mark.parametrize("size", [((1, 3, 3), (1, 2, 2), (0, 1, 1)), (3, 2, 1), (2, 2, 0), (3, 1, 1)])

@@ -122,23 +122,28 @@ class _Watch:
         for name, bar in self.bars.items():
             line = self._last(name)
             bar.n = round(line["epoch"], 1)
-            bar.set_postfix(loss=f"{line['loss']:.3f}", refresh=True)
+            bar.set_postfix_str(_loss(line), refresh=True)
         if not self.watched and time.monotonic() - self.spoken > EVERY:
             self.spoken = time.monotonic()
             lines = {name: self._last(name) for name in names}
             print(f"{len(self.begun) - len(lines)} of {len(self.epochs)} runs done | " + " | ".join(
-                f"{name} epoch {line['epoch']:.0f}/{self.epochs[name]} loss {line['loss']:.3f}"
+                f"{name} epoch {line['epoch']:.0f}/{self.epochs[name]} {_loss(line)}".rstrip()
                 for name, line in lines.items()), flush=True)
 
     def _last(self, name: str) -> dict:
         there = (self.folder / name / "recipe.json").exists()
         lines = Run(self.folder / name).metrics() if there else []
-        return lines[-1] if lines else {"epoch": 0, "loss": float("nan")}
+        return lines[-1] if lines else {"epoch": 0}
 
     def close(self) -> None:
         self.look(self.begun[-1:] if self.watched else [])
         for bar in self.bars.values():
             bar.close()
+
+
+def _loss(line: dict) -> str:
+    """The loss of a line of a run's log in words, nothing before the first one is logged."""
+    return f"loss {line['loss']:.3f}" if "loss" in line else ""
 
 
 _BAR = "{desc:18} {percentage:3.0f}%|{bar}| {n:.1f}/{total} epochs [{elapsed}<{remaining}{postfix}]"

@@ -14,29 +14,36 @@ class PlaneConv3d(nn.Conv3d):
     1.5 times as fast, of SlowOnly-50 1.3, of SlowFast-50 1.5 (H200, bfloat16, PyTorch 2.11). A lone clip, and any on a
     device that is not among `devices`, goes the way of nn.Conv3d. Where a clip is one frame (T = 1) and the kernel is
     flat in time, it is conv2d on every device, so that nets for images cost what 2-D nets cost.
+
+    A strided 1x1x1 convolution subsamples its input first and then runs at stride 1, which is cheaper and exact. The
+    strided form is unsafe: oneDNN's backward pass gives wrong weight gradients or corrupts the heap when the input is
+    channels-last and has fewer channels than a vector register holds (uxlfoundation/oneDNN issue 6035).
     """
 
     devices = ("cpu", "cuda")
 
     def forward(self, x: Tensor) -> Tensor:
         """[B,C,T,H,W] -> [B,C',T',H',W'], in channels_last_3d memory where it ran as conv2d."""
-        flat_in_time = _flat(self, slice(0, 1))
+        stride, pointwise = self.stride, _pointwise(self)
+        if pointwise:
+            x, stride = x[..., :: stride[0], :: stride[1], :: stride[2]], (1, 1, 1)
+        flat_in_time = pointwise or _flat(self, slice(0, 1))
         if x.dim() == 5 and x.shape[2] == 1 and flat_in_time:
             frames = x.squeeze(2)
             if x.device.type == "cpu" and x.shape[0] > 1:
                 frames = frames.contiguous(memory_format=torch.channels_last)
-            frames = F.conv2d(frames, self.weight.squeeze(2), self.bias, self.stride[1:], self.padding[1:])
+            frames = F.conv2d(frames, self.weight.squeeze(2), self.bias, stride[1:], self.padding[1:])
             return frames.unsqueeze(2)
         if x.device.type not in self.devices or x.shape[0] == 1:  # of a lone clip conv2d, too, takes its slow path
-            return super().forward(x)
+            return F.conv3d(x, self.weight, self.bias, stride, self.padding)
         x = x.contiguous(memory_format=torch.channels_last_3d)
         batch, _, frames, height, width = x.shape
         if flat_in_time:
             images = x.transpose(1, 2).flatten(0, 1)
-            images = F.conv2d(images, self.weight.squeeze(2), self.bias, self.stride[1:], self.padding[1:])
+            images = F.conv2d(images, self.weight.squeeze(2), self.bias, stride[1:], self.padding[1:])
             return images.unflatten(0, (batch, frames)).transpose(1, 2)
         columns = x.flatten(3)
-        stride, padding = (self.stride[0], 1), (self.padding[0], 0)
+        stride, padding = (stride[0], 1), (self.padding[0], 0)
         columns = F.conv2d(columns, self.weight.squeeze(-1), self.bias, stride, padding)
         return columns.unflatten(3, (height, width))
 
@@ -46,9 +53,16 @@ class PlaneConv3d(nn.Conv3d):
         for conv in module.modules():
             if type(conv) is not nn.Conv3d or conv.groups > 1 or conv.dilation != (1, 1, 1):
                 continue
-            if conv.padding_mode == "zeros" and (_flat(conv, slice(0, 1)) or _flat(conv, slice(1, 3))):
+            if conv.padding_mode != "zeros":
+                continue
+            if _pointwise(conv) or _flat(conv, slice(0, 1)) or _flat(conv, slice(1, 3)):
                 conv.__class__ = cls
                 conv.devices = devices
+
+
+def _pointwise(conv: nn.Conv3d) -> bool:
+    """Whether each output position depends on one input position."""
+    return conv.kernel_size == (1, 1, 1) and set(conv.padding) == {0}
 
 
 def _flat(conv: nn.Conv3d, axes: slice) -> bool:
