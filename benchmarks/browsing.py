@@ -110,7 +110,7 @@ def main(rounds: int = 9, sizes: tuple[int, int] = SIZES) -> list[dict]:
 
 def synthetic(gallery: int, queries: int, k: int = 10):
     """A Browser over random clusters of two streams, whose clips are drawn when they are looked at."""
-    from vidbench.widgets.neighbours import Browser
+    from vidbench.view.widgets.neighbours import Browser
 
     random = np.random.default_rng(0)
     centres, sides, features = random.standard_normal((CLASSES, WIDTH)), [], {"rgb": [], "flow": []}
@@ -125,8 +125,8 @@ def synthetic(gallery: int, queries: int, k: int = 10):
 
 def videos(name: str, label: np.ndarray):
     """Videos with these labels; each one's clip is a block that crosses it, in colours of its own."""
-    from vidbench.galleries import Tile, encode
-    from vidbench.widgets.videos import Videos
+    from vidbench.view.galleries import Tile, encode
+    from vidbench.view.widgets.videos import Videos
 
     classes = tuple(f"class {number}" for number in range(CLASSES))
 
@@ -144,9 +144,9 @@ def videos(name: str, label: np.ndarray):
 
 def acts(browser, rounds: int) -> dict[str, list[float]]:
     """Milliseconds of what the kernel does, a value a round; another query each time."""
-    from vidbench.figures import Html
-    from vidbench.galleries import gallery
-    from vidbench.widgets import plane
+    from vidbench.view.figures import Html
+    from vidbench.view.galleries import gallery
+    from vidbench.view.widgets import plane
 
     units = {side: browser.spaces["rgb"].units(side) for side in browser.sides}
     asked, times = np.random.default_rng(1).permutation(len(browser.sides["queries"])), {}
@@ -175,7 +175,7 @@ def clicks(browser, scratch: Path, sizes: tuple[int, int], rounds: int) -> dict[
 
     Raises AssertionError where the page complains or asks for anything outside.
     """
-    cells = (f"from benchmarks.browsing import synthetic\nfrom vidbench.widgets.neighbours import show\n"
+    cells = (f"from benchmarks.browsing import synthetic\nfrom vidbench.view.widgets.neighbours import show\n"
              f"browser = synthetic{sizes}", "show(browser)")
     times: dict[str, list[float]] = {}
     books = scratch / "books"

@@ -31,7 +31,7 @@ def main(rounds: int = 3, pairs: int = 6, videos: int = 8, frames: int = 19) -> 
         table, goals = commands(paths, Path(scratch) / "out", rounds)
         table[0]["cores"] = table[1]["cores"] = measure.cores()
         measure.one_thread()
-        from vidbench.data import clips
+        from vidbench.data.video import clips
 
         parts = [clips.read(path, np.arange(pairs // 2 + 1)).frames for path in paths[:2]]
         for more in (methods(parts, 7), forms(paths[0], Path(scratch) / "forms"), truth()):
@@ -49,18 +49,20 @@ def error(flow: np.ndarray, other: np.ndarray) -> float:
 
 def short(source: Path, world: Path, number: int, frames: int) -> Path:
     """The first frames of a video, at SIZE x SIZE, as a video of a data set of one class."""
-    from vidbench.data import clips, packs
+    from vidbench.data.video import clips, framestore
 
     path = world / "any" / f"{number}.mp4"
     first = 60 * (number // 5)
     read = clips.read(source, np.arange(first, first + frames), size=(SIZE, SIZE))
-    packs.write_mp4(path, read.frames, 25.0)
+    framestore.write_mp4(path, read.frames, 25.0)
     return path
 
 
 def commands(paths: list[Path], out: Path, rounds: int) -> tuple[list[dict], list[dict]]:
     """The plain script and `vidbench flow` on the same videos."""
-    from vidbench.data import clips, flow, flow_store
+    from vidbench.data.flow import estimate as flow
+    from vidbench.data.flow import store as flow_store
+    from vidbench.data.video import clips
 
     world = paths[0].parents[1]
     script = [str(Path(__file__).with_name("plain_flow.py")), str(out), *map(str, paths)]
@@ -93,7 +95,7 @@ def commands(paths: list[Path], out: Path, rounds: int) -> tuple[list[dict], lis
 
 def methods(parts: list[np.ndarray], rounds: int) -> tuple[list[dict], list[dict]]:
     """The default, the fast preset, DIS and the PyTorch version on the same pairs."""
-    from vidbench.data import flow
+    from vidbench.data.flow import estimate as flow
 
     names = {DEFAULT: "tvl1", "tvl1_fast (epsilon 0.05)": "tvl1_fast", "tvl1_torch (CPU, eager)": "tvl1_torch",
              "dis": "dis"}  # fmt: skip
@@ -121,7 +123,9 @@ def methods(parts: list[np.ndarray], rounds: int) -> tuple[list[dict], list[dict
 
 def forms(path: Path, folder: Path) -> tuple[list[dict], list[dict]]:
     """What a stored flow takes of raw 8-bit (u, v), and its error."""
-    from vidbench.data import clips, flow, flow_store
+    from vidbench.data.flow import estimate as flow
+    from vidbench.data.flow import store as flow_store
+    from vidbench.data.video import clips
 
     wanted, raw = flow.estimate(clips.read(path).frames), 2 * SIZE * SIZE
     table = [{"case": "stored flow", "contestant": "raw uint8", "share_of_raw": 1.0,
@@ -143,7 +147,7 @@ def truth() -> tuple[list[dict], list[dict]]:
     """End-point errors on Middlebury's RubberWhale."""
     import cv2
 
-    from vidbench.data import flow
+    from vidbench.data.flow import estimate as flow
 
     folder = footage.data() / "flow_gt" / "middlebury_rubberwhale"
     if not folder.is_dir():

@@ -28,7 +28,7 @@ from benchmarks.multitrain import matmul_rate, step
 from benchmarks.rms import finished
 from benchmarks.s3d import operations
 from vidbench import models
-from vidbench.data import store
+from vidbench.data.prepare import store
 from vidbench.methods import coclr
 from vidbench.models.planes import PlaneConv3d
 
@@ -200,7 +200,8 @@ def flow(rounds: int, pairs: int = 4, batch: int = 512) -> tuple[list[dict], lis
     """tvl1_torch, wall time a pair, beside OpenCV's default TV-L1 on one core, CPU time a pair, where OpenCV has it."""
     import cv2
 
-    from vidbench.data import flow, tvl1
+    from vidbench.data.flow import estimate as flow
+    from vidbench.data.flow import tvl1
 
     frames = footage.moving(pairs + 1, SIZE, SIZE)
     gray = torch.from_numpy(np.stack([flow.to_gray(frame) for frame in frames])).cuda()

@@ -53,7 +53,7 @@ def main(rounds: int = 5, sizes: tuple[int, ...] = QUICK, scale: bool = False, w
 
 def case(folder: Path, data: str, rows: int, width: int, rounds: int) -> list[dict]:
     """A row of the table for each index, and for each number of probes."""
-    from vidbench import indexes
+    from vidbench.evaluate import indexes
 
     measure.one_thread()
     vectors, queries = write(folder / "rows.npy", rows, width, *DATA[data])
@@ -77,7 +77,7 @@ def searched(ways: dict, queries: np.ndarray, rounds: int) -> dict[str, dict]:
     """Recall of each index, and its milliseconds a query of batches and of single queries, all in turn."""
     import faiss
 
-    from vidbench.neighbours import shared
+    from vidbench.evaluate.neighbours import shared
 
     faiss.omp_set_num_threads(1)
     found = {words: index.search(queries, K).rows for words, index in ways.items()}
@@ -128,7 +128,7 @@ def alone(function, *arguments):
 
 def built(vectors: Path, kind: str, path: Path) -> dict[str, float]:
     """CPU seconds of building an index that is then saved, MB at the peak of it, MB of the file."""
-    from vidbench import indexes
+    from vidbench.evaluate import indexes
 
     measure.one_thread()
     indexes.build(np.eye(2))  # libraries make their buffers
@@ -153,7 +153,7 @@ def grown(paths: list[Path], queries: np.ndarray) -> list[dict[str, float]]:
     """MB that this process grows by when it opens each index, mapped, searched for a batch, and read; ms to open."""
     import psutil
 
-    from vidbench import indexes
+    from vidbench.evaluate import indexes
 
     measure.one_thread()
     indexes.build(np.eye(2)).search(np.eye(2), 1)  # libraries make their buffers

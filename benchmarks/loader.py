@@ -23,8 +23,10 @@ from torchvision.transforms import v2
 from benchmarks import footage, measure
 from benchmarks.reader import with_decord
 from benchmarks.views import v2_chain
-from vidbench.data import augmentation, clips, store, views, windows
-from vidbench.data.loading import Clips, ClipSpec
+from vidbench.data.loading import augmentation, transforms
+from vidbench.data.loading.dataset import Clips, ClipSpec
+from vidbench.data.prepare import store
+from vidbench.data.video import clips, windows
 
 AUGMENT = replace(augmentation.SETTINGS["weak"], size=128)
 SPEC = ClipSpec(frames=footage.FRAMES, views=1, augment=AUGMENT)
@@ -133,7 +135,7 @@ def v2_transform() -> Callable:
     """uint8 [T,C,H,W] to float [C,T,128,128]."""
     chain = v2.Compose([
         v2.RandomResizedCrop(128, scale=AUGMENT.area, ratio=AUGMENT.aspect, antialias=True),
-        v2.RandomHorizontalFlip(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(views.MEAN, views.STD),
+        v2.RandomHorizontalFlip(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(transforms.MEAN, transforms.STD),
     ])  # fmt: skip
     return lambda clip: chain(clip).transpose(0, 1)
 
@@ -165,7 +167,7 @@ def mmaction(decoder: str) -> Callable:
         chain = [getattr(t, f"{decoder}Init")(**one), None, getattr(t, f"{decoder}Decode")(),
                  t.RandomResizedCrop(AUGMENT.area, AUGMENT.aspect), t.Resize((128, 128), keep_ratio=False),
                  t.Flip(flip_ratio=0.5), t.FormatShape("NCTHW")]  # fmt: skip
-        mean, std = (255 * torch.tensor(v).view(3, 1, 1, 1) for v in (views.MEAN, views.STD))
+        mean, std = (255 * torch.tensor(v).view(3, 1, 1, 1) for v in (transforms.MEAN, transforms.STD))
 
         def way(r: int, i: int, start: int) -> torch.Tensor:
             row = {"filename": str(paths[i]), "start_index": 0, "modality": "RGB", "num_clips": 1,

@@ -21,7 +21,7 @@ CASES = ("reader, mp4 store", "reader, UCF101 AVI", "loader, mp4 store", "decord
 
 def main(marks: tuple[int, ...] = MARKS) -> list[dict]:
     """A row for each case, and goal P9."""
-    from vidbench.data import store
+    from vidbench.data.prepare import store
 
     measure.one_thread()
     table, goals = [], []
@@ -57,10 +57,10 @@ def resident(case: str, sources: list[Path], folder: Path, marks: tuple[int, ...
 
 def visitor(case: str, sources: list[Path], folder: Path):
     """Reads one clip: a function of the clip's number and a generator."""
-    from vidbench.data import clips
-    from vidbench.data.augmentation import SETTINGS
-    from vidbench.data.loading import Clips, ClipSpec
+    from vidbench.data.loading.augmentation import SETTINGS
+    from vidbench.data.loading.dataset import Clips, ClipSpec
     from vidbench.data.manifest import Manifest
+    from vidbench.data.video import clips
 
     stored = Manifest.load(folder)
     if case.startswith("loader"):

@@ -20,7 +20,7 @@ from benchmarks.startup import run
 HOME = 'home: str = "../runs"'
 SMOKE = (
     "from dataclasses import replace\nfrom pathlib import Path",
-    "from vidbench.data.toy import render\nfrom vidbench.engine.runs import recipe_dict\n"
+    "from vidbench.data.toy.world import render\nfrom vidbench.engine.runs import recipe_dict\n"
     "from vidbench.methods import coclr",
     'toy = render(Path(home) / "toy", setting="tiny", world="base", seed=0, workers=1, progress=False)\n'
     'toy.save(Path(home) / "toy")',

@@ -19,7 +19,7 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from benchmarks import measure
-from vidbench.data.loading import Batches
+from vidbench.data.loading.dataset import Batches
 from vidbench.engine.loop import fit
 from vidbench.engine.runs import Run
 from vidbench.methods import coclr

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import footage, measure
-from vidbench.data import clips, decoders
+from vidbench.data.video import clips, decoders
 
 WANTED = {footage.KINETICS: ">= 1.2", footage.UCF: ">= 1.8"}
 LIMIT, NEW = "limit (decoding only)", "vidbench, file new"

@@ -84,9 +84,9 @@ def main(rounds: int = 7, classes: tuple[int, int] = CLASSES) -> list[dict]:
 
 def pictures(sources: int, targets: int) -> dict[str, Callable]:
     """What makes each picture of a synthetic relation with planted blocks, clusters worked out anew each time."""
-    from vidbench import relations
-    from vidbench.projections import Relation, pairs
-    from vidbench.widgets.pairs import Browser
+    from vidbench.evaluate.projections import Relation, pairs
+    from vidbench.view import relations
+    from vidbench.view.widgets.pairs import Browser
 
     random, names = np.random.default_rng(0), ("K400", "K700")
     classes = [tuple(f"{name} class {i}" for i in range(count)) for name, count in zip(names, (sources, targets),

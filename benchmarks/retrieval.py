@@ -1,4 +1,4 @@
-"""Exact search, one thread: vidbench.retrieval.search beside a bare matrix product with top-k, and faiss as installed.
+"""Exact search, one thread: evaluate.retrieval.search beside a bare matrix product with top-k, and faiss as installed.
 
 UCF101's size: 10,000 gallery rows of 1024, 4,000 queries, 10 nearest by cosine. The bare product gets rows of unit
 length; ours normalises them itself, and so does faiss's contestant (normalize_L2 on a copy, then IndexFlatIP). All must
@@ -61,7 +61,7 @@ def contestants() -> dict:
     import faiss
     import torch
 
-    from vidbench.retrieval import search
+    from vidbench.evaluate.retrieval import search
 
     faiss.omp_set_num_threads(1)
 

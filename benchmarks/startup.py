@@ -25,10 +25,10 @@ PROGRAMS = {
     "python": ["-c", "pass"],
     "vidbench --help": ["-m", "vidbench", "--help"],
     "import vidbench": ["-c", "import vidbench"],
-    "import vidbench.data.clips": ["-c", "import vidbench.data.clips"],
+    "import vidbench.data.video.clips": ["-c", "import vidbench.data.video.clips"],
     "import every module of vidbench": ["-c", EVERY],
 }
-SMALL = ("vidbench --help", "import vidbench", "import vidbench.data.clips")
+SMALL = ("vidbench --help", "import vidbench", "import vidbench.data.video.clips")
 
 
 def main(rounds: int = 7) -> list[dict]:

@@ -15,7 +15,8 @@ import numpy as np
 
 from benchmarks import footage, measure
 from benchmarks.reader import with_decord
-from vidbench.data import clips, store
+from vidbench.data.prepare import store
+from vidbench.data.video import clips
 
 WANTED = {"mp4": ">= 5", "jpeg": ">= 10", "raw": ">= 50"}
 

@@ -19,13 +19,13 @@ from torchvision.transforms import functional as pil
 from torchvision.transforms.v2 import functional as v2
 
 from benchmarks import footage, measure
-from vidbench.data import views
-from vidbench.data.augmentation import SETTINGS, Augment, View, draw
+from vidbench.data.loading import transforms
+from vidbench.data.loading.augmentation import SETTINGS, Augment, View, draw
 
 FRAMES, HEIGHT, WIDTH, DRAWS = 32, 256, 340, 4
 WANTED = {"PIL per frame": ">= 3.5", "kornia": ">= 4.5", "transforms.v2": ">= 6"}
 OURS = "vidbench apply"
-MEAN, STD = views.MEAN, views.STD
+MEAN, STD = transforms.MEAN, transforms.STD
 
 
 def moving_clip(frames: int, height: int, width: int) -> torch.Tensor:
@@ -97,8 +97,8 @@ def compare(case: str, clip: torch.Tensor, drawn: list[View], augment: Augment, 
         "PIL per frame": lambda v: pil_chain(clip, v, augment.size),
         "transforms.v2": lambda v: v2_chain(clip, v, augment.size),
         **({"kornia": lambda v: kornia_chain(clip, v, augment.size)} if has_kornia() else {}),
-        "vidbench apply_batch (CPU)": lambda v: views.apply_batch(clip[None], [v], augment)[0],
-        OURS: lambda v: views.apply(clip, v, augment),
+        "vidbench apply_batch (CPU)": lambda v: transforms.apply_batch(clip[None], [v], augment)[0],
+        OURS: lambda v: transforms.apply(clip, v, augment),
     }
     calls = {name: lambda way=way: [way(v) for v in drawn] for name, way in ways.items()}
     seconds = {n: [s / len(drawn) for s in times] for n, times in measure.in_turn(calls, rounds).items()}

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import ROOT
+
 
 def pytest_configure(config):
     """Only `pytest -m gpu` sees GPUs: the other tests' numbers and numbers of processes are a CPU's."""
@@ -15,7 +17,7 @@ def pytest_configure(config):
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real clips and list files: $VIDBENCH_DATA, else ../shared/data beside the project."""
-    folder = Path(os.environ.get("VIDBENCH_DATA") or Path(__file__).resolve().parents[1] / ".." / "shared" / "data")
+    folder = Path(os.environ.get("VIDBENCH_DATA") or ROOT / ".." / "shared" / "data")
     if not (folder / "real_clips").is_dir():
         pytest.skip(f"no real data: {folder} has no real_clips; set VIDBENCH_DATA to the folder that holds it")
     return folder.resolve()
@@ -35,6 +37,6 @@ def one_thread():
 @pytest.fixture(scope="session")
 def toy_tiny(tmp_path_factory):
     """The Manifest of the tiny toy world."""
-    from vidbench.data.toy import render
+    from vidbench.data.toy.world import render
 
     return render(tmp_path_factory.mktemp("toy_tiny"), setting="tiny", world="base", seed=0, progress=False)

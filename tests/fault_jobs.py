@@ -16,7 +16,7 @@ BEGIN = """import os
 from pathlib import Path
 Path(home, "kernel").write_text(str(os.getpid()))
 print("begun", flush=True)"""
-FLOW_BOOK = (BEGIN, """from vidbench.data import flow_store
+FLOW_BOOK = (BEGIN, """from vidbench.data.flow import store as flow_store
 from vidbench.data.manifest import Manifest""", """place = Path(home, "flow")
 report = flow_store.extract(Manifest.load(data), place, "tvl1_fast", progress=False)
 print(report.done + report.skipped, report.failed)""", """print("a wide table of numbers " * 4000)""",
@@ -47,8 +47,8 @@ def classify(folder: str, data: str) -> None:
     """A small S3D on real clips, watched on held-out ones: 24 steps."""
     from dataclasses import replace
 
-    from vidbench.data.augmentation import SETTINGS
-    from vidbench.data.loading import ClipSpec
+    from vidbench.data.loading.augmentation import SETTINGS
+    from vidbench.data.loading.dataset import ClipSpec
     from vidbench.engine.loop import Fit
     from vidbench.engine.runs import recipe_dict
     from vidbench.methods import classify
@@ -64,8 +64,8 @@ def coclr(folder: str, data: str) -> None:
     """InfoNCE with a queue that fills, on real clips: 24 steps, the first of which are only seen."""
     from dataclasses import replace
 
-    from vidbench.data.augmentation import SETTINGS
-    from vidbench.data.loading import ClipSpec
+    from vidbench.data.loading.augmentation import SETTINGS
+    from vidbench.data.loading.dataset import ClipSpec
     from vidbench.engine.loop import Fit
     from vidbench.engine.runs import recipe_dict
     from vidbench.methods import coclr
@@ -84,8 +84,8 @@ def features(place: str, data: str) -> None:
     """Tables of six protocols of a run that is there."""
     import torch
 
-    from vidbench import features
     from vidbench.engine.runs import Run
+    from vidbench.evaluate import features
 
     torch.set_num_threads(1)
     run = Run(Path(place) / "run")
@@ -95,7 +95,7 @@ def features(place: str, data: str) -> None:
 
 def batched() -> dict:
     """The recipes of three runs."""
-    from tests.test_batch import Recipe
+    from tests.engine.test_stages import Recipe
     from vidbench.engine.loop import Fit
 
     return {name: Recipe(fit=Fit(epochs=6, batch=8, seed=seed, log_every=1), pause=PAUSE)
@@ -104,7 +104,7 @@ def batched() -> dict:
 
 def batch(place: str, data: str) -> None:
     """Three runs, two at a time."""
-    from vidbench.batch import run_all
+    from vidbench.engine.stages import run_all
 
     run_all(batched(), place, processes=2)
 

@@ -16,10 +16,12 @@ import av
 import cv2
 import numpy as np
 
-from vidbench.data import clips, flow_store, jobs, scan, store
+from tests import ROOT
+from vidbench.data.flow import store as flow_store
 from vidbench.data.manifest import Manifest
+from vidbench.data.prepare import jobs, scan, store
+from vidbench.data.video import clips
 
-ROOT = Path(__file__).resolve().parents[1]
 SIZE, BITS = (48, 108), 9  # pixels; vertical bars, black or white, that spell the frame's number
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from vidbench.data.loading import Batches
-from vidbench.data.views import training_worker
+from vidbench.data.loading.dataset import Batches
+from vidbench.data.loading.transforms import training_worker
 from vidbench.engine import ranks
 from vidbench.engine.loop import Fit, fit
 from vidbench.engine.runs import Run, recipe_from

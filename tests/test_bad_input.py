@@ -22,9 +22,11 @@ import pytest
 
 from tests import makes
 from tests.makes import SIZE, cut_off, encode, overwritten, picture, stream_copy, turned
-from vidbench.data import clips, datasets, scan
-from vidbench.data.clips import VideoError
 from vidbench.data.manifest import Manifest
+from vidbench.data.prepare import scan
+from vidbench.data.sets import catalogue
+from vidbench.data.video import clips
+from vidbench.data.video.clips import VideoError
 
 WHOLE = 60  # frames
 
@@ -313,7 +315,9 @@ def test_a_relative_path_that_looks_like_an_address(folder, monkeypatch):
 CLOSED = """
 import os, sys
 from pathlib import Path
-from vidbench.data import clips, flow_store, scan, store
+from vidbench.data.flow import store as flow_store
+from vidbench.data.prepare import scan, store
+from vidbench.data.video import clips
 from vidbench.data.manifest import Manifest
 place, names = Path(sys.argv[1]), ["open.mp4", "closed.mp4", "folder/inside.mp4"]
 listed = Manifest.from_rows(place, [(name, None, "none", None) for name in names])
@@ -430,7 +434,7 @@ def listed(data: Path, text: str | bytes, classes: str = "") -> Path:
         "a column too many", "another separator", "no path", "unknown split", "no number"])  # fmt: skip
 def test_a_bad_list_is_an_error_with_its_line(data, text, said):
     with pytest.raises(ValueError, match=said):
-        datasets.open_dataset("csv", listed(data, text, "run\nwalk\n"))
+        catalogue.open_dataset("csv", listed(data, text, "run\nwalk\n"))
 
 
 @pytest.mark.parametrize("text", [
@@ -438,7 +442,7 @@ def test_a_bad_list_is_an_error_with_its_line(data, text, said):
     b'path,label\n"a.mp4",run\n\n"b c.mp4",walk', b"label,path\nrun,a.mp4\nwalk,b c.mp4\n",
 ], ids=["CRLF", "BOM", "quotes, a blank line, no last newline", "another order"])  # fmt: skip
 def test_a_list_may_be_written_in_these_ways(data, text):
-    manifest = datasets.open_dataset("csv", listed(data, text))
+    manifest = catalogue.open_dataset("csv", listed(data, text))
     assert manifest.path.tolist() == ["a.mp4", "b c.mp4"] and manifest.classes == ("run", "walk")
     assert manifest.label.tolist() == [0, 1]
 
@@ -447,10 +451,10 @@ def test_a_list_that_names_missing_files(data):
     """An error that counts them and names the first; or dropped with a warning; or kept, and counted by the scan."""
     listed(data, "path,split\na.mp4,train\nb c.mp4,test\ngone.mp4,train\nsub/gone.mp4,test\nsub/ü.mp4,test\n")
     with pytest.raises(FileNotFoundError, match="2 of 5 listed videos are missing below .* the first is gone.mp4"):
-        datasets.open_dataset("csv", data)
+        catalogue.open_dataset("csv", data)
     with pytest.warns(UserWarning, match="2 of 5 .* dropped"):
-        assert len(datasets.open_dataset("csv", data, missing="drop")) == 3
-    found = scan.scan(datasets.open_dataset("csv", data, missing="keep"), data / "scan", progress=False)
+        assert len(catalogue.open_dataset("csv", data, missing="drop")) == 3
+    found = scan.scan(catalogue.open_dataset("csv", data, missing="keep"), data / "scan", progress=False)
     assert found.availability() == [
         {"split": "train", "listed": 2, "there": 1, "usable": 1, "percent": 50.0},
         {"split": "test", "listed": 3, "there": 2, "usable": 2, "percent": 66.7},
@@ -467,17 +471,17 @@ def test_a_list_that_names_missing_files(data):
 def test_a_list_of_another_data_set_is_refused_at_its_line(data, names, text, wanted):
     for name in names:
         (data / name).write_text(text)
-    assert datasets.recognise(data) == wanted
+    assert catalogue.recognise(data) == wanted
     with pytest.raises(ValueError, match=r"\.txt"):
-        datasets.open_dataset(wanted, data)
+        catalogue.open_dataset(wanted, data)
 
 
 def test_a_folder_without_a_data_set_says_what_was_looked_for(tmp_path):
     (tmp_path / "notes.txt").write_text("no videos")
     with pytest.raises(ValueError, match="no data set recognised in .*; looked for csv: manifest.csv"):
-        datasets.recognise(tmp_path)
+        catalogue.recognise(tmp_path)
     with pytest.raises(FileNotFoundError, match="no such folder"):
-        datasets.recognise(tmp_path / "gone")
+        catalogue.recognise(tmp_path / "gone")
 
 
 @pytest.mark.parametrize("command", ["scan", "store", "flow"])

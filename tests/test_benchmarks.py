@@ -15,8 +15,8 @@ from benchmarks import indexes as galleries
 from benchmarks import relations as pictures
 from benchmarks import store as stores
 from benchmarks import views as augmentation
-from vidbench.data import clips
-from vidbench.data.augmentation import SETTINGS, draw
+from vidbench.data.loading.augmentation import SETTINGS, draw
+from vidbench.data.video import clips
 from vidbench.methods import coclr
 
 
@@ -232,7 +232,7 @@ def test_programs_are_run_and_failures_shown(tmp_path):
     startup.run(["-c", "sum(range(1_000_000))"])
     assert measure.children() > before
     notebook.write(tmp_path / "x.ipynb", ("1 + 1",))
-    from vidbench.headless import known_parameters
+    from vidbench.headless.execute import known_parameters
 
     assert known_parameters(tmp_path / "x.ipynb") == {"home": "../runs"}
     compile("\n".join(notebook.SMOKE), "smoke", "exec")

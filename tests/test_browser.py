@@ -17,10 +17,10 @@ from PIL import ImageColor
 from benchmarks import measure
 from benchmarks.browsing import lab, opened
 from benchmarks.notebook import write
-from vidbench.figures import INK
+from tests import ROOT
+from vidbench.view.figures import INK
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-ROOT = Path(__file__).resolve().parents[1]
 ARTEFACTS = Path(os.environ.get("VIDBENCH_ARTEFACTS") or ROOT / "runs" / "browser")
 BOOK_SECONDS, CLICK_SECONDS = 600, 60  # at most, on a busy machine
 SIZE = (1280, 1900)  # pixels of the tab: a whole browser of neighbours with its map

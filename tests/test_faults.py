@@ -22,11 +22,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests import fault_jobs, makes, stages
-from tests.test_headless import notebook
-from vidbench import notebook_status
+from tests.headless.test_execute import notebook
 from vidbench.data.manifest import Manifest
 from vidbench.engine.loop import Fit
 from vidbench.engine.runs import Run, RunError, recipe_dict
+from vidbench.headless import status
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 PATIENCE = 120.0  # seconds for what takes a few on an idle machine
@@ -141,7 +141,7 @@ def executed(place: Path) -> dict:
         cells = nbformat.read(copy, as_version=4).cells
         last = [[o.get("text", "").strip().rpartition("\n")[2] for o in cell.get("outputs", [])] for cell in cells]
         made["cells"] = last  # the lines before it tell the time
-    found = notebook_status.read(copy)
+    found = status.read(copy)
     full = found["state"] == "failed" and "No space left" in found["error"]
     assert full or found["state"] in ("new", "complete", "interrupted", "kernel died", "killed"), found
     return made | {name: found.get(name) for name in ("state", "exit", "cell", "digest", "parameters")} \
@@ -280,10 +280,10 @@ def whole(jobs, tmp_path_factory) -> Callable[[str], Whole]:
 
 def of_batch(place: Path) -> Whole:
     """The batch's three runs one after the other and without pauses; its times are a guess."""
-    from tests import test_batch
+    from tests.engine import test_stages
 
     for name, recipe in fault_jobs.batched().items():
-        test_batch.train(recipe_dict(replace(recipe, pause=0.0)), str(place / name), "none", 1)
+        test_stages.train(recipe_dict(replace(recipe, pause=0.0)), str(place / name), "none", 1)
     return Whole(place, [6 + 0.05 * event for event in range(108)], 12.0, batched(place)[1])
 
 
@@ -619,7 +619,7 @@ def test_a_run_that_died_between_its_first_validation_and_its_first_checkpoint(j
 
 def test_a_long_line_is_taken_up_at_once():
     """As a cell prints it that shows a large array; it used to take minutes, in which no signal was heard."""
-    from vidbench.notebook_run import redrawn
+    from vidbench.headless.kernel import redrawn
 
     began, line = time.monotonic(), "0.123456789 " * 100_000
     assert redrawn("a\nb", f"{line}\rc\r\n{line}") == f"a\nc\r\n{line}"

@@ -9,19 +9,22 @@ import pytest
 import torch
 
 from tests import stages
-from tests.test_classify import SMALL
-from tests.test_engine import SHORT, same, weights_of
-from tests.test_headless import handlers, notebook, run  # noqa: F401
-from tests.test_multitrain import RECIPE as JOINT
-from tests.test_notebook_batch import PARAMETERS, table
-from tests.test_tvl1 import end_point, textures
-from tests.test_views import levels, moving_clip
-from vidbench import features, models
-from vidbench.data import augmentation, flow_store, tvl1, views
+from tests.data.flow.test_tvl1 import end_point, textures
+from tests.data.loading.test_transforms import levels, moving_clip
+from tests.engine.test_loop import SHORT, same, weights_of
+from tests.headless.test_batch import PARAMETERS, table
+from tests.headless.test_execute import handlers, notebook, run  # noqa: F401
+from tests.methods.test_classify import SMALL
+from tests.methods.test_multitrain import RECIPE as JOINT
+from vidbench import models
+from vidbench.data.flow import store as flow_store
+from vidbench.data.flow import tvl1
+from vidbench.data.loading import augmentation, transforms
 from vidbench.data.manifest import Manifest
 from vidbench.engine import ranks
 from vidbench.engine.loop import Fit
 from vidbench.engine.runs import Run, recipe_dict
+from vidbench.evaluate import features
 from vidbench.methods import classify, coclr, multitrain
 from vidbench.methods.multitrain import Part
 from vidbench.tensors.regularizers import Filter, placed, random_scaling
@@ -90,10 +93,10 @@ def test_batched_augmentation_shows_the_workers_pictures(stream, device):
     augment = replace(augmentation.SETTINGS["vidbench"], size=64, strong=1.0)
     clips, rng = torch.stack([moving_clip(seed=s) for s in range(6)]), np.random.default_rng(2)
     drawn = [augmentation.draw(augment, *clips.shape[-2:], clips.shape[1], rng) for _ in clips]
-    batch = views.apply_batch(clips.to(device), drawn, augment, stream)
+    batch = transforms.apply_batch(clips.to(device), drawn, augment, stream)
     assert batch.is_cuda
     for clip, view, got in zip(clips, drawn, batch.cpu(), strict=True):
-        one = views.apply(clip, view, augment, stream)
+        one = transforms.apply(clip, view, augment, stream)
         assert np.abs(levels(one, augment, stream) - levels(got, augment, stream)).mean() <= 1.0, view
 
 

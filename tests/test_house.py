@@ -8,7 +8,6 @@ import ast
 import re
 import sys
 import tomllib
-from pathlib import Path
 
 import pytest
 import yaml
@@ -16,7 +15,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests import ROOT
+
 ANY = None
 # room -> what of vidbench it may import; "models" covers models.*, and a wing covers itself only where it says so
 INSIDE = {

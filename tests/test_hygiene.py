@@ -12,7 +12,8 @@ from statistics import median
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests import ROOT
+
 # In pieces: no index, no address of one and no option that names one is written out, not even here.
 INDEXES = ("py" "pi", "python" "hosted", "ana" "conda")
 PAGE, OPTION, LINKS = "sim" "ple", "index-" "url", "find-" "links"

@@ -6,11 +6,12 @@ import signal
 import numpy as np
 import pytest
 
-from tests.test_headless import handlers  # noqa: F401
+from tests.headless.test_execute import handlers  # noqa: F401
 from vidbench import __main__
 from vidbench.__main__ import main
-from vidbench.data import clips, flow_store
+from vidbench.data.flow import store as flow_store
 from vidbench.data.manifest import Manifest
+from vidbench.data.video import clips
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests import ROOT
+
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 CELL_SECONDS = 180  # for one cell, on two busy cores; a notebook as it is should need about a minute
 BOOK_SECONDS = 900

@@ -111,7 +111,7 @@ def _over_notebooks(commands) -> None:
     launch.add_argument("--restarts", type=int, help="of all processes after one failed; default: none")
     launch.add_argument("--patience", type=int, help="seconds that they wait for one that hangs; default: 600")
     table = commands.add_parser("batch", help="execute a table of notebooks: settings times seeds", epilog=_ENDS)
-    table.add_argument("table", help="a .yaml of notebook, parameters, grid, compose (as notebook_batch.read_table), or"
+    table.add_argument("table", help="a .yaml of notebook, parameters, grid, compose (as headless.batch.read_table), or"
                        " a .csv with a column notebook")  # fmt: skip
     table.add_argument("--out", default="", help="where each row gets a folder; default: runs/ and the table's name")
     table.add_argument("--processes", type=int, default=1, help="rows at a time (%(default)s)")
@@ -124,7 +124,7 @@ def _common(command: argparse.ArgumentParser, place: str) -> None:
     """What the commands over a whole data set share; the same call goes on where it stopped."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     command.add_argument("data", help="a data set's folder, a manifest csv, or what scan or store left")
-    command.add_argument("--dataset", default="", help="its name (see vidbench.data.datasets); default: recognised")
+    command.add_argument("--dataset", default="", help="its name (see data.sets.catalogue); default: recognised")
     command.add_argument("-o", "--option", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
                          help="of the data set, such as: -o fold 2, -o lists FOLDER")  # fmt: skip
     command.add_argument("--out", default="", help=f"default: runs/DATA/{place}")
@@ -134,7 +134,7 @@ def _common(command: argparse.ArgumentParser, place: str) -> None:
 
 
 def _scan(given) -> int:
-    from vidbench.data import scan
+    from vidbench.data.prepare import scan
 
     out, manifest, common = _opened(given, "scan", scan.TIMEOUT)
     second = None if given.second == "none" else given.second
@@ -145,7 +145,7 @@ def _scan(given) -> int:
 
 
 def _store(given) -> int:
-    from vidbench.data import jobs, store
+    from vidbench.data.prepare import jobs, store
 
     out, manifest, common = _opened(given, f"store-{given.form}", jobs.TIMEOUT)
     made = _mendable(store.store, manifest, out, given.form, size=given.size, crf=given.crf, **common)
@@ -157,7 +157,7 @@ def _store(given) -> int:
 
 
 def _flow(given) -> int:
-    from vidbench.data import flow_store
+    from vidbench.data.flow import store as flow_store
 
     out, manifest, common = _opened(given, "flow", flow_store.TIMEOUT)
     part = _mendable(lambda: tuple(int(number) for number in given.part.split("/")))
@@ -171,15 +171,15 @@ def _flow(given) -> int:
 
 def _opened(given, place: str, timeout: float) -> tuple[str, object, dict]:
     """Where to write, the data set, and the arguments that all commands take."""
-    from vidbench.data import datasets
+    from vidbench.data.sets import catalogue
 
     options = {name: _literal(value) for name, value in given.option}
-    name = given.dataset or _mendable(datasets.recognise, given.data)
+    name = given.dataset or _mendable(catalogue.recognise, given.data)
     missing = "keep" if given.command == "scan" else "error"
-    manifest = _mendable(datasets.open_dataset, name, given.data, missing=missing, **options)
+    manifest = _mendable(catalogue.open_dataset, name, given.data, missing=missing, **options)
     print(f"{name}: {len(manifest)} videos in {len(manifest.classes)} classes below {manifest.root}", flush=True)
     common = {"workers": given.workers, "timeout": given.timeout or timeout, "only_cost": given.estimate}
-    home = datasets.name_of(given.data, options.get("fold", 1))
+    home = catalogue.name_of(given.data, options.get("fold", 1))
     return given.out or os.path.join("runs", home, place), manifest, common
 
 
@@ -200,14 +200,14 @@ def _failed(failed: list[tuple[str, str]]) -> None:
 
 
 def _demo(given) -> int:
-    from vidbench.demo import demo, settings_for
+    from vidbench.experiments.demo import demo, settings_for
 
     demo(given.out, settings_for(given.data, given.seed))
     return 0
 
 
 def _replicate_coclr(given) -> int:
-    from vidbench.replicate_coclr import replicate, settings_for
+    from vidbench.experiments.coclr import replicate, settings_for
 
     parts = {"seeds": tuple(given.seeds), "folds": tuple(given.folds)}
     sizes = {"clips": given.clips, "cycles": given.cycles, "quick": given.quick}
@@ -217,7 +217,7 @@ def _replicate_coclr(given) -> int:
 
 
 def _replicate_rms(given) -> int:
-    from vidbench.replicate_rms import ARMS, experiment, replicate
+    from vidbench.experiments.rms import ARMS, experiment, replicate
 
     arms = given.arms or tuple(ARMS)
     found = [_mendable(experiment, data, given.seeds, given.quick, given.longer, arms) for data in given.data]
@@ -226,7 +226,7 @@ def _replicate_rms(given) -> int:
 
 
 def _replicate_multitrain(given) -> int:
-    from vidbench.replicate_multitrain import experiment, replicate
+    from vidbench.experiments.multitrain import experiment, replicate
 
     one = _mendable(experiment, given.data, given.setting, given.seeds, given.arms, given.quick)
     print(f"report: {replicate(given.out, one)}")
@@ -234,7 +234,7 @@ def _replicate_multitrain(given) -> int:
 
 
 def _run(given) -> int:
-    from vidbench.headless import execute_all, plan
+    from vidbench.headless.execute import execute_all, plan
 
     for name in ("nproc", "nnodes", "endpoint", "node", "restarts", "patience"):
         if getattr(given, name) is not None:
@@ -244,7 +244,7 @@ def _run(given) -> int:
 
 
 def _batch(given) -> int:
-    from vidbench.notebook_batch import read_table, row_of, run_row, run_rows, summarise
+    from vidbench.headless.batch import read_table, row_of, run_row, run_rows, summarise
 
     out = given.out or os.path.join("runs", os.path.splitext(os.path.basename(given.table))[0])
     rows = _mendable(read_table, given.table, out)

@@ -5,9 +5,9 @@ model/classifier.py). What differs between the three is in the recipe: `init` na
 `freeze` keeps it as it is (in eval mode, batch-norm statistics untouched), `backbone_lr` slows it down.
 
 Departures from the released code. Nothing is selected on test videos: it keeps the epoch that is best on 30 % of them;
-here the last epoch counts, watched and, by vidbench.sweep, chosen on whole sources held out of train. Its crop is cut
-at 224 pixels and then brought to 128, here at once; it flips a batch by one coin, here each clip by its own. Batch-norm
-statistics are those of a rank's part of the global batch, as there.
+here the last epoch counts, watched and, by experiments.sweep, chosen on whole sources held out of train. Its crop is
+cut at 224 pixels and then brought to 128, here at once; it flips a batch by one coin, here each clip by its own.
+Batch-norm statistics are those of a rank's part of the global batch, as there.
 
 RMS and its rivals (Kim et al., CVPR 2020) are trained here, too: `regularizer` stands in the residual branches,
 `mixing` mixes clips. Of RMS's paper only the supplement was to be had; a setting's comment says what that leaves open.
@@ -22,10 +22,10 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from vidbench import models
-from vidbench.data.augmentation import SETTINGS as AUGMENTS
-from vidbench.data.loading import Batches, Clips, ClipSpec, processes
+from vidbench.data.loading.augmentation import SETTINGS as AUGMENTS
+from vidbench.data.loading.dataset import Batches, Clips, ClipSpec, processes
+from vidbench.data.loading.transforms import STREAMS
 from vidbench.data.manifest import Manifest
-from vidbench.data.views import STREAMS
 from vidbench.engine import ranks
 from vidbench.engine.loop import Fit, fit
 from vidbench.engine.runs import Run, RunError, differences, recipe_dict, recipe_from

@@ -27,8 +27,8 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from vidbench import models
-from vidbench.data.augmentation import SETTINGS as AUGMENTS
-from vidbench.data.loading import Batches, Clips, ClipSpec, processes
+from vidbench.data.loading.augmentation import SETTINGS as AUGMENTS
+from vidbench.data.loading.dataset import Batches, Clips, ClipSpec, processes
 from vidbench.data.manifest import Manifest
 from vidbench.engine import ranks
 from vidbench.engine.loop import Fit, fit

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from vidbench.data.loading import Clips, ClipSpec, processes
+from vidbench.data.loading.dataset import Clips, ClipSpec, processes
 from vidbench.data.manifest import Manifest
 from vidbench.engine import ranks
 from vidbench.engine.runs import Run

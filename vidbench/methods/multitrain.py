@@ -14,7 +14,7 @@ then divides all gradients by their number, which AdamW hides and clipping by a 
 too, and without it any number of ranks gives the gradient of the whole batch, the informative loss included.
 
 Departures: a mixed clip's partner is a random one, not the one as far from the batch's end; RandAugment and crops are
-those of vidbench.data.views and augmentation; segments of Something-Something are equal to a frame, not rounded at
+those of data.loading.transforms, augmentation; segments of Something-Something are equal to a frame, not rounded at
 (N - 1) / T.
 """
 
@@ -28,11 +28,11 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from vidbench import models
-from vidbench.data.augmentation import SETTINGS as AUGMENTS
-from vidbench.data.joint import Joint, JointBatches, Mix, plan
-from vidbench.data.loading import Clips, ClipSpec, processes
+from vidbench.data.loading.augmentation import SETTINGS as AUGMENTS
+from vidbench.data.loading.dataset import Clips, ClipSpec, processes
+from vidbench.data.loading.joint import Joint, JointBatches, Mix, plan
+from vidbench.data.loading.transforms import STREAMS
 from vidbench.data.manifest import Manifest
-from vidbench.data.views import STREAMS
 from vidbench.engine import ranks
 from vidbench.engine.loop import Fit, fit
 from vidbench.engine.runs import Run, RunError, recipe_from

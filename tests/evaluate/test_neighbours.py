@@ -1,0 +1,122 @@
+"""Overlap, exchange and hubs against plain loops over sets; the gallery that shows them."""
+
+import itertools
+import re
+
+import numpy as np
+import pytest
+
+from tests.view.test_galleries import KEPT, Skeleton, styles
+from vidbench.data.flow import store as flow_store
+from vidbench.evaluate.neighbours import chance_overlap, exchanged, hubness, overlap, shared
+from vidbench.evaluate.retrieval import Neighbours
+from vidbench.experiments.report import neighbours_gallery
+
+
+def lists(seed, queries=20, gallery=15, n=6):
+    """Random neighbours [Q,n], no row twice in a list."""
+    rng = np.random.default_rng(seed)
+    return np.stack([rng.permutation(gallery)[:n] for _ in range(queries)])
+
+
+def test_hubness_of_a_case_made_by_hand():
+    rows = np.array([[0, 1, 4], [0, 2, 4], [1, 0, 4]])
+    found = hubness(rows, 5, 2)
+    assert found.counts.tolist() == [3, 2, 1, 0, 0]
+    mean = 6 / 5
+    second = sum((n - mean) ** 2 for n in (3, 2, 1, 0, 0)) / 5
+    third = sum((n - mean) ** 3 for n in (3, 2, 1, 0, 0)) / 5
+    assert found.skewness == pytest.approx(third / second**1.5) and found.skewness > 0
+    assert (found.never, found.hub, found.hub_share) == (0.4, 0, 1.0)
+    assert hubness(rows, 5, 3).counts.tolist() == [3, 2, 1, 0, 3]
+    even = hubness(np.array([[0, 1], [2, 3]]), 4, 2)
+    assert (even.skewness, even.never, even.hub_share) == (0.0, 0.0, 0.5)
+
+
+def test_shared_and_overlap_are_those_of_sets():
+    one, two = lists(1), lists(2)
+    for k in (1, 3, 6):
+        sets = [(set(a[:k].tolist()), set(b[:k].tolist())) for a, b in zip(one, two, strict=True)]
+        assert shared(one, two, k).tolist() == [[j in b for j in row[:k].tolist()]
+                                                for row, (_, b) in zip(one, sets, strict=True)]
+        assert overlap(one, two, k).tolist() == pytest.approx([len(a & b) / len(a | b) for a, b in sets])
+    assert overlap(one, one[:, ::-1], 6).tolist() == [1.0] * 20 and overlap(one, one[:, ::-1], 1).max() == 0
+
+
+@pytest.mark.parametrize(("k", "room"), [(1, 4), (2, 5), (3, 6), (4, 4)])
+def test_two_random_lists_overlap_as_often_as_all_pairs_of_subsets_do(k, room):
+    subsets = [set(subset) for subset in itertools.combinations(range(room), k)]
+    every = [len(a & b) / len(a | b) for a in subsets for b in subsets]
+    assert chance_overlap(k, room) == pytest.approx(sum(every) / len(every))
+    assert 0 < chance_overlap(100, 240_000) < 1e-3  # larger than any float on the way
+
+
+def test_exchanged_counts_right_and_wrong_ones_apart():
+    before, after, k = lists(3), lists(4), 4
+    gallery, label = np.arange(15) % 3, np.arange(20) % 3
+    label[7] = gallery[before[7, 0]] = gallery[after[7, 0]] = -1  # an unknown label is never right, not even here
+    found = exchanged(before, after, (gallery, label), k)
+    for i in range(20):
+        old, new = set(before[i, :k].tolist()), set(after[i, :k].tolist())
+        for name, rows in (("kept", old & new), ("gained", new - old), ("lost", old - new)):
+            right = sum(gallery[j] == label[i] >= 0 for j in rows)
+            assert (found[f"{name} right"][i], found[f"{name} wrong"][i]) == (right, len(rows) - right)
+    assert found["gained right"].sum() > 0 and found["lost right"].sum() > 0 and found["kept wrong"][7] > 0
+    total = {name: found[f"{name} right"] + found[f"{name} wrong"] for name in ("kept", "gained", "lost")}
+    assert np.array_equal(total["gained"], total["lost"]) and set(total["kept"] + total["gained"]) == {k}
+
+
+def test_lists_that_do_not_fit_are_refused():
+    rows = lists(5)
+    for call, says in (
+        (lambda: hubness(rows, 15, 7), "1 <= k <= n; got [20, 6] and k = 7"),
+        (lambda: hubness(rows, 9, 2), "the gallery has 9 rows"),
+        (lambda: shared(rows, rows, 0), "k = 0"),
+        (lambda: overlap(rows, rows[:5], 2), "got 20 and 5 queries"),
+        (lambda: overlap(rows, rows[:, :2], 3), "got [20, 2] and k = 3"),
+        (lambda: exchanged(rows[0], rows[0], (rows[0], rows[0]), 1), "wanted neighbours [Q,n]"),
+        (lambda: chance_overlap(5, 4), "1 <= k <= room"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(says)):
+            call()
+
+
+@pytest.fixture(scope="module")
+def world(toy_tiny, tmp_path_factory):
+    """Eight training videos, three queries, flow of them all, and two made-up searches."""
+    train = toy_tiny.select(split="train").select(mask=np.arange(8) * 9)
+    queries = toy_tiny.select(split="test").select(mask=np.arange(3) * 5)
+    folder = tmp_path_factory.mktemp("flow")
+    for part in (train, queries):
+        flow_store.extract(part, folder, "dis", progress=False)
+    rows = {"before": [[0, 1, 2], [3, 4, 5], [6, 7, 0]], "after": [[2, 0, 3], [5, 6, 7], [1, 2, 3]],
+            "flow": [[0, 2, 4], [0, 1, 2], [1, 2, 3]]}
+    found = {name: Neighbours(np.array(near), np.linspace(0.9, 0.1, 9).reshape(3, 3)) for name, near in rows.items()}
+    return train, queries, folder, found
+
+
+def test_the_gallery_counts_and_marks_what_stands_in_both_lists(world):
+    train, queries, _, found = world
+    text = neighbours_gallery(train, queries, found, beside={"before": "flow", "after": "flow"}, shown=3)
+    page = Skeleton(text)
+    counts = [tuple(map(int, re.findall(r"(\d+) (?:of|also)", words))) for words in page.words if " right" in words]
+    right = [sum(train.label[row] == queries.label[q] for row in found[name].rows[q])
+             for q in range(3) for name in ("before", "after", "flow")]
+    assert [count[0] for count in counts] == right
+    both = [len(set(found[name].rows[q]) & set(found["flow"].rows[q]))
+            for q in range(3) for name in ("before", "after")]
+    assert [count[1] for count in counts if len(count) == 2] == both == [2, 2, 0, 0, 0, 3]
+    assert page.words.count("in both") == sum(both)
+    alts = [value for tag, name, value in page.attributes if (tag, name) == ("img", "alt")]
+    assert sum(alt.endswith("also in flow") for alt in alts) == sum(both)
+    assert "also in" not in neighbours_gallery(train, queries, found, shown=1)
+
+
+def test_the_gallery_of_flow_shows_it_in_colours_with_a_wheel(world):
+    train, queries, folder, found = world
+    text = neighbours_gallery(train, queries, {"flow": found["flow"]}, flow_folder=folder, shown=2, results=2)
+    plain = neighbours_gallery(train, queries, {"flow": found["flow"]}, shown=2, results=2)
+    assert text.count("<img ") == plain.count("<img ") + 1 == 2 * 3 + 1
+    assert re.search(r"at the rim \d+\.\d pixels a frame", text) and "at the rim" not in plain
+    assert not set(re.findall(r"base64,([^\"]+)", text)) & set(re.findall(r"base64,([^\"]+)", plain))
+    assert styles(text) <= KEPT

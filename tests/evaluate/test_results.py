@@ -1,0 +1,388 @@
+"""Tables of runs: one protocol a column, broken folders counted, csv, and the published numbers apart."""
+
+import csv
+import json
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from tests import ROOT
+from vidbench.engine.runs import Run, protocol_id
+from vidbench.evaluate import results
+
+PUBLISHED = ROOT / "assets" / "published.csv"
+PROTOCOL = {"stream": "rgb", "windows": 4, "centring": "gallery", "queries": "24-0badcafe"}
+NUMBERS = {"R@1": (0.5, 0.25, 0.625), "R@5": (0.75, 0.5, 0.875)}
+
+
+@dataclass(frozen=True)
+class Fit:
+    batch: int = 16
+
+
+@dataclass(frozen=True)
+class Recipe:
+    stream: str = "rgb"
+    manifest: str = ""
+    student: str = ""
+    fit: Fit = Fit()
+
+
+def trained(folder: Path, steps: int = 40, state: str = "complete", **fields) -> Run:
+    """A run folder as training leaves it, without the training."""
+    manifest = str(folder.parent / "videos")
+    run = Run.create(folder, "coclr", Recipe(manifest=manifest, **fields))
+    run.log(step=steps, clips=16 * steps, epoch=steps / 16, seconds=1.0)
+    run.status(state)
+    return run
+
+
+def measured(folder: Path, task: str = "retrieval", numbers: dict = NUMBERS, fields: dict | None = None, **switches):
+    run = trained(folder, **(fields or {}))
+    run.add_result(task, {**PROTOCOL, **switches}, numbers)
+    return run
+
+
+def text(html: str) -> str:
+    """What a reader sees of a piece of HTML."""
+    return " ".join(re.sub(r"<[^>]*>", " ", html).replace("\u2007", " ").split())
+
+
+# ---- collecting --------------------------------------------------------------------------------------------------
+
+
+def test_numbers_come_back_with_protocol_and_budget(tmp_path):
+    first = trained(tmp_path / "tiny/infonce", steps=40)
+    run = trained(tmp_path / "tiny/coclr", steps=8, student=str(first.folder))
+    run.add_result("retrieval", PROTOCOL, {"R@1": (0.5, 0.25, 0.625), "macro R@1": 0.4375})
+    folders = results.collect(tmp_path)
+    assert [(f.run, f.stage, f.state, len(f.numbers), f.problems) for f in folders] == [
+        ("tiny/coclr", "coclr", "complete", 2, ()), ("tiny/infonce", "coclr", "complete", 0, ())]  # fmt: skip
+    one, macro = results.numbers_of(folders)
+    assert one == results.Number(
+        "tiny/coclr", "retrieval", "R@1", 0.5, 0.25, 0.625, protocol_id("retrieval", PROTOCOL), PROTOCOL,
+        {"batch": 16, "iterations": 48, "clips": 768, "epochs": 3.0}, "tiny", "rgb", "complete")  # fmt: skip
+    assert (macro.value, macro.low, macro.high) == (0.4375, None, None)
+    assert results.numbers_of(folders, "probe") == []
+    assert [f.run for f in results.collect(tmp_path / "tiny/coclr")] == ["coclr"], "a run is below itself"
+    assert results.collect(tmp_path / "nowhere") == []
+
+
+def test_an_evaluation_says_its_own_data_and_stream(tmp_path):
+    measured(tmp_path / "K400/coclr", stream="rgb+flow", data="UCF101")
+    assert {(n.data, n.stream) for n in results.numbers_of(results.collect(tmp_path))} == {("UCF101", "rgb+flow")}
+
+
+def test_folders_of_videos_are_not_searched(tmp_path):
+    measured(tmp_path / "tiny/deep/down/infonce")
+    for place, mark in (("videos", "manifest.csv"), ("flow", "flow.json"), (".git", "x")):
+        measured(tmp_path / "tiny" / place / "run")
+        (tmp_path / "tiny" / place / mark).touch()
+    assert [f.run for f in results.collect(tmp_path / "tiny")] == ["deep/down/infonce"]
+
+
+BREAKS = {
+    "cut": ("recipe.json", '{"stage": "coc', "recipe.json: JSONDecodeError"),
+    "other": ("recipe.json", '["stage"]', "recipe.json: TypeError"),
+    "half": ("recipe.json", None, "it has no recipe.json"),
+    "stateless": ("status.json", None, "status.json: FileNotFoundError"),
+    "gone": ("recipe.json", '{"stage": "s", "recipe": {"student": "/gone/run", "fit": {"batch": 1}}}', "the budget: "),
+    "results": ("results.json", '{"retrieval": {"ta', "results.json: JSONDecodeError"),
+    "older": ("results.json", '{"retrieval: test": {"R@1": 0.5}}', "wanted task, protocol, numbers and budget"),
+    "percent": ("R@1", 53.0, "R@1 is 53.0; wanted a fraction within 0 and 1"),
+    "nothing": ("R@1", None, "R@1 is None; wanted a fraction"),
+    "nan": ("R@1", float("nan"), "R@1 is nan; wanted a fraction"),
+    "word": ("R@1", "half", "R@1 is 'half'; wanted a fraction"),
+    "pair": ("R@1", [0.5, 0.25], r"R@1 is \[0.5, 0.25\]; wanted a fraction"),
+    "misses": ("R@1", [0.5, 0.625, 0.75], "its interval misses its value"),
+}
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_a_broken_folder_is_named_and_counted_and_stops_no_other(tmp_path, name):
+    what, given, said = BREAKS[name]
+    measured(tmp_path / "good")
+    run = measured(tmp_path / name)
+    if what == "R@1":
+        held = run.results()
+        held[protocol_id("retrieval", PROTOCOL)]["numbers"]["R@1"] = given
+        what, given = "results.json", json.dumps(held)
+    (run.folder / what).write_text(given) if given else (run.folder / what).unlink()
+    folders = results.collect(tmp_path)
+    bad = next(f for f in folders if f.run == name)
+    assert len(bad.problems) == 1 and re.search(said, bad.problems[0]), bad.problems
+    whole = name in ("stateless", "gone")  # its numbers were kept with their own protocol and budget
+    assert len(bad.numbers) == (2 if whole else 0) and len(next(f for f in folders if f.run == "good").numbers) == 2
+    seen = text(results.inventory(folders))
+    assert "2 run folders: 1 whole, 1 broken or half written." in seen and f"broken or half written what {name}" in seen
+
+
+def test_one_bad_result_leaves_the_others_of_its_run(tmp_path):
+    run = measured(tmp_path / "run")
+    run.add_result("probe", PROTOCOL, {"top-1": 61.0})
+    (folder,) = results.collect(tmp_path)
+    assert [n.task for n in folder.numbers] == ["retrieval"] * 2 and "result 'probe " in folder.problems[0]
+
+
+# ---- one protocol a column ---------------------------------------------------------------------------------------
+
+
+def test_two_protocols_in_one_column_are_refused_by_name(tmp_path):
+    measured(tmp_path / "tiny/a")
+    measured(tmp_path / "tiny/b", windows=10, centring="none")
+    numbers = results.numbers_of(results.collect(tmp_path))
+    for refused in (results.one_protocol, results.results_table):
+        with pytest.raises(results.ProtocolError) as error:
+            refused(numbers)
+        said = str(error.value)
+        assert "tiny/a and tiny/b were measured under two protocols" in said
+        assert "windows: wanted 4, found 10" in said and "centring: wanted 'gallery', found 'none'" in said
+        assert "queries" not in said and "stream" not in said, "only what differs"
+    groups = results.by_protocol(numbers)
+    assert [{n.run for n in group} for group in groups] == [{"tiny/a"}, {"tiny/b"}]
+    assert all(results.one_protocol(group) is group[0] for group in groups)
+    with pytest.raises(results.ProtocolError, match="got none"):
+        results.one_protocol([])
+
+
+@pytest.mark.parametrize("other, said", [
+    ({"folder": "other/a"}, "data: wanted 'other', found 'tiny'"),
+    ({"task": "probe"}, "task: wanted 'probe', found 'retrieval'"),
+    ({"switches": {"crops": "ten"}}, "crops: wanted 'ten', found 'nothing'"),
+])  # fmt: skip
+def test_another_task_data_set_or_switch_is_another_column(tmp_path, other, said):
+    measured(tmp_path / "tiny/b")
+    measured(tmp_path / other.get("folder", "tiny/a"), other.get("task", "retrieval"), **other.get("switches", {}))
+    with pytest.raises(results.ProtocolError, match=said):
+        results.results_table(results.numbers_of(results.collect(tmp_path)))
+
+
+def test_runs_are_rows_and_metrics_columns(tmp_path):
+    measured(tmp_path / "tiny/a", fields={"steps": 2000})
+    measured(tmp_path / "tiny/b", numbers={"R@1": (0.25, 0.125, 0.375)})
+    html = results.results_table(results.numbers_of(results.collect(tmp_path)))
+    seen = re.sub(r'<span style="visibility:hidden">.*?</span>', "", html)  # room kept for an interval
+    assert text(seen) == ("run R@1 R@5 batch iterations clips epochs "
+                          "tiny/a 50.0 [25.0, 62.5] 75.0 [50.0, 87.5] 16 2,000 32,000 125.0 "
+                          "tiny/b 25.0 [12.5, 37.5] – 16 40 640 2.5")
+
+
+def test_a_run_that_is_not_complete_is_told_beside_its_numbers(tmp_path):
+    measured(tmp_path / "tiny/a")
+    measured(tmp_path / "tiny/b").status("running")
+    seen = text(results.results_table(results.numbers_of(results.collect(tmp_path))))
+    assert "epochs state tiny/a" in seen and "2.5 complete tiny/b" in seen and seen.endswith("2.5 running")
+
+
+def test_many_metrics_keep_the_interval_of_the_main_one(tmp_path):
+    numbers = {f"R@{k}": (k / 40, k / 80, k / 20) for k in (20, 10, 5, 1)}
+    measured(tmp_path / "tiny/a", numbers=numbers)
+    shown = text(results.results_table(results.numbers_of(results.collect(tmp_path))))
+    assert "50.0 25.0 12.5 2.5 [1.2, 5.0] 16 40 640 2.5" in shown
+
+
+def test_what_protocols_share_is_said_once_and_what_differs_is_a_heading(tmp_path):
+    for name, switches in {"a": {}, "b": {"windows": 10}, "c": {"windows": 10}, "d": {"stream": "flow"}}.items():
+        measured(tmp_path / "tiny" / name, **switches)
+    measured(tmp_path / "tiny/a", "probe", {"top-1": (0.5, 0.5, 0.5)})
+    numbers = results.numbers_of(results.collect(tmp_path))
+    (probe, alone, headed), (retrieval, shared, groups) = results.by_task(numbers)
+    assert (probe, headed[0][0]) == ("probe", "probe") and alone == {"data": "tiny", **PROTOCOL}
+    assert retrieval == "retrieval" and shared == {"data": "tiny", "centring": "gallery", "queries": "24-0badcafe"}
+    assert {heading: sorted({n.run for n in group}) for heading, group in groups} == {
+        "retrieval: stream flow, windows 4": ["tiny/d"], "retrieval: stream rgb, windows 10": ["tiny/b", "tiny/c"],
+        "retrieval: stream rgb, windows 4": ["tiny/a"]}  # fmt: skip
+    seen = text(results.results(numbers))
+    assert seen.count("queries 24-0badcafe") == 2, "once a task"
+    assert "All 3 tables of retrieval: data tiny, centring gallery, queries 24-0badcafe." in seen
+    assert "The table of probe: data tiny, centring gallery, queries 24-0badcafe, stream rgb, windows 4." in seen
+    assert seen.index("stream rgb, windows 10") < seen.index("tiny/b") < seen.index("tiny/c")
+
+
+def test_nested_switches_are_told_with_their_path(tmp_path):
+    for name, size in (("a", 112), ("b", 128)):
+        measured(tmp_path / "tiny" / name, view={"size": size, "scale": 256 / 224})
+    ((_, shared, groups),) = results.by_task(results.numbers_of(results.collect(tmp_path)))
+    assert "view" not in shared and groups[0][0] == "retrieval: view.scale 1.14286, view.size 112"
+    with pytest.raises(results.ProtocolError, match="view.size: wanted 112, found 128"):
+        results.results_table(results.numbers_of(results.collect(tmp_path)))
+
+
+def test_bars_are_drawn_a_protocol_a_figure(tmp_path):
+    for name, value in {"a": 0.5, "b": 0.25}.items():
+        measured(tmp_path / "tiny" / name, numbers={"R@5": 0.75, "R@1": (value, value / 2, 2 * value)})
+    measured(tmp_path / "tiny/c", stream="flow")
+    numbers = results.numbers_of(results.collect(tmp_path))
+    (figure,) = results.charts(numbers)
+    assert figure.layout.title.text == "retrieval: stream rgb" and figure.layout.yaxis.title.text == "R@1, percent"
+    assert list(figure.data[0].x) == ["tiny/a", "tiny/b"] and list(figure.data[0].y) == [50.0, 25.0]
+    assert list(figure.data[0].error_y.array) == [50.0, 25.0] and list(figure.data[0].error_y.arrayminus) == [25, 12.5]
+    assert results.charts([n for n in numbers if n.run != "tiny/b"]) == [], "a bar by itself says nothing"
+
+
+# ---- files -------------------------------------------------------------------------------------------------------
+
+
+def test_csv_holds_every_number_in_full(tmp_path):
+    third = 1 / 3
+    measured(tmp_path / "home/tiny/a", numbers={"R@1": (third, 0.1, 0.7), "R@5": third}, note='a, "b"\nc')
+    measured(tmp_path / "home/tiny/b, c", "probe", {"top-1": (1.0, 1.0, 1.0)}, fields={"steps": 7})
+    numbers = results.numbers_of(results.collect(tmp_path / "home"))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/t.csv").write_text("what was there before")
+    path = results.write_csv(tmp_path / "out/t.csv", numbers)
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert " ".join(rows[0]) == "run task metric value low high protocol batch iterations clips epochs data stream"
+    for row, number in zip(rows, numbers, strict=True):
+        for name in ("run", "task", "metric", "protocol", "data", "stream"):
+            assert row[name] == getattr(number, name)
+        for name in ("value", "low", "high"):
+            given = getattr(number, name)
+            assert row[name] == "" if given is None else float(row[name]) == given
+        assert {name: float(row[name]) for name in results.BUDGET} == number.budget
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["t.csv"], "no temporary file is left"
+    assert results.write_csv(tmp_path / "new/t.csv", []).read_text().count("\n") == 1
+
+
+def test_a_csv_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
+    (tmp_path / "t.csv").write_text("old")
+    measured(tmp_path / "home/a")
+    numbers = results.numbers_of(results.collect(tmp_path / "home"))
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("no space")))
+    with pytest.raises(OSError, match="no space"):
+        results.write_csv(tmp_path / "t.csv", numbers)
+    assert (tmp_path / "t.csv").read_text() == "old"
+
+
+def test_the_report_is_one_offline_page(tmp_path):
+    measured(tmp_path / "home/tiny/<b>run")
+    (tmp_path / "home/tiny/half").mkdir()
+    (tmp_path / "home/tiny/half/environment.json").write_text("{}")
+    folders = results.collect(tmp_path / "home")
+    published = results.read_published(PUBLISHED)
+    page = results.write_report(tmp_path / "r.html", "All runs", folders, published, data="UCF101").read_text()
+    assert "tiny/&lt;b&gt;run" in page and "<b>run" not in page and "default-src 'none'" in page
+    seen = text(re.sub(r"(?s)<script>.*?</script>", "", page))
+    for words in ("50.0 [25.0, 62.5]", "Published on UCF101", "2 run folders: 1 whole, 1 broken", "tiny/half"):
+        assert words in seen
+    empty = results.write_report(tmp_path / "e.html", "None", [], published).read_text()
+    assert "There is no run below this folder yet." in empty and "No run below this folder has been evaluated" in empty
+
+
+# ---- published ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def published():
+    return results.read_published(PUBLISHED)
+
+
+def test_every_published_number_has_a_source_and_stands_once(published):
+    key = [tuple(getattr(row, name) for name in row.__dataclass_fields__ if name not in ("value", "note", "source"))
+           for row in published]  # fmt: skip
+    assert len(set(key)) == len(key) == len(PUBLISHED.read_text().splitlines()) - 1
+    for row in published:
+        assert 0 <= row.value <= 100 and len(row.source) > 10 and row.paper and row.method
+        assert row.task in results.TASKS and row.metric in results.METRICS and row.data in results.DATA
+        assert row.stream in (*results.STREAMS, "") and (row.metric == "top-1") == (row.task != "retrieval")
+        assert row.pretrain in ("UCF101", "K400", "HowTo100M", "ImageNet-21K-P", "none", "")
+        assert (row.fold == "1") == (row.data in ("UCF101", "HMDB51"))
+        links = re.findall(r"https?://[^\s)]+", row.source)
+        assert all(re.match(r"https://(github\.com|arxiv\.org)/", link) for link in links)
+        assert links or re.match(r"MVCGC|VideoMAE paper, table|MultiTrain supplement, table", row.source), row.source
+
+
+@pytest.mark.parametrize("words, value", [
+    ("CoCLR k=5|UCF101|rgb|probe|top-1|UCF101", 70.2), ("CoCLR k=5|UCF101|rgb|retrieval|R@1|UCF101", 51.8),
+    ("CoCLR comparison with others|UCF101|rgb|retrieval|R@1|UCF101", 53.3),
+    ("CoCLR k=5|UCF101|rgb+flow|retrieval|R@1|UCF101", 55.9), ("CoCLR k=5|UCF101|flow|retrieval|R@1|UCF101", 48.4),
+    ("CoCLR k=5|UCF101|rgb+flow|retrieval|R@20|HMDB51", 69.7), ("CoCLR|K400|rgb+flow|finetune|top-1|UCF101", 90.6),
+    ("CoCLR|K400|rgb|probe|top-1|HMDB51", 46.1), ("CoCLR released file|K400|flow|finetune|top-1|UCF101", 85.27),
+    ("InfoNCE 500 epochs|UCF101|rgb|probe|top-1|UCF101", 46.8), ("InfoNCE|UCF101|flow|probe|top-1|UCF101", 66.8),
+    ("supervised from scratch|none|rgb|finetune|top-1|UCF101", 77.0), ("VCLR|K400||retrieval|R@1|HMDB51", 35.2),
+    ("MoCo rho=4|K400||probe|top-1|K400", 71.0), ("MIL-NCE|HowTo100M||finetune|top-1|HMDB51", 61.0),
+    ("joint K400+MiT+SSv2 released weights|K400|rgb|classes|top-1|SSv2", 65.2),
+    ("K400 alone 32x3|none|rgb|classes|top-1|K400", 79.8),
+])  # fmt: skip
+def test_published_numbers_are_those_of_the_papers(published, words, value):
+    named = {f"{row.method} {row.variant}".strip() + f"|{row.pretrain}|{row.stream}|{row.task}|{row.metric}|{row.data}":
+             row.value for row in published}  # fmt: skip
+    assert named[words] == value
+
+
+def test_what_is_not_known_stays_out(published):
+    """UberNCE, CoCLR-Flow's probe and R@50 of CoCLR are in tables that could not be read."""
+    assert not [row for row in published if "UberNCE" in row.method]
+    assert not [row for row in published if (row.paper, row.method) == ("CoCLR", "CoCLR")
+                and ((row.stream, row.task, row.pretrain) == ("flow", "probe", "UCF101") or row.metric == "R@50")]
+
+
+ROW = dict(paper="P", method="M", variant="", pretrain="UCF101", stream="rgb", backbone="S3D", task="probe",
+           metric="top-1", data="UCF101", fold="1", value="50", note="", source="P, table 1")  # fmt: skip
+
+
+@pytest.mark.parametrize("change, said", [
+    ({"value": "101"}, "line 3: wanted a value within 0 and 100"), ({"value": "-1"}, "line 3: wanted a value"),
+    ({"value": "x"}, "line 3: value 'x' is no number"), ({"source": " "}, "line 3: .* the source that has it"),
+    ({"task": "linear"}, "line 3: task 'linear' is not one of probe, finetune, retrieval"),
+    ({"stream": "RGB"}, "stream 'RGB' is not one of rgb, flow, rgb.flow"), ({"fold": "4"}, "fold '4' is not one of 1"),
+    ({"metric": "acc"}, "metric 'acc' is not one of top-1, R@1"), ({"data": "ucf"}, "data 'ucf' is not one of"),
+    ({"method": "M", "value": "60", "source": "elsewhere"}, "line 3: the same number as in line 2; a variant tells"),
+])  # fmt: skip
+def test_a_bad_published_row_is_refused_with_its_line(tmp_path, change, said):
+    with open(tmp_path / "p.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([ROW, ROW.values(), {**ROW, "method": "N", **change}.values()])
+    with pytest.raises(ValueError, match=said):
+        results.read_published(tmp_path / "p.csv")
+
+
+def test_a_published_file_of_other_columns_is_refused(tmp_path):
+    for body, said in (("a,b\n1,2\n", "line 1: wanted the columns paper, method"),
+                       (",".join(ROW) + "\nP,M\n", "line 2: wanted 13 columns")):  # fmt: skip
+        (tmp_path / "p.csv").write_text(body)
+        with pytest.raises(ValueError, match=said):
+            results.read_published(tmp_path / "p.csv")
+
+
+@pytest.mark.parametrize("place", ["UCF101", "ucf101-fold2", "UCF-101", "UCF101-scan"])
+def test_published_rows_are_found_by_task_metric_data_and_stream(tmp_path, published, place):
+    measured(tmp_path / place / "coclr", numbers={"R@1": 0.5})
+    measured(tmp_path / place / "coclr", "linear probe", {"top-1": 0.7})
+    found = results.beside(results.numbers_of(results.collect(tmp_path)), published)
+    assert {(row.task, row.metric, row.data) for row in found} == {
+        ("retrieval", "R@1", "UCF101"), ("probe", "top-1", "UCF101")}  # fmt: skip
+    assert {row.stream for row in found} == {"rgb", ""}, "a source that does not say its stream may be of ours"
+
+
+def test_published_rows_of_another_data_set_only_where_asked_for(tmp_path, published):
+    measured(tmp_path / "tiny/coclr", numbers={"R@1": 0.5, "macro R@1": 0.4, "probe": 0.6}, stream="flow")
+    numbers = results.numbers_of(results.collect(tmp_path))
+    assert results.beside(numbers, published) == []
+    found = results.beside(numbers, published, "UCF101")
+    assert {(row.task, row.metric) for row in found} == {("retrieval", "R@1"), ("probe", "top-1")}
+    assert {row.value for row in found if row.method in ("InfoNCE", "CoCLR")} >= {66.8, 45.2, 48.4}
+    assert not {row.data for row in results.beside(numbers, published, "HMDB51")} - {"HMDB51"}
+    assert "Nothing published" in results.published_table([])
+
+
+def test_published_numbers_never_stand_in_our_tables(tmp_path, published):
+    measured(tmp_path / "UCF101/coclr")
+    numbers = results.numbers_of(results.collect(tmp_path))
+    rows = results.beside(numbers, published)
+    ours, theirs = text(results.results(numbers)), text(results.published_table(rows))
+    assert "51.8" not in ours and "CoCLR," not in ours and "UCF101/coclr" not in theirs
+    assert "Protocol, backbone and data differ from ours" in theirs
+    sources = {source for row in rows for source in row.source.split("; ")}
+    assert all(f" {source}" in theirs for source in sources), "each source is told"
+
+
+def test_published_notes_and_sources_are_numbered_by_row(published):
+    rows = [row for row in published if row.method == "InfoNCE" and row.task == "probe" and row.stream == "rgb"]
+    rows = [replace(row, source="A; B", note=row.note and f"note {row.variant[:3]}") for row in rows]
+    seen = text(results.published_table(rows))
+    assert "InfoNCE, 500 epochs (CoCLR) UCF101 rgb S3D 46.8 1, 2, 3" in seen
+    assert "InfoNCE, 800 epochs, arXiv v1 (CoCLR) UCF101 rgb S3D 52.3 1, 2, 4" in seen
+    assert seen.endswith("1 A 2 B 3 note 500 4 note 800")

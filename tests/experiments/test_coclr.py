@@ -1,0 +1,117 @@
+"""The replication: its ladder of equal budgets, its differences and shares by hand, and a small one end to end."""
+
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from vidbench.engine.runs import Run
+from vidbench.evaluate.evaluate import Evaluation
+from vidbench.experiments import coclr as experiment
+from vidbench.experiments.coclr import Case, Settings, ladders, outcome, pairs, stages, title
+from vidbench.methods import coclr
+
+TINY = replace(coclr.SETTINGS["tiny"], cycles=2)
+
+
+@pytest.fixture
+def case(toy_tiny, tmp_path):
+    toy_tiny.save(tmp_path / "videos")
+    return Case(tmp_path / "seed-1", tmp_path / "videos", tmp_path / "flow", "test", 1)
+
+
+def clips_of(made, name):
+    """Steps of a run and of those it goes on from, by its recipes."""
+    recipe = made[name]
+    return recipe.fit.epochs + (clips_of(made, recipe.student.rpartition("/")[2]) if recipe.student else 0)
+
+
+def test_every_rung_has_one_clip_budget_and_ablations_differ_in_one_switch(case):
+    made = stages(case, Settings(setting=TINY, clips=1000))
+    rungs = ladders({*made, *(name.replace("rgb", "both") for name in made)})
+    assert len(rungs) == 6 and rungs[0] == ("infonce-rgb-1", "coclr-rgb", "ubernce-rgb-1")
+    for rung in rungs:
+        if "both" not in rung[0]:
+            assert len({clips_of(made, name) for name in rung}) == 1
+            assert len({made[name].stream for name in rung}) == 1
+    assert made["ubernce-flow-2"].student.endswith("seed-1/ubernce-flow-1")
+    assert made["infonce-rgb-1"].student == made["coclr-rgb"].student
+    for name, (fellow, changes) in experiment.ABLATIONS.items():
+        differ = {k for k in vars(made[name]) if getattr(made[name], k) != getattr(made[fellow], k)}
+        assert differ <= set(changes) and len(changes) == 1
+    assert len({recipe.manifest for recipe in made.values()}) == 1
+
+
+def test_small_data_sets_get_a_smaller_batch_queue_and_k():
+    settings = Settings(setting=coclr.SETTINGS["toy"], clips=1400)
+    toy, small = experiment.fitted(settings, 720).together, experiment.fitted(settings, 32).together
+    assert (toy.fit.batch, toy.queue, toy.topk, toy.held_out) == (32, 512, 20, 0.0)
+    assert (small.fit.batch, small.queue, small.topk) == (16, 16, 1)
+    assert toy.fit.epochs * 22 * 32 == pytest.approx(1400, rel=0.05) and small.fit.epochs * 2 * 16 == 44 * 32
+
+
+def evaluation(name, hits, clips=10):
+    hits = np.asarray(hits, bool)
+    return Evaluation(name, {"R@1": hits, "probe": hits}, np.zeros((len(hits), 2)), None, {}, {},
+                      {"clips": clips, "epochs": 1})
+
+
+def test_differences_and_shares_closed_are_those_of_the_means():
+    held = [{"infonce-rgb-1": evaluation("a", [1, 0, 0, 0]), "coclr-rgb": evaluation("b", [1, 1, 0, 0]),
+             "ubernce-rgb-1": evaluation("c", [1, 1, 1, 0]), "coclr-rgb-k1": evaluation("d", [0, 1, 0, 0])},
+            {"infonce-rgb-1": evaluation("a", [0, 0, 0, 0]), "coclr-rgb": evaluation("b", [0, 1, 1, 0]),
+             "ubernce-rgb-1": evaluation("c", [1, 1, 1, 1]), "coclr-rgb-k1": evaluation("d", [0, 1, 1, 0])}]
+    found = outcome(held, [np.arange(4)] * 2)
+    values = {row["run"]: row["value"] for row in found["numbers"] if row["metric"] == "R@1"}
+    assert values == {"infonce-rgb-1": 0.125, "coclr-rgb": 0.5, "ubernce-rgb-1": 0.875, "coclr-rgb-k1": 0.375}
+    gaps = {(row["better"], row["worse"]): row for row in found["differences"] if row["metric"] == "R@1"}
+    assert gaps["coclr-rgb", "infonce-rgb-1"]["value"] == 0.375
+    assert gaps["coclr-rgb", "infonce-rgb-1"]["each"] == [0.25, 0.5]
+    assert gaps["coclr-rgb-k1", "coclr-rgb"]["each"] == [-0.25, 0.0]
+    assert pairs(list(held[0])) == list(gaps)
+    for row in found["differences"]:
+        assert row["low"] <= row["value"] <= row["high"]
+    closed = found["closed"][0]
+    assert closed["run"] == "coclr-rgb" and closed["value"] == 0.5 and closed["each"] == [0.5, 0.5]
+
+
+def test_a_quick_trial_is_one_repetition_of_one_cycle():
+    made = experiment.settings_for("", seeds=(4, 5), folds=(), clips=800, cycles=2, quick=True)
+    assert (made.seeds, made.clips, made.setting.cycles, made.ablations) == ((4,), 200, 1, False)
+    whole = experiment.settings_for("", seeds=(4, 5), folds=(), clips=800, cycles=2, quick=False)
+    assert (whole.seeds, whole.clips, whole.setting, whole.ablations) == ((4, 5), 800, coclr.SETTINGS["toy"], True)
+    real = experiment.settings_for("videos", seeds=(1,), folds=(2, 3), clips=800, cycles=1, quick=False)
+    assert (real.folds, real.short_side, real.ablations) == ((2, 3), 64, False)
+
+
+def test_names_for_people():
+    assert [title(name) for name in ("infonce-rgb", "infonce-flow-2", "coclr-rgb", "coclr-both-2", "coclr-rgb-k5")] \
+        == ["InfoNCE RGB, init", "InfoNCE flow, cycle 2", "CoCLR RGB, cycle 1", "CoCLR two-stream, cycle 2",
+            "CoCLR RGB, k = 5"]
+
+
+@pytest.mark.slow
+def test_a_small_replication_end_to_end_and_again(tmp_path, monkeypatch):
+    setting = replace(coclr.SETTINGS["tiny"], cycles=1)
+    monkeypatch.setattr(experiment, "ABLATIONS", {"coclr-rgb-k1": ("coclr-rgb", {"topk": 1})})
+    settings = Settings(setting=setting, seeds=(1,), world="tiny", clips=200)
+    path = experiment.replicate(tmp_path / "out", settings)
+    facts = json.loads((tmp_path / "out" / "numbers.json").read_text())
+    names = {row["run"] for row in facts["numbers"]}
+    assert {"infonce-rgb", "coclr-flow", "ubernce-both-1", "coclr-rgb-k1"} <= names and len(names) == 16
+    assert all(0 <= row["low"] <= row["value"] <= row["high"] <= 1 for row in facts["numbers"])
+    both = [row for row in facts["numbers"] if row["run"] == "coclr-both"]
+    assert both[0]["clips"] == sum(row["clips"] for row in facts["numbers"]
+                                   if row["run"] in ("coclr-rgb", "coclr-flow") and row["metric"] == "R@1")
+    with (tmp_path / "out" / "numbers.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == sum(len(facts[kind]) for kind in ("numbers", "differences", "closed"))
+    page = path.read_text()
+    assert "CoCLR RGB, cycle 1" in page and "k = 1" in page and 'src="http' not in page
+    results = Run(tmp_path / "out" / "seed-1" / "coclr-rgb").results()
+    assert {name.split()[0] for name in results} == {"retrieval", "probe"}
+    first = (tmp_path / "out" / "numbers.csv").read_bytes()
+    experiment.replicate(tmp_path / "out", settings)  # all complete: nothing is trained, the same numbers
+    assert (tmp_path / "out" / "numbers.csv").read_bytes() == first

@@ -1,0 +1,351 @@
+"""Notebooks executed headless: what is refused, what is kept, and what the status says after each way to end.
+
+Real kernels and real signals; both doors, `vidbench run` and `papermill --engine vidbench`.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from vidbench.__main__ import main
+from vidbench.headless import execute
+from vidbench.headless import kernel as kernels
+from vidbench.headless import status as statuses
+from vidbench.headless.execute import ParameterError
+
+PARAMETERS = 'home: str = "../runs"\nn: int = 2\nlr: float = 0.1\nmore: dict = {}'
+
+
+def notebook(path: Path, *sources: str, parameters: str = PARAMETERS) -> Path:
+    cells = [nbformat.v4.new_code_cell(source) for source in (parameters, *sources)]
+    cells[0].metadata["tags"] = ["parameters"]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
+    return path
+
+
+def run(*words) -> int:
+    try:
+        return main([str(word) for word in words])
+    except SystemExit as stopped:
+        return stopped.code
+
+
+@pytest.fixture(autouse=True)
+def handlers():
+    """`main` turns SIGTERM into Ctrl-C for its process; the tests after these shall not inherit that."""
+    kept = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, kept)
+
+
+def status(copy: Path) -> dict:
+    return json.loads(copy.with_suffix(".status.json").read_text())
+
+
+def streams(copy: Path) -> list[list[tuple[str, str]]]:
+    """Of each code cell its stream outputs."""
+    cells = nbformat.read(copy, as_version=4).cells
+    return [[(o.name, o.text) for o in cell.get("outputs", []) if o.output_type == "stream"] for cell in cells]
+
+
+# ------------------------------------------------------------------------------------------------------- parameters
+
+
+@pytest.mark.parametrize(("values", "says"), [
+    ({"nn": 1}, "book.ipynb has no parameter 'nn'; the known ones are home = '../runs', n = 2, lr = 0.1, more = {}"),
+    ({"n": 2.0}, "n wants int such as 2; got 2.0, which is float"),
+    ({"n": True}, "n wants int such as 2; got True, which is bool"),
+    ({"n": "2"}, "which is str"),
+    ({"lr": "1e-3"}, "lr wants float"),
+    ({"home": None}, "home wants str"),
+    ({"more": [1]}, "more wants dict"),
+    ({"more": {1: 2}}, "a map's keys are text"),
+    ({"more": {"x": {1, 2}}}, "set is none of its types"),
+])  # fmt: skip
+def test_what_the_parameters_cell_does_not_know_is_refused(tmp_path, values, says):
+    book = notebook(tmp_path / "book.ipynb")
+    with pytest.raises(ParameterError, match=re.escape(says)):
+        execute.check(book, values)
+
+
+def test_values_fit_the_cell(tmp_path):
+    book = notebook(tmp_path / "book.ipynb")
+    assert execute.known_parameters(book) == {"home": "../runs", "n": 2, "lr": 0.1, "more": {}}
+    checked = execute.check(book, {"lr": 1, "more": {"a": (1, [None, {"b": 2.5}])}})
+    assert checked == {"lr": 1.0, "more": {"a": [1, [None, {"b": 2.5}]]}} and type(checked["lr"]) is float
+    spoken = execute.spoken(book, {"home": "2024", "n": "3", "lr": "1e-3", "more": "{'a': 1}"})
+    assert spoken == {"home": "2024", "n": 3, "lr": 0.001, "more": {"a": 1}}
+    wide = "a: int | None = None\nb = 3\nc: list[int] = [1]\nd: tuple = ()"
+    wide = notebook(tmp_path / "wide.ipynb", parameters=wide)
+    assert execute.check(wide, {"a": 4, "b": 5, "c": [2], "d": (3, 4)}) == {"a": 4, "b": 5, "c": [2], "d": [3, 4]}
+    assert execute.check(wide, {"a": None}) == {"a": None}
+    with pytest.raises(ParameterError, match="a wants None or int"):
+        execute.check(wide, {"a": "x"})
+    with pytest.raises(ParameterError, match="wants lines `name: type = literal`; got 'x = f"):
+        execute.check(notebook(tmp_path / "odd.ipynb", parameters="x = f(1)"), {"x": 1})
+
+
+def test_a_settings_file_is_a_map_and_reads_numbers_as_they_look(tmp_path):
+    path = tmp_path / "settings.yaml"
+    path.write_text("lr: 1e-3\nbig: 2E5\nday: 2024-01-02\nname: 1e-3x\nmore: {a: [1, {b: 2}]}\n")
+    wanted = {"lr": 0.001, "big": 200000.0, "day": "2024-01-02", "name": "1e-3x", "more": {"a": [1, {"b": 2}]}}
+    assert execute.settings(path) == wanted
+    for text in ("- 1\n- 2\n", "3: 4\n", "", "a: [1,\n"):
+        path.write_text(text)
+        with pytest.raises(ParameterError, match="settings.yaml"):
+            execute.settings(path)
+
+
+def test_nothing_starts_before_all_are_checked(tmp_path, capsys):
+    first = notebook(tmp_path / "first.ipynb", "x = 1")
+    other = notebook(tmp_path / "other.ipynb", "x = 1", parameters="m: int = 1")
+    (tmp_path / "s.yaml").write_text("n: 3\n")
+    for words, says in (
+        ((first, other, "-f", tmp_path / "s.yaml"), "other.ipynb has no parameter 'n'; the known ones are m = 1"),
+        ((first, "-p", "n", "3.5"), "n wants int"),
+        ((first, tmp_path / "none.ipynb"), "none.ipynb"),
+        ((first, "-f", tmp_path / "none.yaml"), "none.yaml"),
+        ((first, first), "two notebooks are called first.ipynb"),
+    ):
+        assert run("run", *words, "--out", tmp_path / "out") == 2
+        said = capsys.readouterr().err
+        assert says in said and "Traceback" not in said
+    assert run("run", first, "--out", tmp_path) == 2 and "would replace" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+# ------------------------------------------------------------------------------------------------------ how it ends
+
+
+RICH = """import sys
+for i in range(20):
+    print("out", i, flush=True)
+    print("err", i, file=sys.stderr, flush=True)
+for i in range(5):
+    sys.stdout.write(f"\\rstep {i}")
+    sys.stdout.flush()
+print()""", """import plotly.graph_objects as go
+go.Figure(go.Scatter(y=[1, 2, 3])).show()""", """from ipywidgets import IntSlider
+IntSlider()""", """import os
+print(os.getcwd(), os.environ["VIDBENCH_PROGRESS"], n, lr, more)""", """from IPython.display import HTML, display
+print("above", flush=True)
+print("beside", file=sys.stderr, flush=True)
+print("still above", flush=True)
+shown = display(HTML("first"), display_id=True)
+print("below")""", """shown.update(HTML("second"))
+raise SystemExit(0)"""
+
+
+def test_a_complete_run_keeps_copy_page_log_and_status(tmp_path, capsys):
+    book = notebook(tmp_path / "books" / "rich.ipynb", *RICH)
+    (tmp_path / "s.yaml").write_text("n: 3\nlr: 1\nmore: {a: [1, {b: x}]}\n")
+    assert run("run", book, "-f", tmp_path / "s.yaml", "-p", "n", "4", "--out", tmp_path / "out") == 0
+    copy = tmp_path / "out" / "rich.ipynb"
+    said = status(copy)
+    assert (said["state"], said["exit"], said["error"], said["cell"], said["cells"]) == ("complete", 0, None, 8, 8)
+    assert said["parameters"] == {"n": 4, "lr": 1.0, "more": {"a": [1, {"b": "x"}]}}
+    assert said["notebook"] == str(book) and said["begun"] <= said["ended"] and said["html"] == "rich.html"
+    wanted = [("stdout", "".join(f"out {i}\n" for i in range(20)) + "step 4\n"),
+              ("stderr", "".join(f"err {i}\n" for i in range(20)))]  # fmt: skip
+    assert sorted(streams(copy)[2]) == sorted(wanted), "one output a stream, a redrawn line once"
+    last = f"{book.parent} lines 4 1.0 {{'a': [1, {{'b': 'x'}}]}}\n"
+    assert streams(copy)[5] == [("stdout", last)], "in the notebook's folder, as in JupyterLab"
+    shown = [o.get("text") or o.data["text/html"] for o in nbformat.read(copy, as_version=4).cells[6].outputs]
+    assert shown[2:] == ["second", "below\n"], "an output that a later cell changes stays where it is"
+    assert sorted(shown[:2]) == ["above\nstill above\n", "beside\n"]
+    assert "widgets" not in nbformat.read(copy, as_version=4).metadata
+    page = copy.with_suffix(".html").read_text()
+    assert "Plotly.newPlot" in page and "out 19" in page
+    assert re.findall(r"<(?:script|link)[^>]+(?:src|href)=.https?:[^>]*>|import\(?.https?:[^\n]*", page) == []
+    log = copy.with_suffix(".log").read_text().splitlines()
+    assert [line for line in log if line.startswith("out")] == [f"out {i}" for i in range(20)]
+    assert log.count("step 4") == 1 and last.strip() in log and log[-1] == "[complete]"
+    assert "out 19\n" in capsys.readouterr().out
+    assert "VIDBENCH_PROGRESS" not in os.environ, "the kernel's environment, not ours"
+    assert {path.name for path in copy.parent.iterdir()} == {
+        "rich.ipynb", "rich.html", "rich.log", "rich.status.json", ".rich.lock"}  # fmt: skip
+
+
+ENDS = {
+    "failed": (1, ("print('before')", "1 / 0", "x = 1"), 4, "ZeroDivisionError: division by zero"),
+    "timed out": (124, ("print('before')", "import time\ntime.sleep(600)", "x = 1"), 4, "its 5 seconds were up"),
+    "kernel died": (138, ("print('before')", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "x = 1"), 4,
+                    "the kernel died of SIGKILL; out of memory?"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("state", ENDS)
+def test_the_status_is_true_however_it_ends(tmp_path, capsys, state):
+    code, sources, cell, error = ENDS[state]
+    book = notebook(tmp_path / "book.ipynb", *sources)
+    after = notebook(tmp_path / "after.ipynb", "x = 1")
+    began = time.monotonic()
+    assert run("run", book, after, "-p", "n", 3, "--timeout", 5, "--out", tmp_path / "out") == code
+    assert time.monotonic() - began < 300
+    copy = tmp_path / "out" / "book.ipynb"
+    said = status(copy)
+    assert (said["state"], said["exit"], said["cell"], said["error"]) == (state, code, cell, error)
+    assert statuses.read(copy) == said and said["ended"]
+    assert error in capsys.readouterr().err
+    assert ("stdout", "before\n") in [stream for cell in streams(copy) for stream in cell]
+    cells = [c for c in nbformat.read(copy, as_version=4).cells if c.cell_type == "code"]
+    assert [c.metadata.papermill.status for c in cells][2:] == ["completed", "failed", "pending"]
+    assert error in copy.with_suffix(".log").read_text() and "before" in copy.with_suffix(".html").read_text()
+    assert not (tmp_path / "out" / "after.ipynb").exists(), "the first that does not complete is the last"
+
+
+def test_a_cell_deaf_to_interrupts_is_ended_after_the_grace(tmp_path, monkeypatch):
+    monkeypatch.setattr(kernels, "GRACE", 0.5)
+    deaf = "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nprint('begun')\ntime.sleep(600)"
+    book = notebook(tmp_path / "deaf.ipynb", deaf)
+    began = time.monotonic()
+    assert run("run", book, "--timeout", 3, "--out", tmp_path / "out") == 124
+    assert time.monotonic() - began < 300
+    copy = tmp_path / "out" / "deaf.ipynb"
+    assert status(copy)["state"] == "timed out" and streams(copy)[1] == [("stdout", "begun\n")]
+
+
+SAVING = """import os, time
+from pathlib import Path
+Path(home, "begun").write_text(str(os.getpid()))
+try:
+    time.sleep(600)
+except KeyboardInterrupt:
+    Path(home, "saved").touch()
+    raise"""
+
+
+@pytest.mark.parametrize(("door", "number", "code", "state"), [
+    ("papermill", signal.SIGINT, 130, "interrupted"),
+    ("vidbench", signal.SIGTERM, 130, "interrupted"),
+    ("papermill", signal.SIGKILL, -signal.SIGKILL, "killed"),
+])  # fmt: skip
+def test_signals_to_a_running_notebook(tmp_path, door, number, code, state):
+    book, copy = notebook(tmp_path / "slow.ipynb", SAVING, "x = 1"), tmp_path / "out" / "slow.ipynb"
+    copy.parent.mkdir()
+    words = {"papermill": ["papermill", "--engine", "vidbench", book, copy],
+             "vidbench": ["vidbench", "run", book, "--out", copy.parent]}[door]  # fmt: skip
+    said = tmp_path / "said"
+    with said.open("w") as file:
+        process = subprocess.Popen([sys.executable, "-m", *words, "-p", "home", tmp_path], stdout=file,
+                                   stderr=subprocess.STDOUT)  # fmt: skip
+    try:
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "begun").exists():
+            assert process.poll() is None and time.monotonic() < deadline, said.read_text()
+            time.sleep(0.1)
+        running = statuses.read(copy)
+        assert (running["state"], running["cell"], running["pid"]) == ("running", 3, process.pid)
+        if number == signal.SIGKILL:
+            assert run("run", book, "--out", copy.parent) == 2, "another process executes into the copy"
+        process.send_signal(number)
+        assert process.wait(120) == code, said.read_text()
+    finally:
+        process.kill()
+    kernel = int((tmp_path / "begun").read_text())
+    if number == signal.SIGKILL:
+        assert status(copy)["state"] == "running" and status(copy)["exit"] is None
+        assert str(process.pid) in statuses.read(copy)["error"]
+        deadline = time.monotonic() + 60
+        while Path(f"/proc/{kernel}").exists() and time.monotonic() < deadline:  # it looks for its parent now and then
+            time.sleep(0.2)
+    else:
+        assert status(copy)["exit"] == 130 and status(copy)["error"] == signal.Signals(number).name
+        assert (tmp_path / "saved").exists(), "the cell had its time to save"
+        assert copy.with_suffix(".html").exists() and nbformat.read(copy, as_version=4).cells[2].outputs
+    assert statuses.read(copy)["state"] == state and statuses.read(copy)["cell"] == 3
+    assert not Path(f"/proc/{kernel}").exists(), "no kernel is left"
+
+
+def test_papermill_refuses_what_vidbench_run_refuses_and_does_the_same(tmp_path, capsys, monkeypatch):
+    from papermill.cli import papermill
+
+    book = notebook(tmp_path / "books" / "book.ipynb", "import os\nprint(os.getcwd(), n)")
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as ended:
+            papermill.main(["--engine", "vidbench", "books/book.ipynb", "out/book.ipynb", "--no-progress-bar", *words])
+        return ended.value.code, capsys.readouterr().err
+
+    for words, says in ((("-p", "nn", "3"), "has no parameter 'nn'; the known ones are home"),
+                        (("-p", "n", "3.5"), "n wants int"), (("-y", "more: 3"), "more wants dict")):  # fmt: skip
+        code, said = call(*words)
+        assert code == 2 and says in said and list((tmp_path / "out").iterdir()) == []
+    assert call("-p", "n", "3", "--inject-paths")[0] == 0
+    assert run("run", book, "-p", "n", "3", "--out", tmp_path / "other") == 0
+    ours, theirs = tmp_path / "other" / "book.ipynb", tmp_path / "out" / "book.ipynb"
+    assert streams(ours)[2] == streams(theirs)[2] == [("stdout", f"{book.parent} 3\n")]
+    same = ("state", "exit", "cell", "cells", "parameters", "digest", "notebook", "html")
+    assert {name: status(ours)[name] for name in same} == {name: status(theirs)[name] for name in same}
+    source = nbformat.read(book, as_version=4)
+    assert status(ours)["digest"] == execute.digest_of(source, {"n": 3, "lr": 0.1}), "defaults said or not"
+    others = [execute.digest_of(source, {}), execute.digest_of(source, {"n": 4})]
+    source.cells[1].source += "  # "
+    assert status(ours)["digest"] not in (*others, execute.digest_of(source, {"n": 3}))
+
+
+# ---------------------------------------------------------------------------------------------------------- streams
+
+
+def screen(text: str) -> str:
+    """What a terminal shows in the end, as a plain loop: a carriage return begins the line anew."""
+    shown, line, begin = "", "", False
+    for letter in text:
+        if letter == "\n":
+            shown, line, begin = shown + line + "\n", "", False
+        elif letter == "\r":
+            begin = True
+        else:
+            line, begin = ("" if begin else line) + letter, False
+    return shown + line
+
+
+def test_streams_in_any_pieces_become_what_a_terminal_shows(tmp_path):
+    text = "one\n 10%\r 20%\r\n50%\r100%\n\rlast\rend\nopen"
+    for size in range(1, 12):
+        pieces = [text[i:i + size] for i in range(0, len(text), size)]
+        shown = ""
+        for piece in pieces:
+            shown = kernels.redrawn(shown, piece)
+        assert shown.replace("\r", "") == screen(text)
+        with (tmp_path / "log").open("w") as file:
+            lines = kernels.Lines([file])
+            lines.spoken["stdout"] = time.monotonic()  # no line between
+            for piece in pieces:
+                lines.write("stdout", piece)
+            lines.flush()
+        assert (tmp_path / "log").read_text() == screen(text) + "\n"
+
+
+def test_a_long_bar_is_said_now_and_then(tmp_path, monkeypatch):
+    monkeypatch.setattr(kernels, "EVERY", 0.0)
+    with (tmp_path / "log").open("w") as file:
+        lines = kernels.Lines([file])
+        for step in ("\r1/3", "\r2/3", "\r3/3", "\n"):
+            lines.write("stderr", step)
+            time.sleep(0.001)
+    assert (tmp_path / "log").read_text().split() == ["1/3", "2/3", "3/3", "3/3"]
+
+
+def test_a_run_goes_on_where_nobody_reads_its_lines_any_more(tmp_path):
+    book = notebook(tmp_path / "book.ipynb", "for line in range(3000):\n    print('line', line)", "print('the end')")
+    command = [sys.executable, "-m", "vidbench", "run", str(book), "--out", str(tmp_path / "out")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline()
+    process.stdout.close()
+    errors = process.stderr.read()
+    assert process.wait(120) == 0, errors
+    assert "the end" in (tmp_path / "out" / "book.log").read_text() and "BrokenPipe" not in errors
+    assert status(tmp_path / "out" / "book.ipynb")["state"] == "complete"

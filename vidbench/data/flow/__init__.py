@@ -1,0 +1,1 @@
+"""Optical flow: estimators, storage, ground truth."""

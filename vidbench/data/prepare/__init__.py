@@ -1,0 +1,1 @@
+"""Jobs over every video of a data set: scan and store."""

@@ -1,0 +1,365 @@
+"""Work on every video of a data set: spawned processes, a time limit a video, one owner a folder, the cost told first.
+
+A job function gets one job (plain values), writes what it writes at once and whole, and returns (value, bytes
+written). It raises Bad where this video cannot be worked on and others can. A process that hangs costs its own video
+only; that of one that died is tried once more (pebble's pool). A full disk, Ctrl-C or a mistake in the code stop the
+work, and what is finished stays.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, closing, contextmanager
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from vidbench.data.video import framestore
+
+FULL = (errno.ENOSPC, errno.EDQUOT)  # of the disk, or of what this user may have of it
+LINE_EVERY = 10.0  # seconds between two lines of progress where nobody watches
+TIMEOUT = 600.0  # seconds for one video
+DIED = "its process died: a crash in the decoder, no memory, or a script without `if __name__ == '__main__'`"
+LOST = "the pool of processes broke"  # as an outcome: where no worker starts, or one dies before it was heard of
+
+
+class Bad(Exception):
+    """This video cannot be worked on, for the reason given; others can."""
+
+
+class BusyError(RuntimeError):
+    """Another process is at work in the folder."""
+
+
+class DiskError(OSError):
+    """The disk is full, or will be."""
+
+
+class Done(NamedTuple):
+    """What came of one job."""
+
+    job: int  # its place in the list of jobs
+    value: object = None
+    error: str = ""  # why there is no value
+    seconds: float = 0.0  # wall time in its process
+    bytes: int = 0  # written
+
+
+class Cost(NamedTuple):
+    """What the rest of the work will take, from the jobs measured first."""
+
+    jobs: int  # still to do
+    seconds: float  # wall time with the processes at work
+    bytes: float
+    free: int  # bytes free where they will be written
+    measured: int  # jobs behind the estimate
+
+    def __str__(self) -> str:
+        return (f"{self.jobs} to go: about {duration(self.seconds)} and {size(self.bytes)} ({size(self.free)} free); "
+                f"measured on {self.measured}")  # fmt: skip
+
+
+def duration(seconds: float) -> str:
+    """1.5 h, 12 min or 40 s."""
+    for limit, unit in ((3600, "h"), (60, "min")):
+        if seconds >= 1.5 * limit:
+            return f"{seconds / limit:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def size(count: float) -> str:
+    """Bytes in words: 1.2 GB."""
+    for limit, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
+        if count >= limit:
+            return f"{count / limit:.1f} {unit}"
+    return f"{count / 1e3:.0f} kB"
+
+
+@contextmanager
+def told_full(folder: Path):
+    """The system's word for a full disk as one that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL or isinstance(error, DiskError):
+            raise
+        raise DiskError(
+            error.errno, f"the disk of {folder} is full; what is finished is kept: make room, run the same again"
+        ) from error
+
+
+@contextmanager
+def owned(folder: Path, part: str = ""):
+    """Hold a folder, or a part of it, against a second process doing the same; the lock ends with its process.
+
+    Parts are held beside each other, but not beside the whole. Raises BusyError, which says who holds it (of parts, the
+    one that came last).
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    kinds = {".lock": fcntl.LOCK_SH if part else fcntl.LOCK_EX, f".lock{part}": fcntl.LOCK_EX}
+    with told_full(folder), ExitStack() as held:
+        for name, kind in kinds.items():
+            handle = held.enter_context(open(folder / name, "a+"))
+            try:
+                fcntl.flock(handle, kind | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                handle.seek(0)
+                said = f"another process is at work in {folder}: wait for it, or take another folder"
+                raise BusyError(f"{said} (it is {handle.read() or 'one that has not said which'})") from error
+            handle.truncate(0)
+            handle.write(f"process {os.getpid()} on {socket.gethostname()}")
+            handle.flush()
+        yield
+
+
+def sweep(files: Iterable[Path]) -> None:
+    """Delete what a killed call left half-written beside these files (see framestore.written)."""
+    names = {(file.parent, file.name) for file in files}
+    for folder in {folder for folder, _ in names}:
+        for left in folder.glob(".*.tmp"):
+            if (folder, left.name[1:].rsplit(".", 2)[0]) in names:
+                left.unlink(missing_ok=True)
+
+
+def claim(file: Path, settings: dict, error: type[Exception], **facts) -> None:
+    """Write settings (and facts beside them) into a new folder, or refuse where other settings are there."""
+    if not file.is_file():
+        with framestore.written(file) as temporary:
+            temporary.write_text(json.dumps({"settings": settings, **facts}, indent=1) + "\n", encoding="utf-8")
+        return
+    there = json.loads(file.read_text(encoding="utf-8"))["settings"]
+    differ = [name for name in {**settings, **there} if there.get(name) != settings.get(name)]
+    if differ:
+        listed = "; ".join(f"{n}: there {there.get(n)!r}, wanted {settings.get(n)!r}" for n in differ)
+        raise error(f"{file.parent} was made with other settings ({listed}): use them or another folder")
+
+
+class Journal:
+    """Values by key, a JSON line each, written as they come: what a stopped call found is there for the next one."""
+
+    def __init__(self, file: Path) -> None:
+        self.known: dict[str, dict] = {}
+        for text in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else ():
+            try:
+                line = json.loads(text or "{}")
+                self.known[line.pop("key")] = line
+            except (ValueError, KeyError, AttributeError, TypeError):
+                continue  # a line that was torn when the disk was full or the machine stopped
+        self._lines = open(file, "a", encoding="utf-8")
+        if self._lines.tell():
+            self._lines.write("\n")  # the last line may have been torn
+
+    def add(self, key: str, **values) -> None:
+        """Write a value down at once."""
+        self.known[key] = values
+        self._lines.write(json.dumps({"key": key, **values}) + "\n")
+        self._lines.flush()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._lines.close()
+
+
+def stamp(file: Path) -> list[int] | None:
+    """Size and time of change, by which a file that was worked on is known again; None where there is no file."""
+    try:
+        about = file.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: no file can have such a name
+        return None
+    except OSError:  # no permission to look into a folder: the work on it will say so
+        return [0, 0]
+    return [about.st_size, about.st_mtime_ns]
+
+
+def work(
+    function: Callable, jobs: Sequence, folder: Path, *, workers: int = 0, timeout: float | None = TIMEOUT,
+    what: str = "work", weights: Sequence[float] | None = None, progress: bool = True, only_cost: bool = False,
+    tell: Callable[[Cost], None] | None = None, bad: Callable[[object], bool] = lambda value: False,
+    run: Callable[[list[int]], Iterator[Done]] | None = None,
+) -> Iterator[Done]:  # fmt: skip
+    """Do all jobs and yield each result as it comes; raises DiskError before the disk is full.
+
+    workers: 0 computes in this process, without a time limit; else so many spawned processes (a script then needs the
+    `if __name__ == "__main__"` guard). The first jobs are an even sample of all, and once they are done the cost of the
+    rest is told, scaled by `weights` (frames, say); `only_cost` stops there. `timeout` is seconds per job. `bad`: which
+    values count as failed in the progress bar. `run`: makes the results from the order of jobs, instead of these ways.
+    """
+    from tqdm import tqdm
+
+    order = _sample_first(len(jobs), max(4, 2 * workers))
+    share = np.ones(len(jobs)) if weights is None else np.asarray(weights, float)
+    sample, done = min(len(jobs), max(4, 2 * workers)), []
+    watched = sys.stderr.isatty()
+    if run is not None:
+        outcomes = run(order)
+    else:
+        outcomes = _here(function, jobs, order) if workers < 1 else _in_pool(function, jobs, order, workers, timeout)
+    chosen = islice(outcomes, sample) if only_cost else outcomes
+    quiet = not (progress and jobs and watched)
+    with told_full(folder), tqdm(total=len(jobs), desc=what, unit="video", disable=quiet) as bar:
+        failed, began = 0, time.monotonic()
+        told = began
+        try:
+            for count, outcome in enumerate(chosen, 1):
+                failed += bool(outcome.error) or bad(outcome.value)
+                bar.set_postfix(failed=failed, refresh=False)
+                bar.update()
+                now = time.monotonic()
+                if progress and not watched and (now - told > LINE_EVERY or count == len(jobs)):
+                    told = now
+                    said = f"{what}: {count} of {len(jobs)} videos, {failed} failed, {count / (now - began):.1f}/s"
+                    print(said, flush=True)
+                yield outcome
+                if len(done) < sample:
+                    done.append(outcome)
+                    if len(done) == sample and (sample < len(jobs) or only_cost):
+                        _tell(done, share, folder, 1 if run else workers, what, progress, tell)
+            if only_cost and not jobs:
+                _tell([], share, folder, workers, what, progress, tell)
+        finally:
+            outcomes.close()
+
+
+def _sample_first(count: int, sample: int) -> list[int]:
+    """All numbers below count, an even sample of them first: list files are sorted, by class or by length."""
+    first = np.unique(np.linspace(0, count - 1, min(count, sample)).round().astype(int)).tolist() if count else []
+    taken = set(first)
+    return first + [i for i in range(count) if i not in taken]
+
+
+def _tell(
+    done: list[Done], share: np.ndarray, folder: Path, workers: int, what: str, progress: bool, tell: Callable | None
+) -> None:
+    from tqdm import tqdm
+
+    seen = share[[outcome.job for outcome in done]].sum()
+    rest = float((share.sum() - seen) / max(seen, 1e-9))
+    cost = Cost(
+        len(share) - len(done), rest * sum(o.seconds for o in done) / max(1, workers),
+        rest * sum(o.bytes for o in done), shutil.disk_usage(folder).free, len(done),
+    )  # fmt: skip
+    if tell:
+        tell(cost)
+    if progress:
+        tqdm.write(f"{what}: {cost}")
+    if cost.bytes > 0.98 * cost.free:
+        raise DiskError(
+            errno.EDQUOT, f"{what} needs about {size(cost.bytes)} more and {folder} has {size(cost.free)} free: make "
+            "room or choose a smaller form; what is finished is kept"
+        )  # fmt: skip
+
+
+def _call(function: Callable, number: int, job: object) -> Done:
+    began = time.perf_counter()
+    try:
+        value, written = function(job)
+    except Bad as error:
+        return Done(number, error=str(error), seconds=time.perf_counter() - began)
+    return Done(number, value, "", time.perf_counter() - began, written)
+
+
+def _in_worker(function: Callable, number: int, job: object) -> Done:
+    try:
+        return _call(function, number, job)
+    except SystemExit:  # SIGTERM; pebble would hold it back and begin another video, to be killed in the midst of it
+        os._exit(1)
+
+
+def _here(function: Callable, jobs: Sequence, order: list[int]) -> Iterator[Done]:
+    import cv2
+
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        for number in order:
+            yield _call(function, number, jobs[number])
+    finally:
+        cv2.setNumThreads(threads)
+
+
+def _start_worker() -> None:
+    import cv2
+
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which stops the pool
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that temporary files are deleted
+
+
+def _in_pool(
+    function: Callable, jobs: Sequence, order: list[int], workers: int, timeout: float | None
+) -> Iterator[Done]:
+    todo, lost, died, finished = deque(order), deque(), set(), 0
+    while todo or lost:
+        # Nobody knows who of the lost broke their pool, so each goes on alone.
+        alone = bool(lost)
+        jobs_now, processes = (deque([lost.popleft()]), 1) if alone else (todo, min(workers, len(jobs)) or 1)
+        with closing(_in_one_pool(function, jobs, jobs_now, processes, timeout)) as outcomes:
+            for outcome in outcomes:
+                if outcome.error == LOST:
+                    if not alone:
+                        lost.append(outcome.job)
+                        continue
+                    if not finished:
+                        raise RuntimeError(f"no worker process starts: {DIED}")
+                    outcome = outcome._replace(error=DIED)
+                if outcome.error == DIED and outcome.job not in died:
+                    died.add(outcome.job)  # perhaps not its fault (the kernel's choice when memory ends): once more
+                    (lost if alone else todo).append(outcome.job)
+                else:
+                    finished += 1
+                    yield outcome
+
+
+def _in_one_pool(
+    function: Callable, jobs: Sequence, todo: deque[int], workers: int, timeout: float | None
+) -> Iterator[Done]:
+    """What comes of jobs, taken off `todo`, until none is left or the pool is broken; then those it had are LOST."""
+    from pebble import ProcessPool
+
+    running = {}
+    # spawned, never forked: OpenCV may have run threads here
+    pool = ProcessPool(workers, initializer=_start_worker, context=get_context("spawn"))
+    try:
+        while running or todo and pool.active:
+            while todo and pool.active and len(running) < 2 * workers + 2:
+                number = todo.popleft()
+                future = pool.schedule(_in_worker, args=(function, number, jobs[number]), timeout=timeout)
+                running[future] = number
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                yield _result(future, running.pop(future), timeout)
+    finally:
+        if running or not pool.active:
+            pool.stop()
+        else:
+            pool.close()
+        pool.join()
+
+
+def _result(future, number: int, timeout: float | None) -> Done:
+    from pebble import ProcessExpired
+
+    try:
+        return future.result()
+    except TimeoutError:
+        return Done(number, error=f"no end after {timeout:g} s: its process was stopped")
+    except ProcessExpired:
+        return Done(number, error=DIED)
+    except BrokenProcessPool:
+        return Done(number, error=LOST)

@@ -1,0 +1,150 @@
+"""A decode-once store: every frame of a data set's videos at training size, in a form that reads fast at random.
+
+    form   what lies there                                   a second of video*   clips of 32 beside decord, source*
+    mp4    H.264, a keyframe every 16, no B-frames           59 kB                11 times as fast
+    jpeg   JPEGs of quality 90 in one pack a video           249 kB               13
+    raw    uint8 in one pack a video                         2.0 MB               95, from the page cache
+    *five Kinetics clips at short side 128, median of nine rounds (benchmarks/store.py); small AVIs gain less
+
+The store's folder is a data set like any other (manifest.csv, classes.txt), so notebooks and commands take it as
+`data`. Frame i of a stored video is frame i of its source, and its time is i / fps. Flow for it is computed from it
+(the same frames, the same numbers). A video smaller than `size` keeps its size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from vidbench.data.manifest import SCANNED, STRINGS, Manifest
+from vidbench.data.prepare import jobs
+from vidbench.data.video import clips, framestore
+from vidbench.data.video.decoders import short_side
+
+FORMS = {"mp4": ".mp4", "jpeg": framestore.SUFFIX, "raw": framestore.SUFFIX}
+FORMAT = 1
+SIZE = 128  # pixels, short side: crops of 128 (CoCLR) and 112
+
+
+class StoreError(RuntimeError):
+    """A folder that holds another store, or nothing that could be stored."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a store was made with; a folder holds one of these and refuses others."""
+
+    form: str = "mp4"
+    size: int = SIZE
+    crf: int = 18  # of x264, form mp4: 34 to 36 dB
+    decoder: str = clips.DECODER
+    format: int = FORMAT
+
+
+class Report(NamedTuple):
+    """What `store` did."""
+
+    manifest: Manifest  # of the store: the videos that are in it
+    done: int
+    skipped: int  # were there
+    failed: list[tuple[str, str]]  # (path, reason); not in the manifest
+    bytes: int  # of the whole store
+
+
+def store(
+    manifest: Manifest, folder: str | Path, form: str = "mp4", *, size: int = SIZE, crf: int = 18,
+    decoder: str = clips.DECODER, workers: int = 0, timeout: float = jobs.TIMEOUT, progress: bool = True,
+    only_cost: bool = False,
+) -> Report | None:  # fmt: skip
+    """Store every video of a manifest; the same call goes on where it stopped, and does anew only what changed.
+
+    The time and disk it takes are measured on the first videos and told; DiskError where they do not fit. Videos that
+    cannot be read are counted and named in the report. workers, timeout, progress, only_cost: see jobs.work.
+    Raises ValueError on nonsense, StoreError where the folder holds a store of other settings.
+    """
+    if form not in FORMS or size < 2 or not 0 <= crf <= 51:
+        said = f"form is of {', '.join(FORMS)}, size from 2 pixels, crf in 0..51"
+        raise ValueError(f"{said}; got {form!r}, {size}, {crf}")
+    folder, settings = Path(folder), Settings(form, size, crf, decoder)
+    if folder.resolve() == manifest.root.resolve():
+        raise StoreError(f"{folder} is the data set's own folder: take another one")
+    with jobs.owned(folder), jobs.Journal(folder / "store.jsonl") as journal:
+        jobs.claim(folder / "store.json", asdict(settings), StoreError)
+        names = [f"{path}{FORMS[form]}" for path in manifest.path]
+        stamps = [jobs.stamp(manifest.absolute(i)) for i in range(len(manifest))]
+        todo = [i for i, name in enumerate(names) if not _there(folder, name, journal.known.get(name), stamps[i])]
+        tasks = [(str(manifest.absolute(i)), str(folder / names[i]), settings) for i in todo]
+        weights = manifest.frames[todo].astype(float) if manifest.frames is not None else None
+        failed = []
+        jobs.sweep(folder / name for name in names)
+        for done in jobs.work(one, tasks, folder, workers=workers, timeout=timeout, what=f"store {form}",
+                              weights=weights, progress=progress, only_cost=only_cost):  # fmt: skip
+            i = todo[done.job]
+            if done.error:
+                failed.append((str(manifest.path[i]), done.error))
+            else:
+                journal.add(names[i], stamp=stamps[i], bytes=done.bytes, **done.value)
+        if only_cost:
+            return None
+        return _conclude(manifest, names, journal.known, folder, len(todo), failed)
+
+
+def _there(folder: Path, name: str, known: dict | None, stamp: list[int] | None) -> bool:
+    # a source that was deleted after it was stored is no reason to do it again
+    if not known or stamp not in (None, known["stamp"]):
+        return False
+    stored = jobs.stamp(folder / name)
+    return stored is not None and stored[0] == known["bytes"]
+
+
+def _conclude(manifest: Manifest, names: list[str], known: dict, folder: Path, tried: int, failed: list) -> Report:
+    bad = {path for path, _ in failed}
+    good = [i for i, path in enumerate(manifest.path) if str(path) not in bad]
+    if not good:
+        raise StoreError(f"none of {len(manifest)} videos could be stored; the first: {failed[:1]}")
+    facts = [known[names[i]] for i in good]
+    columns = {name: np.array([fact[name] for fact in facts], kind) for name, kind in SCANNED.items()}
+    paths = np.array([names[i] for i in good], STRINGS)
+    stored = replace(manifest.select(mask=np.array(good)), root=folder, path=paths, **columns)
+    stored.save(folder)
+    return Report(stored, tried - len(failed), len(manifest) - tried, failed, sum(fact["bytes"] for fact in facts))
+
+
+def one(job: tuple[str, str, Settings]) -> tuple[dict, int]:
+    """Store one video; a job for jobs.work: (source, file to write, settings)."""
+    source, file, settings = job[0], Path(job[1]), job[2]
+    try:
+        with clips.Video(source, settings.decoder) as video:
+            height, width = video.read([0]).frames.shape[1:3]
+        shape = _shape(height, width, settings)
+        with clips.Video(source, settings.decoder, None if shape == (height, width) else shape) as video:
+            count, fps = video.frames, video.fps or 1.0
+            _write(file, video.stream(), count, fps, shape, settings)
+    except clips.VideoError as error:
+        raise jobs.Bad(str(error)) from error
+    facts = {"frames": count, "fps": fps, "height": shape[0], "width": shape[1]}
+    return facts, file.stat().st_size
+
+
+def _shape(height: int, width: int, settings: Settings) -> tuple[int, int]:
+    """Pixels as stored: never larger than the source, and even for mp4."""
+    shape = (height, width)
+    if min(shape) > settings.size:
+        shape = short_side(height, width, settings.size)
+    return tuple(max(2, n - n % 2) for n in shape) if settings.form == "mp4" else shape
+
+
+def _write(file: Path, frames: Iterator, count: int, fps: float, shape: tuple[int, int], settings: Settings) -> None:
+    if settings.form == "mp4":
+        framestore.write_mp4(file, frames, fps, settings.crf)
+    elif settings.form == "jpeg":
+        framestore.write_pack(file, {"fps": fps}, pieces=[framestore.encode_jpeg(frame) for frame in frames])
+    else:
+        rows = np.empty((count, *shape, 3), np.uint8)
+        for i, frame in enumerate(frames):
+            rows[i] = frame
+        framestore.write_pack(file, {"fps": fps}, rows=rows)

@@ -1,0 +1,1 @@
+"""The toy worlds: rendered videos whose label is the motion."""

@@ -1,0 +1,446 @@
+"""Every run's numbers in tables, one table a protocol, with the published ones apart beside them; also as a csv.
+
+Two numbers stand in one column only where they were measured alike: the same task, data and protocol id (see
+`engine.runs`). What was measured otherwise gets a table of its own, and the switches that differ are its heading.
+Published numbers come from a csv, one a row with its source; their protocol, backbone and data are never ours, so they
+have a block of their own.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vidbench.engine.runs import Run, RunError, differences, write_text
+from vidbench.view.figures import FONT, SOFT, Bar, Html, bars, escaped
+from vidbench.view.html import Section, table, write_page
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+BUDGET = ("batch", "iterations", "clips", "epochs")  # of Run.budget, as far as tables show it
+OF_A_RUN = ("recipe.json", "environment.json", "status.json", "metrics.jsonl", "results.json")
+OF_DATA = ("manifest.csv", "scan.csv", "flow.json", "store.json")  # below such a folder lie videos by the thousand
+TASKS = ("probe", "finetune", "retrieval", "classes")  # classes: supervised, evaluate.classified
+STREAMS = ("rgb", "flow", "rgb+flow")
+# as papers and as folders name them
+DATA = {"UCF101": "ucf101", "HMDB51": "hmdb51", "K400": "kinetics400", "MiT": "moments", "SSv2": "something"}
+FOLDS = ("1", "2", "3", "")
+METRICS = ("top-1", "R@1", "R@5", "R@10", "R@20", "R@50")
+# what a run folder raises that was not finished, or was edited (a student of itself never ends)
+BROKEN = (RunError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+ROUNDING = 1e-9  # a mean of ones may be so much more than one
+
+
+class ProtocolError(ValueError):
+    """Numbers of two protocols where one was wanted; the message names the switches that differ."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """One number of one run: a fraction, its interval if it has one, how it was measured and at what budget."""
+
+    run: str  # its folder below the one that was searched
+    task: str
+    metric: str
+    value: float
+    low: float | None
+    high: float | None
+    protocol: str  # its id: task and switches as text
+    switches: Mapping[str, Any]
+    budget: Mapping[str, Any]  # BUDGET, when it was measured
+    data: str
+    stream: str
+    state: str  # of the run, as it is now
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A run folder as it was found, whole or not; `problems` say what of it cannot be used."""
+
+    run: str
+    stage: str = ""
+    state: str = ""
+    budget: Mapping[str, Any] = field(default_factory=dict)
+    numbers: tuple[Number, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Published:
+    """One published number in percent; "" where the source does not say."""
+
+    paper: str
+    method: str
+    variant: str
+    pretrain: str
+    stream: str
+    backbone: str
+    task: str
+    metric: str
+    data: str
+    fold: str
+    value: float
+    note: str
+    source: str  # where it is stated
+
+
+# -------------------------------------------------------------------------------------------------------- collecting
+
+
+def collect(home: str | Path) -> list[Folder]:
+    """Every run folder below `home`, by name, those that are broken or half written too; [] where there is none."""
+    home, found = Path(home), []
+    for here, folders, files in os.walk(home):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        if any(name in files for name in OF_A_RUN):
+            found.append(_look(Path(here), home))
+            folders.clear()
+        elif Path(here) != home and any(name in files for name in OF_DATA):
+            folders.clear()
+    return sorted(found, key=lambda folder: folder.run)
+
+
+def _look(folder: Path, home: Path) -> Folder:
+    name = folder.relative_to(home).as_posix() if folder != home else folder.resolve().name
+    try:
+        run = Run(folder)
+        stage, stream, data = str(run.stage), str(run.recipe.get("stream", "")), _data_of(run)
+    except BROKEN as error:
+        return Folder(name, problems=(_said("recipe.json", error),))
+    problems: list[str] = []
+    state = _tried("status.json", lambda: str(run.state), "", problems)
+    budget = _tried("the budget", run.budget, {}, problems)
+    results = _tried("results.json", lambda: dict(run.results()), {}, problems)
+    numbers: list[Number] = []
+    for protocol, record in results.items():
+        try:
+            numbers += _numbers(name, protocol, record, {"data": data, "stream": stream, "state": state})
+        except BROKEN as error:
+            problems.append(_said(f"result {protocol!r}", error))
+    return Folder(name, stage, state, budget, tuple(numbers), tuple(problems))
+
+
+def _data_of(run: Run) -> str:
+    """The place a run lies in, as notebooks name it after its data: that of its manifest, else the run's own."""
+    manifest = run.recipe.get("manifest")
+    return Path(manifest).parent.name if isinstance(manifest, str) and manifest else run.folder.resolve().parent.name
+
+
+def _tried(what: str, read, otherwise, problems: list[str]):
+    try:
+        return read()
+    except BROKEN as error:
+        problems.append(_said(what, error))
+        return otherwise
+
+
+def _said(what: str, error: Exception) -> str:
+    reason = str(error.args[0]).splitlines()[0] if error.args else ""
+    return f"{what}: {reason}" if isinstance(error, RunError) else f"{what}: {type(error).__name__}: {error}"
+
+
+def _numbers(run: str, protocol: str, record: dict, facts: dict) -> list[Number]:
+    """Checked numbers of one record of results.json; facts: of the run, where the protocol does not say them itself."""
+    if not isinstance(record, dict) or not {"task", "protocol", "numbers", "budget"} <= set(record):
+        raise ValueError("wanted task, protocol, numbers and budget; evaluate the run again")
+    switches, budget = dict(record["protocol"]), dict(record["budget"])
+    budget = {name: budget[name] for name in BUDGET if name in budget}
+    told = {name: str(switches[name]) for name in ("data", "stream") if name in switches}
+    how = {"protocol": protocol, "switches": switches, "budget": budget, **facts, **told}
+    return [Number(run, str(record["task"]), metric, *_fraction(metric, given), **how)
+            for metric, given in record["numbers"].items()]
+
+
+def _fraction(metric: str, given) -> tuple[float, float | None, float | None]:
+    parts = given if isinstance(given, list) else [given]
+    real = all(isinstance(part, int | float) and not isinstance(part, bool) and math.isfinite(part) for part in parts)
+    if not real or len(parts) not in (1, 3) or not all(-ROUNDING <= part <= 1 + ROUNDING for part in parts):
+        raise ValueError(f"{metric} is {given!r}; wanted a fraction within 0 and 1, or [value, low, high]")
+    if len(parts) == 3 and not parts[1] - ROUNDING <= parts[0] <= parts[2] + ROUNDING:
+        raise ValueError(f"{metric} is {given!r}; its interval misses its value")
+    return (parts[0], None, None) if len(parts) == 1 else tuple(parts)
+
+
+def numbers_of(folders: Iterable[Folder], task: str = "") -> list[Number]:
+    """The numbers of all runs, or of the tasks in whose name `task` occurs."""
+    return [number for folder in folders for number in folder.numbers if task in number.task]
+
+
+# --------------------------------------------------------------------------------------------------------- protocols
+
+
+def _asked(number: Number) -> dict:
+    return {"task": number.task, "data": number.data, **number.switches}
+
+
+def one_protocol(numbers: Sequence[Number]) -> Number:
+    """The first of numbers that were measured alike. Raises ProtocolError, naming the switches, where they were not."""
+    if not numbers:
+        raise ProtocolError("wanted at least one number, got none; evaluate a run first")
+    first = numbers[0]
+    for other in numbers:
+        if (other.task, other.data, other.protocol) != (first.task, first.data, first.protocol):
+            lines = differences(_asked(first), _asked(other)) or [f"id: {first.protocol}", f"id: {other.protocol}"]
+            raise ProtocolError(f"{first.run} and {other.run} were measured under two protocols, and one column holds "
+                                "one:\n  " + "\n  ".join(lines) + "\nby_protocol makes a group of each.")
+    return first
+
+
+def by_protocol(numbers: Iterable[Number]) -> list[list[Number]]:
+    """The numbers in groups that were measured alike, in the order of task, data and protocol id."""
+    groups: dict[tuple, list[Number]] = {}
+    for number in numbers:
+        groups.setdefault((number.task, number.data, number.protocol), []).append(number)
+    return [groups[key] for key in sorted(groups)]
+
+
+def by_task(numbers: Iterable[Number]) -> list[tuple[str, dict, list[tuple[str, list[Number]]]]]:
+    """(task, the switches that all its protocols share, [(heading, group)]) of each task.
+
+    A heading says the task and the switches by which the group differs from the task's other groups.
+    """
+    tasks: dict[str, list[list[Number]]] = {}
+    for group in by_protocol(numbers):
+        tasks.setdefault(group[0].task, []).append(group)
+    made = []
+    for task, groups in tasks.items():
+        asked = [_asked(group[0]) for group in groups]
+        shared = {name: value for name, value in asked[0].items()
+                  if all(name in other and other[name] == value for other in asked)}
+        headed = []
+        for group, switches in zip(groups, asked, strict=True):
+            own = {name: value for name, value in switches.items() if name not in shared}
+            headed.append((": ".join(filter(None, (task, _words(own)))), group))
+        made.append((task, {name: value for name, value in shared.items() if name != "task"}, headed))
+    return made
+
+
+def _words(switches: Mapping[str, Any], prefix: str = "") -> str:
+    """Switches as text, nested ones with their path: `centring none, crops.size 112`."""
+    parts = []
+    for name, value in sorted(switches.items(), key=lambda item: (item[0] != "data", item[0])):
+        nested = isinstance(value, Mapping)
+        shown = f"{value:.6g}" if isinstance(value, float) else value
+        parts.append(_words(value, f"{prefix}{name}.") if nested else f"{prefix}{name} {shown}")
+    return ", ".join(filter(None, parts))
+
+
+# ------------------------------------------------------------------------------------------------------------ tables
+
+
+def results_table(numbers: Sequence[Number], title: str = "", note: str = "") -> Html:
+    """Runs by metrics in percent, with budgets, of numbers under one protocol (see one_protocol).
+
+    Intervals stand at the main metric, and at all where there are no more than two: six of them fill no page.
+    """
+    one_protocol(numbers)
+    metrics, rows = list(dict.fromkeys(number.metric for number in numbers)), {}
+    told = metrics if len(metrics) < 3 else [_main(numbers)]
+    for number in numbers:
+        row = rows.setdefault(number.run, {"run": number.run, **dict.fromkeys(metrics), **dict.fromkeys(BUDGET)})
+        row[number.metric] = _percent(number, number.metric in told)
+        row.update(_shown(number.budget), state=number.state or None)
+    best = {metric: "max" for metric in metrics if len(rows) > 1}
+    states = ["state"] if any(number.state != "complete" for number in numbers) else []
+    return table(list(rows.values()), ["run", *metrics, *BUDGET, *states], best=best, title=title, note=note,
+                 formats={name: ",d" for name in ("batch", "iterations", "clips") if _whole(rows, name)})
+
+
+def _main(numbers: Sequence[Number]) -> str:
+    """The metric that stands for a protocol."""
+    held = [number.metric for number in numbers]
+    return next((metric for metric in ("R@1", "top-1") if metric in held), held[0])
+
+
+def _percent(number: Number, interval: bool) -> float | tuple[float, float, float]:
+    parts = [100.0 * part for part in (number.value, number.low, number.high) if part is not None]
+    return tuple(parts) if interval and len(parts) == 3 else parts[0]
+
+
+def _shown(budget: Mapping[str, Any]) -> dict[str, Any]:
+    """BUDGET with 20.0 epochs as 20, and None where one is missing."""
+    held = {name: budget.get(name) for name in BUDGET}
+    return {name: int(n) if isinstance(n, float) and n.is_integer() else n for name, n in held.items()}
+
+
+def _whole(rows: Mapping[str, Mapping], name: str) -> bool:
+    return all(row[name] is None or isinstance(row[name], int) for row in rows.values())
+
+
+def results(numbers: Iterable[Number]) -> Html:
+    """All tables, task by task, one a protocol; what a task's protocols share is said once, below them."""
+    pieces = []
+    for task, shared, headed in by_task(numbers):
+        pieces += [results_table(group, heading) for heading, group in headed]
+        alike = f"All {len(headed)} tables of {task}" if len(headed) > 1 else f"The table of {task}"
+        pieces += [_small(f"{alike}: {_words(shared)}.")] if shared else []
+    if not pieces:
+        return _small("No run below this folder has been evaluated yet. Train one with 10_coclr_alone and measure it "
+                      "with 42_retrieval, with the same home and data as here.")  # fmt: skip
+    return _joined([*pieces, _small("Percent, with 95 % intervals (all of them are in the csv); a dash: not measured. "
+                                    "Batch (global), iterations, clips and epochs: the training a run had when it was "
+                                    "measured, that of the runs it started from included.")])  # fmt: skip
+
+
+def charts(numbers: Iterable[Number]) -> list[Figure]:
+    """Bars of the main metric, run by run with intervals, a figure for each protocol that several runs share."""
+    figures = []
+    for heading, group in [pair for _, _, pairs in by_task(numbers) for pair in pairs]:
+        metric = _main(group)
+        rows = [Bar(metric, n.run, n.value, n.low, n.high) for n in group if n.metric == metric]
+        if len(rows) > 1:  # a bar by itself says what the table says
+            gap = max(0.3, 1 - 0.14 * len(rows))  # and bars are as wide as those of other figures
+            figures.append(bars(rows, f"{metric}, percent", heading).update_layout(bargap=gap, scattergap=gap))
+    return figures
+
+
+def inventory(folders: Sequence[Folder]) -> Html:
+    """Every run with its state, how often it was evaluated, and its budget; the broken ones, counted and with why."""
+    whole, broken = [f for f in folders if not f.problems], [f for f in folders if f.problems]
+    if not folders:
+        return _small("There is no run below this folder yet.")
+    rows = [{"run": f.run, "stage": f.stage or None, "state": f.state or None,
+             "evaluated": len({n.protocol for n in f.numbers}), **_shown(f.budget)}
+            for f in folders if f.stage]
+    pieces = [table(rows, formats={n: ",d" for n in ("iterations", "clips") if _whole(dict(enumerate(rows)), n)})]
+    said = f"{len(folders)} run folders: {len(whole)} whole, {len(broken)} broken or half written."
+    pieces = [*(pieces if rows else []), _small(said)]
+    if broken:
+        pieces.append(table([{"broken or half written": f.run, "what": "; ".join(f.problems)} for f in broken]))
+    return _joined(pieces)
+
+
+def _small(words: str) -> Html:
+    return Html(f'<div style="font-family:{FONT};font-size:12px;color:{SOFT};margin:6px 0 22px">{escaped(words)}</div>')
+
+
+def _joined(pieces: Sequence[Html]) -> Html:
+    return Html("".join(f'<div style="margin:0 0 18px">{piece}</div>' for piece in pieces))
+
+
+# --------------------------------------------------------------------------------------------------------- published
+
+
+def read_published(path: str | Path) -> list[Published]:
+    """Published numbers from a csv with Published's columns.
+
+    Raises FileNotFoundError without the file, ValueError, with the line, on an unknown word, a value out of 0..100, a
+    missing source, or one number twice.
+    """
+    path, names, known = Path(path), [column.name for column in fields(Published)], {}
+    words = {"task": TASKS, "stream": (*STREAMS, ""), "data": tuple(DATA), "metric": METRICS, "fold": FOLDS}
+    with open(path, newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if reader.fieldnames != names:
+            raise ValueError(f"{path}, line 1: wanted the columns {', '.join(names)}, got {reader.fieldnames}")
+        for row in reader:
+            where = f"{path}, line {reader.line_num}"
+            if None in row or None in row.values():
+                raise ValueError(f"{where}: wanted {len(names)} columns")
+            for name, allowed in words.items():
+                if row[name] not in allowed:
+                    raise ValueError(f"{where}: {name} {row[name]!r} is not one of {', '.join(filter(None, allowed))}")
+            value = _percentage(row["value"], where)
+            if not 0 <= value <= 100 or not all(row[name].strip() for name in ("paper", "method", "source")):
+                raise ValueError(f"{where}: wanted a value within 0 and 100, paper, method, and the source that has it")
+            key = tuple(row[name] for name in names if name not in ("value", "note", "source"))
+            if key in known:
+                raise ValueError(f"{where}: the same number as in line {known[key][0]}; a variant tells two apart")
+            known[key] = (reader.line_num, Published(**{**row, "value": value}))
+    return [published for _, published in known.values()]
+
+
+def _percentage(text: str, where: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{where}: value {text!r} is no number") from None
+
+
+def _meant(number: Number, data: str) -> tuple[str, str, str, str]:
+    """(task, metric, data, stream) of one of our numbers in the words of Published, "" where it has none."""
+    named = number.metric if number.metric in TASKS else number.task  # a probe's accuracy beside a retrieval's R@k
+    task = next((task for task in TASKS if task in named), "")
+    metric = number.metric if number.metric in METRICS else "top-1" if task in ("probe", "finetune", "classes") else ""
+    place = "".join(letter for letter in (data or number.data).lower() if letter.isalnum())
+    known = next((name for name, start in DATA.items() if place.startswith((start, name.lower()))), "")
+    return task, metric, known, number.stream
+
+
+def beside(numbers: Iterable[Number], published: Iterable[Published], data: str = "") -> list[Published]:
+    """The published numbers of the same task, metric, data and stream as any of ours; a source may not say its stream.
+
+    data: look at this data set's instead of the one ours are of (UCF101 for a toy world's, to see the order).
+    """
+    asked = {_meant(number, data) for number in numbers}
+    asked |= {(task, metric, known, "") for task, metric, known, _ in asked}
+    return [row for row in published if (row.task, row.metric, row.data, row.stream) in asked]
+
+
+def published_table(rows: Sequence[Published]) -> Html:
+    """Published numbers, a table a data set, a row a method, a column a task or metric; sources numbered below."""
+    if not rows:
+        return _small("Nothing published of the same task, metric, data and stream is known here.")
+    notes = [(*row.source.split("; "), *filter(None, [row.note])) for row in rows]
+    order = list(dict.fromkeys(words for each in notes for words in each))
+    pieces = []
+    for data in dict.fromkeys(row.data for row in rows):
+        held = [(row, each) for row, each in zip(rows, notes, strict=True) if row.data == data]
+        columns = sorted({_column(row): METRICS.index(row.metric) for row, _ in held}.items(), key=lambda item: item[1])
+        lines: dict[tuple, dict] = {}
+        for row, each in held:
+            method = ", ".join(filter(None, (row.method, row.variant)))
+            method = method if row.paper == row.method else f"{method} ({row.paper})"
+            named = {"published": method, "pre-training": row.pretrain, "stream": row.stream, "backbone": row.backbone}
+            empty = {**{name: words or None for name, words in named.items()},
+                     **dict.fromkeys(name for name, _ in columns), "source, note": set()}
+            line = lines.setdefault(tuple(named.values()), empty)
+            line[_column(row)] = row.value
+            line["source, note"] |= {order.index(words) + 1 for words in each}
+        shown = [{**line, "source, note": ", ".join(map(str, sorted(line["source, note"])))} for line in lines.values()]
+        pieces.append(table(shown, title=f"Published on {data}"))
+    numbered = "".join(f"<div>{number} {escaped(words)}</div>" for number, words in enumerate(order, 1))
+    style = f"font-family:{FONT};font-size:12px;color:{SOFT};columns:2;column-gap:28px"
+    said = _small("Percent, as published, of our tasks, metrics and streams. Protocol, backbone and data differ from "
+                  "ours and from one another's: compare the order, not the digits. A dash: not said.")  # fmt: skip
+    return _joined([*pieces, said, Html(f'<div style="{style}">{numbered}</div>')])
+
+
+def _column(row: Published) -> str:
+    return row.metric if row.task == "retrieval" else row.task
+
+
+# ------------------------------------------------------------------------------------------------------------- files
+
+CSV = ("run", "task", "metric", "value", "low", "high", "protocol", *BUDGET, "data", "stream")
+
+
+def write_csv(path: str | Path, numbers: Iterable[Number]) -> Path:
+    """All numbers in long form, a line each, fractions in full; written under a temporary name, then renamed."""
+    path, text = Path(path), io.StringIO()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CSV)
+    for n in numbers:
+        budget = [n.budget.get(name, "") for name in BUDGET]
+        given = ["" if part is None else repr(part) for part in (n.value, n.low, n.high)]
+        writer.writerow([n.run, n.task, n.metric, *given, n.protocol, *budget, n.data, n.stream])
+    write_text(path, text.getvalue())
+    return path
+
+
+def write_report(path: str | Path, title: str, folders: Sequence[Folder], published: Sequence[Published] = (),
+                 task: str = "", data: str = "") -> Path:
+    """One offline page of all runs: inventory, a table and bars a protocol, what is published (see beside for data)."""
+    numbers = numbers_of(folders, task)
+    sections = [Section("Numbers", [results(numbers)]), Section("Main metric, run by run", charts(numbers)),
+                Section("Published", [published_table(beside(numbers, published, data))]),
+                Section("Runs", [inventory(folders)])]
+    return write_page(path, title, [section for section in sections if section.parts])

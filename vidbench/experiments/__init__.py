@@ -1,0 +1,1 @@
+"""Whole experiments: the demo and the comparisons with published claims."""

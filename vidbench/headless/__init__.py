@@ -1,0 +1,1 @@
+"""Notebooks without a browser: checked parameters, execution, tables of runs."""

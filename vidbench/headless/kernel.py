@@ -1,0 +1,289 @@
+"""One notebook executed: its kernel, its streams as lines, its HTML, and what stays of it when it is stopped."""
+
+import asyncio
+import os
+import re
+import signal
+import threading
+import time
+from contextlib import closing, contextmanager
+from itertools import takewhile
+from pathlib import Path
+
+import nbformat
+from nbclient.exceptions import DeadKernelError
+from nbclient.util import ensure_async, run_sync
+from papermill.clientwrap import PapermillNotebookClient
+from papermill.engines import NotebookExecutionManager
+from papermill.exceptions import strip_color
+from papermill.log import logger
+
+from vidbench.headless.status import Status, write_text
+
+GRACE = 25.0  # seconds from a stop to the kernel's end, for a checkpoint; Slurm's KillWait is 30 unless set otherwise
+PAUSE = 5.0  # seconds; a scheduler signals a whole tree and shells pass it on: what comes later is a second stop
+EVERY = 10.0  # seconds between lines of a bar that redraws itself
+# The kernel's own, where the caller's environment does not say otherwise: lines instead of bars, pages instead of
+# controls, and figures that survive the conversion to HTML.
+ENVIRONMENT = {"VIDBENCH_PROGRESS": "lines", "VIDBENCH_HEADLESS": "1", "PLOTLY_RENDERER": "plotly_mimetype+notebook",
+               "PYDEVD_DISABLE_FILE_VALIDATION": "1"}  # fmt: skip
+# Of the client, whoever asks for something else; nbclient's own merging of streams moves outputs that cells update.
+FIXED = {"log": logger, "store_widget_state": False, "coalesce_streams": False, "iopub_timeout": 60}
+# JupyterLab's page less the scripts that it fetches from elsewhere; formulas stay as they are written.
+OFFLINE = "{% extends 'index.html.j2' %}" + "".join(
+    f"{{%- block {name} -%}}{{%- endblock -%}}"
+    for name in ("html_head_js_requirejs", "html_head_js_mathjax", "html_head_js_mermaidjs", "jupyter_widgets")
+)
+CLEAN_EXITS = (("SystemExit", ""), ("SystemExit", "0"))
+
+
+class Stopped(Exception):
+    """Asked to stop: no further cell is begun."""
+
+
+def run(nb, copy: Path, facts: dict, kernel: dict, manager: dict, client: dict, cell_seconds: int | None = None,
+        echo=None) -> tuple[str, int, str | None]:
+    """Execute a notebook that papermill prepared; returns how it ended (of status.EXIT), in which cell, why.
+
+    Beside `copy`, however it ends: the copy itself, STEM.html, STEM.log with the streams as lines, STEM.status.json,
+    and, where the kernel died, STEM.kernel.log with what it wrote past its streams; where it launched processes, their
+    streams in STEM.ranks. facts: further fields of the status. kernel, manager, client: arguments of the kernel's
+    start, such as cwd, and of papermill's classes. cell_seconds: when a cell's time is up. echo: a file that takes the
+    log's lines, too. Ctrl-C and SIGTERM interrupt the cell, which has GRACE seconds to save what it does; a second one
+    ends it at once. Raises BusyError where another process executes into the copy, and the machinery's own errors once
+    all is written.
+    """
+    with closing(Status(copy, cells=len(nb.cells), **facts)) as status, _log(copy) as log:
+        lines = Lines([log, echo] if echo else [log])
+        runner = Client(Manager(nb, **manager), **client | FIXED)
+        runner.lines, runner.status, runner.cell_seconds = lines, status, cell_seconds
+        runner.nb_man.notebook_start()
+        with _signals(runner.ask):
+            try:
+                state, error = _execute(runner, copy, kernel)
+            except BaseException as trouble:  # such as a kernel that is not there
+                state, error = "failed", f"{type(trouble).__name__}: {trouble}"
+                raise
+            finally:
+                _conclude(runner, copy, state, error)
+    return state, runner.at + 1, error
+
+
+def _conclude(client: "Client", copy: Path, state: str, error: str | None) -> None:
+    """Write what stays. Where there is no room for the copy, the status says so and not that all is complete."""
+    try:
+        client.nb_man.end(copy)
+    except OSError as trouble:
+        state, error = "failed", f"{type(trouble).__name__}: {trouble}"
+        raise
+    finally:
+        client.status.end(state, error)
+        client.lines.say(f"[{state}{f' in cell {client.at + 1}: {error}' if error else ''}]")
+        client.status.write(html=_html(client.nb, copy.with_suffix(".html")))
+
+
+def _execute(client: "Client", copy: Path, kernel: dict) -> tuple[str, str | None]:
+    """How it ended and why."""
+    raw, own = copy.with_suffix(".kernel.log"), {"VIDBENCH_RANK_LOGS": str(copy.with_suffix(".ranks"))}
+    try:
+        with raw.open("w") as past:
+            client.execute(env=ENVIRONMENT | os.environ | own, stdout=past, stderr=past, **kernel)
+    except (Stopped, RuntimeError) as ended:
+        if not isinstance(ended, Stopped) and not str(ended).startswith("Kernel died"):  # nbclient's and its client's
+            raise
+        client.nb_man.cell_exception(client.nb.cells[client.at])
+        if not client.reason:
+            return "kernel died", client.why or f"it never was ready; see {raw.name}"
+    finally:
+        if client.km is not None and client.km.has_kernel:  # it never was ready
+            client._cleanup_kernel()
+        if not raw.stat().st_size:
+            raw.unlink()
+    raw.unlink(missing_ok=True)  # the streams have it all
+    if client.reason:
+        return client.reason, client.why
+    for index, cell in enumerate(client.nb.cells):  # papermill will raise the same
+        for output in cell.get("outputs", []):
+            if output.output_type == "error" and (output.ename, output.evalue) not in CLEAN_EXITS:
+                client.at = index
+                client.status.write(cell=index + 1)
+                client.lines.say(strip_color("\n".join(output.traceback)))
+                return "failed", f"{output.ename}: {output.evalue}"
+    return "complete", None
+
+
+class Client(PapermillNotebookClient):
+    """papermill's client, which merges streams as they come, writes them as lines, and can be asked to stop.
+
+    To be set before it executes: lines, status, cell_seconds.
+    """
+
+    reason, why, since = "", "", 0.0  # why it stops: a state, in words, since when
+    at = 0  # the cell that runs, or ran last
+    loop = None  # while a cell runs
+    timers = ()
+
+    def ask(self, reason: str, why: str) -> None:
+        """Interrupt the cell and begin no other; after GRACE, or when asked again, end the kernel."""
+        now = time.monotonic()
+        if not self.reason:
+            self.reason, self.why, self.since = reason, why, now
+            self._soon(self._interrupt)
+        elif now - self.since > PAUSE:
+            self._soon(self._abandon)
+
+    def _soon(self, call) -> None:
+        if self.loop:
+            self.loop.call_soon_threadsafe(call)
+
+    def _interrupt(self) -> None:
+        if self.loop:
+            self.interrupting = asyncio.ensure_future(ensure_async(self.km.interrupt_kernel()))
+            self.timers.append(self.loop.call_later(GRACE, self._abandon))
+
+    def _abandon(self) -> None:
+        self.shutdown_kernel = "immediate"
+        if self.task_poll_for_reply:
+            self.task_poll_for_reply.cancel()  # nbclient takes it for a dead kernel
+
+    async def async_execute_cell(self, cell, cell_index, **options):
+        """The cell, which is interrupted when its time is up. Raises Stopped before and after it, where asked to stop.
+        """
+        if self.reason:
+            raise Stopped
+        self.at, self.loop, self.timers = cell_index, asyncio.get_running_loop(), []
+        if cell.cell_type == "code":
+            self.status.write(cell=cell_index + 1)
+            self.lines.say(f"[cell {cell_index + 1} of {len(self.nb.cells)}]")
+        if self.cell_seconds:
+            up = ("timed out", f"its {self.cell_seconds} seconds were up")
+            self.timers.append(self.loop.call_later(self.cell_seconds, self.ask, *up))
+        try:
+            return await super().async_execute_cell(cell, cell_index, **options)
+        finally:
+            for timer in self.timers:
+                timer.cancel()
+            self.loop = None
+            self.lines.flush()
+            if self.reason:
+                raise Stopped
+
+    execute_cell = run_sync(async_execute_cell)
+
+    async def _async_check_alive(self) -> None:
+        try:
+            await super()._async_check_alive()
+        except DeadKernelError:
+            process = getattr(self.km.provisioner, "process", None)
+            code = process.poll() if process else None
+            ended = f"died of {signal.Signals(-code).name}" if code and code < 0 else f"ended with exit code {code}"
+            self.why = self.why or f"the kernel {ended}{'; out of memory?' if code == -9 else ''}"
+            raise
+
+    def output(self, outs, msg, display_id, cell_index):
+        """Take up an output; a stream goes on in the one of its name, unless something else was shown in between."""
+        out = super().output(outs, msg, display_id, cell_index)
+        if out is None or out.output_type != "stream":
+            return out
+        self.lines.write(out.name, out.text)
+        outs.pop()
+        streams = takewhile(lambda output: output.output_type == "stream", reversed(outs))
+        same = next((output for output in streams if output.name == out.name), None)
+        if same is None:
+            same = nbformat.from_dict({**out, "text": ""})
+            outs.append(same)
+        same.text = redrawn(same.text, out.text)
+        return out  # as it came, for papermill's own log
+
+
+class Manager(NotebookExecutionManager):
+    """papermill's manager, which saves whole or not at all and calls no cell completed that never ran."""
+
+    def save(self, **changes) -> None:
+        """Write the executed copy, where papermill wants it written before the end."""
+        self.nb = changes.get("nb") or self.nb
+        if self.output_path:
+            write_text(Path(self.output_path), nbformat.writes(self.nb))
+        self.last_save_time = self.now()
+
+    def end(self, copy: Path) -> None:
+        """The last save."""
+        noted = self.nb.metadata.papermill
+        noted["end_time"], noted["duration"] = self.now().isoformat(), (self.now() - self.start_time).total_seconds()
+        self.cleanup_pbar()
+        self.output_path = str(copy)
+        self.save()
+
+
+def redrawn(text: str, more: str) -> str:
+    """A stream that goes on; of a line that was redrawn after a carriage return, its last state."""
+    settled = text.rfind("\n") + 1
+    lines = (text[settled:] + more).split("\n")
+    # the last carriage return that something follows; of a long line without any a pattern would take time squared
+    return text[:settled] + "\n".join(line[line.rfind("\r", 0, max(0, len(line) - 1)) + 1:] for line in lines)
+
+
+class Lines:
+    """Streams in, whole lines out to files; a line that redraws itself is said as it ends, and every EVERY seconds."""
+
+    def __init__(self, files: list):
+        self.files, self.open, self.spoken = files, {}, {}
+
+    def write(self, name: str, text: str) -> None:
+        """Take up what stream `name` says."""
+        *whole, rest = redrawn(self.open.get(name, ""), text).split("\n")
+        for line in whole:
+            self.say(line.rstrip("\r"))
+        now = time.monotonic()
+        if "\r" in text and rest.strip() and now - self.spoken.get(name, 0) > EVERY:
+            self.spoken[name] = now
+            self.say(rest.rstrip("\r"))
+        self.open[name] = rest
+
+    def flush(self) -> None:
+        """Say what has no end of line yet."""
+        for rest in self.open.values():
+            if rest.strip():
+                self.say(rest.rstrip("\r"))
+        self.open = {}
+
+    def say(self, line: str) -> None:
+        for file in self.files:
+            try:
+                file.write(line + "\n")
+                file.flush()
+            except BrokenPipeError:  # `| head` has read enough, and the run goes on: all later prints end here, too
+                with open(os.devnull, "w") as nowhere:
+                    os.dup2(nowhere.fileno(), file.fileno())
+
+
+def _log(copy: Path):
+    return copy.with_suffix(".log").open("w", encoding="utf-8", errors="backslashreplace")
+
+
+def _html(nb, path: Path) -> str:
+    """Write the page and return its name, or what went wrong: a page that fails makes no run fail."""
+    from nbconvert import HTMLExporter
+
+    try:
+        page, _ = HTMLExporter(raw_template=OFFLINE).from_notebook_node(nb, {"metadata": {"name": path.stem}})
+        write_text(path, re.sub(r'<script[^>]+src="https?:[^>]*></script>', "", page))  # plotly asks for MathJax
+    except Exception as error:
+        logger.warning(f"no {path.name}: {type(error).__name__}: {error}")
+        return f"{type(error).__name__}: {error}"
+    return path.name
+
+
+@contextmanager
+def _signals(ask):
+    """Ctrl-C and SIGTERM are asked for, not raised, where this is the main thread; others never see a signal."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    kept = {number: signal.signal(number, lambda number, _: ask("interrupted", signal.Signals(number).name))
+            for number in (signal.SIGINT, signal.SIGTERM)}  # fmt: skip
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)

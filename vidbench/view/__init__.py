@@ -1,0 +1,1 @@
+"""Figures and HTML made from arrays and clips."""

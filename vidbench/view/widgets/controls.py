@@ -1,0 +1,186 @@
+"""Controls over the browser of neighbours: filters, tiles that one clicks, a way back, a map and its lasso's grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vidbench.view.figures import Html
+from vidbench.view.galleries import Row, gallery
+from vidbench.view.widgets import plane
+from vidbench.view.widgets.pieces import clickable, pointed, said, whole
+from vidbench.view.widgets.videos import GRID, SIDE, SIDES
+
+if TYPE_CHECKING:
+    from vidbench.view.widgets.neighbours import Browser
+
+DEPTHS = (5, 10, 20, 50)  # neighbours that one can choose
+
+
+class View:
+    """Controls over a `Browser`: query, filters, depth, way back, tiles that one clicks, a map and its lasso's grid."""
+
+    CSV = "neighbours.csv"
+
+    def __init__(self, browser: Browser):
+        import ipywidgets as w
+
+        self.browser, names = browser, list(browser.spaces)
+        pairs = [(f"{a} → {b}", (a, b)) for a in names for b in names if a != b]
+        bare = {"description_width": "initial"}
+
+        def choice(options, value, description, width):
+            return w.Dropdown(options=options, value=value, description=description, layout={"width": width},
+                              style=bare)
+
+        self.back = w.Button(description="back", icon="arrow-left", layout={"width": "80px"}, disabled=True)
+        self.number = w.BoundedIntText(value=1, min=1, max=1, description="query", layout={"width": "110px"},
+                                       style=bare)
+        self.find = w.Text(placeholder="part of an id, then Enter", description="find", continuous_update=False,
+                           layout={"width": "210px"}, style=bare)
+        self.of_class = choice([("all classes", ""), *((one, one) for one in browser.sides["queries"].classes)],
+                               browser.of_class, "class", "170px")
+        self.failures = choice([("all queries", ""), *((f"only failures of {name}", name) for name in names)],
+                               browser.failures, "show", "270px")
+        self.k = choice(sorted({*DEPTHS, browser.k}), browser.k, "k", "90px")
+        self.hide = w.Checkbox(value=browser.hide_source, description="hide same source", indent=False,
+                               layout={"width": "140px"})
+        self.compare = choice([("none", ()), *pairs], browser.compare, "gained and lost", "310px")
+        self.kind = choice(browser.kinds, browser.kind, "clips", "130px")
+        self.of_map = choice(names, names[0], "map of", "230px")
+        self.method = choice(plane.methods(), "pca", "by", "110px")
+        self.save = w.Button(description="save csv", icon="download", layout={"width": "110px"},
+                             tooltip=f"ids and scores of the queries that are left, to {self.CSV} in this folder")
+        self.said = w.HTML()
+        self.tiles = clickable()(picks='div[title^="rank "]')
+        self.chosen = clickable()(picks='div[title^="video "]', html=str(browser.grid([])))
+        self.chosen.layout = {"max_height": f"{plane.TALL}px", "overflow": "auto", "flex": "1 1 220px"}
+        self.figure = whole(browser.map())
+        kind, compare = [self.kind] * (len(browser.kinds) > 1), [self.compare] * (len(names) > 1)
+        line = {"flex_flow": "row wrap", "align_items": "center"}  # 850 pixels: beside an open file browser
+        self.box = w.VBox([
+            w.HBox([self.back, self.number, self.find, self.of_class, *kind, self.save], layout=line),
+            w.HBox([self.failures, *compare, self.k, self.hide], layout=line), self.said, self.tiles,
+            w.HBox([self.of_map, self.method], layout=line),
+            w.HBox([pointed(self.figure, self._clicked, self._lassoed), self.chosen], layout=line)])
+        for control in (self.of_class, self.failures, self.k, self.hide, self.compare, self.kind):
+            control.observe(self._moved, "value")
+        for control in (self.of_map, self.method):
+            control.observe(lambda _: self._map(), "value")
+        self.number.observe(self._stepped, "value")
+        self.find.observe(self._sought, "value")
+        self.back.on_click(lambda _: self._went())
+        self.save.on_click(lambda _: self._saved())
+        for tiles in (self.tiles, self.chosen):
+            tiles.on_msg(lambda _, message, __: self.select(message["pick"]))
+        self._draw()
+
+    def _repr_mimebundle_(self, **kwargs):
+        return self.box._repr_mimebundle_(**kwargs)
+
+    def select(self, which: int | str) -> None:
+        """Make a video the query: its neighbours play, its place on the map is ringed."""
+        self.browser.select(which)
+        self._draw()
+
+    def _saved(self) -> None:
+        path = self.browser.csv(self.CSV).resolve()
+        self.said.value = said(f"{len(self.browser.choices())} queries' neighbours are in {path}")
+
+    def _went(self) -> None:
+        self.browser.back()
+        self._draw()
+
+    def _stepped(self, change) -> None:
+        left = self.browser.choices()
+        if len(left) and self.browser.query != ("queries", int(left[change["new"] - 1])):
+            self.select(int(left[change["new"] - 1]))
+
+    def _sought(self, _change) -> None:
+        """The next query, after that of now, whose id holds the text; else a gallery video's."""
+        text, browser = self.find.value.strip().lower(), self.browser
+        if not text:
+            return
+        now = browser.query[1] if browser.query[0] == "queries" else -1
+        ids = browser.sides["queries"].ids.tolist()
+        ids = [*ids[now + 1:], *ids[: now + 1], *browser.sides["gallery"].ids.tolist()]
+        found = next((id for id in ids if text in id.lower()), None)
+        if found is None:
+            self.said.value = said(f"no video's id holds {text!r}")
+        else:
+            self.select(found)
+
+    def _moved(self, change) -> None:
+        """A filter was moved."""
+        self.browser.look(k=self.k.value, of_class=self.of_class.value, failures=self.failures.value,
+                          hide_source=self.hide.value, compare=self.compare.value, kind=self.kind.value)
+        self._draw()
+        if change["owner"] is self.of_class:
+            with self.figure.batch_update():
+                for side, trace in zip(SIDES, self.figure.data, strict=False):
+                    names = self.browser.names[side][self.browser.drawn(side)]
+                    trace.marker.opacity = plane.faded(names, self.of_class.value)
+
+    def _ids_at(self, trace: int, points: list[int]) -> list[str]:
+        """The ids of points of the map; rings and star, which are traces after the sides', have none."""
+        if trace >= len(SIDES):
+            return []
+        side = SIDES[trace]
+        return [str(one) for one in self.browser.sides[side].ids[self.browser.drawn(side)[points]]]
+
+    def _clicked(self, place: dict) -> None:
+        for one in self._ids_at(place["trace"], [place["point"]]):
+            self.select(one)
+
+    def _lassoed(self, points: dict[int, list[int]]) -> None:
+        ids = [one for trace in sorted(points) for one in self._ids_at(trace, points[trace])]
+        self._put(self.chosen, self.browser.grid(ids), ids[:GRID])
+
+    def _put(self, place, html: Html, ids: list[str]) -> None:
+        with place.hold_sync():
+            place.ids, place.html = ids, str(html)
+
+    def _draw(self) -> None:
+        """The query, its neighbours and its rings."""
+        browser, (side, row) = self.browser, self.browser.query
+        left = browser.choices()
+        self.back.disabled = not browser.past
+        shown = browser.shown()
+        self._put(self.tiles, gallery({name: [line] for name, line in shown.items()}, side=SIDE), self._ids(shown))
+        words = [f"{len(left)} of {len(browser.sides['queries'])} queries" if len(left) else
+                 "no query is left: widen the class, or look at all queries",
+                 "" if side == "queries" else "the query is a gallery video, without itself among its neighbours"]
+        self.said.value = said(" · ".join(filter(None, [str(browser.sides[side].ids[row]), *words])))
+        self.number.unobserve(self._stepped, "value")
+        self.number.max = max(1, len(left))
+        at = np.flatnonzero(left == row) if side == "queries" else []
+        if len(at):
+            self.number.value = int(at[0]) + 1
+        self.number.observe(self._stepped, "value")
+        with self.figure.batch_update():
+            self._ring()
+
+    def _ids(self, shown: Mapping[str, Row]) -> list[str]:
+        """The ids of all tiles in the order in which they stand."""
+        rows = self.browser.rows()
+        moved = self.browser.gained_lost(*self.browser.compare) if self.browser.compare else {"gained": [], "lost": []}
+        lines = [*rows.values(), moved["gained"], moved["lost"]]
+        return [row["id"] for line in lines for row in line]
+
+    def _ring(self) -> None:
+        rings = self.browser.rings(self.of_map.value, self.method.value)
+        for trace, (x, y, _) in zip(self.figure.data[len(SIDES):], rings.values(), strict=False):
+            trace.x, trace.y = x, y
+
+    def _map(self) -> None:
+        """Other places for the same points, in the same FigureWidget, of which each weighs megabytes."""
+        name, method = self.of_map.value, self.method.value
+        places = self.browser.places(name, method)
+        with self.figure.batch_update():
+            for side, trace in zip(SIDES, self.figure.data, strict=False):
+                trace.x, trace.y = places[side][self.browser.drawn(side)].T
+            self._ring()
+            self.figure.layout.title.text = self.browser.title(name, method)
+            self.figure.layout.xaxis.autorange = self.figure.layout.yaxis.autorange = True

@@ -1,0 +1,120 @@
+"""Videos as points in the plane: laid out by PCA, t-SNE or UMAP, and drawn by class with some of them ringed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from vidbench.view.figures import INK, PALETTE, RULE, dress, plain
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+METHODS = {"pca": "principal components", "t-sne": "t-SNE", "umap": "UMAP"}
+COMPONENTS = 50  # principal ones that t-SNE and UMAP start from
+SHAPES = ("circle", "square", "diamond")
+COLOURS = len(PALETTE)
+LISTED = COLOURS * len(SHAPES)  # classes that look different and are named in the legend
+MANY = 2000  # points from which on they are drawn by WebGL, which not every browser has
+WIDE, TALL, BESIDE = 640, 470, 150  # pixels of a map, and of its legend
+STEPS = [[edge, colour] for index, colour in enumerate(PALETTE) for edge in (index / COLOURS, (index + 1) / COLOURS)]
+
+
+class Layer(NamedTuple):
+    """Some videos of a map: points [N,2], the name of each one's class ("" where unknown), and its id."""
+
+    points: np.ndarray
+    names: np.ndarray
+    ids: np.ndarray
+
+
+def methods() -> tuple[str, ...]:
+    """The ways to lay videos out that are here; umap-learn is an optional package."""
+    return tuple(name for name in METHODS if name != "umap" or find_spec("umap"))
+
+
+def lay(vectors: Mapping[str, np.ndarray], method: str) -> dict[str, np.ndarray]:
+    """Vectors [N,D] of each side -> points float32 [N,2]; the same each time.
+
+    method: "pca" has the directions of the first side, the others are put where they fall; "t-sne" and "umap" lay all
+    sides out together, from 50 principal components. Raises ValueError on another.
+    """
+    from sklearn.decomposition import PCA
+
+    if method not in methods():
+        raise ValueError(f"lay: wanted one of {methods()}, got {method!r}")
+    first = next(iter(vectors.values()))
+    if len(first) < 2:
+        return {side: np.zeros((len(values), 2), np.float32) for side, values in vectors.items()}
+    width = min(2 if method == "pca" else COMPONENTS, *first.shape)
+    solver = "covariance_eigh" if first.shape[1] <= 2048 else "randomized"
+    pca = PCA(width, random_state=0, svd_solver=solver).fit(first)
+    reduced = {side: pca.transform(values).astype(np.float32) for side, values in vectors.items()}
+    if method == "pca":
+        return {side: np.pad(points, ((0, 0), (0, 2 - width))) for side, points in reduced.items()}
+    together = np.concatenate(list(reduced.values()))
+    if method == "umap":
+        from umap import UMAP
+
+        laid = UMAP(n_components=2, metric="cosine", random_state=0).fit_transform(together)
+    else:
+        from sklearn.manifold import TSNE
+
+        laid = TSNE(2, perplexity=min(30.0, (len(together) - 1) / 3), random_state=0).fit_transform(together)
+    ends = np.cumsum([len(values) for values in reduced.values()])[:-1]
+    return dict(zip(reduced, np.split(np.asarray(laid, np.float32), ends), strict=True))
+
+
+def faded(names: np.ndarray, lit: str) -> float | np.ndarray:
+    """How opaque points of these classes are: all alike, or where `lit` names a class its points before the others."""
+    return np.where(names == lit, 0.9, 0.06).astype(np.float32) if lit else 0.7
+
+
+def scatter(
+    layers: Mapping[str, Layer], classes: Sequence[str], rings: Mapping[str, tuple], title: str = "", lit: str = "",
+) -> Figure:
+    """Layers of points coloured and shaped by class, those after the first with open shapes, and rings over them.
+
+    classes: in the order that colours and shapes follow; of more than 21 all are discs, their colours begin again, and
+    where one points tells the class; rings: name -> (xs, ys), the last of which is a star, over the others that lie
+    near it and before them in the legend; lit: see `faded`. Traces are the layers, then the rings, then entries of the
+    legend.
+    """
+    import plotly.graph_objects as go
+
+    figure, number = go.Figure(), {name: index for index, name in enumerate(classes)}
+    draw = go.Scattergl if sum(len(layer.ids) for layer in layers.values()) > MANY else go.Scatter
+    for place, (layer, (points, names, ids)) in enumerate(layers.items()):
+        index = np.array([number.get(str(name), -1) for name in names], int)
+        shape = np.where((index < 0) | (len(classes) > LISTED), 0, index // COLOURS % len(SHAPES))
+        end = "-open" if place else ""  # one shape as a word is drawn faster than the same word for each point
+        shapes = [SHAPES[one] + end for one in shape] if shape.any() else SHAPES[0] + end
+        figure.add_trace(draw(
+            x=points[:, 0], y=points[:, 1], mode="markers", name=plain(layer), showlegend=False,
+            marker=dict(color=np.where(index < 0, COLOURS - 1, index % COLOURS).astype(np.uint8), colorscale=STEPS,
+                        cmin=-0.5, cmax=COLOURS - 0.5, symbol=shapes, size=5, line_width=0 if not place else 1,
+                        opacity=faded(names, lit)),
+            text=[f"{plain(name)}<br>{plain(id.rpartition('/')[2])}" for name, id in zip(names, ids.tolist(),
+                                                                                         strict=True)],
+            hovertemplate="%{text}<extra></extra>", unselected=dict(marker=dict(opacity=0.15))))
+    for place, (ring, (x, y)) in enumerate(rings.items()):
+        star, colour = place == len(rings) - 1, PALETTE[place % COLOURS]
+        look = dict(symbol="star", size=17, color=INK, line=dict(width=1.5, color="#FFFFFF")) if star else dict(
+            symbol="circle-open", size=13 + 4 * place, color=colour, line=dict(width=3, color=colour))
+        figure.add_trace(draw(  # as the points are: plotly draws WebGL above all else
+            x=x, y=y, mode="markers", name=plain(ring), hoverinfo="skip", unselected=dict(marker=dict(opacity=1)),
+            marker=look, legendrank=1 if star else None))
+    for index, name in enumerate(classes if len(classes) <= LISTED else ()):
+        figure.add_scatter(x=[None], y=[None], mode="markers", name=plain(name), marker=dict(
+            size=7, color=PALETTE[index % COLOURS], symbol=SHAPES[index // COLOURS]))
+    dress(figure, "", "", title, [], BESIDE)
+    bare = dict(showgrid=False, showticklabels=False, ticks="", showline=True, mirror=True, linecolor=RULE,
+                zeroline=False)  # fmt: skip
+    figure.update_layout(
+        width=WIDE, height=TALL, hovermode="closest", dragmode="lasso", showlegend=True, xaxis=bare, yaxis=bare,
+        margin=dict(l=2, b=8),
+        legend=dict(orientation="v", x=1.02, y=1, yanchor="top", font_size=12, itemclick=False, itemdoubleclick=False))
+    return figure
