@@ -144,9 +144,9 @@ def videos(name: str, label: np.ndarray):
 
 def acts(browser, rounds: int) -> dict[str, list[float]]:
     """Milliseconds of what the kernel does, a value a round; another query each time."""
+    from vidbench.evaluate import layout
     from vidbench.view.figures import Html
     from vidbench.view.galleries import gallery
-    from vidbench.view.widgets import plane
 
     units = {side: browser.spaces["rgb"].units(side) for side in browser.sides}
     asked, times = np.random.default_rng(1).permutation(len(browser.sides["queries"])), {}
@@ -165,7 +165,7 @@ def acts(browser, rounds: int) -> dict[str, list[float]]:
         timed("its 20 tiles, new clips", browser.shown)
         timed("the same, kept clips", lambda: Html(gallery({n: [row] for n, row in browser.shown().items()})))
         timed("all queries searched for failures", lambda: browser.right("rgb"))
-        timed("PCA of both sides", lambda: plane.lay(units, "pca"))
+        timed("PCA of both sides", lambda: layout.lay(units, "pca"))
         timed("the map's figure", browser.map)
     return {f"Python: {name}": values for name, values in times.items()}
 
@@ -175,7 +175,7 @@ def clicks(browser, scratch: Path, sizes: tuple[int, int], rounds: int) -> dict[
 
     Raises AssertionError where the page complains or asks for anything outside.
     """
-    cells = (f"from benchmarks.browsing import synthetic\nfrom vidbench.view.widgets.neighbours import show\n"
+    cells = (f"from benchmarks.browsing import synthetic\nfrom vidbench.view.widgets.controls import show\n"
              f"browser = synthetic{sizes}", "show(browser)")
     times: dict[str, list[float]] = {}
     books = scratch / "books"

@@ -1,7 +1,6 @@
 """What one clicks on: plain Python classes that say what is looked at, and ipywidgets over them."""
 
 import os
-import sys
 
 
 def shown(thing, *arguments, **options):
@@ -12,4 +11,7 @@ def shown(thing, *arguments, **options):
     """
     if os.environ.get("VIDBENCH_HEADLESS", "0") not in ("", "0"):
         return thing.html(*arguments, **options)
-    return sys.modules[type(thing).__module__].show(thing)
+    from vidbench.view.widgets import controls, neighbours, pairs, training
+
+    show = {neighbours.Browser: controls.show, pairs.Browser: pairs.show, training.Board: training.show}
+    return show[type(thing)](thing)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vidbench.evaluate import layout
 from vidbench.view.figures import Html
 from vidbench.view.galleries import Row, gallery
 from vidbench.view.widgets import plane
+from vidbench.view.widgets.neighbours import Browser
 from vidbench.view.widgets.pieces import clickable, pointed, said, whole
 from vidbench.view.widgets.videos import GRID, SIDE, SIDES
-
-if TYPE_CHECKING:
-    from vidbench.view.widgets.neighbours import Browser
 
 DEPTHS = (5, 10, 20, 50)  # neighbours that one can choose
 
@@ -50,7 +48,7 @@ class View:
         self.compare = choice([("none", ()), *pairs], browser.compare, "gained and lost", "310px")
         self.kind = choice(browser.kinds, browser.kind, "clips", "130px")
         self.of_map = choice(names, names[0], "map of", "230px")
-        self.method = choice(plane.methods(), "pca", "by", "110px")
+        self.method = choice(layout.methods(), "pca", "by", "110px")
         self.save = w.Button(description="save csv", icon="download", layout={"width": "110px"},
                              tooltip=f"ids and scores of the queries that are left, to {self.CSV} in this folder")
         self.said = w.HTML()
@@ -184,3 +182,11 @@ class View:
             self._ring()
             self.figure.layout.title.text = self.browser.title(name, method)
             self.figure.layout.xaxis.autorange = self.figure.layout.yaxis.autorange = True
+
+
+def show(browser: Browser) -> View:
+    """Put controls on a browser: a click on a clip makes it the query. Needs a kernel.
+
+    The map is a FigureWidget, which adds about 5 MB to a saved notebook: see `vidbench.view.widgets.shown`.
+    """
+    return View(browser)

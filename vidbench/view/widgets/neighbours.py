@@ -1,6 +1,7 @@
 """A browser of neighbours: a query, what several searches find for it, clips that play, and a map of all videos.
 
-`Browser` is plain Python: what is looked at, the rows, HTML without a kernel or a network. `show` puts controls on it.
+`Browser` is plain Python: what is looked at, the rows, HTML without a kernel or a network. `controls.show` puts
+controls on it.
 """
 
 from __future__ import annotations
@@ -16,17 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vidbench.evaluate import retrieval
+from vidbench.evaluate import layout, retrieval
+from vidbench.view.clips import top_speed
 from vidbench.view.figures import FONT, INK, SOFT, Html, escaped
 from vidbench.view.galleries import Row, Tile, clip_html, encode, fitted, gallery
 from vidbench.view.widgets import plane
 from vidbench.view.widgets.pieces import said
-from vidbench.view.widgets.videos import GRID, SIDE, SIDES, Videos, top_speed
+from vidbench.view.widgets.videos import GRID, SIDE, SIDES, Videos
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
-
-    from vidbench.view.widgets.controls import View
 
 HELD = 4000  # clips kept in memory, of about 10 kB each
 
@@ -233,11 +233,11 @@ class Browser:
         all, from 50 principal components). Raises ValueError on another.
         """
         name = name or next(iter(self.spaces))
-        if method not in plane.methods() or name not in self.spaces:
-            raise ValueError(f"places: wanted one of {plane.methods()} and of {list(self.spaces)}; got {method!r} and "
+        if method not in layout.methods() or name not in self.spaces:
+            raise ValueError(f"places: wanted one of {layout.methods()} and of {list(self.spaces)}; got {method!r} and "
                              f"{name!r}")
         if (name, method) not in self._places:
-            self._places[name, method] = plane.lay({side: self.spaces[name].units(side) for side in SIDES}, method)
+            self._places[name, method] = layout.lay({side: self.spaces[name].units(side) for side in SIDES}, method)
         return self._places[name, method]
 
     def _line(self, row: int) -> dict[str, Any]:
@@ -356,7 +356,7 @@ class Browser:
 
     def title(self, name: str, method: str) -> str:
         """What a map is of, in words."""
-        return f"{name}: {plane.METHODS[method]}"
+        return f"{name}: {layout.METHODS[method]}"
 
     def drawn(self, side: str) -> np.ndarray:
         """The rows of a side that a map draws: queries that lie in the gallery, too, are drawn once."""
@@ -378,15 +378,3 @@ def _small(tile: Tile) -> str:
     return (f'<div title="video {escaped(tile.label)}, {escaped(tile.caption)}" style="width:{SIDE}px">'
             f'{clip_html(tile.clip, tile.label, SIDE)}<div style="font-size:12px;{cut}">{escaped(tile.label)}</div>'
             f'<div style="font-size:11px;color:{SOFT};{cut}">{escaped(fitted(tile.caption, SIDE))}</div></div>')
-
-
-# --------------------------------------------------------------------------------------------------------- controls
-
-def show(browser: Browser) -> View:
-    """The browser with controls: what a notebook with a kernel shows, where a click on a clip makes it the query.
-
-    The map is a FigureWidget, with which a saved notebook grows by about 5 MB: see `vidbench.view.widgets.shown`.
-    """
-    from vidbench.view.widgets.controls import View
-
-    return View(browser)

@@ -13,11 +13,11 @@ import numpy as np
 from vidbench.evaluate import projections
 from vidbench.evaluate.projections import Relation
 from vidbench.view import relations
+from vidbench.view.clips import playing
 from vidbench.view.figures import FONT, INK, PALETTE, RULE, SOFT, Html, escaped, plain
 from vidbench.view.galleries import Tile, clip_html, fitted
 from vidbench.view.html import table
 from vidbench.view.widgets.pieces import pointed, whole
-from vidbench.view.widgets.videos import playing
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

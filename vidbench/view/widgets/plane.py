@@ -1,9 +1,8 @@
-"""Videos as points in the plane: laid out by PCA, t-SNE or UMAP, and drawn by class with some of them ringed."""
+"""A map of videos: points in the plane, colored by class, some of them ringed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -13,8 +12,6 @@ from vidbench.view.figures import INK, PALETTE, RULE, dress, plain
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-METHODS = {"pca": "principal components", "t-sne": "t-SNE", "umap": "UMAP"}
-COMPONENTS = 50  # principal ones that t-SNE and UMAP start from
 SHAPES = ("circle", "square", "diamond")
 COLOURS = len(PALETTE)
 LISTED = COLOURS * len(SHAPES)  # classes that look different and are named in the legend
@@ -29,43 +26,6 @@ class Layer(NamedTuple):
     points: np.ndarray
     names: np.ndarray
     ids: np.ndarray
-
-
-def methods() -> tuple[str, ...]:
-    """The ways to lay videos out that are here; umap-learn is an optional package."""
-    return tuple(name for name in METHODS if name != "umap" or find_spec("umap"))
-
-
-def lay(vectors: Mapping[str, np.ndarray], method: str) -> dict[str, np.ndarray]:
-    """Vectors [N,D] of each side -> points float32 [N,2]; the same each time.
-
-    method: "pca" has the directions of the first side, the others are put where they fall; "t-sne" and "umap" lay all
-    sides out together, from 50 principal components. Raises ValueError on another.
-    """
-    from sklearn.decomposition import PCA
-
-    if method not in methods():
-        raise ValueError(f"lay: wanted one of {methods()}, got {method!r}")
-    first = next(iter(vectors.values()))
-    if len(first) < 2:
-        return {side: np.zeros((len(values), 2), np.float32) for side, values in vectors.items()}
-    width = min(2 if method == "pca" else COMPONENTS, *first.shape)
-    solver = "covariance_eigh" if first.shape[1] <= 2048 else "randomized"
-    pca = PCA(width, random_state=0, svd_solver=solver).fit(first)
-    reduced = {side: pca.transform(values).astype(np.float32) for side, values in vectors.items()}
-    if method == "pca":
-        return {side: np.pad(points, ((0, 0), (0, 2 - width))) for side, points in reduced.items()}
-    together = np.concatenate(list(reduced.values()))
-    if method == "umap":
-        from umap import UMAP
-
-        laid = UMAP(n_components=2, metric="cosine", random_state=0).fit_transform(together)
-    else:
-        from sklearn.manifold import TSNE
-
-        laid = TSNE(2, perplexity=min(30.0, (len(together) - 1) / 3), random_state=0).fit_transform(together)
-    ends = np.cumsum([len(values) for values in reduced.values()])[:-1]
-    return dict(zip(reduced, np.split(np.asarray(laid, np.float32), ends), strict=True))
 
 
 def faded(names: np.ndarray, lit: str) -> float | np.ndarray:

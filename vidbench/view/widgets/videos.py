@@ -1,16 +1,16 @@
-"""The videos that a browser shows, as columns, and what makes clips of them: decoded files, or flow in colours."""
+"""The videos that a browser shows, as columns, with functions that make their clips."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 
-from vidbench.view.galleries import Tile, encode
+from vidbench.view.clips import playing
+from vidbench.view.galleries import Tile
 
 SIDE = 96  # pixels of a clip
 GRID = 48  # clips of a lasso at most
@@ -71,51 +71,3 @@ class Videos:
 
     def __len__(self) -> int:
         return len(self.ids)
-
-
-def playing(
-    manifest, *, side: int = 96, most: int = 16, flow_folder: str | Path = "",
-    speed: Callable[[], float] | None = None,
-) -> Callable[[int], Tile]:  # fmt: skip
-    """What makes a Tile of a manifest's row: at most so many frames, spread over the video, at its own pace.
-
-    flow_folder: a flow store; the tiles then show flow in colours, `speed()` pixels a frame in full colour, by default
-    `top_speed` of this manifest.
-    """
-    from vidbench.data.flow import estimate
-    from vidbench.data.video import clips
-
-    speed = speed or cache(partial(top_speed, manifest, flow_folder))
-
-    def tile(row: int) -> Tile:
-        with clips.Video(manifest.absolute(row), size=side) as video:
-            at = _spread(video.frames, most)
-            seen = video.read(at[[0, -1]] if flow_folder else at)
-        frames = estimate.colours(_flows(manifest, flow_folder, row, most), speed()) if flow_folder else seen.frames
-        seconds = max(float(seen.times[-1] - seen.times[0]), 0.1)
-        named = manifest.names(row)
-        clip = encode(frames, len(frames) / seconds, side=side, quality=60)  # a page holds dozens of them
-        return Tile(clip, named["label"], Path(named["path"]).stem)
-
-    return tile
-
-
-def top_speed(manifest, flow_folder: str | Path, videos: int = 8) -> float:
-    """Pixels a frame that 99 % of the pixels of some videos' flow stay below."""
-    speeds = [np.linalg.norm(_flows(manifest, flow_folder, row, 4), axis=-1).ravel()
-              for row in _spread(len(manifest), videos)]  # fmt: skip
-    return float(np.quantile(np.concatenate(speeds), 0.99))
-
-
-def _flows(manifest, folder: str | Path, row: int, most: int) -> np.ndarray:
-    """At most so many flows of a video, evenly spread: float [T,H,W,2] in pixels."""
-    from vidbench.data.flow import estimate
-    from vidbench.data.flow import store as flow_store
-
-    path = str(manifest.path[row])
-    held = flow_store.meta(folder, path)
-    return estimate.dequantise(flow_store.load(folder, path, _spread(held["frames"] - 1, most)), held["bound"])
-
-
-def _spread(count: int, most: int) -> np.ndarray:
-    return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int))
