@@ -232,7 +232,7 @@ def test_programs_are_run_and_failures_shown(tmp_path):
     startup.run(["-c", "sum(range(1_000_000))"])
     assert measure.children() > before
     notebook.write(tmp_path / "x.ipynb", ("1 + 1",))
-    from vidbench.headless.execute import known_parameters
+    from vidbench.headless.parameters import known_parameters
 
     assert known_parameters(tmp_path / "x.ipynb") == {"home": "../runs"}
     compile("\n".join(notebook.SMOKE), "smoke", "exec")

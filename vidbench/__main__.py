@@ -234,7 +234,8 @@ def _replicate_multitrain(given) -> int:
 
 
 def _run(given) -> int:
-    from vidbench.headless.execute import execute_all, plan
+    from vidbench.headless.execute import execute_all
+    from vidbench.headless.parameters import plan
 
     for name in ("nproc", "nnodes", "endpoint", "node", "restarts", "patience"):
         if getattr(given, name) is not None:

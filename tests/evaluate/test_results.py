@@ -1,9 +1,9 @@
-"""Tables of runs: one protocol a column, broken folders counted, csv, and the published numbers apart."""
+"""Numbers of runs: one protocol a group, broken folders counted, the csv, and the published numbers."""
 
 import csv
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ import pytest
 from tests import ROOT
 from vidbench.engine.runs import Run, protocol_id
 from vidbench.evaluate import results
+from vidbench.view import results as drawn
 
 PUBLISHED = ROOT / "assets" / "published.csv"
 PROTOCOL = {"stream": "rgb", "windows": 4, "centring": "gallery", "queries": "24-0badcafe"}
@@ -115,7 +116,7 @@ def test_a_broken_folder_is_named_and_counted_and_stops_no_other(tmp_path, name)
     assert len(bad.problems) == 1 and re.search(said, bad.problems[0]), bad.problems
     whole = name in ("stateless", "gone")  # its numbers were kept with their own protocol and budget
     assert len(bad.numbers) == (2 if whole else 0) and len(next(f for f in folders if f.run == "good").numbers) == 2
-    seen = text(results.inventory(folders))
+    seen = text(drawn.inventory(folders))
     assert "2 run folders: 1 whole, 1 broken or half written." in seen and f"broken or half written what {name}" in seen
 
 
@@ -133,7 +134,7 @@ def test_two_protocols_in_one_column_are_refused_by_name(tmp_path):
     measured(tmp_path / "tiny/a")
     measured(tmp_path / "tiny/b", windows=10, centring="none")
     numbers = results.numbers_of(results.collect(tmp_path))
-    for refused in (results.one_protocol, results.results_table):
+    for refused in (results.one_protocol, drawn.results_table):
         with pytest.raises(results.ProtocolError) as error:
             refused(numbers)
         said = str(error.value)
@@ -156,31 +157,7 @@ def test_another_task_data_set_or_switch_is_another_column(tmp_path, other, said
     measured(tmp_path / "tiny/b")
     measured(tmp_path / other.get("folder", "tiny/a"), other.get("task", "retrieval"), **other.get("switches", {}))
     with pytest.raises(results.ProtocolError, match=said):
-        results.results_table(results.numbers_of(results.collect(tmp_path)))
-
-
-def test_runs_are_rows_and_metrics_columns(tmp_path):
-    measured(tmp_path / "tiny/a", fields={"steps": 2000})
-    measured(tmp_path / "tiny/b", numbers={"R@1": (0.25, 0.125, 0.375)})
-    html = results.results_table(results.numbers_of(results.collect(tmp_path)))
-    seen = re.sub(r'<span style="visibility:hidden">.*?</span>', "", html)  # room kept for an interval
-    assert text(seen) == ("run R@1 R@5 batch iterations clips epochs "
-                          "tiny/a 50.0 [25.0, 62.5] 75.0 [50.0, 87.5] 16 2,000 32,000 125.0 "
-                          "tiny/b 25.0 [12.5, 37.5] – 16 40 640 2.5")
-
-
-def test_a_run_that_is_not_complete_is_told_beside_its_numbers(tmp_path):
-    measured(tmp_path / "tiny/a")
-    measured(tmp_path / "tiny/b").status("running")
-    seen = text(results.results_table(results.numbers_of(results.collect(tmp_path))))
-    assert "epochs state tiny/a" in seen and "2.5 complete tiny/b" in seen and seen.endswith("2.5 running")
-
-
-def test_many_metrics_keep_the_interval_of_the_main_one(tmp_path):
-    numbers = {f"R@{k}": (k / 40, k / 80, k / 20) for k in (20, 10, 5, 1)}
-    measured(tmp_path / "tiny/a", numbers=numbers)
-    shown = text(results.results_table(results.numbers_of(results.collect(tmp_path))))
-    assert "50.0 25.0 12.5 2.5 [1.2, 5.0] 16 40 640 2.5" in shown
+        drawn.results_table(results.numbers_of(results.collect(tmp_path)))
 
 
 def test_what_protocols_share_is_said_once_and_what_differs_is_a_heading(tmp_path):
@@ -194,7 +171,7 @@ def test_what_protocols_share_is_said_once_and_what_differs_is_a_heading(tmp_pat
     assert {heading: sorted({n.run for n in group}) for heading, group in groups} == {
         "retrieval: stream flow, windows 4": ["tiny/d"], "retrieval: stream rgb, windows 10": ["tiny/b", "tiny/c"],
         "retrieval: stream rgb, windows 4": ["tiny/a"]}  # fmt: skip
-    seen = text(results.results(numbers))
+    seen = text(drawn.results_tables(numbers))
     assert seen.count("queries 24-0badcafe") == 2, "once a task"
     assert "All 3 tables of retrieval: data tiny, centring gallery, queries 24-0badcafe." in seen
     assert "The table of probe: data tiny, centring gallery, queries 24-0badcafe, stream rgb, windows 4." in seen
@@ -207,19 +184,7 @@ def test_nested_switches_are_told_with_their_path(tmp_path):
     ((_, shared, groups),) = results.by_task(results.numbers_of(results.collect(tmp_path)))
     assert "view" not in shared and groups[0][0] == "retrieval: view.scale 1.14286, view.size 112"
     with pytest.raises(results.ProtocolError, match="view.size: wanted 112, found 128"):
-        results.results_table(results.numbers_of(results.collect(tmp_path)))
-
-
-def test_bars_are_drawn_a_protocol_a_figure(tmp_path):
-    for name, value in {"a": 0.5, "b": 0.25}.items():
-        measured(tmp_path / "tiny" / name, numbers={"R@5": 0.75, "R@1": (value, value / 2, 2 * value)})
-    measured(tmp_path / "tiny/c", stream="flow")
-    numbers = results.numbers_of(results.collect(tmp_path))
-    (figure,) = results.charts(numbers)
-    assert figure.layout.title.text == "retrieval: stream rgb" and figure.layout.yaxis.title.text == "R@1, percent"
-    assert list(figure.data[0].x) == ["tiny/a", "tiny/b"] and list(figure.data[0].y) == [50.0, 25.0]
-    assert list(figure.data[0].error_y.array) == [50.0, 25.0] and list(figure.data[0].error_y.arrayminus) == [25, 12.5]
-    assert results.charts([n for n in numbers if n.run != "tiny/b"]) == [], "a bar by itself says nothing"
+        drawn.results_table(results.numbers_of(results.collect(tmp_path)))
 
 
 # ---- files -------------------------------------------------------------------------------------------------------
@@ -255,21 +220,6 @@ def test_a_csv_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no space"):
         results.write_csv(tmp_path / "t.csv", numbers)
     assert (tmp_path / "t.csv").read_text() == "old"
-
-
-def test_the_report_is_one_offline_page(tmp_path):
-    measured(tmp_path / "home/tiny/<b>run")
-    (tmp_path / "home/tiny/half").mkdir()
-    (tmp_path / "home/tiny/half/environment.json").write_text("{}")
-    folders = results.collect(tmp_path / "home")
-    published = results.read_published(PUBLISHED)
-    page = results.write_report(tmp_path / "r.html", "All runs", folders, published, data="UCF101").read_text()
-    assert "tiny/&lt;b&gt;run" in page and "<b>run" not in page and "default-src 'none'" in page
-    seen = text(re.sub(r"(?s)<script>.*?</script>", "", page))
-    for words in ("50.0 [25.0, 62.5]", "Published on UCF101", "2 run folders: 1 whole, 1 broken", "tiny/half"):
-        assert words in seen
-    empty = results.write_report(tmp_path / "e.html", "None", [], published).read_text()
-    assert "There is no run below this folder yet." in empty and "No run below this folder has been evaluated" in empty
 
 
 # ---- published ---------------------------------------------------------------------------------------------------
@@ -365,24 +315,4 @@ def test_published_rows_of_another_data_set_only_where_asked_for(tmp_path, publi
     assert {(row.task, row.metric) for row in found} == {("retrieval", "R@1"), ("probe", "top-1")}
     assert {row.value for row in found if row.method in ("InfoNCE", "CoCLR")} >= {66.8, 45.2, 48.4}
     assert not {row.data for row in results.beside(numbers, published, "HMDB51")} - {"HMDB51"}
-    assert "Nothing published" in results.published_table([])
-
-
-def test_published_numbers_never_stand_in_our_tables(tmp_path, published):
-    measured(tmp_path / "UCF101/coclr")
-    numbers = results.numbers_of(results.collect(tmp_path))
-    rows = results.beside(numbers, published)
-    ours, theirs = text(results.results(numbers)), text(results.published_table(rows))
-    assert "51.8" not in ours and "CoCLR," not in ours and "UCF101/coclr" not in theirs
-    assert "Protocol, backbone and data differ from ours" in theirs
-    sources = {source for row in rows for source in row.source.split("; ")}
-    assert all(f" {source}" in theirs for source in sources), "each source is told"
-
-
-def test_published_notes_and_sources_are_numbered_by_row(published):
-    rows = [row for row in published if row.method == "InfoNCE" and row.task == "probe" and row.stream == "rgb"]
-    rows = [replace(row, source="A; B", note=row.note and f"note {row.variant[:3]}") for row in rows]
-    seen = text(results.published_table(rows))
-    assert "InfoNCE, 500 epochs (CoCLR) UCF101 rgb S3D 46.8 1, 2, 3" in seen
-    assert "InfoNCE, 800 epochs, arXiv v1 (CoCLR) UCF101 rgb S3D 52.3 1, 2, 4" in seen
-    assert seen.endswith("1 A 2 B 3 note 500 4 note 800")
+    assert "Nothing published" in drawn.published_table([])

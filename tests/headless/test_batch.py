@@ -13,7 +13,7 @@ import pytest
 from tests import ROOT
 from tests.headless.test_execute import handlers, notebook, run, status  # noqa: F401
 from vidbench.headless.batch import gpu_shares, read_table
-from vidbench.headless.execute import ParameterError
+from vidbench.headless.parameters import ParameterError
 from vidbench.headless.status import read
 
 PARAMETERS = 'home: str = "../runs"\nstream: str = "rgb"\nepochs: int = 1\nchanges: dict = {}'

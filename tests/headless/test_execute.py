@@ -1,4 +1,4 @@
-"""Notebooks executed headless: what is refused, what is kept, and what the status says after each way to end.
+"""Notebooks executed headless: what is kept, and what the status says after each way to end.
 
 Real kernels and real signals; both doors, `vidbench run` and `papermill --engine vidbench`.
 """
@@ -16,10 +16,9 @@ import nbformat
 import pytest
 
 from vidbench.__main__ import main
-from vidbench.headless import execute
 from vidbench.headless import kernel as kernels
 from vidbench.headless import status as statuses
-from vidbench.headless.execute import ParameterError
+from vidbench.headless.parameters import digest_of
 
 PARAMETERS = 'home: str = "../runs"\nn: int = 2\nlr: float = 0.1\nmore: dict = {}'
 
@@ -56,72 +55,6 @@ def streams(copy: Path) -> list[list[tuple[str, str]]]:
     """Of each code cell its stream outputs."""
     cells = nbformat.read(copy, as_version=4).cells
     return [[(o.name, o.text) for o in cell.get("outputs", []) if o.output_type == "stream"] for cell in cells]
-
-
-# ------------------------------------------------------------------------------------------------------- parameters
-
-
-@pytest.mark.parametrize(("values", "says"), [
-    ({"nn": 1}, "book.ipynb has no parameter 'nn'; the known ones are home = '../runs', n = 2, lr = 0.1, more = {}"),
-    ({"n": 2.0}, "n wants int such as 2; got 2.0, which is float"),
-    ({"n": True}, "n wants int such as 2; got True, which is bool"),
-    ({"n": "2"}, "which is str"),
-    ({"lr": "1e-3"}, "lr wants float"),
-    ({"home": None}, "home wants str"),
-    ({"more": [1]}, "more wants dict"),
-    ({"more": {1: 2}}, "a map's keys are text"),
-    ({"more": {"x": {1, 2}}}, "set is none of its types"),
-])  # fmt: skip
-def test_what_the_parameters_cell_does_not_know_is_refused(tmp_path, values, says):
-    book = notebook(tmp_path / "book.ipynb")
-    with pytest.raises(ParameterError, match=re.escape(says)):
-        execute.check(book, values)
-
-
-def test_values_fit_the_cell(tmp_path):
-    book = notebook(tmp_path / "book.ipynb")
-    assert execute.known_parameters(book) == {"home": "../runs", "n": 2, "lr": 0.1, "more": {}}
-    checked = execute.check(book, {"lr": 1, "more": {"a": (1, [None, {"b": 2.5}])}})
-    assert checked == {"lr": 1.0, "more": {"a": [1, [None, {"b": 2.5}]]}} and type(checked["lr"]) is float
-    spoken = execute.spoken(book, {"home": "2024", "n": "3", "lr": "1e-3", "more": "{'a': 1}"})
-    assert spoken == {"home": "2024", "n": 3, "lr": 0.001, "more": {"a": 1}}
-    wide = "a: int | None = None\nb = 3\nc: list[int] = [1]\nd: tuple = ()"
-    wide = notebook(tmp_path / "wide.ipynb", parameters=wide)
-    assert execute.check(wide, {"a": 4, "b": 5, "c": [2], "d": (3, 4)}) == {"a": 4, "b": 5, "c": [2], "d": [3, 4]}
-    assert execute.check(wide, {"a": None}) == {"a": None}
-    with pytest.raises(ParameterError, match="a wants None or int"):
-        execute.check(wide, {"a": "x"})
-    with pytest.raises(ParameterError, match="wants lines `name: type = literal`; got 'x = f"):
-        execute.check(notebook(tmp_path / "odd.ipynb", parameters="x = f(1)"), {"x": 1})
-
-
-def test_a_settings_file_is_a_map_and_reads_numbers_as_they_look(tmp_path):
-    path = tmp_path / "settings.yaml"
-    path.write_text("lr: 1e-3\nbig: 2E5\nday: 2024-01-02\nname: 1e-3x\nmore: {a: [1, {b: 2}]}\n")
-    wanted = {"lr": 0.001, "big": 200000.0, "day": "2024-01-02", "name": "1e-3x", "more": {"a": [1, {"b": 2}]}}
-    assert execute.settings(path) == wanted
-    for text in ("- 1\n- 2\n", "3: 4\n", "", "a: [1,\n"):
-        path.write_text(text)
-        with pytest.raises(ParameterError, match="settings.yaml"):
-            execute.settings(path)
-
-
-def test_nothing_starts_before_all_are_checked(tmp_path, capsys):
-    first = notebook(tmp_path / "first.ipynb", "x = 1")
-    other = notebook(tmp_path / "other.ipynb", "x = 1", parameters="m: int = 1")
-    (tmp_path / "s.yaml").write_text("n: 3\n")
-    for words, says in (
-        ((first, other, "-f", tmp_path / "s.yaml"), "other.ipynb has no parameter 'n'; the known ones are m = 1"),
-        ((first, "-p", "n", "3.5"), "n wants int"),
-        ((first, tmp_path / "none.ipynb"), "none.ipynb"),
-        ((first, "-f", tmp_path / "none.yaml"), "none.yaml"),
-        ((first, first), "two notebooks are called first.ipynb"),
-    ):
-        assert run("run", *words, "--out", tmp_path / "out") == 2
-        said = capsys.readouterr().err
-        assert says in said and "Traceback" not in said
-    assert run("run", first, "--out", tmp_path) == 2 and "would replace" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
 
 
 # ------------------------------------------------------------------------------------------------------ how it ends
@@ -290,10 +223,10 @@ def test_papermill_refuses_what_vidbench_run_refuses_and_does_the_same(tmp_path,
     same = ("state", "exit", "cell", "cells", "parameters", "digest", "notebook", "html")
     assert {name: status(ours)[name] for name in same} == {name: status(theirs)[name] for name in same}
     source = nbformat.read(book, as_version=4)
-    assert status(ours)["digest"] == execute.digest_of(source, {"n": 3, "lr": 0.1}), "defaults said or not"
-    others = [execute.digest_of(source, {}), execute.digest_of(source, {"n": 4})]
+    assert status(ours)["digest"] == digest_of(source, {"n": 3, "lr": 0.1}), "defaults said or not"
+    others = [digest_of(source, {}), digest_of(source, {"n": 4})]
     source.cells[1].source += "  # "
-    assert status(ours)["digest"] not in (*others, execute.digest_of(source, {"n": 3}))
+    assert status(ours)["digest"] not in (*others, digest_of(source, {"n": 3}))
 
 
 # ---------------------------------------------------------------------------------------------------------- streams

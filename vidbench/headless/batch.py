@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from vidbench.headless.execute import ParameterError, check, digest_of, execute_all, known_parameters, load_yaml, spoken
+from vidbench.headless.execute import execute_all
+from vidbench.headless.parameters import ParameterError, check, digest_of, known_parameters, load_yaml, spoken
 from vidbench.headless.status import read, write_text
 
 EVERY = 30.0  # seconds between lines about what runs

@@ -11,7 +11,7 @@ from PIL import Image
 from tests import makes
 from tests.view.test_galleries import HOSTILE, KEPT, Skeleton, clip, styles
 from vidbench.data.manifest import Manifest
-from vidbench.evaluate import layout, retrieval
+from vidbench.evaluate import retrieval
 from vidbench.evaluate.features import Features
 from vidbench.view import widgets
 from vidbench.view.galleries import Tile, encode
@@ -327,26 +327,6 @@ def test_pca_is_that_of_the_gallery_and_its_points_are_drawn_by_class(browser, p
     browser.look(of_class="sit")
     faint = np.asarray(browser.map().data[0].marker.opacity)
     assert ((faint > 0.5) == (parts["gallery"].label == 2)).all()
-
-
-def test_other_layouts_keep_clusters_apart_and_are_the_same_each_time():
-    centres = np.random.default_rng(0).standard_normal((3, 20)) * 6
-    label = np.arange(60) % 3
-    sides = {"gallery": centres[label] + np.random.default_rng(1).standard_normal((60, 20)),
-             "queries": centres[label[:9]] + np.random.default_rng(2).standard_normal((9, 20))}
-    assert layout.methods()[:2] == ("pca", "t-sne")
-    for method in layout.methods():
-        laid = layout.lay(sides, method)
-        assert {side: points.shape for side, points in laid.items()} == {"gallery": (60, 2), "queries": (9, 2)}
-        middles = np.stack([laid["gallery"][label == one].mean(0) for one in range(3)])
-        for points, known in ((laid["gallery"], label), (laid["queries"], label[:9])):
-            distances = np.linalg.norm(points[:, None] - middles, axis=2)
-            assert (distances.argmin(1) == known).all()
-        again = layout.lay(sides, method)
-        assert all(np.array_equal(laid[side], again[side]) for side in laid)
-    assert layout.lay({"one": np.ones((1, 5))}, "pca")["one"].shape == (1, 2)
-    with pytest.raises(ValueError, match="lay: wanted one of"):
-        layout.lay(sides, "magic")
 
 
 def test_clips_of_files_and_of_flow(tmp_path):
