@@ -1,5 +1,7 @@
 """Parameters of notebooks: unknown and mistyped ones are refused before anything starts."""
 
+import re
+
 import pytest
 
 from tests.headless.test_execute import handlers, notebook, run  # noqa: F401
