@@ -216,7 +216,7 @@ def _on_device(tasks: list[tuple], order: list[int], workers: int, device: str |
             yield jobs.Done(number, error=frames, seconds=time.perf_counter() - began)
         else:
             bound = facts["bound"]
-            # flow.levels on the device, to the bit: a fourth of the bytes come back
+            # estimate.levels on the device, to the bit: a fourth of the bytes come back
             parts = [((f.clamp(-bound, bound) + bound) * (255 / (2 * bound))).round().byte().cpu().numpy()
                      for f in batched(frames, device)]  # fmt: skip
             count, size = _write(Path(tasks[number][1]), (flow for part in parts for flow in part), facts, fps)
