@@ -9,26 +9,25 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
+from tests import ROOT
 from vidbench import models
 from vidbench.data.manifest import Manifest
 from vidbench.engine.runs import Run, recipe_dict
 from vidbench.methods import classify, coclr, multitrain
 from vidbench.models.planes import PlaneConv3d
 
-ROOT = Path(__file__).parents[1]
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 
 
 def child(job: str, *words: str, **environment: str):
     """Run a function of this module in a process of its own and return what it gives."""
-    code = f"import json, sys; from tests.test_avx2 import {job}; print(json.dumps({job}(*sys.argv[1:])))"
+    code = f"import json, sys; from tests.models.test_avx2 import {job}; print(json.dumps({job}(*sys.argv[1:])))"
     done = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, timeout=300,
                           env={**os.environ, "OMP_NUM_THREADS": "1", **environment})  # fmt: skip
     assert done.returncode == 0, f"exit code {done.returncode}: {done.stderr[-2000:]}"
