@@ -35,6 +35,7 @@ replicate-multitrain: .venv/ready  ## MultiTrain on three toy worlds with plante
 
 test: .venv/ready  ## all tests, the notebooks at their tiny defaults among them
 	$(PY) -m ruff check vidbench tests benchmarks
+	$(PY) -m ruff format --check vidbench tests benchmarks
 	$(PY) -m pytest
 
 test-browser: .venv/ready  ## notebooks in JupyterLab and headless Chromium, clicked on; pictures in runs/browser

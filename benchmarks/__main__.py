@@ -1,4 +1,5 @@
-"""`python -m benchmarks [name ...]`: run all benchmarks, or the named ones; print tables, write benchmarks/results."""
+"""`python -m benchmarks [name ...]`: run all benchmarks, or the named ones; print tables, write
+benchmarks/results."""
 
 import argparse
 import importlib
@@ -16,25 +17,39 @@ HELPERS = ("__main__", "measure", "footage", "plain_flow")
 
 
 def names() -> list[str]:
-    """The benchmark modules of this folder: each has a main() that returns rows, or raises measure.Skip."""
+    """The benchmark modules of this folder: each has a main() that returns rows, or raises
+    measure.Skip."""
     return [m.name for m in pkgutil.iter_modules(benchmarks.__path__) if m.name not in HELPERS]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit code 1 where a benchmark failed, as when contestants did not compute the same; a missed goal is none."""
+    """Exit code 1 where a benchmark failed, as when contestants did not compute the same; a missed
+    goal is none."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(names())}; default: all")
-    parser.add_argument("--scale", action="store_true", help="the largest sizes instead, where there are any; minutes")
+    parser.add_argument(
+        "names", nargs="*", metavar="name", help=f"of {', '.join(names())}; default: all"
+    )
+    parser.add_argument(
+        "--scale",
+        action="store_true",
+        help="the largest sizes instead, where there are any; minutes",
+    )
     asked = parser.parse_args(arguments)
     chosen, flags = asked.names or names(), ["--scale"] * asked.scale
     if unknown := set(chosen) - set(names()):
-        parser.error(f"no benchmark called {', '.join(sorted(unknown))}; there are {', '.join(names())}")
+        parser.error(
+            f"no benchmark called {', '.join(sorted(unknown))}; there are {', '.join(names())}"
+        )
     if len(chosen) == 1:
         one(chosen[0], asked.scale)
         return 0
     began = time.time()
     # a process for each: what one imports, pins or allocates is no matter for the next
-    failed = [name for name in chosen if subprocess.run([sys.executable, "-m", "benchmarks", name, *flags]).returncode]
+    failed = [
+        name
+        for name in chosen
+        if subprocess.run([sys.executable, "-m", "benchmarks", name, *flags]).returncode
+    ]
     summary(chosen, began)
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
@@ -42,7 +57,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def one(name: str, scale: bool = False) -> None:
-    """Run one benchmark in this process; scale: at its largest sizes, where it has any, into results/<name>-scale."""
+    """Run one benchmark in this process; scale: at its largest sizes, where it has any, into
+    results/<name>-scale."""
     module = importlib.import_module(f"benchmarks.{name}")
     print(f"\n{name}: {module.__doc__.splitlines()[0]}", flush=True)
     began = time.monotonic()
@@ -53,13 +69,20 @@ def one(name: str, scale: bool = False) -> None:
         print(f"skipped: {reason}")
         return
     print(measure.show([row for row in table if "goal" not in row]))
-    name += "-scale" * scale + "-gpu" * (getattr(module, "ON_GPU", False) and measure.gpu() is not None)
-    print(f"-> {measure.save(name, table).relative_to(measure.RESULTS.parents[1])} ({time.monotonic() - began:.0f} s)")
+    name += "-scale" * scale + "-gpu" * (
+        getattr(module, "ON_GPU", False) and measure.gpu() is not None
+    )
+    print(
+        f"-> {measure.save(name, table).relative_to(measure.RESULTS.parents[1])} "
+        f"({time.monotonic() - began:.0f} s)"
+    )
 
 
 def summary(chosen: list[str], since: float) -> None:
     """All goals that were measured since then, as one table."""
-    files = [measure.RESULTS / f"{name}{end}.json" for name in chosen for end in ("", "-scale", "-gpu")]
+    files = [
+        measure.RESULTS / f"{name}{end}.json" for name in chosen for end in ("", "-scale", "-gpu")
+    ]
     fresh = [file for file in files if file.is_file() and file.stat().st_mtime >= since]
     goals = [goal for file in fresh for goal in json.loads(file.read_text())["goals"]]
     goals.sort(key=lambda goal: int(goal["goal"][1:]))

@@ -1,9 +1,10 @@
-"""The browser of neighbours at 10,000 gallery videos: searches and pictures in Python, clicks in JupyterLab.
+"""The browser of neighbours at 10,000 gallery videos: searches and pictures in Python, clicks in
+JupyterLab.
 
-A click is timed inside the page, from the click on a clip until the frame after the last picture in sight is decoded:
-message to the kernel, search, clips, answer, drawing. "New clips" are made on the way (24 frames drawn and encoded);
-"kept clips" were seen before. Rings of the map follow the clips and are timed apart. Wall time on shared cores.
-"""
+A click is timed inside the page, from the click on a clip until the frame after the last picture in
+sight is decoded: message to the kernel, search, clips, answer, drawing. "New clips" are made on the
+way (24 frames drawn and encoded); "kept clips" were seen before. Rings of the map follow the clips
+and are timed apart. Wall time on shared cores."""
 
 from __future__ import annotations
 
@@ -32,9 +33,13 @@ SIZES, WIDTH, CLASSES = (10_000, 1_000), 128, 101
 SETTINGS = {  # no news, no dialog over the notebook
     "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
     "@jupyterlab/docmanager-extension:plugin": {"autoStartDefaultKernel": True},
-    "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none", "autoStartDefaultKernel": True},
+    "@jupyterlab/notebook-extension:tracker": {
+        "windowingMode": "none",
+        "autoStartDefaultKernel": True,
+    },
 }
-# pictures outside the notebook's panel, such as behind the bar at the foot, are not loaded: to wait for one is for ever
+# pictures outside the notebook's panel, such as behind the bar at the foot, are not loaded: to wait
+# for one is for ever
 SEEN = f"""
     const panel = place.closest(".jp-WindowedPanel-outer").getBoundingClientRect();
     const pictures = [...place.querySelectorAll("img")].filter(one => {{
@@ -68,7 +73,8 @@ REDRAW = f"""async name => {{
     {FRAME}
     return performance.now() - began;
 }}"""
-# where in the page the gallery's video stands that is nearest to the map's middle, which itself may be empty
+# where in the page the gallery's video stands that is nearest to the map's middle, which itself may
+# be empty
 MIDDLE = """() => {
     const plot = document.querySelector(".js-plotly-plot"), {xaxis, yaxis} = plot._fullLayout;
     const frame = plot.querySelector(".nsewdrag").getBoundingClientRect(), {x, y} = plot._fullData[0];
@@ -89,27 +95,50 @@ LASSO = f"""async () => {{
 
 def main(rounds: int = 9, sizes: tuple[int, int] = SIZES) -> list[dict]:
     """A row for each act, and goal P18. Raises Skip where Chromium or playwright is missing."""
-    with measure.chromium() as browser, tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+    with (
+        measure.chromium() as browser,
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch,
+    ):
         times = acts(synthetic(*sizes), rounds)
         page = Path(scratch) / "page.html"
         page.write_text(shell())
         drawn, hovered = draw(browser, page, {"map": synthetic(*sizes).map()}, rounds)
-        times |= {"Chromium: map drawn in a page": drawn["map"], "Chromium: point hovered": hovered["map"]}
+        times |= {
+            "Chromium: map drawn in a page": drawn["map"],
+            "Chromium: point hovered": hovered["map"],
+        }
         times |= clicks(browser, Path(scratch), sizes, rounds)
         program = f"JupyterLab {metadata.version('jupyterlab')}, Chromium {browser.version}"
     table = []
     for what, milliseconds in times.items():
         middle, low, high = measure.spread(milliseconds)
-        table.append({"act": what, "gallery": sizes[0], "queries": sizes[1], "ms": middle, "min": low, "max": high,
-                      "rounds": len(milliseconds), "in": program if "Lab" in what or "Chromium" in what else "Python"})
+        table.append(
+            {
+                "act": what,
+                "gallery": sizes[0],
+                "queries": sizes[1],
+                "ms": middle,
+                "min": low,
+                "max": high,
+                "rounds": len(milliseconds),
+                "in": program if "Lab" in what or "Chromium" in what else "Python",
+            }
+        )
     for act, most in (("click, new clips", 0.5), ("click, kept clips", 0.25), ("map redrawn", 1.0)):
-        table.append(measure.goal("P18", f"{act}, {sizes[0]} gallery videos, seconds", f"<= {most}",
-                                  [ms / 1e3 for ms in times[f"Lab: {act}"]]))
+        table.append(
+            measure.goal(
+                "P18",
+                f"{act}, {sizes[0]} gallery videos, seconds",
+                f"<= {most}",
+                [ms / 1e3 for ms in times[f"Lab: {act}"]],
+            )
+        )
     return table
 
 
 def synthetic(gallery: int, queries: int, k: int = 10):
-    """A Browser over random clusters of two streams, whose clips are drawn when they are looked at."""
+    """A Browser over random clusters of two streams, whose clips are drawn when they are looked
+    at."""
     from vidbench.view.widgets.neighbours import Browser
 
     random = np.random.default_rng(0)
@@ -124,7 +153,8 @@ def synthetic(gallery: int, queries: int, k: int = 10):
 
 
 def videos(name: str, label: np.ndarray):
-    """Videos with these labels; each one's clip is a block that crosses it, in colours of its own."""
+    """Videos with these labels; each one's clip is a block that crosses it, in colours of its
+    own."""
     from vidbench.view.galleries import Tile, encode
     from vidbench.view.widgets.videos import Videos
 
@@ -163,7 +193,10 @@ def acts(browser, rounds: int) -> dict[str, list[float]]:
         browser._lists.clear()
         timed("both searches of a query", browser.rows)
         timed("its 20 tiles, new clips", browser.shown)
-        timed("the same, kept clips", lambda: Html(gallery({n: [row] for n, row in browser.shown().items()})))
+        timed(
+            "the same, kept clips",
+            lambda: Html(gallery({n: [row] for n, row in browser.shown().items()})),
+        )
         timed("all queries searched for failures", lambda: browser.right("rgb"))
         timed("PCA of both sides", lambda: layout.lay(units, "pca"))
         timed("the map's figure", browser.map)
@@ -175,8 +208,12 @@ def clicks(browser, scratch: Path, sizes: tuple[int, int], rounds: int) -> dict[
 
     Raises AssertionError where the page complains or asks for anything outside.
     """
-    cells = (f"from benchmarks.browsing import synthetic\nfrom vidbench.view.widgets.controls import show\n"
-             f"browser = synthetic{sizes}", "show(browser)")
+    cells = (
+        "from benchmarks.browsing import synthetic\nfrom vidbench.view.widgets.controls import "
+        "show\n"
+        f"browser = synthetic{sizes}",
+        "show(browser)",
+    )
     times: dict[str, list[float]] = {}
     books = scratch / "books"
     books.mkdir()
@@ -191,9 +228,15 @@ def clicks(browser, scratch: Path, sizes: tuple[int, int], rounds: int) -> dict[
             new, rings = tab.evaluate(CLICK, ["tile", 1 + number % 8])
             kept, _ = tab.evaluate(CLICK, ["back", 0])
             redrawn = tab.evaluate(REDRAW, ("flow", "rgb")[number % 2])
-            tab.evaluate(CLICK, ["tile", 1 + number % 8])  # on from here: another query in each round
-            for what, took in (("click, new clips", new), ("its rings on the map", rings), ("click, kept clips", kept),
-                               ("map redrawn", redrawn)):  # fmt: skip
+            tab.evaluate(
+                CLICK, ["tile", 1 + number % 8]
+            )  # on from here: another query in each round
+            for what, took in (
+                ("click, new clips", new),
+                ("its rings on the map", rings),
+                ("click, kept clips", kept),
+                ("map redrawn", redrawn),
+            ):
                 times.setdefault(f"Lab: {what}", []).extend([took] * (number > 0))
         times["Lab: lasso to its grid of clips"] = [lassoed(tab)]
         assert not trouble, f"the page complained or asked outside: {json.dumps(trouble)}"
@@ -217,25 +260,40 @@ def lassoed(tab) -> float:
 
 @contextmanager
 def lab(books: Path, scratch: Path) -> Iterator[Callable[[str], str]]:
-    """JupyterLab on a free port of loopback over a folder of notebooks; what it keeps for itself lies in scratch.
+    """JupyterLab on a free port of loopback over a folder of notebooks; what it keeps for itself
+    lies in scratch.
 
-    Gives what makes a notebook's name an address. Kernels have this Python and find vidbench and benchmarks. Raises
-    RuntimeError with the end of its log where it ends or answers nothing in two minutes.
-    """
+    Gives what makes a notebook's name an address. Kernels have this Python and find vidbench and
+    benchmarks. Raises RuntimeError with the end of its log where it ends or answers nothing in two
+    minutes."""
     config = scratch / "config" / "labconfig"
     config.mkdir(parents=True)
     (config / "default_setting_overrides.json").write_text(json.dumps(SETTINGS))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    places = {f"JUPYTER_{name}_DIR": str(scratch / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
-    places |= {f"JUPYTERLAB_{name}_DIR": str(scratch / name.lower()) for name in ("SETTINGS", "WORKSPACES")}
-    environment = os.environ | places | {"PYTHONPATH": str(ROOT), "IPYTHONDIR": str(scratch / "ipython")}
+    places = {
+        f"JUPYTER_{name}_DIR": str(scratch / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")
+    }
+    places |= {
+        f"JUPYTERLAB_{name}_DIR": str(scratch / name.lower()) for name in ("SETTINGS", "WORKSPACES")
+    }
+    environment = (
+        os.environ | places | {"PYTHONPATH": str(ROOT), "IPYTHONDIR": str(scratch / "ipython")}
+    )
     environment.pop("VIDBENCH_HEADLESS", None)
     token, base = secrets.token_hex(16), f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "jupyterlab", "--allow-root", "--no-browser", f"--port={port}",
-               "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}",
-               f"--ServerApp.root_dir={books}"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--allow-root",
+        "--no-browser",
+        f"--port={port}",
+        "--ServerApp.port_retries=0",
+        f"--IdentityProvider.token={token}",
+        f"--ServerApp.root_dir={books}",
+    ]
     with open(scratch / "log", "w") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
     try:
@@ -252,7 +310,8 @@ def lab(books: Path, scratch: Path) -> Iterator[Callable[[str], str]]:
 
 
 def answered(server: subprocess.Popen, address: str, log: Path, seconds: float = 120) -> None:
-    """Wait for a server's first answer. Raises RuntimeError where it ends before, or the time does."""
+    """Wait for a server's first answer. Raises RuntimeError where it ends before, or the time
+    does."""
     late = time.monotonic() + seconds
     while server.poll() is None and time.monotonic() < late:
         try:
@@ -260,11 +319,15 @@ def answered(server: subprocess.Popen, address: str, log: Path, seconds: float =
             return
         except OSError:
             time.sleep(0.25)
-    raise RuntimeError(f"JupyterLab gave no answer, exit code {server.poll()}; its log ends: {log.read_text()[-2000:]}")
+    raise RuntimeError(
+        f"JupyterLab gave no answer, exit code {server.poll()}; its log ends: "
+        f"{log.read_text()[-2000:]}"
+    )
 
 
 def opened(browser, address: str, size: tuple[int, int] = (1280, 1400)) -> tuple:
-    """A tab with the notebook, all cells started, and the list that its complaints and requests outside go to."""
+    """A tab with the notebook, all cells started, and the list that its complaints and requests
+    outside go to."""
     tab, trouble = browser.new_page(viewport=dict(zip(("width", "height"), size, strict=True))), []
     inside = ("http://127.0.0.1:", "ws://127.0.0.1:", "data:", "blob:")
 
@@ -272,14 +335,22 @@ def opened(browser, address: str, size: tuple[int, int] = (1280, 1400)) -> tuple
         if not request.url.startswith(inside):
             trouble.append(f"asked for {request.url}")
 
-    tab.on("console", lambda said: trouble.append(f"console: {said.text} {said.location['url']}".strip())
-           if said.type == "error" else None)
+    tab.on(
+        "console",
+        lambda said: (
+            trouble.append(f"console: {said.text} {said.location['url']}".strip())
+            if said.type == "error"
+            else None
+        ),
+    )
     tab.on("pageerror", lambda error: trouble.append(f"error of the page: {error}"))
     tab.on("request", asked)
     tab.on("websocket", asked)
     tab.goto(address)
     tab.wait_for_selector(".jp-Cell", timeout=60_000)
-    tab.wait_for_selector("text=/[|] Idle/", timeout=120_000)  # what is run before the kernel is there gets lost
+    tab.wait_for_selector(
+        "text=/[|] Idle/", timeout=120_000
+    )  # what is run before the kernel is there gets lost
     tab.click("text=Run >> nth=0")
     tab.click("text=Run All Cells")
     return tab, trouble

@@ -1,10 +1,10 @@
-"""Optical flow: `vidbench flow` on two processes beside a plain OpenCV script; the fast preset; the mp4 form; PyTorch.
+"""Optical flow: `vidbench flow` on two processes beside a plain OpenCV script; the fast preset; the
+mp4 form; PyTorch.
 
-Frames of Kinetics clips at 128x128. The whole commands are timed by the wall clock on as many cores as there are,
-Python's start, decoding and writing among them (the script writes a JPEG a pair): on a machine that others use, repeat
-it. All else is CPU time of one thread on one core. End-point errors are in pixels, against OpenCV's default TV-L1 or
-the ground truth of RubberWhale.
-"""
+Frames of Kinetics clips at 128x128. The whole commands are timed by the wall clock on as many cores
+as there are, Python's start, decoding and writing among them (the script writes a JPEG a pair): on
+a machine that others use, repeat it. All else is CPU time of one thread on one core. End-point
+errors are in pixels, against OpenCV's default TV-L1 or the ground truth of RubberWhale."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def error(flow: np.ndarray, other: np.ndarray) -> float:
     return float(np.linalg.norm(flow - other, axis=-1).mean())
 
 
-# ---- whole commands ----------------------------------------------------------------------------------------------
+# ---- whole commands ----------------------------------------------------------------------------
 
 
 def short(source: Path, world: Path, number: int, frames: int) -> Path:
@@ -83,42 +83,72 @@ def commands(paths: list[Path], out: Path, rounds: int) -> tuple[list[dict], lis
     table = []
     for name, times in seconds.items():
         middle, low, high = measure.spread([pairs / s for s in times])
-        table.append({"case": f"whole command, {pairs} pairs {SIZE}x{SIZE}", "contestant": name,
-                      "pairs_per_s": middle, "min": low, "max": high, "rounds": rounds})  # fmt: skip
+        table.append(
+            {
+                "case": f"whole command, {pairs} pairs {SIZE}x{SIZE}",
+                "contestant": name,
+                "pairs_per_s": middle,
+                "min": low,
+                "max": high,
+                "rounds": rounds,
+            }
+        )
     speed = measure.ratios(seconds[plain], seconds[ours])
     what = f"flow, {PROCESSES} processes: times as fast as a plain OpenCV script"
     return table, [measure.goal("P5", what, f">= {0.9 * PROCESSES:g}", speed)]
 
 
-# ---- methods -----------------------------------------------------------------------------------------------------
+# ---- methods -----------------------------------------------------------------------------------
 
 
 def methods(parts: list[np.ndarray], rounds: int) -> tuple[list[dict], list[dict]]:
     """The default, the fast preset, DIS and the PyTorch version on the same pairs."""
     from vidbench.data.flow import estimate as flow
 
-    names = {DEFAULT: "tvl1", "tvl1_fast (epsilon 0.05)": "tvl1_fast", "tvl1_torch (CPU, eager)": "tvl1_torch",
-             "dis": "dis"}  # fmt: skip
-    ways = {name: lambda m=m: np.concatenate([flow.estimate(p, m, "cpu") for p in parts]) for name, m in names.items()}
+    names = {
+        DEFAULT: "tvl1",
+        "tvl1_fast (epsilon 0.05)": "tvl1_fast",
+        "tvl1_torch (CPU, eager)": "tvl1_torch",
+        "dis": "dis",
+    }
+    ways = {
+        name: lambda m=m: np.concatenate([flow.estimate(p, m, "cpu") for p in parts])
+        for name, m in names.items()
+    }
     wanted = ways[DEFAULT]()
     pairs = len(wanted)
     seconds = measure.in_turn(ways, rounds)
     table = []
     for name, times in seconds.items():
         fast = measure.spread(measure.ratios(seconds[DEFAULT], times))
-        table.append({"case": f"{pairs} pairs {SIZE}x{SIZE}", "contestant": name,
-                      "ms_per_pair": round(1e3 * measure.spread(times, 4)[0] / pairs, 2),
-                      **dict(zip(("times_as_fast", "min", "max"), fast, strict=True)),
-                      "epe": round(error(ways[name](), wanted), 3), "rounds": rounds})  # fmt: skip
+        table.append(
+            {
+                "case": f"{pairs} pairs {SIZE}x{SIZE}",
+                "contestant": name,
+                "ms_per_pair": round(1e3 * measure.spread(times, 4)[0] / pairs, 2),
+                **dict(zip(("times_as_fast", "min", "max"), fast, strict=True)),
+                "epe": round(error(ways[name](), wanted), 3),
+                "rounds": rounds,
+            }
+        )
     fast = table[1]
     return table, [
-        measure.goal("P5", "flow, fast preset: times as fast as the default", ">= 4",
-                     measure.ratios(seconds[DEFAULT], seconds[fast["contestant"]])),
-        measure.goal("P5", "flow, fast preset: end-point difference to the default, px", "<= 0.2", fast["epe"]),
-    ]  # fmt: skip
+        measure.goal(
+            "P5",
+            "flow, fast preset: times as fast as the default",
+            ">= 4",
+            measure.ratios(seconds[DEFAULT], seconds[fast["contestant"]]),
+        ),
+        measure.goal(
+            "P5",
+            "flow, fast preset: end-point difference to the default, px",
+            "<= 0.2",
+            fast["epe"],
+        ),
+    ]
 
 
-# ---- forms and truth ---------------------------------------------------------------------------------------------
+# ---- forms and truth ---------------------------------------------------------------------------
 
 
 def forms(path: Path, folder: Path) -> tuple[list[dict], list[dict]]:
@@ -128,14 +158,28 @@ def forms(path: Path, folder: Path) -> tuple[list[dict], list[dict]]:
     from vidbench.data.video import clips
 
     wanted, raw = flow.estimate(clips.read(path).frames), 2 * SIZE * SIZE
-    table = [{"case": "stored flow", "contestant": "raw uint8", "share_of_raw": 1.0,
-              "epe": round(error(flow.dequantise(flow.quantise(wanted)), wanted), 3)}]  # fmt: skip
+    table = [
+        {
+            "case": "stored flow",
+            "contestant": "raw uint8",
+            "share_of_raw": 1.0,
+            "epe": round(error(flow.dequantise(flow.quantise(wanted)), wanted), 3),
+        }
+    ]
     for form in flow_store.FORMS:
-        made = flow_store.extract(footage.manifest([path]), folder / form, form=form, progress=False)
+        made = flow_store.extract(
+            footage.manifest([path]), folder / form, form=form, progress=False
+        )
         size = flow_store.flow_path(folder / form, path.name, form).stat().st_size
         stored = flow.dequantise(flow_store.load(folder / form, path.name))
-        table.append({"case": "stored flow", "contestant": form, "share_of_raw": round(size / raw / made.pairs, 4),
-                      "epe": round(error(stored, wanted), 3)})  # fmt: skip
+        table.append(
+            {
+                "case": "stored flow",
+                "contestant": form,
+                "share_of_raw": round(size / raw / made.pairs, 4),
+                "epe": round(error(stored, wanted), 3),
+            }
+        )
     last = table[-1]
     return table, [
         measure.goal("P5", "flow, mp4 form: share of raw uint8", "<= 0.05", last["share_of_raw"]),
@@ -151,7 +195,10 @@ def truth() -> tuple[list[dict], list[dict]]:
 
     folder = footage.data() / "flow_gt" / "middlebury_rubberwhale"
     if not folder.is_dir():
-        print("RubberWhale is skipped: there is no flow_gt/middlebury_rubberwhale in the data folder (VIDBENCH_DATA)")
+        print(
+            "RubberWhale is skipped: there is no flow_gt/middlebury_rubberwhale in the data "
+            "folder (VIDBENCH_DATA)"
+        )
         return [], []
     frames = np.stack([cv2.imread(str(folder / f"rubberwhale{i}.png"))[..., ::-1] for i in (1, 2)])
     with open(folder / "flow_gt.flo", "rb") as file:
@@ -159,6 +206,11 @@ def truth() -> tuple[list[dict], list[dict]]:
         width, height = np.fromfile(file, np.int32, 2)
         wanted = np.fromfile(file, np.float32).reshape(height, width, 2)
     known = (np.abs(wanted) < 1e9).all(-1)
-    return [{"case": "RubberWhale, to the ground truth", "contestant": method,
-             "epe": round(error(flow.estimate(frames, method, "cpu")[0][known], wanted[known]), 3)}
-            for method in flow.METHODS], []  # fmt: skip
+    return [
+        {
+            "case": "RubberWhale, to the ground truth",
+            "contestant": method,
+            "epe": round(error(flow.estimate(frames, method, "cpu")[0][known], wanted[known]), 3),
+        }
+        for method in flow.METHODS
+    ], []

@@ -1,12 +1,13 @@
-"""What a GPU gives: S3D in several forms beside the card's bfloat16 product, CoCLR's steps, its loader, TV-L1.
+"""What a GPU gives: S3D in several forms beside the card's bfloat16 product, CoCLR's steps, its
+loader, TV-L1.
 
-Wall time, synchronised; skipped where there is no CUDA device. Clips of CoCLR's size, 32 frames of 128 pixels, 32 in a
-batch, bfloat16 unless a row says otherwise. share_of_peak: operations of forward and backward over those of a product
-of two 8192 x 8192 matrices in the same time. "encoders" is the forward and backward pass of the query's and the forward
-passes of the other encoders; what a step takes beside them is heads, queue, loss, optimiser and momentum. "fed" is
-InfoNCE's step on batches that the loader's workers read from an mp4 store (drifting textures, encoded here) and
-augment; "resident" is the same step on one batch that lies on the card.
-"""
+Wall time, synchronised; skipped where there is no CUDA device. Clips of CoCLR's size, 32 frames of
+128 pixels, 32 in a batch, bfloat16 unless a row says otherwise. share_of_peak: operations of
+forward and backward over those of a product of two 8192 x 8192 matrices in the same time.
+"encoders" is the forward and backward pass of the query's and the forward passes of the other
+encoders; what a step takes beside them is heads, queue, loss, optimiser and momentum. "fed" is
+InfoNCE's step on batches that the loader's workers read from an mp4 store (drifting textures,
+encoded here) and augment; "resident" is the same step on one batch that lies on the card."""
 
 from __future__ import annotations
 
@@ -50,29 +51,46 @@ def main(rounds: int = 7) -> list[dict]:
 def timed(seconds: dict[str, list[float]], ours: str, case: str, clips: int = BATCH) -> list[dict]:
     """Rows with clips a second."""
     rows = measure.rows(seconds, ours, case=case)
-    return [{**row, "clips_per_s": round(clips / statistics.median(seconds[row["contestant"]]), 1)} for row in rows]
+    return [
+        {**row, "clips_per_s": round(clips / statistics.median(seconds[row["contestant"]]), 1)}
+        for row in rows
+    ]
 
 
-# ---- S3D ---------------------------------------------------------------------------------------------------------
+# ---- S3D ---------------------------------------------------------------------------------------
 
 
 def forms(rounds: int) -> tuple[list[dict], list[dict]]:
     """A training step of S3D as it stands, in float32, with conv3d in both memory formats."""
-    calls = {"vidbench": form(), "vidbench, float32": form(precise=True), "conv3d": form(plain=True),
-             "conv3d, channels_last_3d": form(torch.channels_last_3d, plain=True)}  # fmt: skip
+    calls = {
+        "vidbench": form(),
+        "vidbench, float32": form(precise=True),
+        "conv3d": form(plain=True),
+        "conv3d, channels_last_3d": form(torch.channels_last_3d, plain=True),
+    }
     seconds = measure.in_turn(calls, rounds, clock=time.perf_counter)
-    work = operations(models.build("s3d").cuda(), torch.randn(2, 3, FRAMES, SIZE, SIZE, device="cuda")) / 2
+    work = (
+        operations(models.build("s3d").cuda(), torch.randn(2, 3, FRAMES, SIZE, SIZE, device="cuda"))
+        / 2
+    )
     rate = matmul_rate(torch.device("cuda"))
     rows = timed(seconds, "vidbench", f"S3D, {BATCH} clips {FRAMES}x{SIZE}")
     for row in rows:
         row["share_of_peak"] = round(row["clips_per_s"] * work / rate, 3)
         row["peak_tflops"] = round(rate / 1e12)
     shares = [BATCH / s * work / rate for s in seconds["vidbench"]]
-    return rows, [measure.goal("G2", "S3D's step, share of the card's bfloat16 product", ">= 0.25", shares)]
+    return rows, [
+        measure.goal("G2", "S3D's step, share of the card's bfloat16 product", ">= 0.25", shares)
+    ]
 
 
-def form(layout: torch.memory_format = torch.contiguous_format, plain: bool = False, precise: bool = False) -> Callable:
-    """A step of S3D and AdamW. plain: each convolution as conv3d; precise: float32 (cuDNN may use TF32)."""
+def form(
+    layout: torch.memory_format = torch.contiguous_format,
+    plain: bool = False,
+    precise: bool = False,
+) -> Callable:
+    """A step of S3D and AdamW. plain: each convolution as conv3d; precise: float32 (cuDNN may use
+    TF32)."""
     torch.manual_seed(0)
     net = models.build("s3d").cuda().to(memory_format=layout)
     clips = torch.randn(BATCH, 3, FRAMES, SIZE, SIZE, device="cuda").to(memory_format=layout)
@@ -87,7 +105,7 @@ def form(layout: torch.memory_format = torch.contiguous_format, plain: bool = Fa
     return step(net, loss)
 
 
-# ---- CoCLR -------------------------------------------------------------------------------------------------------
+# ---- CoCLR -------------------------------------------------------------------------------------
 
 
 def steps(rounds: int) -> tuple[list[dict], list[dict]]:
@@ -95,22 +113,33 @@ def steps(rounds: int) -> tuple[list[dict], list[dict]]:
     table, goals = [], []
     for name, positives in (("InfoNCE", "self"), ("CoCLR", "near")):
         method, whole, batch = trained(positives)
-        seconds = measure.in_turn({name: lambda whole=whole, batch=batch: whole(batch),
-                                   "encoders": lambda method=method, batch=batch: encoders(method, batch)},
-                                  rounds, clock=time.perf_counter)  # fmt: skip
+        seconds = measure.in_turn(
+            {
+                name: lambda whole=whole, batch=batch: whole(batch),
+                "encoders": lambda method=method, batch=batch: encoders(method, batch),
+            },
+            rounds,
+            clock=time.perf_counter,
+        )
         torch.cuda.reset_peak_memory_stats()
         whole(batch)
         rows = timed(seconds, name, f"{name}'s step, {BATCH} pairs of clips {FRAMES}x{SIZE}")
         rows[0]["GiB"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
         beside = [1 - one for one in measure.ratios(seconds["encoders"], seconds[name])]
-        goals.append(measure.goal("P7", f"share of a step beside the encoders on a GPU, {name}", "<= 0.05", beside))
+        goals.append(
+            measure.goal(
+                "P7", f"share of a step beside the encoders on a GPU, {name}", "<= 0.05", beside
+            )
+        )
         table += rows
     return table, goals
 
 
 def recipe(**changes) -> coclr.Recipe:
     alone = coclr.SETTINGS["ucf101_paper"].alone
-    return replace(alone, fit=replace(alone.fit, batch=BATCH, workers=max(1, measure.cores() - 2)), **changes)
+    return replace(
+        alone, fit=replace(alone.fit, batch=BATCH, workers=max(1, measure.cores() - 2)), **changes
+    )
 
 
 def trained(positives: str) -> tuple[coclr.CoCLR, Callable, dict]:
@@ -131,8 +160,15 @@ def trained(positives: str) -> tuple[coclr.CoCLR, Callable, dict]:
         method.after_step()
         finished(loss)
 
-    batch = {stream: torch.randn(BATCH, 2, 3, FRAMES, SIZE, SIZE, device=device) for stream in coclr.OTHER}
-    return method, whole, batch | {name: torch.arange(BATCH, device=device) for name in ("label", "source")}
+    batch = {
+        stream: torch.randn(BATCH, 2, 3, FRAMES, SIZE, SIZE, device=device)
+        for stream in coclr.OTHER
+    }
+    return (
+        method,
+        whole,
+        batch | {name: torch.arange(BATCH, device=device) for name in ("label", "source")},
+    )
 
 
 def encoders(method: coclr.CoCLR, batch: dict) -> None:
@@ -147,7 +183,7 @@ def encoders(method: coclr.CoCLR, batch: dict) -> None:
     finished(loss)
 
 
-# ---- loader ------------------------------------------------------------------------------------------------------
+# ---- loader ------------------------------------------------------------------------------------
 
 
 def fed(rounds: int) -> tuple[list[dict], list[dict]]:
@@ -156,20 +192,36 @@ def fed(rounds: int) -> tuple[list[dict], list[dict]]:
     with tempfile.TemporaryDirectory() as scratch:
         loader = coclr.loader(recipe(manifest=str(videos(Path(scratch))), held_out=0.0))
         batches = endless(loader)
-        calls = {"resident": lambda: [whole(batch) for _ in range(STEPS)], "loader alone": lambda: drain(batches),
-                 "fed": lambda: [whole(on_card(next(batches))) for _ in range(STEPS)]}  # fmt: skip
+        calls = {
+            "resident": lambda: [whole(batch) for _ in range(STEPS)],
+            "loader alone": lambda: drain(batches),
+            "fed": lambda: [whole(on_card(next(batches))) for _ in range(STEPS)],
+        }
         seconds = measure.in_turn(calls, min(rounds, 3), clock=time.perf_counter)
     workers = loader.num_workers
-    rows = timed(seconds, "resident", f"InfoNCE, {workers} workers, mp4 store of short side {SIZE}", BATCH * STEPS)
+    rows = timed(
+        seconds,
+        "resident",
+        f"InfoNCE, {workers} workers, mp4 store of short side {SIZE}",
+        BATCH * STEPS,
+    )
     speed = measure.ratios(seconds["resident"], seconds["fed"])
-    return rows, [measure.goal("G1", f"InfoNCE fed by {workers} workers over the same step on a resident batch",
-                               ">= 0.9", speed)]  # fmt: skip
+    return rows, [
+        measure.goal(
+            "G1",
+            f"InfoNCE fed by {workers} workers over the same step on a resident batch",
+            ">= 0.9",
+            speed,
+        )
+    ]
 
 
 def videos(folder: Path) -> Path:
     """The manifest of VIDEOS stored videos of eight seconds."""
     sources = [footage.encode(folder / f"{number}.mp4", number) for number in range(4)]
-    stored = store.store(footage.manifest(sources), folder / "store", "mp4", progress=False).manifest
+    stored = store.store(
+        footage.manifest(sources), folder / "store", "mp4", progress=False
+    ).manifest
     copies = [folder / "copies" / f"{number}.mp4" for number in range(VIDEOS)]
     copies[0].parent.mkdir()
     for copy, path in zip(copies, itertools.cycle(stored.path), strict=False):
@@ -193,11 +245,12 @@ def on_card(batch: dict) -> dict:
     return {name: value.cuda(non_blocking=True) for name, value in batch.items()}
 
 
-# ---- flow --------------------------------------------------------------------------------------------------------
+# ---- flow --------------------------------------------------------------------------------------
 
 
 def flow(rounds: int, pairs: int = 4, batch: int = 512) -> tuple[list[dict], list[dict]]:
-    """tvl1_torch, wall time a pair, beside OpenCV's default TV-L1 on one core, CPU time a pair, where OpenCV has it."""
+    """tvl1_torch, wall time a pair, beside OpenCV's default TV-L1 on one core, CPU time a pair,
+    where OpenCV has it."""
     import cv2
 
     from vidbench.data.flow import estimate as flow
@@ -206,14 +259,27 @@ def flow(rounds: int, pairs: int = 4, batch: int = 512) -> tuple[list[dict], lis
     frames = footage.moving(pairs + 1, SIZE, SIZE)
     gray = torch.from_numpy(np.stack([flow.to_gray(frame) for frame in frames])).cuda()
     many = gray.repeat(-(-batch // len(gray)) + 1, 1, 1)[: batch + 1]
-    times = measure.in_turn({"gpu": lambda: finished(tvl1.estimate(many[:-1], many[1:]))}, min(rounds, 3),
-                            clock=time.perf_counter)["gpu"]  # fmt: skip
-    row = {"case": f"TV-L1, {batch} pairs {SIZE}x{SIZE}", "contestant": "tvl1_torch", "rounds": len(times),
-           "ms": round(1e3 * statistics.median(times), 1),
-           "ms_per_pair": round(1e3 * statistics.median(times) / batch, 4)}  # fmt: skip
+    times = measure.in_turn(
+        {"gpu": lambda: finished(tvl1.estimate(many[:-1], many[1:]))},
+        min(rounds, 3),
+        clock=time.perf_counter,
+    )["gpu"]
+    row = {
+        "case": f"TV-L1, {batch} pairs {SIZE}x{SIZE}",
+        "contestant": "tvl1_torch",
+        "rounds": len(times),
+        "ms": round(1e3 * statistics.median(times), 1),
+        "ms_per_pair": round(1e3 * statistics.median(times) / batch, 4),
+    }
     if hasattr(cv2, "optflow"):
         default = measure.in_turn({"cpu": lambda: flow.estimate(frames, "tvl1")}, len(times))["cpu"]
         ratios = [one / pairs / (s / batch) for one, s in zip(default, times, strict=True)]
-        gap = np.linalg.norm(tvl1.estimate(gray[:-1], gray[1:]).cpu().numpy() - flow.estimate(frames, "tvl1"), axis=-1)
-        row |= {"times_as_fast_as_a_core": measure.spread(ratios)[0], "epe": round(float(gap.mean()), 4)}
+        gap = np.linalg.norm(
+            tvl1.estimate(gray[:-1], gray[1:]).cpu().numpy() - flow.estimate(frames, "tvl1"),
+            axis=-1,
+        )
+        row |= {
+            "times_as_fast_as_a_core": measure.spread(ratios)[0],
+            "epe": round(float(gap.mean()), 4),
+        }
     return [row], []

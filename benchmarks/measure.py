@@ -1,4 +1,5 @@
-"""Measuring: contestants in turn, CPU time, ratios within a round, goals; the machine, its browser; tables, files."""
+"""Measuring: contestants in turn, CPU time, ratios within a round, goals; the machine, its browser;
+tables, files."""
 
 from __future__ import annotations
 
@@ -18,13 +19,37 @@ from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = (
-    "torch", "torchvision", "numpy", "opencv-contrib-python-headless", "pillow", "decord", "av", "torchcodec",
-    "faiss-cpu", "papermill", "kornia", "mmaction2", "mmcv-lite", "pytorchvideo",
-)  # fmt: skip
-SETTINGS = ("MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "OMP_NUM_THREADS", "OPENBLAS_CORETYPE")  # of the environment
+    "torch",
+    "torchvision",
+    "numpy",
+    "opencv-contrib-python-headless",
+    "pillow",
+    "decord",
+    "av",
+    "torchcodec",
+    "faiss-cpu",
+    "papermill",
+    "kornia",
+    "mmaction2",
+    "mmcv-lite",
+    "pytorchvideo",
+)
+SETTINGS = (
+    "MALLOC_MMAP_MAX_",
+    "MALLOC_TRIM_THRESHOLD_",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_CORETYPE",
+)  # of the environment
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = ("no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
-         "disable-component-update", "disable-sync")  # root may have no sandbox; nothing is fetched  # fmt: skip
+FLAGS = (
+    "no-sandbox",
+    "disable-gpu",
+    "disable-quic",
+    "no-first-run",
+    "disable-background-networking",
+    "disable-component-update",
+    "disable-sync",
+)  # root may have no sandbox; nothing is fetched
 GOAL = ("goal", "what", "wanted", "got", "min", "max", "verdict")  # the columns of a goal
 
 
@@ -34,7 +59,8 @@ class Skip(Exception):
 
 @contextmanager
 def chromium() -> Iterator:
-    """The system's Chromium, headless, as playwright's Browser. Raises Skip where either is missing."""
+    """The system's Chromium, headless, as playwright's Browser. Raises Skip where either is
+    missing."""
     program = next(filter(None, map(shutil.which, CHROMIUMS)), None)
     if program is None:
         raise Skip("no Chromium; install the system's package (Debian: chromium)")
@@ -43,13 +69,16 @@ def chromium() -> Iterator:
     except ModuleNotFoundError:
         raise Skip("no playwright; pip install -e .[browser]") from None
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=program, args=[f"--{flag}" for flag in FLAGS])
+        browser = driver.chromium.launch(
+            executable_path=program, args=[f"--{flag}" for flag in FLAGS]
+        )
         yield browser
         browser.close()
 
 
 def one_thread() -> None:
-    """One core, and one thread for torch, OpenCV and BLAS: ratios on a shared machine are of work, not of luck."""
+    """One core, and one thread for torch, OpenCV and BLAS: ratios on a shared machine are of work,
+    not of luck."""
     import cv2
     import torch
     from threadpoolctl import threadpool_limits
@@ -73,14 +102,20 @@ def children() -> float:
 
 
 def in_turn(
-    contestants: dict[str, Callable], rounds: int = 9, repeat: int = 1, *, draws: Sequence | None = None,
-    clock: Callable[[], float] = time.process_time, warm_up: bool = True,
-) -> dict[str, list[float]]:  # fmt: skip
-    """Seconds per call, one value a round, for each contestant; all run once in each round, after a warm-up.
+    contestants: dict[str, Callable],
+    rounds: int = 9,
+    repeat: int = 1,
+    *,
+    draws: Sequence | None = None,
+    clock: Callable[[], float] = time.process_time,
+    warm_up: bool = True,
+) -> dict[str, list[float]]:
+    """Seconds per call, one value a round, for each contestant; all run once in each round, after a
+    warm-up.
 
-    CPU time of this process (time.process_time): a neighbour's load counts little. Use `children` for processes,
-    time.perf_counter for devices. draws: one argument a round, the same for all contestants, instead of `rounds`.
-    """
+    CPU time of this process (time.process_time): a neighbour's load counts little. Use `children`
+    for processes, time.perf_counter for devices. draws: one argument a round, the same for all
+    contestants, instead of `rounds`."""
     arguments = [()] * rounds if draws is None else [(draw,) for draw in draws]
     for call in contestants.values() if warm_up else ():
         call(*arguments[0])
@@ -105,7 +140,8 @@ def spread(values: Sequence[float], digits: int = 3) -> tuple[float, float, floa
 
 
 def rows(seconds: dict[str, list[float]], ours: str, **columns) -> list[dict]:
-    """A row for each contestant: median milliseconds; its time over that of `ours` (median, min, max of rounds)."""
+    """A row for each contestant: median milliseconds; its time over that of `ours` (median, min,
+    max of rounds)."""
     table = []
     for name, times in seconds.items():
         middle, low, high = spread(ratios(times, seconds[ours]))
@@ -117,7 +153,8 @@ def rows(seconds: dict[str, list[float]], ours: str, **columns) -> list[dict]:
 
 
 def goal(name: str, what: str, wanted: str, values: float | Sequence[float]) -> dict:
-    """A goal of the project as a row, printed as a line; `wanted` is such as ">= 1.2", `values` one or one a round.
+    """A goal of the project as a row, printed as a line; `wanted` is such as ">= 1.2", `values` one
+    or one a round.
 
     The median is judged. A goal that is missed is said, and stops nothing.
     """
@@ -141,7 +178,10 @@ def machine() -> dict[str, object]:
     model = platform.processor() or platform.machine()
     if os.path.exists("/proc/cpuinfo"):
         with open("/proc/cpuinfo") as lines:
-            model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
+            model = next(
+                (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
+                model,
+            )
     versions = {}
     for package in PACKAGES:
         try:
@@ -149,10 +189,18 @@ def machine() -> dict[str, object]:
         except metadata.PackageNotFoundError:
             versions[package] = None
     command = " ".join(["python", "-m", "benchmarks", *sys.argv[1:]])
-    return {"cpu": model, "gpu": gpu(), "cores": os.cpu_count(), "cores_used": cores(),
-            "python": platform.python_version(), "system": platform.system(), "versions": versions, "command": command,
-            "environment": {name: os.environ[name] for name in SETTINGS if name in os.environ},
-            "date": time.strftime("%Y-%m-%d")}  # fmt: skip
+    return {
+        "cpu": model,
+        "gpu": gpu(),
+        "cores": os.cpu_count(),
+        "cores_used": cores(),
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "versions": versions,
+        "command": command,
+        "environment": {name: os.environ[name] for name in SETTINGS if name in os.environ},
+        "date": time.strftime("%Y-%m-%d"),
+    }
 
 
 def show(table: list[dict]) -> str:
@@ -160,19 +208,28 @@ def show(table: list[dict]) -> str:
     names = list(dict.fromkeys(name for row in table for name in row))
     cells = [names] + [[str(row.get(name, "")) for name in names] for row in table]
     widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
-    return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells)
+    return "\n".join(
+        "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells
+    )
 
 
 def save(name: str, table: list[dict], folder: Path = RESULTS) -> Path:
-    """results/<name>.csv with the measured rows, <name>.json with rows, goals and machine; each replaced whole."""
+    """results/<name>.csv with the measured rows, <name>.json with rows, goals and machine; each
+    replaced whole."""
     folder.mkdir(parents=True, exist_ok=True)
-    measured, goals = ([row for row in table if ("goal" in row) is wanted] for wanted in (False, True))
+    measured, goals = (
+        [row for row in table if ("goal" in row) is wanted] for wanted in (False, True)
+    )
     temporary = folder / f"{name}.tmp"
     with open(temporary, "w", newline="") as handle:
-        writer = csv.DictWriter(handle, list(dict.fromkeys(c for row in measured for c in row)), lineterminator="\n")
+        writer = csv.DictWriter(
+            handle, list(dict.fromkeys(c for row in measured for c in row)), lineterminator="\n"
+        )
         writer.writeheader()
         writer.writerows(measured)
     os.replace(temporary, folder / f"{name}.csv")
-    temporary.write_text(json.dumps({"machine": machine(), "rows": measured, "goals": goals}, indent=1) + "\n")
+    temporary.write_text(
+        json.dumps({"machine": machine(), "rows": measured, "goals": goals}, indent=1) + "\n"
+    )
     os.replace(temporary, folder / f"{name}.json")
     return folder / f"{name}.json"

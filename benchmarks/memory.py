@@ -1,8 +1,8 @@
-"""Memory over 2,000 clips, each from a file opened anew: the growth of the resident size from clip 200 to clip 2,000.
+"""Memory over 2,000 clips, each from a file opened anew: the growth of the resident size from clip
+200 to clip 2,000.
 
-A process for each case: short clips out of the store, source AVIs (with and without an index), samples of the loader.
-Each visits several files at random starts.
-"""
+A process for each case: short clips out of the store, source AVIs (with and without an index),
+samples of the loader. Each visits several files at random starts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ def main(marks: tuple[int, ...] = MARKS) -> list[dict]:
         for case in CASES:
             with get_context("spawn").Pool(1) as pool:
                 sizes = pool.apply(resident, (case, sources, Path(scratch) / "store", marks))
-            row = {"case": case, **{f"MiB_at_{n}": round(size, 1) for n, size in zip(marks, sizes, strict=True)}}
+            row = {
+                "case": case,
+                **{f"MiB_at_{n}": round(size, 1) for n, size in zip(marks, sizes, strict=True)},
+            }
             table.append({**row, "growth_MiB": round(sizes[-1] - sizes[0], 1)})
             if not case.startswith("decord"):
                 growth = table[-1]["growth_MiB"]
@@ -72,6 +75,10 @@ def visitor(case: str, sources: list[Path], folder: Path):
     def visit(number: int, rng: np.random.Generator) -> None:
         i = number % len(files)
         start = int(rng.integers(0, lengths[i] - FRAMES))
-        clips.read(files[i], np.arange(start, start + FRAMES), "decord" if case.startswith("decord") else "pyav")
+        clips.read(
+            files[i],
+            np.arange(start, start + FRAMES),
+            "decord" if case.startswith("decord") else "pyav",
+        )
 
     return visit

@@ -1,9 +1,8 @@
 """A notebook executed headless beside the same code as a script, whole processes, wall time.
 
-The smoke notebook renders the tiny toy world, trains InfoNCE on it for an epoch. The allowance over the
-script is 1.2 times a run of a notebook of one trivial cell. One thread trains: on a machine that others use, the wall
-time of two that wait for each other says little.
-"""
+The smoke notebook renders the tiny toy world, trains InfoNCE on it for an epoch. The allowance over
+the script is 1.2 times a run of a notebook of one trivial cell. One thread trains: on a machine
+that others use, the wall time of two that wait for each other says little."""
 
 from __future__ import annotations
 
@@ -22,7 +21,8 @@ SMOKE = (
     "from dataclasses import replace\nfrom pathlib import Path",
     "from vidbench.data.toy.world import render\nfrom vidbench.engine.runs import recipe_dict\n"
     "from vidbench.methods import coclr",
-    'toy = render(Path(home) / "toy", setting="tiny", world="base", seed=0, workers=1, progress=False)\n'
+    'toy = render(Path(home) / "toy", setting="tiny", world="base", seed=0, workers=1, '
+    "progress=False)\n"
     'toy.save(Path(home) / "toy")',
     'recipe = coclr.SETTINGS["tiny"].alone\n'
     'recipe = replace(recipe, manifest=f"{home}/toy", fit=replace(recipe.fit, epochs=1))',
@@ -40,18 +40,34 @@ def main(rounds: int = 5) -> list[dict]:
         home = folder / "home"
         (folder / "smoke.py").write_text("\n".join((f"home = {str(home)!r}", *SMOKE)))
         execute = ["-m", "vidbench", "run", "-p", "home", str(home), "--out", str(folder / "out")]
-        programs = {SCRIPT: [str(folder / "smoke.py")], NOTEBOOK: [*execute, str(folder / "smoke.ipynb")],
-                    EMPTY: [*execute, str(folder / "empty.ipynb")]}  # fmt: skip
-        calls = {name: lambda program=program: afresh(program, home) for name, program in programs.items()}
+        programs = {
+            SCRIPT: [str(folder / "smoke.py")],
+            NOTEBOOK: [*execute, str(folder / "smoke.ipynb")],
+            EMPTY: [*execute, str(folder / "empty.ipynb")],
+        }
+        calls = {
+            name: lambda program=program: afresh(program, home)
+            for name, program in programs.items()
+        }
         cpu: dict[str, list[float]] = {name: [] for name in calls}
         calls = {name: noting(call, cpu[name]) for name, call in calls.items()}
         seconds = measure.in_turn(calls, rounds, clock=time.perf_counter)
     table = []
     for name, times in seconds.items():
         middle, low, high = measure.spread(times)
-        table.append({"contestant": name, "wall_s": middle, "min": low, "max": high,
-                      "cpu_s": round(statistics.median(cpu[name][1:]), 2), "rounds": rounds})  # fmt: skip
-    allowed = [script + 1.2 * empty for script, empty in zip(seconds[SCRIPT], seconds[EMPTY], strict=True)]
+        table.append(
+            {
+                "contestant": name,
+                "wall_s": middle,
+                "min": low,
+                "max": high,
+                "cpu_s": round(statistics.median(cpu[name][1:]), 2),
+                "rounds": rounds,
+            }
+        )
+    allowed = [
+        script + 1.2 * empty for script, empty in zip(seconds[SCRIPT], seconds[EMPTY], strict=True)
+    ]
     what = "notebook's wall time over the script's and 1.2 empty runs"
     return table + [measure.goal("P11", what, "<= 1", measure.ratios(seconds[NOTEBOOK], allowed))]
 
@@ -77,7 +93,13 @@ def write(path: Path, sources: tuple[str, ...]) -> None:
     """A notebook of these code cells after a parameters cell."""
     import nbformat
 
-    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in (HOME, *sources)])
-    book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    book = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(source) for source in (HOME, *sources)]
+    )
+    book.metadata["kernelspec"] = {
+        "name": "python3",
+        "display_name": "Python 3",
+        "language": "python",
+    }
     book.cells[0].metadata["tags"] = ["parameters"]
     path.write_text(json.dumps(book))

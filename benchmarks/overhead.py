@@ -1,11 +1,12 @@
-"""What a CoCLR training step on a CPU costs beside its encoders, one thread: loss, queue, momentum, optimiser, log.
+"""What a CoCLR training step on a CPU costs beside its encoders, one thread: loss, queue, momentum,
+optimiser, log.
 
-Steps of the toy setting (a small network on small clips), and of CoCLR's S3D on fewer pixels than its own, as `fit`
-runs them, on a batch that lies ready in memory and with a full queue. Hooks note the CPU time of each
-encoder's forward pass, of the backward pass from the gradient that reaches the query encoder to its last parameter's,
-of the optimiser and of the momentum update; "rest" is everything else in a step: shuffling keys, heads, loss, queue,
-mining, log. Saving a checkpoint, once an epoch, is outside.
-"""
+Steps of the toy setting (a small network on small clips), and of CoCLR's S3D on fewer pixels than
+its own, as `fit` runs them, on a batch that lies ready in memory and with a full queue. Hooks note
+the CPU time of each encoder's forward pass, of the backward pass from the gradient that reaches the
+query encoder to its last parameter's, of the optimiser and of the momentum update; "rest" is
+everything else in a step: shuffling keys, heads, loss, queue, mining, log. Saving a checkpoint,
+once an epoch, is outside."""
 
 from __future__ import annotations
 
@@ -16,7 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
 
 from benchmarks import measure
 from vidbench.data.loading.dataset import Batches
@@ -29,12 +33,15 @@ clock = time.process_time
 
 
 class Ready:
-    """A loader of one batch that lies in memory; for each epoch it keeps the CPU seconds of the parts of a step."""
+    """A loader of one batch that lies in memory; for each epoch it keeps the CPU seconds of the
+    parts of a step."""
 
     def __init__(self, recipe: coclr.Recipe, steps: int, spans: Spans) -> None:
         size, frames, views = recipe.clip.augment.size, recipe.clip.frames, recipe.clip.views
         rows, draw = recipe.fit.batch, torch.Generator().manual_seed(0)
-        self.batch = {s: torch.randn(rows, views, 3, frames, size, size, generator=draw) for s in coclr.OTHER}
+        self.batch = {
+            s: torch.randn(rows, views, 3, frames, size, size, generator=draw) for s in coclr.OTHER
+        }
         self.batch |= {name: torch.arange(rows) for name in ("label", "source", "row")}
         self.batch_sampler, self.spans = Batches(rows * steps, rows, seed=0), spans
         self.epochs: list[dict[str, float]] = []
@@ -48,7 +55,9 @@ class Ready:
             whole += clock() - began
         parts = {part: self.spans.seconds[part] for part in PARTS[:-1]}
         parts["rest"] = whole - sum(parts.values())
-        self.epochs.append({part: seconds / len(self.batch_sampler) for part, seconds in parts.items()})
+        self.epochs.append(
+            {part: seconds / len(self.batch_sampler) for part, seconds in parts.items()}
+        )
 
 
 class Spans:
@@ -60,12 +69,17 @@ class Spans:
         for encoder in (method.encoder, method.key_encoder, *(method.teacher or ())[:1]):
             encoder.register_forward_pre_hook(self.begin)
             encoder.register_forward_hook(lambda *_: self.end("encoders"))
-        # the gradient reaches the query encoder, goes through it, and ends at its parameters, one after the other
-        method.encoder.register_forward_hook(lambda module, inputs, output: output.register_hook(self.begin) and None)
+        # the gradient reaches the query encoder, goes through it, and ends at its parameters, one
+        # after the other
+        method.encoder.register_forward_hook(
+            lambda module, inputs, output: output.register_hook(self.begin) and None
+        )
         for parameter in method.encoder.parameters():
             parameter.register_post_accumulate_grad_hook(lambda _: self.end("encoders"))
-        self.handles = [register_optimizer_step_pre_hook(self.begin),
-                        register_optimizer_step_post_hook(lambda *_: self.end("optimiser"))]  # fmt: skip
+        self.handles = [
+            register_optimizer_step_pre_hook(self.begin),
+            register_optimizer_step_post_hook(lambda *_: self.end("optimiser")),
+        ]
         update = method.after_step
 
         def after_step() -> None:
@@ -89,8 +103,11 @@ def cases() -> dict[str, tuple[coclr.Recipe, int]]:
     toy, paper = coclr.SETTINGS["toy"].alone, coclr.SETTINGS["ucf101_paper"].alone
     clip = replace(paper.clip, frames=16, augment=replace(paper.clip.augment, size=112))
     smaller = replace(paper, clip=clip, fit=replace(paper.fit, batch=4, workers=0))
-    return {"toy, InfoNCE": (toy, 11), "toy, CoCLR": (replace(toy, positives="near"), 11),
-            "S3D 4x16x112, InfoNCE": (smaller, 1)}  # fmt: skip
+    return {
+        "toy, InfoNCE": (toy, 11),
+        "toy, CoCLR": (replace(toy, positives="near"), 11),
+        "S3D 4x16x112, InfoNCE": (smaller, 1),
+    }
 
 
 def main(rounds: int = 9, chosen: dict[str, tuple[coclr.Recipe, int]] | None = None) -> list[dict]:
@@ -103,10 +120,23 @@ def main(rounds: int = 9, chosen: dict[str, tuple[coclr.Recipe, int]] | None = N
         for part in PARTS:
             times = [parts[part] for parts in found]
             middle, low, high = measure.spread(measure.ratios(times, whole))
-            table.append({"case": name, "part": part, "ms": round(1e3 * measure.spread(times, 4)[0], 2),
-                          "share_of_step": middle, "min": low, "max": high, "rounds": rounds})  # fmt: skip
-        beside = [1 - parts["encoders"] / all_of_it for parts, all_of_it in zip(found, whole, strict=True)]
-        goals.append(measure.goal("P7", f"share of a step beside the encoders, {name}", "<= 0.03", beside))
+            table.append(
+                {
+                    "case": name,
+                    "part": part,
+                    "ms": round(1e3 * measure.spread(times, 4)[0], 2),
+                    "share_of_step": middle,
+                    "min": low,
+                    "max": high,
+                    "rounds": rounds,
+                }
+            )
+        beside = [
+            1 - parts["encoders"] / all_of_it for parts, all_of_it in zip(found, whole, strict=True)
+        ]
+        goals.append(
+            measure.goal("P7", f"share of a step beside the encoders, {name}", "<= 0.03", beside)
+        )
     return table + goals
 
 
@@ -120,7 +150,13 @@ def epochs(recipe: coclr.Recipe, rounds: int, steps: int) -> list[dict[str, floa
     spans = Spans(method)
     loader = Ready(recipe, steps, spans)
     with tempfile.TemporaryDirectory() as scratch:
-        fit(method, loader, fitting, Run.create(Path(scratch) / "run", "coclr", replace(recipe, fit=fitting)), "none")
+        fit(
+            method,
+            loader,
+            fitting,
+            Run.create(Path(scratch) / "run", "coclr", replace(recipe, fit=fitting)),
+            "none",
+        )
     for handle in spans.handles:
         handle.remove()
     return loader.epochs[1:]

@@ -1,4 +1,5 @@
-"""TV-L1 flow as a plain OpenCV script does it: what `vidbench flow` is measured against. Arguments: OUT VIDEO ..."""
+"""TV-L1 flow as a plain OpenCV script does it: what `vidbench flow` is measured against. Arguments:
+OUT VIDEO ..."""
 
 import sys
 from pathlib import Path
@@ -8,7 +9,8 @@ import numpy as np
 
 
 def main(out: Path, videos: list[str]) -> None:
-    """One process, one thread: decode, TV-L1 at its defaults, clip at 20 pixels, a colour JPEG a pair as CoCLR's."""
+    """One process, one thread: decode, TV-L1 at its defaults, clip at 20 pixels, a colour JPEG a
+    pair as CoCLR's."""
     cv2.setNumThreads(1)
     solver = cv2.optflow.DualTVL1OpticalFlow_create()
     for video in videos:

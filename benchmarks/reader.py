@@ -1,12 +1,14 @@
-"""Reading a clip of 32 frames at a random start, file opened anew, one thread: vidbench beside decord and torchcodec.
+"""Reading a clip of 32 frames at a random start, file opened anew, one thread: vidbench beside
+decord and torchcodec.
 
-"limit" is PyAV that decodes from the keyframe before the start to the last frame wanted and converts nothing. vidbench
-keeps a file's index (its time stamps) in the process; "file new" is the first clip of a file, without it. AVIs whose
-frames can only be counted (packed B-frames) stand in a row of their own as well.
+"limit" is PyAV that decodes from the keyframe before the start to the last frame wanted and
+converts nothing. vidbench keeps a file's index (its time stamps) in the process; "file new" is the
+first clip of a file, without it. AVIs whose frames can only be counted (packed B-frames) stand in a
+row of their own as well.
 
-"levels_off" is the largest mean difference between a clip and the same frames of a plain decode of the whole file, in
-grey levels: over about 3 means other frames (decord converts colours a little differently). vidbench's must be 0.
-"""
+"levels_off" is the largest mean difference between a clip and the same frames of a plain decode of
+the whole file, in grey levels: over about 3 means other frames (decord converts colours a little
+differently). vidbench's must be 0."""
 
 from __future__ import annotations
 
@@ -31,22 +33,39 @@ def main(rounds: int = 9, count: int = 24) -> list[dict]:
     table, goals = [], []
     with tempfile.TemporaryDirectory() as scratch:
         for kind in footage.KINDS:
-            paths = [copy(path, Path(scratch)) for path in footage.files(kind, Path(scratch), count)]
+            paths = [
+                copy(path, Path(scratch)) for path in footage.files(kind, Path(scratch), count)
+            ]
             seconds, off = compare(paths, rounds)
             for name, members in groups(kind, paths).items():
                 mine = {way: list(times[:, members].sum(1)) for way, times in seconds.items()}
                 for row in measure.rows(mine, "vidbench", case=f"{name}, {len(members)} files"):
-                    levels = "" if row["contestant"] == LIMIT else off[row["contestant"]][members].max().round(2)
-                    table.append({**row, "ms": round(row["ms"] / len(members), 2), "levels_off": levels})
+                    levels = (
+                        ""
+                        if row["contestant"] == LIMIT
+                        else off[row["contestant"]][members].max().round(2)
+                    )
+                    table.append(
+                        {**row, "ms": round(row["ms"] / len(members), 2), "levels_off": levels}
+                    )
                 speed = measure.ratios(mine["decord"], mine["vidbench"])
                 over = measure.ratios(mine["vidbench"], mine[LIMIT])
-                goals.append(measure.goal("P1", f"reader: decord's time over ours, {name}", WANTED[kind], speed))
-                goals.append(measure.goal("P1", f"reader: our time over decoding alone, {name}", "<= 1.5", over))
+                goals.append(
+                    measure.goal(
+                        "P1", f"reader: decord's time over ours, {name}", WANTED[kind], speed
+                    )
+                )
+                goals.append(
+                    measure.goal(
+                        "P1", f"reader: our time over decoding alone, {name}", "<= 1.5", over
+                    )
+                )
     return table + goals
 
 
 def groups(kind: str, paths: list[Path]) -> dict[str, list[int]]:
-    """Which files a row is of: all, and those that can be sought in or only counted where there are both."""
+    """Which files a row is of: all, and those that can be sought in or only counted where there are
+    both."""
     counted = [i for i, path in enumerate(paths) if decoders.index(path).shown is None]
     rest = [i for i in range(len(paths)) if i not in counted]
     parts = {f"{kind} (seeking)": rest, f"{kind} (counting)": counted} if counted and rest else {}
@@ -54,7 +73,8 @@ def groups(kind: str, paths: list[Path]) -> dict[str, list[int]]:
 
 
 def compare(paths: list[Path], rounds: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Seconds [rounds, files] of each contestant, and how far [files] its clips are from a whole decode."""
+    """Seconds [rounds, files] of each contestant, and how far [files] its clips are from a whole
+    decode."""
     ways = contestants()
     lengths = [min(clips.probe(path).frames, clips.probe(path, "decord").frames) for path in paths]
     for path in paths:
@@ -70,7 +90,10 @@ def compare(paths: list[Path], rounds: int) -> tuple[dict[str, np.ndarray], dict
             for name in off:
                 off[name][i] = max(off[name][i], np.abs(ways[name](path, start) - wanted).mean())
     if off["vidbench"].any() or off[NEW].any():
-        raise AssertionError(f"vidbench reads other frames than a decode from the start: {off['vidbench']} levels off")
+        raise AssertionError(
+            f"vidbench reads other frames than a decode from the start: {off['vidbench']} levels "
+            "off"
+        )
     return {name: np.reshape(times, (rounds, len(paths))) for name, times in seconds.items()}, off
 
 
@@ -111,13 +134,16 @@ def with_decord(path: Path, start: int) -> np.ndarray:
 def with_torchcodec(path: Path, start: int) -> np.ndarray:
     from torchcodec.decoders import VideoDecoder
 
-    decoder = VideoDecoder(str(path), dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact")
+    decoder = VideoDecoder(
+        str(path), dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact"
+    )
     return decoder.get_frames_in_range(start, start + footage.FRAMES).data.numpy()
 
 
 @cache
 def known(path: Path) -> np.ndarray | None:
-    """Time stamps of the frames, for the limit, which looks nothing up while it is timed; None: they are counted."""
+    """Time stamps of the frames, for the limit, which looks nothing up while it is timed; None:
+    they are counted."""
     return decoders.index(path).shown
 
 

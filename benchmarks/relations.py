@@ -1,9 +1,10 @@
-"""The pictures of relations at 400 x 700 classes: building them in Python, drawing them in headless Chromium.
+"""The pictures of relations at 400 x 700 classes: building them in Python, drawing them in headless
+Chromium.
 
-Drawing is wall time from handing the figure's JSON to plotly.js (its script loaded before) until the frame after its
-promise is kept; of the table, from setting the HTML. Hovering is from a move of the pointer to another cell or point
-until the frame with its label. Wall time of a browser on shared cores: extremes stand beside medians.
-"""
+Drawing is wall time from handing the figure's JSON to plotly.js (its script loaded before) until
+the frame after its promise is kept; of the table, from setting the HTML. Hovering is from a move of
+the pointer to another cell or point until the frame with its label. Wall time of a browser on
+shared cores: extremes stand beside medians."""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ PIECE = f"""async html => {{
     {FRAME}
     return performance.now() - began;
 }}"""
-# the pointer goes to a place that is another one in each round; plotly looks at it at most every 50 ms, so wait before
+# the pointer goes to a place that is another one in each round; plotly looks at it at most every 50
+# ms, so wait before
 HOVER = f"""async share => {{
     const place = document.getElementById("place"), layer = place.querySelector(".nsewdrag");
     if (!layer || !share) return null;
@@ -72,35 +74,70 @@ def main(rounds: int = 7, classes: tuple[int, int] = CLASSES) -> list[dict]:
     for name, picture in made.items():
         middle, low, high = measure.spread([1e3 * seconds for seconds in built[name]])
         shown, least, most = measure.spread(drawn[name])
-        row = {"picture": name, "classes": "x".join(map(str, classes)), "build_ms": middle, "build_min": low,
-               "build_max": high, "draw_ms": shown, "draw_min": least, "draw_max": most}  # fmt: skip
+        row = {
+            "picture": name,
+            "classes": "x".join(map(str, classes)),
+            "build_ms": middle,
+            "build_min": low,
+            "build_max": high,
+            "draw_ms": shown,
+            "draw_min": least,
+            "draw_max": most,
+        }
         if hovered[name]:
-            row |= dict(zip(("hover_ms", "hover_min", "hover_max"), measure.spread(hovered[name]), strict=True))
-        table.append(row | {"kB": round(len(text_of(picture)) / 1e3), "rounds": rounds, "drawn_by": program})
-        goals.append(measure.goal("P17", f"{name}, {classes[0]} x {classes[1]} classes: built and drawn, seconds",
-                                  "<= 1", [s + ms / 1e3 for s, ms in zip(built[name], drawn[name], strict=True)]))
+            row |= dict(
+                zip(
+                    ("hover_ms", "hover_min", "hover_max"),
+                    measure.spread(hovered[name]),
+                    strict=True,
+                )
+            )
+        table.append(
+            row | {"kB": round(len(text_of(picture)) / 1e3), "rounds": rounds, "drawn_by": program}
+        )
+        goals.append(
+            measure.goal(
+                "P17",
+                f"{name}, {classes[0]} x {classes[1]} classes: built and drawn, seconds",
+                "<= 1",
+                [s + ms / 1e3 for s, ms in zip(built[name], drawn[name], strict=True)],
+            )
+        )
     return table + goals
 
 
 def pictures(sources: int, targets: int) -> dict[str, Callable]:
-    """What makes each picture of a synthetic relation with planted blocks, clusters worked out anew each time."""
+    """What makes each picture of a synthetic relation with planted blocks, clusters worked out anew
+    each time."""
     from vidbench.evaluate.projections import Relation, pairs
     from vidbench.view import relations
     from vidbench.view.widgets.pairs import Browser
 
     random, names = np.random.default_rng(0), ("K400", "K700")
-    classes = [tuple(f"{name} class {i}" for i in range(count)) for name, count in zip(names, (sources, targets),
-                                                                                       strict=True)]
+    classes = [
+        tuple(f"{name} class {i}" for i in range(count))
+        for name, count in zip(names, (sources, targets), strict=True)
+    ]
     blocks = [random.integers(0, 20, count) for count in (sources, targets)]
     shape = (sources, targets)
     planted = 0.1 * (blocks[0][:, None] == blocks[1]) * random.random(shape)
-    there, back = ((planted + 0.02 * random.standard_normal(shape)).astype(np.float32) for _ in range(2))
-    both = {names: Relation(*names, *classes, {"raw": there}),
-            names[::-1]: Relation(*names[::-1], *classes[::-1], {"raw": np.ascontiguousarray(back.T)})}
-    heat = dict(names=names, unit="weight", marks=[(classes[0][i], classes[1][i]) for i in range(min(MARKED, *shape))])
+    there, back = (
+        (planted + 0.02 * random.standard_normal(shape)).astype(np.float32) for _ in range(2)
+    )
+    both = {
+        names: Relation(*names, *classes, {"raw": there}),
+        names[::-1]: Relation(*names[::-1], *classes[::-1], {"raw": np.ascontiguousarray(back.T)}),
+    }
+    heat = dict(
+        names=names,
+        unit="weight",
+        marks=[(classes[0][i], classes[1][i]) for i in range(min(MARKED, *shape))],
+    )
     return {
         "heatmap": lambda: relations.heatmap(there, *classes, "heatmap", **heat),
-        "heatmap, 8 bits": lambda: relations.heatmap(there, *classes, "heatmap", exact=False, **heat),
+        "heatmap, 8 bits": lambda: relations.heatmap(
+            there, *classes, "heatmap", exact=False, **heat
+        ),
         "sankey": lambda: relations.sankey(pairs(*both.values(), most=30), *names, "sankey"),
         "asymmetry": lambda: relations.asymmetry(there, back.T, *classes, "asymmetry", names=names),
         "against": lambda: relations.against(there, back, *classes, "against"),
@@ -112,8 +149,10 @@ def shell() -> str:
     """An offline page with plotly's script and an empty place."""
     from plotly.offline import get_plotlyjs
 
-    return ('<!DOCTYPE html><html><head><meta charset="utf-8"><link rel="icon" href="data:,"><script>'
-            f'{get_plotlyjs()}</script></head><body><div id="place"></div></body></html>')
+    return (
+        '<!DOCTYPE html><html><head><meta charset="utf-8"><link rel="icon" href="data:,"><script>'
+        f'{get_plotlyjs()}</script></head><body><div id="place"></div></body></html>'
+    )
 
 
 def text_of(picture) -> str:
@@ -121,8 +160,11 @@ def text_of(picture) -> str:
     return picture if isinstance(picture, str) else picture.to_json()
 
 
-def draw(browser, page: Path, made: dict, rounds: int) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Milliseconds of drawing each picture and of hovering in those with axes, a value a round, all in turn.
+def draw(
+    browser, page: Path, made: dict, rounds: int
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Milliseconds of drawing each picture and of hovering in those with axes, a value a round, all
+    in turn.
 
     In a page from a file, after a warm-up.
 
@@ -130,9 +172,14 @@ def draw(browser, page: Path, made: dict, rounds: int) -> tuple[dict[str, list[f
     """
     tab = browser.new_page(viewport={"width": 1100, "height": 900})
     said, asked = [], []
-    tab.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
+    tab.on(
+        "console", lambda message: said.append(message.text) if message.type == "error" else None
+    )
     tab.on("pageerror", lambda error: said.append(str(error)))
-    tab.on("request", lambda request: asked.append(request.url) if request.url.startswith("http") else None)
+    tab.on(
+        "request",
+        lambda request: asked.append(request.url) if request.url.startswith("http") else None,
+    )
     tab.goto(page.as_uri())
     times: dict[str, list[float]] = {name: [] for name in made}
     hovers: dict[str, list[float]] = {name: [] for name in made}
@@ -140,7 +187,9 @@ def draw(browser, page: Path, made: dict, rounds: int) -> tuple[dict[str, list[f
         for name, picture in made.items():
             text = text_of(picture)
             took = tab.evaluate(PIECE if isinstance(picture, str) else PLOT, text)
-            there = tab.evaluate("document.querySelectorAll('#place table, #place .main-svg').length")
+            there = tab.evaluate(
+                "document.querySelectorAll('#place table, #place .main-svg').length"
+            )
             assert there, f"{name} drew nothing: {json.dumps(said)}"
             times[name] += [took] * (number > 0)
             moved = None if isinstance(picture, str) else tab.evaluate(HOVER, number / (rounds + 1))

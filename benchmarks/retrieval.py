@@ -1,10 +1,11 @@
-"""Exact search, one thread: evaluate.retrieval.search beside a bare matrix product with top-k, and faiss as installed.
+"""Exact search, one thread: evaluate.retrieval.search beside a bare matrix product with top-k, and
+faiss as installed.
 
-UCF101's size: 10,000 gallery rows of 1024, 4,000 queries, 10 nearest by cosine. The bare product gets rows of unit
-length; ours normalises them itself, and so does faiss's contestant (normalize_L2 on a copy, then IndexFlatIP). All must
-find the same rows, up to scores that differ in rounding. Memory: the largest resident
-size of a fresh process during a search, over that before it made the gallery, of UCF101's and of Kinetics-400's size.
-"""
+UCF101's size: 10,000 gallery rows of 1024, 4,000 queries, 10 nearest by cosine. The bare product
+gets rows of unit length; ours normalises them itself, and so does faiss's contestant (normalize_L2
+on a copy, then IndexFlatIP). All must find the same rows, up to scores that differ in rounding.
+Memory: the largest resident size of a fresh process during a search, over that before it made the
+gallery, of UCF101's and of Kinetics-400's size."""
 
 from __future__ import annotations
 
@@ -17,10 +18,15 @@ import numpy as np
 from benchmarks import measure
 
 K, OURS, BARE, FAISS = 10, "vidbench", "torch matmul + topk", "faiss IndexFlatIP"
-SIZES = {"10,000 x 1024, 4,000 queries": (10_000, 4_000), "240,000 x 1024, 500 queries": (240_000, 500)}
+SIZES = {
+    "10,000 x 1024, 4,000 queries": (10_000, 4_000),
+    "240,000 x 1024, 500 queries": (240_000, 500),
+}
 
 
-def main(rounds: int = 9, sizes: dict[str, tuple[int, int]] = SIZES, width: int = 1024) -> list[dict]:
+def main(
+    rounds: int = 9, sizes: dict[str, tuple[int, int]] = SIZES, width: int = 1024
+) -> list[dict]:
     """A row for each contestant and each size's memory, and goal P8."""
     memory = [footprint(name, *size, width) for name, size in sizes.items()]
     measure.one_thread()
@@ -32,18 +38,35 @@ def main(rounds: int = 9, sizes: dict[str, tuple[int, int]] = SIZES, width: int 
         differ = near != found[BARE][0]
         if np.abs(scores - found[BARE][1]).max() > 1e-5 or differ.mean() > 1e-3:
             raise AssertionError(f"{way} finds others than {BARE}: {differ.sum()} of {differ.size}")
-    seconds = measure.in_turn({way: lambda call=call: call(gallery, queries) for way, call in ways.items()}, rounds)
+    seconds = measure.in_turn(
+        {way: lambda call=call: call(gallery, queries) for way, call in ways.items()}, rounds
+    )
     table = measure.rows(seconds, OURS, case=name)
     for row in table:
         row["others_in_top_10"] = int((found[row["contestant"]][0] != found[BARE][0]).sum())
     goals = [
-        measure.goal("P8", "search: our time over torch matmul + topk", "<= 1.1",
-                     measure.ratios(seconds[OURS], seconds[BARE])),
-        measure.goal("P8", "search: our time over faiss's as installed", "<= 1.0",
-                     measure.ratios(seconds[OURS], seconds[FAISS])),
-        *(measure.goal("P8", f"search: GiB beside the gallery, {row['case']}", "<= 0.5", row["GiB_beside_gallery"])
-          for row in memory),
-    ]  # fmt: skip
+        measure.goal(
+            "P8",
+            "search: our time over torch matmul + topk",
+            "<= 1.1",
+            measure.ratios(seconds[OURS], seconds[BARE]),
+        ),
+        measure.goal(
+            "P8",
+            "search: our time over faiss's as installed",
+            "<= 1.0",
+            measure.ratios(seconds[OURS], seconds[FAISS]),
+        ),
+        *(
+            measure.goal(
+                "P8",
+                f"search: GiB beside the gallery, {row['case']}",
+                "<= 0.5",
+                row["GiB_beside_gallery"],
+            )
+            for row in memory
+        ),
+    ]
     return table + memory + goals
 
 
@@ -52,7 +75,9 @@ def features(rows: int, count: int, width: int) -> tuple[np.ndarray, np.ndarray]
     rng = np.random.default_rng(0)
     made = [rng.standard_normal((n, width), np.float32) for n in (rows, count)]
     for part in made:
-        part /= np.sqrt(np.einsum("nd,nd->n", part, part))[:, None]  # in place: a copy would count as a search's memory
+        part /= np.sqrt(np.einsum("nd,nd->n", part, part))[
+            :, None
+        ]  # in place: a copy would count as a search's memory
     return made
 
 
@@ -87,7 +112,12 @@ def footprint(name: str, rows: int, count: int, width: int) -> dict:
     """A row: memory of a search at its peak, in a process of its own."""
     with get_context("spawn").Pool(1) as pool:
         beside, gallery = pool.apply(peak, (rows, count, width))
-    return {"case": name, "contestant": f"{OURS}, memory", "GiB_beside_gallery": beside, "gallery_GiB": gallery}
+    return {
+        "case": name,
+        "contestant": f"{OURS}, memory",
+        "GiB_beside_gallery": beside,
+        "gallery_GiB": gallery,
+    }
 
 
 def peak(rows: int, count: int, width: int) -> tuple[float, float]:

@@ -1,8 +1,8 @@
-"""Starting: the command's help and imports of vidbench beside `import torch`, each a fresh process, bytecode on.
+"""Starting: the command's help and imports of vidbench beside `import torch`, each a fresh process,
+bytecode on.
 
-CPU seconds of whole processes, Python's own start among them ("python" is an empty program). The full import is every
-module of the package, against torch and torchvision.
-"""
+CPU seconds of whole processes, Python's own start among them ("python" is an empty program). The
+full import is every module of the package, against torch and torchvision."""
 
 from __future__ import annotations
 
@@ -33,19 +33,43 @@ SMALL = ("vidbench --help", "import vidbench", "import vidbench.data.video.clips
 
 def main(rounds: int = 7) -> list[dict]:
     """A row for each program, and goal P10."""
-    seconds = measure.in_turn({name: start(PROGRAMS[name]) for name in PROGRAMS}, rounds, clock=measure.children)
+    seconds = measure.in_turn(
+        {name: start(PROGRAMS[name]) for name in PROGRAMS}, rounds, clock=measure.children
+    )
     table = []
     for name, times in seconds.items():
         middle, low, high = measure.spread(measure.ratios(times, seconds["import torch"]))
-        table.append({"program": name, "ms": round(1e3 * sorted(times)[len(times) // 2], 1),
-                      "of_import_torch": middle, "min": low, "max": high, "rounds": rounds})  # fmt: skip
+        table.append(
+            {
+                "program": name,
+                "ms": round(1e3 * sorted(times)[len(times) // 2], 1),
+                "of_import_torch": middle,
+                "min": low,
+                "max": high,
+                "rounds": rounds,
+            }
+        )
     goals = [
-        measure.goal("P10", f"{name}: its time over import torch", "<= 0.15",
-                     measure.ratios(seconds[name], seconds["import torch"]))
+        measure.goal(
+            "P10",
+            f"{name}: its time over import torch",
+            "<= 0.15",
+            measure.ratios(seconds[name], seconds["import torch"]),
+        )
         for name in SMALL
-    ]  # fmt: skip
-    every = measure.ratios(seconds["import every module of vidbench"], seconds["import torch, torchvision"])
-    return table + goals + [measure.goal("P10", "every module: its time over torch and torchvision", "<= 1.1", every)]
+    ]
+    every = measure.ratios(
+        seconds["import every module of vidbench"], seconds["import torch, torchvision"]
+    )
+    return (
+        table
+        + goals
+        + [
+            measure.goal(
+                "P10", "every module: its time over torch and torchvision", "<= 1.1", every
+            )
+        ]
+    )
 
 
 def start(program: list[str]) -> Callable[[], None]:
@@ -55,8 +79,15 @@ def start(program: list[str]) -> Callable[[], None]:
 
 def run(program: list[str]) -> None:
     """Raises where the program fails."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    done = subprocess.run([sys.executable, *program], env=environment, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
+    environment = {
+        name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
+    }
+    done = subprocess.run(
+        [sys.executable, *program],
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     if done.returncode:
         raise RuntimeError(f"python {' '.join(program)[:80]} failed:\n{done.stdout[-2000:]}")

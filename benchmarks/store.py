@@ -1,9 +1,9 @@
-"""A clip of 32 frames at a random start from each form of the store, one thread: beside decord on the source video.
+"""A clip of 32 frames at a random start from each form of the store, one thread: beside decord on
+the source video.
 
-Kinetics files at short side 128; the files lie in the page cache. The columns say what a second of video takes on disk
-(the source's in decord's row) and how far the pictures are from the source's at that size (PSNR of the worst clip; raw
-must be equal).
-"""
+Kinetics files at short side 128; the files lie in the page cache. The columns say what a second of
+video takes on disk (the source's in decord's row) and how far the pictures are from the source's at
+that size (PSNR of the worst clip; raw must be equal)."""
 
 from __future__ import annotations
 
@@ -27,9 +27,15 @@ def main(rounds: int = 9, count: int = 5) -> list[dict]:
     with tempfile.TemporaryDirectory() as scratch:
         paths = footage.files(footage.KINETICS, Path(scratch), count)
         made = {form: written(paths, Path(scratch) / form, form) for form in WANTED}
-        folders = {form: [report.manifest.absolute(i) for i in range(len(paths))] for form, report in made.items()}
+        folders = {
+            form: [report.manifest.absolute(i) for i in range(len(paths))]
+            for form, report in made.items()
+        }
         length = made["raw"].manifest.frames.tolist()
-        calls = {f"store, {form}": lambda draw, files=files: read(files, draw) for form, files in folders.items()}
+        calls = {
+            f"store, {form}": lambda draw, files=files: read(files, draw)
+            for form, files in folders.items()
+        }
         calls["decord, source"] = lambda draw: [with_decord(paths[i], start) for i, start in draw]
         draws = footage.draw(length, rounds)
         seconds = measure.in_turn(calls, draws=draws)
@@ -40,18 +46,26 @@ def main(rounds: int = 9, count: int = 5) -> list[dict]:
         for name, times in seconds.items():
             form = name.removeprefix("store, ")
             fast = measure.spread(measure.ratios(seconds["decord, source"], times))
-            table.append({
-                "case": f"{len(paths)} {footage.KINETICS}", "contestant": name,
-                "ms": round(1e3 * statistics.median(times) / len(paths), 3),
-                **dict(zip(("times_as_fast", "min", "max"), fast, strict=True)), "rounds": rounds,
-                "kB_per_second": round(size[name] / kept / 1e3),
-                "psnr": worst(folders[form], paths, draws[0]) if form in made else "",
-            })  # fmt: skip
+            table.append(
+                {
+                    "case": f"{len(paths)} {footage.KINETICS}",
+                    "contestant": name,
+                    "ms": round(1e3 * statistics.median(times) / len(paths), 3),
+                    **dict(zip(("times_as_fast", "min", "max"), fast, strict=True)),
+                    "rounds": rounds,
+                    "kB_per_second": round(size[name] / kept / 1e3),
+                    "psnr": worst(folders[form], paths, draws[0]) if form in made else "",
+                }
+            )
         return table + [
-            measure.goal("P2", f"store, {form}: times as fast as decord on the source", wanted,
-                         measure.ratios(seconds["decord, source"], seconds[f"store, {form}"]))
+            measure.goal(
+                "P2",
+                f"store, {form}: times as fast as decord on the source",
+                wanted,
+                measure.ratios(seconds["decord, source"], seconds[f"store, {form}"]),
+            )
             for form, wanted in WANTED.items()
-        ]  # fmt: skip
+        ]
 
 
 def written(paths: list[Path], folder: Path, form: str) -> store.Report:
@@ -64,18 +78,25 @@ def written(paths: list[Path], folder: Path, form: str) -> store.Report:
 
 def read(files: list[Path], draw: list[tuple[int, int]]) -> list[np.ndarray]:
     """One clip of each file."""
-    return [clips.read(files[i], np.arange(start, start + footage.FRAMES)).frames for i, start in draw]
+    return [
+        clips.read(files[i], np.arange(start, start + footage.FRAMES)).frames for i, start in draw
+    ]
 
 
 def worst(files: list[Path], paths: list[Path], draw: list[tuple[int, int]]) -> float | str:
-    """PSNR in dB of the clip that is farthest from its source at the store's size; "equal" where none differs."""
+    """PSNR in dB of the clip that is farthest from its source at the store's size; "equal" where
+    none differs."""
     errors = []
     for (i, start), stored in zip(draw, read(files, draw), strict=True):
-        wanted = clips.read(paths[i], np.arange(start, start + footage.FRAMES), size=stored.shape[1:3]).frames
+        wanted = clips.read(
+            paths[i], np.arange(start, start + footage.FRAMES), size=stored.shape[1:3]
+        ).frames
         errors.append(float(np.square(wanted.astype(np.float32) - stored).mean()))
     if not max(errors):
         return "equal"
     decibels = round(10 * float(np.log10(255**2 / max(errors))), 1)
     if decibels < 25:
-        raise AssertionError(f"{files[0].parent.name} shows other pictures than the source: {decibels} dB")
+        raise AssertionError(
+            f"{files[0].parent.name} shows other pictures than the source: {decibels} dB"
+        )
     return decibels

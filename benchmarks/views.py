@@ -1,11 +1,12 @@
-"""Clip augmentation, one thread: vidbench beside per-frame PIL, torchvision's transforms.v2 and kornia.
+"""Clip augmentation, one thread: vidbench beside per-frame PIL, torchvision's transforms.v2 and
+kornia.
 
-Clips of 32 frames 256x340 to 128, and toy clips. The full chain is random-resized crop, flip, brightness, contrast,
-saturation, hue, Gaussian blur, normalise; "crop" leaves out jitter and blur. All contestants get the same drawn
-parameters, several draws a round; v2's and kornia's blur takes the 13 taps that ours has at sigma 2. The last column is
-the mean difference to PIL in grey levels, from the same run. kornia works on floats with its own functions of PIL's
-blends, and does not smooth before it makes pictures smaller, as its RandomResizedCrop (which draws by itself).
-"""
+Clips of 32 frames 256x340 to 128, and toy clips. The full chain is random-resized crop, flip,
+brightness, contrast, saturation, hue, Gaussian blur, normalise; "crop" leaves out jitter and blur.
+All contestants get the same drawn parameters, several draws a round; v2's and kornia's blur takes
+the 13 taps that ours has at sigma 2. The last column is the mean difference to PIL in grey levels,
+from the same run. kornia works on floats with its own functions of PIL's blends, and does not
+smooth before it makes pictures smaller, as its RandomResizedCrop (which draws by itself)."""
 
 from __future__ import annotations
 
@@ -66,10 +67,12 @@ def kornia_chain(clip: torch.Tensor, view: View, size: int) -> torch.Tensor:
     """kornia's functions, all frames in one call."""
     from kornia import enhance, filters, geometry
 
-    adjust = {"brightness": enhance.adjust_brightness_accumulative,
-              "contrast": enhance.adjust_contrast_with_mean_subtraction,
-              "saturation": enhance.adjust_saturation_with_gray_subtraction,
-              "hue": lambda x, turn: enhance.adjust_hue(x, 2 * math.pi * turn)}  # fmt: skip
+    adjust = {
+        "brightness": enhance.adjust_brightness_accumulative,
+        "contrast": enhance.adjust_contrast_with_mean_subtraction,
+        "saturation": enhance.adjust_saturation_with_gray_subtraction,
+        "hue": lambda x, turn: enhance.adjust_hue(x, 2 * math.pi * turn),
+    }
     top, left, height, width = view.box
     clip = clip[..., top : top + height, left : left + width].float() / 255
     clip = geometry.resize(clip, (size, size), align_corners=False)
@@ -91,7 +94,9 @@ def has_kornia() -> bool:
     return True
 
 
-def compare(case: str, clip: torch.Tensor, drawn: list[View], augment: Augment, rounds: int) -> tuple:
+def compare(
+    case: str, clip: torch.Tensor, drawn: list[View], augment: Augment, rounds: int
+) -> tuple:
     """Rows and seconds of one case; a round runs every draw once with every contestant."""
     ways = {
         "PIL per frame": lambda v: pil_chain(clip, v, augment.size),
@@ -101,11 +106,16 @@ def compare(case: str, clip: torch.Tensor, drawn: list[View], augment: Augment, 
         OURS: lambda v: transforms.apply(clip, v, augment),
     }
     calls = {name: lambda way=way: [way(v) for v in drawn] for name, way in ways.items()}
-    seconds = {n: [s / len(drawn) for s in times] for n, times in measure.in_turn(calls, rounds).items()}
+    seconds = {
+        n: [s / len(drawn) for s in times] for n, times in measure.in_turn(calls, rounds).items()
+    }
     table = measure.rows(seconds, OURS, case=case)
     scale = 255 * torch.tensor(STD).view(3, 1, 1, 1)
     for row in table:
-        differences = [(ways[row["contestant"]](v) - ways["PIL per frame"](v)).mul(scale).abs().mean() for v in drawn]
+        differences = [
+            (ways[row["contestant"]](v) - ways["PIL per frame"](v)).mul(scale).abs().mean()
+            for v in drawn
+        ]
         row["levels_from_pil"] = round(float(max(differences)), 2)
         if row["contestant"].startswith("vidbench") and row["levels_from_pil"] > 3:
             raise AssertionError(f"{row['contestant']} shows other pictures than PIL: {row}")
@@ -115,7 +125,10 @@ def compare(case: str, clip: torch.Tensor, drawn: list[View], augment: Augment, 
 def main(rounds: int = 9) -> list[dict]:
     """The full chain, crops only, and a toy clip."""
     measure.one_thread()
-    augment, rng = replace(SETTINGS["vidbench"], jitter_p=1.0, gray_p=0.0, blur_p=1.0), np.random.default_rng(0)
+    augment, rng = (
+        replace(SETTINGS["vidbench"], jitter_p=1.0, gray_p=0.0, blur_p=1.0),
+        np.random.default_rng(0),
+    )
     clip = moving_clip(FRAMES, HEIGHT, WIDTH)
     drawn = [draw(augment, HEIGHT, WIDTH, FRAMES, rng) for _ in range(DRAWS)]
     crops = [View(v.frame_size, v.box, v.flip) for v in drawn]
@@ -123,13 +136,22 @@ def main(rounds: int = 9) -> list[dict]:
         print("kornia is skipped: it is not installed")
     table, seconds = compare("full 32x256x340 to 128", clip, drawn, augment, rounds)
     goals = [
-        measure.goal("P4", f"augmentation, full chain: {name}'s time over ours", wanted,
-                     measure.ratios(seconds[name], seconds[OURS]))
-        for name, wanted in WANTED.items() if name in seconds
-    ]  # fmt: skip
+        measure.goal(
+            "P4",
+            f"augmentation, full chain: {name}'s time over ours",
+            wanted,
+            measure.ratios(seconds[name], seconds[OURS]),
+        )
+        for name, wanted in WANTED.items()
+        if name in seconds
+    ]
     off = next(row["levels_from_pil"] for row in table if row["contestant"] == OURS)
-    goals.append(measure.goal("P4", "augmentation, full chain: mean grey levels from PIL", "<= 1.5", off))
+    goals.append(
+        measure.goal("P4", "augmentation, full chain: mean grey levels from PIL", "<= 1.5", off)
+    )
     table += compare("crop 32x256x340 to 128", clip, crops, augment, rounds)[0]
     toy = replace(SETTINGS["toy"], jitter_p=1.0, gray_p=0.0, blur_p=1.0)
     drawn = [draw(toy, 64, 64, 8, rng) for _ in range(10 * DRAWS)]
-    return table + compare("full 8x64x64 to 48", moving_clip(8, 64, 64), drawn, toy, rounds)[0] + goals
+    return (
+        table + compare("full 8x64x64 to 48", moving_clip(8, 64, 64), drawn, toy, rounds)[0] + goals
+    )

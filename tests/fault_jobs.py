@@ -1,7 +1,8 @@
-"""Whole jobs for the fault tests, each a command of its own: python -m tests.fault_jobs JOB PLACE DATA.
+"""Whole jobs for the fault tests, each a command of its own: python -m tests.fault_jobs JOB PLACE
+DATA.
 
-What a job needs is imported when it runs, so that a process may be killed before its imports as well as after.
-"""
+What a job needs is imported when it runs, so that a process may be killed before its imports as
+well as after."""
 
 import json
 import shutil
@@ -16,16 +17,25 @@ BEGIN = """import os
 from pathlib import Path
 Path(home, "kernel").write_text(str(os.getpid()))
 print("begun", flush=True)"""
-FLOW_BOOK = (BEGIN, """from vidbench.data.flow import store as flow_store
-from vidbench.data.manifest import Manifest""", """place = Path(home, "flow")
+FLOW_BOOK = (
+    BEGIN,
+    """from vidbench.data.flow import store as flow_store
+from vidbench.data.manifest import Manifest""",
+    """place = Path(home, "flow")
 report = flow_store.extract(Manifest.load(data), place, "tvl1_fast", progress=False)
-print(report.done + report.skipped, report.failed)""", """print("a wide table of numbers " * 4000)""",
-             """print(sorted(path.name for path in place.rglob("*.npz")))""")  # fmt: skip
-TRAIN_BOOK = (BEGIN, """from tests import fault_jobs
-from vidbench.engine import ranks, runs""", """ranks.launch("tests.fault_jobs:regress", str(Path(home, "first")))
+print(report.done + report.skipped, report.failed)""",
+    """print("a wide table of numbers " * 4000)""",
+    """print(sorted(path.name for path in place.rglob("*.npz")))""",
+)
+TRAIN_BOOK = (
+    BEGIN,
+    """from tests import fault_jobs
+from vidbench.engine import ranks, runs""",
+    """ranks.launch("tests.fault_jobs:regress", str(Path(home, "first")))
 print(runs.Run(Path(home, "first")).state)""",
-             """ranks.launch("tests.fault_jobs:regress", str(Path(home, "second")), data, 1)
-print(runs.Run(Path(home, "second")).curves()["loss"][-1])""")  # fmt: skip
+    """ranks.launch("tests.fault_jobs:regress", str(Path(home, "second")), data, 1)
+print(runs.Run(Path(home, "second")).curves()["loss"][-1])""",
+)
 
 
 def regress(folder: str, data: str = "", seed: int = 0, workers: int = 0) -> None:
@@ -34,7 +44,9 @@ def regress(folder: str, data: str = "", seed: int = 0, workers: int = 0) -> Non
     from vidbench.engine.loop import Fit
     from vidbench.engine.runs import recipe_dict
 
-    recipe = Fit(epochs=6, batch=8, lr=0.01, seed=seed, log_every=1, schedule="cosine", workers=workers)
+    recipe = Fit(
+        epochs=6, batch=8, lr=0.01, seed=seed, log_every=1, schedule="cosine", workers=workers
+    )
     stages.regress(recipe_dict(recipe), folder, 0.3, pause=PAUSE)
 
 
@@ -55,13 +67,20 @@ def classify(folder: str, data: str) -> None:
 
     clip = ClipSpec(frames=4, stride=2, views=1, augment=replace(SETTINGS["toy"], size=32))
     fit = Fit(epochs=6, batch=4, lr=0.01, schedule="plateau", patience=0, log_every=1)
-    recipe = classify.Recipe(manifest=data, network_args={"width": 0.125, "units": (1, 0, 0)}, clip=clip, held_out=0.25,
-                             dropout=0.3, fit=fit)  # fmt: skip
+    recipe = classify.Recipe(
+        manifest=data,
+        network_args={"width": 0.125, "units": (1, 0, 0)},
+        clip=clip,
+        held_out=0.25,
+        dropout=0.3,
+        fit=fit,
+    )
     classify.train(recipe_dict(recipe), folder, "none", 1)
 
 
 def coclr(folder: str, data: str) -> None:
-    """InfoNCE with a queue that fills, on real clips: 24 steps, the first of which are only seen."""
+    """InfoNCE with a queue that fills, on real clips: 24 steps, the first of which are only
+    seen."""
     from dataclasses import replace
 
     from vidbench.data.loading.augmentation import SETTINGS
@@ -71,13 +90,21 @@ def coclr(folder: str, data: str) -> None:
     from vidbench.methods import coclr
 
     clip = ClipSpec(frames=4, stride=2, views=2, augment=replace(SETTINGS["toy"], size=32))
-    recipe = coclr.Recipe(manifest=data, queue=20, dim=16, momentum=0.9, clip=clip,
-                          network_args={"width": 0.125, "units": (1, 0, 0)},
-                          fit=Fit(epochs=6, batch=4, lr=0.01, log_every=1))  # fmt: skip
+    recipe = coclr.Recipe(
+        manifest=data,
+        queue=20,
+        dim=16,
+        momentum=0.9,
+        clip=clip,
+        network_args={"width": 0.125, "units": (1, 0, 0)},
+        fit=Fit(epochs=6, batch=4, lr=0.01, log_every=1),
+    )
     coclr.train(recipe_dict(recipe), folder, "none", 1)
 
 
-PROTOCOLS = [{"windows": windows, "crops": crops} for windows in (1, 2, 3) for crops in ("centre", "three")]
+PROTOCOLS = [
+    {"windows": windows, "crops": crops} for windows in (1, 2, 3) for crops in ("centre", "three")
+]
 
 
 def features(place: str, data: str) -> None:
@@ -98,8 +125,10 @@ def batched() -> dict:
     from tests.engine.test_stages import Recipe
     from vidbench.engine.loop import Fit
 
-    return {name: Recipe(fit=Fit(epochs=6, batch=8, seed=seed, log_every=1), pause=PAUSE)
-            for seed, name in enumerate("abc")}  # fmt: skip
+    return {
+        name: Recipe(fit=Fit(epochs=6, batch=8, seed=seed, log_every=1), pause=PAUSE)
+        for seed, name in enumerate("abc")
+    }
 
 
 def batch(place: str, data: str) -> None:
@@ -110,11 +139,12 @@ def batch(place: str, data: str) -> None:
 
 
 def on_a_small_disk(place: str, kept: str, before: str, kilobytes: int, command: list[str]) -> None:
-    """A command on a disk that is too small, then, with room, again; prints what came of both as JSON.
+    """A command on a disk that is too small, then, with room, again; prints what came of both as
+    JSON.
 
-    place: where the disk is mounted, which begins with a copy of `before`; kept: where copies of its contents go, since
-    nobody outside sees the disk. Wants the right to mount, as `unshare --map-root-user --mount` gives it.
-    """
+    place: where the disk is mounted, which begins with a copy of `before`; kept: where copies of
+    its contents go, since nobody outside sees the disk. Wants the right to mount, as `unshare
+    --map-root-user --mount` gives it."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "none", place], check=True)
     shutil.copytree(before, place, dirs_exist_ok=True)
     said = []

@@ -1,4 +1,5 @@
-"""Videos made for tests, whole and broken, of frames that carry their own number; jobs for processes to trip over."""
+"""Videos made for tests, whole and broken, of frames that carry their own number; jobs for
+processes to trip over."""
 
 import json
 import os
@@ -25,25 +26,35 @@ from vidbench.data.video import clips
 SIZE, BITS = (48, 108), 9  # pixels; vertical bars, black or white, that spell the frame's number
 
 
-# ---- pictures ----------------------------------------------------------------------------------------------------
+# ---- pictures ----------------------------------------------------------------------------------
 
 
 def picture(number: int, size: tuple[int, int] = SIZE) -> np.ndarray:
     """A frame that carries its number: uint8 [H,W,3]."""
     bars = np.array([[235 if number >> bit & 1 else 20 for bit in range(BITS)]], np.uint8)
-    return np.repeat(cv2.resize(bars, (size[1], size[0]), interpolation=cv2.INTER_NEAREST)[..., None], 3, -1)
+    return np.repeat(
+        cv2.resize(bars, (size[1], size[0]), interpolation=cv2.INTER_NEAREST)[..., None], 3, -1
+    )
 
 
 def numbers(frames: np.ndarray) -> list[int]:
     """What frames carry."""
-    bars = np.stack([cv2.resize(frame.mean(-1).astype(np.uint8), (BITS, 1), interpolation=cv2.INTER_AREA)[0]
-                     for frame in frames])  # fmt: skip
+    bars = np.stack(
+        [
+            cv2.resize(frame.mean(-1).astype(np.uint8), (BITS, 1), interpolation=cv2.INTER_AREA)[0]
+            for frame in frames
+        ]
+    )
     return ((bars > 127) * (1 << np.arange(BITS))).sum(1).tolist()
 
 
-def texture(frames: int, size: tuple[int, int] = (96, 128), speed=(1.5, -0.75), seed: int = 0) -> np.ndarray:
+def texture(
+    frames: int, size: tuple[int, int] = (96, 128), speed=(1.5, -0.75), seed: int = 0
+) -> np.ndarray:
     """A texture that moves by speed = (right, down) pixels a frame: uint8 [T,H,W,3]."""
-    canvas = cv2.GaussianBlur(np.random.default_rng(seed).random((2 * size[0], 2 * size[1], 3)), (0, 0), 2)
+    canvas = cv2.GaussianBlur(
+        np.random.default_rng(seed).random((2 * size[0], 2 * size[1], 3)), (0, 0), 2
+    )
     canvas = cv2.normalize(canvas, None, 0, 255, cv2.NORM_MINMAX).astype(np.float32)
     shown = []
     for t in range(frames):
@@ -52,7 +63,7 @@ def texture(frames: int, size: tuple[int, int] = (96, 128), speed=(1.5, -0.75), 
     return np.clip(np.rint(shown), 0, 255).astype(np.uint8)
 
 
-# ---- whole videos ------------------------------------------------------------------------------------------------
+# ---- whole videos ------------------------------------------------------------------------------
 
 
 def can_write(codec: str) -> bool:
@@ -65,11 +76,21 @@ def can_write(codec: str) -> bool:
 
 
 def encode(
-    path: Path, frames: int | Iterable[np.ndarray] = 12, codec: str = "libx264", *, rate=25, pixels: str = "yuv420p",
-    bits: int = 2_000_000, pts: Iterable[int] | None = None, kind: str | None = None, opening: dict | None = None,
-    prepare: Callable | None = None, **options: str,
-) -> Path:  # fmt: skip
-    """A video of so many numbered frames, or of these pictures. pts: time stamps in thousandths of a second."""
+    path: Path,
+    frames: int | Iterable[np.ndarray] = 12,
+    codec: str = "libx264",
+    *,
+    rate=25,
+    pixels: str = "yuv420p",
+    bits: int = 2_000_000,
+    pts: Iterable[int] | None = None,
+    kind: str | None = None,
+    opening: dict | None = None,
+    prepare: Callable | None = None,
+    **options: str,
+) -> Path:
+    """A video of so many numbered frames, or of these pictures. pts: time stamps in thousandths of
+    a second."""
     path.parent.mkdir(parents=True, exist_ok=True)
     shown = (picture(i) for i in range(frames)) if isinstance(frames, int) else frames
     times = None if pts is None else iter(pts)
@@ -98,7 +119,9 @@ def encode(
     return path
 
 
-def streams(path: Path, sizes: Iterable[tuple[int, int]], seconds: float = 0.0, frames: int = 12) -> Path:
+def streams(
+    path: Path, sizes: Iterable[tuple[int, int]], seconds: float = 0.0, frames: int = 12
+) -> Path:
     """A file with a video stream of each size, and so many seconds of silence."""
     with av.open(str(path), "w") as container:
         videos = [container.add_stream("libx264", rate=25) for _ in sizes]
@@ -107,7 +130,9 @@ def streams(path: Path, sizes: Iterable[tuple[int, int]], seconds: float = 0.0, 
         sound = container.add_stream("aac", rate=8000) if seconds else None
         for stream, size in zip(videos, sizes, strict=True):
             for number in range(frames):
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number, size), "rgb24")))
+                container.mux(
+                    stream.encode(av.VideoFrame.from_ndarray(picture(number, size), "rgb24"))
+                )
             container.mux(stream.encode())
         if sound:
             silence = np.zeros((1, int(8000 * seconds)), np.float32)
@@ -118,7 +143,7 @@ def streams(path: Path, sizes: Iterable[tuple[int, int]], seconds: float = 0.0, 
     return path
 
 
-# ---- odd ones ----------------------------------------------------------------------------------------------------
+# ---- odd ones ----------------------------------------------------------------------------------
 
 
 def turned(path: Path, whole: Path, degrees: int) -> Path:
@@ -133,7 +158,8 @@ def turned(path: Path, whole: Path, degrees: int) -> Path:
 
 
 def stream_copy(path: Path, whole: Path, first: int) -> Path:
-    """A cut without encoding anew: from the key frame before frame `first`; in mp4 an edit list hides those between."""
+    """A cut without encoding anew: from the key frame before frame `first`; in mp4 an edit list
+    hides those between."""
     with av.open(str(whole)) as source, av.open(str(path), "w") as out:
         stream = source.streams.video[0]
         copy = out.add_stream_from_template(stream)
@@ -164,7 +190,9 @@ def cut_off(path: Path, whole: Path, share: float) -> Path:
     return path
 
 
-def overwritten(path: Path, whole: Path, at: float = 0.45, share: float = 0.08, noise: bool = False) -> Path:
+def overwritten(
+    path: Path, whole: Path, at: float = 0.45, share: float = 0.08, noise: bool = False
+) -> Path:
     """A file with a part of it overwritten, by zeros or noise."""
     data = bytearray(whole.read_bytes())
     first, count = int(at * len(data)), int(share * len(data))
@@ -174,28 +202,39 @@ def overwritten(path: Path, whole: Path, at: float = 0.45, share: float = 0.08, 
 
 
 def joined(path: Path, sizes: list[tuple[int, int]], frames: int = 10) -> Path:
-    """A video whose picture size changes on the way, as a recorded stream's does: key frames carry their headers."""
+    """A video whose picture size changes on the way, as a recorded stream's does: key frames carry
+    their headers."""
     with av.open(str(path), "w", format="matroska") as out:
         copy, shift = None, 0
         for size in sizes:
             piece = path.with_name(f"{path.stem}-{size[0]}.mkv")
-            encode(piece, [picture(i, size) for i in range(frames)], bf="0", **{"x264-params": "repeat-headers=1"})
+            encode(
+                piece,
+                [picture(i, size) for i in range(frames)],
+                bf="0",
+                **{"x264-params": "repeat-headers=1"},
+            )
             with av.open(str(piece)) as source:
                 stream = source.streams.video[0]
                 copy = copy or out.add_stream_from_template(stream)
                 for packet in [p for p in source.demux(stream) if p.size]:
-                    packet.pts, packet.dts, packet.stream = packet.pts + shift, packet.dts + shift, copy
+                    packet.pts, packet.dts, packet.stream = (
+                        packet.pts + shift,
+                        packet.dts + shift,
+                        copy,
+                    )
                     out.mux(packet)
             shift += 40 * frames
             piece.unlink()
     return path
 
 
-# ---- jobs to trip over -------------------------------------------------------------------------------------------
+# ---- jobs to trip over -------------------------------------------------------------------------
 
 
 def trip(job: tuple[str, int, str]) -> tuple[int, int]:
-    """A job for jobs.work: (what happens, number, folder); writes down that it was called, and gives number * 2."""
+    """A job for jobs.work: (what happens, number, folder); writes down that it was called, and
+    gives number * 2."""
     what, number, folder = job
     with open(Path(folder) / "calls", "a") as calls:
         calls.write(f"{number}\n")
@@ -206,7 +245,11 @@ def trip(job: tuple[str, int, str]) -> tuple[int, int]:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         while True:
             time.sleep(1)
-    if what == "dies" or what == "dies once" and Path(folder, "calls").read_text().split().count(str(number)) == 1:
+    if (
+        what == "dies"
+        or what == "dies once"
+        and Path(folder, "calls").read_text().split().count(str(number)) == 1
+    ):
         os.kill(os.getpid(), signal.SIGKILL)
     if what == "bad":
         raise jobs.Bad(f"{number} is bad")
@@ -273,8 +316,13 @@ def run(what: str, data: str, out: str, form: str = "mp4") -> None:
 def started(what: str, data: Path, out: Path, form: str = "mp4") -> subprocess.Popen:
     """`run` as a process group of its own."""
     code = f"from tests import makes; makes.run({what!r}, {str(data)!r}, {str(out)!r}, {form!r})"
-    return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True,
-                            start_new_session=True)  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def wait_for(there: Callable[[], object], process: subprocess.Popen, seconds: float = 60.0) -> None:
@@ -300,17 +348,21 @@ def gone(process: subprocess.Popen, seconds: float = 5.0) -> bool:
 
 
 def stamps(folder: Path) -> dict[str, tuple[int, int, int]]:
-    """Each file below a folder but the locks, with size, time of change and the file's own number."""
-    files = [file for file in folder.rglob("*") if file.is_file() and not file.name.startswith(".lock")]
+    """Each file below a folder but the locks, with size, time of change and the file's own
+    number."""
+    files = [
+        file for file in folder.rglob("*") if file.is_file() and not file.name.startswith(".lock")
+    ]
     about = {str(file.relative_to(folder)): file.stat() for file in files}
     return {name: (a.st_size, a.st_mtime_ns, a.st_ino) for name, a in sorted(about.items())}
 
 
 def on_full_disks(place: str, data: str, wanted: list[tuple[str, str, int, int]]) -> None:
-    """Store or flow on disks that are too small, then with room; prints what came of each as a line of JSON.
+    """Store or flow on disks that are too small, then with room; prints what came of each as a line
+    of JSON.
 
-    wanted: (what, form, workers, kB). Wants the right to mount, as `unshare --map-root-user --mount` gives it.
-    """
+    wanted: (what, form, workers, kB). Wants the right to mount, as `unshare --map-root-user
+    --mount` gives it."""
     manifest, disk_usage = Manifest.load(data), jobs.shutil.disk_usage
     for what, form, workers, room in wanted:
         folder = Path(place)
@@ -323,7 +375,11 @@ def on_full_disks(place: str, data: str, wanted: list[tuple[str, str, int, int]]
         except Exception as error:
             said["error"] = f"{type(error).__name__}: {error}"
         said["left"] = [file.name for file in folder.rglob("*.tmp")]
-        said["whole"] = [name for name in stamps(folder) if name.endswith((".mp4", ".npz")) and _reads(folder, name)]
+        said["whole"] = [
+            name
+            for name in stamps(folder)
+            if name.endswith((".mp4", ".npz")) and _reads(folder, name)
+        ]
         said["there"] = [name for name in stamps(folder) if name.endswith((".mp4", ".npz"))]
         finished = said["there"]
         if what == "store":
@@ -341,7 +397,9 @@ def on_full_disks(place: str, data: str, wanted: list[tuple[str, str, int, int]]
         said["kept"] = len(before)
         said["untouched"] = sum(after[name] == about for name, about in before.items())
         said["report"] = report[1:4] if what == "store" else report[:3]
-        said["all whole"] = all(_reads(folder, name) for name in after if name.endswith((".mp4", ".npz")))
+        said["all whole"] = all(
+            _reads(folder, name) for name in after if name.endswith((".mp4", ".npz"))
+        )
         print(json.dumps(said), flush=True)
         subprocess.run(["umount", "--lazy", place], check=True)
 

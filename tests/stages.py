@@ -1,4 +1,5 @@
-"""Small importable stages for the engine's tests: ranks are spawned, so they cannot live in a test function."""
+"""Small importable stages for the engine's tests: ranks are spawned, so they cannot live in a test
+function."""
 
 import os
 import signal
@@ -17,7 +18,8 @@ from vidbench.engine.runs import Run, recipe_from
 
 
 class Points(Dataset):
-    """Row i is a fixed random point, shifted by noise that follows from (epoch, row) alone, as clips' views do."""
+    """Row i is a fixed random point, shifted by noise that follows from (epoch, row) alone, as
+    clips' views do."""
 
     def __init__(self, poison: int = -1):
         self.x = torch.randn(48, 6, generator=torch.Generator().manual_seed(7))
@@ -31,11 +33,14 @@ class Points(Dataset):
 
 
 class Regression(nn.Module):
-    """A net with dropout (so that random state matters) but no batch norm (so that the number of ranks does not)."""
+    """A net with dropout (so that random state matters) but no batch norm (so that the number of
+    ranks does not)."""
 
     def __init__(self, dropout: float):
         super().__init__()
-        self.encoder = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Dropout(dropout), nn.Linear(16, 1))
+        self.encoder = nn.Sequential(
+            nn.Linear(6, 16), nn.ReLU(), nn.Dropout(dropout), nn.Linear(16, 1)
+        )
         self.pause = 0.0
 
     def forward(self, batch):
@@ -44,7 +49,8 @@ class Regression(nn.Module):
 
 
 class Torn(Regression):
-    """The last rank raises, is killed or hangs in its tenth step, once: where the file `mark` is there it goes on."""
+    """The last rank raises, is killed or hangs in its tenth step, once: where the file `mark` is
+    there it goes on."""
 
     def __init__(self, dropout: float, mark: str, how: str):
         super().__init__(dropout)
@@ -67,14 +73,29 @@ def fails(how: str):
     time.sleep(600)
 
 
-def regress(recipe: dict, folder: str, dropout: float = 0.0, poison: int = -1, pause: float = 0.0, torn: tuple = ()):
+def regress(
+    recipe: dict,
+    folder: str,
+    dropout: float = 0.0,
+    poison: int = -1,
+    pause: float = 0.0,
+    torn: tuple = (),
+):
     """A whole stage, as the methods' `train` functions are."""
     recipe = recipe_from(Fit, recipe)
     return regress_as("regress", recipe, recipe, folder, dropout, poison, pause, torn)
 
 
-def regress_as(stage: str, held, recipe: Fit, folder: str, dropout: float = 0.0, poison: int = -1, pause: float = 0.0,
-               torn: tuple = ()):  # fmt: skip
+def regress_as(
+    stage: str,
+    held,
+    recipe: Fit,
+    folder: str,
+    dropout: float = 0.0,
+    poison: int = -1,
+    pause: float = 0.0,
+    torn: tuple = (),
+):
     """The same under another stage's name and with the recipe `held` in its run folder."""
     run = Run.create(folder, stage, held) if ranks.rank() == 0 else None
     ranks.barrier()
@@ -84,8 +105,14 @@ def regress_as(stage: str, held, recipe: Fit, folder: str, dropout: float = 0.0,
     method.pause = pause
     batches = Batches(48, recipe.batch, seed=recipe.seed, rank=ranks.rank(), world=ranks.world())
     workers = recipe.workers
-    loader = DataLoader(Points(poison), batch_sampler=batches, num_workers=workers, persistent_workers=workers > 0,
-                        worker_init_fn=training_worker, multiprocessing_context="spawn" if workers else None)
+    loader = DataLoader(
+        Points(poison),
+        batch_sampler=batches,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        worker_init_fn=training_worker,
+        multiprocessing_context="spawn" if workers else None,
+    )
     fit(method, loader, recipe, run, "none")
     return folder
 

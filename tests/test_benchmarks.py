@@ -1,4 +1,5 @@
-"""The benchmarks: how they measure and judge, and each one's pieces once on tiny inputs. No speed is judged here."""
+"""The benchmarks: how they measure and judge, and each one's pieces once on tiny inputs. No speed
+is judged here."""
 
 import csv
 import json
@@ -10,7 +11,20 @@ import pytest
 import torch
 
 from benchmarks import __main__ as bench
-from benchmarks import flow, footage, loader, measure, memory, notebook, overhead, reader, retrieval, rms, s3d, startup
+from benchmarks import (
+    flow,
+    footage,
+    loader,
+    measure,
+    memory,
+    notebook,
+    overhead,
+    reader,
+    retrieval,
+    rms,
+    s3d,
+    startup,
+)
 from benchmarks import indexes as galleries
 from benchmarks import relations as pictures
 from benchmarks import store as stores
@@ -22,7 +36,8 @@ from vidbench.methods import coclr
 
 @pytest.fixture(autouse=True)
 def as_it_was(monkeypatch):
-    """Benchmarks keep to one core and one thread for their process; the tests after these shall not."""
+    """Benchmarks keep to one core and one thread for their process; the tests after these shall
+    not."""
     monkeypatch.setattr(measure, "one_thread", lambda: None)
 
 
@@ -31,13 +46,24 @@ def videos(tmp_path_factory):
     """Two encoded clips of each kind; no real data is looked for."""
     folder = tmp_path_factory.mktemp("footage")
     kinds = {footage.KINETICS: "mp4", footage.UCF: "avi"}
-    return {kind: [footage.encode(folder / f"{i}.{end}", i, 48) for i in range(2)] for kind, end in kinds.items()}
+    return {
+        kind: [footage.encode(folder / f"{i}.{end}", i, 48) for i in range(2)]
+        for kind, end in kinds.items()
+    }
 
 
 def test_a_goal_can_be_missed(capsys):
     reached = measure.goal("P1", "reader", ">= 1.2", [1.0, 1.43, 1.5])
-    assert (reached["got"], reached["min"], reached["max"], reached["verdict"]) == (1.43, 1.0, 1.5, "reached")
-    assert capsys.readouterr().out == "goal P1: reader: wanted >= 1.2, got 1.43, 1.0 to 1.5 (reached)\n"
+    assert (reached["got"], reached["min"], reached["max"], reached["verdict"]) == (
+        1.43,
+        1.0,
+        1.5,
+        "reached",
+    )
+    assert (
+        capsys.readouterr().out
+        == "goal P1: reader: wanted >= 1.2, got 1.43, 1.0 to 1.5 (reached)\n"
+    )
     for wanted, values in ((">= 1.2", [1.1, 1.1, 9.0]), ("<= 1.2", 1.3), ("<= 0", [0.001])):
         assert measure.goal("P1", "reader", wanted, values)["verdict"] == "MISSED"
     assert measure.goal("P9", "memory", "<= 5", 5)["verdict"] == "reached"
@@ -55,7 +81,11 @@ def test_contestants_run_in_turn_on_the_same_draws():
 
 
 def test_results_hold_rows_goals_and_machine(tmp_path):
-    table = [{"contestant": "a", "ms": 1.0}, {"ms": 2.0, "more": 3}, measure.goal("P2", "store", ">= 5", 4)]
+    table = [
+        {"contestant": "a", "ms": 1.0},
+        {"ms": 2.0, "more": 3},
+        measure.goal("P2", "store", ">= 5", 4),
+    ]
     written = json.loads(measure.save("x", table, tmp_path).read_text())
     assert written["rows"] == table[:2] and written["goals"][0]["verdict"] == "MISSED"
     assert {"cpu", "cores", "versions", "command", "date"} <= set(written["machine"])
@@ -63,13 +93,31 @@ def test_results_hold_rows_goals_and_machine(tmp_path):
 
 
 def test_the_command_runs_each_benchmark_and_says_what_was_missed(tmp_path, monkeypatch, capsys):
-    assert {"reader", "store", "loader", "views", "flow", "s3d", "overhead", "retrieval", "memory", "startup",
-            "notebook", "rms", "relations", "indexes", "browsing", "multitrain",
-            "gpu"} == set(bench.names())  # fmt: skip
+    assert {
+        "reader",
+        "store",
+        "loader",
+        "views",
+        "flow",
+        "s3d",
+        "overhead",
+        "retrieval",
+        "memory",
+        "startup",
+        "notebook",
+        "rms",
+        "relations",
+        "indexes",
+        "browsing",
+        "multitrain",
+        "gpu",
+    } == set(bench.names())
     monkeypatch.setattr(measure, "RESULTS", tmp_path / "benchmarks" / "results")
     monkeypatch.setattr(measure.save, "__defaults__", (measure.RESULTS,))
     monkeypatch.setattr(sys, "argv", ["x"])
-    monkeypatch.setattr(stores, "main", lambda: [{"ms": 1.0}, measure.goal("P2", "store", ">= 5", 4)])
+    monkeypatch.setattr(
+        stores, "main", lambda: [{"ms": 1.0}, measure.goal("P2", "store", ">= 5", 4)]
+    )
     assert bench.main(["store"]) == 0
     bench.summary(["store", "flow"], 0)
     assert "1 goals measured, 1 missed" in capsys.readouterr().out
@@ -77,7 +125,10 @@ def test_the_command_runs_each_benchmark_and_says_what_was_missed(tmp_path, monk
     monkeypatch.setattr(galleries, "main", lambda scale=False: [{"scale": scale}])
     for flags, written in (([], "indexes"), (["--scale"], "indexes-scale")):
         assert bench.main(["indexes", *flags]) == 0
-        assert (measure.RESULTS / f"{written}.csv").read_text().split() == ["scale", str(bool(flags))]
+        assert (measure.RESULTS / f"{written}.csv").read_text().split() == [
+            "scale",
+            str(bool(flags)),
+        ]
     assert bench.main(["store", "--scale"]) == 0  # which has no larger sizes
 
     def skips():
@@ -97,14 +148,21 @@ def test_footage_is_what_it_stands_for(videos, monkeypatch, tmp_path):
     for i in range(5):
         (tmp_path / "real_clips" / "kinetics" / f"{i}.mp4").touch()
     monkeypatch.setenv("VIDBENCH_DATA", str(tmp_path))
-    assert [path.name for path in footage.files(footage.KINETICS, tmp_path, 3)] == ["0.mp4", "2.mp4", "4.mp4"]
+    assert [path.name for path in footage.files(footage.KINETICS, tmp_path, 3)] == [
+        "0.mp4",
+        "2.mp4",
+        "4.mp4",
+    ]
 
 
 @pytest.mark.parametrize("kind", footage.KINDS)
 def test_reader_store_and_loader_once(videos, kind, tmp_path):
     paths = videos[kind]
     seconds, off = reader.compare(paths, 1)
-    assert {"vidbench", "decord", reader.LIMIT} <= set(seconds) and seconds["vidbench"].shape == (1, 2)
+    assert {"vidbench", "decord", reader.LIMIT} <= set(seconds) and seconds["vidbench"].shape == (
+        1,
+        2,
+    )
     assert off["decord"].max() < 3
     made = stores.written(paths, tmp_path / "raw", "raw").manifest
     files = [made.absolute(i) for i in range(2)]
@@ -144,7 +202,9 @@ def test_augmentation_and_s3d_once():
 def test_random_mean_scaling_once(monkeypatch):
     monkeypatch.setattr(rms, "FEATURES", {"tiny": (4, 3, 5, 5)})
     small = {"width": 0.07, "blocks": (1, 1, 1, 1)}
-    monkeypatch.setattr(rms, "NETS", {"SlowOnly": ("slowonly", small, 4), "SlowFast": ("slowfast", small, 8)})
+    monkeypatch.setattr(
+        rms, "NETS", {"SlowOnly": ("slowonly", small, 4), "SlowFast": ("slowfast", small, 8)}
+    )
     table = rms.main(1, clips=2, side=32)
     assert [row["goal"] for row in table if "goal" in row] == ["P15"] * 4 + ["P16"] * 2
     kept = {row["contestant"]: row["kept"] for row in table if "kept" in row}
@@ -161,7 +221,9 @@ def test_parts_of_a_step_are_all_of_it():
 
 
 def test_retrieval_contestants_agree_and_a_wrong_one_is_found(monkeypatch):
-    monkeypatch.setattr(retrieval, "footprint", lambda name, *_: {"case": name, "GiB_beside_gallery": 0.1})
+    monkeypatch.setattr(
+        retrieval, "footprint", lambda name, *_: {"case": name, "GiB_beside_gallery": 0.1}
+    )
     table = retrieval.main(1, {"tiny": (60, 20)}, 8)
     assert {row["others_in_top_10"] for row in table if "ms" in row} == {0}
     made = retrieval.contestants()
@@ -174,11 +236,18 @@ def test_retrieval_contestants_agree_and_a_wrong_one_is_found(monkeypatch):
 
 
 def test_indexes_once(monkeypatch, tmp_path):
-    monkeypatch.setattr(galleries, "alone", lambda call, *arguments: call(*arguments))  # a process each takes seconds
+    monkeypatch.setattr(
+        galleries, "alone", lambda call, *arguments: call(*arguments)
+    )  # a process each takes seconds
     table = galleries.main(1, (1200,), width=16)
     rows = [row for row in table if "goal" not in row]
     kinds = [row["index"].split(",")[0] for row in rows]
-    assert kinds == 2 * ["flat", "hnsw", "ivf_sq8", "ivf_sq8"]  # of 30 lists 16 are looked into, or all
+    assert kinds == 2 * [
+        "flat",
+        "hnsw",
+        "ivf_sq8",
+        "ivf_sq8",
+    ]  # of 30 lists 16 are looked into, or all
     assert [row["build_s"] >= 0 for row in rows if "build_s" in row] == [True] * 6
     assert {row["recall"] for row in rows if row["index"] == "flat"} == {1.0}
     assert all(0.5 < row["recall"] <= 1 and row["single_ms"] > 0 for row in rows)
@@ -203,7 +272,10 @@ def test_pictures_of_relations_are_made_and_drawn_once(monkeypatch):
         pytest.skip(str(reason))
     rows = {row["picture"]: row for row in table if "picture" in row}
     assert list(rows) == list(made) and min(row["draw_ms"] for row in rows.values()) > 0
-    assert {name for name, row in rows.items() if "hover_ms" in row} == set(made) - {"sankey", "table of 50"}
+    assert {name for name, row in rows.items() if "hover_ms" in row} == set(made) - {
+        "sankey",
+        "table of 50",
+    }
     assert [row["goal"] for row in table if "goal" in row] == ["P17"] * 6
 
 

@@ -1,9 +1,9 @@
-"""Notebooks as a person sees them: JupyterLab on loopback, headless Chromium, all cells run, then clicked on.
+"""Notebooks as a person sees them: JupyterLab on loopback, headless Chromium, all cells run, then
+clicked on.
 
-`make test-browser` runs this; plain `make test` leaves it out. The notebooks lie in a copy and share its `runs`, as
-in a checkout, so that 42 finds what 12 trained; each trains what it misses. Pictures of what was seen go to the folder
-that VIDBENCH_ARTEFACTS names, or runs/browser.
-"""
+`make test-browser` runs this; plain `make test` leaves it out. The notebooks lie in a copy and
+share its `runs`, as in a checkout, so that 42 finds what 12 trained; each trains what it misses.
+Pictures of what was seen go to the folder that VIDBENCH_ARTEFACTS names, or runs/browser."""
 
 import json
 import os
@@ -24,12 +24,24 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 ARTEFACTS = Path(os.environ.get("VIDBENCH_ARTEFACTS") or ROOT / "runs" / "browser")
 BOOK_SECONDS, CLICK_SECONDS = 600, 60  # at most, on a busy machine
 SIZE = (1280, 1900)  # pixels of the tab: a whole browser of neighbours with its map
-TOUR, NEIGHBOURS, PAIRS, RETRIEVAL = "00_tour", "12_coclr_neighbours", "31_multitrain_projections", "42_retrieval"
-PLOTS = {TOUR: 1, NEIGHBOURS: 9, PAIRS: 5, RETRIEVAL: 4}  # plotly figures, those among controls with them
+TOUR, NEIGHBOURS, PAIRS, RETRIEVAL = (
+    "00_tour",
+    "12_coclr_neighbours",
+    "31_multitrain_projections",
+    "42_retrieval",
+)
+PLOTS = {
+    TOUR: 1,
+    NEIGHBOURS: 9,
+    PAIRS: 5,
+    RETRIEVAL: 4,
+}  # plotly figures, those among controls with them
 CONTROLS = ".jp-OutputArea-output:has(.jupyter-widgets .js-plotly-plot)"
 MAP = ".jupyter-widgets .js-plotly-plot"
 QUERY = '.vidbench-tiles div[title^="query"]'
-ASKED = "([where, name]) => document.querySelector(where).querySelector('span[title]').title === name"
+ASKED = (
+    "([where, name]) => document.querySelector(where).querySelector('span[title]').title === name"
+)
 PROMPTS = """() => [...document.querySelectorAll(".jp-CodeCell .jp-InputArea-prompt")].map(
     one => one.innerText.trim())"""
 STDERR = '[data-mime-type="application/vnd.jupyter.stderr"]'  # where JupyterLab shows errors, too
@@ -38,7 +50,8 @@ DONE = f"""() => {{
     return all.every(one => /^\\[\\d+\\]:$/.test(one)) || document.querySelector(".jp-Dialog") ||
         document.querySelector('{STDERR}') && !all.includes("[*]:");
 }}"""
-# a picture out of sight is loaded late, so all are asked for first; a plot has axes and in them something drawn
+# a picture out of sight is loaded late, so all are asked for first; a plot has axes and in them
+# something drawn
 DRAWN = """() => {
     const pictures = [...document.querySelectorAll(".jp-OutputArea img[src]")];
     pictures.forEach(one => { one.loading = "eager"; });
@@ -72,10 +85,15 @@ POINTS = """plot => {
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory):
-    """(Chromium, what makes a notebook's name an address, the folder of notebooks): one JupyterLab for all."""
+    """(Chromium, what makes a notebook's name an address, the folder of notebooks): one JupyterLab
+    for all."""
     base = tmp_path_factory.mktemp("desk")
-    books = shutil.copytree(ROOT / "notebooks", base / "notebooks", ignore=shutil.ignore_patterns(".*"))
-    (base / "assets").symlink_to(ROOT / "assets")  # ../assets is where a notebook of the checkout sees it, too
+    books = shutil.copytree(
+        ROOT / "notebooks", base / "notebooks", ignore=shutil.ignore_patterns(".*")
+    )
+    (base / "assets").symlink_to(
+        ROOT / "assets"
+    )  # ../assets is where a notebook of the checkout sees it, too
     ARTEFACTS.mkdir(parents=True, exist_ok=True)
     try:
         with measure.chromium() as browser, lab(books, base / "lab") as address:
@@ -86,7 +104,8 @@ def desk(tmp_path_factory):
 
 @contextmanager
 def run(desk, name: str, seconds: float = CLICK_SECONDS):
-    """A tab in which the notebook has run, and its list of troubles; its last picture is kept whatever happens.
+    """A tab in which the notebook has run, and its list of troubles; its last picture is kept
+    whatever happens.
 
     seconds: for pictures and plots to come after the last cell.
     """
@@ -115,8 +134,11 @@ def wait(tab, condition: str, seconds: float = CLICK_SECONDS, argument=None) -> 
 def complaints(tab, trouble: list[str], plots: int) -> list[str]:
     """What is wrong with a page whose notebook has run, in words."""
     numbers, seen = tab.evaluate(PROMPTS), tab.evaluate(SEEN, STDERR)
-    said = [f"cell {place} has no number but {text!r}" for place, text in enumerate(numbers, 1)
-            if not text.strip("[]:").isdigit()]
+    said = [
+        f"cell {place} has no number but {text!r}"
+        for place, text in enumerate(numbers, 1)
+        if not text.strip("[]:").isdigit()
+    ]
     said += [f"an error, or words on stderr: {text}" for text in seen["errors"]]
     said += [f"a dialog: {text}" for text in seen["dialogs"]]
     said += [f"a widget is words: {text[:80]}" for text in seen["widgets"]]
@@ -135,10 +157,14 @@ def picture(tab, name: str, what: str = CONTROLS) -> None:
 def holds(tab, condition: str, argument=None) -> None:
     """The condition comes to hold in the page. Raises AssertionError with it where it does not."""
     wait(tab, condition, argument=argument)
-    assert tab.evaluate(condition, argument), f"{condition} never came to hold of {json.dumps(argument)}"
+    assert tab.evaluate(condition, argument), (
+        f"{condition} never came to hold of {json.dumps(argument)}"
+    )
 
 
-def inside(left: float, top: float, right: float, bottom: float, point: dict, room: float = 0) -> bool:
+def inside(
+    left: float, top: float, right: float, bottom: float, point: dict, room: float = 0
+) -> bool:
     return left - room < point["x"] < right + room and top - room < point["y"] < bottom + room
 
 
@@ -185,7 +211,8 @@ def test_neighbours(desk, name):
 
 
 def hovered(tab) -> str:
-    """What the label at the pointer says, in ink: plotly takes the border's colour for words of no colour."""
+    """What the label at the pointer says, in ink: plotly takes the border's colour for words of no
+    colour."""
     label = tab.wait_for_selector(f"{MAP} .hovertext text")
     assert label.evaluate("words => getComputedStyle(words).fill") == f"rgb{ImageColor.getrgb(INK)}"
     return label.text_content()
@@ -202,7 +229,8 @@ def named(tile) -> str:
 
 
 def tiles_and_back(tab) -> None:
-    """A click on a neighbour makes it the query, with its star on the map; `back` leads to the first one."""
+    """A click on a neighbour makes it the query, with its star on the map; `back` leads to the
+    first one."""
     first, back = asked(tab), tab.locator("button:has-text('back')")
     assert back.is_disabled()
     star = tab.locator(MAP).evaluate(STAR)
@@ -211,22 +239,34 @@ def tiles_and_back(tab) -> None:
     assert name and name != first
     tile.click()
     holds(tab, ASKED, [QUERY, name])
-    holds(tab, f"([where, ...at]) => ({STAR})(document.querySelector(where)).join() !== at.join()", [MAP, *star])
+    holds(
+        tab,
+        f"([where, ...at]) => ({STAR})(document.querySelector(where)).join() !== at.join()",
+        [MAP, *star],
+    )
     back.click()
     holds(tab, ASKED, [QUERY, first])
-    holds(tab, f"([where, ...at]) => ({STAR})(document.querySelector(where)).join() === at.join()",
-          [MAP, *star])
+    holds(
+        tab,
+        f"([where, ...at]) => ({STAR})(document.querySelector(where)).join() === at.join()",
+        [MAP, *star],
+    )
     assert back.is_disabled()
 
 
 def point_of_the_map(tab) -> None:
-    """A click on the point that lies farthest from all others makes its video the query, and the star goes there."""
+    """A click on the point that lies farthest from all others makes its video the query, and the
+    star goes there."""
     tab.locator(MAP).scroll_into_view_if_needed()
     found = tab.locator(MAP).evaluate(POINTS)
     every = [point for side in found["sides"] for point in side]
 
     def lonely(one: dict) -> float:
-        return min((one["x"] - other["x"]) ** 2 + (one["y"] - other["y"]) ** 2 for other in every if other is not one)
+        return min(
+            (one["x"] - other["x"]) ** 2 + (one["y"] - other["y"]) ** 2
+            for other in every
+            if other is not one
+        )
 
     spot = max(found["sides"][0], key=lonely)
     tab.mouse.move(spot["x"], spot["y"])
@@ -234,22 +274,36 @@ def point_of_the_map(tab) -> None:
     tab.mouse.click(spot["x"], spot["y"])
     name = Path(spot["says"].split("<br>")[1]).stem
     holds(tab, ASKED, [QUERY, name])
-    holds(tab, f"([where, ...at]) => ({STAR})(document.querySelector(where)).join() === at.join()",
-          [MAP, *spot["at"]])
+    holds(
+        tab,
+        f"([where, ...at]) => ({STAR})(document.querySelector(where)).join() === at.join()",
+        [MAP, *spot["at"]],
+    )
 
 
 def lasso(tab) -> None:
-    """Videos within a lasso, counted here as well, fill the grid; a click on one of its clips makes it the query."""
+    """Videos within a lasso, counted here as well, fill the grid; a click on one of its clips makes
+    it the query."""
     tab.locator(MAP).scroll_into_view_if_needed()
     # plotly's own listeners, of which one event overwrites the other, are gone
     assert tab.locator(MAP).evaluate("plot => plot._ev.listenerCount('plotly_hover')") == 0
     found = tab.locator(MAP).evaluate(POINTS)
     every, (left, top, right, bottom) = [p for side in found["sides"] for p in side], found["frame"]
-    boxes = [(left + x, top + y, left + x + wide, top + y + wide) for wide in (60, 80, 100, 120)
-             for x in range(10, int(right - left) - wide, 7) for y in range(10, int(bottom - top) - wide, 7)]
+    boxes = [
+        (left + x, top + y, left + x + wide, top + y + wide)
+        for wide in (60, 80, 100, 120)
+        for x in range(10, int(right - left) - wide, 7)
+        for y in range(10, int(bottom - top) - wide, 7)
+    ]
     # with some points in it, and none so near to its edge that a pixel would decide
-    clear = (box for box in boxes if 4 <= sum(inside(*box, p, -4) for p in every) == sum(inside(*box, p, 4)
-                                                                                         for p in every) <= 40)
+    clear = (
+        box
+        for box in boxes
+        if 4
+        <= sum(inside(*box, p, -4) for p in every)
+        == sum(inside(*box, p, 4) for p in every)
+        <= 40
+    )
     a, b, c, d = next(clear)
     names = {Path(p["says"].split("<br>")[1]).stem for p in every if inside(a, b, c, d, p)}
     tab.mouse.move(a, b)
@@ -259,8 +313,12 @@ def lasso(tab) -> None:
     tab.mouse.up()  # at once, while the kernel may still be busy: nothing of the pointer gets lost
     grid = tab.locator(".vidbench-tiles").nth(1)
     grid.locator("img").first.wait_for()
-    shown = [title.split(", ")[-1] for title in grid.locator('div[title^="video "]').evaluate_all(
-        "tiles => tiles.map(one => one.title)")]
+    shown = [
+        title.split(", ")[-1]
+        for title in grid.locator('div[title^="video "]').evaluate_all(
+            "tiles => tiles.map(one => one.title)"
+        )
+    ]
     assert sorted(shown) == sorted(names) and f"{len(names)} videos" in grid.inner_text()
     other = next(place for place, name in enumerate(shown) if name != asked(tab))
     grid.locator('div[title^="video "]').nth(other).click()
@@ -268,15 +326,23 @@ def lasso(tab) -> None:
 
 
 def one_class(tab) -> None:
-    """The queries of one class only: fewer are left, and the map lights up its points before the others."""
+    """The queries of one class only: fewer are left, and the map lights up its points before the
+    others."""
     left = "() => [...document.querySelectorAll('.widget-html')].map(one => /([0-9]+) of ([0-9]+) queries/.exec("
     left += "one.innerText)).find(one => one)?.slice(1).map(Number)"
     before, every = tab.evaluate(left)
     tab.locator(".widget-dropdown:has-text('class') select").first.select_option("walk")
-    holds(tab, "where => typeof document.querySelector(where)._fullData[0].marker.opacity === 'object'", MAP)
+    holds(
+        tab,
+        "where => typeof document.querySelector(where)._fullData[0].marker.opacity === 'object'",
+        MAP,
+    )
     names, opacity = tab.locator(MAP).evaluate(
-        "plot => (one => [Array.from(one.text), Array.from(one.marker.opacity)])(plot._fullData[0])")
-    assert [round(float(one), 2) for one in opacity] == [0.9 if name.startswith("walk<") else 0.06 for name in names]
+        "plot => (one => [Array.from(one.text), Array.from(one.marker.opacity)])(plot._fullData[0])"
+    )
+    assert [round(float(one), 2) for one in opacity] == [
+        0.9 if name.startswith("walk<") else 0.06 for name in names
+    ]
     after, same = tab.evaluate(left)
     assert 0 <= after < before and same == every and (before < every or after == every / 12)
 
@@ -297,9 +363,13 @@ def test_pairs(desk):
         chosen = """names => JSON.stringify(names) === JSON.stringify(
             [...document.querySelectorAll(".jupyter-widgets b")].map(one => one.innerText))"""
         holds(tab, chosen, found["names"])
-        alts = tab.locator(".jupyter-widgets img").evaluate_all("clips => clips.map(one => one.alt.split(', ')[0])")
+        alts = tab.locator(".jupyter-widgets img").evaluate_all(
+            "clips => clips.map(one => one.alt.split(', ')[0])"
+        )
         assert alts == [name for name in found["names"] for _ in range(3)]
-        holds(tab, "where => document.querySelector(where)._fullLayout.shapes.length === 2", MAP)  # the cross-hair
+        holds(
+            tab, "where => document.querySelector(where)._fullLayout.shapes.length === 2", MAP
+        )  # the cross-hair
         tab.wait_for_function(DRAWN)
         picture(tab, f"{PAIRS}-cell")
         row = tab.locator(".jupyter-widgets .widget-hbox:has(button)").nth(1)
@@ -309,24 +379,32 @@ def test_pairs(desk):
         holds(tab, chosen, names)
         picture(tab, f"{PAIRS}-row")
         tab.locator(".widget-dropdown:has-text('read-out') select").select_option("scaled")
-        holds(tab, "where => document.querySelector(`${where} .gtitle`).textContent.includes('scaled')", MAP)
+        holds(
+            tab,
+            "where => document.querySelector(`${where} .gtitle`).textContent.includes('scaled')",
+            MAP,
+        )
         picture(tab, f"{PAIRS}-scaled")
         wait(tab, DRAWN)
         assert complaints(tab, trouble, PLOTS[PAIRS]) == []
 
 
 CRACKS = {  # what a cell does -> what must be said of it
-    "HTML('<img src=\"http://outside.invalid/x.png\" alt=\"far\">')": "asked for http://outside.invalid/x.png",
-    "HTML('<img src=\"data:image/png;base64,AAAA\" alt=\"torn\">')": "a picture is not shown: torn",
+    'HTML(\'<img src="http://outside.invalid/x.png" alt="far">\')': "asked for http://outside.invalid/x.png",
+    'HTML(\'<img src="data:image/png;base64,AAAA" alt="torn">\')': "a picture is not shown: torn",
     "Javascript('console.error(\"a crack in the wall\")')": "console: a crack in the wall",
-    "Javascript('setTimeout(() => { throw Error(\"a stone fell\"); })')": "error of the page: a stone fell",
+    "Javascript('setTimeout(() => { throw Error(\"a stone fell\"); })')": "error of the page: a "
+    "stone fell",
     "print('smoke', file=sys.stderr)": "words on stderr: smoke",
     "display({'application/vnd.plotly.v1+json': {'data': [], 'layout': {}}}, raw=True)": "something in them; got",
 }
 
 
 def test_what_is_wrong_is_seen(desk):
-    write(desk[2] / "98_cracks.ipynb", ("import sys\nfrom IPython.display import HTML, Javascript, display", *CRACKS))
+    write(
+        desk[2] / "98_cracks.ipynb",
+        ("import sys\nfrom IPython.display import HTML, Javascript, display", *CRACKS),
+    )
     with run(desk, "98_cracks", 5) as (tab, trouble):
         said = complaints(tab, trouble, 1)
     for cell, words in CRACKS.items():
@@ -334,10 +412,15 @@ def test_what_is_wrong_is_seen(desk):
 
 
 def test_a_cell_that_fails_is_seen(desk):
-    write(desk[2] / "99_failing.ipynb", ("1 + 1", "raise OSError('the disk is made of cheese')", "1 + 2"))
+    write(
+        desk[2] / "99_failing.ipynb",
+        ("1 + 1", "raise OSError('the disk is made of cheese')", "1 + 2"),
+    )
     with run(desk, "99_failing") as (tab, trouble):
         said = complaints(tab, trouble, 0)
-    assert any("made of cheese" in line for line in said) and any("cell 4 has no number" in line for line in said)
+    assert any("made of cheese" in line for line in said) and any(
+        "cell 4 has no number" in line for line in said
+    )
 
 
 def test_a_browser_that_is_missing_is_named(monkeypatch):

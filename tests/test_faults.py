@@ -1,7 +1,8 @@
-"""Faults: whole jobs killed at random moments, on full disks, from damaged checkpoints, twice on one folder.
+"""Faults: whole jobs killed at random moments, on full disks, from damaged checkpoints, twice on
+one folder.
 
-Nothing finished is lost, the rest resumes to what an uninterrupted job makes, and the message says what to do.
-"""
+Nothing finished is lost, the rest resumes to what an uninterrupted job makes, and the message says
+what to do."""
 
 import json
 import os
@@ -31,22 +32,37 @@ from vidbench.headless import status
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 PATIENCE = 120.0  # seconds for what takes a few on an idle machine
 TERM, KILL = signal.SIGTERM, signal.SIGKILL
-MARK = "VIDBENCH_FAULT_TRIAL"  # in the environment of all processes of a trial, by which those left behind are found
+# in the environment of all processes of a trial, by which those left behind are found
+MARK = "VIDBENCH_FAULT_TRIAL"
 NAMING = ("parameters", "digest")  # of an executed copy, which name its place
-KILLS: list[tuple[str, str, bool]] = []  # (trial, signal and whom it went to, whether it met a live process)
+KILLS: list[
+    tuple[str, str, bool]
+] = []  # (trial, signal and whom it went to, whether it met a live process)
 
 
-# ---- processes ---------------------------------------------------------------------------------------------------
+# ---- processes ---------------------------------------------------------------------------------
 
 
 def begun(command: list, mark: str, said: Path) -> subprocess.Popen:
-    """A command as a process group of its own, whose streams go to a file: those left behind would hold a pipe."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", MARK: mark,
-                   "PYTHONPATH": os.pathsep.join([str(makes.ROOT), os.environ.get("PYTHONPATH", "")])}  # fmt: skip
+    """A command as a process group of its own, whose streams go to a file: those left behind would
+    hold a pipe."""
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        MARK: mark,
+        "PYTHONPATH": os.pathsep.join([str(makes.ROOT), os.environ.get("PYTHONPATH", "")]),
+    }
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     with said.open("w") as file:
-        return subprocess.Popen([sys.executable, "-m", *map(str, command)], cwd=makes.ROOT, env=environment,
-                                stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True)  # fmt: skip
+        return subprocess.Popen(
+            [sys.executable, "-m", *map(str, command)],
+            cwd=makes.ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
 
 
 def left(mark: str, group: int) -> list[int]:
@@ -85,11 +101,12 @@ def completed(command: list, mark: str, said: Path) -> str:
     return said.read_text()
 
 
-# ---- what is looked at ---------------------------------------------------------------------------------------------
+# ---- what is looked at -------------------------------------------------------------------------
 
 
 def training(folder: Path, name: str = "") -> tuple[dict, dict]:
-    """(what is finished and must stay as it is, what came of it) of a run folder, whose files must be whole."""
+    """(what is finished and must stay as it is, what came of it) of a run folder, whose files must
+    be whole."""
     finished, made = {}, {}
     if not (folder / "recipe.json").exists():
         return finished, made
@@ -99,19 +116,29 @@ def training(folder: Path, name: str = "") -> tuple[dict, dict]:
     steps = [int(place.name[5:]) for place in sorted((folder / "checkpoints").glob("step-*"))]
     for step in steps:
         place = folder / "checkpoints" / f"step-{step:09d}"
-        made[f"{name}weights"] = {key: value.numpy().tobytes() for key, value in
-                                  load_file(place / "weights.safetensors").items()}  # fmt: skip
+        made[f"{name}weights"] = {
+            key: value.numpy().tobytes()
+            for key, value in load_file(place / "weights.safetensors").items()
+        }
         assert torch.load(place / "state.pt", weights_only=True)["step"] == step
     made[f"{name}state"] = Run(folder).state
     for log in ("metrics", "monitor"):
         path = folder / f"{log}.jsonl"
         text = path.read_text() if path.exists() else ""
         lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
-        assert [line["step"] for line in lines] == sorted({line["step"] for line in lines}), "each step once, in order"
+        assert [line["step"] for line in lines] == sorted({line["step"] for line in lines}), (
+            "each step once, in order"
+        )
         # the seconds are those of the clock: a step that was taken twice would have others
-        finished |= {f"{name}{log} {line['step']}": line for line in lines if steps and line["step"] <= steps[-1]}
-        made[f"{name}{log}"] = [{key: value for key, value in line.items() if key not in ("seconds", "data_share")}
-                                for line in lines]  # fmt: skip
+        finished |= {
+            f"{name}{log} {line['step']}": line
+            for line in lines
+            if steps and line["step"] <= steps[-1]
+        }
+        made[f"{name}{log}"] = [
+            {key: value for key, value in line.items() if key not in ("seconds", "data_share")}
+            for line in lines
+        ]
     return finished, made
 
 
@@ -119,8 +146,10 @@ def files(folder: Path, pattern: str) -> tuple[dict, dict]:
     """The same of files under their final names: each is whole, so it is compared byte by byte."""
     paths = [path for path in sorted(folder.rglob(pattern)) if not path.name.startswith(".")]
     about = {str(path.relative_to(folder)): path.stat() for path in paths}
-    return ({name: a.st_mtime_ns for name, a in about.items()},
-            {name: (folder / name).read_bytes() for name in about})  # fmt: skip
+    return (
+        {name: a.st_mtime_ns for name, a in about.items()},
+        {name: (folder / name).read_bytes() for name in about},
+    )
 
 
 def scanned(folder: Path) -> tuple[dict, dict]:
@@ -129,23 +158,37 @@ def scanned(folder: Path) -> tuple[dict, dict]:
     text = path.read_text() if path.exists() else ""
     lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines() if line]
     assert len({line["key"] for line in lines}) == len(lines), "no video is looked at twice"
-    return ({line["key"]: line for line in lines},
-            {name: (folder / name).read_bytes() for name in ("scan.csv", "manifest.csv", "classes.txt", "root.txt")
-             if (folder / name).exists()})  # fmt: skip
+    return (
+        {line["key"]: line for line in lines},
+        {
+            name: (folder / name).read_bytes()
+            for name in ("scan.csv", "manifest.csv", "classes.txt", "root.txt")
+            if (folder / name).exists()
+        },
+    )
 
 
 def executed(place: Path) -> dict:
-    """What is made of an executed copy, where it is complete; it can be read, and nobody is said to execute it."""
+    """What is made of an executed copy, where it is complete; it can be read, and nobody is said to
+    execute it."""
     copy, made = place / "out" / "book.ipynb", {}
     if copy.exists():
         cells = nbformat.read(copy, as_version=4).cells
-        last = [[o.get("text", "").strip().rpartition("\n")[2] for o in cell.get("outputs", [])] for cell in cells]
+        last = [
+            [o.get("text", "").strip().rpartition("\n")[2] for o in cell.get("outputs", [])]
+            for cell in cells
+        ]
         made["cells"] = last  # the lines before it tell the time
     found = status.read(copy)
     full = found["state"] == "failed" and "No space left" in found["error"]
-    assert full or found["state"] in ("new", "complete", "interrupted", "kernel died", "killed"), found
-    return made | {name: found.get(name) for name in ("state", "exit", "cell", "digest", "parameters")} \
-        if found["state"] == "complete" else {}
+    assert full or found["state"] in ("new", "complete", "interrupted", "kernel died", "killed"), (
+        found
+    )
+    return (
+        made | {name: found.get(name) for name in ("state", "exit", "cell", "digest", "parameters")}
+        if found["state"] == "complete"
+        else {}
+    )
 
 
 def flow_book(place: Path) -> tuple[dict, dict]:
@@ -160,20 +203,25 @@ def train_book(place: Path) -> tuple[dict, dict]:
 
 def batched(place: Path) -> tuple[dict, dict]:
     runs = [training(place / name, name) for name in "abc"]
-    return ({key: value for run in runs for key, value in run[0].items()},
-            {key: value for run in runs for key, value in run[1].items()})  # fmt: skip
+    return (
+        {key: value for run in runs for key, value in run[0].items()},
+        {key: value for run in runs for key, value in run[1].items()},
+    )
 
 
 def lines_of(place: Path, *patterns: str) -> int:
-    """The number of lines in files; nothing is read twice for it, so that it can be asked all the time."""
-    return sum(path.read_bytes().count(b"\n") for pattern in patterns for path in place.glob(pattern))
+    """The number of lines in files; nothing is read twice for it, so that it can be asked all the
+    time."""
+    return sum(
+        path.read_bytes().count(b"\n") for pattern in patterns for path in place.glob(pattern)
+    )
 
 
 def count(place: Path, pattern: str) -> int:
     return sum(not path.name.startswith(".") for path in place.rglob(pattern))
 
 
-# ---- jobs ------------------------------------------------------------------------------------------------------------
+# ---- jobs --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -185,13 +233,16 @@ class Job:
     look: Callable[[Path], tuple[dict, dict]]
     again: str = ""  # what a job says that was asked to stop, and did
     prepare: Callable[[Path], object] = field(default=lambda place: place.mkdir())
-    here: Callable[[Path], object] | None = None  # the same in this process, which spares the imports
+    here: Callable[[Path], object] | None = (
+        None  # the same in this process, which spares the imports
+    )
     like: str = ""  # another job of the same events, which makes the same
 
 
 @dataclass(frozen=True)
 class Whole:
-    """An uninterrupted job: where, when its events came and when it ended, in seconds, and what it made."""
+    """An uninterrupted job: where, when its events came and when it ended, in seconds, and what it
+    made."""
 
     place: Path
     times: list[float]
@@ -201,10 +252,13 @@ class Whole:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> dict[str, Path]:
-    """Folders: 8, 20 and 60 clips of two classes; one notebook that computes flow and one that trains."""
+    """Folders: 8, 20 and 60 clips of two classes; one notebook that computes flow and one that
+    trains."""
     home = tmp_path_factory.mktemp("world")
     for i in range(60):
-        makes.encode(home / "many" / "ab"[i % 2] / f"{i}.mp4", makes.texture(7 + i % 4, (64, 64), seed=i))
+        makes.encode(
+            home / "many" / "ab"[i % 2] / f"{i}.mp4", makes.texture(7 + i % 4, (64, 64), seed=i)
+        )
     rows = [(f"{'ab'[i % 2]}/{i}.mp4", "ab"[i % 2], "train", f"s{i}") for i in range(60)]
     for name, size in (("few", 8), ("clips", 20), ("many", 60)):
         Manifest.from_rows(home / "many", rows[:size], ("a", "b")).save(home / name)
@@ -218,47 +272,96 @@ def jobs(world, tmp_path_factory) -> dict[str, Job]:
     clips = str(world["clips"])
 
     def train(name: str, like: str = "") -> Job:
-        return Job(lambda place: ["tests.fault_jobs", name, place, clips], lambda place: lines_of(place, "*.jsonl"),
-                   training, "The same call resumes it", like=like,
-                   here=lambda place: getattr(fault_jobs, name)(str(place), clips))  # fmt: skip
+        return Job(
+            lambda place: ["tests.fault_jobs", name, place, clips],
+            lambda place: lines_of(place, "*.jsonl"),
+            training,
+            "The same call resumes it",
+            like=like,
+            here=lambda place: getattr(fault_jobs, name)(str(place), clips),
+        )
 
     def shell(words: list) -> dict:
-        return {"command": lambda place: ["vidbench", *words, "--out", place, "--workers", "2"],
-                "again": "interrupted; the same command goes on from here."}  # fmt: skip
+        return {
+            "command": lambda place: ["vidbench", *words, "--out", place, "--workers", "2"],
+            "again": "interrupted; the same command goes on from here.",
+        }
 
     def book(name: str, look, door: str) -> Job:
         path, told = world[f"{name}_book"] / "book.ipynb", ["-p", "home"]
         given = ["-p", "data", world["few"]]
-        doors = {"run": lambda place: ["vidbench", "run", path, "--out", place / "out", *told, place, *given],
-                 "papermill": lambda place: ["papermill", "--engine", "vidbench", path, place / "out" / "book.ipynb",
-                                             *told, place, *given]}  # fmt: skip
+        doors = {
+            "run": lambda place: [
+                "vidbench",
+                "run",
+                path,
+                "--out",
+                place / "out",
+                *told,
+                place,
+                *given,
+            ],
+            "papermill": lambda place: [
+                "papermill",
+                "--engine",
+                "vidbench",
+                path,
+                place / "out" / "book.ipynb",
+                *told,
+                place,
+                *given,
+            ],
+        }
+
         def events(place: Path) -> int:
             return lines_of(place, "out/*.log", "*/*.jsonl") + count(place / "flow", "*.npz")
 
         like = "" if door == "run" else f"run {name}"
-        return Job(doors[door], events, look, "run the same again", lambda place: (place / "out").mkdir(parents=True),
-                   like=like)  # fmt: skip
+        return Job(
+            doors[door],
+            events,
+            look,
+            "run the same again",
+            lambda place: (place / "out").mkdir(parents=True),
+            like=like,
+        )
 
     def with_run(place: Path) -> None:
         shutil.copytree(trained, place / "run")
 
     trained = tmp_path_factory.mktemp("trained") / "run"
     made = {
-        "regress": train("regress"), "loaded": train("loaded", "regress"), "classify": train("classify"),
+        "regress": train("regress"),
+        "loaded": train("loaded", "regress"),
+        "classify": train("classify"),
         "coclr": train("coclr"),
-        "flow": Job(events=lambda place: count(place, "*.npz"), look=lambda place: files(place, "*.npz"),
-                    **shell(["flow", world["clips"], "--method", "tvl1_fast"])),
-        "scan": Job(events=lambda place: lines_of(place, "scan.jsonl"), look=scanned,
-                    **shell(["scan", world["many"]])),
-        "features": Job(lambda place: ["tests.fault_jobs", "features", place, clips],
-                        lambda place: count(place / "run" / "features", "*.npz"),
-                        lambda place: files(place / "run" / "features", "*.npz"), prepare=with_run,
-                        here=lambda place: fault_jobs.features(str(place), clips)),
-        "batch": Job(lambda place: ["tests.fault_jobs", "batch", place, clips],
-                     lambda place: lines_of(place, "*/metrics.jsonl"), batched),
-        "run flow": book("flow", flow_book, "run"), "papermill flow": book("flow", flow_book, "papermill"),
-        "run train": book("train", train_book, "run"), "papermill train": book("train", train_book, "papermill"),
-    }  # fmt: skip
+        "flow": Job(
+            events=lambda place: count(place, "*.npz"),
+            look=lambda place: files(place, "*.npz"),
+            **shell(["flow", world["clips"], "--method", "tvl1_fast"]),
+        ),
+        "scan": Job(
+            events=lambda place: lines_of(place, "scan.jsonl"),
+            look=scanned,
+            **shell(["scan", world["many"]]),
+        ),
+        "features": Job(
+            lambda place: ["tests.fault_jobs", "features", place, clips],
+            lambda place: count(place / "run" / "features", "*.npz"),
+            lambda place: files(place / "run" / "features", "*.npz"),
+            prepare=with_run,
+            here=lambda place: fault_jobs.features(str(place), clips),
+        ),
+        "batch": Job(
+            lambda place: ["tests.fault_jobs", "batch", place, clips],
+            lambda place: lines_of(place, "*/metrics.jsonl"),
+            batched,
+        ),
+        "run flow": book("flow", flow_book, "run"),
+        "papermill flow": book("flow", flow_book, "papermill"),
+        "run train": book("train", train_book, "run"),
+        "papermill train": book("train", train_book, "papermill"),
+    }
     completed(made["classify"].command(trained), "trained", trained.with_name("said"))
     return made
 
@@ -298,19 +401,24 @@ def watched(job: Job, place: Path) -> Whole:
         assert time.monotonic() - began < PATIENCE
     assert process.returncode == 0, place.with_name("said").read_text()
     seconds = time.monotonic() - began
-    return Whole(place, times + [seconds] * (job.events(place) - len(times)), seconds, job.look(place)[1])
+    return Whole(
+        place, times + [seconds] * (job.events(place) - len(times)), seconds, job.look(place)[1]
+    )
 
 
-# ---- killed at random moments ----------------------------------------------------------------------------------------
+# ---- killed at random moments ------------------------------------------------------------------
 
 
 def moment(whole: Whole, seen: int, share: float) -> tuple[int, float]:
-    """(events to wait for, seconds after them) of a moment: share 0 is the start, 0.1 the first event, 1 the end.
+    """(events to wait for, seconds after them) of a moment: share 0 is the start, 0.1 the first
+    event, 1 the end.
 
-    It is told in events, since a busy machine takes longer. Where they are there already, from a call before, it is a
-    moment of the start.
-    """
-    first, end = whole.times[0], min(whole.seconds, whole.times[-1] + 0.3)  # later the interpreter only takes its leave
+    It is told in events, since a busy machine takes longer. Where they are there already, from a
+    call before, it is a moment of the start."""
+    first, end = (
+        whole.times[0],
+        min(whole.seconds, whole.times[-1] + 0.3),
+    )  # later the interpreter only takes its leave
     at = first + (share - 0.1) / 0.9 * (end - first)
     events = sum(when <= at for when in whole.times)
     if share < 0.1 or events <= seen:
@@ -319,7 +427,8 @@ def moment(whole: Whole, seen: int, share: float) -> tuple[int, float]:
 
 
 def send(number: int, whom: str, process: subprocess.Popen, place: Path, mark: str) -> None:
-    """To the process; to its group, as a cluster does; to the kernel it executes with; to a process of its pool."""
+    """To the process; to its group, as a cluster does; to the kernel it executes with; to a process
+    of its pool."""
     if whom == "group":
         os.killpg(process.pid, number)
     elif whom == "kernel":
@@ -327,41 +436,68 @@ def send(number: int, whom: str, process: subprocess.Popen, place: Path, mark: s
     elif whom == "worker":
         if not Path("/proc").is_dir():
             pytest.skip("finds the pool's processes in /proc")
-        workers = [pid for pid in left(mark, process.pid) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        workers = [
+            pid
+            for pid in left(mark, process.pid)
+            if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        ]
         os.kill(workers[0], number)
     else:
         process.send_signal(number)
 
 
 TRIALS = {  # job -> for each trial its faults, one after the other: the signal and whom it goes to
-    "regress": [[(TERM, "process")], [(KILL, "process")], [(TERM, "process"), (KILL, "group"), (TERM, "group")]],
+    "regress": [
+        [(TERM, "process")],
+        [(KILL, "process")],
+        [(TERM, "process"), (KILL, "group"), (TERM, "group")],
+    ],
     "loaded": [[(KILL, "process")]],
     "classify": [[(TERM, "process")], [(KILL, "process")], [(KILL, "group"), (TERM, "group")]],
     "coclr": [[(KILL, "process")], [(TERM, "process"), (KILL, "process")]],
-    "flow": [[(TERM, "process")], [(KILL, "process")], [(TERM, "group")], [(KILL, "group")],
-             [(TERM, "process"), (KILL, "process")], [(KILL, "group"), (TERM, "group")]],
-    "scan": [[(TERM, "process")], [(KILL, "process")], [(TERM, "group")], [(KILL, "group")],
-             [(TERM, "process"), (KILL, "process")], [(KILL, "group"), (TERM, "group")]],
+    "flow": [
+        [(TERM, "process")],
+        [(KILL, "process")],
+        [(TERM, "group")],
+        [(KILL, "group")],
+        [(TERM, "process"), (KILL, "process")],
+        [(KILL, "group"), (TERM, "group")],
+    ],
+    "scan": [
+        [(TERM, "process")],
+        [(KILL, "process")],
+        [(TERM, "group")],
+        [(KILL, "group")],
+        [(TERM, "process"), (KILL, "process")],
+        [(KILL, "group"), (TERM, "group")],
+    ],
     "features": [[(TERM, "process")], [(KILL, "process")], [(KILL, "group"), (TERM, "process")]],
     "run flow": [[(TERM, "process")], [(KILL, "process")], [(KILL, "kernel")]],
     "papermill flow": [[(KILL, "group"), (TERM, "process")]],
     "run train": [[(TERM, "group")]],
     "papermill train": [[(KILL, "kernel"), (KILL, "process")]],
     "batch": [[(KILL, "process")], [(KILL, "worker")]],
-}  # fmt: skip
+}
 NUMBERED = [(name, number) for name, trials in TRIALS.items() for number in range(len(trials))]
 
 
-@pytest.mark.parametrize(("name", "number"), NUMBERED, ids=["{} {}".format(*trial) for trial in NUMBERED])
+@pytest.mark.parametrize(
+    ("name", "number"), NUMBERED, ids=["{} {}".format(*trial) for trial in NUMBERED]
+)
 def test_killed_at_a_random_moment_and_resumed(jobs, whole, tmp_path, name, number):
-    """The moments are spread over the job; which one a trial takes follows from its name, so it can be repeated."""
+    """The moments are spread over the job; which one a trial takes follows from its name, so it can
+    be repeated."""
     job, reference, faults = jobs[name], whole(name), TRIALS[name][number]
     rng, place = np.random.default_rng([number, zlib.crc32(name.encode())]), tmp_path / "place"
     job.prepare(place)
     finished: dict = {}
     for turn, (what, whom) in enumerate(faults):
         alone = len(faults) == 1
-        share = (number + rng.random()) / len(TRIALS[name]) if alone else (turn + rng.random()) / len(faults)
+        share = (
+            (number + rng.random()) / len(TRIALS[name])
+            if alone
+            else (turn + rng.random()) / len(faults)
+        )
         mark, said = f"{name}-{number}-{turn}-{os.getpid()}", tmp_path / f"said-{turn}"
         events, delay = moment(reference, job.events(place), share)
         if whom in ("kernel", "worker"):  # which must have begun, and not be gone
@@ -370,8 +506,11 @@ def test_killed_at_a_random_moment_and_resumed(jobs, whole, tmp_path, name, numb
         until(lambda: job.events(place) >= events or process.poll() is not None, said.read_text)  # noqa: B023
         time.sleep(delay)
         seen, live = job.events(place), process.poll() is None
-        print(f"{name} {number}, fault {turn}: {what.name} to the {whom} {delay:.3f} s after {events} of "
-              f"{len(reference.times)} events; it had {seen}, and {'lived' if live else 'had ended'}")  # fmt: skip
+        print(
+            f"{name} {number}, fault {turn}: {what.name} to the {whom} {delay:.3f} s after "
+            f"{events} of "
+            f"{len(reference.times)} events; it had {seen}, and {'lived' if live else 'had ended'}"
+        )
         if live:
             send(what, whom, process, place, mark)
         KILLS.append((f"{name} {number}", f"{what.name} to the {whom}", live))
@@ -381,7 +520,9 @@ def test_killed_at_a_random_moment_and_resumed(jobs, whole, tmp_path, name, numb
         assert before.items() <= finished.items(), "what was finished was lost or done again"
         check_words(job, what, whom, code, said.read_text())
         if made.get("state") == "interrupted" and what == TERM:
-            assert len(made["metrics"]) == sum(key.startswith("metrics") for key in finished), "it saved itself"
+            assert len(made["metrics"]) == sum(key.startswith("metrics") for key in finished), (
+                "it saved itself"
+            )
         if name == "batch" and whom == "process":  # its processes have noticed
             states = {made.get(f"{run}state", "new") for run in "abc"}
             assert states <= {"new", "interrupted", "complete"}, "they saved themselves"
@@ -397,7 +538,9 @@ def assert_same(job: Job, place: Path, finished: dict, reference: Whole) -> None
     kept, made = job.look(place)
     assert finished.items() <= kept.items(), "what was finished was lost or done again"
     assert made.keys() == reference.made.keys()
-    assert [name for name in made if made[name] != reference.made[name] and name not in NAMING] == []
+    assert [
+        name for name in made if made[name] != reference.made[name] and name not in NAMING
+    ] == []
 
 
 def check_words(job: Job, what: int, whom: str, code: int, said: str) -> None:
@@ -405,7 +548,9 @@ def check_words(job: Job, what: int, whom: str, code: int, said: str) -> None:
     if what == KILL and whom in ("process", "group"):
         assert code in (-KILL, 0), said
     elif whom == "kernel":
-        assert code == 0 or code == 138 and "the kernel died of SIGKILL" in said and job.again in said
+        assert (
+            code == 0 or code == 138 and "the kernel died of SIGKILL" in said and job.again in said
+        )
     elif whom == "worker":
         assert code == 1 and "a process died" in said and "the same call goes on" in said
     elif code not in (0, -TERM):  # -TERM: before it listened, or where nothing listens
@@ -421,7 +566,7 @@ def test_thirty_faults_met_a_live_process():
         assert sum(live for _, sent, live in KILLS if sent.startswith(what)) >= 10
 
 
-# ---- two at once -----------------------------------------------------------------------------------------------------
+# ---- two at once -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["regress", "flow", "scan", "run flow"])
@@ -439,7 +584,9 @@ def test_a_second_process_is_refused_and_told_who_is_there(jobs, whole, tmp_path
     finally:
         first.send_signal(signal.SIGCONT)
     said = (tmp_path / "second").read_text()
-    assert "another process " in said and f"process {first.pid} on " in said and "wait for it" in said
+    assert (
+        "another process " in said and f"process {first.pid} on " in said and "wait for it" in said
+    )
     assert first.wait(PATIENCE) == 0, (tmp_path / "first").read_text()
     assert_same(job, place, {}, reference)
 
@@ -454,12 +601,14 @@ def test_two_processes_that_make_the_same_tables_both_get_them(jobs, whole, tmp_
     assert_same(job, place, {}, reference)
 
 
-# ---- a full disk -----------------------------------------------------------------------------------------------------
+# ---- a full disk -------------------------------------------------------------------------------
 
 
 def pages(folder: Path, pattern: str = "*") -> int:
     """What files take on a disk, in kB."""
-    return sum(-(-path.stat().st_size // 4096) * 4 for path in folder.rglob(pattern) if path.is_file())
+    return sum(
+        -(-path.stat().st_size // 4096) * 4 for path in folder.rglob(pattern) if path.is_file()
+    )
 
 
 def rooms(name: str, place: Path) -> int:
@@ -479,23 +628,45 @@ def rooms(name: str, place: Path) -> int:
 def test_a_full_disk_is_told_and_with_room_the_same_call_goes_on(jobs, whole, tmp_path, name):
     """A disk of its own, too small at first. Flow and stores: test_store; scans: test_scan."""
     job, reference = jobs[name], whole(name)
-    place, before, alone = tmp_path / "place", tmp_path / "before", ["unshare", "--map-root-user", "--mount"]
+    place, before, alone = (
+        tmp_path / "place",
+        tmp_path / "before",
+        ["unshare", "--map-root-user", "--mount"],
+    )
     place.mkdir()
     job.prepare(before)
     if not shutil.which("unshare"):
         pytest.skip("needs util-linux's unshare, to mount a small disk of its own")
-    allowed = subprocess.run([*alone, "mount", "-t", "tmpfs", "none", place], capture_output=True, text=True)
+    allowed = subprocess.run(
+        [*alone, "mount", "-t", "tmpfs", "none", place], capture_output=True, text=True
+    )
     if allowed.returncode:
         pytest.skip(f"may not mount a small disk: {allowed.stderr.strip()}")
     command = [sys.executable, "-m", *map(str, job.command(place))]
-    words = ["on_a_small_disk", place, tmp_path, before, str(rooms(name, reference.place)), *command]
-    told = subprocess.run([*alone, sys.executable, "-m", "tests.fault_jobs", *words], cwd=makes.ROOT,
-                          env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(makes.ROOT)},
-                          capture_output=True, text=True, timeout=3 * PATIENCE)  # fmt: skip
+    words = [
+        "on_a_small_disk",
+        place,
+        tmp_path,
+        before,
+        str(rooms(name, reference.place)),
+        *command,
+    ]
+    told = subprocess.run(
+        [*alone, sys.executable, "-m", "tests.fault_jobs", *words],
+        cwd=makes.ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(makes.ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=3 * PATIENCE,
+    )
     assert told.returncode == 0, told.stderr
     full, roomy = json.loads(told.stdout)
     assert full["code"] == 1, full
-    assert "full" in full["errors"] and "make room" in full["errors"] and "run the same again" in full["errors"]
+    assert (
+        "full" in full["errors"]
+        and "make room" in full["errors"]
+        and "run the same again" in full["errors"]
+    )
     assert not list((tmp_path / "full").rglob("*.tmp")), "half-written files take room"
     finished, made = job.look(tmp_path / "full")
     assert made.get("state") != "complete" and (finished or name in ("classify", "run flow"))
@@ -503,7 +674,7 @@ def test_a_full_disk_is_told_and_with_room_the_same_call_goes_on(jobs, whole, tm
     assert_same(job, tmp_path / "roomy", finished, reference)
 
 
-# ---- a damaged checkpoint --------------------------------------------------------------------------------------------
+# ---- a damaged checkpoint ----------------------------------------------------------------------
 
 
 FIT = Fit(epochs=6, batch=8, lr=0.01, log_every=1, schedule="cosine")
@@ -520,9 +691,12 @@ def complete(tmp_path_factory) -> Run:
 
 
 DAMAGES = {
-    "cut short": lambda data: data[: len(data) // 2], "empty": lambda data: b"", "its head": lambda data: data[:4],
-    "zeros": lambda data: bytes(len(data)), "of something else": lambda data: b"<html>not found</html>",
-}  # fmt: skip
+    "cut short": lambda data: data[: len(data) // 2],
+    "empty": lambda data: b"",
+    "its head": lambda data: data[:4],
+    "zeros": lambda data: bytes(len(data)),
+    "of something else": lambda data: b"<html>not found</html>",
+}
 
 
 @pytest.mark.parametrize("file", ["weights.safetensors", "state.pt"])
@@ -537,7 +711,10 @@ def test_a_damaged_checkpoint_is_named_with_what_to_do(complete, tmp_path, file,
     with pytest.raises(RunError) as caught:
         trained(tmp_path / "run")
     said = str(caught.value)
-    assert said.startswith(f"{path} is damaged (") and f"or delete {path.parent}: there is no older one" in said
+    assert (
+        said.startswith(f"{path} is damaged (")
+        and f"or delete {path.parent}: there is no older one" in said
+    )
     assert "the same call then starts anew" in said and Run(tmp_path / "run").state == "failed"
     shutil.rmtree(path.parent)
     again = training(trained(tmp_path / "run").folder)[1]
@@ -546,9 +723,13 @@ def test_a_damaged_checkpoint_is_named_with_what_to_do(complete, tmp_path, file,
 
 @pytest.mark.parametrize("file", ["weights.safetensors", "state.pt"])
 def test_no_byte_of_a_checkpoint_changes_unnoticed(complete, tmp_path, file):
-    """Either the damage is named, or what is read is what was written: not every byte of a file means something."""
+    """Either the damage is named, or what is read is what was written: not every byte of a file
+    means something."""
     shutil.copytree(complete.folder, tmp_path / "run")
-    run, read = Run(tmp_path / "run"), {"weights.safetensors": Run.weights, "state.pt": Run.training}[file]
+    run, read = (
+        Run(tmp_path / "run"),
+        {"weights.safetensors": Run.weights, "state.pt": Run.training}[file],
+    )
     path = run.checkpoint() / file
     data, right, noticed = path.read_bytes(), read(run), 0
     places = range(5, len(data), max(1, len(data) // 150))
@@ -574,32 +755,49 @@ def equal(left, right) -> bool:
 
 def test_an_older_checkpoint_is_named_where_there_is_one(complete, tmp_path, monkeypatch):
     saved = Run.save
-    monkeypatch.setattr(Run, "save", lambda self, step, weights, state: saved(self, step, weights, state, keep=2))
+    monkeypatch.setattr(
+        Run, "save", lambda self, step, weights, state: saved(self, step, weights, state, keep=2)
+    )
     run = trained(tmp_path / "run")
     (run.checkpoint() / "state.pt").write_bytes(b"")
-    with pytest.raises(RunError, match=f"delete {run.checkpoint()}: the same call then goes on from step-000000030"):
+    with pytest.raises(
+        RunError, match=f"delete {run.checkpoint()}: the same call then goes on from step-000000030"
+    ):
         trained(run.folder)
     shutil.rmtree(run.checkpoint())
-    assert training(trained(run.folder).folder)[1]["metrics"] == training(complete.folder)[1]["metrics"]
+    assert (
+        training(trained(run.folder).folder)[1]["metrics"]
+        == training(complete.folder)[1]["metrics"]
+    )
 
 
 def test_another_networks_checkpoint_is_refused_by_name(complete, tmp_path):
     shutil.copytree(complete.folder, tmp_path / "run")
     place = Run(tmp_path / "run").checkpoint()
-    weights = {name: torch.zeros([9, *value.shape[1:]]) for name, value in complete.weights().items()}
+    weights = {
+        name: torch.zeros([9, *value.shape[1:]]) for name, value in complete.weights().items()
+    }
     save_file(weights, place / "weights.safetensors")
-    with pytest.raises(RunError, match=f"(?s){place} holds another network's weights.*size mismatch.*another folder"):
+    with pytest.raises(
+        RunError,
+        match=f"(?s){place} holds another network's weights.*size mismatch.*another folder",
+    ):
         trained(tmp_path / "run")
     shutil.copy(complete.checkpoint() / "weights.safetensors", place)
     state = complete.training()
     state["optimizer"]["param_groups"][0]["params"] = [0]
     torch.save(state, place / "state.pt")
-    with pytest.raises(RunError, match=f"(?s){place} holds .* another optimiser's state.*start anew"):
+    with pytest.raises(
+        RunError, match=f"(?s){place} holds .* another optimiser's state.*start anew"
+    ):
         trained(tmp_path / "run")
 
 
-def test_a_run_that_died_between_its_first_validation_and_its_first_checkpoint(jobs, whole, tmp_path, monkeypatch):
+def test_a_run_that_died_between_its_first_validation_and_its_first_checkpoint(
+    jobs, whole, tmp_path, monkeypatch
+):
     """It begins anew, and its log does not say twice how it began."""
+
     class Dies(BaseException):
         pass
 
@@ -618,7 +816,8 @@ def test_a_run_that_died_between_its_first_validation_and_its_first_checkpoint(j
 
 
 def test_a_long_line_is_taken_up_at_once():
-    """As a cell prints it that shows a large array; it used to take minutes, in which no signal was heard."""
+    """As a cell prints it that shows a large array; it used to take minutes, in which no signal was
+    heard."""
     from vidbench.headless.kernel import redrawn
 
     began, line = time.monotonic(), "0.123456789 " * 100_000

@@ -1,4 +1,5 @@
-"""What only a CUDA device can show, `make test-gpu`: the CPU's numbers, runs to the bit, NCCL, shares of a batch."""
+"""What only a CUDA device can show, `make test-gpu`: the CPU's numbers, runs to the bit, NCCL,
+shares of a batch."""
 
 import os
 from dataclasses import replace
@@ -31,8 +32,13 @@ from vidbench.tensors.regularizers import Filter, placed, random_scaling
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("one_thread")]
 TINY_S3D = {"width": 0.125, "units": (1, 1, 1)}
-NETS = {"s3d": TINY_S3D, "slowonly": {"depth": 50}, "slowfast": {}, "csn": {"width": 0.25},
-        "mvit": {"preset": "tiny"}}  # fmt: skip
+NETS = {
+    "s3d": TINY_S3D,
+    "slowonly": {"depth": 50},
+    "slowfast": {},
+    "csn": {"width": 0.25},
+    "mvit": {"preset": "tiny"},
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -45,7 +51,7 @@ def device():
     torch.backends.cudnn.allow_tf32 = kept
 
 
-# ---------------------------------------------------------------------------------------------- the numbers of the CPU
+# ------------------------------------------------------------------------- the numbers of the CPU
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -58,7 +64,13 @@ def test_networks_and_their_gradients_are_the_cpus(name, device):
         net.to(where).zero_grad()
         out = net(clips.to(where))
         out.square().mean().backward()
-        found.append([t.detach().cpu().clone() for t in (out, *(p.grad for p in net.parameters())) if t is not None])
+        found.append(
+            [
+                t.detach().cpu().clone()
+                for t in (out, *(p.grad for p in net.parameters()))
+                if t is not None
+            ]
+        )
     assert len(found[0]) > 10
     for cpu, gpu in zip(*found, strict=True):
         torch.testing.assert_close(gpu, cpu, atol=1e-8, rtol=1e-6)
@@ -67,7 +79,12 @@ def test_networks_and_their_gradients_are_the_cpus(name, device):
 @pytest.mark.parametrize("kernel", [3, (1, 3, 3), 5])
 def test_random_mean_scaling_is_the_cpus(kernel, device):
     torch.manual_seed(0)
-    x, g, smoother, found = torch.randn(2, 4, 6, 7, 5), torch.randn(2, 4, 6, 7, 5), Filter(kernel), []
+    x, g, smoother, found = (
+        torch.randn(2, 4, 6, 7, 5),
+        torch.randn(2, 4, 6, 7, 5),
+        Filter(kernel),
+        [],
+    )
     for where in ("cpu", device):
         leaf = x.to(where).requires_grad_()
         torch.manual_seed(1)
@@ -76,8 +93,12 @@ def test_random_mean_scaling_is_the_cpus(kernel, device):
         found.append((y.detach().cpu(), torch.autograd.grad(y, leaf, g.to(where))[0].cpu()))
     for cpu, gpu in zip(*found, strict=True):
         torch.testing.assert_close(gpu, cpu, atol=1e-5, rtol=1e-5)
-    drawn = [random_scaling(x.to(device), True, smoother, generator=torch.Generator(device).manual_seed(3))
-             for _ in range(2)]  # fmt: skip
+    drawn = [
+        random_scaling(
+            x.to(device), True, smoother, generator=torch.Generator(device).manual_seed(3)
+        )
+        for _ in range(2)
+    ]
     assert torch.equal(*drawn) and not torch.equal(drawn[0].cpu(), x)
 
 
@@ -97,10 +118,12 @@ def test_batched_augmentation_shows_the_workers_pictures(stream, device):
     assert batch.is_cuda
     for clip, view, got in zip(clips, drawn, batch.cpu(), strict=True):
         one = transforms.apply(clip, view, augment, stream)
-        assert np.abs(levels(one, augment, stream) - levels(got, augment, stream)).mean() <= 1.0, view
+        assert np.abs(levels(one, augment, stream) - levels(got, augment, stream)).mean() <= 1.0, (
+            view
+        )
 
 
-# ------------------------------------------------------------------------------------------------------ whole trainings
+# -------------------------------------------------------------------------------- whole trainings
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +132,10 @@ def world(toy_tiny, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("world")
     assert not flow_store.extract(toy_tiny, folder / "flow", "dis", workers=1).failed
     toy_tiny.save(folder / "videos")
-    for name, keep in (("first", toy_tiny.label < 3), ("second", (toy_tiny.label >= 3) & (toy_tiny.label < 5))):
+    for name, keep in (
+        ("first", toy_tiny.label < 3),
+        ("second", (toy_tiny.label >= 3) & (toy_tiny.label < 5)),
+    ):
         rows = toy_tiny.select(mask=keep)
         low = int(rows.label.min())
         classes = tuple(toy_tiny.classes[low : int(rows.label.max()) + 1])
@@ -123,15 +149,30 @@ def stage(name: str, world: Path, **fit):
     videos, rms = str(world / "videos"), {"name": "rms", "stages": (4, 5)}
     match name:
         case "infonce":
-            return coclr, replace(coclr.SETTINGS["tiny"].alone, network_args=TINY_S3D, fit=fit, manifest=videos)
+            return coclr, replace(
+                coclr.SETTINGS["tiny"].alone, network_args=TINY_S3D, fit=fit, manifest=videos
+            )
         case "rms":
-            return classify, replace(SMALL, network="slowonly", network_args={"depth": 50, "width": 0.125},
-                                     regularizer=rms, fit=fit, manifest=videos)  # fmt: skip
+            return classify, replace(
+                SMALL,
+                network="slowonly",
+                network_args={"depth": 50, "width": 0.125},
+                regularizer=rms,
+                fit=fit,
+                manifest=videos,
+            )
         case "multitrain":
             clip = replace(SMALL.clip, frames=8, augment=replace(SMALL.clip.augment, size=64))
             parts = tuple(Part(part, str(world / part)) for part in ("first", "second"))
-            return multitrain, replace(JOINT, parts=parts, mixing=({"name": "cutmix"},), network="mvit", fit=fit,
-                                       network_args={"preset": "tiny"}, clip=clip)  # fmt: skip
+            return multitrain, replace(
+                JOINT,
+                parts=parts,
+                mixing=({"name": "cutmix"},),
+                network="mvit",
+                fit=fit,
+                network_args={"preset": "tiny"},
+                clip=clip,
+            )
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
@@ -149,15 +190,21 @@ def test_a_deterministic_run_repeats_and_resumes_to_the_bit(name, precision, wor
     assert same(whole, again), "the same seed on the same machine"
     assert same(whole, resumed), "a resumed run"
     assert Run(tmp_path / "whole").curves()["loss"] == Run(tmp_path / "half").curves()["loss"]
-    assert all(bool(value.isfinite().all()) for value in whole.values() if value.is_floating_point())
+    assert all(
+        bool(value.isfinite().all()) for value in whole.values() if value.is_floating_point()
+    )
 
 
-def test_co_training_of_both_streams_runs_and_its_features_are_the_cpus(world, tmp_path, monkeypatch):
+def test_co_training_of_both_streams_runs_and_its_features_are_the_cpus(
+    world, tmp_path, monkeypatch
+):
     method, recipe = stage("infonce", world)
     recipe = replace(recipe, flow=str(world / "flow"))
     for stream in ("rgb", "flow"):
         method.train(recipe_dict(replace(recipe, stream=stream)), str(tmp_path / stream), "none")
-    near = replace(recipe, positives="near", student=str(tmp_path / "rgb"), teacher=str(tmp_path / "flow"))
+    near = replace(
+        recipe, positives="near", student=str(tmp_path / "rgb"), teacher=str(tmp_path / "flow")
+    )
     method.train(recipe_dict(near), str(tmp_path / "coclr"), "none")
     trained = Run(tmp_path / "coclr")
     assert trained.state == "complete" and [v for v in trained.curves()["purity"] if v is not None]
@@ -168,22 +215,28 @@ def test_co_training_of_both_streams_runs_and_its_features_are_the_cpus(world, t
     np.testing.assert_allclose(gpu.values, cpu.values, atol=1e-4)
 
 
-# ------------------------------------------------------------------------------------------------ processes and devices
+# -------------------------------------------------------------------------- processes and devices
 
 
 def test_one_rank_with_nccl_gives_one_processes_weights_and_goes_on_after_a_kill(tmp_path):
-    backend = ranks.launch("torch.distributed:get_backend", nproc=1, restarts=1, log_dir=tmp_path / "logs")
+    backend = ranks.launch(
+        "torch.distributed:get_backend", nproc=1, restarts=1, log_dir=tmp_path / "logs"
+    )
     assert backend == "nccl"
     recipe = recipe_dict(replace(SHORT, epochs=3))
     stages.regress(recipe, str(tmp_path / "one"), 0.2)
     torn = (recipe, str(tmp_path / "run"), 0.2, -1, 0.0, (str(tmp_path / "torn"), "killed"))
     ranks.launch("tests.stages:regress", *torn, nproc=1, restarts=1, log_dir=tmp_path / "logs")
-    assert (tmp_path / "torn").exists() and same(weights_of(tmp_path / "one"), weights_of(tmp_path / "run"))
+    assert (tmp_path / "torn").exists() and same(
+        weights_of(tmp_path / "one"), weights_of(tmp_path / "run")
+    )
 
 
 def test_more_ranks_than_gpus_are_refused():
     count = torch.cuda.device_count() + 1
-    with pytest.raises(ValueError, match=f"{count} processes want {count} GPUs, one each; here are {count - 1}"):
+    with pytest.raises(
+        ValueError, match=f"{count} processes want {count} GPUs, one each; here are {count - 1}"
+    ):
         ranks.launch("tests.stages:says", "hi", nproc=count)
 
 
@@ -194,7 +247,10 @@ Path(home, str(epochs)).write_text(f"{os.environ['CUDA_VISIBLE_DEVICES']} {torch
     notebook(tmp_path / "book.ipynb", code, parameters=PARAMETERS)
     (tmp_path / "home").mkdir()
     rows = f"notebook: book.ipynb\nparameters: {{home: {tmp_path / 'home'}}}\ngrid: {{epochs: [1, 2]}}\n"
-    assert run("batch", table(tmp_path / "t.yaml", rows), "--out", tmp_path / "out", "--processes", 2) == 0
+    assert (
+        run("batch", table(tmp_path / "t.yaml", rows), "--out", tmp_path / "out", "--processes", 2)
+        == 0
+    )
     name = torch.cuda.get_device_name()
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
     wanted = [f"{first} {name}"] * 2 if torch.cuda.device_count() == 1 else None

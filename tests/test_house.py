@@ -1,8 +1,9 @@
-"""The house keeps its laws: who imports whom, what vidbench/README.md says, one set of dependencies.
+"""The house keeps its laws: who imports whom, what vidbench/README.md says, one set of
+dependencies.
 
-Each law is a function from plain text or data to a list of complaints. Each function is run on the project, which must
-give none, and on broken examples, which must give some. The rooms' law and the tree are read from vidbench/README.md.
-"""
+Each law is a function from plain text or data to a list of complaints. Each function is run on the
+project, which must give none, and on broken examples, which must give some. The rooms' law and the
+tree are read from vidbench/README.md."""
 
 import ast
 import re
@@ -21,15 +22,26 @@ from tests import ROOT
 HOUSE = ROOT / "vidbench" / "README.md"
 DOORS = {"__init__", "__main__", "api"}  # the only modules in the root
 ARROWS = 35  # between top-level rooms, at most
-CARD = ("torch", "torchvision", "jupyterlab", "ipywidgets", "plotly", "decord", "faiss-cpu", "papermill", "nbval")
+CARD = (
+    "torch",
+    "torchvision",
+    "jupyterlab",
+    "ipywidgets",
+    "plotly",
+    "decord",
+    "faiss-cpu",
+    "papermill",
+    "nbval",
+)
 
 
-# -------------------------------------------------------------------------------------------------------- import law
+# ------------------------------------------------------------------------------------- import law
 
 
 @dataclass(frozen=True)
 class Room:
-    """What a room may import from vidbench: prefixes such as "data.video", or anything but the ones in `but`."""
+    """What a room may import from vidbench: prefixes such as "data.video", or anything but the ones
+    in `but`."""
 
     allowed: frozenset[str] = frozenset()
     late: frozenset[str] = frozenset()  # inside functions only
@@ -39,12 +51,15 @@ class Room:
     def may(self, inner: str, late: bool) -> bool:
         if self.anything:
             return not _below(inner, self.but)
-        return _below(inner, self.allowed) or (late and ("anything" in self.late or _below(inner, self.late)))
+        return _below(inner, self.allowed) or (
+            late and ("anything" in self.late or _below(inner, self.late))
+        )
 
 
 @dataclass(frozen=True)
 class Law:
-    """The two blocks of the section "Import law": rooms, and packages of the outside world with their homes."""
+    """The two blocks of the section "Import law": rooms, and packages of the outside world with
+    their homes."""
 
     rooms: dict[str, Room]
     homes: dict[str, frozenset[str]]  # package -> the rooms that may import it
@@ -70,7 +85,9 @@ def law_of(readme: str) -> Law:
             elif uses:
                 only[room.strip()] = frozenset(few.split())
             else:
-                raise ValueError(f"a line of the law has no `->`, `only in` or `uses only`: {line!r}")
+                raise ValueError(
+                    f"a line of the law has no `->`, `only in` or `uses only`: {line!r}"
+                )
     return Law(rooms, homes, only)
 
 
@@ -85,7 +102,9 @@ def _room(right: str) -> Room:
 def package() -> dict[str, str]:
     """Module name -> source, of every module below vidbench/."""
     files = sorted((ROOT / "vidbench").rglob("*.py"))
-    names = [".".join(f.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for f in files]
+    names = [
+        ".".join(f.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for f in files
+    ]
     return {name: file.read_text(encoding="utf-8") for name, file in zip(names, files, strict=True)}
 
 
@@ -94,7 +113,8 @@ def room_of(name: str) -> str:
 
 
 def imports(name: str, sources: dict[str, str]) -> list[tuple[str, int, bool, bool]]:
-    """(module, line, inside a function, for type checkers only) of each import, relative and dynamic ones too."""
+    """(module, line, inside a function, for type checkers only) of each import, relative and
+    dynamic ones too."""
     is_package = any(other.startswith(f"{name}.") for other in sources) or name == "vidbench"
     found = []
 
@@ -109,13 +129,21 @@ def imports(name: str, sources: dict[str, str]) -> list[tuple[str, int, bool, bo
             for alias in node.names:  # `from vidbench.data.video import clips` means the module
                 full = f"{base}.{alias.name}"
                 found.append((full if full in sources else base, node.lineno, late, typed))
-        elif isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in (
-            "import_module", "__import__") and node.args and isinstance(node.args[0], ast.Constant):  # fmt: skip
+        elif (
+            isinstance(node, ast.Call)
+            and getattr(node.func, "attr", getattr(node.func, "id", ""))
+            in ("import_module", "__import__")
+            and node.args
+            and isinstance(node.args[0], ast.Constant)
+        ):
             found.append((str(node.args[0].value), node.lineno, late, typed))
         elif isinstance(node, ast.Attribute) and ast.unparse(node) == "torch.distributed":
             found.append(("torch.distributed", node.lineno, late, typed))
         late |= isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        typed |= isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+        typed |= isinstance(node, ast.If) and ast.unparse(node.test) in (
+            "TYPE_CHECKING",
+            "typing.TYPE_CHECKING",
+        )
         for child in ast.iter_child_nodes(node):
             visit(child, late, typed)
 
@@ -129,16 +157,22 @@ def import_law(law: Law, sources: dict[str, str]) -> list[str]:
     for name in sources:
         room, inner = room_of(name), name.removeprefix("vidbench").lstrip(".")
         if room not in law.rooms:
-            complaints.append(f"{name}: a new room; name it in the law of vidbench/README.md, or use another room")
+            complaints.append(
+                f"{name}: a new room; name it in the law of vidbench/README.md, or use another room"
+            )
             continue
         if inner == room and room not in DOORS and not _holds(name, sources):
             complaints.append(f"{name}: a module in the root; only {sorted(DOORS)} may be there")
         for target, line, late, _ in imports(name, sources):
             where, top = f"{name}:{line}", target.split(".")[0]
             if top == "vidbench":
-                complaints += _within(law, room, target.removeprefix("vidbench").lstrip("."), late, where)
+                complaints += _within(
+                    law, room, target.removeprefix("vidbench").lstrip("."), late, where
+                )
             elif top in ("tests", "benchmarks", "notebooks"):
-                complaints.append(f"{where}: imports {target}; nothing in the package imports {top}")
+                complaints.append(
+                    f"{where}: imports {target}; nothing in the package imports {top}"
+                )
             else:
                 complaints += _outside(law, room, inner, target, where)
     return complaints
@@ -153,7 +187,10 @@ def _within(law: Law, room: str, target: str, late: bool, where: str) -> list[st
     if own or law.rooms[room].may(target, late):
         return []
     inside = "" if late else ", at module level"
-    return [f"{where}: imports {target or 'the root'}{inside}; vidbench/README.md does not allow {room} to"]
+    return [
+        f"{where}: imports {target or 'the root'}{inside}; vidbench/README.md does not allow "
+        f"{room} to"
+    ]
 
 
 def _outside(law: Law, room: str, inner: str, target: str, where: str) -> list[str]:
@@ -168,22 +205,31 @@ def _outside(law: Law, room: str, inner: str, target: str, where: str) -> list[s
 
 def arrows(sources: dict[str, str]) -> set[tuple[str, str]]:
     """(room, room it imports) of all pairs of top-level rooms."""
-    pairs = {(room_of(name), room_of(target)) for name in sources for target, *_ in imports(name, sources)
-             if target.split(".")[0] == "vidbench"}  # fmt: skip
+    pairs = {
+        (room_of(name), room_of(target))
+        for name in sources
+        for target, *_ in imports(name, sources)
+        if target.split(".")[0] == "vidbench"
+    }
     return {(one, other) for one, other in pairs if one != other}
 
 
 def cycles(sources: dict[str, str]) -> list[str]:
-    """Each ring of modules that import each other, late imports included, those for type checkers not."""
+    """Each ring of modules that import each other, late imports included, those for type checkers
+    not."""
     graph = {
-        name: {t for t, _, _, typed in imports(name, sources) if t in sources and t != name and not typed}
+        name: {
+            t
+            for t, _, _, typed in imports(name, sources)
+            if t in sources and t != name and not typed
+        }
         for name in sources
     }
     rings, done = [], set()
 
     def walk(name: str, path: list[str]) -> None:
         if name in path:
-            rings.append(" -> ".join([*path[path.index(name):], name]))
+            rings.append(" -> ".join([*path[path.index(name) :], name]))
         elif name not in done:
             for target in sorted(graph[name]):
                 walk(target, [*path, name])
@@ -210,28 +256,68 @@ def test_few_arrows_lead_from_room_to_room():
 @pytest.mark.parametrize(
     ("module", "source", "says"),
     [
-        ("vidbench.tensors.losses", "from vidbench.data.video import clips", "losses:1: imports data.video.clips"),
+        (
+            "vidbench.tensors.losses",
+            "from vidbench.data.video import clips",
+            "losses:1: imports data.video.clips",
+        ),
         ("vidbench.tensors.losses", "from ..models import s3d", "imports models.s3d"),
         ("vidbench.tensors.losses", "def f():\n    from ..models.s3d import x", "losses:2"),
-        ("vidbench.tensors.losses", "import torch\nx = torch.distributed.get_rank()", "only in ['engine']"),
+        (
+            "vidbench.tensors.losses",
+            "import torch\nx = torch.distributed.get_rank()",
+            "only in ['engine']",
+        ),
         ("vidbench.models.s3d", "import vidbench.data.video.clips", "does not allow models"),
         ("vidbench.models", "from ..data import video", "does not allow models"),
-        ("vidbench.data.flow", "from torch import distributed\nimport torch.distributed as d", "only in ['engine']"),
+        (
+            "vidbench.data.flow",
+            "from torch import distributed\nimport torch.distributed as d",
+            "only in ['engine']",
+        ),
         ("vidbench.data.video.clips", "import sklearn.svm", "only in ['data.sets', 'evaluate']"),
         ("vidbench.system.files", "import numpy", "system uses only"),
-        ("vidbench.methods.coclr", "from vidbench.methods.classify import x", "does not allow methods"),
-        ("vidbench.methods.coclr", "import importlib\nm = importlib.import_module('vidbench.view.html')", "view.html"),
-        ("vidbench.evaluate.probe", "from vidbench.methods import classify", "does not allow evaluate"),
+        (
+            "vidbench.methods.coclr",
+            "from vidbench.methods.classify import x",
+            "does not allow methods",
+        ),
+        (
+            "vidbench.methods.coclr",
+            "import importlib\nm = importlib.import_module('vidbench.view.html')",
+            "view.html",
+        ),
+        (
+            "vidbench.evaluate.probe",
+            "from vidbench.methods import classify",
+            "does not allow evaluate",
+        ),
         ("vidbench.evaluate.probe", "from vidbench.view import html", "does not allow evaluate"),
         ("vidbench.evaluate.probe", "import plotly.graph_objects", "only in ['view']"),
-        ("vidbench.view.html", "if True:\n    from vidbench.data.loading import dataset", "does not allow view"),
+        (
+            "vidbench.view.html",
+            "if True:\n    from vidbench.data.loading import dataset",
+            "does not allow view",
+        ),
         ("vidbench.view.html", "from vidbench.engine import loop", "does not allow view"),
         ("vidbench.view.html", "def f():\n    import ipywidgets", "only in ['view.widgets']"),
         ("vidbench.engine.loop", "from notebooks import tour", "imports notebooks"),
-        ("vidbench.evaluate.probe", "from vidbench.experiments import demo", "does not allow evaluate"),
-        ("vidbench.experiments.demo", "from vidbench.headless import kernel", "does not allow experiments"),
+        (
+            "vidbench.evaluate.probe",
+            "from vidbench.experiments import demo",
+            "does not allow evaluate",
+        ),
+        (
+            "vidbench.experiments.demo",
+            "from vidbench.headless import kernel",
+            "does not allow experiments",
+        ),
         ("vidbench.headless.kernel", "from vidbench.engine import ranks", "at module level"),
-        ("vidbench.headless.kernel", "def f():\n    from vidbench.engine import runs", "does not allow headless"),
+        (
+            "vidbench.headless.kernel",
+            "def f():\n    from vidbench.engine import runs",
+            "does not allow headless",
+        ),
         ("vidbench.__main__", "from vidbench.engine import ranks", "at module level"),
         ("vidbench.attic.box", "", "a new room"),
         ("vidbench.api.box", "from vidbench.headless import kernel", "does not allow api"),
@@ -239,30 +325,54 @@ def test_few_arrows_lead_from_room_to_room():
     ],
 )
 def test_the_import_law_can_be_broken(module, source, says):
-    others = ("tensors.bank models.s3d data.video.clips data.loading.dataset data.manifest methods.classify view.html "
-              "engine.runs engine.ranks engine.loop evaluate.probe experiments.demo headless.kernel").split()
-    sources = {**{f"vidbench.{other}": "" for other in others}, "vidbench.data.video": "", module: source}
+    others = (
+        "tensors.bank models.s3d data.video.clips data.loading.dataset data.manifest "
+        "methods.classify view.html "
+        "engine.runs engine.ranks engine.loop evaluate.probe experiments.demo headless.kernel"
+    ).split()
+    sources = {
+        **{f"vidbench.{other}": "" for other in others},
+        "vidbench.data.video": "",
+        module: source,
+    }
     complaints = import_law(law_of(HOUSE.read_text(encoding="utf-8")), sources)
     assert len(complaints) >= 1 and says in " ".join(complaints)
 
 
 def test_lawful_imports_and_rings_are_told_apart():
-    law = law_of("## Import law\n```\ndata a -> nothing\nmethods -> data; inside functions a\n```\n")
-    sources = {"vidbench.data": "", "vidbench.data.a": "from . import b\nimport torch, math", "vidbench.data.b": "",
-               "vidbench.methods.m": "from vidbench.data.a import thing\nfrom torch import nn"}  # fmt: skip
-    assert import_law(law, sources) == [] and cycles(sources) == [] and arrows(sources) == {("methods", "data")}
-    late = {**sources, "vidbench.a.c": "", "vidbench.methods.m": "def f():\n    from vidbench.a import c"}
+    law = law_of(
+        "## Import law\n```\ndata a -> nothing\nmethods -> data; inside functions a\n```\n"
+    )
+    sources = {
+        "vidbench.data": "",
+        "vidbench.data.a": "from . import b\nimport torch, math",
+        "vidbench.data.b": "",
+        "vidbench.methods.m": "from vidbench.data.a import thing\nfrom torch import nn",
+    }
+    assert (
+        import_law(law, sources) == []
+        and cycles(sources) == []
+        and arrows(sources) == {("methods", "data")}
+    )
+    late = {
+        **sources,
+        "vidbench.a.c": "",
+        "vidbench.methods.m": "def f():\n    from vidbench.a import c",
+    }
     assert import_law(law, late) == []
     assert "a module in the root" in import_law(law, {**sources, "vidbench.a": ""})[0]
     ring = {**sources, "vidbench.data.b": "def f():\n    from .a import thing"}
     assert cycles(ring) == ["vidbench.data.a -> vidbench.data.b -> vidbench.data.a"]
-    typed = {**sources, "vidbench.data.b": "if TYPE_CHECKING:\n    from vidbench.data.a import thing"}
+    typed = {
+        **sources,
+        "vidbench.data.b": "if TYPE_CHECKING:\n    from vidbench.data.a import thing",
+    }
     assert cycles(typed) == []
     with pytest.raises(ValueError, match="no `->`"):
         law_of("## Import law\n```\ndata imports nothing\n```\n")
 
 
-# -------------------------------------------------------------------------------------------------------------- tree
+# ------------------------------------------------------------------------------------------- tree
 
 
 def tree(readme: str) -> dict[str, str]:
@@ -283,7 +393,10 @@ def tree_law(readme: str, sources: dict[str, str], exists=lambda path: True) -> 
     """Where the tree and the modules differ, and modules without a docstring."""
     entries = tree(readme)
     if not entries:
-        return ["vidbench/README.md: no tree; add a fenced block that begins with `vidbench/`, a line per file"]
+        return [
+            "vidbench/README.md: no tree; add a fenced block that begins with `vidbench/`, a line "
+            "per file"
+        ]
     page, complaints = "vidbench/README.md", []
     for path, caption in entries.items():
         if not exists(path):
@@ -300,7 +413,9 @@ def tree_law(readme: str, sources: dict[str, str], exists=lambda path: True) -> 
 
 
 def test_the_tree_names_every_module():
-    complaints = tree_law(HOUSE.read_text(encoding="utf-8"), package(), lambda path: (ROOT / path).exists())
+    complaints = tree_law(
+        HOUSE.read_text(encoding="utf-8"), package(), lambda path: (ROOT / path).exists()
+    )
     assert not complaints, "\n" + "\n".join(complaints)
 
 
@@ -314,8 +429,12 @@ vidbench/
     augmentation.py Settings
 ```
 """
-MODULES = {"vidbench": '"""L."""', "vidbench.tensors": '"""T."""', "vidbench.tensors.losses": '"""W."""',
-           "vidbench.tensors.augmentation": '"""S."""'}  # fmt: skip
+MODULES = {
+    "vidbench": '"""L."""',
+    "vidbench.tensors": '"""T."""',
+    "vidbench.tensors.losses": '"""W."""',
+    "vidbench.tensors.augmentation": '"""S."""',
+}
 
 
 def test_the_tree_law_can_be_broken():
@@ -325,16 +444,22 @@ def test_the_tree_law_can_be_broken():
     for readme, modules, says in (
         ("# nothing", MODULES, "no tree"),
         (TREE, {**MODULES, "vidbench.pages": '"""Pages."""'}, "lacks vidbench/pages.py"),
-        (TREE, {**MODULES, "vidbench.view": '"""V."""', "vidbench.view.x": '"""X."""'}, "lacks vidbench/view/"),
+        (
+            TREE,
+            {**MODULES, "vidbench.view": '"""V."""', "vidbench.view.x": '"""X."""'},
+            "lacks vidbench/view/",
+        ),
         (TREE, {**MODULES, "vidbench.tensors.losses": ""}, "losses.py: no docstring"),
         (TREE.replace("What training minimizes", ""), MODULES, "losses.py has no caption"),
     ):
         assert says in " ".join(tree_law(readme, modules))
     gone = tree_law(TREE, MODULES, lambda path: path != "vidbench/tensors/losses.py")
-    assert gone == ["vidbench/README.md: the tree names vidbench/tensors/losses.py, which is missing"]
+    assert gone == [
+        "vidbench/README.md: the tree names vidbench/tensors/losses.py, which is missing"
+    ]
 
 
-# ---------------------------------------------------------------------------------------------------- dependencies
+# ----------------------------------------------------------------------------------- dependencies
 
 
 def dependency_law(pyproject: str, lock: str, environment: str) -> list[str]:
@@ -345,12 +470,19 @@ def dependency_law(pyproject: str, lock: str, environment: str) -> list[str]:
         if match := re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9._-]*)==([A-Za-z0-9.!+_-]+)", line):
             pins[canonicalize_name(match[1])] = match[2]
         else:
-            complaints.append(f"requirements.lock: {line!r}; wanted name==version and nothing else; run `make lock`")
-    wanted = [Requirement(text) for group in (project["dependencies"], *extras.values()) for text in group]
+            complaints.append(
+                f"requirements.lock: {line!r}; wanted name==version and nothing else; run `make "
+                "lock`"
+            )
+    wanted = [
+        Requirement(text) for group in (project["dependencies"], *extras.values()) for text in group
+    ]
     for requirement in wanted:
         pin = pins.get(canonicalize_name(requirement.name))
         if pin is None or not requirement.specifier.contains(pin, prereleases=True):
-            complaints.append(f"requirements.lock: has {pin}, pyproject.toml wants {requirement}; run `make lock`")
+            complaints.append(
+                f"requirements.lock: has {pin}, pyproject.toml wants {requirement}; run `make lock`"
+            )
     named = {canonicalize_name(requirement.name) for requirement in wanted}
     complaints += [f"pyproject.toml: {name} is missing" for name in CARD if name not in named]
     listed = yaml.safe_load(environment)["dependencies"]
@@ -359,15 +491,23 @@ def dependency_law(pyproject: str, lock: str, environment: str) -> list[str]:
         name, span = re.fullmatch(r"([\w.-]+)\s*(.*)", entry).groups()
         if name == "python":
             if SpecifierSet(span) != SpecifierSet(project["requires-python"]):
-                complaints.append(f"environment.yml: python{span}; pyproject.toml says {project['requires-python']}")
+                complaints.append(
+                    f"environment.yml: python{span}; pyproject.toml says "
+                    f"{project['requires-python']}"
+                )
         elif canonicalize_name(name) in pins.keys() | named:
-            complaints.append(f"environment.yml: names {name}; Python packages are named in pyproject.toml alone")
+            complaints.append(
+                f"environment.yml: names {name}; Python packages are named in pyproject.toml alone"
+            )
     if not any(entry.startswith("python") for entry in conda):
         complaints.append("environment.yml: no python range")
     pip = [line for entry in listed if isinstance(entry, dict) for line in entry.get("pip", [])]
     match = re.fullmatch(r"-e \.\[([\w,-]+)\]", pip[0]) if len(pip) == 1 else None
     if not match or set(match[1].split(",")) - set(extras):
-        complaints.append(f"environment.yml: pip has {pip}; wanted one line `-e .[...]`, extras of {sorted(extras)}")
+        complaints.append(
+            f"environment.yml: pip has {pip}; wanted one line `-e .[...]`, extras of "
+            f"{sorted(extras)}"
+        )
     return complaints
 
 
@@ -394,6 +534,6 @@ def test_the_dependency_law_can_be_broken():
         ((project, lock, conda.replace("- ffmpeg", "- plotly")), "names plotly"),
         ((project, lock, conda.replace("[test]", "[speed]")), "extras of"),
         ((project, lock, conda + "      - plotly\n"), "one line"),
-    ):  # fmt: skip
+    ):
         complaints = dependency_law(*arguments)
         assert len(complaints) == 1 and says in complaints[0]

@@ -1,4 +1,5 @@
-"""What lies in git is clean: notebooks without outputs and with thin cells, no index address, no path of one machine.
+"""What lies in git is clean: notebooks without outputs and with thin cells, no index address, no
+path of one machine.
 
 As in test_house, each law is a function that is shown the tree and broken examples.
 """
@@ -15,8 +16,8 @@ import pytest
 from tests import ROOT
 
 # In pieces: no index, no address of one and no option that names one is written out, not even here.
-INDEXES = ("py" "pi", "python" "hosted", "ana" "conda")
-PAGE, OPTION, LINKS = "sim" "ple", "index-" "url", "find-" "links"
+INDEXES = ("pypi", "pythonhosted", "anaconda")
+PAGE, OPTION, LINKS = "simple", "index-url", "find-links"
 
 
 def notebook_law(name: str, text: str) -> list[str]:
@@ -32,7 +33,11 @@ def notebook_law(name: str, text: str) -> list[str]:
         say(f"metadata {sorted(book['metadata'])}; keep kernelspec and language_info only")
     if book["metadata"].get("kernelspec", {}).get("name") != "python3":
         say("kernelspec is not python3, the name every environment has")
-    if not all(ids) or len(set(ids)) < len(ids) or (book["nbformat"], book["nbformat_minor"]) < (4, 5):
+    if (
+        not all(ids)
+        or len(set(ids)) < len(ids)
+        or (book["nbformat"], book["nbformat_minor"]) < (4, 5)
+    ):
         say("wanted nbformat 4.5 and a cell id of its own in every cell")
     for cell in code:
         source, where = "".join(cell["source"]), f"cell {cell.get('id')}"
@@ -41,48 +46,72 @@ def notebook_law(name: str, text: str) -> list[str]:
             say(f"{where} has {len(lines)} lines; at most 12, the rest belongs in the library")
         if any(re.match(r"\s*[!%]", line) for line in lines):
             say(f"{where} holds a shell or magic line")
-        elif any(isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda)
-                 for node in ast.walk(ast.parse(source))):  # fmt: skip
+        elif any(
+            isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda)
+            for node in ast.walk(ast.parse(source))
+        ):
             say(f"{where} defines a function or a class; put it into the library")
         if "NBVAL_" in source:
             say(f"{where} holds an nbval marker; every cell is run and none is excused")
         if set(cell["metadata"].get("tags", [])) - {"parameters"}:
-            say(f"{where} has tags {cell['metadata']['tags']}; only `parameters` is used, so that every cell is tested")
+            say(
+                f"{where} has tags {cell['metadata']['tags']}; only `parameters` is used, so that "
+                "every cell is tested"
+            )
     if code and median(len("".join(cell["source"]).splitlines()) for cell in code) > 4:
         say("the median cell has more than 4 lines")
     return [f"{name}: {complaint}" for complaint in complaints + parameters_law(code)]
 
 
 def parameters_law(code: list[dict]) -> list[str]:
-    """The parameters cell: one, first, at most eight typed plain literals, `home` before the others."""
+    """The parameters cell: one, first, at most eight typed plain literals, `home` before the
+    others."""
     tagged = [i for i, cell in enumerate(code) if "parameters" in cell["metadata"].get("tags", [])]
     if tagged != [0]:
         return [f"wanted one cell tagged parameters, the first code cell; got code cells {tagged}"]
     try:
         body = ast.parse("".join(code[0]["source"])).body
-        values = {node.target.id: ast.literal_eval(node.value) for node in body if isinstance(node, ast.AnnAssign)}
+        values = {
+            node.target.id: ast.literal_eval(node.value)
+            for node in body
+            if isinstance(node, ast.AnnAssign)
+        }
     except (SyntaxError, ValueError, AttributeError, TypeError) as error:
         return [f"parameters cell: wanted `name: type = literal` lines; got {error}"]
     complaints = []
     if len(values) < len(body) or len(values) > 8:
-        complaints.append(f"parameters cell: wanted at most 8 lines `name: type = literal`; got {len(body)} statements")
+        complaints.append(
+            f"parameters cell: wanted at most 8 lines `name: type = literal`; got {len(body)} "
+            "statements"
+        )
     if next(iter(values.items()), None) != ("home", "../runs"):
-        complaints.append('parameters cell: wanted `home: str = "../runs"` first, the folder of everything written')
+        complaints.append(
+            'parameters cell: wanted `home: str = "../runs"` first, the folder of everything '
+            "written"
+        )
     return complaints
 
 
 def tracked() -> list[Path]:
     """The files git holds or would take, the notebooks among them."""
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True
+    )
     if listed.returncode:
         pytest.skip("not a git checkout, so there is no list of tracked files")
-    return [ROOT / name for name in listed.stdout.decode().split("\0") if name and (ROOT / name).is_file()]
+    return [
+        ROOT / name
+        for name in listed.stdout.decode().split("\0")
+        if name and (ROOT / name).is_file()
+    ]
 
 
 def address_law(name: str, text: str, here: Path) -> list[str]:
-    """Addresses of package indexes and paths of one machine, `here` being the folder that this checkout lies in."""
+    """Addresses of package indexes and paths of one machine, `here` being the folder that this
+    checkout lies in."""
     patterns = {
-        "a package index": "|".join(rf"{name}[.]org" for name in INDEXES) + rf"|https?:/{{2}}[^\s\"'<>]*/{PAGE}\b",
+        "a package index": "|".join(rf"{name}[.]org" for name in INDEXES)
+        + rf"|https?:/{{2}}[^\s\"'<>]*/{PAGE}\b",
         "an index option": rf"(?<!no-emit-)(?:extra-)?{OPTION}\b|(?<!no-emit-){LINKS}\b",
         "a home folder": r"(?<![\w.$}~])/(?:home|Users)/\w+|(?<![\w.])/root/\w|\b[A-Z]:\\+Users\\",
     }
@@ -103,7 +132,9 @@ def test_notebooks_are_clean():
 def test_tracked_files_name_no_index_and_no_machine():
     complaints = []
     for path in tracked():
-        found = address_law(str(path.relative_to(ROOT)), path.read_bytes().decode(errors="ignore"), ROOT.parent)
+        found = address_law(
+            str(path.relative_to(ROOT)), path.read_bytes().decode(errors="ignore"), ROOT.parent
+        )
         if path == Path(__file__).resolve():  # this file holds failing examples of paths
             found = [complaint for complaint in found if "index" in complaint]
         complaints += found
@@ -111,8 +142,17 @@ def test_tracked_files_name_no_index_and_no_machine():
 
 
 def book(*sources: str, **changes) -> str:
-    cells = [{"cell_type": "code", "id": f"c{i}", "metadata": {}, "outputs": [], "execution_count": None, "source": s}
-             for i, s in enumerate(('home: str = "../runs"', *sources))]  # fmt: skip
+    cells = [
+        {
+            "cell_type": "code",
+            "id": f"c{i}",
+            "metadata": {},
+            "outputs": [],
+            "execution_count": None,
+            "source": s,
+        }
+        for i, s in enumerate(('home: str = "../runs"', *sources))
+    ]
     cells[0]["metadata"] = {"tags": ["parameters"]}
     cells[-1].update(changes)
     metadata = {"kernelspec": {"name": "python3"}}
@@ -126,7 +166,12 @@ def test_the_notebook_law_can_be_broken():
         (book("x", execution_count=3), "execution counts"),
         (book("x", id="c0"), "cell id of its own"),
         (book("x").replace('"python3"', '"mine"'), "kernelspec"),
-        (book("x").replace('"metadata": {"kernelspec"', '"metadata": {"widgets": {}, "kernelspec"'), "keep kernelspec"),
+        (
+            book("x").replace(
+                '"metadata": {"kernelspec"', '"metadata": {"widgets": {}, "kernelspec"'
+            ),
+            "keep kernelspec",
+        ),
         (book("x\n" * 13, "x", "x"), "13 lines"),
         (book("x\n" * 5, "x\n" * 5), "median"),
         (book("def f():\n    pass"), "defines a function"),
@@ -137,10 +182,13 @@ def test_the_notebook_law_can_be_broken():
         (book("%pip install x"), "shell"),
         (book("x", metadata={"tags": ["parameters"]}), "one cell tagged"),
         (book("x", metadata={"tags": ["nbval-skip"]}), "only `parameters`"),
-        (book("x").replace('home: str = \\"../runs\\"', 'home = \\"../runs\\"'), "name: type = literal"),
-        (book("x").replace('home: str = \\"../runs\\"', 'size: int = 3'), "first"),
+        (
+            book("x").replace('home: str = \\"../runs\\"', 'home = \\"../runs\\"'),
+            "name: type = literal",
+        ),
+        (book("x").replace('home: str = \\"../runs\\"', "size: int = 3"), "first"),
         (book("x").replace('home: str = \\"../runs\\"', "home: str = f()"), "literal"),
-    ):  # fmt: skip
+    ):
         assert says in " ".join(notebook_law("n", text)), says
 
 
@@ -149,7 +197,15 @@ def test_the_address_law_can_be_broken():
     fine = f"../shared/data, $HOME/x, ~/y, https://example.org/a, --no-emit-{OPTION}, a/space/checkouts/b, /dev/null"
     assert address_law("f", fine, here) == [] and address_law("f", "/x/y", Path("/")) == []
     for text in (
-        f"{INDEXES[0]}.org", f"http://a.example/b/{PAGE}", f"--{OPTION} x", f"--extra-{OPTION} x", f"--{LINKS} y",
-        "open('/home/ann/x')", "/Users/ann/x", "/root/x", "C:\\Users\\ann", "'/space/checkouts/vidbench/x'",
-    ):  # fmt: skip
+        f"{INDEXES[0]}.org",
+        f"http://a.example/b/{PAGE}",
+        f"--{OPTION} x",
+        f"--extra-{OPTION} x",
+        f"--{LINKS} y",
+        "open('/home/ann/x')",
+        "/Users/ann/x",
+        "/root/x",
+        "C:\\Users\\ann",
+        "'/space/checkouts/vidbench/x'",
+    ):
         assert len(address_law("f", text, here)) >= 1, text

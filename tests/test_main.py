@@ -1,4 +1,5 @@
-"""The command line: the way a person takes through scan, store and flow, and what is said when something is wrong."""
+"""The command line: the way a person takes through scan, store and flow, and what is said when
+something is wrong."""
 
 import os
 import signal
@@ -41,7 +42,21 @@ def test_scan_then_store_then_flow(folder, tmp_path, capsys, monkeypatch):
     assert "BAD unreadable: 1" in said and "wave/broken.mp4: unreadable" in said
     assert "runs/videos/scan/manifest.csv (6 videos)" in said
 
-    assert run("store", "runs/videos/scan", "--form", "raw", "--size", 32, "--workers", 0, "--out", "stored") == 0
+    assert (
+        run(
+            "store",
+            "runs/videos/scan",
+            "--form",
+            "raw",
+            "--size",
+            32,
+            "--workers",
+            0,
+            "--out",
+            "stored",
+        )
+        == 0
+    )
     assert "6 stored, 0 were there, 0 failed" in capsys.readouterr().out
     stored = Manifest.load("stored")
     assert len(stored) == 6 and (stored.height == 32).all() and (stored.frames == 30).all()
@@ -53,21 +68,28 @@ def test_scan_then_store_then_flow(folder, tmp_path, capsys, monkeypatch):
     assert run(*words, "--estimate") == 0
     assert "measured on" in capsys.readouterr().out
     assert run(*words) == 0
-    assert "2 videos (58 pairs) done, 4 were there, 0 failed" in capsys.readouterr().out, "what was measured is kept"
+    assert "2 videos (58 pairs) done, 4 were there, 0 failed" in capsys.readouterr().out, (
+        "what was measured is kept"
+    )
     assert flow_store.load("moves", str(stored.path[0])).shape == (29, 32, 32, 3)
 
 
-@pytest.mark.parametrize("words, said", [
-    (("scan", "nowhere"), "FileNotFoundError: no such folder: nowhere"),
-    (("scan", "videos", "-o", "folds", "2"), "has no option 'folds'"),
-    (("scan", "videos", "--dataset", "ucf102"), "unknown data set 'ucf102'; known are"),
-    (("scan", "videos", "--keep", "missing"), "keep is of"),
-    (("store", "videos", "--form", "gif"), "form is of mp4, jpeg, raw"),
-    (("flow", "videos", "--method", "raft"), "method in ('tvl1'"),
-    (("flow", "videos", "--part", "3of4"), "ValueError"),
-    (("flow", "videos", "--part", "4/4"), "part (k, n) with k < n"),
-])  # fmt: skip
-def test_what_the_caller_can_mend_is_said_in_one_line(folder, tmp_path, capsys, monkeypatch, words, said):
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (("scan", "nowhere"), "FileNotFoundError: no such folder: nowhere"),
+        (("scan", "videos", "-o", "folds", "2"), "has no option 'folds'"),
+        (("scan", "videos", "--dataset", "ucf102"), "unknown data set 'ucf102'; known are"),
+        (("scan", "videos", "--keep", "missing"), "keep is of"),
+        (("store", "videos", "--form", "gif"), "form is of mp4, jpeg, raw"),
+        (("flow", "videos", "--method", "raft"), "method in ('tvl1'"),
+        (("flow", "videos", "--part", "3of4"), "ValueError"),
+        (("flow", "videos", "--part", "4/4"), "part (k, n) with k < n"),
+    ],
+)
+def test_what_the_caller_can_mend_is_said_in_one_line(
+    folder, tmp_path, capsys, monkeypatch, words, said
+):
     monkeypatch.chdir(tmp_path)
     assert run(*words, "--workers", 0) == 2
     errors = capsys.readouterr().err
@@ -86,14 +108,21 @@ def test_other_settings_are_refused(folder, tmp_path, capsys, monkeypatch):
 def test_help_documents_the_exit_codes(capsys, command):
     assert run(command, "--help") == 0
     said = " ".join(capsys.readouterr().out.split())
-    for words in ("0 all complete", "1 a notebook failed", "2 what the caller can mend", "124 a cell's time was up",
-                  "130 stopped by Ctrl-C or SIGTERM", "138 the kernel died"):  # fmt: skip
+    for words in (
+        "0 all complete",
+        "1 a notebook failed",
+        "2 what the caller can mend",
+        "124 a cell's time was up",
+        "130 stopped by Ctrl-C or SIGTERM",
+        "138 the kernel died",
+    ):
         assert words in said
 
 
 @pytest.mark.parametrize("kind", [ImportError, SystemError])
 def test_a_signal_that_falls_into_an_import_is_a_signal(capsys, monkeypatch, kind):
     """As numpy makes ImportError of it; without a signal the error is shown as it is."""
+
     def torn(given):
         try:
             if given.estimate:
@@ -103,6 +132,9 @@ def test_a_signal_that_falls_into_an_import_is_a_signal(capsys, monkeypatch, kin
         raise kind("PyCapsule_Import could not import module")
 
     monkeypatch.setattr(__main__, "_scan", torn)
-    assert main(["scan", "x", "--estimate"]) == 130 and "the same command goes on" in capsys.readouterr().err
+    assert (
+        main(["scan", "x", "--estimate"]) == 130
+        and "the same command goes on" in capsys.readouterr().err
+    )
     with pytest.raises(kind):
         main(["scan", "x"])

@@ -1,9 +1,10 @@
-"""Every notebook runs from top to bottom at its tiny defaults, headless, in the order of the numbers.
+"""Every notebook runs from top to bottom at its tiny defaults, headless, in the order of the
+numbers.
 
-papermill writes a copy with `home` set to one folder that all of them share, so that 11 and 42 find what 10 left; nbval
-runs the copy in lax mode (no cell may fail, stored outputs are not compared) in a process of its own. Each notebook
-runs once however the tests are chosen: asking for 42 alone runs its elders first.
-"""
+papermill writes a copy with `home` set to one folder that all of them share, so that 11 and 42 find
+what 10 left; nbval runs the copy in lax mode (no cell may fail, stored outputs are not compared) in
+a process of its own. Each notebook runs once however the tests are chosen: asking for 42 alone runs
+its elders first."""
 
 import os
 import subprocess
@@ -18,12 +19,15 @@ import pytest
 from tests import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
-CELL_SECONDS = 180  # for one cell, on two busy cores; a notebook as it is should need about a minute
+CELL_SECONDS = (
+    180  # for one cell, on two busy cores; a notebook as it is should need about a minute
+)
 BOOK_SECONDS = 900
 
 
 def prepare(notebook: Path, folder: Path, home: Path) -> Path:
-    """A copy in `folder` with `home` injected after the parameters cell, as papermill does it for a real run."""
+    """A copy in `folder` with `home` injected after the parameters cell, as papermill does it for a
+    real run."""
     from papermill.iorw import load_notebook_node
     from papermill.parameterize import parameterize_notebook
 
@@ -34,21 +38,43 @@ def prepare(notebook: Path, folder: Path, home: Path) -> Path:
 
 
 def run(notebook: Path, cell_seconds: float = CELL_SECONDS) -> tuple[str, float]:
-    """What went wrong ("" when nothing did) and the seconds it took; the kernel works in the notebook's folder."""
+    """What went wrong ("" when nothing did) and the seconds it took; the kernel works in the
+    notebook's folder."""
     command = [
-        sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env", f"--nbval-cell-timeout={cell_seconds}",
-        "-p", "no:cacheprovider", "-q", "-x", "--color=no", "-c", os.devnull, f"--rootdir={notebook.parent}",
+        sys.executable,
+        "-m",
+        "pytest",
+        "--nbval-lax",
+        "--nbval-current-env",
+        f"--nbval-cell-timeout={cell_seconds}",
+        "-p",
+        "no:cacheprovider",
+        "-q",
+        "-x",
+        "--color=no",
+        "-c",
+        os.devnull,
+        f"--rootdir={notebook.parent}",
         str(notebook),
-    ]  # fmt: skip
-    # no user profile, no shared history, one place for sockets: what is run here depends on nothing outside
-    private = {name: str(notebook.parent / f".{name.lower()}") for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR")}
+    ]
+    # no user profile, no shared history, one place for sockets: what is run here depends on nothing
+    # outside
+    private = {
+        name: str(notebook.parent / f".{name.lower()}")
+        for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR")
+    }
     private["VIDBENCH_HEADLESS"] = "1"  # no controls, megabytes each, where nobody clicks
     began = time.monotonic()
     try:
         done = subprocess.run(
-            command, cwd=notebook.parent, env={**os.environ, **private}, timeout=BOOK_SECONDS, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+            command,
+            cwd=notebook.parent,
+            env={**os.environ, **private},
+            timeout=BOOK_SECONDS,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
     except subprocess.TimeoutExpired as late:
         return f"not done after {BOOK_SECONDS} s:\n{late.stdout}", time.monotonic() - began
     return "" if done.returncode == 0 else done.stdout, time.monotonic() - began
@@ -58,7 +84,9 @@ def run(notebook: Path, cell_seconds: float = CELL_SECONDS) -> tuple[str, float]
 def outcome(tmp_path_factory):
     """name -> (trouble, seconds), running the elders of a notebook first and everything once."""
     base = tmp_path_factory.mktemp("bench")
-    (base / "assets").symlink_to(ROOT / "assets")  # ../assets is where a notebook of the checkout sees it, too
+    (base / "assets").symlink_to(
+        ROOT / "assets"
+    )  # ../assets is where a notebook of the checkout sees it, too
 
     @cache
     def result(name: str) -> tuple[str, float]:
@@ -82,7 +110,9 @@ def test_notebook_runs(name, outcome, capsys, record_property):
     failed = [n.name for n in NOTEBOOKS if n.name < name and outcome(n.name)[0]]
     assert not trouble, f"{name} (failed before it: {failed or 'none'})\n{trouble}"
     stray = outcome.base / "runs"
-    assert not stray.exists(), f"{name} wrote to ../runs, the default of `home`, not to the `home` it was given"
+    assert not stray.exists(), (
+        f"{name} wrote to ../runs, the default of `home`, not to the `home` it was given"
+    )
 
 
 def scratch(folder: Path, *sources: str) -> Path:
@@ -100,16 +130,21 @@ def test_the_runner_sees_what_a_notebook_does(tmp_path):
     source = scratch(tmp_path / "source", 'home: str = "../runs"', write)
     trouble, seconds = run(prepare(source, tmp_path / "copy", tmp_path / "elsewhere"))
     assert trouble == "" and seconds > 0
-    assert Path((tmp_path / "elsewhere" / "here").read_text()).resolve() == (tmp_path / "copy").resolve()
+    assert (
+        Path((tmp_path / "elsewhere" / "here").read_text()).resolve()
+        == (tmp_path / "copy").resolve()
+    )
     assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(
     ("cell", "seconds", "says"),
-    [("raise OSError('the disk is made of cheese')", 60, "made of cheese"),
-     ("import time\ntime.sleep(60)", 3, "Timeout of 3 seconds"),
-     ("import os\nos._exit(1)", 3, "Failed to interrupt kernel")],  # a dead kernel shows when its time is up
-)  # fmt: skip
+    [
+        ("raise OSError('the disk is made of cheese')", 60, "made of cheese"),
+        ("import time\ntime.sleep(60)", 3, "Timeout of 3 seconds"),
+        ("import os\nos._exit(1)", 3, "Failed to interrupt kernel"),
+    ],  # a dead kernel shows when its time is up
+)
 def test_the_runner_reports_a_failing_a_hanging_and_a_dying_cell(cell, seconds, says, tmp_path):
     source = scratch(tmp_path, 'home: str = "../runs"', cell, "x = 1")
     trouble, took = run(source, seconds)

@@ -1,4 +1,5 @@
-"""`vidbench scan | store | flow | demo | replicate-coclr, -rms, -multitrain | run | batch`: a door, no logic."""
+"""`vidbench scan | store | flow | demo | replicate-coclr, -rms, -multitrain | run | batch`: a door,
+no logic."""
 
 import argparse
 import ast
@@ -6,13 +7,18 @@ import os
 import signal
 import sys
 
-_ENDS = ("Exit codes: 0 all complete; 1 a notebook failed; 2 what the caller can mend, such as an unknown parameter;"
-         " nothing was started then; 124 a cell's time was up; 130 stopped by Ctrl-C or SIGTERM; 138 the kernel died."
-         " Of a batch 1 where any row is not complete, of one row of it that row's own.")
+_ENDS = (
+    "Exit codes: 0 all complete; 1 a notebook failed; 2 what the caller can mend, such as an "
+    "unknown parameter;"
+    " nothing was started then; 124 a cell's time was up; 130 stopped by Ctrl-C or SIGTERM; 138 "
+    "the kernel died."
+    " Of a batch 1 where any row is not complete, of one row of it that row's own."
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parse the command line and hand over. Exit codes: 0, 2 for what the caller can mend, 130 for Ctrl-C."""
+    """Parse the command line and hand over. Exit codes: 0, 2 for what the caller can mend, 130 for
+    Ctrl-C."""
     given = _parser().parse_args(arguments)
     came = []
 
@@ -21,9 +27,17 @@ def main(arguments: list[str] | None = None) -> int:
         signal.default_int_handler(number, frame)
 
     signal.signal(signal.SIGTERM, stop)
-    commands = {"demo": _demo, "replicate-coclr": _replicate_coclr, "replicate-rms": _replicate_rms,
-                "replicate-multitrain": _replicate_multitrain, "run": _run,
-                "batch": _batch, "scan": _scan, "store": _store, "flow": _flow}
+    commands = {
+        "demo": _demo,
+        "replicate-coclr": _replicate_coclr,
+        "replicate-rms": _replicate_rms,
+        "replicate-multitrain": _replicate_multitrain,
+        "run": _run,
+        "batch": _batch,
+        "scan": _scan,
+        "store": _store,
+        "flow": _flow,
+    }
     try:
         return commands[given.command](given)
     except (KeyboardInterrupt, ImportError, SystemError) as error:
@@ -35,7 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="vidbench", description="A workbench for video representation learning.")
+    parser = argparse.ArgumentParser(
+        prog="vidbench", description="A workbench for video representation learning."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     for add in (_over_data_sets, _whole_jobs, _over_notebooks):
         add(commands)
@@ -43,94 +59,231 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _over_data_sets(commands) -> None:
-    scan = commands.add_parser("scan", help="decode every video of a data set once: what can be used, what is bad")
+    scan = commands.add_parser(
+        "scan", help="decode every video of a data set once: what can be used, what is bad"
+    )
     _common(scan, "scan")
-    scan.add_argument("--keep", nargs="*", default=[], help="bad videos to leave in: 'cut short', 'too short'")
-    scan.add_argument("--second", default="decord", help="decoder to check against: decord (default) or none")
-    store = commands.add_parser("store", help="every frame at training size, in a form that reads fast at random")
+    scan.add_argument(
+        "--keep", nargs="*", default=[], help="bad videos to leave in: 'cut short', 'too short'"
+    )
+    scan.add_argument(
+        "--second", default="decord", help="decoder to check against: decord (default) or none"
+    )
+    store = commands.add_parser(
+        "store", help="every frame at training size, in a form that reads fast at random"
+    )
     _common(store, "store-FORM")
     store.add_argument("--form", default="mp4", help="mp4, jpeg or raw (%(default)s)")
     store.add_argument("--size", type=int, default=128, help="short side in pixels (%(default)s)")
     store.add_argument("--crf", type=int, default=18, help="quality of form mp4 (%(default)s)")
     flow = commands.add_parser("flow", help="optical flow of every video, stored in 8 bits")
     _common(flow, "flow")
-    flow.add_argument("--method", default="tvl1", help="tvl1, tvl1_fast, tvl1_torch or dis (%(default)s)")
-    flow.add_argument("--form", default="npz", help="npz, exact, or mp4, a quarter of that (%(default)s)")
-    flow.add_argument("--size", type=int, default=None, help="short side in pixels; default: as the video is")
-    flow.add_argument("--bound", type=float, default=20.0, help="pixels at which flow is clipped (%(default)s)")
+    flow.add_argument(
+        "--method", default="tvl1", help="tvl1, tvl1_fast, tvl1_torch or dis (%(default)s)"
+    )
+    flow.add_argument(
+        "--form", default="npz", help="npz, exact, or mp4, a quarter of that (%(default)s)"
+    )
+    flow.add_argument(
+        "--size", type=int, default=None, help="short side in pixels; default: as the video is"
+    )
+    flow.add_argument(
+        "--bound", type=float, default=20.0, help="pixels at which flow is clipped (%(default)s)"
+    )
     flow.add_argument("--device", default=None, help="for tvl1_torch, such as cuda:0")
-    flow.add_argument("--part", default="0/1", help="K/N: every N-th video from the K-th, for N machines (%(default)s)")
+    flow.add_argument(
+        "--part",
+        default="0/1",
+        help="K/N: every N-th video from the K-th, for N machines (%(default)s)",
+    )
 
 
 def _whole_jobs(commands) -> None:
-    demo = commands.add_parser("demo", help="videos to an HTML report: flow, InfoNCE, CoCLR, retrieval, gallery")
-    demo.add_argument("--out", default="runs/demo", help="where everything goes (%(default)s); the same call resumes")
-    demo.add_argument("--data", default="", help="a folder of class folders, or with list files; default: toy videos")
+    demo = commands.add_parser(
+        "demo", help="videos to an HTML report: flow, InfoNCE, CoCLR, retrieval, gallery"
+    )
+    demo.add_argument(
+        "--out",
+        default="runs/demo",
+        help="where everything goes (%(default)s); the same call resumes",
+    )
+    demo.add_argument(
+        "--data",
+        default="",
+        help="a folder of class folders, or with list files; default: toy videos",
+    )
     demo.add_argument("--seed", type=int, default=0)
-    again = commands.add_parser("replicate-coclr", help="CoCLR's claim: all methods at equal clip budgets")
-    again.add_argument("--out", default="runs/replicate-coclr", help="where all goes (%(default)s); resumable")
-    again.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of toy worlds and runs (1 2 3)")
-    again.add_argument("--data", default="", help="a data set's folder; default: a toy world for each seed")
-    again.add_argument("--folds", type=int, nargs="+", default=[], help="of the data set, instead of seeds")
-    again.add_argument("--clips", type=int, default=14_000, help="views that a stage trains on (%(default)s)")
+    again = commands.add_parser(
+        "replicate-coclr", help="CoCLR's claim: all methods at equal clip budgets"
+    )
+    again.add_argument(
+        "--out", default="runs/replicate-coclr", help="where all goes (%(default)s); resumable"
+    )
+    again.add_argument(
+        "--seeds", type=int, nargs="+", default=[1, 2, 3], help="of toy worlds and runs (1 2 3)"
+    )
+    again.add_argument(
+        "--data", default="", help="a data set's folder; default: a toy world for each seed"
+    )
+    again.add_argument(
+        "--folds", type=int, nargs="+", default=[], help="of the data set, instead of seeds"
+    )
+    again.add_argument(
+        "--clips", type=int, default=14_000, help="views that a stage trains on (%(default)s)"
+    )
     again.add_argument("--cycles", type=int, default=2, help="of co-training (%(default)s)")
-    again.add_argument("--quick", action="store_true", help="one seed or fold, one cycle, a quarter of the clips")
-    rms = commands.add_parser("replicate-rms", help="RMS's claim: it and its rivals on the same data, several seeds")
-    rms.add_argument("--out", default="runs/replicate-rms", help="where all goes (%(default)s); resumable")
-    rms.add_argument("--data", nargs="+", default=["toy-5", "toy-10"],
-                     help="toy-N, worlds with N training sources a class, or folders (toy-5 toy-10)")
+    again.add_argument(
+        "--quick", action="store_true", help="one seed or fold, one cycle, a quarter of the clips"
+    )
+    rms = commands.add_parser(
+        "replicate-rms", help="RMS's claim: it and its rivals on the same data, several seeds"
+    )
+    rms.add_argument(
+        "--out", default="runs/replicate-rms", help="where all goes (%(default)s); resumable"
+    )
+    rms.add_argument(
+        "--data",
+        nargs="+",
+        default=["toy-5", "toy-10"],
+        help="toy-N, worlds with N training sources a class, or folders (toy-5 toy-10)",
+    )
     rms.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="(1 2 3)")
     rms.add_argument("--longer", type=int, default=1, help="times as many epochs (%(default)s)")
-    rms.add_argument("--arms", nargs="+", default=None, help="beside the baseline, such as rms cutmix; default: all")
-    rms.add_argument("--quick", action="store_true", help="one seed, a quarter of the epochs, RMS and its ablations")
-    joint = commands.add_parser("replicate-multitrain", help="MultiTrain's claims: one net for several data sets")
-    joint.add_argument("--out", default="runs/replicate-multitrain", help="where all goes (%(default)s); resumable")
-    joint.add_argument("--data", nargs="+", default=["toy-base", "toy-gym", "toy-street"],
-                       help="two or more: toy worlds (toy-base toy-gym toy-street, the default) and folders")
-    joint.add_argument("--setting", default="toy", help="of methods.multitrain: toy (MViTv2, flow), toy_rgb (CSN), ...")
+    rms.add_argument(
+        "--arms",
+        nargs="+",
+        default=None,
+        help="beside the baseline, such as rms cutmix; default: all",
+    )
+    rms.add_argument(
+        "--quick",
+        action="store_true",
+        help="one seed, a quarter of the epochs, RMS and its ablations",
+    )
+    joint = commands.add_parser(
+        "replicate-multitrain", help="MultiTrain's claims: one net for several data sets"
+    )
+    joint.add_argument(
+        "--out", default="runs/replicate-multitrain", help="where all goes (%(default)s); resumable"
+    )
+    joint.add_argument(
+        "--data",
+        nargs="+",
+        default=["toy-base", "toy-gym", "toy-street"],
+        help="two or more: toy worlds (toy-base toy-gym toy-street, the default) and folders",
+    )
+    joint.add_argument(
+        "--setting",
+        default="toy",
+        help="of methods.multitrain: toy (MViTv2, flow), toy_rgb (CSN), ...",
+    )
     joint.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="(1 2 3)")
     joint.add_argument("--arms", nargs="+", default=[], help="such as joint both; default: all")
     joint.add_argument("--quick", action="store_true", help="one seed, a quarter of the epochs")
 
 
 def _over_notebooks(commands) -> None:
-    run = commands.add_parser("run", help="execute notebooks headless, in the order given", epilog=_ENDS)
+    run = commands.add_parser(
+        "run", help="execute notebooks headless, in the order given", epilog=_ENDS
+    )
     run.add_argument("notebooks", nargs="+", help="the first that does not complete is the last")
-    run.add_argument("--out", default="runs/notebooks",
-                     help="where the executed copies go, with HTML, log and status of each (%(default)s)")
-    run.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
-                     help="of every notebook given; a Python literal, or text")  # fmt: skip
-    run.add_argument("-f", "--file", action="append", default=[], metavar="SETTINGS.yaml",
-                     help="a map of parameters; of several files the last wins, and -p over all of them")  # fmt: skip
-    run.add_argument("--timeout", type=int, default=0, help="seconds for one cell; default: no limit")
-    launch = run.add_argument_group("processes", "also by the environment: VIDBENCH_NPROC and so on")
-    launch.add_argument("--nproc", type=int, help="of a node that train together; default: one for each GPU")
-    launch.add_argument("--nnodes", type=int, help="machines, on each of which the same command is given; default: 1")
+    run.add_argument(
+        "--out",
+        default="runs/notebooks",
+        help="where the executed copies go, with HTML, log and status of each (%(default)s)",
+    )
+    run.add_argument(
+        "-p",
+        "--parameter",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="of every notebook given; a Python literal, or text",
+    )
+    run.add_argument(
+        "-f",
+        "--file",
+        action="append",
+        default=[],
+        metavar="SETTINGS.yaml",
+        help="a map of parameters; of several files the last wins, and -p over all of them",
+    )
+    run.add_argument(
+        "--timeout", type=int, default=0, help="seconds for one cell; default: no limit"
+    )
+    launch = run.add_argument_group(
+        "processes", "also by the environment: VIDBENCH_NPROC and so on"
+    )
+    launch.add_argument(
+        "--nproc", type=int, help="of a node that train together; default: one for each GPU"
+    )
+    launch.add_argument(
+        "--nnodes",
+        type=int,
+        help="machines, on each of which the same command is given; default: 1",
+    )
     launch.add_argument("--endpoint", help="host:port of one of them, where they meet")
-    launch.add_argument("--node", help="this machine's name, which its copies bear; default: the host's")
-    launch.add_argument("--restarts", type=int, help="of all processes after one failed; default: none")
-    launch.add_argument("--patience", type=int, help="seconds that they wait for one that hangs; default: 600")
-    table = commands.add_parser("batch", help="execute a table of notebooks: settings times seeds", epilog=_ENDS)
-    table.add_argument("table", help="a .yaml of notebook, parameters, grid, compose (as headless.batch.read_table), or"
-                       " a .csv with a column notebook")  # fmt: skip
-    table.add_argument("--out", default="", help="where each row gets a folder; default: runs/ and the table's name")
+    launch.add_argument(
+        "--node", help="this machine's name, which its copies bear; default: the host's"
+    )
+    launch.add_argument(
+        "--restarts", type=int, help="of all processes after one failed; default: none"
+    )
+    launch.add_argument(
+        "--patience", type=int, help="seconds that they wait for one that hangs; default: 600"
+    )
+    table = commands.add_parser(
+        "batch", help="execute a table of notebooks: settings times seeds", epilog=_ENDS
+    )
+    table.add_argument(
+        "table",
+        help="a .yaml of notebook, parameters, grid, compose (as headless.batch.read_table), or"
+        " a .csv with a column notebook",
+    )
+    table.add_argument(
+        "--out",
+        default="",
+        help="where each row gets a folder; default: runs/ and the table's name",
+    )
     table.add_argument("--processes", type=int, default=1, help="rows at a time (%(default)s)")
-    table.add_argument("--row", type=int, default=None, help="only the row of this number, from 0: for job arrays")
-    table.add_argument("--list", action="store_true", help="show the rows, their numbers and states, and stop")
-    table.add_argument("--timeout", type=int, default=0, help="seconds for one cell; default: no limit")
+    table.add_argument(
+        "--row", type=int, default=None, help="only the row of this number, from 0: for job arrays"
+    )
+    table.add_argument(
+        "--list", action="store_true", help="show the rows, their numbers and states, and stop"
+    )
+    table.add_argument(
+        "--timeout", type=int, default=0, help="seconds for one cell; default: no limit"
+    )
 
 
 def _common(command: argparse.ArgumentParser, place: str) -> None:
     """What the commands over a whole data set share; the same call goes on where it stopped."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    command.add_argument("data", help="a data set's folder, a manifest csv, or what scan or store left")
-    command.add_argument("--dataset", default="", help="its name (see data.sets.catalogue); default: recognised")
-    command.add_argument("-o", "--option", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
-                         help="of the data set, such as: -o fold 2, -o lists FOLDER")  # fmt: skip
+    command.add_argument(
+        "data", help="a data set's folder, a manifest csv, or what scan or store left"
+    )
+    command.add_argument(
+        "--dataset", default="", help="its name (see data.sets.catalogue); default: recognised"
+    )
+    command.add_argument(
+        "-o",
+        "--option",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="of the data set, such as: -o fold 2, -o lists FOLDER",
+    )
     command.add_argument("--out", default="", help=f"default: runs/DATA/{place}")
     command.add_argument("--workers", type=int, default=cores, help="processes (%(default)s)")
-    command.add_argument("--timeout", type=float, default=0.0, help="seconds for one video; 0: the command's own")
-    command.add_argument("--estimate", action="store_true", help="measure a few videos, tell time and disk, stop")
+    command.add_argument(
+        "--timeout", type=float, default=0.0, help="seconds for one video; 0: the command's own"
+    )
+    command.add_argument(
+        "--estimate", action="store_true", help="measure a few videos, tell time and disk, stop"
+    )
 
 
 def _scan(given) -> int:
@@ -140,7 +293,10 @@ def _scan(given) -> int:
     second = None if given.second == "none" else given.second
     found = _mendable(scan.scan, manifest, out, second=second, keep=given.keep, **common)
     if found is not None:
-        print(f"{found.report()}\n-> {out}/manifest.csv ({len(found.manifest)} videos), scan.csv (all)")
+        print(
+            f"{found.report()}\n-> {out}/manifest.csv ({len(found.manifest)} videos), scan.csv "
+            "(all)"
+        )
     return 0
 
 
@@ -148,11 +304,16 @@ def _store(given) -> int:
     from vidbench.data.prepare import jobs, store
 
     out, manifest, common = _opened(given, f"store-{given.form}", jobs.TIMEOUT)
-    made = _mendable(store.store, manifest, out, given.form, size=given.size, crf=given.crf, **common)
+    made = _mendable(
+        store.store, manifest, out, given.form, size=given.size, crf=given.crf, **common
+    )
     if made is not None:
         _failed(made.failed)
         size = jobs.size(made.bytes)
-        print(f"{made.done} stored, {made.skipped} were there, {len(made.failed)} failed; {size} -> {out}")
+        print(
+            f"{made.done} stored, {made.skipped} were there, {len(made.failed)} failed; {size} -> "
+            f"{out}"
+        )
     return 0
 
 
@@ -161,8 +322,18 @@ def _flow(given) -> int:
 
     out, manifest, common = _opened(given, "flow", flow_store.TIMEOUT)
     part = _mendable(lambda: tuple(int(number) for number in given.part.split("/")))
-    made = _mendable(flow_store.extract, manifest, out, given.method, form=given.form, size=given.size,
-                     bound=given.bound, device=given.device, part=part, **common)  # fmt: skip
+    made = _mendable(
+        flow_store.extract,
+        manifest,
+        out,
+        given.method,
+        form=given.form,
+        size=given.size,
+        bound=given.bound,
+        device=given.device,
+        part=part,
+        **common,
+    )
     _failed(made.failed)
     done = f"{made.done} videos ({made.pairs} pairs) done"
     print(f"{done}, {made.skipped} were there, {len(made.failed)} failed -> {out}")
@@ -177,8 +348,15 @@ def _opened(given, place: str, timeout: float) -> tuple[str, object, dict]:
     name = given.dataset or _mendable(catalogue.recognise, given.data)
     missing = "keep" if given.command == "scan" else "error"
     manifest = _mendable(catalogue.open_dataset, name, given.data, missing=missing, **options)
-    print(f"{name}: {len(manifest)} videos in {len(manifest.classes)} classes below {manifest.root}", flush=True)
-    common = {"workers": given.workers, "timeout": given.timeout or timeout, "only_cost": given.estimate}
+    print(
+        f"{name}: {len(manifest)} videos in {len(manifest.classes)} classes below {manifest.root}",
+        flush=True,
+    )
+    common = {
+        "workers": given.workers,
+        "timeout": given.timeout or timeout,
+        "only_cost": given.estimate,
+    }
     home = catalogue.name_of(given.data, options.get("fold", 1))
     return given.out or os.path.join("runs", home, place), manifest, common
 
@@ -220,7 +398,10 @@ def _replicate_rms(given) -> int:
     from vidbench.experiments.rms import ARMS, experiment, replicate
 
     arms = given.arms or tuple(ARMS)
-    found = [_mendable(experiment, data, given.seeds, given.quick, given.longer, arms) for data in given.data]
+    found = [
+        _mendable(experiment, data, given.seeds, given.quick, given.longer, arms)
+        for data in given.data
+    ]
     print(f"report: {replicate(given.out, found)}")
     return 0
 

@@ -25,7 +25,9 @@ def weights_of(folder):
 
 
 def same(left: dict, right: dict) -> bool:
-    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+    return left.keys() == right.keys() and all(
+        torch.equal(left[name], right[name]) for name in left
+    )
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,9 @@ class Outer:
 def test_recipe_goes_to_json_and_back_and_refuses_unknown_fields():
     recipe = Outer(fit=Fit(milestones=(3, 4)), inner=Fit(epochs=9))
     assert recipe_from(Outer, json.loads(json.dumps(recipe_dict(recipe)))) == recipe
-    with pytest.raises(RunError, match=r"Outer.fit has no field 'epoch'; the known ones are epochs, batch"):
+    with pytest.raises(
+        RunError, match=r"Outer.fit has no field 'epoch'; the known ones are epochs, batch"
+    ):
         recipe_from(Outer, {"fit": {"epoch": 3}})
     told = changed(recipe, {"fit": {"lr": 0.5}})
     assert told == Outer(fit=Fit(milestones=(3, 4), lr=0.5), inner=Fit(epochs=9))
@@ -71,10 +75,18 @@ def test_a_run_from_before_a_field_was_there_has_its_default(tmp_path):
 
 def test_deterministic_algorithms_are_on_inside_and_off_after(tmp_path, monkeypatch):
     seen, plain = [], loop._Trainer.one_step
-    monkeypatch.setattr(loop._Trainer, "one_step", lambda self, batch: (
-        seen.append(torch.are_deterministic_algorithms_enabled()), plain(self, batch))[1])
+    monkeypatch.setattr(
+        loop._Trainer,
+        "one_step",
+        lambda self, batch: (
+            seen.append(torch.are_deterministic_algorithms_enabled()),
+            plain(self, batch),
+        )[1],
+    )
     for wanted in (False, True):
-        stages.regress(recipe_dict(replace(SHORT, epochs=1, deterministic=wanted)), str(tmp_path / str(wanted)))
+        stages.regress(
+            recipe_dict(replace(SHORT, epochs=1, deterministic=wanted)), str(tmp_path / str(wanted))
+        )
     assert seen == [False] * (len(seen) // 2) + [True] * (len(seen) // 2)
     assert not torch.are_deterministic_algorithms_enabled()
     assert same(weights_of(tmp_path / "False"), weights_of(tmp_path / "True"))
@@ -104,12 +116,16 @@ def test_checkpoint_is_whole_or_absent(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(OSError, match="No space"):
         run.save(6, {"w": torch.zeros(2)}, {"step": 6})
-    assert run.checkpoint().name == "step-000000005" and torch.equal(run.weights()["w"], torch.ones(2))
+    assert run.checkpoint().name == "step-000000005" and torch.equal(
+        run.weights()["w"], torch.ones(2)
+    )
 
 
 @pytest.mark.parametrize("workers, optimizer", [(0, "adam"), (0, "sgd"), (2, "adam")])
 def test_resumed_equals_uninterrupted_to_the_bit(tmp_path, workers, optimizer):
-    recipe = replace(SHORT, workers=workers, optimizer=optimizer, schedule="milestones", milestones=(2, 5))
+    recipe = replace(
+        SHORT, workers=workers, optimizer=optimizer, schedule="milestones", milestones=(2, 5)
+    )
     stages.regress(recipe_dict(recipe), str(tmp_path / "whole"), 0.3)
     half = tmp_path / "parts"
     _stop_after(recipe, half, epochs=3)
@@ -121,7 +137,8 @@ def test_resumed_equals_uninterrupted_to_the_bit(tmp_path, workers, optimizer):
 
 
 def _stop_after(recipe, folder, epochs):
-    """Train into `folder` with `recipe` but end after some epochs, as a kill right after a checkpoint would."""
+    """Train into `folder` with `recipe` but end after some epochs, as a kill right after a
+    checkpoint would."""
     made = Run.create(folder, "regress", recipe)
     saved = Run.save
 
@@ -142,11 +159,15 @@ def _stop_after(recipe, folder, epochs):
 
 
 def test_sigterm_saves_stops_and_resumes_mid_epoch(tmp_path):
-    """The signal goes to the whole process group, loader workers and all, and twice, as clusters and launchers do."""
+    """The signal goes to the whole process group, loader workers and all, and twice, as clusters
+    and launchers do."""
     recipe = replace(SHORT, log_every=1, workers=2)
     stages.regress(recipe_dict(recipe), str(tmp_path / "whole"), 0.3)
-    code = (f"from tests import ROOT, stages; stages.regress({recipe_dict(recipe)!r}, {str(tmp_path / 'cut')!r}, 0.3, "
-            "pause=0.2)")
+    code = (
+        f"from tests import ROOT, stages; stages.regress({recipe_dict(recipe)!r}, "
+        f"{str(tmp_path / 'cut')!r}, 0.3, "
+        "pause=0.2)"
+    )
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, start_new_session=True)
     log = tmp_path / "cut" / "metrics.jsonl"
     while not log.exists() or len(log.read_text().splitlines()) < 3:
@@ -160,7 +181,10 @@ def test_sigterm_saves_stops_and_resumes_mid_epoch(tmp_path):
     assert stopped["state"] == "interrupted" and "SIGTERM" in stopped["error"]
     assert 3 <= stopped["step"] < 36
     stages.regress(recipe_dict(recipe), str(tmp_path / "cut"), 0.3)
-    assert same(weights_of(tmp_path / "whole"), weights_of(tmp_path / "cut")) and run.state == "complete"
+    assert (
+        same(weights_of(tmp_path / "whole"), weights_of(tmp_path / "cut"))
+        and run.state == "complete"
+    )
 
 
 def test_a_stop_at_an_epochs_end_keeps_the_plateau_exact(tmp_path, monkeypatch):
@@ -182,7 +206,8 @@ def test_a_stop_at_an_epochs_end_keeps_the_plateau_exact(tmp_path, monkeypatch):
 
 
 def test_an_interrupted_run_goes_on_in_the_same_process(tmp_path, monkeypatch):
-    """As in a notebook, which keeps the last traceback and with it everything the interrupted call held."""
+    """As in a notebook, which keeps the last traceback and with it everything the interrupted call
+    held."""
     saved, sent = Run.log, []
 
     def log(self, **numbers):
@@ -216,15 +241,27 @@ def test_broken_weights_are_never_saved(tmp_path, monkeypatch):
             self.param_groups[0]["params"][0].data.fill_(float("inf"))
 
     monkeypatch.setattr(torch.optim.Adam, "step", overflow)
-    monkeypatch.setattr(stages.Regression, "forward", lambda self, batch: (self.encoder[0].weight[0, 0] * 0.0 + 1.0
-                        if torch.isfinite(self.encoder[0].weight).all() else torch.ones((), requires_grad=True), {}))
-    with pytest.raises(FloatingPointError, match="encoder.0.weight is not finite at step 12.*not saved"):
+    monkeypatch.setattr(
+        stages.Regression,
+        "forward",
+        lambda self, batch: (
+            self.encoder[0].weight[0, 0] * 0.0 + 1.0
+            if torch.isfinite(self.encoder[0].weight).all()
+            else torch.ones((), requires_grad=True),
+            {},
+        ),
+    )
+    with pytest.raises(
+        FloatingPointError, match="encoder.0.weight is not finite at step 12.*not saved"
+    ):
         stages.regress(recipe_dict(SHORT), str(tmp_path / "a"))
     assert Run(tmp_path / "a").checkpoint().name == "step-000000006"
 
 
 def test_nan_loss_names_step_and_rows(tmp_path):
-    with pytest.raises(FloatingPointError, match=r"loss is nan at step \d+ .*rows \[[\d, ]*\b11\b") as caught:
+    with pytest.raises(
+        FloatingPointError, match=r"loss is nan at step \d+ .*rows \[[\d, ]*\b11\b"
+    ) as caught:
         stages.regress(recipe_dict(SHORT), str(tmp_path / "a"), poison=11)
     assert Run(tmp_path / "a").state == "failed" and "checkpoint is whole" in str(caught.value)
 
@@ -233,18 +270,26 @@ def test_nan_loss_names_step_and_rows(tmp_path):
 def test_accumulation_takes_the_same_steps(tmp_path, precision):
     recipe = replace(SHORT, precision=precision)
     for accumulate in (1, 4):
-        stages.regress(recipe_dict(replace(recipe, accumulate=accumulate)), str(tmp_path / str(accumulate)))
+        stages.regress(
+            recipe_dict(replace(recipe, accumulate=accumulate)), str(tmp_path / str(accumulate))
+        )
     left, right = (weights_of(tmp_path / n) for n in "14")
     for name in left:
-        torch.testing.assert_close(left[name], right[name], atol=1e-5 if precision == "fp32" else 0.05, rtol=1e-3)
+        torch.testing.assert_close(
+            left[name], right[name], atol=1e-5 if precision == "fp32" else 0.05, rtol=1e-3
+        )
 
 
 def test_schedules_by_hand():
     cosine = Fit(epochs=10, lr=1.0, schedule="cosine", warmup_epochs=2)
-    assert learning_rate(cosine, 1) == pytest.approx(0.5) and learning_rate(cosine, 6) == pytest.approx(0.5)
+    assert learning_rate(cosine, 1) == pytest.approx(0.5) and learning_rate(
+        cosine, 6
+    ) == pytest.approx(0.5)
     assert learning_rate(cosine, 10) == pytest.approx(0, abs=1e-9)
     ends = replace(cosine, final_lr=0.2)
-    assert learning_rate(ends, 6) == pytest.approx(0.6) and learning_rate(ends, 10) == pytest.approx(0.2)
+    assert learning_rate(ends, 6) == pytest.approx(0.6) and learning_rate(
+        ends, 10
+    ) == pytest.approx(0.2)
     steps = Fit(epochs=10, lr=1.0, schedule="milestones", milestones=(4, 8))
     assert [learning_rate(steps, e) for e in (3.9, 4, 8)] == pytest.approx([1, 0.1, 0.01])
     with pytest.raises(ValueError, match="schedule is"):
@@ -253,6 +298,7 @@ def test_schedules_by_hand():
 
 def pyslowfast_rate(epoch, base, epochs, warmup, start, after_warmup):
     """lr_policy.get_lr_at_epoch of PySlowFast with the cosine policy, COSINE_END_LR 0."""
+
     def cosine(at):
         offset = warmup if after_warmup else 0.0
         return base * (math.cos(math.pi * (at - offset) / (epochs - offset)) + 1) * 0.5
@@ -263,11 +309,31 @@ def pyslowfast_rate(epoch, base, epochs, warmup, start, after_warmup):
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "cosine_whole"])
-@pytest.mark.parametrize("epochs, lr, warmup, start", [(196, 0.1, 34, 0.01), (250, 0.2, 20, 0.1), (8, 0.05, 1, 0.0),
-                                                       (10, 1.0, 0, 0.5), (10, 0.1, 2.5, 0.3)])
+@pytest.mark.parametrize(
+    "epochs, lr, warmup, start",
+    [
+        (196, 0.1, 34, 0.01),
+        (250, 0.2, 20, 0.1),
+        (8, 0.05, 1, 0.0),
+        (10, 1.0, 0, 0.5),
+        (10, 0.1, 2.5, 0.3),
+    ],
+)
 def test_warm_up_and_cosine_are_pyslowfasts(schedule, epochs, lr, warmup, start):
     recipe = Fit(epochs=epochs, lr=lr, schedule=schedule, warmup_epochs=warmup, warmup_lr=start)
-    for epoch in (0, 0.25, 0.999, 1, 2.4, warmup / 2, warmup, warmup + 0.1, epochs / 2, epochs - 0.01, epochs):
+    for epoch in (
+        0,
+        0.25,
+        0.999,
+        1,
+        2.4,
+        warmup / 2,
+        warmup,
+        warmup + 0.1,
+        epochs / 2,
+        epochs - 0.01,
+        epochs,
+    ):
         wanted = pyslowfast_rate(epoch, lr, epochs, warmup, start, schedule == "cosine")
         assert learning_rate(recipe, epoch) == pytest.approx(wanted, abs=1e-6 * lr)
     if warmup:
@@ -277,7 +343,9 @@ def test_warm_up_and_cosine_are_pyslowfasts(schedule, epochs, lr, warmup, start)
 
 
 def test_a_warm_up_before_steps_ends_at_the_rate():
-    steps = Fit(epochs=10, lr=1.0, schedule="milestones", milestones=(4,), warmup_epochs=2, warmup_lr=0.2)
+    steps = Fit(
+        epochs=10, lr=1.0, schedule="milestones", milestones=(4,), warmup_epochs=2, warmup_lr=0.2
+    )
     assert [learning_rate(steps, e) for e in (0, 1, 2, 4)] == pytest.approx([0.2, 0.6, 1, 0.1])
     plateau = Fit(lr=1.0, schedule="plateau", warmup_epochs=1, warmup_lr=0.5)
     assert [learning_rate(plateau, e, 0.1) for e in (0, 1, 2)] == pytest.approx([0.5, 0.1, 0.1])
@@ -307,8 +375,10 @@ class Grouped(torch.nn.Module):
         self.head = torch.nn.Linear(4, 2)
 
     def parameter_groups(self):
-        return [{"params": list(self.head.parameters()) + list(self.frozen.parameters()), "scale": 1.0},
-                {"params": list(self.encoder.parameters()), "scale": 0.3}]
+        return [
+            {"params": list(self.head.parameters()) + list(self.frozen.parameters()), "scale": 1.0},
+            {"params": list(self.encoder.parameters()), "scale": 0.3},
+        ]
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
@@ -343,7 +413,9 @@ def test_every_step_and_every_rank_draws_its_own_numbers(tmp_path, monkeypatch):
             drawn.setdefault(key, []).append(torch.rand(2).tolist())
             return super().forward(batch)
 
-    batches = torch.utils.data.DataLoader(stages.Points(), batch_sampler=[[(0, row) for row in range(8)]])
+    batches = torch.utils.data.DataLoader(
+        stages.Points(), batch_sampler=[[(0, row) for row in range(8)]]
+    )
     batch = next(iter(batches))
     for key in ((0, 0), (0, 1), (0, 7), (1, 0)):
         monkeypatch.setattr(loop.ranks, "rank", lambda rank=key[1]: rank)
@@ -376,4 +448,7 @@ def test_a_log_gets_the_first_line_the_last_and_few_between(tmp_path, capsys, mo
     stages.regress(recipe, str(tmp_path / "run"), 0.3)
     said = [line for line in capsys.readouterr().out.splitlines() if " step " in line]
     steps = [line["step"] for line in Run(tmp_path / "run").metrics()]
-    assert len(steps) > 2 and [int(line.split(" step ")[1].split()[0]) for line in said] == [steps[0], steps[-1]]
+    assert len(steps) > 2 and [int(line.split(" step ")[1].split()[0]) for line in said] == [
+        steps[0],
+        steps[-1],
+    ]

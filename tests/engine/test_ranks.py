@@ -1,4 +1,5 @@
-"""Ranks on one node and on several: what they give, and how all end where one raises, is killed or hangs."""
+"""Ranks on one node and on several: what they give, and how all end where one raises, is killed or
+hangs."""
 
 import json
 import os
@@ -31,10 +32,16 @@ def free_port() -> int:
 
 
 def node(code: str, *words, before: tuple = (), **environment) -> subprocess.Popen:
-    """A process that is a node: Python code, its words in sys.argv, in `words` where `before` puts it."""
-    return subprocess.Popen([*before, sys.executable, "-c", code, *map(str, words)], cwd=ROOT, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                            env={**os.environ, "OMP_NUM_THREADS": "1", **environment})  # fmt: skip
+    """A process that is a node: Python code, its words in sys.argv, in `words` where `before` puts
+    it."""
+    return subprocess.Popen(
+        [*before, sys.executable, "-c", code, *map(str, words)],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+    )
 
 
 def ends(nodes: list[subprocess.Popen], seconds: float = 120) -> list[str]:
@@ -46,16 +53,20 @@ def ends(nodes: list[subprocess.Popen], seconds: float = 120) -> list[str]:
             one.kill()
 
 
-# ------------------------------------------------------------------------------------------------------- on one node
+# ------------------------------------------------------------------------------------ on one node
 
 
 def test_two_ranks_give_one_processes_loss_curve(tmp_path):
     one = recipe_dict(SHORT)
     stages.regress(one, str(tmp_path / "one"))
-    ranks.launch("tests.stages:regress", one, str(tmp_path / "two"), nproc=2, log_dir=tmp_path / "logs")
+    ranks.launch(
+        "tests.stages:regress", one, str(tmp_path / "two"), nproc=2, log_dir=tmp_path / "logs"
+    )
     left, right = (Run(tmp_path / name).curves() for name in ("one", "two"))
     assert left["step"] == right["step"] and left["loss"] == pytest.approx(right["loss"], rel=1e-4)
-    for a, b in zip(weights_of(tmp_path / "one").values(), weights_of(tmp_path / "two").values(), strict=True):
+    for a, b in zip(
+        weights_of(tmp_path / "one").values(), weights_of(tmp_path / "two").values(), strict=True
+    ):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
 
 
@@ -64,10 +75,15 @@ def test_launch_tees_rank_0_keeps_each_ranks_streams_and_returns(tmp_path, capfd
     assert ranks.launch("tests.stages:says", "hello", nproc=2, log_dir=tmp_path) == 1
     time.sleep(0.2)
     teed = capfd.readouterr().out
-    assert "[rank 0] hello from 0 of 2" in teed.replace("[rank 0]hello", "[rank 0] hello") and "from 1" not in teed
+    assert (
+        "[rank 0] hello from 0 of 2" in teed.replace("[rank 0]hello", "[rank 0] hello")
+        and "from 1" not in teed
+    )
     written = {path.parent.name: path.read_text() for path in tmp_path.rglob("stdout.log")}
     assert "hello from 1 of 2" in written["1"]
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers, "Ctrl-C is as before"
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers, (
+        "Ctrl-C is as before"
+    )
 
 
 def test_launch_takes_from_the_environment_what_the_call_leaves_open(tmp_path, monkeypatch):
@@ -75,7 +91,9 @@ def test_launch_takes_from_the_environment_what_the_call_leaves_open(tmp_path, m
     assert ranks.launch("os:getpid", nproc=0) == os.getpid(), "one process a GPU, or one"
     monkeypatch.setenv("VIDBENCH_NPROC", "2")
     monkeypatch.setenv("VIDBENCH_RANK_LOGS", str(tmp_path))
-    assert ranks.launch("tests.stages:says", "hi", nproc=0) == 1 and list(tmp_path.rglob("stdout.log"))
+    assert ranks.launch("tests.stages:says", "hi", nproc=0) == 1 and list(
+        tmp_path.rglob("stdout.log")
+    )
     assert ranks.launch("os:getpid", nproc=1) == os.getpid()
     monkeypatch.setenv("VIDBENCH_NPROC", "two")
     with pytest.raises(ValueError, match="VIDBENCH_NPROC wants a whole number; got 'two'"):
@@ -85,39 +103,66 @@ def test_launch_takes_from_the_environment_what_the_call_leaves_open(tmp_path, m
 def test_launch_refuses_what_ranks_cannot_import_and_an_endpoint_that_is_none():
     with pytest.raises(ValueError, match="importable"):
         ranks.launch("tests.stages:nowhere", nproc=2)
-    for endpoint, says in (("", "wants one endpoint"), ("nonsense", "wants host:port"), ("127.0.0.1:x", "host:port")):
+    for endpoint, says in (
+        ("", "wants one endpoint"),
+        ("nonsense", "wants host:port"),
+        ("127.0.0.1:x", "host:port"),
+    ):
         with pytest.raises(ValueError, match=says):
             ranks.launch("tests.stages:says", "x", nnodes=2, endpoint=endpoint)
 
 
-@pytest.mark.parametrize("how, sign", [
-    ("raises", r"rank 1 failed first:(?s:.*)shelf 42 is torn(?s:.*)output lies below"),
-    ("killed", r"rank 1 was ended by (SIGKILL|Signal 9).*; out of memory\?"),
-    ("hangs", r"rank 0 waited in vain .*\n(?s:.*)rank 1 hung, most recent call first:(?s:.*) in fails\n"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "how, sign",
+    [
+        ("raises", r"rank 1 failed first:(?s:.*)shelf 42 is torn(?s:.*)output lies below"),
+        ("killed", r"rank 1 was ended by (SIGKILL|Signal 9).*; out of memory\?"),
+        (
+            "hangs",
+            r"rank 0 waited in vain .*\n(?s:.*)rank 1 hung, most recent call first:(?s:.*) in "
+            r"fails\n",
+        ),
+    ],
+)
 def test_a_failing_rank_ends_all_within_seconds_and_shows_its_cause(tmp_path, how, sign):
     began = time.monotonic()
     with pytest.raises(ranks.RankError, match=sign):
-        ranks.launch("tests.stages:fails_on_rank_1", how, nproc=2, log_dir=tmp_path, patience=PATIENCE)
-    assert time.monotonic() - began < PATIENCE + 30  # torch alone waits 30 s more for a rank that hangs
+        ranks.launch(
+            "tests.stages:fails_on_rank_1", how, nproc=2, log_dir=tmp_path, patience=PATIENCE
+        )
+    assert (
+        time.monotonic() - began < PATIENCE + 30
+    )  # torch alone waits 30 s more for a rank that hangs
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Run:
     """What two ranks train that nothing happens to."""
     folder = tmp_path_factory.mktemp("whole")
-    ranks.launch("tests.stages:regress", RECIPE, str(folder / "run"), 0.2, nproc=2, log_dir=folder / "logs")
+    ranks.launch(
+        "tests.stages:regress", RECIPE, str(folder / "run"), 0.2, nproc=2, log_dir=folder / "logs"
+    )
     return Run(folder / "run")
 
 
-@pytest.mark.parametrize("how, restarts", [("raises", 0), ("killed", 0), ("hangs", 0), ("killed", 1)])
-def test_training_goes_on_after_a_rank_failed_as_if_nothing_had_been(tmp_path, whole, how, restarts):
+@pytest.mark.parametrize(
+    "how, restarts", [("raises", 0), ("killed", 0), ("hangs", 0), ("killed", 1)]
+)
+def test_training_goes_on_after_a_rank_failed_as_if_nothing_had_been(
+    tmp_path, whole, how, restarts
+):
     """By the same call, and by itself where a restart is allowed."""
     given = (RECIPE, str(tmp_path / "run"), 0.2, -1, 0.0, (str(tmp_path / "torn"), how))
 
     def train():
-        ranks.launch("tests.stages:regress", *given, nproc=2, log_dir=tmp_path / "logs", restarts=restarts,
-                     patience=PATIENCE)
+        ranks.launch(
+            "tests.stages:regress",
+            *given,
+            nproc=2,
+            log_dir=tmp_path / "logs",
+            restarts=restarts,
+            patience=PATIENCE,
+        )
 
     if not restarts:
         with pytest.raises(ranks.RankError):
@@ -126,20 +171,32 @@ def test_training_goes_on_after_a_rank_failed_as_if_nothing_had_been(tmp_path, w
         assert run.state == "failed" and run.checkpoint().name == "step-000000006"
     train()
     run = Run(tmp_path / "run")
-    assert (tmp_path / "torn").exists() and run.state == "complete" and same(run.weights(), whole.weights())
+    assert (
+        (tmp_path / "torn").exists()
+        and run.state == "complete"
+        and same(run.weights(), whole.weights())
+    )
     assert run.curves()["loss"] == whole.curves()["loss"]
 
 
 def test_a_restart_that_fails_again_shows_the_last_cause(tmp_path):
     with pytest.raises(ranks.RankError, match="shelf 42 is torn"):
-        ranks.launch("tests.stages:fails_on_rank_1", "raises", nproc=2, log_dir=tmp_path, restarts=1)
-    assert sorted(path.name for path in tmp_path.glob("failed-*-1.json")) == ["failed-0-1.json", "failed-1-1.json"]
+        ranks.launch(
+            "tests.stages:fails_on_rank_1", "raises", nproc=2, log_dir=tmp_path, restarts=1
+        )
+    assert sorted(path.name for path in tmp_path.glob("failed-*-1.json")) == [
+        "failed-0-1.json",
+        "failed-1-1.json",
+    ]
 
 
 def test_a_signal_to_the_launcher_lets_the_ranks_save(tmp_path):
-    code = ("import sys, json\nfrom vidbench.engine import ranks\ntry:\n    ranks.launch('tests.stages:regress', "
-            "json.loads(sys.argv[1]), sys.argv[2], 0.2, -1, 0.3, nproc=2, log_dir=sys.argv[3])\n"
-            "except KeyboardInterrupt as stopped:\n    print('stopped:', stopped)")  # fmt: skip
+    code = (
+        "import sys, json\nfrom vidbench.engine import ranks\ntry:\n    "
+        "ranks.launch('tests.stages:regress', "
+        "json.loads(sys.argv[1]), sys.argv[2], 0.2, -1, 0.3, nproc=2, log_dir=sys.argv[3])\n"
+        "except KeyboardInterrupt as stopped:\n    print('stopped:', stopped)"
+    )
     process = node(code, json.dumps(RECIPE), tmp_path / "run", tmp_path / "logs")
     log = tmp_path / "run" / "metrics.jsonl"
     try:
@@ -157,7 +214,7 @@ def test_a_signal_to_the_launcher_lets_the_ranks_save(tmp_path):
     assert run.state == "complete"
 
 
-# ---------------------------------------------------------------------------------------------------- on several nodes
+# ------------------------------------------------------------------------------- on several nodes
 
 LAUNCH = """import sys
 from vidbench.engine import ranks
@@ -185,13 +242,23 @@ def test_a_rank_that_fails_on_one_node_ends_both(tmp_path, how):
     endpoint = f"127.0.0.1:{free_port()}"
     nodes = [node(FAILS, endpoint, tmp_path / str(number), how) for number in range(2)]
     said = ends(nodes)
-    assert all(one.returncode == 1 and "RankError" in text for one, text in zip(nodes, said, strict=True)), said
-    if how == "killed":  # only its own node's launcher sees that; the other rank lost its connection
+    assert all(
+        one.returncode == 1 and "RankError" in text for one, text in zip(nodes, said, strict=True)
+    ), said
+    if (
+        how == "killed"
+    ):  # only its own node's launcher sees that; the other rank lost its connection
         guilty = ["rank 1 was ended by" in text for text in said]
-        elsewhere = ["It lost a rank of another node: the cause is told there." in text for text in said]
+        elsewhere = [
+            "It lost a rank of another node: the cause is told there." in text for text in said
+        ]
         assert sorted(guilty) == [False, True] and elsewhere == [not one for one in guilty], said
     else:
-        signs = ["shelf 42 is torn"] * 2 if how == "raises" else ["rank 1 hung", "rank 0 waited in vain|rank 0 failed"]
+        signs = (
+            ["shelf 42 is torn"] * 2
+            if how == "raises"
+            else ["rank 1 hung", "rank 0 waited in vain|rank 0 failed"]
+        )
         assert any(re.search(signs[0], text) for text in said), said
         assert all(re.search("|".join(signs), text) for text in said), said
 
@@ -205,13 +272,24 @@ ranks.launch("tests.stages:regress", json.loads(sys.argv[3]), sys.argv[4], 0.2, 
 
 def test_a_rank_that_is_killed_on_one_node_is_started_anew_on_both(tmp_path, whole):
     endpoint = f"127.0.0.1:{free_port()}"
-    nodes = [node(RESTARTS, endpoint, tmp_path / str(number), json.dumps(RECIPE), tmp_path / "run", tmp_path / "torn")
-             for number in range(2)]  # fmt: skip
+    nodes = [
+        node(
+            RESTARTS,
+            endpoint,
+            tmp_path / str(number),
+            json.dumps(RECIPE),
+            tmp_path / "run",
+            tmp_path / "torn",
+        )
+        for number in range(2)
+    ]
     said = ends(nodes)
     assert [one.returncode for one in nodes] == [0, 0] and (tmp_path / "torn").exists(), said
     assert same(Run(tmp_path / "run").weights(), whole.weights())
     attempts = {path.name.split("-")[1] for path in tmp_path.glob("*/failed-*")}
-    assert attempts == {"0"}, "the node whose rank did not fail is started anew with the other, in the same attempt"
+    assert attempts == {"0"}, (
+        "the node whose rank did not fail is started anew with the other, in the same attempt"
+    )
 
 
 def test_a_node_that_is_killed_ends_the_other(tmp_path):
@@ -228,7 +306,8 @@ def test_a_node_that_is_killed_ends_the_other(tmp_path):
 
 @pytest.fixture
 def hosts(tmp_path):
-    """Two network namespaces with a cable between them: prefixes of commands in them, and the first one's address."""
+    """Two network namespaces with a cable between them: prefixes of commands in them, and the first
+    one's address."""
     if not shutil.which("ip") or os.geteuid():
         pytest.skip("network namespaces want root and the command ip (Debian: iproute2)")
     names = [f"vidbench{os.getpid()}{end}" for end in "ab"]
@@ -242,7 +321,20 @@ def hosts(tmp_path):
         pytest.skip(f"no network namespace: {made.stderr}")
     try:
         ip("netns", "add", names[1])
-        ip("link", "add", links[0], "netns", names[0], "type", "veth", "peer", "name", links[1], "netns", names[1])
+        ip(
+            "link",
+            "add",
+            links[0],
+            "netns",
+            names[0],
+            "type",
+            "veth",
+            "peer",
+            "name",
+            links[1],
+            "netns",
+            names[1],
+        )
         for number, (name, link) in enumerate(zip(names, links, strict=True), 1):
             ip("-n", name, "addr", "add", f"10.77.0.{number}/24", "dev", link)
             for device in ("lo", link):
@@ -254,16 +346,34 @@ def hosts(tmp_path):
 
 
 def test_two_hosts_train_by_the_same_command_and_each_names_its_output(tmp_path, hosts, whole):
-    """A notebook on two machines of different addresses, whose names say nothing of where they are."""
+    """A notebook on two machines of different addresses, whose names say nothing of where they
+    are."""
     inside, address = hosts
     cells = f"ranks.launch('tests.stages:regress', {RECIPE!r}, f'{{folder}}/run', 0.2, nproc=0)"
-    book = notebook(tmp_path / "book.ipynb", "from vidbench.engine import ranks", cells,
-                    "print('world', ranks.launch('tests.stages:says', 'hi', nproc=0))",
-                    parameters=f"folder: str = {str(tmp_path)!r}")  # fmt: skip
-    words = ["run", book, "--out", tmp_path / "out", "--nproc", "1", "--nnodes", "2", "--endpoint", f"{address}:29477"]
+    book = notebook(
+        tmp_path / "book.ipynb",
+        "from vidbench.engine import ranks",
+        cells,
+        "print('world', ranks.launch('tests.stages:says', 'hi', nproc=0))",
+        parameters=f"folder: str = {str(tmp_path)!r}",
+    )
+    words = [
+        "run",
+        book,
+        "--out",
+        tmp_path / "out",
+        "--nproc",
+        "1",
+        "--nnodes",
+        "2",
+        "--endpoint",
+        f"{address}:29477",
+    ]
     code = "import sys; from vidbench.__main__ import main; sys.exit(main(sys.argv[1:]))"
-    nodes = [node(code, *words, "--node", name, before=before, PYTHONPATH=str(ROOT))
-             for name, before in zip("ab", inside, strict=True)]  # fmt: skip
+    nodes = [
+        node(code, *words, "--node", name, before=before, PYTHONPATH=str(ROOT))
+        for name, before in zip("ab", inside, strict=True)
+    ]
     said = ends(nodes, 180)
     assert [one.returncode for one in nodes] == [0, 0], said
     assert all("world 1" in text for text in said)
@@ -288,24 +398,55 @@ exit "$highest"
 
 
 def test_a_slurm_job_of_two_nodes_saves_itself_before_the_limit_and_goes_on(tmp_path, whole):
-    """No Slurm here: bash, its variables, a script as srun, and an scontrol that writes down what it is asked."""
+    """No Slurm here: bash, its variables, a script as srun, and an scontrol that writes down what
+    it is asked."""
     train = f"ranks.launch('tests.stages:regress', {RECIPE!r}, f'{{folder}}/run', 0.2, -1, pause, nproc=0)"
-    book = notebook(tmp_path / "book.ipynb", "from vidbench.engine import ranks", train,
-                    parameters=f"folder: str = {str(tmp_path)!r}\npause: float = 0.0")  # fmt: skip
-    commands = {"srun": SRUN, "vidbench": f'#!/bin/sh\nexec {sys.executable} -m vidbench "$@"\n', "scontrol":
-                f'#!/bin/sh\nif [ "$1" = show ]; then echo 127.0.0.1; else echo "$@" >> {tmp_path}/asked; fi\n'}
+    book = notebook(
+        tmp_path / "book.ipynb",
+        "from vidbench.engine import ranks",
+        train,
+        parameters=f"folder: str = {str(tmp_path)!r}\npause: float = 0.0",
+    )
+    commands = {
+        "srun": SRUN,
+        "vidbench": f'#!/bin/sh\nexec {sys.executable} -m vidbench "$@"\n',
+        "scontrol": '#!/bin/sh\nif [ "$1" = show ]; then echo 127.0.0.1; else echo "$@" >> '
+        f"{tmp_path}/asked; fi\n",
+    }
     (tmp_path / "bin").mkdir()
     for name, text in commands.items():
         (tmp_path / "bin" / name).write_text(text)
         (tmp_path / "bin" / name).chmod(0o755)
-    environment = {**os.environ, "SLURM_JOB_ID": "77", "SLURM_JOB_NODELIST": "n[1-2]", "SLURM_NNODES": "2",
-                   "VIDBENCH_PORT": str(free_port()), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1",
-                   "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}  # fmt: skip
+    environment = {
+        **os.environ,
+        "SLURM_JOB_ID": "77",
+        "SLURM_JOB_NODELIST": "n[1-2]",
+        "SLURM_NNODES": "2",
+        "VIDBENCH_PORT": str(free_port()),
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+    }
 
     def job(*more) -> subprocess.Popen:
-        words = ["bash", ROOT / "assets" / "slurm_nodes.sh", book, "--out", tmp_path / "out", "--nproc", "1", *more]
-        return subprocess.Popen(words, env=environment, cwd=ROOT, text=True, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT)  # fmt: skip
+        words = [
+            "bash",
+            ROOT / "assets" / "slurm_nodes.sh",
+            book,
+            "--out",
+            tmp_path / "out",
+            "--nproc",
+            "1",
+            *more,
+        ]
+        return subprocess.Popen(
+            words,
+            env=environment,
+            cwd=ROOT,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
 
     first, log = job("-p", "pause", "0.5"), tmp_path / "run" / "metrics.jsonl"
     try:
@@ -321,5 +462,8 @@ def test_a_slurm_job_of_two_nodes_saves_itself_before_the_limit_and_goes_on(tmp_
     second = job()
     said = ends([second])
     assert second.returncode == 0, said
-    assert all(status(tmp_path / "out" / f"book-node{number}.ipynb")["state"] == "complete" for number in range(2))
+    assert all(
+        status(tmp_path / "out" / f"book-node{number}.ipynb")["state"] == "complete"
+        for number in range(2)
+    )
     assert same(Run(tmp_path / "run").weights(), whole.weights())

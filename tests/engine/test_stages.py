@@ -32,7 +32,9 @@ def train(recipe: dict, folder: str, progress: str, threads: int) -> str:
     made = recipe_from(Recipe, recipe)
     if made.student and Run(made.student).state != "complete":
         raise RunError("started before its parent was complete")
-    return stages.regress_as("test_stages", made, made.fit, folder, poison=made.poison, pause=made.pause)
+    return stages.regress_as(
+        "test_stages", made, made.fit, folder, poison=made.poison, pause=made.pause
+    )
 
 
 def test_parents_come_first_and_complete_runs_are_left_alone(tmp_path):
@@ -42,7 +44,9 @@ def test_parents_come_first_and_complete_runs_are_left_alone(tmp_path):
     assert all(Run(tmp_path / name).state == "complete" for name in recipes)
     before = {name: (tmp_path / name / "status.json").stat().st_mtime_ns for name in recipes}
     run_all(recipes, tmp_path, processes=2)
-    assert before == {name: (tmp_path / name / "status.json").stat().st_mtime_ns for name in recipes}
+    assert before == {
+        name: (tmp_path / name / "status.json").stat().st_mtime_ns for name in recipes
+    }
 
 
 def test_a_failure_is_named_and_the_same_call_goes_on(tmp_path):
@@ -60,9 +64,9 @@ def test_runs_that_wait_for_one_another_are_refused(tmp_path):
         run_all(ring, tmp_path)
 
 
-
 def test_ctrl_c_ends_all_even_where_one_process_is_idle_and_one_saves_itself(tmp_path):
-    """The idle one dies with the lock of the queue of work in its hands, on which the other would wait for ever."""
+    """The idle one dies with the lock of the queue of work in its hands, on which the other would
+    wait for ever."""
     script = tmp_path / "script.py"
     script.write_text("""if __name__ == "__main__":
     import signal
@@ -76,8 +80,11 @@ def test_ctrl_c_ends_all_even_where_one_process_is_idle_and_one_saves_itself(tmp
     process = subprocess.Popen([sys.executable, script], env={**os.environ, "PYTHONPATH": place})
     try:
         deadline = time.monotonic() + 120
-        while not ((tmp_path / "slow" / "metrics.jsonl").exists() and (tmp_path / "quick" / "status.json").exists()
-                   and Run(tmp_path / "quick").state == "complete"):
+        while not (
+            (tmp_path / "slow" / "metrics.jsonl").exists()
+            and (tmp_path / "quick" / "status.json").exists()
+            and Run(tmp_path / "quick").state == "complete"
+        ):
             assert time.monotonic() < deadline and process.poll() is None
             time.sleep(0.2)
         time.sleep(1)

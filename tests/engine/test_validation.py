@@ -1,4 +1,5 @@
-"""Between epochs: validation, the plateau it steers, rates by group; budgets and results with their protocol."""
+"""Between epochs: validation, the plateau it steers, rates by group; budgets and results with their
+protocol."""
 
 import json
 from dataclasses import replace
@@ -26,8 +27,10 @@ class Line(nn.Module):
         self.fast, self.slow = nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(()))
         self.frozen = nn.Parameter(torch.zeros(()), requires_grad=False)
         if grouped:
-            self.parameter_groups = lambda: [{"params": [self.fast, self.frozen]},
-                                             {"params": [self.slow], "scale": 0.1}]
+            self.parameter_groups = lambda: [
+                {"params": [self.fast, self.frozen]},
+                {"params": [self.slow], "scale": 0.1},
+            ]
 
     def forward(self, batch):
         return self.fast + self.slow + 0 * batch["x"].sum(), {}
@@ -41,7 +44,9 @@ def trained(folder, recipe=FIT, method=None, validate=None) -> tuple[Run, Line]:
 
 def test_each_group_moves_at_its_own_rate(tmp_path):
     _, method = trained(tmp_path / "a", replace(FIT, epochs=1))
-    assert float(method.slow) == pytest.approx(0.1 * float(method.fast)) and float(method.fast) < -0.2
+    assert (
+        float(method.slow) == pytest.approx(0.1 * float(method.fast)) and float(method.fast) < -0.2
+    )
     assert float(method.frozen) == 0
     _, plain = trained(tmp_path / "b", replace(FIT, epochs=1), Line(grouped=False))
     assert float(plain.slow) == float(plain.fast) == pytest.approx(float(method.fast))
@@ -56,18 +61,27 @@ def test_validation_comes_before_the_first_step_and_after_its_epochs(tmp_path):
 
     run, _ = trained(tmp_path / "a", replace(FIT, epochs=5, validate_every=2), validate=validate)
     assert seen == [0, 2, 4, 5]
-    assert run.curves("monitor") == {"step": [0, 6, 12, 15], "epoch": [0, 2, 4, 5], "loss": [1.0] * 4,
-                                     "knn": [None, 0.2, 0.4, 0.5]}
+    assert run.curves("monitor") == {
+        "step": [0, 6, 12, 15],
+        "epoch": [0, 2, 4, 5],
+        "loss": [1.0] * 4,
+        "knn": [None, 0.2, 0.4, 0.5],
+    }
     assert len(run.metrics()) == 15  # the training log has lines of its own
 
 
-@pytest.mark.parametrize(("drops", "rates"), [(0, [0.1, 0.1, 0.1, 0.01, 0.001, 0.0001]),
-                                              (2, [0.1, 0.1, 0.1, 0.01, 0.001, 0.001])])
+@pytest.mark.parametrize(
+    ("drops", "rates"),
+    [(0, [0.1, 0.1, 0.1, 0.01, 0.001, 0.0001]), (2, [0.1, 0.1, 0.1, 0.01, 0.001, 0.001])],
+)
 def test_a_plateau_follows_the_validation_loss_and_drops_so_often(tmp_path, drops, rates):
-    """The training loss falls throughout, so only validation can lower the rate; resumed equals uninterrupted."""
+    """The training loss falls throughout, so only validation can lower the rate; resumed equals
+    uninterrupted."""
     losses = {0: 9.0, 1: 3.0, 2: 2.0, 3: 2.0, 4: 2.5, 5: 2.0, 6: 2.0}
     recipe = replace(FIT, schedule="plateau", patience=0, drops=drops)
-    run, whole = trained(tmp_path / "a", recipe, validate=lambda epoch: {"loss": losses[round(epoch)]})
+    run, whole = trained(
+        tmp_path / "a", recipe, validate=lambda epoch: {"loss": losses[round(epoch)]}
+    )
     assert [run.curves()["lr"][i] for i in range(0, 18, 3)] == pytest.approx(rates)
 
     def dies(epoch):
@@ -77,20 +91,34 @@ def test_a_plateau_follows_the_validation_loss_and_drops_so_often(tmp_path, drop
 
     with pytest.raises(KeyboardInterrupt):
         trained(tmp_path / "b", recipe, validate=dies)
-    again, resumed = trained(tmp_path / "b", recipe, validate=lambda epoch: {"loss": losses[round(epoch)]})
-    assert again.curves()["lr"] == run.curves()["lr"] and again.curves("monitor") == run.curves("monitor")
+    again, resumed = trained(
+        tmp_path / "b", recipe, validate=lambda epoch: {"loss": losses[round(epoch)]}
+    )
+    assert again.curves()["lr"] == run.curves()["lr"] and again.curves("monitor") == run.curves(
+        "monitor"
+    )
     assert float(resumed.fast) == float(whole.fast)
 
 
 def test_a_budget_counts_the_runs_a_stage_goes_on_from(tmp_path):
-    for name, student, steps in (("first", "", 30), ("second", str(tmp_path / "first"), 20), ("third", "second", 5)):
+    for name, student, steps in (
+        ("first", "", 30),
+        ("second", str(tmp_path / "first"), 20),
+        ("third", "second", 5),
+    ):
         run = Run.create(tmp_path / name, "coclr", Fit())
         student = str(tmp_path / student) if name == "third" else student
         held = {"stage": "coclr", "recipe": {"student": student, "fit": {"batch": 8}}}
         (run.folder / "recipe.json").write_text(json.dumps(held))
         run.log(step=steps, clips=8 * steps, epoch=steps / 10, seconds=1.5)
-    assert Run(tmp_path / "third").budget() == {"batch": 8, "iterations": 55, "clips": 440, "epochs": 5.5,
-                                                "seconds": 4.5, "stages": ["first", "second", "third"]}
+    assert Run(tmp_path / "third").budget() == {
+        "batch": 8,
+        "iterations": 55,
+        "clips": 440,
+        "epochs": 5.5,
+        "seconds": 4.5,
+        "stages": ["first", "second", "third"],
+    }
 
 
 def test_results_keep_protocol_and_budget_side_by_side(tmp_path):
@@ -100,9 +128,15 @@ def test_results_keep_protocol_and_budget_side_by_side(tmp_path):
     held = {"stage": "line", "recipe": {"fit": {"batch": 16}}}
     (run.folder / "recipe.json").write_text(json.dumps(held))
     run = find(tmp_path, "a")
-    first = run.add_result("retrieval", {"windows": 4, "centring": "none"}, {"R@1": (0.5, 0.4, 0.6)})
+    first = run.add_result(
+        "retrieval", {"windows": 4, "centring": "none"}, {"R@1": (0.5, 0.4, 0.6)}
+    )
     second = run.add_result("retrieval", {"windows": 10, "centring": "none"}, {"R@1": 0.6})
-    assert first == "retrieval centring=none windows=4" == protocol_id("retrieval", {"centring": "none", "windows": 4})
+    assert (
+        first
+        == "retrieval centring=none windows=4"
+        == protocol_id("retrieval", {"centring": "none", "windows": 4})
+    )
     found = Run(run.folder).results()
     assert list(found) == [first, second] and found[first]["numbers"] == {"R@1": [0.5, 0.4, 0.6]}
     assert found[second]["protocol"] == {"windows": 10, "centring": "none"}
@@ -113,8 +147,12 @@ def test_results_keep_protocol_and_budget_side_by_side(tmp_path):
 
 
 def manifest_of(sources_per_class=(5, 4, 1), clips=3) -> Manifest:
-    rows = [(f"{c}/{s}_{k}.mp4", f"class {c}", "train", f"{c}_{s}")
-            for c, count in enumerate(sources_per_class) for s in range(count) for k in range(clips)]
+    rows = [
+        (f"{c}/{s}_{k}.mp4", f"class {c}", "train", f"{c}_{s}")
+        for c, count in enumerate(sources_per_class)
+        for s in range(count)
+        for k in range(clips)
+    ]
     return Manifest.from_rows("videos", rows)
 
 
@@ -122,9 +160,15 @@ def test_hold_out_takes_whole_sources_of_each_class_and_leaves_one():
     manifest = manifest_of()
     train, held = manifest.hold_out(0.4)
     assert len(train) + len(held) == len(manifest) and not set(train.source) & set(held.source)
-    assert np.bincount(held.label, minlength=3).tolist() == [6, 6, 0]  # two sources, two, none of a single one
+    assert np.bincount(held.label, minlength=3).tolist() == [
+        6,
+        6,
+        0,
+    ]  # two sources, two, none of a single one
     again = manifest.hold_out(0.4)[1]
-    assert again.path.tolist() == held.path.tolist() != manifest.hold_out(0.4, seed=1)[1].path.tolist()
+    assert (
+        again.path.tolist() == held.path.tolist() != manifest.hold_out(0.4, seed=1)[1].path.tolist()
+    )
     assert np.bincount(manifest.hold_out(0.999)[0].label).tolist() == [3, 3, 3]
     for share in (0, 1, 1.5):
         with pytest.raises(ValueError, match="share between 0 and 1"):
@@ -138,7 +182,9 @@ def test_a_fingerprint_tells_other_rows_labels_and_orders():
     same = manifest_of()
     reordered = manifest.select(mask=np.arange(len(manifest))[::-1])
     relabelled = replace(manifest, label=np.zeros(len(manifest), np.int64))
-    marks = {m.fingerprint() for m in (manifest, reordered, relabelled, manifest.select(mask=[0, 1]))}
+    marks = {
+        m.fingerprint() for m in (manifest, reordered, relabelled, manifest.select(mask=[0, 1]))
+    }
     assert manifest.fingerprint() == same.fingerprint() and len(marks) == 4
     assert manifest.fingerprint().startswith("30-")
 
@@ -146,18 +192,30 @@ def test_a_fingerprint_tells_other_rows_labels_and_orders():
 def test_nested_bootstrap_draws_sources_together_and_pairs_methods():
     generator = torch.Generator().manual_seed(0)
     source = torch.arange(300) // 10
-    of_source = torch.rand(30, generator=generator)[source] > 0.5  # a source's videos stand and fall together
+    of_source = (
+        torch.rand(30, generator=generator)[source] > 0.5
+    )  # a source's videos stand and fall together
     better = of_source | (torch.rand(300, generator=generator) > 0.9)
     hits = torch.stack([of_source, better])
     draws = nested_bootstrap([hits], [source], seed=1)
-    assert draws.shape == (4000, 2) and torch.equal(draws, nested_bootstrap([hits], [source], seed=1))
+    assert draws.shape == (4000, 2) and torch.equal(
+        draws, nested_bootstrap([hits], [source], seed=1)
+    )
     torch.testing.assert_close(draws.mean(dim=0), hits.double().mean(dim=1), atol=0.01, rtol=0)
-    low, high = torch.quantile(draws[:, 0], torch.tensor([0.025, 0.975], dtype=torch.double)).tolist()
+    low, high = torch.quantile(
+        draws[:, 0], torch.tensor([0.025, 0.975], dtype=torch.double)
+    ).tolist()
     naive = bootstrap_interval(of_source.float(), seed=1)
-    assert high - low > 2 * (naive[1] - naive[0])  # as thirty sources, not three hundred videos, are independent
-    assert (draws[:, 1] >= draws[:, 0]).all()  # paired: what is better on each video is better in each draw
+    assert high - low > 2 * (
+        naive[1] - naive[0]
+    )  # as thirty sources, not three hundred videos, are independent
+    assert (
+        draws[:, 1] >= draws[:, 0]
+    ).all()  # paired: what is better on each video is better in each draw
     lone = nested_bootstrap([hits] * 2, [source] * 2, seed=1)
     spread = [float(part[:, 0].std()) for part in (draws, lone)]
-    assert spread[1] == pytest.approx(spread[0] * (3 / 4) ** 0.5, rel=0.1)  # half of the draws take one of them twice
+    assert spread[1] == pytest.approx(
+        spread[0] * (3 / 4) ** 0.5, rel=0.1
+    )  # half of the draws take one of them twice
     with pytest.raises(ValueError, match="wants hits"):
         nested_bootstrap([hits], [source[:5]], seed=0)

@@ -1,4 +1,5 @@
-"""Tables of features and of class probabilities, against plain loops over videos, windows and crops."""
+"""Tables of features and of class probabilities, against plain loops over videos, windows and
+crops."""
 
 import json
 import os
@@ -21,14 +22,31 @@ from vidbench.engine import ranks
 from vidbench.engine.loop import Fit
 from vidbench.engine.runs import Run, RunError, recipe_dict
 from vidbench.evaluate import features
-from vidbench.evaluate.features import PROTOCOLS, Features, Protocol, extract, kept, load_encoder, predict
+from vidbench.evaluate.features import (
+    PROTOCOLS,
+    Features,
+    Protocol,
+    extract,
+    kept,
+    load_encoder,
+    predict,
+)
 from vidbench.methods import classify
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CLASSES = ("bow", "clap", "wave")
-LENGTHS = (12, 5, 30, 23, 61, 41)  # frames; one shorter than a window, one of more windows than are read at once
+LENGTHS = (
+    12,
+    5,
+    30,
+    23,
+    61,
+    41,
+)  # frames; one shorter than a window, one of more windows than are read at once
 CLIP = ClipSpec(frames=4, stride=2, views=1, augment=replace(AUGMENTS["toy"], size=32))
-RECIPE = classify.Recipe(network_args={"width": 0.125, "units": (1, 0, 0)}, clip=CLIP, fit=Fit(epochs=0, batch=2))
+RECIPE = classify.Recipe(
+    network_args={"width": 0.125, "units": (1, 0, 0)}, clip=CLIP, fit=Fit(epochs=0, batch=2)
+)
 HOP = 4
 
 
@@ -39,7 +57,10 @@ def videos(tmp_path_factory):
     for i, frames in enumerate(LENGTHS):
         # the numbers start elsewhere in each video, so no two windows show the same
         makes.encode(folder / f"{i}.mp4", [makes.picture(40 * i + t) for t in range(frames)])
-    rows = [(f"{i}.mp4", CLASSES[i % 3], "train" if i < 2 else "test", f"source {i}") for i in range(len(LENGTHS))]
+    rows = [
+        (f"{i}.mp4", CLASSES[i % 3], "train" if i < 2 else "test", f"source {i}")
+        for i in range(len(LENGTHS))
+    ]
     manifest = Manifest.from_rows(folder, rows, CLASSES)
     manifest.save(folder)
     return manifest
@@ -56,7 +77,9 @@ def run(videos, tmp_path_factory):
     for module in method.encoder.modules():
         if isinstance(module, torch.nn.BatchNorm3d):
             module.momentum = 1.0
-    views = next(iter(classify.loader(replace(recipe, fit=replace(recipe.fit, batch=6)), videos)))["rgb"]
+    views = next(iter(classify.loader(replace(recipe, fit=replace(recipe.fit, batch=6)), videos)))[
+        "rgb"
+    ]
     method.encoder(views.flatten(0, 1))
     method.head.fc.weight.data.normal_()
     run = Run(folder)
@@ -65,13 +88,18 @@ def run(videos, tmp_path_factory):
     return run
 
 
-def windows_of(length: int, protocol: Protocol, frames: int = 4, stride: int = 2) -> list[list[int]]:
+def windows_of(
+    length: int, protocol: Protocol, frames: int = 4, stride: int = 2
+) -> list[list[int]]:
     """Frame numbers of every window, as plain loops."""
     span = (frames - 1) * stride + 1
     if length < span:
         inside = [i * stride for i in range(frames) if i * stride < length]
-        short = [0] * (frames - len(inside)) + inside if protocol.pad == "first" else \
-            [min(i * stride, length - 1) for i in range(frames)]
+        short = (
+            [0] * (frames - len(inside)) + inside
+            if protocol.pad == "first"
+            else [min(i * stride, length - 1) for i in range(frames)]
+        )
         return [short] if protocol.sampling == "sliding" else [short] * protocol.windows
     room = length - span
     if protocol.sampling == "sliding":
@@ -79,7 +107,9 @@ def windows_of(length: int, protocol: Protocol, frames: int = 4, stride: int = 2
         starts += [room] if starts[-1] != room else []
     else:
         gaps = protocol.windows - 1
-        starts = [int(w * room / gaps + 0.5) if gaps else room // 2 for w in range(protocol.windows)]
+        starts = [
+            int(w * room / gaps + 0.5) if gaps else room // 2 for w in range(protocol.windows)
+        ]
     return [[start + i * stride for i in range(frames)] for start in starts]
 
 
@@ -119,7 +149,9 @@ def test_a_table_is_a_plain_loop_over_videos_windows_and_crops(run, videos, prot
 
     made = extract(run, videos, protocol, batch=7)
     assert made.values.std(axis=0).mean() > 0.01  # else everything would be near everything
-    np.testing.assert_allclose(made.values, by_hand(run, videos, protocol, of_clips), atol=1e-5, rtol=1e-4)
+    np.testing.assert_allclose(
+        made.values, by_hand(run, videos, protocol, of_clips), atol=1e-5, rtol=1e-4
+    )
     assert np.array_equal(made.label, videos.label) and np.array_equal(made.source, videos.source)
 
 
@@ -142,7 +174,9 @@ def test_probabilities_are_the_mean_of_each_crops_softmax(run, videos):
 def test_batch_order_and_workers_do_not_matter(run, videos):
     protocol = Protocol(sampling="sliding", hop=HOP, crops="three")
     whole = extract(run, videos, protocol, batch=32)
-    turned = extract(run, videos.select(mask=np.arange(len(videos))[::-1]), protocol, batch=4, workers=2)
+    turned = extract(
+        run, videos.select(mask=np.arange(len(videos))[::-1]), protocol, batch=4, workers=2
+    )
     np.testing.assert_allclose(turned.values[::-1], whole.values, atol=1e-5)
     assert turned.label[::-1].tolist() == whole.label.tolist()
 
@@ -161,21 +195,36 @@ def test_a_long_video_takes_no_more_memory_than_a_short_one(run, videos, monkeyp
     longest = videos.select(mask=np.array(LENGTHS) == max(LENGTHS))
     extract(run, longest, Protocol(sampling="sliding", hop=1, crops="three"), batch=8)
     windows = max(LENGTHS) - 6
-    assert windows > 2 * features.DECODED and sum(read) == windows * CLIP.frames and sum(seen) == 3 * windows
+    assert (
+        windows > 2 * features.DECODED
+        and sum(read) == windows * CLIP.frames
+        and sum(seen) == 3 * windows
+    )
     assert max(read) <= features.DECODED * CLIP.frames and max(seen) <= 8
 
 
 def predictions_on_ranks(folder: str, manifest: str, out: str):
     """A stage for two ranks: rank 0 keeps the table."""
-    made = predict(Run(folder), Manifest.load(manifest), Protocol(sampling="sliding", hop=HOP, crops="ten"), batch=16)
+    made = predict(
+        Run(folder),
+        Manifest.load(manifest),
+        Protocol(sampling="sliding", hop=HOP, crops="ten"),
+        batch=16,
+    )
     if ranks.rank() == 0:
         made.save(out)
 
 
 def test_two_ranks_fill_one_processes_table(run, videos, tmp_path):
     for name, nproc in (("one", 1), ("two", 2)):
-        ranks.launch("tests.evaluate.test_features:predictions_on_ranks", str(run.folder), str(videos.root),
-                     str(tmp_path / f"{name}.npz"), nproc=nproc, log_dir=tmp_path / "logs")
+        ranks.launch(
+            "tests.evaluate.test_features:predictions_on_ranks",
+            str(run.folder),
+            str(videos.root),
+            str(tmp_path / f"{name}.npz"),
+            nproc=nproc,
+            log_dir=tmp_path / "logs",
+        )
     one, two = Features.load(tmp_path / "one.npz"), Features.load(tmp_path / "two.npz")
     np.testing.assert_allclose(one.values, two.values, atol=1e-5)
     assert one.protocol == two.protocol and one.values.std(axis=0).max() > 0.01
@@ -185,25 +234,58 @@ def test_the_protocol_names_every_switch_and_both_fingerprints(run, videos):
     protocol = Protocol(sampling="sliding", hop=HOP, pad="first")
     test = videos.select(split="test")
     made = features.described(run, test, protocol)
-    assert made == {"sampling": "sliding", "windows": 4, "hop": HOP, "crops": "centre", "normalise_clips": True,
-                    "scale": 256 / 224, "crop": 1.0, "pad": "first", "stream": "rgb", "frames": 4, "stride": 2,
-                    "size": 32, "rows": test.fingerprint()}
+    assert made == {
+        "sampling": "sliding",
+        "windows": 4,
+        "hop": HOP,
+        "crops": "centre",
+        "normalise_clips": True,
+        "scale": 256 / 224,
+        "crop": 1.0,
+        "pad": "first",
+        "stream": "rgb",
+        "frames": 4,
+        "stride": 2,
+        "size": 32,
+        "rows": test.fingerprint(),
+    }
     told = features.described(run, test, protocol, what="probabilities")
     assert "normalise_clips" not in told  # it moves no probability
     assert told["train_rows"] == videos.select(split="train").fingerprint() != told["rows"]
     assert told["head"] == "linear" and told["training"] == "adam, 0 epochs of batch 2"
-    assert (told["backbone"], told["selection"]) == ("1.0 of the rate", "rate 0.001, decay 1e-05, fixed; last epoch")
-    assert len({json.dumps(features.described(run, test, one)) for one in PROTOCOLS.values()}) == len(PROTOCOLS)
+    assert (told["backbone"], told["selection"]) == (
+        "1.0 of the rate",
+        "rate 0.001, decay 1e-05, fixed; last epoch",
+    )
+    assert len(
+        {json.dumps(features.described(run, test, one)) for one in PROTOCOLS.values()}
+    ) == len(PROTOCOLS)
 
 
 def test_named_protocols_are_what_their_sources_say():
     official = PROTOCOLS["coclr_official"]
-    assert (official.sampling, official.hop, official.crops) == ("sliding", 15, "centre") and official.normalise_clips
+    assert (official.sampling, official.hop, official.crops) == (
+        "sliding",
+        15,
+        "centre",
+    ) and official.normalise_clips
     assert replace(official, crops="ten") == PROTOCOLS["coclr_ten_crop"]
     iic = PROTOCOLS["iic"]
-    assert (iic.sampling, iic.windows, iic.crops, iic.normalise_clips) == ("spread", 10, "centre", False)
-    for wrong in ({"sampling": "random"}, {"crops": "two"}, {"scale": 0.5}, {"crop": 0.0}, {"crop": -1.0},
-                  {"crop": 256 / 224 + 0.01}, {"crop": 1.5, "scale": 1.4}):
+    assert (iic.sampling, iic.windows, iic.crops, iic.normalise_clips) == (
+        "spread",
+        10,
+        "centre",
+        False,
+    )
+    for wrong in (
+        {"sampling": "random"},
+        {"crops": "two"},
+        {"scale": 0.5},
+        {"crop": 0.0},
+        {"crop": -1.0},
+        {"crop": 256 / 224 + 0.01},
+        {"crop": 1.5, "scale": 1.4},
+    ):
         with pytest.raises(ValueError, match="got"):
             Protocol(**wrong)
 
@@ -213,16 +295,27 @@ def test_tables_lie_side_by_side_and_are_read_back_only_where_they_fit(run, vide
     plain = features._table
     monkeypatch.setattr(features, "_table", lambda *given: made.append(given[2]) or plain(*given))
     first = kept(run, "test", protocol)
-    other, told = kept(run, "test", replace(protocol, windows=2)), kept(run, "test", protocol, what="probabilities")
+    other, told = (
+        kept(run, "test", replace(protocol, windows=2)),
+        kept(run, "test", protocol, what="probabilities"),
+    )
     again = kept(run, "test", protocol)
-    assert len(made) == 3 and np.array_equal(first.values, again.values) and first.protocol == again.protocol
+    assert (
+        len(made) == 3
+        and np.array_equal(first.values, again.values)
+        and first.protocol == again.protocol
+    )
     assert other.protocol["windows"] == 2 and told.values.shape == (4, 3)
-    renamed = replace(videos, path=np.array([f"./{path}" for path in videos.path]))  # another data set, to the table
+    renamed = replace(
+        videos, path=np.array([f"./{path}" for path in videos.path])
+    )  # another data set, to the table
     elsewhere = kept(run, "test", protocol, manifest=renamed)
     assert len(made) == 4 and elsewhere.protocol["rows"] != first.protocol["rows"]
     np.testing.assert_allclose(elsewhere.values, first.values, atol=1e-6)
     relabelled = replace(videos, label=np.roll(videos.label, 1))
-    assert np.array_equal(kept(run, "test", protocol, manifest=relabelled).label, relabelled.label[2:])
+    assert np.array_equal(
+        kept(run, "test", protocol, manifest=relabelled).label, relabelled.label[2:]
+    )
     assert len(made) == 5 and len(list((run.folder / "features").glob("*.npz"))) == 5
     for path in (run.folder / "features").glob("*.npz"):
         os.utime(path, (0, 0))  # trained on since
@@ -231,7 +324,9 @@ def test_tables_lie_side_by_side_and_are_read_back_only_where_they_fit(run, vide
 
 
 def test_a_table_comes_back_from_its_file(tmp_path):
-    made = Features(np.eye(3, dtype=np.float32), np.array([0, 1, -1]), np.arange(3), CLASSES, {"windows": 2})
+    made = Features(
+        np.eye(3, dtype=np.float32), np.array([0, 1, -1]), np.arange(3), CLASSES, {"windows": 2}
+    )
     made.save(tmp_path / "t.npz")
     read = Features.load(tmp_path / "t.npz")
     assert np.array_equal(read.values, made.values) and np.array_equal(read.label, made.label)
@@ -243,7 +338,10 @@ def test_what_cannot_give_a_table_is_refused(run, videos, tmp_path, monkeypatch)
     with pytest.raises(RunError, match="split is empty"):
         extract(run, videos.select(split="validate"))
     other = replace(videos, classes=("bow", "clap", "walk"))
-    with pytest.raises(RunError, match=r"tells 3 classes \(bow, clap, wave\); the manifest has 3 classes .*, walk\)"):
+    with pytest.raises(
+        RunError,
+        match=r"tells 3 classes \(bow, clap, wave\); the manifest has 3 classes .*, walk\)",
+    ):
         predict(run, other)
     with pytest.raises(flow_store.FlowError, match="no flow in"):
         monkeypatch.setitem(run.recipe, "stream", "flow")
@@ -257,7 +355,10 @@ def test_what_cannot_give_a_table_is_refused(run, videos, tmp_path, monkeypatch)
     with pytest.raises(RunError, match="without a classifier"):
         predict(run, videos)
     monkeypatch.undo()
-    broken = {name: value * torch.nan if value.is_floating_point() else value for name, value in run.weights().items()}
+    broken = {
+        name: value * torch.nan if value.is_floating_point() else value
+        for name, value in run.weights().items()
+    }
     monkeypatch.setattr(Run, "weights", lambda self: broken)
     with pytest.raises(RunError, match=r"2 rows are not finite, first row 0 \(0.mp4\)"):
         extract(run, videos.select(split="train"), Protocol(windows=1))
@@ -270,13 +371,17 @@ def test_thirty_views_of_256_pixels_reach_the_network(run, videos, monkeypatch):
     monkeypatch.setattr(features, "load_encoder", lambda run: encoder)
     few = videos.select(mask=np.arange(len(videos)) < 3)  # one of them shorter than a window
     extract(run, few, PROTOCOLS["thirty_views"], batch=16)
-    assert {shape[1:] for shape in seen} == {(3, 4, 37, 37)} and sum(shape[0] for shape in seen) == 3 * 30
+    assert {shape[1:] for shape in seen} == {(3, 4, 37, 37)} and sum(
+        shape[0] for shape in seen
+    ) == 3 * 30
     seen.clear()
     extract(run, few, PROTOCOLS["one_view"], batch=16)
     assert seen == [(3, 3, 4, 32, 32)]
     monkeypatch.setitem(run.recipe["clip"]["augment"], "size", 224)
     cuts = {name: features._spec(run, PROTOCOLS[name]) for name in ("thirty_views", "one_view")}
     assert {name: (spec.resize, spec.augment.size) for name, spec in cuts.items()} == {
-        "thirty_views": (256, 256), "one_view": (256, 224)}
+        "thirty_views": (256, 256),
+        "one_view": (256, 224),
+    }
     facts = features.described(run, few, PROTOCOLS["thirty_views"])
     assert (facts["size"], round(facts["size"] * facts["crop"])) == (224, 256)

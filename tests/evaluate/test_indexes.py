@@ -1,4 +1,5 @@
-"""Indexes against plain loops: what approximate ones find, files, mapped ones, shards, the protocol of a number."""
+"""Indexes against plain loops: what approximate ones find, files, mapped ones, shards, the protocol
+of a number."""
 
 import json
 import subprocess
@@ -19,18 +20,27 @@ def clustered(rows, seed, width=48, clusters=40):
     """Unit rows around centres that are the same for each seed."""
     centres = np.random.default_rng(0).normal(0, 1, (clusters, width))
     rng = np.random.default_rng(seed)
-    return retrieval.unit(centres[rng.integers(0, clusters, rows)] + 0.5 * rng.normal(0, 1, (rows, width)))
+    return retrieval.unit(
+        centres[rng.integers(0, clusters, rows)] + 0.5 * rng.normal(0, 1, (rows, width))
+    )
 
 
 def plain(gallery, queries, k):
-    """The k nearest of each query: a sort of all cosines in double precision, equal ones in the gallery's order."""
+    """The k nearest of each query: a sort of all cosines in double precision, equal ones in the
+    gallery's order."""
     cosines = queries.astype(np.float64) @ gallery.astype(np.float64).T
     return [sorted(range(len(gallery)), key=lambda j, row=row: (-row[j], j))[:k] for row in cosines]
 
 
 def table(values, label=None, rows="a"):
     label = np.arange(len(values)) % 3 if label is None else label
-    return Features(np.asarray(values, np.float32), label, np.arange(len(values)), ("a", "b", "c"), {"rows": rows})
+    return Features(
+        np.asarray(values, np.float32),
+        label,
+        np.arange(len(values)),
+        ("a", "b", "c"),
+        {"rows": rows},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +54,12 @@ def made():
 def test_each_kind_finds_what_a_full_sort_finds(made, kind):
     gallery, queries, built = made
     wanted, found = plain(gallery, queries, 10), built[kind].search(queries, 10)
-    share = np.mean([len(set(one) & set(two.tolist())) / 10 for one, two in zip(wanted, found.rows, strict=True)])
+    share = np.mean(
+        [
+            len(set(one) & set(two.tolist())) / 10
+            for one, two in zip(wanted, found.rows, strict=True)
+        ]
+    )
     assert share >= BOUND[kind]
     assert recall(built[kind], built["flat"], queries, 10) == pytest.approx(share)
     cosines = np.einsum("qkd,qd->qk", gallery[found.rows], queries)
@@ -60,7 +75,9 @@ def test_effort_buys_recall_and_the_bound_can_be_missed(made):
         least = recall(replace(built[kind], effort=1), built["flat"], queries, 10)
         assert least < BOUND[kind] <= recall(built[kind], built["flat"], queries, 10)
     every = replace(built["ivf_sq8"], effort=10_000)  # all lists: what is left are the eight bits
-    assert recall(every, built["flat"], queries, 10) >= recall(built["ivf_sq8"], built["flat"], queries, 10)
+    assert recall(every, built["flat"], queries, 10) >= recall(
+        built["ivf_sq8"], built["flat"], queries, 10
+    )
 
 
 def test_rows_and_seed_alone_make_the_index(made):
@@ -73,7 +90,9 @@ def test_rows_and_seed_alone_make_the_index(made):
         again, other = build(gallery.copy(), kind, seed=3), build(gallery, kind, seed=4)
         assert faiss.omp_get_max_threads() == before + 1
         faiss.omp_set_num_threads(before)
-        first, second, third = (faiss.serialize_index(one.held) for one in (built[kind], again, other))
+        first, second, third = (
+            faiss.serialize_index(one.held) for one in (built[kind], again, other)
+        )
         assert np.array_equal(first, second) and not np.array_equal(first, third)
 
 
@@ -89,7 +108,12 @@ def test_blocks_and_float_types_make_no_other_index(tmp_path, monkeypatch):
     monkeypatch.setattr(indexes, "BLOCK", 7)
     parted = build(np.load(tmp_path / "rows.npy", mmap_mode="r"))
     assert np.array_equal(parted.search(queries, 5).rows, whole.search(queries, 5).rows)
-    assert whole.fingerprint == parted.fingerprint == fingerprint(gallery) == fingerprint(gallery.astype(np.float64))
+    assert (
+        whole.fingerprint
+        == parted.fingerprint
+        == fingerprint(gallery)
+        == fingerprint(gallery.astype(np.float64))
+    )
 
 
 def test_equal_rows_stand_in_order_and_a_short_list_is_filled():
@@ -111,7 +135,10 @@ def test_a_saved_index_finds_the_same(made, kind, mapped, tmp_path):
     gallery, queries, built = made
     built[kind].save(tmp_path / "x.faiss")
     found = load(tmp_path / "x.faiss", mapped=mapped, features=gallery)
-    assert replace(found, held=None) == replace(built[kind], held=None) and found.words == built[kind].words
+    assert (
+        replace(found, held=None) == replace(built[kind], held=None)
+        and found.words == built[kind].words
+    )
     for count in (1, 100):  # faiss goes another way for many queries
         one, two = found.search(queries[:count], 10), built[kind].search(queries[:count], 10)
         assert np.array_equal(one.rows, two.rows) and np.array_equal(one.scores, two.scores)
@@ -119,7 +146,11 @@ def test_a_saved_index_finds_the_same(made, kind, mapped, tmp_path):
     assert np.array_equal(found.search(queries, 10).rows, built[kind].search(queries, 10).rows)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.faiss", "x.faiss.json"]
     facts = json.loads((tmp_path / "x.faiss.json").read_text())
-    assert facts["metric"] == "cosine" and (facts["kind"], facts["rows"], facts["width"]) == (kind, 4000, 48)
+    assert facts["metric"] == "cosine" and (facts["kind"], facts["rows"], facts["width"]) == (
+        kind,
+        4000,
+        48,
+    )
 
 
 OPENED = """
@@ -144,8 +175,12 @@ for path in sys.argv[1:]:
 def test_opening_a_mapped_index_costs_no_memory(tmp_path):
     for kind, rows in (("flat", 8000), ("ivf_sq8", 24_000), ("hnsw", 3000)):
         build(clustered(rows, 1, width=512), kind).save(tmp_path / kind)
-    said = subprocess.run([sys.executable, "-c", OPENED, *(tmp_path / kind for kind in indexes.KINDS)], text=True,
-                          check=True, stdout=subprocess.PIPE).stdout
+    said = subprocess.run(
+        [sys.executable, "-c", OPENED, *(tmp_path / kind for kind in indexes.KINDS)],
+        text=True,
+        check=True,
+        stdout=subprocess.PIPE,
+    ).stdout
     grown = np.array(said.split(), int).reshape(3, 2)  # kB: mapped, read
     for kind, (mapped, read) in zip(indexes.KINDS, grown, strict=True):
         size = (tmp_path / kind).stat().st_size / 1024
@@ -160,12 +195,18 @@ def test_shards_are_one_index_over_all(made):
     found, wanted = shards.search(queries, 10), built["flat"].search(queries, 10)
     assert np.array_equal(found.whole, wanted.rows)
     np.testing.assert_allclose(found.scores, wanted.scores, atol=1e-6)
-    for shard, rows, whole in zip(found.shard.ravel(), found.rows.ravel(), found.whole.ravel(), strict=True):
+    for shard, rows, whole in zip(
+        found.shard.ravel(), found.rows.ravel(), found.whole.ravel(), strict=True
+    ):
         assert np.array_equal(parts[found.names[shard]][rows], gallery[whole])
     assert set(found.shard.ravel()) >= {0, 2} and recall(shards, built["flat"], queries, 10) == 1
-    mixed = Shards({name: build(part, "hnsw" if name == "k400" else "flat") for name, part in parts.items()})
+    mixed = Shards(
+        {name: build(part, "hnsw" if name == "k400" else "flat") for name, part in parts.items()}
+    )
     assert 0.9 < recall(mixed, shards, queries, 10) <= 1
-    same = Shards({"one": build(gallery[:5]), "two": build(gallery[:5])})  # ties: the first shard first
+    same = Shards(
+        {"one": build(gallery[:5]), "two": build(gallery[:5])}
+    )  # ties: the first shard first
     assert same.search(gallery[:5], 2).shard.tolist() == [[0, 1]] * 5
     with pytest.raises(ValueError, match="4000 rows together; wanted k from 1 to that, got 4001"):
         shards.search(queries, 4001)
@@ -177,15 +218,27 @@ def test_shards_are_one_index_over_all(made):
 
 def test_a_number_from_an_index_says_so():
     rng = np.random.default_rng(5)
-    gallery, queries = table(5 * rng.normal(0, 1, (200, 16))), table(3 * rng.normal(0, 1, (20, 16)), rows="b")
+    gallery, queries = (
+        table(5 * rng.normal(0, 1, (200, 16))),
+        table(3 * rng.normal(0, 1, (20, 16)), rows="b"),
+    )
     index = build(gallery)
     found, hits = retrieval.retrieve(gallery, queries, index=index)
     exact, wanted = retrieval.retrieve(gallery, queries)
     assert np.array_equal(found.rows, exact.rows) and np.array_equal(hits["R@5"], wanted["R@5"])
     said = retrieval.protocol(gallery, queries)
-    assert "index" not in said and retrieval.protocol(gallery, queries, index=index) == {**said, "index": "flat"}
-    for kind, words in (("ivf_sq8", "ivf_sq8, 5 lists, 5 probes, seed 7"), ("hnsw", "hnsw, 32 links, ef 64, seed 7")):
-        assert retrieval.protocol(gallery, queries, index=build(gallery, kind, seed=7))["index"] == words
+    assert "index" not in said and retrieval.protocol(gallery, queries, index=index) == {
+        **said,
+        "index": "flat",
+    }
+    for kind, words in (
+        ("ivf_sq8", "ivf_sq8, 5 lists, 5 probes, seed 7"),
+        ("hnsw", "hnsw, 32 links, ef 64, seed 7"),
+    ):
+        assert (
+            retrieval.protocol(gallery, queries, index=build(gallery, kind, seed=7))["index"]
+            == words
+        )
     less = replace(build(gallery, "ivf_sq8", seed=7), effort=1)
     assert "1 probes" in retrieval.protocol(gallery, queries, index=less)["index"]
     assert not np.array_equal(retrieval.retrieve(gallery, queries, index=less)[0].rows, exact.rows)
@@ -201,7 +254,12 @@ def test_a_number_from_an_index_says_so():
 
 def test_what_tells_tables_apart():
     one = table(np.eye(4))
-    others = [table(np.eye(4), rows="b"), table(np.eye(4)[::-1]), table(2 * np.eye(4)), table(np.eye(4)[:3])]
+    others = [
+        table(np.eye(4), rows="b"),
+        table(np.eye(4)[::-1]),
+        table(2 * np.eye(4)),
+        table(np.eye(4)[:3]),
+    ]
     assert len({fingerprint(each) for each in (one, *others)}) == 5
     assert fingerprint(one) == fingerprint(table(np.eye(4)))
 
@@ -210,8 +268,11 @@ def test_rows_that_would_give_a_false_number_are_refused(monkeypatch):
     good = clustered(40, 1)
     index = build(good)
     monkeypatch.setattr(indexes, "BLOCK", 16)
-    for value, says in ((np.nan, "row 37 holds NaN or infinity, and 0 more"), (0.0, "row 37 is zero, so"),
-                        (0.5, "row 37 has length 3.464, and 0 more are not of length 1")):
+    for value, says in (
+        (np.nan, "row 37 holds NaN or infinity, and 0 more"),
+        (0.0, "row 37 is zero, so"),
+        (0.5, "row 37 has length 3.464, and 0 more are not of length 1"),
+    ):
         bad = good.copy()
         bad[37] = value
         for kind in indexes.KINDS:
@@ -219,7 +280,9 @@ def test_rows_that_would_give_a_false_number_are_refused(monkeypatch):
                 build(bad, kind)
         with pytest.raises(ValueError, match=f"queries: {says}"):
             index.search(bad, 1)
-    found = build(table(7 * good)).search(table(3 * good), 1)  # a table's rows are brought to unit length
+    found = build(table(7 * good)).search(
+        table(3 * good), 1
+    )  # a table's rows are brought to unit length
     assert found.rows[:, 0].tolist() == list(range(40)) and np.allclose(found.scores, 1)
     for wrong in (np.eye(47), good[0], good[None]):
         with pytest.raises(ValueError, match=r"queries: wanted rows \[N,48\], got"):
@@ -228,11 +291,15 @@ def test_rows_that_would_give_a_false_number_are_refused(monkeypatch):
         with pytest.raises(ValueError, match=r"features: wanted rows \[N,D\]"):
             build(wrong)
     for k in (0, 41):
-        with pytest.raises(ValueError, match=f"the index has 40 rows; wanted k from 1 to that, got {k}"):
+        with pytest.raises(
+            ValueError, match=f"the index has 40 rows; wanted k from 1 to that, got {k}"
+        ):
             index.search(good, k)
-    for arguments, says in (((good, "pq"), "kind is auto or one of flat, ivf_sq8, hnsw; got 'pq'"),
-                            ((good[:0],), r"at least one row with at least one number; got \[0,48\]"),
-                            ((good, "flat", 0, 0), "threads count from 1; got 0")):
+    for arguments, says in (
+        ((good, "pq"), "kind is auto or one of flat, ivf_sq8, hnsw; got 'pq'"),
+        ((good[:0],), r"at least one row with at least one number; got \[0,48\]"),
+        ((good, "flat", 0, 0), "threads count from 1; got 0"),
+    ):
         with pytest.raises(ValueError, match=says):
             build(*arguments)
     with pytest.raises(ValueError, match="of the same rows; got 40 and 39 rows"):
@@ -259,7 +326,10 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path):
     says("faiss cannot read")
     build(clustered(48, 1, width=40)).save(path)  # as many bytes
     side.write_text(json.dumps(facts))
-    says("holds flat, 48 rows of 40; x.faiss.json says flat, 40 rows of 48. It is another index's file")
+    says(
+        "holds flat, 48 rows of 40; x.faiss.json says flat, 40 rows of 48. It is another index's "
+        "file"
+    )
     side.write_text(json.dumps({**facts, "format": 0}))
     says("describes format 0, kind 'flat'; wanted format 1")
     side.unlink()
@@ -278,7 +348,9 @@ def test_a_writing_that_fails_leaves_the_old_index(tmp_path, monkeypatch):
 
     monkeypatch.setattr(indexes.json, "dumps", lambda *_, **__: full(None, tmp_path / "other"))
     with pytest.raises(RuntimeError, match="no space left"):
-        build(good[::-1]).save(path)  # cut off between the two files: the old JSON must not vouch for the new rows
+        build(good[::-1]).save(
+            path
+        )  # cut off between the two files: the old JSON must not vouch for the new rows
     with pytest.raises(ValueError, match="x.faiss.json is not there"):
         load(path)
     monkeypatch.undo()

@@ -1,4 +1,5 @@
-"""A net of several data sets tested head by head: against plain loops, on windows or segments, gains and losses."""
+"""A net of several data sets tested head by head: against plain loops, on windows or segments,
+gains and losses."""
 
 from dataclasses import replace
 
@@ -24,9 +25,14 @@ from vidbench.methods.multitrain import MultiTrain, Part
 pytestmark = pytest.mark.usefixtures("one_thread")
 CLASSES = {"a": ("bow", "clap", "wave"), "b": ("push left", "push right")}
 CLIP = ClipSpec(frames=4, stride=2, views=1, augment=replace(AUGMENTS["toy"], size=32))
-RECIPE = multitrain.Recipe(network="mvit", network_args={"preset": "tiny", "width": 8, "heads": 2, "frames": 4,
-                                                         "size": 32}, hidden=8, expander=(8, 6), clip=CLIP,
-                           fit=Fit(batch=4))
+RECIPE = multitrain.Recipe(
+    network="mvit",
+    network_args={"preset": "tiny", "width": 8, "heads": 2, "frames": 4, "size": 32},
+    hidden=8,
+    expander=(8, 6),
+    clip=CLIP,
+    fit=Fit(batch=4),
+)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +43,10 @@ def videos(tmp_path_factory):
         folder = tmp_path_factory.mktemp(name)
         for i, frames in enumerate((9, 14, 23, 31)):
             makes.encode(folder / f"{i}.mp4", [makes.picture(60 * i + t) for t in range(frames)])
-        rows = [(f"{i}.mp4", classes[i % len(classes)], "test" if i % 2 else "train", f"source {i}") for i in range(4)]
+        rows = [
+            (f"{i}.mp4", classes[i % len(classes)], "test" if i % 2 else "train", f"source {i}")
+            for i in range(4)
+        ]
         made[name] = Manifest.from_rows(folder, rows, classes)
         made[name].save(folder)
     return made
@@ -45,8 +54,10 @@ def videos(tmp_path_factory):
 
 def born(videos, folder, **changes) -> tuple[Run, MultiTrain]:
     """A run of no steps, `b` seen as segments, and its method, whose weights tell clips apart."""
-    parts = (Part("a", str(videos["a"].root), CLASSES["a"]),
-             Part("b", str(videos["b"].root), CLASSES["b"], **multitrain.SEGMENTS))
+    parts = (
+        Part("a", str(videos["a"].root), CLASSES["a"]),
+        Part("b", str(videos["b"].root), CLASSES["b"], **multitrain.SEGMENTS),
+    )
     recipe = replace(RECIPE, parts=parts, **changes)
     torch.manual_seed(0)
     method, run = MultiTrain(recipe).eval(), Run.create(folder, "multitrain", recipe)
@@ -59,7 +70,9 @@ def born(videos, folder, **changes) -> tuple[Run, MultiTrain]:
 
 
 @torch.no_grad()
-def by_hand(method: MultiTrain, rows: Manifest, name: str, chosen, crops: str, short: int) -> np.ndarray:
+def by_hand(
+    method: MultiTrain, rows: Manifest, name: str, chosen, crops: str, short: int
+) -> np.ndarray:
     """softmax of each clip by the data set's head, then the mean over windows and crops."""
     found = []
     for row in range(len(rows)):
@@ -75,20 +88,38 @@ def by_hand(method: MultiTrain, rows: Manifest, name: str, chosen, crops: str, s
 
 def test_each_head_is_tested_on_its_own_data_set_as_its_clips_are_seen(videos, tmp_path, capsys):
     run, method = born(videos, tmp_path / "run")
-    spread = by_hand(method, videos["a"].select(split="test"), "a",
-                     lambda n: windows.spread_windows(n, 4, 3, 2), "three", round(32 * 256 / 224))
-    middles = by_hand(method, videos["b"].select(split="test"), "b",
-                      lambda n: windows.uniform_segments(n, 4)[None], "three", round(32 * 256 / 224))
+    spread = by_hand(
+        method,
+        videos["a"].select(split="test"),
+        "a",
+        lambda n: windows.spread_windows(n, 4, 3, 2),
+        "three",
+        round(32 * 256 / 224),
+    )
+    middles = by_hand(
+        method,
+        videos["b"].select(split="test"),
+        "b",
+        lambda n: windows.uniform_segments(n, 4)[None],
+        "three",
+        round(32 * 256 / 224),
+    )
     assert np.ptp(spread, axis=0).max() > 0.01 and np.ptp(middles, axis=0).max() > 0.01
     for name, wanted in (("a", spread), ("b", middles)):
-        found = classified(run.folder, "test", {"3 x 3": PROTOCOLS["multitrain"]}, data=name)["3 x 3"]
+        found = classified(run.folder, "test", {"3 x 3": PROTOCOLS["multitrain"]}, data=name)[
+            "3 x 3"
+        ]
         np.testing.assert_allclose(found["probabilities"], wanted, atol=1e-5)
         assert found["protocol"]["data"] == name
     said = capsys.readouterr().out
     assert "run, a test, 3 x 3 (3 windows x 3 crops): top-1" in said
     assert "run, b test, 3 x 3 (1 windows x 3 crops): top-1" in said
     kept = {record["protocol"]["data"]: record["protocol"] for record in run.results().values()}
-    assert (kept["a"]["sampling"], kept["b"]["sampling"], kept["b"]["windows"]) == ("spread", "segments", 1)
+    assert (kept["a"]["sampling"], kept["b"]["sampling"], kept["b"]["windows"]) == (
+        "spread",
+        "segments",
+        1,
+    )
 
 
 def test_segments_rise_cover_the_video_and_are_never_flipped(videos, tmp_path):
@@ -105,14 +136,21 @@ def test_segments_rise_cover_the_video_and_are_never_flipped(videos, tmp_path):
         if length > 4:  # first and last segment reach the ends
             assert draws.min() == 0 and draws.max() == length - 1
     kinds = {part.name: multitrain.spec_of(recipe, part).augment for part in recipe.parts}
-    flips = {name: sum(draw(augment, 48, 108, 4, rng).flip for _ in range(200)) for name, augment in kinds.items()}
+    flips = {
+        name: sum(draw(augment, 48, 108, 4, rng).flip for _ in range(200))
+        for name, augment in kinds.items()
+    }
     assert flips["b"] == 0 and 60 < flips["a"] < 140
 
 
 def test_maps_and_expander_do_not_count_in_a_test(videos, tmp_path):
     run, method = born(videos, tmp_path / "whole")
     plain, _ = born(videos, tmp_path / "plain", projection=0.0, informative=0.0)
-    heads = {name: value for name, value in method.state_dict().items() if name.startswith(("encoder.", "heads."))}
+    heads = {
+        name: value
+        for name, value in method.state_dict().items()
+        if name.startswith(("encoder.", "heads."))
+    }
     plain.save(2, heads, {})
     rows = videos["a"].select(split="test")
     left, right = (predict(one, rows, Protocol(windows=2), data="a").values for one in (run, plain))
@@ -121,7 +159,9 @@ def test_maps_and_expander_do_not_count_in_a_test(videos, tmp_path):
 
 def test_a_head_of_other_classes_is_refused(videos, tmp_path):
     run, _ = born(videos, tmp_path / "run")
-    with pytest.raises(RunError, match=r"tells 3 classes .*; the manifest has 2 classes \(push left"):
+    with pytest.raises(
+        RunError, match=r"tells 3 classes .*; the manifest has 2 classes \(push left"
+    ):
         predict(run, videos["b"], data="a")
     turned = replace(videos["a"], classes=CLASSES["a"][::-1])
     with pytest.raises(RunError, match="in another order. Its scores would be of other classes"):
@@ -133,7 +173,9 @@ def test_a_head_of_other_classes_is_refused(videos, tmp_path):
 
 def told(right: list[bool], rows: str = "x") -> dict:
     values = np.array([[1.0, 0.0] if one else [0.0, 1.0] for one in right], np.float32)
-    table = Features(values, np.zeros(len(right), np.int64), np.arange(len(right)), ("u", "v"), {"rows": rows})
+    table = Features(
+        values, np.zeros(len(right), np.int64), np.arange(len(right)), ("u", "v"), {"rows": rows}
+    )
     return score(table)
 
 
@@ -142,7 +184,10 @@ def test_gains_and_losses_stand_for_each_data_set_before_their_mean():
     apart = {"a": told([True, False, False, False]), "b": told([True, True, True, False])}
     rows = gained(together, apart)
     assert [(row["data"], row["videos"], row["alone"], row["together"]) for row in rows] == [
-        ("a", 4, 0.25, 0.75), ("b", 4, 0.75, 0.25), ("mean of these", 8, 0.5, 0.5)]
+        ("a", 4, 0.25, 0.75),
+        ("b", 4, 0.75, 0.25),
+        ("mean of these", 8, 0.5, 0.5),
+    ]
     assert rows[0]["gain"][0] == 0.5 and rows[1]["gain"][0] == -0.5 and rows[2]["gain"] == 0
     assert rows[0]["gain"][1] < 0.5 < rows[0]["gain"][2]
     with pytest.raises(ValueError, match="same videos of b"):

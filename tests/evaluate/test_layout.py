@@ -9,12 +9,17 @@ from vidbench.evaluate import layout
 def test_other_layouts_keep_clusters_apart_and_are_the_same_each_time():
     centres = np.random.default_rng(0).standard_normal((3, 20)) * 6
     label = np.arange(60) % 3
-    sides = {"gallery": centres[label] + np.random.default_rng(1).standard_normal((60, 20)),
-             "queries": centres[label[:9]] + np.random.default_rng(2).standard_normal((9, 20))}
+    sides = {
+        "gallery": centres[label] + np.random.default_rng(1).standard_normal((60, 20)),
+        "queries": centres[label[:9]] + np.random.default_rng(2).standard_normal((9, 20)),
+    }
     assert layout.methods()[:2] == ("pca", "t-sne")
     for method in layout.methods():
         laid = layout.lay(sides, method)
-        assert {side: points.shape for side, points in laid.items()} == {"gallery": (60, 2), "queries": (9, 2)}
+        assert {side: points.shape for side, points in laid.items()} == {
+            "gallery": (60, 2),
+            "queries": (9, 2),
+        }
         middles = np.stack([laid["gallery"][label == one].mean(0) for one in range(3)])
         for points, known in ((laid["gallery"], label), (laid["queries"], label[:9])):
             distances = np.linalg.norm(points[:, None] - middles, axis=2)

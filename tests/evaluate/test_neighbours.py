@@ -33,10 +33,16 @@ def test_shared_and_overlap_are_those_of_sets():
     one, two = lists(1), lists(2)
     for k in (1, 3, 6):
         sets = [(set(a[:k].tolist()), set(b[:k].tolist())) for a, b in zip(one, two, strict=True)]
-        assert shared(one, two, k).tolist() == [[j in b for j in row[:k].tolist()]
-                                                for row, (_, b) in zip(one, sets, strict=True)]
-        assert overlap(one, two, k).tolist() == pytest.approx([len(a & b) / len(a | b) for a, b in sets])
-    assert overlap(one, one[:, ::-1], 6).tolist() == [1.0] * 20 and overlap(one, one[:, ::-1], 1).max() == 0
+        assert shared(one, two, k).tolist() == [
+            [j in b for j in row[:k].tolist()] for row, (_, b) in zip(one, sets, strict=True)
+        ]
+        assert overlap(one, two, k).tolist() == pytest.approx(
+            [len(a & b) / len(a | b) for a, b in sets]
+        )
+    assert (
+        overlap(one, one[:, ::-1], 6).tolist() == [1.0] * 20
+        and overlap(one, one[:, ::-1], 1).max() == 0
+    )
 
 
 @pytest.mark.parametrize(("k", "room"), [(1, 4), (2, 5), (3, 6), (4, 4)])
@@ -50,16 +56,29 @@ def test_two_random_lists_overlap_as_often_as_all_pairs_of_subsets_do(k, room):
 def test_exchanged_counts_right_and_wrong_ones_apart():
     before, after, k = lists(3), lists(4), 4
     gallery, label = np.arange(15) % 3, np.arange(20) % 3
-    label[7] = gallery[before[7, 0]] = gallery[after[7, 0]] = -1  # an unknown label is never right, not even here
+    label[7] = gallery[before[7, 0]] = gallery[
+        after[7, 0]
+    ] = -1  # an unknown label is never right, not even here
     found = exchanged(before, after, (gallery, label), k)
     for i in range(20):
         old, new = set(before[i, :k].tolist()), set(after[i, :k].tolist())
         for name, rows in (("kept", old & new), ("gained", new - old), ("lost", old - new)):
             right = sum(gallery[j] == label[i] >= 0 for j in rows)
-            assert (found[f"{name} right"][i], found[f"{name} wrong"][i]) == (right, len(rows) - right)
-    assert found["gained right"].sum() > 0 and found["lost right"].sum() > 0 and found["kept wrong"][7] > 0
-    total = {name: found[f"{name} right"] + found[f"{name} wrong"] for name in ("kept", "gained", "lost")}
-    assert np.array_equal(total["gained"], total["lost"]) and set(total["kept"] + total["gained"]) == {k}
+            assert (found[f"{name} right"][i], found[f"{name} wrong"][i]) == (
+                right,
+                len(rows) - right,
+            )
+    assert (
+        found["gained right"].sum() > 0
+        and found["lost right"].sum() > 0
+        and found["kept wrong"][7] > 0
+    )
+    total = {
+        name: found[f"{name} right"] + found[f"{name} wrong"] for name in ("kept", "gained", "lost")
+    }
+    assert np.array_equal(total["gained"], total["lost"]) and set(
+        total["kept"] + total["gained"]
+    ) == {k}
 
 
 def test_lists_that_do_not_fit_are_refused():

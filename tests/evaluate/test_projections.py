@@ -1,4 +1,5 @@
-"""Read-outs of MultiTrain's maps: their formulas, what they do not depend on, planted pairs found, pairs of a run."""
+"""Read-outs of MultiTrain's maps: their formulas, what they do not depend on, planted pairs found,
+pairs of a run."""
 
 from dataclasses import replace
 from itertools import permutations
@@ -23,12 +24,15 @@ from vidbench.evaluate.projections import (
     recovered,
     relations,
     truth,
-)  # fmt: skip
+)
 
 
 def test_read_outs_of_weights_are_their_formulas():
     rng = np.random.default_rng(0)
-    weight, scores = rng.normal(size=(4, 3)).astype(np.float32), rng.normal(size=(50, 4)) * (1, 2, 3, 0)
+    weight, scores = (
+        rng.normal(size=(4, 3)).astype(np.float32),
+        rng.normal(size=(50, 4)) * (1, 2, 3, 0),
+    )
     found = of_weights(weight, scores)
     for a in range(4):
         mean = sum(float(w) for w in weight[a]) / 3
@@ -36,11 +40,14 @@ def test_read_outs_of_weights_are_their_formulas():
         for b in range(3):
             assert found["raw"][a, b] == weight[a, b]
             assert found["centred"][a, b] == pytest.approx(float(weight[a, b]) - mean, abs=1e-5)
-            assert found["scaled"][a, b] == pytest.approx((float(weight[a, b]) - mean) * spread, abs=1e-4)
+            assert found["scaled"][a, b] == pytest.approx(
+                (float(weight[a, b]) - mean) * spread, abs=1e-4
+            )
 
 
 def test_centred_read_outs_do_not_see_what_the_loss_does_not():
-    """A number added to all weights of a source class leaves the softmax of the mapped scores as it is."""
+    """A number added to all weights of a source class leaves the softmax of the mapped scores as it
+    is."""
     rng = np.random.default_rng(1)
     weight, scores = rng.normal(size=(4, 3)), rng.normal(size=(9, 4))
     moved = weight + rng.normal(size=(4, 1))
@@ -62,12 +69,20 @@ def test_behaviour_is_the_mean_probability_over_a_classs_clips():
 def test_pairs_are_the_largest_scores_with_their_rank_the_other_way():
     forward = np.array([[5.0, 1.0, 0.0], [4.0, 3.0, np.nan]])  # [2,3]
     back = np.array([[1.0, 2.0], [0.0, 9.0], [3.0, 1.0]])  # [3,2]
-    there = Relation("s", "t", ("run", "sit"), ("jog", "rest", "fly"), {"raw": forward, "centred": -forward})
+    there = Relation(
+        "s", "t", ("run", "sit"), ("jog", "rest", "fly"), {"raw": forward, "centred": -forward}
+    )
     here = Relation("t", "s", there.targets, there.sources, {"raw": back})
     rows = pairs(there, here, "raw", most=4)
     assert [(row["s"], row["t"], row["score"], row["back"], row["back rank"]) for row in rows] == [
-        ("run", "jog", 5, 1, 2), ("sit", "jog", 4, 2, 1), ("sit", "rest", 3, 9, 1), ("run", "rest", 1, 0, 2)]
-    assert [row["centred"] for row in rows] == [-5, -4, -3, -1] and [row["rank"] for row in rows] == [1, 2, 3, 4]
+        ("run", "jog", 5, 1, 2),
+        ("sit", "jog", 4, 2, 1),
+        ("sit", "rest", 3, 9, 1),
+        ("run", "rest", 1, 0, 2),
+    ]
+    assert [row["centred"] for row in rows] == [-5, -4, -3, -1] and [
+        row["rank"] for row in rows
+    ] == [1, 2, 3, 4]
     assert [row["mutual"] for row in rows] == ["", "yes", "", ""]
     assert mutual(forward, back).tolist() == [[False, False, False], [True, False, False]]
     unknown = np.full((2, 3), np.nan)
@@ -76,7 +91,7 @@ def test_pairs_are_the_largest_scores_with_their_rank_the_other_way():
         pairs(there, here, "scaled")
 
 
-# ---- planted pairs -----------------------------------------------------------------------------------------------
+# ---- planted pairs -----------------------------------------------------------------------------
 
 
 def relation(source: str, target: str) -> Relation:
@@ -88,11 +103,15 @@ def test_truth_is_the_toys_own_correspondence():
     one = relation("base", "gym")
     found = truth(toy.correspondence(), one, {"base": "base", "gym": "gym"})
     pick = {(one.sources[a], one.targets[b]) for a, b in np.argwhere(found)}
-    assert ("walk", "stroll") in pick and ("walk", "power_walk") in pick and ("kick", "strike") in pick
+    assert (
+        ("walk", "stroll") in pick and ("walk", "power_walk") in pick and ("kick", "strike") in pick
+    )
     assert not any(source in ("clap", "throw", "cartwheel") for source, _ in pick)
     for source, target in permutations(toy.WORLDS, 2):  # what matches one way matches the other
-        there, back = (truth(toy.correspondence(), relation(a, b), {w: w for w in toy.WORLDS})
-                       for a, b in ((source, target), (target, source)))
+        there, back = (
+            truth(toy.correspondence(), relation(a, b), {w: w for w in toy.WORLDS})
+            for a, b in ((source, target), (target, source))
+        )
         assert (there == back.T).all() and there.any()
 
 
@@ -100,37 +119,61 @@ def test_recovered_counts_first_matches_and_knows_chance():
     matches = np.array([[1, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0], [0, 0, 0, 1]], bool)
     scores = np.array([[9.0, 1, 2, 3], [5.0, 1, 4, 0], [1.0, 2, 3, 4], [7.0, 7, 7, 7]])
     found = recovered(scores, matches)
-    assert found["top-1"].tolist() == [1, 0, 0] and found["reciprocal rank"].tolist() == [1, 1 / 2, 1 / 4]
+    assert found["top-1"].tolist() == [1, 0, 0] and found["reciprocal rank"].tolist() == [
+        1,
+        1 / 2,
+        1 / 4,
+    ]
     assert found["top-1 by chance"].tolist() == [1 / 4, 2 / 4, 1 / 4]
     for row, number in ((0, 0), (1, 1)):  # every order of four, as a plain mean
-        ranks = [1 + min(order.index(b) for b in np.flatnonzero(matches[row])) for order in permutations(range(4))]
+        ranks = [
+            1 + min(order.index(b) for b in np.flatnonzero(matches[row]))
+            for order in permutations(range(4))
+        ]
         wanted = sum(1 / rank for rank in ranks) / factorial(4)
         assert found["reciprocal rank by chance"][number] == pytest.approx(wanted)
     rng = np.random.default_rng(0)
     tries = [recovered(rng.normal(size=matches.shape), matches) for _ in range(3000)]
     for metric in ("top-1", "reciprocal rank"):
         assert np.mean([one[metric].mean() for one in tries]) == pytest.approx(
-            found[f"{metric} by chance"].mean(), abs=0.02)
+            found[f"{metric} by chance"].mean(), abs=0.02
+        )
     empty = recovered(np.full_like(scores, np.nan), matches)
     assert (empty["top-1"] == empty["top-1 by chance"]).all()
 
 
 def test_both_sides_are_asked_and_centring_moves_one_of_them_alone():
     rng = np.random.default_rng(4)
-    weight, spread = rng.normal(size=(5, 6)) + 3 * rng.normal(size=(5, 1)), rng.normal(size=(40, 5)) * (1, 9, 2, 5, 3)
-    found = {("s", "t"): Relation("s", "t", tuple("abcde"), tuple("uvwxyz"), of_weights(weight, spread))}
+    weight, spread = (
+        rng.normal(size=(5, 6)) + 3 * rng.normal(size=(5, 1)),
+        rng.normal(size=(40, 5)) * (1, 9, 2, 5, 3),
+    )
+    found = {
+        ("s", "t"): Relation("s", "t", tuple("abcde"), tuple("uvwxyz"), of_weights(weight, spread))
+    }
     true = rng.random((5, 6)) < 0.3
     got = asked(found, {("s", "t"): true})
-    assert set(got) == {(name, side) for name in ("raw", "centred", "scaled") for side in ("source", "target")}
+    assert set(got) == {
+        (name, side) for name in ("raw", "centred", "scaled") for side in ("source", "target")
+    }
     for name in ("raw", "centred", "scaled"):
         scores = found["s", "t"].scores[name]
-        for side, (table, matches) in {"source": (scores, true), "target": (scores.T, true.T)}.items():
-            assert np.array_equal(got[name, side]["reciprocal rank"], recovered(table, matches)["reciprocal rank"])
-        assert np.array_equal(got[name, "source"]["reciprocal rank"], got["raw", "source"]["reciprocal rank"])
-    assert not np.array_equal(got["raw", "target"]["reciprocal rank"], got["centred", "target"]["reciprocal rank"])
+        for side, (table, matches) in {
+            "source": (scores, true),
+            "target": (scores.T, true.T),
+        }.items():
+            assert np.array_equal(
+                got[name, side]["reciprocal rank"], recovered(table, matches)["reciprocal rank"]
+            )
+        assert np.array_equal(
+            got[name, "source"]["reciprocal rank"], got["raw", "source"]["reciprocal rank"]
+        )
+    assert not np.array_equal(
+        got["raw", "target"]["reciprocal rank"], got["centred", "target"]["reciprocal rank"]
+    )
 
 
-# ---- a run -------------------------------------------------------------------------------------------------------
+# ---- a run -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -144,8 +187,13 @@ def tables(width: int, **protocol) -> dict[str, Features]:
     rng, made = np.random.default_rng(2), {}
     for name, classes in CLASSES.items():
         values = rng.normal(size=(12, width)).astype(np.float32)
-        made[name] = Features(values, np.arange(12) % len(classes), np.arange(12), classes,
-                              {"normalise_clips": False, **protocol})
+        made[name] = Features(
+            values,
+            np.arange(12) % len(classes),
+            np.arange(12),
+            classes,
+            {"normalise_clips": False, **protocol},
+        )
     return made
 
 
@@ -155,8 +203,13 @@ def test_relations_of_a_run_are_its_maps_and_its_heads_on_its_tables(run):
     found = relations(run, features)
     assert list(found) == list(permutations("abc", 2))
     for (source, target), one in found.items():
-        assert tuple(one.scores) == READOUTS and (one.sources, one.targets) == (CLASSES[source], CLASSES[target])
-        assert np.array_equal(one.scores["raw"], method.maps[f"{source}>{target}"].weight.detach().numpy().T)
+        assert tuple(one.scores) == READOUTS and (one.sources, one.targets) == (
+            CLASSES[source],
+            CLASSES[target],
+        )
+        assert np.array_equal(
+            one.scores["raw"], method.maps[f"{source}>{target}"].weight.detach().numpy().T
+        )
         with torch.no_grad():
             values = torch.from_numpy(features[source].values)
             chances = method.heads[target](values).softmax(dim=1).numpy()
@@ -164,12 +217,16 @@ def test_relations_of_a_run_are_its_maps_and_its_heads_on_its_tables(run):
         for a in range(len(CLASSES[source])):
             mean = chances[features[source].label == a].mean(axis=0)
             np.testing.assert_allclose(one.scores["behavioural"][a], mean, rtol=1e-4)
-        np.testing.assert_allclose(one.scores["scaled"], one.scores["centred"] * deviation[:, None], rtol=1e-4)
+        np.testing.assert_allclose(
+            one.scores["scaled"], one.scores["centred"] * deviation[:, None], rtol=1e-4
+        )
 
 
 def test_relations_refuse_what_would_mean_nothing(run, tmp_path):
     features = tables(method_of().encoder.out_channels)
-    with pytest.raises(ValueError, match="of b, features of its own classes without unit length; got none"):
+    with pytest.raises(
+        ValueError, match="of b, features of its own classes without unit length; got none"
+    ):
         relations(run, {"a": features["a"]})
     with pytest.raises(ValueError, match="normalise_clips=False"):
         relations(run, tables(4, normalise_clips=True))

@@ -1,4 +1,5 @@
-"""Numbers of runs: one protocol a group, broken folders counted, the csv, and the published numbers."""
+"""Numbers of runs: one protocol a group, broken folders counted, the csv, and the published
+numbers."""
 
 import csv
 import json
@@ -40,7 +41,13 @@ def trained(folder: Path, steps: int = 40, state: str = "complete", **fields) ->
     return run
 
 
-def measured(folder: Path, task: str = "retrieval", numbers: dict = NUMBERS, fields: dict | None = None, **switches):
+def measured(
+    folder: Path,
+    task: str = "retrieval",
+    numbers: dict = NUMBERS,
+    fields: dict | None = None,
+    **switches,
+):
     run = trained(folder, **(fields or {}))
     run.add_result(task, {**PROTOCOL, **switches}, numbers)
     return run
@@ -51,7 +58,7 @@ def text(html: str) -> str:
     return " ".join(re.sub(r"<[^>]*>", " ", html).replace("\u2007", " ").split())
 
 
-# ---- collecting --------------------------------------------------------------------------------------------------
+# ---- collecting --------------------------------------------------------------------------------
 
 
 def test_numbers_come_back_with_protocol_and_budget(tmp_path):
@@ -60,20 +67,37 @@ def test_numbers_come_back_with_protocol_and_budget(tmp_path):
     run.add_result("retrieval", PROTOCOL, {"R@1": (0.5, 0.25, 0.625), "macro R@1": 0.4375})
     folders = results.collect(tmp_path)
     assert [(f.run, f.stage, f.state, len(f.numbers), f.problems) for f in folders] == [
-        ("tiny/coclr", "coclr", "complete", 2, ()), ("tiny/infonce", "coclr", "complete", 0, ())]  # fmt: skip
+        ("tiny/coclr", "coclr", "complete", 2, ()),
+        ("tiny/infonce", "coclr", "complete", 0, ()),
+    ]
     one, macro = results.numbers_of(folders)
     assert one == results.Number(
-        "tiny/coclr", "retrieval", "R@1", 0.5, 0.25, 0.625, protocol_id("retrieval", PROTOCOL), PROTOCOL,
-        {"batch": 16, "iterations": 48, "clips": 768, "epochs": 3.0}, "tiny", "rgb", "complete")  # fmt: skip
+        "tiny/coclr",
+        "retrieval",
+        "R@1",
+        0.5,
+        0.25,
+        0.625,
+        protocol_id("retrieval", PROTOCOL),
+        PROTOCOL,
+        {"batch": 16, "iterations": 48, "clips": 768, "epochs": 3.0},
+        "tiny",
+        "rgb",
+        "complete",
+    )
     assert (macro.value, macro.low, macro.high) == (0.4375, None, None)
     assert results.numbers_of(folders, "probe") == []
-    assert [f.run for f in results.collect(tmp_path / "tiny/coclr")] == ["coclr"], "a run is below itself"
+    assert [f.run for f in results.collect(tmp_path / "tiny/coclr")] == ["coclr"], (
+        "a run is below itself"
+    )
     assert results.collect(tmp_path / "nowhere") == []
 
 
 def test_an_evaluation_says_its_own_data_and_stream(tmp_path):
     measured(tmp_path / "K400/coclr", stream="rgb+flow", data="UCF101")
-    assert {(n.data, n.stream) for n in results.numbers_of(results.collect(tmp_path))} == {("UCF101", "rgb+flow")}
+    assert {(n.data, n.stream) for n in results.numbers_of(results.collect(tmp_path))} == {
+        ("UCF101", "rgb+flow")
+    }
 
 
 def test_folders_of_videos_are_not_searched(tmp_path):
@@ -89,9 +113,17 @@ BREAKS = {
     "other": ("recipe.json", '["stage"]', "recipe.json: TypeError"),
     "half": ("recipe.json", None, "it has no recipe.json"),
     "stateless": ("status.json", None, "status.json: FileNotFoundError"),
-    "gone": ("recipe.json", '{"stage": "s", "recipe": {"student": "/gone/run", "fit": {"batch": 1}}}', "the budget: "),
+    "gone": (
+        "recipe.json",
+        '{"stage": "s", "recipe": {"student": "/gone/run", "fit": {"batch": 1}}}',
+        "the budget: ",
+    ),
     "results": ("results.json", '{"retrieval": {"ta', "results.json: JSONDecodeError"),
-    "older": ("results.json", '{"retrieval: test": {"R@1": 0.5}}', "wanted task, protocol, numbers and budget"),
+    "older": (
+        "results.json",
+        '{"retrieval: test": {"R@1": 0.5}}',
+        "wanted task, protocol, numbers and budget",
+    ),
     "percent": ("R@1", 53.0, "R@1 is 53.0; wanted a fraction within 0 and 1"),
     "nothing": ("R@1", None, "R@1 is None; wanted a fraction"),
     "nan": ("R@1", float("nan"), "R@1 is nan; wanted a fraction"),
@@ -114,20 +146,31 @@ def test_a_broken_folder_is_named_and_counted_and_stops_no_other(tmp_path, name)
     folders = results.collect(tmp_path)
     bad = next(f for f in folders if f.run == name)
     assert len(bad.problems) == 1 and re.search(said, bad.problems[0]), bad.problems
-    whole = name in ("stateless", "gone")  # its numbers were kept with their own protocol and budget
-    assert len(bad.numbers) == (2 if whole else 0) and len(next(f for f in folders if f.run == "good").numbers) == 2
+    whole = name in (
+        "stateless",
+        "gone",
+    )  # its numbers were kept with their own protocol and budget
+    assert (
+        len(bad.numbers) == (2 if whole else 0)
+        and len(next(f for f in folders if f.run == "good").numbers) == 2
+    )
     seen = text(drawn.inventory(folders))
-    assert "2 run folders: 1 whole, 1 broken or half written." in seen and f"broken or half written what {name}" in seen
+    assert (
+        "2 run folders: 1 whole, 1 broken or half written." in seen
+        and f"broken or half written what {name}" in seen
+    )
 
 
 def test_one_bad_result_leaves_the_others_of_its_run(tmp_path):
     run = measured(tmp_path / "run")
     run.add_result("probe", PROTOCOL, {"top-1": 61.0})
     (folder,) = results.collect(tmp_path)
-    assert [n.task for n in folder.numbers] == ["retrieval"] * 2 and "result 'probe " in folder.problems[0]
+    assert [n.task for n in folder.numbers] == [
+        "retrieval"
+    ] * 2 and "result 'probe " in folder.problems[0]
 
 
-# ---- one protocol a column ---------------------------------------------------------------------------------------
+# ---- one protocol a column ---------------------------------------------------------------------
 
 
 def test_two_protocols_in_one_column_are_refused_by_name(tmp_path):
@@ -139,7 +182,10 @@ def test_two_protocols_in_one_column_are_refused_by_name(tmp_path):
             refused(numbers)
         said = str(error.value)
         assert "tiny/a and tiny/b were measured under two protocols" in said
-        assert "windows: wanted 4, found 10" in said and "centring: wanted 'gallery', found 'none'" in said
+        assert (
+            "windows: wanted 4, found 10" in said
+            and "centring: wanted 'gallery', found 'none'" in said
+        )
         assert "queries" not in said and "stream" not in said, "only what differs"
     groups = results.by_protocol(numbers)
     assert [{n.run for n in group} for group in groups] == [{"tiny/a"}, {"tiny/b"}]
@@ -148,33 +194,54 @@ def test_two_protocols_in_one_column_are_refused_by_name(tmp_path):
         results.one_protocol([])
 
 
-@pytest.mark.parametrize("other, said", [
-    ({"folder": "other/a"}, "data: wanted 'other', found 'tiny'"),
-    ({"task": "probe"}, "task: wanted 'probe', found 'retrieval'"),
-    ({"switches": {"crops": "ten"}}, "crops: wanted 'ten', found 'nothing'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "other, said",
+    [
+        ({"folder": "other/a"}, "data: wanted 'other', found 'tiny'"),
+        ({"task": "probe"}, "task: wanted 'probe', found 'retrieval'"),
+        ({"switches": {"crops": "ten"}}, "crops: wanted 'ten', found 'nothing'"),
+    ],
+)
 def test_another_task_data_set_or_switch_is_another_column(tmp_path, other, said):
     measured(tmp_path / "tiny/b")
-    measured(tmp_path / other.get("folder", "tiny/a"), other.get("task", "retrieval"), **other.get("switches", {}))
+    measured(
+        tmp_path / other.get("folder", "tiny/a"),
+        other.get("task", "retrieval"),
+        **other.get("switches", {}),
+    )
     with pytest.raises(results.ProtocolError, match=said):
         drawn.results_table(results.numbers_of(results.collect(tmp_path)))
 
 
 def test_what_protocols_share_is_said_once_and_what_differs_is_a_heading(tmp_path):
-    for name, switches in {"a": {}, "b": {"windows": 10}, "c": {"windows": 10}, "d": {"stream": "flow"}}.items():
+    for name, switches in {
+        "a": {},
+        "b": {"windows": 10},
+        "c": {"windows": 10},
+        "d": {"stream": "flow"},
+    }.items():
         measured(tmp_path / "tiny" / name, **switches)
     measured(tmp_path / "tiny/a", "probe", {"top-1": (0.5, 0.5, 0.5)})
     numbers = results.numbers_of(results.collect(tmp_path))
     (probe, alone, headed), (retrieval, shared, groups) = results.by_task(numbers)
     assert (probe, headed[0][0]) == ("probe", "probe") and alone == {"data": "tiny", **PROTOCOL}
-    assert retrieval == "retrieval" and shared == {"data": "tiny", "centring": "gallery", "queries": "24-0badcafe"}
+    assert retrieval == "retrieval" and shared == {
+        "data": "tiny",
+        "centring": "gallery",
+        "queries": "24-0badcafe",
+    }
     assert {heading: sorted({n.run for n in group}) for heading, group in groups} == {
-        "retrieval: stream flow, windows 4": ["tiny/d"], "retrieval: stream rgb, windows 10": ["tiny/b", "tiny/c"],
-        "retrieval: stream rgb, windows 4": ["tiny/a"]}  # fmt: skip
+        "retrieval: stream flow, windows 4": ["tiny/d"],
+        "retrieval: stream rgb, windows 10": ["tiny/b", "tiny/c"],
+        "retrieval: stream rgb, windows 4": ["tiny/a"],
+    }
     seen = text(drawn.results_tables(numbers))
     assert seen.count("queries 24-0badcafe") == 2, "once a task"
     assert "All 3 tables of retrieval: data tiny, centring gallery, queries 24-0badcafe." in seen
-    assert "The table of probe: data tiny, centring gallery, queries 24-0badcafe, stream rgb, windows 4." in seen
+    assert (
+        "The table of probe: data tiny, centring gallery, queries 24-0badcafe, stream rgb, "
+        "windows 4." in seen
+    )
     assert seen.index("stream rgb, windows 10") < seen.index("tiny/b") < seen.index("tiny/c")
 
 
@@ -187,12 +254,14 @@ def test_nested_switches_are_told_with_their_path(tmp_path):
         drawn.results_table(results.numbers_of(results.collect(tmp_path)))
 
 
-# ---- files -------------------------------------------------------------------------------------------------------
+# ---- files -------------------------------------------------------------------------------------
 
 
 def test_csv_holds_every_number_in_full(tmp_path):
     third = 1 / 3
-    measured(tmp_path / "home/tiny/a", numbers={"R@1": (third, 0.1, 0.7), "R@5": third}, note='a, "b"\nc')
+    measured(
+        tmp_path / "home/tiny/a", numbers={"R@1": (third, 0.1, 0.7), "R@5": third}, note='a, "b"\nc'
+    )
     measured(tmp_path / "home/tiny/b, c", "probe", {"top-1": (1.0, 1.0, 1.0)}, fields={"steps": 7})
     numbers = results.numbers_of(results.collect(tmp_path / "home"))
     (tmp_path / "out").mkdir()
@@ -200,7 +269,10 @@ def test_csv_holds_every_number_in_full(tmp_path):
     path = results.write_csv(tmp_path / "out/t.csv", numbers)
     with open(path, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert " ".join(rows[0]) == "run task metric value low high protocol batch iterations clips epochs data stream"
+    assert (
+        " ".join(rows[0])
+        == "run task metric value low high protocol batch iterations clips epochs data stream"
+    )
     for row, number in zip(rows, numbers, strict=True):
         for name in ("run", "task", "metric", "protocol", "data", "stream"):
             assert row[name] == getattr(number, name)
@@ -208,7 +280,9 @@ def test_csv_holds_every_number_in_full(tmp_path):
             given = getattr(number, name)
             assert row[name] == "" if given is None else float(row[name]) == given
         assert {name: float(row[name]) for name in results.BUDGET} == number.budget
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["t.csv"], "no temporary file is left"
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["t.csv"], (
+        "no temporary file is left"
+    )
     assert results.write_csv(tmp_path / "new/t.csv", []).read_text().count("\n") == 1
 
 
@@ -222,7 +296,7 @@ def test_a_csv_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
     assert (tmp_path / "t.csv").read_text() == "old"
 
 
-# ---- published ---------------------------------------------------------------------------------------------------
+# ---- published ---------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -231,57 +305,112 @@ def published():
 
 
 def test_every_published_number_has_a_source_and_stands_once(published):
-    key = [tuple(getattr(row, name) for name in row.__dataclass_fields__ if name not in ("value", "note", "source"))
-           for row in published]  # fmt: skip
+    key = [
+        tuple(
+            getattr(row, name)
+            for name in row.__dataclass_fields__
+            if name not in ("value", "note", "source")
+        )
+        for row in published
+    ]
     assert len(set(key)) == len(key) == len(PUBLISHED.read_text().splitlines()) - 1
     for row in published:
         assert 0 <= row.value <= 100 and len(row.source) > 10 and row.paper and row.method
-        assert row.task in results.TASKS and row.metric in results.METRICS and row.data in results.DATA
-        assert row.stream in (*results.STREAMS, "") and (row.metric == "top-1") == (row.task != "retrieval")
+        assert (
+            row.task in results.TASKS and row.metric in results.METRICS and row.data in results.DATA
+        )
+        assert row.stream in (*results.STREAMS, "") and (row.metric == "top-1") == (
+            row.task != "retrieval"
+        )
         assert row.pretrain in ("UCF101", "K400", "HowTo100M", "ImageNet-21K-P", "none", "")
         assert (row.fold == "1") == (row.data in ("UCF101", "HMDB51"))
         links = re.findall(r"https?://[^\s)]+", row.source)
         assert all(re.match(r"https://(github\.com|arxiv\.org)/", link) for link in links)
-        assert links or re.match(r"MVCGC|VideoMAE paper, table|MultiTrain supplement, table", row.source), row.source
+        assert links or re.match(
+            r"MVCGC|VideoMAE paper, table|MultiTrain supplement, table", row.source
+        ), row.source
 
 
-@pytest.mark.parametrize("words, value", [
-    ("CoCLR k=5|UCF101|rgb|probe|top-1|UCF101", 70.2), ("CoCLR k=5|UCF101|rgb|retrieval|R@1|UCF101", 51.8),
-    ("CoCLR comparison with others|UCF101|rgb|retrieval|R@1|UCF101", 53.3),
-    ("CoCLR k=5|UCF101|rgb+flow|retrieval|R@1|UCF101", 55.9), ("CoCLR k=5|UCF101|flow|retrieval|R@1|UCF101", 48.4),
-    ("CoCLR k=5|UCF101|rgb+flow|retrieval|R@20|HMDB51", 69.7), ("CoCLR|K400|rgb+flow|finetune|top-1|UCF101", 90.6),
-    ("CoCLR|K400|rgb|probe|top-1|HMDB51", 46.1), ("CoCLR released file|K400|flow|finetune|top-1|UCF101", 85.27),
-    ("InfoNCE 500 epochs|UCF101|rgb|probe|top-1|UCF101", 46.8), ("InfoNCE|UCF101|flow|probe|top-1|UCF101", 66.8),
-    ("supervised from scratch|none|rgb|finetune|top-1|UCF101", 77.0), ("VCLR|K400||retrieval|R@1|HMDB51", 35.2),
-    ("MoCo rho=4|K400||probe|top-1|K400", 71.0), ("MIL-NCE|HowTo100M||finetune|top-1|HMDB51", 61.0),
-    ("joint K400+MiT+SSv2 released weights|K400|rgb|classes|top-1|SSv2", 65.2),
-    ("K400 alone 32x3|none|rgb|classes|top-1|K400", 79.8),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "words, value",
+    [
+        ("CoCLR k=5|UCF101|rgb|probe|top-1|UCF101", 70.2),
+        ("CoCLR k=5|UCF101|rgb|retrieval|R@1|UCF101", 51.8),
+        ("CoCLR comparison with others|UCF101|rgb|retrieval|R@1|UCF101", 53.3),
+        ("CoCLR k=5|UCF101|rgb+flow|retrieval|R@1|UCF101", 55.9),
+        ("CoCLR k=5|UCF101|flow|retrieval|R@1|UCF101", 48.4),
+        ("CoCLR k=5|UCF101|rgb+flow|retrieval|R@20|HMDB51", 69.7),
+        ("CoCLR|K400|rgb+flow|finetune|top-1|UCF101", 90.6),
+        ("CoCLR|K400|rgb|probe|top-1|HMDB51", 46.1),
+        ("CoCLR released file|K400|flow|finetune|top-1|UCF101", 85.27),
+        ("InfoNCE 500 epochs|UCF101|rgb|probe|top-1|UCF101", 46.8),
+        ("InfoNCE|UCF101|flow|probe|top-1|UCF101", 66.8),
+        ("supervised from scratch|none|rgb|finetune|top-1|UCF101", 77.0),
+        ("VCLR|K400||retrieval|R@1|HMDB51", 35.2),
+        ("MoCo rho=4|K400||probe|top-1|K400", 71.0),
+        ("MIL-NCE|HowTo100M||finetune|top-1|HMDB51", 61.0),
+        ("joint K400+MiT+SSv2 released weights|K400|rgb|classes|top-1|SSv2", 65.2),
+        ("K400 alone 32x3|none|rgb|classes|top-1|K400", 79.8),
+    ],
+)
 def test_published_numbers_are_those_of_the_papers(published, words, value):
-    named = {f"{row.method} {row.variant}".strip() + f"|{row.pretrain}|{row.stream}|{row.task}|{row.metric}|{row.data}":
-             row.value for row in published}  # fmt: skip
+    named = {
+        f"{row.method} {row.variant}".strip()
+        + f"|{row.pretrain}|{row.stream}|{row.task}|{row.metric}|{row.data}": row.value
+        for row in published
+    }
     assert named[words] == value
 
 
 def test_what_is_not_known_stays_out(published):
     """UberNCE, CoCLR-Flow's probe and R@50 of CoCLR are in tables that could not be read."""
     assert not [row for row in published if "UberNCE" in row.method]
-    assert not [row for row in published if (row.paper, row.method) == ("CoCLR", "CoCLR")
-                and ((row.stream, row.task, row.pretrain) == ("flow", "probe", "UCF101") or row.metric == "R@50")]
+    assert not [
+        row
+        for row in published
+        if (row.paper, row.method) == ("CoCLR", "CoCLR")
+        and (
+            (row.stream, row.task, row.pretrain) == ("flow", "probe", "UCF101")
+            or row.metric == "R@50"
+        )
+    ]
 
 
-ROW = dict(paper="P", method="M", variant="", pretrain="UCF101", stream="rgb", backbone="S3D", task="probe",
-           metric="top-1", data="UCF101", fold="1", value="50", note="", source="P, table 1")  # fmt: skip
+ROW = dict(
+    paper="P",
+    method="M",
+    variant="",
+    pretrain="UCF101",
+    stream="rgb",
+    backbone="S3D",
+    task="probe",
+    metric="top-1",
+    data="UCF101",
+    fold="1",
+    value="50",
+    note="",
+    source="P, table 1",
+)
 
 
-@pytest.mark.parametrize("change, said", [
-    ({"value": "101"}, "line 3: wanted a value within 0 and 100"), ({"value": "-1"}, "line 3: wanted a value"),
-    ({"value": "x"}, "line 3: value 'x' is no number"), ({"source": " "}, "line 3: .* the source that has it"),
-    ({"task": "linear"}, "line 3: task 'linear' is not one of probe, finetune, retrieval"),
-    ({"stream": "RGB"}, "stream 'RGB' is not one of rgb, flow, rgb.flow"), ({"fold": "4"}, "fold '4' is not one of 1"),
-    ({"metric": "acc"}, "metric 'acc' is not one of top-1, R@1"), ({"data": "ucf"}, "data 'ucf' is not one of"),
-    ({"method": "M", "value": "60", "source": "elsewhere"}, "line 3: the same number as in line 2; a variant tells"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"value": "101"}, "line 3: wanted a value within 0 and 100"),
+        ({"value": "-1"}, "line 3: wanted a value"),
+        ({"value": "x"}, "line 3: value 'x' is no number"),
+        ({"source": " "}, "line 3: .* the source that has it"),
+        ({"task": "linear"}, "line 3: task 'linear' is not one of probe, finetune, retrieval"),
+        ({"stream": "RGB"}, "stream 'RGB' is not one of rgb, flow, rgb.flow"),
+        ({"fold": "4"}, "fold '4' is not one of 1"),
+        ({"metric": "acc"}, "metric 'acc' is not one of top-1, R@1"),
+        ({"data": "ucf"}, "data 'ucf' is not one of"),
+        (
+            {"method": "M", "value": "60", "source": "elsewhere"},
+            "line 3: the same number as in line 2; a variant tells",
+        ),
+    ],
+)
 def test_a_bad_published_row_is_refused_with_its_line(tmp_path, change, said):
     with open(tmp_path / "p.csv", "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([ROW, ROW.values(), {**ROW, "method": "N", **change}.values()])
@@ -290,8 +419,10 @@ def test_a_bad_published_row_is_refused_with_its_line(tmp_path, change, said):
 
 
 def test_a_published_file_of_other_columns_is_refused(tmp_path):
-    for body, said in (("a,b\n1,2\n", "line 1: wanted the columns paper, method"),
-                       (",".join(ROW) + "\nP,M\n", "line 2: wanted 13 columns")):  # fmt: skip
+    for body, said in (
+        ("a,b\n1,2\n", "line 1: wanted the columns paper, method"),
+        (",".join(ROW) + "\nP,M\n", "line 2: wanted 13 columns"),
+    ):
         (tmp_path / "p.csv").write_text(body)
         with pytest.raises(ValueError, match=said):
             results.read_published(tmp_path / "p.csv")
@@ -303,12 +434,18 @@ def test_published_rows_are_found_by_task_metric_data_and_stream(tmp_path, publi
     measured(tmp_path / place / "coclr", "linear probe", {"top-1": 0.7})
     found = results.beside(results.numbers_of(results.collect(tmp_path)), published)
     assert {(row.task, row.metric, row.data) for row in found} == {
-        ("retrieval", "R@1", "UCF101"), ("probe", "top-1", "UCF101")}  # fmt: skip
-    assert {row.stream for row in found} == {"rgb", ""}, "a source that does not say its stream may be of ours"
+        ("retrieval", "R@1", "UCF101"),
+        ("probe", "top-1", "UCF101"),
+    }
+    assert {row.stream for row in found} == {"rgb", ""}, (
+        "a source that does not say its stream may be of ours"
+    )
 
 
 def test_published_rows_of_another_data_set_only_where_asked_for(tmp_path, published):
-    measured(tmp_path / "tiny/coclr", numbers={"R@1": 0.5, "macro R@1": 0.4, "probe": 0.6}, stream="flow")
+    measured(
+        tmp_path / "tiny/coclr", numbers={"R@1": 0.5, "macro R@1": 0.4, "probe": 0.6}, stream="flow"
+    )
     numbers = results.numbers_of(results.collect(tmp_path))
     assert results.beside(numbers, published) == []
     found = results.beside(numbers, published, "UCF101")

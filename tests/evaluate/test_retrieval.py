@@ -24,9 +24,16 @@ def test_search_is_a_full_sort_of_cosines(centring):
     rng = np.random.default_rng(0)
     gallery, queries = rng.normal(1, 1, (60, 9)), rng.normal(1, 1, (7, 9))
     found = search(gallery, queries, 5, centring=centring)
-    off = {"none": (0, 0), "gallery": (gallery.mean(0),) * 2, "split": (gallery.mean(0), queries.mean(0))}[centring]
+    off = {
+        "none": (0, 0),
+        "gallery": (gallery.mean(0),) * 2,
+        "split": (gallery.mean(0), queries.mean(0)),
+    }[centring]
     for i, query in enumerate(queries - off[1]):
-        cosines = [float(row @ query / np.linalg.norm(row) / np.linalg.norm(query)) for row in gallery - off[0]]
+        cosines = [
+            float(row @ query / np.linalg.norm(row) / np.linalg.norm(query))
+            for row in gallery - off[0]
+        ]
         best = sorted(range(60), key=lambda j: -cosines[j])[:5]
         assert found.rows[i].tolist() == best
         np.testing.assert_allclose(found.scores[i], [cosines[j] for j in best], atol=1e-5)
@@ -36,7 +43,10 @@ def plain_search(gallery, queries, k, barred=()):
     """The k nearest of each query by cosine: a sort of all, equal ones in the gallery's order."""
     found = []
     for i, query in enumerate(queries):
-        cosines = [float(np.dot(row, query) / np.linalg.norm(row) / np.linalg.norm(query)) for row in gallery]
+        cosines = [
+            float(np.dot(row, query) / np.linalg.norm(row) / np.linalg.norm(query))
+            for row in gallery
+        ]
         allowed = [j for j in range(len(gallery)) if (i, j) not in barred]
         found.append(sorted(allowed, key=lambda j: (-cosines[j], j))[:k])
     return found
@@ -48,17 +58,30 @@ def test_neighbours_of_the_own_source_are_left_out(block, spare, monkeypatch):
     monkeypatch.setattr(retrieval, "SPARE", spare)
     rng = np.random.default_rng(3)
     source = np.array([0] * 9 + [1] * 2 + [2] * 12 + [4] * 7)
-    gallery = rng.normal(0, 0.3, (30, 6)) + rng.normal(0, 1, (5, 6))[source]  # siblings lie near one another
+    gallery = (
+        rng.normal(0, 0.3, (30, 6)) + rng.normal(0, 1, (5, 6))[source]
+    )  # siblings lie near one another
     gallery[24], gallery[10] = gallery[23], gallery[9]  # ties have to be looked at once more
     asked = np.array([0, 1, 2, 3, 4, 0])
     queries = gallery[[0, 9, 11, 20, 29, 5]]
-    barred = {(i, j) for i, one in enumerate(asked) for j, other in enumerate(source) if one == other}
+    barred = {
+        (i, j) for i, one in enumerate(asked) for j, other in enumerate(source) if one == other
+    }
     found = search(gallery, queries, 18, sources=(source, asked))
     assert found.rows.tolist() == plain_search(gallery, queries, 18, barred)
-    assert found.rows.tolist() != search(gallery, queries, 18).rows.tolist() == plain_search(gallery, queries, 18)
-    with pytest.raises(ValueError, match="query 2 has 18 of the gallery's 30 rows left outside of its own source, f"):
+    assert (
+        found.rows.tolist()
+        != search(gallery, queries, 18).rows.tolist()
+        == plain_search(gallery, queries, 18)
+    )
+    with pytest.raises(
+        ValueError,
+        match="query 2 has 18 of the gallery's 30 rows left outside of its own source, f",
+    ):
         search(gallery, queries, 19, sources=(source, asked))
-    with pytest.raises(ValueError, match="source for each of 30 gallery rows and 6 queries; got 29 and 6"):
+    with pytest.raises(
+        ValueError, match="source for each of 30 gallery rows and 6 queries; got 29 and 6"
+    ):
         search(gallery, queries, 3, sources=(source[1:], asked))
 
 
@@ -72,19 +95,27 @@ def test_ties_stand_in_the_gallerys_order_however_it_is_cut(monkeypatch):
         monkeypatch.setattr(retrieval, "SPARE", spare)
         found = search(gallery, queries, 30)
         for rows, scores in zip(found.rows, found.scores, strict=True):
-            assert [rows[i:i + 12].tolist() for i in (0, 12)] == [sorted(rows[i:i + 12]) for i in (0, 12)]
+            assert [rows[i : i + 12].tolist() for i in (0, 12)] == [
+                sorted(rows[i : i + 12]) for i in (0, 12)
+            ]
             assert [len(set(part % 6)) for part in (rows[:12], rows[12:24])] == [1, 1]
             assert len(set(scores[:12])) == 1 and scores[12] < scores[0]
         assert [rows[0::12].tolist() for rows in found.rows] == [rows[0::12] for rows in wanted]
         source = np.arange(72) // 24  # the first four copies are of the queries' source
         apart = search(gallery, queries, 30, sources=(source, np.zeros(5, int)))
-        assert [rows[:8].tolist() for rows in apart.rows] == [rows[4:12].tolist() for rows in found.rows]
+        assert [rows[:8].tolist() for rows in apart.rows] == [
+            rows[4:12].tolist() for rows in found.rows
+        ]
         assert apart.rows.min() == 24
 
 
 def test_blocks_and_order_of_rows_move_no_neighbour(monkeypatch):
     rng = np.random.default_rng(11)
-    gallery, queries, order = rng.normal(0, 1, (90, 7)), rng.normal(0, 1, (8, 7)), rng.permutation(90)
+    gallery, queries, order = (
+        rng.normal(0, 1, (90, 7)),
+        rng.normal(0, 1, (8, 7)),
+        rng.permutation(90),
+    )
     whole = search(gallery, queries, 12, centring="gallery")
     shuffled = search(gallery[order], queries, 12, centring="gallery")
     assert np.array_equal(order[shuffled.rows], whole.rows)
@@ -96,15 +127,27 @@ def test_blocks_and_order_of_rows_move_no_neighbour(monkeypatch):
 
 
 def test_siblings_are_counted_and_nobody_elses():
-    assert retrieval.siblings(np.array([4, 0, 4, 2]), np.array([2, 4, 1, 9, 0])).tolist() == [1, 2, 0, 0, 1]
+    assert retrieval.siblings(np.array([4, 0, 4, 2]), np.array([2, 4, 1, 9, 0])).tolist() == [
+        1,
+        2,
+        0,
+        0,
+        1,
+    ]
 
 
-@pytest.mark.parametrize("rows", [200, 22])  # more rows than faiss proposes, so that all are looked at; all proposed
+@pytest.mark.parametrize(
+    "rows", [200, 22]
+)  # more rows than faiss proposes, so that all are looked at; all proposed
 def test_order_is_that_of_double_precision_where_single_cannot_tell(rows):
     rng = np.random.default_rng(5)
-    gallery = (np.ones((rows, 64)) + 3e-4 * rng.normal(0, 1, (rows, 64))).astype(np.float32)  # cosines within 1e-7
+    gallery = (np.ones((rows, 64)) + 3e-4 * rng.normal(0, 1, (rows, 64))).astype(
+        np.float32
+    )  # cosines within 1e-7
     queries = gallery[:4] + np.float32(0.05) * rng.normal(0, 1, (4, 64)).astype(np.float32)
-    exact = (unit(queries).astype(np.float64) @ unit(gallery).astype(np.float64).T).astype(np.float32)
+    exact = (unit(queries).astype(np.float64) @ unit(gallery).astype(np.float64).T).astype(
+        np.float32
+    )
     found = search(gallery, queries, 20)
     for i in range(4):
         assert found.rows[i].tolist() == sorted(range(rows), key=lambda j: (-exact[i, j], j))[:20]
@@ -114,12 +157,19 @@ def test_order_is_that_of_double_precision_where_single_cannot_tell(rows):
 @pytest.mark.parametrize("centring", ["none", "gallery", "split"])
 def test_two_streams_are_the_sum_of_their_cosines(centring):
     rng = np.random.default_rng(6)
-    gallery = [rng.normal(1, 1, (40, 5)), 1000 * rng.normal(1, 1, (40, 8))]  # one stream must not shout the other down
+    gallery = [
+        rng.normal(1, 1, (40, 5)),
+        1000 * rng.normal(1, 1, (40, 8)),
+    ]  # one stream must not shout the other down
     queries = [rng.normal(1, 1, (6, 5)), 1000 * rng.normal(1, 1, (6, 8))]
     found = search(gallery, queries, 7, centring=centring)
     sums = np.zeros((6, 40))
     for g, q in zip(gallery, queries, strict=True):
-        g, q = (g, q) if centring == "none" else (g - g.mean(0), q - (q if centring == "split" else g).mean(0))
+        g, q = (
+            (g, q)
+            if centring == "none"
+            else (g - g.mean(0), q - (q if centring == "split" else g).mean(0))
+        )
         for i in range(6):
             for j in range(40):
                 sums[i, j] += q[i] @ g[j] / np.linalg.norm(q[i]) / np.linalg.norm(g[j])
@@ -136,7 +186,11 @@ def test_recall_on_a_toy_matrix():
     queries = table([[1, 0.9, 0, 0], [0, 0, 0.4, 1], [0.1, 0, 1, 0.2]], [0, 1, 1])
     found, hits = retrieve(gallery, queries, ks=(1, 2))
     assert found.rows[:, 0].tolist() == [0, 3, 2]
-    assert hits["R@1"].tolist() == [True, False, True] and hits["R@2"].tolist() == [True, True, True]
+    assert hits["R@1"].tolist() == [True, False, True] and hits["R@2"].tolist() == [
+        True,
+        True,
+        True,
+    ]
 
 
 def test_a_k_asked_for_is_kept_or_refused_and_the_usual_ones_are_cut_and_said():
@@ -153,12 +207,17 @@ def test_a_k_asked_for_is_kept_or_refused_and_the_usual_ones_are_cut_and_said():
     assert list(retrieve(big, queries, ks=(200,))[1]) == ["R@200"]
     with pytest.raises(ValueError, match="R@50: the gallery has 12 rows, fewer than k = 50"):
         retrieve(gallery, queries, ks=(1, 50))
-    with pytest.raises(ValueError, match="R@10: query 0 has 8 of the gallery's 12 rows left outside of its own source"):
+    with pytest.raises(
+        ValueError,
+        match="R@10: query 0 has 8 of the gallery's 12 rows left outside of its own source",
+    ):
         retrieve(gallery, queries, ks=(10,), exclude_source=True)
     with pytest.raises(ValueError, match="R@0"):
         retrieve(gallery, queries, ks=(0, 1))
     same = replace(gallery, source=gallery.source * 0)
-    with pytest.raises(ValueError, match="'a' of the queries is nowhere in the gallery outside of a query's own"):
+    with pytest.raises(
+        ValueError, match="'a' of the queries is nowhere in the gallery outside of a query's own"
+    ):
         retrieve(same, replace(queries, source=queries.source * 0), exclude_source=True)
 
 
@@ -176,23 +235,51 @@ def test_two_streams_of_tables_and_what_does_not_belong_together():
     how = {"windows": 4, "stream": "rgb", "rows": "9-aa"}
     label, source = np.arange(9) % 3, np.arange(9) // 2
     rgb = replace(table(rng.normal(0, 1, (9, 4)), label, source=source), protocol=how)
-    flow = replace(table(rng.normal(0, 1, (9, 6)), label, source=source), protocol={**how, "stream": "flow", "tv": 1})
-    asked = [replace(one, values=one.values + rng.normal(0, 0.3, one.values.shape),
-                     protocol={**one.protocol, "rows": "9-b"}) for one in (rgb, flow)]
+    flow = replace(
+        table(rng.normal(0, 1, (9, 6)), label, source=source),
+        protocol={**how, "stream": "flow", "tv": 1},
+    )
+    asked = [
+        replace(
+            one,
+            values=one.values + rng.normal(0, 0.3, one.values.shape),
+            protocol={**one.protocol, "rows": "9-b"},
+        )
+        for one in (rgb, flow)
+    ]
     found, _ = retrieve([rgb, flow], asked, ks=(3,))
     wanted = search([rgb.values, flow.values], [one.values for one in asked], 3)
     assert np.array_equal(found.rows, wanted.rows) and found.scores.max() > 1
     said = protocol([rgb, flow], asked, centring="gallery", ks=(3,))
-    assert said == {"windows": 4, "stream": "rgb+flow", "tv": 1, "centring": "gallery", "exclude_source": False,
-                    "gallery": "9-aa", "queries": "9-b"}
+    assert said == {
+        "windows": 4,
+        "stream": "rgb+flow",
+        "tv": 1,
+        "centring": "gallery",
+        "exclude_source": False,
+        "gallery": "9-aa",
+        "queries": "9-b",
+    }
     for gallery, queries, says in (
-        ([rgb, replace(flow, protocol={**how, "rows": "9-cc"})], asked, "are of different videos (9-aa and 9-cc)"),
+        (
+            [rgb, replace(flow, protocol={**how, "rows": "9-cc"})],
+            asked,
+            "are of different videos (9-aa and 9-cc)",
+        ),
         ([rgb, replace(flow, source=source[::-1])], asked, "gallery are of different videos"),
         ([rgb, replace(flow, label=label[::-1])], asked, "gallery are of different videos"),
-        ([rgb, flow], [asked[0], replace(asked[1], source=source[::-1])], "queries are of different videos"),
+        (
+            [rgb, flow],
+            [asked[0], replace(asked[1], source=source[::-1])],
+            "queries are of different videos",
+        ),
         ([rgb, flow], asked[:1], "got 2 of the gallery and 1 of the queries"),
         ([rgb, flow], asked[::-1], "stream is 'rgb' and 'flow'"),
-        (rgb, replace(asked[0], protocol={**asked[0].protocol, "windows": 10}), "windows is 4 and 10"),
+        (
+            rgb,
+            replace(asked[0], protocol={**asked[0].protocol, "windows": 10}),
+            "windows is 4 and 10",
+        ),
         (rgb, replace(asked[0], classes=("a", "c", "b")), "other class lists"),
         (rgb, table(np.zeros((0, 4)), np.zeros(0, int)), "no rows in the queries"),
     ):
@@ -203,14 +290,20 @@ def test_two_streams_of_tables_and_what_does_not_belong_together():
 def test_each_switch_is_in_the_protocols_id():
     rng = np.random.default_rng(9)
     how = {"windows": 4, "stream": "rgb"}
-    held = [replace(table(rng.normal(0, 1, (9, 4)), np.arange(9) % 3), protocol=how) for _ in range(2)]
-    ids = {protocol_id("retrieval", protocol(*held)),
-           protocol_id("retrieval", protocol(*held, centring="split")),
-           protocol_id("retrieval", protocol(*held, exclude_source=True)),
-           protocol_id("retrieval", protocol(*[replace(one, protocol={"windows": 10}) for one in held])),
-           protocol_id("retrieval", protocol(held[0], replace(held[1], label=(np.arange(9) + 1) % 3))),
-           protocol_id("retrieval", protocol(replace(held[0], source=np.arange(9) // 2), held[1])),
-           protocol_id("retrieval", protocol([held[0]] * 2, [held[1]] * 2))}
+    held = [
+        replace(table(rng.normal(0, 1, (9, 4)), np.arange(9) % 3), protocol=how) for _ in range(2)
+    ]
+    ids = {
+        protocol_id("retrieval", protocol(*held)),
+        protocol_id("retrieval", protocol(*held, centring="split")),
+        protocol_id("retrieval", protocol(*held, exclude_source=True)),
+        protocol_id(
+            "retrieval", protocol(*[replace(one, protocol={"windows": 10}) for one in held])
+        ),
+        protocol_id("retrieval", protocol(held[0], replace(held[1], label=(np.arange(9) + 1) % 3))),
+        protocol_id("retrieval", protocol(replace(held[0], source=np.arange(9) // 2), held[1])),
+        protocol_id("retrieval", protocol([held[0]] * 2, [held[1]] * 2)),
+    }
     assert len(ids) == 7
     assert json.loads(json.dumps(protocol(*held))) == protocol(*held)
 
@@ -232,7 +325,13 @@ def test_search_refuses_what_would_give_a_false_number():
     with pytest.raises(ValueError, match="queries: row 0 is zero once the mean is off"):
         search(np.eye(2), np.eye(2)[:1], 1, centring="split")
     wide, two = np.ones((3, 5)), [good, good]
-    for gallery, queries in ((good, wide), (good[0], good), (two, [good]), ([good, good[1:]], two), ([], [])):
+    for gallery, queries in (
+        (good, wide),
+        (good[0], good),
+        (two, [good]),
+        ([good, good[1:]], two),
+        ([], []),
+    ):
         with pytest.raises(ValueError, match=r"\[Q,D\]"):
             search(gallery, queries, 1)
     with pytest.raises(ValueError, match="centring"):
@@ -257,9 +356,13 @@ def test_summary_is_shares_inside_their_intervals():
     hits = {"R@1": np.arange(40) < 10, "R@5": np.ones(40, dtype=bool)}
     share, low, high = summary(hits)["R@1"]
     assert share == 0.25 and 0.08 < low < 0.25 < high < 0.42
-    assert summary(hits)["R@5"] == (1.0, 1.0, 1.0) and summary(hits, seed=3) == summary(hits, seed=3)
+    assert summary(hits)["R@5"] == (1.0, 1.0, 1.0) and summary(hits, seed=3) == summary(
+        hits, seed=3
+    )
     by_source = summary(hits, 3, by="source", source=np.arange(40) // 4)
-    assert by_source == summary(hits, 3, by="source", source=np.arange(40) // 4 + 100)  # ids are names, no more
+    assert by_source == summary(
+        hits, 3, by="source", source=np.arange(40) // 4 + 100
+    )  # ids are names, no more
     assert by_source["R@5"] == (1.0, 1.0, 1.0)
 
 
@@ -271,14 +374,21 @@ def test_sources_are_drawn_whole_so_agreeing_siblings_widen_the_interval():
     rng = np.random.default_rng(10)
     takes = rng.random(60) < 0.5
     agree, source = np.repeat(takes, 9), np.repeat(np.arange(60), 9)
-    single, cluster = (summary({"x": agree}, by=by, source=source)["x"] for by in ("video", "source"))
+    single, cluster = (
+        summary({"x": agree}, by=by, source=source)["x"] for by in ("video", "source")
+    )
     assert single[0] == cluster[0] == takes.mean()
     assert 2.5 < width(cluster) / width(single) < 3.5  # nine clips that agree count as one: sqrt(9)
     # where no two are of one source, both bootstraps are one
     alone = [summary({"x": takes}, by=by, source=np.arange(60))["x"] for by in ("video", "source")]
-    assert 0.85 < width(alone[0]) / width(alone[1]) < 1.15 and abs(width(alone[1]) / width(cluster) - 1) < 0.15
+    assert (
+        0.85 < width(alone[0]) / width(alone[1]) < 1.15
+        and abs(width(alone[1]) / width(cluster) - 1) < 0.15
+    )
     # sources of one size whose clips hold half of the hits each: nothing is left to chance
-    even = summary({"x": np.tile([True, False], 30)}, by="source", source=np.repeat(np.arange(30), 2))["x"]
+    even = summary(
+        {"x": np.tile([True, False], 30)}, by="source", source=np.repeat(np.arange(30), 2)
+    )["x"]
     assert even == (0.5, 0.5, 0.5)
 
 
@@ -287,7 +397,9 @@ def test_sources_of_other_sizes_weigh_by_their_clips():
     mean, low, high = summary({"x": hit}, by="source", source=source)["x"]
     # two sources drawn of two: both the large one (1), one each (0.9), both the small one (0)
     assert (mean, low, high) == (0.9, 0.0, 1.0)
-    many = np.repeat(np.arange(40), [9] * 20 + [1] * 20)  # nine in ten clips are hits, every second source
+    many = np.repeat(
+        np.arange(40), [9] * 20 + [1] * 20
+    )  # nine in ten clips are hits, every second source
     mean, low, high = summary({"x": many < 20}, by="source", source=many)["x"]
     assert mean == 0.9 and 0.8 < low < 0.9 < high < 0.97
 
@@ -295,13 +407,18 @@ def test_sources_of_other_sizes_weigh_by_their_clips():
 def test_a_paired_comparison_is_a_summary_of_differences():
     one, two = np.arange(50) % 5 > 0, np.arange(50) % 5 > 1
     mean, low, high = summary({"x": 1.0 * one - two}, by="source", source=np.arange(50) // 5)["x"]
-    assert mean == pytest.approx(0.2) and low == high == pytest.approx(0.2)  # each source has one video that differs
+    assert mean == pytest.approx(0.2) and low == high == pytest.approx(
+        0.2
+    )  # each source has one video that differs
 
 
 def test_summary_refuses():
     hits = {"R@1": np.ones(4, bool)}
-    for arguments, says in (({"by": "class"}, "by='class' and no s"), ({"by": "source"}, "by='source' and no s"),
-                            ({"by": "source", "source": np.arange(3)}, "3 sources, but 4 values of R@1")):
+    for arguments, says in (
+        ({"by": "class"}, "by='class' and no s"),
+        ({"by": "source"}, "by='source' and no s"),
+        ({"by": "source", "source": np.arange(3)}, "3 sources, but 4 values of R@1"),
+    ):
         with pytest.raises(ValueError, match=says):
             summary(hits, **arguments)
 

@@ -1,4 +1,5 @@
-"""The replication: its ladder of equal budgets, its differences and shares by hand, and a small one end to end."""
+"""The replication: its ladder of equal budgets, its differences and shares by hand, and a small one
+end to end."""
 
 import csv
 import json
@@ -25,7 +26,9 @@ def case(toy_tiny, tmp_path):
 def clips_of(made, name):
     """Steps of a run and of those it goes on from, by its recipes."""
     recipe = made[name]
-    return recipe.fit.epochs + (clips_of(made, recipe.student.rpartition("/")[2]) if recipe.student else 0)
+    return recipe.fit.epochs + (
+        clips_of(made, recipe.student.rpartition("/")[2]) if recipe.student else 0
+    )
 
 
 def test_every_rung_has_one_clip_budget_and_ablations_differ_in_one_switch(case):
@@ -49,24 +52,51 @@ def test_small_data_sets_get_a_smaller_batch_queue_and_k():
     toy, small = experiment.fitted(settings, 720).together, experiment.fitted(settings, 32).together
     assert (toy.fit.batch, toy.queue, toy.topk, toy.held_out) == (32, 512, 20, 0.0)
     assert (small.fit.batch, small.queue, small.topk) == (16, 16, 1)
-    assert toy.fit.epochs * 22 * 32 == pytest.approx(1400, rel=0.05) and small.fit.epochs * 2 * 16 == 44 * 32
+    assert (
+        toy.fit.epochs * 22 * 32 == pytest.approx(1400, rel=0.05)
+        and small.fit.epochs * 2 * 16 == 44 * 32
+    )
 
 
 def evaluation(name, hits, clips=10):
     hits = np.asarray(hits, bool)
-    return Evaluation(name, {"R@1": hits, "probe": hits}, np.zeros((len(hits), 2)), None, {}, {},
-                      {"clips": clips, "epochs": 1})
+    return Evaluation(
+        name,
+        {"R@1": hits, "probe": hits},
+        np.zeros((len(hits), 2)),
+        None,
+        {},
+        {},
+        {"clips": clips, "epochs": 1},
+    )
 
 
 def test_differences_and_shares_closed_are_those_of_the_means():
-    held = [{"infonce-rgb-1": evaluation("a", [1, 0, 0, 0]), "coclr-rgb": evaluation("b", [1, 1, 0, 0]),
-             "ubernce-rgb-1": evaluation("c", [1, 1, 1, 0]), "coclr-rgb-k1": evaluation("d", [0, 1, 0, 0])},
-            {"infonce-rgb-1": evaluation("a", [0, 0, 0, 0]), "coclr-rgb": evaluation("b", [0, 1, 1, 0]),
-             "ubernce-rgb-1": evaluation("c", [1, 1, 1, 1]), "coclr-rgb-k1": evaluation("d", [0, 1, 1, 0])}]
+    held = [
+        {
+            "infonce-rgb-1": evaluation("a", [1, 0, 0, 0]),
+            "coclr-rgb": evaluation("b", [1, 1, 0, 0]),
+            "ubernce-rgb-1": evaluation("c", [1, 1, 1, 0]),
+            "coclr-rgb-k1": evaluation("d", [0, 1, 0, 0]),
+        },
+        {
+            "infonce-rgb-1": evaluation("a", [0, 0, 0, 0]),
+            "coclr-rgb": evaluation("b", [0, 1, 1, 0]),
+            "ubernce-rgb-1": evaluation("c", [1, 1, 1, 1]),
+            "coclr-rgb-k1": evaluation("d", [0, 1, 1, 0]),
+        },
+    ]
     found = outcome(held, [np.arange(4)] * 2)
     values = {row["run"]: row["value"] for row in found["numbers"] if row["metric"] == "R@1"}
-    assert values == {"infonce-rgb-1": 0.125, "coclr-rgb": 0.5, "ubernce-rgb-1": 0.875, "coclr-rgb-k1": 0.375}
-    gaps = {(row["better"], row["worse"]): row for row in found["differences"] if row["metric"] == "R@1"}
+    assert values == {
+        "infonce-rgb-1": 0.125,
+        "coclr-rgb": 0.5,
+        "ubernce-rgb-1": 0.875,
+        "coclr-rgb-k1": 0.375,
+    }
+    gaps = {
+        (row["better"], row["worse"]): row for row in found["differences"] if row["metric"] == "R@1"
+    }
     assert gaps["coclr-rgb", "infonce-rgb-1"]["value"] == 0.375
     assert gaps["coclr-rgb", "infonce-rgb-1"]["each"] == [0.25, 0.5]
     assert gaps["coclr-rgb-k1", "coclr-rgb"]["each"] == [-0.25, 0.0]
@@ -81,15 +111,29 @@ def test_a_quick_trial_is_one_repetition_of_one_cycle():
     made = experiment.settings_for("", seeds=(4, 5), folds=(), clips=800, cycles=2, quick=True)
     assert (made.seeds, made.clips, made.setting.cycles, made.ablations) == ((4,), 200, 1, False)
     whole = experiment.settings_for("", seeds=(4, 5), folds=(), clips=800, cycles=2, quick=False)
-    assert (whole.seeds, whole.clips, whole.setting, whole.ablations) == ((4, 5), 800, coclr.SETTINGS["toy"], True)
-    real = experiment.settings_for("videos", seeds=(1,), folds=(2, 3), clips=800, cycles=1, quick=False)
+    assert (whole.seeds, whole.clips, whole.setting, whole.ablations) == (
+        (4, 5),
+        800,
+        coclr.SETTINGS["toy"],
+        True,
+    )
+    real = experiment.settings_for(
+        "videos", seeds=(1,), folds=(2, 3), clips=800, cycles=1, quick=False
+    )
     assert (real.folds, real.short_side, real.ablations) == ((2, 3), 64, False)
 
 
 def test_names_for_people():
-    assert [title(name) for name in ("infonce-rgb", "infonce-flow-2", "coclr-rgb", "coclr-both-2", "coclr-rgb-k5")] \
-        == ["InfoNCE RGB, init", "InfoNCE flow, cycle 2", "CoCLR RGB, cycle 1", "CoCLR two-stream, cycle 2",
-            "CoCLR RGB, k = 5"]
+    assert [
+        title(name)
+        for name in ("infonce-rgb", "infonce-flow-2", "coclr-rgb", "coclr-both-2", "coclr-rgb-k5")
+    ] == [
+        "InfoNCE RGB, init",
+        "InfoNCE flow, cycle 2",
+        "CoCLR RGB, cycle 1",
+        "CoCLR two-stream, cycle 2",
+        "CoCLR RGB, k = 5",
+    ]
 
 
 @pytest.mark.slow
@@ -100,11 +144,16 @@ def test_a_small_replication_end_to_end_and_again(tmp_path, monkeypatch):
     path = experiment.replicate(tmp_path / "out", settings)
     facts = json.loads((tmp_path / "out" / "numbers.json").read_text())
     names = {row["run"] for row in facts["numbers"]}
-    assert {"infonce-rgb", "coclr-flow", "ubernce-both-1", "coclr-rgb-k1"} <= names and len(names) == 16
+    assert {"infonce-rgb", "coclr-flow", "ubernce-both-1", "coclr-rgb-k1"} <= names and len(
+        names
+    ) == 16
     assert all(0 <= row["low"] <= row["value"] <= row["high"] <= 1 for row in facts["numbers"])
     both = [row for row in facts["numbers"] if row["run"] == "coclr-both"]
-    assert both[0]["clips"] == sum(row["clips"] for row in facts["numbers"]
-                                   if row["run"] in ("coclr-rgb", "coclr-flow") and row["metric"] == "R@1")
+    assert both[0]["clips"] == sum(
+        row["clips"]
+        for row in facts["numbers"]
+        if row["run"] in ("coclr-rgb", "coclr-flow") and row["metric"] == "R@1"
+    )
     with (tmp_path / "out" / "numbers.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == sum(len(facts[kind]) for kind in ("numbers", "differences", "closed"))
@@ -113,5 +162,7 @@ def test_a_small_replication_end_to_end_and_again(tmp_path, monkeypatch):
     results = Run(tmp_path / "out" / "seed-1" / "coclr-rgb").results()
     assert {name.split()[0] for name in results} == {"retrieval", "probe"}
     first = (tmp_path / "out" / "numbers.csv").read_bytes()
-    experiment.replicate(tmp_path / "out", settings)  # all complete: nothing is trained, the same numbers
+    experiment.replicate(
+        tmp_path / "out", settings
+    )  # all complete: nothing is trained, the same numbers
     assert (tmp_path / "out" / "numbers.csv").read_bytes() == first

@@ -1,4 +1,5 @@
-"""The experiment on joint training: arms that differ in what they say, numbers by hand, a small one whole."""
+"""The experiment on joint training: arms that differ in what they say, numbers by hand, a small one
+whole."""
 
 import csv
 import json
@@ -23,23 +24,40 @@ def small(monkeypatch):
 
 def tiny(data=WORLDS, **changes) -> multi.Experiment:
     one = multi.experiment(data, "toy_rgb", (1,), quick=True)
-    recipe = replace(one.recipe, network_args={"width": 0.07, "blocks": (1, 1, 1, 1), "stem_stride": 4}, hidden=8,
-                     expander=(8, 8))
-    recipe = replace(recipe, fit=replace(recipe.fit, epochs=1, save_every=1),
-                     clip=replace(recipe.clip, frames=4, augment=replace(recipe.clip.augment, size=32)))
+    recipe = replace(
+        one.recipe,
+        network_args={"width": 0.07, "blocks": (1, 1, 1, 1), "stem_stride": 4},
+        hidden=8,
+        expander=(8, 8),
+    )
+    recipe = replace(
+        recipe,
+        fit=replace(recipe.fit, epochs=1, save_every=1),
+        clip=replace(recipe.clip, frames=4, augment=replace(recipe.clip.augment, size=32)),
+    )
     return replace(one, recipe=recipe, **{"start": 1, **changes})
 
 
 def test_the_experiment_reads_its_data_and_refuses_what_it_does_not_know(tmp_path):
     one = multi.experiment(["toy-base", "toy-street"], seeds=(4, 5), arms=("both", "joint"))
-    assert one.names == ("toy-base", "toy-street") and one.worlds == {"toy-base": "base", "toy-street": "street"}
+    assert one.names == ("toy-base", "toy-street") and one.worlds == {
+        "toy-base": "base",
+        "toy-street": "street",
+    }
     assert (one.arms, one.seeds, one.start) == (("joint", "both"), (4, 5), 24)
     quick = multi.experiment(WORLDS, quick=True)
-    assert (quick.seeds, quick.start, quick.recipe.fit.epochs * 4) == ((1,), 6, one.recipe.fit.epochs)
-    for data, changes, says in ((["toy-base"], {}, "two or more"), (["toy-base", "toy-moon"], {}, "toy-gym"),
-                                (WORLDS, {"setting": "huge"}, "tiny, toy, toy_rgb"),
-                                (WORLDS, {"arms": ("all",)}, "alone, alone-long, joint"),
-                                (["toy-base", "toy-base"], {}, "two or more")):
+    assert (quick.seeds, quick.start, quick.recipe.fit.epochs * 4) == (
+        (1,),
+        6,
+        one.recipe.fit.epochs,
+    )
+    for data, changes, says in (
+        (["toy-base"], {}, "two or more"),
+        (["toy-base", "toy-moon"], {}, "toy-gym"),
+        (WORLDS, {"setting": "huge"}, "tiny, toy, toy_rgb"),
+        (WORLDS, {"arms": ("all",)}, "alone, alone-long, joint"),
+        (["toy-base", "toy-base"], {}, "two or more"),
+    ):
         with pytest.raises(ValueError, match=says):
             multi.experiment(data, **changes)
     (tmp_path / "mine" / "jump").mkdir(parents=True)
@@ -52,44 +70,84 @@ def test_the_experiment_reads_its_data_and_refuses_what_it_does_not_know(tmp_pat
 
 def test_arms_differ_in_their_losses_and_single_ones_in_their_length(small, tmp_path):
     one = tiny()
-    one = replace(one, recipe=replace(one.recipe, fit=replace(one.recipe.fit, epochs=4, warmup_epochs=1)))
+    one = replace(
+        one, recipe=replace(one.recipe, fit=replace(one.recipe.fit, epochs=4, warmup_epochs=1))
+    )
     made = multi.stages(one, tmp_path, 1)
-    assert list(made) == ["start", "alone-toy-base", "alone-toy-gym", "alone-long-toy-base", "alone-long-toy-gym",
-                          "joint", "projection", "informative", "both"]
+    assert list(made) == [
+        "start",
+        "alone-toy-base",
+        "alone-toy-gym",
+        "alone-long-toy-base",
+        "alone-long-toy-gym",
+        "joint",
+        "projection",
+        "informative",
+        "both",
+    ]
     weights = {name: (made[name].projection, made[name].informative) for name in made}
     assert weights["joint"] == weights["start"] == weights["alone-toy-gym"] == (0.0, 0.0)
-    assert (weights["projection"], weights["informative"], weights["both"]) == ((1.0, 0.0), (0.0, 0.1), (1.0, 0.1))
-    videos = {part.name: len(multitrain.rows_of(replace(made["joint"], parts=(part,)))[0][0])
-              for part in made["joint"].parts}
+    assert (weights["projection"], weights["informative"], weights["both"]) == (
+        (1.0, 0.0),
+        (0.0, 0.1),
+        (1.0, 0.1),
+    )
+    videos = {
+        part.name: len(multitrain.rows_of(replace(made["joint"], parts=(part,)))[0][0])
+        for part in made["joint"].parts
+    }
     for name, count in videos.items():
         long = made[f"alone-long-{name}"].fit
-        assert made[f"alone-{name}"].fit.epochs == 4 and long.epochs == round(4 * sum(videos.values()) / count)
+        assert made[f"alone-{name}"].fit.epochs == 4 and long.epochs == round(
+            4 * sum(videos.values()) / count
+        )
         assert long.warmup_epochs / long.epochs == pytest.approx(1 / 4)
-    assert {recipe.init for name, recipe in made.items() if name != "start"} == {str(tmp_path / "seed-1" / "start")}
+    assert {recipe.init for name, recipe in made.items() if name != "start"} == {
+        str(tmp_path / "seed-1" / "start")
+    }
     assert made["start"].init == "" and made["joint"].fit.lr == made["start"].fit.lr / 2
     scratch = multi.stages(replace(one, start=0), tmp_path, 1)
     assert "start" not in scratch and scratch["joint"].init == ""
 
 
 def found(rates: dict) -> dict:
-    """Of each arm and data set so many of ten test videos right, each a source of its own, of two seeds."""
+    """Of each arm and data set so many of ten test videos right, each a source of its own, of two
+    seeds."""
     rng = np.random.default_rng(0)
-    return {seed: {arm: {name: {"hits": rng.permutation(10) < right, "source": np.arange(10), "train": 1.0}
-                         for name, right in of.items()} for arm, of in rates.items()} for seed in (1, 2)}
+    return {
+        seed: {
+            arm: {
+                name: {"hits": rng.permutation(10) < right, "source": np.arange(10), "train": 1.0}
+                for name, right in of.items()
+            }
+            for arm, of in rates.items()
+        }
+        for seed in (1, 2)
+    }
 
 
 def test_numbers_are_means_over_seeds_and_differences_are_paired():
-    rates = {"alone": {"toy-base": 5, "toy-gym": 9}, "joint": {"toy-base": 8, "toy-gym": 7},
-             "both": {"toy-base": 8, "toy-gym": 7}}
+    rates = {
+        "alone": {"toy-base": 5, "toy-gym": 9},
+        "joint": {"toy-base": 8, "toy-gym": 7},
+        "both": {"toy-base": 8, "toy-gym": 7},
+    }
     rows = multi.outcome(tiny(seeds=(1, 2), arms=tuple(rates)), found(rates))["rows"]
     held = {(row["data"], row["arm"]): row for row in rows}
     for name, gain in (("toy-base", 0.3), ("toy-gym", -0.2)):  # one gains, the other loses
         row = held[name, "joint"]
         assert row["value"] == pytest.approx(rates["joint"][name] / 10) and row["videos"] == 10
-        assert row["less"]["alone"]["value"] == pytest.approx(gain) and row["low"] < row["value"] < row["high"]
-        assert list(held[name, "both"]["less"]) == ["alone", "joint"] and list(held[name, "alone"]["less"]) == ["joint"]
+        assert (
+            row["less"]["alone"]["value"] == pytest.approx(gain)
+            and row["low"] < row["value"] < row["high"]
+        )
+        assert list(held[name, "both"]["less"]) == ["alone", "joint"] and list(
+            held[name, "alone"]["less"]
+        ) == ["joint"]
     table = multi.numbers({"rows": rows, "data": WORLDS}, "told")
-    assert "75.0" in table and "80.0" in table and "70.0" in table  # the mean never without its parts
+    assert (
+        "75.0" in table and "80.0" in table and "70.0" in table
+    )  # the mean never without its parts
 
 
 @pytest.mark.slow
@@ -98,17 +156,31 @@ def test_a_small_one_whole(small, tmp_path, capsys):
     page = multi.replicate(tmp_path, one)
     text, facts = page.read_text(), json.loads((tmp_path / "numbers.json").read_text())
     assert "Planted pairs found" in text and "jointly" in text and "+ both" in text
-    assert {(row["data"], row["arm"]) for row in facts["rows"]} == {(n, a) for n in WORLDS for a in one.arms}
+    assert {(row["data"], row["arm"]) for row in facts["rows"]} == {
+        (n, a) for n in WORLDS for a in one.arms
+    }
     assert {(row["arm"], row["readout"], row["asked"]) for row in facts["pairs"]} == {
-        (arm, name, side) for side in ("source", "target") for arm, name in (
-            ("joint", "behavioural"), *(("both", name) for name in ("raw", "centred", "scaled", "behavioural")))}
+        (arm, name, side)
+        for side in ("source", "target")
+        for arm, name in (
+            ("joint", "behavioural"),
+            *(("both", name) for name in ("raw", "centred", "scaled", "behavioural")),
+        )
+    }
     for row in facts["pairs"]:  # 9 + 8 classes of the two worlds have a match in the other
-        matches = {label for line in toy.correspondence() for label in [line["class"]]
-                   if {line["world"], line["other_world"]} == {"base", "gym"} and line["matches"]}
+        matches = {
+            label
+            for line in toy.correspondence()
+            for label in [line["class"]]
+            if {line["world"], line["other_world"]} == {"base", "gym"} and line["matches"]
+        }
         assert row["classes"] == len(matches) and 0 < row["chance"] < 0.5
     with (tmp_path / "numbers.csv").open() as file:
         lines = list(csv.DictReader(file))
-    assert {line["metric"] for line in lines} >= {"top-1", "reciprocal rank, raw, asked from the target"}
+    assert {line["metric"] for line in lines} >= {
+        "top-1",
+        "reciprocal rank, raw, asked from the target",
+    }
     run = Run(tmp_path / "seed-1" / "both")
     assert {record["protocol"]["data"] for record in run.results().values()} == set(WORLDS)
     before = run.checkpoint().stat().st_mtime_ns

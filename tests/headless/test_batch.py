@@ -1,4 +1,5 @@
-"""A table of notebook runs: its rows, what is skipped, what goes on, one bad row among good ones, stopping, Slurm."""
+"""A table of notebook runs: its rows, what is skipped, what goes on, one bad row among good ones,
+stopping, Slurm."""
 
 import csv
 import os
@@ -44,58 +45,106 @@ def listed(rows) -> list[tuple[str, dict]]:
 
 def test_rows_of_a_grid(tmp_path):
     notebook(tmp_path / "books" / "book.ipynb", parameters=PARAMETERS)
-    rows = read_table(table(tmp_path / "t.yaml", """
+    rows = read_table(
+        table(
+            tmp_path / "t.yaml",
+            """
 notebook: books/book.ipynb
 parameters: {home: /h, changes: {queue: 512}}
 grid:
   stream: [rgb, flow]
   changes.seed: [1, 2]
 compose: {home: "/h/{stream}-{changes[seed]}"}
-"""), tmp_path / "out")
+""",
+        ),
+        tmp_path / "out",
+    )
     wanted = []
     for stream in ("rgb", "flow"):
         for seed in (1, 2):
-            wanted.append((f"book/changes.seed={seed},stream={stream}",
-                           {"home": f"/h/{stream}-{seed}", "changes": {"queue": 512, "seed": seed}, "stream": stream}))
+            wanted.append(
+                (
+                    f"book/changes.seed={seed},stream={stream}",
+                    {
+                        "home": f"/h/{stream}-{seed}",
+                        "changes": {"queue": 512, "seed": seed},
+                        "stream": stream,
+                    },
+                )
+            )
     assert listed(rows) == wanted and [row.number for row in rows] == [0, 1, 2, 3]
-    assert len({row.digest for row in rows}) == 4 and rows[0].notebook == tmp_path / "books" / "book.ipynb"
-    assert rows[0].folder == tmp_path / "out" / "book" / "changes.seed=1,stream=rgb" and not rows[0].folder.exists()
+    assert (
+        len({row.digest for row in rows}) == 4
+        and rows[0].notebook == tmp_path / "books" / "book.ipynb"
+    )
+    assert (
+        rows[0].folder == tmp_path / "out" / "book" / "changes.seed=1,stream=rgb"
+        and not rows[0].folder.exists()
+    )
 
 
 def test_rows_of_several_entries_of_settings_and_of_a_csv(tmp_path):
     notebook(tmp_path / "book.ipynb", parameters=PARAMETERS)
     notebook(tmp_path / "other.ipynb", parameters="text: str = ''\nrate: float = 0.5")
-    entries = read_table(table(tmp_path / "t.yaml", """
+    entries = read_table(
+        table(
+            tmp_path / "t.yaml",
+            """
 - notebook: book.ipynb
   grid:
     setting: [{stream: rgb, epochs: 2}, {stream: flow, epochs: 3}]
     changes: [{}, {lr: 1e-4}]
 - {notebook: other.ipynb, parameters: {text: "a/b c"}}
 - notebook: other.ipynb
-"""), tmp_path / "out")
+""",
+        ),
+        tmp_path / "out",
+    )
     assert [row.parameters for row in entries] == [
-        {"stream": "rgb", "epochs": 2, "changes": {}}, {"stream": "rgb", "epochs": 2, "changes": {"lr": 1e-4}},
-        {"stream": "flow", "epochs": 3, "changes": {}}, {"stream": "flow", "epochs": 3, "changes": {"lr": 1e-4}},
-        {"text": "a/b c"}, {}]  # fmt: skip
+        {"stream": "rgb", "epochs": 2, "changes": {}},
+        {"stream": "rgb", "epochs": 2, "changes": {"lr": 1e-4}},
+        {"stream": "flow", "epochs": 3, "changes": {}},
+        {"stream": "flow", "epochs": 3, "changes": {"lr": 1e-4}},
+        {"text": "a/b c"},
+        {},
+    ]
     assert [row.name for row in entries[4:]] == ["other/text=a-b-c", "other/plain"]
     assert len({row.folder for row in entries}) == 6
-    lines = read_table(table(tmp_path / "t.csv", "notebook,stream,epochs,text,rate\nbook.ipynb,rgb,2,,\n"
-                             "book.ipynb,flow,,,\nother.ipynb,,,12,1\n"), tmp_path / "out")  # fmt: skip
-    assert listed(lines) == [("book/stream=rgb,epochs=2", {"stream": "rgb", "epochs": 2}),
-                             ("book/stream=flow", {"stream": "flow"}), ("other", {"text": "12", "rate": 1.0})]
+    lines = read_table(
+        table(
+            tmp_path / "t.csv",
+            "notebook,stream,epochs,text,rate\nbook.ipynb,rgb,2,,\n"
+            "book.ipynb,flow,,,\nother.ipynb,,,12,1\n",
+        ),
+        tmp_path / "out",
+    )
+    assert listed(lines) == [
+        ("book/stream=rgb,epochs=2", {"stream": "rgb", "epochs": 2}),
+        ("book/stream=flow", {"stream": "flow"}),
+        ("other", {"text": "12", "rate": 1.0}),
+    ]
 
 
-@pytest.mark.parametrize(("text", "says"), [
-    ("notebook: book.ipynb\ngrid: {epoch: [1, 2]}", "has no parameter 'epoch'; the known ones are home"),
-    ("notebook: book.ipynb\ngrid: {epochs: [1, two]}", "epochs wants int"),
-    ("notebook: book.ipynb\ngrid: {epochs: 3}", "epochs wants a list"),
-    ("notebook: book.ipynb\ngrids: {epochs: [3]}", "wanted a map of notebook, parameters, grid, compose"),
-    ("notebook: none.ipynb", "none.ipynb"),
-    ("- {notebook: book.ipynb}\n- {notebook: book.ipynb}", "rows [0, 1] are the same"),
-    ("notebook: book.ipynb\ncompose: {home: '{nothing}'}", "KeyError"),
-    ("notebook: book.ipynb\nparameters: {stream.x: 1, stream: rgb}", ""),
-    ("[]", "has no rows"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            "notebook: book.ipynb\ngrid: {epoch: [1, 2]}",
+            "has no parameter 'epoch'; the known ones are home",
+        ),
+        ("notebook: book.ipynb\ngrid: {epochs: [1, two]}", "epochs wants int"),
+        ("notebook: book.ipynb\ngrid: {epochs: 3}", "epochs wants a list"),
+        (
+            "notebook: book.ipynb\ngrids: {epochs: [3]}",
+            "wanted a map of notebook, parameters, grid, compose",
+        ),
+        ("notebook: none.ipynb", "none.ipynb"),
+        ("- {notebook: book.ipynb}\n- {notebook: book.ipynb}", "rows [0, 1] are the same"),
+        ("notebook: book.ipynb\ncompose: {home: '{nothing}'}", "KeyError"),
+        ("notebook: book.ipynb\nparameters: {stream.x: 1, stream: rgb}", ""),
+        ("[]", "has no rows"),
+    ],
+)
 def test_a_table_that_cannot_be_is_refused(tmp_path, capsys, text, says):
     notebook(tmp_path / "book.ipynb", parameters=PARAMETERS)
     path = table(tmp_path / "t.yaml", text)
@@ -120,17 +169,29 @@ def test_a_batch_skips_resumes_and_sums_up(tmp_path, capsys):
 
     def summary() -> list[tuple]:
         with (out / "summary.csv").open() as file:
-            return [(line["name"], line["state"], line["exit"], line["parameter changes.seed"], line["error"])
-                    for line in csv.DictReader(file)]  # fmt: skip
+            return [
+                (
+                    line["name"],
+                    line["state"],
+                    line["exit"],
+                    line["parameter changes.seed"],
+                    line["error"],
+                )
+                for line in csv.DictReader(file)
+            ]
 
     assert run(*words) == 1 and ran() == {"rgb-1": 1, "rgb-3": 1}
     said = capsys.readouterr().out
     assert "row 0, book/changes.seed=1: complete\n" in said
-    assert "row 1, book/changes.seed=3: failed in cell 3 of 3: AssertionError: out of luck\n" in said
+    assert (
+        "row 1, book/changes.seed=3: failed in cell 3 of 3: AssertionError: out of luck\n" in said
+    )
     bad = ("book/changes.seed=3", "failed", "1", "3", "AssertionError: out of luck")
     assert summary() == [("book/changes.seed=1", "complete", "0", "1", ""), bad]
 
-    assert run(*words) == 0 and ran() == {"rgb-1": 1, "rgb-3": 2}, "the complete row is not run again"
+    assert run(*words) == 0 and ran() == {"rgb-1": 1, "rgb-3": 2}, (
+        "the complete row is not run again"
+    )
     assert "2 rows: 1 complete" in capsys.readouterr().out
     assert [line[1] for line in summary()] == ["complete", "complete"]
 
@@ -138,9 +199,17 @@ def test_a_batch_skips_resumes_and_sums_up(tmp_path, capsys):
     table(tmp_path / "t.yaml", text.replace("[1, 3]}", "[1, 3], stream: [rgb, flow]}"))
     assert run(*words, "--list") == 0
     states = [line.split()[1:3] for line in capsys.readouterr().out.splitlines()[1:]]
-    assert states == [["book/changes.seed=1", "complete"], ["book/changes.seed=1,stream=flow", "new"],
-                      ["book/changes.seed=3", "complete"], ["book/changes.seed=3,stream=flow", "new"]]
-    assert run(*words, "--row", 1) == 0 and run(*words, "--row", 3) == 1 and run(*words, "--row", 4) == 2
+    assert states == [
+        ["book/changes.seed=1", "complete"],
+        ["book/changes.seed=1,stream=flow", "new"],
+        ["book/changes.seed=3", "complete"],
+        ["book/changes.seed=3,stream=flow", "new"],
+    ]
+    assert (
+        run(*words, "--row", 1) == 0
+        and run(*words, "--row", 3) == 1
+        and run(*words, "--row", 4) == 2
+    )
     assert ran() == {"rgb-1": 1, "rgb-3": 2, "flow-1": 1, "flow-3": 1}
     assert run(*words, "--row", 1) == 0 and ran()["flow-1"] == 1
 
@@ -162,7 +231,10 @@ while len(list(Path(home).iterdir())) < 2:
     (tmp_path / "home").mkdir()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, 5,6,7")
     rows = f"notebook: book.ipynb\nparameters: {{home: {tmp_path / 'home'}}}\ngrid: {{epochs: [1, 2]}}\n"
-    assert run("batch", table(tmp_path / "t.yaml", rows), "--out", tmp_path / "out", "--processes", 2) == 0
+    assert (
+        run("batch", table(tmp_path / "t.yaml", rows), "--out", tmp_path / "out", "--processes", 2)
+        == 0
+    )
     assert sorted(path.read_text() for path in (tmp_path / "home").iterdir()) == ["4,5", "6,7"]
 
 
@@ -175,9 +247,21 @@ def until(there, process) -> None:
 
 def test_ctrl_c_stops_all_and_says_what_is_left(tmp_path):
     notebook(tmp_path / "book.ipynb", WAIT, parameters=PARAMETERS)
-    path = table(tmp_path / "t.yaml", f"notebook: book.ipynb\nparameters: {{home: {tmp_path}}}\n"
-                                      "grid: {epochs: [1, 2, 3]}\n")  # fmt: skip
-    words = [sys.executable, "-m", "vidbench", "batch", path, "--out", tmp_path / "out", "--processes", "2"]
+    path = table(
+        tmp_path / "t.yaml",
+        f"notebook: book.ipynb\nparameters: {{home: {tmp_path}}}\ngrid: {{epochs: [1, 2, 3]}}\n",
+    )
+    words = [
+        sys.executable,
+        "-m",
+        "vidbench",
+        "batch",
+        path,
+        "--out",
+        tmp_path / "out",
+        "--processes",
+        "2",
+    ]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         until(lambda: (tmp_path / "begun-1").exists() and (tmp_path / "begun-2").exists(), process)
@@ -187,16 +271,25 @@ def test_ctrl_c_stops_all_and_says_what_is_left(tmp_path):
         process.kill()
     assert process.returncode == 130
     assert "goes on with the 3 rows left: book/epochs=1, book/epochs=2, book/epochs=3" in errors
-    states = [read(tmp_path / "out" / "book" / f"epochs={number}" / "book.ipynb")["state"] for number in (1, 2, 3)]
+    states = [
+        read(tmp_path / "out" / "book" / f"epochs={number}" / "book.ipynb")["state"]
+        for number in (1, 2, 3)
+    ]
     assert states == ["interrupted", "interrupted", "new"] and "interrupted" in said
-    assert (tmp_path / "saved-1").exists() and (tmp_path / "saved-2").exists() and not (tmp_path / "begun-3").exists()
+    assert (
+        (tmp_path / "saved-1").exists()
+        and (tmp_path / "saved-2").exists()
+        and not (tmp_path / "begun-3").exists()
+    )
 
 
 def test_a_slurm_task_runs_its_row_saves_itself_before_the_limit_and_goes_on(tmp_path):
     """No Slurm here: bash, its variables, and an scontrol that writes down what it is asked."""
     notebook(tmp_path / "book.ipynb", WAIT, parameters=PARAMETERS)
-    path = table(tmp_path / "t.yaml", f"notebook: book.ipynb\nparameters: {{home: {tmp_path}}}\n"
-                                      "grid: {epochs: [1, 2, 3]}\n")  # fmt: skip
+    path = table(
+        tmp_path / "t.yaml",
+        f"notebook: book.ipynb\nparameters: {{home: {tmp_path}}}\ngrid: {{epochs: [1, 2, 3]}}\n",
+    )
     command = tmp_path / "bin" / "scontrol"
     command.parent.mkdir()
     command.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n')
@@ -208,7 +301,9 @@ def test_a_slurm_task_runs_its_row_saves_itself_before_the_limit_and_goes_on(tmp
     environment = {**os.environ, **task, "PATH": f"{command.parent}:{os.environ['PATH']}"}
     words = ["bash", ROOT / "assets" / "slurm_array.sh", path, tmp_path / "out"]
     copy = tmp_path / "out" / "book" / "epochs=2" / "book.ipynb"
-    process = subprocess.Popen(words, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    process = subprocess.Popen(
+        words, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
     try:
         until(lambda: (tmp_path / "begun-2").exists(), process)
         process.send_signal(signal.SIGUSR1)
@@ -220,5 +315,7 @@ def test_a_slurm_task_runs_its_row_saves_itself_before_the_limit_and_goes_on(tmp
 
     (tmp_path / "go").touch()
     done = subprocess.run(words, env=environment, cwd=ROOT, text=True, capture_output=True)
-    assert done.returncode == 0 and "[complete]" in done.stdout and status(copy)["state"] == "complete"
+    assert (
+        done.returncode == 0 and "[complete]" in done.stdout and status(copy)["state"] == "complete"
+    )
     assert not (tmp_path / "begun-1").exists() and (tmp_path / "asked").read_text().count("\n") == 1

@@ -41,7 +41,8 @@ def run(*words) -> int:
 
 @pytest.fixture(autouse=True)
 def handlers():
-    """`main` turns SIGTERM into Ctrl-C for its process; the tests after these shall not inherit that."""
+    """`main` turns SIGTERM into Ctrl-C for its process; the tests after these shall not inherit
+    that."""
     kept = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, kept)
@@ -54,67 +55,115 @@ def status(copy: Path) -> dict:
 def streams(copy: Path) -> list[list[tuple[str, str]]]:
     """Of each code cell its stream outputs."""
     cells = nbformat.read(copy, as_version=4).cells
-    return [[(o.name, o.text) for o in cell.get("outputs", []) if o.output_type == "stream"] for cell in cells]
+    return [
+        [(o.name, o.text) for o in cell.get("outputs", []) if o.output_type == "stream"]
+        for cell in cells
+    ]
 
 
-# ------------------------------------------------------------------------------------------------------ how it ends
+# ------------------------------------------------------------------------------------ how it ends
 
 
-RICH = """import sys
+RICH = (
+    """import sys
 for i in range(20):
     print("out", i, flush=True)
     print("err", i, file=sys.stderr, flush=True)
 for i in range(5):
     sys.stdout.write(f"\\rstep {i}")
     sys.stdout.flush()
-print()""", """import plotly.graph_objects as go
-go.Figure(go.Scatter(y=[1, 2, 3])).show()""", """from ipywidgets import IntSlider
-IntSlider()""", """import os
-print(os.getcwd(), os.environ["VIDBENCH_PROGRESS"], n, lr, more)""", """from IPython.display import HTML, display
+print()""",
+    """import plotly.graph_objects as go
+go.Figure(go.Scatter(y=[1, 2, 3])).show()""",
+    """from ipywidgets import IntSlider
+IntSlider()""",
+    """import os
+print(os.getcwd(), os.environ["VIDBENCH_PROGRESS"], n, lr, more)""",
+    """from IPython.display import HTML, display
 print("above", flush=True)
 print("beside", file=sys.stderr, flush=True)
 print("still above", flush=True)
 shown = display(HTML("first"), display_id=True)
-print("below")""", """shown.update(HTML("second"))
-raise SystemExit(0)"""
+print("below")""",
+    """shown.update(HTML("second"))
+raise SystemExit(0)""",
+)
 
 
 def test_a_complete_run_keeps_copy_page_log_and_status(tmp_path, capsys):
     book = notebook(tmp_path / "books" / "rich.ipynb", *RICH)
     (tmp_path / "s.yaml").write_text("n: 3\nlr: 1\nmore: {a: [1, {b: x}]}\n")
-    assert run("run", book, "-f", tmp_path / "s.yaml", "-p", "n", "4", "--out", tmp_path / "out") == 0
+    assert (
+        run("run", book, "-f", tmp_path / "s.yaml", "-p", "n", "4", "--out", tmp_path / "out") == 0
+    )
     copy = tmp_path / "out" / "rich.ipynb"
     said = status(copy)
-    assert (said["state"], said["exit"], said["error"], said["cell"], said["cells"]) == ("complete", 0, None, 8, 8)
+    assert (said["state"], said["exit"], said["error"], said["cell"], said["cells"]) == (
+        "complete",
+        0,
+        None,
+        8,
+        8,
+    )
     assert said["parameters"] == {"n": 4, "lr": 1.0, "more": {"a": [1, {"b": "x"}]}}
-    assert said["notebook"] == str(book) and said["begun"] <= said["ended"] and said["html"] == "rich.html"
-    wanted = [("stdout", "".join(f"out {i}\n" for i in range(20)) + "step 4\n"),
-              ("stderr", "".join(f"err {i}\n" for i in range(20)))]  # fmt: skip
+    assert (
+        said["notebook"] == str(book)
+        and said["begun"] <= said["ended"]
+        and said["html"] == "rich.html"
+    )
+    wanted = [
+        ("stdout", "".join(f"out {i}\n" for i in range(20)) + "step 4\n"),
+        ("stderr", "".join(f"err {i}\n" for i in range(20))),
+    ]
     assert sorted(streams(copy)[2]) == sorted(wanted), "one output a stream, a redrawn line once"
     last = f"{book.parent} lines 4 1.0 {{'a': [1, {{'b': 'x'}}]}}\n"
     assert streams(copy)[5] == [("stdout", last)], "in the notebook's folder, as in JupyterLab"
-    shown = [o.get("text") or o.data["text/html"] for o in nbformat.read(copy, as_version=4).cells[6].outputs]
-    assert shown[2:] == ["second", "below\n"], "an output that a later cell changes stays where it is"
+    shown = [
+        o.get("text") or o.data["text/html"]
+        for o in nbformat.read(copy, as_version=4).cells[6].outputs
+    ]
+    assert shown[2:] == ["second", "below\n"], (
+        "an output that a later cell changes stays where it is"
+    )
     assert sorted(shown[:2]) == ["above\nstill above\n", "beside\n"]
     assert "widgets" not in nbformat.read(copy, as_version=4).metadata
     page = copy.with_suffix(".html").read_text()
     assert "Plotly.newPlot" in page and "out 19" in page
-    assert re.findall(r"<(?:script|link)[^>]+(?:src|href)=.https?:[^>]*>|import\(?.https?:[^\n]*", page) == []
+    assert (
+        re.findall(
+            r"<(?:script|link)[^>]+(?:src|href)=.https?:[^>]*>|import\(?.https?:[^\n]*", page
+        )
+        == []
+    )
     log = copy.with_suffix(".log").read_text().splitlines()
     assert [line for line in log if line.startswith("out")] == [f"out {i}" for i in range(20)]
     assert log.count("step 4") == 1 and last.strip() in log and log[-1] == "[complete]"
     assert "out 19\n" in capsys.readouterr().out
     assert "VIDBENCH_PROGRESS" not in os.environ, "the kernel's environment, not ours"
     assert {path.name for path in copy.parent.iterdir()} == {
-        "rich.ipynb", "rich.html", "rich.log", "rich.status.json", ".rich.lock"}  # fmt: skip
+        "rich.ipynb",
+        "rich.html",
+        "rich.log",
+        "rich.status.json",
+        ".rich.lock",
+    }
 
 
 ENDS = {
     "failed": (1, ("print('before')", "1 / 0", "x = 1"), 4, "ZeroDivisionError: division by zero"),
-    "timed out": (124, ("print('before')", "import time\ntime.sleep(600)", "x = 1"), 4, "its 5 seconds were up"),
-    "kernel died": (138, ("print('before')", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "x = 1"), 4,
-                    "the kernel died of SIGKILL; out of memory?"),
-}  # fmt: skip
+    "timed out": (
+        124,
+        ("print('before')", "import time\ntime.sleep(600)", "x = 1"),
+        4,
+        "its 5 seconds were up",
+    ),
+    "kernel died": (
+        138,
+        ("print('before')", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "x = 1"),
+        4,
+        "the kernel died of SIGKILL; out of memory?",
+    ),
+}
 
 
 @pytest.mark.parametrize("state", ENDS)
@@ -133,8 +182,13 @@ def test_the_status_is_true_however_it_ends(tmp_path, capsys, state):
     assert ("stdout", "before\n") in [stream for cell in streams(copy) for stream in cell]
     cells = [c for c in nbformat.read(copy, as_version=4).cells if c.cell_type == "code"]
     assert [c.metadata.papermill.status for c in cells][2:] == ["completed", "failed", "pending"]
-    assert error in copy.with_suffix(".log").read_text() and "before" in copy.with_suffix(".html").read_text()
-    assert not (tmp_path / "out" / "after.ipynb").exists(), "the first that does not complete is the last"
+    assert (
+        error in copy.with_suffix(".log").read_text()
+        and "before" in copy.with_suffix(".html").read_text()
+    )
+    assert not (tmp_path / "out" / "after.ipynb").exists(), (
+        "the first that does not complete is the last"
+    )
 
 
 def test_a_cell_deaf_to_interrupts_is_ended_after_the_grace(tmp_path, monkeypatch):
@@ -158,20 +212,28 @@ except KeyboardInterrupt:
     raise"""
 
 
-@pytest.mark.parametrize(("door", "number", "code", "state"), [
-    ("papermill", signal.SIGINT, 130, "interrupted"),
-    ("vidbench", signal.SIGTERM, 130, "interrupted"),
-    ("papermill", signal.SIGKILL, -signal.SIGKILL, "killed"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("door", "number", "code", "state"),
+    [
+        ("papermill", signal.SIGINT, 130, "interrupted"),
+        ("vidbench", signal.SIGTERM, 130, "interrupted"),
+        ("papermill", signal.SIGKILL, -signal.SIGKILL, "killed"),
+    ],
+)
 def test_signals_to_a_running_notebook(tmp_path, door, number, code, state):
     book, copy = notebook(tmp_path / "slow.ipynb", SAVING, "x = 1"), tmp_path / "out" / "slow.ipynb"
     copy.parent.mkdir()
-    words = {"papermill": ["papermill", "--engine", "vidbench", book, copy],
-             "vidbench": ["vidbench", "run", book, "--out", copy.parent]}[door]  # fmt: skip
+    words = {
+        "papermill": ["papermill", "--engine", "vidbench", book, copy],
+        "vidbench": ["vidbench", "run", book, "--out", copy.parent],
+    }[door]
     said = tmp_path / "said"
     with said.open("w") as file:
-        process = subprocess.Popen([sys.executable, "-m", *words, "-p", "home", tmp_path], stdout=file,
-                                   stderr=subprocess.STDOUT)  # fmt: skip
+        process = subprocess.Popen(
+            [sys.executable, "-m", *words, "-p", "home", tmp_path],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
     try:
         deadline = time.monotonic() + 120
         while not (tmp_path / "begun").exists():
@@ -180,7 +242,9 @@ def test_signals_to_a_running_notebook(tmp_path, door, number, code, state):
         running = statuses.read(copy)
         assert (running["state"], running["cell"], running["pid"]) == ("running", 3, process.pid)
         if number == signal.SIGKILL:
-            assert run("run", book, "--out", copy.parent) == 2, "another process executes into the copy"
+            assert run("run", book, "--out", copy.parent) == 2, (
+                "another process executes into the copy"
+            )
         process.send_signal(number)
         assert process.wait(120) == code, said.read_text()
     finally:
@@ -190,17 +254,24 @@ def test_signals_to_a_running_notebook(tmp_path, door, number, code, state):
         assert status(copy)["state"] == "running" and status(copy)["exit"] is None
         assert str(process.pid) in statuses.read(copy)["error"]
         deadline = time.monotonic() + 60
-        while Path(f"/proc/{kernel}").exists() and time.monotonic() < deadline:  # it looks for its parent now and then
+        while (
+            Path(f"/proc/{kernel}").exists() and time.monotonic() < deadline
+        ):  # it looks for its parent now and then
             time.sleep(0.2)
     else:
         assert status(copy)["exit"] == 130 and status(copy)["error"] == signal.Signals(number).name
         assert (tmp_path / "saved").exists(), "the cell had its time to save"
-        assert copy.with_suffix(".html").exists() and nbformat.read(copy, as_version=4).cells[2].outputs
+        assert (
+            copy.with_suffix(".html").exists()
+            and nbformat.read(copy, as_version=4).cells[2].outputs
+        )
     assert statuses.read(copy)["state"] == state and statuses.read(copy)["cell"] == 3
     assert not Path(f"/proc/{kernel}").exists(), "no kernel is left"
 
 
-def test_papermill_refuses_what_vidbench_run_refuses_and_does_the_same(tmp_path, capsys, monkeypatch):
+def test_papermill_refuses_what_vidbench_run_refuses_and_does_the_same(
+    tmp_path, capsys, monkeypatch
+):
     from papermill.cli import papermill
 
     book = notebook(tmp_path / "books" / "book.ipynb", "import os\nprint(os.getcwd(), n)")
@@ -209,11 +280,23 @@ def test_papermill_refuses_what_vidbench_run_refuses_and_does_the_same(tmp_path,
 
     def call(*words) -> tuple[int, str]:
         with pytest.raises(SystemExit) as ended:
-            papermill.main(["--engine", "vidbench", "books/book.ipynb", "out/book.ipynb", "--no-progress-bar", *words])
+            papermill.main(
+                [
+                    "--engine",
+                    "vidbench",
+                    "books/book.ipynb",
+                    "out/book.ipynb",
+                    "--no-progress-bar",
+                    *words,
+                ]
+            )
         return ended.value.code, capsys.readouterr().err
 
-    for words, says in ((("-p", "nn", "3"), "has no parameter 'nn'; the known ones are home"),
-                        (("-p", "n", "3.5"), "n wants int"), (("-y", "more: 3"), "more wants dict")):  # fmt: skip
+    for words, says in (
+        (("-p", "nn", "3"), "has no parameter 'nn'; the known ones are home"),
+        (("-p", "n", "3.5"), "n wants int"),
+        (("-y", "more: 3"), "more wants dict"),
+    ):
         code, said = call(*words)
         assert code == 2 and says in said and list((tmp_path / "out").iterdir()) == []
     assert call("-p", "n", "3", "--inject-paths")[0] == 0
@@ -221,7 +304,9 @@ def test_papermill_refuses_what_vidbench_run_refuses_and_does_the_same(tmp_path,
     ours, theirs = tmp_path / "other" / "book.ipynb", tmp_path / "out" / "book.ipynb"
     assert streams(ours)[2] == streams(theirs)[2] == [("stdout", f"{book.parent} 3\n")]
     same = ("state", "exit", "cell", "cells", "parameters", "digest", "notebook", "html")
-    assert {name: status(ours)[name] for name in same} == {name: status(theirs)[name] for name in same}
+    assert {name: status(ours)[name] for name in same} == {
+        name: status(theirs)[name] for name in same
+    }
     source = nbformat.read(book, as_version=4)
     assert status(ours)["digest"] == digest_of(source, {"n": 3, "lr": 0.1}), "defaults said or not"
     others = [digest_of(source, {}), digest_of(source, {"n": 4})]
@@ -229,7 +314,7 @@ def test_papermill_refuses_what_vidbench_run_refuses_and_does_the_same(tmp_path,
     assert status(ours)["digest"] not in (*others, digest_of(source, {"n": 3}))
 
 
-# ---------------------------------------------------------------------------------------------------------- streams
+# ---------------------------------------------------------------------------------------- streams
 
 
 def screen(text: str) -> str:
@@ -248,7 +333,7 @@ def screen(text: str) -> str:
 def test_streams_in_any_pieces_become_what_a_terminal_shows(tmp_path):
     text = "one\n 10%\r 20%\r\n50%\r100%\n\rlast\rend\nopen"
     for size in range(1, 12):
-        pieces = [text[i:i + size] for i in range(0, len(text), size)]
+        pieces = [text[i : i + size] for i in range(0, len(text), size)]
         shown = ""
         for piece in pieces:
             shown = kernels.redrawn(shown, piece)
@@ -273,7 +358,11 @@ def test_a_long_bar_is_said_now_and_then(tmp_path, monkeypatch):
 
 
 def test_a_run_goes_on_where_nobody_reads_its_lines_any_more(tmp_path):
-    book = notebook(tmp_path / "book.ipynb", "for line in range(3000):\n    print('line', line)", "print('the end')")
+    book = notebook(
+        tmp_path / "book.ipynb",
+        "for line in range(3000):\n    print('line', line)",
+        "print('the end')",
+    )
     command = [sys.executable, "-m", "vidbench", "run", str(book), "--out", str(tmp_path / "out")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout.readline()

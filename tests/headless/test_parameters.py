@@ -9,17 +9,24 @@ from vidbench.headless import parameters
 from vidbench.headless.parameters import ParameterError
 
 
-@pytest.mark.parametrize(("values", "says"), [
-    ({"nn": 1}, "book.ipynb has no parameter 'nn'; the known ones are home = '../runs', n = 2, lr = 0.1, more = {}"),
-    ({"n": 2.0}, "n wants int such as 2; got 2.0, which is float"),
-    ({"n": True}, "n wants int such as 2; got True, which is bool"),
-    ({"n": "2"}, "which is str"),
-    ({"lr": "1e-3"}, "lr wants float"),
-    ({"home": None}, "home wants str"),
-    ({"more": [1]}, "more wants dict"),
-    ({"more": {1: 2}}, "a map's keys are text"),
-    ({"more": {"x": {1, 2}}}, "set is none of its types"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        (
+            {"nn": 1},
+            "book.ipynb has no parameter 'nn'; the known ones are home = '../runs', n = 2, lr = "
+            "0.1, more = {}",
+        ),
+        ({"n": 2.0}, "n wants int such as 2; got 2.0, which is float"),
+        ({"n": True}, "n wants int such as 2; got True, which is bool"),
+        ({"n": "2"}, "which is str"),
+        ({"lr": "1e-3"}, "lr wants float"),
+        ({"home": None}, "home wants str"),
+        ({"more": [1]}, "more wants dict"),
+        ({"more": {1: 2}}, "a map's keys are text"),
+        ({"more": {"x": {1, 2}}}, "set is none of its types"),
+    ],
+)
 def test_what_the_parameters_cell_does_not_know_is_refused(tmp_path, values, says):
     book = notebook(tmp_path / "book.ipynb")
     with pytest.raises(ParameterError, match=re.escape(says)):
@@ -30,12 +37,20 @@ def test_values_fit_the_cell(tmp_path):
     book = notebook(tmp_path / "book.ipynb")
     assert parameters.known_parameters(book) == {"home": "../runs", "n": 2, "lr": 0.1, "more": {}}
     checked = parameters.check(book, {"lr": 1, "more": {"a": (1, [None, {"b": 2.5}])}})
-    assert checked == {"lr": 1.0, "more": {"a": [1, [None, {"b": 2.5}]]}} and type(checked["lr"]) is float
+    assert (
+        checked == {"lr": 1.0, "more": {"a": [1, [None, {"b": 2.5}]]}}
+        and type(checked["lr"]) is float
+    )
     spoken = parameters.spoken(book, {"home": "2024", "n": "3", "lr": "1e-3", "more": "{'a': 1}"})
     assert spoken == {"home": "2024", "n": 3, "lr": 0.001, "more": {"a": 1}}
     wide = "a: int | None = None\nb = 3\nc: list[int] = [1]\nd: tuple = ()"
     wide = notebook(tmp_path / "wide.ipynb", parameters=wide)
-    assert parameters.check(wide, {"a": 4, "b": 5, "c": [2], "d": (3, 4)}) == {"a": 4, "b": 5, "c": [2], "d": [3, 4]}
+    assert parameters.check(wide, {"a": 4, "b": 5, "c": [2], "d": (3, 4)}) == {
+        "a": 4,
+        "b": 5,
+        "c": [2],
+        "d": [3, 4],
+    }
     assert parameters.check(wide, {"a": None}) == {"a": None}
     with pytest.raises(ParameterError, match="a wants None or int"):
         parameters.check(wide, {"a": "x"})
@@ -46,7 +61,13 @@ def test_values_fit_the_cell(tmp_path):
 def test_a_settings_file_is_a_map_and_reads_numbers_as_they_look(tmp_path):
     path = tmp_path / "settings.yaml"
     path.write_text("lr: 1e-3\nbig: 2E5\nday: 2024-01-02\nname: 1e-3x\nmore: {a: [1, {b: 2}]}\n")
-    wanted = {"lr": 0.001, "big": 200000.0, "day": "2024-01-02", "name": "1e-3x", "more": {"a": [1, {"b": 2}]}}
+    wanted = {
+        "lr": 0.001,
+        "big": 200000.0,
+        "day": "2024-01-02",
+        "name": "1e-3x",
+        "more": {"a": [1, {"b": 2}]},
+    }
     assert parameters.settings(path) == wanted
     for text in ("- 1\n- 2\n", "3: 4\n", "", "a: [1,\n"):
         path.write_text(text)
@@ -59,7 +80,10 @@ def test_nothing_starts_before_all_are_checked(tmp_path, capsys):
     other = notebook(tmp_path / "other.ipynb", "x = 1", parameters="m: int = 1")
     (tmp_path / "s.yaml").write_text("n: 3\n")
     for words, says in (
-        ((first, other, "-f", tmp_path / "s.yaml"), "other.ipynb has no parameter 'n'; the known ones are m = 1"),
+        (
+            (first, other, "-f", tmp_path / "s.yaml"),
+            "other.ipynb has no parameter 'n'; the known ones are m = 1",
+        ),
         ((first, "-p", "n", "3.5"), "n wants int"),
         ((first, tmp_path / "none.ipynb"), "none.ipynb"),
         ((first, "-f", tmp_path / "none.yaml"), "none.yaml"),

@@ -1,4 +1,5 @@
-"""CoCLR's method: golden values on hand-made tensors, hand-over, and one stage of each kind on real videos."""
+"""CoCLR's method: golden values on hand-made tensors, hand-over, and one stage of each kind on real
+videos."""
 
 from dataclasses import replace
 
@@ -16,10 +17,17 @@ TINY = coclr.SETTINGS["tiny"].alone
 
 def batch_of(size=6, seed=0, sources=None):
     generator = torch.Generator().manual_seed(seed)
-    clips = {stream: torch.randn(size, 2, 3, 8, 48, 48, generator=generator) for stream in ("rgb", "flow")}
+    clips = {
+        stream: torch.randn(size, 2, 3, 8, 48, 48, generator=generator)
+        for stream in ("rgb", "flow")
+    }
     labels = torch.arange(size) % 3
-    return {**clips, "label": labels, "source": torch.arange(size) if sources is None else sources,
-            "row": torch.arange(size)}
+    return {
+        **clips,
+        "label": labels,
+        "source": torch.arange(size) if sources is None else sources,
+        "row": torch.arange(size),
+    }
 
 
 def filled(recipe: Recipe, seed=1) -> CoCLR:
@@ -44,7 +52,10 @@ def test_infonce_is_cross_entropy_of_own_key_against_the_queue():
         query = embed(method.encoder, method.head, batch["rgb"][:, 0])
         key = embed(method.key_encoder, method.key_head, batch["rgb"][:, 1])
         pairs = zip(query, key, strict=True)
-        logits = torch.stack([torch.cat([(q @ k)[None], method.queue.features @ q]) for q, k in pairs]) / 0.07
+        logits = (
+            torch.stack([torch.cat([(q @ k)[None], method.queue.features @ q]) for q, k in pairs])
+            / 0.07
+        )
         wanted = F.cross_entropy(logits, torch.zeros(6, dtype=torch.long))
         torch.testing.assert_close(method(batch)[0], wanted, rtol=1e-4, atol=1e-4)
 
@@ -106,33 +117,53 @@ def test_momentum_moves_key_parameters_only_and_own_statistics():
     before = [p.clone() for p in method.key_encoder.parameters()]
     statistics = [b.clone() for b in method.key_encoder.buffers()]
     method.after_step()
-    for old, new, query in zip(before, method.key_encoder.parameters(), method.encoder.parameters(), strict=True):
+    for old, new, query in zip(
+        before, method.key_encoder.parameters(), method.encoder.parameters(), strict=True
+    ):
         torch.testing.assert_close(new, 0.75 * old + 0.25 * query)
-    assert all(torch.equal(a, b) for a, b in zip(statistics, method.key_encoder.buffers(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(statistics, method.key_encoder.buffers(), strict=True)
+    )
 
 
 def test_keys_come_back_in_order_whatever_the_groups():
     batch = batch_of()
     for groups in (1, 2, 3):
-        method = filled(replace(TINY, key_groups=groups))  # eval mode: statistics are fixed, so groups must not show
+        method = filled(
+            replace(TINY, key_groups=groups)
+        )  # eval mode: statistics are fixed, so groups must not show
         with torch.no_grad():
             wanted = embed(method.key_encoder, method.key_head, batch["rgb"][:, 1])
-            torch.testing.assert_close(method._keys(batch["rgb"][:, 1]), wanted, atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(
+                method._keys(batch["rgb"][:, 1]), wanted, atol=1e-5, rtol=1e-4
+            )
 
 
 def test_gradient_reaches_the_query_side_only():
     method = filled(replace(TINY, positives="near")).train()
     method(batch_of())[0].backward()
     assert all(p.grad is not None for p in method.encoder.parameters())
-    frozen = [*method.key_encoder.parameters(), *method.key_head.parameters(), *method.teacher.parameters()]
+    frozen = [
+        *method.key_encoder.parameters(),
+        *method.key_head.parameters(),
+        *method.teacher.parameters(),
+    ]
     assert not any(p.requires_grad for p in frozen) and not method.teacher.training
 
 
 def test_wrong_words_are_refused():
-    for change in ({"positives": "all"}, {"siblings": "drop"}, {"stream": "depth"}, {"topk": 64}, {"self_drop": 1.5}):
+    for change in (
+        {"positives": "all"},
+        {"siblings": "drop"},
+        {"stream": "depth"},
+        {"topk": 64},
+        {"self_drop": 1.5},
+    ):
         with pytest.raises(ValueError, match="got"):
             replace(TINY, **change)
-    with pytest.raises(ValueError, match="60 slots, is not divisible by the global batch of 16; 64 would be"):
+    with pytest.raises(
+        ValueError, match="60 slots, is not divisible by the global batch of 16; 64 would be"
+    ):
         replace(TINY, queue=60)
 
 
@@ -142,57 +173,104 @@ def test_siblings_take_places_only_where_nothing_bars_them():
         method = filled(replace(TINY, positives="near", topk=1, mine_siblings=mine))
         other = method.queue.other[3:9].clone()  # each query's nearest slot is its own sibling's
         mined = method._masks(batch, other)[2]
-        assert all(bool(mined[i, i + 3]) == wanted for i in range(6)) and mined.sum(1).tolist() == [1] * 6
+        assert (
+            all(bool(mined[i, i + 3]) == wanted for i in range(6))
+            and mined.sum(1).tolist() == [1] * 6
+        )
 
 
 def test_ubernce_and_coclr_agree_where_each_row_has_one_positive():
-    """The two forms of the loss are one where there is one positive (facts of the released code)."""
+    """The two forms of the loss are one where there is one positive (facts of the released
+    code)."""
     method = filled(replace(TINY, positives="near", topk=1, self_drop=1.0)).train()
     logits, other = torch.randn(6, 65), torch.randn(6, TINY.dim)
     positives = method._drop_self(method._masks(batch_of(), other)[0])
     assert positives.sum(1).tolist() == [1] * 6 and not positives[:, 0].any()
-    inside, outside = (coclr.multi_positive_nce(logits, positives, form) for form in ("inside", "outside"))
+    inside, outside = (
+        coclr.multi_positive_nce(logits, positives, form) for form in ("inside", "outside")
+    )
     torch.testing.assert_close(inside, outside)
 
 
 def test_the_graph_hands_the_newest_runs_on(tmp_path):
-    """Init, then 1a (flow mines for rgb), 1b (the rgb just trained mines for flow), 2a, 2b; section 3.1."""
+    """Init, then 1a (flow mines for rgb), 1b (the rgb just trained mines for flow), 2a, 2b; section
+    3.1."""
     setting = coclr.SETTINGS["ucf101_official"]
     made = coclr.graph(setting, tmp_path, manifest="videos", flow="flow", seed=2)
-    parents = {name: tuple(path and path.removeprefix(f"{tmp_path}/") for path in (r.student, r.teacher))
-               for name, r in made.items()}
+    parents = {
+        name: tuple(path and path.removeprefix(f"{tmp_path}/") for path in (r.student, r.teacher))
+        for name, r in made.items()
+    }
     assert parents == {
-        "infonce-rgb": ("", ""), "infonce-flow": ("", ""),
-        "coclr-rgb": ("infonce-rgb", "infonce-flow"), "coclr-flow": ("infonce-flow", "coclr-rgb"),
-        "coclr-rgb-2": ("coclr-rgb", "coclr-flow"), "coclr-flow-2": ("coclr-flow", "coclr-rgb-2")}
+        "infonce-rgb": ("", ""),
+        "infonce-flow": ("", ""),
+        "coclr-rgb": ("infonce-rgb", "infonce-flow"),
+        "coclr-flow": ("infonce-flow", "coclr-rgb"),
+        "coclr-rgb-2": ("coclr-rgb", "coclr-flow"),
+        "coclr-flow-2": ("coclr-flow", "coclr-rgb-2"),
+    }
     assert [r.fit.epochs for r in made.values()] == [300, 300, 100, 100, 100, 100]
     assert [r.fit.milestones for r in made.values()] == [(250, 280)] * 2 + [(80,)] * 4
     assert len({r.fit.seed for r in made.values()}) == 6
-    assert {r.self_drop for n, r in made.items() if "coclr" in n} == {0.9} and made["infonce-rgb"].self_drop == 0
+    assert {r.self_drop for n, r in made.items() if "coclr" in n} == {0.9} and made[
+        "infonce-rgb"
+    ].self_drop == 0
 
 
-@pytest.mark.parametrize(("name", "rows", "iterations"), [
-    ("ucf101_official", 9537, 149),  # issue 21 of the released code
-    ("ucf101_paper", 9537 - 477, 70), ("k400_official", 219_000, 1710)])
+@pytest.mark.parametrize(
+    ("name", "rows", "iterations"),
+    [
+        ("ucf101_official", 9537, 149),  # issue 21 of the released code
+        ("ucf101_paper", 9537 - 477, 70),
+        ("k400_official", 219_000, 1710),
+    ],
+)
 def test_effort_is_told_in_the_papers_units(name, rows, iterations):
     words = coclr.effort(coclr.SETTINGS[name].alone, rows)
-    assert f"{iterations} iterations an epoch, 300 epochs = {300 * iterations:,} iterations" in words
+    assert (
+        f"{iterations} iterations an epoch, 300 epochs = {300 * iterations:,} iterations" in words
+    )
 
 
 def test_named_settings_hold_what_the_sources_say():
-    paper, official, kinetics = (coclr.SETTINGS[n] for n in ("ucf101_paper", "ucf101_official", "k400_official"))
-    assert (paper.alone.fit.batch, official.alone.fit.batch, kinetics.alone.fit.batch) == (128, 64, 128)
+    paper, official, kinetics = (
+        coclr.SETTINGS[n] for n in ("ucf101_paper", "ucf101_official", "k400_official")
+    )
+    assert (paper.alone.fit.batch, official.alone.fit.batch, kinetics.alone.fit.batch) == (
+        128,
+        64,
+        128,
+    )
     assert (paper.alone.fit.schedule, paper.alone.fit.drops, paper.cycles) == ("plateau", 2, 2)
-    assert paper.together.mine_siblings and paper.together.siblings == "negative" and paper.together.self_drop == 0
+    assert (
+        paper.together.mine_siblings
+        and paper.together.siblings == "negative"
+        and paper.together.self_drop == 0
+    )
     assert (official.together.siblings, official.together.self_drop) == ("positive", 0.9)
     assert not official.together.mine_siblings and official.alone.siblings == "negative"
     assert (kinetics.alone.queue, kinetics.cycles, kinetics.together.fit.epochs) == (16384, 1, 50)
     for setting in (paper, official, kinetics):
         for recipe in (setting.alone, setting.together):
-            assert (recipe.topk, recipe.dim, recipe.momentum, recipe.temperature) == (5, 128, 0.999, 0.07)
-            assert (recipe.fit.optimizer, recipe.fit.lr, recipe.fit.weight_decay) == ("adam", 1e-3, 1e-5)
-            assert (recipe.clip.frames, recipe.clip.stride, recipe.clip.augment.size) == (32, 1, 128)
-    assert sum(p.numel() for p in CoCLR(official.together).parameters()) == 27_272_544  # query, key, teacher
+            assert (recipe.topk, recipe.dim, recipe.momentum, recipe.temperature) == (
+                5,
+                128,
+                0.999,
+                0.07,
+            )
+            assert (recipe.fit.optimizer, recipe.fit.lr, recipe.fit.weight_decay) == (
+                "adam",
+                1e-3,
+                1e-5,
+            )
+            assert (recipe.clip.frames, recipe.clip.stride, recipe.clip.augment.size) == (
+                32,
+                1,
+                128,
+            )
+    assert (
+        sum(p.numel() for p in CoCLR(official.together).parameters()) == 27_272_544
+    )  # query, key, teacher
     assert sum(p.numel() for p in CoCLR(official.alone).parameters()) == 18_181_696
 
 
@@ -217,8 +295,12 @@ def test_hand_over_copies_the_query_encoder_into_query_and_key(world):
     method = CoCLR(near)
     report = method.hand_over(Run(folder / "rgb"), Run(folder / "flow"))
     student, teacher = map(str, report)
-    assert "of rgb (rgb, its last checkpoint, epoch 2, step 22), into query and key alike" in student
-    assert teacher.startswith("teacher, frozen, in eval mode: all ") and "of flow (flow, " in teacher
+    assert (
+        "of rgb (rgb, its last checkpoint, epoch 2, step 22), into query and key alike" in student
+    )
+    assert (
+        teacher.startswith("teacher, frozen, in eval mode: all ") and "of flow (flow, " in teacher
+    )
     assert report[0].tensors == len(method.encoder.state_dict()) + len(method.head.state_dict())
     rgb, flow = Run(folder / "rgb").weights(), Run(folder / "flow").weights()
     for name, value in method.encoder.state_dict().items():
@@ -229,37 +311,68 @@ def test_hand_over_copies_the_query_encoder_into_query_and_key(world):
     with pytest.raises(RunError, match="trained on rgb; a run on flow is wanted"):
         CoCLR(near).hand_over(Run(folder / "rgb"), Run(folder / "rgb"))
     Run(folder / "flow").status("interrupted")
-    with pytest.raises(RunError, match="is interrupted, not complete, and cannot be the teacher yet"):
+    with pytest.raises(
+        RunError, match="is interrupted, not complete, and cannot be the teacher yet"
+    ):
         CoCLR(near).hand_over(Run(folder / "rgb"), Run(folder / "flow"))
     Run(folder / "flow").status("complete")
     with pytest.raises(RunError, match="wants a teacher"):
         CoCLR(near).hand_over(Run(folder / "rgb"), None)
     with pytest.raises(RunError, match="holds another network"):
-        CoCLR(replace(near, network_args={"width": 0.25, "units": (1, 1, 0)})).hand_over(Run(folder / "rgb"), None)
+        CoCLR(replace(near, network_args={"width": 0.25, "units": (1, 1, 0)})).hand_over(
+            Run(folder / "rgb"), None
+        )
 
 
 def test_a_half_cycle_trains_mines_and_logs_purity(world):
     folder, recipe = world
-    near = replace(recipe, positives="near", siblings="positive", self_drop=0.9, student=str(folder / "rgb"),
-                   teacher=str(folder / "flow"))
+    near = replace(
+        recipe,
+        positives="near",
+        siblings="positive",
+        self_drop=0.9,
+        student=str(folder / "rgb"),
+        teacher=str(folder / "flow"),
+    )
     coclr.train(recipe_dict(near), str(folder / "coclr"), "none")
     curves = Run(folder / "coclr").curves()
     found = [value for value in curves["purity"] if value is not None]
     assert found and all(0 <= value <= 1 for value in found)
     watched = Run(folder / "coclr").metrics("monitor")
-    assert [line["epoch"] for line in watched] == [0, 1, 2] and {"knn", "rank", "spread"} <= watched[0].keys()
-    assert {"loss", "accuracy", "key_rank", "purity", "chance", "class_recall", "sibling_share"} <= watched[-1].keys()
+    assert [line["epoch"] for line in watched] == [0, 1, 2] and {
+        "knn",
+        "rank",
+        "spread",
+    } <= watched[0].keys()
+    assert {
+        "loss",
+        "accuracy",
+        "key_rank",
+        "purity",
+        "chance",
+        "class_recall",
+        "sibling_share",
+    } <= watched[-1].keys()
     assert Run(folder / "coclr").state == "complete"
     weights = Run(folder / "coclr").weights()
     for name, value in Run(folder / "flow").weights().items():
         if name.startswith("encoder."):
-            assert torch.equal(weights[f"teacher.0.{name.removeprefix('encoder.')}"], value)  # stayed frozen
+            assert torch.equal(
+                weights[f"teacher.0.{name.removeprefix('encoder.')}"], value
+            )  # stayed frozen
 
 
 def test_a_half_cycle_that_was_stopped_goes_on_to_the_same_numbers(world, tmp_path, monkeypatch):
     folder, recipe = world
-    near = recipe_dict(replace(recipe, positives="near", self_drop=0.9, student=str(folder / "rgb"),
-                               teacher=str(folder / "flow")))
+    near = recipe_dict(
+        replace(
+            recipe,
+            positives="near",
+            self_drop=0.9,
+            student=str(folder / "rgb"),
+            teacher=str(folder / "flow"),
+        )
+    )
     coclr.train(near, str(tmp_path / "whole"), "none")
     look = coclr.Monitor.__call__
 
@@ -276,7 +389,10 @@ def test_a_half_cycle_that_was_stopped_goes_on_to_the_same_numbers(world, tmp_pa
     coclr.train(near, str(tmp_path / "cut"), "none")
     whole, cut = Run(tmp_path / "whole"), Run(tmp_path / "cut")
     assert all(torch.equal(value, cut.weights()[name]) for name, value in whole.weights().items())
-    assert whole.curves("monitor") == cut.curves("monitor") and whole.curves()["loss"] == cut.curves()["loss"]
+    assert (
+        whole.curves("monitor") == cut.curves("monitor")
+        and whole.curves()["loss"] == cut.curves()["loss"]
+    )
 
 
 def test_a_half_cycle_keeps_the_students_own_recipe_but_for_the_switches(world):
@@ -284,7 +400,12 @@ def test_a_half_cycle_keeps_the_students_own_recipe_but_for_the_switches(world):
     together = coclr.SETTINGS["toy"].together
     made = coclr.half_cycle(together, str(folder / "rgb"), str(folder / "flow"))
     assert (made.positives, made.topk, made.self_drop, made.queue, made.fit) == (
-        "near", together.topk, 0.9, together.queue, together.fit)
+        "near",
+        together.topk,
+        0.9,
+        together.queue,
+        together.fit,
+    )
     kept = ("stream", "network_args", "clip", "dim", "manifest", "flow", "held_out")
     assert all(recipe_dict(made)[name] == recipe_dict(recipe)[name] for name in kept)
 
@@ -297,16 +418,30 @@ def test_a_stage_is_repeatable_to_the_bit(world):
 
 
 def test_two_ranks_share_a_half_cycle_and_fill_one_queue(world, tmp_path):
-    """The global batch, the gathered queue and the hand-over hold on two ranks; batch-norm statistics are per rank."""
+    """The global batch, the gathered queue and the hand-over hold on two ranks; batch-norm
+    statistics are per rank."""
     folder, recipe = world
-    near = replace(recipe, positives="near", student=str(folder / "rgb"), teacher=str(folder / "flow"),
-                   fit=replace(recipe.fit, epochs=1))
+    near = replace(
+        recipe,
+        positives="near",
+        student=str(folder / "rgb"),
+        teacher=str(folder / "flow"),
+        fit=replace(recipe.fit, epochs=1),
+    )
     coclr.train(recipe_dict(near), str(tmp_path / "one"), "none")
-    ranks.launch("vidbench.methods.coclr:train", recipe_dict(near), str(tmp_path / "two"), "none", nproc=2,
-                 log_dir=tmp_path / "logs")
+    ranks.launch(
+        "vidbench.methods.coclr:train",
+        recipe_dict(near),
+        str(tmp_path / "two"),
+        "none",
+        nproc=2,
+        log_dir=tmp_path / "logs",
+    )
     one, two = (Run(tmp_path / name) for name in ("one", "two"))
     assert two.state == "complete" and two.curves()["clips"] == one.curves()["clips"]
     left, right = one.weights(), two.weights()
     for column in ("queue.label", "queue.source", "queue.count"):
         assert torch.equal(left[column], right[column]), column
-    torch.testing.assert_close(left["queue.other"], right["queue.other"], atol=1e-4, rtol=1e-3)  # the teacher's, eval
+    torch.testing.assert_close(
+        left["queue.other"], right["queue.other"], atol=1e-4, rtol=1e-3
+    )  # the teacher's, eval

@@ -1,4 +1,5 @@
-"""What is watched between epochs: mining against plain loops, warnings at curves that look bad and only there."""
+"""What is watched between epochs: mining against plain loops, warnings at curves that look bad and
+only there."""
 
 from dataclasses import replace
 
@@ -14,15 +15,26 @@ from vidbench.tensors.metrics import effective_rank, spread
 
 TOGETHER = coclr.SETTINGS["tiny"].together
 RECIPE = replace(TOGETHER, self_drop=0.9, fit=replace(TOGETHER.fit, epochs=10))
-FINE = {"knn": 0.5, "rank": 20.0, "spread": 0.9, "loss": 3.0, "accuracy": 0.4, "purity": 0.6, "chance": 0.1}
+FINE = {
+    "knn": 0.5,
+    "rank": 20.0,
+    "spread": 0.9,
+    "loss": 3.0,
+    "accuracy": 0.4,
+    "purity": 0.6,
+    "chance": 0.1,
+}
 
 
 def queue_of(slots=40, classes=5, seed=0) -> FeatureQueue:
-    """Labelled features that lean towards their class, in sources of four, one slot in ten without a label."""
+    """Labelled features that lean towards their class, in sources of four, one slot in ten without
+    a label."""
     generator = torch.Generator().manual_seed(seed)
     source = torch.arange(slots) // 4
     label = source % classes
-    other = F.normalize(F.one_hot(label, 8).float() + 0.8 * torch.randn(slots, 8, generator=generator), dim=1)
+    other = F.normalize(
+        F.one_hot(label, 8).float() + 0.8 * torch.randn(slots, 8, generator=generator), dim=1
+    )
     label = torch.where(torch.arange(slots) % 10 == 9, -1, label)
     queue = FeatureQueue(slots, 8, other_dim=8)
     queue.enqueue(other, label, source, other)
@@ -32,7 +44,11 @@ def queue_of(slots=40, classes=5, seed=0) -> FeatureQueue:
 @pytest.mark.parametrize("mine_siblings", [False, True])
 def test_mining_is_what_a_plain_loop_finds(mine_siblings):
     queue, k = queue_of(), 3
-    label, source, similarity = queue.label.tolist(), queue.source.tolist(), (queue.other @ queue.other.T).tolist()
+    label, source, similarity = (
+        queue.label.tolist(),
+        queue.source.tolist(),
+        (queue.other @ queue.other.T).tolist(),
+    )
     right, mined, allowed, same = ({c: 0 for c in range(5)} for _ in range(4))
     siblings = places = 0
     for i in range(40):
@@ -49,7 +65,9 @@ def test_mining_is_what_a_plain_loop_finds(mine_siblings):
     found = mining(queue, k, mine_siblings)
     assert found["purity"] == pytest.approx(sum(right.values()) / sum(mined.values()))
     assert found["chance"] == pytest.approx(sum(same.values()) / sum(allowed.values()))
-    assert found["class_recall"] == pytest.approx(float(np.median([right[c] / same[c] for c in right])))
+    assert found["class_recall"] == pytest.approx(
+        float(np.median([right[c] / same[c] for c in right]))
+    )
     assert found["sibling_share"] == pytest.approx(siblings / places) and found["sibling_share"] > 0
 
 
@@ -67,14 +85,23 @@ def test_effective_rank_and_spread_tell_a_collapse():
 
 
 def lines(**last):
-    return [{"epoch": 0, **FINE, "knn": 0.2, "loss": None, "accuracy": None},
-            {"epoch": 5, **FINE}, {"epoch": 10, **FINE, **last}]
+    return [
+        {"epoch": 0, **FINE, "knn": 0.2, "loss": None, "accuracy": None},
+        {"epoch": 5, **FINE},
+        {"epoch": 10, **FINE, **last},
+    ]
 
 
-@pytest.mark.parametrize(("change", "kind", "says"), [
-    ({"rank": 1.2}, "collapse", "effective rank 1.2"), ({"spread": 0.02}, "collapse", "spread 0.02"),
-    ({"accuracy": 0.045}, "accuracy", "4.5% after 100%"), ({"knn": 0.2}, "knn", "no more than the 20.0%"),
-    ({"purity": 0.11}, "purity", "purity 11.0% beside a chance of 10.0%")])
+@pytest.mark.parametrize(
+    ("change", "kind", "says"),
+    [
+        ({"rank": 1.2}, "collapse", "effective rank 1.2"),
+        ({"spread": 0.02}, "collapse", "spread 0.02"),
+        ({"accuracy": 0.045}, "accuracy", "4.5% after 100%"),
+        ({"knn": 0.2}, "knn", "no more than the 20.0%"),
+        ({"purity": 0.11}, "purity", "purity 11.0% beside a chance of 10.0%"),
+    ],
+)
 def test_a_curve_that_looks_like_a_known_failure_is_named(change, kind, says):
     assert health(lines(), RECIPE) == {}
     found = health(lines(**change), RECIPE)

@@ -1,4 +1,5 @@
-"""MultiTrain: its losses against the paper's formulas as plain loops, who gets a gradient, mixing across data sets."""
+"""MultiTrain: its losses against the paper's formulas as plain loops, who gets a gradient, mixing
+across data sets."""
 
 import math
 from dataclasses import replace
@@ -21,17 +22,29 @@ from vidbench.tensors.mixing import Mixed
 pytestmark = pytest.mark.usefixtures("one_thread")
 CLASSES = {"a": ("x", "y", "z"), "b": ("p", "q"), "c": ("1", "2", "3", "4")}
 SMALL = {"width": 0.07, "blocks": (1, 1, 1, 1), "stem_stride": 4}
-RECIPE = Recipe(parts=tuple(Part(name, "", classes) for name, classes in CLASSES.items()), network="csn",
-                network_args=SMALL, hidden=8, dropout=0.0, expander=(8, 6), label_smoothing=0.0,
-                clip=ClipSpec(frames=4, stride=2, views=1, augment=SETTINGS["toy"]),
-                fit=Fit(epochs=1, batch=8, optimizer="adamw", lr=1e-3))
+RECIPE = Recipe(
+    parts=tuple(Part(name, "", classes) for name, classes in CLASSES.items()),
+    network="csn",
+    network_args=SMALL,
+    hidden=8,
+    dropout=0.0,
+    expander=(8, 6),
+    label_smoothing=0.0,
+    clip=ClipSpec(frames=4, stride=2, views=1, augment=SETTINGS["toy"]),
+    fit=Fit(epochs=1, batch=8, optimizer="adamw", lr=1e-3),
+)
 
 
 def batch_of(count=9, seed=0):
     torch.manual_seed(seed)
     dataset = torch.arange(count) % 3
     label = torch.tensor([int(torch.randint(len(CLASSES["abc"[d]]), ())) for d in dataset])
-    return {"rgb": torch.randn(count, 1, 3, 4, 32, 32), "label": label, "dataset": dataset, "row": torch.arange(count)}
+    return {
+        "rgb": torch.randn(count, 1, 3, 4, 32, 32),
+        "label": label,
+        "dataset": dataset,
+        "row": torch.arange(count),
+    }
 
 
 def method_of(**changes) -> MultiTrain:
@@ -39,7 +52,7 @@ def method_of(**changes) -> MultiTrain:
     return MultiTrain(replace(RECIPE, **changes))
 
 
-# ---- losses ------------------------------------------------------------------------------------------------------
+# ---- losses ------------------------------------------------------------------------------------
 
 
 def test_informative_loss_has_vicregs_exact_cases():
@@ -51,8 +64,12 @@ def test_informative_loss_has_vicregs_exact_cases():
     rows = torch.randn(7, 4, dtype=torch.double)
     table = np.cov(rows.numpy(), rowvar=False)
     variance, covariance = informative(rows)
-    assert float(variance) == pytest.approx(np.maximum(0, 1 - np.sqrt(np.diag(table) + 1e-4)).mean(), rel=1e-5)
-    assert float(covariance) == pytest.approx((table**2).sum() / 4 - (np.diag(table) ** 2).sum() / 4, rel=1e-5)
+    assert float(variance) == pytest.approx(
+        np.maximum(0, 1 - np.sqrt(np.diag(table) + 1e-4)).mean(), rel=1e-5
+    )
+    assert float(covariance) == pytest.approx(
+        (table**2).sum() / 4 - (np.diag(table) ** 2).sum() / 4, rel=1e-5
+    )
     with pytest.raises(ValueError, match="at least 2 rows"):
         informative(torch.randn(1, 4))
 
@@ -71,8 +88,11 @@ def test_soft_cross_entropy_is_torchs_and_a_row_of_zeros_costs_nothing():
     target[2] = 0
     found = soft_cross_entropy(scores, target)
     for row in range(5):
-        want = -sum(float(target[row, c]) * (float(scores[row, c]) - math.log(sum(math.exp(s) for s in scores[row])))
-                    for c in range(4))
+        want = -sum(
+            float(target[row, c])
+            * (float(scores[row, c]) - math.log(sum(math.exp(s) for s in scores[row])))
+            for c in range(4)
+        )
         assert float(found[row]) == pytest.approx(want, abs=1e-5)
 
 
@@ -101,7 +121,9 @@ def test_the_loss_is_the_formula_clip_by_clip(released):
         variance, covariance = informative(method.expander(feature))
     assert float(numbers["classification"]) == pytest.approx(own / 9, rel=1e-4)
     assert float(numbers["projection"]) == pytest.approx(projected / 9, rel=1e-4)
-    assert float(loss) == pytest.approx(own / 9 + projected / 9 + 0.1 * float(25 * variance + covariance), rel=1e-4)
+    assert float(loss) == pytest.approx(
+        own / 9 + projected / 9 + 0.1 * float(25 * variance + covariance), rel=1e-4
+    )
 
 
 def test_a_clip_reaches_every_head_and_the_maps_that_end_in_its_own_label_space():
@@ -111,7 +133,9 @@ def test_a_clip_reaches_every_head_and_the_maps_that_end_in_its_own_label_space(
     for head in method.heads.values():
         assert all(float(p.grad.abs().sum()) > 0 for p in head.parameters())
     for name, made in method.maps.items():
-        assert (made.weight.grad is not None and float(made.weight.grad.abs().sum()) > 0) == name.endswith(">a")
+        assert (
+            made.weight.grad is not None and float(made.weight.grad.abs().sum()) > 0
+        ) == name.endswith(">a")
 
 
 def test_adding_a_constant_to_a_source_column_leaves_the_loss_as_it_is():
@@ -125,17 +149,23 @@ def test_adding_a_constant_to_a_source_column_leaves_the_loss_as_it_is():
     assert float(method(batch)[1]["projection"]) != pytest.approx(before, rel=1e-3)
 
 
-# ---- ranks -------------------------------------------------------------------------------------------------------
+# ---- ranks -------------------------------------------------------------------------------------
 
-NORMS_OF_ROWS = {"network": "mvit", "network_args": {"preset": "tiny", "width": 8, "heads": 2, "frames": 4, "size": 32}}
+NORMS_OF_ROWS = {
+    "network": "mvit",
+    "network_args": {"preset": "tiny", "width": 8, "heads": 2, "frames": 4, "size": 32},
+}
 
 
 def gradients(released: bool, folder: str = "") -> dict[str, torch.Tensor]:
-    """Gradients of a batch of 8, the mean over ranks as DDP takes it; a network whose norms are of single clips."""
+    """Gradients of a batch of 8, the mean over ranks as DDP takes it; a network whose norms are of
+    single clips."""
     method = method_of(released=released, **NORMS_OF_ROWS).train()
     batch = {name: value.chunk(ranks.world())[ranks.rank()] for name, value in batch_of(8).items()}
     method(batch)[0].backward()
-    found = {name: ranks.mean(p.grad) for name, p in method.named_parameters() if p.grad is not None}
+    found = {
+        name: ranks.mean(p.grad) for name, p in method.named_parameters() if p.grad is not None
+    }
     if folder and ranks.rank() == 0:
         torch.save(found, f"{folder}/gradients.pt")
     return found
@@ -143,30 +173,48 @@ def gradients(released: bool, folder: str = "") -> dict[str, torch.Tensor]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("released", "factor"), [(False, 1.0), (True, 0.5)])
-def test_two_ranks_give_the_gradient_of_the_whole_and_as_released_half_of_it(released, factor, tmp_path):
+def test_two_ranks_give_the_gradient_of_the_whole_and_as_released_half_of_it(
+    released, factor, tmp_path
+):
     whole = gradients(released)
-    ranks.launch("tests.methods.test_multitrain:gradients", released, str(tmp_path), nproc=2, log_dir=tmp_path)
+    ranks.launch(
+        "tests.methods.test_multitrain:gradients",
+        released,
+        str(tmp_path),
+        nproc=2,
+        log_dir=tmp_path,
+    )
     halves = torch.load(tmp_path / "gradients.pt")
     assert halves.keys() == whole.keys() and any(name.startswith("expander") for name in whole)
     for name, gradient in whole.items():
         torch.testing.assert_close(halves[name], factor * gradient, rtol=1e-3, atol=1e-6, msg=name)
 
 
-# ---- mixing ------------------------------------------------------------------------------------------------------
+# ---- mixing ------------------------------------------------------------------------------------
 
 
 def test_released_mixing_drops_the_partners_share_and_ours_keeps_it():
     batch = batch_of(6)
-    mixed = Mixed(batch["rgb"], torch.tensor([3, 1, 4, 0, 2, 5]), torch.full((6,), 0.7))  # 0-3 a with a, 2-4 c with b
+    mixed = Mixed(
+        batch["rgb"], torch.tensor([3, 1, 4, 0, 2, 5]), torch.full((6,), 0.7)
+    )  # 0-3 a with a, 2-4 c with b
     for released in (True, False):
-        targets = method_of(released=released).train().targets(batch["label"], batch["dataset"], mixed)
+        targets = (
+            method_of(released=released).train().targets(batch["label"], batch["dataset"], mixed)
+        )
         sums = torch.stack([target.sum(dim=1) for target in targets], dim=1)  # [B,3]
-        assert sums[0].tolist() == pytest.approx([1, 0, 0]) and sums[1].tolist() == pytest.approx([0, 1, 0])
+        assert sums[0].tolist() == pytest.approx([1, 0, 0]) and sums[1].tolist() == pytest.approx(
+            [0, 1, 0]
+        )
         kept = 0.0 if released else 0.3
-        assert sums[2].tolist() == pytest.approx([0, kept, 0.7]) and sums[4].tolist() == pytest.approx([0, 0.7, kept])
+        assert sums[2].tolist() == pytest.approx([0, kept, 0.7]) and sums[
+            4
+        ].tolist() == pytest.approx([0, 0.7, kept])
 
 
-@pytest.mark.parametrize(("released", "mass"), [(True, lambda c: 0.9 + 0.1 * c / 700), (False, lambda c: 1.0)])
+@pytest.mark.parametrize(
+    ("released", "mass"), [(True, lambda c: 0.9 + 0.1 * c / 700), (False, lambda c: 1.0)]
+)
 def test_smoothing_counts_700_classes_as_released_and_the_heads_own_otherwise(released, mass):
     batch = batch_of(6)
     method = method_of(released=released, label_smoothing=0.1)
@@ -178,14 +226,23 @@ def test_smoothing_counts_700_classes_as_released_and_the_heads_own_otherwise(re
             assert sums.tolist() == pytest.approx(own.tolist())
 
 
-# ---- the module --------------------------------------------------------------------------------------------------
+# ---- the module --------------------------------------------------------------------------------
 
 
 def test_maps_and_expander_are_for_training_only():
-    whole, plain, batch = method_of().eval(), method_of(projection=0.0, informative=0.0).eval(), batch_of()
-    plain.load_state_dict({k: v for k, v in whole.state_dict().items() if k.startswith(("encoder.", "heads."))})
+    whole, plain, batch = (
+        method_of().eval(),
+        method_of(projection=0.0, informative=0.0).eval(),
+        batch_of(),
+    )
+    plain.load_state_dict(
+        {k: v for k, v in whole.state_dict().items() if k.startswith(("encoder.", "heads."))}
+    )
     (left, numbers), (right, _) = whole(batch), plain(batch)
-    assert torch.equal(left, right) and set(numbers) == {"classification", *(f"{n} accuracy" for n in CLASSES)}
+    assert torch.equal(left, right) and set(numbers) == {
+        "classification",
+        *(f"{n} accuracy" for n in CLASSES),
+    }
     assert not [name for name in plain.state_dict() if name.startswith(("maps.", "expander."))]
 
 
@@ -197,12 +254,17 @@ def test_accuracy_is_each_data_sets_own_and_nan_where_it_has_no_clip():
     assert math.isnan(float(numbers["c accuracy"])) and 0 <= float(numbers["a accuracy"]) <= 1
 
 
-@pytest.mark.parametrize(("changes", "says"), [
-    ({"parts": RECIPE.parts[:1] * 2}, "different names"),
-    ({"parts": (Part("k400.scan", "", ("x", "y")),)}, "without . or >"),
-    ({"parts": (Part("a", "", ("x",)),)}, "at least 2 classes"),
-    ({"fit": replace(RECIPE.fit, batch=1)}, "at least 2 clips at once"),
-    ({"mixing": ({"name": "cutout"},)}, "cutmix, mixup"), ({"stream": "sound"}, "stream is one of")])
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"parts": RECIPE.parts[:1] * 2}, "different names"),
+        ({"parts": (Part("k400.scan", "", ("x", "y")),)}, "without . or >"),
+        ({"parts": (Part("a", "", ("x",)),)}, "at least 2 classes"),
+        ({"fit": replace(RECIPE.fit, batch=1)}, "at least 2 clips at once"),
+        ({"mixing": ({"name": "cutout"},)}, "cutmix, mixup"),
+        ({"stream": "sound"}, "stream is one of"),
+    ],
+)
 def test_mistakes_are_refused_at_the_door(changes, says):
     with pytest.raises(ValueError, match=says):
         method_of(**changes)
@@ -212,42 +274,61 @@ def test_an_expander_too_wide_for_the_batch_is_warned_about():
     assert multitrain.warnings_of(RECIPE) == []
     (line,) = multitrain.warnings_of(replace(RECIPE, expander=(8, 768)))
     assert "768 dimensions" in line and "8 clips" in line and "44 would fit" in line
-    (line,) = multitrain.warnings_of(replace(RECIPE, expander=(8, 64), fit=replace(RECIPE.fit, accumulate=2)))
+    (line,) = multitrain.warnings_of(
+        replace(RECIPE, expander=(8, 64), fit=replace(RECIPE.fit, accumulate=2))
+    )
     assert "4 clips" in line and "accumulation does not help" in line
 
 
 def test_flipped_clips_of_classes_with_directions_are_warned_about():
-    pushed = Part("ssv2", "", ("Pushing [something] from left to right", "Pushing [something] from right to left"))
+    pushed = Part(
+        "ssv2",
+        "",
+        ("Pushing [something] from left to right", "Pushing [something] from right to left"),
+    )
     kept = Part("k400", "", ("left hook", "right of way", "yoga"))
     (line,) = multitrain.warnings_of(replace(RECIPE, parts=(pushed, kept)))
     assert "classes of ssv2 tell left from right" in line
     assert multitrain.warnings_of(replace(RECIPE, parts=(replace(pushed, flip=0.0), kept))) == []
     spec = multitrain.spec_of(RECIPE, replace(pushed, **multitrain.OF_DATA["ssv2"]))
-    assert (spec.augment.flip, spec.sampling) == (0.0, "random_segments") and RECIPE.clip.augment.flip == 0.5
+    assert (spec.augment.flip, spec.sampling) == (
+        0.0,
+        "random_segments",
+    ) and RECIPE.clip.augment.flip == 0.5
 
 
-# ---- runs --------------------------------------------------------------------------------------------------------
+# ---- runs --------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def worlds(toy_tiny, tmp_path):
     """Two data sets of different classes and sizes."""
     parts = []
-    for name, keep in (("first", toy_tiny.label < 3), ("second", (toy_tiny.label >= 3) & (toy_tiny.label < 5))):
+    for name, keep in (
+        ("first", toy_tiny.label < 3),
+        ("second", (toy_tiny.label >= 3) & (toy_tiny.label < 5)),
+    ):
         rows = toy_tiny.select(mask=keep)
         low = int(rows.label.min())
         classes = tuple(toy_tiny.classes[low : int(rows.label.max()) + 1])
         replace(rows, label=rows.label - low, classes=classes).save(tmp_path / name)
         parts.append(Part(name, str(tmp_path / name)))
-    return replace(RECIPE, parts=tuple(parts), mixing=({"name": "cutmix"}, {"name": "mixup", "beta": 0.8}),
-                   clip=replace(RECIPE.clip, augment=replace(SETTINGS["toy"], size=32)))
+    return replace(
+        RECIPE,
+        parts=tuple(parts),
+        mixing=({"name": "cutmix"}, {"name": "mixup", "beta": 0.8}),
+        clip=replace(RECIPE.clip, augment=replace(SETTINGS["toy"], size=32)),
+    )
 
 
 def test_a_run_learns_from_both_and_resumes_to_the_bit(worlds, tmp_path):
     recipe = replace(worlds, fit=replace(RECIPE.fit, epochs=2, save_every=1))
     multitrain.train(recipe_dict(recipe), str(tmp_path / "whole"), "none")
     run = Run(tmp_path / "whole")
-    assert run.state == "complete" and [len(part["classes"]) for part in run.recipe["parts"]] == [3, 2]
+    assert run.state == "complete" and [len(part["classes"]) for part in run.recipe["parts"]] == [
+        3,
+        2,
+    ]
     assert {"first accuracy", "second accuracy", "projection", "variance"} <= set(run.metrics()[-1])
     half = replace(recipe, fit=replace(recipe.fit, epochs=1))
     multitrain.train(recipe_dict(half), str(tmp_path / "half"), "none")
@@ -263,31 +344,48 @@ def test_a_run_learns_from_both_and_resumes_to_the_bit(worlds, tmp_path):
 def test_classes_travel_with_the_run_and_another_list_is_refused(worlds, tmp_path):
     manifests, recipe = multitrain.rows_of(worlds)
     assert [part.classes for part in recipe.parts] == [rows.classes for rows in manifests]
-    turned = replace(recipe, parts=(replace(recipe.parts[0], classes=recipe.parts[0].classes[::-1]), recipe.parts[1]))
+    turned = replace(
+        recipe,
+        parts=(replace(recipe.parts[0], classes=recipe.parts[0].classes[::-1]), recipe.parts[1]),
+    )
     with pytest.raises(ValueError, match="first: the recipe's 3 classes"):
         multitrain.rows_of(turned)
     run = Run.create(tmp_path / "init", "multitrain", recipe)
     with pytest.raises(RunError, match="is new, not complete"):
         multitrain.load_init(run, MultiTrain(recipe))
     run.status("complete")
-    with pytest.raises(RunError, match="network: wanted mvit, found csn; stream: wanted flow, found rgb"):
+    with pytest.raises(
+        RunError, match="network: wanted mvit, found csn; stream: wanted flow, found rgb"
+    ):
         multitrain.load_init(run, MultiTrain(replace(recipe, stream="flow", **NORMS_OF_ROWS)))
 
 
 def test_a_run_starts_from_a_classifiers_backbone_of_other_clips(tmp_path):
-    """From images (one frame), inflated, and from clips of another size; heads, maps and expander start anew."""
+    """From images (one frame), inflated, and from clips of another size; heads, maps and expander
+    start anew."""
     small = NORMS_OF_ROWS["network_args"]
-    for changes, said in (({"frames": 1}, "Inflated from one frame to 4"), ({"size": 64}, "space from 16x16 to 8x8")):
-        theirs = classify.Recipe(network="mvit", network_args={**small, **changes}, classes=("a", "b"))
+    for changes, said in (
+        ({"frames": 1}, "Inflated from one frame to 4"),
+        ({"size": 64}, "space from 16x16 to 8x8"),
+    ):
+        theirs = classify.Recipe(
+            network="mvit", network_args={**small, **changes}, classes=("a", "b")
+        )
         torch.manual_seed(5)
-        held, run = classify.Classifier(theirs), Run.create(tmp_path / str(changes), "classify", theirs)
+        held, run = (
+            classify.Classifier(theirs),
+            Run.create(tmp_path / str(changes), "classify", theirs),
+        )
         run.save(1, held.state_dict(), {})
         run.status("complete")
         method = method_of(**NORMS_OF_ROWS)
         before = method.heads["a"].fc1.weight.clone()
         assert said in multitrain.load_init(run, method)
         assert torch.equal(method.encoder.norm.weight, held.encoder.norm.weight)
-        assert torch.equal(method.encoder.blocks[0].attention.qkv.weight, held.encoder.blocks[0].attention.qkv.weight)
+        assert torch.equal(
+            method.encoder.blocks[0].attention.qkv.weight,
+            held.encoder.blocks[0].attention.qkv.weight,
+        )
         assert torch.equal(method.heads["a"].fc1.weight, before)
         one = classify.Recipe(network="mvit", network_args=small, classes=("x", "y", "z"))
         assert said in classify.load_init(run, classify.Classifier(one))
@@ -298,13 +396,28 @@ def test_named_settings_build_and_say_what_the_sources_say():
         parts = tuple(Part(part, "", classes) for part, classes in CLASSES.items())
         with torch.device("meta"):
             MultiTrain(replace(recipe, parts=parts))
-        assert recipe.fit.optimizer == "adamw" and not recipe.fit.decay_vectors and recipe.fit.clip_norm == 1.0, name
+        assert (
+            recipe.fit.optimizer == "adamw"
+            and not recipe.fit.decay_vectors
+            and recipe.fit.clip_norm == 1.0
+        ), name
     paper, released = multitrain.SETTINGS["paper"], multitrain.SETTINGS["released"]
     for one, hidden in ((paper, 2048), (released, 4096)):
         fit = one.fit
-        assert (fit.epochs, fit.batch, fit.lr, fit.weight_decay, fit.warmup_epochs, fit.warmup_lr, fit.final_lr) == (
-            50, 512, 2e-4, 0.05, 10, 2e-6, 2e-6)
-        assert one.expander == (hidden, 768) and (one.hidden, one.dropout, one.informative) == (2048, 0.5, 0.1)
+        assert (
+            fit.epochs,
+            fit.batch,
+            fit.lr,
+            fit.weight_decay,
+            fit.warmup_epochs,
+            fit.warmup_lr,
+            fit.final_lr,
+        ) == (50, 512, 2e-4, 0.05, 10, 2e-6, 2e-6)
+        assert one.expander == (hidden, 768) and (one.hidden, one.dropout, one.informative) == (
+            2048,
+            0.5,
+            0.1,
+        )
         assert (one.clip.frames, one.clip.target_fps, one.clip.views) == (32, 10.0, 2)
     assert released.released and not paper.released and released.clip.augment.randaugment == 4
 
@@ -313,8 +426,13 @@ def test_a_run_starts_from_kinetics_weights_in_torchvisions_format(worlds, tmp_p
     """mvit_v2_s of torchvision, as published but for its numbers, which are not at hand."""
     theirs = torchvision.models.video.mvit_v2_s()
     torch.save(theirs.state_dict(), tmp_path / "mvit_v2_s.pth")
-    recipe = replace(worlds, network="mvit", network_args={"preset": "official_s"}, fit=replace(worlds.fit, epochs=0),
-                     published={"source": "torchvision_mvit_v2_s", "path": str(tmp_path / "mvit_v2_s.pth")})
+    recipe = replace(
+        worlds,
+        network="mvit",
+        network_args={"preset": "official_s"},
+        fit=replace(worlds.fit, epochs=0),
+        published={"source": "torchvision_mvit_v2_s", "path": str(tmp_path / "mvit_v2_s.pth")},
+    )
     run = Run(multitrain.train(recipe_dict(recipe), str(tmp_path / "run"), "none"))
     found = run.weights()
     assert torch.equal(found["encoder.patches.weight"], theirs.state_dict()["conv_proj.weight"])
@@ -322,13 +440,25 @@ def test_a_run_starts_from_kinetics_weights_in_torchvisions_format(worlds, tmp_p
     assert "now stand in the backbone" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("classes", "expander", "heads", "maps", "wide"), [
-    ((400, 305, 174), (4096, 768), 6_525_807, 489_340, 6_296_320),
-    ((400, 305, 174, 200), (4096, 768), 8_510_519, 840_940, 6_296_320)])
+@pytest.mark.parametrize(
+    ("classes", "expander", "heads", "maps", "wide"),
+    [
+        ((400, 305, 174), (4096, 768), 6_525_807, 489_340, 6_296_320),
+        ((400, 305, 174, 200), (4096, 768), 8_510_519, 840_940, 6_296_320),
+    ],
+)
 def test_sizes_of_the_published_forms(classes, expander, heads, maps, wide):
-    parts = tuple(Part(f"d{number}", "", tuple(map(str, range(count)))) for number, count in enumerate(classes))
+    parts = tuple(
+        Part(f"d{number}", "", tuple(map(str, range(count))))
+        for number, count in enumerate(classes)
+    )
     with torch.device("meta"):
-        method = MultiTrain(replace(multitrain.SETTINGS["released"], parts=parts, expander=expander))
-    count = {name: sum(p.numel() for p in module.parameters()) for name, module in method.named_children()}
+        method = MultiTrain(
+            replace(multitrain.SETTINGS["released"], parts=parts, expander=expander)
+        )
+    count = {
+        name: sum(p.numel() for p in module.parameters())
+        for name, module in method.named_children()
+    }
     assert count == {"encoder": 50_986_176, "heads": heads, "maps": maps, "expander": wide}
     assert sum(count.values()) == {3: 64_297_643, 4: 66_633_955}[len(classes)]

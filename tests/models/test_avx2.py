@@ -1,8 +1,7 @@
 """Training on a CPU without AVX-512: child processes in which oneDNN and PyTorch may use AVX2 only.
 
-oneDNN's backward pass of a strided 1x1 convolution corrupts memory there (uxlfoundation/oneDNN issue 6035), so each of
-these jobs has a process that may crash alone.
-"""
+oneDNN's backward pass of a strided 1x1 convolution corrupts memory there (uxlfoundation/oneDNN
+issue 6035), so each of these jobs has a process that may crash alone."""
 
 import json
 import os
@@ -28,14 +27,21 @@ AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 def child(job: str, *words: str, **environment: str):
     """Run a function of this module in a process of its own and return what it gives."""
     code = f"import json, sys; from tests.models.test_avx2 import {job}; print(json.dumps({job}(*sys.argv[1:])))"
-    done = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, timeout=300,
-                          env={**os.environ, "OMP_NUM_THREADS": "1", **environment})  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+    )
     assert done.returncode == 0, f"exit code {done.returncode}: {done.stderr[-2000:]}"
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def smallest_case() -> float:
-    """Relative error of the weight gradient of 4 channels into 8, stride 2, compared with double precision."""
+    """Relative error of the weight gradient of 4 channels into 8, stride 2, compared with double
+    precision."""
     torch.manual_seed(0)
     conv = torch.nn.Sequential(torch.nn.Conv3d(4, 8, 1, (1, 2, 2), bias=False))
     PlaneConv3d.adopt(conv)
@@ -71,7 +77,10 @@ def short_runs(videos: str, folder: str) -> dict[str, list[float]]:
         "coclr": (coclr, replace(coclr.SETTINGS["tiny"].alone, manifest=videos)),
         "classify": (classify, replace(classify.SETTINGS["tiny"], manifest=videos)),
         "rms": (classify, replace(classify.SETTINGS["rms_tiny"], manifest=videos)),
-        "multitrain": (multitrain, replace(multitrain.SETTINGS["tiny"], parts=(part,), stream="rgb")),
+        "multitrain": (
+            multitrain,
+            replace(multitrain.SETTINGS["tiny"], parts=(part,), stream="rgb"),
+        ),
     }
     losses = {}
     for name, (method, recipe) in recipes.items():

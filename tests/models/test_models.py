@@ -26,28 +26,44 @@ def test_s3d_is_torchvisions_in_keys_outputs_and_gradients():
     torch.manual_seed(0)
     theirs = s3d()
     ours = models.build("s3d", norm_eps=1e-3, norm_momentum=1e-3)
-    state = {name: value for name, value in theirs.state_dict().items() if name.startswith("features.")}
+    state = {
+        name: value for name, value in theirs.state_dict().items() if name.startswith("features.")
+    }
     ours.load_state_dict(state)  # strict: the same keys and shapes
     clips = torch.randn(2, 3, 16, 64, 64)
     with torch.no_grad():
-        torch.testing.assert_close(ours.eval()(clips), theirs.eval().features(clips), atol=1e-4, rtol=1e-4)
-    # Training in double: batch norm over a few positions blows rounding up, a wrong gradient would show all the same.
+        torch.testing.assert_close(
+            ours.eval()(clips), theirs.eval().features(clips), atol=1e-4, rtol=1e-4
+        )
+    # Training in double: batch norm over a few positions blows rounding up, a wrong gradient would
+    # show all the same.
     ours.double().train(), theirs.double().train()
     wanted, got = theirs.features(clips.double()), ours(clips.double())
     torch.testing.assert_close(got, wanted, atol=1e-8, rtol=1e-8)
     probe = torch.randn_like(wanted)
     (wanted * probe).sum().backward()
     (got * probe).sum().backward()
-    for (name, left), right in zip(theirs.features.named_parameters(), ours.features.parameters(), strict=True):
+    for (name, left), right in zip(
+        theirs.features.named_parameters(), ours.features.parameters(), strict=True
+    ):
         assert (left.grad - right.grad).norm() <= 1e-6 * left.grad.norm() + 1e-9, name
 
 
-@pytest.mark.parametrize("kernel, stride, padding, flat", [
-    ((1, 3, 3), (1, 2, 2), (0, 1, 1), True), ((3, 1, 1), (2, 1, 1), (1, 0, 0), True),
-    ((1, 1, 1), (1, 1, 1), (0, 0, 0), True), ((7, 1, 1), (2, 1, 1), (3, 0, 0), True),
-    ((1, 1, 1), (2, 2, 2), (0, 0, 0), True), ((1, 1, 1), (1, 2, 2), (0, 0, 0), True),
-    ((1, 1, 1), (2, 2, 2), (1, 1, 1), False), ((5, 1, 1), (1, 2, 2), (2, 0, 0), False),
-    ((1, 3, 3), (2, 1, 1), (0, 1, 1), False), ((3, 3, 3), (1, 1, 1), (1, 1, 1), False)])
+@pytest.mark.parametrize(
+    "kernel, stride, padding, flat",
+    [
+        ((1, 3, 3), (1, 2, 2), (0, 1, 1), True),
+        ((3, 1, 1), (2, 1, 1), (1, 0, 0), True),
+        ((1, 1, 1), (1, 1, 1), (0, 0, 0), True),
+        ((7, 1, 1), (2, 1, 1), (3, 0, 0), True),
+        ((1, 1, 1), (2, 2, 2), (0, 0, 0), True),
+        ((1, 1, 1), (1, 2, 2), (0, 0, 0), True),
+        ((1, 1, 1), (2, 2, 2), (1, 1, 1), False),
+        ((5, 1, 1), (1, 2, 2), (2, 0, 0), False),
+        ((1, 3, 3), (2, 1, 1), (0, 1, 1), False),
+        ((3, 3, 3), (1, 1, 1), (1, 1, 1), False),
+    ],
+)
 def test_plane_convolution_is_the_3d_one(kernel, stride, padding, flat):
     conv = nn.Sequential(nn.Conv3d(5, 7, kernel, stride, padding))
     clips = torch.randn(2, 5, 6, 8, 10)
@@ -62,7 +78,9 @@ def test_gradients_of_a_strided_pointwise_convolution_do_not_depend_on_the_memor
     conv = nn.Sequential(nn.Conv3d(inputs, 8, 1, (1, 2, 2), bias=False)).double()
     PlaneConv3d.adopt(conv)
     clips, grad = torch.randn(12, inputs, 4, 8, 8).double(), torch.randn(12, 8, 4, 4, 4).double()
-    wanted = torch.autograd.grad(nn.functional.conv3d(clips, conv[0].weight, stride=(1, 2, 2)), conv[0].weight, grad)
+    wanted = torch.autograd.grad(
+        nn.functional.conv3d(clips, conv[0].weight, stride=(1, 2, 2)), conv[0].weight, grad
+    )
     conv.float()
     clips = clips.float().contiguous(memory_format=torch.channels_last_3d)
     found = torch.autograd.grad(conv(clips), conv[0].weight, grad.float())
@@ -75,13 +93,20 @@ SMALL = {name: {"width": 0.0625} for name in ("s3d", "slowonly", "slowfast", "cs
 @pytest.mark.parametrize("name", sorted(models.BUILDERS))
 def test_no_network_runs_a_strided_pointwise_convolution(name):
     net = models.build(name, **SMALL.get(name, {}))
-    strided = [m for m in net.modules() if isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d)
-               and set(m.kernel_size) == {1} and set(m.stride) != {1}]
+    strided = [
+        m
+        for m in net.modules()
+        if isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+        and set(m.kernel_size) == {1}
+        and set(m.stride) != {1}
+    ]
     assert {type(m) for m in strided} <= {PlaneConv3d}
     assert bool(strided) == (name not in ("s3d", "cifar_resnet", "mvit"))
 
 
-@pytest.mark.parametrize("size", [((1, 3, 3), (1, 2, 2), (0, 1, 1)), (3, 2, 1), (2, 2, 0), (3, 1, 1)])
+@pytest.mark.parametrize(
+    "size", [((1, 3, 3), (1, 2, 2), (0, 1, 1)), (3, 2, 1), (2, 2, 0), (3, 1, 1)]
+)
 def test_split_pools_are_max_pools_and_of_equal_values_take_the_same(size):
     torch.manual_seed(0)
     pool = torch.nn.Sequential(torch.nn.MaxPool3d(*size))
@@ -90,11 +115,15 @@ def test_split_pools_are_max_pools_and_of_equal_values_take_the_same(size):
     wanted, found = torch.nn.MaxPool3d(*size)(x), pool[0].split(x)
     assert torch.equal(wanted, found) and torch.equal(wanted, pool(x))
     g = torch.randn_like(wanted)
-    torch.testing.assert_close(*(torch.autograd.grad(y, x, g)[0] for y in (wanted, found)), atol=1e-12, rtol=0)
+    torch.testing.assert_close(
+        *(torch.autograd.grad(y, x, g)[0] for y in (wanted, found)), atol=1e-12, rtol=0
+    )
 
 
 def test_every_pool_of_s3d_can_split():
-    assert {type(m) for m in models.build("s3d").modules() if isinstance(m, torch.nn.MaxPool3d)} == {SplitMaxPool3d}
+    assert {
+        type(m) for m in models.build("s3d").modules() if isinstance(m, torch.nn.MaxPool3d)
+    } == {SplitMaxPool3d}
 
 
 def test_small_s3d_fits_the_toy_world_and_odd_requests_are_refused():

@@ -1,4 +1,5 @@
-"""MViTv2: exact sizes, plain loops and torchvision as oracles, embeddings at other sizes, a tiny form that learns."""
+"""MViTv2: exact sizes, plain loops and torchvision as oracles, embeddings at other sizes, a tiny
+form that learns."""
 
 import sys
 from collections import Counter
@@ -44,17 +45,20 @@ def shaken(net):
     for name, weight in net.named_parameters():
         if weight.dim() < 2:
             nn.init.normal_(weight, 0.8 if "norm" in name and name.endswith("weight") else 0.1, 0.2)
-        elif any(part in name for part in ("relative", "rel_pos", "space", "spatial", "time", "temporal")):
+        elif any(
+            part in name for part in ("relative", "rel_pos", "space", "spatial", "time", "temporal")
+        ):
             nn.init.normal_(weight, std=0.4)
         else:
             nn.init.normal_(weight, std=0.1)
     return net.eval()
 
 
-# ---- sizes -------------------------------------------------------------------------------------------------------
+# ---- sizes -------------------------------------------------------------------------------------
 
-# Backbone's parameters, those with a linear layer for 400 classes, and GMAC of one clip, to the digits given. Counted
-# on the released code of MultiTrain and on torchvision's classes; torchvision's own metadata has 34,537,744 and 64.224.
+# Backbone's parameters, those with a linear layer for 400 classes, and GMAC of one clip, to the
+# digits given. Counted on the released code of MultiTrain and on torchvision's classes;
+# torchvision's own metadata has 34,537,744 and 64.224.
 PUBLISHED = [
     ({}, 50_986_176, 51_293_776, "223.13"),
     ({"preset": "seed_s"}, 34_401_696, 34_709_296, "63.86"),
@@ -62,8 +66,14 @@ PUBLISHED = [
     (OFFICIAL, 50_922_528, 51_230_128, "224.47"),
     ({"class_token": True}, 50_986_368, 51_293_968, "223.28"),
     ({"class_token": True, "size": 312}, 51_269_376, 51_576_976, "612.6"),
-    # timm's mvitv2_small has 34,101,216 in its backbone; kernels in time and tables of time add 111,168 and 23,040
-    ({"preset": "seed_s", "relative": True, "normed_skip": True, "kv_stride": 4}, 34_235_424, 34_543_024, "104.40"),
+    # timm's mvitv2_small has 34,101,216 in its backbone; kernels in time and tables of time add
+    # 111,168 and 23,040
+    (
+        {"preset": "seed_s", "relative": True, "normed_skip": True, "kv_stride": 4},
+        34_235_424,
+        34_543_024,
+        "104.40",
+    ),
     ({"preset": "tiny"}, 569_400, 646_600, "0.054"),
 ]
 
@@ -75,7 +85,11 @@ def test_parameters_and_multiply_adds_are_the_published_ones(arguments, backbone
         head = models.build_head("linear", net.out_channels, 400)
     assert parameters(net) == backbone and backbone + parameters(head) == whole
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        head(net(torch.empty(1, 3, net.form.frames, net.form.size, net.form.size, device="meta")).mean((2, 3, 4)))
+        head(
+            net(
+                torch.empty(1, 3, net.form.frames, net.form.size, net.form.size, device="meta")
+            ).mean((2, 3, 4))
+        )
     half_a_digit = 0.5 * 10 ** -len(printed.split(".")[1])
     assert abs(counter.get_total_flops() / 2e9 - float(printed)) <= half_a_digit
 
@@ -85,31 +99,52 @@ def test_a_class_token_costs_two_vectors():
     assert parameters(meta(relative=True, class_token=True)) - parameters(meta(relative=True)) == 96
 
 
-@pytest.mark.parametrize("arguments, depths, frames, pixels", [
-    ({}, TABLE_2, 16, (56, 28, 14, 7)), ({"preset": "seed_s"}, (1, 2, 11, 2), 8, (56, 28, 14, 7)),
-    ({"size": 312}, TABLE_2, 16, (78, 39, 20, 10))])
+@pytest.mark.parametrize(
+    "arguments, depths, frames, pixels",
+    [
+        ({}, TABLE_2, 16, (56, 28, 14, 7)),
+        ({"preset": "seed_s"}, (1, 2, 11, 2), 8, (56, 28, 14, 7)),
+        ({"size": 312}, TABLE_2, 16, (78, 39, 20, 10)),
+    ],
+)
 def test_stages_are_those_of_table_2(arguments, depths, frames, pixels):
     net, seen, keys = meta(**arguments), [], []
     for block in net.blocks:
-        block.attention.register_forward_hook(lambda m, given, out: seen.append(
-            (out.shape[1], out.shape[2], m.heads, m.project.in_features // m.heads, m.strides)))
-        block.attention.pool_k.register_forward_hook(lambda m, given, out: keys.append(out.shape[2]))
-    assert net(torch.empty(1, 3, 2 * frames, 4 * pixels[0], 4 * pixels[0], device="meta")).shape == (
-        1, 768, frames, pixels[3], pixels[3])
+        block.attention.register_forward_hook(
+            lambda m, given, out: seen.append(
+                (out.shape[1], out.shape[2], m.heads, m.project.in_features // m.heads, m.strides)
+            )
+        )
+        block.attention.pool_k.register_forward_hook(
+            lambda m, given, out: keys.append(out.shape[2])
+        )
+    assert net(
+        torch.empty(1, 3, 2 * frames, 4 * pixels[0], 4 * pixels[0], device="meta")
+    ).shape == (1, 768, frames, pixels[3], pixels[3])
     wanted, read = [], []
     for stage, (depth, size) in enumerate(zip(depths, pixels, strict=True)):
         for block in range(depth):
             first = stage > 0 and block == 0
             kv = 8 >> stage
-            wanted.append((frames * size * size, 96 << stage, 1 << stage, 96, ((1, 1 + first, 1 + first), (1, kv, kv))))
+            wanted.append(
+                (
+                    frames * size * size,
+                    96 << stage,
+                    1 << stage,
+                    96,
+                    ((1, 1 + first, 1 + first), (1, kv, kv)),
+                )
+            )
             read.append(frames * (-(-(pixels[stage - 1] if first else size) // kv)) ** 2)
     assert seen == wanted and keys == read
     assert [type(b.pool) for b in net.blocks if b.grows] == [PlaneMaxPool] * 3
 
 
 def test_norms_have_the_sources_eps():
-    counts = {name: Counter(m.eps for m in meta(**arguments).modules() if isinstance(m, nn.LayerNorm))
-              for name, arguments in (("seed", {}), ("official", OFFICIAL))}
+    counts = {
+        name: Counter(m.eps for m in meta(**arguments).modules() if isinstance(m, nn.LayerNorm))
+        for name, arguments in (("seed", {}), ("official", OFFICIAL))
+    }
     assert counts == {"seed": {1e-6: 2 * 24 + 1, 1e-5: 3 * 24}, "official": {1e-6: 5 * 24 + 1}}
 
 
@@ -120,12 +155,17 @@ def test_first_weights():
         if "norm" in name or name.endswith("bias") and "patches" not in name:
             assert (weight == float(name.endswith("weight"))).all(), name
         elif "conv" not in name and "patches" not in name and weight.numel() > 2000:
-            assert weight.std().item() == pytest.approx(0.02, rel=0.1) and weight.abs().max() < 0.2, name
+            assert (
+                weight.std().item() == pytest.approx(0.02, rel=0.1) and weight.abs().max() < 0.2
+            ), name
     absolute = models.build("mvit", preset="tiny")
-    assert absolute.space.std().item() == pytest.approx(0.02, rel=0.1) and absolute.time.abs().sum() > 0
+    assert (
+        absolute.space.std().item() == pytest.approx(0.02, rel=0.1)
+        and absolute.time.abs().sum() > 0
+    )
 
 
-# ---- oracles -----------------------------------------------------------------------------------------------------
+# ---- oracles -----------------------------------------------------------------------------------
 
 
 def plain_pool(pool, x, grid):
@@ -138,15 +178,25 @@ def plain_pool(pool, x, grid):
 
 
 def plain_attention(net, x, grid):
-    """softmax((q k + q r) / ...) v + q in loops over queries and keys (MViTv2, equations 1 to 4)."""
+    """softmax((q k + q r) / ...) v + q in loops over queries and keys (MViTv2, equations 1 to
+    4)."""
     batch, heads = len(x), net.heads
-    q, k, v = (part.reshape(batch, x.shape[1], heads, -1).transpose(1, 2) for part in net.qkv(x).chunk(3, 2))
-    q, k, v = plain_pool(net.pool_q, q, grid), plain_pool(net.pool_k, k, grid), plain_pool(net.pool_v, v, grid)
+    q, k, v = (
+        part.reshape(batch, x.shape[1], heads, -1).transpose(1, 2)
+        for part in net.qkv(x).chunk(3, 2)
+    )
+    q, k, v = (
+        plain_pool(net.pool_q, q, grid),
+        plain_pool(net.pool_k, k, grid),
+        plain_pool(net.pool_v, v, grid),
+    )
     grid_q, grid_k = (strided(grid, stride) for stride in net.strides)
     scores = q @ k.transpose(2, 3) / q.shape[-1] ** 0.5
     first = q.shape[2] - prod(grid_q)
     if net.relative is not None:
-        for (i, at), (j, to) in product(*(enumerate(product(*map(range, g))) for g in (grid_q, grid_k))):
+        for (i, at), (j, to) in product(
+            *(enumerate(product(*map(range, g))) for g in (grid_q, grid_k))
+        ):
             for axis in range(3):
                 n, m, table = grid_q[axis], grid_k[axis], net.relative["thw"[axis]]
                 distance = at[axis] * max(m / n, 1) - (to[axis] - m + 1) * max(n / m, 1)
@@ -168,20 +218,31 @@ def test_attention_is_the_plain_one(relative, token, q_stride, kv_stride):
     got, wanted = net(x, grid), plain_attention(net, x, grid)
     torch.testing.assert_close(got, wanted)
     probe, inputs = torch.randn_like(wanted), [x, *net.parameters()]
-    pairs = zip(*(torch.autograd.grad((out * probe).sum(), inputs) for out in (got, wanted)), strict=True)
+    pairs = zip(
+        *(torch.autograd.grad((out * probe).sum(), inputs) for out in (got, wanted)), strict=True
+    )
     for (name, _), (left, right) in zip([("x", x), *net.named_parameters()], pairs, strict=True):
         torch.testing.assert_close(left, right, msg=name)
 
 
 def plain_net(net, clips, normed_skip):
-    """The seed's net without class token, on contiguous maps, as the released code of MultiTrain goes."""
+    """The seed's net without class token, on contiguous maps, as the released code of MultiTrain
+    goes."""
     x = net.patches(clips)
     grid = tuple(x.shape[2:])
-    x = x.flatten(2).transpose(1, 2) + (net.space[:, None] + net.time[:, :, None, None]).flatten(1).T
+    x = (
+        x.flatten(2).transpose(1, 2)
+        + (net.space[:, None] + net.time[:, :, None, None]).flatten(1).T
+    )
     for block in net.blocks:
         normed, skip = block.norm1(x), x
         if block.grows:
-            skip = block.skip(normed if normed_skip else x).transpose(1, 2).reshape(len(x), -1, *grid).contiguous()
+            skip = (
+                block.skip(normed if normed_skip else x)
+                .transpose(1, 2)
+                .reshape(len(x), -1, *grid)
+                .contiguous()
+            )
             skip = F.max_pool3d(skip, (1, 3, 3), (1, 2, 2), (0, 1, 1)).flatten(2).transpose(1, 2)
         x = skip + plain_attention(block.attention, normed, grid)
         x = x + block.mlp(block.norm2(x))
@@ -194,7 +255,9 @@ def test_the_net_is_the_plain_one_with_either_skip():
     clips = torch.randn(2, 3, 4, 40, 40, dtype=torch.double)
     pooled = []
     for normed_skip in (False, True):
-        net = models.build("mvit", **{**MINI, "size": 40}, depths=(1, 2, 1, 1), normed_skip=normed_skip)
+        net = models.build(
+            "mvit", **{**MINI, "size": 40}, depths=(1, 2, 1, 1), normed_skip=normed_skip
+        )
         net = shaken(net).double()
         pooled.append(net(clips).mean((2, 3, 4)))
         torch.testing.assert_close(pooled[-1], plain_net(net, clips, normed_skip))
@@ -203,23 +266,43 @@ def test_the_net_is_the_plain_one_with_either_skip():
 
 def torchvision_net(relative, depths=(1, 2, 1, 1), width=8, heads=2, frames=4, size=32):
     """torchvision's class at the size of MINI."""
-    blocks = [MSBlockConfig(heads << stage, width << (stage - 1 if stage and not index else stage), width << stage,
-                            [3, 3, 3], [3, 3, 3], [1, 2, 2] if stage and not index else [1, 1, 1],
-                            [1, max(8 >> stage, 1), max(8 >> stage, 1)])
-              for stage, depth in enumerate(depths) for index in range(depth)]
+    blocks = [
+        MSBlockConfig(
+            heads << stage,
+            width << (stage - 1 if stage and not index else stage),
+            width << stage,
+            [3, 3, 3],
+            [3, 3, 3],
+            [1, 2, 2] if stage and not index else [1, 1, 1],
+            [1, max(8 >> stage, 1), max(8 >> stage, 1)],
+        )
+        for stage, depth in enumerate(depths)
+        for index in range(depth)
+    ]
     return torchvision.models.video.MViT((size, size), frames, blocks, True, False, relative, True)
 
 
 @pytest.mark.parametrize("relative", [True, False])
 def test_torchvisions_class_gives_the_same_outputs_and_gradients(relative):
     theirs = shaken(torchvision_net(relative)).double()
-    ours = models.build("mvit", **MINI, depths=(1, 2, 1, 1), **{**OFFICIAL, "relative": relative}).double()
-    state = {ours_for: value for name, value in theirs.state_dict().items() if (ours_for := torchvision_mvit_key(name))}
+    ours = models.build(
+        "mvit", **MINI, depths=(1, 2, 1, 1), **{**OFFICIAL, "relative": relative}
+    ).double()
+    state = {
+        ours_for: value
+        for name, value in theirs.state_dict().items()
+        if (ours_for := torchvision_mvit_key(name))
+    }
     if not relative:  # embeddings of theirs that no published file has
         at = theirs.pos_encoding
-        state |= {"class_position": at.class_pos, "time": at.temporal_pos.T,
-                  "space": at.spatial_pos.T.unflatten(1, at.spatial_size)}
-    ours.load_state_dict({name: value for name, value in state.items() if not name.startswith("head.")})
+        state |= {
+            "class_position": at.class_pos,
+            "time": at.temporal_pos.T,
+            "space": at.spatial_pos.T.unflatten(1, at.spatial_size),
+        }
+    ours.load_state_dict(
+        {name: value for name, value in state.items() if not name.startswith("head.")}
+    )
     clips = torch.randn(2, 3, 4, 32, 32, dtype=torch.double)
     theirs.head = nn.Identity()
     wanted, got = theirs(clips), ours.eval()(clips)
@@ -244,7 +327,10 @@ def test_torchvisions_mvit_v2_s_gives_the_same_scores(tmp_path):
     theirs = shaken(torchvision.models.video.mvit_v2_s())
     ours = models.build("mvit", preset="official_s").eval()
     read = load_published(ours, published_file(theirs, tmp_path / "s.pth"), "torchvision_mvit_v2_s")
-    theirs.pos_encoding.temporal_size, theirs.pos_encoding.spatial_size = 2, (16, 16)  # both stretch as they go
+    theirs.pos_encoding.temporal_size, theirs.pos_encoding.spatial_size = (
+        2,
+        (16, 16),
+    )  # both stretch as they go
     clips = torch.randn(2, 3, 4, 64, 64)
     scores, wanted = ours(clips).mean((2, 3, 4)) @ read.weight.T + read.bias, theirs(clips)
     assert read.classes == 400 and wanted.std() > 0.1
@@ -261,14 +347,18 @@ def narrow_file(path, **arguments):
 SMALL = {"preset": "official_s", "width": 8, "frames": 4, "size": 64}
 
 
-@pytest.mark.parametrize("size, tables", [(96, 48), (88, 48)])  # as 312, 88 pixels leave odd grids: 22, 11, 6, 3
+@pytest.mark.parametrize(
+    "size, tables", [(96, 48), (88, 48)]
+)  # as 312, 88 pixels leave odd grids: 22, 11, 6, 3
 @torch.no_grad()
 def test_published_weights_serve_clips_of_another_size(size, tables, tmp_path):
     theirs, path = narrow_file(tmp_path / "narrow.pth")
     ours = models.build("mvit", **{**SMALL, "frames": 8, "size": size}).eval()
     read = load_published(ours, path, "torchvision_mvit_v2_s")
-    assert read.report.endswith(f"Position embeddings were interpolated for 8 frames of {size} pixels: {tables} tables "
-                                "of relative positions.")
+    assert read.report.endswith(
+        f"Position embeddings were interpolated for 8 frames of {size} pixels: {tables} tables "
+        "of relative positions."
+    )
     # theirs stretch as they go
     theirs.pos_encoding.temporal_size, theirs.pos_encoding.spatial_size = 4, (size // 4, size // 4)
     clips = torch.randn(1, 3, 8, size, size)
@@ -280,27 +370,42 @@ def test_torchvisions_weights_start_a_net_for_32_frames_of_312_pixels(tmp_path):
     theirs = torchvision.models.video.mvit_v2_s()
     ours = models.build("mvit", preset="official_s", frames=32, size=312)
     read = load_published(ours, published_file(theirs, tmp_path / "s.pth"), "torchvision_mvit_v2_s")
-    assert "interpolated for 32 frames of 312 pixels: 48 tables of relative positions." in read.report
+    assert (
+        "interpolated for 32 frames of 312 pixels: 48 tables of relative positions." in read.report
+    )
     state = ours.state_dict()
     for name, value in theirs.state_dict().items():
         if "rel_pos" in name:
-            wanted = F.interpolate(value.T[None], state[torchvision_mvit_key(name)].shape[0], mode="linear")[0].T
+            wanted = F.interpolate(
+                value.T[None], state[torchvision_mvit_key(name)].shape[0], mode="linear"
+            )[0].T
             torch.testing.assert_close(state[torchvision_mvit_key(name)], wanted, msg=name)
         elif not name.startswith("head."):
             assert torch.equal(state[torchvision_mvit_key(name)], value), name
     sides = {name: len(value) for name, value in state.items() if ".relative." in name}
     assert {sides[name] for name in sides if name.endswith("t")} == {31}
-    assert [sides[f"blocks.{block}.attention.relative.h"] for block in (0, 1, 3, 14)] == [155, 77, 39, 39]
+    assert [sides[f"blocks.{block}.attention.relative.h"] for block in (0, 1, 3, 14)] == [
+        155,
+        77,
+        39,
+        39,
+    ]
 
 
-@pytest.mark.parametrize("arguments, says", [
-    ({"normed_skip": False}, "Its normed_skip is True, the network's False"),
-    ({"kv_stride": 4}, "Its kv_stride is 8, the network's 4"),
-    ({"pool_eps": 1e-5}, r"Its norms have eps 1e-06, the network's \[1e-06, 1e-05\]"),
-    ({"class_token": False}, r"does not \(1\): class_token"), ({"relative": False}, r"does not \(48\)"),
-    ({"preset": "seed_s"}, r"models.build\('mvit', preset='official_s'\)"),
-    ({"width": 16}, r"Of another shape \(396\): class_token \[8\] for \[16\]"), ({"heads": 2}, "Of another shape"),
-    ({"depths": (1, 2, 10, 2)}, "and the network does not")])
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        ({"normed_skip": False}, "Its normed_skip is True, the network's False"),
+        ({"kv_stride": 4}, "Its kv_stride is 8, the network's 4"),
+        ({"pool_eps": 1e-5}, r"Its norms have eps 1e-06, the network's \[1e-06, 1e-05\]"),
+        ({"class_token": False}, r"does not \(1\): class_token"),
+        ({"relative": False}, r"does not \(48\)"),
+        ({"preset": "seed_s"}, r"models.build\('mvit', preset='official_s'\)"),
+        ({"width": 16}, r"Of another shape \(396\): class_token \[8\] for \[16\]"),
+        ({"heads": 2}, "Of another shape"),
+        ({"depths": (1, 2, 10, 2)}, "and the network does not"),
+    ],
+)
 def test_published_weights_are_refused_where_settings_differ(arguments, says, tmp_path):
     _, path = narrow_file(tmp_path / "narrow.pth")
     net = models.build("mvit", **{**SMALL, **arguments})
@@ -310,7 +415,7 @@ def test_published_weights_are_refused_where_settings_differ(arguments, says, tm
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
-# ---- other sizes -------------------------------------------------------------------------------------------------
+# ---- other sizes -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("form", [{}, {"class_token": True}, OFFICIAL])
@@ -324,14 +429,19 @@ def test_a_state_at_another_size_is_what_the_net_saw_there(form):
     changed, said = large.resized_state(state)
     large.load_state_dict(changed)
     assert said == "Position embeddings were interpolated for 10 frames of 56 pixels: " + (
-        "12 tables of relative positions." if form is OFFICIAL else "space from 8x8 to 14x14, time from 2 to 5.")
+        "12 tables of relative positions."
+        if form is OFFICIAL
+        else "space from 8x8 to 14x14, time from 2 to 5."
+    )
     clips = torch.randn(2, 3, 10, 56, 56)
     torch.testing.assert_close(large(clips), net(clips), atol=1e-5, rtol=1e-5)
     assert net(torch.randn(1, 3, 5, 50, 70)).shape == (1, 64, *((1, 1, 1) if form else (3, 2, 3)))
 
 
 def test_embeddings_are_stretched_linearly():
-    torch.testing.assert_close(stretched(torch.tensor([[0.0, 1.0]]), [4]), torch.tensor([[0, 0.25, 0.75, 1]]))
+    torch.testing.assert_close(
+        stretched(torch.tensor([[0.0, 1.0]]), [4]), torch.tensor([[0, 0.25, 0.75, 1]])
+    )
     ramp = torch.arange(8.0).expand(1, 8, 8)
     wide = stretched(ramp + 10 * ramp.mT, (16, 16))
     torch.testing.assert_close(wide[0, 1:-1, 1:-1].diff(dim=1), torch.full((14, 13), 0.5))
@@ -349,7 +459,7 @@ def test_a_state_of_another_width_is_left_for_loading_to_refuse():
     assert net.resized_state({"other": torch.ones(2)})[1] == ""
 
 
-# ---- inflation ---------------------------------------------------------------------------------------------------
+# ---- inflation ---------------------------------------------------------------------------------
 
 IMAGE = {**MINI, "frames": 1}
 PLAIN, RELATIVE, TOKEN = {}, {"relative": True, "normed_skip": True}, {"class_token": True}
@@ -368,19 +478,38 @@ def test_a_net_for_one_frame_is_the_2d_net(form):
     net(torch.randn(2, 3, 1, 64, 64)).square().sum().backward()
     assert len(seen) == 1 + 3 * 4
     for conv, given, out in seen:
-        flat = F.conv2d(given[:, :, 0], conv.weight[:, :, 1], conv.bias, conv.stride[1:], conv.padding[1:], 1,
-                        conv.groups)
+        flat = F.conv2d(
+            given[:, :, 0],
+            conv.weight[:, :, 1],
+            conv.bias,
+            conv.stride[1:],
+            conv.padding[1:],
+            1,
+            conv.groups,
+        )
         assert given.shape[2] == out.shape[2] == 1
         torch.testing.assert_close(out[:, :, 0], flat, atol=1e-5, rtol=1e-5)
         grads = conv.weight.grad.abs().amax((0, 1, 3, 4))
         assert grads[0] == grads[2] == 0  # the outer slices learn nothing
         learned += (grads[1] > 0).item()
-    assert learned == 13 - ("class_token" in form)  # of the last queries the token alone counts, which passes the pool
+    assert learned == 13 - (
+        "class_token" in form
+    )  # of the last queries the token alone counts, which passes the pool
 
 
-@pytest.mark.parametrize("form, frames, size", [
-    (PLAIN, 8, 32), (RELATIVE, 8, 32), (PLAIN, 1, 32), (PLAIN, 7, 48), (RELATIVE, 7, 48), (TOKEN, 2, 32),
-    (OFFICIAL, 2, 32), ({**OFFICIAL, "token_query": True}, 2, 48)])
+@pytest.mark.parametrize(
+    "form, frames, size",
+    [
+        (PLAIN, 8, 32),
+        (RELATIVE, 8, 32),
+        (PLAIN, 1, 32),
+        (PLAIN, 7, 48),
+        (RELATIVE, 7, 48),
+        (TOKEN, 2, 32),
+        (OFFICIAL, 2, 32),
+        ({**OFFICIAL, "token_query": True}, 2, 48),
+    ],
+)
 @torch.no_grad()
 def test_a_still_clip_gives_the_frames_features(form, frames, size):
     images = torch.randn(2, 3, size, size)
@@ -390,11 +519,16 @@ def test_a_still_clip_gives_the_frames_features(form, frames, size):
     state, said = net.inflated_state(one.state_dict())
     net.load_state_dict(state)
     got = net(still(images, frames))
-    assert got.shape[2] == (1 if net.class_token is not None else -(-frames // 2)) and wanted.std() > 0.1
+    assert (
+        got.shape[2] == (1 if net.class_token is not None else -(-frames // 2))
+        and wanted.std() > 0.1
+    )
     torch.testing.assert_close(got, wanted.expand_as(got), atol=1e-4, rtol=1e-4)
     time = "4 tables of time start" if form.get("relative") else "the embedding of time starts"
-    assert said.startswith(f"Inflated from one frame to {frames}: 13 kernels stand in the middle slice, zeros around, "
-                           f"{time} the same at each position.")
+    assert said.startswith(
+        f"Inflated from one frame to {frames}: 13 kernels stand in the middle slice, zeros around, "
+        f"{time} the same at each position."
+    )
     assert ("interpolated" in said) == (size != 32) and set(state) == set(one.state_dict())
 
 
@@ -411,9 +545,13 @@ def test_slices_of_inflated_kernels():
     kernel = torch.randn(4, 2, 3, 7, 7)
     centre, mean = inflated(kernel, 3, "centre"), inflated(kernel, 5, "mean")
     assert torch.equal(centre[:, :, 1], kernel[:, :, 1]) and not centre[:, :, ::2].any()
-    assert mean.shape == (4, 2, 5, 7, 7) and all(torch.equal(mean[:, :, t], kernel[:, :, 1] / 5) for t in range(5))
+    assert mean.shape == (4, 2, 5, 7, 7) and all(
+        torch.equal(mean[:, :, t], kernel[:, :, 1] / 5) for t in range(5)
+    )
     lone = torch.randn(4, 2, 1, 3, 3)  # of a 2-D net
-    assert torch.equal(inflated(lone, 3, "centre")[:, :, 1:2], lone) and torch.equal(inflated(lone, 1, "mean"), lone)
+    assert torch.equal(inflated(lone, 3, "centre")[:, :, 1:2], lone) and torch.equal(
+        inflated(lone, 1, "mean"), lone
+    )
 
 
 @torch.no_grad()
@@ -422,12 +560,19 @@ def test_mean_is_the_frames_own_inside_a_still_clip_and_less_at_its_start():
     net = models.build("mvit", **{**MINI, "frames": 8})
     state, said = net.inflated_state(one.state_dict(), "mean")
     net.load_state_dict(state)
-    assert "13 kernels are spread evenly over their slices, the embedding of time starts the same" in said
+    assert (
+        "13 kernels are spread evenly over their slices, the embedding of time starts the same"
+        in said
+    )
     images = torch.randn(2, 3, 32, 32)
     wanted, bias = one.patches(images[:, :, None]), one.patches.bias[:, None, None, None]
-    got = net.patches(still(images, 8))  # with padding of one frame at each end and stride 2, the start alone sees it
+    got = net.patches(
+        still(images, 8)
+    )  # with padding of one frame at each end and stride 2, the start alone sees it
     assert got.shape[2] == 4
-    torch.testing.assert_close(got[:, :, 1:], wanted.expand(-1, -1, 3, -1, -1), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        got[:, :, 1:], wanted.expand(-1, -1, 3, -1, -1), atol=1e-5, rtol=1e-5
+    )
     torch.testing.assert_close(got[:, :, :1] - bias, (wanted - bias) * 2 / 3, atol=1e-5, rtol=1e-5)
     pool, flat = net.blocks[0].attention.pool_k.conv, one.blocks[0].attention.pool_k.conv
     maps = torch.randn(2, 4, 8, 8)
@@ -477,26 +622,35 @@ def test_states_that_are_not_of_one_frame_are_refused():
     one = models.build("mvit", **IMAGE).state_dict()
     with pytest.raises(ValueError, match=r"one of \('centre', 'mean'\); got 'repeat'"):
         net.inflated_state(one, "repeat")
-    with pytest.raises(ValueError, match="an image net or a net for one frame; time has 2 entries.*resized_state"):
+    with pytest.raises(
+        ValueError, match="an image net or a net for one frame; time has 2 entries.*resized_state"
+    ):
         net.inflated_state(models.build("mvit", **MINI).state_dict())
     long = models.build("mvit", **{**MINI, **RELATIVE})
     with pytest.raises(ValueError, match="blocks.0.attention.relative.t has 3 entries, not 1"):
         long.inflated_state(long.state_dict())
     wide = models.build("mvit", **{**IMAGE, "width": 16}).state_dict()
-    with pytest.raises(RuntimeError, match="size mismatch for time: .*16, 4.* shape in current model is .*8, 4"):
+    with pytest.raises(
+        RuntimeError, match="size mismatch for time: .*16, 4.* shape in current model is .*8, 4"
+    ):
         net.load_state_dict(net.inflated_state(wide)[0])
-    with pytest.raises(RuntimeError, match='Missing key.* "blocks.0.attention.relative.t", (.|\n)*Unexpected.*"time"'):
+    with pytest.raises(
+        RuntimeError,
+        match='Missing key.* "blocks.0.attention.relative.t", (.|\n)*Unexpected.*"time"',
+    ):
         long.load_state_dict(long.inflated_state(one)[0])
     assert net.inflated_state({"other": torch.ones(2)})[0].keys() == {"other"}
 
 
-# timm's image nets: their layout and their computation in two dimensions, written down here, and timm itself if there
+# timm's image nets: their layout and their computation in two dimensions, written down here, and
+# timm itself if there
 
 TIMM = {"timm_mvitv2_small": ((1, 2, 11, 2), False), "timm_mvitv2_base_cls": ((2, 3, 16, 3), True)}
 
 
 def timm_state(depths, token, width=8, size=64):
-    """Random weights in the layout of timm's mvitv2 nets, narrow and for small images, with 5 classes."""
+    """Random weights in the layout of timm's mvitv2 nets, narrow and for small images, with 5
+    classes."""
     shapes = {"patch_embed.proj.weight": (width, 3, 7, 7), "patch_embed.proj.bias": (width,)}
     if token:
         shapes["cls_token"] = (1, 1, width)
@@ -506,24 +660,48 @@ def timm_state(depths, token, width=8, size=64):
             at, inputs, channels = f"stages.{stage}.blocks.{block}.", channels, width << stage
             first = stage > 0 and block == 0
             keys, side = side // max(4 >> stage, 1), side // 2 if first else side
-            for name, (out, given) in {"attn.qkv": (3 * channels, inputs), "attn.proj": (channels, channels),
-                                       "mlp.fc1": (4 * channels, channels), "mlp.fc2": (channels, 4 * channels),
-                                       **({"shortcut_proj_attn": (channels, inputs)} if first else {})}.items():
+            for name, (out, given) in {
+                "attn.qkv": (3 * channels, inputs),
+                "attn.proj": (channels, channels),
+                "mlp.fc1": (4 * channels, channels),
+                "mlp.fc2": (channels, 4 * channels),
+                **({"shortcut_proj_attn": (channels, inputs)} if first else {}),
+            }.items():
                 shapes |= {f"{at}{name}.weight": (out, given), f"{at}{name}.bias": (out,)}
-            norms = {"norm1": inputs, "norm2": channels, "attn.norm_q": width, "attn.norm_k": width,
-                     "attn.norm_v": width}
-            shapes |= {f"{at}{name}.{part}": (n,) for name, n in norms.items() for part in ("weight", "bias")}
+            norms = {
+                "norm1": inputs,
+                "norm2": channels,
+                "attn.norm_q": width,
+                "attn.norm_k": width,
+                "attn.norm_v": width,
+            }
+            shapes |= {
+                f"{at}{name}.{part}": (n,)
+                for name, n in norms.items()
+                for part in ("weight", "bias")
+            }
             shapes |= {f"{at}attn.pool_{letter}.weight": (width, 1, 3, 3) for letter in "qkv"}
-            shapes |= {f"{at}attn.rel_pos_{axis}": (2 * max(side, keys) - 1, width) for axis in "hw"}
-    shapes |= {"norm.weight": (channels,), "norm.bias": (channels,), "head.fc.weight": (5, channels),
-               "head.fc.bias": (5,)}
+            shapes |= {
+                f"{at}attn.rel_pos_{axis}": (2 * max(side, keys) - 1, width) for axis in "hw"
+            }
+    shapes |= {
+        "norm.weight": (channels,),
+        "norm.bias": (channels,),
+        "head.fc.weight": (5, channels),
+        "head.fc.bias": (5,),
+    }
     scale = {name: 0.4 if "rel_pos" in name or "cls" in name else 0.15 for name in shapes}
-    return {name: (torch.randn(shape) * scale[name] + ("norm" in name and name.endswith("weight"))).double()
-            for name, shape in shapes.items()}
+    return {
+        name: (
+            torch.randn(shape) * scale[name] + ("norm" in name and name.endswith("weight"))
+        ).double()
+        for name, shape in shapes.items()
+    }
 
 
 def plain_image_net(state, depths, images):
-    """Features [B,N,D] of a state in timm's layout, by 2-D operations; a class token is the first of them."""
+    """Features [B,N,D] of a state in timm's layout, by 2-D operations; a class token is the first
+    of them."""
     x = F.conv2d(images, state["patch_embed.proj.weight"], state["patch_embed.proj.bias"], 4, 3)
     side, x = x.shape[2], x.flatten(2).transpose(1, 2)
     first = int("cls_token" in state)
@@ -537,35 +715,53 @@ def plain_image_net(state, depths, images):
     for stage, depth in enumerate(depths):
         for block in range(depth):
             at, heads = f"stages.{stage}.blocks.{block}.", 1 << stage
-            own = {name.removeprefix(at): value for name, value in state.items() if name.startswith(at)}
+            own = {
+                name.removeprefix(at): value for name, value in state.items() if name.startswith(at)
+            }
             q_stride, kv_stride = 2 if stage and not block else 1, max(4 >> stage, 1)
 
             def linear(name, tokens, own=own):
                 return F.linear(tokens, own[f"{name}.weight"], own[f"{name}.bias"])
 
             def norm(name, tokens, own=own):
-                return F.layer_norm(tokens, tokens.shape[-1:], own[f"{name}.weight"], own[f"{name}.bias"], 1e-6)
+                return F.layer_norm(
+                    tokens, tokens.shape[-1:], own[f"{name}.weight"], own[f"{name}.bias"], 1e-6
+                )
 
             normed = norm("norm1", x)
-            parts = linear("attn.qkv", normed).unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4).flatten(1, 2)
+            parts = (
+                linear("attn.qkv", normed)
+                .unflatten(2, (3, heads, -1))
+                .permute(2, 0, 3, 1, 4)
+                .flatten(1, 2)
+            )
             pooled = []
-            for letter, part, stride in zip("qkv", parts, (q_stride, kv_stride, kv_stride), strict=True):
+            for letter, part, stride in zip(
+                "qkv", parts, (q_stride, kv_stride, kv_stride), strict=True
+            ):
                 weight = own[f"attn.pool_{letter}.weight"]
-                part = on_maps(lambda maps, w=weight, s=stride: F.conv2d(maps, w, None, s, 1, 1, len(w)), part)
+                part = on_maps(
+                    lambda maps, w=weight, s=stride: F.conv2d(maps, w, None, s, 1, 1, len(w)), part
+                )
                 pooled.append(norm(f"attn.norm_{letter}", part))
             q, k, v = pooled
             scores = q @ k.transpose(1, 2) / q.shape[-1] ** 0.5
             new, keys = side // q_stride, side // kv_stride
-            for (i, (y, w)), (j, (to_y, to_w)) in product(*(enumerate(product(range(n), repeat=2))
-                                                            for n in (new, keys))):
+            for (i, (y, w)), (j, (to_y, to_w)) in product(
+                *(enumerate(product(range(n), repeat=2)) for n in (new, keys))
+            ):
                 for axis, here, there in (("h", y, to_y), ("w", w, to_w)):
                     row = here * max(keys / new, 1) - (there - keys + 1) * max(new / keys, 1)
                     add = q[:, first + i] @ own[f"attn.rel_pos_{axis}"][int(row)]
                     scores[:, first + i, first + j] += add
             out = scores.softmax(2) @ v + q
-            out = linear("attn.proj", out.unflatten(0, (len(images), heads)).transpose(1, 2).flatten(2))
+            out = linear(
+                "attn.proj", out.unflatten(0, (len(images), heads)).transpose(1, 2).flatten(2)
+            )
             if "shortcut_proj_attn.weight" in own:
-                x = on_maps(lambda maps: F.max_pool2d(maps, 3, 2, 1), linear("shortcut_proj_attn", normed))
+                x = on_maps(
+                    lambda maps: F.max_pool2d(maps, 3, 2, 1), linear("shortcut_proj_attn", normed)
+                )
             x, side = x + out, new
             x = x + linear("mlp.fc2", F.gelu(linear("mlp.fc1", norm("norm2", x))))
     return F.layer_norm(x, x.shape[-1:], state["norm.weight"], state["norm.bias"], 1e-6)
@@ -579,9 +775,15 @@ def test_timms_image_nets_give_the_same_features_on_a_still_clip(source, tmp_pat
     torch.save(state, tmp_path / "image.pth")
     images = torch.randn(2, 3, 32, 32, dtype=torch.double)
     wanted = plain_image_net(state, depths, images)
-    wanted = wanted[:, :1, :, None, None].transpose(1, 2) if token else wanted.transpose(1, 2)[:, :, None, None]
+    wanted = (
+        wanted[:, :1, :, None, None].transpose(1, 2)
+        if token
+        else wanted.transpose(1, 2)[:, :, None, None]
+    )
     for frames in (1, 2) if token else (1, 6):
-        net = models.build("mvit", **SOURCES[source].arguments, **{"width": 8, "size": 32, "frames": frames}).double()
+        net = models.build(
+            "mvit", **SOURCES[source].arguments, **{"width": 8, "size": 32, "frames": frames}
+        ).double()
         read = load_published(net.eval(), tmp_path / "image.pth", source)
         got = net(still(images, frames))
         torch.testing.assert_close(got, wanted.expand_as(got))
@@ -591,17 +793,21 @@ def test_timms_image_nets_give_the_same_features_on_a_still_clip(source, tmp_pat
 @pytest.mark.parametrize("source", TIMM)
 @torch.no_grad()
 def test_the_plain_image_net_is_timms(source):
-    timm = pytest.importorskip("timm.models.mvitv2", reason="timm is no dependency; where it is, its class is compared")
+    timm = pytest.importorskip(
+        "timm.models.mvitv2", reason="timm is no dependency; where it is, its class is compared"
+    )
     depths, token = TIMM[source]
     state = timm_state(depths, token)
     config = timm.MultiScaleVitCfg(depths=depths, embed_dim=8, num_heads=1, use_cls_token=token)
     theirs = timm.MultiScaleVit(config, img_size=64, num_classes=5).double().eval()
     theirs.load_state_dict(state)
     images = torch.randn(2, 3, 64, 64, dtype=torch.double)
-    torch.testing.assert_close(plain_image_net(state, depths, images), theirs.forward_features(images))
+    torch.testing.assert_close(
+        plain_image_net(state, depths, images), theirs.forward_features(images)
+    )
 
 
-# ---- training ----------------------------------------------------------------------------------------------------
+# ---- training ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("form", [{}, OFFICIAL])
@@ -612,7 +818,9 @@ def test_checkpointing_gives_the_same_gradients(form, monkeypatch):
     monkeypatch.setattr(module, "checkpoint", lambda *a, **k: calls.append(a) or real(*a, **k))
     for checkpointing in (False, True):
         torch.manual_seed(0)
-        net = models.build("mvit", **MINI, **form, stochastic_depth=0.5, checkpointing=checkpointing)
+        net = models.build(
+            "mvit", **MINI, **form, stochastic_depth=0.5, checkpointing=checkpointing
+        )
         torch.manual_seed(1)
         net.train()(clips).square().sum().backward()
         grads.append({name: weight.grad for name, weight in net.named_parameters()})
@@ -632,7 +840,9 @@ def test_stochastic_depth_grows_linearly_drops_rows_and_rests_in_evaluation():
     torch.manual_seed(0)
     net, seen = models.build("mvit", **MINI, stochastic_depth=0.75), []
     for block in net.blocks:
-        block.stochastic_depth.register_forward_hook(lambda m, given, out: seen.append((m.p, given[0], out)))
+        block.stochastic_depth.register_forward_hook(
+            lambda m, given, out: seen.append((m.p, given[0], out))
+        )
     clips = torch.randn(16, 3, 4, 32, 32)
     net.train()(clips)
     assert len(seen) == 8 and torch.equal(seen[0][1], seen[0][2])
@@ -685,18 +895,32 @@ def test_the_tiny_form_learns_a_few_clips_by_heart(form):
     assert losses[0][-1] < 0.5 * losses[0][0]
 
 
-# ---- arguments ---------------------------------------------------------------------------------------------------
+# ---- arguments ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arguments, says", [
-    ({"preset": "mine"}, r"preset is one of \['official_s', 'seed_b', 'seed_s', 'tiny'\]"),
-    ({"drop_path": 0.1}, "unknown .'drop_path'.; its arguments are .*checkpointing.*kv_stride.*stochastic_depth"),
-    ({"depths": (1, 1, 1)}, "four numbers"), ({"depths": (1, 1, 0, 1)}, "four numbers"), ({"depths": 4}, "four"),
-    ({"width": 0}, "width is a whole number"), ({"heads": 1.5}, "heads is a whole"), ({"size": "224"}, "size is"),
-    ({"frames": -8}, "frames is"), ({"kv_stride": 0}, "kv_stride is"), ({"heads": 5}, "width is a multiple of heads"),
-    ({"relative": "yes"}, "relative is true or false"), ({"token_query": True}, "it wants class_token=True"),
-    ({"stochastic_depth": 1.0}, "under 1"),
-    ({"pool_eps": 0}, "pool_eps over 0")])
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        ({"preset": "mine"}, r"preset is one of \['official_s', 'seed_b', 'seed_s', 'tiny'\]"),
+        (
+            {"drop_path": 0.1},
+            "unknown .'drop_path'.; its arguments are .*checkpointing.*kv_stride.*stochastic_depth",
+        ),
+        ({"depths": (1, 1, 1)}, "four numbers"),
+        ({"depths": (1, 1, 0, 1)}, "four numbers"),
+        ({"depths": 4}, "four"),
+        ({"width": 0}, "width is a whole number"),
+        ({"heads": 1.5}, "heads is a whole"),
+        ({"size": "224"}, "size is"),
+        ({"frames": -8}, "frames is"),
+        ({"kv_stride": 0}, "kv_stride is"),
+        ({"heads": 5}, "width is a multiple of heads"),
+        ({"relative": "yes"}, "relative is true or false"),
+        ({"token_query": True}, "it wants class_token=True"),
+        ({"stochastic_depth": 1.0}, "under 1"),
+        ({"pool_eps": 0}, "pool_eps over 0"),
+    ],
+)
 def test_odd_requests_are_refused(arguments, says):
     with pytest.raises(ValueError, match=says):
         meta(**arguments)
@@ -704,4 +928,9 @@ def test_odd_requests_are_refused(arguments, says):
 
 def test_arguments_may_come_from_json():
     net = meta(preset="tiny", depths=[1, 1, 2, 1], checkpointing=True)
-    assert isinstance(net, MViT) and len(net.blocks) == 5 and net.checkpointing and net.form.depths == (1, 1, 2, 1)
+    assert (
+        isinstance(net, MViT)
+        and len(net.blocks) == 5
+        and net.checkpointing
+        and net.form.depths == (1, 1, 2, 1)
+    )

@@ -1,4 +1,5 @@
-"""Residual nets: the counts and shapes of their papers, the door for regularizers, small forms that train."""
+"""Residual nets: the counts and shapes of their papers, the door for regularizers, small forms that
+train."""
 
 import pytest
 import torch
@@ -13,7 +14,13 @@ from vidbench.models.slowfast import slow_frames
 ONES = (1, 1, 1, 1)
 SMALL = {  # for clips of 8 frames and 48 pixels, cifar_resnet for images of 32
     "slowonly": {"depth": 34, "width": 0.125, "blocks": ONES, "stem_stride": 2},
-    "slowfast": {"width": 0.125, "beta_inv": 4, "lateral_kernel": 5, "blocks": ONES, "stem_stride": 2},
+    "slowfast": {
+        "width": 0.125,
+        "beta_inv": 4,
+        "lateral_kernel": 5,
+        "blocks": ONES,
+        "stem_stride": 2,
+    },
     "csn": {"width": 0.125, "blocks": ONES, "stem_stride": 2},
     "resnet50": {"width": 0.125, "blocks": ONES, "stem_stride": 2},
     "cifar_resnet": {"depth": 8, "width": 0.5},
@@ -32,8 +39,11 @@ def parameters(module):
 def multiply_adds(net, frames, pixels):
     """Multiply-adds of all convolutions for one clip, and the map's shape."""
     counted = []
-    hooks = [m.register_forward_hook(lambda m, _, out: counted.append(out.numel() * m.weight[0].numel()))
-             for m in net.modules() if isinstance(m, nn.Conv3d)]
+    hooks = [
+        m.register_forward_hook(lambda m, _, out: counted.append(out.numel() * m.weight[0].numel()))
+        for m in net.modules()
+        if isinstance(m, nn.Conv3d)
+    ]
     shape = net(torch.empty(1, 3, frames, pixels, pixels, device="meta")).shape
     for hook in hooks:
         hook.remove()
@@ -41,21 +51,43 @@ def multiply_adds(net, frames, pixels):
     return sum(counted), tuple(shape)
 
 
-# Parameters with a linear layer for so many classes, and GMAC for one clip at each size, to the digits given. The
-# published figures behind them (model zoos of PySlowFast, pytorchvideo, mmaction2, VMZ) are MACs at 256 pixels.
+# Parameters with a linear layer for so many classes, and GMAC for one clip at each size, to the
+# digits given. The published figures behind them (model zoos of PySlowFast, pytorchvideo,
+# mmaction2, VMZ) are MACs at 256 pixels.
 PUBLISHED = [
     ("slowonly", {}, 400, 4, 32_454_096, {224: "20.87", 256: "27.26"}),
     ("slowonly", {}, 400, 8, 32_454_096, {224: "41.74", 256: "54.52"}),
     ("slowonly", {"depth": 34}, 400, 8, 61_008_080, {224: "60.75", 256: "79.35"}),
-    ("slowonly", {"depth": 34, "temporal": "first"}, 400, 8, 39_774_416, {224: "44.10", 256: "57.60"}),
+    (
+        "slowonly",
+        {"depth": 34, "temporal": "first"},
+        400,
+        8,
+        39_774_416,
+        {224: "44.10", 256: "57.60"},
+    ),
     ("slowonly", {}, 200, 8, 32_044_296, {224: "41.74"}),
     ("slowonly", {}, 174, 8, 31_991_022, {224: "41.74"}),
     ("slowonly", {"depth": 34}, 200, 8, 60_905_480, {224: "60.75"}),
     ("slowfast", {}, 400, 32, 34_566_488, {224: "50.31", 256: "65.71"}),
     ("slowfast", {"preset": "paper"}, 400, 32, 34_565_560, {224: "50.31", 256: "65.71"}),
     ("slowfast", {"lateral_kernel": 5}, 400, 32, 34_480_216, {224: "49.99", 256: "65.30"}),
-    ("slowfast", {"lateral_kernel": 5, "preset": "paper"}, 400, 32, 34_479_288, {224: "49.99", 256: "65.30"}),
-    ("slowfast", {"lateral_kernel": 5, "alpha": 8}, 400, 32, 34_480_216, {224: "27.64", 256: "36.10"}),
+    (
+        "slowfast",
+        {"lateral_kernel": 5, "preset": "paper"},
+        400,
+        32,
+        34_479_288,
+        {224: "49.99", 256: "65.30"},
+    ),
+    (
+        "slowfast",
+        {"lateral_kernel": 5, "alpha": 8},
+        400,
+        32,
+        34_480_216,
+        {224: "27.64", 256: "36.10"},
+    ),
     ("csn", {}, 400, 32, 13_131_152, {224: "42.31", 256: "55.26"}),
     ("csn", {}, 400, 8, 13_131_152, {224: "10.58", 256: "13.82"}),
     ("csn", {"kind": "ip"}, 400, 32, 14_396_176, {224: "47.65", 256: "62.24"}),
@@ -70,7 +102,9 @@ PUBLISHED = [
 
 
 @pytest.mark.parametrize("name, arguments, classes, frames, size, gmacs", PUBLISHED)
-def test_parameters_and_multiply_adds_are_the_published_ones(name, arguments, classes, frames, size, gmacs):
+def test_parameters_and_multiply_adds_are_the_published_ones(
+    name, arguments, classes, frames, size, gmacs
+):
     net = meta(name, **arguments)
     with torch.device("meta"):
         head = models.build_head("linear", net.out_channels, classes)
@@ -79,14 +113,18 @@ def test_parameters_and_multiply_adds_are_the_published_ones(name, arguments, cl
         count, shape = multiply_adds(net, frames, pixels)
         assert shape[1] == net.out_channels
         half_a_digit = 0.5 * 10 ** -len(printed.split(".")[1])
-        assert abs((count + net.out_channels * classes) / 1e9 - float(printed)) <= half_a_digit, pixels
+        assert abs((count + net.out_channels * classes) / 1e9 - float(printed)) <= half_a_digit, (
+            pixels
+        )
 
 
 def stage_shapes(net, frames, pixels):
     """[C,T,H,W] after the stem's convolution, the stem and each stage."""
     shapes = []
-    hooks = [m.register_forward_hook(lambda m, _, out: shapes.append(tuple(out.shape[1:])))
-             for m in (net.stem[0], net.stem, *net.stages)]
+    hooks = [
+        m.register_forward_hook(lambda m, _, out: shapes.append(tuple(out.shape[1:])))
+        for m in (net.stem[0], net.stem, *net.stages)
+    ]
     net(torch.empty(1, 3, frames, pixels, pixels, device="meta"))
     for hook in hooks:
         hook.remove()
@@ -95,7 +133,10 @@ def stage_shapes(net, frames, pixels):
 
 def kernels(net):
     """Of the first block of each stage, the kernels of the branch as (time, space)."""
-    return [[m.kernel_size[:2] for m in stage[0].branch if isinstance(m, nn.Conv3d)] for stage in net.stages]
+    return [
+        [m.kernel_size[:2] for m in stage[0].branch if isinstance(m, nn.Conv3d)]
+        for stage in net.stages
+    ]
 
 
 def test_slowonly_is_table_a1_stage_by_stage():
@@ -111,7 +152,9 @@ def test_slowonly_is_table_a1_stage_by_stage():
     assert kernels(meta("slowonly")) == [flat, flat, deep, deep]
 
 
-@pytest.mark.parametrize("frames, lengths", [(8, [8, 4, 2, 1]), (16, [16, 8, 4, 2]), (32, [32, 16, 8, 4])])
+@pytest.mark.parametrize(
+    "frames, lengths", [(8, [8, 4, 2, 1]), (16, [16, 8, 4, 2]), (32, [32, 16, 8, 4])]
+)
 def test_csn_halves_the_time_with_the_size(frames, lengths):
     shapes = stage_shapes(meta("csn"), frames, 224)
     assert [s[1] for s in shapes] == [frames, frames, *lengths]
@@ -125,13 +168,18 @@ def test_csn_separates_channels_and_keeps_its_batch_norm():
         assert [m.groups for m in convs] == ([1, 128, 1] if kind == "ir" else [1, 1, 128, 1])
         assert [m.stride for m in convs if m.groups > 1] == [(2, 2, 2)]
         assert [name for name, _ in branch if name.startswith("relu")] == (
-            ["relu1", "relu2"] if kind == "ir" else ["relu1", "relu3"])  # none before the depthwise one of "ip"
+            ["relu1", "relu2"] if kind == "ir" else ["relu1", "relu3"]
+        )  # none before the depthwise one of "ip"
     for name, eps in (("csn", 1e-3), ("slowonly", 1e-5), ("resnet50", 1e-5)):
-        assert {(m.eps, m.momentum) for m in meta(name).modules() if isinstance(m, nn.BatchNorm3d)} == {(eps, 0.1)}
-    assert {m.eps for m in meta("csn", norm_eps=1e-5).modules() if isinstance(m, nn.BatchNorm3d)} == {1e-5}
+        assert {
+            (m.eps, m.momentum) for m in meta(name).modules() if isinstance(m, nn.BatchNorm3d)
+        } == {(eps, 0.1)}
+    assert {
+        m.eps for m in meta("csn", norm_eps=1e-5).modules() if isinstance(m, nn.BatchNorm3d)
+    } == {1e-5}
 
 
-# ---- SlowFast ----------------------------------------------------------------------------------------------------
+# ---- SlowFast ----------------------------------------------------------------------------------
 
 
 def test_slowfast_shapes_pathways_and_laterals():
@@ -145,7 +193,13 @@ def test_slowfast_shapes_pathways_and_laterals():
     assert [k[0] for k in kernels(net.slow)] == [(1, 1), (1, 1), (3, 1), (3, 1)]
     assert net(torch.empty(2, 3, 32, 224, 224, device="meta")).shape == (2, 2304, 8, 7, 7)
     assert net(torch.empty(1, 3, 32, 256, 256, device="meta")).shape == (1, 2304, 8, 8, 8)
-    assert meta("slowfast", alpha=8)(torch.empty(1, 3, 32, 64, 64, device="meta")).shape == (1, 2304, 4, 2, 2)
+    assert meta("slowfast", alpha=8)(torch.empty(1, 3, 32, 64, 64, device="meta")).shape == (
+        1,
+        2304,
+        4,
+        2,
+        2,
+    )
     with pytest.raises(ValueError, match="multiples of alpha = 4; got 30"):
         net(torch.empty(1, 3, 30, 64, 64, device="meta"))
 
@@ -156,19 +210,27 @@ def test_slowfast_presets_differ_in_laterals_and_gamma():
     assert all(len(m) == 1 for m in paper.laterals)
     assert gammas(models.build("slowfast", **SMALL["slowfast"])) == {0.0}
     assert gammas(models.build("slowfast", **SMALL["slowfast"], preset="paper")) == {1.0}
-    assert gammas(models.build("slowfast", **SMALL["slowfast"], preset="paper", zero_gamma=True)) == {0.0}
+    assert gammas(
+        models.build("slowfast", **SMALL["slowfast"], preset="paper", zero_gamma=True)
+    ) == {0.0}
 
 
-@pytest.mark.parametrize("frames, alpha", [(32, 4), (32, 8), (64, 4), (64, 8), (16, 4), (8, 4), (8, 2), (4, 4)])
+@pytest.mark.parametrize(
+    "frames, alpha", [(32, 4), (32, 8), (64, 4), (64, 8), (16, 4), (8, 4), (8, 2), (4, 4)]
+)
 def test_slow_frames_are_those_of_the_published_code(frames, alpha):
-    assert slow_frames(frames, alpha) == torch.linspace(0, frames - 1, frames // alpha).long().tolist()
+    assert (
+        slow_frames(frames, alpha) == torch.linspace(0, frames - 1, frames // alpha).long().tolist()
+    )
 
 
 def test_slowfasts_mean_is_the_two_pooled_maps_in_a_row():
     net = models.build("slowfast", **SMALL["slowfast"]).eval()
     ends = {}
     for name in ("slow", "fast"):
-        getattr(net, name).stages[-1].register_forward_hook(lambda m, _, out, name=name: ends.update({name: out}))
+        getattr(net, name).stages[-1].register_forward_hook(
+            lambda m, _, out, name=name: ends.update({name: out})
+        )
     clips = torch.randn(2, 3, 16, 32, 32)
     with torch.no_grad():
         wide = net(clips)
@@ -182,7 +244,7 @@ def test_slowfasts_mean_is_the_two_pooled_maps_in_a_row():
     torch.testing.assert_close(seen[0], clips[:, :, [0, 5, 10, 15]])
 
 
-# ---- the door for regularizers -----------------------------------------------------------------------------------
+# ---- the door for regularizers -----------------------------------------------------------------
 
 
 class Zero(nn.Module):
@@ -200,8 +262,12 @@ class Zero(nn.Module):
 def test_every_block_has_one_site_in_order():
     sites = []
     meta("slowonly", regularizer=lambda site: sites.append(site) or nn.Identity())
-    stages = [stage for stage, count in zip(range(2, 6), DEPTHS[50], strict=True) for _ in range(count)]
-    assert sites == [Site(stage, block, 16, 256 << stage - 2, "") for block, stage in enumerate(stages, 1)]
+    stages = [
+        stage for stage, count in zip(range(2, 6), DEPTHS[50], strict=True) for _ in range(count)
+    ]
+    assert sites == [
+        Site(stage, block, 16, 256 << stage - 2, "") for block, stage in enumerate(stages, 1)
+    ]
     sites.clear()
     meta("cifar_resnet", regularizer=lambda site: sites.append(site) or nn.Identity())
     assert sites == [Site(1 + i // 18, 1 + i, 54, 16 << i // 18) for i in range(54)]
@@ -212,7 +278,9 @@ def test_every_block_has_one_site_in_order():
     assert [s.channels for s in sites if s.stage == 5] == [2048] * 3 + [256] * 3
     sites.clear()
     meta("csn", depth=101, regularizer=lambda site: sites.append(site) or nn.Identity())
-    assert [s.stage for s in sites] == [2] * 3 + [3] * 4 + [4] * 23 + [5] * 3 and sites[-1].block == 33
+    assert [s.stage for s in sites] == [2] * 3 + [3] * 4 + [4] * 23 + [5] * 3 and sites[
+        -1
+    ].block == 33
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -223,7 +291,9 @@ def test_a_regularizer_is_given_the_branch_alone(name):
     blocks = [m for m in net.modules() if isinstance(m, Residual)]
     for block in blocks:
         block.branch.register_forward_hook(lambda m, _, out: ends.append((m[-1], out)))
-        block.register_forward_hook(lambda m, x, out: wanted.append((F.relu(m.shortcut(x[0])), out)))
+        block.register_forward_hook(
+            lambda m, x, out: wanted.append((F.relu(m.shortcut(x[0])), out))
+        )
     net(torch.randn(2, 3, 8, 32, 32))
     assert len(log) == len(blocks) == len({site for site, _ in log})  # once per block
     for (site, given), (last, end) in zip(log, ends, strict=True):
@@ -235,7 +305,9 @@ def test_a_regularizer_is_given_the_branch_alone(name):
 def test_the_state_dict_does_not_know_the_regularizer():
     for name, arguments in SMALL.items():
         plain = models.build(name, zero_gamma=False, **arguments)
-        regularized = models.build(name, regularizer=lambda site: nn.Dropout3d(0.5), zero_gamma=False, **arguments)
+        regularized = models.build(
+            name, regularizer=lambda site: nn.Dropout3d(0.5), zero_gamma=False, **arguments
+        )
         regularized.load_state_dict(plain.state_dict())
         plain.load_state_dict(regularized.state_dict())
         clips = torch.randn(2, 3, 4, 32, 32)
@@ -249,38 +321,68 @@ def test_a_net_without_residual_branches_refuses_a_regularizer():
         models.build("s3d", regularizer=lambda site: nn.Identity())
 
 
-# ---- weights, arguments, small forms -----------------------------------------------------------------------------
+# ---- weights, arguments, small forms -----------------------------------------------------------
 
 
 def gammas(net):
-    """The first weights of the last batch norm of each branch, having seen that all others are 1."""
+    """The first weights of the last batch norm of each branch, having seen that all others are
+    1."""
     last = [block.branch[-1] for block in net.modules() if isinstance(block, Residual)]
-    others = [m for m in net.modules() if isinstance(m, nn.BatchNorm3d) and not any(m is n for n in last)]
+    others = [
+        m for m in net.modules() if isinstance(m, nn.BatchNorm3d) and not any(m is n for n in last)
+    ]
     assert all((m.weight == 1).all() and (m.bias == 0).all() for m in others)
     return {value for m in last for value in m.weight.unique().tolist()}
 
 
 def test_first_weights_follow_the_sources():
-    for name, zero in (("slowonly", True), ("csn", False), ("resnet50", False), ("cifar_resnet", False)):
+    for name, zero in (
+        ("slowonly", True),
+        ("csn", False),
+        ("resnet50", False),
+        ("cifar_resnet", False),
+    ):
         assert gammas(models.build(name, **SMALL[name])) == ({0.0} if zero else {1.0}), name
-        assert gammas(models.build(name, **SMALL[name], zero_gamma=not zero)) == ({1.0} if zero else {0.0})
+        assert gammas(models.build(name, **SMALL[name], zero_gamma=not zero)) == (
+            {1.0} if zero else {0.0}
+        )
     torch.manual_seed(0)
     conv = models.build("slowonly", depth=34, blocks=ONES, width=0.5).stages[3][0].branch.conv2
-    assert conv.weight.std().item() == pytest.approx((2 / (256 * 27)) ** 0.5, rel=0.01)  # fan out, ReLU
+    assert conv.weight.std().item() == pytest.approx(
+        (2 / (256 * 27)) ** 0.5, rel=0.01
+    )  # fan out, ReLU
 
 
-@pytest.mark.parametrize("name, arguments, says", [
-    ("slowonly", {"depht": 50}, "unknown .'depht'.; its arguments are .*blocks.*depth.*stem_stride.*zero_gamma"),
-    ("slowonly", {"depth": 101}, "depth is one of"), ("slowonly", {"temporal": "second", "depth": 34}, "table A1"),
-    ("slowonly", {"temporal": "first"}, "depth 34"), ("slowonly", {"blocks": [1, 1, 1]}, "four numbers"),
-    ("slowonly", {"blocks": [1, 1, 1, 0]}, "four numbers"), ("slowonly", {"width": 0}, "width"),
-    ("slowonly", {"width": 5}, "width"), ("slowonly", {"stem_stride": 3}, "stem_stride"),
-    ("slowonly", {"blocks": 3}, "iterable"), ("csn", {"kind": "xx"}, "'ir' or 'ip'"), ("csn", {"depth": 34}, "depth"),
-    ("slowfast", {"preset": "mine"}, "official.*paper"), ("slowfast", {"lateral_kernel": 4}, "odd"),
-    ("slowfast", {"alpha": 0}, "alpha"), ("resnet50", {"depth": 50}, "unknown"),
-    ("cifar_resnet", {"depth": 109}, "6 n . 2"), ("cifar_resnet", {"depth": 2}, "such as 8"),
-    ("cifar_resnet", {"depth": 20, "block": "bottleneck", "shortcut": "A"}, "shortcut"),
-    ("cifar_resnet", {"block": "wide"}, "'basic' or 'bottleneck'"), ("cifar_resnet", {"shortcut": "C"}, "shortcut")])
+@pytest.mark.parametrize(
+    "name, arguments, says",
+    [
+        (
+            "slowonly",
+            {"depht": 50},
+            "unknown .'depht'.; its arguments are .*blocks.*depth.*stem_stride.*zero_gamma",
+        ),
+        ("slowonly", {"depth": 101}, "depth is one of"),
+        ("slowonly", {"temporal": "second", "depth": 34}, "table A1"),
+        ("slowonly", {"temporal": "first"}, "depth 34"),
+        ("slowonly", {"blocks": [1, 1, 1]}, "four numbers"),
+        ("slowonly", {"blocks": [1, 1, 1, 0]}, "four numbers"),
+        ("slowonly", {"width": 0}, "width"),
+        ("slowonly", {"width": 5}, "width"),
+        ("slowonly", {"stem_stride": 3}, "stem_stride"),
+        ("slowonly", {"blocks": 3}, "iterable"),
+        ("csn", {"kind": "xx"}, "'ir' or 'ip'"),
+        ("csn", {"depth": 34}, "depth"),
+        ("slowfast", {"preset": "mine"}, "official.*paper"),
+        ("slowfast", {"lateral_kernel": 4}, "odd"),
+        ("slowfast", {"alpha": 0}, "alpha"),
+        ("resnet50", {"depth": 50}, "unknown"),
+        ("cifar_resnet", {"depth": 109}, "6 n . 2"),
+        ("cifar_resnet", {"depth": 2}, "such as 8"),
+        ("cifar_resnet", {"depth": 20, "block": "bottleneck", "shortcut": "A"}, "shortcut"),
+        ("cifar_resnet", {"block": "wide"}, "'basic' or 'bottleneck'"),
+        ("cifar_resnet", {"shortcut": "C"}, "shortcut"),
+    ],
+)
 def test_odd_requests_are_refused(name, arguments, says):
     with pytest.raises(ValueError, match=says):
         meta(name, **arguments)
@@ -304,8 +406,16 @@ def test_shortcut_a_takes_every_second_position_and_adds_zeros():
     assert not out[:, :2].any() and not out[:, 6:].any()
 
 
-@pytest.mark.parametrize("name, size", [("slowonly", 215_592), ("slowfast", 213_228), ("csn", 82_144),
-                                        ("resnet50", 127_432), ("cifar_resnet", 18_888)])
+@pytest.mark.parametrize(
+    "name, size",
+    [
+        ("slowonly", 215_592),
+        ("slowfast", 213_228),
+        ("csn", 82_144),
+        ("resnet50", 127_432),
+        ("cifar_resnet", 18_888),
+    ],
+)
 def test_small_forms_learn_a_few_clips_by_heart(name, size):
     torch.manual_seed(0)
     net = models.build(name, **SMALL[name])
@@ -326,13 +436,15 @@ def test_small_forms_learn_a_few_clips_by_heart(name, size):
         assert net(clips).shape[3:] == (3, 3)  # res5's map of 48 pixels
 
 
-# ---- planes ------------------------------------------------------------------------------------------------------
+# ---- planes ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kernel, stride", [(1, 1), (1, 2), (3, 1), (3, 2), (7, 2)])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_plane_convolution_of_one_frame_is_the_3d_one(kernel, stride, batch):
-    conv = nn.Sequential(nn.Conv3d(5, 7, (1, kernel, kernel), (1, stride, stride), (0, kernel // 2, kernel // 2)))
+    conv = nn.Sequential(
+        nn.Conv3d(5, 7, (1, kernel, kernel), (1, stride, stride), (0, kernel // 2, kernel // 2))
+    )
     clips = torch.randn(batch, 5, 1, 9, 10)
     wanted = conv(clips)
     (grads,) = torch.autograd.grad(wanted.square().sum(), [conv[0].weight])

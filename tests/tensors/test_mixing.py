@@ -1,4 +1,5 @@
-"""CutMix and Mixup on clips and images: shares against recounted pixels, labels and losses against plain sums."""
+"""CutMix and Mixup on clips and images: shares against recounted pixels, labels and losses against
+plain sums."""
 
 from dataclasses import replace
 
@@ -12,7 +13,12 @@ from vidbench.models.slowfast import slow_frames
 from vidbench.tensors.mixing import Mixed, cutmix, mixup, soft_labels
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-SHAPES = [(5, 2, 3, 4, 9, 14), (5, 3, 4, 9, 14), (5, 3, 9, 14), (4, 3, 2, 16, 16)]  # views, clips, images
+SHAPES = [
+    (5, 2, 3, 4, 9, 14),
+    (5, 3, 4, 9, 14),
+    (5, 3, 9, 14),
+    (4, 3, 2, 16, 16),
+]  # views, clips, images
 
 
 def seeded(seed=0):
@@ -27,8 +33,12 @@ def constant(shape):
 def counted(mixed, clips):
     """Each sample's own share of its values, and the partner's, by counting."""
     other = clips[mixed.partner]
-    own = torch.stack([(one == mine).float().mean() for one, mine in zip(mixed.clips, clips, strict=True)])
-    return own, torch.stack([(one == their).float().mean() for one, their in zip(mixed.clips, other, strict=True)])
+    own = torch.stack(
+        [(one == mine).float().mean() for one, mine in zip(mixed.clips, clips, strict=True)]
+    )
+    return own, torch.stack(
+        [(one == their).float().mean() for one, their in zip(mixed.clips, other, strict=True)]
+    )
 
 
 def drawn(function, count, shape, **arguments):
@@ -42,7 +52,9 @@ def drawn(function, count, shape, **arguments):
 def test_the_share_is_the_area_that_truly_stayed(shape, each):
     clips, batches = drawn(cutmix, 40, shape, each=each)
     for mixed in batches:
-        assert mixed.share.shape == mixed.partner.shape == (shape[0],) and mixed.clips.shape == shape
+        assert (
+            mixed.share.shape == mixed.partner.shape == (shape[0],) and mixed.clips.shape == shape
+        )
         assert sorted(mixed.partner.tolist()) == list(range(shape[0]))
         own, other = counted(mixed, clips)
         alone = mixed.partner == torch.arange(shape[0])
@@ -53,11 +65,14 @@ def test_the_share_is_the_area_that_truly_stayed(shape, each):
     assert spread.min() < 0.3 and spread.max() > 0.9
     assert (spread.std(dim=1) > 0).any() == each  # a box for every sample, or one for the batch
     alone = sum(int((mixed.partner == torch.arange(shape[0])).sum()) for mixed in batches)
-    assert alone / 40 == pytest.approx(1, abs=0.6)  # a random permutation leaves one in its place; also of odd batches
+    assert alone / 40 == pytest.approx(
+        1, abs=0.6
+    )  # a random permutation leaves one in its place; also of odd batches
 
 
 def boxes_of(mixed, clips):
-    """Each mixed sample's box [n,H,W], having seen that it is the same in all views, channels and frames."""
+    """Each mixed sample's box [n,H,W], having seen that it is the same in all views, channels and
+    frames."""
     there = mixed.partner != torch.arange(len(clips))
     taken = (mixed.clips != clips)[there]
     flat = taken.flatten(1, -3)
@@ -79,12 +94,15 @@ def test_the_box_is_one_rectangle_in_height_and_width_of_every_frame(shape):
         touches = box[0].any() or box[-1].any() or box[:, 0].any() or box[:, -1].any()
         if box.any() and not touches:
             ratios.append(float(columns.sum() / rows.sum()))
-    assert np.median(ratios) == pytest.approx(shape[-1] / shape[-2], rel=0.35)  # sides in proportion to the picture
+    assert np.median(ratios) == pytest.approx(
+        shape[-1] / shape[-2], rel=0.35
+    )  # sides in proportion to the picture
 
 
 @pytest.mark.parametrize("beta", [1.0, 0.3])
 def test_cutmix_is_the_published_box(beta):
-    """CutMix-PyTorch: sides of sqrt(1 - lambda), centre uniform, clipped, lambda ~ Beta, again from the area."""
+    """CutMix-PyTorch: sides of sqrt(1 - lambda), centre uniform, clipped, lambda ~ Beta, again from
+    the area."""
     height, width, count = 20, 32, 6000
     mixed = cutmix(constant((count, 1, height, width)), beta, each=True, generator=seeded(2))
     rng, wanted = np.random.default_rng(0), []
@@ -96,12 +114,19 @@ def test_cutmix_is_the_published_box(beta):
             area *= min(centre + half, size) - max(centre - half, 0)
         wanted.append(1 - area / (height * width))
     for share in (0.1, 0.25, 0.5, 0.75, 0.9):
-        assert float(mixed.share.quantile(share)) == pytest.approx(np.quantile(wanted, share), abs=0.02)
+        assert float(mixed.share.quantile(share)) == pytest.approx(
+            np.quantile(wanted, share), abs=0.02
+        )
     boxes = boxes_of(mixed, constant((count, 1, height, width))).float()
     cover = boxes.mean(dim=0)
-    for mirrored in (cover.flip(0), cover.flip(1)):  # a box of even sides reaches one further up and left
+    for mirrored in (
+        cover.flip(0),
+        cover.flip(1),
+    ):  # a box of even sides reaches one further up and left
         torch.testing.assert_close(cover, mirrored, atol=0.06, rtol=0)
-    assert float(cover.min()) == float(cover[[0, 0, -1, -1], [0, -1, 0, -1]].min()) > 0.05  # corners least, yet covered
+    assert (
+        float(cover.min()) == float(cover[[0, 0, -1, -1], [0, -1, 0, -1]].min()) > 0.05
+    )  # corners least, yet covered
     for edge in (boxes[:, 0], boxes[:, -1], boxes[:, :, 0], boxes[:, :, -1]):
         assert float(edge.any(dim=1).float().mean()) > 0.2
 
@@ -123,7 +148,9 @@ def test_mixup_is_the_weighted_sum(shape, each):
         mixed = mixup(clips, 1.0, each=each, generator=generator)
         for i in range(shape[0]):
             share = float(mixed.share[i])
-            torch.testing.assert_close(mixed.clips[i], share * clips[i] + (1 - share) * clips[int(mixed.partner[i])])
+            torch.testing.assert_close(
+                mixed.clips[i], share * clips[i] + (1 - share) * clips[int(mixed.partner[i])]
+            )
         assert sorted(mixed.partner.tolist()) == list(range(shape[0]))
         assert (len(mixed.share.unique()) > 1) == each
 
@@ -138,7 +165,9 @@ def test_the_given_batch_stays_and_a_generator_repeats(function):
     assert all(torch.equal(left, right) for left, right in zip(mixed, again, strict=True))
     assert not torch.equal(mixed.clips, other.clips)
     torch.manual_seed(6)
-    assert torch.equal(function(clips, 1.0).clips, mixed.clips)  # torch's own state, which the loop seeds
+    assert torch.equal(
+        function(clips, 1.0).clips, mixed.clips
+    )  # torch's own state, which the loop seeds
 
 
 @pytest.mark.parametrize("function", [cutmix, mixup])
@@ -164,17 +193,26 @@ def test_a_lone_clip_is_its_own_partner():
 
 
 def test_labels_carry_both_shares():
-    mixed = Mixed(torch.zeros(4, 1), torch.tensor([1, 2, 0, 3]), torch.tensor([0.75, 0.5, 0.0, 0.3]))
+    mixed = Mixed(
+        torch.zeros(4, 1), torch.tensor([1, 2, 0, 3]), torch.tensor([0.75, 0.5, 0.0, 0.3])
+    )
     found = soft_labels(torch.tensor([2, 0, 2, 1]), mixed, 4)
-    wanted = [[0.25, 0, 0.75, 0], [0.5, 0, 0.5, 0], [0, 0, 1, 0], [0, 1, 0, 0]]  # both of one class; alone
+    wanted = [
+        [0.25, 0, 0.75, 0],
+        [0.5, 0, 0.5, 0],
+        [0, 0, 1, 0],
+        [0, 1, 0, 0],
+    ]  # both of one class; alone
     torch.testing.assert_close(found, torch.tensor(wanted))
     torch.testing.assert_close(found.sum(dim=1), torch.ones(4))
 
 
-# ---- in the classifier -------------------------------------------------------------------------------------------
+# ---- in the classifier -------------------------------------------------------------------------
 
 
-CIFAR = Recipe(network="cifar_resnet", network_args={"depth": 8, "width": 0.25}, classes=("a", "b", "c", "d"))
+CIFAR = Recipe(
+    network="cifar_resnet", network_args={"depth": 8, "width": 0.25}, classes=("a", "b", "c", "d")
+)
 CUT = {"name": "cutmix", "beta": 1.0}
 
 
@@ -197,8 +235,10 @@ def test_the_loss_is_the_weighted_sum_of_two_cross_entropies(mixing, smoothing):
     for i in range(5):
         for view in range(2):
             scores = seen[0][2 * i + view]
-            pair = [F.cross_entropy(scores, wanted, label_smoothing=smoothing)
-                    for wanted in (label[i], label[mixed.partner[i]])]
+            pair = [
+                F.cross_entropy(scores, wanted, label_smoothing=smoothing)
+                for wanted in (label[i], label[mixed.partner[i]])
+            ]
             losses.append(mixed.share[i] * pair[0] + (1 - mixed.share[i]) * pair[1])
             right.append(float(scores.argmax() == label[i]))
     torch.testing.assert_close(loss, torch.stack(losses).mean())
@@ -208,7 +248,9 @@ def test_the_loss_is_the_weighted_sum_of_two_cross_entropies(mixing, smoothing):
 @pytest.mark.parametrize("name", ["cutmix", "mixup"])
 def test_a_classifier_mixes_in_training_only(name):
     torch.manual_seed(0)
-    method, plain = (Classifier(replace(CIFAR, mixing=mixing)) for mixing in ({"name": name, "beta": 1.0}, {}))
+    method, plain = (
+        Classifier(replace(CIFAR, mixing=mixing)) for mixing in ({"name": name, "beta": 1.0}, {})
+    )
     plain.load_state_dict(method.state_dict())
     batch = {"rgb": torch.randn(6, 1, 3, 1, 32, 32), "label": torch.arange(6) % 4}
     state = torch.random.get_rng_state()
@@ -224,8 +266,14 @@ def test_a_classifier_mixes_in_training_only(name):
         Classifier(replace(CIFAR, mixing={"beta": 1.0}))
 
 
-@pytest.mark.parametrize("mixing", [{"name": "cutmix", "alpha": 1.0}, {"name": "mixup", "p": 2.0},
-                                    {"name": "cutmix", "beta": 0.0}])
+@pytest.mark.parametrize(
+    "mixing",
+    [
+        {"name": "cutmix", "alpha": 1.0},
+        {"name": "mixup", "p": 2.0},
+        {"name": "cutmix", "beta": 0.0},
+    ],
+)
 def test_arguments_of_mixing_are_refused_at_the_door(mixing):
     with pytest.raises(ValueError):
         Classifier(replace(CIFAR, mixing=mixing))
@@ -234,14 +282,27 @@ def test_arguments_of_mixing_are_refused_at_the_door(mixing):
 @pytest.mark.parametrize("name", ["cutmix", "mixup"])
 def test_slow_and_fast_frames_show_the_same_mixture(name):
     """A peer mixed the first of two inputs and the label, and left the fast clip as it was."""
-    small = {"width": 0.0625, "beta_inv": 4, "lateral_kernel": 5, "blocks": (1, 1, 1, 1), "stem_stride": 2}
+    small = {
+        "width": 0.0625,
+        "beta_inv": 4,
+        "lateral_kernel": 5,
+        "blocks": (1, 1, 1, 1),
+        "stem_stride": 2,
+    }
     torch.manual_seed(0)
-    method = Classifier(Recipe(network="slowfast", network_args=small, mixing={"name": name, "beta": 1.0},
-                               classes=("a", "b"))).train()
+    method = Classifier(
+        Recipe(
+            network="slowfast",
+            network_args=small,
+            mixing={"name": name, "beta": 1.0},
+            classes=("a", "b"),
+        )
+    ).train()
     seen = {}
     for pathway in ("slow", "fast"):
         getattr(method.encoder, pathway).stem.register_forward_pre_hook(
-            lambda m, x, pathway=pathway: seen.update({pathway: x[0]}))
+            lambda m, x, pathway=pathway: seen.update({pathway: x[0]})
+        )
     batch = {"rgb": torch.randn(4, 1, 3, 8, 32, 32), "label": torch.tensor([0, 1, 0, 1])}
     torch.manual_seed(3)
     method(batch)

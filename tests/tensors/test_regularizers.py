@@ -1,4 +1,5 @@
-"""RMS, RandomDrop, ShakeDrop: filters against plain loops, gradients against matrices, factors against Eq. 1 to 3."""
+"""RMS, RandomDrop, ShakeDrop: filters against plain loops, gradients against matrices, factors
+against Eq. 1 to 3."""
 
 import itertools
 import math
@@ -38,9 +39,21 @@ from vidbench.tensors.regularizers import (
 pytestmark = pytest.mark.usefixtures("one_thread")
 ONES = (1, 1, 1, 1)
 SMALL = {  # for clips of 8 frames and 32 pixels, cifar_resnet for images
-    "slowonly": {"depth": 34, "width": 0.0625, "blocks": ONES, "stem_stride": 2, "zero_gamma": False},
-    "slowfast": {"width": 0.0625, "beta_inv": 4, "lateral_kernel": 5, "blocks": ONES, "stem_stride": 2,
-                 "zero_gamma": False},
+    "slowonly": {
+        "depth": 34,
+        "width": 0.0625,
+        "blocks": ONES,
+        "stem_stride": 2,
+        "zero_gamma": False,
+    },
+    "slowfast": {
+        "width": 0.0625,
+        "beta_inv": 4,
+        "lateral_kernel": 5,
+        "blocks": ONES,
+        "stem_stride": 2,
+        "zero_gamma": False,
+    },
     "csn": {"width": 0.0625, "blocks": ONES, "stem_stride": 2},
     "resnet50": {"width": 0.0625, "blocks": ONES, "stem_stride": 2},
     "cifar_resnet": {"depth": 8, "width": 0.25},
@@ -57,7 +70,8 @@ def rows(seed, *shape, dtype=torch.double):
 
 
 def weights_by_hand(sizes, sigma=None, raw=False):
-    """{offset: weight} of the mean or of Eq. 1's isotropic Gaussian, renormalised over the whole window or raw."""
+    """{offset: weight} of the mean or of Eq. 1's isotropic Gaussian, renormalised over the whole
+    window or raw."""
     offsets = list(itertools.product(*(range(-(n // 2), n // 2 + 1) for n in sizes)))
     if sigma is None:
         return {offset: 1 / len(offsets) for offset in offsets}
@@ -94,11 +108,20 @@ def fixed(x, alpha, smoother, part="low"):
     return random_scaling(x, True, smoother, part, (alpha, alpha))
 
 
-# ---- the filter --------------------------------------------------------------------------------------------------
+# ---- the filter --------------------------------------------------------------------------------
 
 
-SHAPES = [((4, 5, 6), 3), ((1, 4, 3), 3), ((2, 3, 4), 3), ((3, 4, 5), (1, 3, 3)), ((5, 6), 3), ((2, 1), 3),
-          ((2, 4, 3), 5), ((1, 7, 2), (3, 5, 1)), ((3, 2), (1, 7))]
+SHAPES = [
+    ((4, 5, 6), 3),
+    ((1, 4, 3), 3),
+    ((2, 3, 4), 3),
+    ((3, 4, 5), (1, 3, 3)),
+    ((5, 6), 3),
+    ((2, 1), 3),
+    ((2, 4, 3), 5),
+    ((1, 7, 2), (3, 5, 1)),
+    ((3, 2), (1, 7)),
+]
 
 
 @pytest.mark.parametrize("border", BORDERS)
@@ -109,7 +132,9 @@ def test_the_filter_is_a_loop_over_positions_and_window(shape, kernel, border):
     for sigma, raw in ((None, False), (0.8, False), (0.8, True)):
         got = Filter(kernel, sigma, border, raw)(torch.from_numpy(x)[None, None])[0, 0]
         # a valid border's divisors are float32 numbers
-        np.testing.assert_allclose(got, filtered_by_hand(x, sizes, border, sigma, raw), atol=1e-6, rtol=0)
+        np.testing.assert_allclose(
+            got, filtered_by_hand(x, sizes, border, sigma, raw), atol=1e-6, rtol=0
+        )
 
 
 class OnCuda(torch.Tensor):
@@ -121,7 +146,9 @@ class OnCuda(torch.Tensor):
 def pooled(monkeypatch):
     """The sizes of each average pooling from now on."""
     sizes, plain = [], F.avg_pool3d
-    monkeypatch.setattr(F, "avg_pool3d", lambda x, size, *rest: sizes.append(size) or plain(x, size, *rest))
+    monkeypatch.setattr(
+        F, "avg_pool3d", lambda x, size, *rest: sizes.append(size) or plain(x, size, *rest)
+    )
     return sizes
 
 
@@ -144,7 +171,10 @@ def test_the_way_of_cuda_devices_gives_the_same(kernel, monkeypatch):
         made = smoother(x.as_subclass(OnCuda), transposed=transposed).as_subclass(torch.Tensor)
         torch.testing.assert_close(made, smoother(x, transposed=transposed))
     assert len(sizes) == 2
-    for level in ("clip", "frame"):  # backward is a forward pooling, too, since the pooling's own has no fixed order
+    for level in (
+        "clip",
+        "frame",
+    ):  # backward is a forward pooling, too, since the pooling's own has no fixed order
         grads = []
         for way in (False, True):
             monkeypatch.setattr(Filter, "_pools", lambda *_, way=way: way)
@@ -169,29 +199,47 @@ def graph(y):
 def test_pooling_takes_the_place_of_slices_only_where_it_is_the_same(monkeypatch):
     sizes, x = pooled(monkeypatch), rows(2, 2, 3, 4, 5, 5)
     turned = x.transpose(2, 3).contiguous().transpose(2, 3)
-    for smoother, given in ((Filter(1), x), (Filter(3, 1.0), x), (Filter(3, border="valid"), x),
-                            (Filter(3, border="replicate"), x), (Filter(3), x[:, :, 0]), (Filter(3), turned)):
+    for smoother, given in (
+        (Filter(1), x),
+        (Filter(3, 1.0), x),
+        (Filter(3, border="valid"), x),
+        (Filter(3, border="replicate"), x),
+        (Filter(3), x[:, :, 0]),
+        (Filter(3), turned),
+    ):
         made = smoother(given.as_subclass(OnCuda)).as_subclass(torch.Tensor)
         torch.testing.assert_close(made, smoother(given))
     assert sizes == []
 
 
-@pytest.mark.parametrize("shape, kernel", [((1, 7, 7), 3), ((2, 7, 7), 3), ((8, 2, 2), (1, 3, 3)), ((2, 2, 2), 5)])
+@pytest.mark.parametrize(
+    "shape, kernel", [((1, 7, 7), 3), ((2, 7, 7), 3), ((8, 2, 2), (1, 3, 3)), ((2, 2, 2), 5)]
+)
 def test_features_shorter_than_the_window_pass_on_cuda_devices_too(shape, kernel):
-    """avg_pool3d refuses these on every device, padded or not: the time of late stages, the maps of small clips."""
+    """avg_pool3d refuses these on every device, padded or not: the time of late stages, the maps of
+    small clips."""
     x = rows(2, 2, 3, *shape)
     made = Filter(kernel)(x.as_subclass(OnCuda)).as_subclass(torch.Tensor)
     torch.testing.assert_close(made, Filter(kernel)(x))
 
 
 @pytest.mark.parametrize("border", BORDERS)
-@pytest.mark.parametrize("shape, kernel, sigma, raw", [
-    ((3, 4, 3), 3, None, False), ((1, 2, 4), (1, 3, 3), 0.7, False), ((2, 2, 3), 5, 1.3, False), ((4, 3), 3, 2.0, True),
-    ((3, 2), (1, 5), None, False)])
+@pytest.mark.parametrize(
+    "shape, kernel, sigma, raw",
+    [
+        ((3, 4, 3), 3, None, False),
+        ((1, 2, 4), (1, 3, 3), 0.7, False),
+        ((2, 2, 3), 5, 1.3, False),
+        ((4, 3), 3, 2.0, True),
+        ((3, 2), (1, 5), None, False),
+    ],
+)
 def test_transposed_is_the_transposed_matrix_and_rows_sum_to_one(shape, kernel, sigma, raw, border):
     smoother = Filter(kernel, sigma, border, raw)
     whole = matrix(smoother, shape)
-    torch.testing.assert_close(matrix(smoother, shape, transposed=True), whole.T, atol=1e-12, rtol=0)
+    torch.testing.assert_close(
+        matrix(smoother, shape, transposed=True), whole.T, atol=1e-12, rtol=0
+    )
     x, y = rows(3, 2, 2, *shape), rows(4, 2, 2, *shape)
     torch.testing.assert_close((smoother(x) * y).sum(), (x * smoother(y, transposed=True)).sum())
     if not raw:
@@ -203,12 +251,18 @@ def test_transposed_is_the_transposed_matrix_and_rows_sum_to_one(shape, kernel, 
 
 
 def test_only_some_borders_keep_the_filter_symmetric():
-    """facts: zero padding, and a replicated border of three positions; so nobody may use F for its transpose."""
+    """facts: zero padding, and a replicated border of three positions; so nobody may use F for its
+    transpose."""
+
     def symmetric(kernel, border):
         whole = matrix(Filter(kernel, border=border), (3, 4, 4))
         return torch.allclose(whole, whole.T)
 
-    assert [symmetric(3, border) for border in ("zero", "valid", "replicate")] == [True, False, True]
+    assert [symmetric(3, border) for border in ("zero", "valid", "replicate")] == [
+        True,
+        False,
+        True,
+    ]
     assert not symmetric(5, "replicate")
 
 
@@ -222,8 +276,14 @@ def test_what_zeros_outside_do_to_a_constant():
         assert 1 - inside == pytest.approx(1 - math.prod(n - 2 for n in shape) / math.prod(shape))
 
 
-GAUSSIANS = [(0.5, 1.042, 0.107, 0.787, 0.574), (0.6, 0.990, 0.166, 0.667, 0.334), (0.8, 0.872, 0.239, 0.522, 0.044),
-             (1.0, 0.688, 0.274, 0.452, -0.096), (2.0, 0.168, 0.319, 0.362, -0.277), (5.0, 0.013, 0.331, 0.338, -0.324)]
+GAUSSIANS = [
+    (0.5, 1.042, 0.107, 0.787, 0.574),
+    (0.6, 0.990, 0.166, 0.667, 0.334),
+    (0.8, 0.872, 0.239, 0.522, 0.044),
+    (1.0, 0.688, 0.274, 0.452, -0.096),
+    (2.0, 0.168, 0.319, 0.362, -0.277),
+    (5.0, 0.013, 0.331, 0.338, -0.324),
+]
 
 
 @pytest.mark.parametrize("sigma, whole, side, centre, period_2", GAUSSIANS)
@@ -242,7 +302,7 @@ def test_the_gaussian_goes_from_the_feature_to_its_mean():
     torch.testing.assert_close(Filter(3, 0.05)(x), x)
 
 
-# ---- exact cases -------------------------------------------------------------------------------------------------
+# ---- exact cases -------------------------------------------------------------------------------
 
 
 def waves(axes, period, dims, size=6):
@@ -259,19 +319,30 @@ def waves(axes, period, dims, size=6):
 @pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.7])
 def test_rms_scales_each_frequency_by_its_own_gain(alpha, dims, border, sigma):
-    """1 + (alpha - 1) H, H the product of c + 2 s cos w over axes: alpha of constants, 1 + (1 - alpha)/3 of +1, -1."""
+    """1 + (alpha - 1) H, H the product of c + 2 s cos w over axes: alpha of constants, 1 + (1 -
+    alpha)/3 of +1, -1."""
     side, centre, _ = taps(3, sigma)
     inner = (0, 0, *(slice(1, -1),) * dims)
-    for period, axes in itertools.product((2, 3), (n for k in range(dims + 1) for n in itertools.combinations(
-            range(dims), k))):
+    for period, axes in itertools.product(
+        (2, 3), (n for k in range(dims + 1) for n in itertools.combinations(range(dims), k))
+    ):
         x = waves(axes, period, dims)
         response = (centre + 2 * side * math.cos(2 * math.pi / period)) ** len(axes)
         y = fixed(x, alpha, Filter(3, sigma, border))
-        torch.testing.assert_close(y[inner], (1 + (alpha - 1) * response) * x[inner], atol=1e-6, rtol=0)
+        torch.testing.assert_close(
+            y[inner], (1 + (alpha - 1) * response) * x[inner], atol=1e-6, rtol=0
+        )
         if sigma is None:  # the same in the paper's round numbers
-            known = {(2, 0): alpha, (2, 1): 1 + (1 - alpha) / 3, (2, 3): 1 + (1 - alpha) / 27, (3, 1): 1.0}
+            known = {
+                (2, 0): alpha,
+                (2, 1): 1 + (1 - alpha) / 3,
+                (2, 3): 1 + (1 - alpha) / 27,
+                (3, 1): 1.0,
+            }
             if (period, len(axes)) in known:
-                torch.testing.assert_close(y[inner], known[period, len(axes)] * x[inner], atol=1e-6, rtol=0)
+                torch.testing.assert_close(
+                    y[inner], known[period, len(axes)] * x[inner], atol=1e-6, rtol=0
+                )
 
 
 @pytest.mark.parametrize("border", BORDERS)
@@ -293,7 +364,8 @@ def test_low_and_high_add_up_and_one_leaves_the_feature(shape, border):
 
 @pytest.mark.parametrize("part", PARTS)
 def test_every_ablation_is_one_of_the_family(part):
-    """y = a_low F x + a_high (x - F x), the two factors found again by least squares, clip by clip."""
+    """y = a_low F x + a_high (x - F x), the two factors found again by least squares, clip by
+    clip."""
     x, smoother, law = rows(7, 12, 3, 4, 5, 5), Filter(3, None, "replicate"), (0.2, 1.8)
     y = random_scaling(x, True, smoother, part, law, generator=seeded())
     factors = []
@@ -306,14 +378,20 @@ def test_every_ablation_is_one_of_the_family(part):
         if part in ("low", "high") and part != name:
             torch.testing.assert_close(factor, torch.ones_like(factor))
         else:
-            assert len({round(float(a), 4) for a in factor}) == 12 and 0.2 <= factor.min() and factor.max() <= 1.8
+            assert (
+                len({round(float(a), 4) for a in factor}) == 12
+                and 0.2 <= factor.min()
+                and factor.max() <= 1.8
+            )
     gap = (low - high).abs()
-    assert bool((gap < 1e-6).all()) == (part == "whole") and bool((gap > 1e-3).all()) == (part != "whole")
+    assert bool((gap < 1e-6).all()) == (part == "whole") and bool((gap > 1e-3).all()) == (
+        part != "whole"
+    )
     if part == "whole":
         torch.testing.assert_close(y, low.view(-1, 1, 1, 1, 1) * x, atol=1e-6, rtol=0)
 
 
-# ---- gradients ---------------------------------------------------------------------------------------------------
+# ---- gradients ---------------------------------------------------------------------------------
 
 
 def scaled(x, smoother, part, level, p=1.0):
@@ -321,18 +399,34 @@ def scaled(x, smoother, part, level, p=1.0):
 
 
 @pytest.mark.parametrize("border", BORDERS)
-@pytest.mark.parametrize("part, level", [("low", "clip"), ("low", "channel"), ("low", "frame"), ("low", "pixel"),
-                                         ("high", "clip"), ("whole", "clip"), ("both", "batch"), ("both", "pixel")])
+@pytest.mark.parametrize(
+    "part, level",
+    [
+        ("low", "clip"),
+        ("low", "channel"),
+        ("low", "frame"),
+        ("low", "pixel"),
+        ("high", "clip"),
+        ("whole", "clip"),
+        ("both", "batch"),
+        ("both", "pixel"),
+    ],
+)
 def test_the_gradient_is_the_forward_passes_transpose(part, level, border):
     """own g + F'(low g): of the very factors drawn, and of a matrix of F made of basis vectors."""
     shape, smoother = (2, 2, 2, 3, 3), Filter(3, None, border)
     size = math.prod(shape)
-    columns = [scaled(torch.eye(size, dtype=torch.double)[i].view(shape), smoother, part, level).flatten()
-               for i in range(size)]
+    columns = [
+        scaled(torch.eye(size, dtype=torch.double)[i].view(shape), smoother, part, level).flatten()
+        for i in range(size)
+    ]
     x, g = rows(8, *shape).requires_grad_(), rows(9, *shape)
     (grad,) = torch.autograd.grad(scaled(x, smoother, part, level), x, g)
-    torch.testing.assert_close(grad.flatten(), torch.stack(columns) @ g.flatten(), atol=1e-12, rtol=0)
-    # the same with F as a matrix and the factors read off constants, on which F leaves everything or nothing
+    torch.testing.assert_close(
+        grad.flatten(), torch.stack(columns) @ g.flatten(), atol=1e-12, rtol=0
+    )
+    # the same with F as a matrix and the factors read off constants, on which F leaves everything
+    # or nothing
     if part == "whole":
         return
     ones = torch.ones(shape, dtype=torch.double)
@@ -340,7 +434,9 @@ def test_the_gradient_is_the_forward_passes_transpose(part, level, border):
     low = both if part in ("low", "both") else ones
     high = ones
     if part in ("high", "both"):
-        sign = waves((2,), 2, 3, size=8)[..., :2, :3, :3].expand(shape)  # kernel 1 and a zero filter give a_high
+        sign = waves((2,), 2, 3, size=8)[..., :2, :3, :3].expand(
+            shape
+        )  # kernel 1 and a zero filter give a_high
         high = scaled(sign, _Nothing(), part, level) / sign
     whole = matrix(smoother, shape[2:])
     through = ((low - high) * g).flatten(2) @ whole  # rows times F: F' of each map
@@ -358,14 +454,18 @@ class _Nothing(Filter):
 def test_gradcheck(border):
     x = rows(10, 2, 1, 2, 3, 2).requires_grad_()
     for part, level in (("low", "clip"), ("both", "pixel")):
+
         def function(x, part=part, level=level):
             return scaled(x, Filter((3, 3, 1), 0.7, border), part, level, p=0.7)
 
         assert torch.autograd.gradcheck(function, x) and torch.autograd.gradgradcheck(function, x)
 
 
-@pytest.mark.parametrize("make", [lambda x, s, part=part: random_scaling(x, True, s, part) for part in PARTS] + [
-    lambda x, s: random_drop(x, 0.5, True), lambda x, s: shake_drop(x, 0.5, True, level="clip")])
+@pytest.mark.parametrize(
+    "make",
+    [lambda x, s, part=part: random_scaling(x, True, s, part) for part in PARTS]
+    + [lambda x, s: random_drop(x, 0.5, True), lambda x, s: shake_drop(x, 0.5, True, level="clip")],
+)
 def test_nothing_of_the_features_size_is_kept_for_the_backward_pass(make):
     made, kept = [], []
 
@@ -376,7 +476,9 @@ def test_nothing_of_the_features_size_is_kept_for_the_backward_pass(make):
             return out
 
     leaf = torch.randn(4, 3, 4, 6, 6, requires_grad=True)
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda t: kept.append(t.numel()) or t, lambda t: t
+    ):
         x = leaf + 0
         y = make(x, Seen(3))
     assert sum(kept) <= 2 * len(leaf)  # the factors at most
@@ -387,7 +489,7 @@ def test_nothing_of_the_features_size_is_kept_for_the_backward_pass(make):
     assert torch.isfinite(leaf.grad).all()
 
 
-# ---- evaluation and training -------------------------------------------------------------------------------------
+# ---- evaluation and training -------------------------------------------------------------------
 
 
 def refuse(*_, **__):
@@ -400,7 +502,9 @@ def test_evaluation_hands_the_feature_back_and_calls_no_filter(part, monkeypatch
     monkeypatch.setattr(Filter, "__call__", refuse)
     state = torch.random.get_rng_state()
     assert layer.eval()(x) is x and random_scaling(x, False, layer.smoother, part) is x
-    assert random_scaling(x, False, layer.smoother, part, (0.5, 1.5), test="expectation") is x  # its mean is 1
+    assert (
+        random_scaling(x, False, layer.smoother, part, (0.5, 1.5), test="expectation") is x
+    )  # its mean is 1
     assert torch.equal(torch.random.get_rng_state(), state)
     if part == "whole":
         assert not torch.equal(layer.train()(x), x)
@@ -415,32 +519,52 @@ def test_expectation_is_what_training_comes_to(part, p):
     layer = RandomMeanScaling(border="valid", part=part, law=law, p=p, test="expectation").eval()
     mean = 1 - p / 2
     low, high = (mean if part in (name, "whole", "both") else 1 for name in ("low", "high"))
-    torch.testing.assert_close(layer(x), low * smoother(x) + high * (x - smoother(x)), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        layer(x), low * smoother(x) + high * (x - smoother(x)), atol=1e-6, rtol=0
+    )
     torch.manual_seed(0)
     many = layer.train()(x.expand(8000, *x.shape[1:])).mean(dim=0, keepdim=True)
     torch.testing.assert_close(many, layer.eval()(x), atol=0.03, rtol=0)
 
 
 def axes_of(level, dims=5):
-    return {"batch": (), "clip": (0,), "channel": (0, 1), "frame": (0, 2), "pixel": tuple(range(dims))}[level]
+    return {
+        "batch": (),
+        "clip": (0,),
+        "channel": (0, 1),
+        "frame": (0, 2),
+        "pixel": tuple(range(dims)),
+    }[level]
 
 
 @pytest.mark.parametrize("part", ["low", "whole"])
-@pytest.mark.parametrize("level, dims", [(level, 5) for level in LEVELS] + [(n, 4) for n in LEVELS if n != "frame"])
+@pytest.mark.parametrize(
+    "level, dims", [(level, 5) for level in LEVELS] + [(n, 4) for n in LEVELS if n != "frame"]
+)
 def test_a_factor_is_shared_by_its_level_and_no_more(level, dims, part):
     x = torch.ones(3, 4, 5, 6, 2)[..., 0] if dims == 4 else torch.ones(3, 4, 5, 6, 2)
     y = random_scaling(x, True, Filter(1), part, level=level, generator=seeded())
-    first = y[tuple(slice(None) if axis in axes_of(level, dims) else slice(0, 1) for axis in range(dims))]
+    first = y[
+        tuple(slice(None) if axis in axes_of(level, dims) else slice(0, 1) for axis in range(dims))
+    ]
     assert torch.equal(first.expand_as(y), y)  # shared along all other axes
-    assert first.unique().numel() == first.numel() == math.prod(x.shape[axis] for axis in axes_of(level, dims))
+    assert (
+        first.unique().numel()
+        == first.numel()
+        == math.prod(x.shape[axis] for axis in axes_of(level, dims))
+    )
 
 
 def test_alphas_differ_between_clips_layers_and_steps_and_a_seed_repeats_them():
     layers = [RandomMeanScaling(1) for _ in range(2)]
 
     def steps():
-        return torch.stack([torch.stack([layer(torch.ones(6, 2, 1, 2, 2))[:, 0, 0, 0, 0] for layer in layers])
-                            for _ in range(3)])
+        return torch.stack(
+            [
+                torch.stack([layer(torch.ones(6, 2, 1, 2, 2))[:, 0, 0, 0, 0] for layer in layers])
+                for _ in range(3)
+            ]
+        )
 
     torch.manual_seed(3)
     first, later = steps(), steps()
@@ -448,15 +572,28 @@ def test_alphas_differ_between_clips_layers_and_steps_and_a_seed_repeats_them():
     torch.manual_seed(3)
     assert torch.equal(steps(), first)
     x = torch.randn(4, 3, 2, 4, 4)
-    alone = [random_scaling(x, True, Filter(3), generator=generator) for generator in (seeded(1), seeded(1), seeded(2))]
+    alone = [
+        random_scaling(x, True, Filter(3), generator=generator)
+        for generator in (seeded(1), seeded(1), seeded(2))
+    ]
     assert torch.equal(alone[0], alone[1]) and not torch.equal(alone[0], alone[2])
 
 
-@pytest.mark.parametrize("make", [
-    *(lambda x, g, part=part: random_scaling(x, True, Filter(3, 0.7), part, generator=g) for part in PARTS),
-    *(lambda x, g, level=level: random_scaling(x, True, Filter(3), level=level, generator=g) for level in LEVELS),
-    lambda x, g: random_drop(x, 0.5, True, level="clip", generator=g),
-    lambda x, g: shake_drop(x, 0.5, True, generator=g)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(
+            lambda x, g, part=part: random_scaling(x, True, Filter(3, 0.7), part, generator=g)
+            for part in PARTS
+        ),
+        *(
+            lambda x, g, level=level: random_scaling(x, True, Filter(3), level=level, generator=g)
+            for level in LEVELS
+        ),
+        lambda x, g: random_drop(x, 0.5, True, level="clip", generator=g),
+        lambda x, g: shake_drop(x, 0.5, True, generator=g),
+    ],
+)
 def test_a_clips_result_does_not_depend_on_the_other_clips(make):
     x = torch.randn(5, 3, 2, 4, 4)
     other = torch.randn_like(x) * 100
@@ -465,7 +602,8 @@ def test_a_clips_result_does_not_depend_on_the_other_clips(make):
 
 
 def kolmogorov(values, low, high):
-    """The largest distance of the values' distribution from the uniform one, times sqrt(n): 1 in 1,000 passes 1.95."""
+    """The largest distance of the values' distribution from the uniform one, times sqrt(n): 1 in
+    1,000 passes 1.95."""
     u = (values.double().sort().values - low) / (high - low)
     n = len(u)
     above, below = (torch.arange(1, n + 1) / n - u).max(), (u - torch.arange(n) / n).max()
@@ -474,8 +612,12 @@ def kolmogorov(values, low, high):
 
 @pytest.mark.parametrize("law", [(0, 2), (0.75, 1.25), (0.0, 1.0)])
 def test_alpha_is_uniform(law):
-    alpha = random_scaling(torch.ones(20_000, 1, 1, 1, 1), True, Filter(1), law=law, generator=seeded(5)).flatten()
-    assert kolmogorov(alpha, *law) < 1.95 < kolmogorov(alpha**1.05, *law)  # the oracle sees a slight bend
+    alpha = random_scaling(
+        torch.ones(20_000, 1, 1, 1, 1), True, Filter(1), law=law, generator=seeded(5)
+    ).flatten()
+    assert (
+        kolmogorov(alpha, *law) < 1.95 < kolmogorov(alpha**1.05, *law)
+    )  # the oracle sees a slight bend
     assert float(alpha.mean()) == pytest.approx(sum(law) / 2, abs=0.02 * (law[1] - law[0]))
     assert float(alpha.var()) == pytest.approx((law[1] - law[0]) ** 2 / 12, rel=0.03)
     assert abs(float(np.corrcoef(alpha[1:], alpha[:-1])[0, 1])) < 0.03
@@ -523,10 +665,17 @@ def test_mean_and_variance_are_those_of_the_law(border, sigma):
 
 def test_doors():
     for arguments, says in (
-        ({"part": "middle"}, "low, high, whole, both"), ({"level": "video"}, "batch, clip, channel"),
-        ({"test": "mean"}, "identity, expectation"), ({"p": 1.5}, r"p in 0\.\.1"), ({"law": (2, 0)}, "law is"),
-        ({"law": (1,)}, "law is"), ({"border": "reflect"}, "zero, valid"), ({"kernel": 2}, "odd kernel"),
-        ({"kernel": (1, 3, 4)}, "odd kernel"), ({"kernel": -1}, "odd kernel"), ({"sigma": 0.0}, "sigma above 0"),
+        ({"part": "middle"}, "low, high, whole, both"),
+        ({"level": "video"}, "batch, clip, channel"),
+        ({"test": "mean"}, "identity, expectation"),
+        ({"p": 1.5}, r"p in 0\.\.1"),
+        ({"law": (2, 0)}, "law is"),
+        ({"law": (1,)}, "law is"),
+        ({"border": "reflect"}, "zero, valid"),
+        ({"kernel": 2}, "odd kernel"),
+        ({"kernel": (1, 3, 4)}, "odd kernel"),
+        ({"kernel": -1}, "odd kernel"),
+        ({"sigma": 0.0}, "sigma above 0"),
     ):
         with pytest.raises(ValueError, match=says):
             RandomMeanScaling(**arguments)
@@ -536,12 +685,17 @@ def test_doors():
         (lambda: random_scaling(x, False, Filter(3), test="mean"), "identity, expectation"),
         (lambda: random_scaling(x, True, Filter(3), level="video"), "level is one of"),
         (lambda: random_scaling(x[:, :, 0], True, Filter(3), level="frame"), "frame of clips only"),
-        (lambda: Filter((3, 3))(x), "2 axes does not fit"), (lambda: Filter((1, 3, 3))(x[:, :, 0]), "3 axes does not"),
+        (lambda: Filter((3, 3))(x), "2 axes does not fit"),
+        (lambda: Filter((1, 3, 3))(x[:, :, 0]), "3 axes does not"),
         (lambda: random_drop(x, 0.5, True, form="mine"), "paper or library"),
-        (lambda: RandomDrop(0.0), "p above 0"), (lambda: RandomDrop(0.5, level="pixel"), "batch or clip"),
-        (lambda: RandomDrop(0.5, "mine"), "paper or library"), (lambda: ShakeDrop(1.1), "p above 0"),
-        (lambda: ShakeDrop(0.5, (1, 0)), "alpha and beta"), (lambda: ShakeDrop(0.5, level="video"), "level one of"),
-        (lambda: survival(0, 3), "1..3"), (lambda: survival(1, 3, 0.0), "p_L"),
+        (lambda: RandomDrop(0.0), "p above 0"),
+        (lambda: RandomDrop(0.5, level="pixel"), "batch or clip"),
+        (lambda: RandomDrop(0.5, "mine"), "paper or library"),
+        (lambda: ShakeDrop(1.1), "p above 0"),
+        (lambda: ShakeDrop(0.5, (1, 0)), "alpha and beta"),
+        (lambda: ShakeDrop(0.5, level="video"), "level one of"),
+        (lambda: survival(0, 3), "1..3"),
+        (lambda: survival(1, 3, 0.0), "p_L"),
         (lambda: survival(1, 3, 0.5, "linear"), "decay is one of"),
     ):
         with pytest.raises(ValueError, match=says):
@@ -558,7 +712,7 @@ def test_a_biased_law_is_warned_of_where_evaluation_ignores_it():
             RandomMeanScaling(law=(1 - r, 1 + r))
 
 
-# ---- rivals ------------------------------------------------------------------------------------------------------
+# ---- rivals ------------------------------------------------------------------------------------
 
 
 def drawn(function, count=400, shape=(3, 2, 2, 2, 2)):
@@ -572,8 +726,15 @@ def drawn(function, count=400, shape=(3, 2, 2, 2, 2)):
     return torch.stack(ahead), torch.stack(back)
 
 
-@pytest.mark.parametrize("form, level, p", [("paper", "batch", 0.7), ("paper", "clip", 0.3), ("library", "batch", 0.5),
-                                            ("library", "clip", 0.8)])
+@pytest.mark.parametrize(
+    "form, level, p",
+    [
+        ("paper", "batch", 0.7),
+        ("paper", "clip", 0.3),
+        ("library", "batch", 0.5),
+        ("library", "clip", 0.8),
+    ],
+)
 def test_random_drop_is_equation_2(form, level, p):
     ahead, back = drawn(lambda x, g: random_drop(x, p, True, form, level, g))
     assert torch.equal(ahead, back)  # one gate for both
@@ -582,7 +743,9 @@ def test_random_drop_is_equation_2(form, level, p):
     gates = ahead.flatten(2)[:, :, 0] > 0  # [count, clips]
     assert torch.equal((ahead > 0).flatten(2), gates[:, :, None].expand(-1, -1, 16))
     together = (gates == gates[:, :1]).all(dim=1).float().mean()
-    assert float(together) == (1 if level == "batch" else pytest.approx(p**3 + (1 - p) ** 3, abs=0.08))
+    assert float(together) == (
+        1 if level == "batch" else pytest.approx(p**3 + (1 - p) ** 3, abs=0.08)
+    )
     independent = gates[:, :1] if level == "batch" else gates
     assert float(independent.float().mean()) == pytest.approx(p, abs=0.08)
     x = torch.randn(2, 3, 4, 4)
@@ -594,19 +757,27 @@ def test_random_drop_is_equation_2(form, level, p):
 
 
 @pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("alpha, beta", [((0, 0), (0, 1)), ((-1, 1), (0, 1)), ((0.2, 0.6), (0.5, 1))])
+@pytest.mark.parametrize(
+    "alpha, beta", [((0, 0), (0, 1)), ((-1, 1), (0, 1)), ((0.2, 0.6), (0.5, 1))]
+)
 def test_shake_drop_is_equation_3(alpha, beta, level):
     p, shape = 0.6, (3, 2, 2, 2, 2)
     ahead, back = drawn(lambda x, g: shake_drop(x, p, True, alpha, beta, level, g), shape=shape)
-    alive = ((ahead - 1).abs() < 1e-6).flatten(1).all(dim=1) & ((back - 1).abs() < 1e-6).flatten(1).all(dim=1)
-    assert float(alive.float().mean()) == pytest.approx(p, abs=0.08)  # one gate for the batch, and for both passes
+    alive = ((ahead - 1).abs() < 1e-6).flatten(1).all(dim=1) & ((back - 1).abs() < 1e-6).flatten(
+        1
+    ).all(dim=1)
+    assert float(alive.float().mean()) == pytest.approx(
+        p, abs=0.08
+    )  # one gate for the batch, and for both passes
     for factors, law in ((ahead[~alive], alpha), (back[~alive], beta)):
         assert factors.min() >= law[0] - 1e-6 and factors.max() <= law[1] + 1e-6
         shared = tuple(slice(None) if axis in axes_of(level) else slice(0, 1) for axis in range(5))
         first = factors[(slice(None), *shared)]
         assert torch.equal(first.expand_as(factors), factors)
         if law[0] < law[1]:
-            assert first.unique().numel() > 0.99 * first.numel()  # float32 holds few numbers, so some are equal
+            assert (
+                first.unique().numel() > 0.99 * first.numel()
+            )  # float32 holds few numbers, so some are equal
             assert kolmogorov(first.flatten(), *law) < 1.95
     if alpha[0] < alpha[1] and level == "pixel":  # two variables, not one
         assert abs(float(np.corrcoef(ahead[~alive].flatten(), back[~alive].flatten())[0, 1])) < 0.05
@@ -617,21 +788,30 @@ def test_shake_drop_is_equation_3(alpha, beta, level):
     torch.testing.assert_close(ShakeDrop(p, alpha, beta, level).eval()(x), factor * x)
 
 
-@pytest.mark.parametrize("decay, rule", [("l/L", lambda k, n: k / n), ("(l-1)/L", lambda k, n: (k - 1) / n),
-                                         ("(l-1)/(L-1)", lambda k, n: (k - 1) / (n - 1) if n > 1 else 0)])
+@pytest.mark.parametrize(
+    "decay, rule",
+    [
+        ("l/L", lambda k, n: k / n),
+        ("(l-1)/L", lambda k, n: (k - 1) / n),
+        ("(l-1)/(L-1)", lambda k, n: (k - 1) / (n - 1) if n > 1 else 0),
+    ],
+)
 def test_survival_falls_by_one_of_three_rules(decay, rule):
     for blocks, last in ((1, 0.5), (2, 0.8), (16, 0.5), (54, 0.1)):
         for block in {1, max(1, blocks // 2), blocks}:
-            assert survival(block, blocks, last, decay) == pytest.approx(1 - rule(block, blocks) * (1 - last))
+            assert survival(block, blocks, last, decay) == pytest.approx(
+                1 - rule(block, blocks) * (1 - last)
+            )
     ends = {"l/L": (1 - 0.5 / 16, 0.5), "(l-1)/L": (1, 1 - 0.5 * 15 / 16), "(l-1)/(L-1)": (1, 0.5)}
     assert (survival(1, 16, 0.5, decay), survival(16, 16, 0.5, decay)) == pytest.approx(ends[decay])
 
 
-# ---- where they stand --------------------------------------------------------------------------------------------
+# ---- where they stand --------------------------------------------------------------------------
 
 
 def layers_of(net):
-    """[(pathway, stage, block's number in the pathway, module)] of every regularizer that does something."""
+    """[(pathway, stage, block's number in the pathway, module)] of every regularizer that does
+    something."""
     found = []
     for pathway in ("slow", "fast") if hasattr(net, "slow") else ("",):
         one, number = getattr(net, pathway) if pathway else net, 0
@@ -652,43 +832,78 @@ def build(name, regularizer=None, **changes):
 def test_rms_stands_in_the_named_stages_and_never_in_the_fast_pathway():
     for name in ("slowonly", "csn", "resnet50"):
         net = build(name, placed("rms", stages=(4, 5), kernel=(1, 3, 3)), blocks=(1, 2, 2, 3))
-        assert [place[:3] for place in layers_of(net)] == [("", 4, n) for n in (4, 5)] + [("", 5, n) for n in (6, 7, 8)]
+        assert [place[:3] for place in layers_of(net)] == [("", 4, n) for n in (4, 5)] + [
+            ("", 5, n) for n in (6, 7, 8)
+        ]
         assert all(isinstance(place[3], RandomMeanScaling) for place in layers_of(net))
-    assert [place[1] for place in layers_of(build("cifar_resnet", placed("rms", stages=(3,)), depth=20))] == [3] * 3
+    assert [
+        place[1] for place in layers_of(build("cifar_resnet", placed("rms", stages=(3,)), depth=20))
+    ] == [3] * 3
     found = layers_of(build("slowfast", placed("rms", stages=(4, 5))))
     assert [place[:3] for place in found] == [("slow", 4, 3), ("slow", 5, 4)]
-    assert [place[0] for place in layers_of(build("slowfast", placed("rms")))] == ["slow"] * 4  # every stage
-    assert [place[0] for place in layers_of(build("slowfast", placed("rms", pathways=("fast",))))] == ["fast"] * 4
-    assert [place[0] for place in layers_of(build("slowfast", placed("random_drop")))] == ["slow"] * 4 + ["fast"] * 4
+    assert [place[0] for place in layers_of(build("slowfast", placed("rms")))] == [
+        "slow"
+    ] * 4  # every stage
+    assert [
+        place[0] for place in layers_of(build("slowfast", placed("rms", pathways=("fast",))))
+    ] == ["fast"] * 4
+    assert [place[0] for place in layers_of(build("slowfast", placed("random_drop")))] == [
+        "slow"
+    ] * 4 + ["fast"] * 4
 
 
 @pytest.mark.parametrize("decay", DECAYS)
 @pytest.mark.parametrize("name", ["random_drop", "shake_drop"])
 def test_rivals_survive_by_their_depth(name, decay):
     found = layers_of(build("slowonly", placed(name, last=0.4, decay=decay), blocks=(1, 2, 2, 1)))
-    assert [place[3].p for place in found] == pytest.approx([survival(n, 6, 0.4, decay) for n in range(1, 7)])
-    late = layers_of(build("slowonly", placed(name, stages=(5,), last=0.4, decay=decay), blocks=(1, 2, 2, 1)))
+    assert [place[3].p for place in found] == pytest.approx(
+        [survival(n, 6, 0.4, decay) for n in range(1, 7)]
+    )
+    late = layers_of(
+        build("slowonly", placed(name, stages=(5,), last=0.4, decay=decay), blocks=(1, 2, 2, 1))
+    )
     assert [place[3].p for place in late] == pytest.approx([survival(6, 6, 0.4, decay)])
 
 
 def test_arguments_reach_the_modules():
-    ask = placed("rms", kernel=(1, 3, 3), sigma=0.7, border="valid", part="high", law=(0.5, 1.5), level="channel",
-                 p=0.5)
+    ask = placed(
+        "rms",
+        kernel=(1, 3, 3),
+        sigma=0.7,
+        border="valid",
+        part="high",
+        law=(0.5, 1.5),
+        level="channel",
+        p=0.5,
+    )
     layer = ask(Site(4, 1, 4, 8))
     assert (layer.part, layer.law, layer.level, layer.p) == ("high", (0.5, 1.5), "channel", 0.5)
-    assert (layer.smoother.kernel, layer.smoother.sigma, layer.smoother.border) == ((1, 3, 3), 0.7, "valid")
+    assert (layer.smoother.kernel, layer.smoother.sigma, layer.smoother.border) == (
+        (1, 3, 3),
+        0.7,
+        "valid",
+    )
     drop = placed("random_drop", form="library", level="clip")(Site(2, 1, 4, 8))
-    shake = placed("shake_drop", alpha=(-1, 1), beta=(0.5, 1), level="clip")(Site(2, 1, 4, 8, "fast"))
+    shake = placed("shake_drop", alpha=(-1, 1), beta=(0.5, 1), level="clip")(
+        Site(2, 1, 4, 8, "fast")
+    )
     assert (drop.form, drop.level) == ("library", "clip")
     assert (shake.alpha, shake.beta, shake.level) == ((-1, 1), (0.5, 1), "clip")
 
 
-@pytest.mark.parametrize("arguments, says", [
-    ({"name": "rmss"}, "rms, random_drop, shake_drop; got 'rmss'"),
-    ({"name": "rms", "alpha": 1}, "kernel, sigma.*alpha"), ({"name": "rms", "kernel": 4}, "odd"),
-    ({"name": "rms", "border": "same"}, "border is one of"),
-    ({"name": "random_drop", "p": 0.5}, "form, level"), ({"name": "random_drop", "last": 0.0}, "p_L"),
-    ({"name": "shake_drop", "decay": "linear"}, "l/L"), ({"name": "shake_drop", "gamma": 1}, "alpha, beta, level")])
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        ({"name": "rmss"}, "rms, random_drop, shake_drop; got 'rmss'"),
+        ({"name": "rms", "alpha": 1}, "kernel, sigma.*alpha"),
+        ({"name": "rms", "kernel": 4}, "odd"),
+        ({"name": "rms", "border": "same"}, "border is one of"),
+        ({"name": "random_drop", "p": 0.5}, "form, level"),
+        ({"name": "random_drop", "last": 0.0}, "p_L"),
+        ({"name": "shake_drop", "decay": "linear"}, "l/L"),
+        ({"name": "shake_drop", "gamma": 1}, "alpha, beta, level"),
+    ],
+)
 def test_what_does_not_fit_is_refused_before_a_net_is_built(arguments, says, monkeypatch):
     with pytest.raises(ValueError, match=says):
         placed(**arguments)
@@ -708,7 +923,9 @@ def test_state_dicts_are_the_same_and_load_both_ways(name, regularizer):
     clips = torch.randn(2, 3, 1 if name == "cifar_resnet" else 8, 32, 32)
     with torch.no_grad():
         bare, made = plain.eval()(clips), other.eval()(clips)
-        assert torch.equal(bare, made) == (regularizer["name"] == "rms")  # the others test with their factor
+        assert torch.equal(bare, made) == (
+            regularizer["name"] == "rms"
+        )  # the others test with their factor
 
 
 @pytest.mark.parametrize("regularizer", PLACED, ids=lambda r: r["name"])
@@ -723,17 +940,22 @@ def test_the_training_flag_of_a_net_acts(regularizer):
     bare = plain.train()(clips)
     assert torch.equal(made[0], made[1])
     # four blocks of 7/8, 3/4, 5/8 and 1/2 all survive in a fifth of the steps
-    assert sum(not torch.equal(one, bare) for one in made[1:]) >= (7 if regularizer["name"] == "rms" else 3)
+    assert sum(not torch.equal(one, bare) for one in made[1:]) >= (
+        7 if regularizer["name"] == "rms" else 3
+    )
     assert torch.equal(net.eval()(clips), net.eval()(clips))
 
 
 def test_only_the_branch_is_scaled():
-    """relu(shortcut + y): with alpha 0 and F = I nothing of the branch is left, and the shortcut is whole."""
+    """relu(shortcut + y): with alpha 0 and F = I nothing of the branch is left, and the shortcut is
+    whole."""
     net = build("slowonly", placed("rms", kernel=1, law=(0, 0), test="expectation")).train()
     shown = []
     for block in net.modules():
         if isinstance(block, Residual):
-            block.shortcut.register_forward_hook(lambda m, x, out: shown.append([F.relu(out.detach())]))
+            block.shortcut.register_forward_hook(
+                lambda m, x, out: shown.append([F.relu(out.detach())])
+            )
             block.register_forward_hook(lambda m, x, out: shown[-1].append(out.detach().clone()))
     net(torch.randn(2, 3, 4, 32, 32))
     assert len(shown) == 4
@@ -748,7 +970,10 @@ def learned(recipe, steps=3, seed=1):
     data = seeded(2)
     optimizer = torch.optim.SGD(method.parameters(), lr=0.05, momentum=0.9)
     for step in range(steps):
-        batch = {"rgb": torch.randn(4, 1, 3, 4, 32, 32, generator=data), "label": torch.tensor([0, 1, 2, 1])}
+        batch = {
+            "rgb": torch.randn(4, 1, 3, 4, 32, 32, generator=data),
+            "label": torch.tensor([0, 1, 2, 1]),
+        }
         torch.manual_seed(1000 * seed + step)
         optimizer.zero_grad()
         method(batch)[0].backward()
@@ -759,22 +984,33 @@ def learned(recipe, steps=3, seed=1):
 RECIPE = Recipe(network="slowonly", network_args=SMALL["slowonly"], classes=("a", "b", "c"))
 
 
-@pytest.mark.parametrize("change", [{"regularizer": {"name": "rms", "stages": (4, 5)}},
-                                    {"regularizer": {"name": "shake_drop"}, "mixing": {"name": "cutmix"}}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"regularizer": {"name": "rms", "stages": (4, 5)}},
+        {"regularizer": {"name": "shake_drop"}, "mixing": {"name": "cutmix"}},
+    ],
+)
 def test_equal_runs_end_in_equal_bits(change):
     torch.use_deterministic_algorithms(True)
     try:
-        first, again, other, plain = (learned(replace(RECIPE, **change)), learned(replace(RECIPE, **change)),
-                                      learned(replace(RECIPE, **change), seed=2), learned(RECIPE))
+        first, again, other, plain = (
+            learned(replace(RECIPE, **change)),
+            learned(replace(RECIPE, **change)),
+            learned(replace(RECIPE, **change), seed=2),
+            learned(RECIPE),
+        )
     finally:
         torch.use_deterministic_algorithms(False)
     assert all(torch.equal(first[name], again[name]) for name in first)
     for different in (other, plain):
-        assert not torch.equal(first["encoder.stages.3.0.branch.conv2.weight"],
-                               different["encoder.stages.3.0.branch.conv2.weight"])
+        assert not torch.equal(
+            first["encoder.stages.3.0.branch.conv2.weight"],
+            different["encoder.stages.3.0.branch.conv2.weight"],
+        )
 
 
-# ---- half precision, compiled ------------------------------------------------------------------------------------
+# ---- half precision, compiled ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("border", BORDERS)
@@ -782,8 +1018,14 @@ def test_half_precision_agrees_with_whole(border):
     x, g = rows(16, 6, 4, 4, 7, 7, dtype=torch.float), rows(17, 6, 4, 4, 7, 7, dtype=torch.float)
     for dtype, tolerance in ((torch.bfloat16, 2.0**-5), (torch.float16, 2.0**-8)):
         half, whole = x.to(dtype).requires_grad_(), x.to(dtype).float().requires_grad_()
-        made = [random_scaling(one, True, Filter(3, None, border), generator=seeded(3)) for one in (half, whole)]
-        grads = [torch.autograd.grad(y, one, g.to(y.dtype))[0] for y, one in zip(made, (half, whole), strict=True)]
+        made = [
+            random_scaling(one, True, Filter(3, None, border), generator=seeded(3))
+            for one in (half, whole)
+        ]
+        grads = [
+            torch.autograd.grad(y, one, g.to(y.dtype))[0]
+            for y, one in zip(made, (half, whole), strict=True)
+        ]
         assert made[0].dtype == grads[0].dtype == dtype
         for left, right in (made, grads):
             torch.testing.assert_close(left.float(), right, atol=tolerance, rtol=tolerance)
@@ -796,7 +1038,10 @@ def test_autocast_trains_as_float32_does(regularizer):
     for enabled in (False, True):
         torch.manual_seed(0)
         method = Classifier(replace(RECIPE, regularizer=regularizer)).train()
-        batch = {"rgb": torch.randn(8, 1, 3, 4, 32, 32, generator=seeded(2)), "label": torch.arange(8) % 3}
+        batch = {
+            "rgb": torch.randn(8, 1, 3, 4, 32, 32, generator=seeded(2)),
+            "label": torch.arange(8) % 3,
+        }
         torch.manual_seed(4)
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
             loss, _ = method(batch)
@@ -807,10 +1052,16 @@ def test_autocast_trains_as_float32_does(regularizer):
     assert float(F.cosine_similarity(*slopes, dim=0)) > 0.98
 
 
-@pytest.mark.parametrize("layer", [
-    RandomMeanScaling((1, 3, 3), 0.8, "valid", part="both"),
-    RandomMeanScaling(border="replicate", level="frame", p=0.5), RandomDrop(0.5, level="clip"), ShakeDrop(0.5),
-], ids=["both", "frame", "drop", "shake"])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        RandomMeanScaling((1, 3, 3), 0.8, "valid", part="both"),
+        RandomMeanScaling(border="replicate", level="frame", p=0.5),
+        RandomDrop(0.5, level="clip"),
+        ShakeDrop(0.5),
+    ],
+    ids=["both", "frame", "drop", "shake"],
+)
 def test_compiled_agrees_with_eager(layer):
     compiled = torch.compile(layer.train(), backend="aot_eager", fullgraph=True)
     x, g = rows(18, 3, 2, 3, 5, 5, dtype=torch.float), rows(19, 3, 2, 3, 5, 5, dtype=torch.float)
@@ -827,6 +1078,8 @@ def test_compiled_agrees_with_eager(layer):
 
 
 def test_names_are_told_apart():
-    assert Counter(type(placed(name)(Site(4, 2, 4, 8))) for name in NAMES) == Counter(NAMES.values())
+    assert Counter(type(placed(name)(Site(4, 2, 4, 8))) for name in NAMES) == Counter(
+        NAMES.values()
+    )
     text = repr(build("slowonly", placed("rms", sigma=1.0, border="valid")))
     assert "Gaussian, sigma 1 of 3, border valid; low by 0..2 a clip, p 1" in text

@@ -8,7 +8,13 @@ from torch.nn import functional as F
 
 from vidbench.tensors.bank import FeatureQueue, masked_topk
 from vidbench.tensors.losses import multi_positive_nce, nce_logits
-from vidbench.tensors.metrics import bootstrap_interval, nested_bootstrap, purity, recall_at, topk_hit
+from vidbench.tensors.metrics import (
+    bootstrap_interval,
+    nested_bootstrap,
+    purity,
+    recall_at,
+    topk_hit,
+)
 
 
 def rows(seed, *shape):
@@ -21,7 +27,9 @@ def test_nce_logits_are_cosines_over_temperature():
     for i in range(3):
         assert logits[i, 0] == pytest.approx(float(query[i] @ key[i]) / 0.07, rel=1e-5)
         for j in range(5):
-            assert logits[i, 1 + j] == pytest.approx(float(query[i] @ queue[j]) / 0.07, rel=1e-4, abs=1e-5)
+            assert logits[i, 1 + j] == pytest.approx(
+                float(query[i] @ queue[j]) / 0.07, rel=1e-4, abs=1e-5
+            )
 
 
 @pytest.mark.parametrize("form", ["inside", "outside"])
@@ -32,7 +40,11 @@ def test_multi_positive_nce_is_the_papers_formula(form):
     for i, loss in enumerate(multi_positive_nce(logits, mask, form)):
         total = sum(math.exp(s) for s in logits[i].tolist())
         shares = [math.exp(logits[i, p]) / total for p in range(9) if mask[i, p]]
-        wanted = -math.log(sum(shares)) if form == "inside" else -sum(map(math.log, shares)) / len(shares)
+        wanted = (
+            -math.log(sum(shares))
+            if form == "inside"
+            else -sum(map(math.log, shares)) / len(shares)
+        )
         assert float(loss) == pytest.approx(wanted, rel=1e-5)
 
 
@@ -50,8 +62,10 @@ def test_ignored_entries_leave_numerator_and_denominator():
     ignored = torch.zeros_like(mask)
     ignored[:, [2, 4]] = True
     kept = [0, 1, 3, 5]
-    torch.testing.assert_close(multi_positive_nce(logits, mask, "inside", ignored),
-                               multi_positive_nce(logits[:, kept], mask[:, kept], "inside"))
+    torch.testing.assert_close(
+        multi_positive_nce(logits, mask, "inside", ignored),
+        multi_positive_nce(logits[:, kept], mask[:, kept], "inside"),
+    )
 
 
 def test_loss_and_gradient_stay_finite_where_the_softmax_underflows():
@@ -74,13 +88,18 @@ def test_loss_refuses_a_row_without_a_positive_and_unknown_forms():
 
 def test_queue_keeps_the_newest_rows_across_its_end():
     queue = FeatureQueue(7, 3, other_dim=2)
-    everything = [(rows(i, 3, 3), torch.arange(3) + 10 * i, torch.arange(3) + 100 * i, rows(50 + i, 3, 2))
-                  for i in range(4)]
+    everything = [
+        (rows(i, 3, 3), torch.arange(3) + 10 * i, torch.arange(3) + 100 * i, rows(50 + i, 3, 2))
+        for i in range(4)
+    ]
     for batch in everything:
         assert not queue.full or int(queue.count) >= 7
         queue.enqueue(*batch)
-    newest = {int(label): (feature, int(source), other) for features, labels, sources, others in everything
-              for feature, label, source, other in zip(features, labels, sources, others, strict=True)}
+    newest = {
+        int(label): (feature, int(source), other)
+        for features, labels, sources, others in everything
+        for feature, label, source, other in zip(features, labels, sources, others, strict=True)
+    }
     kept = list(newest)[-7:]
     assert sorted(queue.label.tolist()) == sorted(kept) and queue.full
     for slot, label in enumerate(queue.label.tolist()):
@@ -113,14 +132,20 @@ def test_masked_topk_is_a_full_sort_without_the_excluded():
 def test_recall_hits_and_purity_by_hand():
     neighbours = torch.tensor([[1, 0, 2], [2, 2, 1], [0, 0, 0]])
     hits = recall_at(neighbours, torch.tensor([0, 1, 2]), (1, 2, 3))
-    assert [hits[k].tolist() for k in (1, 2, 3)] == [[False] * 3, [True, False, False], [True, True, False]]
+    assert [hits[k].tolist() for k in (1, 2, 3)] == [
+        [False] * 3,
+        [True, False, False],
+        [True, True, False],
+    ]
     with pytest.raises(ValueError, match="R@4"):
         recall_at(neighbours, torch.tensor([0, 1, 2]), (4,))
     logits = torch.tensor([[0.1, 0.9, 0.5]])
     assert topk_hit(logits, torch.tensor([[True, False, True]]), 1).tolist() == [False]
     assert topk_hit(logits, torch.tensor([[True, False, True]]), 2).tolist() == [True]
     mined = torch.tensor([[True, True, False], [False, True, False]])
-    assert float(purity(mined, torch.tensor([4, 5, 4]), torch.tensor([4, 5]))) == pytest.approx(2 / 3)
+    assert float(purity(mined, torch.tensor([4, 5, 4]), torch.tensor([4, 5]))) == pytest.approx(
+        2 / 3
+    )
 
 
 def test_bootstrap_interval_covers_like_the_normal_one_and_repeats():
@@ -133,19 +158,25 @@ def test_bootstrap_interval_covers_like_the_normal_one_and_repeats():
 
 
 def test_shared_test_videos_are_drawn_once_for_all_repetitions():
-    """Three identical repetitions on the same videos tell no more than one: their spread must not fall by sqrt(3)."""
+    """Three identical repetitions on the same videos tell no more than one: their spread must not
+    fall by sqrt(3)."""
     hits = (rows(7, 2, 120) > 0.4).float()
     source = torch.arange(120) // 3
     one = nested_bootstrap([hits], [source], seed=1)
-    shared, apart = (nested_bootstrap([hits] * 3, [source] * 3, seed=1, shared=way) for way in (True, False))
+    shared, apart = (
+        nested_bootstrap([hits] * 3, [source] * 3, seed=1, shared=way) for way in (True, False)
+    )
     assert shared.shape == (4000, 2) and torch.allclose(shared, one)  # the first draw is the same
     ratio = (apart.std(dim=0) / one.std(dim=0)).tolist()
-    assert ratio == pytest.approx([(5 / 9) ** 0.5] * 2, abs=0.06)  # without it: 3 drawn of 3, of which some recur
+    assert ratio == pytest.approx(
+        [(5 / 9) ** 0.5] * 2, abs=0.06
+    )  # without it: 3 drawn of 3, of which some recur
     torch.testing.assert_close(shared.mean(dim=0), hits.double().mean(dim=1), atol=0.01, rtol=0)
 
 
 def test_shared_repetitions_are_drawn_as_whole_ones():
-    """A draw is the mean of repetitions drawn with return, each on the same sources, by a plain loop."""
+    """A draw is the mean of repetitions drawn with return, each on the same sources, by a plain
+    loop."""
     hits = [(rows(seed, 2, 30) > 0).float() for seed in (8, 9)]
     source = torch.tensor([4, 4, 7, 7, 7, 9] * 5)
     drawn = nested_bootstrap(hits, [source, source.clone()], seed=3, draws=50, shared=True)
@@ -153,10 +184,19 @@ def test_shared_repetitions_are_drawn_as_whole_ones():
     picked = torch.randint(3, (50, 3), generator=generator)
     chosen = torch.randint(2, (50, 2), generator=generator)
     for draw in range(50):
-        videos = torch.cat([(source == (4, 7, 9)[int(s)]).nonzero().flatten() for s in picked[draw]])
-        wanted = torch.stack([hits[int(r)][:, videos].double().mean(dim=1) for r in chosen[draw]]).mean(dim=0)
+        videos = torch.cat(
+            [(source == (4, 7, 9)[int(s)]).nonzero().flatten() for s in picked[draw]]
+        )
+        wanted = torch.stack(
+            [hits[int(r)][:, videos].double().mean(dim=1) for r in chosen[draw]]
+        ).mean(dim=0)
         torch.testing.assert_close(drawn[draw], wanted)
     for other in (source + 1, source.flip(0), source[:20]):
         with pytest.raises(ValueError, match="the same where shared"):
-            nested_bootstrap([hits[0], hits[1][:, : len(other)]], [source, other], seed=3, shared=True)
-    assert nested_bootstrap(hits, [source, source.flip(0)], seed=3, draws=5).shape == (5, 2)  # else they may differ
+            nested_bootstrap(
+                [hits[0], hits[1][:, : len(other)]], [source, other], seed=3, shared=True
+            )
+    assert nested_bootstrap(hits, [source, source.flip(0)], seed=3, draws=5).shape == (
+        5,
+        2,
+    )  # else they may differ

@@ -19,37 +19,61 @@ def world(toy_tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("flow")
     for part in (train, queries):
         flow_store.extract(part, folder, "dis", progress=False)
-    rows = {"before": [[0, 1, 2], [3, 4, 5], [6, 7, 0]], "after": [[2, 0, 3], [5, 6, 7], [1, 2, 3]],
-            "flow": [[0, 2, 4], [0, 1, 2], [1, 2, 3]]}
-    found = {name: Neighbours(np.array(near), np.linspace(0.9, 0.1, 9).reshape(3, 3)) for name, near in rows.items()}
+    rows = {
+        "before": [[0, 1, 2], [3, 4, 5], [6, 7, 0]],
+        "after": [[2, 0, 3], [5, 6, 7], [1, 2, 3]],
+        "flow": [[0, 2, 4], [0, 1, 2], [1, 2, 3]],
+    }
+    found = {
+        name: Neighbours(np.array(near), np.linspace(0.9, 0.1, 9).reshape(3, 3))
+        for name, near in rows.items()
+    }
     return train, queries, folder, found
 
 
 def test_the_gallery_counts_and_marks_what_stands_in_both_lists(world):
     train, queries, _, found = world
-    text = neighbours_gallery(train, queries, found, beside={"before": "flow", "after": "flow"}, shown=3)
+    text = neighbours_gallery(
+        train, queries, found, beside={"before": "flow", "after": "flow"}, shown=3
+    )
     page = Skeleton(text)
-    counts = [tuple(map(int, re.findall(r"(\d+) (?:of|also)", words))) for words in page.words if " right" in words]
-    right = [sum(train.label[row] == queries.label[q] for row in found[name].rows[q])
-             for q in range(3) for name in ("before", "after", "flow")]
+    counts = [
+        tuple(map(int, re.findall(r"(\d+) (?:of|also)", words)))
+        for words in page.words
+        if " right" in words
+    ]
+    right = [
+        sum(train.label[row] == queries.label[q] for row in found[name].rows[q])
+        for q in range(3)
+        for name in ("before", "after", "flow")
+    ]
     assert [count[0] for count in counts] == right
-    both = [len(set(found[name].rows[q]) & set(found["flow"].rows[q]))
-            for q in range(3) for name in ("before", "after")]
+    both = [
+        len(set(found[name].rows[q]) & set(found["flow"].rows[q]))
+        for q in range(3)
+        for name in ("before", "after")
+    ]
     assert [count[1] for count in counts if len(count) == 2] == both == [2, 2, 0, 0, 0, 3]
     assert page.words.count("in both") == sum(both)
     alts = [value for tag, name, value in page.attributes if (tag, name) == ("img", "alt")]
     assert sum(alt.endswith("also in flow") for alt in alts) == sum(both)
     assert "also in" not in neighbours_gallery(train, queries, found, shown=1)
     titles = {"flow": "InfoNCE flow"}
-    named = neighbours_gallery(train, queries, found, beside={"before": "flow"}, titles=titles, shown=1)
+    named = neighbours_gallery(
+        train, queries, found, beside={"before": "flow"}, titles=titles, shown=1
+    )
     assert "also in InfoNCE flow" in named and "InfoNCE flow" not in text
 
 
 def test_the_gallery_of_flow_shows_it_in_colours_with_a_wheel(world):
     train, queries, folder, found = world
-    text = neighbours_gallery(train, queries, {"flow": found["flow"]}, flow_folder=folder, shown=2, results=2)
+    text = neighbours_gallery(
+        train, queries, {"flow": found["flow"]}, flow_folder=folder, shown=2, results=2
+    )
     plain = neighbours_gallery(train, queries, {"flow": found["flow"]}, shown=2, results=2)
     assert text.count("<img ") == plain.count("<img ") + 1 == 2 * 3 + 1
     assert re.search(r"at the rim \d+\.\d pixels a frame", text) and "at the rim" not in plain
-    assert not set(re.findall(r"base64,([^\"]+)", text)) & set(re.findall(r"base64,([^\"]+)", plain))
+    assert not set(re.findall(r"base64,([^\"]+)", text)) & set(
+        re.findall(r"base64,([^\"]+)", plain)
+    )
     assert styles(text) <= KEPT

@@ -10,26 +10,45 @@ from vidbench.view.figures import Bar
 
 def test_curves_draw_what_they_are_given():
     ys = [0.5, float("nan"), 0.25]
-    figure = figures.curves({"InfoNCE": ([0, 1, 2], ys), HOSTILE: ([0], [1.0])}, "epoch", "R@1 (%)", "t", percent=True)
+    figure = figures.curves(
+        {"InfoNCE": ([0, 1, 2], ys), HOSTILE: ([0], [1.0])}, "epoch", "R@1 (%)", "t", percent=True
+    )
     np.testing.assert_allclose(figure.data[0].y, [50, np.nan, 25])
     assert figure.layout.showlegend and figure.layout.xaxis.title.text == "epoch"
     assert "<" not in figure.data[1].name and "&lt;b&gt;" in figure.data[1].name
     assert not figures.curves({"one": ([0], [1.0])}, "x", "y").layout.showlegend
-    log = figures.curves({"one": ([0, 1], [1.0, 10.0])}, "x", "y", log_y=True, levels={"floor": 0.1})
-    assert log.layout.yaxis.type == "log" and log.layout.annotations[0].y == -1 and log.layout.shapes[0].y0 == 0.1
+    log = figures.curves(
+        {"one": ([0, 1], [1.0, 10.0])}, "x", "y", log_y=True, levels={"floor": 0.1}
+    )
+    assert (
+        log.layout.yaxis.type == "log"
+        and log.layout.annotations[0].y == -1
+        and log.layout.shapes[0].y0 == 0.1
+    )
 
 
 def test_curves_draw_intervals_as_bands_in_the_curves_colour():
     ks, ys, lows, highs = [1, 5, 10], [0.3, 0.5, 0.6], [0.2, 0.4, 0.5], [0.4, 0.6, 0.7]
-    figure = figures.curves({"CoCLR": (ks, ys, lows, highs), "other": (ks, ys)}, "k", "R@k (%)", percent=True)
+    figure = figures.curves(
+        {"CoCLR": (ks, ys, lows, highs), "other": (ks, ys)}, "k", "R@k (%)", percent=True
+    )
     band, line, other = figure.data
-    assert band.fillcolor == line.line.color == figures.COLOURS["CoCLR"] and band.opacity < 0.3 and not band.showlegend
+    assert (
+        band.fillcolor == line.line.color == figures.COLOURS["CoCLR"]
+        and band.opacity < 0.3
+        and not band.showlegend
+    )
     np.testing.assert_allclose(band.x, [1, 5, 10, 10, 5, 1])
-    np.testing.assert_allclose(band.y, [20, 40, 50, 70, 60, 40])  # there along the lows, back along the highs
+    np.testing.assert_allclose(
+        band.y, [20, 40, 50, 70, 60, 40]
+    )  # there along the lows, back along the highs
     np.testing.assert_allclose(line.y, [30, 50, 60])
     assert other.fill is None
-    for wrong, says in (((ks, ys, lows), "lows and highs"), ((ks, ys, lows, highs[:2]), "lows and highs"),
-                        ((ks, ys, lows, [40, 60, 70]), "divide by 100")):
+    for wrong, says in (
+        ((ks, ys, lows), "lows and highs"),
+        ((ks, ys, lows, highs[:2]), "lows and highs"),
+        ((ks, ys, lows, [40, 60, 70]), "divide by 100"),
+    ):
         with pytest.raises(ValueError, match=says):
             figures.curves({"CoCLR": wrong}, "k", "R@k (%)", percent=True)
 
@@ -47,16 +66,24 @@ def test_a_method_keeps_its_colour_and_no_two_look_alike():
 
 @pytest.mark.parametrize(
     ("series", "percent", "says"),
-    [({}, False, "at least one"), ({"a": ([1, 2], [1])}, False, "'a'"), ({"a": ([], [])}, False, r"n > 0"),
-     ({"a": ([1], [33.1])}, True, "divide by 100")],
-)  # fmt: skip
+    [
+        ({}, False, "at least one"),
+        ({"a": ([1, 2], [1])}, False, "'a'"),
+        ({"a": ([], [])}, False, r"n > 0"),
+        ({"a": ([1], [33.1])}, True, "divide by 100"),
+    ],
+)
 def test_curves_refuse(series, percent, says):
     with pytest.raises(ValueError, match=says):
         figures.curves(series, "x", "y", percent=percent)
 
 
 def test_bars_show_values_intervals_and_numbers():
-    rows = [("A", "R@1", 0.30, 0.25, 0.37), ("A", "probe", 0.50, None, None), Bar("B", "R@1", 0.6, 0.6, 0.6)]
+    rows = [
+        ("A", "R@1", 0.30, 0.25, 0.37),
+        ("A", "probe", 0.50, None, None),
+        Bar("B", "R@1", 0.6, 0.6, 0.6),
+    ]
     figure = figures.bars(rows, "accuracy (%)", levels={"chance": 0.05})
     first, numbers = figure.data[0], figure.data[1]
     np.testing.assert_allclose(first.y, [30, 50])
@@ -70,30 +97,49 @@ def test_bars_show_values_intervals_and_numbers():
 
 @pytest.mark.parametrize(
     ("rows", "says"),
-    [([], "at least one"), ([("A", "g", 1.0), ("A", "g", 0.5)], "twice"), ([("A", "g", 0.5, 0.6, 0.7)], "low <= value"),
-     ([("A", "g", float("nan"))], "low <= value"), ([("A", "g", 33.1)], "divide by 100")],
-)  # fmt: skip
+    [
+        ([], "at least one"),
+        ([("A", "g", 1.0), ("A", "g", 0.5)], "twice"),
+        ([("A", "g", 0.5, 0.6, 0.7)], "low <= value"),
+        ([("A", "g", float("nan"))], "low <= value"),
+        ([("A", "g", 33.1)], "divide by 100"),
+    ],
+)
 def test_bars_refuse(rows, says):
     with pytest.raises(ValueError, match=says):
         figures.bars(rows, "y")
 
 
 def test_bars_of_counts_show_whole_numbers_and_no_whiskers():
-    counts = figures.bars([figures.Bar("train", "a", 18), figures.Bar("train", "b", 6)], "videos", percent=False)
+    counts = figures.bars(
+        [figures.Bar("train", "a", 18), figures.Bar("train", "b", 6)], "videos", percent=False
+    )
     assert list(counts.data[1].text) == ["18", "6"] and not counts.data[0].error_y.visible
     shares = figures.bars([figures.Bar("m", "a", 0.5, 0.4, 0.6)], "percent")
     assert list(shares.data[1].text) == ["50.0"] and shares.data[0].error_y.visible
 
 
 def test_whiskers_stand_in_their_methods_row_below_each_other_with_their_intervals():
-    rows = [Bar("RMS", "toy", 0.1, -0.05, 0.3), Bar("RMS", HOSTILE, -0.2, -0.3, -0.1), Bar("CutMix", "toy", 0.0)]
+    rows = [
+        Bar("RMS", "toy", 0.1, -0.05, 0.3),
+        Bar("RMS", HOSTILE, -0.2, -0.3, -0.1),
+        Bar("CutMix", "toy", 0.0),
+    ]
     figure = figures.whiskers(rows, "points", "t")
     toy, other = figure.data
     np.testing.assert_allclose(toy.x, [10, 0])
     np.testing.assert_allclose([toy.error_x.array, toy.error_x.arrayminus], [[20, 0], [15, 0]])
-    assert abs(toy.y[0]) < 0.5 and abs(toy.y[1] - 1) < 0.5 and toy.y[0] < other.y[0] < 0.5 and "<" not in other.name
+    assert (
+        abs(toy.y[0]) < 0.5
+        and abs(toy.y[1] - 1) < 0.5
+        and toy.y[0] < other.y[0] < 0.5
+        and "<" not in other.name
+    )
     assert toy.marker.color == toy.error_x.color != other.marker.color
-    assert figure.layout.yaxis.ticktext == ("RMS", "CutMix") and figure.layout.yaxis.range == (1.5, -0.5)
+    assert figure.layout.yaxis.ticktext == ("RMS", "CutMix") and figure.layout.yaxis.range == (
+        1.5,
+        -0.5,
+    )
     for wrong in ([], [rows[0], rows[0]]):
         with pytest.raises(ValueError, match="one for each method and group"):
             figures.whiskers(wrong, "points")
@@ -117,8 +163,10 @@ def test_ranked_bars_of_many_names_leave_out_the_middle_and_say_so():
     assert figures.ranked(values, "gain").layout.height < 1100
 
 
-@pytest.mark.parametrize(("values", "says"), [({}, "named finite"), ({"a": float("nan")}, "named finite"),
-                                              ({"a": -33.1}, "divide by 100")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [({}, "named finite"), ({"a": float("nan")}, "named finite"), ({"a": -33.1}, "divide by 100")],
+)
 def test_ranked_refuses(values, says):
     with pytest.raises(ValueError, match=says):
         figures.ranked(values, "gain", percent=True)

@@ -14,12 +14,16 @@ from PIL import Image
 from vidbench.view import figures, galleries
 from vidbench.view.galleries import Row, Tile
 
-HOSTILE = "<b>\"x\"</b> & 'y' <script>alert(1)</script>\" onload=\"z"
-# what JupyterLab 4.6's sanitiser keeps of our styles in an untrusted notebook (read in its bundle); the rest it drops
+HOSTILE = '<b>"x"</b> & \'y\' <script>alert(1)</script>" onload="z'
+# what JupyterLab 4.6's sanitiser keeps of our styles in an untrusted notebook (read in its bundle);
+# the rest it drops
 KEPT = set(
-    "align-items background-color border border-bottom border-collapse border-right border-top box-sizing color display"
-    " flex flex-wrap font-family font-size font-weight gap height justify-content left line-height margin margin-top"
-    " max-width min-width overflow overflow-x padding padding-right position text-align text-overflow top visibility"
+    "align-items background-color border border-bottom border-collapse border-right border-top "
+    "box-sizing color display"
+    " flex flex-wrap font-family font-size font-weight gap height justify-content left "
+    "line-height margin margin-top"
+    " max-width min-width overflow overflow-x padding padding-right position text-align "
+    "text-overflow top visibility"
     " white-space width".split()
 )
 
@@ -53,14 +57,22 @@ class Skeleton(HTMLParser):
 def styles(text):
     return {
         part.split(":", 1)[0].strip()
-        for _, name, value in Skeleton(text).attributes if name == "style" for part in value.split(";") if part.strip()
-    }  # fmt: skip
+        for _, name, value in Skeleton(text).attributes
+        if name == "style"
+        for part in value.split(";")
+        if part.strip()
+    }
 
 
 def test_encode_keeps_frames_length_and_loops():
     frames = clip(frames=7)
     picture = Image.open(io.BytesIO(galleries.encode(frames, fps=30, quality=95)))
-    assert (picture.format, picture.n_frames, picture.size, picture.info["loop"]) == ("WEBP", 7, (32, 24), 0)
+    assert (picture.format, picture.n_frames, picture.size, picture.info["loop"]) == (
+        "WEBP",
+        7,
+        (32, 24),
+        0,
+    )
     milliseconds = []
     for i in range(7):
         picture.seek(i)
@@ -93,7 +105,10 @@ def test_encode_refuses_what_is_no_clip(frames, fps, error, says):
 
 
 def test_data_uri_holds_the_bytes():
-    assert galleries.data_uri(b"abc", "image/webp") == "data:image/webp;base64," + base64.b64encode(b"abc").decode()
+    assert (
+        galleries.data_uri(b"abc", "image/webp")
+        == "data:image/webp;base64," + base64.b64encode(b"abc").decode()
+    )
     for data, mime in ((b"", "image/webp"), (b"abc", "text/html"), (b"abc", 'image/webp" x="')):
         with pytest.raises(ValueError):
             galleries.data_uri(data, mime)
@@ -116,10 +131,22 @@ def test_a_video_file_passes_only_if_browsers_play_it(tmp_path):
     tag = galleries.clip_html(data, HOSTILE, width=96, poster=galleries.encode(clip()[:1], 12))
     (name, attributes), *_ = Skeleton(tag).tags
     assert name == "video"  # src on the tag itself, or an untrusted notebook plays nothing
-    assert {"src", "poster", "muted", "loop", "autoplay", "playsinline", "preload", "aria-label"} <= set(attributes)
+    assert {
+        "src",
+        "poster",
+        "muted",
+        "loop",
+        "autoplay",
+        "playsinline",
+        "preload",
+        "aria-label",
+    } <= set(attributes)
     assert ("video", "preload", "none") in Skeleton(tag).attributes
     assert tag.count("data:video/mp4;base64,") == 1
-    assert galleries.clip_from_file(film(tmp_path / "vp9.webm", "libvpx-vp9"))[:4] == b"\x1a\x45\xdf\xa3"
+    assert (
+        galleries.clip_from_file(film(tmp_path / "vp9.webm", "libvpx-vp9"))[:4]
+        == b"\x1a\x45\xdf\xa3"
+    )
     with pytest.raises(ValueError, match="mp4v"):
         galleries.clip_from_file(film(tmp_path / "part2.mp4", "mpeg4"))
     (tmp_path / "words.mp4").write_text("no video at all")
@@ -135,7 +162,13 @@ def test_a_clip_is_bytes_or_a_data_uri_and_nothing_else():
     assert galleries.clip_html(webp, "a") == galleries.clip_html(uri, "a")
     hostile, plain = (Skeleton(galleries.clip_html(webp, words, 9, 9)) for words in (HOSTILE, "a"))
     assert hostile.tags == plain.tags
-    for bad in ("https://example.org/x.webp", "clip.webp", uri + '" onerror="alert(1)', uri + "\n", b"\x00\x01\x02"):
+    for bad in (
+        "https://example.org/x.webp",
+        "clip.webp",
+        uri + '" onerror="alert(1)',
+        uri + "\n",
+        b"\x00\x01\x02",
+    ):
         with pytest.raises(ValueError):
             galleries.clip_html(bad, "a")
 
@@ -148,11 +181,23 @@ def test_filmstrip_has_one_row_per_clip_and_is_never_wider_than_a_figure():
     assert widths == [8 * 95 - 2, 3 * (760 // 3) - 2]  # 112 pixels a frame would have been too wide
     assert "8 of 20 frames" in strip and "(3 frames)" in strip
     assert "(3 pictures)" in galleries.filmstrip([clip(3)], noun="pictures")
-    assert page.tags == Skeleton(galleries.filmstrip([clip(20), clip(3, 24, 90)], ["first", "second"])).tags
-    assert "frame" not in galleries.filmstrip([clip(1)], ["a wheel"])  # one picture is no clip to count
-    picture = Image.open(io.BytesIO(base64.b64decode(re.search(r"base64,([^\"]+)", strip).group(1)))).convert("RGB")
-    assert picture.getpixel((5, 5))[0] < 40 and picture.getpixel((picture.width - 5, 5))[0] > 200  # first, last frame
-    for clips, titles, says in (([], None, "at least one"), ([clip()], ["a", "b"], "one title per clip")):
+    assert (
+        page.tags
+        == Skeleton(galleries.filmstrip([clip(20), clip(3, 24, 90)], ["first", "second"])).tags
+    )
+    assert "frame" not in galleries.filmstrip(
+        [clip(1)], ["a wheel"]
+    )  # one picture is no clip to count
+    picture = Image.open(
+        io.BytesIO(base64.b64decode(re.search(r"base64,([^\"]+)", strip).group(1)))
+    ).convert("RGB")
+    assert (
+        picture.getpixel((5, 5))[0] < 40 and picture.getpixel((picture.width - 5, 5))[0] > 200
+    )  # first, last frame
+    for clips, titles, says in (
+        ([], None, "at least one"),
+        ([clip()], ["a", "b"], "one title per clip"),
+    ):
         with pytest.raises(ValueError, match=says):
             galleries.filmstrip(clips, titles)
     with pytest.raises(TypeError, match="clip 1"):
@@ -161,7 +206,9 @@ def test_filmstrip_has_one_row_per_clip_and_is_never_wider_than_a_figure():
 
 def rows(label="jump", caption="a.mp4", right=(True, False, None)):
     webp = [galleries.encode(clip(seed=i), 12) for i in range(4)]
-    results = [Tile(webp[i + 1], label, caption, 0.9 - 0.1 * i, verdict) for i, verdict in enumerate(right)]
+    results = [
+        Tile(webp[i + 1], label, caption, 0.9 - 0.1 * i, verdict) for i, verdict in enumerate(right)
+    ]
     return [Row(Tile(webp[0], label, caption), results)]
 
 
@@ -173,13 +220,19 @@ def test_gallery_tells_right_from_wrong_by_colour_and_sign():
     colours = [re.search(r"solid (#\w+)", v).group(1) for v in frames]
     assert colours == [figures.INK, figures.RIGHT, figures.WRONG, figures.INK]
     alts = [value for tag, name, value in page.attributes if (tag, name) == ("img", "alt")]
-    assert alts == ["query, jump", "rank 1, jump, score 0.90, right", "rank 2, jump, score 0.80, wrong",
-                    "rank 3, jump, score 0.70"]  # fmt: skip
+    assert alts == [
+        "query, jump",
+        "rank 1, jump, score 0.90, right",
+        "rank 2, jump, score 0.80, wrong",
+        "rank 3, jump, score 0.70",
+    ]
     assert [w for w in page.words if re.fullmatch(r"0\.\d\d", w)] == ["0.90", "0.80", "0.70"]
 
 
 def test_gallery_stacks_methods_under_one_query():
-    text = galleries.gallery({"InfoNCE": rows(right=(False, False, False)), "CoCLR": rows(right=(True, True, False))})
+    text = galleries.gallery(
+        {"InfoNCE": rows(right=(False, False, False)), "CoCLR": rows(right=(True, True, False))}
+    )
     assert text.count('alt="query, jump"') == 1 and text.index("InfoNCE") < text.index("CoCLR")
     assert "0 of 3 right" in text and "2 of 3 right" in text
     with pytest.raises(ValueError, match="same queries"):
@@ -196,7 +249,9 @@ def test_gallery_marks_and_counts_what_the_row_says():
     marked = [Row(rows()[0].query, [first, replace(second, mark=True)], f"also in {HOSTILE}")]
     text = galleries.gallery({"RGB": marked, "flow": rows()})
     page = Skeleton(text)
-    assert f" · 1 of 2 right · 1 also in {HOSTILE}" in page.words and " · 1 of 2 right" in page.words
+    assert (
+        f" · 1 of 2 right · 1 also in {HOSTILE}" in page.words and " · 1 of 2 right" in page.words
+    )
     assert page.words.count("in both") == 1 and "script" not in {tag for tag, _ in page.tags}
     alts = [value for tag, name, value in page.attributes if (tag, name) == ("img", "alt")]
     assert [alt.endswith(HOSTILE) for alt in alts] == [False, False, True, False, False, False]
@@ -208,7 +263,10 @@ def test_gallery_marks_and_counts_what_the_row_says():
 
 
 def test_gallery_takes_a_query_without_neighbours_and_video_tiles(tmp_path):
-    webp, video = galleries.encode(clip(), 12), galleries.clip_from_file(film(tmp_path / "a.mp4", "libx264"))
+    webp, video = (
+        galleries.encode(clip(), 12),
+        galleries.clip_from_file(film(tmp_path / "a.mp4", "libx264")),
+    )
     found = Tile(video, "b", score=1.0, right=True)
     text = galleries.gallery([Row(Tile(webp, "a"), []), Row(Tile(video, "b"), [found])])
     assert "no neighbours" in text and text.count("<video ") == 2 and text.count("<img ") == 1
@@ -217,16 +275,37 @@ def test_gallery_takes_a_query_without_neighbours_and_video_tiles(tmp_path):
 def test_words_from_outside_stay_words():
     plain = {"A": rows("jump", "a.mp4"), "B": rows("jump", "a.mp4")}
     hostile = {HOSTILE: rows(HOSTILE, HOSTILE), HOSTILE + "2": rows(HOSTILE, HOSTILE)}
-    assert Skeleton(galleries.gallery(hostile, HOSTILE)).tags == Skeleton(galleries.gallery(plain, "title")).tags
+    assert (
+        Skeleton(galleries.gallery(hostile, HOSTILE)).tags
+        == Skeleton(galleries.gallery(plain, "title")).tags
+    )
 
 
 def test_pieces_survive_an_untrusted_notebook():
-    for piece in (galleries.gallery({"A": rows(), "B": rows()}, "title"), galleries.filmstrip([clip()])):
+    for piece in (
+        galleries.gallery({"A": rows(), "B": rows()}, "title"),
+        galleries.filmstrip([clip()]),
+    ):
         page = Skeleton(piece)
         assert styles(piece) <= KEPT, f"JupyterLab would drop {sorted(styles(piece) - KEPT)}"
-        assert not {tag for tag, _ in page.tags} & {"style", "script", "link", "iframe", "svg", "object"}
-        assert all(value.startswith("data:") for _, name, value in page.attributes if name in ("src", "href", "poster"))
-        assert piece._repr_html_() == piece and type(piece._repr_html_()) is str and len(repr(piece)) < 40
+        assert not {tag for tag, _ in page.tags} & {
+            "style",
+            "script",
+            "link",
+            "iframe",
+            "svg",
+            "object",
+        }
+        assert all(
+            value.startswith("data:")
+            for _, name, value in page.attributes
+            if name in ("src", "href", "poster")
+        )
+        assert (
+            piece._repr_html_() == piece
+            and type(piece._repr_html_()) is str
+            and len(repr(piece)) < 40
+        )
 
 
 def test_long_names_are_cut_in_the_middle_and_a_tile_may_say_its_own_rank():

@@ -1,4 +1,5 @@
-"""pages: aligned tables, and a report that opens without a network and looks as it should in a real browser."""
+"""pages: aligned tables, and a report that opens without a network and looks as it should in a real
+browser."""
 
 import re
 import shutil
@@ -11,9 +12,18 @@ from vidbench.view import figures, galleries, html
 from vidbench.view.figures import Bar, Html
 from vidbench.view.html import FIGURE_SPACE, Section, page, table, write_page
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = ("no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
-         "disable-component-update", "disable-sync")  # fmt: skip
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+FLAGS = (
+    "no-sandbox",
+    "disable-gpu",
+    "disable-quic",
+    "no-first-run",
+    "disable-background-networking",
+    "disable-component-update",
+    "disable-sync",
+)
 ROWS = [
     {"method": "InfoNCE", "R@1": (33.12, 31.0, 35.25), "loss": 1.41, "epochs": 300},
     {"method": "CoCLR", "R@1": (51.8, 49.9, 53.8), "loss": 1.12, "epochs": np.int64(500)},
@@ -25,11 +35,20 @@ ROWS = [
 def cells(text):
     """The table's cells as words, row by row, tags gone."""
     lines = re.findall(r"<tr>(.*?)</tr>", text)
-    return [[re.sub(r"<[^>]+>", "", cell) for cell in re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", line)] for line in lines]
+    return [
+        [re.sub(r"<[^>]+>", "", cell) for cell in re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", line)]
+        for line in lines
+    ]
 
 
 def test_table_aligns_decimals_and_marks_the_best():
-    text = table(ROWS, best={"R@1": "max", "loss": "min"}, formats={"loss": ".3f"}, title="T", note="10 windows")
+    text = table(
+        ROWS,
+        best={"R@1": "max", "loss": "min"},
+        formats={"loss": ".3f"},
+        title="T",
+        note="10 windows",
+    )
     head, first, second, third, fourth = cells(text)
     assert head == ["method", "R@1", "loss", "epochs"]
     assert first == ["InfoNCE", "33.1 [31.0, 35.2]", "1.410", "300"]
@@ -37,14 +56,19 @@ def test_table_aligns_decimals_and_marks_the_best():
     assert third == ["random", f"8.1 [{FIGURE_SPACE}7.2, 10.0]", "–", "0"]
     assert fourth[2] == "nan" and re.search(r"9.0 <span style=\"visibility:hidden\">\[", text)
     assert re.findall(r"<b>(.*?)</b>", text) == ["51.8", "1.120"]
-    assert text.count("text-align:right") == 3 * 5 and text.index("10 windows") > text.index("</table>")
+    assert text.count("text-align:right") == 3 * 5 and text.index("10 windows") > text.index(
+        "</table>"
+    )
 
 
 def test_table_chooses_columns_and_refuses_unknown_ones():
     assert cells(table(ROWS, ["epochs", "method"]))[1] == ["300", "InfoNCE"]
     assert cells(table([{"a": 0.5}], formats={"a": ".1%"}))[1] == ["50.0%"]
-    for arguments, says in (({"columns": ["speed"]}, "speed"), ({"best": {"loss": "least"}}, "least"),
-                            ({"formats": {"speed": ".1f"}}, "speed")):  # fmt: skip
+    for arguments, says in (
+        ({"columns": ["speed"]}, "speed"),
+        ({"best": {"loss": "least"}}, "least"),
+        ({"formats": {"speed": ".1f"}}, "speed"),
+    ):
         with pytest.raises(ValueError, match=says):
             table(ROWS, **arguments)
     with pytest.raises(ValueError, match="at least one row"):
@@ -63,12 +87,23 @@ def test_table_survives_an_untrusted_notebook_and_hostile_words():
 
 
 def report(word="plain"):
-    curves = figures.curves({word: ([0, 1], [0.1, 0.5]), word + " 2": ([0, 1], [0.2, 0.3])}, word, word, word,
-                            levels={word: 0.2})  # fmt: skip
+    curves = figures.curves(
+        {word: ([0, 1], [0.1, 0.5]), word + " 2": ([0, 1], [0.2, 0.3])},
+        word,
+        word,
+        word,
+        levels={word: 0.2},
+    )
     bars = figures.bars([Bar(word, word, 0.5, 0.4, 0.6), Bar("b", word, 0.2)], word, word)
     return [
         Section(word, [word, curves, bars, table([{"method": word, "R@1": 3.0}], note=word)]),
-        Section("Clips", [galleries.gallery({word: rows(word, word)}, word), galleries.filmstrip([clip()], [word])]),
+        Section(
+            "Clips",
+            [
+                galleries.gallery({word: rows(word, word)}, word),
+                galleries.filmstrip([clip()], [word]),
+            ],
+        ),
     ]
 
 
@@ -77,8 +112,11 @@ def test_page_holds_everything_and_the_script_once():
     assert text.count("plotly.js v") == 1 and 4e6 < len(text) < 7e6
     assert "plotly.js v" not in page("A report", [Section("a", ["words"])])
     assert text.count('class="plotly-graph-div"') == 2 and text == page("A report", report())
-    outside = [value for _, name, value in Skeleton(text).attributes
-               if name in ("src", "href", "poster") and not value.startswith("data:")]  # fmt: skip
+    outside = [
+        value
+        for _, name, value in Skeleton(text).attributes
+        if name in ("src", "href", "poster") and not value.startswith("data:")
+    ]
     assert outside == [] and "<script src" not in text
 
 
@@ -101,9 +139,13 @@ def test_write_page_replaces_whole_files_only(tmp_path):
     assert write_page(path, "one", [Section("a", ["first"])]) == path
     with pytest.raises(TypeError):
         write_page(path, "two", [Section("a", [object()])])
-    assert "first" in path.read_text() and [p.name for p in path.parent.iterdir()] == ["report.html"]
+    assert "first" in path.read_text() and [p.name for p in path.parent.iterdir()] == [
+        "report.html"
+    ]
     write_page(path, "two", [Section("a", ["second"])])
-    assert "second" in path.read_text() and [p.name for p in path.parent.iterdir()] == ["report.html"]
+    assert "second" in path.read_text() and [p.name for p in path.parent.iterdir()] == [
+        "report.html"
+    ]
 
 
 BOXES = """() => [...document.querySelectorAll('.js-plotly-plot')].map(plot => {
@@ -115,7 +157,9 @@ BOXES = """() => [...document.querySelectorAll('.js-plotly-plot')].map(plot => {
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium here (Debian: apt-get install chromium)")
 def test_a_browser_shows_the_page_as_meant(tmp_path):
-    playwright = pytest.importorskip("playwright.sync_api", reason="the browser extra is not installed")
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="the browser extra is not installed"
+    )
     long = {f"a method with a rather long name {i}": ([0, 1], [0.1 * i, 0.5]) for i in range(5)}
     title, levels = "A title that goes on and on, " * 5, {"l" * 16: 0.1}
     crowded = figures.curves(long, "k", "R@k (%)", title, percent=True, levels=levels)
@@ -123,9 +167,12 @@ def test_a_browser_shows_the_page_as_meant(tmp_path):
     path, said, asked = write_page(tmp_path / "report.html", HOSTILE, sections), [], []
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch_persistent_context(
-            str(tmp_path / "profile"), executable_path=CHROMIUM, headless=True, args=[f"--{flag}" for flag in FLAGS],
+            str(tmp_path / "profile"),
+            executable_path=CHROMIUM,
+            headless=True,
+            args=[f"--{flag}" for flag in FLAGS],
             viewport={"width": 900, "height": 900},
-        )  # fmt: skip
+        )
         tab = browser.new_page()
         tab.on("console", lambda message: said.append(message.text))
         tab.on("pageerror", lambda error: said.append(str(error)))
@@ -135,7 +182,9 @@ def test_a_browser_shows_the_page_as_meant(tmp_path):
         boxes = tab.evaluate(BOXES)
         for image in tab.query_selector_all("img"):
             image.scroll_into_view_if_needed()
-            tab.wait_for_function("image => image.complete && image.naturalWidth > 0", arg=image, timeout=5000)
+            tab.wait_for_function(
+                "image => image.complete && image.naturalWidth > 0", arg=image, timeout=5000
+            )
         moving = tab.query_selector("img")
         moving.scroll_into_view_if_needed()
         seen = set()
@@ -149,7 +198,9 @@ def test_a_browser_shows_the_page_as_meant(tmp_path):
     assert sideways <= 0 and len(boxes) == 3
     assert boxes[0][3] == HOSTILE  # the legend shows tags as the letters they are
     for title, legend, plot, _, right in boxes:
-        assert title[3] <= legend[1] + 2 and legend[3] <= plot[1] + 4, "title, legend and plot must not meet"
+        assert title[3] <= legend[1] + 2 and legend[3] <= plot[1] + 4, (
+            "title, legend and plot must not meet"
+        )
         assert legend[2] <= right and title[2] <= right
 
 

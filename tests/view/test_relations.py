@@ -1,4 +1,5 @@
-"""relations: what is drawn is what was given, blocks come together, 400 x 700 classes stay small and readable."""
+"""relations: what is drawn is what was given, blocks come together, 400 x 700 classes stay small
+and readable."""
 
 import json
 
@@ -14,11 +15,16 @@ SCORES = np.array([[0.5, -0.1], [0.0, 0.4], [-0.2, 0.1]], dtype=np.float32)
 
 
 def blocks(rows, columns, count, seed=0):
-    """Scores [rows,columns] with so many planted blocks in noise, rows and columns shuffled; the block of each."""
+    """Scores [rows,columns] with so many planted blocks in noise, rows and columns shuffled; the
+    block of each."""
     random = np.random.default_rng(seed)
     of_row, of_column = random.integers(0, count, rows), random.integers(0, count, columns)
     planted = 0.1 * (of_row[:, None] == of_column) * random.random((rows, columns))
-    return (planted + 0.02 * random.standard_normal((rows, columns))).astype(np.float32), of_row, of_column
+    return (
+        (planted + 0.02 * random.standard_normal((rows, columns))).astype(np.float32),
+        of_row,
+        of_column,
+    )
 
 
 def breaks(labels):
@@ -29,10 +35,14 @@ def breaks(labels):
 @pytest.fixture(scope="module")
 def large():
     """400 x 700 classes with 20 planted blocks: scores, source names, target names."""
-    return blocks(400, 700, 20)[0], [f"source class {i}" for i in range(400)], [f"target class {i}" for i in range(700)]
+    return (
+        blocks(400, 700, 20)[0],
+        [f"source class {i}" for i in range(400)],
+        [f"target class {i}" for i in range(700)],
+    )
 
 
-# ------------------------------------------------------------------------------------------------------------ order
+# ------------------------------------------------------------------------------------------ order
 
 
 def test_clustering_puts_planted_blocks_together():
@@ -60,20 +70,29 @@ def test_rows_that_are_like_nothing_stand_last():
             relations.clustered(wrong)
 
 
-# ---------------------------------------------------------------------------------------------------------- heatmap
+# ---------------------------------------------------------------------------------------- heatmap
 
 
 def test_heatmap_shows_scores_by_name_and_white_is_zero():
     figure = relations.heatmap(SCORES, SOURCES, TARGETS, "t", names=("A", "B"), unit="weight")
     drawn = figure.data[0]
-    assert drawn.z.dtype == np.float32 and drawn.zmin == -drawn.zmax == -0.5 and drawn.colorscale[1][1] == "#FFFFFF"
+    assert (
+        drawn.z.dtype == np.float32
+        and drawn.zmin == -drawn.zmax == -0.5
+        and drawn.colorscale[1][1] == "#FFFFFF"
+    )
     names = [relations.plain(name) for name in SOURCES]
     for s, source in enumerate(names):
         for t, target in enumerate(TARGETS):
             assert drawn.z[list(drawn.y).index(source), list(drawn.x).index(target)] == SCORES[s, t]
     assert "<" not in "".join([*drawn.y, *drawn.x, *figure.layout.yaxis.ticktext])
-    assert figure.layout.xaxis.title.text == "B, 2 classes" and figure.layout.yaxis.title.text == "A, 3 classes"
-    kept = relations.heatmap(SCORES, SOURCES, TARGETS, order=(np.array([2, 0, 1]), np.array([1, 0])))
+    assert (
+        figure.layout.xaxis.title.text == "B, 2 classes"
+        and figure.layout.yaxis.title.text == "A, 3 classes"
+    )
+    kept = relations.heatmap(
+        SCORES, SOURCES, TARGETS, order=(np.array([2, 0, 1]), np.array([1, 0]))
+    )
     np.testing.assert_array_equal(kept.data[0].z, SCORES[[2, 0, 1]][:, [1, 0]])
     assert kept.layout.yaxis.range == (2.5, -0.5), "the first row stands on top"
 
@@ -94,17 +113,27 @@ def test_heatmap_of_probabilities_starts_at_zero_and_what_is_unknown_is_grey():
 def test_one_outlier_does_not_turn_the_rest_white():
     scores = np.random.default_rng(0).standard_normal((100, 100)).astype(np.float32)
     scores[3, 4] = 1000
-    figure = relations.heatmap(scores, list(map(str, range(100))), [f"t{i}" for i in range(100)], unit="u")
+    figure = relations.heatmap(
+        scores, list(map(str, range(100))), [f"t{i}" for i in range(100)], unit="u"
+    )
     assert 2 < figure.data[0].zmax < 10 and figure.data[0].colorbar.title.text == "u<br>up to 1e+03"
-    assert "up to" not in relations.heatmap(SCORES, SOURCES, TARGETS, unit="u").data[0].colorbar.title.text
+    assert (
+        "up to"
+        not in relations.heatmap(SCORES, SOURCES, TARGETS, unit="u").data[0].colorbar.title.text
+    )
 
 
 def test_eight_bits_say_the_same_in_whole_percents():
-    exact, coarse = (relations.heatmap(SCORES, SOURCES, TARGETS, exact=e).data[0] for e in (True, False))
+    exact, coarse = (
+        relations.heatmap(SCORES, SOURCES, TARGETS, exact=e).data[0] for e in (True, False)
+    )
     assert coarse.z.dtype == np.int8 and coarse.zmax == 100
     np.testing.assert_allclose(coarse.z / 100 * 0.5, exact.z, atol=0.5 / 200 + 1e-9)
     assert coarse.hovertemplate.endswith("%{z} % of 0.5<extra></extra>")
-    assert list(coarse.colorbar.tickvals) == [-75, -50, -25, 0, 25, 50, 75] and coarse.colorbar.ticktext[-1] == "0.38"
+    assert (
+        list(coarse.colorbar.tickvals) == [-75, -50, -25, 0, 25, 50, 75]
+        and coarse.colorbar.ticktext[-1] == "0.38"
+    )
 
 
 def test_heatmap_of_many_classes_is_small_and_names_them_on_hover_alone(large):
@@ -124,55 +153,85 @@ def test_marks_are_rings_on_their_cells():
     for ring in figure.data[1:]:
         assert list(ring.x) == ["nod", "go"] and list(ring.y) == ["bow", relations.plain(HOSTILE)]
         assert ring.marker.symbol == "circle-open" and ring.hoverinfo == "skip"
-    assert [ring.showlegend for ring in figure.data[1:]] == [False, True] and figure.data[2].name == "planted"
-    assert len(relations.heatmap(SCORES, SOURCES, TARGETS, marks=[]).data) == 3, "the same traces with no mark"
+    assert [ring.showlegend for ring in figure.data[1:]] == [False, True] and figure.data[
+        2
+    ].name == "planted"
+    assert len(relations.heatmap(SCORES, SOURCES, TARGETS, marks=[]).data) == 3, (
+        "the same traces with no mark"
+    )
     with pytest.raises(ValueError, match="no such pair"):
         relations.heatmap(SCORES, SOURCES, TARGETS, marks=[("go", "walk")])
 
 
 @pytest.mark.parametrize(
     ("scores", "sources", "targets", "says"),
-    [(SCORES.T, SOURCES, TARGETS, "is the other direction meant"), (SCORES, SOURCES[:2], TARGETS, "a row for each"),
-     (np.zeros((0, 2)), [], TARGETS, "a row for each"), (SCORES + np.inf, SOURCES, TARGETS, "infinite"),
-     (SCORES, ["a", "b", "a"], TARGETS, "'a' twice"), (SCORES, SOURCES, ["x", "x"], "'x' twice")],
-)  # fmt: skip
+    [
+        (SCORES.T, SOURCES, TARGETS, "is the other direction meant"),
+        (SCORES, SOURCES[:2], TARGETS, "a row for each"),
+        (np.zeros((0, 2)), [], TARGETS, "a row for each"),
+        (SCORES + np.inf, SOURCES, TARGETS, "infinite"),
+        (SCORES, ["a", "b", "a"], TARGETS, "'a' twice"),
+        (SCORES, SOURCES, ["x", "x"], "'x' twice"),
+    ],
+)
 def test_figures_refuse_what_does_not_fit(scores, sources, targets, says):
-    for draw in (relations.heatmap, lambda a, s, t: relations.asymmetry(a, a.T, s, t),
-                 lambda a, s, t: relations.against(a, a, s, t)):
+    for draw in (
+        relations.heatmap,
+        lambda a, s, t: relations.asymmetry(a, a.T, s, t),
+        lambda a, s, t: relations.against(a, a, s, t),
+    ):
         with pytest.raises(ValueError, match=says):
             draw(scores, sources, targets)
 
 
-# ------------------------------------------------------------------------------------------------- links and points
+# ------------------------------------------------------------------------------- links and points
 
 
 def test_sankey_draws_the_strongest_positive_links():
     random = np.random.default_rng(0)
-    rows = [{"A": f"a{i % 7}", "B": f"b{i}", "score": float(score)}
-            for i, score in enumerate(random.standard_normal(80))]  # fmt: skip
-    rows += [{"A": HOSTILE, "B": HOSTILE, "score": 9.0}, {"A": "n", "B": "n", "score": float("nan")}]
+    rows = [
+        {"A": f"a{i % 7}", "B": f"b{i}", "score": float(score)}
+        for i, score in enumerate(random.standard_normal(80))
+    ]
+    rows += [
+        {"A": HOSTILE, "B": HOSTILE, "score": 9.0},
+        {"A": "n", "B": "n", "score": float("nan")},
+    ]
     figure = relations.sankey(rows, "A", "B", links=20)
     (drawn,) = figure.data
     wanted = sorted((row["score"] for row in rows if row["score"] > 0), reverse=True)[:20]
     np.testing.assert_allclose(drawn.link.value, wanted, rtol=1e-6)
     named = {(row["A"], row["B"]): row["score"] for row in rows}
     for s, t, value in zip(drawn.link.source, drawn.link.target, drawn.link.value, strict=True):
-        pair = tuple(relations.plain(HOSTILE) == drawn.node.customdata[i] and HOSTILE or drawn.node.customdata[i]
-                     for i in (s, t))  # fmt: skip
+        pair = tuple(
+            relations.plain(HOSTILE) == drawn.node.customdata[i]
+            and HOSTILE
+            or drawn.node.customdata[i]
+            for i in (s, t)
+        )
         assert named[pair] == pytest.approx(value)
     assert not any("<" in name for name in (*drawn.node.label, *drawn.node.customdata))
-    assert set(drawn.link.source) & set(drawn.link.target) == set(), "a class of both sets is two nodes"
+    assert set(drawn.link.source) & set(drawn.link.target) == set(), (
+        "a class of both sets is two nodes"
+    )
     with pytest.raises(ValueError, match="positive scores, got none among 1"):
         relations.sankey([{"A": "a", "B": "b", "score": -1.0}], "A", "B")
 
 
 def test_asymmetry_sets_each_pair_against_itself():
     back = np.array([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]], dtype=np.float32)
-    figure = relations.asymmetry(SCORES, back, SOURCES, TARGETS, names=("A", "B"), unit="w", marks=[("walk", "nod")])
-    found = dict(zip(figure.data[0].text, zip(figure.data[0].x, figure.data[0].y, strict=True), strict=True))
+    figure = relations.asymmetry(
+        SCORES, back, SOURCES, TARGETS, names=("A", "B"), unit="w", marks=[("walk", "nod")]
+    )
+    found = dict(
+        zip(figure.data[0].text, zip(figure.data[0].x, figure.data[0].y, strict=True), strict=True)
+    )
     assert len(found) == 6 and found["walk<br>→ nod"] == (SCORES[0, 1], back[1, 0])
     assert found[f"{relations.plain(HOSTILE)}<br>→ go"] == (SCORES[2, 0], back[0, 2])
-    assert figure.layout.xaxis.title.text == "w, A → B" and figure.layout.yaxis.title.text == "w, B → A"
+    assert (
+        figure.layout.xaxis.title.text == "w, A → B"
+        and figure.layout.yaxis.title.text == "w, B → A"
+    )
     assert figure.layout.xaxis.range == figure.layout.yaxis.range
     line = figure.layout.shapes[0]
     assert (line.x0, line.x1) == (line.y0, line.y1) == figure.layout.xaxis.range
@@ -189,10 +248,14 @@ def test_against_says_spearmans_correlation_of_all_known_pairs():
     y[3] = np.nan
     names = [f"s{i}" for i in range(30)], [f"t{i}" for i in range(20)]
     figure = relations.against(x, y, *names, drawn=10)
-    ranks = [np.delete(a, 3, axis=0).ravel().argsort().argsort() for a in (x, y)]  # no ties: Pearson of the ranks
+    ranks = [
+        np.delete(a, 3, axis=0).ravel().argsort().argsort() for a in (x, y)
+    ]  # no ties: Pearson of the ranks
     said = [note.text for note in figure.layout.annotations][0]
     assert f"580 pairs: {np.corrcoef(*ranks)[0, 1]:.2f}" in said
-    assert "not defined" in relations.against(np.ones((30, 20)), x, *names).layout.annotations[0].text
+    assert (
+        "not defined" in relations.against(np.ones((30, 20)), x, *names).layout.annotations[0].text
+    )
     with pytest.raises(ValueError, match="both scores are known"):
         relations.against(np.full((30, 20), np.nan), x, *names)
 
@@ -225,4 +288,7 @@ def test_names_of_points_never_cover_each_other():
         assert 0 <= left < right <= 600 and 0 <= low < top <= 400
         for other in boxes[:i]:
             assert left >= other[2] or right <= other[0] or low >= other[3] or top <= other[1]
-    assert relations.placed(np.array([[5.0, 5.0]] * 9), texts={0: "x", 1: "y"}, size=(8, 8), most=3) == {}
+    assert (
+        relations.placed(np.array([[5.0, 5.0]] * 9), texts={0: "x", 1: "y"}, size=(8, 8), most=3)
+        == {}
+    )

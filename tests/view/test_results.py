@@ -19,17 +19,25 @@ def test_runs_are_rows_and_metrics_columns(tmp_path):
     measured(tmp_path / "tiny/a", fields={"steps": 2000})
     measured(tmp_path / "tiny/b", numbers={"R@1": (0.25, 0.125, 0.375)})
     html = drawn.results_table(results.numbers_of(results.collect(tmp_path)))
-    seen = re.sub(r'<span style="visibility:hidden">.*?</span>', "", html)  # room kept for an interval
-    assert text(seen) == ("run R@1 R@5 batch iterations clips epochs "
-                          "tiny/a 50.0 [25.0, 62.5] 75.0 [50.0, 87.5] 16 2,000 32,000 125.0 "
-                          "tiny/b 25.0 [12.5, 37.5] – 16 40 640 2.5")
+    seen = re.sub(
+        r'<span style="visibility:hidden">.*?</span>', "", html
+    )  # room kept for an interval
+    assert text(seen) == (
+        "run R@1 R@5 batch iterations clips epochs "
+        "tiny/a 50.0 [25.0, 62.5] 75.0 [50.0, 87.5] 16 2,000 32,000 125.0 "
+        "tiny/b 25.0 [12.5, 37.5] – 16 40 640 2.5"
+    )
 
 
 def test_a_run_that_is_not_complete_is_told_beside_its_numbers(tmp_path):
     measured(tmp_path / "tiny/a")
     measured(tmp_path / "tiny/b").status("running")
     seen = text(drawn.results_table(results.numbers_of(results.collect(tmp_path))))
-    assert "epochs state tiny/a" in seen and "2.5 complete tiny/b" in seen and seen.endswith("2.5 running")
+    assert (
+        "epochs state tiny/a" in seen
+        and "2.5 complete tiny/b" in seen
+        and seen.endswith("2.5 running")
+    )
 
 
 def test_many_metrics_keep_the_interval_of_the_main_one(tmp_path):
@@ -41,14 +49,23 @@ def test_many_metrics_keep_the_interval_of_the_main_one(tmp_path):
 
 def test_bars_are_drawn_a_protocol_a_figure(tmp_path):
     for name, value in {"a": 0.5, "b": 0.25}.items():
-        measured(tmp_path / "tiny" / name, numbers={"R@5": 0.75, "R@1": (value, value / 2, 2 * value)})
+        measured(
+            tmp_path / "tiny" / name, numbers={"R@5": 0.75, "R@1": (value, value / 2, 2 * value)}
+        )
     measured(tmp_path / "tiny/c", stream="flow")
     numbers = results.numbers_of(results.collect(tmp_path))
     (figure,) = drawn.charts(numbers)
-    assert figure.layout.title.text == "retrieval: stream rgb" and figure.layout.yaxis.title.text == "R@1, percent"
+    assert (
+        figure.layout.title.text == "retrieval: stream rgb"
+        and figure.layout.yaxis.title.text == "R@1, percent"
+    )
     assert list(figure.data[0].x) == ["tiny/a", "tiny/b"] and list(figure.data[0].y) == [50.0, 25.0]
-    assert list(figure.data[0].error_y.array) == [50.0, 25.0] and list(figure.data[0].error_y.arrayminus) == [25, 12.5]
-    assert drawn.charts([n for n in numbers if n.run != "tiny/b"]) == [], "a bar by itself says nothing"
+    assert list(figure.data[0].error_y.array) == [50.0, 25.0] and list(
+        figure.data[0].error_y.arrayminus
+    ) == [25, 12.5]
+    assert drawn.charts([n for n in numbers if n.run != "tiny/b"]) == [], (
+        "a bar by itself says nothing"
+    )
 
 
 def test_the_report_is_one_offline_page(tmp_path):
@@ -57,13 +74,23 @@ def test_the_report_is_one_offline_page(tmp_path):
     (tmp_path / "home/tiny/half/environment.json").write_text("{}")
     folders = results.collect(tmp_path / "home")
     published = results.read_published(PUBLISHED)
-    page = drawn.write_report(tmp_path / "r.html", "All runs", folders, published, data="UCF101").read_text()
+    page = drawn.write_report(
+        tmp_path / "r.html", "All runs", folders, published, data="UCF101"
+    ).read_text()
     assert "tiny/&lt;b&gt;run" in page and "<b>run" not in page and "default-src 'none'" in page
     seen = text(re.sub(r"(?s)<script>.*?</script>", "", page))
-    for words in ("50.0 [25.0, 62.5]", "Published on UCF101", "2 run folders: 1 whole, 1 broken", "tiny/half"):
+    for words in (
+        "50.0 [25.0, 62.5]",
+        "Published on UCF101",
+        "2 run folders: 1 whole, 1 broken",
+        "tiny/half",
+    ):
         assert words in seen
     empty = drawn.write_report(tmp_path / "e.html", "None", [], published).read_text()
-    assert "There is no run below this folder yet." in empty and "No run below this folder has been evaluated" in empty
+    assert (
+        "There is no run below this folder yet." in empty
+        and "No run below this folder has been evaluated" in empty
+    )
 
 
 def test_published_numbers_never_stand_in_our_tables(tmp_path, published):
@@ -78,8 +105,14 @@ def test_published_numbers_never_stand_in_our_tables(tmp_path, published):
 
 
 def test_published_notes_and_sources_are_numbered_by_row(published):
-    rows = [row for row in published if row.method == "InfoNCE" and row.task == "probe" and row.stream == "rgb"]
-    rows = [replace(row, source="A; B", note=row.note and f"note {row.variant[:3]}") for row in rows]
+    rows = [
+        row
+        for row in published
+        if row.method == "InfoNCE" and row.task == "probe" and row.stream == "rgb"
+    ]
+    rows = [
+        replace(row, source="A; B", note=row.note and f"note {row.variant[:3]}") for row in rows
+    ]
     seen = text(drawn.published_table(rows))
     assert "InfoNCE, 500 epochs (CoCLR) UCF101 rgb S3D 46.8 1, 2, 3" in seen
     assert "InfoNCE, 800 epochs, arXiv v1 (CoCLR) UCF101 rgb S3D 52.3 1, 2, 4" in seen

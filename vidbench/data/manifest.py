@@ -1,4 +1,5 @@
-"""The manifest of a data set: one row a video (path, label, split, source), as columns, on disk as a csv."""
+"""The manifest of a data set: one row a video (path, label, split, source), as columns, on disk as
+a csv."""
 
 from __future__ import annotations
 
@@ -12,19 +13,33 @@ from pathlib import Path
 import numpy as np
 
 SPLITS = ("train", "validate", "test", "none")
-SPLIT_WORDS = {"train": 0, "training": 0, "validate": 1, "validation": 1, "val": 1, "test": 2, "testing": 2, "none": 3}
+SPLIT_WORDS = {
+    "train": 0,
+    "training": 0,
+    "validate": 1,
+    "validation": 1,
+    "val": 1,
+    "test": 2,
+    "testing": 2,
+    "none": 3,
+}
 COLUMNS = ("path", "label", "split", "source")
-SCANNED = {"frames": np.int32, "fps": np.float32, "height": np.int32, "width": np.int32}  # columns that a scan adds
+SCANNED = {
+    "frames": np.int32,
+    "fps": np.float32,
+    "height": np.int32,
+    "width": np.int32,
+}  # columns that a scan adds
 STRINGS = np.dtypes.StringDType()
 
 
 @dataclass(frozen=True, eq=False)
 class Manifest:
-    """The videos of a data set as columns; a row's number is the video's identity, in tables and in samples.
+    """The videos of a data set as columns; a row's number is the video's identity, in tables and in
+    samples.
 
-    Columns are arrays: small in a loader's worker, whether it is forked or gets a pickled copy. Source ids count from 0
-    in order of first appearance; `select` keeps them.
-    """
+    Columns are arrays: small in a loader's worker, whether it is forked or gets a pickled copy.
+    Source ids count from 0 in order of first appearance; `select` keeps them."""
 
     root: Path  # videos lie below it
     classes: tuple[str, ...]
@@ -41,13 +56,21 @@ class Manifest:
 
     def __post_init__(self) -> None:
         n = len(self.path)
-        kinds = {"path": STRINGS, "label": np.int64, "split": np.int8, "source": np.int64, **SCANNED}
+        kinds = {
+            "path": STRINGS,
+            "label": np.int64,
+            "split": np.int8,
+            "source": np.int64,
+            **SCANNED,
+        }
         for name, kind in kinds.items():
             if getattr(self, name) is None and name in SCANNED:
                 continue
             column = np.asarray(getattr(self, name), dtype=kind)
             if column.shape != (n,):
-                raise ValueError(f"manifest column {name} must have shape ({n},) like path, got {column.shape}")
+                raise ValueError(
+                    f"manifest column {name} must have shape ({n},) like path, got {column.shape}"
+                )
             object.__setattr__(self, name, column)
         if self.sources is None:
             names = [str(i) for i in range(int(self.source.max()) + 1 if n else 0)]
@@ -58,9 +81,13 @@ class Manifest:
             have = f"{self.label.min()}..{self.label.max()}"
             raise ValueError(f"labels must lie in -1..{len(self.classes) - 1}, got {have}")
         if n and not (0 <= self.split.min() and self.split.max() < len(SPLITS)):
-            raise ValueError(f"splits are indices into {SPLITS}, got {self.split.min()}..{self.split.max()}")
+            raise ValueError(
+                f"splits are indices into {SPLITS}, got {self.split.min()}..{self.split.max()}"
+            )
         if n and not (0 <= self.source.min() and self.source.max() < len(self.sources)):
-            raise ValueError(f"source ids must lie in 0..{len(self.sources) - 1}, got {self.source.max()}")
+            raise ValueError(
+                f"source ids must lie in 0..{len(self.sources) - 1}, got {self.source.max()}"
+            )
 
     @classmethod
     def from_rows(
@@ -70,11 +97,12 @@ class Manifest:
         classes: Sequence[str] | None = None,
         where: Callable[[int], str] | None = None,
     ) -> Manifest:
-        """Columns from rows of (path, label name or None, split name, source name or None for a source of its own).
+        """Columns from rows of (path, label name or None, split name, source name or None for a
+        source of its own).
 
-        classes None: the labels that occur, sorted. where(row) says in errors which line of which file a row came from.
-        Raises ValueError at the first label outside the class list, unknown split, empty or repeated path.
-        """
+        classes None: the labels that occur, sorted. where(row) says in errors which line of which
+        file a row came from. Raises ValueError at the first label outside the class list, unknown
+        split, empty or repeated path."""
         where = where or (lambda i: f"row {i}")
         rows = [tuple(row) for row in rows]
         if classes is None:
@@ -92,12 +120,18 @@ class Manifest:
             if not path:
                 raise ValueError(f"{where(i)}: the path is empty")
             if path in seen:
-                raise ValueError(f"{where(i)}: {path!r} is listed twice, first in {where(seen[path])}")
+                raise ValueError(
+                    f"{where(i)}: {path!r} is listed twice, first in {where(seen[path])}"
+                )
             if name and name not in number:
                 known = ", ".join(list(classes)[:5]) + (", ..." if len(classes) > 5 else "")
-                raise ValueError(f"{where(i)}: label {name!r} is not among the {len(classes)} classes ({known})")
+                raise ValueError(
+                    f"{where(i)}: label {name!r} is not among the {len(classes)} classes ({known})"
+                )
             if (part or "none") not in SPLIT_WORDS:
-                raise ValueError(f"{where(i)}: split {part!r} is not one of {', '.join(SPLIT_WORDS)}")
+                raise ValueError(
+                    f"{where(i)}: split {part!r} is not one of {', '.join(SPLIT_WORDS)}"
+                )
             seen[path] = i
             label[i] = number[name] if name else -1
             split[i] = SPLIT_WORDS[part or "none"]
@@ -123,11 +157,12 @@ class Manifest:
         }
 
     def select(self, split: str | None = None, mask: np.ndarray | None = None) -> Manifest:
-        """The rows of one split, or where mask [N] is true (or the rows it numbers), in the given order.
+        """The rows of one split, or where mask [N] is true (or the rows it numbers), in the given
+        order.
 
-        Classes and source ids stay as they are, so labels and sources of two selections can be compared. Rows count
-        anew. Raises ValueError on an unknown split, IndexError on a mask of another length.
-        """
+        Classes and source ids stay as they are, so labels and sources of two selections can be
+        compared. Rows count anew. Raises ValueError on an unknown split, IndexError on a mask of
+        another length."""
         rows = np.arange(len(self))
         if mask is not None:
             rows = rows[np.asarray(mask)]
@@ -143,23 +178,28 @@ class Manifest:
         return {name: getattr(self, name) for name in SCANNED if getattr(self, name) is not None}
 
     def held_out(self) -> str:
-        """The split whose rows are queries or test videos: test where there is one, else validate."""
+        """The split whose rows are queries or test videos: test where there is one, else
+        validate."""
         for split in ("test", "validate"):
             if (self.split == SPLITS.index(split)).any():
                 return split
         raise ValueError(f"the manifest of {self.root} has no test or validate split")
 
     def fingerprint(self) -> str:
-        """`rows-digest` of paths and labels: two numbers are of the same videos where it is equal."""
-        text = "\n".join(f"{path} {label}" for path, label in zip(self.path, self.label, strict=True))
+        """`rows-digest` of paths and labels: two numbers are of the same videos where it is
+        equal."""
+        text = "\n".join(
+            f"{path} {label}" for path, label in zip(self.path, self.label, strict=True)
+        )
         return f"{len(self)}-{zlib.crc32(text.encode()):08x}"
 
     def hold_out(self, share: float, seed: int = 0) -> tuple[Manifest, Manifest]:
-        """Two parts, the second about `share` of the videos: whole sources, of each class in proportion.
+        """Two parts, the second about `share` of the videos: whole sources, of each class in
+        proportion.
 
-        A class keeps at least one source in the first part. For choosing and watching on a part of train, so that the
-        test videos stay unseen. Raises ValueError where share is not within 0 and 1 or nothing would be held out.
-        """
+        A class keeps at least one source in the first part. For choosing and watching on a part of
+        train, so that the test videos stay unseen. Raises ValueError where share is not within 0
+        and 1 or nothing would be held out."""
         if not 0 < share < 1:
             raise ValueError(f"hold_out wants a share between 0 and 1, got {share}")
         rng, taken = np.random.default_rng([seed, 7]), []
@@ -168,11 +208,14 @@ class Manifest:
             taken += list(sources[: min(len(sources) - 1, max(1, round(share * len(sources))))])
         held = np.isin(self.source, taken)
         if not held.any():
-            raise ValueError("nothing to hold out: no class has two sources; use share 0, or name the sources")
+            raise ValueError(
+                "nothing to hold out: no class has two sources; use share 0, or name the sources"
+            )
         return self.select(mask=~held), self.select(mask=held)
 
     def save(self, folder: str | Path) -> Path:
-        """Write folder/manifest.csv (names, not numbers) and folder/classes.txt; root.txt where root is not folder.
+        """Write folder/manifest.csv (names, not numbers) and folder/classes.txt; root.txt where
+        root is not folder.
 
         Columns of a scan are written too.
         """
@@ -189,21 +232,26 @@ class Manifest:
             scanned = self.scanned()
             writer.writerow([*COLUMNS, *scanned])
             for i in range(len(self)):
-                writer.writerow([*self.names(i).values(), *(column[i] for column in scanned.values())])
+                writer.writerow(
+                    [*self.names(i).values(), *(column[i] for column in scanned.values())]
+                )
         os.replace(temporary, folder / "manifest.csv")
         return folder / "manifest.csv"
 
     @classmethod
     def load(cls, place: str | Path, root: str | Path | None = None) -> Manifest:
-        """Read manifest.csv of a folder, or a csv by its own name: a header with path and maybe label, split, source.
+        """Read manifest.csv of a folder, or a csv by its own name: a header with path and maybe
+        label, split, source.
 
-        Classes come from classes.txt beside it (one name a line), else from the labels. Root: the argument, else
-        root.txt beside it, else the csv's folder. Raises FileNotFoundError without the csv, ValueError on a bad line.
-        """
+        Classes come from classes.txt beside it (one name a line), else from the labels. Root: the
+        argument, else root.txt beside it, else the csv's folder. Raises FileNotFoundError without
+        the csv, ValueError on a bad line."""
         place = Path(place)
         file = place / "manifest.csv" if place.is_dir() else place
         if not file.is_file():
-            raise FileNotFoundError(f"no manifest at {file}: wanted a csv with the header {','.join(COLUMNS)}")
+            raise FileNotFoundError(
+                f"no manifest at {file}: wanted a csv with the header {','.join(COLUMNS)}"
+            )
         rows, lines, scanned = csv_rows(file)
         listed, recorded = file.parent / "classes.txt", file.parent / "root.txt"
         classes = text_lines(listed) if listed.is_file() else None
@@ -214,14 +262,17 @@ class Manifest:
 
 
 def csv_rows(file: Path) -> tuple[list[tuple[str, ...]], list[int], dict[str, np.ndarray]]:
-    """Rows (path, label, split, source), "" where a column misses, the line each stands on, and a scan's columns."""
+    """Rows (path, label, split, source), "" where a column misses, the line each stands on, and a
+    scan's columns."""
     with open(file, newline="", encoding="utf-8-sig") as handle:
         reader = csv.reader(handle)
         header = [name.strip() for name in next(reader, [])]
         known = set(header) <= {*COLUMNS, *SCANNED}
         if "path" not in header or not known or len(set(header)) != len(header):
             known = f"{COLUMNS[1:]} and {tuple(SCANNED)}"
-            raise ValueError(f"{file}, line 1: wanted a header of path and some of {known}, got {header}")
+            raise ValueError(
+                f"{file}, line 1: wanted a header of path and some of {known}, got {header}"
+            )
         order = [header.index(name) if name in header else None for name in COLUMNS]
         numbers = {name: (header.index(name), []) for name in SCANNED if name in header}
         rows, lines = [], []
@@ -230,20 +281,31 @@ def csv_rows(file: Path) -> tuple[list[tuple[str, ...]], list[int], dict[str, np
                 continue
             place = f"{file}, line {reader.line_num}"
             if len(row) != len(header):
-                raise ValueError(f"{place}: wanted {len(header)} columns {header}, got {len(row)}: {row}")
+                raise ValueError(
+                    f"{place}: wanted {len(header)} columns {header}, got {len(row)}: {row}"
+                )
             rows.append(tuple("" if at is None else row[at] for at in order))
             lines.append(reader.line_num)
             for name, (at, values) in numbers.items():
                 try:
                     values.append(float(row[at]))
                 except ValueError:
-                    raise ValueError(f"{place}: wanted a number as {name}, got {row[at]!r}") from None
-    return rows, lines, {name: np.array(values, SCANNED[name]) for name, (_, values) in numbers.items()}
+                    raise ValueError(
+                        f"{place}: wanted a number as {name}, got {row[at]!r}"
+                    ) from None
+    return (
+        rows,
+        lines,
+        {name: np.array(values, SCANNED[name]) for name, (_, values) in numbers.items()},
+    )
 
 
 def text_lines(file: Path) -> list[str]:
-    """The lines of a small text file that are not blank, without trailing blanks; CRLF and LF are the same."""
-    return [line.rstrip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    """The lines of a small text file that are not blank, without trailing blanks; CRLF and LF are
+    the same."""
+    return [
+        line.rstrip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()
+    ]
 
 
 def _write(file: Path, lines: Iterable[str]) -> None:

@@ -1,4 +1,5 @@
-"""What a failing rank leaves behind for its launcher, and which of several ranks' failures began it."""
+"""What a failing rank leaves behind for its launcher, and which of several ranks' failures began
+it."""
 
 import faulthandler
 import json
@@ -13,17 +14,28 @@ from pathlib import Path
 
 from vidbench.engine import meeting
 
-GRACE = 2.0  # seconds that a failing rank stays: a killed one must be seen dead before those that lost it
-NOTICE = 5.0  # seconds in which a rank notices that another failed; who has not is ended, as it hangs
+# seconds that a failing rank stays: a killed one must be seen dead before those that lost it
+GRACE = 2.0
+NOTICE = (
+    5.0  # seconds in which a rank notices that another failed; who has not is ended, as it hangs
+)
 FIRST = "failed"  # the first report's key in the ranks' store
 SHOWN = 20  # lines of a log or a stack in a message
-LOST = re.compile(r"Connection (reset|closed|refused)|closed by peer|Timed out|timed out|timeout|DistBackendError")
+LOST = re.compile(
+    r"Connection (reset|closed|refused)|closed by peer|Timed out|timed out|timeout|DistBackendError"
+)
 
 
 def report(folder: str, rank: str, error: BaseException, store=None) -> None:
-    """Leave failed-ATTEMPT-RANK.json in the folder and, for other nodes, the first one in the store; wait GRACE."""
-    facts = {"rank": rank, "nanoseconds": time.time_ns(), "stopped": isinstance(error, KeyboardInterrupt),
-             "error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}  # fmt: skip
+    """Leave failed-ATTEMPT-RANK.json in the folder and, for other nodes, the first one in the
+    store; wait GRACE."""
+    facts = {
+        "rank": rank,
+        "nanoseconds": time.time_ns(),
+        "stopped": isinstance(error, KeyboardInterrupt),
+        "error": f"{type(error).__name__}: {error}",
+        "traceback": traceback.format_exc(),
+    }
     _write(folder, facts)
     if store is not None:
         with suppress(RuntimeError):  # the node that holds it may be gone
@@ -32,13 +44,14 @@ def report(folder: str, rank: str, error: BaseException, store=None) -> None:
 
 
 def watch(folder: str, rank: str, store) -> threading.Event:
-    """Where another rank failed, leave stack-ATTEMPT-RANK.txt with what this one does, and end it after NOTICE.
+    """Where another rank failed, leave stack-ATTEMPT-RANK.txt with what this one does, and end it
+    after NOTICE.
 
-    Then it hangs, or it would have failed, too. Without that it holds up the others for the 30 seconds that torch's
-    launcher waits between SIGTERM, which training takes for a wish to save, and SIGKILL; and on another node for ever.
-    store: a connection to the ranks' store for this alone. What another node reports is left in the folder, too. The
-    event is to be set where this rank has done its part.
-    """
+    Then it hangs, or it would have failed, too. Without that it holds up the others for the 30
+    seconds that torch's launcher waits between SIGTERM, which training takes for a wish to save,
+    and SIGKILL; and on another node for ever. store: a connection to the ranks' store for this
+    alone. What another node reports is left in the folder, too. The event is to be set where this
+    rank has done its part."""
     done = threading.Event()
 
     def look() -> None:
@@ -63,7 +76,13 @@ def _first(folder: str, rank: str, store) -> dict | None:
         return json.loads(store.get(FIRST)) if store.check([FIRST]) else None
     except RuntimeError as error:
         said = f"Connection closed: the node that started the ranks is gone ({error})"
-        return {"rank": rank, "nanoseconds": time.time_ns(), "stopped": False, "error": said, "traceback": said}
+        return {
+            "rank": rank,
+            "nanoseconds": time.time_ns(),
+            "stopped": False,
+            "error": said,
+            "traceback": said,
+        }
 
 
 def _write(folder: str, facts: dict) -> None:
@@ -93,7 +112,8 @@ def stopped(folder: Path) -> str:
 
 
 def root_cause(failures: dict, folder: Path, nnodes: int) -> str:
-    """Of all failures of this node the first, in words. failures: rank -> torch's ProcessFailure."""
+    """Of all failures of this node the first, in words. failures: rank -> torch's
+    ProcessFailure."""
     where = f"Every rank's output lies below {folder}"
     for rank, failure in failures.items():
         if failure.exitcode < 0:
@@ -101,14 +121,22 @@ def root_cause(failures: dict, folder: Path, nnodes: int) -> str:
             return f"rank {rank} was ended by {failure.signal_name()}{hint}. {_tail(folder, failure)}{where}"
     reports = _reports(folder)
     if not reports:
-        return "\n".join(f"rank {rank} ended with exit code {failure.exitcode} and no word. {_tail(folder, failure)}"
-                         for rank, failure in failures.items()) + where  # fmt: skip
+        return (
+            "\n".join(
+                f"rank {rank} ended with exit code {failure.exitcode} and no word. "
+                f"{_tail(folder, failure)}"
+                for rank, failure in failures.items()
+            )
+            + where
+        )
     first = reports[0]
     lost = LOST.search(first["error"])
     hung = _hung(folder, {one["rank"] for one in reports}) if lost else ""
     if hung:
         return f"rank {first['rank']} waited in vain ({first['error'].splitlines()[0][:200]}).\n{hung}{where}"
-    elsewhere = "It lost a rank of another node: the cause is told there.\n" if lost and nnodes > 1 else ""
+    elsewhere = (
+        "It lost a rank of another node: the cause is told there.\n" if lost and nnodes > 1 else ""
+    )
     return f"rank {first['rank']} failed first:\n{first['traceback']}\n{elsewhere}{where}"
 
 
@@ -117,7 +145,11 @@ def _reports(folder: Path) -> list[dict]:
     by_attempt: dict[int, list[dict]] = {}
     for path in folder.glob("failed-*.json"):
         by_attempt.setdefault(int(path.stem.split("-")[1]), []).append(json.loads(path.read_text()))
-    return sorted(by_attempt[max(by_attempt)], key=lambda one: one["nanoseconds"]) if by_attempt else []
+    return (
+        sorted(by_attempt[max(by_attempt)], key=lambda one: one["nanoseconds"])
+        if by_attempt
+        else []
+    )
 
 
 def _hung(folder: Path, heard: set[str]) -> str:
@@ -138,7 +170,10 @@ def _main(stack: str) -> str:
 
 def _tail(folder: Path, failure) -> str:
     """The last lines that a rank wrote to its standard error."""
-    logs = sorted(folder.glob(f"*/attempt_*/{failure.local_rank}/stderr.log"), key=lambda path: path.stat().st_mtime)
+    logs = sorted(
+        folder.glob(f"*/attempt_*/{failure.local_rank}/stderr.log"),
+        key=lambda path: path.stat().st_mtime,
+    )
     lines = logs[-1].read_text(errors="backslashreplace").split("\n") if logs else []
     text = "\n".join(lines[-SHOWN:]).strip()
     return f"The last it wrote:\n{text}\n" if text else ""

@@ -21,17 +21,17 @@ from vidbench.engine.runs import Run, RunError
 
 @dataclass(frozen=True)
 class Fit:
-    """How a method is optimised. Batches are global: the number of processes is a fact of the launch.
+    """How a method is optimised. Batches are global: the number of processes is a fact of the
+    launch.
 
-    schedule: constant, cosine (to `final_lr`, from where the warm-up ends), cosine_whole (the same over all epochs, the
-    warm-up over its beginning, as in PySlowFast), milestones (times `gamma` at each of `milestones`, in epochs) or
-    plateau (times `gamma` when the validation loss, or without validation the epoch's mean loss, has not fallen for
-    `patience` epochs, at most `drops` times unless that is 0). The warm-up is linear, from `warmup_lr` on. nesterov: of
-    SGD's momentum.
-    decay_vectors: whether weight_decay acts on biases and norms, too. precision: fp32, bf16 or fp16 autocast.
-    deterministic: torch's deterministic algorithms only, so that a GPU, too, repeats a run to the bit, more slowly; an
-    operation that has none raises RuntimeError.
-    """
+    schedule: constant, cosine (to `final_lr`, from where the warm-up ends), cosine_whole (the same
+    over all epochs, the warm-up over its beginning, as in PySlowFast), milestones (times `gamma` at
+    each of `milestones`, in epochs) or plateau (times `gamma` when the validation loss, or without
+    validation the epoch's mean loss, has not fallen for `patience` epochs, at most `drops` times
+    unless that is 0). The warm-up is linear, from `warmup_lr` on. nesterov: of SGD's momentum.
+    decay_vectors: whether weight_decay acts on biases and norms, too. precision: fp32, bf16 or fp16
+    autocast. deterministic: torch's deterministic algorithms only, so that a GPU, too, repeats a
+    run to the bit, more slowly; an operation that has none raises RuntimeError."""
 
     epochs: int = 1
     batch: int = 32
@@ -63,23 +63,32 @@ class Interrupted(KeyboardInterrupt):
     """The run was asked to stop (Ctrl-C or SIGTERM); it saved itself first."""
 
 
-def fit(method: nn.Module, loader, recipe: Fit, run: Run, progress: str = "auto",
-        validate: Callable[[float], dict] | None = None) -> nn.Module:
+def fit(
+    method: nn.Module,
+    loader,
+    recipe: Fit,
+    run: Run,
+    progress: str = "auto",
+    validate: Callable[[float], dict] | None = None,
+) -> nn.Module:
     """Train `method` on `loader` into `run`; takes up where the run's newest checkpoint stands.
 
-    method(batch) -> (loss [], dict of numbers). It may have `after_step()`, called after each optimiser step,
-    `parameter_groups()`, see make_optimizer, and `ready`: while that is False (a queue not yet full) the batch is seen
-    but no step is taken. validate(epoch) -> dict of numbers is called on every rank before the first step and after
-    every `validate_every` epochs, and logged to monitor.jsonl; its "loss" steers a plateau. loader yields dicts of
-    tensors with "row"; its `batch_sampler` has `epoch` and `start`, and yields this rank's part of each global batch.
-    A resumed run equals an uninterrupted one (on a CPU to the bit): order, augmentation and the random state of a step
-    follow from the seed and the step alone. Raises Interrupted after a save, RunError where another process trains
-    into the folder or its checkpoint is damaged or another network's, OSError saying what to do where the disk is full,
-    FloatingPointError naming step and rows at a loss not finite.
-    """
+    method(batch) -> (loss [], dict of numbers). It may have `after_step()`, called after each
+    optimiser step, `parameter_groups()`, see make_optimizer, and `ready`: while that is False (a
+    queue not yet full) the batch is seen but no step is taken. validate(epoch) -> dict of numbers
+    is called on every rank before the first step and after every `validate_every` epochs, and
+    logged to monitor.jsonl; its "loss" steers a plateau. loader yields dicts of tensors with "row";
+    its `batch_sampler` has `epoch` and `start`, and yields this rank's part of each global batch. A
+    resumed run equals an uninterrupted one (on a CPU to the bit): order, augmentation and the
+    random state of a step follow from the seed and the step alone. Raises Interrupted after a save,
+    RunError where another process trains into the folder or its checkpoint is damaged or another
+    network's, OSError saying what to do where the disk is full, FloatingPointError naming step and
+    rows at a loss not finite."""
     if recipe.batch % (ranks.world() * recipe.accumulate):
-        raise ValueError(f"the global batch {recipe.batch} is not divisible by {ranks.world()} ranks x "
-                         f"{recipe.accumulate} accumulation parts.")
+        raise ValueError(
+            f"the global batch {recipe.batch} is not divisible by {ranks.world()} ranks x "
+            f"{recipe.accumulate} accumulation parts."
+        )
     lock = run.lock() if ranks.rank() == 0 else nullcontext()
     with lock, _repeatable(recipe.deterministic), _Signals() as signals:
         trainer = _Trainer(method.to(ranks.device()), loader, recipe, run, progress, validate)
@@ -90,10 +99,16 @@ def fit(method: nn.Module, loader, recipe: Fit, run: Run, progress: str = "auto"
             # Whichever rank fails says so: rank 0 may hang in a collective until it is killed.
             state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
             with suppress(OSError):  # a full disk: what is raised below says so
-                run.status(state, step=trainer.step, rank=ranks.rank(), error=f"{type(error).__name__}: {error}")
+                run.status(
+                    state,
+                    step=trainer.step,
+                    rank=ranks.rank(),
+                    error=f"{type(error).__name__}: {error}",
+                )
             raise
         finally:
-            # Workers leave signals to this process, so Python's exit, which sends them one, would wait for ever.
+            # Workers leave signals to this process, so Python's exit, which sends them one, would
+            # wait for ever.
             if getattr(loader, "_iterator", None) is not None:
                 loader._iterator._shutdown_workers()
         if ranks.rank() == 0:
@@ -105,29 +120,52 @@ def learning_rate(recipe: Fit, epoch: float, scale: float = 1.0) -> float:
     """The rate at a fractional epoch; `scale` is what a plateau has left of it."""
     if epoch < recipe.warmup_epochs:
         share = (epoch + 1e-9) / recipe.warmup_epochs
-        return recipe.warmup_lr + (learning_rate(recipe, recipe.warmup_epochs, scale) - recipe.warmup_lr) * share
+        return (
+            recipe.warmup_lr
+            + (learning_rate(recipe, recipe.warmup_epochs, scale) - recipe.warmup_lr) * share
+        )
     if recipe.schedule in ("cosine", "cosine_whole"):
         start = recipe.warmup_epochs if recipe.schedule == "cosine" else 0.0
         share = (epoch - start) / max(recipe.epochs - start, 1e-9)
-        return recipe.final_lr + (recipe.lr - recipe.final_lr) * 0.5 * (1 + math.cos(math.pi * min(share, 1)))
+        return recipe.final_lr + (recipe.lr - recipe.final_lr) * 0.5 * (
+            1 + math.cos(math.pi * min(share, 1))
+        )
     if recipe.schedule == "milestones":
-        return recipe.lr * recipe.gamma ** sum(epoch >= milestone for milestone in recipe.milestones)
+        return recipe.lr * recipe.gamma ** sum(
+            epoch >= milestone for milestone in recipe.milestones
+        )
     if recipe.schedule in ("constant", "plateau"):
         return recipe.lr * scale
-    raise ValueError(f"schedule is constant, cosine, cosine_whole, milestones or plateau; got {recipe.schedule!r}.")
+    raise ValueError(
+        "schedule is constant, cosine, cosine_whole, milestones or plateau; got "
+        f"{recipe.schedule!r}."
+    )
 
 
 def make_optimizer(recipe: Fit, method: nn.Module) -> torch.optim.Optimizer:
     """Adam, AdamW or SGD with momentum 0.9 over the parameters that want gradients.
 
-    Where the method has `parameter_groups()`, its dicts {"params", "scale"} say by what each rate is multiplied.
-    Without `decay_vectors`, parameters of fewer than two axes (biases, norms) are groups of their own, not decayed.
-    """
-    groups = method.parameter_groups() if hasattr(method, "parameter_groups") else [{"params": method.parameters()}]
-    groups = [{**group, "params": [p for p in group["params"] if p.requires_grad]} for group in groups]
+    Where the method has `parameter_groups()`, its dicts {"params", "scale"} say by what each rate
+    is multiplied. Without `decay_vectors`, parameters of fewer than two axes (biases, norms) are
+    groups of their own, not decayed."""
+    groups = (
+        method.parameter_groups()
+        if hasattr(method, "parameter_groups")
+        else [{"params": method.parameters()}]
+    )
+    groups = [
+        {**group, "params": [p for p in group["params"] if p.requires_grad]} for group in groups
+    ]
     if not recipe.decay_vectors:
-        groups = [{**group, "params": [p for p in group["params"] if (p.ndim > 1) == decayed],
-                   **({} if decayed else {"weight_decay": 0.0})} for group in groups for decayed in (True, False)]
+        groups = [
+            {
+                **group,
+                "params": [p for p in group["params"] if (p.ndim > 1) == decayed],
+                **({} if decayed else {"weight_decay": 0.0}),
+            }
+            for group in groups
+            for decayed in (True, False)
+        ]
     if recipe.nesterov and recipe.optimizer != "sgd":
         raise ValueError(f"nesterov is of SGD's momentum; got the optimizer {recipe.optimizer!r}.")
     common = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
@@ -159,10 +197,11 @@ def _repeatable(wanted: bool):
 
 
 class _Signals:
-    """Turns Ctrl-C and SIGTERM into a flag that the loop reads between steps; a second one stops at once.
+    """Turns Ctrl-C and SIGTERM into a flag that the loop reads between steps; a second one stops at
+    once.
 
-    A terminal, a scheduler and torch's launcher may each send the same signal: a second one counts after PAUSE only.
-    """
+    A terminal, a scheduler and torch's launcher may each send the same signal: a second one counts
+    after PAUSE only."""
 
     PAUSE = 5.0  # seconds
 
@@ -189,10 +228,18 @@ class _Trainer:
     """The loop's state: what a checkpoint must hold and what a log line counts."""
 
     def __init__(self, method, loader, recipe: Fit, run: Run, progress: str, validate):
-        self.method, self.loader, self.recipe, self.run, self.validate = method, loader, recipe, run, validate
+        self.method, self.loader, self.recipe, self.run, self.validate = (
+            method,
+            loader,
+            recipe,
+            run,
+            validate,
+        )
         self.steps_per_epoch = len(loader.batch_sampler)
         if self.steps_per_epoch == 0 and recipe.epochs:
-            raise ValueError(f"no whole batch: the data set is smaller than the global batch {recipe.batch}.")
+            raise ValueError(
+                f"no whole batch: the data set is smaller than the global batch {recipe.batch}."
+            )
         self.optimizer = make_optimizer(recipe, method)
         fp16 = recipe.precision == "fp16" and ranks.device().type == "cuda"
         self.scaler = torch.amp.GradScaler(ranks.device().type, enabled=fp16)
@@ -203,7 +250,9 @@ class _Trainer:
         self.wrapped = method
         if ranks.world() > 1:
             self.wrapped = DistributedDataParallel(method, broadcast_buffers=False)
-        self.talks = _Progress(progress, recipe, self.steps_per_epoch, run) if ranks.rank() == 0 else None
+        self.talks = (
+            _Progress(progress, recipe, self.steps_per_epoch, run) if ranks.rank() == 0 else None
+        )
 
     def resume(self) -> None:
         place = self.run.checkpoint()
@@ -216,8 +265,11 @@ class _Trainer:
             except (RuntimeError, ValueError) as error:
                 if isinstance(error, RunError):
                     raise
-                raise RunError(f"{place} holds another network's weights, or another optimiser's state: {error}\n"
-                               "Use another folder, or delete that checkpoint to start anew.") from error
+                raise RunError(
+                    f"{place} holds another network's weights, or another optimiser's state: "
+                    f"{error}\n"
+                    "Use another folder, or delete that checkpoint to start anew."
+                ) from error
             if state["scaler"]:  # empty where it was off, as on a CPU
                 self.scaler.load_state_dict(state["scaler"])
             self.step, self.seconds = state["step"], state["seconds"]
@@ -225,19 +277,26 @@ class _Trainer:
             self.epoch_losses = state["epoch_losses"]
         ranks.barrier()  # nobody writes before all have read
         if ranks.rank() == 0:
-            self.run.rewind(self.step if place else -1)  # the first validation comes before the first checkpoint
+            self.run.rewind(
+                self.step if place else -1
+            )  # the first validation comes before the first checkpoint
 
     def save(self) -> None:
         self.flush()
         weights = self.method.state_dict()
         for name, value in weights.items():
             if value.is_floating_point() and not bool(value.isfinite().all()):
-                raise FloatingPointError(f"{name} is not finite at step {self.step}, after a finite loss; it was not "
-                                         "saved. Lower lr, set clip_norm or use fp32. The last checkpoint is whole.")
+                raise FloatingPointError(
+                    f"{name} is not finite at step {self.step}, after a finite loss; it was not "
+                    "saved. Lower lr, set clip_norm or use fp32. The last checkpoint is whole."
+                )
         if ranks.rank() == 0:
             state = {
-                "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), "step": self.step,
-                "seconds": self.seconds, "plateau": (self.scale, self.best, self.bad_epochs, self.dropped),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "step": self.step,
+                "seconds": self.seconds,
+                "plateau": (self.scale, self.best, self.bad_epochs, self.dropped),
                 "epoch_losses": self.epoch_losses,
             }
             self.run.save(self.step, weights, state)
@@ -271,7 +330,8 @@ class _Trainer:
             mark = now
             if self.step % self.recipe.log_every == 0:
                 self.flush()
-            # All ranks must stop at one step, within the launcher's patience, so they agree at each.
+            # All ranks must stop at one step, within the launcher's patience, so they agree at
+            # each.
             stop = ranks.any_rank(bool(signals.raised))
             if stop and self.step % self.steps_per_epoch:
                 self.interrupt(signals)
@@ -284,21 +344,26 @@ class _Trainer:
         """Save and stop."""
         self.save()
         name = signal.Signals(signals.raised).name if signals.raised else "another rank's signal"
-        raise Interrupted(f"stopped by {name} at step {self.step}; saved. The same call resumes it.")
+        raise Interrupted(
+            f"stopped by {name} at step {self.step}; saved. The same call resumes it."
+        )
 
     def one_step(self, batch: dict) -> None:
         """One optimiser step on this rank's part of a global batch."""
         device = ranks.device()
         batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
         recipe = self.recipe
-        # A step's random state follows from seed, step and rank, so a resumed run draws what an uninterrupted one does.
+        # A step's random state follows from seed, step and rank, so a resumed run draws what an
+        # uninterrupted one does.
         torch.manual_seed((recipe.seed * 1_000_003 + self.step) * 1009 + ranks.rank())
         rate = learning_rate(recipe, self.step / self.steps_per_epoch, self.scale)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("scale", 1.0)
         losses, seen = [], []
         for part in _parts(batch, recipe.accumulate):
-            with torch.autocast(device.type, _DTYPES[recipe.precision], enabled=recipe.precision != "fp32"):
+            with torch.autocast(
+                device.type, _DTYPES[recipe.precision], enabled=recipe.precision != "fp32"
+            ):
                 loss, numbers = self.wrapped(part)
             self.scaler.scale(loss / recipe.accumulate).backward()
             losses.append(loss.detach())
@@ -313,23 +378,31 @@ class _Trainer:
                 self.method.after_step()
         self.optimizer.zero_grad(set_to_none=True)
         means = {name: torch.stack([numbers[name] for numbers in seen]).mean() for name in seen[0]}
-        self.pending.append((self.step, batch["row"], {"loss": torch.stack(losses).mean(), **means}))
+        self.pending.append(
+            (self.step, batch["row"], {"loss": torch.stack(losses).mean(), **means})
+        )
         self.step += 1
         if device.type == "cpu" and not bool(torch.isfinite(self.pending[-1][2]["loss"])):
             self.flush()
 
     def flush(self) -> None:
-        """Check the losses since the last call, log their mean over steps and ranks, and move the bar."""
+        """Check the losses since the last call, log their mean over steps and ranks, and move the
+        bar."""
         if not self.pending:
             return
         for step, rows, numbers in self.pending:
             if not bool(torch.isfinite(numbers["loss"])):
                 raise FloatingPointError(
-                    f"the loss is {float(numbers['loss'])} at step {step} (epoch {step // self.steps_per_epoch}), rows "
-                    f"{rows.tolist()}. Look at these rows; lower lr or use fp32. The last checkpoint is whole.")
+                    f"the loss is {float(numbers['loss'])} at step {step} (epoch "
+                    f"{step // self.steps_per_epoch}), rows "
+                    f"{rows.tolist()}. Look at these rows; lower lr or use fp32. The last "
+                    "checkpoint is whole."
+                )
         names = list(self.pending[0][2])
-        table = torch.tensor([[float(numbers[name]) for name in names] for _, _, numbers in self.pending],
-                             dtype=torch.float32)
+        table = torch.tensor(
+            [[float(numbers[name]) for name in names] for _, _, numbers in self.pending],
+            dtype=torch.float32,
+        )
         table = ranks.mean(table.to(ranks.device())).cpu()
         means = dict(zip(names, table.nanmean(dim=0).tolist(), strict=True))
         self.epoch_losses += table[:, names.index("loss")].tolist()
@@ -338,9 +411,15 @@ class _Trainer:
         self.window = [now, 0.0]
         self.pending = []
         if self.talks:
-            line = {"step": self.step, "epoch": self.step / self.steps_per_epoch, **means,
-                    "lr": self.optimizer.param_groups[0]["lr"], "data_share": round(data_share, 3),
-                    "seconds": round(self.seconds, 2), "clips": self.step * self.recipe.batch}
+            line = {
+                "step": self.step,
+                "epoch": self.step / self.steps_per_epoch,
+                **means,
+                "lr": self.optimizer.param_groups[0]["lr"],
+                "data_share": round(data_share, 3),
+                "seconds": round(self.seconds, 2),
+                "clips": self.step * self.recipe.batch,
+            }
             self.run.log(**{name: _plain(value) for name, value in line.items()})
             self.talks.show(line)
 
@@ -368,8 +447,14 @@ class _Trainer:
         """Lower the rate where the loss has stopped falling."""
         better = loss < self.best * (1 - 1e-4)
         self.best, self.bad_epochs = (loss, 0) if better else (self.best, self.bad_epochs + 1)
-        if self.bad_epochs > self.recipe.patience and (not self.recipe.drops or self.dropped < self.recipe.drops):
-            self.scale, self.bad_epochs, self.dropped = self.scale * self.recipe.gamma, 0, self.dropped + 1
+        if self.bad_epochs > self.recipe.patience and (
+            not self.recipe.drops or self.dropped < self.recipe.drops
+        ):
+            self.scale, self.bad_epochs, self.dropped = (
+                self.scale * self.recipe.gamma,
+                0,
+                self.dropped + 1,
+            )
 
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -379,7 +464,7 @@ def _parts(batch: dict, count: int):
     """A batch cut into `count` equal parts along its rows."""
     size = len(batch["row"]) // count
     for part in range(count):
-        yield {name: value[part * size:(part + 1) * size] for name, value in batch.items()}
+        yield {name: value[part * size : (part + 1) * size] for name, value in batch.items()}
 
 
 def _plain(value: float) -> float | None:
@@ -387,7 +472,8 @@ def _plain(value: float) -> float | None:
 
 
 class _Progress:
-    """A bar when a person watches, else the first log, the last, and one every SECONDS between them.
+    """A bar when a person watches, else the first log, the last, and one every SECONDS between
+    them.
 
     VIDBENCH_PROGRESS (bar, lines or none) overrides what was asked for.
     """
@@ -400,19 +486,31 @@ class _Progress:
             style = "bar" if sys.stderr.isatty() or "ipykernel" in sys.modules else "lines"
         self.style, self.epochs, self.name = style, recipe.epochs, run.folder.name
         self.total, self.spoken = recipe.epochs * steps_per_epoch, -math.inf
-        self.bar = tqdm(total=self.total, desc=self.name, unit="step", mininterval=0.5) if style == "bar" else None
+        self.bar = (
+            tqdm(total=self.total, desc=self.name, unit="step", mininterval=0.5)
+            if style == "bar"
+            else None
+        )
 
     def show(self, line: dict) -> None:
         if self.bar:
             self.bar.update(line["step"] - self.bar.n)
             self.bar.set_postfix(loss=f"{line['loss']:.3f}")
-        elif self.style == "lines" and (time.monotonic() - self.spoken > self.SECONDS or line["step"] == self.total):
+        elif self.style == "lines" and (
+            time.monotonic() - self.spoken > self.SECONDS or line["step"] == self.total
+        ):
             self.spoken = time.monotonic()
-            numbers = {name: value for name, value in line.items() if name not in ("step", "epoch", "clips", "seconds")}
+            numbers = {
+                name: value
+                for name, value in line.items()
+                if name not in ("step", "epoch", "clips", "seconds")
+            }
             text = " ".join(f"{name} {value:.4g}" for name, value in numbers.items())
-            print(f"{self.name} epoch {line['epoch']:.2f}/{self.epochs} step {line['step']} {text}", flush=True)
+            print(
+                f"{self.name} epoch {line['epoch']:.2f}/{self.epochs} step {line['step']} {text}",
+                flush=True,
+            )
 
     def close(self) -> None:
         if self.bar:
             self.bar.close()
-

@@ -49,7 +49,9 @@ def gather(tensor: Tensor) -> Tensor:
     """All ranks' rows in order of rank, without gradient: [B,...] -> [world*B,...]."""
     if world() == 1:
         return tensor
-    parts = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(world())]
+    parts = [
+        torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(world())
+    ]
     dist.all_gather(parts, tensor.contiguous())
     return torch.cat(parts)
 
@@ -76,26 +78,42 @@ def barrier() -> None:
         dist.barrier()
 
 
-# What `launch` takes from the environment where the call leaves it open, as `vidbench run --nproc 4` sets it: how many
-# processes there are is a fact of the launch, not of the experiment.
-ASKED = {"nproc": "VIDBENCH_NPROC", "nnodes": "VIDBENCH_NNODES", "endpoint": "VIDBENCH_ENDPOINT",
-         "restarts": "VIDBENCH_RESTARTS", "patience": "VIDBENCH_PATIENCE", "log_dir": "VIDBENCH_RANK_LOGS"}  # fmt: skip
+# What `launch` takes from the environment where the call leaves it open, as `vidbench run --nproc
+# 4` sets it: how many processes there are is a fact of the launch, not of the experiment.
+ASKED = {
+    "nproc": "VIDBENCH_NPROC",
+    "nnodes": "VIDBENCH_NNODES",
+    "endpoint": "VIDBENCH_ENDPOINT",
+    "restarts": "VIDBENCH_RESTARTS",
+    "patience": "VIDBENCH_PATIENCE",
+    "log_dir": "VIDBENCH_RANK_LOGS",
+}
 
 
-def launch(target: str, *args, nproc: int = 1, nnodes: int = 0, endpoint: str = "", restarts: int | None = None,
-           patience: float = 0, log_dir: str | Path = ""):  # fmt: skip
-    """Run `module:function`(*args) on nproc processes of each of nnodes nodes with torch's elastic launcher.
+def launch(
+    target: str,
+    *args,
+    nproc: int = 1,
+    nnodes: int = 0,
+    endpoint: str = "",
+    restarts: int | None = None,
+    patience: float = 0,
+    log_dir: str | Path = "",
+):
+    """Run `module:function`(*args) on nproc processes of each of nnodes nodes with torch's elastic
+    launcher.
 
-    nproc 0 is VIDBENCH_NPROC of the environment, or one process for each GPU, or one. What else is left open is what
-    ASKED names, or one node, no restart and 600 seconds. What crosses to a rank is an importable name and plain
-    values. One process on one node runs in this process, unless restarts are asked for. On many nodes the same call is
-    made on each, with one c10d `endpoint` (host:port of one of them) and the run folders on a disk that all share.
-    restarts: how often all ranks are started anew after one failed (each node counts the failures of its own); training
-    goes on from its checkpoint. patience: seconds that a rank waits for the others in one exchange; longer means that
-    one of them hangs. Rank 0's standard output is teed; every rank's streams lie below `log_dir`. Returns the return
-    value of this node's first rank. Raises RankError, whose text shows the root cause, as soon as one rank fails and no
-    restart is left (the other ranks are stopped), or where the nodes do not meet; KeyboardInterrupt where a signal
-    stopped the ranks.
+    nproc 0 is VIDBENCH_NPROC of the environment, or one process for each GPU, or one. What else is
+    left open is what ASKED names, or one node, no restart and 600 seconds. What crosses to a rank
+    is an importable name and plain values. One process on one node runs in this process, unless
+    restarts are asked for. On many nodes the same call is made on each, with one c10d `endpoint`
+    (host:port of one of them) and the run folders on a disk that all share. restarts: how often all
+    ranks are started anew after one failed (each node counts the failures of its own); training
+    goes on from its checkpoint. patience: seconds that a rank waits for the others in one exchange;
+    longer means that one of them hangs. Rank 0's standard output is teed; every rank's streams lie
+    below `log_dir`. Returns the return value of this node's first rank. Raises RankError, whose
+    text shows the root cause, as soon as one rank fails and no restart is left (the other ranks are
+    stopped), or where the nodes do not meet; KeyboardInterrupt where a signal stopped the ranks.
     """
     asked = {name: os.environ.get(variable, "") for name, variable in ASKED.items()}
     nproc = nproc or _number(asked, "nproc", 0) or max(1, torch.cuda.device_count())
@@ -103,29 +121,46 @@ def launch(target: str, *args, nproc: int = 1, nnodes: int = 0, endpoint: str = 
     restarts = _number(asked, "restarts", 0) if restarts is None else restarts
     patience = patience or _number(asked, "patience", 600)
     if torch.cuda.is_available() and nproc > (gpus := torch.cuda.device_count()):
-        raise ValueError(f"{nproc} processes want {nproc} GPUs, one each; here are {gpus}. Ask for as many, or set "
-                         "CUDA_VISIBLE_DEVICES= (empty) for ranks on the CPU.")
+        raise ValueError(
+            f"{nproc} processes want {nproc} GPUs, one each; here are {gpus}. Ask for as many, or "
+            "set "
+            "CUDA_VISIBLE_DEVICES= (empty) for ranks on the CPU."
+        )
     if nproc == 1 and nnodes == 1 and not restarts:
         return _function(target)(*args)
     if nnodes > 1 and not endpoint:
-        raise ValueError("launch on several nodes wants one endpoint, host:port of a node that all can reach.")
+        raise ValueError(
+            "launch on several nodes wants one endpoint, host:port of a node that all can reach."
+        )
     _function(target)  # an unknown name fails here, not in a rank
     folder = Path(log_dir or asked["log_dir"] or tempfile.mkdtemp(prefix="vidbench-ranks-"))
     folder.mkdir(parents=True, exist_ok=True)
     failures.clear(folder)
     address = meeting.point(endpoint) if nnodes > 1 else ""
     given = (target, nproc, str(folder), address, patience, *args)
-    # Nodes meet by a name only where they are about to do the same; one that was used is closed for good.
+    # Nodes meet by a name only where they are about to do the same; one that was used is closed for
+    # good.
     digest = hashlib.sha256(repr((target, args)).encode()).hexdigest()[:12]
     for again in itertools.count(1):
-        results = _launched(f"vidbench-{digest}-{again}", given, nproc, nnodes, endpoint, restarts, folder, address)
+        results = _launched(
+            f"vidbench-{digest}-{again}", given, nproc, nnodes, endpoint, restarts, folder, address
+        )
         if results:
             return results[min(results)]
 
 
-def _launched(name: str, given: tuple, nproc: int, nnodes: int, endpoint: str, restarts: int, folder: Path,
-              address: str) -> dict:  # fmt: skip
-    """Rank -> return value, of this node's ranks; nothing where the nodes have met by this name before."""
+def _launched(
+    name: str,
+    given: tuple,
+    nproc: int,
+    nnodes: int,
+    endpoint: str,
+    restarts: int,
+    folder: Path,
+    address: str,
+) -> dict:
+    """Rank -> return value, of this node's ranks; nothing where the nodes have met by this name
+    before."""
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.elastic.rendezvous import RendezvousClosedError, RendezvousError
@@ -133,12 +168,25 @@ def _launched(name: str, given: tuple, nproc: int, nnodes: int, endpoint: str, r
 
     logs = DefaultLogsSpecs(log_dir=str(folder), redirects=Std.ALL, tee={0: Std.OUT})
     config = LaunchConfig(
-        min_nodes=nnodes, max_nodes=nnodes, nproc_per_node=nproc, run_id=name, max_restarts=restarts,
-        start_method="spawn", rdzv_backend=meeting.backend(), rdzv_endpoint=endpoint or "localhost:0",
-        rdzv_configs={"timeout": JOIN, "join_timeout": JOIN, "read_timeout": 300, "is_host": not address},
-        local_addr=address or None, monitor_interval=0.5,
-        logs_specs=logs, log_line_prefix_template="[rank ${rank}] ",
-    )  # fmt: skip
+        min_nodes=nnodes,
+        max_nodes=nnodes,
+        nproc_per_node=nproc,
+        run_id=name,
+        max_restarts=restarts,
+        start_method="spawn",
+        rdzv_backend=meeting.backend(),
+        rdzv_endpoint=endpoint or "localhost:0",
+        rdzv_configs={
+            "timeout": JOIN,
+            "join_timeout": JOIN,
+            "read_timeout": 300,
+            "is_host": not address,
+        },
+        local_addr=address or None,
+        monitor_interval=0.5,
+        logs_specs=logs,
+        log_line_prefix_template="[rank ${rank}] ",
+    )
     try:
         with _handlers_kept():
             return elastic_launch(config, _rank_main)(*given)
@@ -147,15 +195,23 @@ def _launched(name: str, given: tuple, nproc: int, nnodes: int, endpoint: str, r
             raise KeyboardInterrupt(asked_to) from error
         raise RankError(failures.root_cause(error.failures, folder, nnodes)) from error
     except SignalException as error:
-        raise KeyboardInterrupt(failures.stopped(folder) or f"the ranks were stopped by {error.sigval.name}") from error
+        raise KeyboardInterrupt(
+            failures.stopped(folder) or f"the ranks were stopped by {error.sigval.name}"
+        ) from error
     except (RendezvousError, dist.DistError) as error:
-        if isinstance(error, RendezvousClosedError) and not list(folder.glob(f"{name}_*")):  # no rank was started
+        if isinstance(error, RendezvousClosedError) and not list(
+            folder.glob(f"{name}_*")
+        ):  # no rank was started
             return {}
         if failures.known(folder):  # the node that holds the store left first
             raise RankError(failures.root_cause({}, folder, nnodes)) from error
-        raise RankError(f"the {nnodes} nodes did not meet, or lost each other, at {endpoint}: {type(error).__name__}: "
-                        f"{error} Start the same command on each of them within {JOIN // 60} minutes; {endpoint} must "
-                        "be an address of one of them which all others reach.") from error  # fmt: skip
+        raise RankError(
+            f"the {nnodes} nodes did not meet, or lost each other, at {endpoint}: "
+            f"{type(error).__name__}: "
+            f"{error} Start the same command on each of them within {JOIN // 60} minutes; "
+            f"{endpoint} must "
+            "be an address of one of them which all others reach."
+        ) from error
 
 
 def _number(asked: dict[str, str], name: str, default: int) -> int:
@@ -168,12 +224,15 @@ def _number(asked: dict[str, str], name: str, default: int) -> int:
 
 @contextmanager
 def _handlers_kept():
-    """torch's launcher leaves its own signal handlers behind, with which Ctrl-C is no KeyboardInterrupt any more."""
+    """torch's launcher leaves its own signal handlers behind, with which Ctrl-C is no
+    KeyboardInterrupt any more."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    kept = {number: signal.getsignal(number)
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)}  # fmt: skip
+    kept = {
+        number: signal.getsignal(number)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+    }
     try:
         yield
     finally:
@@ -186,11 +245,14 @@ def _function(target: str):
     try:
         return getattr(importlib.import_module(module), name)
     except AttributeError:
-        raise ValueError(f"{module} has no function {name!r}; a stage is importable, not made in a cell.") from None
+        raise ValueError(
+            f"{module} has no function {name!r}; a stage is importable, not made in a cell."
+        ) from None
 
 
 def _rank_main(target: str, nproc: int, folder: str, address: str, patience: float, *args):
-    """What each rank runs: join the group, do the stage, leave the group; a failure leaves a report behind."""
+    """What each rank runs: join the group, do the stage, leave the group; a failure leaves a report
+    behind."""
     number, store = os.environ["RANK"], None
     try:
         on_gpu = torch.cuda.is_available()
@@ -199,16 +261,24 @@ def _rank_main(target: str, nproc: int, folder: str, address: str, patience: flo
         else:
             torch.set_num_threads(max(1, cores() // nproc))
             if address and (interface := meeting.interface(address)):
-                os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)  # it asks the machine's name otherwise
+                os.environ.setdefault(
+                    "GLOO_SOCKET_IFNAME", interface
+                )  # it asks the machine's name otherwise
         store = meeting.store()
         done = failures.watch(folder, number, meeting.store())
         join = timedelta(seconds=JOIN)  # processes may start far apart
-        dist.init_process_group("nccl" if on_gpu else "gloo", store=store, rank=int(number),
-                                world_size=int(os.environ["WORLD_SIZE"]), timeout=join)  # fmt: skip
+        dist.init_process_group(
+            "nccl" if on_gpu else "gloo",
+            store=store,
+            rank=int(number),
+            world_size=int(os.environ["WORLD_SIZE"]),
+            timeout=join,
+        )
         dist.set_timeout(timedelta(seconds=patience))
         result = _function(target)(*args)
         done.set()
-        dist.destroy_process_group()  # after a failure the launcher ends the process: leaving the group could hang
+        # after a failure the launcher ends the process: leaving the group could hang
+        dist.destroy_process_group()
         return result
     except BaseException as error:
         failures.report(folder, number, error, store)

@@ -25,7 +25,8 @@ import torch
 
 
 class RunError(RuntimeError):
-    """A run folder that cannot be used as asked; the message says what was wanted, what came and what to do."""
+    """A run folder that cannot be used as asked; the message says what was wanted, what came and
+    what to do."""
 
 
 @contextmanager
@@ -36,12 +37,16 @@ def told_full(folder: Path):
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise OSError(error.errno, f"{os.strerror(error.errno)}: the disk of {folder} is full; what is finished is "
-                                   "kept: make room, run the same again") from error
+        raise OSError(
+            error.errno,
+            f"{os.strerror(error.errno)}: the disk of {folder} is full; what is finished is "
+            "kept: make room, run the same again",
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write under a temporary name in the same folder, then rename: a reader never sees half a file."""
+    """Write under a temporary name in the same folder, then rename: a reader never sees half a
+    file."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with told_full(path.parent):
@@ -57,32 +62,47 @@ def recipe_dict(recipe) -> dict:
 
 
 def recipe_from(cls, values: dict, where: str = ""):
-    """The recipe of class `cls` from JSON's values. An unknown field is an error that lists the known ones."""
+    """The recipe of class `cls` from JSON's values. An unknown field is an error that lists the
+    known ones."""
     hints = typing.get_type_hints(cls)
     known = [field.name for field in dataclasses.fields(cls)]
     unknown = sorted(set(values) - set(known))
     if unknown:
-        raise RunError(f"{where or cls.__name__} has no field {unknown[0]!r}; the known ones are {', '.join(known)}.")
+        raise RunError(
+            f"{where or cls.__name__} has no field {unknown[0]!r}; the known ones are "
+            f"{', '.join(known)}."
+        )
     made = {}
     for name, value in values.items():
-        kinds = typing.get_args(hints[name]) if isinstance(hints[name], types.UnionType) else (hints[name],)
+        kinds = (
+            typing.get_args(hints[name])
+            if isinstance(hints[name], types.UnionType)
+            else (hints[name],)
+        )
         nested = next((kind for kind in kinds if dataclasses.is_dataclass(kind)), None)
         if nested and isinstance(value, dict):
             value = recipe_from(nested, value, where=f"{where or cls.__name__}.{name}")
         each = typing.get_args(hints[name])[:1] if typing.get_origin(hints[name]) is tuple else ()
         if each and dataclasses.is_dataclass(each[0]):
-            value = [recipe_from(each[0], item, where=f"{where or cls.__name__}.{name}") for item in value]
+            value = [
+                recipe_from(each[0], item, where=f"{where or cls.__name__}.{name}")
+                for item in value
+            ]
         made[name] = _tuples(value)
     return cls(**made)
 
 
 def changed(recipe, changes: dict):
-    """The recipe with some fields changed; a dictionary for a nested recipe (clip, fit, mix) changes its fields alone.
+    """The recipe with some fields changed; a dictionary for a nested recipe (clip, fit, mix)
+    changes its fields alone.
 
     Raises RunError at an unknown field, listing the known ones.
     """
-    nested = {name: recipe_dict(changed(getattr(recipe, name), value)) for name, value in changes.items()
-              if isinstance(value, dict) and dataclasses.is_dataclass(getattr(recipe, name, None))}
+    nested = {
+        name: recipe_dict(changed(getattr(recipe, name), value))
+        for name, value in changes.items()
+        if isinstance(value, dict) and dataclasses.is_dataclass(getattr(recipe, name, None))
+    }
     return recipe_from(type(recipe), {**recipe_dict(recipe), **changes, **nested})
 
 
@@ -103,26 +123,30 @@ def differences(wanted: dict, found: dict, prefix: str = "") -> list[str]:
 
 
 def find(place: str | Path, name: str) -> "Run":
-    """The run of that name in a folder of runs, or, where the name has a slash, the run folder at that path."""
+    """The run of that name in a folder of runs, or, where the name has a slash, the run folder at
+    that path."""
     return Run(Path(name) if "/" in name else Path(place) / name)
 
 
 def protocol_id(task: str, protocol: dict) -> str:
-    """`task name=value name=value`, names in order: numbers may be compared where this is the same text."""
+    """`task name=value name=value`, names in order: numbers may be compared where this is the same
+    text."""
     return " ".join([task, *(f"{name}={protocol[name]}" for name in sorted(protocol))])
 
 
 class Run:
-    """One run folder: recipe.json, environment.json, status.json, metrics.jsonl, monitor.jsonl, results.json,
-    checkpoints/.
+    """One run folder: recipe.json, environment.json, status.json, metrics.jsonl, monitor.jsonl,
+    results.json, checkpoints/.
 
-    A run folder is the only thing that training and evaluation share. All writing is done by rank 0.
-    """
+    A run folder is the only thing that training and evaluation share. All writing is done by rank
+    0."""
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         if not (self.folder / "recipe.json").exists():
-            raise RunError(f"{folder} is no run folder: it has no recipe.json. Train a run into it first.")
+            raise RunError(
+                f"{folder} is no run folder: it has no recipe.json. Train a run into it first."
+            )
         held = json.loads((self.folder / "recipe.json").read_text())
         self.stage: str = held["stage"]
         self.recipe: dict = held["recipe"]
@@ -131,18 +155,24 @@ class Run:
     def create(cls, folder: str | Path, stage: str, recipe) -> "Run":
         """Make the folder, or take up one that holds the same stage and recipe.
 
-        A field that the recipe did not have when the run began counts as its default. Raises RunError that prints the
-        difference where it holds another recipe.
-        """
+        A field that the recipe did not have when the run began counts as its default. Raises
+        RunError that prints the difference where it holds another recipe."""
         folder = Path(folder)
         wanted = {"stage": stage, "recipe": recipe_dict(recipe)}
         if (folder / "recipe.json").exists():
             run = cls(folder)
-            held = recipe_dict(recipe_from(type(recipe), run.recipe)) if run.stage == stage else run.recipe
+            held = (
+                recipe_dict(recipe_from(type(recipe), run.recipe))
+                if run.stage == stage
+                else run.recipe
+            )
             changed = differences(wanted, {"stage": run.stage, "recipe": held})
             if changed:
-                raise RunError(f"{folder} holds a run of another recipe:\n  " + "\n  ".join(changed)
-                               + "\nUse another folder, or delete this one to start anew.")
+                raise RunError(
+                    f"{folder} holds a run of another recipe:\n  "
+                    + "\n  ".join(changed)
+                    + "\nUse another folder, or delete this one to start anew."
+                )
             return run
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         write_text(folder / "environment.json", json.dumps(environment(), indent=1))
@@ -152,7 +182,8 @@ class Run:
         return run
 
     def lock(self):
-        """An open file that keeps other processes from training into the folder until it is closed or its process ends.
+        """An open file that keeps other processes from training into the folder until it is closed
+        or its process ends.
 
         Raises RunError where another process holds it.
         """
@@ -163,8 +194,10 @@ class Run:
             file.seek(0)
             who = file.read() or "it has not said which"
             file.close()
-            raise RunError(f"another process is training into {self.folder} ({who}); wait for it or stop it first."
-                           ) from None
+            raise RunError(
+                f"another process is training into {self.folder} ({who}); wait for it or stop it "
+                "first."
+            ) from None
         with told_full(self.folder):
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}")
@@ -173,26 +206,34 @@ class Run:
 
     def status(self, state: str, **facts) -> None:
         """Write status.json: state is new, running, complete, interrupted or failed."""
-        write_text(self.folder / "status.json", json.dumps({"state": state, "time": time.time(), **facts}))
+        write_text(
+            self.folder / "status.json", json.dumps({"state": state, "time": time.time(), **facts})
+        )
 
     @property
     def state(self) -> str:
-        """The state last written; new where the run was killed before there was one, or anything else."""
+        """The state last written; new where the run was killed before there was one, or anything
+        else."""
         path = self.folder / "status.json"
         if not path.exists() and not (self.folder / "metrics.jsonl").exists():
             return "new"
         return json.loads(path.read_text())["state"]
 
     def hold_to(self, rows: dict) -> None:
-        """Keep in rows.json what is trained on; a resumed run must find the same. Raises RunError where it does not."""
+        """Keep in rows.json what is trained on; a resumed run must find the same. Raises RunError
+        where it does not."""
         path = self.folder / "rows.json"
         if path.exists() and (before := json.loads(path.read_text())) != rows:
-            raise RunError(f"the videos changed since {self.folder} began: it trained on {before}, now there is {rows}."
-                           " Use another folder.")
+            raise RunError(
+                f"the videos changed since {self.folder} began: it trained on {before}, now there "
+                f"is {rows}."
+                " Use another folder."
+            )
         write_text(path, json.dumps(rows))
 
     def log(self, name: str = "metrics", **numbers) -> None:
-        """Append one JSON line to metrics.jsonl, or to monitor.jsonl, which has a line for each epoch."""
+        """Append one JSON line to metrics.jsonl, or to monitor.jsonl, which has a line for each
+        epoch."""
         with told_full(self.folder), (self.folder / f"{name}.jsonl").open("a") as file:
             file.write(json.dumps(numbers) + "\n")
 
@@ -206,7 +247,9 @@ class Run:
                 read.append(json.loads(line))
             except json.JSONDecodeError:
                 if number != len(lines) - 1:
-                    raise RunError(f"{path}, line {number + 1} is no JSON; was the log edited?") from None
+                    raise RunError(
+                        f"{path}, line {number + 1} is no JSON; was the log edited?"
+                    ) from None
         return read
 
     def curves(self, name: str = "metrics") -> dict[str, list]:
@@ -216,40 +259,59 @@ class Run:
         return {name: [line.get(name) for line in lines] for name in names}
 
     def rewind(self, step: int) -> None:
-        """Drop log lines after `step`: they were written after the checkpoint a run resumes from."""
+        """Drop log lines after `step`: they were written after the checkpoint a run resumes
+        from."""
         for name in ("metrics", "monitor"):
             if not (self.folder / f"{name}.jsonl").exists():
                 continue
             kept = [line for line in self.metrics(name) if line["step"] <= step]
-            write_text(self.folder / f"{name}.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+            write_text(
+                self.folder / f"{name}.jsonl", "".join(json.dumps(line) + "\n" for line in kept)
+            )
 
     def budget(self) -> dict:
-        """What training took: global batch, iterations, clips (a pair of views counts as one), epochs, seconds.
+        """What training took: global batch, iterations, clips (a pair of views counts as one),
+        epochs, seconds.
 
-        Iterations, clips, epochs and seconds include those of the runs it goes on from (recipe fields student, init),
-        whose names are listed in `stages`. A teacher's training is not counted: it is of the other stream.
-        """
+        Iterations, clips, epochs and seconds include those of the runs it goes on from (recipe
+        fields student, init), whose names are listed in `stages`. A teacher's training is not
+        counted: it is of the other stream."""
         last = (self.metrics() or [{}])[-1]
-        own = {name: last.get(key, 0) for name, key in
-               (("iterations", "step"), ("clips", "clips"), ("epochs", "epoch"), ("seconds", "seconds"))}
+        own = {
+            name: last.get(key, 0)
+            for name, key in (
+                ("iterations", "step"),
+                ("clips", "clips"),
+                ("epochs", "epoch"),
+                ("seconds", "seconds"),
+            )
+        }
         parent = self.recipe.get("student") or self.recipe.get("init")
         before = Run(parent).budget() if parent else {}
         total = {name: round(value + before.get(name, 0), 2) for name, value in own.items()}
-        return {"batch": self.recipe["fit"]["batch"], **total, "stages": [*before.get("stages", []), self.folder.name]}
+        return {
+            "batch": self.recipe["fit"]["batch"],
+            **total,
+            "stages": [*before.get("stages", []), self.folder.name],
+        }
 
     def results(self) -> dict[str, dict]:
-        """What evaluations wrote about this run: protocol id -> {"task", "protocol", "numbers", "budget"}."""
+        """What evaluations wrote about this run: protocol id -> {"task", "protocol", "numbers",
+        "budget"}."""
         path = self.folder / "results.json"
         return json.loads(path.read_text()) if path.exists() else {}
 
     def add_result(self, task: str, protocol: dict, numbers: dict) -> str:
-        """Keep an evaluation's numbers with their protocol and the run's budget; returns the protocol's id.
+        """Keep an evaluation's numbers with their protocol and the run's budget; returns the
+        protocol's id.
 
-        numbers: name -> value or (value, low, high), as fractions. protocol: each switch that moves them, plain values.
-        """
+        numbers: name -> value or (value, low, high), as fractions. protocol: each switch that moves
+        them, plain values."""
         name = protocol_id(task, protocol)
         record = {"task": task, "protocol": protocol, "numbers": numbers, "budget": self.budget()}
-        write_text(self.folder / "results.json", json.dumps({**self.results(), name: record}, indent=1))
+        write_text(
+            self.folder / "results.json", json.dumps({**self.results(), name: record}, indent=1)
+        )
         return name
 
     def checkpoint(self) -> Path | None:
@@ -258,11 +320,12 @@ class Run:
         return found[-1] if found else None
 
     def save(self, step: int, weights: dict[str, torch.Tensor], state: dict, keep: int = 1) -> Path:
-        """Write checkpoints/step-N/{weights.safetensors, state.pt} whole or not at all; keep the newest `keep`.
+        """Write checkpoints/step-N/{weights.safetensors, state.pt} whole or not at all; keep the
+        newest `keep`.
 
-        weights: the method's state dict (buffers such as the queue among them); state: optimiser, schedule, position.
-        Both bear their sums, by which `weights` and `training` tell a damaged file.
-        """
+        weights: the method's state dict (buffers such as the queue among them); state: optimiser,
+        schedule, position. Both bear their sums, by which `weights` and `training` tell a damaged
+        file."""
         place = self.folder / "checkpoints" / f"step-{step:09d}"
         if place.exists():
             return place  # the same run at the same step
@@ -270,7 +333,9 @@ class Run:
             shutil.rmtree(left, ignore_errors=True)
         weights = {name: tensor.contiguous() for name, tensor in weights.items()}
         packed, noted = safetensors.torch.save(weights, {"crc32": _sum(weights)}), io.BytesIO()
-        torch.save(state, noted)  # to memory, and from there to disk: writing itself, torch does not say what is wrong
+        torch.save(
+            state, noted
+        )  # to memory, and from there to disk: writing itself, torch does not say what is wrong
         temporary = place.with_name(f".{place.name}.{os.getpid()}.tmp")
         try:
             with told_full(self.folder):
@@ -285,12 +350,17 @@ class Run:
         return place
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """The newest checkpoint's weights on the CPU. Raises RunError where there is none yet, or where it is damaged.
-        """
+        """The newest checkpoint's weights on the CPU. Raises RunError where there is none yet, or
+        where it is damaged."""
         place = self.checkpoint()
         if place is None:
-            raise RunError(f"{self.folder} has no checkpoint yet (state: {self.state}). Train it first.")
-        with self._whole(place / "weights.safetensors") as file, safetensors.safe_open(file, "pt") as held:
+            raise RunError(
+                f"{self.folder} has no checkpoint yet (state: {self.state}). Train it first."
+            )
+        with (
+            self._whole(place / "weights.safetensors") as file,
+            safetensors.safe_open(file, "pt") as held,
+        ):
             weights = {name: held.get_tensor(name) for name in held.keys()}  # noqa: SIM118, it is no dict
             wanted = (held.metadata() or {}).get("crc32")
             if wanted and wanted != _sum(weights):
@@ -298,7 +368,8 @@ class Run:
         return weights
 
     def training(self) -> dict:
-        """What the newest checkpoint knows beside weights, on the CPU. Raises RunError where it is damaged."""
+        """What the newest checkpoint knows beside weights, on the CPU. Raises RunError where it is
+        damaged."""
         with self._whole(self.checkpoint() / "state.pt") as file, zipfile.ZipFile(file) as parts:
             if parts.testzip():
                 raise ValueError("its bytes are not those that were written")
@@ -306,28 +377,46 @@ class Run:
 
     @contextmanager
     def _whole(self, file: Path):
-        """Whatever reading a checkpoint's file raises as a RunError that names it and says what to do."""
+        """Whatever reading a checkpoint's file raises as a RunError that names it and says what to
+        do."""
         try:
             yield file
-        except Exception as error:  # on damaged bytes zipfile, pickle, torch and safetensors raise a dozen kinds
+        except (
+            Exception
+        ) as error:  # on damaged bytes zipfile, pickle, torch and safetensors raise a dozen kinds
             places = sorted(file.parent.parent.glob("step-*"))
-            rest = (f"the same call then goes on from {places[-2].name}" if len(places) > 1 else
-                    "there is no older one, so the same call then starts anew")
-            raise RunError(f"{file} is damaged ({type(error).__name__}: {error}). Bring back a copy of it, or delete "
-                           f"{file.parent}: {rest}.") from error
+            rest = (
+                f"the same call then goes on from {places[-2].name}"
+                if len(places) > 1
+                else "there is no older one, so the same call then starts anew"
+            )
+            raise RunError(
+                f"{file} is damaged ({type(error).__name__}: {error}). Bring back a copy of it, "
+                "or delete "
+                f"{file.parent}: {rest}."
+            ) from error
 
-    def load_into(self, module: torch.nn.Module, prefix: str, change: Callable = lambda part: (part, "")) -> str:
-        """Load the weights whose names start with `prefix` into a module. Raises RunError where they do not fit.
+    def load_into(
+        self, module: torch.nn.Module, prefix: str, change: Callable = lambda part: (part, "")
+    ) -> str:
+        """Load the weights whose names start with `prefix` into a module. Raises RunError where
+        they do not fit.
 
-        change: their state dict -> (the one to load, what was done to it in plain words); the words are returned.
-        """
-        part = {name.removeprefix(prefix): value for name, value in self.weights().items() if name.startswith(prefix)}
+        change: their state dict -> (the one to load, what was done to it in plain words); the words
+        are returned."""
+        part = {
+            name.removeprefix(prefix): value
+            for name, value in self.weights().items()
+            if name.startswith(prefix)
+        }
         part, said = change(part)
         try:
             module.load_state_dict(part)
         except RuntimeError as error:
-            raise RunError(f"{self.folder} holds another network ({self.recipe['network']} "
-                           f"{self.recipe['network_args']}): {str(error).splitlines()[1].strip()}") from error
+            raise RunError(
+                f"{self.folder} holds another network ({self.recipe['network']} "
+                f"{self.recipe['network_args']}): {str(error).splitlines()[1].strip()}"
+            ) from error
         return said
 
 
@@ -343,7 +432,15 @@ def _sum(weights: dict[str, torch.Tensor]) -> str:
 
 def environment() -> dict:
     """What a number depends on besides the recipe: versions, machine, command."""
-    packages = ("torch", "torchvision", "numpy", "decord", "av", "opencv-contrib-python-headless", "faiss-cpu")
+    packages = (
+        "torch",
+        "torchvision",
+        "numpy",
+        "decord",
+        "av",
+        "opencv-contrib-python-headless",
+        "faiss-cpu",
+    )
     versions = {}
     for name in packages:
         try:
@@ -351,5 +448,11 @@ def environment() -> dict:
         except metadata.PackageNotFoundError:
             versions[name] = "absent"
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    return {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count(),
-            "device": device, "versions": versions, "command": [Path(sys.argv[0]).name, *sys.argv[1:]]}
+    return {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "device": device,
+        "versions": versions,
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+    }

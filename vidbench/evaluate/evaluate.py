@@ -1,4 +1,5 @@
-"""A run on held-out videos: features, retrieval, linear probe, classes; numbers are kept in the run, with protocol."""
+"""A run on held-out videos: features, retrieval, linear probe, classes; numbers are kept in the
+run, with protocol."""
 
 import multiprocessing
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,8 @@ VIEWS = {"one view": PROTOCOLS["one_view"], "30 views": PROTOCOLS["thirty_views"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was found of one run, or of two runs of both streams together; one entry a query in every array."""
+    """What was found of one run, or of two runs of both streams together; one entry a query in
+    every array."""
 
     run: str
     hits: dict[str, np.ndarray]  # "R@1", "R@5", ... and "probe": bool [Q]
@@ -35,46 +37,92 @@ class Evaluation:
     budget: dict
 
 
-def evaluate(folder: str | Path, held_out: str, how: Protocol = HOW, centring: str = "gallery",
-             seed: int = 0) -> Evaluation:
+def evaluate(
+    folder: str | Path, held_out: str, how: Protocol = HOW, centring: str = "gallery", seed: int = 0
+) -> Evaluation:
     """Retrieval and probe of a run: its manifest's split `held_out` against its split train."""
     run = Run(folder)
     gallery, queries = (kept(run, part, how) for part in ("train", held_out))
     neighbours, hits = retrieve(gallery, queries, centring=centring, ks=KS)
     probe = probes.logistic(gallery, queries, seed=seed)
-    found = {"retrieval": protocol(gallery, queries, centring=centring, ks=KS), "probe": probe["protocol"]}
+    found = {
+        "retrieval": protocol(gallery, queries, centring=centring, ks=KS),
+        "probe": probe["protocol"],
+    }
     hits = {**hits, "probe": probe["right"]}
     numbers = summary(hits, seed, by="source", source=queries.source)
-    run.add_result("retrieval", found["retrieval"], {name: numbers[name] for name in numbers if name != "probe"})
+    run.add_result(
+        "retrieval",
+        found["retrieval"],
+        {name: numbers[name] for name in numbers if name != "probe"},
+    )
     run.add_result("probe", found["probe"], {"top-1": numbers["probe"]})
-    return Evaluation(run.folder.name, hits, probe["probabilities"], neighbours, numbers, found, run.budget())
+    return Evaluation(
+        run.folder.name, hits, probe["probabilities"], neighbours, numbers, found, run.budget()
+    )
 
 
-def two_stream(rgb: Evaluation, flow: Evaluation, folder: str | Path, held_out: str, how: Protocol = HOW,
-               centring: str = "gallery", seed: int = 0) -> Evaluation:
-    """Both runs below `folder` as one: sum of cosines for retrieval, mean of probabilities for the probe."""
+def two_stream(
+    rgb: Evaluation,
+    flow: Evaluation,
+    folder: str | Path,
+    held_out: str,
+    how: Protocol = HOW,
+    centring: str = "gallery",
+    seed: int = 0,
+) -> Evaluation:
+    """Both runs below `folder` as one: sum of cosines for retrieval, mean of probabilities for the
+    probe."""
     pair = [Run(Path(folder) / one.run) for one in (rgb, flow)]
     gallery, queries = ([kept(run, part, how) for run in pair] for part in ("train", held_out))
     neighbours, hits = retrieve(gallery, queries, centring=centring, ks=KS)
     mean = probes.fuse(rgb.probabilities, flow.probabilities)
     hits["probe"] = mean.argmax(axis=1) == queries[0].label
-    found = {"retrieval": protocol(gallery, queries, centring=centring, ks=KS),
-             "probe": {**rgb.protocols["probe"], "stream": "rgb+flow"}}
-    budget = {name: rgb.budget[name] + flow.budget[name] for name in ("iterations", "clips", "epochs", "seconds")}
+    found = {
+        "retrieval": protocol(gallery, queries, centring=centring, ks=KS),
+        "probe": {**rgb.protocols["probe"], "stream": "rgb+flow"},
+    }
+    budget = {
+        name: rgb.budget[name] + flow.budget[name]
+        for name in ("iterations", "clips", "epochs", "seconds")
+    }
     numbers = summary(hits, seed, by="source", source=queries[0].source)
-    return Evaluation(f"{rgb.run} + {flow.run}", hits, mean, neighbours, numbers, found,
-                      {**budget, "batch": rgb.budget["batch"], "stages": rgb.budget["stages"] + flow.budget["stages"]})
+    return Evaluation(
+        f"{rgb.run} + {flow.run}",
+        hits,
+        mean,
+        neighbours,
+        numbers,
+        found,
+        {
+            **budget,
+            "batch": rgb.budget["batch"],
+            "stages": rgb.budget["stages"] + flow.budget["stages"],
+        },
+    )
 
 
-def evaluate_all(folders: Sequence[str | Path], held_out: str, how: Protocol = HOW, centring: str = "gallery",
-                 seed: int = 0, processes: int = 2) -> dict[str, Evaluation]:
+def evaluate_all(
+    folders: Sequence[str | Path],
+    held_out: str,
+    how: Protocol = HOW,
+    centring: str = "gallery",
+    seed: int = 0,
+    processes: int = 2,
+) -> dict[str, Evaluation]:
     """`evaluate` of many runs, so many processes at a time; by run name."""
     context = multiprocessing.get_context("spawn")
     threads = max(1, ranks.cores() // processes)
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=torch.set_num_threads,
-                             initargs=(threads,)) as pool:
-        jobs = [pool.submit(evaluate, str(folder), held_out, how, centring, seed) for folder in folders]
-        done = [job.result() for job in tqdm(jobs, desc="features, search, probe", unit="run", mininterval=10)]
+    with ProcessPoolExecutor(
+        processes, mp_context=context, initializer=torch.set_num_threads, initargs=(threads,)
+    ) as pool:
+        jobs = [
+            pool.submit(evaluate, str(folder), held_out, how, centring, seed) for folder in folders
+        ]
+        done = [
+            job.result()
+            for job in tqdm(jobs, desc="features, search, probe", unit="run", mininterval=10)
+        ]
     return {one.run: one for one in done}
 
 
@@ -83,54 +131,111 @@ def sources(folder: str | Path, held_out: str) -> np.ndarray:
     return Manifest.load(Run(folder).recipe["manifest"]).select(split=held_out).source
 
 
-def classified(folder: str | Path, split: str, views: Mapping[str, Protocol] = VIEWS, *,
-               manifest: Manifest | None = None, flow: str | Path = "", workers: int = 0,
-               task: str = "classes", data: str = "") -> dict[str, dict]:
-    """How often a run of methods.classify, or the head of `data` of one of methods.multitrain, is right, by each
-    protocol; every number is printed with its protocol's name.
+def classified(
+    folder: str | Path,
+    split: str,
+    views: Mapping[str, Protocol] = VIEWS,
+    *,
+    manifest: Manifest | None = None,
+    flow: str | Path = "",
+    workers: int = 0,
+    task: str = "classes",
+    data: str = "",
+) -> dict[str, dict]:
+    """How often a run of methods.classify, or the head of `data` of one of methods.multitrain, is
+    right, by each protocol; every number is printed with its protocol's name.
 
-    Users took the accuracy on one view, which is what training watches, for that of many, by which papers go (SlowFast
-    issue 138), so both are always told. Returns {name: what probe.score returns, and "numbers" with intervals over
-    sources}; they are kept in the run's results, under `task` where the split is not train.
-    """
+    Users took the accuracy on one view, which is what training watches, for that of many, by which
+    papers go (SlowFast issue 138), so both are always told. Returns {name: what probe.score
+    returns, and "numbers" with intervals over sources}; they are kept in the run's results, under
+    `task` where the split is not train."""
     run, found = Run(folder), {}
     for name, how in views.items():
         how = for_part(how, part_of(run, data))
-        table = kept(run, split, how, what="probabilities", manifest=manifest, flow=flow, workers=workers, data=data)
+        table = kept(
+            run,
+            split,
+            how,
+            what="probabilities",
+            manifest=manifest,
+            flow=flow,
+            workers=workers,
+            data=data,
+        )
         scored = probes.score(table)
         found[name] = {**scored, "numbers": probes.numbers(scored, by="source")}
         if split != "train":
             run.add_result(task, scored["protocol"], found[name]["numbers"])
-        (top1, low, high), (top5, *_) = (found[name]["numbers"][metric] for metric in ("top-1", "top-5"))
-        windows = {"spread": how.windows, "segments": 1}.get(how.sampling, f"every {how.hop} frames, any number of")
-        print(f"{run.folder.name}, {f'{data} {split}'.strip()}, {name} ({windows} windows x {CROPS[how.crops]} crops): "
-              f"top-1 {top1:.1%} [{low:.1%}, {high:.1%}], top-5 {top5:.1%}, {len(scored['right'])} videos", flush=True)
+        (top1, low, high), (top5, *_) = (
+            found[name]["numbers"][metric] for metric in ("top-1", "top-5")
+        )
+        windows = {"spread": how.windows, "segments": 1}.get(
+            how.sampling, f"every {how.hop} frames, any number of"
+        )
+        print(
+            f"{run.folder.name}, {f'{data} {split}'.strip()}, {name} ({windows} windows x "
+            f"{CROPS[how.crops]} crops): "
+            f"top-1 {top1:.1%} [{low:.1%}, {high:.1%}], top-5 {top5:.1%}, {len(scored['right'])} "
+            "videos",
+            flush=True,
+        )
     return found
 
 
-def gained(together: Mapping[str, Mapping], alone: Mapping[str, Mapping], seed: int = 0) -> list[dict]:
-    """Rows of a table: top-1 of each data set by a joint run and by the run on it alone, and the difference, paired.
+def gained(
+    together: Mapping[str, Mapping], alone: Mapping[str, Mapping], seed: int = 0
+) -> list[dict]:
+    """Rows of a table: top-1 of each data set by a joint run and by the run on it alone, and the
+    difference, paired.
 
-    Both: data set -> what probe.score returns, of the same videos. A mean over data sets hides that one gains and
-    another loses, so it is the last row and never stands without them. Each {"data", "videos", "alone", "together",
-    "gain"}, gain with its 95 % interval over sources (the mean's has none). Raises ValueError where a data set is
-    missing or its videos differ.
-    """
+    Both: data set -> what probe.score returns, of the same videos. A mean over data sets hides that
+    one gains and another loses, so it is the last row and never stands without them. Each {"data",
+    "videos", "alone", "together", "gain"}, gain with its 95 % interval over sources (the mean's has
+    none). Raises ValueError where a data set is missing or its videos differ."""
     rows = []
     for name, joint in together.items():
-        if name not in alone or alone[name]["table"].protocol["rows"] != joint["table"].protocol["rows"]:
-            raise ValueError(f"gained wants both runs tested on the same videos of {name}; test them on one split.")
-        source, (left, right) = joint["table"].source, (one["right"].astype(float) for one in (joint, alone[name]))
+        if (
+            name not in alone
+            or alone[name]["table"].protocol["rows"] != joint["table"].protocol["rows"]
+        ):
+            raise ValueError(
+                f"gained wants both runs tested on the same videos of {name}; test them on one "
+                "split."
+            )
+        source, (left, right) = (
+            joint["table"].source,
+            (one["right"].astype(float) for one in (joint, alone[name])),
+        )
         gap = summary({"gain": left - right}, seed, by="source", source=source)["gain"]
-        rows.append({"data": name, "videos": len(left), "alone": float(right.mean()), "together": float(left.mean()),
-                     "gain": gap})
+        rows.append(
+            {
+                "data": name,
+                "videos": len(left),
+                "alone": float(right.mean()),
+                "together": float(left.mean()),
+                "gain": gap,
+            }
+        )
     mean = {name: float(np.mean([row[name] for row in rows])) for name in ("alone", "together")}
-    return [*rows, {"data": "mean of these", "videos": sum(row["videos"] for row in rows), **mean,
-                    "gain": mean["together"] - mean["alone"]}]
+    return [
+        *rows,
+        {
+            "data": "mean of these",
+            "videos": sum(row["videos"] for row in rows),
+            **mean,
+            "gain": mean["together"] - mean["alone"],
+        },
+    ]
 
 
 def interval(each: np.ndarray, draws: np.ndarray) -> dict:
-    """{"value", "low", "high", "each"}: the mean over seeds [S] and the 95 % interval of a bootstrap's draws [n]."""
+    """{"value", "low", "high", "each"}: the mean over seeds [S] and the 95 % interval of a
+    bootstrap's draws [n]."""
     low, high = np.quantile(draws, (0.025, 0.975))
     mean = float(each.mean())
-    return {"value": mean, "low": float(min(low, mean)), "high": float(max(high, mean)), "each": each.tolist()}
+    return {
+        "value": mean,
+        "low": float(min(low, mean)),
+        "high": float(max(high, mean)),
+        "each": each.tolist(),
+    }

@@ -1,9 +1,10 @@
-"""Indexes for large galleries, by faiss: exact, in lists of 8-bit codes, or a graph; on disk, mapped, in shards.
+"""Indexes for large galleries, by faiss: exact, in lists of 8-bit codes, or a graph; on disk,
+mapped, in shards.
 
-The numbers that are reported come from `retrieval.search`, which is exact and needs no index: then recall is the
-model's and not the index's. An index is for looking at more videos than that takes. A number that comes from one names
-it in its protocol (`retrieve` and `protocol` take `index`), and `recall` says what it misses.
-"""
+The numbers that are reported come from `retrieval.search`, which is exact and needs no index: then
+recall is the model's and not the index's. An index is for looking at more videos than that takes. A
+number that comes from one names it in its protocol (`retrieve` and `protocol` take `index`), and
+`recall` says what it misses."""
 
 import contextlib
 import json
@@ -23,7 +24,9 @@ KINDS = ("flat", "ivf_sq8", "hnsw")
 FLAT_TO = 1_000_000  # rows that "auto" searches exactly: 4.1 GB at 1024 numbers a row
 LISTS = 2.0  # times the root of the rows: building costs rows x lists
 SAMPLE = 64  # rows a list that k-means sees; faiss wants at least 39
-PROBES = 64  # lists that a query looks into; 16 miss much where classes are not far apart (benchmarks/indexes.py)
+# lists that a query looks into; 16 miss much where classes are not far apart
+# (benchmarks/indexes.py)
+PROBES = 64
 LINKS, EF = 32, 64  # of a graph: neighbours a row, and how many candidates a query holds
 LENGTH = 1e-3  # that a row may be off unit length by: half precision needs 5e-4
 FORMAT = 1
@@ -33,10 +36,9 @@ FORMAT = 1
 class Index:
     """Unit rows under cosine, ready to be searched; made by `build` or `load`.
 
-    effort: lists that a query looks into (ivf_sq8) or candidates that it holds (hnsw): more find more and cost more,
-    dataclasses.replace(index, effort=64) is the same index, searched harder. fingerprint: of the table it was made of;
-    held: faiss's own index.
-    """
+    effort: lists that a query looks into (ivf_sq8) or candidates that it holds (hnsw): more find
+    more and cost more, dataclasses.replace(index, effort=64) is the same index, searched harder.
+    fingerprint: of the table it was made of; held: faiss's own index."""
 
     kind: str
     rows: int
@@ -48,7 +50,8 @@ class Index:
 
     @property
     def words(self) -> str:
-        """What a number's protocol says of the index: kind, and the switches that move what it finds."""
+        """What a number's protocol says of the index: kind, and the switches that move what it
+        finds."""
         if self.kind == "flat":
             return "flat"
         if self.kind == "ivf_sq8":
@@ -56,15 +59,18 @@ class Index:
         return f"hnsw, {LINKS} links, ef {self.effort}, seed {self.seed}"
 
     def search(self, queries, k: int) -> Neighbours:
-        """The k nearest rows of each query, and their cosines: queries [Q,D] of unit length, or a table of features.
+        """The k nearest rows of each query, and their cosines: queries [Q,D] of unit length, or a
+        table of features.
 
-        Exact in single precision where the index is flat; cosines of ivf_sq8 are those of rounded rows. A query whose
-        lists, or whose part of the graph, hold fewer than k rows is compared with all. Equal scores: the lower row
-        first. Raises ValueError where k is more than the rows, and at queries that do not fit.
-        """
+        Exact in single precision where the index is flat; cosines of ivf_sq8 are those of rounded
+        rows. A query whose lists, or whose part of the graph, hold fewer than k rows is compared
+        with all. Equal scores: the lower row first. Raises ValueError where k is more than the
+        rows, and at queries that do not fit."""
         if not 1 <= k <= self.rows:
             raise ValueError(f"the index has {self.rows} rows; wanted k from 1 to that, got {k}.")
-        values = _unit_rows(queries, _shaped(queries, "queries", self.width), slice(None), "queries")
+        values = _unit_rows(
+            queries, _shaped(queries, "queries", self.width), slice(None), "queries"
+        )
         scores, rows = self._asked(values, k)
         short = np.flatnonzero((rows < 0).any(axis=1))
         if len(short):
@@ -83,22 +89,29 @@ class Index:
         return self.held.search(queries, k, params=how)
 
     def _all(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """faiss's scores and rows [Q,k] over all rows: all lists, or what the graph links, one by one."""
+        """faiss's scores and rows [Q,k] over all rows: all lists, or what the graph links, one by
+        one."""
         import faiss
 
         if self.kind == "ivf_sq8":
-            return self.held.search(queries, k, params=faiss.SearchParametersIVF(nprobe=self.held.nlist))
+            return self.held.search(
+                queries, k, params=faiss.SearchParametersIVF(nprobe=self.held.nlist)
+            )
         return self.held.storage.search(queries, k)
 
     def check(self, features) -> None:
         """Raise ValueError where `features` are not the rows that the index was made of."""
         found = fingerprint(features)
         if found != self.fingerprint:
-            raise ValueError(f"the index is of the table {self.fingerprint}, these features are {found}; build one of "
-                             "these, or take the table it was built of.")
+            raise ValueError(
+                f"the index is of the table {self.fingerprint}, these features are {found}; build "
+                "one of "
+                "these, or take the table it was built of."
+            )
 
     def save(self, path: str | Path) -> None:
-        """The index as one file, and beside it <path>.json with what it is; under temporary names and then renamed.
+        """The index as one file, and beside it <path>.json with what it is; under temporary names
+        and then renamed.
 
         A file without its JSON is one whose writing was cut off, and is not loaded.
         """
@@ -108,9 +121,18 @@ class Index:
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
             faiss.write_index(self.held, str(temporary))
-            facts = {"format": FORMAT, "kind": self.kind, "rows": self.rows, "width": self.width, "metric": "cosine",
-                     "fingerprint": self.fingerprint, "seed": self.seed, "effort": self.effort,
-                     "bytes": temporary.stat().st_size, "faiss": faiss.__version__}
+            facts = {
+                "format": FORMAT,
+                "kind": self.kind,
+                "rows": self.rows,
+                "width": self.width,
+                "metric": "cosine",
+                "fingerprint": self.fingerprint,
+                "seed": self.seed,
+                "effort": self.effort,
+                "bytes": temporary.stat().st_size,
+                "faiss": faiss.__version__,
+            }
             side.unlink(missing_ok=True)  # an old one would vouch for a new file
             temporary.replace(path)
             temporary.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
@@ -122,33 +144,48 @@ class Index:
 def load(path: str | Path, mapped: bool = True, features=None) -> Index:
     """What `save` wrote; features: the table that it has to be of, which costs reading that once.
 
-    mapped: rows stay on disk, opening takes neither time nor memory for them, and pages come as a search needs them; a
-    graph's links are read, 264 bytes a row. This is faiss's IO_FLAG_MMAP_IFC: its older IO_FLAG_MMAP reads a flat index
-    whole. The file must stay as it is while mapped; `save` replaces it and changes nothing in it. Raises ValueError
-    where a file is missing, cut off, not what its JSON says, or of another table.
-    """
+    mapped: rows stay on disk, opening takes neither time nor memory for them, and pages come as a
+    search needs them; a graph's links are read, 264 bytes a row. This is faiss's IO_FLAG_MMAP_IFC:
+    its older IO_FLAG_MMAP reads a flat index whole. The file must stay as it is while mapped;
+    `save` replaces it and changes nothing in it. Raises ValueError where a file is missing, cut
+    off, not what its JSON says, or of another table."""
     import faiss
 
     path, side = Path(path), _side(Path(path))
     for file in (path, side):
         if not file.is_file():
-            raise ValueError(f"{file} is not there; an index is two files, written by Index.save. Save it anew.")
+            raise ValueError(
+                f"{file} is not there; an index is two files, written by Index.save. Save it anew."
+            )
     facts = json.loads(side.read_text(encoding="utf-8"))
     if facts.get("format") != FORMAT or facts.get("kind") not in KINDS:
-        raise ValueError(f"{side} describes format {facts.get('format')}, kind {facts.get('kind')!r}; wanted format "
-                         f"{FORMAT} and one of {', '.join(KINDS)}. Build the index anew.")
+        raise ValueError(
+            f"{side} describes format {facts.get('format')}, kind {facts.get('kind')!r}; wanted "
+            "format "
+            f"{FORMAT} and one of {', '.join(KINDS)}. Build the index anew."
+        )
     if path.stat().st_size != facts["bytes"]:
-        raise ValueError(f"{path} has {path.stat().st_size} bytes, {side.name} says {facts['bytes']}: it was cut off, "
-                         "or is another file. Save it anew.")
+        raise ValueError(
+            f"{path} has {path.stat().st_size} bytes, {side.name} says {facts['bytes']}: it was "
+            "cut off, "
+            "or is another file. Save it anew."
+        )
     try:
         held = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
     except RuntimeError as error:
-        raise ValueError(f"faiss cannot read {path}: {str(error).splitlines()[-1]}. Save it anew.") from error
+        raise ValueError(
+            f"faiss cannot read {path}: {str(error).splitlines()[-1]}. Save it anew."
+        ) from error
     found = (_kind(held), held.ntotal, held.d)
     if found != (facts["kind"], facts["rows"], facts["width"]):
-        raise ValueError(f"{path} holds {found[0]}, {found[1]} rows of {found[2]}; {side.name} says {facts['kind']}, "
-                         f"{facts['rows']} rows of {facts['width']}. It is another index's file.")
-    index = Index(*(facts[name] for name in ("kind", "rows", "width", "seed", "effort", "fingerprint")), held)
+        raise ValueError(
+            f"{path} holds {found[0]}, {found[1]} rows of {found[2]}; {side.name} says "
+            f"{facts['kind']}, "
+            f"{facts['rows']} rows of {facts['width']}. It is another index's file."
+        )
+    index = Index(
+        *(facts[name] for name in ("kind", "rows", "width", "seed", "effort", "fingerprint")), held
+    )
     if features is not None:
         index.check(features)
     return index
@@ -161,32 +198,41 @@ def _side(path: Path) -> Path:
 def _kind(held) -> str:
     """Which of KINDS a faiss index is, or its class."""
     name = type(held).__name__
-    return {"IndexFlatIP": "flat", "IndexIVFScalarQuantizer": "ivf_sq8", "IndexHNSWFlat": "hnsw"}.get(name, name)
+    return {
+        "IndexFlatIP": "flat",
+        "IndexIVFScalarQuantizer": "ivf_sq8",
+        "IndexHNSWFlat": "hnsw",
+    }.get(name, name)
 
 
-# ---- building ----------------------------------------------------------------------------------------------------
+# ---- building ----------------------------------------------------------------------------------
 
 
 def build(features, kind: str = "auto", seed: int = 0, threads: int = 1) -> Index:
-    """An index of a table of features, whose rows are brought to unit length, or of rows [N,D] that are of unit length.
+    """An index of a table of features, whose rows are brought to unit length, or of rows [N,D] that
+    are of unit length.
 
-    kind: "flat" is exact; "ivf_sq8" sorts rows into lists by k-means and keeps 8 bits a number, a quarter of the
-    memory; "hnsw" links each row to its near ones, as much memory as flat and the longest to build; "auto" is flat to
-    FLAT_TO rows and ivf_sq8 beyond. Rows may be a memory-mapped array of any float type: they are read in blocks, and
-    k-means sees SAMPLE rows a list. seed: of k-means and its sample, or of the graph's levels. threads: with 1 the
-    index depends on rows and seed alone; of more, in which order they come may move a graph.
-    Raises ValueError at a row that is not finite, zero, or of rows as they are not of unit length.
-    """
+    kind: "flat" is exact; "ivf_sq8" sorts rows into lists by k-means and keeps 8 bits a number, a
+    quarter of the memory; "hnsw" links each row to its near ones, as much memory as flat and the
+    longest to build; "auto" is flat to FLAT_TO rows and ivf_sq8 beyond. Rows may be a memory-mapped
+    array of any float type: they are read in blocks, and k-means sees SAMPLE rows a list. seed: of
+    k-means and its sample, or of the graph's levels. threads: with 1 the index depends on rows and
+    seed alone; of more, in which order they come may move a graph. Raises ValueError at a row that
+    is not finite, zero, or of rows as they are not of unit length."""
     if kind not in ("auto", *KINDS):
         raise ValueError(f"kind is auto or one of {', '.join(KINDS)}; got {kind!r}.")
     values = _shaped(features, "features")
     rows, width = values.shape
     if not rows or not width:
-        raise ValueError(f"an index wants at least one row with at least one number; got [{rows},{width}].")
+        raise ValueError(
+            f"an index wants at least one row with at least one number; got [{rows},{width}]."
+        )
     if threads < 1:
         raise ValueError(f"threads count from 1; got {threads}.")
     blocks = [slice(start, start + BLOCK) for start in range(0, rows, BLOCK)]
-    for block in blocks:  # a bad row in the last block is to be said before k-means, not an hour after
+    for (
+        block
+    ) in blocks:  # a bad row in the last block is to be said before k-means, not an hour after
         _unit_rows(features, values, block, "features")
     if kind == "auto":
         kind = "flat" if rows <= FLAT_TO else "ivf_sq8"
@@ -205,15 +251,23 @@ def _flat(features, values: np.ndarray, seed: int):
 
 
 def _ivf_sq8(features, values: np.ndarray, seed: int):
-    """Empty lists around the centres of k-means, which is spherical as faiss's is for inner products."""
+    """Empty lists around the centres of k-means, which is spherical as faiss's is for inner
+    products."""
     import faiss
 
     rows, width = values.shape
     lists = max(1, min(round(LISTS * math.sqrt(rows)), rows // 39))
-    held = faiss.IndexIVFScalarQuantizer(faiss.IndexFlatIP(width), width, lists, faiss.ScalarQuantizer.QT_8bit,
-                                         faiss.METRIC_INNER_PRODUCT)
+    held = faiss.IndexIVFScalarQuantizer(
+        faiss.IndexFlatIP(width),
+        width,
+        lists,
+        faiss.ScalarQuantizer.QT_8bit,
+        faiss.METRIC_INNER_PRODUCT,
+    )
     held.cp.seed = seed
-    which = np.sort(np.random.default_rng(seed).choice(rows, min(rows, SAMPLE * lists), replace=False))
+    which = np.sort(
+        np.random.default_rng(seed).choice(rows, min(rows, SAMPLE * lists), replace=False)
+    )
     held.train(_unit_rows(features, values, which, "features"))
     return held
 
@@ -243,13 +297,14 @@ def _threads(count: int) -> Iterator[None]:
 
 
 def fingerprint(features) -> str:
-    """A checksum of values in single precision, and of a table's videos: what tells one table of features from others.
+    """A checksum of values in single precision, and of a table's videos: what tells one table of
+    features from others.
 
     Rows of one network are of other values than another's of the same videos, so both count.
     """
     values, crc = _shaped(features, "features"), 0
     for start in range(0, len(values), BLOCK):
-        crc = zlib.crc32(np.ascontiguousarray(values[start:start + BLOCK], "<f4"), crc)
+        crc = zlib.crc32(np.ascontiguousarray(values[start : start + BLOCK], "<f4"), crc)
     rows = digest(features) if _is_table(features) else len(values)
     return f"{rows}x{values.shape[1]}-{crc:08x}"
 
@@ -259,20 +314,24 @@ def _is_table(features) -> bool:
 
 
 def _shaped(features, who: str, width: int | None = None) -> np.ndarray:
-    """The values [N,D] of a table or an array, not copied. Raises ValueError at other shapes, or another width."""
+    """The values [N,D] of a table or an array, not copied. Raises ValueError at other shapes, or
+    another width."""
     values = features.values if _is_table(features) else np.asanyarray(features)
     if values.ndim != 2 or width not in (None, values.shape[1]):
-        raise ValueError(f"{who}: wanted rows [N,{width or 'D'}], got {list(values.shape)}; gallery and queries come "
-                         "from one network.")
+        raise ValueError(
+            f"{who}: wanted rows [N,{width or 'D'}], got {list(values.shape)}; gallery and "
+            "queries come "
+            "from one network."
+        )
     return values
 
 
 def _unit_rows(features, values: np.ndarray, which: slice | np.ndarray, who: str) -> np.ndarray:
-    """Some rows as float32 of unit length. Raises ValueError at what has no direction, and at arrays of other length.
+    """Some rows as float32 of unit length. Raises ValueError at what has no direction, and at
+    arrays of other length.
 
-    Rows of a table have whatever length the network gave them; of an array that is not of unit length nobody knows
-    whether cosine was meant.
-    """
+    Rows of a table have whatever length the network gave them; of an array that is not of unit
+    length nobody knows whether cosine was meant."""
     first = which.start or 0 if isinstance(which, slice) else 0
     part = np.asarray(values[which], np.float32)
     made = unit(part, who=who, first=first)
@@ -280,18 +339,22 @@ def _unit_rows(features, values: np.ndarray, which: slice | np.ndarray, who: str
         off = np.abs(np.sqrt(np.einsum("nd,nd->n", part, part)) - 1)
         if off.max(initial=0) > LENGTH:
             i, more = int((off > LENGTH).argmax()), int((off > LENGTH).sum()) - 1
-            raise ValueError(f"{who}: row {first + i} has length {np.linalg.norm(part[i]):.4g}, and {more} more are "
-                             "not of length 1; an index holds cosines. Take a table of features, or "
-                             "retrieval.unit(rows).")
+            raise ValueError(
+                f"{who}: row {first + i} has length {np.linalg.norm(part[i]):.4g}, and {more} "
+                "more are "
+                "not of length 1; an index holds cosines. Take a table of features, or "
+                "retrieval.unit(rows)."
+            )
     return made
 
 
-# ---- shards, and what an index misses ----------------------------------------------------------------------------
+# ---- shards, and what an index misses ----------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Found:
-    """Neighbours in shards [Q,k], in order of falling cosine: names[shard] and the row in that shard.
+    """Neighbours in shards [Q,k], in order of falling cosine: names[shard] and the row in that
+    shard.
 
     whole: the row counted through all shards in their order, as of one index over all.
     """
@@ -307,38 +370,57 @@ class Shards:
     """Indexes by data set name, of any kinds, searched in turn and merged by score.
 
     A data set that is added or extracted anew costs the building of its own index. Mapped ones:
-    Shards({name: load(folder / name) for name in names}). Raises ValueError where there is none, or widths differ.
-    """
+    Shards({name: load(folder / name) for name in names}). Raises ValueError where there is none, or
+    widths differ."""
 
     def __init__(self, parts: dict[str, Index]):
         if len({part.width for part in parts.values()}) != 1:
             widths = ", ".join(f"{name}: {part.width}" for name, part in parts.items())
-            raise ValueError(f"shards want at least one index, all of one width; got {widths or 'none'}.")
+            raise ValueError(
+                f"shards want at least one index, all of one width; got {widths or 'none'}."
+            )
         self.parts = dict(parts)
         self.starts = np.cumsum([0, *(part.rows for part in self.parts.values())])
         self.rows, self.width = int(self.starts[-1]), next(iter(parts.values())).width
 
     def search(self, queries, k: int) -> Found:
-        """The k nearest rows of all shards, as Index.search; equal scores: the earlier shard, then the lower row."""
+        """The k nearest rows of all shards, as Index.search; equal scores: the earlier shard, then
+        the lower row."""
         if not 1 <= k <= self.rows:
-            raise ValueError(f"the shards have {self.rows} rows together; wanted k from 1 to that, got {k}.")
+            raise ValueError(
+                f"the shards have {self.rows} rows together; wanted k from 1 to that, got {k}."
+            )
         found = [part.search(queries, min(k, part.rows)) for part in self.parts.values()]
-        whole = np.concatenate([start + one.rows for start, one in zip(self.starts, found, strict=False)], axis=1)
+        whole = np.concatenate(
+            [start + one.rows for start, one in zip(self.starts, found, strict=False)], axis=1
+        )
         whole, scores = best(whole, np.concatenate([one.scores for one in found], axis=1), k)
         shard = np.searchsorted(self.starts, whole, side="right") - 1
         return Found(tuple(self.parts), shard, whole - self.starts[shard], scores, whole)
 
 
 def recall(approximate: Index | Shards, exact: Index | Shards, queries, k: int) -> float:
-    """Share of the exact k nearest rows, over all queries, that the approximate index has among its own k.
+    """Share of the exact k nearest rows, over all queries, that the approximate index has among its
+    own k.
 
-    Either may be Shards over the other's rows in the same order. Raises ValueError where their rows cannot be the same.
-    """
+    Either may be Shards over the other's rows in the same order. Raises ValueError where their rows
+    cannot be the same."""
     if approximate.rows != exact.rows:
-        raise ValueError(f"recall compares two indexes of the same rows; got {approximate.rows} and {exact.rows} rows.")
-    if isinstance(approximate, Index) and isinstance(exact, Index) and approximate.fingerprint != exact.fingerprint:
-        raise ValueError(f"recall compares two indexes of one table; got {approximate.fingerprint} and "
-                         f"{exact.fingerprint}.")
-    one, two = (getattr(found, "whole", found.rows) for found in (approximate.search(queries, k),
-                                                                   exact.search(queries, k)))
+        raise ValueError(
+            f"recall compares two indexes of the same rows; got {approximate.rows} and "
+            f"{exact.rows} rows."
+        )
+    if (
+        isinstance(approximate, Index)
+        and isinstance(exact, Index)
+        and approximate.fingerprint != exact.fingerprint
+    ):
+        raise ValueError(
+            f"recall compares two indexes of one table; got {approximate.fingerprint} and "
+            f"{exact.fingerprint}."
+        )
+    one, two = (
+        getattr(found, "whole", found.rows)
+        for found in (approximate.search(queries, k), exact.search(queries, k))
+    )
     return float(shared(one, two, k).mean())

@@ -19,9 +19,9 @@ def methods() -> tuple[str, ...]:
 def lay(vectors: Mapping[str, np.ndarray], method: str) -> dict[str, np.ndarray]:
     """Vectors [N,D] of each side -> points float32 [N,2]; the same each time.
 
-    method: "pca" has the directions of the first side, the others are put where they fall; "t-sne" and "umap" lay all
-    sides out together, from 50 principal components. Raises ValueError on another.
-    """
+    method: "pca" has the directions of the first side, the others are put where they fall; "t-sne"
+    and "umap" lay all sides out together, from 50 principal components. Raises ValueError on
+    another."""
     from sklearn.decomposition import PCA
 
     if method not in methods():
@@ -43,6 +43,8 @@ def lay(vectors: Mapping[str, np.ndarray], method: str) -> dict[str, np.ndarray]
     else:
         from sklearn.manifold import TSNE
 
-        laid = TSNE(2, perplexity=min(30.0, (len(together) - 1) / 3), random_state=0).fit_transform(together)
+        laid = TSNE(2, perplexity=min(30.0, (len(together) - 1) / 3), random_state=0).fit_transform(
+            together
+        )
     ends = np.cumsum([len(values) for values in reduced.values()])[:-1]
     return dict(zip(reduced, np.split(np.asarray(laid, np.float32), ends), strict=True))

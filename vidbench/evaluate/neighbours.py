@@ -1,4 +1,5 @@
-"""What lists of neighbours say of each other: overlap, gained and lost; and of the gallery: its hubs."""
+"""What lists of neighbours say of each other: overlap, gained and lost; and of the gallery: its
+hubs."""
 
 import math
 from dataclasses import dataclass
@@ -11,9 +12,9 @@ import numpy as np
 class Hubness:
     """How unevenly a gallery is retrieved (Radovanovic, Nanopoulos and Ivanovic 2010).
 
-    counts [N]: N_k, in how many queries' k nearest a row is; skewness of N_k, 0 where all are found as often; never:
-    share of rows in no list (antihubs); hub: the row most often found, lowest number first; hub_share of the queries.
-    """
+    counts [N]: N_k, in how many queries' k nearest a row is; skewness of N_k, 0 where all are found
+    as often; never: share of rows in no list (antihubs); hub: the row most often found, lowest
+    number first; hub_share of the queries."""
 
     counts: np.ndarray
     skewness: float
@@ -25,60 +26,88 @@ class Hubness:
 def hubness(rows: np.ndarray, gallery: int, k: int) -> Hubness:
     """N_k of a gallery of so many rows over the first k neighbours in rows [Q,n].
 
-    Where the queries cannot find each row (within-source exclusion), N_k is still of those who found it. Raises
-    ValueError where k is more than n, or a neighbour is no row of the gallery.
-    """
+    Where the queries cannot find each row (within-source exclusion), N_k is still of those who
+    found it. Raises ValueError where k is more than n, or a neighbour is no row of the gallery."""
     rows = _first(rows, k, "hubness")
     if rows.min() < 0 or rows.max() >= gallery:
-        raise ValueError(f"hubness: neighbours are rows {rows.min()} to {rows.max()}, the gallery has {gallery} rows.")
+        raise ValueError(
+            f"hubness: neighbours are rows {rows.min()} to {rows.max()}, the gallery has "
+            f"{gallery} rows."
+        )
     counts = np.bincount(rows.ravel(), minlength=gallery)
     apart, deviation = counts - counts.mean(), counts.std()
     skewness = float((apart**3).mean() / deviation**3) if deviation else 0.0
-    return Hubness(counts, skewness, float((counts == 0).mean()), int(counts.argmax()), float(counts.max() / len(rows)))
+    return Hubness(
+        counts,
+        skewness,
+        float((counts == 0).mean()),
+        int(counts.argmax()),
+        float(counts.max() / len(rows)),
+    )
 
 
 def shared(one: np.ndarray, two: np.ndarray, k: int) -> np.ndarray:
-    """Where the first k neighbours [Q,k] in `one` [Q,n] are among the first k of `two` [Q,m], at whatever rank."""
+    """Where the first k neighbours [Q,k] in `one` [Q,n] are among the first k of `two` [Q,m], at
+    whatever rank."""
     one, two = _first(one, k, "shared"), _first(two, k, "shared")
     if len(one) != len(two):
-        raise ValueError(f"wanted two lists of neighbours of the same queries; got {len(one)} and {len(two)} queries.")
+        raise ValueError(
+            f"wanted two lists of neighbours of the same queries; got {len(one)} and {len(two)} "
+            "queries."
+        )
     return (one[:, :, None] == two[:, None, :]).any(axis=2)
 
 
 def overlap(one: np.ndarray, two: np.ndarray, k: int) -> np.ndarray:
-    """Jaccard index [Q] of the sets of the first k neighbours of each query: both / either, from 0 to 1."""
+    """Jaccard index [Q] of the sets of the first k neighbours of each query: both / either, from 0
+    to 1."""
     both = shared(one, two, k).sum(axis=1)
     return both / (2 * k - both)
 
 
 def chance_overlap(k: int, room: int) -> float:
-    """The mean Jaccard index of two independent random sets of k among `room` rows (hypergeometric). k <= room."""
+    """The mean Jaccard index of two independent random sets of k among `room` rows
+    (hypergeometric). k <= room."""
     if not 1 <= k <= room:
         raise ValueError(f"chance_overlap: wanted 1 <= k <= room; got k = {k} and room = {room}.")
-    ways = (Fraction(math.comb(k, both) * math.comb(room - k, k - both) * both, 2 * k - both) for both in range(k + 1))
+    ways = (
+        Fraction(math.comb(k, both) * math.comb(room - k, k - both) * both, 2 * k - both)
+        for both in range(k + 1)
+    )
     return float(sum(ways) / math.comb(room, k))
 
 
-def exchanged(before: np.ndarray, after: np.ndarray, right: tuple[np.ndarray, np.ndarray], k: int) -> dict:
-    """Neighbours kept, gained and lost between two searches, right and wrong ones apart: name -> counts int [Q].
+def exchanged(
+    before: np.ndarray, after: np.ndarray, right: tuple[np.ndarray, np.ndarray], k: int
+) -> dict:
+    """Neighbours kept, gained and lost between two searches, right and wrong ones apart: name ->
+    counts int [Q].
 
-    before, after: neighbours [Q,n]; right: labels of gallery [N] and queries [Q], a neighbour being right where they
-    are the same (an unknown label, -1, never). Names: "kept right", "kept wrong", "gained right", ... "lost wrong". A
-    query gains as many as it loses.
-    """
+    before, after: neighbours [Q,n]; right: labels of gallery [N] and queries [Q], a neighbour being
+    right where they are the same (an unknown label, -1, never). Names: "kept right", "kept wrong",
+    "gained right", ... "lost wrong". A query gains as many as it loses."""
     gallery, label = right
     counts = {}
-    for name, rows, other, there in (("kept", after, before, True), ("gained", after, before, False),
-                                     ("lost", before, after, False)):
+    for name, rows, other, there in (
+        ("kept", after, before, True),
+        ("gained", after, before, False),
+        ("lost", before, after, False),
+    ):
         moved = shared(rows, other, k) == there
         same = (gallery[rows[:, :k]] == label[:, None]) & (label >= 0)[:, None]
-        counts[f"{name} right"], counts[f"{name} wrong"] = (moved & same).sum(axis=1), (moved & ~same).sum(axis=1)
+        counts[f"{name} right"], counts[f"{name} wrong"] = (
+            (moved & same).sum(axis=1),
+            (moved & ~same).sum(axis=1),
+        )
     return counts
 
 
 def _first(rows: np.ndarray, k: int, who: str) -> np.ndarray:
     rows = np.asarray(rows)
     if rows.ndim != 2 or not 1 <= k <= rows.shape[1]:
-        raise ValueError(f"{who}: wanted neighbours [Q,n] and 1 <= k <= n; got {list(rows.shape)} and k = {k}; search "
-                         "for more.")
+        raise ValueError(
+            f"{who}: wanted neighbours [Q,n] and 1 <= k <= n; got {list(rows.shape)} and k = {k}; "
+            "search "
+            "for more."
+        )
     return rows[:, :k]

@@ -1,4 +1,5 @@
-"""Linear probes on tables of features, and what class probabilities come to: top-1, two-stream fusion, confusions."""
+"""Linear probes on tables of features, and what class probabilities come to: top-1, two-stream
+fusion, confusions."""
 
 import math
 from dataclasses import dataclass, replace
@@ -20,12 +21,13 @@ STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)  # C of logistic regression, an inverse regu
 
 @dataclass(frozen=True)
 class Released:
-    """The probe of eval/feature_linear_probe.py in CoCLR's released code: SGD with momentum 0.9 on stored features.
+    """The probe of eval/feature_linear_probe.py in CoCLR's released code: SGD with momentum 0.9 on
+    stored features.
 
-    The script has rate 1.0 and decay 1e-3 and reports the best test accuracy of its epochs; its README says to tune
-    0.1 to 1.0 and 1e-4 to 1e-1 per data set. Here they are chosen on `held_out` of train's sources (that share is an
-    assumption), where there is more than one of each to choose from, and the last epoch counts.
-    """
+    The script has rate 1.0 and decay 1e-3 and reports the best test accuracy of its epochs; its
+    README says to tune 0.1 to 1.0 and 1e-4 to 1e-1 per data set. Here they are chosen on `held_out`
+    of train's sources (that share is an assumption), where there is more than one of each to choose
+    from, and the last epoch counts."""
 
     batch_norm: bool = True  # --final_bn of the README's command
     lrs: tuple[float, ...] = (0.1, 0.3, 1.0)
@@ -36,16 +38,17 @@ class Released:
     held_out: float = 0.2
 
 
-# ---- probes ------------------------------------------------------------------------------------------------------
+# ---- probes ------------------------------------------------------------------------------------
 
 
 def logistic(train: Features, test: Features, seed: int = 0) -> dict:
-    """A linear classifier on stored features, tested once: standardised logistic regression (scikit-learn).
+    """A linear classifier on stored features, tested once: standardised logistic regression
+    (scikit-learn).
 
-    Its regularisation is chosen by cross-validation on train, folds split by source; the test part is looked at once.
-    Returns what `score` does, and "chosen" {"C"} and "table" (Features of the test probabilities). Raises ValueError at
-    unlabelled rows, fewer than two classes or sources in train, or tables that do not belong together.
-    """
+    Its regularisation is chosen by cross-validation on train, folds split by source; the test part
+    is looked at once. Returns what `score` does, and "chosen" {"C"} and "table" (Features of the
+    test probabilities). Raises ValueError at unlabelled rows, fewer than two classes or sources in
+    train, or tables that do not belong together."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV, GroupKFold
     from sklearn.pipeline import make_pipeline
@@ -55,28 +58,38 @@ def logistic(train: Features, test: Features, seed: int = 0) -> dict:
     _check(train, test, "logistic")
     sources = len(np.unique(train.source))
     if sources < 2:
-        raise ValueError("logistic chooses by sources held out of train, and train has only one; name the sources.")
+        raise ValueError(
+            "logistic chooses by sources held out of train, and train has only one; name the "
+            "sources."
+        )
     parts = min(4, sources)
     folds = GroupKFold(parts, shuffle=True, random_state=seed)
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
     search = GridSearchCV(model, {"logisticregression__C": list(STRENGTHS)}, cv=folds)
-    with threadpool_limits(1):  # matrices this small are 40 times slower where BLAS threads wait for each other
+    with threadpool_limits(
+        1
+    ):  # matrices this small are 40 times slower where BLAS threads wait for each other
         search.fit(train.values, train.label, groups=train.source)
         known = search.predict_proba(test.values)
     values = np.zeros((len(test.label), len(test.classes)), np.float32)
     values[:, search.classes_] = known  # a class that train lacks is never told
     rule = f"C of {', '.join(f'{c:g}' for c in STRENGTHS)} by {parts}-fold cross-validation over train's sources"
-    return _result(train, test, values, {"head": "logistic regression, standardised", "selection": rule},
-                   {"C": search.best_params_["logisticregression__C"]})
+    return _result(
+        train,
+        test,
+        values,
+        {"head": "logistic regression, standardised", "selection": rule},
+        {"C": search.best_params_["logisticregression__C"]},
+    )
 
 
 def released(train: Features, test: Features, recipe: Released = Released(), seed: int = 0) -> dict:
     """The released code's linear classifier on stored features, tested once; see `Released`.
 
-    Every rate and decay is tried on train without its held-out sources, the best (by accuracy there, then by loss) is
-    fitted again on the whole of train, and the test part is looked at once. The same seed gives the same result.
-    Returns what `logistic` does; "chosen" has lr, weight_decay and the accuracy there, "trials" all of them.
-    """
+    Every rate and decay is tried on train without its held-out sources, the best (by accuracy
+    there, then by loss) is fitted again on the whole of train, and the test part is looked at once.
+    The same seed gives the same result. Returns what `logistic` does; "chosen" has lr, weight_decay
+    and the accuracy there, "trials" all of them."""
     _check(train, test, "released")
     grid = list(product(recipe.lrs, recipe.decays))
     trials, rule = [], f"rate {grid[0][0]:g}, decay {grid[0][1]:g}, fixed"
@@ -84,22 +97,55 @@ def released(train: Features, test: Features, recipe: Released = Released(), see
         held = held_out(train, recipe.held_out)
         label = torch.from_numpy(train.label[held])
         for lr, decay in grid:
-            scores = _fitted(train.values[~held], train.label[~held], train.values[held], recipe, lr, decay, seed,
-                             len(train.classes))
-            trials.append({"lr": lr, "weight_decay": decay, "loss": float(F.cross_entropy(scores, label)),
-                           "accuracy": float((scores.argmax(1) == label).float().mean())})
-        lrs, decays = (", ".join(f"{value:g}" for value in values) for values in (recipe.lrs, recipe.decays))
+            scores = _fitted(
+                train.values[~held],
+                train.label[~held],
+                train.values[held],
+                recipe,
+                lr,
+                decay,
+                seed,
+                len(train.classes),
+            )
+            trials.append(
+                {
+                    "lr": lr,
+                    "weight_decay": decay,
+                    "loss": float(F.cross_entropy(scores, label)),
+                    "accuracy": float((scores.argmax(1) == label).float().mean()),
+                }
+            )
+        lrs, decays = (
+            ", ".join(f"{value:g}" for value in values) for values in (recipe.lrs, recipe.decays)
+        )
         rule = f"rate of {lrs} x decay of {decays} by the accuracy on {recipe.held_out:.0%} of train's sources"
     best = max(trials, default=dict(zip(("lr", "weight_decay"), grid[0], strict=True)), key=_order)
-    scores = _fitted(train.values, train.label, test.values, recipe, best["lr"], best["weight_decay"], seed,
-                     len(train.classes))
+    scores = _fitted(
+        train.values,
+        train.label,
+        test.values,
+        recipe,
+        best["lr"],
+        best["weight_decay"],
+        seed,
+        len(train.classes),
+    )
     head = f"{'batch norm, ' * recipe.batch_norm}linear; SGD, {recipe.epochs} epochs of batch {recipe.batch}"
-    return {**_result(train, test, scores.softmax(1).numpy(), {"head": head, "selection": f"{rule}; last epoch"}, best),
-            "trials": trials}
+    return {
+        **_result(
+            train,
+            test,
+            scores.softmax(1).numpy(),
+            {"head": head, "selection": f"{rule}; last epoch"},
+            best,
+        ),
+        "trials": trials,
+    }
 
 
 def held_out(table: Features, share: float, seed: int = 0) -> np.ndarray:
-    """Which rows are held out, bool [N]: whole sources, of each class in proportion (Manifest.hold_out)."""
+    """Which rows are held out, bool [N]: whole sources, of each class in proportion
+    (Manifest.hold_out)."""
     numbers = np.arange(len(table.label))
     split = np.zeros(len(numbers), np.int8)
     rows = Manifest(Path(), table.classes, numbers.astype(str), table.label, split, table.source)
@@ -117,27 +163,44 @@ def _check(train: Features, test: Features, who: str) -> None:
     if min(train.label.min(), test.label.min()) < 0:
         raise ValueError(f"{who}: some rows have no label; select the labelled ones.")
     if train.classes != test.classes:
-        raise ValueError(f"{who}: the classes differ, {class_words(train.classes)} in train and "
-                         f"{class_words(test.classes)} in test.")
+        raise ValueError(
+            f"{who}: the classes differ, {class_words(train.classes)} in train and "
+            f"{class_words(test.classes)} in test."
+        )
     if len(np.unique(train.label)) < 2:
         raise ValueError(f"{who} wants at least two classes among the training labels.")
     if _how(train) != _how(test):
-        raise ValueError(f"{who}: train and test features were made differently, {_how(train)} and {_how(test)}; make "
-                         "both by one protocol.")
+        raise ValueError(
+            f"{who}: train and test features were made differently, {_how(train)} and "
+            f"{_how(test)}; make "
+            "both by one protocol."
+        )
 
 
 def _how(table: Features) -> dict:
     return {name: value for name, value in table.protocol.items() if name != "rows"}
 
 
-def _fitted(train: np.ndarray, label: np.ndarray, test: np.ndarray, recipe: Released, lr: float, decay: float,
-            seed: int, classes: int) -> torch.Tensor:
+def _fitted(
+    train: np.ndarray,
+    label: np.ndarray,
+    test: np.ndarray,
+    recipe: Released,
+    lr: float,
+    decay: float,
+    seed: int,
+    classes: int,
+) -> torch.Tensor:
     """Scores [N_test,classes] of one fit, on the CPU."""
     device = ranks.device()
-    values, wanted, asked = (torch.from_numpy(np.ascontiguousarray(part)).to(device) for part in (train, label, test))
+    values, wanted, asked = (
+        torch.from_numpy(np.ascontiguousarray(part)).to(device) for part in (train, label, test)
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        head = build_head("bn_linear" if recipe.batch_norm else "linear", values.shape[1], classes).to(device)
+        head = build_head(
+            "bn_linear" if recipe.batch_norm else "linear", values.shape[1], classes
+        ).to(device)
     order = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.SGD(head.parameters(), lr=lr, momentum=0.9, weight_decay=decay)
     for epoch in range(recipe.epochs):
@@ -152,7 +215,7 @@ def _fitted(train: np.ndarray, label: np.ndarray, test: np.ndarray, recipe: Rele
         return head.eval()(asked).float().cpu()
 
 
-# ---- what probabilities come to ----------------------------------------------------------------------------------
+# ---- what probabilities come to ----------------------------------------------------------------
 
 
 def _result(train: Features, test: Features, values: np.ndarray, facts: dict, chosen: dict) -> dict:
@@ -164,19 +227,28 @@ def _result(train: Features, test: Features, values: np.ndarray, facts: dict, ch
 def score(table: Features) -> dict:
     """What class probabilities [N,classes] come to against the labels (top-1 and top-5 per video).
 
-    Returns {"accuracy" (top-1), "right" bool [N], "top5" bool [N], "probabilities" [N,classes], "protocol", "table"}.
-    Raises ValueError at rows without label and at values that are no probabilities.
-    """
+    Returns {"accuracy" (top-1), "right" bool [N], "top5" bool [N], "probabilities" [N,classes],
+    "protocol", "table"}. Raises ValueError at rows without label and at values that are no
+    probabilities."""
     _labelled(table, "score")
     _probabilities(table.values, (len(table.label), len(table.classes)), "score")
     best = np.argsort(-table.values, axis=1, kind="stable")[:, :5]
     right, top5 = best[:, 0] == table.label, (best == table.label[:, None]).any(axis=1)
-    return {"accuracy": float(right.mean()), "right": right, "top5": top5, "probabilities": table.values,
-            "protocol": table.protocol, "table": table}
+    return {
+        "accuracy": float(right.mean()),
+        "right": right,
+        "top5": top5,
+        "probabilities": table.values,
+        "protocol": table.protocol,
+        "table": table,
+    }
 
 
-def numbers(scored: dict, seed: int = 0, *, by: str = "video") -> dict[str, tuple[float, float, float]]:
-    """{"top-1": (share, low, high), "top-5": ...} of what `score` and the probes return, with 95 % bootstrap intervals.
+def numbers(
+    scored: dict, seed: int = 0, *, by: str = "video"
+) -> dict[str, tuple[float, float, float]]:
+    """{"top-1": (share, low, high), "top-5": ...} of what `score` and the probes return, with 95 %
+    bootstrap intervals.
 
     by: what is drawn, videos or whole sources (retrieval.summary).
     """
@@ -185,40 +257,50 @@ def numbers(scored: dict, seed: int = 0, *, by: str = "video") -> dict[str, tupl
 
 
 def fuse(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Two streams as one: the unweighted mean of their class probabilities (eval/merge_2stream_prob.py of CoCLR).
+    """Two streams as one: the unweighted mean of their class probabilities
+    (eval/merge_2stream_prob.py of CoCLR).
 
-    Both [N,classes], of the same videos in the same order, which `fuse_tables` sees to. Raises ValueError where the
-    shapes differ or values are no probabilities.
-    """
+    Both [N,classes], of the same videos in the same order, which `fuse_tables` sees to. Raises
+    ValueError where the shapes differ or values are no probabilities."""
     if left.shape != right.shape:
-        raise ValueError(f"fuse wants the same videos and classes twice; got {left.shape} and {right.shape}.")
+        raise ValueError(
+            f"fuse wants the same videos and classes twice; got {left.shape} and {right.shape}."
+        )
     for values in (left, right):
         _probabilities(values, left.shape, "fuse")
     return (left + right) / 2
 
 
 def fuse_tables(left: Features, right: Features) -> Features:
-    """`fuse` of two tables; its protocol has both values where the two differ, such as stream rgb+flow.
+    """`fuse` of two tables; its protocol has both values where the two differ, such as stream
+    rgb+flow.
 
     Raises ValueError where videos, labels or classes are not the same, and what `fuse` raises.
     """
     if left.classes != right.classes:
-        raise ValueError(f"fuse wants tables of the same classes; got {class_words(left.classes)} and "
-                         f"{class_words(right.classes)}.")
+        raise ValueError(
+            f"fuse wants tables of the same classes; got {class_words(left.classes)} and "
+            f"{class_words(right.classes)}."
+        )
     same = np.array_equal(left.label, right.label) and np.array_equal(left.source, right.source)
     rows = left.protocol.get("rows"), right.protocol.get("rows")
     if not same or rows[0] != rows[1]:
-        raise ValueError(f"fuse wants tables of the same videos in the same order; got {len(left.label)} and "
-                         f"{len(right.label)} rows, fingerprints {rows[0]} and {rows[1]}.")
+        raise ValueError(
+            f"fuse wants tables of the same videos in the same order; got {len(left.label)} and "
+            f"{len(right.label)} rows, fingerprints {rows[0]} and {rows[1]}."
+        )
     protocol = {}
     for name in {**left.protocol, **right.protocol}:
         values = [table.protocol[name] for table in (left, right) if name in table.protocol]
-        protocol[name] = values[0] if values.count(values[0]) == len(values) else "+".join(map(str, values))
+        protocol[name] = (
+            values[0] if values.count(values[0]) == len(values) else "+".join(map(str, values))
+        )
     return replace(left, values=fuse(left.values, right.values), protocol=protocol)
 
 
 def confusions(table: Features, most: int = 8) -> list[dict]:
-    """Rows of a table: the pairs of classes that are most often taken for each other's first, most frequent first.
+    """Rows of a table: the pairs of classes that are most often taken for each other's first, most
+    frequent first.
 
     Each {"action", "taken for", "videos", "share"}, share being that of the action's videos.
     """
@@ -229,33 +311,55 @@ def confusions(table: Features, most: int = 8) -> list[dict]:
     np.fill_diagonal(counts, 0)
     order = np.argsort(-counts, axis=None, kind="stable")[:most]
     pairs = [divmod(int(place), len(table.classes)) for place in order]
-    return [{"action": table.classes[a], "taken for": table.classes[b], "videos": int(counts[a, b]),
-             "share": float(counts[a, b] / of_class[a])} for a, b in pairs if counts[a, b]]
+    return [
+        {
+            "action": table.classes[a],
+            "taken for": table.classes[b],
+            "videos": int(counts[a, b]),
+            "share": float(counts[a, b] / of_class[a]),
+        }
+        for a, b in pairs
+        if counts[a, b]
+    ]
 
 
 def gains(better: Features, worse: Features) -> list[dict]:
     """Rows of a table: what each class gains from one run to another, the largest gain first.
 
-    Both are class probabilities of the same videos, in the same order, and one protocol as far as that is not the run.
-    Each {"action", "videos", "before", "after", "gain"}: shares of the class's videos that are told right. Raises
-    ValueError where videos, labels or classes are not the same.
+    Both are class probabilities of the same videos, in the same order, and one protocol as far as
+    that is not the run. Each {"action", "videos", "before", "after", "gain"}: shares of the class's
+    videos that are told right. Raises ValueError where videos, labels or classes are not the same.
     """
-    if better.classes != worse.classes or not np.array_equal(better.label, worse.label) \
-            or better.protocol.get("rows") != worse.protocol.get("rows"):
-        raise ValueError(f"gains wants two tables of the same videos and classes; got {len(better.label)} videos of "
-                         f"{class_words(better.classes)} and {len(worse.label)} of {class_words(worse.classes)}.")
+    if (
+        better.classes != worse.classes
+        or not np.array_equal(better.label, worse.label)
+        or better.protocol.get("rows") != worse.protocol.get("rows")
+    ):
+        raise ValueError(
+            f"gains wants two tables of the same videos and classes; got {len(better.label)} "
+            "videos of "
+            f"{class_words(better.classes)} and {len(worse.label)} of {class_words(worse.classes)}."
+        )
     _labelled(better, "gains")
     after, before = (table.values.argmax(axis=1) == table.label for table in (better, worse))
     rows = []
     for number in np.unique(better.label):
         here = better.label == number
-        rows.append({"action": better.classes[number], "videos": int(here.sum()), "before": float(before[here].mean()),
-                     "after": float(after[here].mean()), "gain": float(after[here].mean() - before[here].mean())})
+        rows.append(
+            {
+                "action": better.classes[number],
+                "videos": int(here.sum()),
+                "before": float(before[here].mean()),
+                "after": float(after[here].mean()),
+                "gain": float(after[here].mean() - before[here].mean()),
+            }
+        )
     return sorted(rows, key=lambda row: -row["gain"])
 
 
 def confusion(table: Features) -> np.ndarray:
-    """The confusion matrix as shares of each class's videos [classes, classes told]; NaN for a class without videos.
+    """The confusion matrix as shares of each class's videos [classes, classes told]; NaN for a
+    class without videos.
 
     Raises ValueError at rows without label.
     """
@@ -268,10 +372,19 @@ def confusion(table: Features) -> np.ndarray:
 
 def _labelled(table: Features, who: str) -> None:
     if (table.label < 0).any():
-        raise ValueError(f"{who}: {int((table.label < 0).sum())} rows have no label; select the labelled ones.")
+        raise ValueError(
+            f"{who}: {int((table.label < 0).sum())} rows have no label; select the labelled ones."
+        )
 
 
 def _probabilities(values: np.ndarray, shape: tuple[int, ...], who: str) -> None:
-    if values.shape != shape or not (values >= 0).all() or not np.allclose(values.sum(1), 1, atol=1e-3):
-        raise ValueError(f"{who} wants class probabilities {list(shape)}, rows that sum to 1; got {list(values.shape)} "
-                         "and other sums. Features are no probabilities: predict or probe first.")
+    if (
+        values.shape != shape
+        or not (values >= 0).all()
+        or not np.allclose(values.sum(1), 1, atol=1e-3)
+    ):
+        raise ValueError(
+            f"{who} wants class probabilities {list(shape)}, rows that sum to 1; got "
+            f"{list(values.shape)} "
+            "and other sums. Features are no probabilities: predict or probe first."
+        )

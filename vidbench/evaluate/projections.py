@@ -1,9 +1,10 @@
-"""What MultiTrain's maps between label spaces learned: read-outs of them, pairs of classes, and planted pairs found.
+"""What MultiTrain's maps between label spaces learned: read-outs of them, pairs of classes, and
+planted pairs found.
 
-Facts: the released code's maps act on raw scores, and their supplement's table 4 lists the largest weights of each.
-Raw weights mislead, since adding a number to all weights of a source class leaves the loss as it is, and a class whose
-scores spread little needs large weights. So four read-outs stand side by side; none is a promise of meaning.
-"""
+Facts: the released code's maps act on raw scores, and their supplement's table 4 lists the largest
+weights of each. Raw weights mislead, since adding a number to all weights of a source class leaves
+the loss as it is, and a class whose scores spread little needs large weights. So four read-outs
+stand side by side; none is a promise of meaning."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,8 +29,9 @@ READ = Protocol(windows=4, normalise_clips=False)  # of features that read-outs 
 
 @dataclass(frozen=True)
 class Relation:
-    """What one data set's classes are to another's: source and target, their class names, and a table [C_s,C_t] a
-    read-out; `raw`, `centred` and `scaled` are missing where the run has no maps."""
+    """What one data set's classes are to another's: source and target, their class names, and a
+    table [C_s,C_t] a read-out; `raw`, `centred` and `scaled` are missing where the run has no
+    maps."""
 
     source: str
     target: str
@@ -41,53 +43,67 @@ class Relation:
 def relations(run: Run, tables: Mapping[str, Features]) -> dict[tuple[str, str], Relation]:
     """Every ordered pair of a joint run's data sets, by (source, target).
 
-    tables: data set -> features of its labelled videos, made without unit length (a protocol with normalise_clips
-    False), on which scores are taken. Which videos these are is the caller's choice; a class without one has
-    `behavioural` NaN. Raises RunError where the run is of one data set, and ValueError where a table is missing, was
-    made of unit rows, or has other classes than the head.
-    """
+    tables: data set -> features of its labelled videos, made without unit length (a protocol with
+    normalise_clips False), on which scores are taken. Which videos these are is the caller's
+    choice; a class without one has `behavioural` NaN. Raises RunError where the run is of one data
+    set, and ValueError where a table is missing, was made of unit rows, or has other classes than
+    the head."""
     names = [part["name"] for part in run.recipe.get("parts", ())]
     if len(names) < 2:
-        raise RunError(f"{run.folder} was trained on {len(names) or 'no'} named data sets; relations want two or more.")
+        raise RunError(
+            f"{run.folder} was trained on {len(names) or 'no'} named data sets; relations want "
+            "two or more."
+        )
     classes = {name: tuple(part_of(run, name)["classes"]) for name in names}
     for name in names:
         table = tables.get(name)
-        if table is None or table.classes != classes[name] or table.protocol.get("normalise_clips", True):
-            raise ValueError(f"relations wants, of {name}, features of its own classes without unit length; got "
-                             f"{'none' if table is None else table.protocol}. Extract them with normalise_clips=False.")
+        if (
+            table is None
+            or table.classes != classes[name]
+            or table.protocol.get("normalise_clips", True)
+        ):
+            raise ValueError(
+                f"relations wants, of {name}, features of its own classes without unit length; got "
+                f"{'none' if table is None else table.protocol}. Extract them with "
+                "normalise_clips=False."
+            )
     scores = {(head, data): scored(run, head, tables[data]) for head in names for data in names}
     state = run.weights()
     found = {}
     for source, target in permutations(names, 2):
         weight = state.get(f"maps.{source}>{target}.weight")
         made = {} if weight is None else of_weights(weight.numpy().T, scores[source, source])
-        made["behavioural"] = behaviour(scores[target, source], tables[source].label, len(classes[source]))
+        made["behavioural"] = behaviour(
+            scores[target, source], tables[source].label, len(classes[source])
+        )
         found[source, target] = Relation(source, target, classes[source], classes[target], made)
     return found
 
 
 @torch.no_grad()
 def scored(run: Run, head: str, table: Features) -> np.ndarray:
-    """A head's scores of features [N,D] -> float32 [N,C]; of the mean feature of a video's clips, not clip by clip."""
+    """A head's scores of features [N,D] -> float32 [N,C]; of the mean feature of a video's clips,
+    not clip by clip."""
     return load_head(run, table.values.shape[1], head)(torch.from_numpy(table.values)).numpy()
 
 
 def of_weights(weight: np.ndarray, scores: np.ndarray) -> dict[str, np.ndarray]:
-    """The three read-outs of a map: weight [C_s,C_t] and the source head's scores [N,C_s] on clips of its own data set.
+    """The three read-outs of a map: weight [C_s,C_t] and the source head's scores [N,C_s] on clips
+    of its own data set.
 
-    centred is what the softmax sees of a source class alone; scaled is by how much the target's scores move when the
-    source's score moves by its deviation.
-    """
+    centred is what the softmax sees of a source class alone; scaled is by how much the target's
+    scores move when the source's score moves by its deviation."""
     weight = np.asarray(weight, np.float32)
     centred = weight - weight.mean(axis=1, keepdims=True)
     return {"raw": weight, "centred": centred, "scaled": centred * scores.std(axis=0)[:, None]}
 
 
 def behaviour(scores: np.ndarray, label: np.ndarray, classes: int) -> np.ndarray:
-    """S(a->b), the mean probability the target head gives to b over clips of a (after Uijlings et al. 2022).
+    """S(a->b), the mean probability the target head gives to b over clips of a (after Uijlings et
+    al. 2022).
 
-    scores [N,C_t] of the target head on the source's videos with label [N] -> float32 [C_s,C_t], NaN without a video.
-    """
+    scores [N,C_t] of the target head on the source's videos with label [N] -> float32 [C_s,C_t],
+    NaN without a video."""
     chances = torch.from_numpy(scores).softmax(dim=1).numpy()
     made = np.full((classes, scores.shape[1]), np.nan, np.float32)
     for number in np.unique(label[label >= 0]):
@@ -96,40 +112,58 @@ def behaviour(scores: np.ndarray, label: np.ndarray, classes: int) -> np.ndarray
 
 
 def pairs(there: Relation, back: Relation, readout: str = "raw", most: int = 5) -> list[dict]:
-    """Rows of a table: the largest scores of a read-out from source to target, the form of the supplement's table 4.
+    """Rows of a table: the largest scores of a read-out from source to target, the form of the
+    supplement's table 4.
 
-    back: the relation the other way. Each {"rank", source's name: class, target's name: class, "score", "back" (the
-    score the other way), "back rank" (of the source class among all for this target class), "mutual" (each is the
-    other's best)}, and the other read-outs' scores by name. Raises ValueError where the run has no such read-out.
-    """
+    back: the relation the other way. Each {"rank", source's name: class, target's name: class,
+    "score", "back" (the score the other way), "back rank" (of the source class among all for this
+    target class), "mutual" (each is the other's best)}, and the other read-outs' scores by name.
+    Raises ValueError where the run has no such read-out."""
     if readout not in there.scores:
         raise ValueError(f"this run has the read-outs {', '.join(there.scores)}; got {readout!r}.")
     forward, reverse = there.scores[readout], back.scores[readout]
-    ranks = 1 + (-reverse).argsort(axis=1, kind="stable").argsort(axis=1, kind="stable")  # [C_t,C_s]
+    ranks = 1 + (-reverse).argsort(axis=1, kind="stable").argsort(
+        axis=1, kind="stable"
+    )  # [C_t,C_s]
     best = mutual(forward, reverse)
     order = np.argsort(-np.nan_to_num(forward, nan=-np.inf), axis=None, kind="stable")[:most]
     rows = []
     for place, (a, b) in enumerate(zip(*np.unravel_index(order, forward.shape), strict=True), 1):
-        others = {name: float(table[a, b]) for name, table in there.scores.items() if name != readout}
-        rows.append({"rank": place, there.source: there.sources[a], there.target: there.targets[b],
-                     "score": float(forward[a, b]), "back": float(reverse[b, a]), "back rank": int(ranks[b, a]),
-                     "mutual": "yes" if best[a, b] else "", **others})
+        others = {
+            name: float(table[a, b]) for name, table in there.scores.items() if name != readout
+        }
+        rows.append(
+            {
+                "rank": place,
+                there.source: there.sources[a],
+                there.target: there.targets[b],
+                "score": float(forward[a, b]),
+                "back": float(reverse[b, a]),
+                "back rank": int(ranks[b, a]),
+                "mutual": "yes" if best[a, b] else "",
+                **others,
+            }
+        )
     return rows
 
 
 def mutual(forward: np.ndarray, reverse: np.ndarray) -> np.ndarray:
-    """Where source and target class are each other's best: [C_s,C_t] and [C_t,C_s] -> bool [C_s,C_t]; NaN is none's."""
+    """Where source and target class are each other's best: [C_s,C_t] and [C_t,C_s] -> bool
+    [C_s,C_t]; NaN is none's."""
     known = np.isfinite(forward) & np.isfinite(reverse).T
     forward, reverse = (np.nan_to_num(table, nan=-np.inf) for table in (forward, reverse))
     best = forward == forward.max(axis=1, keepdims=True)
     return known & best & (reverse == reverse.max(axis=1, keepdims=True)).T
 
 
-# ---- planted pairs -----------------------------------------------------------------------------------------------
+# ---- planted pairs -----------------------------------------------------------------------------
 
 
-def truth(rows: Sequence[Mapping[str, str]], relation: Relation, worlds: Mapping[str, str]) -> np.ndarray:
-    """Which target classes match each source class, bool [C_s,C_t], by the rows of a toy's correspondence.csv.
+def truth(
+    rows: Sequence[Mapping[str, str]], relation: Relation, worlds: Mapping[str, str]
+) -> np.ndarray:
+    """Which target classes match each source class, bool [C_s,C_t], by the rows of a toy's
+    correspondence.csv.
 
     worlds: data set -> the toy world it is of.
     """
@@ -142,36 +176,51 @@ def truth(rows: Sequence[Mapping[str, str]], relation: Relation, worlds: Mapping
 
 
 def recovered(scores: np.ndarray, matches: np.ndarray) -> dict[str, np.ndarray]:
-    """Of each source class with a match: is the largest score a match ("top-1"), and one over the rank of the first
-    match ("reciprocal rank"), and what guessing gives of both ("top-1 by chance", ...); each float [n].
+    """Of each source class with a match: is the largest score a match ("top-1"), and one over the
+    rank of the first match ("reciprocal rank"), and what guessing gives of both ("top-1 by chance",
+    ...); each float [n].
 
     scores [C_s,C_t], matches bool [C_s,C_t]. A tie counts as lost; a row of NaN counts as chance.
     """
     asked = np.flatnonzero(matches.any(axis=1))
     count, right = matches.shape[1], matches[asked].sum(axis=1)
-    guess = {"top-1": right / count, "reciprocal rank": np.array([_reciprocal(int(m), count) for m in right])}
+    guess = {
+        "top-1": right / count,
+        "reciprocal rank": np.array([_reciprocal(int(m), count) for m in right]),
+    }
     best = np.where(matches, scores, -np.inf).max(axis=1)[asked]
     rank = 1.0 + (np.where(matches, -np.inf, scores)[asked] >= best[:, None]).sum(axis=1)
     known = np.isfinite(scores[asked]).all(axis=1)
-    found = {"top-1": np.where(known, rank == 1, guess["top-1"]),
-             "reciprocal rank": np.where(known, 1 / rank, guess["reciprocal rank"])}
+    found = {
+        "top-1": np.where(known, rank == 1, guess["top-1"]),
+        "reciprocal rank": np.where(known, 1 / rank, guess["reciprocal rank"]),
+    }
     return {**found, **{f"{name} by chance": value for name, value in guess.items()}}
 
 
-def asked(found: Mapping[tuple[str, str], Relation], matches: Mapping[tuple[str, str], np.ndarray]) -> dict:
-    """`recovered` of all ordered pairs of data sets with known matches, one after another, for each read-out and side.
+def asked(
+    found: Mapping[tuple[str, str], Relation], matches: Mapping[tuple[str, str], np.ndarray]
+) -> dict:
+    """`recovered` of all ordered pairs of data sets with known matches, one after another, for each
+    read-out and side.
 
-    (read-out, side) -> arrays; side "source": of a source class the target classes are ranked, which no centring or
-    scaling by source class changes; "target": of a target class the source classes, which both do.
-    """
+    (read-out, side) -> arrays; side "source": of a source class the target classes are ranked,
+    which no centring or scaling by source class changes; "target": of a target class the source
+    classes, which both do."""
     held = {}
     for pair, true in matches.items():
         for readout, scores in found[pair].scores.items():
             held.setdefault((readout, "source"), []).append(recovered(scores, true))
             held.setdefault((readout, "target"), []).append(recovered(scores.T, true.T))
-    return {key: {name: np.concatenate([one[name] for one in each]) for name in each[0]} for key, each in held.items()}
+    return {
+        key: {name: np.concatenate([one[name] for one in each]) for name in each[0]}
+        for key, each in held.items()
+    }
 
 
 def _reciprocal(matches: int, count: int) -> float:
-    """The mean of one over the first match's rank, in a random order of `count` with so many matches."""
-    return sum(comb(count - rank, matches - 1) / rank for rank in range(1, count - matches + 2)) / comb(count, matches)
+    """The mean of one over the first match's rank, in a random order of `count` with so many
+    matches."""
+    return sum(
+        comb(count - rank, matches - 1) / rank for rank in range(1, count - matches + 2)
+    ) / comb(count, matches)

@@ -1,10 +1,11 @@
-"""Every run's numbers, grouped by protocol, and the published numbers to compare with; written as a csv.
+"""Every run's numbers, grouped by protocol, and the published numbers to compare with; written as a
+csv.
 
-Two numbers stand in one column only where they were measured alike: the same task, data and protocol id (see
-`engine.runs`). What was measured otherwise gets a table of its own, and the switches that differ are its heading.
-Published numbers come from a csv, one a row with its source; their protocol, backbone and data are never ours, so they
-have a block of their own. `view.results` draws both.
-"""
+Two numbers stand in one column only where they were measured alike: the same task, data and
+protocol id (see `engine.runs`). What was measured otherwise gets a table of its own, and the
+switches that differ are its heading. Published numbers come from a csv, one a row with its source;
+their protocol, backbone and data are never ours, so they have a block of their own. `view.results`
+draws both."""
 
 from __future__ import annotations
 
@@ -21,11 +22,22 @@ from vidbench.engine.runs import Run, RunError, differences, write_text
 
 BUDGET = ("batch", "iterations", "clips", "epochs")  # of Run.budget, as far as tables show it
 OF_A_RUN = ("recipe.json", "environment.json", "status.json", "metrics.jsonl", "results.json")
-OF_DATA = ("manifest.csv", "scan.csv", "flow.json", "store.json")  # below such a folder lie videos by the thousand
+OF_DATA = (
+    "manifest.csv",
+    "scan.csv",
+    "flow.json",
+    "store.json",
+)  # below such a folder lie videos by the thousand
 TASKS = ("probe", "finetune", "retrieval", "classes")  # classes: supervised, evaluate.classified
 STREAMS = ("rgb", "flow", "rgb+flow")
 # as papers and as folders name them
-DATA = {"UCF101": "ucf101", "HMDB51": "hmdb51", "K400": "kinetics400", "MiT": "moments", "SSv2": "something"}
+DATA = {
+    "UCF101": "ucf101",
+    "HMDB51": "hmdb51",
+    "K400": "kinetics400",
+    "MiT": "moments",
+    "SSv2": "something",
+}
 FOLDS = ("1", "2", "3", "")
 METRICS = ("top-1", "R@1", "R@5", "R@10", "R@20", "R@50")
 # what a run folder raises that was not finished, or was edited (a student of itself never ends)
@@ -39,7 +51,8 @@ class ProtocolError(ValueError):
 
 @dataclass(frozen=True)
 class Number:
-    """One number of one run: a fraction, its interval if it has one, how it was measured and at what budget."""
+    """One number of one run: a fraction, its interval if it has one, how it was measured and at
+    what budget."""
 
     run: str  # its folder below the one that was searched
     task: str
@@ -86,11 +99,12 @@ class Published:
     source: str  # where it is stated
 
 
-# -------------------------------------------------------------------------------------------------------- collecting
+# ------------------------------------------------------------------------------------- collecting
 
 
 def collect(home: str | Path) -> list[Folder]:
-    """Every run folder below `home`, by name, those that are broken or half written too; [] where there is none."""
+    """Every run folder below `home`, by name, those that are broken or half written too; [] where
+    there is none."""
     home, found = Path(home), []
     for here, folders, files in os.walk(home):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -116,16 +130,23 @@ def _look(folder: Path, home: Path) -> Folder:
     numbers: list[Number] = []
     for protocol, record in results.items():
         try:
-            numbers += _numbers(name, protocol, record, {"data": data, "stream": stream, "state": state})
+            numbers += _numbers(
+                name, protocol, record, {"data": data, "stream": stream, "state": state}
+            )
         except BROKEN as error:
             problems.append(_said(f"result {protocol!r}", error))
     return Folder(name, stage, state, budget, tuple(numbers), tuple(problems))
 
 
 def _data_of(run: Run) -> str:
-    """The place a run lies in, as notebooks name it after its data: that of its manifest, else the run's own."""
+    """The place a run lies in, as notebooks name it after its data: that of its manifest, else the
+    run's own."""
     manifest = run.recipe.get("manifest")
-    return Path(manifest).parent.name if isinstance(manifest, str) and manifest else run.folder.resolve().parent.name
+    return (
+        Path(manifest).parent.name
+        if isinstance(manifest, str) and manifest
+        else run.folder.resolve().parent.name
+    )
 
 
 def _tried(what: str, read, otherwise, problems: list[str]):
@@ -138,26 +159,42 @@ def _tried(what: str, read, otherwise, problems: list[str]):
 
 def _said(what: str, error: Exception) -> str:
     reason = str(error.args[0]).splitlines()[0] if error.args else ""
-    return f"{what}: {reason}" if isinstance(error, RunError) else f"{what}: {type(error).__name__}: {error}"
+    return (
+        f"{what}: {reason}"
+        if isinstance(error, RunError)
+        else f"{what}: {type(error).__name__}: {error}"
+    )
 
 
 def _numbers(run: str, protocol: str, record: dict, facts: dict) -> list[Number]:
-    """Checked numbers of one record of results.json; facts: of the run, where the protocol does not say them itself."""
+    """Checked numbers of one record of results.json; facts: of the run, where the protocol does not
+    say them itself."""
     if not isinstance(record, dict) or not {"task", "protocol", "numbers", "budget"} <= set(record):
         raise ValueError("wanted task, protocol, numbers and budget; evaluate the run again")
     switches, budget = dict(record["protocol"]), dict(record["budget"])
     budget = {name: budget[name] for name in BUDGET if name in budget}
     told = {name: str(switches[name]) for name in ("data", "stream") if name in switches}
     how = {"protocol": protocol, "switches": switches, "budget": budget, **facts, **told}
-    return [Number(run, str(record["task"]), metric, *_fraction(metric, given), **how)
-            for metric, given in record["numbers"].items()]
+    return [
+        Number(run, str(record["task"]), metric, *_fraction(metric, given), **how)
+        for metric, given in record["numbers"].items()
+    ]
 
 
 def _fraction(metric: str, given) -> tuple[float, float | None, float | None]:
     parts = given if isinstance(given, list) else [given]
-    real = all(isinstance(part, int | float) and not isinstance(part, bool) and math.isfinite(part) for part in parts)
-    if not real or len(parts) not in (1, 3) or not all(-ROUNDING <= part <= 1 + ROUNDING for part in parts):
-        raise ValueError(f"{metric} is {given!r}; wanted a fraction within 0 and 1, or [value, low, high]")
+    real = all(
+        isinstance(part, int | float) and not isinstance(part, bool) and math.isfinite(part)
+        for part in parts
+    )
+    if (
+        not real
+        or len(parts) not in (1, 3)
+        or not all(-ROUNDING <= part <= 1 + ROUNDING for part in parts)
+    ):
+        raise ValueError(
+            f"{metric} is {given!r}; wanted a fraction within 0 and 1, or [value, low, high]"
+        )
     if len(parts) == 3 and not parts[1] - ROUNDING <= parts[0] <= parts[2] + ROUNDING:
         raise ValueError(f"{metric} is {given!r}; its interval misses its value")
     return (parts[0], None, None) if len(parts) == 1 else tuple(parts)
@@ -168,7 +205,7 @@ def numbers_of(folders: Iterable[Folder], task: str = "") -> list[Number]:
     return [number for folder in folders for number in folder.numbers if task in number.task]
 
 
-# --------------------------------------------------------------------------------------------------------- protocols
+# -------------------------------------------------------------------------------------- protocols
 
 
 def _asked(number: Number) -> dict:
@@ -176,20 +213,28 @@ def _asked(number: Number) -> dict:
 
 
 def one_protocol(numbers: Sequence[Number]) -> Number:
-    """The first of numbers that were measured alike. Raises ProtocolError, naming the switches, where they were not."""
+    """The first of numbers that were measured alike. Raises ProtocolError, naming the switches,
+    where they were not."""
     if not numbers:
         raise ProtocolError("wanted at least one number, got none; evaluate a run first")
     first = numbers[0]
     for other in numbers:
         if (other.task, other.data, other.protocol) != (first.task, first.data, first.protocol):
-            lines = differences(_asked(first), _asked(other)) or [f"id: {first.protocol}", f"id: {other.protocol}"]
-            raise ProtocolError(f"{first.run} and {other.run} were measured under two protocols, and one column holds "
-                                "one:\n  " + "\n  ".join(lines) + "\nby_protocol makes a group of each.")
+            lines = differences(_asked(first), _asked(other)) or [
+                f"id: {first.protocol}",
+                f"id: {other.protocol}",
+            ]
+            raise ProtocolError(
+                f"{first.run} and {other.run} were measured under two protocols, and one column "
+                "holds "
+                "one:\n  " + "\n  ".join(lines) + "\nby_protocol makes a group of each."
+            )
     return first
 
 
 def by_protocol(numbers: Iterable[Number]) -> list[list[Number]]:
-    """The numbers in groups that were measured alike, in the order of task, data and protocol id."""
+    """The numbers in groups that were measured alike, in the order of task, data and protocol
+    id."""
     groups: dict[tuple, list[Number]] = {}
     for number in numbers:
         groups.setdefault((number.task, number.data, number.protocol), []).append(number)
@@ -199,21 +244,26 @@ def by_protocol(numbers: Iterable[Number]) -> list[list[Number]]:
 def by_task(numbers: Iterable[Number]) -> list[tuple[str, dict, list[tuple[str, list[Number]]]]]:
     """(task, the switches that all its protocols share, [(heading, group)]) of each task.
 
-    A heading says the task and the switches by which the group differs from the task's other groups.
-    """
+    A heading says the task and the switches by which the group differs from the task's other
+    groups."""
     tasks: dict[str, list[list[Number]]] = {}
     for group in by_protocol(numbers):
         tasks.setdefault(group[0].task, []).append(group)
     made = []
     for task, groups in tasks.items():
         asked = [_asked(group[0]) for group in groups]
-        shared = {name: value for name, value in asked[0].items()
-                  if all(name in other and other[name] == value for other in asked)}
+        shared = {
+            name: value
+            for name, value in asked[0].items()
+            if all(name in other and other[name] == value for other in asked)
+        }
         headed = []
         for group, switches in zip(groups, asked, strict=True):
             own = {name: value for name, value in switches.items() if name not in shared}
             headed.append((": ".join(filter(None, (task, in_words(own)))), group))
-        made.append((task, {name: value for name, value in shared.items() if name != "task"}, headed))
+        made.append(
+            (task, {name: value for name, value in shared.items() if name != "task"}, headed)
+        )
     return made
 
 
@@ -233,34 +283,52 @@ def main_metric(numbers: Sequence[Number]) -> str:
     return next((metric for metric in ("R@1", "top-1") if metric in held), held[0])
 
 
-# --------------------------------------------------------------------------------------------------------- published
+# -------------------------------------------------------------------------------------- published
 
 
 def read_published(path: str | Path) -> list[Published]:
     """Published numbers from a csv with Published's columns.
 
-    Raises FileNotFoundError without the file, ValueError, with the line, on an unknown word, a value out of 0..100, a
-    missing source, or one number twice.
-    """
+    Raises FileNotFoundError without the file, ValueError, with the line, on an unknown word, a
+    value out of 0..100, a missing source, or one number twice."""
     path, names, known = Path(path), [column.name for column in fields(Published)], {}
-    words = {"task": TASKS, "stream": (*STREAMS, ""), "data": tuple(DATA), "metric": METRICS, "fold": FOLDS}
+    words = {
+        "task": TASKS,
+        "stream": (*STREAMS, ""),
+        "data": tuple(DATA),
+        "metric": METRICS,
+        "fold": FOLDS,
+    }
     with open(path, newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         if reader.fieldnames != names:
-            raise ValueError(f"{path}, line 1: wanted the columns {', '.join(names)}, got {reader.fieldnames}")
+            raise ValueError(
+                f"{path}, line 1: wanted the columns {', '.join(names)}, got {reader.fieldnames}"
+            )
         for row in reader:
             where = f"{path}, line {reader.line_num}"
             if None in row or None in row.values():
                 raise ValueError(f"{where}: wanted {len(names)} columns")
             for name, allowed in words.items():
                 if row[name] not in allowed:
-                    raise ValueError(f"{where}: {name} {row[name]!r} is not one of {', '.join(filter(None, allowed))}")
+                    raise ValueError(
+                        f"{where}: {name} {row[name]!r} is not one of "
+                        f"{', '.join(filter(None, allowed))}"
+                    )
             value = _percentage(row["value"], where)
-            if not 0 <= value <= 100 or not all(row[name].strip() for name in ("paper", "method", "source")):
-                raise ValueError(f"{where}: wanted a value within 0 and 100, paper, method, and the source that has it")
+            if not 0 <= value <= 100 or not all(
+                row[name].strip() for name in ("paper", "method", "source")
+            ):
+                raise ValueError(
+                    f"{where}: wanted a value within 0 and 100, paper, method, and the source "
+                    "that has it"
+                )
             key = tuple(row[name] for name in names if name not in ("value", "note", "source"))
             if key in known:
-                raise ValueError(f"{where}: the same number as in line {known[key][0]}; a variant tells two apart")
+                raise ValueError(
+                    f"{where}: the same number as in line {known[key][0]}; a variant tells two "
+                    "apart"
+                )
             known[key] = (reader.line_num, Published(**{**row, "value": value}))
     return [published for _, published in known.values()]
 
@@ -273,32 +341,47 @@ def _percentage(text: str, where: str) -> float:
 
 
 def _meant(number: Number, data: str) -> tuple[str, str, str, str]:
-    """(task, metric, data, stream) of one of our numbers in the words of Published, "" where it has none."""
-    named = number.metric if number.metric in TASKS else number.task  # a probe's accuracy beside a retrieval's R@k
+    """(task, metric, data, stream) of one of our numbers in the words of Published, "" where it has
+    none."""
+    named = (
+        number.metric if number.metric in TASKS else number.task
+    )  # a probe's accuracy beside a retrieval's R@k
     task = next((task for task in TASKS if task in named), "")
-    metric = number.metric if number.metric in METRICS else "top-1" if task in ("probe", "finetune", "classes") else ""
+    metric = (
+        number.metric
+        if number.metric in METRICS
+        else "top-1"
+        if task in ("probe", "finetune", "classes")
+        else ""
+    )
     place = "".join(letter for letter in (data or number.data).lower() if letter.isalnum())
-    known = next((name for name, start in DATA.items() if place.startswith((start, name.lower()))), "")
+    known = next(
+        (name for name, start in DATA.items() if place.startswith((start, name.lower()))), ""
+    )
     return task, metric, known, number.stream
 
 
-def beside(numbers: Iterable[Number], published: Iterable[Published], data: str = "") -> list[Published]:
-    """The published numbers of the same task, metric, data and stream as any of ours; a source may not say its stream.
+def beside(
+    numbers: Iterable[Number], published: Iterable[Published], data: str = ""
+) -> list[Published]:
+    """The published numbers of the same task, metric, data and stream as any of ours; a source may
+    not say its stream.
 
-    data: look at this data set's instead of the one ours are of (UCF101 for a toy world's, to see the order).
-    """
+    data: look at this data set's instead of the one ours are of (UCF101 for a toy world's, to see
+    the order)."""
     asked = {_meant(number, data) for number in numbers}
     asked |= {(task, metric, known, "") for task, metric, known, _ in asked}
     return [row for row in published if (row.task, row.metric, row.data, row.stream) in asked]
 
 
-# ------------------------------------------------------------------------------------------------------------- files
+# ------------------------------------------------------------------------------------------ files
 
 CSV = ("run", "task", "metric", "value", "low", "high", "protocol", *BUDGET, "data", "stream")
 
 
 def write_csv(path: str | Path, numbers: Iterable[Number]) -> Path:
-    """All numbers in long form, a line each, fractions in full; written under a temporary name, then renamed."""
+    """All numbers in long form, a line each, fractions in full; written under a temporary name,
+    then renamed."""
     path, text = Path(path), io.StringIO()
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = csv.writer(text, lineterminator="\n")

@@ -10,7 +10,8 @@ import torch
 from vidbench.tensors.metrics import bootstrap_interval, recall_at
 
 KS = (1, 5, 10, 20, 50)  # CoCLR table 3
-BLOCK = 16_384  # gallery rows normalised and searched at once: an index would hold a second copy of a large gallery
+# gallery rows normalised and searched at once: an index would hold a second copy of a large gallery
+BLOCK = 16_384
 SPARE = 4  # rows that faiss proposes beyond k
 DOUBT = 2e-6  # more than single precision gets the difference of two cosines wrong by
 HELD = 1 << 24  # numbers gathered at once: 64 MB in single precision
@@ -20,20 +21,24 @@ CENTRINGS = ("none", "gallery", "split")
 
 @dataclass(frozen=True)
 class Neighbours:
-    """For each query the gallery rows [Q,k] in order of falling similarity, and those similarities [Q,k].
+    """For each query the gallery rows [Q,k] in order of falling similarity, and those similarities
+    [Q,k].
 
-    The similarity is the cosine, or with several streams the sum of their cosines. Exact ties: the lower row first.
-    """
+    The similarity is the cosine, or with several streams the sum of their cosines. Exact ties: the
+    lower row first."""
 
     rows: np.ndarray
     scores: np.ndarray
 
 
-# ---- search ------------------------------------------------------------------------------------------------------
+# ---- search ------------------------------------------------------------------------------------
 
 
-def unit(values: np.ndarray, centre: np.ndarray | None = None, who: str = "features", first: int = 0) -> np.ndarray:
-    """Rows [N,D] of unit length, float32, with `centre` [D] taken off first; errors count the rows of `who` from first.
+def unit(
+    values: np.ndarray, centre: np.ndarray | None = None, who: str = "features", first: int = 0
+) -> np.ndarray:
+    """Rows [N,D] of unit length, float32, with `centre` [D] taken off first; errors count the rows
+    of `who` from first.
 
     Raises ValueError at values not finite, and at a row that is zero and so points nowhere.
     """
@@ -43,12 +48,18 @@ def unit(values: np.ndarray, centre: np.ndarray | None = None, who: str = "featu
     norm = np.sqrt(np.einsum("nd,nd->n", values, values))[:, None]
     bad = ~np.isfinite(norm)
     if bad.any():
-        raise ValueError(f"{who}: row {first + int(bad.argmax())} holds NaN or infinity, and {int(bad.sum()) - 1} more "
-                         "do; look at the run's log before searching in them.")
+        raise ValueError(
+            f"{who}: row {first + int(bad.argmax())} holds NaN or infinity, and "
+            f"{int(bad.sum()) - 1} more "
+            "do; look at the run's log before searching in them."
+        )
     if len(norm) and norm.min() < 1e-12:
         after = "zero" if centre is None else "zero once the mean is off"
-        raise ValueError(f"{who}: row {first + int(norm.argmin())} is {after}, so it is near to nothing; look whether "
-                         "the network is dead, or centre in another way.")
+        raise ValueError(
+            f"{who}: row {first + int(norm.argmin())} is {after}, so it is near to nothing; look "
+            "whether "
+            "the network is dead, or centre in another way."
+        )
     return np.ascontiguousarray(values / norm)
 
 
@@ -57,33 +68,49 @@ def _side_by_side(parts: list[np.ndarray]) -> np.ndarray:
 
 
 def search(
-    gallery: np.ndarray | Sequence[np.ndarray], queries: np.ndarray | Sequence[np.ndarray], k: int, *,
-    centring: str = "none", sources: tuple[np.ndarray, np.ndarray] | None = None,
+    gallery: np.ndarray | Sequence[np.ndarray],
+    queries: np.ndarray | Sequence[np.ndarray],
+    k: int,
+    *,
+    centring: str = "none",
+    sources: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Neighbours:
-    """Exact cosine search: gallery [N,D], queries [Q,D] -> the k nearest gallery rows of each query.
+    """Exact cosine search: gallery [N,D], queries [Q,D] -> the k nearest gallery rows of each
+    query.
 
-    Two streams come as lists of two arrays: their cosines are summed, each stream centred by itself (CoCLR's
-    merge_2stream_prob.py); that is the search in their unit vectors put side by side. centring: "none" (IIC, RSPNet,
-    TCLR), "gallery" (the gallery's mean off both sides) or "split" (each side's own mean, as CoCLR's released code; it
-    uses statistics of the queries). sources: of gallery [N] and queries [Q]; rows of a query's own source are then none
-    of its neighbours. faiss proposes, double precision decides where cosines are close: blocks, threads and order of
-    rows move no neighbour.
-    Raises ValueError where a query has fewer than k rows to choose from, and at shapes or values that do not fit.
-    """
-    gallery, queries = ([np.asarray(part) for part in (side if isinstance(side, list | tuple) else [side])]
-                        for side in (gallery, queries))
+    Two streams come as lists of two arrays: their cosines are summed, each stream centred by itself
+    (CoCLR's merge_2stream_prob.py); that is the search in their unit vectors put side by side.
+    centring: "none" (IIC, RSPNet, TCLR), "gallery" (the gallery's mean off both sides) or "split"
+    (each side's own mean, as CoCLR's released code; it uses statistics of the queries). sources: of
+    gallery [N] and queries [Q]; rows of a query's own source are then none of its neighbours. faiss
+    proposes, double precision decides where cosines are close: blocks, threads and order of rows
+    move no neighbour. Raises ValueError where a query has fewer than k rows to choose from, and at
+    shapes or values that do not fit."""
+    gallery, queries = (
+        [np.asarray(part) for part in (side if isinstance(side, list | tuple) else [side])]
+        for side in (gallery, queries)
+    )
     shapes = [[part.shape for part in side] for side in (gallery, queries)]
     flat = all(len(shape) == 2 for side in shapes for shape in side)
-    if (not flat or any(len({n for n, _ in side}) != 1 for side in shapes)
-            or [d for _, d in shapes[0]] != [d for _, d in shapes[1]]):
-        raise ValueError(f"search wants gallery [N,D] and queries [Q,D], or a list of those, one a stream, on both "
-                         f"sides; got {shapes[0]} and {shapes[1]}.")
+    if (
+        not flat
+        or any(len({n for n, _ in side}) != 1 for side in shapes)
+        or [d for _, d in shapes[0]] != [d for _, d in shapes[1]]
+    ):
+        raise ValueError(
+            "search wants gallery [N,D] and queries [Q,D], or a list of those, one a stream, on "
+            "both "
+            f"sides; got {shapes[0]} and {shapes[1]}."
+        )
     if centring not in CENTRINGS:
         raise ValueError(f"centring is one of {CENTRINGS}; got {centring!r}.")
     room = _room(len(gallery[0]), len(queries[0]), sources)
     if not 1 <= k <= room.min(initial=k):
-        raise ValueError(f"{_few(room, len(gallery[0]))}, fewer than k = {k}; ask for fewer or add videos." if k > 0
-                         else f"k counts neighbours from 1; got {k}.")
+        raise ValueError(
+            f"{_few(room, len(gallery[0]))}, fewer than k = {k}; ask for fewer or add videos."
+            if k > 0
+            else f"k counts neighbours from 1; got {k}."
+        )
     return _Search(gallery, queries, centring, sources, room).nearest(k)
 
 
@@ -99,32 +126,49 @@ def _room(rows: int, queries: int, sources: tuple[np.ndarray, np.ndarray] | None
     if sources is None:
         return np.full(queries, rows)
     if (len(sources[0]), len(sources[1])) != (rows, queries):
-        raise ValueError(f"wanted a source for each of {rows} gallery rows and {queries} queries; got "
-                         f"{len(sources[0])} and {len(sources[1])}.")
+        raise ValueError(
+            f"wanted a source for each of {rows} gallery rows and {queries} queries; got "
+            f"{len(sources[0])} and {len(sources[1])}."
+        )
     return rows - siblings(*sources)
 
 
 def _few(room: np.ndarray, rows: int) -> str:
     worst = int(room.argmin())
-    return (f"the gallery has {rows} rows" if room[worst] == rows else
-            f"query {worst} has {room[worst]} of the gallery's {rows} rows left outside of its own source")
+    return (
+        f"the gallery has {rows} rows"
+        if room[worst] == rows
+        else f"query {worst} has {room[worst]} of the gallery's {rows} rows left outside of its "
+        "own source"
+    )
 
 
 class _Search:
-    """What one search works on: raw gallery, its centres, unit queries with their streams side by side."""
+    """What one search works on: raw gallery, its centres, unit queries with their streams side by
+    side."""
 
     def __init__(self, gallery: list, queries: list, centring: str, sources, room: np.ndarray):
         self.gallery, self.sources, self.room = gallery, sources, room
-        self.centres = [None if centring == "none" else part.mean(0, dtype=np.float64) for part in gallery]
-        own = [part.mean(0, dtype=np.float64) for part in queries] if centring == "split" else self.centres
-        self.queries = _side_by_side([unit(part, centre, "queries")
-                                      for part, centre in zip(queries, own, strict=True)])
+        self.centres = [
+            None if centring == "none" else part.mean(0, dtype=np.float64) for part in gallery
+        ]
+        own = (
+            [part.mean(0, dtype=np.float64) for part in queries]
+            if centring == "split"
+            else self.centres
+        )
+        self.queries = _side_by_side(
+            [unit(part, centre, "queries") for part, centre in zip(queries, own, strict=True)]
+        )
 
     def nearest(self, k: int) -> Neighbours:
         rows, scores = self._proposed(min(k + SPARE, len(self.gallery[0])))
-        # a row not proposed is no nearer than the last one proposed; if that is too near the k-th, look at all rows
-        unsure = np.flatnonzero((scores[:, -1] > scores[:, k - 1] - DOUBT) & (rows.shape[1] < self.room))
-        close = np.flatnonzero((-np.diff(scores[:, :k + 1]) < DOUBT).any(axis=1))
+        # a row not proposed is no nearer than the last one proposed; if that is too near the k-th,
+        # look at all rows
+        unsure = np.flatnonzero(
+            (scores[:, -1] > scores[:, k - 1] - DOUBT) & (rows.shape[1] < self.room)
+        )
+        close = np.flatnonzero((-np.diff(scores[:, : k + 1]) < DOUBT).any(axis=1))
         for part in _parts(len(close), max(1, HELD // (rows.shape[1] * self.queries.shape[1]))):
             asked = close[part]
             held = self._unit(rows[asked].ravel()).reshape(*rows[asked].shape, -1)
@@ -136,8 +180,12 @@ class _Search:
         return Neighbours(rows, scores)
 
     def _unit(self, which: slice | np.ndarray, first: int = 0) -> np.ndarray:
-        return _side_by_side([unit(part[which], centre, "gallery", first)
-                              for part, centre in zip(self.gallery, self.centres, strict=True)])
+        return _side_by_side(
+            [
+                unit(part[which], centre, "gallery", first)
+                for part, centre in zip(self.gallery, self.centres, strict=True)
+            ]
+        )
 
     def _blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Row numbers and unit vectors of the gallery, block by block."""
@@ -154,19 +202,35 @@ class _Search:
         """faiss's k nearest [Q,k] and their cosines, which are -inf where a query has fewer."""
         import faiss
 
-        rows, scores = np.empty((len(self.queries), 0), np.int64), np.empty((len(self.queries), 0), np.float32)
+        rows, scores = (
+            np.empty((len(self.queries), 0), np.int64),
+            np.empty((len(self.queries), 0), np.float32),
+        )
         for numbers, block in self._blocks():
-            own = 0 if self.sources is None else siblings(np.asarray(self.sources[0])[numbers], self.sources[1]).max()
-            near, at = faiss.knn(self.queries, block, min(k + int(own), len(block)), metric=faiss.METRIC_INNER_PRODUCT)
+            own = (
+                0
+                if self.sources is None
+                else siblings(np.asarray(self.sources[0])[numbers], self.sources[1]).max()
+            )
+            near, at = faiss.knn(
+                self.queries,
+                block,
+                min(k + int(own), len(block)),
+                metric=faiss.METRIC_INNER_PRODUCT,
+            )
             near[self._barred(slice(None), numbers[at])] = -np.inf
-            rows, scores = best(np.concatenate([rows, numbers[at]], 1), np.concatenate([scores, near], 1), k)
+            rows, scores = best(
+                np.concatenate([rows, numbers[at]], 1), np.concatenate([scores, near], 1), k
+            )
         return rows, scores
 
     def _scanned(self, asked: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """The k nearest of some queries, all cosines taken in double precision."""
         rows, scores = np.empty((len(asked), 0), np.int64), np.empty((len(asked), 0), np.float32)
         for numbers, block in self._blocks():
-            near = (self.queries[asked].astype(np.float64) @ block.T.astype(np.float64)).astype(np.float32)
+            near = (self.queries[asked].astype(np.float64) @ block.T.astype(np.float64)).astype(
+                np.float32
+            )
             at = np.broadcast_to(numbers, near.shape)
             near[self._barred(asked, at)] = -np.inf
             rows, scores = best(np.concatenate([rows, at], 1), np.concatenate([scores, near], 1), k)
@@ -174,7 +238,8 @@ class _Search:
 
 
 def best(rows: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k rows of the largest scores, of rows and scores [Q,n], the lower row first where they tie."""
+    """The k rows of the largest scores, of rows and scores [Q,n], the lower row first where they
+    tie."""
     first = np.lexsort((rows, -scores), axis=1)[:, :k]
     return np.take_along_axis(rows, first, 1), np.take_along_axis(scores, first, 1)
 
@@ -183,141 +248,225 @@ def _parts(n: int, step: int) -> Iterator[slice]:
     return (slice(start, min(start + step, n)) for start in range(0, n, step))
 
 
-# ---- tables, R@k and what they depend on -------------------------------------------------------------------------
+# ---- tables, R@k and what they depend on -------------------------------------------------------
 
 
 def retrieve(
-    gallery, queries, *, centring: str = "none", ks: tuple[int, ...] | None = None, exclude_source: bool = False,
+    gallery,
+    queries,
+    *,
+    centring: str = "none",
+    ks: tuple[int, ...] | None = None,
+    exclude_source: bool = False,
     index=None,
 ) -> tuple[Neighbours, dict[str, np.ndarray]]:
-    """Query the gallery of one Features table with another: neighbours and {"R@k": bool [Q]} (CoCLR section 4.4).
+    """Query the gallery of one Features table with another: neighbours and {"R@k": bool [Q]} (CoCLR
+    section 4.4).
 
-    A table of each stream, in a list, is two-stream retrieval (see search). exclude_source: neighbours of the query's
-    own source do not count, for a gallery that holds them. ks None: those of KS that the gallery has room for;
-    `protocol` says which are left out. index: one of `indexes` over this gallery, searched instead of the exact search,
-    for one stream without centring and exclusion. Raises ValueError where a k is larger than the rows a query may find,
-    a query's class is nowhere among them, a row has no label, or tables, or index and gallery, do not belong together.
-    """
+    A table of each stream, in a list, is two-stream retrieval (see search). exclude_source:
+    neighbours of the query's own source do not count, for a gallery that holds them. ks None: those
+    of KS that the gallery has room for; `protocol` says which are left out. index: one of `indexes`
+    over this gallery, searched instead of the exact search, for one stream without centring and
+    exclusion. Raises ValueError where a k is larger than the rows a query may find, a query's class
+    is nowhere among them, a row has no label, or tables, or index and gallery, do not belong
+    together."""
     gallery, queries = _sides(gallery, queries)
     for part, held in (("gallery", gallery[0]), ("queries", queries[0])):
         if (held.label < 0).any():
-            raise ValueError(f"{int((held.label < 0).sum())} rows of the {part} have no label; an unknown label would "
-                             "match itself. Select the labelled rows.")
+            raise ValueError(
+                f"{int((held.label < 0).sum())} rows of the {part} have no label; an unknown "
+                "label would "
+                "match itself. Select the labelled rows."
+            )
     _findable(gallery[0], queries[0], exclude_source)
     sources = (gallery[0].source, queries[0].source) if exclude_source else None
     ks = _room_for(gallery[0], queries[0], ks, exclude_source)
     if index is None:
-        found = search([t.values for t in gallery], [t.values for t in queries], max(ks), centring=centring,
-                       sources=sources)
+        found = search(
+            [t.values for t in gallery],
+            [t.values for t in queries],
+            max(ks),
+            centring=centring,
+            sources=sources,
+        )
     elif len(gallery) > 1 or centring != "none" or exclude_source:
-        raise ValueError(f"an index holds one stream's cosines as they are; got {len(gallery)} streams, centring "
-                         f"{centring!r}, exclude_source {exclude_source}. Leave index away: exact search does these.")
+        raise ValueError(
+            f"an index holds one stream's cosines as they are; got {len(gallery)} streams, "
+            "centring "
+            f"{centring!r}, exclude_source {exclude_source}. Leave index away: exact search does "
+            "these."
+        )
     else:
         index.check(gallery[0])
         found = index.search(queries[0], max(ks))
-    hits = recall_at(torch.from_numpy(gallery[0].label[found.rows]), torch.from_numpy(queries[0].label), ks)
+    hits = recall_at(
+        torch.from_numpy(gallery[0].label[found.rows]), torch.from_numpy(queries[0].label), ks
+    )
     return found, {f"R@{k}": hit.numpy() for k, hit in hits.items()}
 
 
 def protocol(
-    gallery, queries, *, centring: str = "none", ks: tuple[int, ...] | None = None, exclude_source: bool = False,
+    gallery,
+    queries,
+    *,
+    centring: str = "none",
+    ks: tuple[int, ...] | None = None,
+    exclude_source: bool = False,
     index=None,
 ) -> dict:
-    """Each switch that moves the numbers of `retrieve`, called with the same arguments, as plain values.
+    """Each switch that moves the numbers of `retrieve`, called with the same arguments, as plain
+    values.
 
-    The protocol of the features (rgb+flow and the like where streams differ), centring, exclude_source, and
-    fingerprints of gallery and queries; ks_left_out where the gallery has no room for some of KS; index, its kind and
-    switches, where the search was not the exact one. Run.add_result takes it as it is.
-    """
+    The protocol of the features (rgb+flow and the like where streams differ), centring,
+    exclude_source, and fingerprints of gallery and queries; ks_left_out where the gallery has no
+    room for some of KS; index, its kind and switches, where the search was not the exact one.
+    Run.add_result takes it as it is."""
     gallery, queries = _sides(gallery, queries)
     made = {}
-    for name in dict.fromkeys(name for table in gallery for name in table.protocol if name != "rows"):
+    for name in dict.fromkeys(
+        name for table in gallery for name in table.protocol if name != "rows"
+    ):
         values = [table.protocol[name] for table in gallery if name in table.protocol]
         joined = name == "stream" or any(value != values[0] for value in values)
         made[name] = "+".join(map(str, values)) if joined else values[0]
     left_out = sorted(set(ks or KS) - set(_room_for(gallery[0], queries[0], ks, exclude_source)))
-    return {**made, "centring": centring, "exclude_source": exclude_source, "gallery": digest(gallery[0]),
-            "queries": digest(queries[0]), **({"ks_left_out": ",".join(map(str, left_out))} if left_out else {}),
-            **({} if index is None else {"index": index.words})}
+    return {
+        **made,
+        "centring": centring,
+        "exclude_source": exclude_source,
+        "gallery": digest(gallery[0]),
+        "queries": digest(queries[0]),
+        **({"ks_left_out": ",".join(map(str, left_out))} if left_out else {}),
+        **({} if index is None else {"index": index.words}),
+    }
 
 
 def digest(table) -> str:
-    """The fingerprint of a table's videos, or where its protocol has none `rows-digest` of labels and sources."""
+    """The fingerprint of a table's videos, or where its protocol has none `rows-digest` of labels
+    and sources."""
     columns = np.stack([table.label, table.source]).astype("<i8")
     return table.protocol.get("rows") or f"{len(table.label)}-{zlib.crc32(columns.tobytes()):08x}"
 
 
 def _sides(gallery, queries) -> tuple[tuple, tuple]:
-    """Tables of each side, one a stream. Raises ValueError where they are not of the same videos or the same kind."""
-    sides = [tuple(side) if isinstance(side, list | tuple) else (side,) for side in (gallery, queries)]
+    """Tables of each side, one a stream. Raises ValueError where they are not of the same videos or
+    the same kind."""
+    sides = [
+        tuple(side) if isinstance(side, list | tuple) else (side,) for side in (gallery, queries)
+    ]
     for part, tables in zip(("gallery", "queries"), sides, strict=True):
         if not tables or not len(tables[0].label):
             raise ValueError(f"there are no rows in the {part}; is the split empty?")
-        if any(digest(table) != digest(tables[0]) or not np.array_equal(table.source, tables[0].source)
-               or not np.array_equal(table.label, tables[0].label) for table in tables):
+        if any(
+            digest(table) != digest(tables[0])
+            or not np.array_equal(table.source, tables[0].source)
+            or not np.array_equal(table.label, tables[0].label)
+            for table in tables
+        ):
             rows = " and ".join(map(digest, tables))
-            raise ValueError(f"the streams' tables of the {part} are of different videos ({rows}); extract both from "
-                             "one split of one manifest.")
+            raise ValueError(
+                f"the streams' tables of the {part} are of different videos ({rows}); extract "
+                "both from "
+                "one split of one manifest."
+            )
     if sides[0][0].classes != sides[1][0].classes:
-        raise ValueError("gallery and queries have other class lists, so their labels cannot be compared; take both "
-                         "from one manifest.")
+        raise ValueError(
+            "gallery and queries have other class lists, so their labels cannot be compared; take "
+            "both "
+            "from one manifest."
+        )
     if len(sides[0]) != len(sides[1]):
-        raise ValueError(f"wanted a table of each stream on both sides; got {len(sides[0])} of the gallery and "
-                         f"{len(sides[1])} of the queries.")
+        raise ValueError(
+            f"wanted a table of each stream on both sides; got {len(sides[0])} of the gallery and "
+            f"{len(sides[1])} of the queries."
+        )
     for one, two in zip(*sides, strict=True):
         common = one.protocol.keys() & two.protocol.keys() - {"rows"}
         other = sorted(name for name in common if one.protocol[name] != two.protocol[name])
         if other:
-            raise ValueError(f"features of gallery and queries were made differently: {other[0]} is "
-                             f"{one.protocol[other[0]]!r} and {two.protocol[other[0]]!r}; extract both with one "
-                             "Protocol.")
+            raise ValueError(
+                f"features of gallery and queries were made differently: {other[0]} is "
+                f"{one.protocol[other[0]]!r} and {two.protocol[other[0]]!r}; extract both with one "
+                "Protocol."
+            )
     return sides[0], sides[1]
 
 
-def _room_for(gallery, queries, ks: tuple[int, ...] | None, exclude_source: bool) -> tuple[int, ...]:
-    """The ks asked for, or those of KS that fit. Raises ValueError where one asked for does not, or none fits."""
+def _room_for(
+    gallery, queries, ks: tuple[int, ...] | None, exclude_source: bool
+) -> tuple[int, ...]:
+    """The ks asked for, or those of KS that fit. Raises ValueError where one asked for does not, or
+    none fits."""
     sources = (gallery.source, queries.source) if exclude_source else None
     room = _room(len(gallery.label), len(queries.label), sources)
     fits = tuple(k for k in ks or KS if 1 <= k <= room.min())
     if not fits or ks and fits != tuple(ks):
         beyond = next(k for k in ks or KS if k not in fits)
-        raise ValueError(f"R@{beyond}: {_few(room, len(gallery.label))}, fewer than k = {beyond}; leave ks away to "
-                         "take those that fit, or add videos.")
+        raise ValueError(
+            f"R@{beyond}: {_few(room, len(gallery.label))}, fewer than k = {beyond}; leave ks "
+            "away to "
+            "take those that fit, or add videos."
+        )
     return fits
 
 
 def _findable(gallery, queries, exclude_source: bool) -> None:
     """Raise ValueError where a query's class is nowhere among the rows it may find."""
     pairs = np.unique(np.stack([gallery.label, gallery.source], 1), axis=0)
-    sources = np.bincount(pairs[:, 0], minlength=len(queries.classes))[queries.label]  # with the query's class
+    sources = np.bincount(pairs[:, 0], minlength=len(queries.classes))[
+        queries.label
+    ]  # with the query's class
     if exclude_source:
         held = set(map(tuple, pairs.tolist()))
-        sources = sources - [pair in held for pair in zip(queries.label.tolist(), queries.source.tolist(), strict=True)]
+        sources = sources - [
+            pair in held
+            for pair in zip(queries.label.tolist(), queries.source.tolist(), strict=True)
+        ]
     if (sources == 0).any():
         name = queries.classes[int(queries.label[int((sources == 0).argmax())])]
         where = " outside of a query's own source" if exclude_source else ""
-        raise ValueError(f"class {name!r} of the queries is nowhere in the gallery{where}; its R@k would be 0 whatever "
-                         "the features.")
+        raise ValueError(
+            f"class {name!r} of the queries is nowhere in the gallery{where}; its R@k would be 0 "
+            "whatever "
+            "the features."
+        )
 
 
-def summary(hits: dict[str, np.ndarray], seed: int = 0, *, by: str = "video",
-            source: np.ndarray | None = None) -> dict[str, tuple[float, float, float]]:
-    """Means with 95 % bootstrap intervals: {"R@1": bool or numbers [Q]} -> {"R@1": (mean, low, high)}.
+def summary(
+    hits: dict[str, np.ndarray],
+    seed: int = 0,
+    *,
+    by: str = "video",
+    source: np.ndarray | None = None,
+) -> dict[str, tuple[float, float, float]]:
+    """Means with 95 % bootstrap intervals: {"R@1": bool or numbers [Q]} -> {"R@1": (mean, low,
+    high)}.
 
-    by: what is drawn with replacement: "video" takes videos for independent; "source" draws whole sources (ids [Q] in
-    `source`), for clips of one long video stand and fall together (cluster bootstrap, Davison and Hinkley 1997, 3.8).
-    Differences of two runs' hits on the same queries are numbers, too: a paired comparison.
-    """
+    by: what is drawn with replacement: "video" takes videos for independent; "source" draws whole
+    sources (ids [Q] in `source`), for clips of one long video stand and fall together (cluster
+    bootstrap, Davison and Hinkley 1997, 3.8). Differences of two runs' hits on the same queries are
+    numbers, too: a paired comparison."""
     if by == "video":
-        return {name: (float(hit.mean()), *bootstrap_interval(torch.from_numpy(np.asarray(hit)), seed=seed))
-                for name, hit in hits.items()}
+        return {
+            name: (
+                float(hit.mean()),
+                *bootstrap_interval(torch.from_numpy(np.asarray(hit)), seed=seed),
+            )
+            for name, hit in hits.items()
+        }
     if by != "source" or source is None:
-        raise ValueError(f'summary draws by "video", or by "source" with the source of each query; got by={by!r} and '
-                         f"{'no sources' if source is None else 'sources'}.")
+        raise ValueError(
+            'summary draws by "video", or by "source" with the source of each query; got '
+            f"by={by!r} and "
+            f"{'no sources' if source is None else 'sources'}."
+        )
     wrong = [name for name, hit in hits.items() if len(hit) != len(source)]
     if wrong:
-        raise ValueError(f"summary: {len(source)} sources, but {len(hits[wrong[0]])} values of {wrong[0]}; wanted one "
-                         "a query.")
+        raise ValueError(
+            f"summary: {len(source)} sources, but {len(hits[wrong[0]])} values of {wrong[0]}; "
+            "wanted one "
+            "a query."
+        )
     which = np.unique(source, return_inverse=True)[1]
     clips = np.bincount(which)
     made = {}
@@ -329,17 +478,26 @@ def summary(hits: dict[str, np.ndarray], seed: int = 0, *, by: str = "video",
     return made
 
 
-def per_class(hit: np.ndarray, label: np.ndarray, classes: Sequence[str]) -> dict[str, tuple[float, int]]:
+def per_class(
+    hit: np.ndarray, label: np.ndarray, classes: Sequence[str]
+) -> dict[str, tuple[float, int]]:
     """Each class's share of hits and its number of queries, classes without queries left out.
 
-    hit bool [Q] (one of `retrieve`'s), label [Q]. Their mean over classes, each counting the same, is `macro`.
-    """
+    hit bool [Q] (one of `retrieve`'s), label [Q]. Their mean over classes, each counting the same,
+    is `macro`."""
     label = np.asarray(label)
-    counts, right = np.bincount(label, minlength=len(classes)), np.bincount(label, hit, minlength=len(classes))
-    return {str(classes[c]): (float(right[c] / counts[c]), int(counts[c])) for c in np.flatnonzero(counts)}
+    counts, right = (
+        np.bincount(label, minlength=len(classes)),
+        np.bincount(label, hit, minlength=len(classes)),
+    )
+    return {
+        str(classes[c]): (float(right[c] / counts[c]), int(counts[c]))
+        for c in np.flatnonzero(counts)
+    }
 
 
 def macro(hit: np.ndarray, label: np.ndarray) -> float:
-    """Mean over classes of their shares of hits: a class counts the same however many queries it has."""
+    """Mean over classes of their shares of hits: a class counts the same however many queries it
+    has."""
     counts = np.bincount(label)
     return float((np.bincount(label, hit)[counts > 0] / counts[counts > 0]).mean())

@@ -1,4 +1,5 @@
-"""The main job end to end: videos to an HTML report with curves, retrieval, probes and a gallery."""
+"""The main job end to end: videos to an HTML report with curves, retrieval, probes and a
+gallery."""
 
 import json
 import time
@@ -21,10 +22,9 @@ from vidbench.methods import coclr
 class Settings:
     """What the demo does: a toy world or a folder of videos, and what its stages share.
 
-    clips: views a stage trains on, whatever the data set's size; epochs follow from it. flow: DIS by default, because
-    TV-L1 on the toy world would take the demo's whole budget. short_side: pixels to decode and compute flow at; None
-    keeps the source's size.
-    """
+    clips: views a stage trains on, whatever the data set's size; epochs follow from it. flow: DIS
+    by default, because TV-L1 on the toy world would take the demo's whole budget. short_side:
+    pixels to decode and compute flow at; None keeps the source's size."""
 
     recipe: coclr.Recipe = coclr.SETTINGS["toy"].alone
     clips: int = 14_000
@@ -39,16 +39,18 @@ class Settings:
 
 
 def settings_for(data: str, seed: int) -> Settings:
-    """The demo's settings for the toy world (no `data`) or for a folder of real videos, decoded at 64 pixels."""
+    """The demo's settings for the toy world (no `data`) or for a folder of real videos, decoded at
+    64 pixels."""
     return Settings(seed=seed) if not data else Settings(seed=seed, data=data, short_side=64)
 
 
 def demo(out: str | Path, settings: Settings = Settings()) -> Path:
-    """Render or read videos, compute flow, train five runs, retrieve, and write `out`/report.html. Resumable.
+    """Render or read videos, compute flow, train five runs, retrieve, and write `out`/report.html.
+    Resumable.
 
-    Runs: a random net, InfoNCE on RGB and on flow, one CoCLR half-cycle on RGB mined by the flow run, and InfoNCE on
-    RGB for as many further epochs (CoCLR's clip budget). Every number is of the held-out split, which no stage sees.
-    """
+    Runs: a random net, InfoNCE on RGB and on flow, one CoCLR half-cycle on RGB mined by the flow
+    run, and InfoNCE on RGB for as many further epochs (CoCLR's clip budget). Every number is of the
+    held-out split, which no stage sees."""
     out = Path(out).resolve()  # runs name their manifest and parents by path
     out.mkdir(parents=True, exist_ok=True)
     clock = _Clock()
@@ -59,20 +61,35 @@ def demo(out: str | Path, settings: Settings = Settings()) -> Path:
     size, processes = settings.short_side, settings.processes
     made = flow_store.extract(manifest, flow_folder, settings.flow, size=size, workers=processes)
     if made.failed:
-        raise RuntimeError(f"flow failed on {len(made.failed)} videos, first {made.failed[0]}; repair or drop them.")
+        raise RuntimeError(
+            f"flow failed on {len(made.failed)} videos, first {made.failed[0]}; repair or drop "
+            "them."
+        )
     clock.mark("flow")
     settings = replace(settings, recipe=fitted(settings, len(manifest.select(split="train"))))
     run_all(stages(out, settings), out / "runs", settings.processes)
     clock.mark("training")
     held_out = manifest.held_out()
-    found = evaluate_all([out / "runs" / name for name in TITLES], held_out, settings.protocol, settings.centring,
-                         settings.seed, settings.processes)
+    found = evaluate_all(
+        [out / "runs" / name for name in TITLES],
+        held_out,
+        settings.protocol,
+        settings.centring,
+        settings.seed,
+        settings.processes,
+    )
     clock.mark("evaluation")
     numbers = [_row(one) for one in found.values()]
-    facts = {"settings": {**asdict(settings), "recipe": recipe_dict(settings.recipe)}, "seconds": clock.seconds,
-             "environment": environment(), "numbers": numbers}
+    facts = {
+        "settings": {**asdict(settings), "recipe": recipe_dict(settings.recipe)},
+        "seconds": clock.seconds,
+        "environment": environment(),
+        "numbers": numbers,
+    }
     write_text(out / "numbers.json", json.dumps(facts, indent=1))
-    path = write_report(out, manifest, held_out, facts, {name: one.neighbours for name, one in found.items()})
+    path = write_report(
+        out, manifest, held_out, facts, {name: one.neighbours for name, one in found.items()}
+    )
     for row in numbers:
         shares = "  ".join(f"{key} {row[key][0]:6.1%}" for key in ("R@1", "R@5", "probe"))
         print(f"{TITLES[row['run']]:28} {shares}")
@@ -81,29 +98,46 @@ def demo(out: str | Path, settings: Settings = Settings()) -> Path:
 
 
 def _row(one: Evaluation) -> dict:
-    return {"run": one.run, "clips": one.budget["clips"], **one.numbers, "protocol": one.protocols["retrieval"],
-            "probe protocol": one.protocols["probe"]}
+    return {
+        "run": one.run,
+        "clips": one.budget["clips"],
+        **one.numbers,
+        "protocol": one.protocols["retrieval"],
+        "probe protocol": one.protocols["probe"],
+    }
 
 
 def fitted(settings: Settings, rows: int) -> coclr.Recipe:
-    """The recipe with epochs that make up the clips of a stage, and a queue that holds under half of the train rows.
+    """The recipe with epochs that make up the clips of a stage, and a queue that holds under half
+    of the train rows.
 
     A queue near the data set's size would hold each query's own older keys as negatives.
     """
     recipe, batch = settings.recipe, settings.recipe.fit.batch
     if rows < batch:
-        raise ValueError(f"the demo trains on batches of {batch}; the train split has only {rows} videos.")
+        raise ValueError(
+            f"the demo trains on batches of {batch}; the train split has only {rows} videos."
+        )
     epochs = max(1, round(settings.clips / (rows // batch * batch)))
     queue = max(batch, min(recipe.queue, rows // 2 // batch * batch))
-    return replace(recipe, queue=queue, siblings="ignore", held_out=0.0,
-                   clip=replace(recipe.clip, decode_size=settings.short_side), fit=replace(recipe.fit, epochs=epochs))
+    return replace(
+        recipe,
+        queue=queue,
+        siblings="ignore",
+        held_out=0.0,
+        clip=replace(recipe.clip, decode_size=settings.short_side),
+        fit=replace(recipe.fit, epochs=epochs),
+    )
 
 
 def videos(out: Path, settings: Settings) -> Manifest:
-    """The toy world, or whatever data set is recognised in the folder; its manifest is kept in `out`/videos."""
+    """The toy world, or whatever data set is recognised in the folder; its manifest is kept in
+    `out`/videos."""
     if not settings.data:
         print(f"toy world {settings.world!r}", flush=True)
-        return toy.render(out / "videos", settings.world, seed=settings.seed, workers=settings.processes)
+        return toy.render(
+            out / "videos", settings.world, seed=settings.seed, workers=settings.processes
+        )
     manifest = catalogue.keep(out / "videos", settings.data)
     print(f"{settings.data}: {len(manifest)} videos, {len(manifest.classes)} classes", flush=True)
     return manifest
@@ -112,12 +146,25 @@ def videos(out: Path, settings: Settings) -> Manifest:
 def stages(out: Path, settings: Settings) -> dict[str, coclr.Recipe]:
     """The runs by name."""
     runs = out / "runs"
-    rgb = replace(settings.recipe, manifest=str(out / "videos"), flow=str(out / "flow"), stream="rgb", positives="self",
-                  fit=replace(settings.recipe.fit, seed=settings.seed))
-    further = replace(rgb, student=str(runs / "infonce-rgb"), fit=replace(rgb.fit, seed=settings.seed + 1))
+    rgb = replace(
+        settings.recipe,
+        manifest=str(out / "videos"),
+        flow=str(out / "flow"),
+        stream="rgb",
+        positives="self",
+        fit=replace(settings.recipe.fit, seed=settings.seed),
+    )
+    further = replace(
+        rgb, student=str(runs / "infonce-rgb"), fit=replace(rgb.fit, seed=settings.seed + 1)
+    )
     near = replace(further, positives="near", self_drop=0.9, teacher=str(runs / "infonce-flow"))
-    return {"random": replace(rgb, fit=replace(rgb.fit, epochs=0)), "infonce-rgb": rgb,
-            "infonce-flow": replace(rgb, stream="flow"), "coclr-rgb": near, "infonce-rgb-long": further}
+    return {
+        "random": replace(rgb, fit=replace(rgb.fit, epochs=0)),
+        "infonce-rgb": rgb,
+        "infonce-flow": replace(rgb, stream="flow"),
+        "coclr-rgb": near,
+        "infonce-rgb-long": further,
+    }
 
 
 class _Clock:

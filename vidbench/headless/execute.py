@@ -15,7 +15,8 @@ AGAIN = "run the same again: it begins with the first cell, and the runs in it g
 
 
 class EndedError(ClickException, RuntimeError):
-    """A cell's time was up, or the kernel died, and the executed copy is kept; or another process executes into it."""
+    """A cell's time was up, or the kernel died, and the executed copy is kept; or another process
+    executes into it."""
 
     def __init__(self, message: str, exit_code: int):
         super().__init__(message)
@@ -23,11 +24,15 @@ class EndedError(ClickException, RuntimeError):
 
 
 class Interrupted(SystemExit):
-    """Ctrl-C or SIGTERM; the executed copy is kept. papermill's command would make 1 of KeyboardInterrupt."""
+    """Ctrl-C or SIGTERM; the executed copy is kept. papermill's command would make 1 of
+    KeyboardInterrupt."""
 
 
-def execute_all(planned: list[tuple[Path, dict]], out: str | Path, timeout: int | None = None) -> int:
-    """Execute what `parameters.plan` checked, in order, up to the first that does not complete; returns the exit code.
+def execute_all(
+    planned: list[tuple[Path, dict]], out: str | Path, timeout: int | None = None
+) -> int:
+    """Execute what `parameters.plan` checked, in order, up to the first that does not complete;
+    returns the exit code.
 
     Raises Interrupted, a SystemExit.
     """
@@ -47,25 +52,39 @@ def execute_all(planned: list[tuple[Path, dict]], out: str | Path, timeout: int 
     return 0
 
 
-def execute(notebook: str | Path, out: str | Path, values: dict | None = None, timeout: int | None = None) -> Path:
-    """Run a notebook with papermill and the engine below; returns the executed copy, in `out` however it ends.
+def execute(
+    notebook: str | Path, out: str | Path, values: dict | None = None, timeout: int | None = None
+) -> Path:
+    """Run a notebook with papermill and the engine below; returns the executed copy, in `out`
+    however it ends.
 
-    The kernel's working directory is the notebook's folder, as in JupyterLab; its streams are also printed, as lines.
-    Where several nodes execute it (VIDBENCH_NNODES), the copy of each bears its name (VIDBENCH_NODE, or the host's).
-    timeout: seconds for one cell. Raises ParameterError before anything starts, papermill's PapermillExecutionError at
-    the first cell that fails, EndedError, Interrupted (a SystemExit).
-    """
+    The kernel's working directory is the notebook's folder, as in JupyterLab; its streams are also
+    printed, as lines. Where several nodes execute it (VIDBENCH_NNODES), the copy of each bears its
+    name (VIDBENCH_NODE, or the host's). timeout: seconds for one cell. Raises ParameterError before
+    anything starts, papermill's PapermillExecutionError at the first cell that fails, EndedError,
+    Interrupted (a SystemExit)."""
     import papermill
     from papermill.engines import papermill_engines
 
     values = check(notebook, values or {})
     notebook, copy = Path(notebook), Path(out) / _copy_name(Path(notebook))
     copy.parent.mkdir(parents=True, exist_ok=True)
-    papermill_engines.register("vidbench", Engine)  # where the package is not installed anew since it has an engine
-    paths = (str(path).replace("{", "{{").replace("}", "}}")  # papermill fills {parameters} into paths
-             for path in (notebook.resolve(), copy.resolve()))  # fmt: skip
-    papermill.execute_notebook(*paths, values, engine_name="vidbench", cwd=notebook.resolve().parent,
-                               progress_bar=False, execution_timeout=timeout, echo=sys.stdout)
+    papermill_engines.register(
+        "vidbench", Engine
+    )  # where the package is not installed anew since it has an engine
+    paths = (
+        str(path).replace("{", "{{").replace("}", "}}")  # papermill fills {parameters} into paths
+        for path in (notebook.resolve(), copy.resolve())
+    )
+    papermill.execute_notebook(
+        *paths,
+        values,
+        engine_name="vidbench",
+        cwd=notebook.resolve().parent,
+        progress_bar=False,
+        execution_timeout=timeout,
+        echo=sys.stdout,
+    )
     return copy
 
 
@@ -76,12 +95,12 @@ def _copy_name(notebook: Path) -> str:
 
 
 class Engine:
-    """papermill's engine `vidbench`, by entry point: `papermill --engine vidbench IN OUT` does as `vidbench run` does.
+    """papermill's engine `vidbench`, by entry point: `papermill --engine vidbench IN OUT` does as
+    `vidbench run` does.
 
-    Not papermill's subclass, since papermill loads this module in the midst of its own import. Unknown and mistyped
-    parameters are refused before the kernel starts. The kernel runs in the notebook's folder unless --cwd says
-    otherwise.
-    """
+    Not papermill's subclass, since papermill loads this module in the midst of its own import.
+    Unknown and mistyped parameters are refused before the kernel starts. The kernel runs in the
+    notebook's folder unless --cwd says otherwise."""
 
     @classmethod
     def nb_kernel_name(cls, nb, name=None) -> str:
@@ -96,9 +115,22 @@ class Engine:
         return nb_language(nb, language)
 
     @classmethod
-    def execute_notebook(cls, nb, kernel_name, input_path=None, output_path=None, progress_bar=True, log_output=False,
-                         autosave_cell_every=30, stdout_file=None, stderr_file=None, start_timeout=60,
-                         execution_timeout=None, echo=None, **traits):  # fmt: skip
+    def execute_notebook(
+        cls,
+        nb,
+        kernel_name,
+        input_path=None,
+        output_path=None,
+        progress_bar=True,
+        log_output=False,
+        autosave_cell_every=30,
+        stdout_file=None,
+        stderr_file=None,
+        start_timeout=60,
+        execution_timeout=None,
+        echo=None,
+        **traits,
+    ):
         """The executed notebook. Raises ParameterError, EndedError, Interrupted."""
         from vidbench.headless.kernel import run
 
@@ -106,15 +138,29 @@ class Engine:
         begun = _begun_in()
         _write_whole()
         copy = _copy(nb.metadata.papermill.get("output_path"), begun)
-        source = begun / input_path if isinstance(input_path, str) and (begun / input_path).is_file() else None
+        source = (
+            begun / input_path
+            if isinstance(input_path, str) and (begun / input_path).is_file()
+            else None
+        )
         beside = source and Path.cwd() == begun
         facts = {"notebook": str(source), "digest": digest_of(nb, values), "parameters": values}
         watched = bool(progress_bar) and sys.stderr.isatty()
-        manager = {"output_path": output_path and str(copy), "progress_bar": watched, "log_output": log_output,
-                   "autosave_cell_every": autosave_cell_every}  # fmt: skip
+        manager = {
+            "output_path": output_path and str(copy),
+            "progress_bar": watched,
+            "log_output": log_output,
+            "autosave_cell_every": autosave_cell_every,
+        }
         seconds = execution_timeout or traits.pop("timeout", None)
-        client = {**traits, "kernel_name": kernel_name, "log_output": log_output, "stdout_file": stdout_file,
-                  "stderr_file": stderr_file, "startup_timeout": start_timeout}  # fmt: skip
+        client = {
+            **traits,
+            "kernel_name": kernel_name,
+            "log_output": log_output,
+            "stdout_file": stdout_file,
+            "stderr_file": stderr_file,
+            "startup_timeout": start_timeout,
+        }
         kernel = {"cwd": str(source.parent if beside else Path.cwd())}
         try:
             state, cell, error = run(nb, copy, facts, kernel, manager, client, seconds, echo)
@@ -123,12 +169,16 @@ class Engine:
         except OSError as full:
             if full.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            raise EndedError(f"the disk of {copy.parent} is full: make room and {AGAIN}", EXIT["failed"]) from full
+            raise EndedError(
+                f"the disk of {copy.parent} is full: make room and {AGAIN}", EXIT["failed"]
+            ) from full
         if state == "interrupted":
             print(f"interrupted in cell {cell}; executed copy: {copy}; {AGAIN}", file=sys.stderr)
             raise Interrupted(EXIT[state])
         if state in ("timed out", "kernel died"):
-            raise EndedError(f"{state} in cell {cell}: {error}; executed copy: {copy}; {AGAIN}", EXIT[state])
+            raise EndedError(
+                f"{state} in cell {cell}: {error}; executed copy: {copy}; {AGAIN}", EXIT[state]
+            )
         return nb  # papermill raises where a cell failed
 
 
@@ -140,7 +190,8 @@ def _begun_in() -> Path:
 
 
 def _write_whole() -> None:
-    """Have papermill write whole or not at all, too: once the engine is done it writes the copy anew, in place."""
+    """Have papermill write whole or not at all, too: once the engine is done it writes the copy
+    anew, in place."""
     from papermill.iorw import papermill_io
 
     local = papermill_io.get_handler("local")
@@ -149,9 +200,14 @@ def _write_whole() -> None:
 
 def _copy(path: str | None, begun: Path) -> Path:
     if not path or path == "-" or "://" in path:
-        raise ParameterError(f"the engine vidbench writes its status beside the executed copy; wanted a path for that,"
-                             f" got {path!r}.")  # fmt: skip
+        raise ParameterError(
+            "the engine vidbench writes its status beside the executed copy; wanted a path for "
+            "that,"
+            f" got {path!r}."
+        )
     copy = begun / path
     if not copy.parent.is_dir():
-        raise ParameterError(f"the folder of the executed copy is not there: {copy.parent}; make it first.")
+        raise ParameterError(
+            f"the folder of the executed copy is not there: {copy.parent}; make it first."
+        )
     return copy

@@ -1,4 +1,5 @@
-"""One notebook executed: its kernel, its streams as lines, its HTML, and what stays of it when it is stopped."""
+"""One notebook executed: its kernel, its streams as lines, its HTML, and what stays of it when it
+is stopped."""
 
 import asyncio
 import os
@@ -20,19 +21,33 @@ from papermill.log import logger
 
 from vidbench.headless.status import Status, write_text
 
-GRACE = 25.0  # seconds from a stop to the kernel's end, for a checkpoint; Slurm's KillWait is 30 unless set otherwise
-PAUSE = 5.0  # seconds; a scheduler signals a whole tree and shells pass it on: what comes later is a second stop
+# seconds from a stop to the kernel's end, for a checkpoint; Slurm's KillWait is 30 unless set
+# otherwise
+GRACE = 25.0
+# seconds; a scheduler signals a whole tree and shells pass it on: what comes later is a second stop
+PAUSE = 5.0
 EVERY = 10.0  # seconds between lines of a bar that redraws itself
-# The kernel's own, where the caller's environment does not say otherwise: lines instead of bars, pages instead of
-# controls, and figures that survive the conversion to HTML.
-ENVIRONMENT = {"VIDBENCH_PROGRESS": "lines", "VIDBENCH_HEADLESS": "1", "PLOTLY_RENDERER": "plotly_mimetype+notebook",
-               "PYDEVD_DISABLE_FILE_VALIDATION": "1"}  # fmt: skip
-# Of the client, whoever asks for something else; nbclient's own merging of streams moves outputs that cells update.
+# The kernel's own, where the caller's environment does not say otherwise: lines instead of bars,
+# pages instead of controls, and figures that survive the conversion to HTML.
+ENVIRONMENT = {
+    "VIDBENCH_PROGRESS": "lines",
+    "VIDBENCH_HEADLESS": "1",
+    "PLOTLY_RENDERER": "plotly_mimetype+notebook",
+    "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+}
+# Of the client, whoever asks for something else; nbclient's own merging of streams moves outputs
+# that cells update.
 FIXED = {"log": logger, "store_widget_state": False, "coalesce_streams": False, "iopub_timeout": 60}
-# JupyterLab's page less the scripts that it fetches from elsewhere; formulas stay as they are written.
+# JupyterLab's page less the scripts that it fetches from elsewhere; formulas stay as they are
+# written.
 OFFLINE = "{% extends 'index.html.j2' %}" + "".join(
     f"{{%- block {name} -%}}{{%- endblock -%}}"
-    for name in ("html_head_js_requirejs", "html_head_js_mathjax", "html_head_js_mermaidjs", "jupyter_widgets")
+    for name in (
+        "html_head_js_requirejs",
+        "html_head_js_mathjax",
+        "html_head_js_mermaidjs",
+        "jupyter_widgets",
+    )
 )
 CLEAN_EXITS = (("SystemExit", ""), ("SystemExit", "0"))
 
@@ -41,18 +56,27 @@ class Stopped(Exception):
     """Asked to stop: no further cell is begun."""
 
 
-def run(nb, copy: Path, facts: dict, kernel: dict, manager: dict, client: dict, cell_seconds: int | None = None,
-        echo=None) -> tuple[str, int, str | None]:
-    """Execute a notebook that papermill prepared; returns how it ended (of status.EXIT), in which cell, why.
+def run(
+    nb,
+    copy: Path,
+    facts: dict,
+    kernel: dict,
+    manager: dict,
+    client: dict,
+    cell_seconds: int | None = None,
+    echo=None,
+) -> tuple[str, int, str | None]:
+    """Execute a notebook that papermill prepared; returns how it ended (of status.EXIT), in which
+    cell, why.
 
-    Beside `copy`, however it ends: the copy itself, STEM.html, STEM.log with the streams as lines, STEM.status.json,
-    and, where the kernel died, STEM.kernel.log with what it wrote past its streams; where it launched processes, their
-    streams in STEM.ranks. facts: further fields of the status. kernel, manager, client: arguments of the kernel's
-    start, such as cwd, and of papermill's classes. cell_seconds: when a cell's time is up. echo: a file that takes the
-    log's lines, too. Ctrl-C and SIGTERM interrupt the cell, which has GRACE seconds to save what it does; a second one
-    ends it at once. Raises BusyError where another process executes into the copy, and the machinery's own errors once
-    all is written.
-    """
+    Beside `copy`, however it ends: the copy itself, STEM.html, STEM.log with the streams as lines,
+    STEM.status.json, and, where the kernel died, STEM.kernel.log with what it wrote past its
+    streams; where it launched processes, their streams in STEM.ranks. facts: further fields of the
+    status. kernel, manager, client: arguments of the kernel's start, such as cwd, and of
+    papermill's classes. cell_seconds: when a cell's time is up. echo: a file that takes the log's
+    lines, too. Ctrl-C and SIGTERM interrupt the cell, which has GRACE seconds to save what it does;
+    a second one ends it at once. Raises BusyError where another process executes into the copy, and
+    the machinery's own errors once all is written."""
     with closing(Status(copy, cells=len(nb.cells), **facts)) as status, _log(copy) as log:
         lines = Lines([log, echo] if echo else [log])
         runner = Client(Manager(nb, **manager), **client | FIXED)
@@ -70,7 +94,8 @@ def run(nb, copy: Path, facts: dict, kernel: dict, manager: dict, client: dict, 
 
 
 def _conclude(client: "Client", copy: Path, state: str, error: str | None) -> None:
-    """Write what stays. Where there is no room for the copy, the status says so and not that all is complete."""
+    """Write what stays. Where there is no room for the copy, the status says so and not that all is
+    complete."""
     try:
         client.nb_man.end(copy)
     except OSError as trouble:
@@ -84,12 +109,17 @@ def _conclude(client: "Client", copy: Path, state: str, error: str | None) -> No
 
 def _execute(client: "Client", copy: Path, kernel: dict) -> tuple[str, str | None]:
     """How it ended and why."""
-    raw, own = copy.with_suffix(".kernel.log"), {"VIDBENCH_RANK_LOGS": str(copy.with_suffix(".ranks"))}
+    raw, own = (
+        copy.with_suffix(".kernel.log"),
+        {"VIDBENCH_RANK_LOGS": str(copy.with_suffix(".ranks"))},
+    )
     try:
         with raw.open("w") as past:
             client.execute(env=ENVIRONMENT | os.environ | own, stdout=past, stderr=past, **kernel)
     except (Stopped, RuntimeError) as ended:
-        if not isinstance(ended, Stopped) and not str(ended).startswith("Kernel died"):  # nbclient's and its client's
+        if not isinstance(ended, Stopped) and not str(ended).startswith(
+            "Kernel died"
+        ):  # nbclient's and its client's
             raise
         client.nb_man.cell_exception(client.nb.cells[client.at])
         if not client.reason:
@@ -113,7 +143,8 @@ def _execute(client: "Client", copy: Path, kernel: dict) -> tuple[str, str | Non
 
 
 class Client(PapermillNotebookClient):
-    """papermill's client, which merges streams as they come, writes them as lines, and can be asked to stop.
+    """papermill's client, which merges streams as they come, writes them as lines, and can be asked
+    to stop.
 
     To be set before it executes: lines, status, cell_seconds.
     """
@@ -124,7 +155,8 @@ class Client(PapermillNotebookClient):
     timers = ()
 
     def ask(self, reason: str, why: str) -> None:
-        """Interrupt the cell and begin no other; after GRACE, or when asked again, end the kernel."""
+        """Interrupt the cell and begin no other; after GRACE, or when asked again, end the
+        kernel."""
         now = time.monotonic()
         if not self.reason:
             self.reason, self.why, self.since = reason, why, now
@@ -147,8 +179,8 @@ class Client(PapermillNotebookClient):
             self.task_poll_for_reply.cancel()  # nbclient takes it for a dead kernel
 
     async def async_execute_cell(self, cell, cell_index, **options):
-        """The cell, which is interrupted when its time is up. Raises Stopped before and after it, where asked to stop.
-        """
+        """The cell, which is interrupted when its time is up. Raises Stopped before and after it,
+        where asked to stop."""
         if self.reason:
             raise Stopped
         self.at, self.loop, self.timers = cell_index, asyncio.get_running_loop(), []
@@ -176,12 +208,17 @@ class Client(PapermillNotebookClient):
         except DeadKernelError:
             process = getattr(self.km.provisioner, "process", None)
             code = process.poll() if process else None
-            ended = f"died of {signal.Signals(-code).name}" if code and code < 0 else f"ended with exit code {code}"
+            ended = (
+                f"died of {signal.Signals(-code).name}"
+                if code and code < 0
+                else f"ended with exit code {code}"
+            )
             self.why = self.why or f"the kernel {ended}{'; out of memory?' if code == -9 else ''}"
             raise
 
     def output(self, outs, msg, display_id, cell_index):
-        """Take up an output; a stream goes on in the one of its name, unless something else was shown in between."""
+        """Take up an output; a stream goes on in the one of its name, unless something else was
+        shown in between."""
         out = super().output(outs, msg, display_id, cell_index)
         if out is None or out.output_type != "stream":
             return out
@@ -197,7 +234,8 @@ class Client(PapermillNotebookClient):
 
 
 class Manager(NotebookExecutionManager):
-    """papermill's manager, which saves whole or not at all and calls no cell completed that never ran."""
+    """papermill's manager, which saves whole or not at all and calls no cell completed that never
+    ran."""
 
     def save(self, **changes) -> None:
         """Write the executed copy, where papermill wants it written before the end."""
@@ -209,7 +247,10 @@ class Manager(NotebookExecutionManager):
     def end(self, copy: Path) -> None:
         """The last save."""
         noted = self.nb.metadata.papermill
-        noted["end_time"], noted["duration"] = self.now().isoformat(), (self.now() - self.start_time).total_seconds()
+        noted["end_time"], noted["duration"] = (
+            self.now().isoformat(),
+            (self.now() - self.start_time).total_seconds(),
+        )
         self.cleanup_pbar()
         self.output_path = str(copy)
         self.save()
@@ -219,12 +260,16 @@ def redrawn(text: str, more: str) -> str:
     """A stream that goes on; of a line that was redrawn after a carriage return, its last state."""
     settled = text.rfind("\n") + 1
     lines = (text[settled:] + more).split("\n")
-    # the last carriage return that something follows; of a long line without any a pattern would take time squared
-    return text[:settled] + "\n".join(line[line.rfind("\r", 0, max(0, len(line) - 1)) + 1:] for line in lines)
+    # the last carriage return that something follows; of a long line without any a pattern would
+    # take time squared
+    return text[:settled] + "\n".join(
+        line[line.rfind("\r", 0, max(0, len(line) - 1)) + 1 :] for line in lines
+    )
 
 
 class Lines:
-    """Streams in, whole lines out to files; a line that redraws itself is said as it ends, and every EVERY seconds."""
+    """Streams in, whole lines out to files; a line that redraws itself is said as it ends, and
+    every EVERY seconds."""
 
     def __init__(self, files: list):
         self.files, self.open, self.spoken = files, {}, {}
@@ -252,7 +297,9 @@ class Lines:
             try:
                 file.write(line + "\n")
                 file.flush()
-            except BrokenPipeError:  # `| head` has read enough, and the run goes on: all later prints end here, too
+            except (
+                BrokenPipeError
+            ):  # `| head` has read enough, and the run goes on: all later prints end here, too
                 with open(os.devnull, "w") as nowhere:
                     os.dup2(nowhere.fileno(), file.fileno())
 
@@ -262,12 +309,17 @@ def _log(copy: Path):
 
 
 def _html(nb, path: Path) -> str:
-    """Write the page and return its name, or what went wrong: a page that fails makes no run fail."""
+    """Write the page and return its name, or what went wrong: a page that fails makes no run
+    fail."""
     from nbconvert import HTMLExporter
 
     try:
-        page, _ = HTMLExporter(raw_template=OFFLINE).from_notebook_node(nb, {"metadata": {"name": path.stem}})
-        write_text(path, re.sub(r'<script[^>]+src="https?:[^>]*></script>', "", page))  # plotly asks for MathJax
+        page, _ = HTMLExporter(raw_template=OFFLINE).from_notebook_node(
+            nb, {"metadata": {"name": path.stem}}
+        )
+        write_text(
+            path, re.sub(r'<script[^>]+src="https?:[^>]*></script>', "", page)
+        )  # plotly asks for MathJax
     except Exception as error:
         logger.warning(f"no {path.name}: {type(error).__name__}: {error}")
         return f"{type(error).__name__}: {error}"
@@ -276,12 +328,17 @@ def _html(nb, path: Path) -> str:
 
 @contextmanager
 def _signals(ask):
-    """Ctrl-C and SIGTERM are asked for, not raised, where this is the main thread; others never see a signal."""
+    """Ctrl-C and SIGTERM are asked for, not raised, where this is the main thread; others never see
+    a signal."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    kept = {number: signal.signal(number, lambda number, _: ask("interrupted", signal.Signals(number).name))
-            for number in (signal.SIGINT, signal.SIGTERM)}  # fmt: skip
+    kept = {
+        number: signal.signal(
+            number, lambda number, _: ask("interrupted", signal.Signals(number).name)
+        )
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield
     finally:

@@ -1,4 +1,5 @@
-"""A notebook's parameters: found in its tagged cell, checked before anything starts, read from text and YAML."""
+"""A notebook's parameters: found in its tagged cell, checked before anything starts, read from text
+and YAML."""
 
 import ast
 import json
@@ -14,28 +15,30 @@ PAPERMILLS = ("PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH")  # its options in
 
 
 class ParameterError(ClickException, ValueError):
-    """A parameter the notebook does not have, or of another type; the message lists the known ones."""
+    """A parameter the notebook does not have, or of another type; the message lists the known
+    ones."""
 
     exit_code = 2  # of papermill's command
 
 
 def known_parameters(notebook) -> dict:
-    """Name to default of the cell tagged `parameters` of a notebook or the one at that path, plain literals all."""
+    """Name to default of the cell tagged `parameters` of a notebook or the one at that path, plain
+    literals all."""
     return {name: default for name, (default, _) in _declared(notebook).items()}
 
 
 def check(notebook, values: dict) -> dict:
     """The values as the notebook (or the one at that path) wants them.
 
-    Raises ParameterError at an unknown name, another type, or what papermill cannot write into a notebook. int goes for
-    float, and a tuple as a list.
-    """
+    Raises ParameterError at an unknown name, another type, or what papermill cannot write into a
+    notebook. int goes for float, and a tuple as a list."""
     known = _declared(notebook) if values else {}
     return {name: _checked(_named(notebook), name, value, known) for name, value in values.items()}
 
 
 def spoken(notebook, texts: dict[str, str]) -> dict:
-    """Values of a command line or a csv: Python literals where the notebook wants them, else the text as it is."""
+    """Values of a command line or a csv: Python literals where the notebook wants them, else the
+    text as it is."""
     values = {}
     known = known_parameters(notebook) if texts else {}
     for name, text in texts.items():
@@ -43,13 +46,15 @@ def spoken(notebook, texts: dict[str, str]) -> dict:
             value = ast.literal_eval(text)
         except (ValueError, SyntaxError):
             value = text
-        values[name] = text if isinstance(known.get(name), str) and not isinstance(value, str) else value
+        values[name] = (
+            text if isinstance(known.get(name), str) and not isinstance(value, str) else value
+        )
     return values
 
 
 def digest_of(book, values: dict) -> str:
-    """Names what a notebook would do with these values: status.digest, values that are the defaults being the
-    same as none."""
+    """Names what a notebook would do with these values: status.digest, values that are the defaults
+    being the same as none."""
     try:
         defaults = known_parameters(book)
     except ParameterError:  # it takes none
@@ -61,12 +66,15 @@ def settings(path: str | Path) -> dict:
     """The parameters in a YAML file: one map. Raises ParameterError where it is something else."""
     found = load_yaml(path)
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
-        raise ParameterError(f"{path}: wanted a map of parameter names to values; got {type(found).__name__}.")
+        raise ParameterError(
+            f"{path}: wanted a map of parameter names to values; got {type(found).__name__}."
+        )
     return found
 
 
 def load_yaml(path: str | Path):
-    """A YAML file's plain values; 1e-3 is a number and a date is text, which YAML 1.1 reads the other way round.
+    """A YAML file's plain values; 1e-3 is a number and a date is text, which YAML 1.1 reads the
+    other way round.
 
     Raises ParameterError where it is no YAML.
     """
@@ -75,11 +83,16 @@ def load_yaml(path: str | Path):
     class Loader(yaml.SafeLoader):
         pass
 
-    kept = {first: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:timestamp"]
-            for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()}  # fmt: skip
+    kept = {
+        first: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:timestamp"]
+        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
     Loader.yaml_implicit_resolvers = kept
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"),
-                                 list("-+0123456789"))  # fmt: skip
+    Loader.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"),
+        list("-+0123456789"),
+    )
     try:
         return yaml.load(Path(path).read_text(encoding="utf-8"), Loader)
     except yaml.YAMLError as error:
@@ -89,9 +102,9 @@ def load_yaml(path: str | Path):
 def plan(notebooks: list, out: str | Path, files=(), texts=()) -> list[tuple[Path, dict]]:
     """(notebook, its parameters) of each, all checked before the first starts.
 
-    files: YAML files of parameters, of which the last wins; texts: (name, value) pairs of a command line, which win
-    over files. Each notebook must know all of them, or a slip would pass. Raises ParameterError.
-    """
+    files: YAML files of parameters, of which the last wins; texts: (name, value) pairs of a command
+    line, which win over files. Each notebook must know all of them, or a slip would pass. Raises
+    ParameterError."""
     import nbformat
 
     filed, planned = {}, []
@@ -103,17 +116,27 @@ def plan(notebooks: list, out: str | Path, files=(), texts=()) -> list[tuple[Pat
         if notebook.resolve().parent == Path(out).resolve():
             raise ParameterError(f"the executed copy would replace {notebook}; name another --out.")
         if [other.name for other, _ in planned].count(notebook.name) > 1:
-            raise ParameterError(f"two notebooks are called {notebook.name}; their copies want two calls, two --out.")
+            raise ParameterError(
+                f"two notebooks are called {notebook.name}; their copies want two calls, two --out."
+            )
     return planned
 
 
 def injected(nb) -> dict:
-    """The parameters that papermill put in, or that an executed copy which is executed again brought along."""
-    given = json.loads(json.dumps(nb.metadata.papermill.get("parameters") or {}))  # plain dicts again
+    """The parameters that papermill put in, or that an executed copy which is executed again
+    brought along."""
+    given = json.loads(
+        json.dumps(nb.metadata.papermill.get("parameters") or {})
+    )  # plain dicts again
     cell = next((cell for cell in nb.cells if INJECTED in cell.metadata.get("tags", [])), None)
     if cell is not None and not given:
-        given = {name: default for name, (default, _) in
-                 (_assigned(node, "the cell of injected parameters") for node in ast.parse(cell.source).body)}
+        given = {
+            name: default
+            for name, (default, _) in (
+                _assigned(node, "the cell of injected parameters")
+                for node in ast.parse(cell.source).body
+            )
+        }
     return {name: value for name, value in given.items() if name not in PAPERMILLS}
 
 
@@ -129,7 +152,9 @@ def _declared(notebook) -> dict[str, tuple]:
             try:
                 return dict(_assigned(node, where) for node in ast.parse(cell.source).body)
             except SyntaxError as error:
-                raise ParameterError(f"{where}: its parameters cell is no Python: {error}") from None
+                raise ParameterError(
+                    f"{where}: its parameters cell is no Python: {error}"
+                ) from None
     raise ParameterError(f"{where} has no cell tagged `parameters`, so it takes none.")
 
 
@@ -143,9 +168,13 @@ def _assigned(node, where: str) -> tuple[str, tuple]:
         target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
         name, default = target.id, ast.literal_eval(node.value)
     except (AttributeError, ValueError, TypeError):
-        raise ParameterError(f"{where}: its parameters cell wants lines `name: type = literal`; got"
-                             f" {ast.unparse(node)!r}.") from None
-    words = ast.unparse(node.annotation) if isinstance(node, ast.AnnAssign) else type(default).__name__
+        raise ParameterError(
+            f"{where}: its parameters cell wants lines `name: type = literal`; got"
+            f" {ast.unparse(node)!r}."
+        ) from None
+    words = (
+        ast.unparse(node.annotation) if isinstance(node, ast.AnnAssign) else type(default).__name__
+    )
     types = {word.split("[")[0].strip().replace("None", "NoneType") for word in words.split("|")}
     if not types <= PLAIN:
         types = {type(default).__name__}
@@ -161,13 +190,17 @@ def _checked(where: str, name: str, value, known: dict):
     try:
         value = _plain(value)
     except TypeError as error:
-        raise ParameterError(f"{where}: {name} wants what YAML can hold; got {value!r}: {error}.") from None
+        raise ParameterError(
+            f"{where}: {name} wants what YAML can hold; got {value!r}: {error}."
+        ) from None
     if kind == "int" and "float" in types and "int" not in types:
         return float(value)
     if not types or kind in types or {kind, *types} == {"list", "tuple"}:
         return value
     wanted = " or ".join(sorted(types)).replace("NoneType", "None")
-    raise ParameterError(f"{where}: {name} wants {wanted} such as {default!r}; got {value!r}, which is {kind}.")
+    raise ParameterError(
+        f"{where}: {name} wants {wanted} such as {default!r}; got {value!r}, which is {kind}."
+    )
 
 
 def _plain(value):

@@ -1,4 +1,5 @@
-"""What is known of an executed notebook: a status file beside it that stays true, and a lock that tells who lives."""
+"""What is known of an executed notebook: a status file beside it that stays true, and a lock that
+tells who lives."""
 
 import fcntl
 import hashlib
@@ -9,7 +10,8 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-# What a run of a notebook may come to -> exit code: 124 is timeout(1)'s, 130 a shell's for Ctrl-C, 138 papermill's.
+# What a run of a notebook may come to -> exit code: 124 is timeout(1)'s, 130 a shell's for Ctrl-C,
+# 138 papermill's.
 EXIT = {"complete": 0, "failed": 1, "timed out": 124, "interrupted": 130, "kernel died": 138}
 INJECTED = "injected-parameters"  # papermill's tag of the cell that it adds
 
@@ -19,19 +21,30 @@ class BusyError(RuntimeError):
 
 
 class Status:
-    """The status file of one executed copy, written under a temporary name and renamed, and its lock while it runs.
+    """The status file of one executed copy, written under a temporary name and renamed, and its
+    lock while it runs.
 
-    The files are STEM.status.json and .STEM.lock beside STEM.ipynb, so that a folder holds many copies, and a run
-    folder of training, whose status.json is the training's own, one of them. Fields: state (running or one of EXIT),
-    notebook, digest, parameters, cells, cell (its number from 1, before papermill puts a banner over a failed one),
-    pid, host, begun, ended, exit, error, html.
-    """
+    The files are STEM.status.json and .STEM.lock beside STEM.ipynb, so that a folder holds many
+    copies, and a run folder of training, whose status.json is the training's own, one of them.
+    Fields: state (running or one of EXIT), notebook, digest, parameters, cells, cell (its number
+    from 1, before papermill puts a banner over a failed one), pid, host, begun, ended, exit, error,
+    html."""
 
     def __init__(self, copy: Path, **facts):
         self.path = copy.with_suffix(".status.json")
         self.lock = _lock(copy)
-        self.facts = {"state": "running", **facts, "cell": 0, "pid": os.getpid(), "host": socket.gethostname(),
-                      "begun": _now(), "ended": None, "exit": None, "error": None, "html": None}  # fmt: skip
+        self.facts = {
+            "state": "running",
+            **facts,
+            "cell": 0,
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "begun": _now(),
+            "ended": None,
+            "exit": None,
+            "error": None,
+            "html": None,
+        }
         self.write()
 
     def write(self, **facts) -> None:
@@ -50,9 +63,9 @@ class Status:
 def read(copy: str | Path) -> dict:
     """The status of the executed copy at that path, {"state": "new"} where there is none.
 
-    State `killed`: the file says running, but nobody holds its lock, since its process was killed. Across machines that
-    takes a shared file system that carries flock (assumption: NFS does, Lustre where mounted with it).
-    """
+    State `killed`: the file says running, but nobody holds its lock, since its process was killed.
+    Across machines that takes a shared file system that carries flock (assumption: NFS does, Lustre
+    where mounted with it)."""
     path = Path(copy).with_suffix(".status.json")
     if not path.exists():
         return {"state": "new"}
@@ -60,14 +73,21 @@ def read(copy: str | Path) -> dict:
     if facts["state"] == "running" and not _held(Path(copy)):
         facts = json.loads(path.read_text())  # it may have ended between the two looks
         if facts["state"] == "running":
-            facts |= {"state": "killed", "error": f"process {facts['pid']} on {facts['host']} was killed"}
+            facts |= {
+                "state": "killed",
+                "error": f"process {facts['pid']} on {facts['host']} was killed",
+            }
     return facts
 
 
 def digest(cells: list, parameters: dict) -> str:
-    """Names what a notebook would do: 16 hex digits of its cells' kinds and sources, less papermill's own, and of the
-    parameters given."""
-    sources = [[cell.cell_type, cell.source] for cell in cells if INJECTED not in cell.metadata.get("tags", [])]
+    """Names what a notebook would do: 16 hex digits of its cells' kinds and sources, less
+    papermill's own, and of the parameters given."""
+    sources = [
+        [cell.cell_type, cell.source]
+        for cell in cells
+        if INJECTED not in cell.metadata.get("tags", [])
+    ]
     text = json.dumps([sources, parameters], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -87,7 +107,8 @@ def _now() -> str:
 
 
 def _lock(copy: Path):
-    """An open file that is locked until it is closed or this process ends; a kernel does not inherit it."""
+    """An open file that is locked until it is closed or this process ends; a kernel does not
+    inherit it."""
     file = _lock_path(copy).open("w")
     for patience in (0.1, 0.3, 0.6, None):  # who only looks holds it for a moment, too
         try:
@@ -96,15 +117,22 @@ def _lock(copy: Path):
         except BlockingIOError:
             if patience is None:
                 file.close()
-                raise BusyError(f"another process executes into {copy} ({_who(copy)}); wait for it, or name another "
-                                "place.") from None  # fmt: skip
+                raise BusyError(
+                    f"another process executes into {copy} ({_who(copy)}); wait for it, or name "
+                    "another "
+                    "place."
+                ) from None
             time.sleep(patience)
 
 
 def _who(copy: Path) -> str:
     path = copy.with_suffix(".status.json")
     facts = json.loads(path.read_text()) if path.exists() else {}
-    return f"process {facts['pid']} on {facts['host']}" if facts.get("state") == "running" else "it has just begun"
+    return (
+        f"process {facts['pid']} on {facts['host']}"
+        if facts.get("state") == "running"
+        else "it has just begun"
+    )
 
 
 def _held(copy: Path) -> bool:

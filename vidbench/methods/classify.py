@@ -1,17 +1,20 @@
-"""Supervised training of a backbone and a head: from scratch, fine-tuned, or a linear probe on a frozen backbone.
+"""Supervised training of a backbone and a head: from scratch, fine-tuned, or a linear probe on a
+frozen backbone.
 
-Source: CoCLR's supplement (table 2) and its released evaluation (TengdaHan/CoCLR, eval/main_classifier.py and
-model/classifier.py). What differs between the three is in the recipe: `init` names the run whose backbone is taken,
-`freeze` keeps it as it is (in eval mode, batch-norm statistics untouched), `backbone_lr` slows it down.
+Source: CoCLR's supplement (table 2) and its released evaluation (TengdaHan/CoCLR,
+eval/main_classifier.py and model/classifier.py). What differs between the three is in the recipe:
+`init` names the run whose backbone is taken, `freeze` keeps it as it is (in eval mode, batch-norm
+statistics untouched), `backbone_lr` slows it down.
 
-Departures from the released code. Nothing is selected on test videos: it keeps the epoch that is best on 30 % of them;
-here the last epoch counts, watched and, by experiments.sweep, chosen on whole sources held out of train. Its crop is
-cut at 224 pixels and then brought to 128, here at once; it flips a batch by one coin, here each clip by its own.
-Batch-norm statistics are those of a rank's part of the global batch, as there.
+Departures from the released code. Nothing is selected on test videos: it keeps the epoch that is
+best on 30 % of them; here the last epoch counts, watched and, by experiments.sweep, chosen on whole
+sources held out of train. Its crop is cut at 224 pixels and then brought to 128, here at once; it
+flips a batch by one coin, here each clip by its own. Batch-norm statistics are those of a rank's
+part of the global batch, as there.
 
-RMS and its rivals (Kim et al., CVPR 2020) are trained here, too: `regularizer` stands in the residual branches,
-`mixing` mixes clips. Of RMS's paper only the supplement was to be had; a setting's comment says what that leaves open.
-"""
+RMS and its rivals (Kim et al., CVPR 2020) are trained here, too: `regularizer` stands in the
+residual branches, `mixing` mixes clips. Of RMS's paper only the supplement was to be had; a
+setting's comment says what that leaves open."""
 
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -35,12 +38,15 @@ from vidbench.tensors.metrics import topk_hit
 from vidbench.tensors.mixing import Mixed, cutmix, mixup, soft_labels
 
 MIXING = {"cutmix": cutmix, "mixup": mixup}
-CACHE = 1 << 29  # bytes of decoded videos kept by a loader without workers, of training and of validation each
+CACHE = (
+    1 << 29
+)  # bytes of decoded videos kept by a loader without workers, of training and of validation each
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One supervised run. Paths name what it reads: a manifest, a flow store, the run it starts from."""
+    """One supervised run. Paths name what it reads: a manifest, a flow store, the run it starts
+    from."""
 
     stream: str = "rgb"
     network: str = "s3d"
@@ -48,113 +54,261 @@ class Recipe:
     head: str = "linear"  # models.heads.HEADS
     dropout: float = 0.0  # before the linear layer
     label_smoothing: float = 0.0
-    regularizer: dict = field(default_factory=dict)  # arguments of tensors.regularizers.placed, {"name": "rms", ...}
-    mixing: dict = field(default_factory=dict)  # {"name": "cutmix" or "mixup"} and the arguments of tensors.mixing
-    classes: tuple[str, ...] = ()  # names in order of their numbers; empty takes the manifest's and writes them down
+    regularizer: dict = field(
+        default_factory=dict
+    )  # arguments of tensors.regularizers.placed, {"name": "rms", ...}
+    mixing: dict = field(
+        default_factory=dict
+    )  # {"name": "cutmix" or "mixup"} and the arguments of tensors.mixing
+    classes: tuple[
+        str, ...
+    ] = ()  # names in order of their numbers; empty takes the manifest's and writes them down
     freeze: bool = False  # the backbone stays as it is, its batch-norm statistics too
     backbone_lr: float = 1.0  # the backbone's rate over the head's
     held_out: float = 0.0  # share of train, whole sources, that is watched and not trained on
-    selection: str = ""  # what was chosen and on which videos, if anything: it goes with every number
+    selection: str = (
+        ""  # what was chosen and on which videos, if anything: it goes with every number
+    )
     clip: ClipSpec = ClipSpec(frames=32, stride=1, views=1, augment=AUGMENTS["coclr_finetune"])
     fit: Fit = Fit(epochs=100, batch=64)
     manifest: str = ""
     flow: str = ""
     init: str = ""  # the run whose backbone starts this one; empty is from scratch
-    published: dict = field(default_factory=dict)  # {"source", "path"}: weights that models.published starts it from
+    published: dict = field(
+        default_factory=dict
+    )  # {"source", "path"}: weights that models.published starts it from
 
 
 _CIFAR = AUGMENTS["rms_cifar"]
 _LAST_FLAT = {"name": "rms", "stages": (3,), "kernel": (1, 3, 3)}  # of pictures, clips of one frame
 _TINY = {"width": 0.125, "units": (1, 1, 0)}
-_MILD = replace(AUGMENTS["toy"], jitter_p=0.3, gray_p=0.0, blur_p=0.0)  # as coclr_finetune changes vidbench's
+_MILD = replace(
+    AUGMENTS["toy"], jitter_p=0.3, gray_p=0.0, blur_p=0.0
+)  # as coclr_finetune changes vidbench's
 # CoCLR's code, README and issue 30: 2 GPUs of 32 clips. S3D, 32 frames, 128 pixels.
-_FINETUNE = Recipe(dropout=0.9, backbone_lr=0.1,
-                   fit=Fit(epochs=500, batch=64, optimizer="adam", lr=1e-3, weight_decay=1e-3, schedule="milestones",
-                           milestones=(400, 450), workers=12))
-_PROBE = Recipe(head="norm_linear", freeze=True,
-                fit=Fit(epochs=100, batch=64, optimizer="sgd", lr=0.1, weight_decay=1e-3, schedule="milestones",
-                        milestones=(60, 80), workers=12))
-# RMS's supplement, B.1: SlowOnly-50 on Kinetics-400, 4 GPUs. 8 frames of 224 pixels are table A1's; their stride of 8,
-# Nesterov's momentum and the crops' range are assumptions. alpha: see tensors.regularizers.
-_RMS = Recipe(network="slowonly", network_args={"depth": 50}, dropout=0.5,
-              regularizer={"name": "rms", "stages": (4, 5)},
-              clip=ClipSpec(frames=8, stride=8, views=1, augment=AUGMENTS["rms_kinetics"]),
-              fit=Fit(epochs=250, batch=128, optimizer="sgd", nesterov=True, lr=0.2, weight_decay=1e-4,
-                      schedule="cosine", warmup_epochs=20, warmup_lr=0.1, precision="fp16", workers=12))
-# Supplement B.1: the cited code's SlowFast. The warm-up's start is said to be above the official one's 0.01, not where:
-# half the rate, as of SlowOnly, is an assumption, and so are its length, the epochs and full precision.
-_SLOWFAST = replace(_RMS, network="slowfast", network_args={"preset": "paper"},
-                    clip=replace(_RMS.clip, frames=32, stride=2),
-                    fit=replace(_RMS.fit, batch=64, lr=0.1, warmup_lr=0.05, precision="fp32"))
+_FINETUNE = Recipe(
+    dropout=0.9,
+    backbone_lr=0.1,
+    fit=Fit(
+        epochs=500,
+        batch=64,
+        optimizer="adam",
+        lr=1e-3,
+        weight_decay=1e-3,
+        schedule="milestones",
+        milestones=(400, 450),
+        workers=12,
+    ),
+)
+_PROBE = Recipe(
+    head="norm_linear",
+    freeze=True,
+    fit=Fit(
+        epochs=100,
+        batch=64,
+        optimizer="sgd",
+        lr=0.1,
+        weight_decay=1e-3,
+        schedule="milestones",
+        milestones=(60, 80),
+        workers=12,
+    ),
+)
+# RMS's supplement, B.1: SlowOnly-50 on Kinetics-400, 4 GPUs. 8 frames of 224 pixels are table A1's;
+# their stride of 8, Nesterov's momentum and the crops' range are assumptions. alpha: see
+# tensors.regularizers.
+_RMS = Recipe(
+    network="slowonly",
+    network_args={"depth": 50},
+    dropout=0.5,
+    regularizer={"name": "rms", "stages": (4, 5)},
+    clip=ClipSpec(frames=8, stride=8, views=1, augment=AUGMENTS["rms_kinetics"]),
+    fit=Fit(
+        epochs=250,
+        batch=128,
+        optimizer="sgd",
+        nesterov=True,
+        lr=0.2,
+        weight_decay=1e-4,
+        schedule="cosine",
+        warmup_epochs=20,
+        warmup_lr=0.1,
+        precision="fp16",
+        workers=12,
+    ),
+)
+# Supplement B.1: the cited code's SlowFast. The warm-up's start is said to be above the official
+# one's 0.01, not where: half the rate, as of SlowOnly, is an assumption, and so are its length, the
+# epochs and full precision.
+_SLOWFAST = replace(
+    _RMS,
+    network="slowfast",
+    network_args={"preset": "paper"},
+    clip=replace(_RMS.clip, frames=32, stride=2),
+    fit=replace(_RMS.fit, batch=64, lr=0.1, warmup_lr=0.05, precision="fp32"),
+)
 _IMAGE = ClipSpec(frames=1, views=1, augment=AUGMENTS["rms_imagenet"])
 SETTINGS = {
     # Tests and notebooks as opened: seconds on a CPU. Every number is an assumption.
-    "tiny": Recipe(network_args=_TINY, backbone_lr=0.3, held_out=0.2,
-                   clip=ClipSpec(frames=8, stride=2, views=1, augment=_MILD),
-                   fit=Fit(epochs=8, batch=16, lr=1e-2, weight_decay=1e-4, schedule="cosine", log_every=11)),
+    "tiny": Recipe(
+        network_args=_TINY,
+        backbone_lr=0.3,
+        held_out=0.2,
+        clip=ClipSpec(frames=8, stride=2, views=1, augment=_MILD),
+        fit=Fit(epochs=8, batch=16, lr=1e-2, weight_decay=1e-4, schedule="cosine", log_every=11),
+    ),
     # The toy world `small`: about a minute on one core. Every number is an assumption.
-    "toy": Recipe(network_args={"width": 0.25, "units": (2, 2, 0)}, backbone_lr=0.3, held_out=0.1,
-                  clip=ClipSpec(frames=8, stride=3, views=1, augment=_MILD),
-                  fit=Fit(epochs=20, batch=32, lr=3e-3, weight_decay=1e-4, schedule="cosine", log_every=11)),
-    # The supplement's table 2: one linear layer on the pooled features. It does not say how it was trained; rate,
-    # decay and schedule are assumptions, those of the released code.
+    "toy": Recipe(
+        network_args={"width": 0.25, "units": (2, 2, 0)},
+        backbone_lr=0.3,
+        held_out=0.1,
+        clip=ClipSpec(frames=8, stride=3, views=1, augment=_MILD),
+        fit=Fit(epochs=20, batch=32, lr=3e-3, weight_decay=1e-4, schedule="cosine", log_every=11),
+    ),
+    # The supplement's table 2: one linear layer on the pooled features. It does not say how it was
+    # trained; rate, decay and schedule are assumptions, those of the released code.
     "probe_paper": replace(_PROBE, head="linear"),
-    # README of the released code: SGD, rate 0.1 and decay 1e-3 (tune 0.1 to 1.0, 1e-4 to 1e-1), dropped at 60 and 80.
+    # README of the released code: SGD, rate 0.1 and decay 1e-3 (tune 0.1 to 1.0, 1e-4 to 1e-1),
+    # dropped at 60 and 80.
     "probe_official": _PROBE,
-    # README and code: Adam, 1e-3 and for the backbone 1e-4, decay 1e-3, dropout 0.9, dropped at 400 and 450.
+    # README and code: Adam, 1e-3 and for the backbone 1e-4, decay 1e-3, dropout 0.9, dropped at 400
+    # and 450.
     "finetune_official": _FINETUNE,
     # Issue 30 of the released code: the same at one rate, dropped at 300 and 400.
-    "scratch_official": replace(_FINETUNE, backbone_lr=1.0, fit=replace(_FINETUNE.fit, milestones=(300, 400))),
-    # ir-CSN made small for the toy worlds, as notebook 20 opens: under a minute. A small SlowOnly, whose first kernels
-    # in time see maps of a few positions only, does not learn their motion so soon. Every number is an assumption.
-    "rms_tiny": Recipe(network="csn", network_args={"width": 0.125, "blocks": (1, 1, 2, 2), "stem_stride": 2},
-                       regularizer={"name": "rms", "stages": (4, 5), "kernel": (1, 3, 3)},
-                       clip=ClipSpec(frames=8, stride=2, views=1, augment=_MILD),
-                       fit=Fit(epochs=8, batch=16, optimizer="sgd", nesterov=True, lr=0.05, weight_decay=1e-4,
-                               schedule="cosine", warmup_epochs=1, log_every=11)),
+    "scratch_official": replace(
+        _FINETUNE, backbone_lr=1.0, fit=replace(_FINETUNE.fit, milestones=(300, 400))
+    ),
+    # ir-CSN made small for the toy worlds, as notebook 20 opens: under a minute. A small SlowOnly,
+    # whose first kernels in time see maps of a few positions only, does not learn their motion so
+    # soon. Every number is an assumption.
+    "rms_tiny": Recipe(
+        network="csn",
+        network_args={"width": 0.125, "blocks": (1, 1, 2, 2), "stem_stride": 2},
+        regularizer={"name": "rms", "stages": (4, 5), "kernel": (1, 3, 3)},
+        clip=ClipSpec(frames=8, stride=2, views=1, augment=_MILD),
+        fit=Fit(
+            epochs=8,
+            batch=16,
+            optimizer="sgd",
+            nesterov=True,
+            lr=0.05,
+            weight_decay=1e-4,
+            schedule="cosine",
+            warmup_epochs=1,
+            log_every=11,
+        ),
+    ),
     # ResNet-8 for pictures of 32 pixels, as notebook 21 opens. Every number is an assumption.
-    "rms_tiny_image": Recipe(network="cifar_resnet", network_args={"depth": 8},
-                             regularizer=_LAST_FLAT, clip=replace(_IMAGE, augment=_CIFAR),
-                             fit=Fit(epochs=8, batch=64, optimizer="sgd", nesterov=True, lr=0.1, weight_decay=1e-4,
-                                     schedule="cosine", warmup_epochs=1, log_every=11)),
+    "rms_tiny_image": Recipe(
+        network="cifar_resnet",
+        network_args={"depth": 8},
+        regularizer=_LAST_FLAT,
+        clip=replace(_IMAGE, augment=_CIFAR),
+        fit=Fit(
+            epochs=8,
+            batch=64,
+            optimizer="sgd",
+            nesterov=True,
+            lr=0.1,
+            weight_decay=1e-4,
+            schedule="cosine",
+            warmup_epochs=1,
+            log_every=11,
+        ),
+    ),
     # RMS's supplement, B.1 and table A1.
     "rms_kinetics400": _RMS,
-    # The same with batch 64, whose rate is not said: 0.1 is the linear rule's. Mini-Kinetics ran on 4 GPUs, in fp32.
-    "rms_minikinetics": replace(_RMS, fit=replace(_RMS.fit, batch=64, lr=0.1, warmup_lr=0.05, precision="fp32")),
+    # The same with batch 64, whose rate is not said: 0.1 is the linear rule's. Mini-Kinetics ran on
+    # 4 GPUs, in fp32.
+    "rms_minikinetics": replace(
+        _RMS, fit=replace(_RMS.fit, batch=64, lr=0.1, warmup_lr=0.05, precision="fp32")
+    ),
     "rms_slowfast": _SLOWFAST,
-    # PySlowFast's SLOWFAST_8x8_R50 without RMS, the other side of the four differences of B.1: lateral batch norm,
-    # zero gamma, no decay of batch norms, a warm-up of 34 epochs from 0.01. Its one decayed vector, the last layer's
-    # bias, is not decayed here.
-    "slowfast_official": replace(_SLOWFAST, network_args={"preset": "official"}, regularizer={}, fit=replace(
-        _SLOWFAST.fit, epochs=196, schedule="cosine_whole", warmup_epochs=34, warmup_lr=0.01, decay_vectors=False)),
-    # B.1: the filter is 1x3x3, as the time may be shorter than 3. Kind, depth, clip and schedule are assumptions.
-    "rms_csn": replace(_RMS, network="csn", network_args={"kind": "ir", "depth": 50},
-                       regularizer={"name": "rms", "stages": (4, 5), "kernel": (1, 3, 3)}),
-    # B.2: fine-tuned SlowFast, 40 epochs at 0.01, dropped at 24 and 30, crops of 15 to 75 %. Start it from Kinetics by
-    # `init` or `published` (assumption); the batch is that of SlowFast, an assumption, too.
-    "rms_ssv2": replace(_SLOWFAST, clip=replace(_SLOWFAST.clip, augment=AUGMENTS["rms_ssv2"]), fit=replace(
-        _SLOWFAST.fit, epochs=40, lr=0.01, schedule="milestones", milestones=(24, 30), warmup_epochs=0)),
-    # B.3: 300 epochs, batch 1,024, 0.2 dropped at 150 and 225, RMS in the last stage; decay and Nesterov of the CutMix
-    # code, whose recipe it follows. Basic blocks are an assumption.
-    "rms_cifar100": Recipe(network="cifar_resnet", network_args={"depth": 110},
-                           regularizer=_LAST_FLAT, clip=replace(_IMAGE, augment=_CIFAR),
-                           fit=Fit(epochs=300, batch=1024, optimizer="sgd", nesterov=True, lr=0.2, weight_decay=1e-4,
-                                   schedule="milestones", milestones=(150, 225), workers=8)),
-    # B.3: 300 epochs, batch 1,024, 0.4 by a cosine after 5 epochs of warm-up, RMS in res4 and res5; the rest is the
-    # CutMix code's.
-    "rms_imagenet": Recipe(network="resnet50", regularizer={**_LAST_FLAT, "stages": (4, 5)}, clip=_IMAGE,
-                           fit=Fit(epochs=300, batch=1024, optimizer="sgd", nesterov=True, lr=0.4, weight_decay=1e-4,
-                                   schedule="cosine", warmup_epochs=5, workers=16)),
+    # PySlowFast's SLOWFAST_8x8_R50 without RMS, the other side of the four differences of B.1:
+    # lateral batch norm, zero gamma, no decay of batch norms, a warm-up of 34 epochs from 0.01. Its
+    # one decayed vector, the last layer's bias, is not decayed here.
+    "slowfast_official": replace(
+        _SLOWFAST,
+        network_args={"preset": "official"},
+        regularizer={},
+        fit=replace(
+            _SLOWFAST.fit,
+            epochs=196,
+            schedule="cosine_whole",
+            warmup_epochs=34,
+            warmup_lr=0.01,
+            decay_vectors=False,
+        ),
+    ),
+    # B.1: the filter is 1x3x3, as the time may be shorter than 3. Kind, depth, clip and schedule
+    # are assumptions.
+    "rms_csn": replace(
+        _RMS,
+        network="csn",
+        network_args={"kind": "ir", "depth": 50},
+        regularizer={"name": "rms", "stages": (4, 5), "kernel": (1, 3, 3)},
+    ),
+    # B.2: fine-tuned SlowFast, 40 epochs at 0.01, dropped at 24 and 30, crops of 15 to 75 %. Start
+    # it from Kinetics by `init` or `published` (assumption); the batch is that of SlowFast, an
+    # assumption, too.
+    "rms_ssv2": replace(
+        _SLOWFAST,
+        clip=replace(_SLOWFAST.clip, augment=AUGMENTS["rms_ssv2"]),
+        fit=replace(
+            _SLOWFAST.fit,
+            epochs=40,
+            lr=0.01,
+            schedule="milestones",
+            milestones=(24, 30),
+            warmup_epochs=0,
+        ),
+    ),
+    # B.3: 300 epochs, batch 1,024, 0.2 dropped at 150 and 225, RMS in the last stage; decay and
+    # Nesterov of the CutMix code, whose recipe it follows. Basic blocks are an assumption.
+    "rms_cifar100": Recipe(
+        network="cifar_resnet",
+        network_args={"depth": 110},
+        regularizer=_LAST_FLAT,
+        clip=replace(_IMAGE, augment=_CIFAR),
+        fit=Fit(
+            epochs=300,
+            batch=1024,
+            optimizer="sgd",
+            nesterov=True,
+            lr=0.2,
+            weight_decay=1e-4,
+            schedule="milestones",
+            milestones=(150, 225),
+            workers=8,
+        ),
+    ),
+    # B.3: 300 epochs, batch 1,024, 0.4 by a cosine after 5 epochs of warm-up, RMS in res4 and res5;
+    # the rest is the CutMix code's.
+    "rms_imagenet": Recipe(
+        network="resnet50",
+        regularizer={**_LAST_FLAT, "stages": (4, 5)},
+        clip=_IMAGE,
+        fit=Fit(
+            epochs=300,
+            batch=1024,
+            optimizer="sgd",
+            nesterov=True,
+            lr=0.4,
+            weight_decay=1e-4,
+            schedule="cosine",
+            warmup_epochs=5,
+            workers=16,
+        ),
+    ),
 }
 
 
 class Classifier(nn.Module):
     """A backbone, the global average of its map, and a head.
 
-    forward: batch {stream: [B,V,C,T,H,W], label [B]} -> (cross-entropy over views [], numbers accuracy and top5, of
-    mixed samples by their own label).
-    Raises ValueError on an unknown stream, fewer than two classes, or what the network and the head refuse.
-    """
+    forward: batch {stream: [B,V,C,T,H,W], label [B]} -> (cross-entropy over views [], numbers
+    accuracy and top5, of mixed samples by their own label). Raises ValueError on an unknown stream,
+    fewer than two classes, or what the network and the head refuse."""
 
     def __init__(self, recipe: Recipe):
         super().__init__()
@@ -166,9 +320,14 @@ class Classifier(nn.Module):
         self.encoder = models.build(recipe.network, regularizer=branches, **recipe.network_args)
         known = tuple(regularizers.NAMES.values())
         if branches and not any(isinstance(module, known) for module in self.encoder.modules()):
-            raise ValueError(f"Classifier: the regularizer {recipe.regularizer} stands nowhere in {recipe.network}: no "
-                             "site has such a stage or pathway.")
-        self.head = models.build_head(recipe.head, self.encoder.out_channels, len(recipe.classes), recipe.dropout)
+            raise ValueError(
+                f"Classifier: the regularizer {recipe.regularizer} stands nowhere in "
+                f"{recipe.network}: no "
+                "site has such a stage or pathway."
+            )
+        self.head = models.build_head(
+            recipe.head, self.encoder.out_channels, len(recipe.classes), recipe.dropout
+        )
         self.encoder.requires_grad_(not recipe.freeze)
 
     def train(self, mode: bool = True) -> "Classifier":
@@ -179,10 +338,13 @@ class Classifier(nn.Module):
         return self
 
     def parameter_groups(self) -> list[dict]:
-        """The head at the recipe's rate, the backbone at `backbone_lr` times it; of a frozen one nothing."""
+        """The head at the recipe's rate, the backbone at `backbone_lr` times it; of a frozen one
+        nothing."""
         groups = [{"params": list(self.head.parameters()), "scale": 1.0}]
         if not self.recipe.freeze:
-            groups.append({"params": list(self.encoder.parameters()), "scale": self.recipe.backbone_lr})
+            groups.append(
+                {"params": list(self.encoder.parameters()), "scale": self.recipe.backbone_lr}
+            )
         return groups
 
     def scores(self, clips: Tensor) -> Tensor:
@@ -197,38 +359,48 @@ class Classifier(nn.Module):
         clips = (views if mixed is None else mixed.clips).flatten(0, 1)
         scores, count = self.scores(clips), views.shape[1]
         right = F.one_hot(label.repeat_interleave(count), scores.shape[1]).bool()
-        wanted = right.float() if mixed is None else soft_labels(label, mixed, scores.shape[1]).repeat_interleave(
-            count, dim=0)
+        wanted = (
+            right.float()
+            if mixed is None
+            else soft_labels(label, mixed, scores.shape[1]).repeat_interleave(count, dim=0)
+        )
         loss = F.cross_entropy(scores, wanted, label_smoothing=self.recipe.label_smoothing)
-        return loss, {"accuracy": topk_hit(scores.detach(), right).float().mean(),
-                      "top5": topk_hit(scores.detach(), right, 5).float().mean()}
+        return loss, {
+            "accuracy": topk_hit(scores.detach(), right).float().mean(),
+            "top5": topk_hit(scores.detach(), right, 5).float().mean(),
+        }
 
     def _check_mixing(self) -> None:
         """Refuse at the door what would fail in the first step."""
         if self.recipe.mixing and self.recipe.mixing.get("name") not in MIXING:
-            raise ValueError(f"Classifier: mixing is one of {', '.join(MIXING)}; got {self.recipe.mixing}.")
+            raise ValueError(
+                f"Classifier: mixing is one of {', '.join(MIXING)}; got {self.recipe.mixing}."
+            )
         try:
             with torch.random.fork_rng(devices=[]):
                 self._mixed(torch.zeros(2, 1, 1, 1, 2, 2))
         except TypeError as error:
-            raise ValueError(f"Classifier: mixing {self.recipe.mixing} wants arguments of beta, p and each: "
-                             f"{error}.") from error
+            raise ValueError(
+                f"Classifier: mixing {self.recipe.mixing} wants arguments of beta, p and each: "
+                f"{error}."
+            ) from error
 
     def _mixed(self, views: Tensor) -> Mixed | None:
         arguments = dict(self.recipe.mixing)
         return MIXING[arguments.pop("name")](views, **arguments) if arguments else None
 
 
-# ---- a run -------------------------------------------------------------------------------------------------------
+# ---- a run -------------------------------------------------------------------------------------
 
 
 def train(recipe: dict, folder: str, progress: str = "auto", threads: int = 0) -> str:
-    """Run one supervised training into a run folder, or go on with it. Plain values in, as ranks and processes need.
+    """Run one supervised training into a run folder, or go on with it. Plain values in, as ranks
+    and processes need.
 
-    recipe: JSON form of a Recipe (runs.recipe_dict). Returns the folder. Raises what fit raises, ValueError for rows
-    without label or of other classes, RunError for a folder of another recipe, for videos that changed since the run
-    began, and for an `init` that is unfinished or of another network, stream or normalisation.
-    """
+    recipe: JSON form of a Recipe (runs.recipe_dict). Returns the folder. Raises what fit raises,
+    ValueError for rows without label or of other classes, RunError for a folder of another recipe,
+    for videos that changed since the run began, and for an `init` that is unfinished or of another
+    network, stream or normalisation."""
     recipe = recipe_from(Recipe, recipe)
     if threads:
         torch.set_num_threads(threads)
@@ -256,93 +428,174 @@ def train(recipe: dict, folder: str, progress: str = "auto", threads: int = 0) -
 def rows_of(recipe: Recipe) -> tuple[Manifest, Manifest | None]:
     """The rows to train on and those of train that are held out (None where nothing is).
 
-    The held-out part does not follow from the recipe's seed, so runs of several seeds are watched on the same videos.
-    Raises ValueError where the split is empty, rows have no label, or the classes are not the recipe's.
-    """
+    The held-out part does not follow from the recipe's seed, so runs of several seeds are watched
+    on the same videos. Raises ValueError where the split is empty, rows have no label, or the
+    classes are not the recipe's."""
     rows = Manifest.load(recipe.manifest).select(split="train")
     if not len(rows):
-        raise ValueError(f"nothing to train on: the manifest in {recipe.manifest} has no train split.")
+        raise ValueError(
+            f"nothing to train on: the manifest in {recipe.manifest} has no train split."
+        )
     unknown = (rows.label < 0).nonzero()[0]
     if len(unknown):
-        raise ValueError(f"{len(unknown)} of {len(rows)} training rows have no label, the first is "
-                         f"{rows.path[unknown[0]]}; a classifier wants labels, so name them or drop the rows.")
+        raise ValueError(
+            f"{len(unknown)} of {len(rows)} training rows have no label, the first is "
+            f"{rows.path[unknown[0]]}; a classifier wants labels, so name them or drop the rows."
+        )
     if recipe.classes and recipe.classes != rows.classes:
-        here, there = ([name for name in left if name not in right] for left, right in
-                       ((recipe.classes, rows.classes), (rows.classes, recipe.classes)))
-        raise ValueError(f"the recipe's {len(recipe.classes)} classes are not the {len(rows.classes)} of the manifest "
-                         f"in {recipe.manifest}: only in the recipe {here[:5]}, only in the manifest {there[:5]}"
-                         f"{', the order differs' * (not here and not there)}. Leave `classes` empty to take them.")
+        here, there = (
+            [name for name in left if name not in right]
+            for left, right in ((recipe.classes, rows.classes), (rows.classes, recipe.classes))
+        )
+        raise ValueError(
+            f"the recipe's {len(recipe.classes)} classes are not the {len(rows.classes)} of the "
+            "manifest "
+            f"in {recipe.manifest}: only in the recipe {here[:5]}, only in the manifest {there[:5]}"
+            f"{', the order differs' * (not here and not there)}. Leave `classes` empty to take "
+            "them."
+        )
     return rows.hold_out(recipe.held_out) if recipe.held_out else (rows, None)
 
 
 def load_init(run: Run, method: Classifier) -> str:
     """Take a finished run's backbone; returns what was loaded, in plain words.
 
-    Raises RunError where the run is not complete, or of another network or stream, or saw flow normalised otherwise.
-    """
+    Raises RunError where the run is not complete, or of another network or stream, or saw flow
+    normalised otherwise."""
     if run.state != "complete":
-        raise RunError(f"{run.folder} is {run.state}, not complete; finish its training before another starts from it.")
+        raise RunError(
+            f"{run.folder} is {run.state}, not complete; finish its training before another "
+            "starts from it."
+        )
     wanted = recipe_dict(method.recipe)
-    other = differences(*({"network": one["network"], "stream": one["stream"],
-                           "network_args": models.plain_arguments(one["network"], one["network_args"])}
-                          for one in (wanted, run.recipe)))
+    other = differences(
+        *(
+            {
+                "network": one["network"],
+                "stream": one["stream"],
+                "network_args": models.plain_arguments(one["network"], one["network_args"]),
+            }
+            for one in (wanted, run.recipe)
+        )
+    )
     if method.recipe.stream == "flow":
         names = ("flow_as_rgb", "flow_negate_u")
-        other += differences(*({name: recipe["clip"]["augment"][name] for name in names}
-                               for recipe in (wanted, run.recipe)))
+        other += differences(
+            *(
+                {name: recipe["clip"]["augment"][name] for name in names}
+                for recipe in (wanted, run.recipe)
+            )
+        )
     if other:
-        raise RunError(f"{run.folder} does not fit this recipe:\n  " + "\n  ".join(other)
-                       + "\nclassify.starting_from(recipe, run) takes these from the run.")
-    said = run.load_into(method.encoder, "encoder.", partial(models.refitted, method.encoder, run.recipe["network"],
-                                                             run.recipe["network_args"]))
-    return f"backbone from {run.folder.name}{', frozen' * method.recipe.freeze}{said and '. '}{said}"
+        raise RunError(
+            f"{run.folder} does not fit this recipe:\n  "
+            + "\n  ".join(other)
+            + "\nclassify.starting_from(recipe, run) takes these from the run."
+        )
+    said = run.load_into(
+        method.encoder,
+        "encoder.",
+        partial(models.refitted, method.encoder, run.recipe["network"], run.recipe["network_args"]),
+    )
+    return (
+        f"backbone from {run.folder.name}{', frozen' * method.recipe.freeze}{said and '. '}{said}"
+    )
 
 
 def starting_from(recipe: Recipe, run: Run) -> Recipe:
     """The recipe with a run's backbone as `init`: its network, its stream and how it sees flow."""
     theirs = run.recipe["clip"]["augment"]
-    augment = replace(recipe.clip.augment, flow_as_rgb=theirs["flow_as_rgb"], flow_negate_u=theirs["flow_negate_u"])
-    # RandomDrop and ShakeDrop scale in evaluation, too: without them the backbone would be another function
+    augment = replace(
+        recipe.clip.augment,
+        flow_as_rgb=theirs["flow_as_rgb"],
+        flow_negate_u=theirs["flow_negate_u"],
+    )
+    # RandomDrop and ShakeDrop scale in evaluation, too: without them the backbone would be another
+    # function
     regularizer = recipe.regularizer or run.recipe.get("regularizer", {})
-    return replace(recipe, regularizer=regularizer, init=str(run.folder), stream=run.recipe["stream"],
-                   network=run.recipe["network"], network_args=run.recipe["network_args"],
-                   clip=replace(recipe.clip, augment=augment))
+    return replace(
+        recipe,
+        regularizer=regularizer,
+        init=str(run.folder),
+        stream=run.recipe["stream"],
+        network=run.recipe["network"],
+        network_args=run.recipe["network_args"],
+        clip=replace(recipe.clip, augment=augment),
+    )
 
 
 def budget_line(recipe: Recipe, rows: int, held: int, iterations: int) -> str:
-    """What the run will take, in one line: CoCLR's users asked what a batch and an epoch are (issue 21)."""
+    """What the run will take, in one line: CoCLR's users asked what a batch and an epoch are (issue
+    21)."""
     fit, parts = recipe.fit, ranks.world() * recipe.fit.accumulate
-    shared = f" ({ranks.world()} ranks x {fit.accumulate} parts x {fit.batch // parts})" if parts > 1 else ""
-    return (f"{rows} training videos, {held} held out, {len(recipe.classes)} classes; batch {fit.batch}{shared}, "
-            f"{iterations} iterations an epoch, {fit.epochs} epochs: {iterations * fit.epochs} iterations, "
-            f"{iterations * fit.epochs * fit.batch} clips")
+    shared = (
+        f" ({ranks.world()} ranks x {fit.accumulate} parts x {fit.batch // parts})"
+        if parts > 1
+        else ""
+    )
+    return (
+        f"{rows} training videos, {held} held out, {len(recipe.classes)} classes; batch "
+        f"{fit.batch}{shared}, "
+        f"{iterations} iterations an epoch, {fit.epochs} epochs: {iterations * fit.epochs} "
+        "iterations, "
+        f"{iterations * fit.epochs * fit.batch} clips"
+    )
 
 
 def loader(recipe: Recipe, rows: Manifest) -> DataLoader:
     """This rank's batches of the rows to train on."""
-    clips = Clips(rows, replace(recipe.clip, streams=(recipe.stream,)), flow_folder=recipe.flow or None,
-                  seed=recipe.fit.seed, cache_bytes=0 if recipe.fit.workers else CACHE)
-    batches = Batches(len(rows), recipe.fit.batch, seed=recipe.fit.seed, rank=ranks.rank(), world=ranks.world())
-    return DataLoader(clips, batch_sampler=batches, pin_memory=ranks.device().type == "cuda",
-                      **processes(recipe.fit.workers, training=True))
+    clips = Clips(
+        rows,
+        replace(recipe.clip, streams=(recipe.stream,)),
+        flow_folder=recipe.flow or None,
+        seed=recipe.fit.seed,
+        cache_bytes=0 if recipe.fit.workers else CACHE,
+    )
+    batches = Batches(
+        len(rows), recipe.fit.batch, seed=recipe.fit.seed, rank=ranks.rank(), world=ranks.world()
+    )
+    return DataLoader(
+        clips,
+        batch_sampler=batches,
+        pin_memory=ranks.device().type == "cuda",
+        **processes(recipe.fit.workers, training=True),
+    )
 
 
 class Watch:
-    """Loss and accuracy on held-out rows, without randomness: the centre crop of the window in the middle.
+    """Loss and accuracy on held-out rows, without randomness: the centre crop of the window in the
+    middle.
 
-    Calling it gives {"loss", "accuracy", "top5"}, the same on every rank; rows are shared out over ranks.
-    """
+    Calling it gives {"loss", "accuracy", "top5"}, the same on every rank; rows are shared out over
+    ranks."""
 
     def __init__(self, method: Classifier, rows: Manifest):
         recipe, self.method = method.recipe, method
         augment = recipe.clip.augment
-        size = None if augment.pad else round(augment.size * 256 / 224)  # as features.PROTOCOLS["one_view"]
-        spec = replace(recipe.clip, streams=(recipe.stream,), sampling="spread", windows=1, crops="centre", resize=size)
+        size = (
+            None if augment.pad else round(augment.size * 256 / 224)
+        )  # as features.PROTOCOLS["one_view"]
+        spec = replace(
+            recipe.clip,
+            streams=(recipe.stream,),
+            sampling="spread",
+            windows=1,
+            crops="centre",
+            resize=size,
+        )
         workers = recipe.fit.workers
-        clips = Clips(rows, spec, flow_folder=recipe.flow or None, cache_bytes=0 if workers else CACHE)
-        mine, step = [(0, row) for row in range(ranks.rank(), len(rows), ranks.world())], max(1, recipe.fit.batch // 2)
-        self.loader = DataLoader(clips, batch_sampler=[mine[i : i + step] for i in range(0, len(mine), step)],
-                                 **{**processes(workers), "persistent_workers": workers > 0})  # asked every epoch
+        clips = Clips(
+            rows, spec, flow_folder=recipe.flow or None, cache_bytes=0 if workers else CACHE
+        )
+        mine, step = (
+            [(0, row) for row in range(ranks.rank(), len(rows), ranks.world())],
+            max(1, recipe.fit.batch // 2),
+        )
+        self.loader = DataLoader(
+            clips,
+            batch_sampler=[mine[i : i + step] for i in range(0, len(mine), step)],
+            **{**processes(workers), "persistent_workers": workers > 0},
+        )  # asked every epoch
 
     @torch.no_grad()
     def __call__(self, epoch: float = 0.0) -> dict[str, float]:
@@ -352,6 +605,8 @@ class Watch:
             batch = {name: value.to(device) for name, value in batch.items()}
             loss, numbers = self.method(batch)
             numbers = {"loss": loss, **numbers}
-            sums += torch.tensor([*(float(numbers[name]) for name in names), 1.0]) * len(batch["row"])
+            sums += torch.tensor([*(float(numbers[name]) for name in names), 1.0]) * len(
+                batch["row"]
+            )
         *sums, count = (ranks.mean(sums.to(device)) * ranks.world()).tolist()
         return {name: value / count for name, value in zip(names, sums, strict=True)}

@@ -1,20 +1,21 @@
 """InfoNCE, UberNCE, CoCLR: one method, a choice of positives.
 
-Source: Han, Xie, Zisserman, "Self-supervised Co-Training for Video Representation Learning" (NeurIPS 2020), its
-supplement (tables 1 and 2, Algorithm 1) and the released code (TengdaHan/CoCLR). The three methods differ only in which
-entries of [own key, queue] count as positives:
+Source: Han, Xie, Zisserman, "Self-supervised Co-Training for Video Representation Learning"
+(NeurIPS 2020), its supplement (tables 1 and 2, Algorithm 1) and the released code
+(TengdaHan/CoCLR). The three methods differ only in which entries of [own key, queue] count as
+positives:
 
     self   the own key: the other view of the same clip (InfoNCE)
     label  every entry of the same label (UberNCE, the supervised oracle)
     near   the own key and the `topk` queue slots nearest in the other stream (CoCLR)
 
-`self_drop`, the siblings (clips of one source) and the schedule differ between paper and released code, so both are
-named settings. Departures: `key_groups` splits the key encoder's batch, shuffled, into groups that normalise apart:
-with one process the stand-in for shuffle-BN. With several ranks the keys are shuffled over them, but batch-norm
-statistics are those of a rank's part of the batch, so the number of ranks is then no mere fact of the launch. What is
-handed on is the last checkpoint, not the best by training accuracy, which in a CoCLR stage falls before it rises (issue
-14 of the released code).
-"""
+`self_drop`, the siblings (clips of one source) and the schedule differ between paper and released
+code, so both are named settings. Departures: `key_groups` splits the key encoder's batch, shuffled,
+into groups that normalise apart: with one process the stand-in for shuffle-BN. With several ranks
+the keys are shuffled over them, but batch-norm statistics are those of a rank's part of the batch,
+so the number of ranks is then no mere fact of the launch. What is handed on is the last checkpoint,
+not the best by training accuracy, which in a CoCLR stage falls before it rises (issue 14 of the
+released code)."""
 
 import copy
 from dataclasses import dataclass, field, replace
@@ -45,12 +46,16 @@ SIBLINGS = ("positive", "ignore", "negative")
 
 @dataclass(frozen=True)
 class Recipe:
-    """One stage of CoCLR. Paths name what it reads: a manifest, a flow store, the runs it starts from."""
+    """One stage of CoCLR. Paths name what it reads: a manifest, a flow store, the runs it starts
+    from."""
 
     stream: str = "rgb"  # `reverse` of the released code is stream="flow" with an rgb teacher
     positives: str = "self"  # self, label or near
-    siblings: str = "negative"  # in the queue: positive (released CoCLR), ignore or negative (Algorithm 1, InfoNCE)
-    mine_siblings: bool = False  # let them take places among the topk (Algorithm 1 bars nothing; the code bars them)
+    # in the queue: positive (released CoCLR), ignore or negative (Algorithm 1, InfoNCE)
+    siblings: str = "negative"
+    mine_siblings: bool = (
+        False  # let them take places among the topk (Algorithm 1 bars nothing; the code bars them)
+    )
     topk: int = 5  # CoCLR table 1
     self_drop: float = 0.0  # 0 in the paper, 0.9 in the released code since October 2021 (issue 43)
     queue: int = 2048  # 2,048 on UCF101, 16,384 on Kinetics-400 (supplement)
@@ -62,7 +67,9 @@ class Recipe:
     network_args: dict = field(default_factory=dict)
     clip: ClipSpec = ClipSpec(frames=32, stride=1, views=2, augment=AUGMENTS["vidbench"])
     fit: Fit = Fit(epochs=300, batch=32, schedule="milestones", milestones=(250, 280))
-    held_out: float = 0.0  # share of train's videos, whole sources, that is watched and never trained on
+    held_out: float = (
+        0.0  # share of train's videos, whole sources, that is watched and never trained on
+    )
     monitor_rows: int = 1024  # of train and of the held-out part, at most
     manifest: str = ""
     flow: str = ""
@@ -70,21 +77,34 @@ class Recipe:
     teacher: str = ""  # the run of the other stream that mines
 
     def __post_init__(self) -> None:
-        if self.positives not in POSITIVES or self.siblings not in SIBLINGS or self.stream not in OTHER:
-            raise ValueError(f"CoCLR wants positives of {POSITIVES}, siblings of {SIBLINGS}, stream of {(*OTHER,)}; "
-                             f"got {self.positives!r}, {self.siblings!r}, {self.stream!r}.")
+        if (
+            self.positives not in POSITIVES
+            or self.siblings not in SIBLINGS
+            or self.stream not in OTHER
+        ):
+            raise ValueError(
+                f"CoCLR wants positives of {POSITIVES}, siblings of {SIBLINGS}, stream of "
+                f"{(*OTHER,)}; "
+                f"got {self.positives!r}, {self.siblings!r}, {self.stream!r}."
+            )
         if self.queue % self.fit.batch:
             near = max(1, round(self.queue / self.fit.batch)) * self.fit.batch
-            raise ValueError(f"CoCLR: the queue, {self.queue} slots, is not divisible by the global batch of "
-                             f"{self.fit.batch}; {near} would be.")
+            raise ValueError(
+                f"CoCLR: the queue, {self.queue} slots, is not divisible by the global batch of "
+                f"{self.fit.batch}; {near} would be."
+            )
         if not 0 <= self.topk < self.queue or not 0 <= self.self_drop <= 1:
-            raise ValueError(f"CoCLR wants topk from 0 to below the queue's {self.queue} slots and self_drop within 0 "
-                             f"and 1; got {self.topk} and {self.self_drop}.")
+            raise ValueError(
+                f"CoCLR wants topk from 0 to below the queue's {self.queue} slots and self_drop "
+                "within 0 "
+                f"and 1; got {self.topk} and {self.self_drop}."
+            )
 
 
 @dataclass(frozen=True)
 class Setting:
-    """The stages of one experiment: how a stream learns alone, how it goes on in a half-cycle, and how many cycles."""
+    """The stages of one experiment: how a stream learns alone, how it goes on in a half-cycle, and
+    how many cycles."""
 
     alone: Recipe
     together: Recipe
@@ -92,51 +112,84 @@ class Setting:
 
 
 def _setting(alone: Recipe, fit: Fit, cycles: int, **changes) -> Setting:
-    """A half-cycle has the recipe of its init but for the positives, its own `fit` and what else is named."""
+    """A half-cycle has the recipe of its init but for the positives, its own `fit` and what else is
+    named."""
     return Setting(alone, replace(alone, positives="near", fit=fit, **changes), cycles)
 
 
 _SMALL = {"width": 0.25, "units": (2, 2, 0)}
-_TINY = Recipe(queue=64, momentum=0.99, dim=32, network_args={"width": 0.125, "units": (1, 1, 0)}, held_out=0.2,
-               clip=ClipSpec(frames=8, stride=2, views=2, augment=AUGMENTS["toy"]),
-               fit=Fit(epochs=2, batch=16, schedule="cosine", log_every=13))
-_TOY = Recipe(siblings="ignore", queue=256, momentum=0.99, key_groups=2, network_args=_SMALL,
-              clip=ClipSpec(frames=8, stride=3, views=2, augment=AUGMENTS["toy"]),
-              fit=Fit(epochs=20, batch=32, log_every=11, schedule="cosine", validate_every=5), held_out=0.1)
-# The paper: 4 GPUs x 32, the rate divided by ten twice, on a plateau of validation. Its share of train and the patience
-# are not told: assumptions.
-_PAPER = Recipe(held_out=0.05, fit=Fit(epochs=300, batch=128, schedule="plateau", drops=2, patience=10, workers=12))
-# The released code: its augmentation, milestones (README), 2 GPUs x 32 on UCF101 and 4 x 32 for Kinetics' init.
-_OFFICIAL = Recipe(clip=ClipSpec(frames=32, stride=1, views=2, augment=AUGMENTS["coclr_official"]),
-                   fit=Fit(epochs=300, batch=64, schedule="milestones", milestones=(250, 280), workers=12))
+_TINY = Recipe(
+    queue=64,
+    momentum=0.99,
+    dim=32,
+    network_args={"width": 0.125, "units": (1, 1, 0)},
+    held_out=0.2,
+    clip=ClipSpec(frames=8, stride=2, views=2, augment=AUGMENTS["toy"]),
+    fit=Fit(epochs=2, batch=16, schedule="cosine", log_every=13),
+)
+_TOY = Recipe(
+    siblings="ignore",
+    queue=256,
+    momentum=0.99,
+    key_groups=2,
+    network_args=_SMALL,
+    clip=ClipSpec(frames=8, stride=3, views=2, augment=AUGMENTS["toy"]),
+    fit=Fit(epochs=20, batch=32, log_every=11, schedule="cosine", validate_every=5),
+    held_out=0.1,
+)
+# The paper: 4 GPUs x 32, the rate divided by ten twice, on a plateau of validation. Its share of
+# train and the patience are not told: assumptions.
+_PAPER = Recipe(
+    held_out=0.05,
+    fit=Fit(epochs=300, batch=128, schedule="plateau", drops=2, patience=10, workers=12),
+)
+# The released code: its augmentation, milestones (README), 2 GPUs x 32 on UCF101 and 4 x 32 for
+# Kinetics' init.
+_OFFICIAL = Recipe(
+    clip=ClipSpec(frames=32, stride=1, views=2, augment=AUGMENTS["coclr_official"]),
+    fit=Fit(epochs=300, batch=64, schedule="milestones", milestones=(250, 280), workers=12),
+)
 _RELEASED = {"siblings": "positive", "self_drop": 0.9}  # main_coclr.py
 SETTINGS = {
     # Tests and notebooks as opened: seconds on a CPU, learns next to nothing.
     "tiny": _setting(_TINY, _TINY.fit, 1),
-    # The toy world `small`: about 1.5 minutes a stage on one core. Chosen on held-out training videos of world 0; a
-    # class has 43 slots of the queue there, on UCF101 20, so k may be larger than the paper's 5, too.
+    # The toy world `small`: about 1.5 minutes a stage on one core. Chosen on held-out training
+    # videos of world 0; a class has 43 slots of the queue there, on UCF101 20, so k may be larger
+    # than the paper's 5, too.
     "toy": _setting(_TOY, _TOY.fit, 2, self_drop=0.9, queue=512, topk=20),
     # UCF101 split 1, 9,537 videos: 300 epochs alone, two cycles of 100 + 100.
     "ucf101_paper": _setting(_PAPER, replace(_PAPER.fit, epochs=100), 2, mine_siblings=True),
-    "ucf101_official": _setting(_OFFICIAL, replace(_OFFICIAL.fit, epochs=100, milestones=(80,)), 2, **_RELEASED),
+    "ucf101_official": _setting(
+        _OFFICIAL, replace(_OFFICIAL.fit, epochs=100, milestones=(80,)), 2, **_RELEASED
+    ),
     # Kinetics-400: one cycle of 50 + 50, a longer queue.
-    "k400_paper": _setting(replace(_PAPER, queue=16384), replace(_PAPER.fit, epochs=50), 1, mine_siblings=True),
-    "k400_official": _setting(replace(_OFFICIAL, queue=16384, fit=replace(_OFFICIAL.fit, batch=128)),
-                              replace(_OFFICIAL.fit, epochs=50, milestones=(40,)), 1, **_RELEASED),
+    "k400_paper": _setting(
+        replace(_PAPER, queue=16384), replace(_PAPER.fit, epochs=50), 1, mine_siblings=True
+    ),
+    "k400_official": _setting(
+        replace(_OFFICIAL, queue=16384, fit=replace(_OFFICIAL.fit, batch=128)),
+        replace(_OFFICIAL.fit, epochs=50, milestones=(40,)),
+        1,
+        **_RELEASED,
+    ),
 }
 
 
-def graph(setting: Setting, folder: str | Path, *, manifest: str, flow: str, seed: int = 0) -> dict[str, Recipe]:
-    """All stages by the name of their run below `folder`, in an order in which they can be run (section 3.1).
+def graph(
+    setting: Setting, folder: str | Path, *, manifest: str, flow: str, seed: int = 0
+) -> dict[str, Recipe]:
+    """All stages by the name of their run below `folder`, in an order in which they can be run
+    (section 3.1).
 
-    infonce-rgb and infonce-flow, then for each cycle coclr-rgb, mined by the newest flow run, and coclr-flow, mined by
-    the rgb run just trained; from the second cycle on with the cycle's number behind. Each goes on from the newest run
-    of its stream.
-    """
+    infonce-rgb and infonce-flow, then for each cycle coclr-rgb, mined by the newest flow run, and
+    coclr-flow, mined by the rgb run just trained; from the second cycle on with the cycle's number
+    behind. Each goes on from the newest run of its stream."""
     folder, stages, newest = Path(folder), {}, {}
 
     def add(name: str, recipe: Recipe, **changes) -> None:
-        fit = replace(recipe.fit, seed=1000 * seed + len(stages))  # a stage does not see its parent's views again
+        fit = replace(
+            recipe.fit, seed=1000 * seed + len(stages)
+        )  # a stage does not see its parent's views again
         stages[name] = replace(recipe, manifest=str(manifest), flow=str(flow), fit=fit, **changes)
         newest[stages[name].stream] = str(folder / name)
 
@@ -145,15 +198,27 @@ def graph(setting: Setting, folder: str | Path, *, manifest: str, flow: str, see
     for cycle in range(1, setting.cycles + 1):
         for stream in OTHER:
             name = f"coclr-{stream}" + (f"-{cycle}" if cycle > 1 else "")
-            add(name, setting.together, stream=stream, student=newest[stream], teacher=newest[OTHER[stream]])
+            add(
+                name,
+                setting.together,
+                stream=stream,
+                student=newest[stream],
+                teacher=newest[OTHER[stream]],
+            )
     return stages
 
 
 def half_cycle(together: Recipe, student: str, teacher: str) -> Recipe:
-    """The student's own recipe (network, clips, data) with the positives, switches and schedule of `together`."""
+    """The student's own recipe (network, clips, data) with the positives, switches and schedule of
+    `together`."""
     own = recipe_from(Recipe, Run(student).recipe)
     switches = ("positives", "siblings", "mine_siblings", "topk", "self_drop", "queue", "fit")
-    return replace(own, **{name: getattr(together, name) for name in switches}, student=student, teacher=teacher)
+    return replace(
+        own,
+        **{name: getattr(together, name) for name in switches},
+        student=student,
+        teacher=teacher,
+    )
 
 
 @dataclass(frozen=True)
@@ -176,10 +241,11 @@ class HandOver:
 
 
 class CoCLR(nn.Module):
-    """Query and key encoders with heads, the queue and, for CoCLR, a frozen teacher of the other stream.
+    """Query and key encoders with heads, the queue and, for CoCLR, a frozen teacher of the other
+    stream.
 
-    forward: batch {stream: [B,2,C,T,H,W] for each stream in use, label [B], source [B]} -> (loss [], numbers).
-    """
+    forward: batch {stream: [B,2,C,T,H,W] for each stream in use, label [B], source [B]} -> (loss
+    [], numbers)."""
 
     def __init__(self, recipe: Recipe):
         super().__init__()
@@ -208,33 +274,53 @@ class CoCLR(nn.Module):
         query = embed(self.encoder, self.head, views[:, 0])
         with torch.no_grad():
             key = self._keys(views[:, 1])
-            other = embed(*self.teacher, batch[OTHER[recipe.stream]][:, 1]) if self.teacher is not None else None
+            other = (
+                embed(*self.teacher, batch[OTHER[recipe.stream]][:, 1])
+                if self.teacher is not None
+                else None
+            )
             positives, ignored, mined = self._masks(batch, other)
         logits = nce_logits(query, key, self.queue.features.clone(), recipe.temperature)
         form = "outside" if recipe.positives == "label" else "inside"
         loss = multi_positive_nce(logits, self._drop_self(positives), form, ignored).mean()
-        seen = logits.detach() if ignored is None else logits.detach().masked_fill(ignored, -torch.inf)
-        numbers = {"accuracy": topk_hit(seen, positives).float().mean()}  # the own key counts here, dropped or not
+        seen = (
+            logits.detach() if ignored is None else logits.detach().masked_fill(ignored, -torch.inf)
+        )
+        numbers = {
+            "accuracy": topk_hit(seen, positives).float().mean()
+        }  # the own key counts here, dropped or not
         if mined is not None:
             numbers["purity"] = purity(mined, self.queue.label, batch["label"])
         if self.training:
-            self.queue.enqueue(ranks.gather(key), ranks.gather(batch["label"]), ranks.gather(batch["source"]),
-                               None if other is None else ranks.gather(other))
+            self.queue.enqueue(
+                ranks.gather(key),
+                ranks.gather(batch["label"]),
+                ranks.gather(batch["source"]),
+                None if other is None else ranks.gather(other),
+            )
         return loss, numbers
 
-    def _masks(self, batch: dict, other: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    def _masks(
+        self, batch: dict, other: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Positives [B,1+K], ignored [B,1+K] or None, mined slots [B,K] or None."""
         recipe, queue = self.recipe, self.queue
         siblings = batch["source"][:, None] == queue.source[None, :]
         mined = None
         near = torch.zeros_like(siblings)
         if recipe.positives == "label":
-            near = (batch["label"][:, None] == queue.label[None, :]) & (batch["label"] >= 0)[:, None]
+            near = (batch["label"][:, None] == queue.label[None, :]) & (batch["label"] >= 0)[
+                :, None
+            ]
         elif recipe.positives == "near":
             barred = (queue.source < 0).expand_as(siblings)
-            if not recipe.mine_siblings:  # whatever their policy, they take none of the k places (model/pretrain.py)
+            if (
+                not recipe.mine_siblings
+            ):  # whatever their policy, they take none of the k places (model/pretrain.py)
                 barred = barred | siblings
-            with torch.autocast(other.device.type, enabled=False):  # in half precision near ones would tie
+            with torch.autocast(
+                other.device.type, enabled=False
+            ):  # in half precision near ones would tie
                 near = mined = masked_topk(other @ queue.other.T, recipe.topk, barred)
         if recipe.siblings == "positive":
             near = near | siblings
@@ -244,7 +330,8 @@ class CoCLR(nn.Module):
         return F.pad(near, (1, 0), value=True), ignored, mined
 
     def _drop_self(self, positives: Tensor) -> Tensor:
-        """Take the own key out of rows with another positive; one coin for the global batch, the same on each rank."""
+        """Take the own key out of rows with another positive; one coin for the global batch, the
+        same on each rank."""
         coin = torch.Generator().manual_seed(self.queue.seen)
         if not self.training or float(torch.rand((), generator=coin)) >= self.recipe.self_drop:
             return positives
@@ -253,33 +340,40 @@ class CoCLR(nn.Module):
         return positives
 
     def _keys(self, clips: Tensor) -> Tensor:
-        """Keys [B,dim]; the clips of all ranks are shuffled first, so that no batch-norm group meets its queries."""
-        if not self.training:  # statistics are fixed, and ranks may have batches of different number and size
+        """Keys [B,dim]; the clips of all ranks are shuffled first, so that no batch-norm group
+        meets its queries."""
+        if (
+            not self.training
+        ):  # statistics are fixed, and ranks may have batches of different number and size
             return embed(self.key_encoder, self.key_head, clips)
         rows = clips.shape[0]
         everything = ranks.gather(clips)
         generator = torch.Generator().manual_seed(self.queue.seen)  # the same on each rank
         order = torch.randperm(len(everything), generator=generator).to(clips.device)
-        part = everything[order[ranks.rank() * rows:(ranks.rank() + 1) * rows]]
+        part = everything[order[ranks.rank() * rows : (ranks.rank() + 1) * rows]]
         groups = part.chunk(self.recipe.key_groups)
-        shuffled = ranks.gather(torch.cat([embed(self.key_encoder, self.key_head, group) for group in groups]))
+        shuffled = ranks.gather(
+            torch.cat([embed(self.key_encoder, self.key_head, group) for group in groups])
+        )
         back = torch.empty_like(shuffled)
         back[order] = shuffled
-        return back[ranks.rank() * rows:(ranks.rank() + 1) * rows]
+        return back[ranks.rank() * rows : (ranks.rank() + 1) * rows]
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Momentum update of the key encoder's parameters; its batch-norm statistics are its own (section 3.1)."""
+        """Momentum update of the key encoder's parameters; its batch-norm statistics are its own
+        (section 3.1)."""
         update = get_ema_multi_avg_fn(self.recipe.momentum)
         for key, query in ((self.key_encoder, self.encoder), (self.key_head, self.head)):
             update(list(key.parameters()), list(query.parameters()), None)
 
     def hand_over(self, student: Run | None, teacher: Run | None) -> list[HandOver]:
-        """Take the query encoder of `student` into both encoders, that of `teacher` as the frozen miner.
+        """Take the query encoder of `student` into both encoders, that of `teacher` as the frozen
+        miner.
 
-        Of each the last checkpoint of a complete run. Queue and optimiser are never handed over; the queue fills anew.
-        Raises RunError where a run is missing, not complete, of the wrong stream or of another network.
-        """
+        Of each the last checkpoint of a complete run. Queue and optimiser are never handed over;
+        the queue fills anew. Raises RunError where a run is missing, not complete, of the wrong
+        stream or of another network."""
         report = []
         if student:
             for pair in ((self.encoder, self.head), (self.key_encoder, self.key_head)):
@@ -287,13 +381,18 @@ class CoCLR(nn.Module):
             report.append(taken)
         if self.teacher is not None:
             if teacher is None:
-                raise RunError("CoCLR (positives 'near') wants a teacher: a run of the other stream.")
-            report.append(load_embedding(teacher, "teacher", OTHER[self.recipe.stream], *self.teacher))
+                raise RunError(
+                    "CoCLR (positives 'near') wants a teacher: a run of the other stream."
+                )
+            report.append(
+                load_embedding(teacher, "teacher", OTHER[self.recipe.stream], *self.teacher)
+            )
         return report
 
 
 def projection(width: int, dim: int) -> nn.Sequential:
-    """The projection head, two layers with bias and no batch norm (supplement, table 1): [B,D] -> [B,dim]."""
+    """The projection head, two layers with bias and no batch norm (supplement, table 1): [B,D] ->
+    [B,dim]."""
     return nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, dim))
 
 
@@ -302,16 +401,27 @@ def embed(encoder: nn.Module, head: nn.Module, clips: Tensor) -> Tensor:
     return F.normalize(head(encoder(clips).mean(dim=(2, 3, 4))).float(), dim=1)
 
 
-def load_embedding(run: Run, part: str, stream: str, encoder: nn.Module, head: nn.Module) -> HandOver:
-    """Load a complete run's query encoder and head. Raises RunError where state, stream or network are others."""
+def load_embedding(
+    run: Run, part: str, stream: str, encoder: nn.Module, head: nn.Module
+) -> HandOver:
+    """Load a complete run's query encoder and head. Raises RunError where state, stream or network
+    are others."""
     if run.stage != "coclr":
-        raise RunError(f"{run.folder} is a run of {run.stage}, which has no projection head; the {part} of a CoCLR "
-                       "stage is a run of coclr.")
+        raise RunError(
+            f"{run.folder} is a run of {run.stage}, which has no projection head; the {part} of a "
+            "CoCLR "
+            "stage is a run of coclr."
+        )
     if run.recipe["stream"] != stream:
-        raise RunError(f"{run.folder} was trained on {run.recipe['stream']}; a run on {stream} is wanted here.")
+        raise RunError(
+            f"{run.folder} was trained on {run.recipe['stream']}; a run on {stream} is wanted here."
+        )
     if run.state != "complete":
-        raise RunError(f"{run.folder} is {run.state}, not complete, and cannot be the {part} yet; the call that began "
-                       "it goes on with it.")
+        raise RunError(
+            f"{run.folder} is {run.state}, not complete, and cannot be the {part} yet; the call "
+            "that began "
+            "it goes on with it."
+        )
     run.load_into(encoder, "encoder.")
     run.load_into(head, "head.")
     last = (run.metrics() or [{"epoch": 0, "step": 0}])[-1]
@@ -324,11 +434,12 @@ def _frozen_copy(module: nn.Module) -> nn.Module:
 
 
 def train(recipe: dict, folder: str, progress: str = "auto", threads: int = 0) -> str:
-    """Run one stage into a run folder, or go on with it. Plain values in, so that ranks and processes can be handed it.
+    """Run one stage into a run folder, or go on with it. Plain values in, so that ranks and
+    processes can be handed it.
 
-    recipe: JSON form of a Recipe (runs.recipe_dict). Returns the folder. Raises what fit raises, RunError for a folder
-    of another recipe or hand-overs that do not fit, VideoError for a clip that cannot be read.
-    """
+    recipe: JSON form of a Recipe (runs.recipe_dict). Returns the folder. Raises what fit raises,
+    RunError for a folder of another recipe or hand-overs that do not fit, VideoError for a clip
+    that cannot be read."""
     recipe = recipe_from(Recipe, recipe)
     if threads:
         torch.set_num_threads(threads)
@@ -341,10 +452,16 @@ def train(recipe: dict, folder: str, progress: str = "auto", threads: int = 0) -
     say = print if ranks.rank() == 0 else (lambda *_, **__: None)
     say(f"{run.folder.name}: {effort(recipe, len(trained))}", flush=True)
     if run.checkpoint() is None:  # a resumed run holds all it needs, the teacher too
-        student, teacher = (Run(path) if path else None for path in (recipe.student, recipe.teacher))
+        student, teacher = (
+            Run(path) if path else None for path in (recipe.student, recipe.teacher)
+        )
         for taken in method.hand_over(student, teacher):
             say(f"{run.folder.name}: {taken}", flush=True)
-    monitor = Monitor(method, trained, held, _spec(recipe), run, recipe.flow or None) if held is not None else None
+    monitor = (
+        Monitor(method, trained, held, _spec(recipe), run, recipe.flow or None)
+        if held is not None
+        else None
+    )
     fit(method, loader(recipe), recipe.fit, run, progress, monitor)
     return folder
 
@@ -354,10 +471,15 @@ def effort(recipe: Recipe, rows: int) -> str:
     fit = recipe.fit
     steps = rows // fit.batch
     part = fit.batch // (ranks.world() * fit.accumulate)
-    split = f" ({ranks.world()} ranks x {fit.accumulate} parts x {part})" if part != fit.batch else ""
-    return (f"{rows} videos, batch {fit.batch}{split}, {steps} iterations an epoch, {fit.epochs} epochs = "
-            f"{steps * fit.epochs:,} iterations, {steps * fit.epochs * fit.batch:,} clips, "
-            f"of which the first {recipe.queue:,} fill the queue without a step")
+    split = (
+        f" ({ranks.world()} ranks x {fit.accumulate} parts x {part})" if part != fit.batch else ""
+    )
+    return (
+        f"{rows} videos, batch {fit.batch}{split}, {steps} iterations an epoch, {fit.epochs} "
+        "epochs = "
+        f"{steps * fit.epochs:,} iterations, {steps * fit.epochs * fit.batch:,} clips, "
+        f"of which the first {recipe.queue:,} fill the queue without a step"
+    )
 
 
 def parts(recipe: Recipe) -> tuple[Manifest, Manifest | None]:
@@ -367,14 +489,31 @@ def parts(recipe: Recipe) -> tuple[Manifest, Manifest | None]:
 
 
 def _spec(recipe: Recipe) -> ClipSpec:
-    return replace(recipe.clip, streams=("rgb", "flow") if recipe.positives == "near" else (recipe.stream,))
+    return replace(
+        recipe.clip, streams=("rgb", "flow") if recipe.positives == "near" else (recipe.stream,)
+    )
 
 
 def loader(recipe: Recipe) -> DataLoader:
     """This rank's batches of the recipe's training rows."""
     manifest, _ = parts(recipe)
-    clips = Clips(manifest, _spec(recipe), flow_folder=recipe.flow or None, seed=recipe.fit.seed,
-                  cache_bytes=1 << 30 if recipe.fit.workers == 0 else 0)
-    batches = Batches(len(manifest), recipe.fit.batch, seed=recipe.fit.seed, rank=ranks.rank(), world=ranks.world())
-    return DataLoader(clips, batch_sampler=batches, pin_memory=ranks.device().type == "cuda",
-                      **processes(recipe.fit.workers, training=True))
+    clips = Clips(
+        manifest,
+        _spec(recipe),
+        flow_folder=recipe.flow or None,
+        seed=recipe.fit.seed,
+        cache_bytes=1 << 30 if recipe.fit.workers == 0 else 0,
+    )
+    batches = Batches(
+        len(manifest),
+        recipe.fit.batch,
+        seed=recipe.fit.seed,
+        rank=ranks.rank(),
+        world=ranks.world(),
+    )
+    return DataLoader(
+        clips,
+        batch_sampler=batches,
+        pin_memory=ranks.device().type == "cuda",
+        **processes(recipe.fit.workers, training=True),
+    )

@@ -1,8 +1,8 @@
-"""What is watched between epochs of contrastive training, on held-out rows, and what looks like a known failure.
+"""What is watched between epochs of contrastive training, on held-out rows, and what looks like a
+known failure.
 
-Nothing here chooses anything on test data, and nothing has randomness: fixed windows, centre crops, the whole queue.
-Labels serve the eye only; training does not see them.
-"""
+Nothing here chooses anything on test data, and nothing has randomness: fixed windows, centre crops,
+the whole queue. Labels serve the eye only; training does not see them."""
 
 from dataclasses import replace
 
@@ -25,21 +25,40 @@ MOST = 16  # videos at a time
 
 
 class Monitor:
-    """Called by the loop with the epoch: a dict of numbers, the same on every rank; speaks where they look bad.
+    """Called by the loop with the epoch: a dict of numbers, the same on every rank; speaks where
+    they look bad.
 
-    On the held-out rows: `knn`, R@1 of backbone features (mean of two windows, cosine, gallery's mean taken off) in a
-    part of the training rows; `rank` and `spread` of those features. Once the queue is full: `loss` and `accuracy` of
-    the contrastive task against it, `key_rank` of its keys, and, with a teacher, what `mining` says of it.
-    """
+    On the held-out rows: `knn`, R@1 of backbone features (mean of two windows, cosine, gallery's
+    mean taken off) in a part of the training rows; `rank` and `spread` of those features. Once the
+    queue is full: `loss` and `accuracy` of the contrastive task against it, `key_rank` of its keys,
+    and, with a teacher, what `mining` says of it."""
 
-    def __init__(self, method: nn.Module, train: Manifest, held: Manifest, spec: ClipSpec, run: Run,
-                 flow: str | None = None):
+    def __init__(
+        self,
+        method: nn.Module,
+        train: Manifest,
+        held: Manifest,
+        spec: ClipSpec,
+        run: Run,
+        flow: str | None = None,
+    ):
         recipe = method.recipe
         rows, workers = recipe.monitor_rows, min(recipe.fit.workers, 4)
-        self.method, self.run, self.batch, self.workers, self.said = method, run, MOST, workers, set()
+        self.method, self.run, self.batch, self.workers, self.said = (
+            method,
+            run,
+            MOST,
+            workers,
+            set(),
+        )
         self.train, self.held = _spread(train, rows), _spread(held, rows)
-        spec = replace(spec, sampling="spread", windows=WINDOWS, crops="centre",
-                       resize=round(spec.augment.size * SCALE))
+        spec = replace(
+            spec,
+            sampling="spread",
+            windows=WINDOWS,
+            crops="centre",
+            resize=round(spec.augment.size * SCALE),
+        )
         cache = 1 << 28 if workers == 0 else 0
         self.held_clips = Clips(self.held, spec, flow_folder=flow, cache_bytes=cache)
         spec = replace(spec, streams=(method.recipe.stream,))
@@ -50,8 +69,11 @@ class Monitor:
         self.method.eval()
         queries, sums = self._look(self.held_clips, self.method.queue.full)
         gallery, _ = self._look(self.train_clips, False)
-        numbers = {"knn": _knn(gallery, queries, self.train.label, self.held.label),
-                   "rank": effective_rank(queries), "spread": spread(queries)}
+        numbers = {
+            "knn": _knn(gallery, queries, self.train.label, self.held.label),
+            "rank": effective_rank(queries),
+            "spread": spread(queries),
+        }
         queue, recipe = self.method.queue, self.method.recipe
         if queue.full:
             numbers |= {name: total / len(self.held) for name, total in sums.items()}
@@ -61,12 +83,16 @@ class Monitor:
         if ranks.rank() == 0:
             warned = health([*self.run.metrics("monitor"), {"epoch": epoch, **numbers}], recipe)
             for kind in warned.keys() - self.said:
-                print(f"{self.run.folder.name}, epoch {epoch:.0f}, warning: {warned[kind]}", flush=True)
+                print(
+                    f"{self.run.folder.name}, epoch {epoch:.0f}, warning: {warned[kind]}",
+                    flush=True,
+                )
             self.said |= warned.keys()
         return numbers
 
     def _look(self, clips: Clips, task: bool) -> tuple[Tensor, dict[str, float]]:
-        """Pooled features [N,D] of all rows, each rank's share filled in by row, and sums of the task's numbers."""
+        """Pooled features [N,D] of all rows, each rank's share filled in by row, and sums of the
+        task's numbers."""
         device, stream = ranks.device(), self.method.recipe.stream
         features = torch.zeros(len(clips), self.method.encoder.out_channels, device=device)
         sums = torch.zeros(2, device=device)
@@ -80,77 +106,116 @@ class Monitor:
                 loss, numbers = self.method(batch)
                 sums += torch.stack([loss, numbers["accuracy"]]) * len(views)
         features, sums = (ranks.mean(part) * ranks.world() for part in (features, sums))
-        return features.cpu(), dict(zip(("loss", "accuracy"), sums.tolist(), strict=True)) if task else {}
+        return features.cpu(), dict(
+            zip(("loss", "accuracy"), sums.tolist(), strict=True)
+        ) if task else {}
 
 
 def _knn(gallery: Tensor, queries: Tensor, gallery_label: np.ndarray, label: np.ndarray) -> float:
     centre = gallery.mean(dim=0)
-    gallery, queries = (nn.functional.normalize(part - centre, dim=1) for part in (gallery, queries))
+    gallery, queries = (
+        nn.functional.normalize(part - centre, dim=1) for part in (gallery, queries)
+    )
     nearest = torch.from_numpy(gallery_label)[(queries @ gallery.T).argmax(dim=1)]
     known = torch.from_numpy(label) >= 0
-    return float(recall_at(nearest[:, None], torch.from_numpy(label), (1,))[1][known].float().mean())
+    return float(
+        recall_at(nearest[:, None], torch.from_numpy(label), (1,))[1][known].float().mean()
+    )
 
 
 @torch.no_grad()
 def mining(queue: FeatureQueue, topk: int, mine_siblings: bool = False) -> dict[str, float]:
-    """What the teacher mines within the queue, each slot in turn the query, against the hidden labels.
+    """What the teacher mines within the queue, each slot in turn the query, against the hidden
+    labels.
 
-    purity: share of mined slots with the query's label; chance: that share among all slots allowed; class_recall: of
-    each class's slots the share that its queries mine, median over classes (CPR, arXiv 2201.07989, speaks of class
-    mining recall); sibling_share: the share of the `topk` places that siblings would take if nothing barred them. Slots
-    without label count nowhere but in siblings.
-    """
-    label, source, slots = queue.label, queue.source, torch.arange(queue.slots, device=queue.label.device)
-    sums = torch.zeros(4, int(label.max()) + 2, device=label.device)  # right, mined, same, allowed; last: no label
+    purity: share of mined slots with the query's label; chance: that share among all slots allowed;
+    class_recall: of each class's slots the share that its queries mine, median over classes (CPR,
+    arXiv 2201.07989, speaks of class mining recall); sibling_share: the share of the `topk` places
+    that siblings would take if nothing barred them. Slots without label count nowhere but in
+    siblings."""
+    label, source, slots = (
+        queue.label,
+        queue.source,
+        torch.arange(queue.slots, device=queue.label.device),
+    )
+    sums = torch.zeros(
+        4, int(label.max()) + 2, device=label.device
+    )  # right, mined, same, allowed; last: no label
     siblings_mined = places = 0
     for rows in slots.split(BLOCK):
         similarity = queue.other[rows] @ queue.other.T
         own, siblings = rows[:, None] == slots, source[rows, None] == source
         free = masked_topk(similarity, topk, own)
-        siblings_mined, places = siblings_mined + int((free & siblings).sum()), places + int(free.sum())
+        siblings_mined, places = (
+            siblings_mined + int((free & siblings).sum()),
+            places + int(free.sum()),
+        )
         barred = own if mine_siblings else own | siblings
         mined, same = masked_topk(similarity, topk, barred), (label[rows, None] == label) & ~barred
-        counts = torch.stack([(mined & same).sum(1), mined.sum(1), same.sum(1), (~barred).sum(1)]).float()
+        counts = torch.stack(
+            [(mined & same).sum(1), mined.sum(1), same.sum(1), (~barred).sum(1)]
+        ).float()
         sums.index_add_(1, torch.where(label[rows] < 0, sums.shape[1] - 1, label[rows]), counts)
     right, mined, same, allowed = sums[:, :-1]
     recalls = (right / same)[same > 0]
-    return {"purity": float(right.sum() / mined.sum()), "chance": float(same.sum() / allowed.sum()),
-            "class_recall": float(recalls.median()) if len(recalls) else float("nan"),
-            "sibling_share": siblings_mined / max(places, 1)}
+    return {
+        "purity": float(right.sum() / mined.sum()),
+        "chance": float(same.sum() / allowed.sum()),
+        "class_recall": float(recalls.median()) if len(recalls) else float("nan"),
+        "sibling_share": siblings_mined / max(places, 1),
+    }
 
 
 def health(epochs: list[dict], recipe) -> dict[str, str]:
-    """Sentences, by kind, about a run whose curves look like failures that users of the released code met.
+    """Sentences, by kind, about a run whose curves look like failures that users of the released
+    code met.
 
-    epochs: the lines of monitor.jsonl; recipe: a coclr.Recipe. An accuracy that falls at the start of a CoCLR stage and
-    rises again is normal and not among them.
-    """
+    epochs: the lines of monitor.jsonl; recipe: a coclr.Recipe. An accuracy that falls at the start
+    of a CoCLR stage and rises again is normal and not among them."""
     last, said = epochs[-1], {}
     done = last["epoch"] / max(recipe.fit.epochs, 1)
     late = [line for line in epochs if line.get("loss") is not None]
-    if done >= 0.1 and (last["spread"] < 0.1 or last["rank"] < 2):  # an untrained net's features lie close together
-        said["collapse"] = (f"features collapse: effective rank {last['rank']:.1f}, spread {last['spread']:.2f} (a "
-                            "sphere has 1). Lower the rate, or look whether both views are the same picture.")
+    if done >= 0.1 and (
+        last["spread"] < 0.1 or last["rank"] < 2
+    ):  # an untrained net's features lie close together
+        said["collapse"] = (
+            f"features collapse: effective rank {last['rank']:.1f}, spread {last['spread']:.2f} (a "
+            "sphere has 1). Lower the rate, or look whether both views are the same picture."
+        )
     if late and done >= 0.2 and late[-1]["accuracy"] < 0.1:
-        said["accuracy"] = (f"contrastive accuracy on held-out rows is {late[-1]['accuracy']:.1%} after {done:.0%} of "
-                            "the epochs. 4 to 5 % was the sign of a broken InfoNCE in the released code's issue 3: "
-                            "look at the views, the queue and the rate.")
+        said["accuracy"] = (
+            f"contrastive accuracy on held-out rows is {late[-1]['accuracy']:.1%} after "
+            f"{done:.0%} of "
+            "the epochs. 4 to 5 % was the sign of a broken InfoNCE in the released code's issue 3: "
+            "look at the views, the queue and the rate."
+        )
     if done >= 0.5 and last["knn"] <= epochs[0]["knn"]:
-        said["knn"] = (f"R@1 of held-out rows is {last['knn']:.1%}, no more than the {epochs[0]['knn']:.1%} this stage "
-                       "began with: what is learned does not serve the classes.")
+        said["knn"] = (
+            f"R@1 of held-out rows is {last['knn']:.1%}, no more than the {epochs[0]['knn']:.1%} "
+            "this stage "
+            "began with: what is learned does not serve the classes."
+        )
     if recipe.positives == "near" and late:
         if late[0]["loss"] < 0.5 and recipe.self_drop == 0:
-            said["loss"] = (f"the loss begins at {late[0]['loss']:.2f}: the own key alone satisfies it, so gradients "
-                            "are small (issue 43 of the released code, whose remedy is self_drop=0.9).")
+            said["loss"] = (
+                f"the loss begins at {late[0]['loss']:.2f}: the own key alone satisfies it, so "
+                "gradients "
+                "are small (issue 43 of the released code, whose remedy is self_drop=0.9)."
+            )
         if last.get("purity") is not None and last["purity"] < 1.5 * last["chance"]:
-            said["purity"] = (f"purity {last['purity']:.1%} beside a chance of {last['chance']:.1%}: the teacher mines "
-                              "at random. Train it longer, or look whether its run is the right one.")
+            said["purity"] = (
+                f"purity {last['purity']:.1%} beside a chance of {last['chance']:.1%}: the "
+                "teacher mines "
+                "at random. Train it longer, or look whether its run is the right one."
+            )
     return said
 
 
 def _spread(manifest: Manifest, rows: int) -> Manifest:
     """At most so many rows, evenly over the list."""
-    return manifest.select(mask=np.linspace(0, len(manifest) - 1, min(rows, len(manifest))).round().astype(int))
+    return manifest.select(
+        mask=np.linspace(0, len(manifest) - 1, min(rows, len(manifest))).round().astype(int)
+    )
 
 
 class _Part(Dataset):

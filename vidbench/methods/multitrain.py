@@ -1,22 +1,25 @@
-"""MultiTrain: one backbone for several data sets, a head for each, projections between heads, an informative loss.
+"""MultiTrain: one backbone for several data sets, a head for each, projections between heads, an
+informative loss.
 
-Source: Liang et al. (NeurIPS 2022), its supplement, and the released code (JunweiLiang/MultiTrain), which is of three
-data sets where the paper has four; the paper's main text was not to be had. Every clip passes every head. Its own
-head's scores are trained with its label, and so are the other heads' raw scores after a bias-free map into its own
-label space, one map for each ordered pair; an expander's rows of the whole mixed batch are kept varied and
-uncorrelated. Maps and expander serve training only.
+Source: Liang et al. (NeurIPS 2022), its supplement, and the released code (JunweiLiang/MultiTrain),
+which is of three data sets where the paper has four; the paper's main text was not to be had. Every
+clip passes every head. Its own head's scores are trained with its label, and so are the other
+heads' raw scores after a bias-free map into its own label space, one map for each ordered pair; an
+expander's rows of the whole mixed batch are kept varied and uncorrelated. Maps and expander serve
+training only.
 
-Two things of the released code are quirks, kept by `released=True`: a clip mixed with one of another data set loses the
-partner's share of the label, and label smoothing counts RELEASED_CLASSES classes for every head, so targets sum to less
-than one. `released=False`, the default, trains both clips' heads by their shares and smooths over each head's own
-classes. A third one: there the losses of the gathered batch reach each rank's own rows alone, and the mean over ranks
-then divides all gradients by their number, which AdamW hides and clipping by a norm does not; `released=True` has that,
-too, and without it any number of ranks gives the gradient of the whole batch, the informative loss included.
+Two things of the released code are quirks, kept by `released=True`: a clip mixed with one of
+another data set loses the partner's share of the label, and label smoothing counts RELEASED_CLASSES
+classes for every head, so targets sum to less than one. `released=False`, the default, trains both
+clips' heads by their shares and smooths over each head's own classes. A third one: there the losses
+of the gathered batch reach each rank's own rows alone, and the mean over ranks then divides all
+gradients by their number, which AdamW hides and clipping by a norm does not; `released=True` has
+that, too, and without it any number of ranks gives the gradient of the whole batch, the informative
+loss included.
 
-Departures: a mixed clip's partner is a random one, not the one as far from the batch's end; RandAugment and crops are
-those of data.loading.transforms, augmentation; segments of Something-Something are equal to a frame, not rounded at
-(N - 1) / T.
-"""
+Departures: a mixed clip's partner is a random one, not the one as far from the batch's end;
+RandAugment and crops are those of data.loading.transforms, augmentation; segments of
+Something-Something are equal to a frame, not rounded at (N - 1) / T."""
 
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -48,10 +51,10 @@ CACHE = 1 << 29  # bytes of decoded videos kept by a loader without workers
 
 @dataclass(frozen=True)
 class Part:
-    """One data set of several: its name, its manifest, its classes in order (empty: taken from the manifest and written
-    down), its flow store where the stream is flow, and fields of the recipe's `clip` that differ, such as
-    {"sampling": "random_segments"}; of its augmentation `flip` alone, as Something-Something's labels have directions.
-    """
+    """One data set of several: its name, its manifest, its classes in order (empty: taken from the
+    manifest and written down), its flow store where the stream is flow, and fields of the recipe's
+    `clip` that differ, such as {"sampling": "random_segments"}; of its augmentation `flip` alone,
+    as Something-Something's labels have directions."""
 
     name: str
     manifest: str
@@ -64,7 +67,8 @@ class Part:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One joint training. Defaults are the released configuration's, "supplement" where that says otherwise."""
+    """One joint training. Defaults are the released configuration's, "supplement" where that says
+    otherwise."""
 
     parts: tuple[Part, ...] = ()
     network: str = "mvit"
@@ -77,85 +81,161 @@ class Recipe:
     covariance: float = 1.0
     expander: tuple[int, int] = (4096, 768)  # hidden and out; the supplement has 2,048 hidden
     label_smoothing: float = 0.1
-    mixing: tuple[dict, ...] = ()  # one of them is drawn for each batch, such as {"name": "mixup", "beta": 0.8}
+    mixing: tuple[
+        dict, ...
+    ] = ()  # one of them is drawn for each batch, such as {"name": "mixup", "beta": 0.8}
     released: bool = False
     mix: Mix = Mix()
     stream: str = "rgb"
     clip: ClipSpec = ClipSpec(frames=32, stride=3, views=2, augment=AUGMENTS["multitrain"])
-    fit: Fit = Fit(epochs=50, batch=512, optimizer="adamw", lr=2e-4, weight_decay=0.05, decay_vectors=False,
-                   schedule="cosine", warmup_epochs=10, warmup_lr=2e-6, final_lr=2e-6, clip_norm=1.0, precision="bf16",
-                   workers=12)
+    fit: Fit = Fit(
+        epochs=50,
+        batch=512,
+        optimizer="adamw",
+        lr=2e-4,
+        weight_decay=0.05,
+        decay_vectors=False,
+        schedule="cosine",
+        warmup_epochs=10,
+        warmup_lr=2e-6,
+        final_lr=2e-6,
+        clip_norm=1.0,
+        precision="bf16",
+        workers=12,
+    )
     init: str = ""  # the run whose backbone starts this one
-    published: dict = field(default_factory=dict)  # {"source", "path"}: weights that models.published starts it from
-    selection: str = ""  # what was chosen and on which videos, if anything: it goes with every number
+    published: dict = field(
+        default_factory=dict
+    )  # {"source", "path"}: weights that models.published starts it from
+    selection: str = (
+        ""  # what was chosen and on which videos, if anything: it goes with every number
+    )
 
 
-# Supplement: Mixup, crops of 224 after a short side of 256 to 320, expander 2,048 wide, AdamW, batch 512 (videos of two
-# clips each are an assumption taken from the release), 2e-4 by a cosine from a linear warm-up at 2e-6, 50 epochs, no
-# smoothing named (0.1 is the release's). Start it from a Kinetics run by `init`.
-_PAPER = Recipe(expander=(2048, 768), mixing=({"name": "mixup", "beta": 0.8},),
-                clip=ClipSpec(frames=32, target_fps=10.0, views=2, augment=AUGMENTS["multitrain_supplement"]))
-# Its two YAML files: RandAugment, random erasing, Mixup and CutMix in turn, quirks as released, 64 videos by 8 parts.
-# Its code multiplies the rate by the number of machines, so its README's run on two had 4e-4.
-_RELEASED = replace(_PAPER, expander=(4096, 768), released=True,
-                    clip=replace(_PAPER.clip, augment=AUGMENTS["multitrain"]),
-                    mixing=({"name": "mixup", "beta": 0.8}, {"name": "cutmix", "beta": 1.0}),
-                    fit=replace(_PAPER.fit, accumulate=8))
+# Supplement: Mixup, crops of 224 after a short side of 256 to 320, expander 2,048 wide, AdamW,
+# batch 512 (videos of two clips each are an assumption taken from the release), 2e-4 by a cosine
+# from a linear warm-up at 2e-6, 50 epochs, no smoothing named (0.1 is the release's). Start it from
+# a Kinetics run by `init`.
+_PAPER = Recipe(
+    expander=(2048, 768),
+    mixing=({"name": "mixup", "beta": 0.8},),
+    clip=ClipSpec(frames=32, target_fps=10.0, views=2, augment=AUGMENTS["multitrain_supplement"]),
+)
+# Its two YAML files: RandAugment, random erasing, Mixup and CutMix in turn, quirks as released, 64
+# videos by 8 parts. Its code multiplies the rate by the number of machines, so its README's run on
+# two had 4e-4.
+_RELEASED = replace(
+    _PAPER,
+    expander=(4096, 768),
+    released=True,
+    clip=replace(_PAPER.clip, augment=AUGMENTS["multitrain"]),
+    mixing=({"name": "mixup", "beta": 0.8}, {"name": "cutmix", "beta": 1.0}),
+    fit=replace(_PAPER.fit, accumulate=8),
+)
 _MILD = replace(AUGMENTS["toy"], jitter_p=0.3, gray_p=0.0, blur_p=0.0)  # as classify's toy settings
-# The smallest MViTv2 on optical flow: on RGB it stays at chance on the toy worlds for 10,000 clips (measured). Every
-# number is an assumption.
-_TOY = Recipe(network_args={"preset": "tiny", "size": 48}, hidden=128, dropout=0.1, expander=(256, 128), stream="flow",
-              clip=ClipSpec(frames=8, stride=3, views=1, augment=_MILD),
-              fit=Fit(epochs=8, batch=32, optimizer="adamw", lr=1e-3, weight_decay=0.05, decay_vectors=False,
-                      schedule="cosine", warmup_epochs=1, warmup_lr=1e-5, clip_norm=1.0, log_every=11))
-_CSN = {"network": "csn", "network_args": {"width": 0.125, "blocks": (1, 1, 2, 2), "stem_stride": 2}}
+# The smallest MViTv2 on optical flow: on RGB it stays at chance on the toy worlds for 10,000 clips
+# (measured). Every number is an assumption.
+_TOY = Recipe(
+    network_args={"preset": "tiny", "size": 48},
+    hidden=128,
+    dropout=0.1,
+    expander=(256, 128),
+    stream="flow",
+    clip=ClipSpec(frames=8, stride=3, views=1, augment=_MILD),
+    fit=Fit(
+        epochs=8,
+        batch=32,
+        optimizer="adamw",
+        lr=1e-3,
+        weight_decay=0.05,
+        decay_vectors=False,
+        schedule="cosine",
+        warmup_epochs=1,
+        warmup_lr=1e-5,
+        clip_norm=1.0,
+        log_every=11,
+    ),
+)
+_CSN = {
+    "network": "csn",
+    "network_args": {"width": 0.125, "blocks": (1, 1, 2, 2), "stem_stride": 2},
+}
 SETTINGS = {
     # As notebook 30 opens: a net that learns from the few clips of a minute.
-    "tiny": replace(_TOY, **_CSN, hidden=64, expander=(64, 64), clip=replace(_TOY.clip, stride=2),
-                    fit=replace(_TOY.fit, batch=16, lr=3e-3)),
+    "tiny": replace(
+        _TOY,
+        **_CSN,
+        hidden=64,
+        expander=(64, 64),
+        clip=replace(_TOY.clip, stride=2),
+        fit=replace(_TOY.fit, batch=16, lr=3e-3),
+    ),
     "toy": _TOY,  # the toy worlds `small`
-    "toy_rgb": replace(_TOY, **_CSN, stream="rgb", fit=replace(_TOY.fit, lr=3e-3)),  # a net that learns them on RGB
+    "toy_rgb": replace(
+        _TOY, **_CSN, stream="rgb", fit=replace(_TOY.fit, lr=3e-3)
+    ),  # a net that learns them on RGB
     "paper": _PAPER,
     "released": _RELEASED,
 }
 SEGMENTS = {"clip": {"sampling": "random_segments", "target_fps": None}, "flip": 0.0}
-# What differs for a data set, by its name in data.datasets: of Something-Something segments of the whole video and no
-# flip (supplement), as its labels have directions.
+# What differs for a data set, by its name in data.datasets: of Something-Something segments of the
+# whole video and no flip (supplement), as its labels have directions.
 OF_DATA = {"ssv2": SEGMENTS}
 
 
 class MultiTrain(nn.Module):
     """Backbone, heads, maps between heads, expander.
 
-    forward: batch {stream: [B,V,C,T,H,W], label [B], dataset [B]} -> (loss [], its parts and each data set's accuracy;
-    NaN for one without a clip in the batch). Raises ValueError on fewer than two classes, two parts of one name, an
-    unknown mixing, and in training on a single clip where the informative loss is on.
-    """
+    forward: batch {stream: [B,V,C,T,H,W], label [B], dataset [B]} -> (loss [], its parts and each
+    data set's accuracy; NaN for one without a clip in the batch). Raises ValueError on fewer than
+    two classes, two parts of one name, an unknown mixing, and in training on a single clip where
+    the informative loss is on."""
 
     def __init__(self, recipe: Recipe):
         super().__init__()
         names = [part.name for part in recipe.parts]
-        fit = all(name and not set(name) & set(".>") for name in names)  # they are in the names of weights
-        if not names or not fit or len(set(names)) < len(names) or any(len(part.classes) < 2 for part in recipe.parts):
-            raise ValueError("MultiTrain wants parts of different names without . or >, each with at least 2 classes; "
-                             f"got {[(part.name, len(part.classes)) for part in recipe.parts]}.")
+        fit = all(
+            name and not set(name) & set(".>") for name in names
+        )  # they are in the names of weights
+        if (
+            not names
+            or not fit
+            or len(set(names)) < len(names)
+            or any(len(part.classes) < 2 for part in recipe.parts)
+        ):
+            raise ValueError(
+                "MultiTrain wants parts of different names without . or >, each with at least 2 "
+                "classes; "
+                f"got {[(part.name, len(part.classes)) for part in recipe.parts]}."
+            )
         clips = recipe.fit.batch * recipe.clip.views // recipe.fit.accumulate
         if recipe.informative and clips < 2:
-            raise ValueError("the informative loss wants at least 2 clips at once, as one has no variance; got "
-                             f"{clips}: raise fit.batch or set informative to 0.")
-        if recipe.stream not in STREAMS or any(mixing.get("name") not in MIXING for mixing in recipe.mixing):
-            raise ValueError(f"MultiTrain: stream is one of {STREAMS}, mixing of {', '.join(MIXING)}; got "
-                             f"{recipe.stream!r}, {recipe.mixing}.")
+            raise ValueError(
+                "the informative loss wants at least 2 clips at once, as one has no variance; got "
+                f"{clips}: raise fit.batch or set informative to 0."
+            )
+        if recipe.stream not in STREAMS or any(
+            mixing.get("name") not in MIXING for mixing in recipe.mixing
+        ):
+            raise ValueError(
+                f"MultiTrain: stream is one of {STREAMS}, mixing of {', '.join(MIXING)}; got "
+                f"{recipe.stream!r}, {recipe.mixing}."
+            )
         self.recipe, self.names = recipe, names
         self.encoder = models.build(recipe.network, **recipe.network_args)
         width = self.encoder.out_channels
-        self.heads = nn.ModuleDict({part.name: mlp(width, recipe.hidden, len(part.classes), recipe.dropout)
-                                    for part in recipe.parts})
+        self.heads = nn.ModuleDict(
+            {
+                part.name: mlp(width, recipe.hidden, len(part.classes), recipe.dropout)
+                for part in recipe.parts
+            }
+        )
         self.maps = nn.ModuleDict()
         if recipe.projection:
             for source, target in permutations(recipe.parts, 2):
                 made = self.maps[between(source.name, target.name)] = nn.Linear(
-                    len(source.classes), len(target.classes), bias=False)
+                    len(source.classes), len(target.classes), bias=False
+                )
                 nn.init.trunc_normal_(made.weight, std=0.02)
         if recipe.informative:
             self.expander = mlp(width, *recipe.expander)
@@ -165,34 +245,43 @@ class MultiTrain(nn.Module):
         mixed = self._mixed(views) if self.training else None
         clips, count = (views if mixed is None else mixed.clips).flatten(0, 1), views.shape[1]
         feature = self.encoder(clips).mean(dim=(2, 3, 4))
-        targets = [target.repeat_interleave(count, dim=0)
-                   for target in self.targets(batch["label"], batch["dataset"], mixed)]
+        targets = [
+            target.repeat_interleave(count, dim=0)
+            for target in self.targets(batch["label"], batch["dataset"], mixed)
+        ]
         scores = [head(feature) for head in self.heads.values()]
         weights = [part.weight for part in recipe.parts]
-        own = sum(w * soft_cross_entropy(s, t) for w, s, t in zip(weights, scores, targets, strict=True)).mean()
+        own = sum(
+            w * soft_cross_entropy(s, t) for w, s, t in zip(weights, scores, targets, strict=True)
+        ).mean()
         numbers, loss = {"classification": own.detach()}, own
         if self.training and recipe.projection and len(self.names) > 1:
             projected = self._projected(scores, targets, weights)
             loss, numbers["projection"] = loss + recipe.projection * projected, projected.detach()
         if self.training and recipe.informative:
             variance, covariance = informative(_all(self.expander(feature).float()))
-            loss = loss + recipe.informative * (recipe.variance * variance + recipe.covariance * covariance)
+            loss = loss + recipe.informative * (
+                recipe.variance * variance + recipe.covariance * covariance
+            )
             numbers |= {"variance": variance.detach(), "covariance": covariance.detach()}
         if recipe.released and ranks.world() > 1:
             loss = loss.detach() + (loss - loss.detach()) / ranks.world()
         return loss, {**numbers, **self._accuracies(scores, batch, count)}
 
     def targets(self, label: Tensor, dataset: Tensor, mixed: Mixed | None) -> list[Tensor]:
-        """For each data set the targets [B,C_d] of all clips, zeros for those without a share in it.
+        """For each data set the targets [B,C_d] of all clips, zeros for those without a share in
+        it.
 
-        With `released` the partner of another data set leaves nothing, and smoothing is over RELEASED_CLASSES.
-        """
+        With `released` the partner of another data set leaves nothing, and smoothing is over
+        RELEASED_CLASSES."""
         recipe, made = self.recipe, []
         smooth = recipe.label_smoothing if self.training else 0.0
         for number, part in enumerate(recipe.parts):
             classes, here = len(part.classes), dataset == number
             full = F.one_hot(torch.where(here, label, 0), classes).float() * (1 - smooth)
-            full = (full + smooth / (RELEASED_CLASSES if recipe.released else classes)) * here[:, None]
+            full = (full + smooth / (RELEASED_CLASSES if recipe.released else classes)) * here[
+                :, None
+            ]
             if mixed is not None:
                 share = mixed.share.to(full)[:, None]
                 full = share * full + (1 - share) * full[mixed.partner]
@@ -201,11 +290,16 @@ class MultiTrain(nn.Module):
             made.append(full)
         return made
 
-    def _projected(self, scores: list[Tensor], targets: list[Tensor], weights: list[float]) -> Tensor:
-        """Every other head's scores mapped into the clip's own label space: the mean over those heads."""
+    def _projected(
+        self, scores: list[Tensor], targets: list[Tensor], weights: list[float]
+    ) -> Tensor:
+        """Every other head's scores mapped into the clip's own label space: the mean over those
+        heads."""
         total = 0.0
         for (k, source), (n, target) in permutations(enumerate(self.names), 2):
-            total = total + weights[n] * soft_cross_entropy(self.maps[between(source, target)](scores[k]), targets[n])
+            total = total + weights[n] * soft_cross_entropy(
+                self.maps[between(source, target)](scores[k]), targets[n]
+            )
         return total.mean() / (len(self.names) - 1)
 
     def _accuracies(self, scores: list[Tensor], batch: dict, count: int) -> dict[str, Tensor]:
@@ -230,8 +324,8 @@ def between(source: str, target: str) -> str:
 
 
 class _Gathered(torch.autograd.Function):
-    """All ranks' rows; the gradient of a rank's own rows is that of the whole, which DDP's mean over ranks expects
-    times their number."""
+    """All ranks' rows; the gradient of a rank's own rows is that of the whole, which DDP's mean
+    over ranks expects times their number."""
 
     @staticmethod
     def forward(ctx, rows: Tensor) -> Tensor:
@@ -247,23 +341,29 @@ def _all(rows: Tensor) -> Tensor:
     return _Gathered.apply(rows) if ranks.world() > 1 else rows
 
 
-# ---- a run -------------------------------------------------------------------------------------------------------
+# ---- a run -------------------------------------------------------------------------------------
 
 
 def train(recipe: dict, folder: str, progress: str = "auto", threads: int = 0) -> str:
-    """Run one joint training into a run folder, or go on with it. Plain values in, as ranks and processes need.
+    """Run one joint training into a run folder, or go on with it. Plain values in, as ranks and
+    processes need.
 
-    recipe: JSON form of a Recipe (runs.recipe_dict). The classes of each part go into the run, and a part whose
-    manifest has others is refused. Returns the folder. Raises what fit raises, ValueError for parts that cannot be
-    trained on together, and RunError for an `init` that does not fit.
-    """
+    recipe: JSON form of a Recipe (runs.recipe_dict). The classes of each part go into the run, and
+    a part whose manifest has others is refused. Returns the folder. Raises what fit raises,
+    ValueError for parts that cannot be trained on together, and RunError for an `init` that does
+    not fit."""
     recipe = recipe_from(Recipe, recipe)
     if threads:
         torch.set_num_threads(threads)
     manifests, recipe = rows_of(recipe)
     run = Run.create(folder, "multitrain", recipe) if ranks.rank() == 0 else None
     if run:
-        run.hold_to({part.name: rows.fingerprint() for part, rows in zip(recipe.parts, manifests, strict=True)})
+        run.hold_to(
+            {
+                part.name: rows.fingerprint()
+                for part, rows in zip(recipe.parts, manifests, strict=True)
+            }
+        )
     ranks.barrier()
     run = run or Run(folder)
     torch.manual_seed(recipe.fit.seed)
@@ -281,17 +381,22 @@ def train(recipe: dict, folder: str, progress: str = "auto", threads: int = 0) -
 
 
 def rows_of(recipe: Recipe) -> tuple[list[Manifest], Recipe]:
-    """Each part's training rows, and the recipe with their classes. Raises ValueError where a part has none, rows
-    without label, or other classes than the recipe's."""
+    """Each part's training rows, and the recipe with their classes. Raises ValueError where a part
+    has none, rows without label, or other classes than the recipe's."""
     manifests, parts = [], []
     for part in recipe.parts:
         rows = Manifest.load(part.manifest).select(split="train")
         if not len(rows) or (rows.label < 0).any():
-            raise ValueError(f"{part.name}: the manifest in {part.manifest} has {len(rows)} training rows, "
-                             f"{int((rows.label < 0).sum())} of them without label; MultiTrain wants labels.")
+            raise ValueError(
+                f"{part.name}: the manifest in {part.manifest} has {len(rows)} training rows, "
+                f"{int((rows.label < 0).sum())} of them without label; MultiTrain wants labels."
+            )
         if part.classes and part.classes != rows.classes:
-            raise ValueError(f"{part.name}: the recipe's {len(part.classes)} classes are not the {len(rows.classes)} "
-                             f"of {part.manifest}, or in another order. Leave `classes` empty to take them.")
+            raise ValueError(
+                f"{part.name}: the recipe's {len(part.classes)} classes are not the "
+                f"{len(rows.classes)} "
+                f"of {part.manifest}, or in another order. Leave `classes` empty to take them."
+            )
         manifests.append(rows)
         parts.append(replace(part, classes=rows.classes))
     return manifests, replace(recipe, parts=tuple(parts))
@@ -303,72 +408,119 @@ def load_init(run: Run, method: MultiTrain) -> str:
     Raises RunError where the run is not complete, or of another network or stream.
     """
     if run.state != "complete":
-        raise RunError(f"{run.folder} is {run.state}, not complete; finish its training before another starts from it.")
+        raise RunError(
+            f"{run.folder} is {run.state}, not complete; finish its training before another "
+            "starts from it."
+        )
     theirs = run.recipe
     wanted = {"network": method.recipe.network, "stream": method.recipe.stream}
     if other := [name for name in wanted if theirs[name] != wanted[name]]:
         told = "; ".join(f"{name}: wanted {wanted[name]}, found {theirs[name]}" for name in other)
         raise RunError(f"{run.folder} does not fit this recipe: {told}.")
-    said = run.load_into(method.encoder, "encoder.", partial(models.refitted, method.encoder, theirs["network"],
-                                                             theirs["network_args"]))
+    said = run.load_into(
+        method.encoder,
+        "encoder.",
+        partial(models.refitted, method.encoder, theirs["network"], theirs["network_args"]),
+    )
     return f"backbone from {run.folder.name}{said and '. '}{said}"
 
 
 def loader(recipe: Recipe, manifests: list[Manifest]) -> DataLoader:
     """This rank's batches, mixed as the recipe says."""
     seed, workers = recipe.fit.seed, recipe.fit.workers
-    parts = [Clips(rows, spec_of(recipe, part), flow_folder=part.flow or None, seed=seed,
-                   cache_bytes=0 if workers else CACHE)
-             for part, rows in zip(recipe.parts, manifests, strict=True)]
-    batches = JointBatches([len(rows) for rows in manifests], recipe.fit.batch, recipe.mix, seed=seed,
-                           rank=ranks.rank(), world=ranks.world())
-    return DataLoader(Joint(parts), batch_sampler=batches, pin_memory=ranks.device().type == "cuda",
-                      **processes(workers, training=True))
+    parts = [
+        Clips(
+            rows,
+            spec_of(recipe, part),
+            flow_folder=part.flow or None,
+            seed=seed,
+            cache_bytes=0 if workers else CACHE,
+        )
+        for part, rows in zip(recipe.parts, manifests, strict=True)
+    ]
+    batches = JointBatches(
+        [len(rows) for rows in manifests],
+        recipe.fit.batch,
+        recipe.mix,
+        seed=seed,
+        rank=ranks.rank(),
+        world=ranks.world(),
+    )
+    return DataLoader(
+        Joint(parts),
+        batch_sampler=batches,
+        pin_memory=ranks.device().type == "cuda",
+        **processes(workers, training=True),
+    )
 
 
 def spec_of(recipe: Recipe, part: Part) -> ClipSpec:
     """How a part's videos become clips."""
-    augment = recipe.clip.augment if part.flip is None else replace(recipe.clip.augment, flip=part.flip)
+    augment = (
+        recipe.clip.augment if part.flip is None else replace(recipe.clip.augment, flip=part.flip)
+    )
     return replace(recipe.clip, streams=(recipe.stream,), augment=augment, **part.clip)
 
 
 def warnings_of(recipe: Recipe) -> list[str]:
-    """What in a recipe cannot come out well, in plain words. Classes are those of the recipe's parts."""
+    """What in a recipe cannot come out well, in plain words. Classes are those of the recipe's
+    parts."""
     rows = recipe.fit.batch * recipe.clip.views // recipe.fit.accumulate
-    found = [f"classes of {part.name} tell left from right, and its clips are flipped in training; set flip=0 for it "
-             "(SEGMENTS does so for Something-Something)" for part in recipe.parts
-             if spec_of(recipe, part).augment.flip and _sided(part.classes)]
+    found = [
+        f"classes of {part.name} tell left from right, and its clips are flipped in training; set "
+        "flip=0 for it "
+        "(SEGMENTS does so for Something-Something)"
+        for part in recipe.parts
+        if spec_of(recipe, part).augment.flip and _sided(part.classes)
+    ]
     if recipe.informative and recipe.expander[1] > widest(rows, recipe.variance, recipe.covariance):
-        found.append(f"the expander's {recipe.expander[1]} dimensions are too many for the informative loss on {rows} "
-                     "clips at once: noise in the covariance weighs more than the variance it asks for; "
-                     f"{widest(rows, recipe.variance, recipe.covariance)} would fit"
-                     f"{' (accumulation does not help)' * (recipe.fit.accumulate > 1)}")
+        found.append(
+            f"the expander's {recipe.expander[1]} dimensions are too many for the informative "
+            f"loss on {rows} "
+            "clips at once: noise in the covariance weighs more than the variance it asks for; "
+            f"{widest(rows, recipe.variance, recipe.covariance)} would fit"
+            f"{' (accumulation does not help)' * (recipe.fit.accumulate > 1)}"
+        )
     return found
 
 
 def _sided(classes: tuple[str, ...]) -> bool:
-    """Whether there are two classes that a flip exchanges: "from left to right" and "from right to left"."""
+    """Whether there are two classes that a flip exchanges: "from left to right" and "from right to
+    left"."""
     turned = {"left": "right", "right": "left"}
     names = {tuple(name.lower().split()) for name in classes}
     return any(tuple(turned.get(word, word) for word in name) in names - {name} for name in names)
 
 
 def alone(recipe: Recipe, part: Part) -> Recipe:
-    """The recipe on one data set alone, which joint training is compared with: no maps, no expander."""
+    """The recipe on one data set alone, which joint training is compared with: no maps, no
+    expander."""
     return replace(recipe, parts=(part,), projection=0.0, informative=0.0)
 
 
-def cost(video_epochs: float, image_epochs: float, image_seconds: float, video_seconds: float, scratch: float) -> float:
-    """What training on images first and then on video takes, over `scratch` epochs of video alone (supplement, 2.3).
+def cost(
+    video_epochs: float,
+    image_epochs: float,
+    image_seconds: float,
+    video_seconds: float,
+    scratch: float,
+) -> float:
+    """What training on images first and then on video takes, over `scratch` epochs of video alone
+    (supplement, 2.3).
 
-    seconds: of an epoch of images and of video. There an epoch of Kinetics takes about 3,200; 1,800 for ImageNet-1K
-    and 11,000 for ImageNet-21K-P are derived, as with them its 34 % and 92 % more come out.
-    """
+    seconds: of an epoch of images and of video. There an epoch of Kinetics takes about 3,200; 1,800
+    for ImageNet-1K and 11,000 for ImageNet-21K-P are derived, as with them its 34 % and 92 % more
+    come out."""
     return (video_epochs + image_epochs * image_seconds / video_seconds) / scratch
 
 
 def planned(recipe: Recipe) -> list[dict]:
     """data.joint.plan of a recipe: what training will see, before it runs."""
     manifests, recipe = rows_of(recipe)
-    return plan([part.name for part in recipe.parts], [len(rows) for rows in manifests], recipe.fit.batch, recipe.mix,
-                recipe.fit.epochs)
+    return plan(
+        [part.name for part in recipe.parts],
+        [len(rows) for rows in manifests],
+        recipe.fit.batch,
+        recipe.mix,
+        recipe.fit.epochs,
+    )

@@ -26,24 +26,34 @@ BUILDERS = {
 }
 
 
-def build(name: str, regularizer: Callable[[Site], nn.Module] | None = None, **arguments) -> nn.Module:
-    """The bare backbone `name`: clips [B,3,T,H,W] -> feature map [B,D,T',H',W'], with its D as `out_channels`.
+def build(
+    name: str, regularizer: Callable[[Site], nn.Module] | None = None, **arguments
+) -> nn.Module:
+    """The bare backbone `name`: clips [B,3,T,H,W] -> feature map [B,D,T',H',W'], with its D as
+    `out_channels`.
 
-    `regularizer` is given each Site of a residual net once and returns the module for the end of that branch. It is not
-    part of a network's arguments, so that a checkpoint loads with and without it. Raises ValueError for an unknown name
-    or argument (the known ones are listed), for values the network refuses, and for a regularizer that it has no place
-    for.
-    """
+    `regularizer` is given each Site of a residual net once and returns the module for the end of
+    that branch. It is not part of a network's arguments, so that a checkpoint loads with and
+    without it. Raises ValueError for an unknown name or argument (the known ones are listed), for
+    values the network refuses, and for a regularizer that it has no place for."""
     if name not in BUILDERS:
         raise ValueError(f"models.build wants one of {sorted(BUILDERS)}; got {name!r}.")
     known = set(signature(BUILDERS[name]).parameters)
     unknown = sorted(set(arguments) - known)
     if unknown:
-        raise ValueError(f"models.build({name!r}): unknown {unknown}; its arguments are {sorted(known)}.")
+        raise ValueError(
+            f"models.build({name!r}): unknown {unknown}; its arguments are {sorted(known)}."
+        )
     if regularizer is not None:
         if "regularizer" not in known:
-            residual = sorted(n for n, builder in BUILDERS.items() if "regularizer" in signature(builder).parameters)
-            raise ValueError(f"models.build({name!r}) has no place for a regularizer; take one of {residual}.")
+            residual = sorted(
+                n
+                for n, builder in BUILDERS.items()
+                if "regularizer" in signature(builder).parameters
+            )
+            raise ValueError(
+                f"models.build({name!r}) has no place for a regularizer; take one of {residual}."
+            )
         arguments["regularizer"] = regularizer
     try:
         return BUILDERS[name](**arguments)
@@ -52,18 +62,21 @@ def build(name: str, regularizer: Callable[[Site], nn.Module] | None = None, **a
 
 
 def plain_arguments(name: str, arguments: Mapping) -> dict:
-    """A network's arguments less those between which `refitted` leads, or which change no weight: of MViT the clip's
-    length and size, stochastic depth and checkpointing."""
+    """A network's arguments less those between which `refitted` leads, or which change no weight:
+    of MViT the clip's length and size, stochastic depth and checkpointing."""
     free = ("frames", "size", "stochastic_depth", "checkpointing") if name == "mvit" else ()
     return {key: value for key, value in arguments.items() if key not in free}
 
 
-def refitted(network: nn.Module, name: str, arguments: Mapping, state: Mapping[str, Tensor]) -> tuple[dict, str]:
-    """The state of a network `name` of these arguments, brought to `network`'s clips; what was done, in plain words.
+def refitted(
+    network: nn.Module, name: str, arguments: Mapping, state: Mapping[str, Tensor]
+) -> tuple[dict, str]:
+    """The state of a network `name` of these arguments, brought to `network`'s clips; what was
+    done, in plain words.
 
-    Where MViT's clips are of another length or size, embeddings of positions are interpolated, and a net for one frame
-    (trained on images) is inflated: see models.mvit. Other networks' states stay as they are.
-    """
+    Where MViT's clips are of another length or size, embeddings of positions are interpolated, and
+    a net for one frame (trained on images) is inflated: see models.mvit. Other networks' states
+    stay as they are."""
     if name != "mvit" or not hasattr(network, "resized_state"):
         return dict(state), ""
     with torch.device("meta"):

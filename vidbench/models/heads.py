@@ -16,24 +16,31 @@ class UnitRows(nn.Module):
 # Name -> what stands before the linear layer, from the width D.
 HEADS = {
     "linear": lambda width: {},  # CoCLR supplement, table 2; fine-tuning in the released code
-    "bn_linear": lambda width: {"norm": nn.BatchNorm1d(width)},  # eval/feature_linear_probe.py --final_bn
-    # model/classifier.py with use_l2_norm and use_final_bn, which eval/main_classifier.py sets for a linear probe
+    "bn_linear": lambda width: {
+        "norm": nn.BatchNorm1d(width)
+    },  # eval/feature_linear_probe.py --final_bn
+    # model/classifier.py with use_l2_norm and use_final_bn, which eval/main_classifier.py sets for
+    # a linear probe
     "norm_linear": lambda width: {"unit": UnitRows(), "norm": nn.BatchNorm1d(width)},
 }
 
 
 def build_head(name: str, width: int, classes: int, dropout: float = 0.0) -> nn.Sequential:
-    """The head `name`: pooled features [B,D] -> class scores [B,classes] (model/classifier.py of CoCLR).
+    """The head `name`: pooled features [B,D] -> class scores [B,classes] (model/classifier.py of
+    CoCLR).
 
-    The linear layer `fc` has weights of standard deviation 0.01 and no bias to begin with; `dropout` is the probability
-    that a feature is dropped just before it. With width 1,024 and 101 classes it has 103,525 parameters, and the batch
-    norm, whose statistics are those of a rank's part of the batch, 2,048. Raises ValueError on an unknown name, fewer
-    than two classes or a dropout outside of 0 to 1.
-    """
+    The linear layer `fc` has weights of standard deviation 0.01 and no bias to begin with;
+    `dropout` is the probability that a feature is dropped just before it. With width 1,024 and 101
+    classes it has 103,525 parameters, and the batch norm, whose statistics are those of a rank's
+    part of the batch, 2,048. Raises ValueError on an unknown name, fewer than two classes or a
+    dropout outside of 0 to 1."""
     if name not in HEADS:
         raise ValueError(f"a head is one of {', '.join(HEADS)}; got {name!r}.")
     if classes < 2 or not 0 <= dropout < 1:
-        raise ValueError(f"a head wants at least 2 classes and a dropout from 0 to under 1; got {classes}, {dropout}.")
+        raise ValueError(
+            f"a head wants at least 2 classes and a dropout from 0 to under 1; got {classes}, "
+            f"{dropout}."
+        )
     layer = nn.Linear(width, classes)
     nn.init.normal_(layer.weight, std=0.01)
     nn.init.zeros_(layer.bias)
@@ -41,16 +48,22 @@ def build_head(name: str, width: int, classes: int, dropout: float = 0.0) -> nn.
 
 
 def mlp(width: int, hidden: int, out: int, dropout: float = 0.0) -> nn.Sequential:
-    """Linear, GELU, dropout, linear, dropout: MultiTrain's heads (models/head_helper.py), where the last dropout falls
-    on the scores, and, without dropout, its expander.
+    """Linear, GELU, dropout, linear, dropout: MultiTrain's heads (models/head_helper.py), where the
+    last dropout falls on the scores, and, without dropout, its expander.
 
-    [B,width] -> [B,out]; weights from a normal law of deviation 0.02 cut at two of it, biases 0. Raises ValueError for
-    a dropout outside of 0 to 1.
-    """
+    [B,width] -> [B,out]; weights from a normal law of deviation 0.02 cut at two of it, biases 0.
+    Raises ValueError for a dropout outside of 0 to 1."""
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout is from 0 to under 1; got {dropout}.")
-    made = nn.Sequential(OrderedDict(fc1=nn.Linear(width, hidden), act=nn.GELU(), drop1=nn.Dropout(dropout),
-                                     fc2=nn.Linear(hidden, out), drop2=nn.Dropout(dropout)))
+    made = nn.Sequential(
+        OrderedDict(
+            fc1=nn.Linear(width, hidden),
+            act=nn.GELU(),
+            drop1=nn.Dropout(dropout),
+            fc2=nn.Linear(hidden, out),
+            drop2=nn.Dropout(dropout),
+        )
+    )
     for layer in (made.fc1, made.fc2):
         nn.init.trunc_normal_(layer.weight, std=0.02, a=-0.04, b=0.04)
         nn.init.zeros_(layer.bias)

@@ -1,22 +1,27 @@
-"""MViTv2 for video: the plain form of MultiTrain, the official one by switches, and position embeddings of any size.
+"""MViTv2 for video: the plain form of MultiTrain, the official one by switches, and position
+embeddings of any size.
 
-A clip becomes tokens [B,N,D] on a grid (T',H',W'), N = T'H'W', which shrinks while D grows, stage by stage. Sources:
-Li et al. 2022 (MViTv2), MultiTrain's supplement, table 2, its released code (JunweiLiang/MultiTrain), and torchvision's
-mvit_v2_s. Four switches and a number lead from MultiTrain's form to the official ones:
+A clip becomes tokens [B,N,D] on a grid (T',H',W'), N = T'H'W', which shrinks while D grows, stage
+by stage. Sources: Li et al. 2022 (MViTv2), MultiTrain's supplement, table 2, its released code
+(JunweiLiang/MultiTrain), and torchvision's mvit_v2_s. Four switches and a number lead from
+MultiTrain's form to the official ones:
 
-- `relative`: learned tables of relative positions in each attention, instead of one absolute embedding of space and one
-  of time behind the patches;
-- `class_token`: one more token, which is then all that the net returns. As in torchvision, its own query is not added
-  to what it attends to, unless by `token_query`, as in the image nets of facebookresearch/mvit and timm;
-- `normed_skip`: where the channels grow, the skip path projects the block's normalised input, not its input;
-- `pool_eps`: of the norms in the pools of attention. MultiTrain's code leaves PyTorch's 1e-5 there; official is 1e-6,
-  as in all other norms of both.
+- `relative`: learned tables of relative positions in each attention, instead of one absolute
+  embedding of space and one of time behind the patches;
+- `class_token`: one more token, which is then all that the net returns. As in torchvision, its own
+  query is not added to what it attends to, unless by `token_query`, as in the image nets of
+  facebookresearch/mvit and timm;
+- `normed_skip`: where the channels grow, the skip path projects the block's normalised input, not
+  its input;
+- `pool_eps`: of the norms in the pools of attention. MultiTrain's code leaves PyTorch's 1e-5 there;
+  official is 1e-6, as in all other norms of both.
 
-On the skip path, table 2's caption speaks of a 3-D convolution; the released code has a max pool there, and so have we.
+On the skip path, table 2's caption speaks of a 3-D convolution; the released code has a max pool
+there, and so have we.
 
-Training on images before video (MultiTrain's supplement, 2.3 and table 3): a net for clips of one frame is the 2-D net,
-for its convolutions see one frame through their middle slice, and `MViT.inflated_state` makes of it, or of a published
-image net, the start of a net for longer clips.
+Training on images before video (MultiTrain's supplement, 2.3 and table 3): a net for clips of one
+frame is the 2-D net, for its convolutions see one frame through their middle slice, and
+`MViT.inflated_state` makes of it, or of a published image net, the start of a net for longer clips.
 """
 
 from collections.abc import Mapping, Sequence
@@ -60,7 +65,9 @@ class Form:
     def __post_init__(self) -> None:
         depths = tuple(self.depths) if isinstance(self.depths, Sequence) else ()
         if len(depths) != 4 or any(not isinstance(n, int) or n < 1 for n in depths):
-            raise ValueError(f"depths are four numbers from 1, the blocks of each stage; got {self.depths!r}.")
+            raise ValueError(
+                f"depths are four numbers from 1, the blocks of each stage; got {self.depths!r}."
+            )
         object.__setattr__(self, "depths", depths)
         for name in ("width", "heads", "kv_stride", "frames", "size"):
             value = getattr(self, name)
@@ -74,8 +81,10 @@ class Form:
         if self.width % self.heads:
             raise ValueError(f"width is a multiple of heads; got {self.width} and {self.heads}.")
         if not 0 <= self.stochastic_depth < 1 or not 0 < self.pool_eps < 1:
-            raise ValueError("stochastic_depth is from 0, pool_eps over 0, and both are under 1; got "
-                             f"{self.stochastic_depth!r} and {self.pool_eps!r}.")
+            raise ValueError(
+                "stochastic_depth is from 0, pool_eps over 0, and both are under 1; got "
+                f"{self.stochastic_depth!r} and {self.pool_eps!r}."
+            )
 
     @property
     def grid(self) -> Grid:
@@ -85,12 +94,18 @@ class Form:
 
 OFFICIAL = {"relative": True, "class_token": True, "normed_skip": True, "pool_eps": 1e-6}
 PRESETS = {
-    # MultiTrain, table 2: 32 frames at a rate of 3. Stochastic depth as in the released config for joint training; that
-    # for Kinetics alone, from scratch, which comes before, has 0.3
+    # MultiTrain, table 2: 32 frames at a rate of 3. Stochastic depth as in the released config for
+    # joint training; that for Kinetics alone, from scratch, which comes before, has 0.3
     "seed_b": Form(stochastic_depth=0.1),
-    "seed_s": Form(depths=(1, 2, 11, 2), frames=16, stochastic_depth=0.2),  # its Kinetics config, 16 frames, rate 4
-    "official_s": Form(depths=(1, 2, 11, 2), frames=16, stochastic_depth=0.2, **OFFICIAL),  # torchvision's mvit_v2_s
-    "tiny": Form(depths=(1, 1, 1, 1), width=24, frames=8, size=64),  # ours, for the toy world and for tests
+    "seed_s": Form(
+        depths=(1, 2, 11, 2), frames=16, stochastic_depth=0.2
+    ),  # its Kinetics config, 16 frames, rate 4
+    "official_s": Form(
+        depths=(1, 2, 11, 2), frames=16, stochastic_depth=0.2, **OFFICIAL
+    ),  # torchvision's mvit_v2_s
+    "tiny": Form(
+        depths=(1, 1, 1, 1), width=24, frames=8, size=64
+    ),  # ours, for the toy world and for tests
 }
 
 
@@ -104,16 +119,19 @@ def stretched(table: Tensor, size: Sequence[int]) -> Tensor:
     if table.shape[1:] == tuple(size):
         return table
     mode = "linear" if table.dim() == 2 else "bilinear"
-    return F.interpolate(table[None].float(), tuple(size), mode=mode, align_corners=False)[0].to(table.dtype)
+    return F.interpolate(table[None].float(), tuple(size), mode=mode, align_corners=False)[0].to(
+        table.dtype
+    )
 
 
 def inflated(kernel: Tensor, length: int, how: str) -> Tensor:
-    """The middle slice of a kernel [D,C,k,h,w] as one of `length` slices, an odd number, [D,C,length,h,w].
+    """The middle slice of a kernel [D,C,k,h,w] as one of `length` slices, an odd number,
+    [D,C,length,h,w].
 
-    "centre" puts it between slices of zeros (Girdhar et al. 2018, Detect-and-Track): what it gives for a still clip is
-    what the frame gives, at each position. "mean" puts it everywhere, divided by `length` (I3D, and the code of
-    SlowFast and MultiTrain): the same but for the ends of a clip, where padding is seen, and frames are averaged.
-    """
+    "centre" puts it between slices of zeros (Girdhar et al. 2018, Detect-and-Track): what it gives
+    for a still clip is what the frame gives, at each position. "mean" puts it everywhere, divided
+    by `length` (I3D, and the code of SlowFast and MultiTrain): the same but for the ends of a clip,
+    where padding is seen, and frames are averaged."""
     middle = kernel[:, :, kernel.shape[2] // 2, None]
     if how == "mean":
         return middle.repeat(1, 1, length, 1, 1) / length
@@ -121,10 +139,11 @@ def inflated(kernel: Tensor, length: int, how: str) -> Tensor:
 
 
 def distances(table: Tensor, queries: int, keys: int) -> Tensor:
-    """A table of relative positions [L,d] read for each pair along one axis: [queries,keys,d] (MViTv2, section 4.1).
+    """A table of relative positions [L,d] read for each pair along one axis: [queries,keys,d]
+    (MViTv2, section 4.1).
 
-    The finer of the two sides counts: the table stands for 2 max(queries, keys) - 1 distances and is stretched to them.
-    """
+    The finer of the two sides counts: the table stands for 2 max(queries, keys) - 1 distances and
+    is stretched to them."""
     table = stretched(table.T, [2 * max(queries, keys) - 1]).T
     q = torch.arange(queries, device=table.device)[:, None] * max(keys / queries, 1.0)
     k = (torch.arange(keys, device=table.device) + 1.0 - keys) * max(queries / keys, 1.0)
@@ -132,12 +151,14 @@ def distances(table: Tensor, queries: int, keys: int) -> Tensor:
 
 
 def on_grid(layer: nn.Module, x: Tensor, grid: Grid) -> Tensor:
-    """A layer for maps [B,d,T,H,W] on tokens [B,N,d] or [B,heads,N,d]; a class token before the grid's passes by."""
+    """A layer for maps [B,d,T,H,W] on tokens [B,N,d] or [B,heads,N,d]; a class token before the
+    grid's passes by."""
     if first := x.shape[-2] - prod(grid):
         return torch.cat([x[..., :first, :], on_grid(layer, x[..., first:, :], grid)], dim=-2)
-    # On a CPU channels last, as they lie: a copy to contiguous memory makes a depthwise convolution far slower. In
-    # bfloat16 it is needed there, without it the weight's gradient is garbage (PyTorch 2.15). On a GPU a depthwise
-    # convolution's step on channels-last maps takes up to 28 times as long as on contiguous ones (H200, PyTorch 2.11).
+    # On a CPU channels last, as they lie: a copy to contiguous memory makes a depthwise convolution
+    # far slower. In bfloat16 it is needed there, without it the weight's gradient is garbage
+    # (PyTorch 2.15). On a GPU a depthwise convolution's step on channels-last maps takes up to 28
+    # times as long as on contiguous ones (H200, PyTorch 2.11).
     maps = x.flatten(0, -3).transpose(1, 2).unflatten(2, grid)
     as_they_lie = x.device.type == "cpu" and x.dtype != torch.bfloat16
     maps = layer(maps if as_they_lie else maps.contiguous())
@@ -145,11 +166,14 @@ def on_grid(layer: nn.Module, x: Tensor, grid: Grid) -> Tensor:
 
 
 class Pool(nn.Module):
-    """Queries, keys or values [B,heads,N,d] through a depthwise convolution, the same in each head, and a norm."""
+    """Queries, keys or values [B,heads,N,d] through a depthwise convolution, the same in each head,
+    and a norm."""
 
     def __init__(self, channels: int, stride: int, eps: float):
         super().__init__()
-        self.conv = nn.Conv3d(channels, channels, 3, (1, stride, stride), 1, groups=channels, bias=False)
+        self.conv = nn.Conv3d(
+            channels, channels, 3, (1, stride, stride), 1, groups=channels, bias=False
+        )
         self.norm = nn.LayerNorm(channels, eps)
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
@@ -157,21 +181,40 @@ class Pool(nn.Module):
 
 
 class Attention(nn.Module):
-    """Pooling attention with the query added to its result (MViTv2, section 4.1): tokens [B,N,C] -> [B,N',D].
+    """Pooling attention with the query added to its result (MViTv2, section 4.1): tokens [B,N,C] ->
+    [B,N',D].
 
-    It runs as scaled_dot_product_attention, and what relative positions add to the scores is its mask, of their size.
-    """
+    It runs as scaled_dot_product_attention, and what relative positions add to the scores is its
+    mask, of their size."""
 
-    def __init__(self, inputs: int, channels: int, heads: int, strides: tuple[int, int], eps: float,
-                 tables: Grid | None, token_query: bool = False):
+    def __init__(
+        self,
+        inputs: int,
+        channels: int,
+        heads: int,
+        strides: tuple[int, int],
+        eps: float,
+        tables: Grid | None,
+        token_query: bool = False,
+    ):
         super().__init__()
         (q_stride, kv_stride), width = strides, channels // heads  # in height and width
         self.token_query = token_query
         self.heads, self.strides = heads, ((1, q_stride, q_stride), (1, kv_stride, kv_stride))
         self.qkv, self.project = nn.Linear(inputs, 3 * channels), nn.Linear(channels, channels)
-        self.pool_q, self.pool_k, self.pool_v = (Pool(width, s, eps) for s in (q_stride, kv_stride, kv_stride))
-        self.relative = None if tables is None else nn.ParameterDict(
-            {axis: torch.empty(length, width) for axis, length in zip(AXES, tables, strict=True)})
+        self.pool_q, self.pool_k, self.pool_v = (
+            Pool(width, s, eps) for s in (q_stride, kv_stride, kv_stride)
+        )
+        self.relative = (
+            None
+            if tables is None
+            else nn.ParameterDict(
+                {
+                    axis: torch.empty(length, width)
+                    for axis, length in zip(AXES, tables, strict=True)
+                }
+            )
+        )
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
         q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
@@ -180,14 +223,22 @@ class Attention(nn.Module):
         first = q.shape[2] - prod(grid_q)  # 1 with a class token, which has no relative position
         bias = None
         if self.relative is not None:
-            bias = F.pad(self.bias(q[:, :, first:].unflatten(2, grid_q), grid_k), (first, 0, first, 0))
+            bias = F.pad(
+                self.bias(q[:, :, first:].unflatten(2, grid_q), grid_k), (first, 0, first, 0)
+            )
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        out = out + (F.pad(q[:, :, first:], (0, 0, first, 0)) if first and not self.token_query else q)
+        out = out + (
+            F.pad(q[:, :, first:], (0, 0, first, 0)) if first and not self.token_query else q
+        )
         return self.project(out.transpose(1, 2).flatten(2))
 
     def bias(self, q: Tensor, grid: Grid) -> Tensor:
-        """What relative positions add to the scores of queries on their grid: [B,heads,T,H,W,d] -> [B,heads,N',N]."""
-        t, h, w = (distances(self.relative[axis], q.shape[2 + at], grid[at]) for at, axis in enumerate(AXES))
+        """What relative positions add to the scores of queries on their grid: [B,heads,T,H,W,d] ->
+        [B,heads,N',N]."""
+        t, h, w = (
+            distances(self.relative[axis], q.shape[2 + at], grid[at])
+            for at, axis in enumerate(AXES)
+        )
         t = torch.einsum("bnthwd,tkd->bnthwk", q, t)[..., :, None, None]
         h = torch.einsum("bnthwd,hkd->bnthwk", q, h)[..., None, :, None]
         w = torch.einsum("bnthwd,wkd->bnthwk", q, w)[..., None, None, :]
@@ -195,16 +246,27 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)); tokens [B,N,C] on a grid -> [B,N',D] on the next.
+    """x + attention(norm(x)), then x + mlp(norm(x)); tokens [B,N,C] on a grid -> [B,N',D] on the
+    next.
 
-    Where the channels grow, the stride of the queries is 2 and the skip path is projected and max-pooled.
-    """
+    Where the channels grow, the stride of the queries is 2 and the skip path is projected and
+    max-pooled."""
 
-    def __init__(self, inputs: int, channels: int, attention: Attention, normed_skip: bool, stochastic_depth: float):
+    def __init__(
+        self,
+        inputs: int,
+        channels: int,
+        attention: Attention,
+        normed_skip: bool,
+        stochastic_depth: float,
+    ):
         super().__init__()
         self.norm1, self.attention, self.norm2 = norm_layer(inputs), attention, norm_layer(channels)
-        self.mlp = nn.Sequential(nn.Linear(channels, MLP_RATIO * channels), nn.GELU(),
-                                 nn.Linear(MLP_RATIO * channels, channels))
+        self.mlp = nn.Sequential(
+            nn.Linear(channels, MLP_RATIO * channels),
+            nn.GELU(),
+            nn.Linear(MLP_RATIO * channels, channels),
+        )
         self.grows, self.normed_skip = inputs != channels, normed_skip
         if self.grows:
             self.skip, self.pool = nn.Linear(inputs, channels), PlaneMaxPool(3, 2)
@@ -219,13 +281,18 @@ class Block(nn.Module):
 
 
 class MViT(nn.Module):
-    """The backbone of a form: clips [B,3,T,H,W] -> [B,D,T',H',W'], or [B,D,1,1,1] with a class token; see `mvit_v2`."""
+    """The backbone of a form: clips [B,3,T,H,W] -> [B,D,T',H',W'], or [B,D,1,1,1] with a class
+    token; see `mvit_v2`."""
 
     def __init__(self, form: Form, checkpointing: bool = False):
         super().__init__()
         self.form, self.checkpointing = form, checkpointing
         # what no weight's shape shows
-        self.normed_skip, self.kv_stride, self.token_query = form.normed_skip, form.kv_stride, form.token_query
+        self.normed_skip, self.kv_stride, self.token_query = (
+            form.normed_skip,
+            form.kv_stride,
+            form.token_query,
+        )
         grid, width = form.grid, form.width
         self.patches = nn.Conv3d(3, width, PATCH, PATCH_STRIDE, tuple(k // 2 for k in PATCH))
         self.class_token = nn.Parameter(torch.empty(width)) if form.class_token else None
@@ -241,10 +308,23 @@ class MViT(nn.Module):
             for index in range(depth):
                 inputs, channels = channels, width << stage
                 strides = (1 if index or not stage else 2, kv_stride)
-                kept = [strided(grid, (1, stride, stride)) for stride in strides]  # of queries, of keys and values
-                tables = tuple(2 * max(pair) - 1 for pair in zip(*kept, strict=True)) if form.relative else None
-                attention = Attention(inputs, channels, form.heads << stage, strides, form.pool_eps, tables,
-                                      form.token_query)
+                kept = [
+                    strided(grid, (1, stride, stride)) for stride in strides
+                ]  # of queries, of keys and values
+                tables = (
+                    tuple(2 * max(pair) - 1 for pair in zip(*kept, strict=True))
+                    if form.relative
+                    else None
+                )
+                attention = Attention(
+                    inputs,
+                    channels,
+                    form.heads << stage,
+                    strides,
+                    form.pool_eps,
+                    tables,
+                    form.token_query,
+                )
                 rate = form.stochastic_depth * len(self.blocks) / (total - 1)  # from 0, linear
                 self.blocks.append(Block(inputs, channels, attention, form.normed_skip, rate))
                 grid = kept[0]
@@ -252,9 +332,13 @@ class MViT(nn.Module):
         self.start()
 
     def start(self) -> None:
-        """First weights as in all sources: truncated normal of deviation 0.02, in convolutions PyTorch's own."""
+        """First weights as in all sources: truncated normal of deviation 0.02, in convolutions
+        PyTorch's own."""
         for name, weight in self.named_parameters():
-            if name.endswith(("class_token", "space", "time", "class_position")) or ".relative." in name:
+            if (
+                name.endswith(("class_token", "space", "time", "class_position"))
+                or ".relative." in name
+            ):
                 nn.init.trunc_normal_(weight, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -262,14 +346,23 @@ class MViT(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """[B,3,T,H,W] -> [B,D,T',H',W'], normalised at each position; with a class token [B,D,1,1,1]."""
+        """[B,3,T,H,W] -> [B,D,T',H',W'], normalised at each position; with a class token
+        [B,D,1,1,1]."""
         x = self.patches(clips)
         grid = tuple(x.shape[2:])
         if self.space is not None:
-            x = x + stretched(self.space, grid[1:])[:, None] + stretched(self.time, grid[:1])[:, :, None, None]
+            x = (
+                x
+                + stretched(self.space, grid[1:])[:, None]
+                + stretched(self.time, grid[:1])[:, :, None, None]
+            )
         x = x.flatten(2).transpose(1, 2)
         if self.class_token is not None:
-            first = self.class_token if self.class_position is None else self.class_token + self.class_position
+            first = (
+                self.class_token
+                if self.class_position is None
+                else self.class_token + self.class_position
+            )
             x = torch.cat([first.to(x.dtype).expand(len(x), 1, -1), x], dim=1)
         for block in self.blocks:
             if self.checkpointing and self.training and torch.is_grad_enabled():
@@ -282,11 +375,12 @@ class MViT(nn.Module):
         return self.norm(x).transpose(1, 2).unflatten(2, grid)
 
     def resized_state(self, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
-        """A state of this net at another clip size or length, with its position embeddings brought to this one's.
+        """A state of this net at another clip size or length, with its position embeddings brought
+        to this one's.
 
-        Space is interpolated bilinearly, time and tables of relative positions linearly. All else stays as it is. The
-        second value says what was done in plain words; it is empty where nothing was.
-        """
+        Space is interpolated bilinearly, time and tables of relative positions linearly. All else
+        stays as it is. The second value says what was done in plain words; it is empty where
+        nothing was."""
         wanted, state, said, tables = self.state_dict(), dict(state), [], 0
         for name in ("space", "time", *(name for name in wanted if ".relative." in name)):
             old, new = state.get(name), wanted.get(name)
@@ -303,50 +397,81 @@ class MViT(nn.Module):
                 said.append(f"{name} from {_by(old)} to {_by(new)}")
         said += [f"{tables} tables of relative positions"] if tables else []
         clips = f"{self.form.frames} frames of {self.form.size} pixels"
-        return state, f"Position embeddings were interpolated for {clips}: {', '.join(said)}." if said else ""
+        return (
+            state,
+            f"Position embeddings were interpolated for {clips}: {', '.join(said)}."
+            if said
+            else "",
+        )
 
-    def inflated_state(self, state: Mapping[str, Tensor], how: str = "centre") -> tuple[dict[str, Tensor], str]:
-        """The state of an image net, or of this net for one frame (frames=1), as a start for this net's clips.
+    def inflated_state(
+        self, state: Mapping[str, Tensor], how: str = "centre"
+    ) -> tuple[dict[str, Tensor], str]:
+        """The state of an image net, or of this net for one frame (frames=1), as a start for this
+        net's clips.
 
-        Kernels get their time as `inflated` does by `how`, one of INFLATIONS; which of the two MultiTrain's own start
-        from images took is not known. What one frame learned of time stands at each position in time; where an image
-        net has none, it starts at zero (assumption: MultiTrain's code leaves it at its random first values). Then
-        `resized_state` brings all to this net's size. The second value says in plain words what was done.
+        Kernels get their time as `inflated` does by `how`, one of INFLATIONS; which of the two
+        MultiTrain's own start from images took is not known. What one frame learned of time stands
+        at each position in time; where an image net has none, it starts at zero (assumption:
+        MultiTrain's code leaves it at its random first values). Then `resized_state` brings all to
+        this net's size. The second value says in plain words what was done.
 
-        With "centre" a still clip gives the frame's features at each position in time; with a class token only where
-        there is one position (up to two frames), for against more of them the token weighs less in attention. Raises
-        ValueError where `how` is another or the state is of more than one position in time. A net for two frames has
-        the shapes of one for a single frame, so it passes, and loses what its outer slices learned.
-        """
+        With "centre" a still clip gives the frame's features at each position in time; with a class
+        token only where there is one position (up to two frames), for against more of them the
+        token weighs less in attention. Raises ValueError where `how` is another or the state is of
+        more than one position in time. A net for two frames has the shapes of one for a single
+        frame, so it passes, and loses what its outer slices learned."""
         if how not in INFLATIONS:
             raise ValueError(f"how to inflate is one of {INFLATIONS}; got {how!r}.")
         lengths = {name: new.shape[2] for name, new in self.state_dict().items() if new.dim() == 5}
-        changes = {name: inflated(state[name], length, how) for name, length in lengths.items()
-                   if name in state and state[name].dim() == 5}
-        kernels = f"{len(changes)} kernels " + ("are spread evenly over their slices" if how == "mean" else
-                                                "stand in the middle slice, zeros around")
+        changes = {
+            name: inflated(state[name], length, how)
+            for name, length in lengths.items()
+            if name in state and state[name].dim() == 5
+        }
+        kernels = f"{len(changes)} kernels " + (
+            "are spread evenly over their slices"
+            if how == "mean"
+            else "stand in the middle slice, zeros around"
+        )
         state, time = self._in_time({**state, **changes})
         state, resized = self.resized_state(state)
-        return state, f"Inflated from one frame to {self.form.frames}: {kernels}{time}.{resized and ' '}{resized}"
+        return (
+            state,
+            f"Inflated from one frame to {self.form.frames}: "
+            f"{kernels}{time}.{resized and ' '}{resized}",
+        )
 
     def _in_time(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
-        """The state of an image net or a net for one frame with embeddings of time of this net's length; what was done.
+        """The state of an image net or a net for one frame with embeddings of time of this net's
+        length; what was done.
 
-        Left as it is where it has no embeddings of this net's kind, or of another width, for loading to refuse.
-        """
+        Left as it is where it has no embeddings of this net's kind, or of another width, for
+        loading to refuse."""
         wanted, relative = self.state_dict(), self.form.relative
         times = [name for name in wanted if name.endswith(".relative.t")] if relative else ["time"]
         axis, beside = (0, f"{times[0][:-1]}h") if relative else (1, "space")
-        what = f", {len(times)} tables of time start" if relative else ", the embedding of time starts"
+        what = (
+            f", {len(times)} tables of time start" if relative else ", the embedding of time starts"
+        )
         if known := [name for name in times if name in state and state[name].dim() == 2]:
             if long := [name for name in known if state[name].shape[axis] != 1]:
-                raise ValueError(f"inflated_state wants an image net or a net for one frame; {long[0]} has "
-                                 f"{state[long[0]].shape[axis]} entries, not 1. The state of a net for longer clips "
-                                 "goes through resized_state.")
-            changes = {name: state[name].repeat_interleave(wanted[name].shape[axis], axis) for name in known}
+                raise ValueError(
+                    f"inflated_state wants an image net or a net for one frame; {long[0]} has "
+                    f"{state[long[0]].shape[axis]} entries, not 1. The state of a net for longer "
+                    "clips "
+                    "goes through resized_state."
+                )
+            changes = {
+                name: state[name].repeat_interleave(wanted[name].shape[axis], axis)
+                for name in known
+            }
             return {**state, **changes}, f"{what} the same at each position"
         if beside in state:
-            return {**state, **{name: torch.zeros_like(wanted[name]) for name in times}}, f"{what} at zero"
+            return {
+                **state,
+                **{name: torch.zeros_like(wanted[name]) for name in times},
+            }, f"{what} at zero"
         return state, ""
 
 
@@ -355,24 +480,37 @@ def _by(embedding: Tensor) -> str:
     return "x".join(map(str, embedding.shape[1:]))
 
 
-def mvit_v2(preset: str = "seed_b", depths: Sequence[int] | None = None, width: int | None = None,
-            heads: int | None = None, kv_stride: int | None = None, frames: int | None = None,
-            size: int | None = None, relative: bool | None = None, class_token: bool | None = None,
-            token_query: bool | None = None, normed_skip: bool | None = None, pool_eps: float | None = None,
-            stochastic_depth: float | None = None, checkpointing: bool = False) -> MViT:
+def mvit_v2(
+    preset: str = "seed_b",
+    depths: Sequence[int] | None = None,
+    width: int | None = None,
+    heads: int | None = None,
+    kv_stride: int | None = None,
+    frames: int | None = None,
+    size: int | None = None,
+    relative: bool | None = None,
+    class_token: bool | None = None,
+    token_query: bool | None = None,
+    normed_skip: bool | None = None,
+    pool_eps: float | None = None,
+    stochastic_depth: float | None = None,
+    checkpointing: bool = False,
+) -> MViT:
     """MViTv2 in the form `preset`, one of PRESETS, but for what is given beside it.
 
-    depths: blocks of the four stages. width and heads: channels and attention heads of the first stage; both double
-    from stage to stage, where the first block halves height and width of the grid. kv_stride: of keys and values in
-    space in the first stage, halved from stage to stage down to 1. frames and size: the clips, in frames and pixels,
-    for which position embeddings are learned; clips of another size are seen with interpolated ones. relative,
-    class_token, token_query, normed_skip, pool_eps: see the module. stochastic_depth: the probability that a clip skips
-    a branch of the last block, from 0 at the first block in a straight line. checkpointing: keep the blocks' inputs
-    alone and compute the rest again on the way back; same gradients, less memory, more time. D = 8 width. Raises
-    ValueError.
-    """
+    depths: blocks of the four stages. width and heads: channels and attention heads of the first
+    stage; both double from stage to stage, where the first block halves height and width of the
+    grid. kv_stride: of keys and values in space in the first stage, halved from stage to stage down
+    to 1. frames and size: the clips, in frames and pixels, for which position embeddings are
+    learned; clips of another size are seen with interpolated ones. relative, class_token,
+    token_query, normed_skip, pool_eps: see the module. stochastic_depth: the probability that a
+    clip skips a branch of the last block, from 0 at the first block in a straight line.
+    checkpointing: keep the blocks' inputs alone and compute the rest again on the way back; same
+    gradients, less memory, more time. D = 8 width. Raises ValueError."""
     if preset not in PRESETS:
         raise ValueError(f"preset is one of {sorted(PRESETS)}; got {preset!r}.")
     given = locals()
-    changes = {field.name: given[field.name] for field in fields(Form) if given[field.name] is not None}
+    changes = {
+        field.name: given[field.name] for field in fields(Form) if given[field.name] is not None
+    }
     return MViT(replace(PRESETS[preset], **changes), checkpointing)

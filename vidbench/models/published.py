@@ -1,11 +1,12 @@
-"""Published weight files of pytorchvideo, torchvision and timm, read into the backbones of this library.
+"""Published weight files of pytorchvideo, torchvision and timm, read into the backbones of this
+library.
 
-Nothing is downloaded here: the file lies on disk, as its publisher serves it or as safetensors. A file fits one network
-alone (`SOURCES`), eps of norms included, which no shape would show; all else is refused with what would fit. Two things
-are changed on the way: position embeddings, where the network is for clips of another size, and the kernels of timm's
-image nets, which are inflated as starts for video. The key maps were checked against pytorchvideo 0.1.5, torchvision
-0.29 and timm 1.0.31: same keys, same outputs.
-"""
+Nothing is downloaded here: the file lies on disk, as its publisher serves it or as safetensors. A
+file fits one network alone (`SOURCES`), eps of norms included, which no shape would show; all else
+is refused with what would fit. Two things are changed on the way: position embeddings, where the
+network is for clips of another size, and the kernels of timm's image nets, which are inflated as
+starts for video. The key maps were checked against pytorchvideo 0.1.5, torchvision 0.29 and timm
+1.0.31: same keys, same outputs."""
 
 import pickle
 import re
@@ -24,20 +25,26 @@ HEAD = "head."  # where a key map sends what belongs to the published classifier
 
 @dataclass(frozen=True)
 class Source:
-    """A published file: the network it fits, how its keys read here, and the clips it was trained on."""
+    """A published file: the network it fits, how its keys read here, and the clips it was trained
+    on."""
 
     network: str  # a key of models.BUILDERS
     arguments: Mapping  # beside the defaults
-    ours: Callable[[str], str | None]  # published key -> our key, HEAD + weight or bias, or None where it has no place
+    ours: Callable[
+        [str], str | None
+    ]  # published key -> our key, HEAD + weight or bias, or None where it has no place
     eps: float  # of all norms
     clips: str
-    settings: Mapping = field(default_factory=dict)  # attributes of the network which no shape shows
+    settings: Mapping = field(
+        default_factory=dict
+    )  # attributes of the network which no shape shows
     inflate: bool = False  # an image net for a network with kernels in time
 
 
 @dataclass(frozen=True)
 class Published:
-    """What `load_published` read: the file's classifier, which is not part of a backbone, and a report."""
+    """What `load_published` read: the file's classifier, which is not part of a backbone, and a
+    report."""
 
     source: str
     weight: Tensor  # [classes, D]
@@ -50,7 +57,8 @@ class Published:
 
 
 def pytorchvideo_key(key: str) -> str | None:
-    """pytorchvideo's residual nets and SlowFast: blocks.0 is the stem, 1 to 4 are res2 to res5, the last the head."""
+    """pytorchvideo's residual nets and SlowFast: blocks.0 is the stem, 1 to 4 are res2 to res5, the
+    last the head."""
     if not (parts := re.fullmatch(r"blocks\.(\d)\.(.+)", key)):
         return None
     block, rest, path = int(parts[1]), parts[2], ""
@@ -64,7 +72,11 @@ def pytorchvideo_key(key: str) -> str | None:
         return f"{path}stages.{block - 1}.{found[1]}.shortcut.{found[2]}1.{found[3]}"
     if block == 0 and (found := re.fullmatch(r"(conv|norm)\.(\w+)", rest)):
         return f"{path}stem.{found[1]}1.{found[2]}"
-    return HEAD + found[1] if block > 4 and (found := re.fullmatch(r"proj\.(weight|bias)", rest)) else None
+    return (
+        HEAD + found[1]
+        if block > 4 and (found := re.fullmatch(r"proj\.(weight|bias)", rest))
+        else None
+    )
 
 
 def torchvision_resnet_key(key: str) -> str | None:
@@ -101,7 +113,8 @@ def torchvision_mvit_key(key: str) -> str | None:
 
 
 def timm_mvit_key(depths: tuple[int, ...], key: str) -> str | None:
-    """timm's MViTv2 for images with this many blocks in each stage; they are counted from 0 in each."""
+    """timm's MViTv2 for images with this many blocks in each stage; they are counted from 0 in
+    each."""
     if found := re.fullmatch(r"stages\.([0-3])\.blocks\.(\d+)\.(.+)", key):
         stage, block = int(found[1]), int(found[2])
         for pattern, ours in _TIMM_BLOCK.items() if block < depths[stage] else ():
@@ -111,7 +124,9 @@ def timm_mvit_key(depths: tuple[int, ...], key: str) -> str | None:
     if key == "cls_token":
         return "class_token"
     if found := re.fullmatch(r"(patch_embed\.proj|norm|head\.fc)\.(weight|bias)", key):
-        return {"patch_embed.proj": "patches.", "norm": "norm.", "head.fc": HEAD}[found[1]] + found[2]
+        return {"patch_embed.proj": "patches.", "norm": "norm.", "head.fc": HEAD}[found[1]] + found[
+            2
+        ]
     return None
 
 
@@ -141,50 +156,98 @@ _TIMM_BLOCK = {
 
 _KINETICS = "frames, mean 0.45 and deviation 0.225 in each channel, short side 256"
 _IMAGES = "ImageNet's mean and deviation, crop 224"
-# beside preset and class token; the stride of keys and values is 4 in these image nets, 8 in the video nets
+# beside preset and class token; the stride of keys and values is 4 in these image nets, 8 in the
+# video nets
 _TIMM = {"relative": True, "normed_skip": True, "pool_eps": 1e-6, "kv_stride": 4}
 SOURCES = {
     # SLOW_8x8_R50.pyth, SLOWFAST_8x8_R50.pyth, CSN_32x2_R101.pyth of pytorchvideo's model zoo
-    "pytorchvideo_slow_r50": Source("slowonly", {}, pytorchvideo_key, 1e-5,
-                                    f"8 {_KINETICS}, every 8th of 30 per second"),
-    "pytorchvideo_slowfast_r50": Source("slowfast", {}, pytorchvideo_key, 1e-5,
-                                        f"32 {_KINETICS}, every 2nd of 30 per second", {"alpha": 4}),
+    "pytorchvideo_slow_r50": Source(
+        "slowonly", {}, pytorchvideo_key, 1e-5, f"8 {_KINETICS}, every 8th of 30 per second"
+    ),
+    "pytorchvideo_slowfast_r50": Source(
+        "slowfast",
+        {},
+        pytorchvideo_key,
+        1e-5,
+        f"32 {_KINETICS}, every 2nd of 30 per second",
+        {"alpha": 4},
+    ),
     # unlike VMZ and mmaction2, pytorchvideo's CSN has PyTorch's eps
-    "pytorchvideo_csn_r101": Source("csn", {"depth": 101, "norm_eps": 1e-5}, pytorchvideo_key, 1e-5,
-                                    f"32 {_KINETICS}, every 2nd of 30 per second"),
-    "torchvision_resnet50": Source("resnet50", {}, torchvision_resnet_key, 1e-5,
-                                   f"images as one frame, {_IMAGES}"),
-    "torchvision_s3d": Source("s3d", {"norm_eps": 1e-3, "norm_momentum": 1e-3}, torchvision_s3d_key, 1e-3,
-                              "128 frames of 15 per second, Kinetics' mean and deviation, crop 224"),
-    "torchvision_mvit_v2_s": Source("mvit", {"preset": "official_s"}, torchvision_mvit_key, 1e-6,
-                                    f"16 {_KINETICS}, every 4th of 30 per second, crop 224",
-                                    {"normed_skip": True, "kv_stride": 8, "token_query": False}),
+    "pytorchvideo_csn_r101": Source(
+        "csn",
+        {"depth": 101, "norm_eps": 1e-5},
+        pytorchvideo_key,
+        1e-5,
+        f"32 {_KINETICS}, every 2nd of 30 per second",
+    ),
+    "torchvision_resnet50": Source(
+        "resnet50", {}, torchvision_resnet_key, 1e-5, f"images as one frame, {_IMAGES}"
+    ),
+    "torchvision_s3d": Source(
+        "s3d",
+        {"norm_eps": 1e-3, "norm_momentum": 1e-3},
+        torchvision_s3d_key,
+        1e-3,
+        "128 frames of 15 per second, Kinetics' mean and deviation, crop 224",
+    ),
+    "torchvision_mvit_v2_s": Source(
+        "mvit",
+        {"preset": "official_s"},
+        torchvision_mvit_key,
+        1e-6,
+        f"16 {_KINETICS}, every 4th of 30 per second, crop 224",
+        {"normed_skip": True, "kv_stride": 8, "token_query": False},
+    ),
     # mvitv2_small.fb_in1k, mvitv2_base.fb_in1k and mvitv2_base_cls.fb_inw21k
-    "timm_mvitv2_small": Source("mvit", {"preset": "seed_s", **_TIMM}, partial(timm_mvit_key, (1, 2, 11, 2)), 1e-6,
-                                f"images of ImageNet-1K, {_IMAGES}", {"normed_skip": True, "kv_stride": 4}, True),
-    "timm_mvitv2_base": Source("mvit", {"preset": "seed_b", **_TIMM}, partial(timm_mvit_key, (2, 3, 16, 3)), 1e-6,
-                               f"images of ImageNet-1K, {_IMAGES}", {"normed_skip": True, "kv_stride": 4}, True),
-    "timm_mvitv2_base_cls": Source("mvit", {"preset": "seed_b", **_TIMM, "class_token": True, "token_query": True},
-                                   partial(timm_mvit_key, (2, 3, 16, 3)), 1e-6, f"images of ImageNet-21K, {_IMAGES}",
-                                   {"normed_skip": True, "kv_stride": 4, "token_query": True}, True),
+    "timm_mvitv2_small": Source(
+        "mvit",
+        {"preset": "seed_s", **_TIMM},
+        partial(timm_mvit_key, (1, 2, 11, 2)),
+        1e-6,
+        f"images of ImageNet-1K, {_IMAGES}",
+        {"normed_skip": True, "kv_stride": 4},
+        True,
+    ),
+    "timm_mvitv2_base": Source(
+        "mvit",
+        {"preset": "seed_b", **_TIMM},
+        partial(timm_mvit_key, (2, 3, 16, 3)),
+        1e-6,
+        f"images of ImageNet-1K, {_IMAGES}",
+        {"normed_skip": True, "kv_stride": 4},
+        True,
+    ),
+    "timm_mvitv2_base_cls": Source(
+        "mvit",
+        {"preset": "seed_b", **_TIMM, "class_token": True, "token_query": True},
+        partial(timm_mvit_key, (2, 3, 16, 3)),
+        1e-6,
+        f"images of ImageNet-21K, {_IMAGES}",
+        {"normed_skip": True, "kv_stride": 4, "token_query": True},
+        True,
+    ),
 }
 
 
 def load_published(network: nn.Module, path: str | Path, source: str, how: str = "") -> Published:
-    """Put a published file's weights into `network`, a bare backbone from models.build; its classifier is returned.
+    """Put a published file's weights into `network`, a bare backbone from models.build; its
+    classifier is returned.
 
-    `source` is a key of SOURCES, which names the network that fits. Modules of a regularizer stay as they are; position
-    embeddings of a network for clips of another size are interpolated, and the report says so. An image net is inflated
-    for a video network as mvit.inflated does: "centre" unless `how` says "mean", which is for these sources alone.
-    Raises ValueError, and loads nothing, where source or `how` is unknown, the file cannot be read as plain tensors, or
-    its keys, shapes, eps of norms or other settings are not the network's.
-    """
+    `source` is a key of SOURCES, which names the network that fits. Modules of a regularizer stay
+    as they are; position embeddings of a network for clips of another size are interpolated, and
+    the report says so. An image net is inflated for a video network as mvit.inflated does: "centre"
+    unless `how` says "mean", which is for these sources alone. Raises ValueError, and loads
+    nothing, where source or `how` is unknown, the file cannot be read as plain tensors, or its
+    keys, shapes, eps of norms or other settings are not the network's."""
     if source not in SOURCES:
         raise ValueError(f"load_published wants a source of {sorted(SOURCES)}; got {source!r}.")
     fits = SOURCES[source]
     if how and not fits.inflate:
-        raise ValueError(f"how={how!r} inflates an image net for video, and {source} is not inflated; of the sources, "
-                         f"{[name for name, other in SOURCES.items() if other.inflate]} are. Leave it out.")
+        raise ValueError(
+            f"how={how!r} inflates an image net for video, and {source} is not inflated; of the "
+            "sources, "
+            f"{[name for name, other in SOURCES.items() if other.inflate]} are. Leave it out."
+        )
     found, unexpected = {}, []
     for key, value in read_tensors(path).items():
         name = fits.ours(key)
@@ -194,38 +257,54 @@ def load_published(network: nn.Module, path: str | Path, source: str, how: str =
             found[name] = value
     wanted = {k: v for k, v in network.state_dict().items() if ".regularizer." not in k}
     head = {name: found.pop(HEAD + name, None) for name in ("weight", "bias")}
-    head = {name: value if value is None else value.flatten(1 if name == "weight" else 0)  # S3D's is a convolution
-            for name, value in head.items()}
+    head = {
+        name: value
+        if value is None
+        else value.flatten(1 if name == "weight" else 0)  # S3D's is a convolution
+        for name, value in head.items()
+    }
     found = {name: _in_our_axes(value) for name, value in found.items()}
     changed = ""
     if fits.inflate and hasattr(network, "inflated_state"):
         found, changed = network.inflated_state(found, how or "centre")
     elif hasattr(network, "resized_state"):
         found, changed = network.resized_state(found)
-    # counters of batches came with PyTorch 0.4.1, files older than that have none; with momentum they do nothing
+    # counters of batches came with PyTorch 0.4.1, files older than that have none; with momentum
+    # they do nothing
     counters = [k for k in wanted if k.endswith("num_batches_tracked") and k not in found]
-    complaints = _complaints(wanted, found, unexpected, counters, head, network.out_channels) + _settings(network, fits)
+    complaints = _complaints(
+        wanted, found, unexpected, counters, head, network.out_channels
+    ) + _settings(network, fits)
     if complaints:
         arguments = "".join(f", {name}={value!r}" for name, value in fits.arguments.items())
-        raise ValueError(f"{path} does not fit as {source}; nothing was loaded. The network for it is "
-                         f"models.build({fits.network!r}{arguments}). " + " ".join(complaints))
+        raise ValueError(
+            f"{path} does not fit as {source}; nothing was loaded. The network for it is "
+            f"models.build({fits.network!r}{arguments}). " + " ".join(complaints)
+        )
     network.load_state_dict({**network.state_dict(), **found})
     values = sum(found[name].numel() for name, _ in network.named_parameters() if name in found)
-    report = (f"{Path(path).name} as {source}: {len(found)} tensors with {values:,} weights now stand in the backbone; "
-              f"its classifier of {len(head['bias'])} classes is returned, not loaded. Norms have eps "
-              f"{fits.eps:g}. It was trained on {fits.clips}.{changed and ' '}{changed}")
+    report = (
+        f"{Path(path).name} as {source}: {len(found)} tensors with {values:,} weights now stand "
+        "in the backbone; "
+        f"its classifier of {len(head['bias'])} classes is returned, not loaded. Norms have eps "
+        f"{fits.eps:g}. It was trained on {fits.clips}.{changed and ' '}{changed}"
+    )
     if counters:
         report += f" The file has no batch counters: {len(counters)} stay as they were."
     return Published(source, head["weight"], head["bias"], report)
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """Names and tensors of a file, on CPU: safetensors by its suffix, otherwise torch.load, weights only.
+    """Names and tensors of a file, on CPU: safetensors by its suffix, otherwise torch.load, weights
+    only.
 
-    A dict under "model_state" is taken out of it (pytorchvideo). Raises ValueError where there is anything else.
-    """
+    A dict under "model_state" is taken out of it (pytorchvideo). Raises ValueError where there is
+    anything else."""
     if not Path(path).is_file():
-        raise ValueError(f"load_published wants a file; there is none at {path}. Fetch it from its publisher first.")
+        raise ValueError(
+            f"load_published wants a file; there is none at {path}. Fetch it from its publisher "
+            "first."
+        )
     try:
         if Path(path).suffix == ".safetensors":
             content = load_file(path)
@@ -235,38 +314,63 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} cannot be read as a file of plain tensors: {error}") from error
     if isinstance(content, Mapping) and "model_state" in content:
         content = content["model_state"]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ValueError(f"{path} holds {type(content).__name__}; wanted a dict of tensors, or one as 'model_state'.")
+    if not isinstance(content, Mapping) or not all(
+        isinstance(value, Tensor) for value in content.values()
+    ):
+        raise ValueError(
+            f"{path} holds {type(content).__name__}; wanted a dict of tensors, or one as "
+            "'model_state'."
+        )
     return dict(content)
 
 
 def _in_our_axes(value: Tensor) -> Tensor:
-    """A tensor of a 2-D net: its kernels [D,C,h,w] flat in time, its class token [1,1,D] a vector."""
+    """A tensor of a 2-D net: its kernels [D,C,h,w] flat in time, its class token [1,1,D] a
+    vector."""
     if value.dim() == 4:
         return value.unsqueeze(2)
     return value.flatten() if value.dim() == 3 else value
 
 
-def _complaints(wanted: dict, found: dict, unexpected: list[str], counters: list[str], head: dict,
-                channels: int) -> list[str]:
+def _complaints(
+    wanted: dict, found: dict, unexpected: list[str], counters: list[str], head: dict, channels: int
+) -> list[str]:
     """Where keys and shapes of a file and a network differ, in sentences."""
-    shapes = [f"{k} {list(found[k].shape)} for {list(wanted[k].shape)}" for k in wanted
-              if k in found and found[k].shape != wanted[k].shape]
+    shapes = [
+        f"{k} {list(found[k].shape)} for {list(wanted[k].shape)}"
+        for k in wanted
+        if k in found and found[k].shape != wanted[k].shape
+    ]
     classes = 0 if head["bias"] is None else len(head["bias"])
     if any(value is None for value in head.values()) or head["weight"].shape != (classes, channels):
-        shapes.append(f"a classifier {[None if v is None else list(v.shape) for v in head.values()]} for "
-                      f"[[classes, {channels}], [classes]]")
-    lists = {"The network wants, and the file lacks": [k for k in wanted if k not in found and k not in counters],
-             "The file has, and the network does not": unexpected + [k for k in found if k not in wanted],
-             "Of another shape": shapes}
-    return [f"{says} ({len(names)}): {', '.join(names[:6])}{', ...' if len(names) > 6 else ''}."
-            for says, names in lists.items() if names]
+        shapes.append(
+            f"a classifier {[None if v is None else list(v.shape) for v in head.values()]} for "
+            f"[[classes, {channels}], [classes]]"
+        )
+    lists = {
+        "The network wants, and the file lacks": [
+            k for k in wanted if k not in found and k not in counters
+        ],
+        "The file has, and the network does not": unexpected
+        + [k for k in found if k not in wanted],
+        "Of another shape": shapes,
+    }
+    return [
+        f"{says} ({len(names)}): {', '.join(names[:6])}{', ...' if len(names) > 6 else ''}."
+        for says, names in lists.items()
+        if names
+    ]
 
 
 def _settings(network: nn.Module, fits: Source) -> list[str]:
-    """What no shape shows: the eps of norms, and the source's settings, such as SlowFast's alpha."""
+    """What no shape shows: the eps of norms, and the source's settings, such as SlowFast's
+    alpha."""
     eps = {m.eps for m in network.modules() if isinstance(m, nn.BatchNorm3d | nn.LayerNorm)}
-    complaints = [] if eps == {fits.eps} else [f"Its norms have eps {fits.eps:g}, the network's {sorted(eps)}."]
+    complaints = (
+        []
+        if eps == {fits.eps}
+        else [f"Its norms have eps {fits.eps:g}, the network's {sorted(eps)}."]
+    )
     for name, value in fits.settings.items():
         if (own := getattr(network, name, value)) != value:
             complaints.append(f"Its {name} is {value!r}, the network's {own!r}.")

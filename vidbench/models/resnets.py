@@ -1,15 +1,17 @@
-"""Residual nets as one family of blocks: SlowOnly, CSN, ResNet-50 and the CIFAR nets, with a door for regularizers.
+"""Residual nets as one family of blocks: SlowOnly, CSN, ResNet-50 and the CIFAR nets, with a door
+for regularizers.
 
-All are bare backbones of 3-D convolutions, clips [B,3,T,H,W] -> feature map [B,D,T',H',W'] with `out_channels` = D; a
-net for images is one whose kernels are flat in time, so that frames pass one by one. A regularizer is a callable that
-is given each `Site` once, while the net is built, and returns the module for the end of that residual branch: after its
-last batch norm, before the addition; the shortcut stays as it is.
+All are bare backbones of 3-D convolutions, clips [B,3,T,H,W] -> feature map [B,D,T',H',W'] with
+`out_channels` = D; a net for images is one whose kernels are flat in time, so that frames pass one
+by one. A regularizer is a callable that is given each `Site` once, while the net is built, and
+returns the module for the end of that residual branch: after its last batch norm, before the
+addition; the shortcut stays as it is.
 
-Three arguments make a small form: `width` multiplies every channel count, `blocks` says how many blocks each stage
-keeps, and `stem_stride` is what the stem divides height and width by: 4 is the published stem (7x7 with stride 2, then
-a 3x3 max pool), 2 and 1 are a 3x3 convolution with that stride and no pool. Weights start by Kaiming's normal law (fan
-out, ReLU) as in all sources; `zero_gamma` starts the last batch norm of each branch at 0 instead of 1.
-"""
+Three arguments make a small form: `width` multiplies every channel count, `blocks` says how many
+blocks each stage keeps, and `stem_stride` is what the stem divides height and width by: 4 is the
+published stem (7x7 with stride 2, then a 3x3 max pool), 2 and 1 are a 3x3 convolution with that
+stride and no pool. Weights start by Kaiming's normal law (fan out, ReLU) as in all sources;
+`zero_gamma` starts the last batch norm of each branch at 0 instead of 1."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -22,8 +24,18 @@ from torch.nn import functional as F
 
 from vidbench.models.planes import PlaneConv3d, PlaneMaxPool
 
-DEPTHS = {34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}  # blocks of res2..res5
-CHANNELS = (64, 128, 256, 512)  # of the inner convolutions of res2..res5; a bottleneck's end has four times as many
+DEPTHS = {
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}  # blocks of res2..res5
+CHANNELS = (
+    64,
+    128,
+    256,
+    512,
+)  # of the inner convolutions of res2..res5; a bottleneck's end has four times as many
 
 
 @dataclass(frozen=True)
@@ -41,7 +53,8 @@ Regularizer = Callable[[Site], nn.Module]
 
 
 class Layer(NamedTuple):
-    """A convolution without bias and its batch norm, perhaps with ReLU; kernel and stride as (time, space)."""
+    """A convolution without bias and its batch norm, perhaps with ReLU; kernel and stride as (time,
+    space)."""
 
     channels: int
     kernel: tuple[int, int] = (1, 1)
@@ -67,11 +80,16 @@ def basic(stride: tuple[int, int], channels: int, times: tuple[int, int] = (1, 1
 
 def bottleneck(stride: tuple[int, int], channels: int, time: int = 1) -> list[Layer]:
     """1x1 (`time` frames long), 3x3 with the stride, 1x1 to four times the channels."""
-    return [Layer(channels, (time, 1)), Layer(channels, (1, 3), stride), Layer(4 * channels, relu=False)]
+    return [
+        Layer(channels, (time, 1)),
+        Layer(channels, (1, 3), stride),
+        Layer(4 * channels, relu=False),
+    ]
 
 
 def separated(stride: tuple[int, int], channels: int, kind: str) -> list[Layer]:
-    """CSN's branch: the 3x3x3 convolution is depthwise; "ip" puts a 1x1x1 one without ReLU before it."""
+    """CSN's branch: the 3x3x3 convolution is depthwise; "ip" puts a 1x1x1 one without ReLU before
+    it."""
     preserved = [Layer(channels, relu=False)] if kind == "ip" else []
     depthwise = Layer(channels, (3, 3), stride, groups=channels)
     return [Layer(channels), *preserved, depthwise, Layer(4 * channels, relu=False)]
@@ -89,7 +107,8 @@ class Residual(nn.Module):
 
 
 class PaddedShortcut(nn.Module):
-    """He et al.'s shortcut A: every stride-th position, new channels of zeros on both sides; no parameters."""
+    """He et al.'s shortcut A: every stride-th position, new channels of zeros on both sides; no
+    parameters."""
 
     def __init__(self, inputs: int, channels: int, stride: int):
         super().__init__()
@@ -103,8 +122,15 @@ class PaddedShortcut(nn.Module):
 class ResNet(nn.Module):
     """A stem and stages of residual blocks: clips [B,3,T,H,W] -> feature map [B,D,T',H',W']."""
 
-    def __init__(self, stem: nn.Module, stages: Sequence[Stage], regularizer: Regularizer | None = None,
-                 pathway: str = "", shortcut: str = "B", eps: float = 1e-5):
+    def __init__(
+        self,
+        stem: nn.Module,
+        stages: Sequence[Stage],
+        regularizer: Regularizer | None = None,
+        pathway: str = "",
+        shortcut: str = "B",
+        eps: float = 1e-5,
+    ):
         super().__init__()
         self.stem = stem
         self.stages = nn.ModuleList()
@@ -112,15 +138,20 @@ class ResNet(nn.Module):
         for stage in stages:
             residuals = []
             for index in range(stage.blocks):
-                stride, inputs = ((1, 1), channels) if index else (stage.stride, channels + stage.beside)
+                stride, inputs = (
+                    ((1, 1), channels) if index else (stage.stride, channels + stage.beside)
+                )
                 layers, block = stage.branch(stride), block + 1
                 channels = layers[-1].channels
                 site = Site(stage.number, block, total, channels, pathway)
                 end = nn.Identity() if regularizer is None else regularizer(site)
                 short = nn.Identity()
                 if stride != (1, 1) or inputs != channels:
-                    short = (PaddedShortcut(inputs, channels, stride[1]) if shortcut == "A" else
-                             convolutions(inputs, [Layer(channels, stride=stride, relu=False)], eps))
+                    short = (
+                        PaddedShortcut(inputs, channels, stride[1])
+                        if shortcut == "A"
+                        else convolutions(inputs, [Layer(channels, stride=stride, relu=False)], eps)
+                    )
                 residuals.append(Residual(convolutions(inputs, layers, eps), short, end))
             self.stages.append(nn.Sequential(*residuals))
         self.out_channels = channels
@@ -137,8 +168,15 @@ def convolutions(inputs: int, layers: Sequence[Layer], eps: float) -> nn.Sequent
     """The layers in a row as conv1, norm1, relu1, conv2 and so on."""
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     for number, (channels, (time, space), stride, groups, relu) in enumerate(layers, 1):
-        parts[f"conv{number}"] = nn.Conv3d(inputs, channels, (time, space, space), (stride[0], stride[1], stride[1]),
-                                           (time // 2, space // 2, space // 2), groups=groups, bias=False)
+        parts[f"conv{number}"] = nn.Conv3d(
+            inputs,
+            channels,
+            (time, space, space),
+            (stride[0], stride[1], stride[1]),
+            (time // 2, space // 2, space // 2),
+            groups=groups,
+            bias=False,
+        )
         parts[f"norm{number}"] = nn.BatchNorm3d(channels, eps=eps)
         if relu:
             parts[f"relu{number}"] = nn.ReLU(inplace=True)
@@ -149,7 +187,9 @@ def convolutions(inputs: int, layers: Sequence[Layer], eps: float) -> nn.Sequent
 def stem(channels: int, time: int, stride: int, eps: float = 1e-5) -> nn.Sequential:
     """The first layer, `time` frames long; see the module's docstring for `stride`."""
     if stride not in (1, 2, 4):
-        raise ValueError(f"stem_stride is 4, the published stem, or 2 or 1 for small clips; got {stride!r}.")
+        raise ValueError(
+            f"stem_stride is 4, the published stem, or 2 or 1 for small clips; got {stride!r}."
+        )
     space, step = (7, 2) if stride == 4 else (3, stride)
     layers = convolutions(3, [Layer(channels, (time, space), (1, step))], eps)
     if stride == 4:
@@ -158,9 +198,12 @@ def stem(channels: int, time: int, stride: int, eps: float = 1e-5) -> nn.Sequent
 
 
 def wide(channels: int, width: float) -> int:
-    """A channel count at this width, at least 4. Raises ValueError on a width that is not within 0 to 4."""
+    """A channel count at this width, at least 4. Raises ValueError on a width that is not within 0
+    to 4."""
     if not 0 < width <= 4:
-        raise ValueError(f"width multiplies the channel counts and is over 0, at most 4; got {width!r}.")
+        raise ValueError(
+            f"width multiplies the channel counts and is over 0, at most 4; got {width!r}."
+        )
     return max(4, int(round(channels * width)))
 
 
@@ -170,97 +213,171 @@ def stage_blocks(blocks: Sequence[int] | None, depth: int, known: Sequence[int])
         raise ValueError(f"depth is one of {tuple(known)}; got {depth!r}.")
     counts = DEPTHS[depth] if blocks is None else tuple(blocks)
     if len(counts) != 4 or any(not isinstance(n, int) or n < 1 for n in counts):
-        raise ValueError(f"blocks are four numbers from 1, one of each stage res2..res5; got {blocks!r}.")
+        raise ValueError(
+            f"blocks are four numbers from 1, one of each stage res2..res5; got {blocks!r}."
+        )
     return counts
 
 
 def start(net: nn.Module, zero_gamma: bool) -> nn.Module:
     """First weights of a whole net; then flat convolutions run as 2-D ones where that is faster."""
     for module in net.modules():
-        if isinstance(module, nn.Conv3d):  # of a depthwise one the fan is that of all channels, as in the sources
+        if isinstance(
+            module, nn.Conv3d
+        ):  # of a depthwise one the fan is that of all channels, as in the sources
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         elif isinstance(module, Residual) and zero_gamma:
-            nn.init.zeros_(next(m for m in reversed(module.branch) if isinstance(m, nn.BatchNorm3d)).weight)
+            nn.init.zeros_(
+                next(m for m in reversed(module.branch) if isinstance(m, nn.BatchNorm3d)).weight
+            )
     depthwise = any(isinstance(module, nn.Conv3d) and module.groups > 1 for module in net.modules())
-    # on a GPU depthwise convolutions want contiguous memory, and PlaneConv3d would hand them channels last
+    # on a GPU depthwise convolutions want contiguous memory, and PlaneConv3d would hand them
+    # channels last
     PlaneConv3d.adopt(net, ("cpu",) if depthwise else PlaneConv3d.devices)
     return net
 
 
-# ---- the nets ----------------------------------------------------------------------------------------------------
+# ---- the nets ----------------------------------------------------------------------------------
 
 
-def slowonly(depth: int = 50, temporal: str = "both", width: float = 1.0, blocks: Sequence[int] | None = None,
-             stem_stride: int = 4, zero_gamma: bool = True, regularizer: Regularizer | None = None) -> ResNet:
-    """SlowOnly-34 or -50 (RMS supplement, table A1): no stride in time, kernels of 3 frames in res4 and res5 only.
+def slowonly(
+    depth: int = 50,
+    temporal: str = "both",
+    width: float = 1.0,
+    blocks: Sequence[int] | None = None,
+    stem_stride: int = 4,
+    zero_gamma: bool = True,
+    regularizer: Regularizer | None = None,
+) -> ResNet:
+    """SlowOnly-34 or -50 (RMS supplement, table A1): no stride in time, kernels of 3 frames in res4
+    and res5 only.
 
-    Depth 34: basic blocks, and `temporal` says whether "both" of their convolutions are 3 frames long (table A1) or the
-    "first" only, as PySlowFast's basic block would be. Depth 50: bottlenecks whose first convolution is. zero_gamma is
-    on as in PySlowFast and mmaction2; the paper does not say. D = 512 or 2,048 at width 1. Raises ValueError.
-    """
+    Depth 34: basic blocks, and `temporal` says whether "both" of their convolutions are 3 frames
+    long (table A1) or the "first" only, as PySlowFast's basic block would be. Depth 50: bottlenecks
+    whose first convolution is. zero_gamma is on as in PySlowFast and mmaction2; the paper does not
+    say. D = 512 or 2,048 at width 1. Raises ValueError."""
     counts = stage_blocks(blocks, depth, (34, 50))
     if temporal not in ("both", "first"):
         raise ValueError(f"temporal is 'both' (table A1) or 'first'; got {temporal!r}.")
     if depth == 50 and temporal != "both":
-        raise ValueError("temporal is a choice of depth 34: a bottleneck has one convolution that can be temporal.")
+        raise ValueError(
+            "temporal is a choice of depth 34: a bottleneck has one convolution that can be "
+            "temporal."
+        )
     stages = []
     for number, count, channels in zip(range(2, 6), counts, CHANNELS, strict=True):
         time = 3 if number > 3 else 1
-        branch = (partial(basic, channels=wide(channels, width), times=(time, time if temporal == "both" else 1))
-                  if depth == 34 else partial(bottleneck, channels=wide(channels, width), time=time))
+        branch = (
+            partial(
+                basic,
+                channels=wide(channels, width),
+                times=(time, time if temporal == "both" else 1),
+            )
+            if depth == 34
+            else partial(bottleneck, channels=wide(channels, width), time=time)
+        )
         stages.append(Stage(number, count, (1, 1 if number == 2 else 2), branch))
     return start(ResNet(stem(wide(64, width), 1, stem_stride), stages, regularizer), zero_gamma)
 
 
-def csn(kind: str = "ir", depth: int = 50, width: float = 1.0, blocks: Sequence[int] | None = None,
-        stem_stride: int = 4, zero_gamma: bool = False, norm_eps: float = 1e-3,
-        regularizer: Regularizer | None = None) -> ResNet:
-    """CSN, interaction-reduced ("ir") or -preserved ("ip") (Tran et al. 2019; VMZ): depth 50, 101 or 152.
+def csn(
+    kind: str = "ir",
+    depth: int = 50,
+    width: float = 1.0,
+    blocks: Sequence[int] | None = None,
+    stem_stride: int = 4,
+    zero_gamma: bool = False,
+    norm_eps: float = 1e-3,
+    regularizer: Regularizer | None = None,
+) -> ResNet:
+    """CSN, interaction-reduced ("ir") or -preserved ("ip") (Tran et al. 2019; VMZ): depth 50, 101
+    or 152.
 
-    res3, res4 and res5 halve the time, too: 8 frames leave 8, 4, 2, 1. Batch norm has eps 1e-3 and zero_gamma is off as
-    in VMZ and mmaction2; pytorchvideo has 1e-5. Momentum is PyTorch's 0.1, which is what VMZ's Caffe2 net had (its
-    PyTorch port writes 0.9, the other way round). D = 2,048 at width 1. Raises ValueError.
-    """
+    res3, res4 and res5 halve the time, too: 8 frames leave 8, 4, 2, 1. Batch norm has eps 1e-3 and
+    zero_gamma is off as in VMZ and mmaction2; pytorchvideo has 1e-5. Momentum is PyTorch's 0.1,
+    which is what VMZ's Caffe2 net had (its PyTorch port writes 0.9, the other way round). D = 2,048
+    at width 1. Raises ValueError."""
     if kind not in ("ir", "ip"):
         raise ValueError(f"kind is 'ir' or 'ip'; got {kind!r}.")
     counts = stage_blocks(blocks, depth, (50, 101, 152))
-    stages = [Stage(number, count, (1, 1) if number == 2 else (2, 2),
-                    partial(separated, channels=wide(channels, width), kind=kind))
-              for number, count, channels in zip(range(2, 6), counts, CHANNELS, strict=True)]
+    stages = [
+        Stage(
+            number,
+            count,
+            (1, 1) if number == 2 else (2, 2),
+            partial(separated, channels=wide(channels, width), kind=kind),
+        )
+        for number, count, channels in zip(range(2, 6), counts, CHANNELS, strict=True)
+    ]
     first = stem(wide(64, width), 3, stem_stride, norm_eps)
     return start(ResNet(first, stages, regularizer, eps=norm_eps), zero_gamma)
 
 
-def resnet50(width: float = 1.0, blocks: Sequence[int] | None = None, stem_stride: int = 4, zero_gamma: bool = False,
-             regularizer: Regularizer | None = None) -> ResNet:
-    """ResNet-50 for images as clips of one frame [B,3,1,H,W], the stride in the 3x3 convolution as in torchvision.
+def resnet50(
+    width: float = 1.0,
+    blocks: Sequence[int] | None = None,
+    stem_stride: int = 4,
+    zero_gamma: bool = False,
+    regularizer: Regularizer | None = None,
+) -> ResNet:
+    """ResNet-50 for images as clips of one frame [B,3,1,H,W], the stride in the 3x3 convolution as
+    in torchvision.
 
-    More frames pass one by one. zero_gamma is off as in torchvision and Clova's CutMix code, whose recipe the RMS paper
-    follows. D = 2,048 at width 1. Raises ValueError.
-    """
-    stages = [Stage(number, count, (1, 1 if number == 2 else 2), partial(bottleneck, channels=wide(channels, width)))
-              for number, count, channels in zip(range(2, 6), stage_blocks(blocks, 50, (50,)), CHANNELS, strict=True)]
+    More frames pass one by one. zero_gamma is off as in torchvision and Clova's CutMix code, whose
+    recipe the RMS paper follows. D = 2,048 at width 1. Raises ValueError."""
+    stages = [
+        Stage(
+            number,
+            count,
+            (1, 1 if number == 2 else 2),
+            partial(bottleneck, channels=wide(channels, width)),
+        )
+        for number, count, channels in zip(
+            range(2, 6), stage_blocks(blocks, 50, (50,)), CHANNELS, strict=True
+        )
+    ]
     return start(ResNet(stem(wide(64, width), 1, stem_stride), stages, regularizer), zero_gamma)
 
 
-def cifar_resnet(depth: int = 110, block: str = "basic", shortcut: str = "", width: float = 1.0,
-                 zero_gamma: bool = False, regularizer: Regularizer | None = None) -> ResNet:
-    """He et al.'s net for CIFAR, images of 32 pixels as clips of one frame: three stages of 16, 32 and 64 channels.
+def cifar_resnet(
+    depth: int = 110,
+    block: str = "basic",
+    shortcut: str = "",
+    width: float = 1.0,
+    zero_gamma: bool = False,
+    regularizer: Regularizer | None = None,
+) -> ResNet:
+    """He et al.'s net for CIFAR, images of 32 pixels as clips of one frame: three stages of 16, 32
+    and 64 channels.
 
-    "basic" has (depth - 2)/6 blocks in each stage, with shortcut "A" (zeros, the default) or "B" (1x1 convolutions);
-    "bottleneck" has (depth - 2)/9, as Clova's CutMix code by default, and shortcut "B". The RMS paper does not say
-    which. D = 64, or 256 with bottlenecks, at width 1. Raises ValueError.
-    """
+    "basic" has (depth - 2)/6 blocks in each stage, with shortcut "A" (zeros, the default) or "B"
+    (1x1 convolutions); "bottleneck" has (depth - 2)/9, as Clova's CutMix code by default, and
+    shortcut "B". The RMS paper does not say which. D = 64, or 256 with bottlenecks, at width 1.
+    Raises ValueError."""
     shortcuts = {"basic": ("A", "B"), "bottleneck": ("B",)}
     if block not in shortcuts:
         raise ValueError(f"block is 'basic' or 'bottleneck'; got {block!r}.")
     shortcut = shortcut or shortcuts[block][0]
     if shortcut not in shortcuts[block]:
-        raise ValueError(f"the shortcut of {block} blocks is one of {shortcuts[block]}; got {shortcut!r}.")
+        raise ValueError(
+            f"the shortcut of {block} blocks is one of {shortcuts[block]}; got {shortcut!r}."
+        )
     convs, branch = (2, basic) if block == "basic" else (3, bottleneck)
     count, rest = divmod(depth - 2, 3 * convs)
     if count < 1 or rest:
-        raise ValueError(f"depth is {3 * convs} n + 2 with {block} blocks, such as {3 * convs + 2}; got {depth!r}.")
-    stages = [Stage(number, count, (1, 1 if number == 1 else 2), partial(branch, channels=wide(channels, width)))
-              for number, channels in zip(range(1, 4), (16, 32, 64), strict=True)]
-    return start(ResNet(stem(wide(16, width), 1, 1), stages, regularizer, shortcut=shortcut), zero_gamma)
+        raise ValueError(
+            f"depth is {3 * convs} n + 2 with {block} blocks, such as {3 * convs + 2}; got "
+            f"{depth!r}."
+        )
+    stages = [
+        Stage(
+            number,
+            count,
+            (1, 1 if number == 1 else 2),
+            partial(branch, channels=wide(channels, width)),
+        )
+        for number, channels in zip(range(1, 4), (16, 32, 64), strict=True)
+    ]
+    return start(
+        ResNet(stem(wide(16, width), 1, 1), stages, regularizer, shortcut=shortcut), zero_gamma
+    )

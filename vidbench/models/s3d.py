@@ -1,9 +1,10 @@
-"""S3D, the separable 3-D Inception of CoCLR, in torchvision's layout and state-dict keys, faster on CPU.
+"""S3D, the separable 3-D Inception of CoCLR, in torchvision's layout and state-dict keys, faster on
+CPU.
 
-Source: Xie et al. (ECCV 2018) through torchvision.models.video.s3d, whose blocks are used here; CoCLR supplement,
-table 1, uses it without gating. Ours are: a `width` factor with a choice of inception units, so that the same network
-fits the toy world; separable convolutions that run as 2-D ones (`PlaneConv3d`); pools that repeat to the bit on
-CUDA where that is wanted (`SplitMaxPool3d`).
+Source: Xie et al. (ECCV 2018) through torchvision.models.video.s3d, whose blocks are used here;
+CoCLR supplement, table 1, uses it without gating. Ours are: a `width` factor with a choice of
+inception units, so that the same network fits the toy world; separable convolutions that run as 2-D
+ones (`PlaneConv3d`); pools that repeat to the bit on CUDA where that is wanted (`SplitMaxPool3d`).
 """
 
 from functools import partial
@@ -16,7 +17,8 @@ from vidbench.models.planes import PlaneConv3d, SplitMaxPool3d
 
 __all__ = ["S3D", "UNITS", "PlaneConv3d"]
 
-# Inception units per stage, widths as (branch0, (branch1 in, out), (branch2 in, out), pool projection).
+# Inception units per stage, widths as (branch0, (branch1 in, out), (branch2 in, out), pool
+# projection).
 UNITS = (
     ((64, (96, 128), (16, 32), 32), (128, (128, 192), (32, 96), 64)),
     (
@@ -33,17 +35,26 @@ UNITS = (
 class S3D(nn.Module):
     """The S3D backbone: clips [B,3,T,H,W] -> feature map [B,D,T/8,H/32,W/32]; D = 1024 at width 1.
 
-    `width` multiplies every channel count. `units` says how many inception units each of the three stages keeps, (2, 5,
-    2) being S3D; a stage of 0 units also drops its pooling, so (2, 1, 0) is a shallow net for small clips with a
-    temporal stride of 4 and a spatial one of 16. `norm_eps` and `norm_momentum` are PyTorch's defaults as in CoCLR's
-    code; torchvision uses 1e-3 and 1e-3.
-    """
+    `width` multiplies every channel count. `units` says how many inception units each of the three
+    stages keeps, (2, 5, 2) being S3D; a stage of 0 units also drops its pooling, so (2, 1, 0) is a
+    shallow net for small clips with a temporal stride of 4 and a spatial one of 16. `norm_eps` and
+    `norm_momentum` are PyTorch's defaults as in CoCLR's code; torchvision uses 1e-3 and 1e-3."""
 
-    def __init__(self, width: float = 1.0, units: tuple[int, int, int] = (2, 5, 2), norm_eps: float = 1e-5,
-                 norm_momentum: float = 0.1):
+    def __init__(
+        self,
+        width: float = 1.0,
+        units: tuple[int, int, int] = (2, 5, 2),
+        norm_eps: float = 1e-5,
+        norm_momentum: float = 0.1,
+    ):
         super().__init__()
-        if not 0 < width <= 4 or any(not 0 <= n <= len(stage) for n, stage in zip(units, UNITS, strict=True)):
-            raise ValueError(f"S3D wants 0 < width <= 4 and units within (2, 5, 2); got width {width}, units {units}.")
+        if not 0 < width <= 4 or any(
+            not 0 <= n <= len(stage) for n, stage in zip(units, UNITS, strict=True)
+        ):
+            raise ValueError(
+                f"S3D wants 0 < width <= 4 and units within (2, 5, 2); got width {width}, units "
+                f"{units}."
+            )
         norm = partial(nn.BatchNorm3d, eps=norm_eps, momentum=norm_momentum)
 
         def wide(channels: int) -> int:
@@ -55,7 +66,11 @@ class S3D(nn.Module):
             Conv3dNormActivation(wide(64), wide(64), kernel_size=1, stride=1, norm_layer=norm),
             TemporalSeparableConv(wide(64), wide(192), 3, 1, 1, norm),
         ]
-        pools = (nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)), nn.MaxPool3d(3, 2, 1), nn.MaxPool3d(2, 2, 0))
+        pools = (
+            nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)),
+            nn.MaxPool3d(3, 2, 1),
+            nn.MaxPool3d(2, 2, 0),
+        )
         channels = wide(192)
         for pool, stage, count in zip(pools, UNITS, units, strict=True):
             layers += [pool] if count else []
@@ -69,5 +84,6 @@ class S3D(nn.Module):
         SplitMaxPool3d.adopt(self)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """[B,3,T,H,W] -> [B,D,T',H',W']. Raises ValueError where the clip is too small to leave a position."""
+        """[B,3,T,H,W] -> [B,D,T',H',W']. Raises ValueError where the clip is too small to leave a
+        position."""
         return self.features(clips)

@@ -6,18 +6,23 @@ from torch.nn import functional as F
 
 
 class FeatureQueue(nn.Module):
-    """The newest K feature rows with side columns that roll along (MoCo; CoCLR supplement, Algorithm 1).
+    """The newest K feature rows with side columns that roll along (MoCo; CoCLR supplement,
+    Algorithm 1).
 
-    Buffers, so that they are part of every checkpoint: `features` [K,D], unit rows, random before they are filled;
-    `label`, `source` [K] int64, -1 before they are filled, so that they match nothing; `other` [K,E], the other
-    stream's features, only where `other_dim` is given; `count` [], rows ever enqueued.
-    """
+    Buffers, so that they are part of every checkpoint: `features` [K,D], unit rows, random before
+    they are filled; `label`, `source` [K] int64, -1 before they are filled, so that they match
+    nothing; `other` [K,E], the other stream's features, only where `other_dim` is given; `count`
+    [], rows ever enqueued."""
 
-    def __init__(self, slots: int, dim: int, other_dim: int = 0, generator: torch.Generator | None = None):
+    def __init__(
+        self, slots: int, dim: int, other_dim: int = 0, generator: torch.Generator | None = None
+    ):
         super().__init__()
         if slots < 1:
             raise ValueError(f"FeatureQueue wants at least one slot; got {slots}.")
-        self.register_buffer("features", F.normalize(torch.randn(slots, dim, generator=generator), dim=1))
+        self.register_buffer(
+            "features", F.normalize(torch.randn(slots, dim, generator=generator), dim=1)
+        )
         self.register_buffer("label", torch.full((slots,), -1))
         self.register_buffer("source", torch.full((slots,), -1))
         self.register_buffer("other", torch.zeros(slots, other_dim) if other_dim else None)
@@ -46,17 +51,25 @@ class FeatureQueue(nn.Module):
         return self.seen >= self.slots
 
     @torch.no_grad()
-    def enqueue(self, features: Tensor, label: Tensor, source: Tensor, other: Tensor | None = None) -> None:
-        """Overwrite the oldest slots with features [B,D], label [B], source [B], other [B,E]; wraps at the end.
+    def enqueue(
+        self, features: Tensor, label: Tensor, source: Tensor, other: Tensor | None = None
+    ) -> None:
+        """Overwrite the oldest slots with features [B,D], label [B], source [B], other [B,E]; wraps
+        at the end.
 
         Raises ValueError where B exceeds the slots: part of the batch would be lost.
         """
         rows = features.shape[0]
         if rows > self.slots:
-            raise ValueError(f"FeatureQueue: a batch of {rows} does not fit into {self.slots} slots; "
-                             "make the queue at least as long as the global batch.")
+            raise ValueError(
+                f"FeatureQueue: a batch of {rows} does not fit into {self.slots} slots; "
+                "make the queue at least as long as the global batch."
+            )
         if (other is None) != (self.other is None):
-            raise ValueError("FeatureQueue: the other stream's features are wanted exactly where other_dim was given.")
+            raise ValueError(
+                "FeatureQueue: the other stream's features are wanted exactly where other_dim was "
+                "given."
+            )
         self._seen = self.seen + rows
         places = (self.count + torch.arange(rows, device=features.device)) % self.slots
         self.features[places] = features.to(self.features.dtype)
@@ -67,12 +80,17 @@ class FeatureQueue(nn.Module):
 
 
 def masked_topk(similarity: Tensor, k: int, excluded: Tensor) -> Tensor:
-    """The k most similar columns of each row that are not excluded (mining in CoCLR, main_coclr.py).
+    """The k most similar columns of each row that are not excluded (mining in CoCLR,
+    main_coclr.py).
 
-    similarity [B,K], excluded bool [B,K] -> bool [B,K] with min(k, allowed columns) True in each row.
-    """
+    similarity [B,K], excluded bool [B,K] -> bool [B,K] with min(k, allowed columns) True in each
+    row."""
     chosen = torch.zeros_like(excluded)
     if k == 0:
         return chosen
-    best = similarity.masked_fill(excluded, -torch.inf).topk(min(k, similarity.shape[1]), dim=1).indices
+    best = (
+        similarity.masked_fill(excluded, -torch.inf)
+        .topk(min(k, similarity.shape[1]), dim=1)
+        .indices
+    )
     return chosen.scatter(1, best, True) & ~excluded

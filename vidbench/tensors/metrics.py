@@ -5,7 +5,8 @@ from torch import Tensor
 
 
 def topk_hit(logits: Tensor, positives: Tensor, k: int = 1) -> Tensor:
-    """Whether any of the k largest logits of a row is a positive (utils.py of CoCLR): [B,A], bool [B,A] -> bool [B]."""
+    """Whether any of the k largest logits of a row is a positive (utils.py of CoCLR): [B,A], bool
+    [B,A] -> bool [B]."""
     best = logits.topk(min(k, logits.shape[1]), dim=1).indices
     return positives.gather(1, best).any(dim=1)
 
@@ -17,8 +18,10 @@ def recall_at(neighbour_labels: Tensor, labels: Tensor, ks: tuple[int, ...]) -> 
     Raises ValueError where fewer neighbours than the largest k were given.
     """
     if max(ks) > neighbour_labels.shape[1]:
-        raise ValueError(f"R@{max(ks)} wants {max(ks)} neighbours; got {neighbour_labels.shape[1]}: "
-                         "ask the search for more or make the gallery larger.")
+        raise ValueError(
+            f"R@{max(ks)} wants {max(ks)} neighbours; got {neighbour_labels.shape[1]}: "
+            "ask the search for more or make the gallery larger."
+        )
     same = neighbour_labels == labels[:, None]
     return {k: same[:, :k].any(dim=1) for k in ks}
 
@@ -26,19 +29,18 @@ def recall_at(neighbour_labels: Tensor, labels: Tensor, ks: tuple[int, ...]) -> 
 def purity(mined: Tensor, slot_labels: Tensor, labels: Tensor) -> Tensor:
     """Share of mined positives with the query's own (hidden) label.
 
-    mined bool [B,K], slot_labels [K], labels [B] -> scalar; NaN where nothing was mined. An unknown label (-1) is never
-    right.
-    """
+    mined bool [B,K], slot_labels [K], labels [B] -> scalar; NaN where nothing was mined. An unknown
+    label (-1) is never right."""
     right = mined & (slot_labels[None, :] == labels[:, None]) & (labels >= 0)[:, None]
     return right.sum() / mined.sum()
 
 
 def effective_rank(rows: Tensor) -> float:
-    """How many directions the rows fill, their mean taken off: exp of the entropy of the normalised singular values
-    (Roy and Vetterli 2007; RankMe, Garrido et al. 2023, without the mean).
+    """How many directions the rows fill, their mean taken off: exp of the entropy of the normalised
+    singular values (Roy and Vetterli 2007; RankMe, Garrido et al. 2023, without the mean).
 
-    rows [N,D], N > 1 -> 1 up to min(N - 1, D); 0.0 where all rows are equal. Few directions mean collapse.
-    """
+    rows [N,D], N > 1 -> 1 up to min(N - 1, D); 0.0 where all rows are equal. Few directions mean
+    collapse."""
     values = torch.linalg.svdvals(rows.double() - rows.double().mean(dim=0))
     if float(values[0]) <= 1e-9 * max(float(rows.norm()), 1e-30):
         return 0.0
@@ -47,7 +49,8 @@ def effective_rank(rows: Tensor) -> float:
 
 
 def spread(rows: Tensor) -> float:
-    """How far unit rows lie apart: sqrt(D) x the mean deviation of their coordinates, 1 on a sphere, 0 in one point.
+    """How far unit rows lie apart: sqrt(D) x the mean deviation of their coordinates, 1 on a
+    sphere, 0 in one point.
 
     rows [N,D], made unit here (SimSiam's sign of collapse, Chen and He 2021, section 4.1).
     """
@@ -55,42 +58,58 @@ def spread(rows: Tensor) -> float:
     return float(unit.std(dim=0, correction=0).mean()) * rows.shape[1] ** 0.5
 
 
-def bootstrap_interval(values: Tensor, *, seed: int, level: float = 0.95, draws: int = 2000) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean of values [N], resampling rows (videos) with a seeded generator."""
+def bootstrap_interval(
+    values: Tensor, *, seed: int, level: float = 0.95, draws: int = 2000
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean of values [N], resampling rows (videos) with a
+    seeded generator."""
     generator = torch.Generator().manual_seed(seed)
     values = values.double().flatten()
-    means = torch.stack([
-        values[torch.randint(len(values), (len(values),), generator=generator)].mean() for _ in range(draws)
-    ])
+    means = torch.stack(
+        [
+            values[torch.randint(len(values), (len(values),), generator=generator)].mean()
+            for _ in range(draws)
+        ]
+    )
     tail = (1 - level) / 2
     low, high = torch.quantile(means, torch.tensor([tail, 1 - tail], dtype=torch.double)).tolist()
     return low, high
 
 
-def nested_bootstrap(hits: list[Tensor], sources: list[Tensor], *, seed: int, draws: int = 4000,
-                     shared: bool = False) -> Tensor:
-    """Means of several methods in each bootstrap draw: repetitions are drawn, and within each its sources.
+def nested_bootstrap(
+    hits: list[Tensor], sources: list[Tensor], *, seed: int, draws: int = 4000, shared: bool = False
+) -> Tensor:
+    """Means of several methods in each bootstrap draw: repetitions are drawn, and within each its
+    sources.
 
-    hits: one [R,N_i] for each repetition (a training seed with its own test videos), R methods in the same order;
-    sources: [N_i], whose videos are drawn together, as they are not independent -> [draws,R]. shared: the repetitions
-    have the same test videos, so a draw takes the same sources in each. All methods of a draw share its repetitions and
-    sources, so differences and ratios of columns are paired; their quantiles are intervals. Raises ValueError where
-    shapes do not fit.
+    hits: one [R,N_i] for each repetition (a training seed with its own test videos), R methods in
+    the same order; sources: [N_i], whose videos are drawn together, as they are not independent ->
+    [draws,R]. shared: the repetitions have the same test videos, so a draw takes the same sources
+    in each. All methods of a draw share its repetitions and sources, so differences and ratios of
+    columns are paired; their quantiles are intervals. Raises ValueError where shapes do not fit.
     """
-    fits = len(hits) == len(sources) and all(h.shape[1:] == s.shape for h, s in zip(hits, sources, strict=True))
+    fits = len(hits) == len(sources) and all(
+        h.shape[1:] == s.shape for h, s in zip(hits, sources, strict=True)
+    )
     same = not shared or all(torch.equal(sources[0], other) for other in sources)
     if not fits or not same or len({len(part) for part in hits}) != 1:
-        raise ValueError("nested_bootstrap wants hits [R,N] and sources [N] of each repetition, the same where shared; "
-                         f"got {[tuple(h.shape) for h in hits]} and {[tuple(s.shape) for s in sources]}.")
+        raise ValueError(
+            "nested_bootstrap wants hits [R,N] and sources [N] of each repetition, the same where "
+            "shared; "
+            f"got {[tuple(h.shape) for h in hits]} and {[tuple(s.shape) for s in sources]}."
+        )
     generator, means, picked = torch.Generator().manual_seed(seed), [], None
     for part, source in zip(hits, sources, strict=True):
         group = torch.unique(source, return_inverse=True)[1]
         groups = int(group.max()) + 1
-        sums = torch.zeros(len(part), groups, dtype=torch.double).index_add_(1, group, part.double())
+        sums = torch.zeros(len(part), groups, dtype=torch.double).index_add_(
+            1, group, part.double()
+        )
         if picked is None or not shared:
             picked = torch.randint(groups, (draws, groups), generator=generator)
-        weight = torch.zeros(draws, groups, dtype=torch.double).scatter_add_(1, picked, torch.ones(1).double().expand(
-            draws, groups))
+        weight = torch.zeros(draws, groups, dtype=torch.double).scatter_add_(
+            1, picked, torch.ones(1).double().expand(draws, groups)
+        )
         means.append(weight @ sums.T / (weight @ torch.bincount(group).double())[:, None])
     chosen = torch.randint(len(hits), (draws, len(hits)), generator=generator)
     return torch.stack(means)[chosen, torch.arange(draws)[:, None]].mean(dim=1)

@@ -1,9 +1,8 @@
 """Mixed training samples: CutMix and Mixup on clips or images, and their soft labels.
 
-Mixing happens on whole clips, before a network takes slow and fast frames from them, and out of place: the caller's
-batch stays as it was. Partners are a random permutation; numbers are drawn on the CPU, from `generator` or torch's own
-state.
-"""
+Mixing happens on whole clips, before a network takes slow and fast frames from them, and out of
+place: the caller's batch stays as it was. Partners are a random permutation; numbers are drawn on
+the CPU, from `generator` or torch's own state."""
 
 from typing import NamedTuple
 
@@ -13,22 +12,29 @@ from torch.nn import functional as F
 
 
 class Mixed(NamedTuple):
-    """What was mixed: clips like those given, each sample's partner [B] and its own share of the label [B]."""
+    """What was mixed: clips like those given, each sample's partner [B] and its own share of the
+    label [B]."""
 
     clips: Tensor
     partner: Tensor
     share: Tensor
 
 
-def cutmix(clips: Tensor, beta: float = 1.0, p: float = 1.0, each: bool = False,
-           generator: torch.Generator | None = None) -> Mixed:
-    """A box of every frame comes from another sample (CutMix; RMS supplement, Eq. 4: the same box in all frames).
+def cutmix(
+    clips: Tensor,
+    beta: float = 1.0,
+    p: float = 1.0,
+    each: bool = False,
+    generator: torch.Generator | None = None,
+) -> Mixed:
+    """A box of every frame comes from another sample (CutMix; RMS supplement, Eq. 4: the same box
+    in all frames).
 
-    clips [B,...,H,W]. A share lambda ~ Beta(beta, beta) of the area is to stay; the box has sides of sqrt(1 - lambda),
-    its centre lies anywhere, what reaches outside is cut off, and the share that is returned is that of the area which
-    truly stayed. p: the probability that a batch is mixed. each: a box for every sample, not one for the batch, and the
-    probability is theirs. Raises ValueError for a beta that is not positive or p outside of 0..1.
-    """
+    clips [B,...,H,W]. A share lambda ~ Beta(beta, beta) of the area is to stay; the box has sides
+    of sqrt(1 - lambda), its centre lies anywhere, what reaches outside is cut off, and the share
+    that is returned is that of the area which truly stayed. p: the probability that a batch is
+    mixed. each: a box for every sample, not one for the batch, and the probability is theirs.
+    Raises ValueError for a beta that is not positive or p outside of 0..1."""
     count, size = (len(clips) if each else 1), torch.tensor(clips.shape[-2:])
     share, partner = _drawn(clips, beta, p, count, generator)
     sides = (size * (1 - share).sqrt()[:, None]).long()  # [n,2]
@@ -42,12 +48,18 @@ def cutmix(clips: Tensor, beta: float = 1.0, p: float = 1.0, each: bool = False,
     return Mixed(torch.where(box, clips[partner], clips), partner, kept.expand(len(clips)))
 
 
-def mixup(clips: Tensor, beta: float = 0.2, p: float = 1.0, each: bool = False,
-          generator: torch.Generator | None = None) -> Mixed:
-    """Every frame is lambda of the own and 1 - lambda of the partner's (Zhang et al. 2018), lambda ~ Beta(beta, beta).
+def mixup(
+    clips: Tensor,
+    beta: float = 0.2,
+    p: float = 1.0,
+    each: bool = False,
+    generator: torch.Generator | None = None,
+) -> Mixed:
+    """Every frame is lambda of the own and 1 - lambda of the partner's (Zhang et al. 2018), lambda
+    ~ Beta(beta, beta).
 
-    Arguments as of `cutmix`; the default of beta is the one common for images and an assumption for clips.
-    """
+    Arguments as of `cutmix`; the default of beta is the one common for images and an assumption for
+    clips."""
     share, partner = _drawn(clips, beta, p, len(clips) if each else 1, generator)
     share = share.to(clips.device)
     weight = share.view(-1, *(1,) * (clips.ndim - 1)).to(clips.dtype)
@@ -55,7 +67,8 @@ def mixup(clips: Tensor, beta: float = 0.2, p: float = 1.0, each: bool = False,
 
 
 def soft_labels(label: Tensor, mixed: Mixed, classes: int) -> Tensor:
-    """Class probabilities [B,classes] of mixed samples: the own share of the own label [B], the rest the partner's."""
+    """Class probabilities [B,classes] of mixed samples: the own share of the own label [B], the
+    rest the partner's."""
     own, other = (F.one_hot(value, classes).float() for value in (label, label[mixed.partner]))
     share = mixed.share.to(own)[:, None]
     return share * own + (1 - share) * other
@@ -65,7 +78,9 @@ def _drawn(clips: Tensor, beta: float, p: float, count: int, generator) -> tuple
     """(lambda [n], partner [B] on the clips' device); lambda is 1 where nothing is to be mixed."""
     if not beta > 0 or not 0 <= p <= 1:
         raise ValueError(f"mixing wants beta above 0 and a probability p; got {beta} and {p}.")
-    gamma = torch._standard_gamma(torch.full((2, count), float(beta), dtype=torch.double), generator=generator)
+    gamma = torch._standard_gamma(
+        torch.full((2, count), float(beta), dtype=torch.double), generator=generator
+    )
     share = (gamma[0] / gamma.sum(dim=0)).nan_to_num(0.5).float()
     share = torch.where(torch.rand(count, generator=generator) < p, share, 1.0)
     return share, torch.randperm(len(clips), generator=generator).to(clips.device)

@@ -1,4 +1,5 @@
-"""Playing clips of a manifest's videos or of their flow, and a gallery of neighbours made of them."""
+"""Playing clips of a manifest's videos or of their flow, and a gallery of neighbours made of
+them."""
 
 from __future__ import annotations
 
@@ -22,17 +23,21 @@ if TYPE_CHECKING:
 
 
 def playing(
-    manifest, *, side: int = 96, most: int = 16, quality: int = 60, flow_folder: str | Path = "",
+    manifest,
+    *,
+    side: int = 96,
+    most: int = 16,
+    quality: int = 60,
+    flow_folder: str | Path = "",
     speed: Callable[[], float] | None = None,
-) -> Callable[[int], Tile]:  # fmt: skip
-    """Make a function from a row of the manifest to its Tile: frames spread over the video, at the video's own pace.
+) -> Callable[[int], Tile]:
+    """Make a function from a row of the manifest to its Tile: frames spread over the video, at the
+    video's own pace.
 
-    Args:
-        side: pixels of the clip's longer side.
-        most: frames of a clip at most.
-        quality: of WebP, from 0 to 100. A page holds dozens of clips, hence the low default.
-        flow_folder: a flow store. If given, the tiles show flow in colors.
-        speed: returns the pixels a frame that get full color. Default: `top_speed` of this manifest.
+    Args: side: pixels of the clip's longer side. most: frames of a clip at most. quality: of WebP,
+        from 0 to 100. A page holds dozens of clips, hence the low default. flow_folder: a flow
+        store. If given, the tiles show flow in colors. speed: returns the pixels a frame that get
+        full color. Default: `top_speed` of this manifest.
     """
     speed = speed or cache(partial(top_speed, manifest, flow_folder))
 
@@ -40,7 +45,11 @@ def playing(
         with Video(manifest.absolute(row), size=side) as video:
             at = _spread(video.frames, most)
             seen = video.read(at[[0, -1]] if flow_folder else at)
-        frames = estimate.colours(_flows(manifest, flow_folder, row, most), speed()) if flow_folder else seen.frames
+        frames = (
+            estimate.colours(_flows(manifest, flow_folder, row, most), speed())
+            if flow_folder
+            else seen.frames
+        )
         seconds = max(float(seen.times[-1] - seen.times[0]), 0.1)
         named = manifest.names(row)
         clip = encode(frames, len(frames) / seconds, side=side, quality=quality)
@@ -50,28 +59,43 @@ def playing(
 
 
 def top_speed(manifest, flow_folder: str | Path, videos: int = 8, flows: int = 4) -> float:
-    """Return the pixels a frame that 99 % of the pixels stay below, in so many flows of so many videos."""
-    speeds = [np.linalg.norm(_flows(manifest, flow_folder, row, flows), axis=-1).ravel()
-              for row in _spread(len(manifest), videos)]  # fmt: skip
+    """Return the pixels a frame that 99 % of the pixels stay below, in so many flows of so many
+    videos."""
+    speeds = [
+        np.linalg.norm(_flows(manifest, flow_folder, row, flows), axis=-1).ravel()
+        for row in _spread(len(manifest), videos)
+    ]
     return float(np.quantile(np.concatenate(speeds), 0.99))
 
 
 def neighbours_gallery(
-    train: Manifest, queries: Manifest, found: Mapping[str, Neighbours], *, titles: Mapping[str, str] | None = None,
-    beside: Mapping[str, str] | None = None, flow_folder: str | Path = "", shown: int = 6, results: int = 5,
+    train: Manifest,
+    queries: Manifest,
+    found: Mapping[str, Neighbours],
+    *,
+    titles: Mapping[str, str] | None = None,
+    beside: Mapping[str, str] | None = None,
+    flow_folder: str | Path = "",
+    shown: int = 6,
+    results: int = 5,
 ) -> Html:
-    """Draw evenly spread queries, each with its nearest training videos, a line for each entry of `found`.
+    """Draw evenly spread queries, each with its nearest training videos, a line for each entry of
+    `found`.
 
-    Args:
-        titles: name in `found` -> what the page calls it. Default: the names themselves.
-        beside: name -> another name in `found`. Neighbors that the other line has too are marked and counted.
-        flow_folder: a flow store. If given, the clips show flow in colors, all on one scale, with its wheel.
-        shown: queries.
-        results: neighbors of each.
+    Args: titles: name in `found` -> what the page calls it. Default: the names themselves. beside:
+        name -> another name in `found`. Neighbors that the other line has too are marked and
+        counted. flow_folder: a flow store. If given, the clips show flow in colors, all on one
+        scale, with its wheel. shown: queries. results: neighbors of each.
     """
     titles = {name: (titles or {}).get(name, name) for name in found}
     limit = top_speed(queries, flow_folder, shown, 8) if flow_folder else 0.0
-    look = {"side": 112, "most": 24, "quality": 80, "flow_folder": flow_folder, "speed": lambda: limit}
+    look = {
+        "side": 112,
+        "most": 24,
+        "quality": 80,
+        "flow_folder": flow_folder,
+        "speed": lambda: limit,
+    }
     plays = {"train": playing(train, **look), "query": playing(queries, **look)}
     made: dict[Path, Tile] = {}
 
@@ -85,14 +109,26 @@ def neighbours_gallery(
         other = (beside or {}).get(name)
         both = np.isin(rows, found[other].rows[query, :results] if other else [])
         right = train.label[rows] == queries.label[query]
-        tiles = [tile("train", train.absolute(row), row, score=float(score), right=bool(good), mark=bool(mark))
-                 for row, score, good, mark in zip(rows, scores, right, both, strict=True)]
+        tiles = [
+            tile(
+                "train",
+                train.absolute(row),
+                row,
+                score=float(score),
+                right=bool(good),
+                mark=bool(mark),
+            )
+            for row, score, good, mark in zip(rows, scores, right, both, strict=True)
+        ]
         asked = tile("query", queries.absolute(query), query)
         return Row(asked, tiles, f"also in {titles[other]}" if other else "")
 
     picked = _spread(len(queries), shown)
     made_of = gallery({titles[name]: [line(name, query) for query in picked] for name in found})
-    wheel = [estimate.wheel(96)[None]], [f"direction by color; at the rim {limit:.1f} pixels a frame"]
+    wheel = (
+        [estimate.wheel(96)[None]],
+        [f"direction by color; at the rim {limit:.1f} pixels a frame"],
+    )
     return Html(filmstrip(*wheel, height=96) + made_of) if flow_folder else made_of
 
 
@@ -100,7 +136,9 @@ def _flows(manifest, folder: str | Path, row: int, most: int) -> np.ndarray:
     """Read at most so many flows of a video, evenly spread: float [T,H,W,2] in pixels."""
     path = str(manifest.path[row])
     held = flow_store.meta(folder, path)
-    return estimate.dequantise(flow_store.load(folder, path, _spread(held["frames"] - 1, most)), held["bound"])
+    return estimate.dequantise(
+        flow_store.load(folder, path, _spread(held["frames"] - 1, most)), held["bound"]
+    )
 
 
 def _spread(count: int, most: int) -> np.ndarray:

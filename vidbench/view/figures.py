@@ -1,4 +1,5 @@
-"""Arrays in, plotly figures out, and the looks that all rooms share: colours, type, a piece of HTML.
+"""Arrays in, plotly figures out, and the looks that all rooms share: colours, type, a piece of
+HTML.
 
 Everything here is a plain function of plain data. Every text from outside is escaped on its way in.
 """
@@ -16,29 +17,72 @@ import numpy as np
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-# Okabe and Ito's colours (Color Universal Design, 2008) without the yellow, lost on white; grey replaces black.
+# Okabe and Ito's colours (Color Universal Design, 2008) without the yellow, lost on white; grey
+# replaces black.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5F5F5F")
-# One method, one colour, in every figure; the `colours` argument of a figure adds to this and overrides it.
-COLOURS = {"InfoNCE": PALETTE[0], "CoCLR": PALETTE[1], "UberNCE": PALETTE[2], "random init": PALETTE[6]}
+# One method, one colour, in every figure; the `colours` argument of a figure adds to this and
+# overrides it.
+COLOURS = {
+    "InfoNCE": PALETTE[0],
+    "CoCLR": PALETTE[1],
+    "UberNCE": PALETTE[2],
+    "random init": PALETTE[6],
+}
 DASHES = ("solid", "dash", "dot", "dashdot")  # the next round of the palette differs by the dash
-RIGHT, WRONG = "#00795A", "#BF4600"  # the palette's green and vermilion, darkened until text in them reads on white
+RIGHT, WRONG = (
+    "#00795A",
+    "#BF4600",
+)  # the palette's green and vermilion, darkened until text in them reads on white
 INK, SOFT, RULE = "#1F2328", "#5B636D", "#E3E6EA"
-FONT = "system-ui, sans-serif"  # short on purpose: JupyterLab's sanitiser matches font lists with a slow pattern
+# short on purpose: JupyterLab's sanitiser matches font lists with a slow pattern
+FONT = "system-ui, sans-serif"
 WIDTH = 760  # pixels
 
 AXIS = dict(
-    showline=True, linecolor="#8A929C", ticks="outside", tickcolor="#8A929C", ticklen=4, zeroline=False, gridcolor=RULE,
-    automargin=True, title=dict(standoff=10, font=dict(size=14)), tickfont=dict(size=13),
+    showline=True,
+    linecolor="#8A929C",
+    ticks="outside",
+    tickcolor="#8A929C",
+    ticklen=4,
+    zeroline=False,
+    gridcolor=RULE,
+    automargin=True,
+    title=dict(standoff=10, font=dict(size=14)),
+    tickfont=dict(size=13),
 )
 TEMPLATE = dict(
     layout=dict(
-        font=dict(family=FONT, size=13, color=INK), paper_bgcolor="white", plot_bgcolor="white", colorway=list(PALETTE),
-        title=dict(x=0, xref="container", xanchor="left", y=1, yref="container", yanchor="top",
-                   pad=dict(t=14, l=0), font=dict(size=17)),
-        legend=dict(orientation="h", x=0, xref="paper", xanchor="left", y=1.01, yanchor="bottom", font=dict(size=13),
-                    itemclick="toggle", bgcolor="rgba(255,255,255,0)"),
-        xaxis={**AXIS, "showgrid": False}, yaxis=AXIS, hovermode="x unified",
-        hoverlabel=dict(font=dict(family=FONT, size=13, color=INK), bgcolor="white", bordercolor=RULE),
+        font=dict(family=FONT, size=13, color=INK),
+        paper_bgcolor="white",
+        plot_bgcolor="white",
+        colorway=list(PALETTE),
+        title=dict(
+            x=0,
+            xref="container",
+            xanchor="left",
+            y=1,
+            yref="container",
+            yanchor="top",
+            pad=dict(t=14, l=0),
+            font=dict(size=17),
+        ),
+        legend=dict(
+            orientation="h",
+            x=0,
+            xref="paper",
+            xanchor="left",
+            y=1.01,
+            yanchor="bottom",
+            font=dict(size=13),
+            itemclick="toggle",
+            bgcolor="rgba(255,255,255,0)",
+        ),
+        xaxis={**AXIS, "showgrid": False},
+        yaxis=AXIS,
+        hovermode="x unified",
+        hoverlabel=dict(
+            font=dict(family=FONT, size=13, color=INK), bgcolor="white", bordercolor=RULE
+        ),
     )
 )
 
@@ -49,7 +93,11 @@ class Html(str):
     def _repr_html_(self) -> str:
         return str(self)
 
-    def __repr__(self) -> str:  # a notebook keeps the repr beside the HTML, so it must not be the same megabytes again
+    def __repr__(
+        self,
+    ) -> (
+        str
+    ):  # a notebook keeps the repr beside the HTML, so it must not be the same megabytes again
         return f"<Html, {len(self)} characters>"
 
 
@@ -68,11 +116,14 @@ class Bar(NamedTuple):
     high: float | None = None
 
 
-# ---------------------------------------------------------------------------------------------------------- figures
+# ---------------------------------------------------------------------------------------- figures
 
 
-def colours_for(names: Sequence[str], colours: Mapping[str, str] | None = None) -> dict[str, tuple[str, str]]:
-    """Colour and dash of each name: its own where `COLOURS` or `colours` knows it, else the palette's next free one."""
+def colours_for(
+    names: Sequence[str], colours: Mapping[str, str] | None = None
+) -> dict[str, tuple[str, str]]:
+    """Colour and dash of each name: its own where `COLOURS` or `colours` knows it, else the
+    palette's next free one."""
     known = {**COLOURS, **(colours or {})}
     taken = {known[name] for name in names if name in known}
     free = [c for c in PALETTE if c not in taken] or list(PALETTE)
@@ -84,17 +135,22 @@ def colours_for(names: Sequence[str], colours: Mapping[str, str] | None = None) 
 
 
 def curves(
-    series: Mapping[str, tuple[Sequence[float], ...]], x: str, y: str, title: str = "", *,
-    levels: Mapping[str, float] | None = None, percent: bool = False, log_y: bool = False,
+    series: Mapping[str, tuple[Sequence[float], ...]],
+    x: str,
+    y: str,
+    title: str = "",
+    *,
+    levels: Mapping[str, float] | None = None,
+    percent: bool = False,
+    log_y: bool = False,
     colours: Mapping[str, str] | None = None,
 ) -> Figure:
     """Lines over a common axis, one per name (training curves, R@k over k).
 
-    series: name -> (xs, ys), two sequences of one length each, or (xs, ys, lows, highs) for a band of intervals; a NaN
-    leaves a gap. levels: name -> height of a dotted line across the figure (chance, a published number). percent: ys
-    and levels are fractions and are drawn times 100. Raises ValueError on no series, an empty one, or lengths that
-    differ.
-    """
+    series: name -> (xs, ys), two sequences of one length each, or (xs, ys, lows, highs) for a band
+    of intervals; a NaN leaves a gap. levels: name -> height of a dotted line across the figure
+    (chance, a published number). percent: ys and levels are fractions and are drawn times 100.
+    Raises ValueError on no series, an empty one, or lengths that differ."""
     import plotly.graph_objects as go
 
     if not series:
@@ -103,9 +159,15 @@ def curves(
     figure = go.Figure()
     for name, (xs, *lines) in series.items():
         xs, lines = np.asarray(xs), [np.asarray(line, dtype=np.float64) for line in lines]
-        if len(lines) not in (1, 3) or xs.ndim != 1 or any(xs.shape != line.shape for line in lines) or not len(xs):
+        if (
+            len(lines) not in (1, 3)
+            or xs.ndim != 1
+            or any(xs.shape != line.shape for line in lines)
+            or not len(xs)
+        ):
             raise ValueError(
-                f"curves: series {name!r} wanted xs and ys [n], n > 0, and lows and highs [n] or none; got {xs.shape} "
+                f"curves: series {name!r} wanted xs and ys [n], n > 0, and lows and highs [n] or "
+                f"none; got {xs.shape} "
                 f"and {', '.join(str(line.shape) for line in lines)}; give one y per x"
             )
         if percent:
@@ -114,14 +176,27 @@ def curves(
         ys, (colour, dash) = lines[0], styles[name]
         if len(lines) == 3:  # the outline of the band: there along the lows, back along the highs
             figure.add_scatter(
-                x=np.concatenate([xs, xs[::-1]]), y=np.concatenate([lines[1], lines[2][::-1]]) * scale, fill="toself",
-                fillcolor=colour, opacity=0.15, line_width=0, mode="lines", hoverinfo="skip", showlegend=False,
+                x=np.concatenate([xs, xs[::-1]]),
+                y=np.concatenate([lines[1], lines[2][::-1]]) * scale,
+                fill="toself",
+                fillcolor=colour,
+                opacity=0.15,
+                line_width=0,
+                mode="lines",
+                hoverinfo="skip",
+                showlegend=False,
                 name=plain(name),
             )
-            figure.update_layout(legend=dict(itemclick=False, itemdoubleclick=False))  # a band would stay behind
+            figure.update_layout(
+                legend=dict(itemclick=False, itemdoubleclick=False)
+            )  # a band would stay behind
         figure.add_scatter(
-            x=xs, y=ys * scale, name=plain(name), mode="lines+markers" if len(xs) <= 30 else "lines",
-            line=dict(color=colour, width=2.2, dash=dash), marker=dict(color=colour, size=6),
+            x=xs,
+            y=ys * scale,
+            name=plain(name),
+            mode="lines+markers" if len(xs) <= 30 else "lines",
+            line=dict(color=colour, width=2.2, dash=dash),
+            marker=dict(color=colour, size=6),
             hovertemplate="%{y:.4g}",
         )
     dress(figure, x, y, title, list(series) if len(series) > 1 else [], _beside(levels))
@@ -132,26 +207,39 @@ def curves(
 
 
 def bars(
-    rows: Sequence[Bar], y: str, title: str = "", *, percent: bool = True, levels: Mapping[str, float] | None = None,
+    rows: Sequence[Bar],
+    y: str,
+    title: str = "",
+    *,
+    percent: bool = True,
+    levels: Mapping[str, float] | None = None,
     colours: Mapping[str, str] | None = None,
 ) -> Figure:
-    """Grouped bars with their intervals and their numbers (R@1 and probe of each method, bootstrap intervals).
+    """Grouped bars with their intervals and their numbers (R@1 and probe of each method, bootstrap
+    intervals).
 
-    rows: `Bar`s or tuples (method, group, value, low, high); groups and methods keep the order of first appearance.
-    percent: values are fractions and are drawn times 100. Raises ValueError on no rows, on one (method, group) twice,
-    on an interval that misses its value, and on a "fraction" above 1.
-    """
+    rows: `Bar`s or tuples (method, group, value, low, high); groups and methods keep the order of
+    first appearance. percent: values are fractions and are drawn times 100. Raises ValueError on no
+    rows, on one (method, group) twice, on an interval that misses its value, and on a "fraction"
+    above 1."""
     import plotly.graph_objects as go
 
     rows = [Bar(*row) for row in rows]
     if not rows:
-        raise ValueError("bars: wanted at least one row, got none; pass Bar(method, group, value, low, high)")
+        raise ValueError(
+            "bars: wanted at least one row, got none; pass Bar(method, group, value, low, high)"
+        )
     if len({(r.method, r.group) for r in rows}) < len(rows):
-        raise ValueError("bars: wanted one row per (method, group); some came twice; average them or rename them")
+        raise ValueError(
+            "bars: wanted one row per (method, group); some came twice; average them or rename them"
+        )
     for r in rows:
         low, high = _interval(r)
         if not (low - 1e-9 <= r.value <= high + 1e-9):
-            raise ValueError(f"bars: {r.method}, {r.group}: wanted low <= value <= high, got {low}, {r.value}, {high}")
+            raise ValueError(
+                f"bars: {r.method}, {r.group}: wanted low <= value <= high, got {low}, {r.value}, "
+                f"{high}"
+            )
     if percent:
         _fractions(np.array([v for r in rows for v in (r.value, *_interval(r))]), "bars")
     scale, methods = 100.0 if percent else 1.0, list(dict.fromkeys(r.method for r in rows))
@@ -159,21 +247,50 @@ def bars(
     styles, figure = colours_for(methods, colours), go.Figure()
     for method in methods:
         mine = [r for r in rows if r.method == method]
-        value, (low, high) = np.array([r.value for r in mine]), np.array([_interval(r) for r in mine]).T
-        groups, shared = [plain(r.group) for r in mine], dict(name=plain(method), offsetgroup=method)
-        figure.add_bar(
-            x=groups, y=value * scale, marker_color=styles[method][0], **shared, hovertemplate="%{y:.1f}",
-            error_y=dict(type="data", symmetric=False, array=np.maximum(high - value, 0) * scale, color=INK,
-                         arrayminus=np.maximum(value - low, 0) * scale, thickness=1.3, width=4,
-                         visible=bool((high > low).any())),
+        value, (low, high) = (
+            np.array([r.value for r in mine]),
+            np.array([_interval(r) for r in mine]).T,
         )
-        figure.add_scatter(  # the numbers stand above the whiskers, where no bar or line crosses them
-            x=groups, y=np.maximum(high, value) * scale, mode="text", text=[format(v, spec) for v in value * scale],
-            textposition="top center", textfont=dict(size=12), showlegend=False, hoverinfo="skip", **shared,
+        groups, shared = (
+            [plain(r.group) for r in mine],
+            dict(name=plain(method), offsetgroup=method),
+        )
+        figure.add_bar(
+            x=groups,
+            y=value * scale,
+            marker_color=styles[method][0],
+            **shared,
+            hovertemplate="%{y:.1f}",
+            error_y=dict(
+                type="data",
+                symmetric=False,
+                array=np.maximum(high - value, 0) * scale,
+                color=INK,
+                arrayminus=np.maximum(value - low, 0) * scale,
+                thickness=1.3,
+                width=4,
+                visible=bool((high > low).any()),
+            ),
+        )
+        # the numbers stand above the whiskers, where no bar or line crosses them
+        figure.add_scatter(
+            x=groups,
+            y=np.maximum(high, value) * scale,
+            mode="text",
+            text=[format(v, spec) for v in value * scale],
+            textposition="top center",
+            textfont=dict(size=12),
+            showlegend=False,
+            hoverinfo="skip",
+            **shared,
         )
     dress(figure, "", y, title, methods if len(methods) > 1 else [], _beside(levels))
-    figure.update_layout(barmode="group", scattermode="group", bargap=0.3, bargroupgap=0.08, scattergap=0.3)
-    figure.update_xaxes(type="category", categoryarray=list(dict.fromkeys(plain(r.group) for r in rows)), ticks="")
+    figure.update_layout(
+        barmode="group", scattermode="group", bargap=0.3, bargroupgap=0.08, scattergap=0.3
+    )
+    figure.update_xaxes(
+        type="category", categoryarray=list(dict.fromkeys(plain(r.group) for r in rows)), ticks=""
+    )
     if min(r.value for r in rows) >= 0:  # headroom for the numbers
         top = max([_interval(r)[1] for r in rows] + list((levels or {}).values()))
         figure.update_yaxes(range=[0, 1.1 * scale * (top or 1.0)])
@@ -182,46 +299,85 @@ def bars(
 
 
 def whiskers(rows: Sequence[Bar], x: str, title: str = "", *, percent: bool = True) -> Figure:
-    """Differences as dots with their intervals, a line of dots a method, a colour a group, and a line at zero.
+    """Differences as dots with their intervals, a line of dots a method, a colour a group, and a
+    line at zero.
 
-    rows: `Bar`s or tuples (method, group, value, low, high), the first method on top. percent: values are fractions and
-    are drawn times 100. Raises ValueError on no rows and on one (method, group) twice.
-    """
+    rows: `Bar`s or tuples (method, group, value, low, high), the first method on top. percent:
+    values are fractions and are drawn times 100. Raises ValueError on no rows and on one (method,
+    group) twice."""
     import plotly.graph_objects as go
 
     rows = [Bar(*row) for row in rows]
     if not rows or len({(r.method, r.group) for r in rows}) < len(rows):
-        raise ValueError(f"whiskers: wanted rows, one for each method and group; got {len(rows)}, some twice")
-    methods, groups = (list(dict.fromkeys(values)) for values in zip(*((r.method, r.group) for r in rows), strict=True))
+        raise ValueError(
+            f"whiskers: wanted rows, one for each method and group; got {len(rows)}, some twice"
+        )
+    methods, groups = (
+        list(dict.fromkeys(values))
+        for values in zip(*((r.method, r.group) for r in rows), strict=True)
+    )
     styles, figure, scale = colours_for(groups), go.Figure(), 100.0 if percent else 1.0
     for number, group in enumerate(groups):
         mine = [r for r in rows if r.group == group]
-        value, (low, high) = np.array([r.value for r in mine]), np.array([_interval(r) for r in mine]).T
-        shift = (number - (len(groups) - 1) / 2) * 0.7 / max(len(groups), 2)  # of a row's height, below each other
+        value, (low, high) = (
+            np.array([r.value for r in mine]),
+            np.array([_interval(r) for r in mine]).T,
+        )
+        shift = (
+            (number - (len(groups) - 1) / 2) * 0.7 / max(len(groups), 2)
+        )  # of a row's height, below each other
         figure.add_scatter(
-            x=value * scale, y=[methods.index(r.method) + shift for r in mine], mode="markers", name=plain(group),
-            marker=dict(size=9, color=styles[group][0]), text=[plain(r.method) for r in mine],
-            hovertemplate="%{text}: %{x:+.1f}", error_x=dict(
-                type="data", symmetric=False, array=np.maximum(high - value, 0) * scale, thickness=1.6, width=0,
-                arrayminus=np.maximum(value - low, 0) * scale, color=styles[group][0]))
+            x=value * scale,
+            y=[methods.index(r.method) + shift for r in mine],
+            mode="markers",
+            name=plain(group),
+            marker=dict(size=9, color=styles[group][0]),
+            text=[plain(r.method) for r in mine],
+            hovertemplate="%{text}: %{x:+.1f}",
+            error_x=dict(
+                type="data",
+                symmetric=False,
+                array=np.maximum(high - value, 0) * scale,
+                thickness=1.6,
+                width=0,
+                arrayminus=np.maximum(value - low, 0) * scale,
+                color=styles[group][0],
+            ),
+        )
     dress(figure, x, "", title, groups if len(groups) > 1 else [], 24)
-    figure.update_layout(height=figure.layout.margin.t + 60 + 52 * len(methods), hovermode="closest")
-    figure.update_yaxes(tickvals=list(range(len(methods))), ticktext=[plain(m) for m in methods], ticks="",
-                        range=[len(methods) - 0.5, -0.5], showgrid=False, showline=False, ticklabelstandoff=6)
-    figure.update_xaxes(showgrid=True, zeroline=True, zerolinecolor=INK, zerolinewidth=1.5, showline=False)
+    figure.update_layout(
+        height=figure.layout.margin.t + 60 + 52 * len(methods), hovermode="closest"
+    )
+    figure.update_yaxes(
+        tickvals=list(range(len(methods))),
+        ticktext=[plain(m) for m in methods],
+        ticks="",
+        range=[len(methods) - 0.5, -0.5],
+        showgrid=False,
+        showline=False,
+        ticklabelstandoff=6,
+    )
+    figure.update_xaxes(
+        showgrid=True, zeroline=True, zerolinecolor=INK, zerolinewidth=1.5, showline=False
+    )
     return figure
 
 
 def ranked(
-    values: Mapping[str, float], x: str, title: str = "", *, percent: bool = False, ends: int = 20,
+    values: Mapping[str, float],
+    x: str,
+    title: str = "",
+    *,
+    percent: bool = False,
+    ends: int = 20,
     colours: tuple[str, str] = (RIGHT, WRONG),
 ) -> Figure:
     """Horizontal bars of named values, the largest on top (what each class gains).
 
-    percent: values are fractions and are drawn times 100. ends: of more than twice as many names, only so many from the
-    top and from the bottom are shown, and the axis says how many are left out. colours: of values from 0 up and of
-    those below. Raises ValueError on no values, one that is not finite, and on a "fraction" above 1.
-    """
+    percent: values are fractions and are drawn times 100. ends: of more than twice as many names,
+    only so many from the top and from the bottom are shown, and the axis says how many are left
+    out. colours: of values from 0 up and of those below. Raises ValueError on no values, one that
+    is not finite, and on a "fraction" above 1."""
     import plotly.graph_objects as go
 
     if not values or not all(math.isfinite(value) for value in values.values()):
@@ -232,15 +388,32 @@ def ranked(
     left_out = max(0, len(rows) - 2 * ends)
     rows = [*rows[:ends], *rows[-ends:]] if left_out else rows
     heights = np.array([value for _, value in rows]) * scale
-    figure = go.Figure(go.Bar(
-        x=heights, y=[plain(name) for name, _ in rows], orientation="h", hovertemplate="%{y}: %{x:.3g}<extra></extra>",
-        marker_color=[colours[int(value < 0)] for value in heights]))
-    said = f"{len(rows)} of {len(rows) + left_out}, the {left_out} in the middle left out" if left_out else ""
+    figure = go.Figure(
+        go.Bar(
+            x=heights,
+            y=[plain(name) for name, _ in rows],
+            orientation="h",
+            hovertemplate="%{y}: %{x:.3g}<extra></extra>",
+            marker_color=[colours[int(value < 0)] for value in heights],
+        )
+    )
+    said = (
+        f"{len(rows)} of {len(rows) + left_out}, the {left_out} in the middle left out"
+        if left_out
+        else ""
+    )
     dress(figure, x, said, title, [], 24)
     top = figure.layout.margin.t
     figure.update_layout(height=top + 52 + 8 + 22 * len(rows), bargap=0.35, hovermode="closest")
-    figure.update_yaxes(type="category", autorange="reversed", ticks="", showgrid=False, showline=False, dtick=1,
-                        ticklabelstandoff=4)
+    figure.update_yaxes(
+        type="category",
+        autorange="reversed",
+        ticks="",
+        showgrid=False,
+        showline=False,
+        dtick=1,
+        ticklabelstandoff=4,
+    )
     figure.update_xaxes(showgrid=True, zeroline=True, zerolinecolor="#8A929C", showline=False)
     return figure
 
@@ -251,11 +424,15 @@ def _interval(row: Bar) -> tuple[float, float]:
 
 def _fractions(values: np.ndarray, who: str) -> None:
     if np.nanmax(values, initial=0.0) > 1 + 1e-9:
-        raise ValueError(f"{who}: percent=True wants fractions from 0 to 1, got {np.nanmax(values):g}; divide by 100")
+        raise ValueError(
+            f"{who}: percent=True wants fractions from 0 to 1, got {np.nanmax(values):g}; divide "
+            "by 100"
+        )
 
 
 def plain(text: str) -> str:
-    """Text that plotly draws letter by letter: it reads tags in names, so `<b>` must come as entities."""
+    """Text that plotly draws letter by letter: it reads tags in names, so `<b>` must come as
+    entities."""
     return html.escape(str(text), quote=False)
 
 
@@ -265,14 +442,26 @@ def _beside(levels: Mapping[str, float] | None) -> int:
 
 
 def dress(figure: Figure, x: str, y: str, title: str, legend: Sequence[str], right: int) -> None:
-    """Titles, template and a top margin that holds title and legend, so that neither meets the other or the plot."""
+    """Titles, template and a top margin that holds title and legend, so that neither meets the
+    other or the plot."""
     lines, room = textwrap.wrap(title, 84), WIDTH - 64 - right - 20
-    entries = [len(name) * 7.6 + 50 for name in legend]  # pixels; when wrapped, plotly makes them equally wide
-    rows = math.ceil(len(entries) / max(1, room // max(entries))) if sum(entries) > room else bool(entries)
+    entries = [
+        len(name) * 7.6 + 50 for name in legend
+    ]  # pixels; when wrapped, plotly makes them equally wide
+    rows = (
+        math.ceil(len(entries) / max(1, room // max(entries)))
+        if sum(entries) > room
+        else bool(entries)
+    )
     top = 18 + 24 * len(lines) + 23 * rows
     figure.update_layout(
-        template=TEMPLATE, width=WIDTH, height=300 + top, showlegend=bool(legend), xaxis_title_text=plain(x),
-        yaxis_title_text=plain(y), margin=dict(l=64, r=right, t=top + 8, b=52),
+        template=TEMPLATE,
+        width=WIDTH,
+        height=300 + top,
+        showlegend=bool(legend),
+        xaxis_title_text=plain(x),
+        yaxis_title_text=plain(y),
+        margin=dict(l=64, r=right, t=top + 8, b=52),
     )
     if lines:
         figure.update_layout(title_text="<br>".join(map(plain, lines)))
@@ -281,11 +470,34 @@ def dress(figure: Figure, x: str, y: str, title: str, legend: Sequence[str], rig
 def _levels(figure: Figure, levels: Mapping[str, float], log_y: bool) -> None:
     """Dotted lines across the plot, named in the right margin, where no curve runs."""
     for name, height in levels.items():
-        figure.add_shape(type="line", xref="paper", x0=0, x1=1, y0=height, y1=height, layer="below",
-                         line=dict(color=SOFT, width=1.4, dash="dot"))
-        figure.add_annotation(xref="paper", x=1, xanchor="left", xshift=6, y=math.log10(height) if log_y else height,
-                              yanchor="middle", align="left", showarrow=False, font=dict(size=12, color=SOFT),
-                              text="<br>".join(map(plain, textwrap.wrap(name, 16))))
+        figure.add_shape(
+            type="line",
+            xref="paper",
+            x0=0,
+            x1=1,
+            y0=height,
+            y1=height,
+            layer="below",
+            line=dict(color=SOFT, width=1.4, dash="dot"),
+        )
+        figure.add_annotation(
+            xref="paper",
+            x=1,
+            xanchor="left",
+            xshift=6,
+            y=math.log10(height) if log_y else height,
+            yanchor="middle",
+            align="left",
+            showarrow=False,
+            font=dict(size=12, color=SOFT),
+            text="<br>".join(map(plain, textwrap.wrap(name, 16))),
+        )
     if levels:  # a shape does not widen the axis, so an unseen point does
-        figure.add_scatter(x=[figure.data[0].x[0]] * len(levels), y=list(levels.values()), mode="markers", opacity=0,
-                           hoverinfo="skip", showlegend=False)
+        figure.add_scatter(
+            x=[figure.data[0].x[0]] * len(levels),
+            y=list(levels.values()),
+            mode="markers",
+            opacity=0,
+            hoverinfo="skip",
+            showlegend=False,
+        )

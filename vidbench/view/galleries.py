@@ -1,9 +1,8 @@
 """Clips in, HTML out: animated pictures, filmstrips, galleries of neighbours.
 
-Pieces are `figures.Html`, which a notebook shows as it is: inline styles only and no script, because an untrusted
-notebook loses <style> and <script>; clips lie in the page as data URIs, so nothing is asked of a network. Every text
-from outside is escaped on its way in.
-"""
+Pieces are `figures.Html`, which a notebook shows as it is: inline styles only and no script,
+because an untrusted notebook loses <style> and <script>; clips lie in the page as data URIs, so
+nothing is asked of a network. Every text from outside is escaped on its way in."""
 
 from __future__ import annotations
 
@@ -24,11 +23,11 @@ LETTER = 7  # pixels at most of a letter in names, in the fonts that browsers ta
 
 @dataclass(frozen=True)
 class Tile:
-    """One clip of a gallery: encoded bytes or a data URI, its class, a line under it; results add score and verdict.
+    """One clip of a gallery: encoded bytes or a data URI, its class, a line under it; results add
+    score and verdict.
 
-    mark: it is in two lists of neighbours; which, the `mark` of its Row says. rank: where it is not its place in its
-    Row.
-    """
+    mark: it is in two lists of neighbours; which, the `mark` of its Row says. rank: where it is not
+    its place in its Row."""
 
     clip: bytes | str
     label: str
@@ -41,27 +40,30 @@ class Tile:
 
 @dataclass(frozen=True)
 class Row:
-    """One query and its neighbours, nearest first; mark: what the marked ones are, such as "also in flow"."""
+    """One query and its neighbours, nearest first; mark: what the marked ones are, such as "also in
+    flow"."""
 
     query: Tile
     results: Sequence[Tile]
     mark: str = ""
 
 
-# ------------------------------------------------------------------------------------------------------------ clips
+# ------------------------------------------------------------------------------------------ clips
 
 
 def encode(frames: np.ndarray, fps: float, side: int | None = None, quality: int = 80) -> bytes:
-    """An animated WebP that loops; plays in every browser and in JupyterLab, and needs no encoder but Pillow.
+    """An animated WebP that loops; plays in every browser and in JupyterLab, and needs no encoder
+    but Pillow.
 
-    frames: uint8 [T,H,W,3] RGB; fps: frames a second; side: the longer side in pixels, kept when None; quality 1..100.
-    Raises TypeError or ValueError when frames are something else.
-    """
+    frames: uint8 [T,H,W,3] RGB; fps: frames a second; side: the longer side in pixels, kept when
+    None; quality 1..100. Raises TypeError or ValueError when frames are something else."""
     from PIL import Image
 
     frames = _checked(frames, "encode")
     if not (math.isfinite(fps) and fps > 0):
-        raise ValueError(f"encode: wanted fps > 0, got {fps}; a clip's own rate is in probe(path).fps")
+        raise ValueError(
+            f"encode: wanted fps > 0, got {fps}; a clip's own rate is in probe(path).fps"
+        )
     pictures = [Image.fromarray(frame) for frame in np.ascontiguousarray(frames)]
     if side is not None:
         scale = side / max(pictures[0].size)
@@ -70,12 +72,21 @@ def encode(frames: np.ndarray, fps: float, side: int | None = None, quality: int
     # WebP counts whole milliseconds: rounding the times, not the steps, keeps the clip's length
     steps = np.diff(np.round(np.arange(len(frames) + 1) * 1000.0 / fps)).astype(int).tolist()
     out = io.BytesIO()
-    pictures[0].save(out, "WEBP", save_all=True, append_images=pictures[1:], duration=steps, loop=0, quality=quality)
+    pictures[0].save(
+        out,
+        "WEBP",
+        save_all=True,
+        append_images=pictures[1:],
+        duration=steps,
+        loop=0,
+        quality=quality,
+    )
     return out.getvalue()
 
 
 def data_uri(data: bytes, mime: str) -> str:
-    """Bytes as an address that holds them. mime: image/... or video/...; raises ValueError on no bytes or another."""
+    """Bytes as an address that holds them. mime: image/... or video/...; raises ValueError on no
+    bytes or another."""
     if not data:
         raise ValueError("data_uri: wanted bytes, got none; was the clip written?")
     if not re.fullmatch(r"(image|video)/[a-z0-9.+-]+", mime):
@@ -84,23 +95,34 @@ def data_uri(data: bytes, mime: str) -> str:
 
 
 def clip_html(
-    clip: bytes | str, alt: str, width: int | None = None, height: int | None = None, poster: bytes | str | None = None
+    clip: bytes | str,
+    alt: str,
+    width: int | None = None,
+    height: int | None = None,
+    poster: bytes | str | None = None,
 ) -> Html:
-    """One clip as a tag: <img> for WebP, GIF, PNG, JPEG; a muted, looping <video> that plays in view for mp4 and webm.
+    """One clip as a tag: <img> for WebP, GIF, PNG, JPEG; a muted, looping <video> that plays in
+    view for mp4 and webm.
 
-    clip: encoded bytes or a data URI; width, height: pixels on the screen; poster: picture until a video plays.
-    The address stands on the tag itself: JupyterLab drops it from a <source> in an untrusted notebook.
-    """
+    clip: encoded bytes or a data URI; width, height: pixels on the screen; poster: picture until a
+    video plays. The address stands on the tag itself: JupyterLab drops it from a <source> in an
+    untrusted notebook."""
     uri = _uri(clip)
-    size = "".join(f' {side}="{int(n)}"' for side, n in (("width", width), ("height", height)) if n is not None)
+    size = "".join(
+        f' {side}="{int(n)}"' for side, n in (("width", width), ("height", height)) if n is not None
+    )
     style = "display:block;margin:0;" + "".join(
         f"{side}:{int(n)}px;" for side, n in (("width", width), ("height", height)) if n is not None
     )
     if uri.startswith("data:image/"):
-        return Html(f'<img src="{uri}" alt="{escaped(alt)}"{size} loading="lazy" style="{style}max-width:none">')
+        return Html(
+            f'<img src="{uri}" alt="{escaped(alt)}"{size} loading="lazy" '
+            f'style="{style}max-width:none">'
+        )
     cover = f' poster="{_uri(poster)}"' if poster is not None else ""
     return Html(
-        f'<video src="{uri}"{cover} title="{escaped(alt)}" aria-label="{escaped(alt)}"{size} muted loop autoplay'
+        f'<video src="{uri}"{cover} title="{escaped(alt)}" aria-label="{escaped(alt)}"{size} '
+        "muted loop autoplay"
         f' playsinline preload="none" style="{style}"></video>'
     )
 
@@ -108,14 +130,15 @@ def clip_html(
 def clip_from_file(path: str | Path) -> bytes:
     """The bytes of a video file that browsers play as it is: H.264, VP9 or AV1 in mp4, or webm.
 
-    Raises ValueError for other codecs (OpenCV's usual mp4 is MPEG-4 part 2, which shows nothing): decode it and use
-    `encode`. Raises OSError when the file cannot be read.
-    """
+    Raises ValueError for other codecs (OpenCV's usual mp4 is MPEG-4 part 2, which shows nothing):
+    decode it and use `encode`. Raises OSError when the file cannot be read."""
     data = Path(path).read_bytes()
     if data[:4] == b"\x1a\x45\xdf\xa3":
         return data
     # stsd, the sample description: 4 bytes flags, 4 count, 4 size, then the codec's name
-    codecs = {m.group(1).decode("latin-1") for m in re.finditer(rb"stsd.{12}(.{4})", data, re.DOTALL)}
+    codecs = {
+        m.group(1).decode("latin-1") for m in re.finditer(rb"stsd.{12}(.{4})", data, re.DOTALL)
+    }
     if data[4:8] != b"ftyp" or not codecs & {"avc1", "avc3", "vp09", "av01"}:
         raise ValueError(
             f"clip_from_file: {path}: wanted mp4 with H.264, VP9 or AV1, or webm; got"
@@ -125,27 +148,34 @@ def clip_from_file(path: str | Path) -> bytes:
 
 
 def filmstrip(
-    clips: Sequence[np.ndarray], titles: Sequence[str] | None = None, frames: int = 8, height: int = 84,
+    clips: Sequence[np.ndarray],
+    titles: Sequence[str] | None = None,
+    frames: int = 8,
+    height: int = 84,
     noun: str = "frames",
 ) -> Html:
     """Rows of small frames, one row per clip, to look at clips, views or flow colours side by side.
 
-    clips: uint8 [T,H,W,3] each; frames: at most so many per row, spread from the first to the last; height: pixels,
-    less where a row would be wider than a figure; noun: what T counts, such as "pictures".
-    Raises ValueError on no clips or a wrong number of titles, TypeError or ValueError on frames of another kind.
-    """
+    clips: uint8 [T,H,W,3] each; frames: at most so many per row, spread from the first to the last;
+    height: pixels, less where a row would be wider than a figure; noun: what T counts, such as
+    "pictures". Raises ValueError on no clips or a wrong number of titles, TypeError or ValueError
+    on frames of another kind."""
     from PIL import Image
 
     if not len(clips):
         raise ValueError("filmstrip: wanted at least one clip, got none")
     if titles is not None and len(titles) != len(clips):
-        raise ValueError(f"filmstrip: wanted one title per clip, got {len(titles)} for {len(clips)}")
+        raise ValueError(
+            f"filmstrip: wanted one title per clip, got {len(titles)} for {len(clips)}"
+        )
     rows = []
     for i, clip in enumerate(clips):
         clip = _checked(clip, f"filmstrip: clip {i}")
         length, tall, wide = clip.shape[:3]
         shown = np.unique(np.linspace(0, length - 1, min(frames, length)).round().astype(int))
-        width = max(1, min(round(wide * height / tall), WIDTH // len(shown) - 2))  # a row is never wider than a figure
+        width = max(
+            1, min(round(wide * height / tall), WIDTH // len(shown) - 2)
+        )  # a row is never wider than a figure
         size = (width, max(1, round(tall * width / wide)))
         strip = Image.new("RGB", ((width + 2) * len(shown) - 2, size[1]), "white")
         for j, t in enumerate(shown):
@@ -154,9 +184,14 @@ def filmstrip(
         out = io.BytesIO()
         strip.save(out, "WEBP", quality=90)
         title = titles[i] if titles else f"clip {i}"
-        count = f"({len(shown)} of {length} {noun})" if len(shown) < length else f"({length} {noun})" * (length > 1)
+        count = (
+            f"({len(shown)} of {length} {noun})"
+            if len(shown) < length
+            else f"({length} {noun})" * (length > 1)
+        )
         rows.append(
-            f'<div style="margin:0 0 10px"><div style="margin:0 0 3px;font-size:13px;color:{INK}">{escaped(title)}'
+            '<div style="margin:0 0 10px"><div style="margin:0 0 '
+            f'3px;font-size:13px;color:{INK}">{escaped(title)}'
             f' <span style="color:{SOFT}">{count}</span></div>'
             f"{clip_html(out.getvalue(), f'{title} {count}'.strip(), strip.width, strip.height)}</div>"
         )
@@ -166,69 +201,109 @@ def filmstrip(
 def _checked(frames: np.ndarray, who: str) -> np.ndarray:
     if not isinstance(frames, np.ndarray) or frames.dtype != np.uint8:
         kind = getattr(frames, "dtype", type(frames).__name__)
-        raise TypeError(f"{who}: wanted a numpy array uint8 [T,H,W,3], got {kind}; scale to 0..255 and cast")
+        raise TypeError(
+            f"{who}: wanted a numpy array uint8 [T,H,W,3], got {kind}; scale to 0..255 and cast"
+        )
     if frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
-        raise ValueError(f"{who}: wanted uint8 [T,H,W,3], none of them 0; got {list(frames.shape)}; move channels last")
+        raise ValueError(
+            f"{who}: wanted uint8 [T,H,W,3], none of them 0; got {list(frames.shape)}; move "
+            "channels last"
+        )
     return frames
 
 
 def _uri(clip: bytes | str) -> str:
-    """Encoded bytes as a data URI, their kind read from their head; a data URI passes, anything else is refused."""
+    """Encoded bytes as a data URI, their kind read from their head; a data URI passes, anything
+    else is refused."""
     if isinstance(clip, str):
         if not re.match(r"data:(image|video)/[a-z0-9.+-]+;base64,[A-Za-z0-9+/=]+\Z", clip):
-            raise ValueError(f"clip: wanted bytes or a base64 data URI, got {clip[:40]!r}; see clip_from_file")
+            raise ValueError(
+                f"clip: wanted bytes or a base64 data URI, got {clip[:40]!r}; see clip_from_file"
+            )
         return clip
-    heads = {b"RIFF": "image/webp", b"\x89PNG": "image/png", b"GIF8": "image/gif", b"\xff\xd8\xff": "image/jpeg",
-             b"\x1a\x45\xdf\xa3": "video/webm"}
-    mime = "video/mp4" if clip[4:8] == b"ftyp" else next((m for h, m in heads.items() if clip.startswith(h)), None)
+    heads = {
+        b"RIFF": "image/webp",
+        b"\x89PNG": "image/png",
+        b"GIF8": "image/gif",
+        b"\xff\xd8\xff": "image/jpeg",
+        b"\x1a\x45\xdf\xa3": "video/webm",
+    }
+    mime = (
+        "video/mp4"
+        if clip[4:8] == b"ftyp"
+        else next((m for h, m in heads.items() if clip.startswith(h)), None)
+    )
     if mime is None:
-        raise ValueError(f"clip: wanted WebP, GIF, PNG, JPEG, mp4 or webm, got {clip[:12]!r}...; use encode")
+        raise ValueError(
+            f"clip: wanted WebP, GIF, PNG, JPEG, mp4 or webm, got {clip[:12]!r}...; use encode"
+        )
     return data_uri(clip, mime)
 
 
-# --------------------------------------------------------------------------------------------------------- galleries
+# -------------------------------------------------------------------------------------- galleries
 
 
-def gallery(queries: Sequence[Row] | Mapping[str, Sequence[Row]], title: str = "", side: int = 108) -> Html:
-    """Queries left, their neighbours right, nearest first (the layout of the CoCLR supplement's Figure 1).
+def gallery(
+    queries: Sequence[Row] | Mapping[str, Sequence[Row]], title: str = "", side: int = 108
+) -> Html:
+    """Queries left, their neighbours right, nearest first (the layout of the CoCLR supplement's
+    Figure 1).
 
-    queries: rows of one method, or method -> rows; then each query is shown once, with a line of neighbours per method.
-    side: pixels of a tile. Right and wrong differ by colour and by sign. Raises ValueError on nothing to show, or when
-    the methods' queries are not the same ones in the same order.
-    """
+    queries: rows of one method, or method -> rows; then each query is shown once, with a line of
+    neighbours per method. side: pixels of a tile. Right and wrong differ by colour and by sign.
+    Raises ValueError on nothing to show, or when the methods' queries are not the same ones in the
+    same order."""
     blocks = dict(queries) if isinstance(queries, Mapping) else {"": list(queries)}
     asked = [[(row.query.label, row.query.caption) for row in rows] for rows in blocks.values()]
     if not asked or not asked[0]:
         raise ValueError("gallery: wanted at least one query, got none")
     if any(other != asked[0] for other in asked):
-        raise ValueError("gallery: wanted the same queries in the same order for every method; select them once")
-    parts = [f'<div style="font-size:16px;font-weight:600;margin:0 0 10px">{escaped(title)}</div>'] if title else []
+        raise ValueError(
+            "gallery: wanted the same queries in the same order for every method; select them once"
+        )
+    parts = (
+        [f'<div style="font-size:16px;font-weight:600;margin:0 0 10px">{escaped(title)}</div>']
+        if title
+        else []
+    )
     for rows in zip(*blocks.values(), strict=True):
-        lines = "".join(_neighbours(name, row, side) for name, row in zip(blocks, rows, strict=True))
+        lines = "".join(
+            _neighbours(name, row, side) for name, row in zip(blocks, rows, strict=True)
+        )
         parts.append(
-            f'<div style="display:flex;gap:14px;align-items:stretch;padding:12px 0;border-top:1px solid {RULE}">'
-            f'<div style="padding-right:14px;border-right:1px solid {RULE}">{_tile(rows[0].query, 0, side)}</div>'
+            '<div style="display:flex;gap:14px;align-items:stretch;padding:12px 0;border-top:1px '
+            f'solid {RULE}">'
+            '<div style="padding-right:14px;border-right:1px solid '
+            f'{RULE}">{_tile(rows[0].query, 0, side)}</div>'
             f'<div style="flex:1;min-width:{side + 6}px">{lines}</div></div>'
         )
-    return Html(f'<div style="font-family:{FONT};color:{INK};line-height:1.35;overflow-x:auto">{"".join(parts)}</div>')
+    return Html(
+        f'<div style="font-family:{FONT};color:{INK};line-height:1.35;overflow-x:auto">{"".join(parts)}</div>'
+    )
 
 
 def _neighbours(name: str, row: Row, side: int) -> str:
-    """One method's neighbours of one query; a named method says how many of them are right, and how many marked."""
+    """One method's neighbours of one query; a named method says how many of them are right, and how
+    many marked."""
     judged = [tile for tile in row.results if tile.right is not None]
     count = f" · {sum(bool(t.right) for t in judged)} of {len(judged)} right" if judged else ""
     count += f" · {sum(t.mark for t in row.results)} {escaped(row.mark)}" if row.mark else ""
     head = f'<b>{escaped(name)}</b><span style="color:{SOFT}">{count}</span>' if name else ""
     head = head and f'<div style="font-size:13px;margin:0 0 4px">{head}</div>'
-    strip = "".join(_tile(tile, tile.rank or place, side, row.mark) for place, tile in enumerate(row.results, 1))
+    strip = "".join(
+        _tile(tile, tile.rank or place, side, row.mark) for place, tile in enumerate(row.results, 1)
+    )
     strip = strip or f'<span style="font-size:13px;color:{SOFT}">no neighbours</span>'
     strip = f'<div style="display:flex;flex-wrap:wrap;gap:8px;align-items:flex-start">{strip}</div>'
     return f'<div style="margin:0 0 10px">{head}{strip}</div>'
 
 
 def _tile(tile: Tile, rank: int, side: int, mark: str = "") -> str:
-    """A framed clip with its class in the corner; verdict, rank, score and caption under it; rank 0 is the query."""
-    colour, sign, word = {True: (RIGHT, "✓", "right"), False: (WRONG, "✗", "wrong")}.get(tile.right, (INK, "", ""))
+    """A framed clip with its class in the corner; verdict, rank, score and caption under it; rank 0
+    is the query."""
+    colour, sign, word = {True: (RIGHT, "✓", "right"), False: (WRONG, "✗", "wrong")}.get(
+        tile.right, (INK, "", "")
+    )
     score, mark = "" if tile.score is None else f"{tile.score:.2f}", mark if tile.mark else ""
     alt = [f"rank {rank}" if rank else "query", tile.label, score and f"score {score}", word, mark]
     alt = ", ".join(filter(None, alt))
@@ -236,11 +311,16 @@ def _tile(tile: Tile, rank: int, side: int, mark: str = "") -> str:
     line = f'<b style="color:{colour}">{sign}</b> {rank}' if rank else "<b>query</b>"
     chip = f"position:absolute;left:0;max-width:{side - 8}px;overflow:hidden;white-space:nowrap;text-overflow:ellipsis;"
     chip += "padding:0 4px 1px;font-size:11px;"
-    marked = mark and f'<span style="{chip}top:{side - 16}px;background-color:{INK};color:#FFFFFF">in both</span>'
+    marked = (
+        mark
+        and f'<span style="{chip}top:{side - 16}px;background-color:{INK};color:#FFFFFF">in '
+        "both</span>"
+    )
     return (
         f'<div style="width:{side + 6}px;font-size:12px" title="{escaped(alt)}">'
         f'<div style="position:relative;box-sizing:border-box;width:{side + 6}px;height:{side + 6}px;display:flex;'
-        f'align-items:center;justify-content:center;background-color:#F3F4F6;border:3px solid {colour}">'
+        "align-items:center;justify-content:center;background-color:#F3F4F6;border:3px solid "
+        f'{colour}">'
         f"{clip_html(tile.clip, alt, width, height)}"
         f'<span style="{chip}top:0;background-color:#FFFFFF;color:{INK}">{escaped(tile.label)}</span>{marked}</div>'
         f'<div style="display:flex;justify-content:space-between;margin-top:2px"><span>{line}</span>'
@@ -251,14 +331,16 @@ def _tile(tile: Tile, rank: int, side: int, mark: str = "") -> str:
 
 
 def fitted(text: str, width: int) -> str:
-    """A name of 11 pixels' height cut in the middle to a width in pixels: those of one class differ at their ends."""
+    """A name of 11 pixels' height cut in the middle to a width in pixels: those of one class differ
+    at their ends."""
     letters = width // LETTER
     tail = letters * 2 // 3
     return text if len(text) <= letters else f"{text[: letters - tail - 1]}…{text[-tail:]}"
 
 
 def _fit(uri: str, side: int) -> tuple[int, int | None]:
-    """Width and height that fit a picture into a square; of a video only the width, for its size is not looked up."""
+    """Width and height that fit a picture into a square; of a video only the width, for its size is
+    not looked up."""
     from PIL import Image
 
     if uri.startswith("data:video/"):

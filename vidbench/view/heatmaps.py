@@ -1,4 +1,5 @@
-"""Arrays with two axes in, plotly figures out: confusion matrices, small multiples on shared scales, a slider."""
+"""Arrays with two axes in, plotly figures out: confusion matrices, small multiples on shared
+scales, a slider."""
 
 from __future__ import annotations
 
@@ -13,55 +14,108 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 # white to dark blue, steep at first: what is often confused is a few percent of a class
-SHARES = ((0, "#FFFFFF"), (0.02, "#DEEBF7"), (0.1, "#C6DBEF"), (0.3, "#6BAED6"), (0.6, "#2171B5"), (1, "#08306B"))
+SHARES = (
+    (0, "#FFFFFF"),
+    (0.02, "#DEEBF7"),
+    (0.1, "#C6DBEF"),
+    (0.3, "#6BAED6"),
+    (0.6, "#2171B5"),
+    (1, "#08306B"),
+)
 GREYS = ((0, "#000000"), (1, "#FFFFFF"))
 SIGNED = ((0, PALETTE[1]), (0.5, "#FFFFFF"), (1, PALETTE[0]))  # white is 0
-NAMED, NUMBERED = 40, 14  # classes; of more there is no room for their names, and for numbers in cells
+NAMED, NUMBERED = (
+    40,
+    14,
+)  # classes; of more there is no room for their names, and for numbers in cells
 LETTERS = 22  # of a name on an axis
-GAP, HEAD, EDGE = 6, 24, 110  # pixels between pictures, over a row of them, and at the right for the scales
-PICTURE, SIDE, LEAST = 150, 300, 600  # pixels: a picture of many at most, a slider's, a figure's least width
+GAP, HEAD, EDGE = (
+    6,
+    24,
+    110,
+)  # pixels between pictures, over a row of them, and at the right for the scales
+PICTURE, SIDE, LEAST = (
+    150,
+    300,
+    600,
+)  # pixels: a picture of many at most, a slider's, a figure's least width
 
 
 def confusion(shares: np.ndarray, classes: Sequence[str], title: str = "") -> Figure:
-    """A confusion matrix [classes, classes told] as shares of each row; its diagonal is what is told right.
+    """A confusion matrix [classes, classes told] as shares of each row; its diagonal is what is
+    told right.
 
-    Whole names, and those of many classes at all, are told where one points at: on the axes they would not be readable.
-    A row of NaN, a class without videos, stays empty. Raises ValueError on another shape or shares outside of 0..1.
-    """
+    Whole names, and those of many classes at all, are told where one points at: on the axes they
+    would not be readable. A row of NaN, a class without videos, stays empty. Raises ValueError on
+    another shape or shares outside of 0..1."""
     import plotly.graph_objects as go
 
     shares, count = np.asarray(shares, dtype=np.float32), len(classes)
-    if shares.shape != (count, count) or not count or not (np.isnan(shares) | (shares >= 0) & (shares < 1.001)).all():
-        raise ValueError(f"confusion: wanted shares in 0..1 [{count},{count}] for {count} classes, got {shares.shape}")
+    if (
+        shares.shape != (count, count)
+        or not count
+        or not (np.isnan(shares) | (shares >= 0) & (shares < 1.001)).all()
+    ):
+        raise ValueError(
+            f"confusion: wanted shares in 0..1 [{count},{count}] for {count} classes, got "
+            f"{shares.shape}"
+        )
     percent, names = (100 * shares).round(), [plain(name) for name in classes]
-    figure = go.Figure(go.Heatmap(
-        z=percent if np.isnan(percent).any() else percent.astype(np.uint8), x=names, y=names, zmin=0, zmax=100,
-        colorscale=SHARES, texttemplate="%{z:.0f}" if count <= NUMBERED else None, xgap=int(count <= NAMED),
-        ygap=int(count <= NAMED), hovertemplate="%{y}<br>told as %{x}: %{z:.0f} %<extra></extra>",
-        colorbar=dict(thickness=12, outlinewidth=0, xpad=14)))
+    figure = go.Figure(
+        go.Heatmap(
+            z=percent if np.isnan(percent).any() else percent.astype(np.uint8),
+            x=names,
+            y=names,
+            zmin=0,
+            zmax=100,
+            colorscale=SHARES,
+            texttemplate="%{z:.0f}" if count <= NUMBERED else None,
+            xgap=int(count <= NAMED),
+            ygap=int(count <= NAMED),
+            hovertemplate="%{y}<br>told as %{x}: %{z:.0f} %<extra></extra>",
+            colorbar=dict(thickness=12, outlinewidth=0, xpad=14),
+        )
+    )
     dress(figure, "told as, % of a row", "shown", title, [], 24)
-    figure.update_layout(height=figure.layout.margin.t + min(660, 160 + 34 * count), hovermode="closest")
+    figure.update_layout(
+        height=figure.layout.margin.t + min(660, 160 + 34 * count), hovermode="closest"
+    )
     short = [plain(name if len(name) <= LETTERS else f"{name[: LETTERS - 1]}…") for name in classes]
-    looks = dict(type="category", showgrid=False, showline=True, mirror=True, ticks="", showticklabels=False)
+    looks = dict(
+        type="category", showgrid=False, showline=True, mirror=True, ticks="", showticklabels=False
+    )
     if count <= NAMED:
-        looks |= dict(showline=False, showticklabels=True, tickvals=names, ticktext=short, ticklabelstandoff=4,
-                      tickfont=dict(size=13 if count <= NUMBERED else 10))
+        looks |= dict(
+            showline=False,
+            showticklabels=True,
+            tickvals=names,
+            ticktext=short,
+            ticklabelstandoff=4,
+            tickfont=dict(size=13 if count <= NUMBERED else 10),
+        )
     figure.update_xaxes(**looks, tickangle=-45 if max(map(len, short)) > 4 else 0)
     figure.update_yaxes(**looks, autorange="reversed")
     return figure
 
 
 def heatmaps(
-    rows: Mapping[str, np.ndarray], columns: Sequence[str] = (), title: str = "", *, signed: Sequence[str] = (),
-    unit: str = "", scale: Sequence = GREYS, ends: tuple[float, float] | None = None,
+    rows: Mapping[str, np.ndarray],
+    columns: Sequence[str] = (),
+    title: str = "",
+    *,
+    signed: Sequence[str] = (),
+    unit: str = "",
+    scale: Sequence = GREYS,
+    ends: tuple[float, float] | None = None,
 ) -> Figure:
-    """Small multiples: a row of pictures for each name (the frames of a map, or of what a filter keeps of it).
+    """Small multiples: a row of pictures for each name (the frames of a map, or of what a filter
+    keeps of it).
 
-    rows: name -> [n,H,W], the same n in all; columns: a word under each of the n. signed: the rows that hold
-    differences; they share a scale whose white is 0, the others one from their smallest to their largest value or
-    between `ends`, and both stand beside their rows. unit: what the numbers are; scale: the others' colours. Raises
-    ValueError on no rows, another number of maps or columns, or values that are not finite.
-    """
+    rows: name -> [n,H,W], the same n in all; columns: a word under each of the n. signed: the rows
+    that hold differences; they share a scale whose white is 0, the others one from their smallest
+    to their largest value or between `ends`, and both stand beside their rows. unit: what the
+    numbers are; scale: the others' colours. Raises ValueError on no rows, another number of maps or
+    columns, or values that are not finite."""
     import plotly.graph_objects as go
 
     maps = _checked(rows, columns)
@@ -78,15 +132,36 @@ def heatmaps(
             left = column * (wide + GAP)
             _place(figure, (left / width, (left + wide) / width), spans[name])
             number = len(figure.data) + 1
-            figure.add_heatmap(z=picture, xaxis=f"x{number}", yaxis=f"y{number}", name=plain(name),
-                               coloraxis="coloraxis2" if name in signed else "coloraxis",
-                               hovertemplate="row %{y}, column %{x}: %{z:.3g}")
+            figure.add_heatmap(
+                z=picture,
+                xaxis=f"x{number}",
+                yaxis=f"y{number}",
+                name=plain(name),
+                coloraxis="coloraxis2" if name in signed else "coloraxis",
+                hovertemplate="row %{y}, column %{x}: %{z:.3g}",
+            )
     for column, word in enumerate(columns):
-        _say(figure, word, (column * (wide + GAP) + wide / 2) / width, 0, xanchor="center", yanchor="top", size=12)
+        _say(
+            figure,
+            word,
+            (column * (wide + GAP) + wide / 2) / width,
+            0,
+            xanchor="center",
+            yanchor="top",
+            size=12,
+        )
     dress(figure, "", "", title, [], EDGE)
-    top, bottom, full = figure.layout.margin.t, 24 if columns else 8, max(width + EDGE, LEAST)  # room for the title
-    figure.update_layout(width=full, height=height + top + bottom, hovermode="closest",
-                         margin=dict(l=0, r=full - width, t=top, b=bottom))
+    top, bottom, full = (
+        figure.layout.margin.t,
+        24 if columns else 8,
+        max(width + EDGE, LEAST),
+    )  # room for the title
+    figure.update_layout(
+        width=full,
+        height=height + top + bottom,
+        hovermode="closest",
+        margin=dict(l=0, r=full - width, t=top, b=bottom),
+    )
     for axis, kind in (("coloraxis", False), ("coloraxis2", True)):
         shown = [name for name in maps if (name in signed) is kind]
         if shown:
@@ -99,83 +174,198 @@ def heatmaps(
 
 
 def slider(
-    steps: Mapping[str, np.ndarray], name: str, row: int, title: str = "", *, beside: Mapping[str, np.ndarray],
+    steps: Mapping[str, np.ndarray],
+    name: str,
+    row: int,
+    title: str = "",
+    *,
+    beside: Mapping[str, np.ndarray],
     unit: str = "value",
 ) -> Figure:
-    """A picture and the profile of one of its rows, for each value of what a slider sets; it works without a kernel.
+    """A picture and the profile of one of its rows, for each value of what a slider sets; it works
+    without a kernel.
 
-    steps: value -> [H,W], all on one grey scale; the slider begins in the middle. name: what is set; row: the one whose
-    profile is drawn, dotted in the picture; beside: name -> [W], lines that stay. Raises ValueError where shapes do not
-    fit.
-    """
+    steps: value -> [H,W], all on one grey scale; the slider begins in the middle. name: what is
+    set; row: the one whose profile is drawn, dotted in the picture; beside: name -> [W], lines that
+    stay. Raises ValueError where shapes do not fit."""
     import plotly.graph_objects as go
 
     maps = {value: np.asarray(picture, dtype=np.float32) for value, picture in steps.items()}
-    shapes, fixed = sorted({m.shape for m in maps.values()}), {n: np.asarray(v, np.float32) for n, v in beside.items()}
-    if len(shapes) != 1 or not 0 <= row < shapes[0][0] or any(line.shape != shapes[0][1:] for line in fixed.values()):
-        raise ValueError(f"slider: wanted pictures [H,W] of one size with a row {row}, and lines [W] beside; got "
-                         f"{shapes} and {[line.shape for line in fixed.values()]}")
+    shapes, fixed = (
+        sorted({m.shape for m in maps.values()}),
+        {n: np.asarray(v, np.float32) for n, v in beside.items()},
+    )
+    if (
+        len(shapes) != 1
+        or not 0 <= row < shapes[0][0]
+        or any(line.shape != shapes[0][1:] for line in fixed.values())
+    ):
+        raise ValueError(
+            f"slider: wanted pictures [H,W] of one size with a row {row}, and lines [W] beside; "
+            "got "
+            f"{shapes} and {[line.shape for line in fixed.values()]}"
+        )
     figure, styles, start = go.Figure(), colours_for(list(fixed)), len(maps) // 2
     for number, picture in enumerate(maps.values()):
         now = dict(visible=number == start)
-        figure.add_heatmap(z=picture, coloraxis="coloraxis", hovertemplate="%{z:.3g}<extra></extra>", **now)
-        figure.add_scatter(y=picture[row], xaxis="x2", yaxis="y2", name=f"with this {plain(name)}", line_width=2.4,
-                           line_color=INK, hovertemplate="%{y:.3g}", **now)
+        figure.add_heatmap(
+            z=picture, coloraxis="coloraxis", hovertemplate="%{z:.3g}<extra></extra>", **now
+        )
+        figure.add_scatter(
+            y=picture[row],
+            xaxis="x2",
+            yaxis="y2",
+            name=f"with this {plain(name)}",
+            line_width=2.4,
+            line_color=INK,
+            hovertemplate="%{y:.3g}",
+            **now,
+        )
     for label, line in fixed.items():
-        figure.add_scatter(y=line, xaxis="x2", yaxis="y2", name=plain(label), hovertemplate="%{y:.3g}",
-                           line=dict(color=styles[label][0], width=1.6, dash="dot"))
+        figure.add_scatter(
+            y=line,
+            xaxis="x2",
+            yaxis="y2",
+            name=plain(label),
+            hovertemplate="%{y:.3g}",
+            line=dict(color=styles[label][0], width=1.6, dash="dot"),
+        )
     dress(figure, "column", unit, title, [f"with this {name}", *fixed], 24)
-    wanted = [[i // 2 == number for i in range(2 * len(maps))] + [True] * len(fixed) for number in range(len(maps))]
-    states = [dict(label=plain(value), method="restyle", args=[{"visible": shown}])
-              for value, shown in zip(maps, wanted, strict=True)]
-    lines, values = np.concatenate([*(m[row] for m in maps.values()), *fixed.values()]), np.stack([*maps.values()])
-    part, reach, top = SIDE / (WIDTH - 24), 0.05 * float(np.ptp(lines)) or 1.0, figure.layout.margin.t
+    wanted = [
+        [i // 2 == number for i in range(2 * len(maps))] + [True] * len(fixed)
+        for number in range(len(maps))
+    ]
+    states = [
+        dict(label=plain(value), method="restyle", args=[{"visible": shown}])
+        for value, shown in zip(maps, wanted, strict=True)
+    ]
+    lines, values = (
+        np.concatenate([*(m[row] for m in maps.values()), *fixed.values()]),
+        np.stack([*maps.values()]),
+    )
+    part, reach, top = (
+        SIDE / (WIDTH - 24),
+        0.05 * float(np.ptp(lines)) or 1.0,
+        figure.layout.margin.t,
+    )
     axes = figure.layout.xaxis.title.text, figure.layout.yaxis.title.text
     figure.update_layout(
-        height=top + SIDE + 150, margin=dict(l=0, b=150), legend_x=part + 0.1, hovermode="closest",
-        coloraxis=dict(cmin=float(values.min()), cmax=float(values.max()), colorscale=GREYS, showscale=False),
+        height=top + SIDE + 150,
+        margin=dict(l=0, b=150),
+        legend_x=part + 0.1,
+        hovermode="closest",
+        coloraxis=dict(
+            cmin=float(values.min()), cmax=float(values.max()), colorscale=GREYS, showscale=False
+        ),
         xaxis=dict(domain=[0, part], visible=False, constrain="domain"),
         yaxis=dict(visible=False, autorange="reversed", scaleanchor="x", constrain="domain"),
         xaxis2=dict(domain=[part + 0.1, 1], anchor="y2", title_text=axes[0]),
-        yaxis2=dict(anchor="x2", title_text=axes[1], range=[lines.min() - reach, lines.max() + reach]),
-        sliders=[dict(active=start, steps=states, currentvalue=dict(prefix=f"{plain(name)} = ", font_size=14),
-                      pad=dict(t=52), bordercolor="#8A929C", tickcolor="#8A929C")])
-    figure.add_shape(type="line", xref="x domain", x0=0, x1=1, y0=row, y1=row, line=dict(color=PALETTE[4], dash="dot"))
+        yaxis2=dict(
+            anchor="x2", title_text=axes[1], range=[lines.min() - reach, lines.max() + reach]
+        ),
+        sliders=[
+            dict(
+                active=start,
+                steps=states,
+                currentvalue=dict(prefix=f"{plain(name)} = ", font_size=14),
+                pad=dict(t=52),
+                bordercolor="#8A929C",
+                tickcolor="#8A929C",
+            )
+        ],
+    )
+    figure.add_shape(
+        type="line",
+        xref="x domain",
+        x0=0,
+        x1=1,
+        y0=row,
+        y1=row,
+        line=dict(color=PALETTE[4], dash="dot"),
+    )
     return figure
 
 
 def _checked(rows: Mapping[str, np.ndarray], columns: Sequence[str]) -> dict[str, np.ndarray]:
     """The rows as float32 [n,H,W], n the same in all. Raises ValueError."""
     maps = {name: np.asarray(values, dtype=np.float32) for name, values in rows.items()}
-    counts = {values.shape[0] if values.ndim == 3 and np.isfinite(values).all() else 0 for values in maps.values()}
+    counts = {
+        values.shape[0] if values.ndim == 3 and np.isfinite(values).all() else 0
+        for values in maps.values()
+    }
     counts |= {len(columns)} if len(columns) else set()
     if len(counts) != 1 or 0 in counts:
         shapes = {name: values.shape for name, values in maps.items()}
-        raise ValueError(f"heatmaps: wanted rows of n finite maps [n,H,W] and n columns or none; got {shapes} and "
-                         f"{len(columns)} columns")
+        raise ValueError(
+            f"heatmaps: wanted rows of n finite maps [n,H,W] and n columns or none; got {shapes} "
+            "and "
+            f"{len(columns)} columns"
+        )
     return maps
 
 
 def _place(figure: Figure, across: tuple[float, float], up: tuple[float, float]) -> None:
     """A frame for the next picture, in these shares of the figure."""
-    number, looks = len(figure.data) + 1, dict(ticks="", showticklabels=False, showgrid=False, mirror=True,
-                                               linecolor=RULE, automargin=False)
-    figure.update_layout({
-        f"xaxis{number}": dict(domain=list(across), anchor=f"y{number}", **looks),
-        f"yaxis{number}": dict(domain=list(up), anchor=f"x{number}", autorange="reversed", **looks)})
+    number, looks = (
+        len(figure.data) + 1,
+        dict(
+            ticks="",
+            showticklabels=False,
+            showgrid=False,
+            mirror=True,
+            linecolor=RULE,
+            automargin=False,
+        ),
+    )
+    figure.update_layout(
+        {
+            f"xaxis{number}": dict(domain=list(across), anchor=f"y{number}", **looks),
+            f"yaxis{number}": dict(
+                domain=list(up), anchor=f"x{number}", autorange="reversed", **looks
+            ),
+        }
+    )
 
 
 def _say(figure: Figure, text: str, x: float, y: float, *, size: int, **anchors) -> None:
-    figure.add_annotation(text=plain(text), xref="paper", yref="paper", x=x, y=y, showarrow=False,
-                          font=dict(size=size, color=INK if size > 12 else SOFT), **anchors)
+    figure.add_annotation(
+        text=plain(text),
+        xref="paper",
+        yref="paper",
+        x=x,
+        y=y,
+        showarrow=False,
+        font=dict(size=size, color=INK if size > 12 else SOFT),
+        **anchors,
+    )
 
 
-def _scale(maps: Sequence[np.ndarray], colours: Sequence, span: tuple[float, float], unit: str) -> dict:
-    """A colour axis for all these maps, its bar as high as their rows; white is 0 in that of signed values."""
-    low, high = min(float(values.min()) for values in maps), max(float(values.max()) for values in maps)
+def _scale(
+    maps: Sequence[np.ndarray], colours: Sequence, span: tuple[float, float], unit: str
+) -> dict:
+    """A colour axis for all these maps, its bar as high as their rows; white is 0 in that of signed
+    values."""
+    low, high = (
+        min(float(values.min()) for values in maps),
+        max(float(values.max()) for values in maps),
+    )
     if colours is SIGNED:
         high = max(-low, high, 1e-12)
         low = -high
-    return dict(cmin=low, cmax=high, colorscale=colours, colorbar=dict(
-        x=1.0, xpad=10, thickness=12, outlinewidth=0, tickfont_size=12, ypad=0, nticks=5, len=span[1] - span[0],
-        y=sum(span) / 2, title=dict(text=plain(unit), side="right", font_size=12)))
+    return dict(
+        cmin=low,
+        cmax=high,
+        colorscale=colours,
+        colorbar=dict(
+            x=1.0,
+            xpad=10,
+            thickness=12,
+            outlinewidth=0,
+            tickfont_size=12,
+            ypad=0,
+            nticks=5,
+            len=span[1] - span[0],
+            y=sum(span) / 2,
+            title=dict(text=plain(unit), side="right", font_size=12),
+        ),
+    )

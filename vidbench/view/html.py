@@ -28,63 +28,106 @@ class Section:
 
 
 def table(
-    rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None, *,
-    formats: Mapping[str, str] | None = None, best: Mapping[str, str] | None = None, title: str = "", note: str = "",
+    rows: Sequence[Mapping[str, Any]],
+    columns: Sequence[str] | None = None,
+    *,
+    formats: Mapping[str, str] | None = None,
+    best: Mapping[str, str] | None = None,
+    title: str = "",
+    note: str = "",
 ) -> Html:
-    """A table of numbers with aligned decimals and, below it, one line that says how they were measured.
+    """A table of numbers with aligned decimals and, below it, one line that says how they were
+    measured.
 
-    rows: column -> value: text, a number, (value, low, high), or None for a dash; columns: which and in what order, all
-    of the first row's when None; formats: column -> format spec such as ".1f", ".1%"; best: column -> "max" or "min",
-    set in bold. Raises ValueError on no rows, an unknown column, or a `best` that is neither.
-    """
+    rows: column -> value: text, a number, (value, low, high), or None for a dash; columns: which
+    and in what order, all of the first row's when None; formats: column -> format spec such as
+    ".1f", ".1%"; best: column -> "max" or "min", set in bold. Raises ValueError on no rows, an
+    unknown column, or a `best` that is neither."""
     if not rows:
         raise ValueError("table: wanted at least one row, got none")
     columns, formats, best = list(columns or rows[0]), formats or {}, best or {}
     known = {name for row in rows for name in row}
     unknown = {*columns, *formats, *best} - known
     if unknown or set(best.values()) - {"max", "min"}:
-        raise ValueError(f"table: wanted columns among {sorted(known)} and best 'max' or 'min'; got {unknown or best}")
+        raise ValueError(
+            f"table: wanted columns among {sorted(known)} and best 'max' or 'min'; got "
+            f"{unknown or best}"
+        )
     body = [[row.get(name) for row in rows] for name in columns]
-    cells = [_cells(values, formats.get(name), best.get(name)) for name, values in zip(columns, body, strict=True)]
+    cells = [
+        _cells(values, formats.get(name), best.get(name))
+        for name, values in zip(columns, body, strict=True)
+    ]
     sides = ["right" if any(_number(v) is not None for v in values) else "left" for values in body]
     td = "padding:5px 14px 5px 0;background-color:#FFFFFF"  # JupyterLab shades every second row
-    breaks = [side == "left" and max(len(str(v)) for v in values) > LONG
-              for side, values in zip(sides, body, strict=True)]
-    sides = [f"text-align:{side};white-space:{'normal' if broken else 'nowrap'}"
-             for side, broken in zip(sides, breaks, strict=True)]
+    breaks = [
+        side == "left" and max(len(str(v)) for v in values) > LONG
+        for side, values in zip(sides, body, strict=True)
+    ]
+    sides = [
+        f"text-align:{side};white-space:{'normal' if broken else 'nowrap'}"
+        for side, broken in zip(sides, breaks, strict=True)
+    ]
     head = "".join(
-        f'<th style="{td};{side};font-weight:600;border-bottom:1px solid {INK}">{escaped(name)}</th>'
+        f'<th style="{td};{side};font-weight:600;border-bottom:1px solid '
+        f'{INK}">{escaped(name)}</th>'
         for name, side in zip(columns, sides, strict=True)
     )
     lines = "".join(
-        "<tr>" + "".join(f'<td style="{td};{side};border-bottom:1px solid {RULE}">{cell}</td>'
-                         for cell, side in zip(row, sides, strict=True)) + "</tr>"
+        "<tr>"
+        + "".join(
+            f'<td style="{td};{side};border-bottom:1px solid {RULE}">{cell}</td>'
+            for cell, side in zip(row, sides, strict=True)
+        )
+        + "</tr>"
         for row in zip(*cells, strict=True)
     )
-    caption = f'<div style="font-size:15px;font-weight:600;margin:0 0 4px">{escaped(title)}</div>' if title else ""
-    foot = f'<div style="font-size:12px;color:{SOFT};margin:6px 0 0">{escaped(note)}</div>' if note else ""
+    caption = (
+        f'<div style="font-size:15px;font-weight:600;margin:0 0 4px">{escaped(title)}</div>'
+        if title
+        else ""
+    )
+    foot = (
+        f'<div style="font-size:12px;color:{SOFT};margin:6px 0 0">{escaped(note)}</div>'
+        if note
+        else ""
+    )
     return Html(
-        f'<div style="font-family:{FONT};color:{INK};overflow-x:auto">{caption}<table style="border-collapse:collapse;'
-        f'font-size:14px;margin:0;border-top:1px solid {INK}"><thead><tr>{head}</tr></thead><tbody>{lines}</tbody>'
+        f'<div style="font-family:{FONT};color:{INK};overflow-x:auto">{caption}<table '
+        'style="border-collapse:collapse;'
+        "font-size:14px;margin:0;border-top:1px solid "
+        f'{INK}"><thead><tr>{head}</tr></thead><tbody>{lines}</tbody>'
         f"</table>{foot}</div>"
     )
 
 
 def _number(value: Any) -> float | None:
-    """The number of a cell: itself, or the first of (value, low, high); None for text and dashes."""
+    """The number of a cell: itself, or the first of (value, low, high); None for text and
+    dashes."""
     value = value[0] if isinstance(value, tuple) and len(value) == 3 else value
-    return float(value) if isinstance(value, int | float | np.number) and not isinstance(value, bool) else None
+    return (
+        float(value)
+        if isinstance(value, int | float | np.number) and not isinstance(value, bool)
+        else None
+    )
 
 
 def _cells(values: Sequence[Any], spec: str | None, best: str | None) -> list[str]:
     """The HTML of one column's cells; figure spaces pad the intervals, so that decimals meet."""
     firsts = [v[0] if isinstance(v, tuple) and len(v) == 3 else v for v in values]
     numbers = [_number(v) for v in values]
-    whole = all(isinstance(f, int | np.integer) for f, n in zip(firsts, numbers, strict=True) if n is not None)
+    whole = all(
+        isinstance(f, int | np.integer)
+        for f, n in zip(firsts, numbers, strict=True)
+        if n is not None
+    )
     spec = spec or ("d" if whole else ".1f")
     real = [n for n in numbers if n is not None and math.isfinite(n)]
     top = {"max": max, "min": min}[best](real) if best and real else None
-    ends = [[format(end, spec) for end in v[1:]] if v is not f else [] for v, f in zip(values, firsts, strict=True)]
+    ends = [
+        [format(end, spec) for end in v[1:]] if v is not f else []
+        for v, f in zip(values, firsts, strict=True)
+    ]
     widest = max((end for pair in ends for end in pair), key=len, default="")
     cells = []
     for first, number, pair in zip(firsts, numbers, ends, strict=True):
@@ -98,7 +141,7 @@ def _cells(values: Sequence[Any], spec: str | None, best: str | None) -> list[st
     return cells
 
 
-# ------------------------------------------------------------------------------------------------------------ pages
+# ------------------------------------------------------------------------------------------ pages
 
 CSS = f"""
 html {{ background: #fff; color: {INK}; -webkit-text-size-adjust: 100%; }}
@@ -116,10 +159,11 @@ POLICY = "default-src 'none'; img-src data: blob:; media-src data:; " + "; ".joi
 
 
 def page(title: str, sections: Sequence[Section]) -> str:
-    """One self-contained HTML file as text: opens without a network; plotly's script is inside once, if needed.
+    """One self-contained HTML file as text: opens without a network; plotly's script is inside
+    once, if needed.
 
-    Raises TypeError on a part that is not text, `Html` or a plotly figure, ValueError on no sections.
-    """
+    Raises TypeError on a part that is not text, `Html` or a plotly figure, ValueError on no
+    sections."""
     from plotly.basedatatypes import BaseFigure
     from plotly.offline import get_plotlyjs
 
@@ -135,27 +179,43 @@ def page(title: str, sections: Sequence[Section]) -> str:
                 body.append(f"<p>{escaped(part)}</p>")
             elif isinstance(part, BaseFigure):
                 drawn += 1
-                chart = part.to_html(full_html=False, include_plotlyjs=False, div_id=f"figure-{drawn}",
-                                     config={"displaylogo": False, "displayModeBar": False})
-                label = escaped(html.unescape(part.layout.title.text or section.heading).replace("<br>", " "))
+                chart = part.to_html(
+                    full_html=False,
+                    include_plotlyjs=False,
+                    div_id=f"figure-{drawn}",
+                    config={"displaylogo": False, "displayModeBar": False},
+                )
+                label = escaped(
+                    html.unescape(part.layout.title.text or section.heading).replace("<br>", " ")
+                )
                 body.append(f'<figure aria-label="{label}">{chart}</figure>')
             else:
-                raise TypeError(f"page: wanted text, Html or a plotly figure in {section.heading!r}, got {type(part)}")
+                raise TypeError(
+                    f"page: wanted text, Html or a plotly figure in {section.heading!r}, got "
+                    f"{type(part)}"
+                )
         body.append("</section>")
     script = f"<script>{get_plotlyjs()}</script>" if drawn else ""
     return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escaped(title)}</title>'
+        '<!DOCTYPE html>\n<html lang="en"><head><meta '
+        f'charset="utf-8"><title>{escaped(title)}</title>'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
-        f"<style>{CSS}</style>{script}</head><body><main>\n" + "\n".join(body) + "\n</main></body></html>\n"
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" '
+        'href="data:,">'
+        f"<style>{CSS}</style>{script}</head><body><main>\n"
+        + "\n".join(body)
+        + "\n</main></body></html>\n"
     )
 
 
 def write_page(path: str | Path, title: str, sections: Sequence[Section]) -> Path:
-    """`page` to a file, under a temporary name first, so that a reader never meets half of it; returns the path."""
+    """`page` to a file, under a temporary name first, so that a reader never meets half of it;
+    returns the path."""
     path, text = Path(path), page(title, sections)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, suffix=".part", delete=False) as file:
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", dir=path.parent, suffix=".part", delete=False
+    ) as file:
         file.write(text)
     os.chmod(file.name, 0o644)  # a temporary file is for its owner alone
     os.replace(file.name, path)

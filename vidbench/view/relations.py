@@ -1,8 +1,9 @@
-"""Relations between two label spaces as figures: a clustered heatmap, the strongest links, one score against another.
+"""Relations between two label spaces as figures: a clustered heatmap, the strongest links, one
+score against another.
 
-Scores are arrays [C_s,C_t]: what the class of a row, of the source data set, has to do with that of a column, of the
-target's; NaN where that is unknown. Figures hold NumPy arrays, never lists, so 400 x 700 classes are drawn at once.
-"""
+Scores are arrays [C_s,C_t]: what the class of a row, of the source data set, has to do with that of
+a column, of the target's; NaN where that is unknown. Figures hold NumPy arrays, never lists, so 400
+x 700 classes are drawn at once."""
 
 from __future__ import annotations
 
@@ -17,8 +18,13 @@ from vidbench.view.heatmaps import LETTERS, NAMED, SHARES, SIGNED
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-SHADE = ((0, "rgba(91,99,109,0)"), (1e-6, "rgba(91,99,109,0.08)"), (1, "rgba(91,99,109,0.5)"))  # of points not drawn
-FULL = 0.999  # this share of the scores lies within the colours: one outlier shall not turn the rest white
+SHADE = (
+    (0, "rgba(91,99,109,0)"),
+    (1e-6, "rgba(91,99,109,0.08)"),
+    (1, "rgba(91,99,109,0.5)"),
+)  # of points not drawn
+# this share of the scores lies within the colours: one outlier shall not turn the rest white
+FULL = 0.999
 CELL, LOW, HIGH = 26, 180, 520  # pixels: a row of a heatmap, its least and its greatest height
 TALL = 440  # pixels of a cloud of points
 LINK, NODE = "66", 22  # a link's opacity, in hex; pixels of a class in a Sankey diagram
@@ -29,12 +35,14 @@ LINE, LETTER = 16, 6.6  # pixels of a label: its height, the width of a letter
 def clustered(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """An order of the rows and one of the columns [C_s,C_t] in which like ones stand together.
 
-    Average linkage by cosine distance, leaves in the optimal order (SciPy). NaN counts as 0; rows or columns without
-    any other number are like nothing and stand last. Raises ValueError where scores are not [C_s,C_t], or infinite.
-    """
+    Average linkage by cosine distance, leaves in the optimal order (SciPy). NaN counts as 0; rows
+    or columns without any other number are like nothing and stand last. Raises ValueError where
+    scores are not [C_s,C_t], or infinite."""
     scores = np.asarray(scores, dtype=np.float64)
     if scores.ndim != 2 or not scores.size or np.isinf(scores).any():
-        raise ValueError(f"clustered: wanted scores [C_s,C_t], none infinite, got shape {scores.shape}")
+        raise ValueError(
+            f"clustered: wanted scores [C_s,C_t], none infinite, got shape {scores.shape}"
+        )
     scores = np.nan_to_num(scores)
     return _leaves(scores), _leaves(scores.T)
 
@@ -53,24 +61,34 @@ def _leaves(rows: np.ndarray) -> np.ndarray:
     return np.concatenate([some[leaves_list(tree)], none])
 
 
-# ---------------------------------------------------------------------------------------------------------- figures
+# ---------------------------------------------------------------------------------------- figures
 
 
 def heatmap(
-    scores: np.ndarray, sources: Sequence[str], targets: Sequence[str], title: str = "", *,
-    names: tuple[str, str] = ("source", "target"), unit: str = "", signed: bool = True,
-    order: tuple[np.ndarray, np.ndarray] | None = None, marks: Sequence[tuple[str, str]] | None = None,
-    marked: str = "marked", exact: bool = True,
+    scores: np.ndarray,
+    sources: Sequence[str],
+    targets: Sequence[str],
+    title: str = "",
+    *,
+    names: tuple[str, str] = ("source", "target"),
+    unit: str = "",
+    signed: bool = True,
+    order: tuple[np.ndarray, np.ndarray] | None = None,
+    marks: Sequence[tuple[str, str]] | None = None,
+    marked: str = "marked",
+    exact: bool = True,
 ) -> Figure:
-    """Scores [C_s,C_t] as colours, rows and columns in clusters; names where one points at, few ones on the axes, too.
+    """Scores [C_s,C_t] as colours, rows and columns in clusters; names where one points at, few
+    ones on the axes, too.
 
-    names: of the two data sets; unit: what the scores are. signed: white is 0, blue above, vermilion below; else they
-    are probabilities, from white to dark blue. Colours reach to the 99.9th percentile. order: rows and columns, such as
-    those of another read-out; `clustered` when None. marks: (source, target) classes that get a ring, and marked: what
-    these are. exact: numbers in single precision; else 8 bits each, whole percents of the strongest colour, a third of
-    the size in a saved notebook; where any is NaN, all stay exact. Raises ValueError on shapes that do not fit, names
-    that come twice, unknown marks, infinite scores, and negative ones where not signed.
-    """
+    names: of the two data sets; unit: what the scores are. signed: white is 0, blue above,
+    vermilion below; else they are probabilities, from white to dark blue. Colours reach to the
+    99.9th percentile. order: rows and columns, such as those of another read-out; `clustered` when
+    None. marks: (source, target) classes that get a ring, and marked: what these are. exact:
+    numbers in single precision; else 8 bits each, whole percents of the strongest colour, a third
+    of the size in a saved notebook; where any is NaN, all stay exact. Raises ValueError on shapes
+    that do not fit, names that come twice, unknown marks, infinite scores, and negative ones where
+    not signed."""
     import plotly.graph_objects as go
 
     scores = _checked(scores, sources, targets, "heatmap")
@@ -81,160 +99,319 @@ def heatmap(
     full, shown, gaps = _full(scores), scores[np.ix_(rows, columns)], bool(np.isnan(scores).any())
     largest = float(np.abs(np.nan_to_num(scores)).max())
     words = plain(unit) + (f"<br>up to {largest:.2g}" if largest > full else "")
-    bar = dict(thickness=12, outlinewidth=0, xpad=14, nticks=6, title=dict(text=words, side="top", font_size=12))
+    bar = dict(
+        thickness=12,
+        outlinewidth=0,
+        xpad=14,
+        nticks=6,
+        title=dict(text=words, side="top", font_size=12),
+    )
     if exact or gaps:
         top, value = full, "%{z:.3g}"
     else:  # a hover text counts in what is stored
-        shown, top, value = np.clip(100 * shown / full, -127, 127).round().astype(np.int8), 100, "%{z} %"
+        shown, top, value = (
+            np.clip(100 * shown / full, -127, 127).round().astype(np.int8),
+            100,
+            "%{z} %",
+        )
         ticks = np.arange(-75 if signed else 0, 76, 25)
         bar |= dict(tickvals=ticks, ticktext=[f"{full * tick / 100:.2g}" for tick in ticks])
         value += f" of {full:.3g}"
     wide = len(x) > NAMED or len(y) > NAMED
-    figure = go.Figure(go.Heatmap(
-        z=shown, x=x, y=y, zmin=-top if signed else 0, zmax=top, colorscale=SIGNED if signed else SHARES, colorbar=bar,
-        xgap=int(not wide), ygap=int(not wide), hovertemplate=f"%{{y}}<br>→ %{{x}}: {value}<extra></extra>"))
+    figure = go.Figure(
+        go.Heatmap(
+            z=shown,
+            x=x,
+            y=y,
+            zmin=-top if signed else 0,
+            zmax=top,
+            colorscale=SIGNED if signed else SHARES,
+            colorbar=bar,
+            xgap=int(not wide),
+            ygap=int(not wide),
+            hovertemplate=f"%{{y}}<br>→ %{{x}}: {value}<extra></extra>",
+        )
+    )
     if marks is not None:
         s, t = _marked(marks, sources, targets)
         _rings(figure, [plain(targets[i]) for i in t], [plain(sources[i]) for i in s], marked)
     axes = [f"{name}, {len(classes)} classes" for name, classes in zip(names, (y, x), strict=True)]
     dress(figure, axes[1], axes[0], title, [marked] if marks is not None else [], 24)
-    room = _named_axis(figure.update_xaxes, x, [targets[t] for t in columns], range=[-0.5, len(x) - 0.5])
+    room = _named_axis(
+        figure.update_xaxes, x, [targets[t] for t in columns], range=[-0.5, len(x) - 0.5]
+    )
     _named_axis(figure.update_yaxes, y, [sources[s] for s in rows], range=[len(y) - 0.5, -0.5])
     tall = max(LOW, min(HIGH, CELL * len(y)))
-    return figure.update_layout(height=figure.layout.margin.t + tall + 52 + room, hovermode="closest",
-                                plot_bgcolor=RULE if gaps else "white")  # what is unknown is grey
+    return figure.update_layout(
+        height=figure.layout.margin.t + tall + 52 + room,
+        hovermode="closest",
+        plot_bgcolor=RULE if gaps else "white",
+    )  # what is unknown is grey
 
 
 def sankey(
-    pairs: Sequence[Mapping[str, Any]], source_name: str, target_name: str, title: str = "", *, links: int = 30,
+    pairs: Sequence[Mapping[str, Any]],
+    source_name: str,
+    target_name: str,
+    title: str = "",
+    *,
+    links: int = 30,
     unit: str = "score",
 ) -> Figure:
-    """The strongest links between two label spaces, as wide as their scores, which must be positive to be drawn.
+    """The strongest links between two label spaces, as wide as their scores, which must be positive
+    to be drawn.
 
-    pairs: rows with a class under the name of each data set, and its score, as `projections.pairs` gives them; links:
-    at most so many are drawn. unit: what scores are. Raises ValueError where no score is positive: a width has no sign.
-    """
+    pairs: rows with a class under the name of each data set, and its score, as `projections.pairs`
+    gives them; links: at most so many are drawn. unit: what scores are. Raises ValueError where no
+    score is positive: a width has no sign."""
     import plotly.graph_objects as go
 
-    drawn = sorted((row for row in pairs if row["score"] > 0), key=lambda row: -row["score"])[:links]
+    drawn = sorted((row for row in pairs if row["score"] > 0), key=lambda row: -row["score"])[
+        :links
+    ]
     if not drawn:
-        raise ValueError(f"sankey: wanted pairs with positive scores, got none among {len(pairs)}; centre the scores")
+        raise ValueError(
+            f"sankey: wanted pairs with positive scores, got none among {len(pairs)}; centre the "
+            "scores"
+        )
     sides = [list(dict.fromkeys(row[name] for row in drawn)) for name in (source_name, target_name)]
-    hues = {name: PALETTE[i % (len(PALETTE) - 1)] for i, name in enumerate(sides[0])}  # grey is for the targets
-    ends = [np.array([offset + side.index(row[key]) for row in drawn], dtype=np.int16)
-            for key, side, offset in ((source_name, sides[0], 0), (target_name, sides[1], len(sides[0])))]
-    figure = go.Figure(go.Sankey(
-        arrangement="snap", textfont=dict(size=12, color=INK, shadow="none"),
-        node=dict(label=[plain(_short(name, 2 * LETTERS)) for side in sides for name in side], pad=10, thickness=10,
-                  customdata=[plain(name) for side in sides for name in side],
-                  color=[*hues.values(), *[SOFT] * len(sides[1])], line_width=0,
-                  hovertemplate="%{customdata}: %{value:.3g}<extra></extra>"),
-        link=dict(source=ends[0], target=ends[1], value=np.array([row["score"] for row in drawn], dtype=np.float32),
-                  color=[hues[row[source_name]] + LINK for row in drawn],
-                  hovertemplate="%{source.customdata}<br>→ %{target.customdata}: %{value:.3g}<extra></extra>")))
+    hues = {
+        name: PALETTE[i % (len(PALETTE) - 1)] for i, name in enumerate(sides[0])
+    }  # grey is for the targets
+    ends = [
+        np.array([offset + side.index(row[key]) for row in drawn], dtype=np.int16)
+        for key, side, offset in (
+            (source_name, sides[0], 0),
+            (target_name, sides[1], len(sides[0])),
+        )
+    ]
+    figure = go.Figure(
+        go.Sankey(
+            arrangement="snap",
+            textfont=dict(size=12, color=INK, shadow="none"),
+            node=dict(
+                label=[plain(_short(name, 2 * LETTERS)) for side in sides for name in side],
+                pad=10,
+                thickness=10,
+                customdata=[plain(name) for side in sides for name in side],
+                color=[*hues.values(), *[SOFT] * len(sides[1])],
+                line_width=0,
+                hovertemplate="%{customdata}: %{value:.3g}<extra></extra>",
+            ),
+            link=dict(
+                source=ends[0],
+                target=ends[1],
+                value=np.array([row["score"] for row in drawn], dtype=np.float32),
+                color=[hues[row[source_name]] + LINK for row in drawn],
+                hovertemplate="%{source.customdata}<br>→ %{target.customdata}: "
+                "%{value:.3g}<extra></extra>",
+            ),
+        )
+    )
     dress(figure, "", "", title, [], 24)
     top = figure.layout.margin.t + 20
     for text, x, side in ((source_name, 0, "left"), (f"{target_name}, {unit}", 1, "right")):
-        figure.add_annotation(text=f"<b>{plain(text)}</b>", x=x, xref="paper", xanchor=side, y=1, yref="paper",
-                              yanchor="bottom", yshift=6, showarrow=False)
-    return figure.update_layout(height=top + max(120, NODE * max(map(len, sides))) + 20,
-                                margin=dict(l=8, r=8, t=top, b=20))
+        figure.add_annotation(
+            text=f"<b>{plain(text)}</b>",
+            x=x,
+            xref="paper",
+            xanchor=side,
+            y=1,
+            yref="paper",
+            yanchor="bottom",
+            yshift=6,
+            showarrow=False,
+        )
+    return figure.update_layout(
+        height=top + max(120, NODE * max(map(len, sides))) + 20, margin=dict(l=8, r=8, t=top, b=20)
+    )
 
 
 def asymmetry(
-    forward: np.ndarray, backward: np.ndarray, sources: Sequence[str], targets: Sequence[str], title: str = "", *,
-    names: tuple[str, str] = ("source", "target"), unit: str = "score", drawn: int = 2000, labels: int = 8,
-    marks: Sequence[tuple[str, str]] | None = None, marked: str = "marked",
+    forward: np.ndarray,
+    backward: np.ndarray,
+    sources: Sequence[str],
+    targets: Sequence[str],
+    title: str = "",
+    *,
+    names: tuple[str, str] = ("source", "target"),
+    unit: str = "score",
+    drawn: int = 2000,
+    labels: int = 8,
+    marks: Sequence[tuple[str, str]] | None = None,
+    marked: str = "marked",
 ) -> Figure:
-    """Each pair's score in one direction against that in the other; off the diagonal may stand parent and child.
+    """Each pair's score in one direction against that in the other; off the diagonal may stand
+    parent and child.
 
-    forward: [C_s,C_t]; backward: [C_t,C_s]; names: of the two data sets. See `against` for the rest.
-    """
+    forward: [C_s,C_t]; backward: [C_t,C_s]; names: of the two data sets. See `against` for the
+    rest."""
     backward = _checked(backward, targets, sources, "asymmetry, backward").T
     forward = _checked(forward, sources, targets, "asymmetry")
     words = [f"{unit}, {a} → {b}" for a, b in (names, names[::-1])]
-    figure = _cloud(forward, backward, (sources, targets), words, title, drawn, labels, marks, marked, alike=True)
+    figure = _cloud(
+        forward,
+        backward,
+        (sources, targets),
+        words,
+        title,
+        drawn,
+        labels,
+        marks,
+        marked,
+        alike=True,
+    )
     low, high = figure.layout.xaxis.range
-    figure.add_shape(type="line", x0=low, x1=high, y0=low, y1=high, layer="below",
-                     line=dict(color=SOFT, width=1.4, dash="dot"))
+    figure.add_shape(
+        type="line",
+        x0=low,
+        x1=high,
+        y0=low,
+        y1=high,
+        layer="below",
+        line=dict(color=SOFT, width=1.4, dash="dot"),
+    )
     return figure
 
 
 def against(
-    x: np.ndarray, y: np.ndarray, sources: Sequence[str], targets: Sequence[str], title: str = "", *,
-    names: tuple[str, str] = ("weight", "behaviour"), drawn: int = 2000, labels: int = 8,
-    marks: Sequence[tuple[str, str]] | None = None, marked: str = "marked",
+    x: np.ndarray,
+    y: np.ndarray,
+    sources: Sequence[str],
+    targets: Sequence[str],
+    title: str = "",
+    *,
+    names: tuple[str, str] = ("weight", "behaviour"),
+    drawn: int = 2000,
+    labels: int = 8,
+    marks: Sequence[tuple[str, str]] | None = None,
+    marked: str = "marked",
 ) -> Figure:
-    """Two scores of the same pairs, both [C_s,C_t], against each other, with Spearman's rank correlation of all pairs.
+    """Two scores of the same pairs, both [C_s,C_t], against each other, with Spearman's rank
+    correlation of all pairs.
 
-    names: of the two scores; drawn: so many of the highest by either one are points, the others a shade, and a line
-    below says how many; labels: at most so many of the strongest are named, none over another. marks: (source, target)
-    classes that get a ring, drawn in any case; marked: what these are. Raises ValueError as `heatmap` does.
-    """
+    names: of the two scores; drawn: so many of the highest by either one are points, the others a
+    shade, and a line below says how many; labels: at most so many of the strongest are named, none
+    over another. marks: (source, target) classes that get a ring, drawn in any case; marked: what
+    these are. Raises ValueError as `heatmap` does."""
     from scipy.stats import spearmanr
 
     x, y = (_checked(scores, sources, targets, "against") for scores in (x, y))
     both = [scores[np.isfinite(x + y)] for scores in (x, y)]
-    still = min(np.ptp(scores) if len(scores) else 0 for scores in both) == 0  # ranks of equal numbers say nothing
+    still = (
+        min(np.ptp(scores) if len(scores) else 0 for scores in both) == 0
+    )  # ranks of equal numbers say nothing
     rank = "not defined" if still else f"{spearmanr(*both).statistic:.2f}"
     said = f"Spearman's rank correlation of all {len(both[0]):,} pairs: {rank}"
     return _cloud(x, y, (sources, targets), names, title, drawn, labels, marks, marked, said=[said])
 
 
-def _cloud(x, y, classes, words, title, drawn, labels, marks, marked, *, alike=False, said=()) -> Figure:
-    """The strongest pairs by either score as points, the other ones as a shade, some of them named."""
+def _cloud(
+    x, y, classes, words, title, drawn, labels, marks, marked, *, alike=False, said=()
+) -> Figure:
+    """The strongest pairs by either score as points, the other ones as a shade, some of them
+    named."""
     import plotly.graph_objects as go
 
     sources, targets = classes
     ringed = np.ravel_multi_index(_marked(marks or (), sources, targets), x.shape)
     known = np.flatnonzero(np.isfinite(x + y))
     if not len(known):
-        raise ValueError(f"{title or 'a cloud'}: wanted pairs of which both scores are known, got none")
+        raise ValueError(
+            f"{title or 'a cloud'}: wanted pairs of which both scores are known, got none"
+        )
     kept = np.unique(np.concatenate([_highest(x, drawn), _highest(y, drawn), ringed]))
     kept = np.intersect1d(kept, known, assume_unique=True)
     s, t = np.unravel_index(kept, x.shape)
     points = [scores.ravel()[kept] for scores in (x, y)]
-    figure = go.Figure(go.Scatter(
-        x=points[0], y=points[1], mode="markers", showlegend=False, marker=dict(size=5, opacity=0.55, color=PALETTE[0]),
-        text=[f"{plain(sources[i])}<br>→ {plain(targets[j])}" for i, j in zip(s, t, strict=True)],
-        hovertemplate="%{text}<br>%{x:.3g}, %{y:.3g}<extra></extra>"))
+    figure = go.Figure(
+        go.Scatter(
+            x=points[0],
+            y=points[1],
+            mode="markers",
+            showlegend=False,
+            marker=dict(size=5, opacity=0.55, color=PALETTE[0]),
+            text=[
+                f"{plain(sources[i])}<br>→ {plain(targets[j])}" for i, j in zip(s, t, strict=True)
+            ],
+            hovertemplate="%{text}<br>%{x:.3g}, %{y:.3g}<extra></extra>",
+        )
+    )
     if marks is not None:
         _rings(figure, x.ravel()[ringed], y.ravel()[ringed], marked)
     ends = [_ends(scores) for scores in ((np.concatenate([x, y]),) * 2 if alike else (x, y))]
     left = np.setdiff1d(known, kept, assume_unique=True)
     if len(left):
-        said = [*said, f"Points: the {len(kept):,} pairs that are highest by either; shade: the other {len(left):,}"]
+        said = [
+            *said,
+            f"Points: the {len(kept):,} pairs that are highest by either; shade: the other "
+            f"{len(left):,}",
+        ]
         _shade(figure, x.ravel()[left], y.ravel()[left], ends)
     dress(figure, words[0], words[1], title, [marked] if marks is not None else [], 24)
     top, bottom = figure.layout.margin.t, 56 + 18 * len(said)
     figure.update_layout(height=top + TALL + bottom, margin_b=bottom, hovermode="closest")
     for axis, (low, high) in zip((figure.update_xaxes, figure.update_yaxes), ends, strict=True):
-        axis(range=[low, high], showgrid=True, zeroline=low < 0 < high, zerolinecolor="#8A929C", automargin=False)
+        axis(
+            range=[low, high],
+            showgrid=True,
+            zeroline=low < 0 < high,
+            zerolinecolor="#8A929C",
+            automargin=False,
+        )
     if said:
-        figure.add_annotation(text="<br>".join(map(plain, said)), align="left", showarrow=False, x=0, xref="paper",
-                              xanchor="left", y=0, yref="paper", yanchor="top", yshift=-48,
-                              font=dict(size=12, color=SOFT))
-    _label(figure, points, [f"{_short(sources[i])} → {_short(targets[j])}" for i, j in zip(s, t, strict=True)], ends,
-           (WIDTH - 64 - 24, TALL), labels)
+        figure.add_annotation(
+            text="<br>".join(map(plain, said)),
+            align="left",
+            showarrow=False,
+            x=0,
+            xref="paper",
+            xanchor="left",
+            y=0,
+            yref="paper",
+            yanchor="top",
+            yshift=-48,
+            font=dict(size=12, color=SOFT),
+        )
+    _label(
+        figure,
+        points,
+        [f"{_short(sources[i])} → {_short(targets[j])}" for i, j in zip(s, t, strict=True)],
+        ends,
+        (WIDTH - 64 - 24, TALL),
+        labels,
+    )
     return figure
 
 
-# ----------------------------------------------------------------------------------------------------------- pieces
+# ----------------------------------------------------------------------------------------- pieces
 
 
-def _checked(scores: np.ndarray, sources: Sequence[str], targets: Sequence[str], who: str) -> np.ndarray:
-    """Scores as float32 [C_s,C_t], unknown ones NaN. Raises ValueError where they or the names are something else."""
+def _checked(
+    scores: np.ndarray, sources: Sequence[str], targets: Sequence[str], who: str
+) -> np.ndarray:
+    """Scores as float32 [C_s,C_t], unknown ones NaN. Raises ValueError where they or the names are
+    something else."""
     scores = np.asarray(scores, dtype=np.float32)
     if scores.shape != (len(sources), len(targets)) or not scores.size:
-        raise ValueError(f"{who}: wanted scores [{len(sources)},{len(targets)}], a row for each source class and a "
-                         f"column for each target class, got {list(scores.shape)}; is the other direction meant?")
+        raise ValueError(
+            f"{who}: wanted scores [{len(sources)},{len(targets)}], a row for each source class "
+            "and a "
+            f"column for each target class, got {list(scores.shape)}; is the other direction meant?"
+        )
     if np.isinf(scores).any():
-        raise ValueError(f"{who}: wanted finite scores, or NaN for unknown ones, got {int(np.isinf(scores).sum())} "
-                         "infinite ones; look whether the run has diverged")
+        raise ValueError(
+            f"{who}: wanted finite scores, or NaN for unknown ones, got "
+            f"{int(np.isinf(scores).sum())} "
+            "infinite ones; look whether the run has diverged"
+        )
     for classes in (sources, targets):
         if len(set(classes)) < len(classes):
             twice = next(name for i, name in enumerate(classes) if name in classes[:i])
-            raise ValueError(f"{who}: wanted a name of its own for each class, got {twice!r} twice; add its number")
+            raise ValueError(
+                f"{who}: wanted a name of its own for each class, got {twice!r} twice; add its "
+                "number"
+            )
     return scores
 
 
@@ -243,13 +420,16 @@ def _marked(marks, sources: Sequence[str], targets: Sequence[str]) -> tuple[np.n
     places = [{name: i for i, name in enumerate(classes)} for classes in (sources, targets)]
     wrong = [(s, t) for s, t in marks if s not in places[0] or t not in places[1]]
     if wrong:
-        raise ValueError(f"marks: wanted (source, target) class names, got {wrong[0]}, which is no such pair")
+        raise ValueError(
+            f"marks: wanted (source, target) class names, got {wrong[0]}, which is no such pair"
+        )
     rows, columns = ([places[side][pair[side]] for pair in marks] for side in (0, 1))
     return np.array(rows, dtype=np.int64), np.array(columns, dtype=np.int64)
 
 
 def _full(scores: np.ndarray) -> float:
-    """Where the colours end: the FULL quantile of absolute scores, or the largest where that is 0."""
+    """Where the colours end: the FULL quantile of absolute scores, or the largest where that is
+    0."""
     sizes = np.abs(scores[np.isfinite(scores)])
     if not sizes.size:
         return 1.0
@@ -261,23 +441,51 @@ def _short(name: str, letters: int = LETTERS) -> str:
 
 
 def _rings(figure: Figure, x: Sequence, y: Sequence, word: str) -> None:
-    """Rings at these places: dark on white, so that they are seen on any colour; the pointer goes through them."""
+    """Rings at these places: dark on white, so that they are seen on any colour; the pointer goes
+    through them."""
     for colour, width, shown in (("#FFFFFF", 3.6, False), (INK, 1.6, True)):
-        figure.add_scatter(x=x, y=y, mode="markers", name=plain(word), showlegend=shown, hoverinfo="skip",
-                           marker=dict(symbol="circle-open", size=10, color=colour, line=dict(width=width)))
+        figure.add_scatter(
+            x=x,
+            y=y,
+            mode="markers",
+            name=plain(word),
+            showlegend=shown,
+            hoverinfo="skip",
+            marker=dict(symbol="circle-open", size=10, color=colour, line=dict(width=width)),
+        )
 
 
 def _named_axis(update, drawn: list[str], classes: list[str], **looks) -> int:
-    """Dress a class axis, with names where there is room for them; pixels that they need if they stand slanted."""
-    looks |= dict(type="category", showgrid=False, showline=True, mirror=True, ticks="", showticklabels=False,
-                  categoryorder="array", categoryarray=drawn, showspikes=True, spikemode="across", spikethickness=-1,
-                  spikedash="solid", spikecolor=SOFT, spikesnap="hovered data")
+    """Dress a class axis, with names where there is room for them; pixels that they need if they
+    stand slanted."""
+    looks |= dict(
+        type="category",
+        showgrid=False,
+        showline=True,
+        mirror=True,
+        ticks="",
+        showticklabels=False,
+        categoryorder="array",
+        categoryarray=drawn,
+        showspikes=True,
+        spikemode="across",
+        spikethickness=-1,
+        spikedash="solid",
+        spikecolor=SOFT,
+        spikesnap="hovered data",
+    )
     short = [_short(name) for name in classes]
     if len(drawn) > NAMED:
         update(**looks)
         return 0
-    looks |= dict(showline=False, showticklabels=True, tickvals=drawn, ticktext=[plain(name) for name in short],
-                  ticklabelstandoff=4, tickfont=dict(size=13 if len(drawn) <= 14 else 10))
+    looks |= dict(
+        showline=False,
+        showticklabels=True,
+        tickvals=drawn,
+        ticktext=[plain(name) for name in short],
+        ticklabelstandoff=4,
+        tickfont=dict(size=13 if len(drawn) <= 14 else 10),
+    )
     slanted = max(map(len, short)) > 4 and looks["range"][0] < looks["range"][1]
     update(**looks, tickangle=-45 if slanted else 0)
     return int(5 * max(map(len, short))) if slanted else 0
@@ -296,48 +504,89 @@ def _ends(scores: np.ndarray) -> tuple[float, float]:
     return low - reach, high + reach
 
 
-def _shade(figure: Figure, x: np.ndarray, y: np.ndarray, ends: Sequence[tuple[float, float]]) -> None:
+def _shade(
+    figure: Figure, x: np.ndarray, y: np.ndarray, ends: Sequence[tuple[float, float]]
+) -> None:
     """How many pairs lie where, on a logarithmic scale of 8 bits."""
     counts, *edges = np.histogram2d(x, y, BINS, ends)
     levels = np.log1p(counts.T)
     (x0, dx), (y0, dy) = (((edge[0] + edge[1]) / 2, edge[1] - edge[0]) for edge in edges)
-    figure.add_heatmap(z=(255 * levels / levels.max()).astype(np.uint8), x0=x0, dx=dx, y0=y0, dy=dy, zmin=0, zmax=255,
-                       colorscale=SHADE, showscale=False, hoverinfo="skip")
+    figure.add_heatmap(
+        z=(255 * levels / levels.max()).astype(np.uint8),
+        x0=x0,
+        dx=dx,
+        y0=y0,
+        dy=dy,
+        zmin=0,
+        zmax=255,
+        colorscale=SHADE,
+        showscale=False,
+        hoverinfo="skip",
+    )
 
 
-def _label(figure: Figure, points, texts: Sequence[str], ends, size: tuple[int, int], most: int) -> None:
+def _label(
+    figure: Figure, points, texts: Sequence[str], ends, size: tuple[int, int], most: int
+) -> None:
     """Name the strongest points and colour them, where there is room."""
-    share = np.stack([(p - low) / (high - low) for p, (low, high) in zip(points, ends, strict=True)], axis=1)
+    share = np.stack(
+        [(p - low) / (high - low) for p, (low, high) in zip(points, ends, strict=True)], axis=1
+    )
     best = np.argsort(-share.max(axis=1), kind="stable")[: 6 * most]
     spots = placed(share * size, {int(i): texts[i] for i in best}, size, most)
     named = list(spots)
-    figure.add_scatter(x=points[0][named], y=points[1][named], mode="markers", hoverinfo="skip", showlegend=False,
-                       marker=dict(size=7, color=PALETTE[1]))
+    figure.add_scatter(
+        x=points[0][named],
+        y=points[1][named],
+        mode="markers",
+        hoverinfo="skip",
+        showlegend=False,
+        marker=dict(size=7, color=PALETTE[1]),
+    )
     for i, (side, left, low, right, top) in spots.items():
         across = {"left": left, "right": right}.get(side, (left + right) / 2)
-        figure.add_annotation(text=plain(texts[i]), x=across / size[0], xanchor=side, y=(low + top) / 2 / size[1],
-                              xref="paper", yref="paper", yanchor="middle", showarrow=False, borderpad=0,
-                              font=dict(size=12, color=INK))
+        figure.add_annotation(
+            text=plain(texts[i]),
+            x=across / size[0],
+            xanchor=side,
+            y=(low + top) / 2 / size[1],
+            xref="paper",
+            yref="paper",
+            yanchor="middle",
+            showarrow=False,
+            borderpad=0,
+            font=dict(size=12, color=INK),
+        )
 
 
 def placed(
     points: np.ndarray, texts: Mapping[int, str], size: tuple[float, float], most: int
 ) -> dict[int, tuple[str, float, float, float, float]]:
-    """Where names of points go: index -> (which side of the box is at the point, left, low, right, top), in pixels.
+    """Where names of points go: index -> (which side of the box is at the point, left, low, right,
+    top), in pixels.
 
-    points: [n,2]; texts: index -> name, the most important first. A name stands right of its point, left, above or
-    below, where it covers the fewest points, two at most, and no name; one without room is left out, as is what comes
-    after the first `most`. Boxes lie within (0, 0, *size); widths are estimated from the number of letters.
-    """
+    points: [n,2]; texts: index -> name, the most important first. A name stands right of its point,
+    left, above or below, where it covers the fewest points, two at most, and no name; one without
+    room is left out, as is what comes after the first `most`. Boxes lie within (0, 0, *size);
+    widths are estimated from the number of letters."""
     found: dict[int, tuple[str, float, float, float, float]] = {}
     for i, text in texts.items():
         (x, y), wide, gap, half = points[i], LETTER * len(text), 7, LINE / 2
-        tries = [("left", x + gap, y - half), ("right", x - gap - wide, y - half), ("center", x - wide / 2, y + gap),
-                 ("center", x - wide / 2, y - gap - LINE)]
+        tries = [
+            ("left", x + gap, y - half),
+            ("right", x - gap - wide, y - half),
+            ("center", x - wide / 2, y + gap),
+            ("center", x - wide / 2, y - gap - LINE),
+        ]
         tries = [(side, left, low, left + wide, low + LINE) for side, left, low in tries]
-        free = [(_covered(points, box[1:]), box) for box in tries
-                if min(box[1:3]) >= 0 and box[3] <= size[0] and box[4] <= size[1]
-                and not any(_meet(box[1:], other[1:]) for other in found.values())]  # fmt: skip
+        free = [
+            (_covered(points, box[1:]), box)
+            for box in tries
+            if min(box[1:3]) >= 0
+            and box[3] <= size[0]
+            and box[4] <= size[1]
+            and not any(_meet(box[1:], other[1:]) for other in found.values())
+        ]
         count, box = min(free, key=lambda one: one[0], default=(3, None))
         if count <= 2 and len(found) < most:
             found[i] = box

@@ -29,19 +29,27 @@ if TYPE_CHECKING:
 def results_table(numbers: Sequence[Number], title: str = "", note: str = "") -> Html:
     """Runs by metrics in percent, with budgets, of numbers under one protocol (see one_protocol).
 
-    Intervals stand at the main metric, and at all where there are no more than two: six of them fill no page.
-    """
+    Intervals stand at the main metric, and at all where there are no more than two: six of them
+    fill no page."""
     one_protocol(numbers)
     metrics, rows = list(dict.fromkeys(number.metric for number in numbers)), {}
     told = metrics if len(metrics) < 3 else [main_metric(numbers)]
     for number in numbers:
-        row = rows.setdefault(number.run, {"run": number.run, **dict.fromkeys(metrics), **dict.fromkeys(BUDGET)})
+        row = rows.setdefault(
+            number.run, {"run": number.run, **dict.fromkeys(metrics), **dict.fromkeys(BUDGET)}
+        )
         row[number.metric] = _percent(number, number.metric in told)
         row.update(_shown(number.budget), state=number.state or None)
     best = {metric: "max" for metric in metrics if len(rows) > 1}
     states = ["state"] if any(number.state != "complete" for number in numbers) else []
-    return table(list(rows.values()), ["run", *metrics, *BUDGET, *states], best=best, title=title, note=note,
-                 formats={name: ",d" for name in ("batch", "iterations", "clips") if _whole(rows, name)})
+    return table(
+        list(rows.values()),
+        ["run", *metrics, *BUDGET, *states],
+        best=best,
+        title=title,
+        note=note,
+        formats={name: ",d" for name in ("batch", "iterations", "clips") if _whole(rows, name)},
+    )
 
 
 def _percent(number: Number, interval: bool) -> float | tuple[float, float, float]:
@@ -52,7 +60,9 @@ def _percent(number: Number, interval: bool) -> float | tuple[float, float, floa
 def _shown(budget: Mapping[str, Any]) -> dict[str, Any]:
     """BUDGET with 20.0 epochs as 20, and None where one is missing."""
     held = {name: budget.get(name) for name in BUDGET}
-    return {name: int(n) if isinstance(n, float) and n.is_integer() else n for name, n in held.items()}
+    return {
+        name: int(n) if isinstance(n, float) and n.is_integer() else n for name, n in held.items()
+    }
 
 
 def _whole(rows: Mapping[str, Mapping], name: str) -> bool:
@@ -60,50 +70,85 @@ def _whole(rows: Mapping[str, Mapping], name: str) -> bool:
 
 
 def results_tables(numbers: Iterable[Number]) -> Html:
-    """All tables, task by task, one a protocol; what a task's protocols share is said once, below them."""
+    """All tables, task by task, one a protocol; what a task's protocols share is said once, below
+    them."""
     pieces = []
     for task, shared, headed in by_task(numbers):
         pieces += [results_table(group, heading) for heading, group in headed]
         alike = f"All {len(headed)} tables of {task}" if len(headed) > 1 else f"The table of {task}"
         pieces += [_small(f"{alike}: {in_words(shared)}.")] if shared else []
     if not pieces:
-        return _small("No run below this folder has been evaluated yet. Train one with 10_coclr_alone and measure it "
-                      "with 42_retrieval, with the same home and data as here.")  # fmt: skip
-    return _joined([*pieces, _small("Percent, with 95 % intervals (all of them are in the csv); a dash: not measured. "
-                                    "Batch (global), iterations, clips and epochs: the training a run had when it was "
-                                    "measured, that of the runs it started from included.")])  # fmt: skip
+        return _small(
+            "No run below this folder has been evaluated yet. Train one with 10_coclr_alone and "
+            "measure it "
+            "with 42_retrieval, with the same home and data as here."
+        )
+    return _joined(
+        [
+            *pieces,
+            _small(
+                "Percent, with 95 % intervals (all of them are in the csv); a dash: not measured. "
+                "Batch (global), iterations, clips and epochs: the training a run had when it was "
+                "measured, that of the runs it started from included."
+            ),
+        ]
+    )
 
 
 def charts(numbers: Iterable[Number]) -> list[Figure]:
-    """Bars of the main metric, run by run with intervals, a figure for each protocol that several runs share."""
+    """Bars of the main metric, run by run with intervals, a figure for each protocol that several
+    runs share."""
     figures = []
     for heading, group in [pair for _, _, pairs in by_task(numbers) for pair in pairs]:
         metric = main_metric(group)
         rows = [Bar(metric, n.run, n.value, n.low, n.high) for n in group if n.metric == metric]
         if len(rows) > 1:  # a bar by itself says what the table says
             gap = max(0.3, 1 - 0.14 * len(rows))  # and bars are as wide as those of other figures
-            figures.append(bars(rows, f"{metric}, percent", heading).update_layout(bargap=gap, scattergap=gap))
+            figures.append(
+                bars(rows, f"{metric}, percent", heading).update_layout(bargap=gap, scattergap=gap)
+            )
     return figures
 
 
 def inventory(folders: Sequence[Folder]) -> Html:
-    """Every run with its state, how often it was evaluated, and its budget; the broken ones, counted and with why."""
+    """Every run with its state, how often it was evaluated, and its budget; the broken ones,
+    counted and with why."""
     whole, broken = [f for f in folders if not f.problems], [f for f in folders if f.problems]
     if not folders:
         return _small("There is no run below this folder yet.")
-    rows = [{"run": f.run, "stage": f.stage or None, "state": f.state or None,
-             "evaluated": len({n.protocol for n in f.numbers}), **_shown(f.budget)}
-            for f in folders if f.stage]
-    pieces = [table(rows, formats={n: ",d" for n in ("iterations", "clips") if _whole(dict(enumerate(rows)), n)})]
+    rows = [
+        {
+            "run": f.run,
+            "stage": f.stage or None,
+            "state": f.state or None,
+            "evaluated": len({n.protocol for n in f.numbers}),
+            **_shown(f.budget),
+        }
+        for f in folders
+        if f.stage
+    ]
+    pieces = [
+        table(
+            rows,
+            formats={n: ",d" for n in ("iterations", "clips") if _whole(dict(enumerate(rows)), n)},
+        )
+    ]
     said = f"{len(folders)} run folders: {len(whole)} whole, {len(broken)} broken or half written."
     pieces = [*(pieces if rows else []), _small(said)]
     if broken:
-        pieces.append(table([{"broken or half written": f.run, "what": "; ".join(f.problems)} for f in broken]))
+        pieces.append(
+            table(
+                [{"broken or half written": f.run, "what": "; ".join(f.problems)} for f in broken]
+            )
+        )
     return _joined(pieces)
 
 
 def _small(words: str) -> Html:
-    return Html(f'<div style="font-family:{FONT};font-size:12px;color:{SOFT};margin:6px 0 22px">{escaped(words)}</div>')
+    return Html(
+        f'<div style="font-family:{FONT};font-size:12px;color:{SOFT};margin:6px 0 '
+        f'22px">{escaped(words)}</div>'
+    )
 
 
 def _joined(pieces: Sequence[Html]) -> Html:
@@ -111,7 +156,8 @@ def _joined(pieces: Sequence[Html]) -> Html:
 
 
 def published_table(rows: Sequence[Published]) -> Html:
-    """Published numbers, a table a data set, a row a method, a column a task or metric; sources numbered below."""
+    """Published numbers, a table a data set, a row a method, a column a task or metric; sources
+    numbered below."""
     if not rows:
         return _small("Nothing published of the same task, metric, data and stream is known here.")
     notes = [(*row.source.split("; "), *filter(None, [row.note])) for row in rows]
@@ -119,23 +165,42 @@ def published_table(rows: Sequence[Published]) -> Html:
     pieces = []
     for data in dict.fromkeys(row.data for row in rows):
         held = [(row, each) for row, each in zip(rows, notes, strict=True) if row.data == data]
-        columns = sorted({_column(row): METRICS.index(row.metric) for row, _ in held}.items(), key=lambda item: item[1])
+        columns = sorted(
+            {_column(row): METRICS.index(row.metric) for row, _ in held}.items(),
+            key=lambda item: item[1],
+        )
         lines: dict[tuple, dict] = {}
         for row, each in held:
             method = ", ".join(filter(None, (row.method, row.variant)))
             method = method if row.paper == row.method else f"{method} ({row.paper})"
-            named = {"published": method, "pre-training": row.pretrain, "stream": row.stream, "backbone": row.backbone}
-            empty = {**{name: words or None for name, words in named.items()},
-                     **dict.fromkeys(name for name, _ in columns), "source, note": set()}
+            named = {
+                "published": method,
+                "pre-training": row.pretrain,
+                "stream": row.stream,
+                "backbone": row.backbone,
+            }
+            empty = {
+                **{name: words or None for name, words in named.items()},
+                **dict.fromkeys(name for name, _ in columns),
+                "source, note": set(),
+            }
             line = lines.setdefault(tuple(named.values()), empty)
             line[_column(row)] = row.value
             line["source, note"] |= {order.index(words) + 1 for words in each}
-        shown = [{**line, "source, note": ", ".join(map(str, sorted(line["source, note"])))} for line in lines.values()]
+        shown = [
+            {**line, "source, note": ", ".join(map(str, sorted(line["source, note"])))}
+            for line in lines.values()
+        ]
         pieces.append(table(shown, title=f"Published on {data}"))
-    numbered = "".join(f"<div>{number} {escaped(words)}</div>" for number, words in enumerate(order, 1))
+    numbered = "".join(
+        f"<div>{number} {escaped(words)}</div>" for number, words in enumerate(order, 1)
+    )
     style = f"font-family:{FONT};font-size:12px;color:{SOFT};columns:2;column-gap:28px"
-    said = _small("Percent, as published, of our tasks, metrics and streams. Protocol, backbone and data differ from "
-                  "ours and from one another's: compare the order, not the digits. A dash: not said.")  # fmt: skip
+    said = _small(
+        "Percent, as published, of our tasks, metrics and streams. Protocol, backbone and data "
+        "differ from "
+        "ours and from one another's: compare the order, not the digits. A dash: not said."
+    )
     return _joined([*pieces, said, Html(f'<div style="{style}">{numbered}</div>')])
 
 
@@ -143,11 +208,21 @@ def _column(row: Published) -> str:
     return row.metric if row.task == "retrieval" else row.task
 
 
-def write_report(path: str | Path, title: str, folders: Sequence[Folder], published: Sequence[Published] = (),
-                 task: str = "", data: str = "") -> Path:
-    """One offline page of all runs: inventory, a table and bars a protocol, what is published (see beside for data)."""
+def write_report(
+    path: str | Path,
+    title: str,
+    folders: Sequence[Folder],
+    published: Sequence[Published] = (),
+    task: str = "",
+    data: str = "",
+) -> Path:
+    """One offline page of all runs: inventory, a table and bars a protocol, what is published (see
+    beside for data)."""
     numbers = numbers_of(folders, task)
-    sections = [Section("Numbers", [results_tables(numbers)]), Section("Main metric, run by run", charts(numbers)),
-                Section("Published", [published_table(beside(numbers, published, data))]),
-                Section("Runs", [inventory(folders)])]
+    sections = [
+        Section("Numbers", [results_tables(numbers)]),
+        Section("Main metric, run by run", charts(numbers)),
+        Section("Published", [published_table(beside(numbers, published, data))]),
+        Section("Runs", [inventory(folders)]),
+    ]
     return write_page(path, title, [section for section in sections if section.parts])

@@ -1,4 +1,5 @@
-"""Flow: OpenCV's known errors on RubberWhale, signs, the 8-bit store and its way back, resuming, colours."""
+"""Flow: OpenCV's known errors on RubberWhale, signs, the 8-bit store and its way back, resuming,
+colours."""
 
 import json
 import multiprocessing
@@ -24,7 +25,9 @@ from vidbench.data.prepare import jobs
 
 def moving_texture(frames=4, size=128, speed=(1.5, -0.75), seed=0) -> np.ndarray:
     """A texture that moves by speed = (right, down) pixels a frame: uint8 [T,H,W,3]."""
-    texture = cv2.GaussianBlur(np.random.default_rng(seed).random((2 * size, 2 * size, 3)), (0, 0), 2)
+    texture = cv2.GaussianBlur(
+        np.random.default_rng(seed).random((2 * size, 2 * size, 3)), (0, 0), 2
+    )
     texture = cv2.normalize(texture, None, 0, 255, cv2.NORM_MINMAX).astype(np.float32)
     shown = []
     for t in range(frames):
@@ -50,7 +53,10 @@ def videos(tmp_path) -> Manifest:
     for seed, name in enumerate(names):
         write_video(tmp_path / "videos" / name, moving_texture(9, 64, seed=seed))
     (tmp_path / "videos/b/broken.mp4").write_bytes(b"not a video at all" * 50)
-    rows = [(name, name[0], "none", None) for name in [*names[:3], "b/broken.mp4", "b/missing.mp4", names[3]]]
+    rows = [
+        (name, name[0], "none", None)
+        for name in [*names[:3], "b/broken.mp4", "b/missing.mp4", names[3]]
+    ]
     return Manifest.from_rows(tmp_path / "videos", rows, ("a", "b"))
 
 
@@ -62,19 +68,24 @@ def end_point(flow_a, flow_b) -> np.ndarray:
     return np.hypot(*np.moveaxis(flow_a - flow_b, -1, 0))
 
 
-@pytest.mark.parametrize("method, error", [
-    ("tvl1", 0.157), ("tvl1_fast", 0.198), ("tvl1_torch", 0.157), ("dis", 0.225)])  # fmt: skip
+@pytest.mark.parametrize(
+    "method, error", [("tvl1", 0.157), ("tvl1_fast", 0.198), ("tvl1_torch", 0.157), ("dis", 0.225)]
+)
 def test_rubberwhale(real_data, method, error):
-    """End-point errors on Middlebury's RubberWhale, unknown ground truth masked; TV-L1's at most 0.20 is wanted."""
+    """End-point errors on Middlebury's RubberWhale, unknown ground truth masked; TV-L1's at most
+    0.20 is wanted."""
     frames, truth = known.read_pair(real_data / "flow_gt/middlebury_rubberwhale")
     missed = known.end_point(estimate.estimate(frames, method)[0], truth)
     assert abs(np.nanmean(missed) - error) < 0.01 and 0.01 < np.isnan(missed).mean() < 0.02
 
 
 def test_a_known_motion():
-    """A texture that turns by 2 degrees and grows by 2 %: the truth is arithmetic, the frames are warped pictures."""
+    """A texture that turns by 2 degrees and grows by 2 %: the truth is arithmetic, the frames are
+    warped pictures."""
     frames, truth = known.turning_pair(96)
-    corner = truth[0, 0]  # at the top left a turn against the clock, in picture coordinates, leads left and down or up
+    corner = truth[
+        0, 0
+    ]  # at the top left a turn against the clock, in picture coordinates, leads left and down or up
     angle, zoom, middle = np.deg2rad(2.0), 1.02, 47.5
     turn = zoom * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     assert np.allclose(corner, turn @ [-middle, -middle] + middle, atol=1e-4)
@@ -91,7 +102,11 @@ def test_flo_files(tmp_path):
     head = np.float32(202021.25).tobytes() + np.int32([7, 5]).tobytes()
     file.write_bytes(head + truth.tobytes())
     read = known.read_flo(file)
-    assert np.isnan(read[1, 2]).all() and np.isnan(read).sum() == 2 and np.array_equal(read[0], truth[0])
+    assert (
+        np.isnan(read[1, 2]).all()
+        and np.isnan(read).sum() == 2
+        and np.array_equal(read[0], truth[0])
+    )
     file.write_bytes(head + truth.tobytes()[:-4])
     with pytest.raises(ValueError, match="wanted 292 bytes for 7 x 5, got 288"):
         known.read_flo(file)
@@ -109,15 +124,22 @@ def test_flo_files(tmp_path):
 def test_sign_and_size_of_a_known_motion(method):
     found = estimate.estimate(moving_texture(3), method)
     assert found.shape == (2, 128, 128, 2) and found.dtype == np.float32
-    assert np.allclose(np.median(found, (0, 1, 2)), (1.5, -0.75), atol=0.05), "u to the right, v down"
+    assert np.allclose(np.median(found, (0, 1, 2)), (1.5, -0.75), atol=0.05), (
+        "u to the right, v down"
+    )
 
 
 def test_time_reversal_and_flip():
     frames = moving_texture(3, speed=(1.0, 0.5))
-    forward, middle = estimate.estimate(frames, "tvl1_fast"), (slice(None), slice(16, -16), slice(16, -16))
+    forward, middle = (
+        estimate.estimate(frames, "tvl1_fast"),
+        (slice(None), slice(16, -16), slice(16, -16)),
+    )
     backward = -estimate.estimate(frames[::-1], "tvl1_fast")[::-1]
     assert end_point(forward, backward)[middle].mean() < 0.1
-    mirrored = estimate.estimate(frames[:, :, ::-1].copy(), "tvl1_fast")[:, :, ::-1] * np.float32([-1, 1])
+    mirrored = estimate.estimate(frames[:, :, ::-1].copy(), "tvl1_fast")[:, :, ::-1] * np.float32(
+        [-1, 1]
+    )
     assert end_point(forward, mirrored)[middle].mean() < 0.05
     stored, negated = (estimate.quantise(f)[..., :2].astype(int) for f in (forward, -forward))
     assert np.abs(255 - stored - negated).max() <= 1, "255 - x negates a stored flow"
@@ -125,17 +147,24 @@ def test_time_reversal_and_flip():
 
 def test_fast_preset_is_near_the_default():
     frames = moving_texture(3, speed=(2.2, 1.3))
-    difference = end_point(estimate.estimate(frames, "tvl1"), estimate.estimate(frames, "tvl1_fast"))
+    difference = end_point(
+        estimate.estimate(frames, "tvl1"), estimate.estimate(frames, "tvl1_fast")
+    )
     assert 0 < difference.mean() <= 0.2
 
 
 def test_quantise_round_trip_is_within_half_a_step():
     values = np.random.default_rng(0).uniform(-25, 25, (5, 7, 9, 2)).astype(np.float32)
     stored = estimate.quantise(values, 20.0)
-    assert stored.shape == (5, 7, 9, 3) and stored.dtype == np.uint8 and (stored[..., 2] == 128).all()
+    assert (
+        stored.shape == (5, 7, 9, 3) and stored.dtype == np.uint8 and (stored[..., 2] == 128).all()
+    )
     error = np.abs(estimate.dequantise(stored, 20.0) - np.clip(values, -20, 20)).max()
     assert 0.9 * 20 / 255 < error <= 1.001 * 20 / 255
-    assert estimate.quantise(np.float32([[[[0, -20]], [[20, 0.1]]]]))[0, :, 0, :2].tolist() == [[128, 0], [255, 128]]
+    assert estimate.quantise(np.float32([[[[0, -20]], [[20, 0.1]]]]))[0, :, 0, :2].tolist() == [
+        [128, 0],
+        [255, 128],
+    ]
 
 
 def test_extract_stores_what_estimate_finds_and_resumes(videos, tmp_path):
@@ -143,7 +172,9 @@ def test_extract_stores_what_estimate_finds_and_resumes(videos, tmp_path):
     report = flow_store.extract(videos, store, "dis", progress=False)
     assert (report.done, report.skipped, report.pairs) == (4, 0, 32) and report.seconds > 0
     reasons = dict(report.failed)
-    assert set(reasons) == {"b/broken.mp4", "b/missing.mp4"} and all("VideoError" in r for r in reasons.values())
+    assert set(reasons) == {"b/broken.mp4", "b/missing.mp4"} and all(
+        "VideoError" in r for r in reasons.values()
+    )
 
     from vidbench.data.video import clips
 
@@ -154,25 +185,41 @@ def test_extract_stores_what_estimate_finds_and_resumes(videos, tmp_path):
         picked = flow_store.load(store, name, np.array([3, 0, 3, 7, 8]))
         assert np.array_equal(picked, whole[[3, 0, 3, 7, 7]]), "the last frame takes the last flow"
         facts = flow_store.meta(store, name)
-        assert facts["method"] == "dis" and facts["frames"] == 9 and facts["opencv"] == cv2.__version__
+        assert (
+            facts["method"] == "dis" and facts["frames"] == 9 and facts["opencv"] == cv2.__version__
+        )
     assert json.loads((store / "flow.json").read_text())["settings"]["bound"] == 20.0
 
     gone = flow_store.flow_path(store, "b/0.mp4")
     gone.unlink()
-    kept = {n: flow_store.flow_path(store, n).stat().st_mtime_ns for n in good(videos) if n != "b/0.mp4"}
+    kept = {
+        n: flow_store.flow_path(store, n).stat().st_mtime_ns for n in good(videos) if n != "b/0.mp4"
+    }
     report = flow_store.extract(videos, store, "dis", progress=False)
-    assert (report.done, report.skipped, len(report.failed), report.pairs) == (1, 3, 2, 8) and gone.is_file()
+    assert (report.done, report.skipped, len(report.failed), report.pairs) == (
+        1,
+        3,
+        2,
+        8,
+    ) and gone.is_file()
     assert kept == {n: flow_store.flow_path(store, n).stat().st_mtime_ns for n in kept}
     assert not list(store.rglob("*.tmp"))
 
 
-def test_complete_goes_on_with_a_stores_own_settings_and_takes_no_lock_where_nothing_is_missing(videos, tmp_path):
+def test_complete_goes_on_with_a_stores_own_settings_and_takes_no_lock_where_nothing_is_missing(
+    videos, tmp_path
+):
     fine, store = videos.select(mask=np.isin(videos.path, good(videos))), tmp_path / "flow"
     flow_store.extract(fine, store, "dis", bound=10.0, form="mp4", progress=False)
     before = flow_store.settings_of(store)
-    flow_store.flow_path(store, "b/0.mp4", "mp4").unlink()  # as after a kill: flow.json is there, a video's flow is not
+    flow_store.flow_path(
+        store, "b/0.mp4", "mp4"
+    ).unlink()  # as after a kill: flow.json is there, a video's flow is not
     assert flow_store.complete(fine, store, "tvl1", progress=False).done == 1
-    assert flow_store.settings_of(store) == before and flow_store.flow_path(store, "b/0.mp4", "mp4").is_file()
+    assert (
+        flow_store.settings_of(store) == before
+        and flow_store.flow_path(store, "b/0.mp4", "mp4").is_file()
+    )
     with jobs.owned(store):
         assert flow_store.complete(fine, store).skipped == 4
     assert flow_store.complete(fine, tmp_path / "new", "dis", progress=False).done == 4
@@ -184,14 +231,18 @@ def test_spawned_processes_store_the_same(videos, tmp_path):
     report = flow_store.extract(videos, tmp_path / "two", "dis", workers=2, progress=False)
     assert (report.done, len(report.failed), report.pairs) == (4, 2, 32)
     for name in good(videos):
-        assert np.array_equal(flow_store.load(tmp_path / "one", name), flow_store.load(tmp_path / "two", name))
+        assert np.array_equal(
+            flow_store.load(tmp_path / "one", name), flow_store.load(tmp_path / "two", name)
+        )
 
 
 def test_a_killed_worker_costs_no_video(tmp_path):
     """Its video is tried again."""
     for i in range(3):
         write_video(tmp_path / f"{i}.mp4", moving_texture(24, 96, seed=i))
-    manifest = Manifest.from_rows(tmp_path, [(f"{i}.mp4", None, "none", None) for i in range(3)], ())
+    manifest = Manifest.from_rows(
+        tmp_path, [(f"{i}.mp4", None, "none", None) for i in range(3)], ()
+    )
     killed = []
 
     def kill_one():
@@ -216,13 +267,19 @@ def test_interrupted_then_resumed(tmp_path):
         write_video(tmp_path / f"{i}.mp4", moving_texture(4 if i == 0 else 40, 96, seed=i))
     script = tmp_path / "script.py"
     script.write_text(
-        "import sys\nfrom vidbench.data.flow import store as flow_store\nfrom vidbench.data.manifest import Manifest\n"
+        "import sys\nfrom vidbench.data.flow import store as flow_store\nfrom "
+        "vidbench.data.manifest import Manifest\n"
         "if __name__ == '__main__':\n"
-        "    manifest = Manifest.from_rows(sys.argv[1], [(f'{i}.mp4', None, 'none', None) for i in range(4)], ())\n"
-        "    flow_store.extract(manifest, sys.argv[1] + '/flow', 'tvl1', workers=2, progress=False)\n"
+        "    manifest = Manifest.from_rows(sys.argv[1], [(f'{i}.mp4', None, 'none', None) for i "
+        "in range(4)], ())\n"
+        "    flow_store.extract(manifest, sys.argv[1] + '/flow', 'tvl1', workers=2, "
+        "progress=False)\n"
     )
     process = subprocess.Popen(
-        [sys.executable, str(script), str(tmp_path)], stderr=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, str(script), str(tmp_path)],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     first, deadline = flow_store.flow_path(tmp_path / "flow", "0.mp4"), time.monotonic() + 60
     while not first.is_file() and time.monotonic() < deadline:
@@ -237,8 +294,12 @@ def test_interrupted_then_resumed(tmp_path):
 
 
 def test_a_folder_refuses_other_settings(videos, tmp_path):
-    flow_store.extract(videos.select(mask=np.arange(6) == 0), tmp_path / "flow", "dis", progress=False)
-    with pytest.raises(estimate.FlowError, match="method: there 'dis', wanted 'tvl1'; size: there None, wanted 32"):
+    flow_store.extract(
+        videos.select(mask=np.arange(6) == 0), tmp_path / "flow", "dis", progress=False
+    )
+    with pytest.raises(
+        estimate.FlowError, match="method: there 'dis', wanted 'tvl1'; size: there None, wanted 32"
+    ):
         flow_store.extract(videos, tmp_path / "flow", "tvl1", size=32, progress=False)
 
 
@@ -247,7 +308,12 @@ def test_size_is_the_short_side(videos, tmp_path):
     flow_store.extract(one, tmp_path / "flow", "dis", size=32, progress=False)
     assert flow_store.load(tmp_path / "flow", str(one.path[0])).shape == (8, 32, 32, 3)
     facts = flow_store.meta(tmp_path / "flow", str(one.path[0]))
-    assert (facts["height"], facts["width"], facts["size"], facts["read_by"]) == (32, 32, 32, "pyav")
+    assert (facts["height"], facts["width"], facts["size"], facts["read_by"]) == (
+        32,
+        32,
+        32,
+        "pyav",
+    )
 
 
 def test_doors(videos, tmp_path):
@@ -276,9 +342,15 @@ def test_doors(videos, tmp_path):
 
 def test_colours_and_wheel():
     assert (estimate.colours(np.zeros((4, 5, 2), np.float32)) == 255).all(), "no motion is white"
-    right, left, half, fast = estimate.colours(np.float32([[1, 0], [-1, 0], [0.5, 0], [3, 0]]), limit=1.0)
-    assert right.tolist() == [255, 0, 0] and left[0] < 50 and left[2] > 200, "right is red, left opposite on the wheel"
-    assert half.tolist() == [255, 128, 128] and fast.tolist() == [191, 0, 0], "slower is paler, beyond the limit darker"
+    right, left, half, fast = estimate.colours(
+        np.float32([[1, 0], [-1, 0], [0.5, 0], [3, 0]]), limit=1.0
+    )
+    assert right.tolist() == [255, 0, 0] and left[0] < 50 and left[2] > 200, (
+        "right is red, left opposite on the wheel"
+    )
+    assert half.tolist() == [255, 128, 128] and fast.tolist() == [191, 0, 0], (
+        "slower is paler, beyond the limit darker"
+    )
     for angle in np.linspace(0, 2 * np.pi, 9):
         there = np.float32([np.cos(angle), np.sin(angle)])
         one, other = estimate.colours(np.stack([there, -there]), limit=1.0).astype(int)
@@ -286,7 +358,9 @@ def test_colours_and_wheel():
     disc = estimate.wheel(101)
     assert disc.shape == (101, 101, 3) and disc.dtype == np.uint8
     assert (disc[[0, 0, -1, -1], [0, -1, 0, -1]] == 255).all() and (disc[50, 50] >= 250).all()
-    assert disc[50, 99, 0] > 245 and disc[50, 99, 1:].max() < 15, "its right edge is motion to the right"
+    assert disc[50, 99, 0] > 245 and disc[50, 99, 1:].max() < 15, (
+        "its right edge is motion to the right"
+    )
 
 
 def test_flow_of_another_version_of_a_video_is_refused(videos):
@@ -300,9 +374,29 @@ def test_flow_of_another_version_of_a_video_is_refused(videos):
     spec = dataset.ClipSpec(frames=4, stride=1, streams=("rgb", "flow"), views=2)
     assert dataset.Clips(listed, spec, flow_folder=folder)[0, 0]["flow"].shape[2] == 4
     write_video(listed.absolute(0), moving_texture(12, 64))
-    with pytest.raises(clips.VideoError, match=r"a/0.mp4: the video has 12 frames, but .* holds 8 flows, those of 9"):
+    with pytest.raises(
+        clips.VideoError,
+        match=r"a/0.mp4: the video has 12 frames, but .* holds 8 flows, those of 9",
+    ):
         dataset.Clips(listed, spec, flow_folder=folder)[0, 0]
-    counted = Manifest(**{**vars(listed), "frames": [12, 9], "fps": [16, 16], "height": [64] * 2, "width": [64] * 2})
-    with pytest.raises(clips.VideoError, match="has 12 frames"):  # flow alone, of a data set that was scanned
-        dataset.Clips(counted, dataset.ClipSpec(frames=4, streams=("flow",)), flow_folder=folder)[0, 0]
-    assert dataset.Clips(counted, dataset.ClipSpec(frames=4, streams=("flow",)), flow_folder=folder)[0, 1]["row"] == 1
+    counted = Manifest(
+        **{
+            **vars(listed),
+            "frames": [12, 9],
+            "fps": [16, 16],
+            "height": [64] * 2,
+            "width": [64] * 2,
+        }
+    )
+    with pytest.raises(
+        clips.VideoError, match="has 12 frames"
+    ):  # flow alone, of a data set that was scanned
+        dataset.Clips(counted, dataset.ClipSpec(frames=4, streams=("flow",)), flow_folder=folder)[
+            0, 0
+        ]
+    assert (
+        dataset.Clips(counted, dataset.ClipSpec(frames=4, streams=("flow",)), flow_folder=folder)[
+            0, 1
+        ]["row"]
+        == 1
+    )

@@ -1,4 +1,5 @@
-"""TV-L1 in PyTorch: OpenCV's flow on real and made motion, the formulas as plain loops, batches, doors."""
+"""TV-L1 in PyTorch: OpenCV's flow on real and made motion, the formulas as plain loops, batches,
+doors."""
 
 import cv2
 import numpy as np
@@ -11,15 +12,21 @@ from vidbench.data.flow.tvl1 import Settings, estimate
 from vidbench.data.video import clips
 
 
-def textures(batch=2, height=64, width=64, speed=(1.5, -0.75), seed=0) -> tuple[np.ndarray, np.ndarray]:
-    """Textures that move, each pair by another multiple of speed = (right, down) pixels: two uint8 [B,H,W]."""
+def textures(
+    batch=2, height=64, width=64, speed=(1.5, -0.75), seed=0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Textures that move, each pair by another multiple of speed = (right, down) pixels: two uint8
+    [B,H,W]."""
     rng, pairs = np.random.default_rng(seed), []
     for i in range(batch):
         texture = cv2.GaussianBlur(rng.random((2 * height, 2 * width)), (0, 0), 2)
         texture = cv2.normalize(texture, None, 0, 255, cv2.NORM_MINMAX).astype(np.float32)
         for t in (0, 1):
             shift = np.float32(
-                [[1, 0, t * speed[0] * (i + 1) - width / 2], [0, 1, t * speed[1] * (i + 1) - height / 2]]
+                [
+                    [1, 0, t * speed[0] * (i + 1) - width / 2],
+                    [0, 1, t * speed[1] * (i + 1) - height / 2],
+                ]
             )
             moved = cv2.warpAffine(texture, shift, (width, height), flags=cv2.INTER_CUBIC)
             pairs.append(np.clip(np.rint(moved), 0, 255).astype(np.uint8))
@@ -40,7 +47,7 @@ def gray(file) -> np.ndarray:
     return cv2.cvtColor(np.asarray(Image.open(file).convert("RGB")), cv2.COLOR_RGB2GRAY)
 
 
-# ------------------------------------------------------------------------------------------- beside OpenCV and truth
+# ------------------------------------------------------------------------ beside OpenCV and truth
 
 
 @pytest.mark.parametrize("epsilon, error", [(0.01, 0.157), (0.05, 0.198)])
@@ -58,12 +65,15 @@ def test_rubberwhale(real_data, epsilon, error):
 
 @pytest.mark.parametrize("epsilon", [0.01, 0.05])
 def test_real_motion_is_opencvs(real_data, epsilon):
-    """Frames at 128x128. OpenCV differs from itself as much when 1e-6 grey levels of noise are added to its frames
-    (0.001 to 0.05 px): the method amplifies rounding where the pictures say nothing, mostly at borders."""
+    """Frames at 128x128. OpenCV differs from itself as much when 1e-6 grey levels of noise are
+    added to its frames (0.001 to 0.05 px): the method amplifies rounding where the pictures say
+    nothing, mostly at borders."""
     names = ("R6llTwEh07w", "SOX5yA1l24A", "WUzgd7C1pWA", "abseiling_k400")
     first, second = [], []
     for name in names:
-        frames = clips.read(real_data / f"real_clips/kinetics/{name}.mp4", np.arange(10, 12), size=128).frames
+        frames = clips.read(
+            real_data / f"real_clips/kinetics/{name}.mp4", np.arange(10, 12), size=128
+        ).frames
         pair = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)[:128, :128] for frame in frames]
         first.append(pair[0])
         second.append(pair[1])
@@ -71,7 +81,11 @@ def test_real_motion_is_opencvs(real_data, epsilon):
     expected = opencv(first, second, epsilon)
     difference = end_point(estimate(first, second, epsilon=epsilon), expected)
     assert np.hypot(*np.moveaxis(expected, -1, 0)).mean() > 0.5, "there is motion"
-    assert difference.mean() <= 0.05 and (difference > 0.5).mean() <= 0.01 and np.median(difference) <= 0.02
+    assert (
+        difference.mean() <= 0.05
+        and (difference > 0.5).mean() <= 0.01
+        and np.median(difference) <= 0.02
+    )
 
 
 @pytest.mark.parametrize("epsilon", [0.01, 0.05])
@@ -79,14 +93,20 @@ def test_real_motion_is_opencvs(real_data, epsilon):
 def test_moving_texture_is_opencvs(height, width, epsilon):
     first, second = textures(1 if height < 20 else 2, height, width)
     found, expected = estimate(first, second, epsilon=epsilon), opencv(first, second, epsilon)
-    assert found.shape == (*first.shape, 2) and found.dtype == torch.float32 and found.device.type == "cpu"
+    assert (
+        found.shape == (*first.shape, 2)
+        and found.dtype == torch.float32
+        and found.device.type == "cpu"
+    )
     difference = end_point(found, expected)
     assert difference.mean() <= 0.05 and (difference > 0.5).mean() <= 0.01
 
 
 def test_sign_and_size_of_a_known_motion():
     found = estimate(*textures(1, 128, 128))
-    assert np.allclose(np.median(found[0], (0, 1)), (1.5, -0.75), atol=0.05), "u to the right, v down"
+    assert np.allclose(np.median(found[0], (0, 1)), (1.5, -0.75), atol=0.05), (
+        "u to the right, v down"
+    )
 
 
 def test_median_is_the_median():
@@ -109,11 +129,15 @@ def test_scales_are_opencvs(height, width):
     assert len(scales) == 5 and min(expected.shape) >= 16
     ratio = expected.shape[0] / height, expected.shape[1] / width
     up = tvl1._resize(torch.from_numpy(expected)[None], (height, width), ratio)
-    assert np.allclose(up[0], cv2.resize(expected, (width, height), interpolation=cv2.INTER_LINEAR), atol=1e-3)
-    assert len(tvl1._pyramid(frames[:, :19], frames[:, :19], Settings())) == 1, "15 pixels are too few"
+    assert np.allclose(
+        up[0], cv2.resize(expected, (width, height), interpolation=cv2.INTER_LINEAR), atol=1e-3
+    )
+    assert len(tvl1._pyramid(frames[:, :19], frames[:, :19], Settings())) == 1, (
+        "15 pixels are too few"
+    )
 
 
-# ---------------------------------------------------------------------------------------------- formulas, plain loops
+# -------------------------------------------------------------------------- formulas, plain loops
 
 
 def cubic(distance: float) -> float:
@@ -134,11 +158,17 @@ def look_up(picture: np.ndarray, x: float, y: float) -> float:
     return total
 
 
-def one_scale(first: np.ndarray, second: np.ndarray, settings: Settings, iterations: int) -> np.ndarray:
-    """TV-L1 on one scale, iterations in each warp, pixel by pixel as written in Sanchez et al., in float64."""
+def one_scale(
+    first: np.ndarray, second: np.ndarray, settings: Settings, iterations: int
+) -> np.ndarray:
+    """TV-L1 on one scale, iterations in each warp, pixel by pixel as written in Sanchez et al., in
+    float64."""
     height, width = first.shape
     every = [(y, x) for y in range(height) for x in range(width)]
-    u, dual = np.zeros((2, height, width)), np.zeros((2, 2, height, width))  # part (u, v); of it along (x, y)
+    u, dual = (
+        np.zeros((2, height, width)),
+        np.zeros((2, 2, height, width)),
+    )  # part (u, v); of it along (x, y)
     slopes = np.zeros((2, height, width))
     for y, x in every:
         slopes[0, y, x] = (second[y, min(x + 1, width - 1)] - second[y, max(x - 1, 0)]) / 2
@@ -161,7 +191,12 @@ def one_scale(first: np.ndarray, second: np.ndarray, settings: Settings, iterati
                 step = 0.0 if square < 1e-7 else np.clip(-rho / square, -bound, bound)
                 for part in (0, 1):
                     p = dual[part]
-                    divergence = p[0, y, x] - (p[0, y, x - 1] if x else 0) + p[1, y, x] - (p[1, y - 1, x] if y else 0)
+                    divergence = (
+                        p[0, y, x]
+                        - (p[0, y, x - 1] if x else 0)
+                        + p[1, y, x]
+                        - (p[1, y - 1, x] if y else 0)
+                    )
                     u[part, y, x] += step * slope[part] + settings.theta * divergence
             for y, x in every:
                 for part in (0, 1):
@@ -174,12 +209,16 @@ def one_scale(first: np.ndarray, second: np.ndarray, settings: Settings, iterati
 
 @pytest.mark.parametrize("warps, iterations", [(1, 1), (1, 5), (3, 5)])
 def test_one_scale_is_the_formulas(warps, iterations):
-    """With inner = 4 the fifth iteration comes after a median filter; CHECK cuts nothing into it."""
+    """With inner = 4 the fifth iteration comes after a median filter; CHECK cuts nothing into
+    it."""
     first, second = textures(2, 11, 9)
     settings = Settings(scales=1, warps=warps, inner=4)
     found = estimate(first, second, iterations=iterations, settings=settings)
     expected = np.stack(
-        [one_scale(a.astype(float), b.astype(float), settings, iterations) for a, b in zip(first, second, strict=True)]
+        [
+            one_scale(a.astype(float), b.astype(float), settings, iterations)
+            for a, b in zip(first, second, strict=True)
+        ]
     )
     assert np.abs(expected).max() > 0.1 * warps and np.abs(found.numpy() - expected).max() < 2e-3
 
@@ -196,7 +235,7 @@ def test_a_pair_stops_after_the_iteration_that_moved_it_little():
     assert torch.equal(estimate(first, second, epsilon=epsilon, settings=settings), found)
 
 
-# ------------------------------------------------------------------------------------------------------------ batches
+# ---------------------------------------------------------------------------------------- batches
 
 
 def mixed() -> tuple[np.ndarray, np.ndarray]:
@@ -213,7 +252,9 @@ def test_a_pair_does_not_depend_on_its_batch():
     order = [4, 0, 6, 2]
     assert end_point(estimate(first[order], second[order]), together[order]).mean() < 1e-3
     for i in (0, 1, 5):
-        assert end_point(estimate(first[i : i + 1], second[i : i + 1])[0], together[i]).mean() < 1e-3
+        assert (
+            end_point(estimate(first[i : i + 1], second[i : i + 1])[0], together[i]).mean() < 1e-3
+        )
 
 
 def test_finished_pairs_leave_the_batch(monkeypatch):
@@ -237,18 +278,23 @@ def test_forms_of_frames_are_one():
     first, second = textures(2, 24, 24)
     expected = estimate(first, second, epsilon=0.05)
     for kind in (np.float32, np.float64, np.float16):
-        assert torch.equal(estimate(first.astype(kind), second.astype(kind), epsilon=0.05), expected)
+        assert torch.equal(
+            estimate(first.astype(kind), second.astype(kind), epsilon=0.05), expected
+        )
     tensors = torch.from_numpy(first), torch.from_numpy(second).float().requires_grad_()
     found = estimate(*tensors, epsilon=0.05, device="cpu")
     assert torch.equal(found, expected) and not found.requires_grad
     mirrored = first[:, :, ::-1], second[:, :, ::-1]  # negative strides
-    assert torch.equal(estimate(*mirrored, epsilon=0.05), estimate(*(m.copy() for m in mirrored), epsilon=0.05))
+    assert torch.equal(
+        estimate(*mirrored, epsilon=0.05), estimate(*(m.copy() for m in mirrored), epsilon=0.05)
+    )
     assert estimate(first[:0], second[:0]).shape == (0, 24, 24, 2)
     assert estimate(first[:, :3, :3], second[:, :3, :3]).isfinite().all()
 
 
 def test_compiled_goes_through_the_compiler(monkeypatch):
-    """The compiler itself is too slow for a test; that its results are those of eager mode is checked by hand."""
+    """The compiler itself is too slow for a test; that its results are those of eager mode is
+    checked by hand."""
     asked = []
 
     def compile(function, dynamic):
@@ -267,13 +313,17 @@ def test_compiled_goes_through_the_compiler(monkeypatch):
 
 def test_doors():
     first, second = textures(2, 24, 24)
-    with pytest.raises(ValueError, match=r"\[B,H,W\].*got \(24, 24\) and \(24, 24\): add the batch axis"):
+    with pytest.raises(
+        ValueError, match=r"\[B,H,W\].*got \(24, 24\) and \(24, 24\): add the batch axis"
+    ):
         estimate(first[0], second[0])
     with pytest.raises(ValueError, match=r"got \(2, 24, 24\) and \(2, 24, 23\)"):
         estimate(first, second[..., 1:])
     with pytest.raises(ValueError, match="at least 3"):
         estimate(first[:, :2], second[:, :2])
-    with pytest.raises(TypeError, match="uint8 or floating point.*got torch.int64 and torch.uint8: convert"):
+    with pytest.raises(
+        TypeError, match="uint8 or floating point.*got torch.int64 and torch.uint8: convert"
+    ):
         estimate(first.astype(np.int64), second)
     for bad in (-1.0, 256.0, np.nan):
         broken = first.astype(np.float32)

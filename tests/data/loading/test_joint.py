@@ -1,4 +1,5 @@
-"""Several data sets in one stream: who comes how often, the plan against what happens, samples told apart."""
+"""Several data sets in one stream: who comes how often, the plan against what happens, samples told
+apart."""
 
 import numpy as np
 import pytest
@@ -9,8 +10,14 @@ from vidbench.data.loading.dataset import Clips, ClipSpec
 from vidbench.data.loading.joint import Joint, JointBatches, Mix
 
 SIZES = (700, 90, 30)
-MIXES = [Mix(), Mix(repeats=(1, 3, 2)), Mix("balanced"), Mix("balanced", temperature=0.0), Mix("fixed"),
-         Mix("fixed", shares=(2.0, 1.0, 1.0))]
+MIXES = [
+    Mix(),
+    Mix(repeats=(1, 3, 2)),
+    Mix("balanced"),
+    Mix("balanced", temperature=0.0),
+    Mix("fixed"),
+    Mix("fixed", shares=(2.0, 1.0, 1.0)),
+]
 
 
 def of(rows: np.ndarray) -> np.ndarray:
@@ -33,7 +40,9 @@ def test_the_plan_is_what_comes(mix):
     for row, count, size in zip(table, counts, SIZES, strict=True):
         assert count == pytest.approx(row["an epoch"] * 30, rel=0.1, abs=30)
         assert row["seen"] == pytest.approx(count / size, rel=0.1, abs=1)
-        assert sum(value for name, value in row.items() if name.startswith("mixed")) == pytest.approx(1, abs=0.07)
+        assert sum(
+            value for name, value in row.items() if name.startswith("mixed")
+        ) == pytest.approx(1, abs=0.07)
     # each row's random partner in its batch
     rng, mates = np.random.default_rng(0), np.zeros((3, 3))
     for batch in (batch for epoch in epochs for batch in epoch):
@@ -80,7 +89,12 @@ def test_samples_say_of_which_data_set_they_are(toy_tiny):
     parts = [Clips(toy_tiny, spec), Clips(toy_tiny.select(split="test"), segments)]
     both = Joint(parts)
     last, first = both[0, len(both) - 1], both[0, 0]
-    assert (first["dataset"], first["row"], last["dataset"], last["row"]) == (0, 0, 1, len(both) - 1)
+    assert (first["dataset"], first["row"], last["dataset"], last["row"]) == (
+        0,
+        0,
+        1,
+        len(both) - 1,
+    )
     assert last["label"] == parts[1].manifest.label[-1] and last["source"] > toy_tiny.source.max()
     assert last["rgb"].shape == first["rgb"].shape
     assert np.array_equal(last["rgb"], parts[1][0, len(parts[1]) - 1]["rgb"])

@@ -1,4 +1,5 @@
-"""Pictures: pad-crop, lighting, RMS's settings beside the recipes they follow, from PNG files to a batch."""
+"""Pictures: pad-crop, lighting, RMS's settings beside the recipes they follow, from PNG files to a
+batch."""
 
 import pickle
 from dataclasses import replace
@@ -18,7 +19,9 @@ from vidbench.data.sets.catalogue import open_dataset
 pytestmark = pytest.mark.usefixtures("one_thread")
 RMS = ("rms_kinetics", "rms_ssv2", "rms_cifar", "rms_imagenet")
 CIFAR = SETTINGS["rms_cifar"]
-IMAGENET = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]).view(2, 3, 1, 1, 1)  # mean, deviation
+IMAGENET = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]).view(
+    2, 3, 1, 1, 1
+)  # mean, deviation
 FLOW = torch.tensor([0.5, 0.226]).view(2, 1, 1, 1, 1)
 # PCA of ImageNet's colours as the recipes print it
 VALUES = (0.2175, 0.0188, 0.0045)
@@ -28,7 +31,9 @@ VECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.
 def noise(frames=1, height=32, width=32, seed=0) -> torch.Tensor:
     """uint8 [T,C,H,W] in a decoder's memory order; no two windows of it are alike."""
     rng = np.random.default_rng(seed)
-    return torch.from_numpy(rng.integers(256, size=(frames, height, width, 3), dtype=np.uint8)).permute(0, 3, 1, 2)
+    return torch.from_numpy(
+        rng.integers(256, size=(frames, height, width, 3), dtype=np.uint8)
+    ).permute(0, 3, 1, 2)
 
 
 def smooth(frames, height, width, seed=0) -> torch.Tensor:
@@ -56,7 +61,8 @@ def batched(clip, view, augment, stream="rgb"):
 @pytest.mark.parametrize("run", [apply, batched])
 @pytest.mark.parametrize("stream", ["rgb", "flow"])
 def test_pad_crop_is_a_window_of_the_padded_frame(run, stream):
-    """Every place a window can have: pad, cut, mirror, normalise, with black around rgb and zero motion around flow."""
+    """Every place a window can have: pad, cut, mirror, normalise, with black around rgb and zero
+    motion around flow."""
     clip, augment = noise(2, 10, 10), Augment(size=10, pad=3)
     around = F.pad(clip, (3, 3, 3, 3), value=0 if stream == "rgb" else 128)
     for top in range(-3, 4):
@@ -80,7 +86,9 @@ def test_windows_lie_everywhere_in_the_padded_frame(height, width):
     for axis, room in ((0, height + 8 - 32), (1, width + 8 - 32)):
         counts = np.bincount([view.box[axis] + 4 for view in drawn], minlength=room + 1)
         expected = 4000 / (room + 1)
-        assert len(counts) == room + 1 and np.abs(counts - expected).max() < 5 * expected**0.5 + 1e-9
+        assert (
+            len(counts) == room + 1 and np.abs(counts - expected).max() < 5 * expected**0.5 + 1e-9
+        )
     places = np.array([view.box[:2] for view in drawn])
     if height > 24:  # where there is a choice on both axes
         assert abs(np.corrcoef(places, rowvar=False)[0, 1]) < 0.06
@@ -93,18 +101,26 @@ def test_windows_lie_everywhere_in_the_padded_frame(height, width):
 
 def test_padded_views_of_a_batch_are_those_of_its_clips():
     augment = Augment(size=24, pad=6, lighting=0.1)
-    clips, rng = torch.stack([smooth(2, 30, 26, seed) for seed in range(16)]), np.random.default_rng(1)
+    clips, rng = (
+        torch.stack([smooth(2, 30, 26, seed) for seed in range(16)]),
+        np.random.default_rng(1),
+    )
     drawn = [draw(augment, 30, 26, 2, rng) for _ in clips]
     assert any(min(view.box[:2]) < 0 for view in drawn) and len({view.order for view in drawn}) > 4
     for stream in ("rgb", "flow"):
         before = clips.clone()
-        for clip, view, got in zip(clips, drawn, apply_batch(clips, drawn, augment, stream), strict=True):
-            assert (apply(clip, view, augment, stream) - got).abs().mean() * 255 * 0.225 <= 1.0, view
+        for clip, view, got in zip(
+            clips, drawn, apply_batch(clips, drawn, augment, stream), strict=True
+        ):
+            assert (apply(clip, view, augment, stream) - got).abs().mean() * 255 * 0.225 <= 1.0, (
+                view
+            )
         assert torch.equal(clips, before)
 
 
 def test_a_smaller_flow_is_padded_alike():
-    """A flow store may be smaller than its video: the same part of the scene, the same share of padding."""
+    """A flow store may be smaller than its video: the same part of the scene, the same share of
+    padding."""
     half, augment = smooth(2, 20, 20), Augment(size=40, pad=8)
     view = View((40, 40), (-8, 6, 40, 40))
     window = F.pad(half, (4, 4, 4, 4), value=128)[:, :, 0:20, 7:27]  # from (-4, 3)
@@ -123,7 +139,9 @@ def test_lighting_is_added_last_and_to_rgb_only(run):
     shift = torch.tensor(lit.lighting).view(3, 1, 1, 1)
     for changes in ({}, {"order": ("contrast",), "contrast": 1.4}, {"gray": "luma", "flip": True}):
         dark, bright = (run(clip, replace(view, **changes), CIFAR) for view in (plain, lit))
-        assert torch.allclose(bright - dark, (shift / IMAGENET[1]).expand_as(dark), atol=1e-5), "not cut, either"
+        assert torch.allclose(bright - dark, (shift / IMAGENET[1]).expand_as(dark), atol=1e-5), (
+            "not cut, either"
+        )
     for setting in ("rms_cifar", "coclr_official"):
         augment = replace(SETTINGS[setting], size=32)
         assert torch.equal(run(clip, lit, augment, "flow"), run(clip, plain, augment, "flow"))
@@ -136,21 +154,38 @@ def test_lighting_is_alexnets_noise():
     alphas = np.linalg.solve(np.array(VECTORS) * VALUES, drawn.T)
     assert np.abs(alphas.mean(1)).max() < 0.006 and np.abs(alphas.std(1) - 0.1).max() < 0.004
     assert np.abs(np.corrcoef(alphas) - np.eye(3)).max() < 0.06
-    one = [sum(VECTORS[c][axis] * alphas[axis, 7] * VALUES[axis] for axis in range(3)) for c in range(3)]
+    one = [
+        sum(VECTORS[c][axis] * alphas[axis, 7] * VALUES[axis] for axis in range(3))
+        for c in range(3)
+    ]
     assert np.allclose(one, drawn[7], atol=1e-12)
     still = smooth(4, 64, 64)
     out = apply(still, draw(augment, 64, 64, 4, rng), augment)
     assert (out == out[:, :1]).all()
-    assert not draw(weak(augment), 64, 64, 4, rng).lighting and not draw(Augment(), 64, 64, 4, rng).lighting
+    assert (
+        not draw(weak(augment), 64, 64, 4, rng).lighting
+        and not draw(Augment(), 64, 64, 4, rng).lighting
+    )
 
 
 def cutmix_code(picture: torch.Tensor, view: View) -> torch.Tensor:
-    """CutMix-PyTorch's utils.py in words of our own: blends [C,H,W] in 0..1, here cut to whole levels after each."""
+    """CutMix-PyTorch's utils.py in words of our own: blends [C,H,W] in 0..1, here cut to whole
+    levels after each."""
     for name in view.order:
         factor = getattr(view, name)
-        gray = (picture * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(0, keepdim=True).expand(3, -1, -1)
-        other = {"brightness": torch.zeros_like(gray), "contrast": gray.mean().expand_as(gray), "saturation": gray}
-        picture = (torch.lerp(picture, other[name], 1 - factor) * 255 + 1e-3).floor().clamp(0, 255) / 255
+        gray = (
+            (picture * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1))
+            .sum(0, keepdim=True)
+            .expand(3, -1, -1)
+        )
+        other = {
+            "brightness": torch.zeros_like(gray),
+            "contrast": gray.mean().expand_as(gray),
+            "saturation": gray,
+        }
+        picture = (torch.lerp(picture, other[name], 1 - factor) * 255 + 1e-3).floor().clamp(
+            0, 255
+        ) / 255
     return picture + torch.tensor(view.lighting).view(3, 1, 1)
 
 
@@ -161,13 +196,19 @@ def test_imagenets_chain_is_the_recipes():
     for seed in range(200):
         view = draw(small, 48, 48, 1, rng)
         orders.append(view.order)
-        assert sorted(view.order) == ["brightness", "contrast", "saturation"] and len(view.lighting) == 3
+        assert (
+            sorted(view.order) == ["brightness", "contrast", "saturation"]
+            and len(view.lighting) == 3
+        )
         assert all(0.6 <= getattr(view, name) <= 1.4 for name in view.order)
         assert (view.hue, view.gray, view.sigma) == (0.0, "", 0.0)
         if seed < 20:
             picture = smooth(1, 48, 48, seed)
             whole = replace(view, box=(0, 0, 48, 48), flip=False)
-            difference = levels(apply(picture, whole, small))[:, 0] - cutmix_code(picture[0] / 255, whole) * 255
+            difference = (
+                levels(apply(picture, whole, small))[:, 0]
+                - cutmix_code(picture[0] / 255, whole) * 255
+            )
             assert difference.abs().mean() < 0.6, view
     assert len(set(orders)) == 6
 
@@ -178,7 +219,9 @@ def test_imagenets_chain_is_the_recipes():
 @pytest.mark.parametrize("setting", RMS)
 def test_settings_repeat_by_seed_and_hold_what_they_say(setting):
     augment, size = SETTINGS[setting], (32, 32) if setting == "rms_cifar" else (240, 320)
-    first, second = ([draw(augment, *size, 2, np.random.default_rng(s)) for s in range(300)] for _ in range(2))
+    first, second = (
+        [draw(augment, *size, 2, np.random.default_rng(s)) for s in range(300)] for _ in range(2)
+    )
     assert first == second and len(set(first)) > 100
     assert pickle.loads(pickle.dumps(first)) == first
     flips = np.mean([view.flip for view in first])
@@ -216,10 +259,14 @@ def test_a_picture_is_a_clip_of_one_frame(few, cache):
     data = Clips(manifest, ClipSpec(frames=1, views=1, augment=CIFAR), seed=5, cache_bytes=cache)
     for epoch in (0, 1):  # with a cache, the second time out of it
         for row in range(len(manifest)):
-            view = draw(CIFAR, 32, 32, 1, np.random.default_rng([5, epoch, row]))  # nothing else is drawn
+            view = draw(
+                CIFAR, 32, 32, 1, np.random.default_rng([5, epoch, row])
+            )  # nothing else is drawn
             sample = data[epoch, row]
             assert sample["rgb"].shape == (1, 3, 1, 32, 32) and sample["rgb"].is_contiguous()
-            assert torch.equal(sample["rgb"][0], apply(pixels[str(manifest.path[row])], view, CIFAR))
+            assert torch.equal(
+                sample["rgb"][0], apply(pixels[str(manifest.path[row])], view, CIFAR)
+            )
             assert sample["label"] == ("whale" in str(manifest.path[row]))
     pictures = Batches(len(manifest), 4, seed=0)
     for batch in torch.utils.data.DataLoader(data, batch_sampler=pictures):
@@ -230,7 +277,9 @@ def test_a_picture_is_a_clip_of_one_frame(few, cache):
 def test_a_picture_shown_more_than_once(few, frames, chosen):
     """More views differ in their crop only; more frames repeat the picture."""
     manifest, pixels = few
-    sample = Clips(manifest, ClipSpec(frames=frames, views=chosen, augment=CIFAR), seed=2)[3, 0]["rgb"]
+    sample = Clips(manifest, ClipSpec(frames=frames, views=chosen, augment=CIFAR), seed=2)[3, 0][
+        "rgb"
+    ]
     rng, picture = np.random.default_rng([2, 3, 0]), pixels[str(manifest.path[0])]
     drawn = augmentation.draw_pair(CIFAR, 32, 32, frames, rng).views if chosen == 2 else None
     drawn = drawn or [draw(CIFAR, 32, 32, frames, rng) for _ in range(chosen)]
@@ -247,13 +296,19 @@ def test_testing_shows_the_picture_itself(few):
         assert torch.allclose(data[0, row]["rgb"], want, atol=1e-6)
     picture = noise()
     for resize in (None, 32):
-        assert torch.allclose(transforms.test_crops(picture, "centre", 32, resize)[0], normalised(picture), atol=1e-6)
+        assert torch.allclose(
+            transforms.test_crops(picture, "centre", 32, resize)[0], normalised(picture), atol=1e-6
+        )
 
 
 def test_a_picture_too_small_says_what_to_do(few):
     manifest, _ = few
     data = Clips(manifest, ClipSpec(frames=1, views=1, augment=replace(CIFAR, size=48)))
-    with pytest.raises(ValueError, match="32x32, padded by 4 .* size=48: decode them at 40 or more"):
+    with pytest.raises(
+        ValueError, match="32x32, padded by 4 .* size=48: decode them at 40 or more"
+    ):
         data[0, 0]
-    large = Clips(manifest, ClipSpec(frames=1, views=1, augment=replace(CIFAR, size=48), decode_size=40))
+    large = Clips(
+        manifest, ClipSpec(frames=1, views=1, augment=replace(CIFAR, size=48), decode_size=40)
+    )
     assert large[0, 0]["rgb"].shape == (1, 3, 1, 48, 48)

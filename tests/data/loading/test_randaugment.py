@@ -1,4 +1,5 @@
-"""RandAugment and random erasing: PIL and plain loops as the oracles, the draws' statistics, the same in all frames."""
+"""RandAugment and random erasing: PIL and plain loops as the oracles, the draws' statistics, the
+same in all frames."""
 
 import json
 import math
@@ -21,8 +22,23 @@ from vidbench.engine import runs
 
 MULTITRAIN = SETTINGS["multitrain"]
 GRAY = (128, 128, 128)
-NAMES = ("autocontrast", "equalize", "invert", "rotate", "posterize", "solarize", "solarize_add", "colour", "contrast",
-         "brightness", "sharpness", "shear_x", "shear_y", "translate_x", "translate_y")  # fmt: skip
+NAMES = (
+    "autocontrast",
+    "equalize",
+    "invert",
+    "rotate",
+    "posterize",
+    "solarize",
+    "solarize_add",
+    "colour",
+    "contrast",
+    "brightness",
+    "sharpness",
+    "shear_x",
+    "shear_y",
+    "translate_x",
+    "translate_y",
+)
 WARPS = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
 
 
@@ -37,7 +53,9 @@ def moving_clip(frames=4, height=90, width=120, seed=0) -> torch.Tensor:
 
 def levels(clip: torch.Tensor) -> np.ndarray:
     """Undo ImageNet's normalisation: [C,T,H,W] to grey levels."""
-    mean, std = ((torch.tensor(m).view(3, 1, 1, 1)) for m in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    mean, std = (
+        (torch.tensor(m).view(3, 1, 1, 1)) for m in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    )
     return (clip * std + mean).numpy() * 255
 
 
@@ -48,17 +66,25 @@ def batched(clip: torch.Tensor, view: View, augment: Augment, stream="rgb") -> t
 # ---- the operations
 
 
-def by_pil(picture: Image.Image, name: str, value: float, resample: Image.Resampling) -> Image.Image:
+def by_pil(
+    picture: Image.Image, name: str, value: float, resample: Image.Resampling
+) -> Image.Image:
     """What the released code calls, in PIL's own functions."""
-    if name == "posterize" and value == 0:  # new versions of PIL refuse what older ones did: keep no bit
+    if (
+        name == "posterize" and value == 0
+    ):  # new versions of PIL refuse what older ones did: keep no bit
         return picture.point([0] * 768)
     table = [level + value if level < 128 else level for level in range(256)]
     coefficients = {
-        "shear_x": (1, value, 0, 0, 1, 0), "shear_y": (1, 0, 0, value, 1, 0),
-        "translate_x": (1, 0, value * picture.width, 0, 1, 0), "translate_y": (1, 0, 0, 0, 1, value * picture.height),
-    }  # fmt: skip
+        "shear_x": (1, value, 0, 0, 1, 0),
+        "shear_y": (1, 0, 0, value, 1, 0),
+        "translate_x": (1, 0, value * picture.width, 0, 1, 0),
+        "translate_y": (1, 0, 0, 0, 1, value * picture.height),
+    }
     if name in coefficients:
-        return picture.transform(picture.size, Image.Transform.AFFINE, coefficients[name], resample, fillcolor=GRAY)
+        return picture.transform(
+            picture.size, Image.Transform.AFFINE, coefficients[name], resample, fillcolor=GRAY
+        )
     return {
         "autocontrast": lambda: ImageOps.autocontrast(picture),
         "equalize": lambda: ImageOps.equalize(picture),
@@ -84,7 +110,9 @@ def test_each_operation_is_pils(name, magnitude):
         assert got.dtype == torch.uint8 and got.shape == clip.shape
         for resample, near, edge in ((Image.BILINEAR, 1, 0.05), (Image.BICUBIC, 5, 0.02)):
             for before, after in zip(clip, got, strict=True):
-                want = by_pil(Image.fromarray(before.permute(1, 2, 0).numpy()), name, value, resample)
+                want = by_pil(
+                    Image.fromarray(before.permute(1, 2, 0).numpy()), name, value, resample
+                )
                 difference = np.abs(after.permute(1, 2, 0).numpy().astype(float) - np.asarray(want))
                 if name not in WARPS:
                     assert difference.max() <= 1
@@ -95,27 +123,45 @@ def test_each_operation_is_pils(name, magnitude):
 @pytest.mark.parametrize("name", NAMES)
 def test_an_operation_does_something_from_a_small_magnitude_on(name):
     clip = moving_clip(1)
-    still = {"rotate": 0.0, "solarize": 256, "solarize_add": 0, **dict.fromkeys(WARPS[1:], 0.0),
-             **dict.fromkeys(("colour", "contrast", "brightness", "sharpness"), 1.0)}  # fmt: skip
+    still = {
+        "rotate": 0.0,
+        "solarize": 256,
+        "solarize_add": 0,
+        **dict.fromkeys(WARPS[1:], 0.0),
+        **dict.fromkeys(("colour", "contrast", "brightness", "sharpness"), 1.0),
+    }
     if name in still:
         assert randaugment.argument(name, 0) == still[name]
         assert torch.equal(randaugment.change(clip, ((name, still[name]),)), clip)
-    changed = [randaugment.change(clip, ((name, randaugment.argument(name, m)),)).float() for m in (2.5, 7, 10)]
+    changed = [
+        randaugment.change(clip, ((name, randaugment.argument(name, m)),)).float()
+        for m in (2.5, 7, 10)
+    ]
     moved = [(c - clip).abs().mean().item() for c in changed]
     assert moved[0] > 0.3
     if name not in WARPS:
-        assert moved[0] == moved[2] if name in NAMES[:3] else moved[0] < moved[1] < moved[2], "increasing"
+        assert moved[0] == moved[2] if name in NAMES[:3] else moved[0] < moved[1] < moved[2], (
+            "increasing"
+        )
 
 
 @pytest.mark.parametrize(
     "name, low, seven, high",
     [
-        ("rotate", 0, 21, 30), ("posterize", 4, 2, 0), ("solarize", 256, 256 - 179, 0), ("solarize_add", 0, 77, 110),
-        ("colour", 1, 1.63, 1.9), ("contrast", 1, 1.63, 1.9), ("brightness", 1, 1.63, 1.9),
-        ("sharpness", 1, 1.63, 1.9), ("shear_x", 0, 0.21, 0.3), ("shear_y", 0, 0.21, 0.3),
-        ("translate_x", 0, 0.315, 0.45), ("translate_y", 0, 0.315, 0.45),
+        ("rotate", 0, 21, 30),
+        ("posterize", 4, 2, 0),
+        ("solarize", 256, 256 - 179, 0),
+        ("solarize_add", 0, 77, 110),
+        ("colour", 1, 1.63, 1.9),
+        ("contrast", 1, 1.63, 1.9),
+        ("brightness", 1, 1.63, 1.9),
+        ("sharpness", 1, 1.63, 1.9),
+        ("shear_x", 0, 0.21, 0.3),
+        ("shear_y", 0, 0.21, 0.3),
+        ("translate_x", 0, 0.315, 0.45),
+        ("translate_y", 0, 0.315, 0.45),
     ],
-)  # fmt: skip
+)
 def test_arguments_follow_the_released_formulas(name, low, seven, high):
     for magnitude, want in ((0, low), (7, seven), (10, high)):
         assert randaugment.argument(name, magnitude) == pytest.approx(want)
@@ -132,10 +178,14 @@ def test_all_frames_get_the_same(name):
     operation = ((name, randaugment.argument(name, 7, -1)),)
     clip, still = moving_clip(19), moving_clip(1).expand(5, -1, -1, -1)
     before, out = clip.clone(), randaugment.change(clip, operation)
-    assert torch.equal(out, torch.cat([randaugment.change(frame[None], operation) for frame in clip]))
+    assert torch.equal(
+        out, torch.cat([randaugment.change(frame[None], operation) for frame in clip])
+    )
     same = randaugment.change(still, operation)
     assert (same == same[:1]).all()
-    assert torch.equal(randaugment.change(clip.contiguous(), operation), out), "whatever the memory's order"
+    assert torch.equal(randaugment.change(clip.contiguous(), operation), out), (
+        "whatever the memory's order"
+    )
     assert torch.equal(clip, before), "the input is left alone"
 
 
@@ -143,7 +193,8 @@ def test_all_frames_get_the_same(name):
 
 
 def test_draws_follow_the_rules():
-    """Of 4 operations, drawn with replacement, each is applied with probability 0.5, at a magnitude near 7."""
+    """Of 4 operations, drawn with replacement, each is applied with probability 0.5, at a magnitude
+    near 7."""
     rng = np.random.default_rng(0)
     drawn = [randaugment.draw(4, 7.0, 0.5, rng) for _ in range(6000)]
     lengths = Counter(map(len, drawn))
@@ -174,7 +225,10 @@ def test_magnitudes_are_cut_to_their_range():
 
 
 def test_views_repeat_and_are_plain():
-    first, second = ([draw(MULTITRAIN, 90, 120, 4, np.random.default_rng(s)) for s in range(60)] for _ in range(2))
+    first, second = (
+        [draw(MULTITRAIN, 90, 120, 4, np.random.default_rng(s)) for s in range(60)]
+        for _ in range(2)
+    )
     assert first == second and len(set(first)) == 60
     assert pickle.loads(pickle.dumps(first)) == first
     for view in first:
@@ -189,18 +243,24 @@ def test_switching_them_on_leaves_the_other_draws_alone():
         off = weak(augment) if not augment.strong else replace(augment, randaugment=0, erase=0.0)
         for seed in range(20):
             one = draw(off, 90, 120, 4, np.random.default_rng(seed))
-            two = draw(replace(off, randaugment=4, erase=0.5), 90, 120, 4, np.random.default_rng(seed))
+            two = draw(
+                replace(off, randaugment=4, erase=0.5), 90, 120, 4, np.random.default_rng(seed)
+            )
             assert one == replace(two, operations=(), erase=(), seed=0), name
             assert (one.operations, one.erase, one.seed) == ((), (), 0)
 
 
 def test_off_draws_no_number():
-    """Where both are off the generator stands where box and flip left it, in a plain loop's words."""
+    """Where both are off the generator stands where box and flip left it, in a plain loop's
+    words."""
     augment = Augment(size=64, pad=8, strong=0.0)
     ours, plain = np.random.default_rng(5), np.random.default_rng(5)
     for _ in range(50):
         view = draw(augment, 60, 70, 4, ours)
-        place = [int(plain.integers(60 + 16 - 64 + 1)) - 8, int(plain.integers(70 + 16 - 64 + 1)) - 8]
+        place = [
+            int(plain.integers(60 + 16 - 64 + 1)) - 8,
+            int(plain.integers(70 + 16 - 64 + 1)) - 8,
+        ]
         assert view == View((60, 70), (*place, 64, 64), bool(plain.random() < 0.5))
         plain.random()  # strong or not
     assert ours.bit_generator.state == plain.bit_generator.state
@@ -212,7 +272,10 @@ def test_off_draws_no_number():
 def released_box(size: int, rng: random.Random) -> tuple[int, ...]:
     """random_erasing.py's _erase_cube in words of our own."""
     for _ in range(100):
-        area, ratio = rng.uniform(0.02, 1 / 3) * size**2, math.exp(rng.uniform(math.log(0.3), math.log(1 / 0.3)))
+        area, ratio = (
+            rng.uniform(0.02, 1 / 3) * size**2,
+            math.exp(rng.uniform(math.log(0.3), math.log(1 / 0.3))),
+        )
         h, w = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if h < size and w < size:
             return rng.randint(0, size - h), rng.randint(0, size - w), h, w
@@ -230,7 +293,10 @@ def test_boxes_are_the_released_ones():
     assert 0.0195 < share.min() < 0.025 and 0.32 < share.max() < 0.338
     ratio = h / w
     assert 0.28 < ratio.min() < 0.33 and 3 < ratio.max() < 3.5
-    assert np.abs(ours.mean(0) - want.mean(0)).max() < 3 and np.abs(ours.std(0) - want.std(0)).max() < 3
+    assert (
+        np.abs(ours.mean(0) - want.mean(0)).max() < 3
+        and np.abs(ours.std(0) - want.std(0)).max() < 3
+    )
     assert abs(share.mean() - (want[:, 2] * want[:, 3]).mean() / 224**2) < 0.006
 
 
@@ -267,10 +333,17 @@ def test_noise_fills_the_box_and_nothing_else(run, changes):
 @pytest.mark.parametrize("run", [apply, batched])
 @pytest.mark.parametrize("flip", [False, True])
 def test_operations_come_after_the_crop_and_before_everything_else(run, flip):
-    """Crop, RandAugment by PIL, brightness by PIL, flip: other orders give other pictures, by many levels."""
+    """Crop, RandAugment by PIL, brightness by PIL, flip: other orders give other pictures, by many
+    levels."""
     clip = moving_clip(2)
-    view = View((90, 120), (10, 20, 64, 64), flip, ("brightness",), brightness=1.5,
-                operations=(("invert", 0.0), ("rotate", 20.0), ("translate_x", 0.2)))  # fmt: skip
+    view = View(
+        (90, 120),
+        (10, 20, 64, 64),
+        flip,
+        ("brightness",),
+        brightness=1.5,
+        operations=(("invert", 0.0), ("rotate", 20.0), ("translate_x", 0.2)),
+    )
     got = levels(run(clip, view, Augment(size=64)))
     for t, frame in enumerate(clip):
         picture = Image.fromarray(frame.permute(1, 2, 0).numpy()).crop((20, 10, 84, 74))
@@ -287,12 +360,16 @@ def test_a_batch_shows_the_same_pictures():
     rng = np.random.default_rng(4)
     drawn = [draw(augment, 90, 120, 3, rng) for _ in clips]
     assert {name for view in drawn for name, _ in view.operations} == set(NAMES)
-    assert any(v.flip and v.operations for v in drawn) and any(v.order and v.operations for v in drawn)
+    assert any(v.flip and v.operations for v in drawn) and any(
+        v.order and v.operations for v in drawn
+    )
     batch, far = apply_batch(clips, drawn, augment), []
     for clip, view, got in zip(clips, drawn, batch, strict=True):
         alone = apply(clip, view, augment)
         far.append(np.abs(levels(alone) - levels(got)).mean())
-        assert far[-1] <= 3.0, view  # where posterize or solarize cuts between two neighbouring levels
+        assert far[-1] <= 3.0, (
+            view
+        )  # where posterize or solarize cuts between two neighbouring levels
         if view.erase:
             top, left, h, w = view.erase
             part = (slice(None), slice(None), slice(top, top + h), slice(left, left + w))
@@ -310,23 +387,44 @@ def test_a_still_clip_stays_still_but_for_the_noise():
 
 def test_flow_is_refused_with_randaugment_and_never_erased():
     clip, view = moving_clip(), View((90, 120), (0, 0, 90, 90))
-    for augment, drawn in ((MULTITRAIN, view), (Augment(size=32), replace(view, operations=(("rotate", 9.0),)))):
+    for augment, drawn in (
+        (MULTITRAIN, view),
+        (Augment(size=32), replace(view, operations=(("rotate", 9.0),))),
+    ):
         for run in (apply, batched):
             with pytest.raises(ValueError, match="rgb alone.*randaugment=0"):
                 run(clip, drawn, augment, "flow")
     for run in (apply, batched):
         plain = run(clip, view, Augment(size=32), "flow")
-        assert torch.equal(run(clip, replace(view, erase=(2, 2, 9, 9), seed=1), Augment(size=32), "flow"), plain)
+        assert torch.equal(
+            run(clip, replace(view, erase=(2, 2, 9, 9), seed=1), Augment(size=32), "flow"), plain
+        )
 
 
 def test_settings_are_multitrains():
-    """What the released configurations say, and the supplement; a recipe carries them through JSON."""
+    """What the released configurations say, and the supplement; a recipe carries them through
+    JSON."""
     augment = SETTINGS["multitrain"]
-    assert (augment.size, augment.area, augment.aspect, augment.flip) == (224, (0.08, 1.0), (3 / 4, 4 / 3), 0.5)
-    assert (augment.randaugment, augment.magnitude, augment.magnitude_std, augment.erase) == (4, 7.0, 0.5, 0.25)
+    assert (augment.size, augment.area, augment.aspect, augment.flip) == (
+        224,
+        (0.08, 1.0),
+        (3 / 4, 4 / 3),
+        0.5,
+    )
+    assert (augment.randaugment, augment.magnitude, augment.magnitude_std, augment.erase) == (
+        4,
+        7.0,
+        0.5,
+        0.25,
+    )
     supplement = SETTINGS["multitrain_supplement"]
     assert (supplement.size, supplement.short_side, supplement.flip) == (224, (256, 320), 0.5)
-    assert not supplement.randaugment and not supplement.erase and not augment.strong and not supplement.strong
+    assert (
+        not supplement.randaugment
+        and not supplement.erase
+        and not augment.strong
+        and not supplement.strong
+    )
     rng = np.random.default_rng(0)
     for drawn in (draw(weak(augment), 90, 120, 4, rng) for _ in range(50)):
         assert drawn == View((90, 120), drawn.box, drawn.flip)

@@ -1,4 +1,5 @@
-"""Views: PIL's chain as the oracle, flow under flip, the batched form, the draws' statistics, test crops."""
+"""Views: PIL's chain as the oracle, flow under flip, the batched form, the draws' statistics, test
+crops."""
 
 import multiprocessing
 import pickle
@@ -18,7 +19,8 @@ from vidbench.data.loading.transforms import apply, apply_batch
 
 
 def moving_clip(frames=6, height=120, width=160, seed=0) -> torch.Tensor:
-    """A drifting coloured texture with a little noise, uint8 [T,C,H,W], in a decoder's memory order."""
+    """A drifting coloured texture with a little noise, uint8 [T,C,H,W], in a decoder's memory
+    order."""
     rng = np.random.default_rng(seed)
     texture = cv2.GaussianBlur(rng.random((height + 40, width + 40, 3)), (0, 0), 3)
     texture = cv2.normalize(texture, None, 0, 255, cv2.NORM_MINMAX)
@@ -30,15 +32,21 @@ def moving_clip(frames=6, height=120, width=160, seed=0) -> torch.Tensor:
 def levels(clip: torch.Tensor, augment: Augment, stream="rgb") -> np.ndarray:
     """Undo the normalisation: [C,T,H,W] to grey levels."""
     as_rgb = stream == "rgb" or augment.flow_as_rgb
-    mean, std = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) if as_rgb else ((0.5,) * 3, (0.226,) * 3)
-    return (clip * torch.tensor(std).view(3, 1, 1, 1) + torch.tensor(mean).view(3, 1, 1, 1)).numpy() * 255
+    mean, std = (
+        ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) if as_rgb else ((0.5,) * 3, (0.226,) * 3)
+    )
+    return (
+        clip * torch.tensor(std).view(3, 1, 1, 1) + torch.tensor(mean).view(3, 1, 1, 1)
+    ).numpy() * 255
 
 
 def pil_chain(frame: np.ndarray, view: View, augment: Augment, t: int) -> np.ndarray:
     """One frame [H,W,C] through the same parameters with PIL and torchvision's functions."""
     top, left, height, width = view.box
     mode = TF.InterpolationMode(augment.interpolation)
-    picture = TF.resized_crop(Image.fromarray(frame), top, left, height, width, [augment.size] * 2, mode)
+    picture = TF.resized_crop(
+        Image.fromarray(frame), top, left, height, width, [augment.size] * 2, mode
+    )
     for name in view.order:
         picture = getattr(TF, f"adjust_{name}")(picture, getattr(view, name))
     if view.gray == "luma":
@@ -63,15 +71,28 @@ def test_apply_is_pils_chain(setting):
         assert np.abs(got - want.transpose(3, 0, 1, 2)).mean() <= 1.5, view
         assert abs((got - want.transpose(3, 0, 1, 2)).mean()) <= 0.6, "no brighter, no darker"
     if setting != "weak":
-        assert seen >= {"brightness", "contrast", "saturation", "hue", augment.gray, "", True, False}
+        assert seen >= {
+            "brightness",
+            "contrast",
+            "saturation",
+            "hue",
+            augment.gray,
+            "",
+            True,
+            False,
+        }
 
 
-@pytest.mark.parametrize("name, factor", [("brightness", 1.4), ("contrast", 0.6), ("saturation", 1.4), ("hue", 0.1)])
+@pytest.mark.parametrize(
+    "name, factor", [("brightness", 1.4), ("contrast", 0.6), ("saturation", 1.4), ("hue", 0.1)]
+)
 def test_each_jitter_alone_is_pils(name, factor):
     augment, clip = Augment(size=120), moving_clip(2, 120, 120)
     view = View((120, 120), (0, 0, 120, 120), order=(name,), **{name: factor})
     got = levels(apply(clip, view, augment), augment)
-    want = np.stack([pil_chain(f, view, augment, 0) for f in clip.permute(0, 2, 3, 1).numpy()]).transpose(3, 0, 1, 2)
+    want = np.stack(
+        [pil_chain(f, view, augment, 0) for f in clip.permute(0, 2, 3, 1).numpy()]
+    ).transpose(3, 0, 1, 2)
     assert np.abs(got - want).mean() <= (0.9 if name == "hue" else 0.35)
 
 
@@ -82,11 +103,19 @@ def test_batch_shows_the_same_pictures(setting, stream):
     clips = torch.stack([moving_clip(seed=s) for s in range(12)])
     rng = np.random.default_rng(2)
     drawn = [draw(augment, *clips.shape[-2:], clips.shape[1], rng) for _ in clips]
-    assert len({v.order for v in drawn}) > 4 and any(v.flip for v in drawn) and any(v.gray for v in drawn)
+    assert (
+        len({v.order for v in drawn}) > 4
+        and any(v.flip for v in drawn)
+        and any(v.gray for v in drawn)
+    )
     batch = apply_batch(clips, drawn, augment, stream)
-    assert batch.shape == (12, 3, 6, 64, 64) and batch.dtype == torch.float32 and batch.is_contiguous()
+    assert (
+        batch.shape == (12, 3, 6, 64, 64) and batch.dtype == torch.float32 and batch.is_contiguous()
+    )
     for clip, view, got in zip(clips, drawn, batch, strict=True):
-        difference = levels(apply(clip, view, augment, stream), augment, stream) - levels(got, augment, stream)
+        difference = levels(apply(clip, view, augment, stream), augment, stream) - levels(
+            got, augment, stream
+        )
         assert np.abs(difference).mean() <= 1.0, view
 
 
@@ -116,11 +145,15 @@ def test_flip_mirrors_and_negates_only_us_flow():
     for setting, stream in (("vidbench", "rgb"), ("vidbench", "flow"), ("coclr_official", "flow")):
         augment = SETTINGS[setting]
         for run in (apply, lambda c, v, a, s: apply_batch(c[None], [v], a, s)[0]):
-            plain, flipped = (levels(run(clip, v, augment, stream), augment, stream) for v in (view, mirrored))
+            plain, flipped = (
+                levels(run(clip, v, augment, stream), augment, stream) for v in (view, mirrored)
+            )
             plain = plain[..., ::-1].copy()
             if (setting, stream) == ("vidbench", "flow"):
                 plain[0] = 255 - plain[0]
-            difference = np.abs(flipped - plain)  # the batched form may meet a rounding tie from the other side
+            difference = np.abs(
+                flipped - plain
+            )  # the batched form may meet a rounding tie from the other side
             assert difference.mean() < 0.01 and difference.max() < 1.01, (setting, stream)
 
 
@@ -129,17 +162,25 @@ def test_flow_keeps_its_colours_by_default():
     strong = replace(plain, order=("hue", "contrast"), hue=0.1, contrast=0.5, gray="luma")
     ours, official = SETTINGS["vidbench"], SETTINGS["coclr_official"]
     assert torch.equal(apply(clip, strong, ours, "flow"), apply(clip, plain, ours, "flow"))
-    assert not torch.equal(apply(clip, strong, official, "flow"), apply(clip, plain, official, "flow"))
+    assert not torch.equal(
+        apply(clip, strong, official, "flow"), apply(clip, plain, official, "flow")
+    )
     zero = torch.full((2, 3, 40, 40), 128, dtype=torch.uint8)
     out = apply(zero, View((40, 40), (0, 0, 40, 40)), ours, "flow")
-    assert torch.allclose(out, torch.tensor((128 / 255 - 0.5) / 0.226)), "no motion is zero to half a storage step"
+    assert torch.allclose(out, torch.tensor((128 / 255 - 0.5) / 0.226)), (
+        "no motion is zero to half a storage step"
+    )
 
 
 def test_a_smaller_flow_gets_the_same_part_of_the_scene():
     augment, view = Augment(size=40), View((120, 160), (20, 40, 60, 80))
     clip = moving_clip()
-    half = torch.nn.functional.interpolate(clip.float(), (60, 80), mode="area").round().to(torch.uint8)
-    difference = levels(apply(half, view, augment), augment) - levels(apply(clip, view, augment), augment)
+    half = (
+        torch.nn.functional.interpolate(clip.float(), (60, 80), mode="area").round().to(torch.uint8)
+    )
+    difference = levels(apply(half, view, augment), augment) - levels(
+        apply(clip, view, augment), augment
+    )
     assert np.abs(difference).mean() < 3
     moved = levels(apply(half, replace(view, box=(0, 0, 60, 80)), augment), augment)
     assert np.abs(moved - levels(apply(clip, view, augment), augment)).mean() > 10
@@ -152,20 +193,37 @@ def test_input_forms_agree_and_are_left_alone():
     before, out = clip.clone(), apply(clip, view, augment)
     assert torch.equal(apply(clip.contiguous(), view, augment), out)
     assert torch.equal(apply(clip.float() / 255, view, augment), out)
-    whole = View((120, 120), (0, 0, 120, 120), order=augmentation.JITTERS, brightness=1.3, hue=0.05, sigma=1.2)
-    apply(clip[..., :120], whole, replace(augment, size=120))  # no resize: works on the clip's own memory
+    whole = View(
+        (120, 120),
+        (0, 0, 120, 120),
+        order=augmentation.JITTERS,
+        brightness=1.3,
+        hue=0.05,
+        sigma=1.2,
+    )
+    apply(
+        clip[..., :120], whole, replace(augment, size=120)
+    )  # no resize: works on the clip's own memory
     assert torch.equal(clip, before)
 
 
 def test_draws_repeat_and_stay_inside():
     augment = SETTINGS["vidbench"]
-    first, second = ([draw(augment, 90, 160, 8, np.random.default_rng(s)) for s in range(300)] for _ in range(2))
+    first, second = (
+        [draw(augment, 90, 160, 8, np.random.default_rng(s)) for s in range(300)] for _ in range(2)
+    )
     assert first == second and len(set(first)) == 300
     assert pickle.loads(pickle.dumps(first[0])) == first[0]
     for view in first:
         top, left, height, width = view.box
-        assert 0 <= top <= 90 - height and 0 <= left <= 160 - width and 0.19 < height * width / (90 * 160) <= 1
-    square = [draw(augment, 160, 160, 8, np.random.default_rng(s)) for s in range(300)]  # no aspect fits better here
+        assert (
+            0 <= top <= 90 - height
+            and 0 <= left <= 160 - width
+            and 0.19 < height * width / (90 * 160) <= 1
+        )
+    square = [
+        draw(augment, 160, 160, 8, np.random.default_rng(s)) for s in range(300)
+    ]  # no aspect fits better here
     ratios = np.log([v.box[3] / v.box[2] for v in square])
     assert abs(np.median(ratios)) < 0.05 and np.abs(ratios).max() < np.log(4 / 3) + 0.05
     for name, share in (("flip", 0.5), ("order", 0.8), ("gray", 0.2), ("sigma", 0.5)):
@@ -175,21 +233,36 @@ def test_draws_repeat_and_stay_inside():
         assert view == View((90, 160), view.box, view.flip)
 
 
-DRAWN = {"vidbench": 824307698, "coclr_official": 1439933671, "coclr_finetune": 1287481215, "weak": 2035036038,
-         "toy": 1988932026, "rms_kinetics": 3223104938, "rms_ssv2": 1145424104, "rms_imagenet": 1708427525}  # fmt: skip
+DRAWN = {
+    "vidbench": 824307698,
+    "coclr_official": 1439933671,
+    "coclr_finetune": 1287481215,
+    "weak": 2035036038,
+    "toy": 1988932026,
+    "rms_kinetics": 3223104938,
+    "rms_ssv2": 1145424104,
+    "rms_imagenet": 1708427525,
+}
 
 
 @pytest.mark.parametrize("setting", DRAWN)
 def test_draws_are_those_of_earlier_runs(setting):
-    """A published run can be made again: what a seed draws under a setting stays as it was, whatever is added later.
+    """A published run can be made again: what a seed draws under a setting stays as it was,
+    whatever is added later.
 
-    The checksums were taken before pad and lighting came, those of RMS before RandAugment and erasing. Only a numpy
-    whose generators draw other numbers may move them.
-    """
+    The checksums were taken before pad and lighting came, those of RMS before RandAugment and
+    erasing. Only a numpy whose generators draw other numbers may move them."""
 
     def values(view: View) -> tuple:
         numbers = (view.brightness, view.contrast, view.saturation, view.hue, view.sigma)
-        return (view.box, view.flip, view.order, *(round(n, 6) for n in numbers), view.gray, view.channels)
+        return (
+            view.box,
+            view.flip,
+            view.order,
+            *(round(n, 6) for n in numbers),
+            view.gray,
+            view.channels,
+        )
 
     rng, augment = np.random.default_rng(7), SETTINGS[setting]
     sizes = ((32, 32), (120, 160), (20, 400))
@@ -201,12 +274,18 @@ def test_draws_are_those_of_earlier_runs(setting):
 
 @pytest.mark.parametrize("height, width, share", [(240, 320, 0.29), (256, 454, 0.53)])
 def test_official_crop_squeezes_misfits(height, width, share):
-    """Facts about CoCLR's code: about 29 % and 53 % of clips show the whole frame squeezed to a square."""
+    """Facts about CoCLR's code: about 29 % and 53 % of clips show the whole frame squeezed to a
+    square."""
     rng, augment = np.random.default_rng(0), SETTINGS["coclr_official"]
     whole = [draw(augment, height, width, 1, rng).box == (0, 0, height, width) for _ in range(3000)]
     assert abs(np.mean(whole) - share) < 0.03
     retried = replace(augment, crop_tries=10)
-    assert np.mean([draw(retried, height, width, 1, rng).box == (0, 0, height, width) for _ in range(500)]) < 0.02
+    assert (
+        np.mean(
+            [draw(retried, height, width, 1, rng).box == (0, 0, height, width) for _ in range(500)]
+        )
+        < 0.02
+    )
 
 
 def test_a_frame_no_crop_fits_gives_the_largest_allowed_central_one():
@@ -218,22 +297,34 @@ def test_a_frame_no_crop_fits_gives_the_largest_allowed_central_one():
 
 @pytest.mark.parametrize("height, width", [(256, 340), (340, 256), (128, 170)])
 def test_short_side_crops_are_squares_of_the_scaled_frame(height, width):
-    """A short side uniform in 256..320, then 224 x 224 anywhere: in pixels of the frame, short * 224 / drawn."""
-    rng, augment, short = np.random.default_rng(0), SETTINGS["multitrain_supplement"], min(height, width)
+    """A short side uniform in 256..320, then 224 x 224 anywhere: in pixels of the frame, short *
+    224 / drawn."""
+    rng, augment, short = (
+        np.random.default_rng(0),
+        SETTINGS["multitrain_supplement"],
+        min(height, width),
+    )
     top, left, h, w = np.array([draw(augment, height, width, 4, rng).box for _ in range(4000)]).T
-    assert (h == w).all() and h.min() == round(short * 224 / 320) and h.max() == round(short * 224 / 256)
+    assert (
+        (h == w).all()
+        and h.min() == round(short * 224 / 320)
+        and h.max() == round(short * 224 / 256)
+    )
     drawn = short * 224 / h
     assert abs(drawn.mean() - 288) < 2 and abs(drawn.std() - 64 / 12**0.5) < 1.5
     for start, side in ((top, height), (left, width)):
         room = side - h
-        assert start.min() == 0 and (start <= room).all() and (start == room).any(), "up to both edges"
+        assert start.min() == 0 and (start <= room).all() and (start == room).any(), (
+            "up to both edges"
+        )
         place = start / room
         assert abs(place.mean() - 0.5) < 0.02 and abs(place.std() - 12**-0.5) < 0.02
     assert abs(np.corrcoef(top / (height - h), left / (width - w))[0, 1]) < 0.06
 
 
 def test_short_side_views_are_the_scaled_frames_crop():
-    """One resize of the box against the two steps of the supplement, on a size where the box has whole pixels."""
+    """One resize of the box against the two steps of the supplement, on a size where the box has
+    whole pixels."""
     clip, augment = moving_clip(2, 128, 160), Augment(size=120, short_side=(128, 160), strong=0.0)
     for short, box in ((128, (5, 31, 120, 120)), (160, (0, 40, 96, 96)), (160, (32, 64, 96, 96))):
         scale = short / 128
@@ -241,11 +332,14 @@ def test_short_side_views_are_the_scaled_frames_crop():
         top, left = (round(n * scale) for n in box[:2])
         want = scaled[:, :, top : top + 120, left : left + 120].transpose(0, 1).numpy()
         got = levels(apply(clip, View((128, 160), box), augment), augment)
-        assert np.abs(got - want)[..., 1:-1, 1:-1].max() < 1.1, "but for the border, which has no neighbours here"
+        assert np.abs(got - want)[..., 1:-1, 1:-1].max() < 1.1, (
+            "but for the border, which has no neighbours here"
+        )
 
 
 def test_official_pairs():
-    """One clip twice in half of the samples, one view of it strong, one weak; the strong chain on 40 % overall."""
+    """One clip twice in half of the samples, one view of it strong, one weak; the strong chain on
+    40 % overall."""
     rng, augment = np.random.default_rng(0), SETTINGS["coclr_official"]
     augment = replace(augment, jitter_p=1.0)  # so that a strong view can be told
     pairs = [draw_pair(augment, 120, 160, 4, rng) for _ in range(2000)]
@@ -269,7 +363,9 @@ def coded_clip(height, width) -> torch.Tensor:
 def corners(clip, crops, size, **options):
     out = transforms.test_crops(clip, crops, size, **options)
     assert out.shape[1:] == (3, len(clip), size, size)
-    return [tuple(np.rint(levels(v, Augment(), "rgb")[:2, 0, 0, 0]).astype(int).tolist()) for v in out]
+    return [
+        tuple(np.rint(levels(v, Augment(), "rgb")[:2, 0, 0, 0]).astype(int).tolist()) for v in out
+    ]
 
 
 def test_crops_are_where_they_should_be():
@@ -279,7 +375,9 @@ def test_crops_are_where_they_should_be():
     assert corners(coded_clip(140, 100), "three", 60) == [(0, 20), (40, 20), (80, 20)]
     five = [(20, 40), (0, 0), (0, 80), (40, 0), (40, 80)]
     assert corners(clip, "five", 60) == five
-    assert corners(clip, "ten", 60) == five + [(y, x + 59) for y, x in five], "the last five are mirrored"
+    assert corners(clip, "ten", 60) == five + [(y, x + 59) for y, x in five], (
+        "the last five are mirrored"
+    )
 
 
 def test_crops_mirror_flow_and_scale_small_clips_up():
@@ -290,7 +388,9 @@ def test_crops_mirror_flow_and_scale_small_clips_up():
     small = transforms.test_crops(clip[..., :30, :40], "three", 60)
     whole = transforms.test_crops(clip[..., :30, :40], "three", 30)
     assert small.shape == (3, 3, 2, 60, 60)
-    assert torch.allclose(small[..., 29:31, 29:31].mean(), whole[..., 14:16, 14:16].mean(), atol=0.02), "scaled by two"
+    assert torch.allclose(
+        small[..., 29:31, 29:31].mean(), whole[..., 14:16, 14:16].mean(), atol=0.02
+    ), "scaled by two"
     crops = (transforms.test_crops(clip, "centre", 50, resize=side) for side in (50, 20))
     assert torch.equal(*crops)
 
@@ -316,7 +416,10 @@ def test_doors():
         (lambda: Augment(size=224, short_side=(320, 256)), "rise from size = 224 up"),
         (lambda: Augment(size=224, short_side=(256,)), "two numbers"),
         (lambda: Augment(size=32, short_side=(32, 40), pad=4), "set one of them"),
-        (lambda: draw(Augment(size=32, pad=4), 40, 23, 1, np.random.default_rng(0)), "40x23, padded .* at 24 or more"),
+        (
+            lambda: draw(Augment(size=32, pad=4), 40, 23, 1, np.random.default_rng(0)),
+            "40x23, padded .* at 24 or more",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             call()
@@ -335,15 +438,22 @@ class _Threads(torch.utils.data.Dataset):
 
 @pytest.mark.parametrize("method, threads", [("fork", 2), ("spawn", 1)])
 def test_workers_get_one_thread_but_never_where_that_can_hang(method, threads):
-    """cv2.setNumThreads in a forked child hangs, in about half of the trials, once the parent ran OpenCV's threads."""
+    """cv2.setNumThreads in a forked child hangs, in about half of the trials, once the parent ran
+    OpenCV's threads."""
     if method not in multiprocessing.get_all_start_methods():
         pytest.skip(f"no {method} on this system")
     before = cv2.getNumThreads()
     cv2.setNumThreads(2)
     try:
         cv2.GaussianBlur(np.zeros((4096, 128, 3), np.uint8), (13, 13), 2)
-        options = {"worker_init_fn": transforms.worker_init, "multiprocessing_context": method, "timeout": 60}
-        assert [int(n) for n in torch.utils.data.DataLoader(_Threads(), num_workers=1, **options)] == [threads]
+        options = {
+            "worker_init_fn": transforms.worker_init,
+            "multiprocessing_context": method,
+            "timeout": 60,
+        }
+        assert [
+            int(n) for n in torch.utils.data.DataLoader(_Threads(), num_workers=1, **options)
+        ] == [threads]
     finally:
         cv2.setNumThreads(before)
 

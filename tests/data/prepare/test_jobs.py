@@ -1,4 +1,5 @@
-"""Work on every video: a process that hangs, dies or errs, the cost told first, one owner a folder, torn journals."""
+"""Work on every video: a process that hangs, dies or errs, the cost told first, one owner a folder,
+torn journals."""
 
 import errno
 import json
@@ -34,18 +35,22 @@ def by_job(outcomes: list[Done]) -> dict[int, Done]:
 @pytest.fixture
 def disk(monkeypatch):
     """A disk with this much room: `disk(free=...)`."""
+
     def has(free: float) -> None:
         monkeypatch.setattr(jobs.shutil, "disk_usage", lambda place: SimpleNamespace(free=free))
+
     return has
 
 
-# ---- what comes of jobs ------------------------------------------------------------------------------------------
+# ---- what comes of jobs ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_each_job_is_done_once_and_reported_with_its_place(tmp_path, workers):
     outcomes = by_job(work(tmp_path, count=9, workers=workers))
-    assert {i: (o.value, o.bytes, o.error) for i, o in outcomes.items()} == {i: (2 * i, 100, "") for i in range(9)}
+    assert {i: (o.value, o.bytes, o.error) for i, o in outcomes.items()} == {
+        i: (2 * i, 100, "") for i in range(9)
+    }
     assert sorted(makes.calls(tmp_path)) == list(range(9))
     assert not multiprocessing.active_children()
 
@@ -60,7 +65,10 @@ def test_a_process_that_hangs_costs_its_own_video_only(tmp_path, what):
     """Timed from its own start; one that does not hear SIGTERM is killed."""
     began = time.monotonic()
     outcomes = by_job(work(tmp_path, {1: what}, workers=2, timeout=1.0))
-    assert outcomes[1].error == "no end after 1 s: its process was stopped" and outcomes[1].value is None
+    assert (
+        outcomes[1].error == "no end after 1 s: its process was stopped"
+        and outcomes[1].value is None
+    )
     assert [outcomes[i].value for i in (0, 2, 3, 4, 5)] == [0, 4, 6, 8, 10]
     assert makes.calls(tmp_path).count(1) == 1, "a video that hangs is not tried again in this call"
     assert time.monotonic() - began < 30 and not multiprocessing.active_children()
@@ -74,7 +82,9 @@ def test_a_process_that_dies_is_tried_once_more_and_then_reported(tmp_path):
 
 
 @pytest.mark.parametrize("times", [1, 9])
-def test_a_process_that_dies_before_it_was_heard_of_takes_nobody_with_it(tmp_path, monkeypatch, times):
+def test_a_process_that_dies_before_it_was_heard_of_takes_nobody_with_it(
+    tmp_path, monkeypatch, times
+):
     """Then pebble calls the whole pool broken, whose other videos did nothing wrong."""
     from pebble.pool.process import PoolManager
 
@@ -88,25 +98,47 @@ def test_a_process_that_dies_before_it_was_heard_of_takes_nobody_with_it(tmp_pat
 
     monkeypatch.setattr(PoolManager, "find_expired_task", broken)
     outcomes = by_job(work(tmp_path, {1: "dies"}, workers=2))
-    assert outcomes[1].error == DIED and [outcomes[i].value for i in (0, 2, 3, 4, 5)] == [0, 4, 6, 8, 10]
+    assert outcomes[1].error == DIED and [outcomes[i].value for i in (0, 2, 3, 4, 5)] == [
+        0,
+        4,
+        6,
+        8,
+        10,
+    ]
     assert not multiprocessing.active_children()
 
 
 def test_workers_that_never_start_are_said_to_do_so(tmp_path):
     """A script without a guard begins itself anew in each worker."""
     script = tmp_path / "script.py"
-    script.write_text("from tests import makes\nfrom vidbench.data.prepare import jobs\n"
-                      f"list(jobs.work(makes.trip, [('fine', 0, {str(tmp_path)!r})], {str(tmp_path)!r}, workers=1))\n")
+    script.write_text(
+        "from tests import makes\nfrom vidbench.data.prepare import jobs\n"
+        f"list(jobs.work(makes.trip, [('fine', 0, {str(tmp_path)!r})], {str(tmp_path)!r}, "
+        "workers=1))\n"
+    )
     place = os.pathsep.join(sys.path)
-    told = subprocess.run([sys.executable, script], env={**os.environ, "PYTHONPATH": place}, capture_output=True,
-                          text=True, timeout=120)
-    assert told.returncode and "no worker process starts" in told.stderr and "__main__" in told.stderr
+    told = subprocess.run(
+        [sys.executable, script],
+        env={**os.environ, "PYTHONPATH": place},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (
+        told.returncode and "no worker process starts" in told.stderr and "__main__" in told.stderr
+    )
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_bad_video_is_counted_and_a_mistake_in_the_code_stops(tmp_path, workers, capsys):
     outcomes = by_job(work(tmp_path, {1: "bad"}, workers=workers, progress=True, what="try"))
-    assert outcomes[1].error == "1 is bad" and [outcomes[i].value for i in (0, 2, 3, 4, 5)] == [0, 4, 6, 8, 10]
+    assert outcomes[1].error == "1 is bad" and [outcomes[i].value for i in (0, 2, 3, 4, 5)] == [
+        0,
+        4,
+        6,
+        8,
+        10,
+    ]
     said = capsys.readouterr()
     assert "try: 6 of 6 videos, 1 failed" in said.out + said.err
     with pytest.raises(ZeroDivisionError, match="a mistake in the code at 0"):
@@ -118,7 +150,9 @@ def test_a_bad_video_is_counted_and_a_mistake_in_the_code_stops(tmp_path, worker
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_stops_and_says_so(tmp_path, workers, number):
     """A quota that is used up is a full disk, too."""
-    with pytest.raises(DiskError, match=f"the disk of {tmp_path} is full; .* kept: make room, run the same") as caught:
+    with pytest.raises(
+        DiskError, match=f"the disk of {tmp_path} is full; .* kept: make room, run the same"
+    ) as caught:
         work(tmp_path, {5: f"errno {number}"}, workers=workers)
     assert caught.value.errno == number and not multiprocessing.active_children()
 
@@ -128,35 +162,52 @@ def test_other_errors_of_the_system_pass_as_they_are(tmp_path):
         work(tmp_path, {0: f"errno {errno.EACCES}"})
 
 
-# ---- the cost ----------------------------------------------------------------------------------------------------
+# ---- the cost ----------------------------------------------------------------------------------
 
 
 def test_the_cost_is_told_after_the_sample_and_scales_with_the_weights(tmp_path, disk):
     disk(free=1e9)
     told = []
-    outcomes = work(tmp_path, dict.fromkeys(range(20), "slow"), count=20, weights=[1.0] * 20, tell=told.append)
+    outcomes = work(
+        tmp_path, dict.fromkeys(range(20), "slow"), count=20, weights=[1.0] * 20, tell=told.append
+    )
     (cost,) = told
-    assert len(outcomes) == 20 and (cost.jobs, cost.bytes, cost.free, cost.measured) == (16, 1600, 1e9, 4)
+    assert len(outcomes) == 20 and (cost.jobs, cost.bytes, cost.free, cost.measured) == (
+        16,
+        1600,
+        1e9,
+        4,
+    )
     assert 0.7 < cost.seconds < 4, "sixteen jobs of a twentieth of a second"
-    weights = [10.0 if i in (0, 6, 13, 19) else 1.0 for i in range(20)]  # the sample is of long videos
+    weights = [
+        10.0 if i in (0, 6, 13, 19) else 1.0 for i in range(20)
+    ]  # the sample is of long videos
     work(tmp_path, count=20, weights=weights, tell=told.append)
     assert told[1].bytes == pytest.approx(160)
 
 
 def test_cost_only_stops_after_the_sample(tmp_path, capsys):
     told = []
-    assert len(work(tmp_path, count=20, only_cost=True, tell=told.append, progress=True, what="try")) == 4
+    assert (
+        len(work(tmp_path, count=20, only_cost=True, tell=told.append, progress=True, what="try"))
+        == 4
+    )
     assert len(makes.calls(tmp_path)) == 4 and told[0].jobs == 16
     said = capsys.readouterr()
     assert "try: 16 to go: about " in said.out + said.err
     assert work(tmp_path, count=0, only_cost=True, tell=told.append) == []
-    assert (told[1].jobs, told[1].bytes, told[1].measured) == (0, 0, 0), "nothing to do is an answer"
+    assert (told[1].jobs, told[1].bytes, told[1].measured) == (0, 0, 0), (
+        "nothing to do is an answer"
+    )
 
 
 def test_work_that_will_not_fit_is_refused_before_the_disk_is_full(tmp_path, disk):
     disk(free=1000)
     outcomes = []
-    with pytest.raises(DiskError, match=r"try needs about 2 kB more and .* has 1 kB free: make room or choose a smal"):
+    with pytest.raises(
+        DiskError,
+        match=r"try needs about 2 kB more and .* has 1 kB free: make room or choose a smal",
+    ):
         tasks = [("fine", i, str(tmp_path)) for i in range(20)]
         for outcome in jobs.work(makes.trip, tasks, tmp_path, progress=False, what="try"):
             outcomes.append(outcome.job)
@@ -166,17 +217,35 @@ def test_work_that_will_not_fit_is_refused_before_the_disk_is_full(tmp_path, dis
 
 
 def test_cost_in_words():
-    assert str(Cost(3, 130, 2.5e6, int(4e9), 8)) == "3 to go: about 2.2 min and 2.5 MB (4.0 GB free); measured on 8"
-    assert [jobs.duration(s) for s in (0, 89, 90, 5399, 5400)] == ["0 s", "89 s", "1.5 min", "90.0 min", "1.5 h"]
-    assert [jobs.size(b) for b in (10, 999_499, 2e6, 3e9, 4e12)] == ["0 kB", "999 kB", "2.0 MB", "3.0 GB", "4.0 TB"]
+    assert (
+        str(Cost(3, 130, 2.5e6, int(4e9), 8))
+        == "3 to go: about 2.2 min and 2.5 MB (4.0 GB free); measured on 8"
+    )
+    assert [jobs.duration(s) for s in (0, 89, 90, 5399, 5400)] == [
+        "0 s",
+        "89 s",
+        "1.5 min",
+        "90.0 min",
+        "1.5 h",
+    ]
+    assert [jobs.size(b) for b in (10, 999_499, 2e6, 3e9, 4e12)] == [
+        "0 kB",
+        "999 kB",
+        "2.0 MB",
+        "3.0 GB",
+        "4.0 TB",
+    ]
 
 
-# ---- one owner a folder ------------------------------------------------------------------------------------------
+# ---- one owner a folder ------------------------------------------------------------------------
 
 
 def test_a_second_owner_is_refused_until_the_first_has_gone(tmp_path):
     with jobs.owned(tmp_path / "new"):
-        with pytest.raises(BusyError, match=f"another process is at work in {tmp_path}/new: wait for it, or take ano"):
+        with pytest.raises(
+            BusyError,
+            match=f"another process is at work in {tmp_path}/new: wait for it, or take ano",
+        ):
             with jobs.owned(tmp_path / "new"):
                 pass
         with jobs.owned(tmp_path / "other"):
@@ -198,10 +267,14 @@ def test_parts_share_a_folder_and_exclude_the_whole(tmp_path):
 
 
 def test_a_killed_owner_leaves_no_lock(tmp_path):
-    code = ("import pathlib, sys, time\nfrom vidbench.data.prepare import jobs\n"
-            "with jobs.owned(pathlib.Path(sys.argv[1])):\n"
-            "    print('mine', flush=True)\n    time.sleep(60)")  # fmt: skip
-    holder = subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE, text=True, cwd=makes.ROOT)
+    code = (
+        "import pathlib, sys, time\nfrom vidbench.data.prepare import jobs\n"
+        "with jobs.owned(pathlib.Path(sys.argv[1])):\n"
+        "    print('mine', flush=True)\n    time.sleep(60)"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE, text=True, cwd=makes.ROOT
+    )
     try:
         assert holder.stdout.readline() == "mine\n"
         with pytest.raises(BusyError):
@@ -218,25 +291,52 @@ def test_a_folder_keeps_its_settings(tmp_path):
     file = tmp_path / "new/store.json"
     jobs.claim(file, {"form": "mp4", "size": 128}, LookupError, made="today")
     jobs.claim(file, {"form": "mp4", "size": 128}, LookupError, made="tomorrow")
-    assert json.loads(file.read_text()) == {"settings": {"form": "mp4", "size": 128}, "made": "today"}
-    with pytest.raises(LookupError, match=r"new was made with other settings \(size: there 128, wanted 64\): use them"):
+    assert json.loads(file.read_text()) == {
+        "settings": {"form": "mp4", "size": 128},
+        "made": "today",
+    }
+    with pytest.raises(
+        LookupError,
+        match=r"new was made with other settings \(size: there 128, wanted 64\): use them",
+    ):
         jobs.claim(file, {"form": "mp4", "size": 64}, LookupError)
 
 
 def test_what_a_killed_call_left_half_written_is_swept_up(tmp_path):
-    for name in (".a.mp4.123.tmp", ".a b.mp4.7.tmp", ".b.mp4.9.tmp", "a.mp4", ".c.mp4.tmp", "d.tmp"):
+    for name in (
+        ".a.mp4.123.tmp",
+        ".a b.mp4.7.tmp",
+        ".b.mp4.9.tmp",
+        "a.mp4",
+        ".c.mp4.tmp",
+        "d.tmp",
+    ):
         (tmp_path / name).touch()
     jobs.sweep([tmp_path / "a.mp4", tmp_path / "a b.mp4", tmp_path / "missing/x.mp4"])
-    assert sorted(p.name for p in tmp_path.iterdir()) == [".b.mp4.9.tmp", ".c.mp4.tmp", "a.mp4", "d.tmp"], "own ones"
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        ".b.mp4.9.tmp",
+        ".c.mp4.tmp",
+        "a.mp4",
+        "d.tmp",
+    ], "own ones"
 
 
-# ---- the journal -------------------------------------------------------------------------------------------------
+# ---- the journal -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("tail", [
-    b'{"key": "b", "val', b"\x00" * 4096, b"\xff\xfe\x80 junk", b"[1]\n", b'"text"\n7\nnull\n', b'{"value": 3}\n',
-    b"\n\n",
-], ids=["torn", "zeros after a power cut", "not UTF-8", "list", "scalars", "no key", "blank"])  # fmt: skip
+@pytest.mark.parametrize(
+    "tail",
+    [
+        b'{"key": "b", "val',
+        b"\x00" * 4096,
+        b"\xff\xfe\x80 junk",
+        b"[1]\n",
+        b'"text"\n7\nnull\n',
+        b'{"value": 3}\n',
+        b"\n\n",
+    ],
+    ids=["torn", "zeros after a power cut", "not UTF-8", "list", "scalars", "no key", "blank"],
+)
 def test_a_journal_with_a_bad_tail_keeps_the_rest_and_goes_on(tmp_path, tail):
     file = tmp_path / "work.jsonl"
     with Journal(file) as journal:
@@ -249,10 +349,14 @@ def test_a_journal_with_a_bad_tail_keeps_the_rest_and_goes_on(tmp_path, tail):
         assert journal.known == known
         journal.add("c", value=3)
         journal.add("a", value=4)
-    assert Journal(file).known == {**known, "c": {"value": 3}, "a": {"value": 4}}, "the latest line of a key holds"
+    assert Journal(file).known == {**known, "c": {"value": 3}, "a": {"value": 4}}, (
+        "the latest line of a key holds"
+    )
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full, where every write fails")
+@pytest.mark.skipif(
+    not os.path.exists("/dev/full"), reason="needs Linux's /dev/full, where every write fails"
+)
 def test_a_journal_on_a_full_disk(tmp_path):
     (tmp_path / "work.jsonl").symlink_to("/dev/full")
     with pytest.raises(DiskError, match=f"the disk of {tmp_path} is full; .* make room"):
@@ -260,7 +364,7 @@ def test_a_journal_on_a_full_disk(tmp_path):
             journal.add("a", value=1)
 
 
-# ---- stamps and whole files --------------------------------------------------------------------------------------
+# ---- stamps and whole files --------------------------------------------------------------------
 
 
 def test_stamps_tell_a_changed_file(tmp_path):
@@ -272,7 +376,9 @@ def test_stamps_tell_a_changed_file(tmp_path):
     assert jobs.stamp(file) == [2, 5]
     assert jobs.stamp(tmp_path / "none") is None and jobs.stamp(file / "below") is None
     assert jobs.stamp(tmp_path / "zero\0byte") is None, "no file can have such a name"
-    assert jobs.stamp(tmp_path / ("n" * 300)) == [0, 0], "it cannot be asked about: the work on it will say why"
+    assert jobs.stamp(tmp_path / ("n" * 300)) == [0, 0], (
+        "it cannot be asked about: the work on it will say why"
+    )
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):

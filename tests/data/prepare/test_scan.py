@@ -1,4 +1,5 @@
-"""The scan of a data set: facts, resuming after any kind of stop, looking anew at what changed, real clips' traps."""
+"""The scan of a data set: facts, resuming after any kind of stop, looking anew at what changed,
+real clips' traps."""
 
 import contextlib
 import csv
@@ -68,7 +69,7 @@ def lines(folder: Path) -> list[dict]:
     return [line for line in found if line]
 
 
-# ---- what it finds -----------------------------------------------------------------------------------------------
+# ---- what it finds -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -81,12 +82,23 @@ def test_facts_and_what_is_left_in_the_folder(data, tmp_path, workers):
             codec = "mpeg4" if name.endswith("avi") else "h264"
             size = (data.root / name).stat().st_size
             assert facts[name][:8] == ((), "", frames, 25.0, 48, 108, size, codec)
-            assert facts[name].sha256 == subprocess.run(
-                ["sha256sum", data.root / name], capture_output=True, text=True, check=True).stdout[:64]  # fmt: skip
+            assert (
+                facts[name].sha256
+                == subprocess.run(
+                    ["sha256sum", data.root / name], capture_output=True, text=True, check=True
+                ).stdout[:64]
+            )
     assert facts["a/two.mp4"].flags == ("unreadable",) and facts["a/two.mp4"].frames == 0
     good = found.manifest
-    assert good.path.tolist() == ["a/one.mp4", "b/three.mkv", "b/four.avi"] and good.classes == ("a", "b")
-    assert good.label.tolist() == [0, 1, 1] and good.split.tolist() == [0, 0, 3] and good.source.tolist() == [0, 2, 3]
+    assert good.path.tolist() == ["a/one.mp4", "b/three.mkv", "b/four.avi"] and good.classes == (
+        "a",
+        "b",
+    )
+    assert (
+        good.label.tolist() == [0, 1, 1]
+        and good.split.tolist() == [0, 0, 3]
+        and good.source.tolist() == [0, 2, 3]
+    )
     assert good.frames.tolist() == [10, 30, 12] and good.fps.tolist() == [25.0] * 3
     assert good.height.tolist() == [48] * 3 and good.width.tolist() == [108] * 3
 
@@ -100,11 +112,19 @@ def test_facts_and_what_is_left_in_the_folder(data, tmp_path, workers):
     rows = list(csv.DictReader(open(tmp_path / "scan/scan.csv", newline="")))
     assert [row["path"] for row in rows] == list(FRAMES) and rows[1]["flags"] == "unreadable"
     assert {p.name for p in (tmp_path / "scan").iterdir()} == {
-        "scan.jsonl", "scan.csv", "manifest.csv", "classes.txt", "root.txt", "listed", ".lock"}  # fmt: skip
+        "scan.jsonl",
+        "scan.csv",
+        "manifest.csv",
+        "classes.txt",
+        "root.txt",
+        "listed",
+        ".lock",
+    }
 
 
 def test_availability_counts_by_split(data, tmp_path):
-    """MultiTrain's supplement, Table 1: videos listed, videos there, and the share of the list that can be used."""
+    """MultiTrain's supplement, Table 1: videos listed, videos there, and the share of the list that
+    can be used."""
     data.absolute(0).unlink()
     data.absolute(2).write_bytes(b"")
     found = scan.scan(data, tmp_path / "scan", progress=False)
@@ -114,18 +134,25 @@ def test_availability_counts_by_split(data, tmp_path):
         {"split": "none", "listed": 1, "there": 1, "usable": 1, "percent": 100.0},
     ]
     report = found.report().splitlines()
-    assert report[:3] == ["train     0 of 2 usable (0.0 %), 1 there", "test      1 of 1 usable (100.0 %), 1 there",
-                          "none      1 of 1 usable (100.0 %), 1 there"]  # fmt: skip
+    assert report[:3] == [
+        "train     0 of 2 usable (0.0 %), 1 there",
+        "test      1 of 1 usable (100.0 %), 1 there",
+        "none      1 of 1 usable (100.0 %), 1 there",
+    ]
     assert sorted(report[3:5]) == ["BAD missing: 1", "BAD unreadable: 1"]
-    assert report[5:] == ["  a/one.mp4: missing: no such file",
-                          "  b/three.mkv: unreadable: the file is empty (0 bytes)"]  # fmt: skip
+    assert report[5:] == [
+        "  a/one.mp4: missing: no such file",
+        "  b/three.mkv: unreadable: the file is empty (0 bytes)",
+    ]
 
 
 def test_same_bytes_are_flagged_wherever_they_lie(data, tmp_path):
     shutil.copy(data.absolute(0), data.absolute(3))
     found = scan.scan(data, tmp_path / "scan", progress=False)
     assert [facts.flags for facts in found.facts] == [("same bytes",), (), (), ("same bytes",)]
-    assert found.counts() == {"same bytes": 2} and len(found.manifest) == 4, "a remark leaves them in"
+    assert found.counts() == {"same bytes": 2} and len(found.manifest) == 4, (
+        "a remark leaves them in"
+    )
     data.absolute(3).unlink()
     assert scan.scan(data, tmp_path / "scan", progress=False).counts() == {"missing": 1}
 
@@ -136,13 +163,23 @@ def test_bad_videos_can_be_kept_that_are_good_enough(data, tmp_path):
     makes.cut_off(data.absolute(1), data.absolute(1), 0.8)
     data.absolute(2).write_bytes(b"no video")
     found = scan.scan(data, tmp_path / "scan", progress=False)
-    assert [facts.flags for facts in found.facts] == [("too short",), ("cut short",), ("unreadable",), ()]
+    assert [facts.flags for facts in found.facts] == [
+        ("too short",),
+        ("cut short",),
+        ("unreadable",),
+        (),
+    ]
     assert found.manifest.path.tolist() == ["b/four.avi"]
     kept = scan.scan(data, tmp_path / "scan", keep=("cut short", "too short"), progress=False)
-    assert kept.manifest.path.tolist() == ["a/one.mp4", "a/two.mp4", "b/four.avi"] and len(kept.bad()) == 1
+    assert (
+        kept.manifest.path.tolist() == ["a/one.mp4", "a/two.mp4", "b/four.avi"]
+        and len(kept.bad()) == 1
+    )
     assert kept.counts() == found.counts(), "kept, and still flagged"
     for i, frames in enumerate(kept.manifest.frames):
-        assert len(clips.read(kept.manifest.absolute(i)).frames) == frames > 0, "what is kept can be read whole"
+        assert len(clips.read(kept.manifest.absolute(i)).frames) == frames > 0, (
+            "what is kept can be read whole"
+        )
 
 
 def test_pictures_are_videos_of_one_frame(tmp_path):
@@ -150,7 +187,9 @@ def test_pictures_are_videos_of_one_frame(tmp_path):
 
     for label in "ab":
         (tmp_path / "data" / label).mkdir(parents=True)
-        cv2.imwrite(str(tmp_path / "data" / label / "x.png"), makes.picture(ord(label) - 90)[..., ::-1])
+        cv2.imwrite(
+            str(tmp_path / "data" / label / "x.png"), makes.picture(ord(label) - 90)[..., ::-1]
+        )
     data = open_dataset("folder", tmp_path / "data", held_out=0)
     found = scan.scan(data, tmp_path / "scan", keep=["too short"], progress=False)
     assert found.manifest.frames.tolist() == [1, 1] and found.manifest.height.tolist() == [48, 48]
@@ -165,7 +204,7 @@ def test_nonsense_is_refused(data, tmp_path):
         scan.load(tmp_path)
 
 
-# ---- going on ----------------------------------------------------------------------------------------------------
+# ---- going on ----------------------------------------------------------------------------------
 
 
 def test_the_same_call_looks_at_nothing_again(data, tmp_path, looked):
@@ -240,9 +279,15 @@ def test_killed_with_all_its_processes_and_resumed(tmp_path, looked):
     done = {line["key"] for line in lines(folder)}
     assert 4 <= len(done) < 16 and not (folder / "scan.csv").exists()
     found = scan.scan(data, folder, progress=False)
-    assert set(looked) == set(data.path.tolist()) - done, "nothing is done again, nothing is left out"
+    assert set(looked) == set(data.path.tolist()) - done, (
+        "nothing is done again, nothing is left out"
+    )
     assert (folder / "scan.jsonl").read_bytes().startswith(before)
-    assert [facts.frames for facts in found.facts] == list(range(8, 24)) == found.manifest.frames.tolist()
+    assert (
+        [facts.frames for facts in found.facts]
+        == list(range(8, 24))
+        == found.manifest.frames.tolist()
+    )
 
 
 def test_stopped_on_the_command_line_and_resumed(tmp_path):
@@ -252,23 +297,44 @@ def test_stopped_on_the_command_line_and_resumed(tmp_path):
     for i in range(1, 24):
         data.absolute(i).unlink()
         os.link(data.absolute(0), data.absolute(i))
-    command = [sys.executable, "-m", "vidbench", "scan", str(data.root), "--out", str(folder), "--workers", "2"]
-    process = subprocess.Popen(command, cwd=makes.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                               start_new_session=True)  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "vidbench",
+        "scan",
+        str(data.root),
+        "--out",
+        str(folder),
+        "--workers",
+        "2",
+    ]
+    process = subprocess.Popen(
+        command,
+        cwd=makes.ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     makes.wait_for(lambda: (folder / "scan.jsonl").is_file() and len(lines(folder)) >= 1, process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
     _, errors = process.communicate(timeout=30)
-    assert process.returncode == 130 and "interrupted; the same command goes on from here." in errors
+    assert (
+        process.returncode == 130 and "interrupted; the same command goes on from here." in errors
+    )
     assert makes.gone(process)
     assert {p.name for p in folder.iterdir()} == {"scan.jsonl", ".lock"}
     done = len(lines(folder))
     assert 1 <= done < 24
     finished = subprocess.run(command, cwd=makes.ROOT, capture_output=True, text=True)
-    assert finished.returncode == 0 and "none      24 of 24 usable (100.0 %), 24 there" in finished.stdout
+    assert (
+        finished.returncode == 0
+        and "none      24 of 24 usable (100.0 %), 24 there" in finished.stdout
+    )
     assert len(lines(folder)) == 24 and "same bytes: 24" in finished.stdout
 
 
-# ---- one that hangs, one at a time, a full disk ------------------------------------------------------------------
+# ---- one that hangs, one at a time, a full disk ------------------------------------------------
 
 
 def test_a_video_that_hangs_is_flagged_and_tried_again_with_more_time(data, tmp_path):
@@ -277,15 +343,25 @@ def test_a_video_that_hangs_is_flagged_and_tried_again_with_more_time(data, tmp_
         file.truncate(2**40)
     found = scan.scan(data, tmp_path / "scan", workers=2, timeout=4.0, progress=False)
     assert found.facts[1].flags == ("hung",)
-    assert found.facts[1].error == "hung: no end after 4 s: its process was stopped" and found.facts[1].bytes == 2**40
-    assert [facts.frames for facts in found.facts] == [10, 0, 30, 12] and "BAD hung: 1" in found.report()
+    assert (
+        found.facts[1].error == "hung: no end after 4 s: its process was stopped"
+        and found.facts[1].bytes == 2**40
+    )
+    assert [facts.frames for facts in found.facts] == [
+        10,
+        0,
+        30,
+        12,
+    ] and "BAD hung: 1" in found.report()
     journal = lines(tmp_path / "scan")
     encode(data.absolute(1), 20)
     about = data.absolute(1).stat()
     line = next(line for line in journal if line["key"] == "a/two.mp4")
     line["stamp"][:2] = [about.st_size, about.st_mtime_ns]  # as if it were the same file
     (tmp_path / "scan/scan.jsonl").write_text("".join(json.dumps(line) + "\n" for line in journal))
-    assert scan.scan(data, tmp_path / "scan", timeout=4.0, progress=False).facts[1].flags == ("hung",)
+    assert scan.scan(data, tmp_path / "scan", timeout=4.0, progress=False).facts[1].flags == (
+        "hung",
+    )
     assert scan.scan(data, tmp_path / "scan", timeout=5.0, progress=False).facts[1].frames == 20
 
 
@@ -303,11 +379,15 @@ def test_an_estimate_writes_no_manifest_and_is_not_lost(data, tmp_path, looked):
     assert len(looked) == 4
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full, where every write fails")
+@pytest.mark.skipif(
+    not os.path.exists("/dev/full"), reason="needs Linux's /dev/full, where every write fails"
+)
 def test_a_full_disk_is_told_and_no_process_is_left(data, tmp_path):
     (tmp_path / "scan").mkdir()
     (tmp_path / "scan/scan.jsonl").symlink_to("/dev/full")
-    with pytest.raises(jobs.DiskError, match="the disk of .*/scan is full; .* make room, run the same again"):
+    with pytest.raises(
+        jobs.DiskError, match="the disk of .*/scan is full; .* make room, run the same again"
+    ):
         scan.scan(data, tmp_path / "scan", workers=2, progress=False)
     assert not multiprocessing.active_children()
     (tmp_path / "scan/scan.jsonl").unlink()
@@ -324,7 +404,7 @@ def test_a_mistake_while_writing_down_leaves_no_process(data, tmp_path, monkeypa
     assert held and not multiprocessing.active_children()
 
 
-# ---- what was scanned, in training -------------------------------------------------------------------------------
+# ---- what was scanned, in training -------------------------------------------------------------
 
 
 def test_a_video_that_changed_since_the_scan_stops_the_loader(data, tmp_path):
@@ -332,22 +412,34 @@ def test_a_video_that_changed_since_the_scan_stops_the_loader(data, tmp_path):
     from vidbench.data.loading.dataset import Clips, ClipSpec
 
     found = scan.scan(data, tmp_path / "scan", progress=False)
-    spec = ClipSpec(frames=4, augment=replace(SETTINGS["vidbench"], size=32), views=1, sampling="spread", windows=1)
+    spec = ClipSpec(
+        frames=4,
+        augment=replace(SETTINGS["vidbench"], size=32),
+        views=1,
+        sampling="spread",
+        windows=1,
+    )
     samples = Clips(found.manifest, spec)
     assert samples[0, 1]["rgb"].shape == (1, 3, 4, 32, 32)
     encode(data.absolute(1), 21)
-    with pytest.raises(VideoError, match="two.mp4: 21 frames, 20 when it was scanned: the file changed; scan the data"):
+    with pytest.raises(
+        VideoError,
+        match="two.mp4: 21 frames, 20 when it was scanned: the file changed; scan the data",
+    ):
         samples[0, 1]
     rescanned = Clips(scan.scan(data, tmp_path / "scan", progress=False).manifest, spec)
     assert rescanned[0, 1]["rgb"].shape == (1, 3, 4, 32, 32)
 
 
-# ---- real clips --------------------------------------------------------------------------------------------------
+# ---- real clips --------------------------------------------------------------------------------
 
 REAL = {  # flags and frames
     "hmdb51/wave/TrumanShow_wave_f_nm_np1_fr_med_26.avi": ("counted | decord differs", 48),
     "hmdb51/wave/RATRACE_wave_f_nm_np1_fr_goo_37.avi": ("counted | decord differs", 72),
-    "hmdb51/cartwheel/Turnk_r_Pippi_Michel_cartwheel_f_cm_np2_le_med_6.avi": ("counted | decord differs", 83),
+    "hmdb51/cartwheel/Turnk_r_Pippi_Michel_cartwheel_f_cm_np2_le_med_6.avi": (
+        "counted | decord differs",
+        83,
+    ),
     "ucf101/ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi": ("counted", 164),  # packed B-frames
     "ucf101/Diving/v_Diving_g01_c01.avi": ("", 259),
     "ucf50/v_BaseballPitch_g01_c03.avi": ("counted | decord differs", 103),
@@ -366,7 +458,9 @@ REAL = {  # flags and frames
 
 @pytest.fixture(scope="module")
 def real(real_data, tmp_path_factory) -> scan.Scan:
-    data = Manifest.from_rows(real_data / "real_clips", [(name, None, "none", None) for name in REAL])
+    data = Manifest.from_rows(
+        real_data / "real_clips", [(name, None, "none", None) for name in REAL]
+    )
     return scan.scan(data, tmp_path_factory.mktemp("real"), workers=2, progress=False)
 
 
@@ -377,7 +471,9 @@ def test_real_clips_are_flagged_for_their_traps(real, name):
     assert bool(facts.error) == ("damaged" in facts.flags)
 
 
-@pytest.mark.parametrize("name", [name for name, (flags, _) in REAL.items() if "decord differs" in flags])
+@pytest.mark.parametrize(
+    "name", [name for name, (flags, _) in REAL.items() if "decord differs" in flags]
+)
 def test_decord_alone_is_wrong_on_them_and_the_adapter_is_not(real_data, name):
     import decord
 
@@ -387,15 +483,21 @@ def test_decord_alone_is_wrong_on_them_and_the_adapter_is_not(real_data, name):
         assert video.decoder == "pyav" and video.frames == REAL[name][1]
     alone = decord.VideoReader(str(path), num_threads=1)
     places = [i for i in range(0, len(right.frames), 10)]
-    found = [decord.VideoReader(str(path), num_threads=1)[i].asnumpy().astype(int) for i in places[:4]]
+    found = [
+        decord.VideoReader(str(path), num_threads=1)[i].asnumpy().astype(int) for i in places[:4]
+    ]
     gaps = [np.abs(frame - right.frames[i]).mean() for i, frame in zip(places, found, strict=False)]
     assert len(alone) != video.frames or max(gaps) > scan.LEVELS
 
 
-@pytest.mark.parametrize("name", [
-    "hmdb51/wave/TrumanShow_wave_f_nm_np1_fr_med_26.avi", "ucf11/biking/v_biking_01_01.mpg",
-    "ucf101/Archery/v_Archery_g03_c03.avi",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "hmdb51/wave/TrumanShow_wave_f_nm_np1_fr_med_26.avi",
+        "ucf11/biking/v_biking_01_01.mpg",
+        "ucf101/Archery/v_Archery_g03_c03.avi",
+    ],
+)
 def test_another_suffix_does_not_mislead_the_adapters(real_data, tmp_path, name):
     source = real_data / "real_clips" / name
     shutil.copy(source, tmp_path / "renamed.mp4")
@@ -404,17 +506,22 @@ def test_another_suffix_does_not_mislead_the_adapters(real_data, tmp_path, name)
         assert (clips.read(tmp_path / "renamed.mp4", [0, 7, 20, 41], decoder).frames == right).all()
 
 
-# ---- pictures ----------------------------------------------------------------------------------------------------
+# ---- pictures ----------------------------------------------------------------------------------
 
 
 def test_pictures_and_packs_are_usable(tmp_path):
-    """A picture is a video of one frame, not one that is too short; a store's packs are scanned like any others."""
+    """A picture is a video of one frame, not one that is too short; a store's packs are scanned
+    like any others."""
     for i in range(3):
         file = tmp_path / "pictures" / "ab"[i % 2] / f"{i}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(makes.picture(i)).save(file)
-    (tmp_path / "pictures/a/torn.png").write_bytes((tmp_path / "pictures/a/0.png").read_bytes()[:60])
-    found = scan.scan(open_dataset("folder", tmp_path / "pictures"), tmp_path / "scan", progress=False)
+    (tmp_path / "pictures/a/torn.png").write_bytes(
+        (tmp_path / "pictures/a/0.png").read_bytes()[:60]
+    )
+    found = scan.scan(
+        open_dataset("folder", tmp_path / "pictures"), tmp_path / "scan", progress=False
+    )
     good = [(f.frames, f.height, f.width, f.codec) for f in found.facts if not f.error]
     assert good == [(1, *makes.SIZE, "picture")] * 3
     assert found.counts() == {"unreadable": 1} and "torn.png" in found.report()

@@ -1,4 +1,5 @@
-"""Stores of frames and of flow: the same frames by the same numbers, stopped and resumed, full disks, damaged packs."""
+"""Stores of frames and of flow: the same frames by the same numbers, stopped and resumed, full
+disks, damaged packs."""
 
 import contextlib
 import json
@@ -35,7 +36,8 @@ def rows(folder: Path, names: list[str]) -> Manifest:
 
 @pytest.fixture(scope="module")
 def kinds(tmp_path_factory) -> Manifest:
-    """Videos that are easily taken for others: hidden frames, turned, odd size, variable rate, counted."""
+    """Videos that are easily taken for others: hidden frames, turned, odd size, variable rate,
+    counted."""
     folder = tmp_path_factory.mktemp("kinds")
     encode(folder / "plain.mp4", 60, g="25", bf="2", sc_threshold="0")
     stream_copy(folder / "edit list.mp4", folder / "plain.mp4", 33)
@@ -53,7 +55,11 @@ def textures(tmp_path_factory) -> Manifest:
     """Eight videos of a moving texture."""
     folder = tmp_path_factory.mktemp("textures")
     for seed in range(8):
-        frames = texture(6 if seed == 2 else 12, (64, 96), seed=seed).mean(-1, keepdims=True).repeat(3, -1)
+        frames = (
+            texture(6 if seed == 2 else 12, (64, 96), seed=seed)
+            .mean(-1, keepdims=True)
+            .repeat(3, -1)
+        )
         encode(folder / f"sub/{seed}.mp4", frames.astype(np.uint8), crf="8")
     made = rows(folder, [f"sub/{seed}.mp4" for seed in range(8)])
     made.save(folder)
@@ -69,14 +75,16 @@ def bytes_of(folder: Path, names) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in names}
 
 
-# ---- the same frames ---------------------------------------------------------------------------------------------
+# ---- the same frames ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_frame_i_of_the_store_is_frame_i_of_the_source(kinds, tmp_path, form):
     report = store.store(kinds, tmp_path / "store", form, size=32, progress=False)
     assert (report.done, report.skipped, report.failed) == (len(kinds), 0, [])
-    assert report.bytes == sum((tmp_path / "store" / str(path)).stat().st_size for path in report.manifest.path)
+    assert report.bytes == sum(
+        (tmp_path / "store" / str(path)).stat().st_size for path in report.manifest.path
+    )
     for i, path in enumerate(kinds.path):
         with clips.Video(kinds.absolute(i), size=32 if path != "smaller.mp4" else None) as video:
             right = video.read().frames
@@ -99,7 +107,9 @@ def test_frame_i_of_the_store_is_frame_i_of_the_source(kinds, tmp_path, form):
             assert makes.numbers(there.frames) == makes.numbers(right)
         assert report.manifest.fps[i] == pytest.approx(fps)
         if path != "slow.mp4":
-            assert np.allclose(there.times, np.arange(len(right)) / fps, atol=0.02 / fps), "evenly spaced"
+            assert np.allclose(there.times, np.arange(len(right)) / fps, atol=0.02 / fps), (
+                "evenly spaced"
+            )
 
 
 @pytest.mark.parametrize("form, least", [("raw", 89), ("jpeg", 34), ("mp4", 34)])
@@ -117,10 +127,18 @@ def test_a_store_is_a_data_set_for_clips(textures, tmp_path, form):
 
     store.store(textures, tmp_path / "store", form, size=48, progress=False)
     made = open_dataset("csv", tmp_path / "store")
-    assert made.frames.tolist() == [12, 12, 6, 12, 12, 12, 12, 12] and made.split.tolist() == [3] * 8
-    assert str(made.path[0]) == f"sub/0.mp4{store.FORMS[form]}" and made.sources.tolist() == textures.sources.tolist()
+    assert (
+        made.frames.tolist() == [12, 12, 6, 12, 12, 12, 12, 12] and made.split.tolist() == [3] * 8
+    )
+    assert (
+        str(made.path[0]) == f"sub/0.mp4{store.FORMS[form]}"
+        and made.sources.tolist() == textures.sources.tolist()
+    )
     spec = ClipSpec(frames=4, augment=replace(SETTINGS["vidbench"], size=32), views=2)
-    stored, source = Clips(made, spec, seed=1), Clips(textures, replace(spec, decode_size=48), seed=1)
+    stored, source = (
+        Clips(made, spec, seed=1),
+        Clips(textures, replace(spec, decode_size=48), seed=1),
+    )
     for key in ((0, 3), (5, 2)):
         one, other = stored[key], source[key]
         gap = (one["rgb"] - other["rgb"]).abs()
@@ -144,11 +162,12 @@ def test_a_store_of_pictures(tmp_path):
         stored = np.concatenate([clips.read(report.manifest.absolute(i)).frames for i in range(2)])
         assert makes.numbers(stored) == [3, 7]
     assert flow_store.extract(data, tmp_path / "flow", "dis", progress=False).failed == [
-        (f"{n}.png", f"FlowError: flow needs two frames, {tmp_path}/data/{n}.png has 1") for n in (3, 7)
+        (f"{n}.png", f"FlowError: flow needs two frames, {tmp_path}/data/{n}.png has 1")
+        for n in (3, 7)
     ]
 
 
-# ---- one video that cannot be stored -----------------------------------------------------------------------------
+# ---- one video that cannot be stored -----------------------------------------------------------
 
 
 @pytest.fixture
@@ -159,43 +178,73 @@ def mixed(tmp_path) -> Manifest:
     (tmp_path / "data/broken.mp4").write_bytes(b"not a video" * 50)
     (tmp_path / "data/folder.mp4").mkdir()
     makes.joined(tmp_path / "data/changing.mkv", [(48, 108), (72, 144)])
-    return rows(tmp_path / "data", ["a.mp4", "broken.mp4", "changing.mkv", "folder.mp4", "missing.mp4", "z.mp4"])
+    return rows(
+        tmp_path / "data",
+        ["a.mp4", "broken.mp4", "changing.mkv", "folder.mp4", "missing.mp4", "z.mp4"],
+    )
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_videos_that_cannot_be_stored_are_named_and_the_rest_is_there(mixed, tmp_path, form):
-    """A picture whose size changes on the way would else be stored as pictures of two sizes, or stop the work."""
+    """A picture whose size changes on the way would else be stored as pictures of two sizes, or
+    stop the work."""
     report = store.store(mixed, tmp_path / "store", form, size=64, progress=False)
     reasons = dict(report.failed)
-    assert list(reasons) and sorted(reasons) == ["broken.mp4", "changing.mkv", "folder.mp4", "missing.mp4"]
+    assert list(reasons) and sorted(reasons) == [
+        "broken.mp4",
+        "changing.mkv",
+        "folder.mp4",
+        "missing.mp4",
+    ]
     for name, reason in reasons.items():
         assert reason.startswith(f"{mixed.root}/{name}: ")
-    assert "from frame 10 on its size is another (48x108 to 72x144 pixels); re-encode it" in reasons["changing.mkv"]
+    assert (
+        "from frame 10 on its size is another (48x108 to 72x144 pixels); re-encode it"
+        in reasons["changing.mkv"]
+    )
     assert report.done == 2 and [Path(path).stem[:1] for path in report.manifest.path] == ["a", "z"]
-    assert not list((tmp_path / "store").rglob("*.tmp")) and not list((tmp_path / "store").rglob("changing*"))
+    assert not list((tmp_path / "store").rglob("*.tmp")) and not list(
+        (tmp_path / "store").rglob("changing*")
+    )
     encode(tmp_path / "data/broken.mp4", 9)
     again = store.store(mixed, tmp_path / "store", form, size=64, progress=False)
-    assert (again.done, again.skipped, len(again.failed)) == (1, 2, 3), "the next call tries it again"
-    with pytest.raises(StoreError, match="none of 2 videos could be stored; the first: .*folder.mp4"):
+    assert (again.done, again.skipped, len(again.failed)) == (1, 2, 3), (
+        "the next call tries it again"
+    )
+    with pytest.raises(
+        StoreError, match="none of 2 videos could be stored; the first: .*folder.mp4"
+    ):
         store.store(mixed.select(mask=[3, 4]), tmp_path / "none", form, progress=False)
 
 
 @pytest.mark.parametrize("method", ["dis", "tvl1_torch"])
-def test_flow_that_cannot_be_computed_is_named_and_the_rest_is_there(mixed, tmp_path, one_thread, method):
+def test_flow_that_cannot_be_computed_is_named_and_the_rest_is_there(
+    mixed, tmp_path, one_thread, method
+):
     encode(mixed.root / "missing.mp4", 1)
     report = flow_store.extract(mixed, tmp_path / "flow", method, size=24, progress=False)
     reasons = dict(report.failed)
-    assert sorted(reasons) == ["broken.mp4", "changing.mkv", "folder.mp4", "missing.mp4"] and report.done == 2
-    assert "size is another" in reasons["changing.mkv"] and "flow needs two frames" in reasons["missing.mp4"]
+    assert (
+        sorted(reasons) == ["broken.mp4", "changing.mkv", "folder.mp4", "missing.mp4"]
+        and report.done == 2
+    )
+    assert (
+        "size is another" in reasons["changing.mkv"]
+        and "flow needs two frames" in reasons["missing.mp4"]
+    )
     assert not list((tmp_path / "flow").rglob("*.tmp"))
 
 
-# ---- going on ----------------------------------------------------------------------------------------------------
+# ---- going on ----------------------------------------------------------------------------------
 
 
 def journaled(folder: Path) -> list[str]:
     names = []
-    for line in (folder / "store.jsonl").read_text().splitlines() if (folder / "store.jsonl").is_file() else ():
+    for line in (
+        (folder / "store.jsonl").read_text().splitlines()
+        if (folder / "store.jsonl").is_file()
+        else ()
+    ):
         with contextlib.suppress(ValueError):
             names += [json.loads(line)["key"]] if line else []
     return names
@@ -205,14 +254,21 @@ def test_the_same_call_does_nothing_again(textures, tmp_path):
     first = store.store(textures, tmp_path / "store", size=32, progress=False)
     before = makes.stamps(tmp_path / "store")
     again = store.store(textures, tmp_path / "store", size=32, progress=False)
-    assert (first.done, first.skipped, again.done, again.skipped) == (8, 0, 0, 8) and again.bytes == first.bytes
+    assert (first.done, first.skipped, again.done, again.skipped) == (
+        8,
+        0,
+        0,
+        8,
+    ) and again.bytes == first.bytes
     after = makes.stamps(tmp_path / "store")
     assert all(after[path] == before[path] for path in first.manifest.path.tolist())
     one = store.store(textures.select(mask=[5]), tmp_path / "store", size=32, progress=False)
     assert one.manifest.path.tolist() == ["sub/5.mp4.mp4"] and one.skipped == 1
 
 
-@pytest.mark.parametrize("change", ["source changed", "source gone", "stored file gone", "stored file cut off"])
+@pytest.mark.parametrize(
+    "change", ["source changed", "source gone", "stored file gone", "stored file cut off"]
+)
 def test_only_what_changed_is_stored_anew(tmp_path, change):
     for i in range(3):
         encode(tmp_path / f"data/{i}.mp4", 9)
@@ -230,8 +286,12 @@ def test_only_what_changed_is_stored_anew(tmp_path, change):
         os.truncate(stored, stored.stat().st_size - 10)
     report = store.store(data, tmp_path / "store", size=24, progress=False)
     after = makes.stamps(tmp_path / "store")
-    changed = {name for name in ("0.mp4.mp4", "1.mp4.mp4", "2.mp4.mp4") if after[name] != before.get(name)}
-    assert changed == (set() if change == "source gone" else {"1.mp4.mp4"}) and report.skipped == 3 - len(changed)
+    changed = {
+        name for name in ("0.mp4.mp4", "1.mp4.mp4", "2.mp4.mp4") if after[name] != before.get(name)
+    }
+    assert changed == (
+        set() if change == "source gone" else {"1.mp4.mp4"}
+    ) and report.skipped == 3 - len(changed)
     assert report.manifest.frames.tolist() == [9, 11 if change == "source changed" else 9, 9]
     assert makes.numbers(clips.read(stored).frames) == list(range(report.manifest.frames[1]))
 
@@ -249,15 +309,23 @@ def test_a_store_that_was_stopped_goes_on(textures, tmp_path, stop):
     errors = process.communicate(timeout=30)[1]
     assert process.returncode != 0
     if stop == "Ctrl-C":
-        assert "KeyboardInterrupt" in errors and not list(folder.rglob("*.tmp")) and makes.gone(process)
+        assert (
+            "KeyboardInterrupt" in errors
+            and not list(folder.rglob("*.tmp"))
+            and makes.gone(process)
+        )
     done = journaled(folder)
     before = makes.stamps(folder)
     assert 2 <= len(done) < 8
     report = store.store(textures, folder, size=32, progress=False)
     after = makes.stamps(folder)
     assert (report.done, report.skipped) == (8 - len(done), len(done))
-    assert {name: after[name] for name in done} == {name: before[name] for name in done}, "not touched"
-    assert makes.gone(process) and not list(folder.rglob("*.tmp")), "orphans finish their video at most"
+    assert {name: after[name] for name in done} == {name: before[name] for name in done}, (
+        "not touched"
+    )
+    assert makes.gone(process) and not list(folder.rglob("*.tmp")), (
+        "orphans finish their video at most"
+    )
     store.store(textures, tmp_path / "whole", size=32, progress=False)
     names = report.manifest.path.tolist()
     assert bytes_of(folder, names) == bytes_of(tmp_path / "whole", names)
@@ -271,7 +339,11 @@ def test_a_flow_extraction_that_was_killed_goes_on(textures, tmp_path, form):
     makes.wait_for(lambda: len(list(folder.rglob(f"[0-9]*.flow.{form}"))) >= 2, process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    before = {name: about for name, about in makes.stamps(folder).items() if name.endswith(f".flow.{form}")}
+    before = {
+        name: about
+        for name, about in makes.stamps(folder).items()
+        if name.endswith(f".flow.{form}")
+    }
     before = {name: about for name, about in before.items() if not Path(name).name.startswith(".")}
     assert 2 <= len(before) < 8
     report = flow_store.extract(textures, folder, "dis", form=form, progress=False)
@@ -283,13 +355,16 @@ def test_a_flow_extraction_that_was_killed_goes_on(textures, tmp_path, form):
     assert bytes_of(folder, names) == bytes_of(tmp_path / "whole", names)
 
 
-# ---- one owner, one setting --------------------------------------------------------------------------------------
+# ---- one owner, one setting --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("work", [store.store, flow_store.extract])
 def test_two_at_work_on_one_folder(textures, tmp_path, work):
     with jobs.owned(tmp_path / "out"):
-        with pytest.raises(jobs.BusyError, match="another process is at work in .*/out: wait for it, or take another"):
+        with pytest.raises(
+            jobs.BusyError,
+            match="another process is at work in .*/out: wait for it, or take another",
+        ):
             work(textures, tmp_path / "out", progress=False)
     assert not list((tmp_path / "out").rglob("*.mp4"))
 
@@ -301,7 +376,9 @@ def test_two_extractions_at_once_one_waits_for_another_day(textures, tmp_path):
         with pytest.raises(jobs.BusyError):
             flow_store.extract(textures, tmp_path / "flow", "dis", form="mp4", progress=False)
         with pytest.raises(jobs.BusyError):
-            flow_store.extract(textures, tmp_path / "flow", "dis", form="mp4", part=(0, 2), progress=False)
+            flow_store.extract(
+                textures, tmp_path / "flow", "dis", form="mp4", part=(0, 2), progress=False
+            )
     finally:
         process.communicate(timeout=60)
     assert process.returncode == 0
@@ -313,28 +390,38 @@ def test_other_settings_are_refused_and_nothing_is_lost(textures, tmp_path):
     one = textures.select(mask=[0])
     store.store(one, tmp_path / "store", "jpeg", size=32, progress=False)
     before = makes.stamps(tmp_path / "store")
-    for form, options, said in (("raw", {"size": 32}, "form: there 'jpeg', wanted 'raw'"),
-                                ("jpeg", {"size": 48}, "size: there 32, wanted 48"),
-                                ("jpeg", {"size": 32, "decoder": "decord"}, "decoder: there 'pyav', wanted 'decord'")):
-        with pytest.raises(StoreError, match=f"store was made with other settings .*{said}.*: use them or another fol"):
+    for form, options, said in (
+        ("raw", {"size": 32}, "form: there 'jpeg', wanted 'raw'"),
+        ("jpeg", {"size": 48}, "size: there 32, wanted 48"),
+        ("jpeg", {"size": 32, "decoder": "decord"}, "decoder: there 'pyav', wanted 'decord'"),
+    ):
+        with pytest.raises(
+            StoreError,
+            match=f"store was made with other settings .*{said}.*: use them or another fol",
+        ):
             store.store(textures, tmp_path / "store", form, progress=False, **options)
     after = makes.stamps(tmp_path / "store")
     assert {name: about for name, about in after.items() if "store.jsonl" not in name} == {
-        name: about for name, about in before.items() if "store.jsonl" not in name}  # fmt: skip
+        name: about for name, about in before.items() if "store.jsonl" not in name
+    }
     with pytest.raises(StoreError, match="is the data set's own folder: take another one"):
         store.store(textures, textures.root, progress=False)
     for wrong in ({"form": "gif"}, {"size": 1}, {"crf": 60}):
-        with pytest.raises(ValueError, match="form is of mp4, jpeg, raw, size from 2 pixels, crf in 0..51"):
+        with pytest.raises(
+            ValueError, match="form is of mp4, jpeg, raw, size from 2 pixels, crf in 0..51"
+        ):
             store.store(textures, tmp_path / "other", progress=False, **wrong)
 
 
-# ---- the disk ----------------------------------------------------------------------------------------------------
+# ---- the disk ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("what", ["store", "flow"])
 def test_what_will_not_fit_is_refused_after_the_sample(textures, tmp_path, monkeypatch, what):
     monkeypatch.setattr(jobs.shutil, "disk_usage", lambda place: SimpleNamespace(free=2000))
-    with pytest.raises(jobs.DiskError, match=f"{what} .* needs about .* more and .* has 2 kB free: make room"):
+    with pytest.raises(
+        jobs.DiskError, match=f"{what} .* needs about .* more and .* has 2 kB free: make room"
+    ):
         makes.fill(what, "mp4", textures, tmp_path / "out")
     monkeypatch.undo()
     report = makes.fill(what, "mp4", textures, tmp_path / "out")
@@ -345,11 +432,17 @@ def test_the_estimate_is_near_what_it_takes(textures, tmp_path):
     told = []
     monkeyed, jobs._tell = jobs._tell, None
     jobs._tell = lambda done, share, folder, workers, what, progress, tell: monkeyed(
-        done, share, folder, workers, what, progress, told.append)  # fmt: skip
+        done, share, folder, workers, what, progress, told.append
+    )
     try:
-        counted = scan.scan(textures, tmp_path / "scan", progress=False).manifest  # frames weigh the estimate
+        counted = scan.scan(
+            textures, tmp_path / "scan", progress=False
+        ).manifest  # frames weigh the estimate
         told.clear()
-        assert store.store(counted, tmp_path / "store", size=32, only_cost=True, progress=False) is None
+        assert (
+            store.store(counted, tmp_path / "store", size=32, only_cost=True, progress=False)
+            is None
+        )
     finally:
         jobs._tell = monkeyed
     (cost,) = told
@@ -361,7 +454,8 @@ def test_the_estimate_is_near_what_it_takes(textures, tmp_path):
 
 @pytest.fixture(scope="module")
 def full_disks(textures, tmp_path_factory) -> list[dict]:
-    """What came of every form on a disk of half the room that it takes: real ones, small tmpfs mounts."""
+    """What came of every form on a disk of half the room that it takes: real ones, small tmpfs
+    mounts."""
     if not shutil.which("unshare"):
         pytest.skip("needs util-linux's unshare, to mount a small disk of its own")
     temporary = tmp_path_factory.mktemp("disk")
@@ -372,24 +466,41 @@ def full_disks(textures, tmp_path_factory) -> list[dict]:
         wanted.append((what, form, workers, max(24, int(0.6 * takes / 1024))))
     (temporary / "place").mkdir()
     place, alone = str(temporary / "place"), ["unshare", "--map-root-user", "--mount"]
-    allowed = subprocess.run([*alone, "mount", "-t", "tmpfs", "none", place], capture_output=True, text=True)
+    allowed = subprocess.run(
+        [*alone, "mount", "-t", "tmpfs", "none", place], capture_output=True, text=True
+    )
     if allowed.returncode:
         pytest.skip(f"may not mount a small disk: {allowed.stderr.strip()}")
-    code = f"from tests import makes; makes.on_full_disks({place!r}, {str(textures.root)!r}, {wanted})"
-    done = subprocess.run([*alone, sys.executable, "-c", code], cwd=makes.ROOT, capture_output=True, text=True)
+    code = (
+        f"from tests import makes; makes.on_full_disks({place!r}, {str(textures.root)!r}, {wanted})"
+    )
+    done = subprocess.run(
+        [*alone, sys.executable, "-c", code], cwd=makes.ROOT, capture_output=True, text=True
+    )
     assert not done.returncode, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-FULL = [("store", "mp4", 0), ("store", "jpeg", 0), ("store", "raw", 0), ("store", "mp4", 2), ("flow", "npz", 0),
-        ("flow", "mp4", 0)]  # fmt: skip
+FULL = [
+    ("store", "mp4", 0),
+    ("store", "jpeg", 0),
+    ("store", "raw", 0),
+    ("store", "mp4", 2),
+    ("flow", "npz", 0),
+    ("flow", "mp4", 0),
+]
 
 
-@pytest.mark.parametrize("number", range(len(FULL)), ids=["{} {}, {} workers".format(*full) for full in FULL])
+@pytest.mark.parametrize(
+    "number", range(len(FULL)), ids=["{} {}, {} workers".format(*full) for full in FULL]
+)
 def test_a_full_disk_is_told_and_nothing_finished_is_lost(full_disks, number):
     said = full_disks[number]
     assert [said["what"], said["form"]] == list(FULL[number][:2])
-    assert said["error"].startswith("DiskError: [Errno 28] the disk of ") and "make room, run the same" in said["error"]
+    assert (
+        said["error"].startswith("DiskError: [Errno 28] the disk of ")
+        and "make room, run the same" in said["error"]
+    )
     assert said["left"] == [] and said["there"] == said["whole"] != [], "whole files only"
     assert said["again"].startswith("DiskError: "), "it says so again, before or after trying"
     assert said["untouched"] == said["kept"] > 0 and said["all whole"]
@@ -397,7 +508,7 @@ def test_a_full_disk_is_told_and_nothing_finished_is_lost(full_disks, number):
     assert done + skipped == 8 and skipped >= said["kept"] and failed == []
 
 
-# ---- packs -------------------------------------------------------------------------------------------------------
+# ---- packs -------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -415,30 +526,44 @@ def test_packs_are_read_at_random_and_by_numpy(packed, kind):
     with clips.Video(packed[kind]) as video:
         assert (video.frames, video.fps, video.decoder) == (6, 25.0, "pack")
         clip = video.read([5, 0, 3, 3])
-        assert makes.numbers(clip.frames) == [5, 0, 3, 3] and np.allclose(clip.times, [0.2, 0, 0.12, 0.12])
+        assert makes.numbers(clip.frames) == [5, 0, 3, 3] and np.allclose(
+            clip.times, [0.2, 0, 0.12, 0.12]
+        )
         assert makes.numbers(np.stack(list(video.stream()))) == list(range(6))
         assert video.read([1]).frames.shape == (1, 48, 108, 3)
     assert clips.read(packed[kind], [2], size=24).frames.shape == (1, 24, 54, 3)
     members = np.load(packed[kind])
     assert json.loads(bytes(members["meta"])) == {"fps": 25.0}
-    assert members["rows"].shape == (6, 48, 108, 3) if kind == "raw" else members["ends"].shape == (6,)
+    assert (
+        members["rows"].shape == (6, 48, 108, 3) if kind == "raw" else members["ends"].shape == (6,)
+    )
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.9, 0.999])
 @pytest.mark.parametrize("kind", ["raw", "jpeg"])
 def test_a_pack_that_is_cut_off(packed, tmp_path, kind, share):
     file = makes.cut_off(tmp_path / "cut.frames.npz", packed[kind], share)
-    with pytest.raises(VideoError, match=r"cut\.frames\.npz: (the file is empty|pack cannot .*make it anew)"):
+    with pytest.raises(
+        VideoError, match=r"cut\.frames\.npz: (the file is empty|pack cannot .*make it anew)"
+    ):
         clips.read(file)
 
 
-@pytest.mark.parametrize("name, content, said", [
-    ("text.frames.npz", b"not a pack", "is not a whole pack"),
-    ("video.frames.npz", "mp4", "is not a whole pack"),
-    ("other.frames.npz", {"values": np.zeros(3)}, "is not a whole pack .*no item named 'meta.npy'"),
-    ("flow.frames.npz", "flow", "has no frame rate"),
-    ("list.frames.npz", "list", "has no frame rate"),
-], ids=["text", "a video", "another npz", "flow", "a list for facts"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, content, said",
+    [
+        ("text.frames.npz", b"not a pack", "is not a whole pack"),
+        ("video.frames.npz", "mp4", "is not a whole pack"),
+        (
+            "other.frames.npz",
+            {"values": np.zeros(3)},
+            "is not a whole pack .*no item named 'meta.npy'",
+        ),
+        ("flow.frames.npz", "flow", "has no frame rate"),
+        ("list.frames.npz", "list", "has no frame rate"),
+    ],
+    ids=["text", "a video", "another npz", "flow", "a list for facts"],
+)
 def test_a_file_that_is_no_pack(tmp_path, name, content, said):
     file = tmp_path / name
     if content == "mp4":
@@ -451,18 +576,23 @@ def test_a_file_that_is_no_pack(tmp_path, name, content, said):
         np.savez(open(file, "wb"), **content)
     else:
         file.write_bytes(content)
-    with pytest.raises(VideoError, match=f"{name}: pack cannot open it .*{said}.*make it anew or drop it"):
+    with pytest.raises(
+        VideoError, match=f"{name}: pack cannot open it .*{said}.*make it anew or drop it"
+    ):
         clips.probe(file)
 
 
 @pytest.mark.parametrize("kind", ["raw", "jpeg"])
 def test_damaged_bytes_give_frames_or_a_clear_error(packed, tmp_path, kind):
-    """One or eight bytes anywhere: nothing but VideoError comes out, whatever NumPy's and zipfile's parsers raise."""
+    """One or eight bytes anywhere: nothing but VideoError comes out, whatever NumPy's and zipfile's
+    parsers raise."""
     rng, whole, refused = np.random.default_rng(0), packed[kind].read_bytes(), 0
     file = tmp_path / "damaged.frames.npz"
     for _ in range(200):
         data, at = bytearray(whole), int(rng.integers(0, len(whole)))
-        at = at if rng.random() < 0.5 else int(rng.choice([at % 400, len(whole) - 1 - at % 400]))  # the headers
+        at = (
+            at if rng.random() < 0.5 else int(rng.choice([at % 400, len(whole) - 1 - at % 400]))
+        )  # the headers
         data[at : at + 8] = rng.bytes(len(data[at : at + 8]))
         file.write_bytes(data)
         try:
@@ -488,7 +618,9 @@ def test_damaged_pictures_give_a_clear_error(tmp_path):
                 clips.read(file)
             except VideoError as error:
                 refused += 1
-                assert "picture cannot open it" in str(error) and "make it anew or drop it" in str(error)
+                assert "picture cannot open it" in str(error) and "make it anew or drop it" in str(
+                    error
+                )
     assert refused > 24
 
 
@@ -500,12 +632,14 @@ def test_any_frame_rate_can_be_written(tmp_path, fps):
         assert video.fps == pytest.approx(max(fps, 1 / 1001), rel=0.01)
 
 
-# ---- flow --------------------------------------------------------------------------------------------------------
+# ---- flow --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_flow_of_a_store_is_the_flow_of_its_frames(textures, tmp_path, form):
-    made = store.store(textures.select(mask=[0, 2]), tmp_path / "store", form, size=48, progress=False).manifest
+    made = store.store(
+        textures.select(mask=[0, 2]), tmp_path / "store", form, size=48, progress=False
+    ).manifest
     report = flow_store.extract(made, tmp_path / "flow", "dis", progress=False)
     assert (report.done, report.pairs) == (2, 16)
     for i, path in enumerate(made.path):
@@ -531,7 +665,9 @@ def test_the_torch_method_stores_what_it_estimates(tmp_path, one_thread, workers
     frames = texture(3, (32, 48))
     encode(tmp_path / "data/a.mp4", frames, crf="8")
     data = rows(tmp_path / "data", ["a.mp4"])
-    report = flow_store.extract(data, tmp_path / "flow", "tvl1_torch", workers=workers, device="cpu", progress=False)
+    report = flow_store.extract(
+        data, tmp_path / "flow", "tvl1_torch", workers=workers, device="cpu", progress=False
+    )
     assert (report.done, report.pairs, report.failed) == (1, 2, [])
     estimated = estimate.estimate(clips.read(data.absolute(0)).frames, "tvl1_torch", "cpu")
     assert np.array_equal(flow_store.load(tmp_path / "flow", "a.mp4"), estimate.quantise(estimated))
@@ -550,7 +686,10 @@ def small_in_mp4(data: Manifest, folder: Path, size: int | None) -> None:
     path = str(data.path[0])
     exact, coded = (flow_store.load(folder / form, path) for form in ("npz", "mp4"))
     assert exact.shape == coded.shape and 0 < added(exact, coded) <= 0.1
-    assert flow_store.flow_path(folder / "mp4", path, "mp4").stat().st_size <= 0.05 * exact[..., :2].size
+    assert (
+        flow_store.flow_path(folder / "mp4", path, "mp4").stat().st_size
+        <= 0.05 * exact[..., :2].size
+    )
     some = np.random.default_rng(0).permutation(len(coded))[:7]
     assert np.array_equal(flow_store.load(folder / "mp4", path, some), coded[some])
     assert flow_store.meta(folder / "mp4", path)["form"] == "mp4" and (coded[..., 2] == 128).all()
@@ -571,7 +710,9 @@ def test_parts_cover_every_row_once(textures, tmp_path, parts):
     done = []
     for part in range(parts):
         before = set(makes.stamps(tmp_path))
-        report = flow_store.extract(textures, tmp_path, "dis", size=24, part=(part, parts), progress=False)
+        report = flow_store.extract(
+            textures, tmp_path, "dis", size=24, part=(part, parts), progress=False
+        )
         new = {name for name in set(makes.stamps(tmp_path)) - before if name.endswith(".npz")}
         assert report.done == len(new) and report.skipped == 0
         done += new
@@ -587,7 +728,12 @@ def test_a_damaged_flow_file_says_what_to_do(textures, tmp_path, form):
     flow_store.extract(textures.select(mask=[0]), tmp_path, "dis", form=form, progress=False)
     file = flow_store.flow_path(tmp_path, "sub/0.mp4", form)
     whole = file.read_bytes()
-    for content in (b"", b"no flow" * 100, whole[: len(whole) // 2], whole[: len(whole) - 1 - len(whole) // 10]):
+    for content in (
+        b"",
+        b"no flow" * 100,
+        whole[: len(whole) // 2],
+        whole[: len(whole) - 1 - len(whole) // 10],
+    ):
         file.write_bytes(content)
         with pytest.raises(FlowError, match=r"0\.mp4\.flow.* extract again"):
             flow_store.load(tmp_path, "sub/0.mp4")
@@ -599,11 +745,18 @@ def test_rgb_and_flow_of_different_decoders_are_refused(textures, tmp_path):
     from vidbench.data.loading.augmentation import SETTINGS
     from vidbench.data.loading.dataset import Clips, ClipSpec
 
-    spec = ClipSpec(frames=4, streams=("rgb", "flow"), augment=replace(SETTINGS["vidbench"], size=32))
+    spec = ClipSpec(
+        frames=4, streams=("rgb", "flow"), augment=replace(SETTINGS["vidbench"], size=32)
+    )
     flow_store.extract(textures, tmp_path / "flow", "dis", decoder="decord", progress=False)
-    with pytest.raises(ValueError, match="computed on frames of decord, and rgb is to be read by pyav: pass"):
+    with pytest.raises(
+        ValueError, match="computed on frames of decord, and rgb is to be read by pyav: pass"
+    ):
         Clips(textures, spec, flow_folder=tmp_path / "flow")
-    assert len(Clips(textures, spec, flow_folder=tmp_path / "flow", decoder="decord")[0, 0]["flow"]) == 2
+    assert (
+        len(Clips(textures, spec, flow_folder=tmp_path / "flow", decoder="decord")[0, 0]["flow"])
+        == 2
+    )
     with pytest.raises(ValueError, match="stream 'flow' needs flow_folder"):
         Clips(textures, spec)
     with pytest.raises(FlowError, match="no flow in .*: run vidbench flow"):

@@ -1,4 +1,5 @@
-"""The digits that come with scikit-learn: as many as there are, the same each time, whole or not there."""
+"""The digits that come with scikit-learn: as many as there are, the same each time, whole or not
+there."""
 
 import numpy as np
 import pytest
@@ -26,16 +27,24 @@ def test_the_digits_are_all_there_at_their_levels(digits):
     np.testing.assert_array_equal(manifest.label, found.target)
     for row in range(0, 1797, 97):
         pixels = clips.read(manifest.absolute(row)).frames
-        assert pixels.shape == (1, 32, 32, 3) and str(manifest.path[row]).endswith(f"/{row:04d}.png")
-        np.testing.assert_array_equal(pixels[0, ::4, ::4, 0] / (255 / 16), pixels[0, 3::4, 3::4, 2] / (255 / 16))
-        np.testing.assert_array_equal((pixels[0, 1::4, 1::4, 1] / (255 / 16)).round(), found.images[row])
+        assert pixels.shape == (1, 32, 32, 3) and str(manifest.path[row]).endswith(
+            f"/{row:04d}.png"
+        )
+        np.testing.assert_array_equal(
+            pixels[0, ::4, ::4, 0] / (255 / 16), pixels[0, 3::4, 3::4, 2] / (255 / 16)
+        )
+        np.testing.assert_array_equal(
+            (pixels[0, 1::4, 1::4, 1] / (255 / 16)).round(), found.images[row]
+        )
 
 
 def test_a_form_is_a_source_and_lies_in_one_split(digits):
     manifest = digits[1]
     train, test = manifest.select(split="train"), manifest.select(split="test")
     assert (len(train), len(test)) == (898, 899) and manifest.held_out() == "test"
-    assert len(set(train.source)) == len(set(test.source)) == 7 and not set(train.source) & set(test.source)
+    assert len(set(train.source)) == len(set(test.source)) == 7 and not set(train.source) & set(
+        test.source
+    )
     for part in (train, test):  # about as many of each digit
         assert np.bincount(part.label, minlength=10).min() >= 84
     for start in images.FORMS:  # every form begins with the digits in order
@@ -46,7 +55,9 @@ def test_the_digits_are_the_same_each_time_and_written_once(digits, tmp_path, mo
     place, manifest = digits
     again = images.digits(tmp_path / "videos")
     assert again.fingerprint() == manifest.fingerprint()
-    assert (tmp_path / "videos/manifest.csv").read_bytes() == (place / "videos/manifest.csv").read_bytes()
+    assert (tmp_path / "videos/manifest.csv").read_bytes() == (
+        place / "videos/manifest.csv"
+    ).read_bytes()
     for row in (0, 900, 1796):
         assert again.absolute(row).read_bytes() == manifest.absolute(row).read_bytes()
     monkeypatch.setattr(Image, "fromarray", None)  # nothing is written a second time

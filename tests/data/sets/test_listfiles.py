@@ -1,4 +1,5 @@
-"""Each named data set's own lists, whole where they are at hand, and tiny ones with every fault that is told apart."""
+"""Each named data set's own lists, whole where they are at hand, and tiny ones with every fault
+that is told apart."""
 
 import csv
 import json
@@ -40,7 +41,7 @@ def counted(name: str, root: Path, **options) -> tuple[list[int], Manifest]:
     return np.bincount(manifest.split, minlength=len(SPLITS)).tolist(), manifest
 
 
-# ---- the door ----------------------------------------------------------------------------------------------------
+# ---- the door ----------------------------------------------------------------------------------
 
 
 def test_missing_rows_are_kept_if_wanted(tmp_path):
@@ -57,22 +58,34 @@ def test_a_manifest_of_ones_own_keeps_what_a_scan_added(tmp_path):
     replace(manifest, frames=[30]).save(tmp_path)
     assert open_dataset("csv", tmp_path).frames.tolist() == [30]
     (tmp_path / "a.mp4").unlink()
-    with pytest.raises(FileNotFoundError, match=r"1 of 1 listed videos are missing .* is a.mp4 \(row 1\)"):
+    with pytest.raises(
+        FileNotFoundError, match=r"1 of 1 listed videos are missing .* is a.mp4 \(row 1\)"
+    ):
         open_dataset("csv", tmp_path)
 
 
 def test_options_that_are_paths_are_kept_as_text(tmp_path):
     root = ucf(tmp_path / "ucf")
     _, manifest = at_home(tmp_path / "home", root, lists=root / "lists", fold=1)
-    assert words(at_home(tmp_path / "home", root, lists=str(root / "lists"), fold=1)[1]) == words(manifest)
+    assert words(at_home(tmp_path / "home", root, lists=str(root / "lists"), fold=1)[1]) == words(
+        manifest
+    )
 
 
-@pytest.mark.parametrize("name, known", [
-    ("ucf101", "fold, lists"), ("kinetics400", "lists, classes"), ("csv", "none"),
-    ("activitynet", "lists, classes, pattern"), ("folder", "held_out, seed, into"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, known",
+    [
+        ("ucf101", "fold, lists"),
+        ("kinetics400", "lists, classes"),
+        ("csv", "none"),
+        ("activitynet", "lists, classes, pattern"),
+        ("folder", "held_out, seed, into"),
+    ],
+)
 def test_an_unknown_option_is_told_with_the_known_ones(tmp_path, name, known):
-    with pytest.raises(ValueError, match=f"'{name}' has no option 'folds'; its options are {known}$"):
+    with pytest.raises(
+        ValueError, match=f"'{name}' has no option 'folds'; its options are {known}$"
+    ):
         open_dataset(name, tmp_path, folds=1)
 
 
@@ -97,7 +110,7 @@ def test_ucf101_lists_of_another_data_set(tmp_path):
         open_dataset("ucf101", tmp_path)
 
 
-# ---- HMDB51 ------------------------------------------------------------------------------------------------------
+# ---- HMDB51 ------------------------------------------------------------------------------------
 
 
 def hmdb(root: Path, **ends) -> Path:
@@ -120,24 +133,49 @@ def test_hmdb51_films_and_unused_clips(tmp_path, newline, bom):
     touch(root, "hmdb51_org/cartwheel/Turnk_r_Pippi_Michel_cartwheel_f_cm_np2_le_med_6.mp4")
     assert recognise(root) == "hmdb51"
     manifest = open_dataset("hmdb51", root, fold=2, missing="keep")
-    assert rows(manifest)[0] == ("hmdb51_org/brush_hair/Turnk_r_Pippi_Michel_brush_hair_u_nm_np10_ba_goo_1.avi",
-                                 "brush_hair", "train", "Turnk_r_Pippi_Michel")  # fmt: skip
+    assert rows(manifest)[0] == (
+        "hmdb51_org/brush_hair/Turnk_r_Pippi_Michel_brush_hair_u_nm_np10_ba_goo_1.avi",
+        "brush_hair",
+        "train",
+        "Turnk_r_Pippi_Michel",
+    )
     assert rows(manifest)[1:3] == [
-        ("hmdb51_org/cartwheel/Turnk_r_Pippi_Michel_cartwheel_f_cm_np2_le_med_6.mp4", "cartwheel", "test",
-         "Turnk_r_Pippi_Michel"),
-        ("hmdb51_org/cartwheel/(Rad)Schlag_die_Bank!_cartwheel_f_cm_np1_le_med_0.avi", "cartwheel", "none",
-         "(Rad)Schlag_die_Bank!")]  # fmt: skip
+        (
+            "hmdb51_org/cartwheel/Turnk_r_Pippi_Michel_cartwheel_f_cm_np2_le_med_6.mp4",
+            "cartwheel",
+            "test",
+            "Turnk_r_Pippi_Michel",
+        ),
+        (
+            "hmdb51_org/cartwheel/(Rad)Schlag_die_Bank!_cartwheel_f_cm_np1_le_med_0.avi",
+            "cartwheel",
+            "none",
+            "(Rad)Schlag_die_Bank!",
+        ),
+    ]
     with pytest.warns(UserWarning, match="51 of 52 listed videos are missing"):
         assert len(open_dataset("hmdb51", root, fold=2, missing="drop")) == 1
-    with pytest.raises(ValueError, match=r"\*_test_split1.txt: HMDB51 has 51 classes, this list has 1"):
+    with pytest.raises(
+        ValueError, match=r"\*_test_split1.txt: HMDB51 has 51 classes, this list has 1"
+    ):
         open_dataset("hmdb51", root)
 
 
-@pytest.mark.parametrize("line, said", [
-    ("Film_jump_f_cm_np1_le_med_0.avi 1", "wanted film_cartwheel_..._0.avi and 0, 1 or 2, got 'Film_jump_"),
-    ("Film_cartwheel_f_cm_np1_le_med_0.avi 3", "and '3'"), ("Film_cartwheel_f_cm_np1_le_med_0.avi", "wanted 2 columns"),
-    ("Turnk_r_Pippi_Michel_cartwheel_f_cm_np2_le_med_6.avi 1", "is listed twice, first in .*, line 1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "line, said",
+    [
+        (
+            "Film_jump_f_cm_np1_le_med_0.avi 1",
+            "wanted film_cartwheel_..._0.avi and 0, 1 or 2, got 'Film_jump_",
+        ),
+        ("Film_cartwheel_f_cm_np1_le_med_0.avi 3", "and '3'"),
+        ("Film_cartwheel_f_cm_np1_le_med_0.avi", "wanted 2 columns"),
+        (
+            "Turnk_r_Pippi_Michel_cartwheel_f_cm_np2_le_med_6.avi 1",
+            "is listed twice, first in .*, line 1",
+        ),
+    ],
+)
 def test_hmdb51_lists_with_a_bad_line(tmp_path, line, said):
     with open(hmdb(tmp_path) / "lists/cartwheel_test_split2.txt", "a") as file:
         file.write(line + "\n")
@@ -154,14 +192,20 @@ def test_hmdb51s_own_lists(real_data):
         for label in range(51):
             own = whole.select(mask=whole.label == label)
             train, test = (set(own.select(part).source.tolist()) for part in ("train", "test"))
-            assert train and test and not train & test, "the authors keep a film's clips of one class on one side"
+            assert train and test and not train & test, (
+                "the authors keep a film's clips of one class on one side"
+            )
     with pytest.warns(UserWarning, match="6762 of 6766 listed videos are missing"):
         some = open_dataset("hmdb51", videos, lists=lists, missing="drop")
-    assert {row["source"] for row in words(some)} == {"RATRACE", "SchoolRulesHowTheyHelpUs", "TrumanShow",
-                                                      "Turnk_r_Pippi_Michel"}  # fmt: skip
+    assert {row["source"] for row in words(some)} == {
+        "RATRACE",
+        "SchoolRulesHowTheyHelpUs",
+        "TrumanShow",
+        "Turnk_r_Pippi_Michel",
+    }
 
 
-# ---- Kinetics ----------------------------------------------------------------------------------------------------
+# ---- Kinetics ----------------------------------------------------------------------------------
 
 K400 = "label,youtube_id,time_start,time_end,split,is_cc"
 K600 = "label,youtube_id,time_start,time_end,split"
@@ -169,17 +213,28 @@ K600 = "label,youtube_id,time_start,time_end,split"
 
 def kinetics(number: int, *extra: str, first: int = 0) -> list[str]:
     """Lines of a list with one clip a class, and then others."""
-    return [f'"class {i:03d} (x)",id{first + i:09d},{i},{i + 10},val,0' for i in range(number)] + list(extra)
+    return [
+        f'"class {i:03d} (x)",id{first + i:09d},{i},{i + 10},val,0' for i in range(number)
+    ] + list(extra)
 
 
 @ENDS
 def test_kinetics_files_are_found_in_any_layout(tmp_path, newline, bom):
     films = [f"abcdefghij{i}" for i in range(3)]
-    train = [f"class 007 (x),{films[0]},0,10,train,0", f"class 007 (x),{films[0]},30,40,train,1",
-             f"class 007 (x),{films[1]},1,11,train,0", f"class 007 (x),{films[2]},2,12,train,0",
-             f"class 008 (x),{films[0]},50,60,train,0", f"class 009 (x),{films[0]},70,80,train,0"]  # fmt: skip
+    train = [
+        f"class 007 (x),{films[0]},0,10,train,0",
+        f"class 007 (x),{films[0]},30,40,train,1",
+        f"class 007 (x),{films[1]},1,11,train,0",
+        f"class 007 (x),{films[2]},2,12,train,0",
+        f"class 008 (x),{films[0]},50,60,train,0",
+        f"class 009 (x),{films[0]},70,80,train,0",
+    ]
     test = ["youtube_id,time_start,time_end,split", "testtest_-1,5,15,test"]
-    for name, lines in {"train": [K400, *train], "val": [K400, *kinetics(400)], "test": test}.items():
+    for name, lines in {
+        "train": [K400, *train],
+        "val": [K400, *kinetics(400)],
+        "test": test,
+    }.items():
         write(tmp_path / f"annotations/{name}.csv", *lines, newline=newline, bom=bom)
     found = [
         f"train/class_007_(x)/{films[0]}_000000_000010.mp4",
@@ -188,36 +243,67 @@ def test_kinetics_files_are_found_in_any_layout(tmp_path, newline, bom):
         f"replacement_for_corrupted_k400/{films[2]}_000002_000012.mp4",
         f"train/class 008 (x)/{films[0]}.mp4",
     ]
-    labelled, split = "Class-001 X/id000000001_000001_000011.mp4", "val/id000000002_000002_000012.mp4"
+    labelled, split = (
+        "Class-001 X/id000000001_000001_000011.mp4",
+        "val/id000000002_000002_000012.mp4",
+    )
     tested = "test/testtest_-1_000005_000015.mp4"
-    touch(tmp_path, *found, labelled, split, tested, f"train/class_007_(x)/{films[2]}_000002_000012.mp4",
-          "any/id000000001_000001_000011.mp4", "any/id000000002_000002_000012.mp4", f"any/{films[2]}.webm")  # fmt: skip
+    touch(
+        tmp_path,
+        *found,
+        labelled,
+        split,
+        tested,
+        f"train/class_007_(x)/{films[2]}_000002_000012.mp4",
+        "any/id000000001_000001_000011.mp4",
+        "any/id000000002_000002_000012.mp4",
+        f"any/{films[2]}.webm",
+    )
     assert recognise(tmp_path) == "kinetics400"
     manifest = open_dataset("kinetics400", tmp_path, missing="keep")
     paths = manifest.path.tolist()
     assert paths[:6] == [*found, f"train/class 009 (x)/{films[0]}_000070_000080.mp4"]
     assert paths[6:9] == ["val/class 000 (x)/id000000000_000000_000010.mp4", labelled, split]
     assert rows(manifest)[-1] == (tested, "", "test", "testtest_-1")
-    assert manifest.source[:6].tolist() == [0, 0, 1, 2, 0, 0] and manifest.classes[7] == "class 007 (x)"
+    assert (
+        manifest.source[:6].tolist() == [0, 0, 1, 2, 0, 0]
+        and manifest.classes[7] == "class 007 (x)"
+    )
     with pytest.warns(UserWarning, match="399 of 407 listed videos are missing"):
         open_dataset("kinetics400", tmp_path, missing="drop")
-    assert len(open_dataset("kinetics400", tmp_path, lists=tmp_path / "annotations/val.csv", missing="keep")) == 400
+    assert (
+        len(
+            open_dataset(
+                "kinetics400", tmp_path, lists=tmp_path / "annotations/val.csv", missing="keep"
+            )
+        )
+        == 400
+    )
 
 
 def test_kinetics_releases_are_told_apart(tmp_path):
     for number in (400, 600, 700):
         head = K400 if number == 400 else K600
-        lines = [head, *(line.removesuffix("" if number == 400 else ",0") for line in kinetics(number))]
+        lines = [
+            head,
+            *(line.removesuffix("" if number == 400 else ",0") for line in kinetics(number)),
+        ]
         write(tmp_path / f"{number}/validate.csv", *lines)
         assert recognise(tmp_path / f"{number}") == f"kinetics{number}"
         split, manifest = counted(f"kinetics{number}", tmp_path / f"{number}")
         assert split == [0, number, 0, 0] and len(manifest.classes) == number
         write(tmp_path / f"both/k{number}_val.csv", *lines)
-    with pytest.raises(ValueError, match="validate.csv: Kinetics-400 has 400 classes, this list has 600"):
+    with pytest.raises(
+        ValueError, match="validate.csv: Kinetics-400 has 400 classes, this list has 600"
+    ):
         open_dataset("kinetics400", tmp_path / "600")
-    assert counted("kinetics600", tmp_path / "both")[0] == [0, 600, 0, 0], "the number in a name decides"
+    assert counted("kinetics600", tmp_path / "both")[0] == [0, 600, 0, 0], (
+        "the number in a name decides"
+    )
     write(tmp_path / "both/kinetics700_2020_validate.csv", K600)
-    with pytest.raises(ValueError, match="two lists of split 'validate': .*k700_val.csv.* by `lists`"):
+    with pytest.raises(
+        ValueError, match="two lists of split 'validate': .*k700_val.csv.* by `lists`"
+    ):
         open_dataset("kinetics700", tmp_path / "both")
     write(tmp_path / "odd/val.csv", K400, *kinetics(7))
     touch(tmp_path, "odd/run/a.mp4")
@@ -225,27 +311,41 @@ def test_kinetics_releases_are_told_apart(tmp_path):
 
 
 def test_kinetics_without_labels_needs_classes(tmp_path):
-    write(tmp_path / "kinetics-400_test.csv", "youtube_id,time_start,time_end,split", "testtest_-1,5,15,test")
+    write(
+        tmp_path / "kinetics-400_test.csv",
+        "youtube_id,time_start,time_end,split",
+        "testtest_-1,5,15,test",
+    )
     assert recognise(tmp_path) == "kinetics400"
     with pytest.raises(ValueError, match="kinetics-400_test.csv has no labels: .* by `classes`"):
         open_dataset("kinetics400", tmp_path)
-    names = write(tmp_path / "names.txt", *(f"c{i}" for i in reversed(range(400))), newline="\r\n", bom="\ufeff")
+    names = write(
+        tmp_path / "names.txt",
+        *(f"c{i}" for i in reversed(range(400))),
+        newline="\r\n",
+        bom="\ufeff",
+    )
     manifest = open_dataset("kinetics400", tmp_path, classes=names, missing="keep")
     assert manifest.classes[0] == "c399" and manifest.label.tolist() == [-1]
     assert rows(manifest)[0][0] == "test/testtest_-1_000005_000015.mp4"
     write(names, "run", "walk")
-    with pytest.raises(ValueError, match="names.txt: Kinetics-400 has 400 classes, this list has 2"):
+    with pytest.raises(
+        ValueError, match="names.txt: Kinetics-400 has 400 classes, this list has 2"
+    ):
         open_dataset("kinetics400", tmp_path, classes=str(names))
 
 
-@pytest.mark.parametrize("line, said", [
-    ("sofa,abcdefghijk,1,11,train,0", "label 'sofa' is not among the 400 classes"),
-    ("class 001 (x),abcdefghijk,1,11,train", r"wanted 6 columns \(label,.*got 5"),
-    ("class 001 (x),#NAME?,1,11,train,0", "wanted a video id of 11 letters.*'#NAME"),
-    ("class 001 (x),abcdefghijk,1.5,11,train,0", "whole seconds, got '1.5'"),
-    ("class 001 (x),abcdefghijk,1,11,dev,0", "one of the splits .* got 'dev'"),
-    ("class 000 (x),abcdefghij0,0,10,train,0", "listed twice, first in .*train.csv, line 2"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "line, said",
+    [
+        ("sofa,abcdefghijk,1,11,train,0", "label 'sofa' is not among the 400 classes"),
+        ("class 001 (x),abcdefghijk,1,11,train", r"wanted 6 columns \(label,.*got 5"),
+        ("class 001 (x),#NAME?,1,11,train,0", "wanted a video id of 11 letters.*'#NAME"),
+        ("class 001 (x),abcdefghijk,1.5,11,train,0", "whole seconds, got '1.5'"),
+        ("class 001 (x),abcdefghijk,1,11,dev,0", "one of the splits .* got 'dev'"),
+        ("class 000 (x),abcdefghij0,0,10,train,0", "listed twice, first in .*train.csv, line 2"),
+    ],
+)
 def test_kinetics_lists_with_a_bad_line(tmp_path, line, said):
     write(tmp_path / "val.csv", K400, *kinetics(400))
     write(tmp_path / "train.csv", K400, "class 000 (x),abcdefghij0,0,10,train,0", line)
@@ -255,7 +355,9 @@ def test_kinetics_lists_with_a_bad_line(tmp_path, line, said):
 
 def test_kinetics_lists_of_another_make(tmp_path):
     write(tmp_path / "train.csv", "some/video.mp4 17", "some/other.mp4 3")
-    with pytest.raises(ValueError, match="train.csv, line 1: wanted a header of label,.*got 'some/video.mp4 17'"):
+    with pytest.raises(
+        ValueError, match="train.csv, line 1: wanted a header of label,.*got 'some/video.mp4 17'"
+    ):
         open_dataset("kinetics400", tmp_path)
 
 
@@ -266,14 +368,20 @@ def test_kinetics_own_lists(real_data, tmp_path):
     assert split == [0, 19906, 38685, 0] and len(set(whole.source.tolist())) == 19906 + 38685
     assert list(whole.classes) == (lists / "label_map_k400.txt").read_text().splitlines()
     assert (whole.label[whole.split == 2] == -1).all()
-    split, whole = counted("kinetics600", tmp_path, lists=lists, classes=lists / "label_map_k600.txt")
-    assert split == [0, 30000, 0, 0] and len(set(whole.source.tolist())) == 29994, "6 clips have siblings"
+    split, whole = counted(
+        "kinetics600", tmp_path, lists=lists, classes=lists / "label_map_k600.txt"
+    )
+    assert split == [0, 30000, 0, 0] and len(set(whole.source.tolist())) == 29994, (
+        "6 clips have siblings"
+    )
     assert whole.classes == counted("kinetics600", tmp_path, lists=lists)[1].classes
     shutil.copy(lists / "kinetics-600_val.csv", tmp_path / "val.csv")
     assert recognise(tmp_path) == "kinetics600"
     with pytest.raises(FileNotFoundError, match="wanted kinetics-700_train.csv"):
         open_dataset("kinetics700", tmp_path / "..", lists=lists)
-    with pytest.raises(ValueError, match="val.csv, line 52: label 'acting in play' is not among the 400 classes"):
+    with pytest.raises(
+        ValueError, match="val.csv, line 52: label 'acting in play' is not among the 400 classes"
+    ):
         open_dataset("kinetics400", tmp_path, classes=lists / "label_map_k400.txt")
 
 
@@ -288,7 +396,7 @@ def test_kinetics_file_given_to_a_row_once(tmp_path):
     ]
 
 
-# ---- Mini-Kinetics-200 -------------------------------------------------------------------------------------------
+# ---- Mini-Kinetics-200 -------------------------------------------------------------------------
 
 
 def test_mini_kinetics_own_lists(real_data, tmp_path):
@@ -298,8 +406,11 @@ def test_mini_kinetics_own_lists(real_data, tmp_path):
     assert split == [80000, 5000, 0, 0] and len(whole.classes) == 200
     assert (np.bincount(whole.select("train").label) == 400).all()
     assert (np.bincount(whole.select("validate").label) == 25).all()
-    for name, place in (("train_ytid_list.txt", "train_ytid_list.txt"), ("val_ytid_list.txt", "val_ytid_list.txt"),
-                        ("train_k200.csv", "k400/train.csv")):  # fmt: skip
+    for name, place in (
+        ("train_ytid_list.txt", "train_ytid_list.txt"),
+        ("val_ytid_list.txt", "val_ytid_list.txt"),
+        ("train_k200.csv", "k400/train.csv"),
+    ):
         (tmp_path / place).parent.mkdir(exist_ok=True)
         shutil.copy(own / name, tmp_path / place)
     with pytest.raises(FileNotFoundError, match="has ids only: put kinetics-400_train.csv and"):
@@ -308,19 +419,25 @@ def test_mini_kinetics_own_lists(real_data, tmp_path):
     assert recognise(tmp_path) == "minikinetics200"
     by_id = counted("minikinetics200", tmp_path)[1]
     assert by_id.classes == whole.classes and sorted(rows(by_id)) == sorted(rows(whole))
-    write(tmp_path / "val_ytid_list.txt", "zkyy5cC7SL4", "abcdefghijk", newline="\r\n", bom="\ufeff")
-    with pytest.raises(ValueError, match="val_ytid_list.txt, line 2: 'abcdefghijk' is not in .*val.csv"):
+    write(
+        tmp_path / "val_ytid_list.txt", "zkyy5cC7SL4", "abcdefghijk", newline="\r\n", bom="\ufeff"
+    )
+    with pytest.raises(
+        ValueError, match="val_ytid_list.txt, line 2: 'abcdefghijk' is not in .*val.csv"
+    ):
         open_dataset("minikinetics200", tmp_path)
 
 
 def test_mini_kinetics_of_another_count(tmp_path):
     write(tmp_path / "train_k200.csv", K400, *kinetics(3))
     write(tmp_path / "val_k200.csv", K400, *kinetics(3, first=50))
-    with pytest.raises(ValueError, match="train_k200.csv: Mini-Kinetics-200 has 200 classes, this list has 3"):
+    with pytest.raises(
+        ValueError, match="train_k200.csv: Mini-Kinetics-200 has 200 classes, this list has 3"
+    ):
         open_dataset("minikinetics200", tmp_path)
 
 
-# ---- Something-Something-v2 --------------------------------------------------------------------------------------
+# ---- Something-Something-v2 --------------------------------------------------------------------
 
 
 def ssv2(root: Path, head: str = "something-something-v2-", bom: str = "") -> Path:
@@ -328,8 +445,15 @@ def ssv2(root: Path, head: str = "something-something-v2-", bom: str = "") -> Pa
     templates += [f"Doing [thing {i}]" for i in range(173)]
     labels = {name.replace("[", "").replace("]", ""): str(i) for i, name in enumerate(templates)}
     write_json(root / f"labels/{head}labels.json", labels, bom)
-    train = [{"id": "78687", "label": "putting a cup on a table", "template": templates[0], "placeholders": ["a cup"]},
-             {"id": "42326", "label": "doing it", "template": templates[5], "placeholders": []}]  # fmt: skip
+    train = [
+        {
+            "id": "78687",
+            "label": "putting a cup on a table",
+            "template": templates[0],
+            "placeholders": ["a cup"],
+        },
+        {"id": "42326", "label": "doing it", "template": templates[5], "placeholders": []},
+    ]
     write_json(root / f"labels/{head}train.json", train, bom)
     write_json(root / f"labels/{head}validation.json", [{**train[1], "id": "74225"}], bom)
     write_json(root / f"labels/{head}test.json", [{"id": "1420"}, {"id": "1421"}], bom)
@@ -343,26 +467,48 @@ def test_ssv2_lists(tmp_path, head, bom):
     assert recognise(root) == "ssv2"
     manifest = open_dataset("ssv2", root, missing="keep")
     assert len(manifest.classes) == 174 and manifest.classes[5] == "Doing thing 4"
-    first, folder = "Putting something similar to other things on something", "20bn-something-something-v2"
+    first, folder = (
+        "Putting something similar to other things on something",
+        "20bn-something-something-v2",
+    )
     assert rows(manifest) == [
         (f"{folder}/78687.webm", first, "train", f"{folder}/78687.webm"),
         ("mp4/42326.mp4", "Doing thing 4", "train", "mp4/42326.mp4"),
         (f"{folder}/74225.webm", "Doing thing 4", "validate", f"{folder}/74225.webm"),
         (f"{folder}/1420.webm", "", "test", f"{folder}/1420.webm"),
-        (f"{folder}/1421.webm", "", "test", f"{folder}/1421.webm")]  # fmt: skip
+        (f"{folder}/1421.webm", "", "test", f"{folder}/1421.webm"),
+    ]
     write(root / f"labels/{head}test-answers.csv", f"1420;{first}", "1421;Doing thing 0")
     assert open_dataset("ssv2", root, missing="keep").label.tolist() == [0, 5, 5, 0, 1]
 
 
-@pytest.mark.parametrize("word, value, said", [
-    ("train", [{"id": "1", "template": "Doing [nothing]"}],
-     "train.json, entry 1: label 'Doing nothing' is not among the 174"),
-    ("train", [{"id": "1"}], "train.json, entry 1: wanted an object with id and template"),
-    ("train", {"id": "1"}, "train.json: wanted a json list, got dict"),
-    ("train", [{"id": "78687", "template": "Doing [thing 1]"}] * 2, "train.json, entry 2: .* is listed twice"),
-    ("labels", {"a": "0", "b": "1"}, "labels.json: Something-Something-v2 has 174 classes, this list has 2"),
-    ("labels", {"a": "0", "b": "2"}, "labels.json: classes count from 0, but 'b' has '2', not 1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "word, value, said",
+    [
+        (
+            "train",
+            [{"id": "1", "template": "Doing [nothing]"}],
+            "train.json, entry 1: label 'Doing nothing' is not among the 174",
+        ),
+        ("train", [{"id": "1"}], "train.json, entry 1: wanted an object with id and template"),
+        ("train", {"id": "1"}, "train.json: wanted a json list, got dict"),
+        (
+            "train",
+            [{"id": "78687", "template": "Doing [thing 1]"}] * 2,
+            "train.json, entry 2: .* is listed twice",
+        ),
+        (
+            "labels",
+            {"a": "0", "b": "1"},
+            "labels.json: Something-Something-v2 has 174 classes, this list has 2",
+        ),
+        (
+            "labels",
+            {"a": "0", "b": "2"},
+            "labels.json: classes count from 0, but 'b' has '2', not 1",
+        ),
+    ],
+)
 def test_ssv2_lists_that_do_not_fit(tmp_path, word, value, said):
     write_json(ssv2(tmp_path) / f"labels/something-something-v2-{word}.json", value)
     with pytest.raises(ValueError, match=said):
@@ -377,10 +523,17 @@ def test_ssv2_json_that_is_cut_off(tmp_path):
 
 def test_ssv2s_own_labels_and_the_full_size(real_data, tmp_path):
     """Its json lists are not at hand: lists of their sizes, made of its own 174 templates."""
-    labels = (real_data / "annotations/something_v2/mmaction2_label_map.txt").read_text().splitlines()
-    with open(real_data / "annotations/something_v2/hierarchies/fine_grained_classes.csv", newline="") as file:
+    labels = (
+        (real_data / "annotations/something_v2/mmaction2_label_map.txt").read_text().splitlines()
+    )
+    with open(
+        real_data / "annotations/something_v2/hierarchies/fine_grained_classes.csv", newline=""
+    ) as file:
         templates = [line["class_name"] for line in csv.DictReader(file)]
-    write_json(tmp_path / "something-something-v2-labels.json", {name: str(i) for i, name in enumerate(labels)})
+    write_json(
+        tmp_path / "something-something-v2-labels.json",
+        {name: str(i) for i, name in enumerate(labels)},
+    )
     begin = 0
     for word, count in (("train", 168913), ("validation", 24777), ("test", 27157)):
         entries = [{"id": str(begin + i), "template": templates[i % 174]} for i in range(count)]
@@ -391,16 +544,22 @@ def test_ssv2s_own_labels_and_the_full_size(real_data, tmp_path):
     assert (whole.label[:174] == np.arange(174)).all()
 
 
-# ---- Moments in Time ---------------------------------------------------------------------------------------------
+# ---- Moments in Time ---------------------------------------------------------------------------
 
 
 def moments(root: Path, classes: list[str], *train: str, **ends) -> Path:
-    write(root / "moments_categories.txt", *(f"{name},{i}" for i, name in enumerate(classes)), **ends)
+    write(
+        root / "moments_categories.txt", *(f"{name},{i}" for i, name in enumerate(classes)), **ends
+    )
     siblings = ("run/yt-5of6ffo6-Bw_205.mp4,run,3,0", "run/yt-5of6ffo6-Bw_7.mp4,run,3,0")
     write(root / "trainingSet.csv", *siblings, *train, **ends)
     write(root / "validationSet.csv", "fly/getty-karate-video-id635808620_4.mp4,fly", **ends)
-    return touch(root, "training/run/yt-5of6ffo6-Bw_205.mp4", "training/run/yt-5of6ffo6-Bw_7.mp4",
-                 "validation/fly/getty-karate-video-id635808620_4.mp4")  # fmt: skip
+    return touch(
+        root,
+        "training/run/yt-5of6ffo6-Bw_205.mp4",
+        "training/run/yt-5of6ffo6-Bw_7.mp4",
+        "validation/fly/getty-karate-video-id635808620_4.mp4",
+    )
 
 
 @ENDS
@@ -413,14 +572,24 @@ def test_moments_lists(tmp_path, newline, bom):
     assert rows(manifest) == [
         ("training/run/yt-5of6ffo6-Bw_205.mp4", "run", "train", "yt-5of6ffo6-Bw"),
         ("training/run/yt-5of6ffo6-Bw_7.mp4", "run", "train", "yt-5of6ffo6-Bw"),
-        ("validation/fly/getty-karate-video-id635808620_4.mp4", "fly", "validate", "getty-karate-video-id635808620"),
+        (
+            "validation/fly/getty-karate-video-id635808620_4.mp4",
+            "fly",
+            "validate",
+            "getty-karate-video-id635808620",
+        ),
     ]
 
 
-@pytest.mark.parametrize("line, said", [
-    ("sit/a_1.mp4,sit,3,0", "label 'sit' is not among the 339 classes"), ("run/a_1.mp4,run,3", "wanted path,label or"),
-    ("run/yt-5of6ffo6-Bw_7.mp4,run,3,0", "listed twice"), ("run/a.mp4", "got 1 columns"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "line, said",
+    [
+        ("sit/a_1.mp4,sit,3,0", "label 'sit' is not among the 339 classes"),
+        ("run/a_1.mp4,run,3", "wanted path,label or"),
+        ("run/yt-5of6ffo6-Bw_7.mp4,run,3,0", "listed twice"),
+        ("run/a.mp4", "got 1 columns"),
+    ],
+)
 def test_moments_lists_with_a_bad_line(tmp_path, line, said):
     moments(tmp_path, ["fly", "run", *(f"c{i}" for i in range(337))], line)
     with pytest.raises(ValueError, match=f"trainingSet.csv, line 3: .*{said}"):
@@ -435,56 +604,96 @@ def test_moments_classes_of_both_versions(real_data, tmp_path):
         clips = (f"{label}/flickr-1-2_{i}.mp4,{label},3,1" for i, label in enumerate(classes))
         write(tmp_path / f"{count}/trainingSet.csv", *clips)
         split, whole = counted("moments", tmp_path / str(count))
-        assert split == [count, 0, 0, 0] and list(whole.classes) == classes and len(whole.sources) == 1
+        assert (
+            split == [count, 0, 0, 0] and list(whole.classes) == classes and len(whole.sources) == 1
+        )
     shutil.copy(own / "category_multi_momentsv2.txt", tmp_path / "305/category_momentsv2.txt")
-    with pytest.raises(ValueError, match="Moments in Time has 339 or 305 classes, this list has 292"):
+    with pytest.raises(
+        ValueError, match="Moments in Time has 339 or 305 classes, this list has 292"
+    ):
         open_dataset("moments", tmp_path / "305")
 
 
-# ---- ActivityNet -------------------------------------------------------------------------------------------------
+# ---- ActivityNet -------------------------------------------------------------------------------
 
 
 def activitynet(root: Path, classes: list[str], bom: str = "", **videos) -> Path:
-    whole = {f"id{i:09d}": {"subset": "validation", "annotations": [{"segment": [0, 5.5], "label": name}]}
-             for i, name in enumerate(classes)}  # fmt: skip
-    write_json(root / "activity_net.v1-3.min.json", {"database": {**videos, **whole}, "version": "VERSION 1.3"}, bom)
+    whole = {
+        f"id{i:09d}": {
+            "subset": "validation",
+            "annotations": [{"segment": [0, 5.5], "label": name}],
+        }
+        for i, name in enumerate(classes)
+    }
+    write_json(
+        root / "activity_net.v1-3.min.json",
+        {"database": {**videos, **whole}, "version": "VERSION 1.3"},
+        bom,
+    )
     return root
 
 
 CLASSES = [f"Doing {i:03d}" for i in range(200)]
-VIDEO = {"subset": "training", "annotations": [
-    {"segment": [6.27, 17.0049], "label": CLASSES[3]}, {"segment": [6.27, 17.0049], "label": CLASSES[4]},
-    {"segment": [30, 41.5], "label": CLASSES[3]}]}  # fmt: skip
+VIDEO = {
+    "subset": "training",
+    "annotations": [
+        {"segment": [6.27, 17.0049], "label": CLASSES[3]},
+        {"segment": [6.27, 17.0049], "label": CLASSES[4]},
+        {"segment": [30, 41.5], "label": CLASSES[3]},
+    ],
+}
 TESTED = {"subset": "testing", "annotations": []}
 
 
 def test_activitynet_segments_are_found_by_pattern_or_by_time(tmp_path):
     root = activitynet(tmp_path, CLASSES, "\ufeff", abcdefghijk=VIDEO, lmnopqrstuv=TESTED)
     assert recognise(root) == "activitynet"
-    touch(root, "clips/v_abcdefghijk_6.27_17.00.mp4", "train/abcdefghijk_000029_000041.mkv", "v_id000000000_2_5.mp4")
+    touch(
+        root,
+        "clips/v_abcdefghijk_6.27_17.00.mp4",
+        "train/abcdefghijk_000029_000041.mkv",
+        "v_id000000000_2_5.mp4",
+    )
     manifest = open_dataset("activitynet", root, missing="keep")
     assert np.bincount(manifest.split).tolist() == [2, 200] and list(manifest.classes) == CLASSES
     assert rows(manifest)[:3] == [
         ("clips/v_abcdefghijk_6.27_17.00.mp4", CLASSES[3], "train", "abcdefghijk"),
         ("train/abcdefghijk_000029_000041.mkv", CLASSES[3], "train", "abcdefghijk"),
-        ("v_id000000000_0.00_5.50.mp4", CLASSES[0], "validate", "id000000000")]  # fmt: skip
+        ("v_id000000000_0.00_5.50.mp4", CLASSES[0], "validate", "id000000000"),
+    ]
     touch(root, "Doing_003/abcdefghijk_2.mp4")
     file = root / "activity_net.v1-3.min.json"
-    overlapping = {"subset": "training", "annotations": [
-        {"segment": [1, 2], "label": CLASSES[0]}, {"segment": [1.5, 2.5], "label": CLASSES[0]}]}  # fmt: skip
+    overlapping = {
+        "subset": "training",
+        "annotations": [
+            {"segment": [1, 2], "label": CLASSES[0]},
+            {"segment": [1.5, 2.5], "label": CLASSES[0]},
+        ],
+    }
     place = activitynet(tmp_path / "near", CLASSES, abcdefghijk=overlapping)
     near = open_dataset("activitynet", touch(place, "v_abcdefghijk_1.50_2.50.mp4"), missing="keep")
     assert near.path[:2].tolist() == ["v_abcdefghijk_1.00_2.00.mp4", "v_abcdefghijk_1.50_2.50.mp4"]
     numbers = open_dataset("activitynet", root, pattern="{id}_{n}", missing="keep", lists=file)
-    assert [row["path"] for row in words(numbers)[:2]] == ["clips/v_abcdefghijk_6.27_17.00.mp4",
-                                                           "Doing_003/abcdefghijk_2.mp4"]  # fmt: skip
+    assert [row["path"] for row in words(numbers)[:2]] == [
+        "clips/v_abcdefghijk_6.27_17.00.mp4",
+        "Doing_003/abcdefghijk_2.mp4",
+    ]
 
 
-@pytest.mark.parametrize("video, said", [
-    ({"subset": "dev"}, "video abcdefghijk: wanted a subset of"),
-    ({"subset": "training", "annotations": [{"label": "x"}]}, "abcdefghijk, annotation 0: wanted label and segment"),
-    ({"subset": "training", "annotations": [{"segment": [1, 2], "label": "Sofa"}]}, "200 classes, this list has 201"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "video, said",
+    [
+        ({"subset": "dev"}, "video abcdefghijk: wanted a subset of"),
+        (
+            {"subset": "training", "annotations": [{"label": "x"}]},
+            "abcdefghijk, annotation 0: wanted label and segment",
+        ),
+        (
+            {"subset": "training", "annotations": [{"segment": [1, 2], "label": "Sofa"}]},
+            "200 classes, this list has 201",
+        ),
+    ],
+)
 def test_activitynet_json_that_does_not_fit(tmp_path, video, said):
     activitynet(tmp_path, CLASSES, abcdefghijk=video)
     with pytest.raises(ValueError, match=f"activity_net.v1-3.min.json.*{said}"):
@@ -494,9 +703,14 @@ def test_activitynet_json_that_does_not_fit(tmp_path, video, said):
 def test_activitynet_other_faults(tmp_path, real_data):
     names = real_data / "annotations/activitynet/label_map.txt"
     own = names.read_text().splitlines()
-    assert counted("activitynet", activitynet(tmp_path, own), classes=names)[1].classes == tuple(own)
+    assert counted("activitynet", activitynet(tmp_path, own), classes=names)[1].classes == tuple(
+        own
+    )
     activitynet(tmp_path, [*own[:-1], "Sofa"])
-    with pytest.raises(ValueError, match="video id000000199, annotation 0: label 'Sofa' is not among the 200 classes"):
+    with pytest.raises(
+        ValueError,
+        match="video id000000199, annotation 0: label 'Sofa' is not among the 200 classes",
+    ):
         open_dataset("activitynet", tmp_path, classes=names)
     with pytest.raises(ValueError, match=r"pattern '\{video\}': wanted \{id\}, \{start\}"):
         open_dataset("activitynet", tmp_path, pattern="{video}")
@@ -505,11 +719,12 @@ def test_activitynet_other_faults(tmp_path, real_data):
         open_dataset("activitynet", tmp_path)
 
 
-# ---- pictures ----------------------------------------------------------------------------------------------------
+# ---- pictures ----------------------------------------------------------------------------------
 
 
 def cifar(root: Path, kind: str, names=CIFAR100, each: int = 2) -> np.ndarray:
-    """An archive as the authors pack it, with a few pictures a class. Returns train's pixels [N,32,32,3]."""
+    """An archive as the authors pack it, with a few pictures a class. Returns train's pixels
+    [N,32,32,3]."""
     rng = np.random.default_rng(0)
     place = root / f"cifar-100-{kind}"
     place.mkdir(parents=True)
@@ -522,10 +737,16 @@ def cifar(root: Path, kind: str, names=CIFAR100, each: int = 2) -> np.ndarray:
     for split in ("train", "test"):
         pixels[split] = rng.integers(0, 256, (len(label), 3072), dtype=np.uint8)
         if kind == "python":
-            batch = {"fine_labels": label.tolist(), "coarse_labels": label.tolist(), "data": pixels[split]}
+            batch = {
+                "fine_labels": label.tolist(),
+                "coarse_labels": label.tolist(),
+                "data": pixels[split],
+            }
             (place / split).write_bytes(pickle.dumps(batch, protocol=2))
         else:
-            records = np.concatenate([np.zeros((len(label), 1)), label[:, None], pixels[split]], axis=1)
+            records = np.concatenate(
+                [np.zeros((len(label), 1)), label[:, None], pixels[split]], axis=1
+            )
             records.astype(np.uint8).tofile(place / f"{split}.bin")
     return pixels["train"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
 
@@ -542,12 +763,16 @@ def test_cifar100_archives_are_unpacked_once(tmp_path, kind, packed):
     manifest = open_dataset("cifar100", tmp_path)
     assert manifest.classes == CIFAR100 and np.bincount(manifest.split).tolist() == [200, 0, 200]
     row = manifest.select("train").select(mask=manifest.select("train").label == 7)
-    assert [str(path) for path in row.path] == [f"cifar100-png/train/{CIFAR100[7]}/{i:05d}.png" for i in (7, 107)]
+    assert [str(path) for path in row.path] == [
+        f"cifar100-png/train/{CIFAR100[7]}/{i:05d}.png" for i in (7, 107)
+    ]
     assert (np.asarray(Image.open(row.absolute(1))) == pixels[107]).all()
     before = row.absolute(0).stat().st_mtime_ns
     for archive in tmp_path.glob("cifar-100-*"):
         shutil.rmtree(archive) if archive.is_dir() else archive.unlink()
-    assert recognise(tmp_path) == "cifar100" and words(open_dataset("cifar100", tmp_path)) == words(manifest)
+    assert recognise(tmp_path) == "cifar100" and words(open_dataset("cifar100", tmp_path)) == words(
+        manifest
+    )
     assert row.absolute(0).stat().st_mtime_ns == before
     assert [path.name for path in tmp_path.iterdir()] == ["cifar100-png"]
 
@@ -568,20 +793,30 @@ def test_cifar100_unpacking_goes_on_where_it_stopped(tmp_path, monkeypatch):
         open_dataset("cifar100", tmp_path)
     assert not (tmp_path / "cifar100-png").exists()
     manifest = open_dataset("cifar100", tmp_path)
-    assert count[0] == 401 and len(manifest) == 400, "each picture once, and the one that failed again"
+    assert count[0] == 401 and len(manifest) == 400, (
+        "each picture once, and the one that failed again"
+    )
     assert sum(1 for _ in (tmp_path / "cifar100-png").rglob("*.*")) == 400
 
 
 def test_cifar100_archives_of_another_make(tmp_path):
     cifar(tmp_path / "a", "python", names=[*CIFAR100[:5], "sofa", *CIFAR100[6:]])
-    with pytest.raises(ValueError, match="cifar-100-python: label 5 is 'sofa', CIFAR-100's is 'bed'"):
+    with pytest.raises(
+        ValueError, match="cifar-100-python: label 5 is 'sofa', CIFAR-100's is 'bed'"
+    ):
         open_dataset("cifar100", tmp_path / "a")
     cifar(tmp_path / "b", "binary", names=CIFAR100[:10])
-    with pytest.raises(ValueError, match="cifar-100-binary: label 10 is None, CIFAR-100's is 'bowl'"):
+    with pytest.raises(
+        ValueError, match="cifar-100-binary: label 10 is None, CIFAR-100's is 'bowl'"
+    ):
         open_dataset("cifar100", tmp_path / "b")
     cifar(tmp_path / "c", "python")
-    (tmp_path / "c/cifar-100-python/train").write_bytes(pickle.dumps({"fine_labels": Path("x")}, protocol=2))
-    with pytest.raises(ValueError, match="it asks for pathlib.*only arrays, lists and dicts are read"):
+    (tmp_path / "c/cifar-100-python/train").write_bytes(
+        pickle.dumps({"fine_labels": Path("x")}, protocol=2)
+    )
+    with pytest.raises(
+        ValueError, match="it asks for pathlib.*only arrays, lists and dicts are read"
+    ):
         open_dataset("cifar100", tmp_path / "c")
     cifar(tmp_path / "d", "binary")
     with open(tmp_path / "d/cifar-100-binary/train.bin", "ab") as file:
@@ -596,10 +831,13 @@ def test_cifar100_folders(tmp_path, real_data):
     assert rows(open_dataset("cifar100", root)) == [
         ("test/apple/2.png", "apple", "test", "test/apple/2.png"),
         ("train/apple/1.png", "apple", "train", "train/apple/1.png"),
-        ("train/train/1.png", "train", "train", "train/train/1.png")]  # fmt: skip
+        ("train/train/1.png", "train", "train", "train/train/1.png"),
+    ]
     touch(root, "train/sofa/1.png")
     assert recognise(root) == "folder"
-    with pytest.raises(ValueError, match=r"train/sofa/1.png: wanted train/<class>/\*.png with one of CIFAR-100's"):
+    with pytest.raises(
+        ValueError, match=r"train/sofa/1.png: wanted train/<class>/\*.png with one of CIFAR-100's"
+    ):
         open_dataset("cifar100", root)
     with tarfile.open(real_data / "cifar10of100.tar") as tar:
         names = [name for name in tar.getnames() if name.endswith(".png")]
@@ -611,26 +849,49 @@ def test_cifar100_folders(tmp_path, real_data):
 
 @pytest.mark.parametrize("place", ["", "ILSVRC/Data/CLS-LOC/"])
 def test_imagenet_folders_and_readable_names(tmp_path, place):
-    paths = ("train/n03126707/n03126707_1.JPEG", "train/n01440764/n01440764_10.JPEG",
-             "train/n02012849/n02012849_2.JPEG", "val/n01440764/ILSVRC2012_val_00000293.JPEG")  # fmt: skip
+    paths = (
+        "train/n03126707/n03126707_1.JPEG",
+        "train/n01440764/n01440764_10.JPEG",
+        "train/n02012849/n02012849_2.JPEG",
+        "val/n01440764/ILSVRC2012_val_00000293.JPEG",
+    )
     root = touch(tmp_path, *(place + path for path in paths))
     assert recognise(root) == "imagenet"
     manifest = open_dataset("imagenet", root)
-    assert manifest.classes == ("n01440764", "n02012849", "n03126707") and manifest.label.tolist() == [0, 1, 2, 0]
-    assert rows(manifest)[-1][0::2] == (f"{place}val/n01440764/ILSVRC2012_val_00000293.JPEG", "validate")
+    assert manifest.classes == (
+        "n01440764",
+        "n02012849",
+        "n03126707",
+    ) and manifest.label.tolist() == [0, 1, 2, 0]
+    assert rows(manifest)[-1][0::2] == (
+        f"{place}val/n01440764/ILSVRC2012_val_00000293.JPEG",
+        "validate",
+    )
     assert len(manifest.sources) == 4
-    write(root / "LOC_synset_mapping.txt", "n01440764 tench, Tinca tinca", "n02012849 crane", "n03126707 crane",
-          newline="\r\n", bom="\ufeff")  # fmt: skip
+    write(
+        root / "LOC_synset_mapping.txt",
+        "n01440764 tench, Tinca tinca",
+        "n02012849 crane",
+        "n03126707 crane",
+        newline="\r\n",
+        bom="\ufeff",
+    )
     named = open_dataset("imagenet", root)
     assert named.classes == ("tench, Tinca tinca", "crane (n02012849)", "crane (n03126707)")
     assert named.label.tolist() == manifest.label.tolist()
 
 
-@pytest.mark.parametrize("path, said", [
-    ("val/ILSVRC2012_val_00000001.JPEG", r"lies in no class folder: move each picture into val/<wnid>/.*ground_truth"),
-    ("val/n00000001/a.JPEG", "class 'n00000001' is no wnid like n01440764, or not in train"),
-    ("train/sofa/a.JPEG", "class 'sofa' is no wnid"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "path, said",
+    [
+        (
+            "val/ILSVRC2012_val_00000001.JPEG",
+            r"lies in no class folder: move each picture into val/<wnid>/.*ground_truth",
+        ),
+        ("val/n00000001/a.JPEG", "class 'n00000001' is no wnid like n01440764, or not in train"),
+        ("train/sofa/a.JPEG", "class 'sofa' is no wnid"),
+    ],
+)
 def test_imagenet_folders_that_do_not_fit(tmp_path, path, said):
     touch(tmp_path, "train/n01440764/a.JPEG", path, "ILSVRC2012_validation_ground_truth.txt")
     with pytest.raises(ValueError, match=f"{path.split('/')[-1]}.*{said}"):
@@ -638,17 +899,29 @@ def test_imagenet_folders_that_do_not_fit(tmp_path, path, said):
 
 
 def test_any_folder_of_pictures(tmp_path):
-    root = touch(tmp_path, "cat/a.jpg", "cat/b.JPEG", "cat/c_c01.webp", "dog/d.bmp", "dog/clip/1.png", "dog/clip/2.png")
+    root = touch(
+        tmp_path,
+        "cat/a.jpg",
+        "cat/b.JPEG",
+        "cat/c_c01.webp",
+        "dog/d.bmp",
+        "dog/clip/1.png",
+        "dog/clip/2.png",
+    )
     assert recognise(root) == "folder"
     manifest = open_dataset("folder", root, held_out=0)
     assert {(row["path"], row["source"]) for row in words(manifest)} == {
         *((path, path) for path in ("cat/a.jpg", "cat/b.JPEG", "cat/c_c01.webp", "dog/d.bmp")),
-        ("dog/clip/1.png", "dog/clip"), ("dog/clip/2.png", "dog/clip")}  # fmt: skip
+        ("dog/clip/1.png", "dog/clip"),
+        ("dog/clip/2.png", "dog/clip"),
+    }
     touch(root, "cat/film.mp4")
-    assert [row["path"] for row in words(open_dataset("folder", root))] == ["cat/film.mp4"], "thumbnails are no samples"
+    assert [row["path"] for row in words(open_dataset("folder", root))] == ["cat/film.mp4"], (
+        "thumbnails are no samples"
+    )
 
 
-# ---- recognising -------------------------------------------------------------------------------------------------
+# ---- recognising -------------------------------------------------------------------------------
 
 
 def test_each_data_set_is_recognised_by_what_its_folder_holds(tmp_path):
@@ -666,8 +939,13 @@ def test_each_data_set_is_recognised_by_what_its_folder_holds(tmp_path):
     ssv2(tmp_path / "ssv2")
     moments(tmp_path / "moments", ["fly", "run"])
     activitynet(tmp_path / "activitynet", CLASSES)
-    touch(tmp_path, "cifar100/train/apple/1.png", "imagenet/train/n01440764/1.JPEG", "weizmann/0/00000002.jpg",
-          "folder/run/a.mp4")  # fmt: skip
+    touch(
+        tmp_path,
+        "cifar100/train/apple/1.png",
+        "imagenet/train/n01440764/1.JPEG",
+        "weizmann/0/00000002.jpg",
+        "folder/run/a.mp4",
+    )
     assert {path.name for path in tmp_path.iterdir()} == DATASETS.keys()
     for name in DATASETS:
         fits = [other for other, row in DATASETS.items() if row.fits(tmp_path / name)]

@@ -1,4 +1,5 @@
-"""The toy world: files that every decoder reads, the same bytes each time; motion is the label, appearance is noise."""
+"""The toy world: files that every decoder reads, the same bytes each time; motion is the label,
+appearance is noise."""
 
 import csv
 import json
@@ -29,20 +30,29 @@ def tiny(tmp_path_factory):
 
 
 def frames_of(file):
-    convert = av.video.reformatter.VideoReformatter()  # one for all frames: making one takes longer than using it
+    convert = (
+        av.video.reformatter.VideoReformatter()
+    )  # one for all frames: making one takes longer than using it
     with av.open(str(file)) as video:
-        return np.stack([convert.reformat(f, format="rgb24").to_ndarray() for f in video.decode(video=0)])
+        return np.stack(
+            [convert.reformat(f, format="rgb24").to_ndarray() for f in video.decode(video=0)]
+        )
 
 
 def contents(folder):
-    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+    return {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
 
 
-# ---- what is measured: one still frame, and statistics of flow ----------------------------------------------------
+# ---- what is measured: one still frame, and statistics of flow ---------------------------------
 
 
 def measure(file):
-    """Statistics of one clip: two of the middle frame, one of signed flow, three that are blind to time's order."""
+    """Statistics of one clip: two of the middle frame, one of signed flow, three that are blind to
+    time's order."""
     frames = frames_of(file)
     gray = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
     side = gray[0].shape[0] // 16 * 16
@@ -51,11 +61,16 @@ def measure(file):
     solver.setFinestScale(0)  # the figure is small: look at every pixel
     flow = np.stack([solver.calc(gray[i], gray[i + 1], None) for i in range(0, len(gray) - 1, 4)])
     size = np.hypot(flow[..., 0], flow[..., 1])
-    return {"still": pool(frames[len(frames) // 2], 16).astype(float),
-            "hog": hog.compute(gray[len(gray) // 2]).ravel(), "flow": orientations(flow),
-            "bag of frames": np.mean([hog.compute(g).ravel() for g in gray[::4]], 0),
-            "energy": pool(size.mean(0), 8), "sorted energy": np.sort(size.mean((1, 2))),
-            "camera": np.median(flow, axis=(1, 2)), "fastest": np.percentile(size, 98, axis=(1, 2))}
+    return {
+        "still": pool(frames[len(frames) // 2], 16).astype(float),
+        "hog": hog.compute(gray[len(gray) // 2]).ravel(),
+        "flow": orientations(flow),
+        "bag of frames": np.mean([hog.compute(g).ravel() for g in gray[::4]], 0),
+        "energy": pool(size.mean(0), 8),
+        "sorted energy": np.sort(size.mean((1, 2))),
+        "camera": np.median(flow, axis=(1, 2)),
+        "fastest": np.percentile(size, 98, axis=(1, 2)),
+    }
 
 
 def pool(picture, cells):
@@ -63,11 +78,14 @@ def pool(picture, cells):
 
 
 def orientations(flow, bins=8, grid=4):
-    """Mean speed in each of `bins` directions in each cell of a grid, the camera's motion taken away, over the clip."""
+    """Mean speed in each of `bins` directions in each cell of a grid, the camera's motion taken
+    away, over the clip."""
     flow = flow - np.median(flow, axis=(1, 2), keepdims=True)
     turn = ((np.arctan2(flow[..., 1], flow[..., 0]) / (2 * np.pi) + 0.5) * bins).astype(int) % bins
     size = np.hypot(flow[..., 0], flow[..., 1])
-    return np.sqrt(np.concatenate([pool(np.where(turn == b, size, 0).mean(0), grid) for b in range(bins)]))
+    return np.sqrt(
+        np.concatenate([pool(np.where(turn == b, size, 0).mean(0), grid) for b in range(bins)])
+    )
 
 
 def measure_all(manifest):
@@ -91,7 +109,9 @@ def accuracy(features, manifest, strength=0.01):
 
 def twins(features, manifest):
     """How well sit_down is told from stand_up, over five folds in which siblings stay together."""
-    rows = np.isin(manifest.label, [manifest.classes.index(name) for name in ("sit_down", "stand_up")])
+    rows = np.isin(
+        manifest.label, [manifest.classes.index(name) for name in ("sit_down", "stand_up")]
+    )
     folds = {"cv": GroupKFold(5), "groups": manifest.source[rows]}
     return cross_val_score(linear(), features[rows], manifest.label[rows], **folds).mean()
 
@@ -113,25 +133,36 @@ def test_small_motion_is_the_label_and_twins_need_the_order_of_time(tmp_path):
     assert len(manifest) == 80 * 12 and (manifest.split == 2).sum() == 20 * 12
     got = measure_all(manifest)
     still, hog, flow = (accuracy(got[name], manifest) for name in ("still", "hog", "flow"))
-    print(f"\nsmall, 12 classes: still frame, pixels {still:.3f}, gradients (HOG) {hog:.3f}; flow {flow:.3f}")
+    print(
+        f"\nsmall, 12 classes: still frame, pixels {still:.3f}, gradients (HOG) {hog:.3f}; flow "
+        f"{flow:.3f}"
+    )
     assert still <= 0.40 and hog <= 0.40 and flow >= 0.75
 
     blind = ("bag of frames", "energy", "sorted energy")
     got["all blind"] = np.concatenate([got[name] for name in blind], axis=1)
     apart = {name: twins(got[name], manifest) for name in (*blind, "all blind", "flow")}
-    print("small, sit_down against stand_up: " + ", ".join(f"{name} {value:.3f}" for name, value in apart.items()))
+    print(
+        "small, sit_down against stand_up: "
+        + ", ".join(f"{name} {value:.3f}" for name, value in apart.items())
+    )
     assert all(apart[name] <= 0.65 for name in (*blind, "all blind"))
     assert apart["flow"] >= 0.85
 
 
 def test_appearance_gives_siblings_away(tiny):
-    """The shortcut that instance discrimination on RGB takes: the nearest picture by mean colours is a sibling's."""
-    pictures = np.array([pool(frames_of(tiny.absolute(i))[::6].mean(0), 4) for i in range(len(tiny))])
-    apart = np.linalg.norm(pictures[:, None] - pictures[None], axis=-1) + 1e9 * np.eye(len(pictures))
+    """The shortcut that instance discrimination on RGB takes: the nearest picture by mean colours
+    is a sibling's."""
+    pictures = np.array(
+        [pool(frames_of(tiny.absolute(i))[::6].mean(0), 4) for i in range(len(tiny))]
+    )
+    apart = np.linalg.norm(pictures[:, None] - pictures[None], axis=-1) + 1e9 * np.eye(
+        len(pictures)
+    )
     assert (tiny.source[apart.argmin(1)] == tiny.source).mean() > 0.9
 
 
-# ---- labels, splits, worlds ---------------------------------------------------------------------------------------
+# ---- labels, splits, worlds --------------------------------------------------------------------
 
 
 def test_manifest_is_stratified_and_siblings_stay_together(tiny):
@@ -140,7 +171,9 @@ def test_manifest_is_stratified_and_siblings_stay_together(tiny):
         assert sorted(np.bincount(tiny.split[tiny.label == label], minlength=4)) == [0, 0, 6, 18]
     for source in np.unique(tiny.source):
         rows = tiny.source == source
-        assert rows.sum() == 3 and len(set(tiny.split[rows])) == 1 and len(set(tiny.label[rows])) == 1
+        assert (
+            rows.sum() == 3 and len(set(tiny.split[rows])) == 1 and len(set(tiny.label[rows])) == 1
+        )
     again = Manifest.load(tiny.root)
     assert [again.names(i) for i in range(len(again))] == [tiny.names(i) for i in range(len(tiny))]
 
@@ -156,18 +189,28 @@ def test_every_variant_is_trained_and_tested(world, setting):
     for label, actions in toy.WORLDS[world].classes.items():
         splits = [s for (name, _), found in shown.items() if name == label for s in found]
         assert splits.count("test") / len(splits) == pytest.approx(0.25, abs=0.01)
-        assert {part.split("/")[0] for name, part in shown if name == label} == {a.split("/")[0] for a in actions}
+        assert {part.split("/")[0] for name, part in shown if name == label} == {
+            a.split("/")[0] for a in actions
+        }
 
 
 def test_correspondence_agrees_with_the_manifests(tmp_path):
     small = replace(MINI, frames=2, clips=1)
-    worlds = {name: toy.render(tmp_path / name, small, name, workers=1, progress=False) for name in toy.WORLDS}
-    tables = [list(csv.DictReader((tmp_path / name / "correspondence.csv").open())) for name in worlds]
+    worlds = {
+        name: toy.render(tmp_path / name, small, name, workers=1, progress=False)
+        for name in toy.WORLDS
+    }
+    tables = [
+        list(csv.DictReader((tmp_path / name / "correspondence.csv").open())) for name in worlds
+    ]
     assert tables[0] == tables[1] == tables[2]
     rows = {(row["world"], row["class"], row["other_world"]): row for row in tables[0]}
     assert len(rows) == len(tables[0])
-    assert set(rows) == {(w, c, o) for w in worlds for c in worlds[w].classes for o in worlds if o != w}
-    # the oracle: what was drawn. Two classes are related where the same action (or variant) was drawn for both.
+    assert set(rows) == {
+        (w, c, o) for w in worlds for c in worlds[w].classes for o in worlds if o != w
+    }
+    # the oracle: what was drawn. Two classes are related where the same action (or variant) was
+    # drawn for both.
     drawn = {}
     for name in worlds:
         for source in toy.plan("large", name):
@@ -183,21 +226,25 @@ def test_correspondence_agrees_with_the_manifests(tmp_path):
         elif row["relation"] == "merged":
             assert all(drawn[other, m] < held for m in matches)
         else:
-            assert row["relation"] == "split" and len(matches) == 1 and held < drawn[other, matches[0]]
+            assert (
+                row["relation"] == "split" and len(matches) == 1 and held < drawn[other, matches[0]]
+            )
         assert all(rows[other, m, world]["relation"] == opposite[row["relation"]] for m in matches)
         assert all(label in rows[other, m, world]["matches"].split(";") for m in matches)
     for world in worlds:  # each world shows every kind, so joint training is tried on all of them
         assert {row["relation"] for row in tables[0] if row["world"] == world} == set(toy.RELATIONS)
 
 
-# ---- poses --------------------------------------------------------------------------------------------------------
+# ---- poses -------------------------------------------------------------------------------------
 
 
 def test_twins_are_mirrored_in_time():
     phase = np.linspace(0, 1, 65)
     down, up = figure.pose("sit_down", phase), figure.pose("stand_up", 1 - phase)
     np.testing.assert_allclose(down, up, atol=1e-9)
-    assert np.abs(down - down[::-1]).max() > 60  # degrees: the path itself is not its own mirror image
+    assert (
+        np.abs(down - down[::-1]).max() > 60
+    )  # degrees: the path itself is not its own mirror image
     # so are the holds around it: the law of the phases of many takes is the same, run backwards
     size, rng = toy.SETTINGS["small"], np.random.default_rng(0)
     takes = np.array([toy._take("sit_down", 1.0, size, 0, rng)[1] for _ in range(4000)])
@@ -214,12 +261,19 @@ def test_actions_are_smooth_and_pass_through_the_neutral_pose(action):
     ends = poses[[0, -1]].copy()
     ends[:, spin] %= 360
     standing = np.abs(ends - neutral).max(1) < 1e-9
-    assert standing.tolist() == {"sit_down": [True, False], "stand_up": [False, True]}.get(action, [True, True])
+    assert standing.tolist() == {"sit_down": [True, False], "stand_up": [False, True]}.get(
+        action, [True, True]
+    )
     points = figure.skeleton(poses, figure.Body())
     step = max(np.linalg.norm(np.diff(xy, axis=0), axis=-1).max() for xy in points.values())
     assert 0.002 < step < 0.04  # body heights in a 400th of the cycle: it moves, and nothing jumps
     low = min(xy[:, 1].min() for name, xy in points.items() if "toe" not in name)
-    assert low > -1e-9 or action in ("sit_down", "stand_up", "cartwheel", "squat")  # on the ground, not in it
+    assert low > -1e-9 or action in (
+        "sit_down",
+        "stand_up",
+        "cartwheel",
+        "squat",
+    )  # on the ground, not in it
     assert low > -0.06
 
 
@@ -237,14 +291,16 @@ def test_unknown_action_names_the_known_ones():
         figure.pose("fly", np.zeros(1))
 
 
-# ---- files --------------------------------------------------------------------------------------------------------
+# ---- files -------------------------------------------------------------------------------------
 
 
 def test_same_seed_same_bytes_whatever_the_workers(tmp_path):
     for name, workers, seed in (("a", 1, 5), ("b", 2, 5), ("c", 1, 6)):
         toy.render(tmp_path / name, MINI, "street", seed, workers=workers, progress=False)
     a, b, c = (contents(tmp_path / name) for name in "abc")
-    assert a == b and len([name for name in a if name.endswith(".mp4")]) == 4 * 2 * len(toy.WORLDS["street"].classes)
+    assert a == b and len([name for name in a if name.endswith(".mp4")]) == 4 * 2 * len(
+        toy.WORLDS["street"].classes
+    )
     assert set(a) == set(c) and all(a[name] != c[name] for name in a if name.endswith(".mp4"))
 
 
@@ -257,7 +313,9 @@ def test_resume_renders_only_what_is_missing(tmp_path):
     times = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.mp4")}
     toy.render(tmp_path, MINI, "gym", workers=1, progress=False)
     assert contents(tmp_path) == before
-    written = [file for file in tmp_path.rglob("*.mp4") if times.get(file) != file.stat().st_mtime_ns]
+    written = [
+        file for file in tmp_path.rglob("*.mp4") if times.get(file) != file.stat().st_mtime_ns
+    ]
     assert written == [gone]
 
 
@@ -266,7 +324,10 @@ def test_other_settings_are_refused_with_the_difference(tmp_path):
     before = contents(tmp_path)
     with pytest.raises(toy.ToyError, match="seed: the folder has 0, this call wants 1"):
         toy.render(tmp_path, replace(MINI, frames=2), seed=1, workers=1)
-    with pytest.raises(toy.ToyError, match="world: the folder has 'base', this call wants 'gym'.*frames: .* 2, .* 10"):
+    with pytest.raises(
+        toy.ToyError,
+        match="world: the folder has 'base', this call wants 'gym'.*frames: .* 2, .* 10",
+    ):
         toy.render(tmp_path, MINI, "gym", workers=1)
     assert contents(tmp_path) == before
     (tmp_path / "toy.json").unlink()
@@ -275,9 +336,11 @@ def test_other_settings_are_refused_with_the_difference(tmp_path):
 
 
 def test_unknown_names_and_odd_sizes_are_refused(tmp_path):
-    for call, message in (({"setting": "huge"}, "tiny, small, large; got 'huge'"),
-                          ({"setting": replace(MINI, size=33)}, "even size"),
-                          ({"setting": MINI, "world": "mars"}, "base, gym, street; got 'mars'")):
+    for call, message in (
+        ({"setting": "huge"}, "tiny, small, large; got 'huge'"),
+        ({"setting": replace(MINI, size=33)}, "even size"),
+        ({"setting": MINI, "world": "mars"}, "base, gym, street; got 'mars'"),
+    ):
         with pytest.raises(toy.ToyError, match=message):
             toy.render(tmp_path / "never", **call)
     assert not (tmp_path / "never").exists()
@@ -299,10 +362,16 @@ def test_files_are_h264_that_both_decoders_read_alike(tiny):
         reader = decord.VideoReader(str(file), num_threads=1)
         assert frames.shape == (size.frames, size.size, size.size, 3) and len(reader) == size.frames
         assert reader.get_avg_fps() == pytest.approx(size.fps)
-        assert np.abs(reader[:].asnumpy().astype(int) - frames).max() <= 2  # the decoders' colour arithmetic
+        assert (
+            np.abs(reader[:].asnumpy().astype(int) - frames).max() <= 2
+        )  # the decoders' colour arithmetic
         with av.open(str(file)) as video:
             stream = video.streams.video[0]
-            assert (stream.codec_context.name, stream.pix_fmt, stream.frames) == ("h264", "yuv420p", size.frames)
+            assert (stream.codec_context.name, stream.pix_fmt, stream.frames) == (
+                "h264",
+                "yuv420p",
+                size.frames,
+            )
             assert stream.average_rate == size.fps and stream.start_time == 0
             packets = [p for p in video.demux(stream) if p.size]
         keys = [i for i, p in enumerate(packets) if p.is_keyframe]
@@ -310,7 +379,7 @@ def test_files_are_h264_that_both_decoders_read_alike(tiny):
         assert [p.pts for p in packets] == [p.dts for p in packets]  # no reordering: no edit list
         raw = file.read_bytes()
         assert raw.index(b"moov") < raw.index(b"mdat")  # a browser can start before it has all
-        assert b"edts" not in raw[:raw.index(b"mdat")]
+        assert b"edts" not in raw[: raw.index(b"mdat")]
 
 
 def test_decoded_frames_are_what_was_painted(tmp_path):
@@ -319,5 +388,7 @@ def test_decoded_frames_are_what_was_painted(tmp_path):
     painted = scene.paint(figure.pose("cartwheel", times % 1), times, look, 64)
     framestore.write_mp4(tmp_path / "a.mp4", painted, 16, crf=19, g=toy.GOP)
     error = frames_of(tmp_path / "a.mp4").astype(float) - painted
-    assert np.sqrt((error ** 2).mean((1, 2, 3))).max() < 14  # grey levels; half-resolution colour costs most of it
+    assert (
+        np.sqrt((error**2).mean((1, 2, 3))).max() < 14
+    )  # grey levels; half-resolution colour costs most of it
     assert not np.array_equal(painted[0], painted[6])

@@ -1,4 +1,5 @@
-"""Decoding of videos whose frames carry their own number, and of real ones against a plain decode."""
+"""Decoding of videos whose frames carry their own number, and of real ones against a plain
+decode."""
 
 import gc
 import sys
@@ -28,7 +29,7 @@ def videos(tmp_path_factory) -> dict[str, Path]:
     }
 
 
-# ---- decoding ----------------------------------------------------------------------------------------------------
+# ---- decoding ----------------------------------------------------------------------------------
 
 
 def usable(decoder: str, path: Path) -> None:
@@ -39,10 +40,17 @@ def usable(decoder: str, path: Path) -> None:
 
 
 @pytest.mark.parametrize("decoder", clips.DECODERS)
-@pytest.mark.parametrize("kind, count, rate", [
-    ("one keyframe, B-frames", 300, 25), ("short GOP", 120, 25), ("vp9", 60, 25), ("mpeg4 avi", 90, 25),
-    ("mpeg4 avi, B-frames", 90, 25), ("program stream", 60, 25),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "kind, count, rate",
+    [
+        ("one keyframe, B-frames", 300, 25),
+        ("short GOP", 120, 25),
+        ("vp9", 60, 25),
+        ("mpeg4 avi", 90, 25),
+        ("mpeg4 avi, B-frames", 90, 25),
+        ("program stream", 60, 25),
+    ],
+)
 def test_every_decoder_gives_the_frames_asked_for(videos, decoder, kind, count, rate):
     path = videos[kind]
     usable(decoder, path)
@@ -74,7 +82,9 @@ def test_frames_that_are_not_there(videos, decoder, tmp_path):
     with pytest.raises(VideoError, match="no such file"):
         read(tmp_path / "gone.mp4", decoder=decoder)
     (tmp_path / "text.mp4").write_text("not a video")
-    with pytest.raises(VideoError, match=rf"text\.mp4: {decoder} cannot open it .* try another decoder"):
+    with pytest.raises(
+        VideoError, match=rf"text\.mp4: {decoder} cannot open it .* try another decoder"
+    ):
         read(tmp_path / "text.mp4", decoder=decoder)
     (tmp_path / "half.mkv").write_bytes(path.read_bytes()[:300])
     with pytest.raises(VideoError, match="half.mkv"):
@@ -103,7 +113,9 @@ def test_narrow_videos(tmp_path, width):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
         container.mux(stream.encode())
     frames = read(path, [20, 3]).frames  # decord cannot copy frames of the first four widths
-    assert frames.shape == (2, 16, width, 3) and np.abs(frames.mean((1, 2, 3)) - [200, 30]).max() < 3
+    assert (
+        frames.shape == (2, 16, width, 3) and np.abs(frames.mean((1, 2, 3)) - [200, 30]).max() < 3
+    )
     assert read(path, [3], size=8).frames.shape == (1, 8, width // 2, 3)
 
 
@@ -118,7 +130,9 @@ def test_decords_global_bridge_is_left_alone_and_does_not_matter(videos):
     try:
         assert isinstance(read(videos["short GOP"], [5]).frames, np.ndarray)
         assert (read(videos["short GOP"], [5]).frames == torch_frames).all()
-        assert type(decord.VideoReader(str(videos["short GOP"]))[0]).__module__ == "torch", "somebody else's setting"
+        assert type(decord.VideoReader(str(videos["short GOP"]))[0]).__module__ == "torch", (
+            "somebody else's setting"
+        )
     finally:
         decord.bridge.set_bridge("native")
 
@@ -130,7 +144,9 @@ def resident() -> float:
         return int(file.read().split()[1]) * 4096 / 2**20
 
 
-linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc for the memory a process holds")
+linux = pytest.mark.skipif(
+    sys.platform != "linux", reason="reads /proc for the memory a process holds"
+)
 
 
 @linux
@@ -152,24 +168,35 @@ def test_memory_is_flat_over_many_reads(videos, decoder):
 
 @linux
 def test_an_idle_reader_does_not_decode_on(real_data):
-    with Video(real_data / "real_clips/kinetics/R6llTwEh07w.mp4") as video:  # 303 frames: 75 MiB if all were decoded
+    with Video(
+        real_data / "real_clips/kinetics/R6llTwEh07w.mp4"
+    ) as video:  # 303 frames: 75 MiB if all were decoded
         video.read([0, 1])
         before = resident()
         time.sleep(1)
         assert resident() - before < 10
 
 
-# ---- real clips --------------------------------------------------------------------------------------------------
+# ---- real clips --------------------------------------------------------------------------------
 
 REAL = {  # frames that a full decode shows, and who reads where decord is asked
     "ucf101/Diving/v_Diving_g01_c01.avi": (259, "decord"),
     "ucf101/Archery/v_Archery_g03_c03.avi": (125, "pyav"),  # packed B-frames
-    "ucf50/v_BaseballPitch_g01_c03.avi": (103, "pyav"),  # a packet that codes nothing shifts decord's count
+    "ucf50/v_BaseballPitch_g01_c03.avi": (
+        103,
+        "pyav",
+    ),  # a packet that codes nothing shifts decord's count
     "kinetics/abseiling_k400.mp4": (250, "decord"),
     "kinetics/flipping_a_pancake.mkv": (310, "decord"),
     "something_v2/166766.mp4": (49, "decord"),
-    "hmdb51/wave/TrumanShow_wave_f_nm_np1_fr_med_26.avi": (48, "pyav"),  # decord says 49, and gives 0 for 20
-    "hmdb51/cartwheel/Turnk_r_Pippi_Michel_cartwheel_f_cm_np2_le_med_6.avi": (83, "pyav"),  # metadata is not UTF-8
+    "hmdb51/wave/TrumanShow_wave_f_nm_np1_fr_med_26.avi": (
+        48,
+        "pyav",
+    ),  # decord says 49, and gives 0 for 20
+    "hmdb51/cartwheel/Turnk_r_Pippi_Michel_cartwheel_f_cm_np2_le_med_6.avi": (
+        83,
+        "pyav",
+    ),  # metadata is not UTF-8
     "ucf11/biking/v_biking_01_01.mpg": (151, "pyav"),  # decord gives 12 for 0
     "edge_cases/hf_test_video_66x50.mov": (82, "pyav"),  # an edit list hides 5 of 87
     "edge_cases/decord_video_90.mov": (3, "decord"),  # rotated
@@ -195,7 +222,9 @@ def test_real_clips_random_order_equals_a_plain_decode(real_data, name):
                 limit = 0 if decoder == "pyav" else 2
                 assert np.abs(clip.frames.astype(int) - plain[clip.indices]).max() <= limit
     times = read(path).times
-    assert (np.diff(times) > 0).all() and abs(times[-1] - times[0] - (len(times) - 1) / info.fps) < 2.5 / info.fps
+    assert (np.diff(times) > 0).all() and abs(
+        times[-1] - times[0] - (len(times) - 1) / info.fps
+    ) < 2.5 / info.fps
 
 
 def test_a_corrupt_video_is_an_error_with_its_name(real_data):

@@ -7,8 +7,12 @@ import pytest
 
 from vidbench.data.video import windows
 
-CASES = [(length, frames, stride) for length in (1, 2, 3, 7, 8, 9, 16, 31, 32, 33, 100) for frames in (1, 2, 8, 32)
-         for stride in (1, 2, 3, Fraction(15, 4), Fraction(1, 2))]  # fmt: skip
+CASES = [
+    (length, frames, stride)
+    for length in (1, 2, 3, 7, 8, 9, 16, 31, 32, 33, 100)
+    for frames in (1, 2, 8, 32)
+    for stride in (1, 2, 3, Fraction(15, 4), Fraction(1, 2))
+]
 
 
 def padded(length: int, frames: int, stride, pad: str) -> list[int]:
@@ -36,11 +40,16 @@ def test_windows_are_those_that_fit_or_padded(pad):
         assert windows.random_window(length, frames, stride, rng=rng, pad=pad).tolist() in allowed
         drawn = windows.random_windows(length, frames, 2, stride, rng=rng, pad=pad)
         assert drawn.shape == (2, frames) and all(window in allowed for window in drawn.tolist())
-        assert windows.spread_windows(length, frames, 1, stride, pad)[0].tolist() == allowed[(len(allowed) - 1) // 2]
+        assert (
+            windows.spread_windows(length, frames, 1, stride, pad)[0].tolist()
+            == allowed[(len(allowed) - 1) // 2]
+        )
         for count in (2, 3, 10):
             spread = windows.spread_windows(length, frames, count, stride, pad)
             assert spread.dtype == np.int64 and spread.shape == (count, frames)
-            assert spread[0].tolist() == allowed[0] and spread[-1].tolist() == allowed[-1], "must touch both ends"
+            assert spread[0].tolist() == allowed[0] and spread[-1].tolist() == allowed[-1], (
+                "must touch both ends"
+            )
             gaps = np.diff(spread[:, 0]) if len(allowed) > 1 else np.zeros(1)
             assert gaps.max() - gaps.min() <= 1, "must be evenly spread"
         for hop in (1, 3, 15):
@@ -57,7 +66,16 @@ def test_random_windows_reach_every_start_evenly_and_are_independent():
 
 
 def test_coclr_short_video_repeats_the_first_frame_on_the_left():
-    assert windows.random_window(5, 8, rng=np.random.default_rng(0), pad="first").tolist() == [0, 0, 0, 0, 1, 2, 3, 4]
+    assert windows.random_window(5, 8, rng=np.random.default_rng(0), pad="first").tolist() == [
+        0,
+        0,
+        0,
+        0,
+        1,
+        2,
+        3,
+        4,
+    ]
 
 
 def test_coclr_test_windows():
@@ -72,7 +90,11 @@ def test_segments_one_frame_from_each():
             middle = windows.uniform_segments(length, segments)
             drawn = windows.uniform_segments(length, segments, rng=rng)
             for k in range(segments):
-                inside = [i for i in range(length) if k * length // segments <= i < (k + 1) * length // segments]
+                inside = [
+                    i
+                    for i in range(length)
+                    if k * length // segments <= i < (k + 1) * length // segments
+                ]
                 inside = inside or [k * length // segments]
                 assert middle[k] == inside[len(inside) // 2] and drawn[k] in inside
     seen = {int(i) for _ in range(200) for i in windows.uniform_segments(16, 4, rng=rng)}
@@ -80,20 +102,29 @@ def test_segments_one_frame_from_each():
 
 
 def test_stride_from_frame_rates():
-    assert windows.stride_for(30, 8) == Fraction(15, 4) and windows.stride_for(29.97002997, 29.97002997) == 1
+    assert (
+        windows.stride_for(30, 8) == Fraction(15, 4)
+        and windows.stride_for(29.97002997, 29.97002997) == 1
+    )
     assert windows.stride_for(12, 24) == Fraction(1, 2)
-    window = windows.random_window(300, 8, windows.stride_for(29.97002997, 8), rng=np.random.default_rng(0))
+    window = windows.random_window(
+        300, 8, windows.stride_for(29.97002997, 8), rng=np.random.default_rng(0)
+    )
     assert (window - window[0]).tolist() == [int(i * 30000 / 1001 / 8) for i in range(8)]
     assert windows.span(8, Fraction(15, 4)) == 27
 
 
-@pytest.mark.parametrize("call, said", [
-    (lambda: windows.spread_windows(0, 8, 2), "at least one frame"),
-    (lambda: windows.spread_windows(9, 8, 0), "windows"),
-    (lambda: windows.sliding_windows(9, 8, 0), "hop"), (lambda: windows.spread_windows(9, 8, 1, 0), "stride"),
-    (lambda: windows.spread_windows(9, 8, 1, 1, "mirror"), "pad must be one of"),
-    (lambda: windows.stride_for(0, 8), "positive"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "call, said",
+    [
+        (lambda: windows.spread_windows(0, 8, 2), "at least one frame"),
+        (lambda: windows.spread_windows(9, 8, 0), "windows"),
+        (lambda: windows.sliding_windows(9, 8, 0), "hop"),
+        (lambda: windows.spread_windows(9, 8, 1, 0), "stride"),
+        (lambda: windows.spread_windows(9, 8, 1, 1, "mirror"), "pad must be one of"),
+        (lambda: windows.stride_for(0, 8), "positive"),
+    ],
+)
 def test_nonsense_is_refused(call, said):
     with pytest.raises(ValueError, match=said):
         call()

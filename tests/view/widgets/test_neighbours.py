@@ -1,4 +1,5 @@
-"""The browser of neighbours, as plain Python and under its controls, against plain loops; no browser is started."""
+"""The browser of neighbours, as plain Python and under its controls, against plain loops; no
+browser is started."""
 
 import csv
 import re
@@ -49,8 +50,14 @@ def asked():
 
 @pytest.fixture
 def parts(asked):
-    return {"gallery": videos("train", 40, 0, asked), "queries": videos("test", 12, 1, asked),
-            "lists": {"rgb": (vectors(40, 2), vectors(12, 3)), "flow": (vectors(40, 4), vectors(12, 5))}}
+    return {
+        "gallery": videos("train", 40, 0, asked),
+        "queries": videos("test", 12, 1, asked),
+        "lists": {
+            "rgb": (vectors(40, 2), vectors(12, 3)),
+            "flow": (vectors(40, 4), vectors(12, 5)),
+        },
+    }
 
 
 @pytest.fixture
@@ -65,7 +72,9 @@ def cosines(gallery, query):
 
 
 def sorted_rows(scores, barred=()):
-    return [row for row in sorted(range(len(scores)), key=lambda row: -scores[row]) if row not in barred]
+    return [
+        row for row in sorted(range(len(scores)), key=lambda row: -scores[row]) if row not in barred
+    ]
 
 
 def test_rows_are_the_nearest_by_cosine_with_verdicts_and_shared_ids(browser, parts):
@@ -76,20 +85,28 @@ def test_rows_are_the_nearest_by_cosine_with_verdicts_and_shared_ids(browser, pa
         wanted[name] = sorted_rows(scores)[:5]
         assert [row["row"] for row in found[name]] == wanted[name]
         assert [row["rank"] for row in found[name]] == [1, 2, 3, 4, 5]
-        np.testing.assert_allclose([row["score"] for row in found[name]], sorted(scores)[::-1][:5], atol=1e-6)
+        np.testing.assert_allclose(
+            [row["score"] for row in found[name]], sorted(scores)[::-1][:5], atol=1e-6
+        )
     for name, other in (("rgb", "flow"), ("flow", "rgb")):
         for row in found[name]:
             number = row["row"]
             assert row["id"] == f"train/{number}.mp4"
             assert row["label"] == CLASSES[parts["gallery"].label[number]]
             assert row["right"] == (parts["gallery"].label[number] == parts["queries"].label[7])
-            assert row["shared"] == (number in wanted[other]) and row["also in"] == ((other,) if row["shared"] else ())
+            assert row["shared"] == (number in wanted[other]) and row["also in"] == (
+                (other,) if row["shared"] else ()
+            )
 
 
 @pytest.mark.parametrize("centring", retrieval.CENTRINGS)
 def test_every_query_finds_what_retrieval_finds_for_all_at_once(parts, centring):
-    streams = {"both": [[parts["lists"][name][side] for name in ("rgb", "flow")] for side in (0, 1)]}
-    browser = Browser(parts["gallery"], parts["queries"], {**parts["lists"], **streams}, k=6, centring=centring)
+    streams = {
+        "both": [[parts["lists"][name][side] for name in ("rgb", "flow")] for side in (0, 1)]
+    }
+    browser = Browser(
+        parts["gallery"], parts["queries"], {**parts["lists"], **streams}, k=6, centring=centring
+    )
     for name, sides in (*parts["lists"].items(), *streams.items()):
         near = retrieval.search(*sides, 6, centring=centring)
         right = parts["gallery"].label[near.rows] == parts["queries"].label[:, None]
@@ -139,7 +156,9 @@ def test_queries_that_lie_in_the_gallery_do_not_find_themselves(parts):
     browser = Browser(gallery, gallery, {"rgb": (values, values)}, k=3)
     for query in range(40):
         browser.select(query)
-        assert [row["row"] for row in browser.rows()["rgb"]] == sorted_rows(cosines(values, values[query]), {query})[:3]
+        assert [row["row"] for row in browser.rows()["rgb"]] == sorted_rows(
+            cosines(values, values[query]), {query}
+        )[:3]
     assert len(browser.drawn("queries")) == 0 and len(browser.map().data[1].x) == 0, "drawn once"
 
 
@@ -148,21 +167,39 @@ def test_filters_leave_the_failures_of_a_class(browser, parts):
     label = parts["gallery"].label
     for k in (1, 2, 5):
         browser.look(failures="", of_class="", k=k)
-        failing = [query for query in range(12) if not any(
-            label[row] == parts["queries"].label[query] for row in sorted_rows(cosines(gallery, queries[query]))[:k])]
+        failing = [
+            query
+            for query in range(12)
+            if not any(
+                label[row] == parts["queries"].label[query]
+                for row in sorted_rows(cosines(gallery, queries[query]))[:k]
+            )
+        ]
         browser.look(failures="flow")
         assert browser.choices().tolist() == failing
         browser.look(of_class=HOSTILE)
-        assert browser.choices().tolist() == [query for query in failing if parts["queries"].label[query] == 1]
-    assert browser.query == ("queries", int(browser.choices()[0])) if len(browser.choices()) else True
-    for wrong in ({"k": 0}, {"of_class": "run"}, {"failures": "blue"}, {"compare": ("rgb",)}, {"kind": "smell"}):
+        assert browser.choices().tolist() == [
+            query for query in failing if parts["queries"].label[query] == 1
+        ]
+    assert (
+        browser.query == ("queries", int(browser.choices()[0])) if len(browser.choices()) else True
+    )
+    for wrong in (
+        {"k": 0},
+        {"of_class": "run"},
+        {"failures": "blue"},
+        {"compare": ("rgb",)},
+        {"kind": "smell"},
+    ):
         with pytest.raises(ValueError, match="look: wanted"):
             browser.look(**wrong)
     assert browser.k == 5
 
 
 def test_a_filter_moves_on_to_the_first_query_that_is_left(browser, parts):
-    one = next(query for query in range(12) if parts["queries"].label[query] != parts["queries"].label[0])
+    one = next(
+        query for query in range(12) if parts["queries"].label[query] != parts["queries"].label[0]
+    )
     browser.look(of_class=CLASSES[parts["queries"].label[one]])
     assert browser.query == ("queries", one)
     browser.back()
@@ -171,10 +208,16 @@ def test_a_filter_moves_on_to_the_first_query_that_is_left(browser, parts):
 
 def test_gained_lost_and_kept_are_differences_of_the_lists(browser, parts):
     browser.select(2)
-    before, after = (set(sorted_rows(cosines(gallery, queries[2]))[:5]) for gallery, queries in parts["lists"].values())
+    before, after = (
+        set(sorted_rows(cosines(gallery, queries[2]))[:5])
+        for gallery, queries in parts["lists"].values()
+    )
     moved = browser.gained_lost("rgb", "flow")
     assert {name: {row["row"] for row in rows} for name, rows in moved.items()} == {
-        "kept": before & after, "gained": after - before, "lost": before - after}
+        "kept": before & after,
+        "gained": after - before,
+        "lost": before - after,
+    }
     ranks = {row["row"]: row["rank"] for row in browser.rows()["flow"]}
     assert all(row["rank"] == ranks[row["row"]] for row in moved["gained"])
 
@@ -193,13 +236,28 @@ def test_csv_holds_ids_and_scores_of_the_queries_that_are_left(browser, parts, t
     browser.look(of_class="sit", k=3)
     browser.select("train/0.mp4")
     path = browser.csv(tmp_path / "deep" / "neighbours.csv")
-    assert [file.name for file in path.parent.iterdir()] == ["neighbours.csv"], "no temporary file stays"
+    assert [file.name for file in path.parent.iterdir()] == ["neighbours.csv"], (
+        "no temporary file stays"
+    )
     assert browser.query == ("gallery", 0)
     lines = list(csv.DictReader(open(path, encoding="utf-8")))
     left = [query for query in range(12) if parts["queries"].label[query] == 2]
-    wanted = [(f"test/{query}.mp4", name, str(rank), f"train/{row}.mp4") for query in left for name in ("rgb", "flow")
-              for rank, row in enumerate(sorted_rows(cosines(*[part if side == 0 else part[query] for side, part in
-                                                              enumerate(parts["lists"][name])]))[:3], 1)]
+    wanted = [
+        (f"test/{query}.mp4", name, str(rank), f"train/{row}.mp4")
+        for query in left
+        for name in ("rgb", "flow")
+        for rank, row in enumerate(
+            sorted_rows(
+                cosines(
+                    *[
+                        part if side == 0 else part[query]
+                        for side, part in enumerate(parts["lists"][name])
+                    ]
+                )
+            )[:3],
+            1,
+        )
+    ]
     assert [tuple(line[key] for key in ("query", "list", "rank", "id")) for line in lines] == wanted
     assert {line["query_label"] for line in lines} == {"sit"}
     assert all(line["right"] == str(int(line["label"] == "sit")) for line in lines)
@@ -212,29 +270,53 @@ def test_a_list_can_keep_to_a_part_of_the_gallery_and_data_sets_join(parts):
     two = Videos(two.ids, two.label, two.source, ("sit", "walk", "kneel"), two.clips)
     joined = Videos.joined({"A": one, "B": two})
     assert joined.classes == (*CLASSES, "kneel") and len(joined) == 49
-    assert joined.ids[40] == "B/other/0.mp4" and joined.names[40] == ("sit", "walk", "kneel")[two.label[0]]
+    assert (
+        joined.ids[40] == "B/other/0.mp4"
+        and joined.names[40] == ("sit", "walk", "kneel")[two.label[0]]
+    )
     assert len(set(joined.source)) == len(set(one.source)) + len(set(two.source))
     alone = Videos.joined({"B": two})
-    assert set(alone.source) == set(joined.source[40:]), "a source is the same one on the other side"
-    values, queries = np.concatenate([parts["lists"]["rgb"][0], vectors(9, 8)]), parts["lists"]["rgb"][1]
+    assert set(alone.source) == set(joined.source[40:]), (
+        "a source is the same one on the other side"
+    )
+    values, queries = (
+        np.concatenate([parts["lists"]["rgb"][0], vectors(9, 8)]),
+        parts["lists"]["rgb"][1],
+    )
     within = np.arange(49) >= 40
-    browser = Browser(joined, parts["queries"], {"A and B": (values, queries), "B": (values, queries, within)}, k=9)
-    assert [row["row"] - 40 for row in browser.rows()["B"]] == sorted_rows(cosines(values[40:], queries[0]))
+    browser = Browser(
+        joined,
+        parts["queries"],
+        {"A and B": (values, queries), "B": (values, queries, within)},
+        k=9,
+    )
+    assert [row["row"] - 40 for row in browser.rows()["B"]] == sorted_rows(
+        cosines(values[40:], queries[0])
+    )
     assert browser.shown()["B"].results[0].caption == f"other-{browser.rows()['B'][0]['row'] - 40}"
     named = np.array(joined.names)[[row["row"] for row in browser.rows()["B"]]]
-    assert [row["right"] for row in browser.rows()["B"]] == (named == CLASSES[parts["queries"].label[0]]).tolist()
+    assert [row["right"] for row in browser.rows()["B"]] == (
+        named == CLASSES[parts["queries"].label[0]]
+    ).tolist()
 
 
 def test_what_does_not_fit_is_refused_at_the_door(parts):
     gallery, queries, (values, asked) = parts["gallery"], parts["queries"], parts["lists"]["rgb"]
     table = Features(values, gallery.label[::-1], gallery.source, CLASSES, {})
-    for lists, says in (({}, "wanted lists"), ({"a": (values[1:], asked)}, "40 gallery videos and 12 queries"),
-                        ({"a": (values, asked[:, 1:])}, "wanted features"), ({"a": (values[0], asked)}, "wanted feat"),
-                        ({"a": (table, asked)}, "of other videos than the gallery")):  # fmt: skip
+    for lists, says in (
+        ({}, "wanted lists"),
+        ({"a": (values[1:], asked)}, "40 gallery videos and 12 queries"),
+        ({"a": (values, asked[:, 1:])}, "wanted features"),
+        ({"a": (values[0], asked)}, "wanted feat"),
+        ({"a": (table, asked)}, "of other videos than the gallery"),
+    ):
         with pytest.raises(ValueError, match=says):
             Browser(gallery, queries, lists)
-    for more, says in (({"k": 0}, "k >= 1"), ({"centring": "odd"}, "centring is one of"), ({"beside": {"rgb": "x"}},
-                       "`beside` between lists")):  # fmt: skip
+    for more, says in (
+        ({"k": 0}, "k >= 1"),
+        ({"centring": "odd"}, "centring is one of"),
+        ({"beside": {"rgb": "x"}}, "`beside` between lists"),
+    ):
         with pytest.raises(ValueError, match=says):
             Browser(gallery, queries, parts["lists"], **more)
     twice = Videos(np.array(["same"] * 12), queries.label, queries.source, CLASSES, queries.clips)
@@ -242,7 +324,7 @@ def test_what_does_not_fit_is_refused_at_the_door(parts):
         Browser(gallery, twice, parts["lists"])
 
 
-# ------------------------------------------------------------------------------------------------- pictures and HTML
+# ------------------------------------------------------------------------------ pictures and HTML
 
 
 def test_html_plays_queries_and_neighbours_and_an_untrusted_notebook_keeps_it(browser, asked):
@@ -266,7 +348,9 @@ def test_html_plays_queries_and_neighbours_and_an_untrusted_notebook_keeps_it(br
     for row in browser.rows()["rgb"]:
         verdict = f"{'right' if row['right'] else 'wrong'}"
         mark = ", also in flow" if row["shared"] else ""
-        assert f"rank {row['rank']}, {row['label']}, score {row['score']:.2f}, {verdict}{mark}" in alts
+        assert (
+            f"rank {row['rank']}, {row['label']}, score {row['score']:.2f}, {verdict}{mark}" in alts
+        )
     assert "gained: in flow, not in rgb" in text and "lost: in rgb, not in flow" in text
     assert browser.query == ("queries", 0), "looking at HTML moves nothing"
 
@@ -288,19 +372,35 @@ def test_a_clip_that_cannot_be_read_says_so_and_the_others_play(parts):
             raise OSError(f"<b>{row}</b> is torn")
         return Tile(WEBP, "x", "fine")
 
-    gallery = Videos(parts["gallery"].ids, parts["gallery"].label, parts["gallery"].source, CLASSES,
-                     {"pictures": broken})  # fmt: skip
+    gallery = Videos(
+        parts["gallery"].ids,
+        parts["gallery"].label,
+        parts["gallery"].source,
+        CLASSES,
+        {"pictures": broken},
+    )
     browser = Browser(gallery, parts["queries"], parts["lists"], k=10)
     text, rows = browser.html([0]), browser.rows()
     odd = sum(row["row"] % 2 for one in rows.values() for row in one)
-    assert 0 < odd < 20 and text.count("cannot be shown: &lt;b&gt;") == odd and text.count(">fine<") == 20 - odd
+    assert (
+        0 < odd < 20
+        and text.count("cannot be shown: &lt;b&gt;") == odd
+        and text.count(">fine<") == 20 - odd
+    )
 
 
 def test_grid_shows_videos_of_either_side_at_most_so_many(browser):
     text = browser.grid(["train/3.mp4", "test/4.mp4"])
-    assert text.count("<img") == 2 and ">train-3<" in text and ">test-4<" in text and "2 videos" in text
+    assert (
+        text.count("<img") == 2
+        and ">train-3<" in text
+        and ">test-4<" in text
+        and "2 videos" in text
+    )
     assert "Draw around" in browser.grid([])
-    many = browser.grid([f"train/{row}.mp4" for row in range(40)] + [f"test/{row}.mp4" for row in range(12)])
+    many = browser.grid(
+        [f"train/{row}.mp4" for row in range(40)] + [f"test/{row}.mp4" for row in range(12)]
+    )
     assert many.count("<img") == 48 and "52 videos, the first 48" in many
 
 
@@ -312,13 +412,17 @@ def test_pca_is_that_of_the_gallery_and_its_points_are_drawn_by_class(browser, p
     for got, values in zip(places.values(), unit, strict=True):
         for axis in (0, 1):  # a direction's sign is nobody's choice
             wanted = (values - mean) @ axes[axis]
-            assert min(np.abs(got[:, axis] - wanted).max(), np.abs(got[:, axis] + wanted).max()) < 1e-4
+            assert (
+                min(np.abs(got[:, axis] - wanted).max(), np.abs(got[:, axis] + wanted).max()) < 1e-4
+            )
     browser.select(5)
     figure = browser.map()
     np.testing.assert_array_equal(figure.data[0].x, places["gallery"][:, 0])
     np.testing.assert_array_equal(figure.data[0].marker.color, parts["gallery"].label)
     assert figure.data[0].type == "scatter" and figure.data[1].marker.symbol == "circle-open"
-    star = figure.data[2 + len(browser.spaces)]  # drawn after the rings, which would hide it, and first in the legend
+    star = figure.data[
+        2 + len(browser.spaces)
+    ]  # drawn after the rings, which would hide it, and first in the legend
     assert (star.name, star.x[0], star.legendrank) == ("query", places["queries"][5, 0], 1)
     near = [row["row"] for row in browser.rows()["flow"]]
     assert figure.data[3].name == "flow"
@@ -333,15 +437,23 @@ def test_clips_of_files_and_of_flow(tmp_path):
     from vidbench.data.flow import store as flow_store
 
     for number in range(4):
-        makes.encode(tmp_path / f"{number}.mp4", makes.texture(30, (48, 64), (number, 1.0), number), rate=15)
-    few = Manifest.from_rows(tmp_path, [(f"{number}.mp4", "ab"[number % 2], "train", None) for number in range(4)])
+        makes.encode(
+            tmp_path / f"{number}.mp4", makes.texture(30, (48, 64), (number, 1.0), number), rate=15
+        )
+    few = Manifest.from_rows(
+        tmp_path, [(f"{number}.mp4", "ab"[number % 2], "train", None) for number in range(4)]
+    )
     flow_store.extract(few, tmp_path / "flow", "dis", workers=0)
     held = Videos.of(few, flow_folder=tmp_path / "flow")
     tiles = {kind: make(2) for kind, make in held.clips.items()}
     assert list(tiles) == ["pictures", "flow"] and len({tile.clip for tile in tiles.values()}) == 2
     for kind, tile in tiles.items():
         picture = Image.open(BytesIO(tile.clip))
-        assert picture.n_frames == 16 and max(picture.size) == 96 and tile.label == few.names(2)["label"], kind
+        assert (
+            picture.n_frames == 16
+            and max(picture.size) == 96
+            and tile.label == few.names(2)["label"]
+        ), kind
         seconds = 0
         for frame in range(picture.n_frames):
             picture.seek(frame)
@@ -355,7 +467,7 @@ def test_clips_of_files_and_of_flow(tmp_path):
     assert browser.html([0]) != before and browser.kinds == ("pictures", "flow")
 
 
-# --------------------------------------------------------------------------------------------------------- controls
+# --------------------------------------------------------------------------------------- controls
 
 
 def clicked(place, id):
@@ -378,7 +490,10 @@ def test_a_click_on_a_tile_makes_it_the_query(browser):
     third = view.tiles.ids[2]
     clicked(view.tiles, third)
     row = int(re.search(r"\d+", third)[0])
-    assert browser.query == ("gallery", row) and f">train-{row}</span>" in view.tiles.html.split("title=\"rank")[0]
+    assert (
+        browser.query == ("gallery", row)
+        and f">train-{row}</span>" in view.tiles.html.split('title="rank')[0]
+    )
     assert view.figure.data[2 + len(browser.spaces)].x[0] == browser.places()["gallery"][row, 0]
     assert third in view.said.value and not view.back.disabled
     view.back.click()
@@ -403,8 +518,12 @@ def test_moving_the_controls_changes_what_is_looked_at(browser, parts, monkeypat
     assert view.tiles.ids[20:] == [row["id"] for name in ("gained", "lost") for row in gained[name]]
     assert len(view.tiles.ids) == view.tiles.html.count('title="rank ')
     view.of_class.value = "sit"
-    assert view.number.max == int((parts["queries"].label == 2).sum()) and "queries" in view.said.value
-    assert ((np.asarray(view.figure.data[0].marker.opacity) > 0.5) == (parts["gallery"].label == 2)).all()
+    assert (
+        view.number.max == int((parts["queries"].label == 2).sum()) and "queries" in view.said.value
+    )
+    assert (
+        (np.asarray(view.figure.data[0].marker.opacity) > 0.5) == (parts["gallery"].label == 2)
+    ).all()
     view.k.value = 5
     view.failures.value = "flow"
     assert browser.failures == "flow" and view.number.max == max(1, len(browser.choices()))
@@ -430,8 +549,13 @@ def test_the_map_moves_in_the_same_figure_and_points_and_lassos_lead_to_clips(br
     assert browser.query == ("queries", 6)
     pointed(view, event="click", trace=0, point=8, x=0.0, y=0.0)
     assert browser.query == ("gallery", 8)
-    pointed(view, event="lasso", points={"1": [4], "0": [1, 2], "3": [0]})  # JSON's keys; the third is a ring's
-    assert view.chosen.ids == ["train/1.mp4", "train/2.mp4", "test/4.mp4"] and view.chosen.html.count("<img") == 3
+    pointed(
+        view, event="lasso", points={"1": [4], "0": [1, 2], "3": [0]}
+    )  # JSON's keys; the third is a ring's
+    assert (
+        view.chosen.ids == ["train/1.mp4", "train/2.mp4", "test/4.mp4"]
+        and view.chosen.html.count("<img") == 3
+    )
     assert view.chosen.html.count('title="video ') == 3
     clicked(view.chosen, "test/4.mp4")
     assert browser.query == ("queries", 4)

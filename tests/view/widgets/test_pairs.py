@@ -1,4 +1,5 @@
-"""widgets: a browser of class relations, as plain Python and under its controls, without a browser."""
+"""widgets: a browser of class relations, as plain Python and under its controls, without a
+browser."""
 
 import re
 
@@ -17,12 +18,15 @@ NAMES = {"A": ("walk", HOSTILE, "sit"), "B": ("go", "nod"), "C": ("one", "two", 
 
 
 def made(names=NAMES, readouts=("raw", "behavioural"), seed=0):
-    """Relations of all ordered pairs of data sets, random; probabilities where they are behavioural."""
+    """Relations of all ordered pairs of data sets, random; probabilities where they are
+    behavioural."""
     random, found = np.random.default_rng(seed), {}
     for source, sources in names.items():
         for target, targets in names.items():
-            scores = {name: random.standard_normal((len(sources), len(targets))).astype(np.float32)
-                      for name in readouts}  # fmt: skip
+            scores = {
+                name: random.standard_normal((len(sources), len(targets))).astype(np.float32)
+                for name in readouts
+            }
             if "behavioural" in scores:
                 scores["behavioural"] = np.abs(scores["behavioural"]) / 9
             if source != target:
@@ -56,14 +60,22 @@ def test_rows_are_the_highest_scores_of_what_is_looked_at(browser):
     for row in rows:
         s, t = NAMES["C"].index(row["C"]), NAMES["A"].index(row["A"])
         assert row["score"] == scores[s, t] and row["raw"] == there.scores["raw"][s, t]
-        assert row["back rank"] == 1 + (back.scores["behavioural"][t] > back.scores["behavioural"][t, s]).sum()
+        assert (
+            row["back rank"]
+            == 1 + (back.scores["behavioural"][t] > back.scores["behavioural"][t, s]).sum()
+        )
     assert len(Browser(made()).rows()) == 6, "no more than there are pairs"
 
 
 def test_looking_and_selecting_keep_what_is_not_named_and_refuse_what_is_not_there(browser):
     browser.select("sit", "go")
     browser.look(readout="behavioural")
-    assert (browser.source, browser.target, browser.most, browser.selected) == ("A", "B", 4, ("sit", "go"))
+    assert (browser.source, browser.target, browser.most, browser.selected) == (
+        "A",
+        "B",
+        4,
+        ("sit", "go"),
+    )
     browser.look(target="C")
     assert browser.selected is None, "another data set has other classes"
     for change in ({"target": "A"}, {"source": "Z"}, {"readout": "nonsense"}, {"most": 0}):
@@ -79,7 +91,10 @@ def test_clips_are_asked_for_when_looked_at_and_once(browser, asked):
     browser.select(HOSTILE, "nod")
     text = browser.chosen()
     assert asked == [("A", 1), ("B", 1)] and text.count("<img") == 4
-    assert text.index("A-1-0.mp4") < text.index("A-1-1.mp4") < text.index("B-1-0.mp4") and "A-1-2" not in text
+    assert (
+        text.index("A-1-0.mp4") < text.index("A-1-1.mp4") < text.index("B-1-0.mp4")
+        and "A-1-2" not in text
+    )
     scores = browser.there.scores
     assert f"raw {scores['raw'][1, 1]:.3f} · behavioural {scores['behavioural'][1, 1]:.3f}" in text
     browser.chosen()
@@ -95,16 +110,33 @@ def test_html_is_a_table_and_clips_that_an_untrusted_notebook_keeps(browser, ask
     head, *lines = cells(text)
     assert head == ["A", "B", "mutual", "raw", "back rank", "behavioural"]
     assert [line[2:] for line in lines] == [
-        [row["mutual"], f"{row['score']:.3f}", str(row["back rank"]), f"{row['behavioural']:.3f}"] for row in rows]
+        [row["mutual"], f"{row['score']:.3f}", str(row["back rank"]), f"{row['behavioural']:.3f}"]
+        for row in rows
+    ]
     browser.there.scores["behavioural"][:] = np.nan
     assert {line[5] for line in cells(browser.table())[1:]} == {"–"}
     assert ">–<" in show(browser).rows.children[1].children[1].value
     browser.look(readout="behavioural")
-    assert cells(browser.table())[0][3:] == ["behavioural", "back rank", "raw"], "the chosen one comes first"
-    assert {pair for pair in asked} == {(data, NAMES[data].index(row[data])) for row in rows[:3] for data in "AB"}
+    assert cells(browser.table())[0][3:] == ["behavioural", "back rank", "raw"], (
+        "the chosen one comes first"
+    )
+    assert {pair for pair in asked} == {
+        (data, NAMES[data].index(row[data])) for row in rows[:3] for data in "AB"
+    }
     assert text.count("<img") == 3 * 4
     page = Skeleton(text)
-    assert {tag for tag, _ in page.tags} <= {"div", "span", "b", "table", "thead", "tbody", "tr", "th", "td", "img"}
+    assert {tag for tag, _ in page.tags} <= {
+        "div",
+        "span",
+        "b",
+        "table",
+        "thead",
+        "tbody",
+        "tr",
+        "th",
+        "td",
+        "img",
+    }
     assert styles(text) <= KEPT and not re.search(r"(src|href)=\"(?!data:)", text)
     assert any(word == HOSTILE for word in page.words)
 
@@ -112,10 +144,15 @@ def test_html_is_a_table_and_clips_that_an_untrusted_notebook_keeps(browser, ask
 def test_figure_shows_the_scores_with_rings_at_mutual_best_pairs(browser):
     figure, scores = browser.figure(), browser.there.scores["raw"]
     back = browser.back.scores["raw"]
-    best = {(NAMES["A"][s], NAMES["B"][t]) for s in range(3) for t in range(2)
-            if scores[s, t] == scores[s].max() and back[t, s] == back[t].max()}  # fmt: skip
+    best = {
+        (NAMES["A"][s], NAMES["B"][t])
+        for s in range(3)
+        for t in range(2)
+        if scores[s, t] == scores[s].max() and back[t, s] == back[t].max()
+    }
     assert {(widgets.plain(s), widgets.plain(t)) for s, t in best} == set(
-        zip(figure.data[1].y, figure.data[1].x, strict=True))  # fmt: skip
+        zip(figure.data[1].y, figure.data[1].x, strict=True)
+    )
     assert figure.data[0].zmin < 0
     browser.look(readout="behavioural")
     assert browser.figure().data[0].zmin == 0
@@ -134,7 +171,7 @@ def test_browser_wants_both_directions_and_the_same_read_outs():
             Browser(wrong)
 
 
-# --------------------------------------------------------------------------------------------------------- controls
+# --------------------------------------------------------------------------------------- controls
 
 
 def buttons(view):
@@ -163,7 +200,11 @@ def test_moving_the_controls_redraws_the_same_figure(browser):
     figure = view.figure
     buttons(view)[0].click()
     view.pair.value = ("C", "B")
-    assert view.figure is figure and "Choose a cell" in view.clips.value and len(figure.layout.shapes) == 0
+    assert (
+        view.figure is figure
+        and "Choose a cell" in view.clips.value
+        and len(figure.layout.shapes) == 0
+    )
     wanted = browser.figure(exact=True)
     for old, new in zip(figure.data, wanted.data, strict=True):
         for key in ("x", "y", "z", "zmin", "hovertemplate", "name"):
@@ -194,7 +235,12 @@ def test_four_hundred_by_seven_hundred_classes_are_a_small_figure_and_quick_rows
     browser = Browser(made(names))
     assert len(browser.rows()) == 20
     browser.select("k399", "m0")
-    assert len(browser.figure().to_json()) < 800_000 < len(browser.figure(exact=True).to_json()) < 2_500_000
+    assert (
+        len(browser.figure().to_json())
+        < 800_000
+        < len(browser.figure(exact=True).to_json())
+        < 2_500_000
+    )
     assert len(browser.html()) < 30_000
 
 
@@ -206,5 +252,9 @@ def test_examples_are_clips_of_the_class_from_different_sources_first(toy_tiny):
         stems = {tile.caption.rsplit("_c", 1)[0] for tile in tiles}
         assert len(stems) == 3  # eight sources a class, three clips each
     assert asked("none", 0) == []
-    few = toy_tiny.select(mask=(toy_tiny.label == 1) & (toy_tiny.source == toy_tiny.source[toy_tiny.label == 1][0]))
-    assert len(examples({"toy": few}, shown=2)("toy", 1)) == 2  # of one source, where there is no other
+    few = toy_tiny.select(
+        mask=(toy_tiny.label == 1) & (toy_tiny.source == toy_tiny.source[toy_tiny.label == 1][0])
+    )
+    assert (
+        len(examples({"toy": few}, shown=2)("toy", 1)) == 2
+    )  # of one source, where there is no other

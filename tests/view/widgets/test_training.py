@@ -1,4 +1,5 @@
-"""The board of runs while they train: a real run in another process is read while it writes, dies and goes on."""
+"""The board of runs while they train: a real run in another process is read while it writes, dies
+and goes on."""
 
 import base64
 import fcntl
@@ -37,7 +38,9 @@ def made(folder, state="complete", lines=3, fit=FIT, **facts):
     """A run folder as a run would leave it."""
     run = Run.create(folder, "regress", fit)
     for step in range(1, lines + 1):
-        run.log(step=step, epoch=step / 2, loss=1 / step, lr=0.01, clips=8 * step, seconds=float(step))
+        run.log(
+            step=step, epoch=step / 2, loss=1 / step, lr=0.01, clips=8 * step, seconds=float(step)
+        )
     run.status(state, **facts)
     return run
 
@@ -50,12 +53,24 @@ def pictures(html):
 
 
 def lines_of(picture):
-    return [[tuple(map(float, point.split(","))) for point in line.get("points").split()]
-            for line in picture.iter("{http://www.w3.org/2000/svg}polyline")]  # fmt: skip
+    return [
+        [tuple(map(float, point.split(","))) for point in line.get("points").split()]
+        for line in picture.iter("{http://www.w3.org/2000/svg}polyline")
+    ]
 
 
-@pytest.mark.parametrize("value, text", [(0.000657, "6.57e-4"), (-0.000657, "-6.57e-4"), (0.0278, "0.0278"),
-                                         (1.234e-12, "1.23e-12"), (-0.5, "-0.5"), (16384, "1.64e4"), (0, "0")])
+@pytest.mark.parametrize(
+    "value, text",
+    [
+        (0.000657, "6.57e-4"),
+        (-0.000657, "-6.57e-4"),
+        (0.0278, "0.0278"),
+        (1.234e-12, "1.23e-12"),
+        (-0.5, "-0.5"),
+        (16384, "1.64e4"),
+        (0, "0"),
+    ],
+)
 def test_the_numbers_of_a_chart_are_short(value, text):
     assert training._short(value) == text
 
@@ -70,7 +85,10 @@ def test_a_folder_of_runs_is_all_runs_in_it(tmp_path):
     made(tmp_path / "c")
     assert [one.name for one in board.look()] == ["a", "b", "c"]
     assert len(lines_of(pictures(board.html())[0])) == 3
-    assert [one.name for one in Board([tmp_path, tmp_path / "a"]).look()][-2:] == [f"{tmp_path.name}/c", "a"]
+    assert [one.name for one in Board([tmp_path, tmp_path / "a"]).look()][-2:] == [
+        f"{tmp_path.name}/c",
+        "a",
+    ]
 
 
 def test_a_board_sees_a_run_begin_train_die_and_go_on(tmp_path, one_thread):
@@ -91,7 +109,11 @@ def test_a_board_sees_a_run_begin_train_die_and_go_on(tmp_path, one_thread):
         process.kill()
         process.wait()
     until(lambda: not view.thread.is_alive())
-    assert "died" in view.html.value and "no process holds its lock" in view.html.value and not view.watching.value
+    assert (
+        "died" in view.html.value
+        and "no process holds its lock" in view.html.value
+        and not view.watching.value
+    )
     assert Run(folder).state == "running", "status.json does not know"
     stages.regress(recipe_dict(FIT), str(folder))
     view.watching.value = True  # the button: the thread looks once more and ends, for all is over
@@ -113,13 +135,17 @@ def test_a_half_written_line_waits_and_a_broken_log_is_said(tmp_path):
     assert board.look()[0].last("lr") == 0.01, "the last that there is"
     log.write_text("nonsense\n" + whole)
     seen = board.look()[0]
-    assert seen.state == "unreadable" and "line 1 is no JSON" in seen.said and "line 1" in board.html()
+    assert (
+        seen.state == "unreadable" and "line 1 is no JSON" in seen.said and "line 1" in board.html()
+    )
 
 
 def test_a_log_is_read_again_only_where_it_changed(tmp_path, monkeypatch):
     run, reads = made(tmp_path / "run"), []
     board, curves = Board(run.folder), Run.curves
-    monkeypatch.setattr(Run, "curves", lambda self, name="metrics": reads.append(name) or curves(self, name))
+    monkeypatch.setattr(
+        Run, "curves", lambda self, name="metrics": reads.append(name) or curves(self, name)
+    )
     board.look()
     board.look()
     assert reads == ["metrics"]
@@ -127,8 +153,9 @@ def test_a_log_is_read_again_only_where_it_changed(tmp_path, monkeypatch):
     assert board.look()[0].last("loss") == 0.2 and reads == ["metrics"] * 2
 
 
-@pytest.mark.parametrize(("state", "over"), [("new", False), ("complete", True), ("interrupted", True),
-                                             ("failed", True)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("state", "over"), [("new", False), ("complete", True), ("interrupted", True), ("failed", True)]
+)
 def test_states_are_those_of_the_run(tmp_path, state, over):
     made(tmp_path / "run", state, error="ValueError: <b>no</b>" if state == "failed" else "")
     seen = Board(tmp_path / "run").look()[0]
@@ -176,13 +203,19 @@ def test_charts_are_pictures_of_each_column_that_an_untrusted_notebook_keeps(tmp
     assert {tag for tag, _ in Skeleton(text).tags} <= {"div", "span", "b", "img"}
     loss, lr, knn = pictures(text)
     lines = lines_of(loss)
-    assert [len(line) for line in lines] == [3, 2], "a gap cuts a line; the single point after it is a dot"
+    assert [len(line) for line in lines] == [3, 2], (
+        "a gap cuts a line; the single point after it is a dot"
+    )
     assert len(list(loss.iter("{http://www.w3.org/2000/svg}circle"))) == 1
     xs, ys = zip(*lines[0], strict=True)
-    assert xs[1] - xs[0] == pytest.approx(xs[2] - xs[1], abs=0.2) and ys[0] < ys[1] < ys[2], "down is less"
+    assert xs[1] - xs[0] == pytest.approx(xs[2] - xs[1], abs=0.2) and ys[0] < ys[1] < ys[2], (
+        "down is less"
+    )
     share = (ys[1] - ys[0]) / (ys[2] - ys[0])
     assert share == pytest.approx((1 - 1 / 2) / (1 - 1 / 3), abs=0.01)
-    assert [point for line in lines_of(lr) for _, point in line] == [lines_of(lr)[0][0][1]] * 7, "a constant is level"
+    assert [point for line in lines_of(lr) for _, point in line] == [lines_of(lr)[0][0][1]] * 7, (
+        "a constant is level"
+    )
     assert Board([one.folder, two.folder], columns=["knn"]).html().count("<img") == 1
     assert "two 0.25" in text and len(list(knn.iter("{http://www.w3.org/2000/svg}circle"))) == 1
 
@@ -190,7 +223,10 @@ def test_charts_are_pictures_of_each_column_that_an_untrusted_notebook_keeps(tmp
 def test_long_logs_are_thinned_to_their_ends(tmp_path):
     run = made(tmp_path / "run", lines=1)
     with open(run.folder / "metrics.jsonl", "w") as file:
-        file.writelines(json.dumps({"step": i, "epoch": i / 10, "loss": math.sin(i)}) + "\n" for i in range(5000))
+        file.writelines(
+            json.dumps({"step": i, "epoch": i / 10, "loss": math.sin(i)}) + "\n"
+            for i in range(5000)
+        )
     board = Board(run.folder)
     xs, ys = board.series(board.look(), "loss")["run"]
     assert len(xs) == 400 and (xs[0], xs[-1], ys[-1]) == (0, 499.9, math.sin(4999))
@@ -200,7 +236,9 @@ def test_long_logs_are_thinned_to_their_ends(tmp_path):
 def test_figure_draws_a_column_of_all_runs(tmp_path):
     runs = [made(tmp_path / name, lines=lines) for name, lines in (("one", 3), ("two", 5))]
     figure = Board([run.folder for run in runs]).figure("loss")
-    assert [list(trace.y) for trace in figure.data] == [[1 / i for i in range(1, n + 1)] for n in (3, 5)]
+    assert [list(trace.y) for trace in figure.data] == [
+        [1 / i for i in range(1, n + 1)] for n in (3, 5)
+    ]
     with pytest.raises(ValueError, match="has 'purity' in metrics.jsonl yet"):
         Board(runs[0].folder).figure("purity")
 
@@ -218,7 +256,11 @@ def test_names_are_escaped_and_must_differ(tmp_path):
 def test_the_time_left_follows_the_pace(tmp_path):
     run = made(tmp_path / "run", lines=4, fit=replace(FIT, epochs=10))  # 2 epochs in 4 seconds
     assert Board(run.folder).look()[0].left() == pytest.approx(16)
-    assert [training._time(seconds) for seconds in (16, 600, 36_000)] == ["16 s", "10 min", "10.0 h"]
+    assert [training._time(seconds) for seconds in (16, 600, 36_000)] == [
+        "16 s",
+        "10 min",
+        "10.0 h",
+    ]
 
 
 def test_a_view_stops_when_told_and_headless_runs_get_html(tmp_path, monkeypatch):

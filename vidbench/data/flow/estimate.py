@@ -1,9 +1,9 @@
 """Optical flow: three estimators behind one function, its 8-bit form and its colours.
 
-TV-L1 by OpenCV is the papers' flow and the reference; the same algorithm batched in PyTorch (`tvl1`) is for GPUs; DIS
-is for a quick look. Flow i leads from frame i to frame i + 1. Values are pixels of the frame they were computed on,
-(u, v) = (right, down). Where flow lies on disk is `flow_store`.
-"""
+TV-L1 by OpenCV is the papers' flow and the reference; the same algorithm batched in PyTorch
+(`tvl1`) is for GPUs; DIS is for a quick look. Flow i leads from frame i to frame i + 1. Values are
+pixels of the frame they were computed on, (u, v) = (right, down). Where flow lies on disk is
+`flow_store`."""
 
 from __future__ import annotations
 
@@ -21,15 +21,20 @@ class FlowError(RuntimeError):
 
 
 def estimator(method: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """OpenCV's function of two gray frames; its solver keeps buffers, so make one for each video, not for each pair."""
+    """OpenCV's function of two gray frames; its solver keeps buffers, so make one for each video,
+    not for each pair."""
     import cv2
 
     if method == "dis":
         solver = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     elif method in ("tvl1", "tvl1_fast"):
         if not hasattr(cv2, "optflow"):
-            raise FlowError("TV-L1 lives in OpenCV's contrib modules: install opencv-contrib-python-headless")
-        solver = cv2.optflow.DualTVL1OpticalFlow_create()  # defaults: tau .25, lambda .15, theta .3, 5 scales, 5 warps
+            raise FlowError(
+                "TV-L1 lives in OpenCV's contrib modules: install opencv-contrib-python-headless"
+            )
+        solver = (
+            cv2.optflow.DualTVL1OpticalFlow_create()
+        )  # defaults: tau .25, lambda .15, theta .3, 5 scales, 5 warps
         if method == "tvl1_fast":
             solver.setEpsilon(0.05)  # default 0.01; the one knob that pays
     else:
@@ -38,15 +43,18 @@ def estimator(method: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
 
 
 def estimate(frames: np.ndarray, method: str = "tvl1", device: str | None = None) -> np.ndarray:
-    """Flow between consecutive frames: uint8 [T,H,W,3] RGB to float32 [T-1,H,W,2], pixels (u right, v down).
+    """Flow between consecutive frames: uint8 [T,H,W,3] RGB to float32 [T-1,H,W,2], pixels (u right,
+    v down).
 
-    "tvl1": Zach et al. 2007 as OpenCV implements it, at its defaults (CoCLR's flow); "tvl1_fast": the same, stopping
-    at epsilon 0.05 (about a fifth of the time); "tvl1_torch": the same algorithm for many pairs at once, on `device`;
-    "dis": Kroeger et al. 2016, medium preset, for a quick look.
-    """
+    "tvl1": Zach et al. 2007 as OpenCV implements it, at its defaults (CoCLR's flow); "tvl1_fast":
+    the same, stopping at epsilon 0.05 (about a fifth of the time); "tvl1_torch": the same algorithm
+    for many pairs at once, on `device`; "dis": Kroeger et al. 2016, medium preset, for a quick
+    look."""
     frames = np.asarray(frames)
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or len(frames) < 2:
-        raise ValueError(f"wanted at least two frames, uint8 [T,H,W,3], got {frames.dtype} {frames.shape}")
+        raise ValueError(
+            f"wanted at least two frames, uint8 [T,H,W,3], got {frames.dtype} {frames.shape}"
+        )
     gray = [to_gray(frame) for frame in frames]
     if method == "tvl1_torch":
         return np.concatenate([flow.cpu().numpy() for flow in batched(np.stack(gray), device)])
@@ -62,7 +70,8 @@ def to_gray(frame: np.ndarray) -> np.ndarray:
 
 
 def batched(gray: np.ndarray, device: str | None = None) -> Iterator:
-    """TV-L1 in PyTorch of gray frames [T,H,W]: tensors [n,H,W,2] on the device, T - 1 flows in all."""
+    """TV-L1 in PyTorch of gray frames [T,H,W]: tensors [n,H,W,2] on the device, T - 1 flows in
+    all."""
     from vidbench.data.flow import tvl1
 
     step = max(1, _BATCH // gray[0].size)
@@ -72,7 +81,8 @@ def batched(gray: np.ndarray, device: str | None = None) -> Iterator:
 
 
 def quantise(flow: np.ndarray, bound: float = BOUND) -> np.ndarray:
-    """Flow pictures, MemDPC's way: float [T,H,W,2] in pixels, clipped at +-bound, to uint8 [T,H,W,3] = (u, v, 128)."""
+    """Flow pictures, MemDPC's way: float [T,H,W,2] in pixels, clipped at +-bound, to uint8
+    [T,H,W,3] = (u, v, 128)."""
     stored = np.full((*flow.shape[:-1], 3), 128, np.uint8)
     stored[..., :2] = levels(flow, bound)
     return stored
@@ -84,18 +94,21 @@ def levels(flow: np.ndarray, bound: float = BOUND) -> np.ndarray:
 
 
 def dequantise(stored: np.ndarray, bound: float = BOUND) -> np.ndarray:
-    """Back to pixels: uint8 [...,2 or 3] to float32 [...,2]; off by at most half a step, bound / 255."""
+    """Back to pixels: uint8 [...,2 or 3] to float32 [...,2]; off by at most half a step, bound /
+    255."""
     return stored[..., :2].astype(np.float32) * np.float32(2 * bound / 255) - np.float32(bound)
 
 
 def colours(flow: np.ndarray, limit: float | None = None) -> np.ndarray:
-    """Flow as colours: float [...,H,W,2] in pixels to uint8 [...,H,W,3] (Middlebury wheel: Baker et al., IJCV 2011).
+    """Flow as colours: float [...,H,W,2] in pixels to uint8 [...,H,W,3] (Middlebury wheel: Baker et
+    al., IJCV 2011).
 
-    Direction is hue, speed is saturation: no motion is white, `limit` pixels (None: the fastest pixel) full colour,
-    faster ones darker.
-    """
+    Direction is hue, speed is saturation: no motion is white, `limit` pixels (None: the fastest
+    pixel) full colour, faster ones darker."""
     if flow.shape[-1] != 2 or not np.issubdtype(flow.dtype, np.floating):
-        raise ValueError(f"wanted flow in pixels, float [...,2], got {flow.dtype} {flow.shape}: see dequantise")
+        raise ValueError(
+            f"wanted flow in pixels, float [...,2], got {flow.dtype} {flow.shape}: see dequantise"
+        )
     u, v = flow[..., 0], flow[..., 1]
     speed = np.hypot(u, v)
     speed = speed / max(float(speed.max(initial=0.0)) if limit is None else limit, 1e-6)
@@ -110,16 +123,23 @@ def colours(flow: np.ndarray, limit: float | None = None) -> np.ndarray:
 
 
 def _ring() -> np.ndarray:
-    """55 colours [55,3] in 0..1: red, yellow, green, cyan, blue, magenta, with more steps where eyes see more."""
-    corners = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 1, 1], [0, 0, 1], [1, 0, 1], [1, 0, 0]], float)
+    """55 colours [55,3] in 0..1: red, yellow, green, cyan, blue, magenta, with more steps where
+    eyes see more."""
+    corners = np.array(
+        [[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 1, 1], [0, 0, 1], [1, 0, 1], [1, 0, 0]], float
+    )
     steps = (15, 6, 4, 11, 13, 6)
-    return np.concatenate([
-        a + (b - a) * np.arange(n)[:, None] / n for a, b, n in zip(corners[:-1], corners[1:], steps, strict=True)
-    ])  # fmt: skip
+    return np.concatenate(
+        [
+            a + (b - a) * np.arange(n)[:, None] / n
+            for a, b, n in zip(corners[:-1], corners[1:], steps, strict=True)
+        ]
+    )
 
 
 def wheel(size: int = 128) -> np.ndarray:
-    """The key to `colours`: uint8 [size,size,3], a disc; a place has the colour of motion from the centre to it."""
+    """The key to `colours`: uint8 [size,size,3], a disc; a place has the colour of motion from the
+    centre to it."""
     line = (np.arange(size) + 0.5) * 2 / size - 1
     flow = np.stack(np.broadcast_arrays(line[None, :], line[:, None]), -1)
     disc = colours(flow, limit=1.0)

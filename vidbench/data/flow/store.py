@@ -1,13 +1,14 @@
-"""Flow on disk: extracted from every video of a data set, a self-describing 8-bit file each, read back at random.
+"""Flow on disk: extracted from every video of a data set, a self-describing 8-bit file each, read
+back at random.
 
 A folder holds flow.json (how it was made) and one file for each video, by its relative path:
     npz   `<path>.flow.npz`: each flow compressed on its own (zlib); exact; 15 to 18 % of raw uint8
     mp4   `<path>.flow.mp4`: u above v in the luma plane of H.264, keyframe every 16; 3 to 4.5 % of raw, and it adds up
           to 0.04 px to the 0.07 px of the 8 bits (benchmarks/flow.py). For Kinetics.
-The constant third channel of CoCLR's flow pictures is not stored; `load` puts it back. Flow i leads from frame i to
-frame i + 1 of the video, as `clips.Video` with the same decoder numbers them; a video of n frames has n - 1 flows, and
-its last frame, which has no successor, takes the flow before it.
-"""
+The constant third channel of CoCLR's flow pictures is not stored; `load` puts it back. Flow i leads
+from frame i to frame i + 1 of the video, as `clips.Video` with the same decoder numbers them; a
+video of n frames has n - 1 flows, and its last frame, which has no successor, takes the flow before
+it."""
 
 from __future__ import annotations
 
@@ -22,7 +23,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vidbench.data.flow.estimate import BOUND, METHODS, FlowError, batched, estimator, levels, to_gray
+from vidbench.data.flow.estimate import (
+    BOUND,
+    METHODS,
+    FlowError,
+    batched,
+    estimator,
+    levels,
+    to_gray,
+)
 from vidbench.data.prepare import jobs
 from vidbench.data.video import clips, framestore
 from vidbench.data.video.decoders import PyAV, container_of, failures
@@ -33,7 +42,8 @@ if TYPE_CHECKING:
 FORMS = {"npz": ".flow.npz", "mp4": ".flow.mp4"}
 FORMAT = 1
 TIMEOUT = 3600.0  # seconds a video; TV-L1 of ten seconds at 340x256 takes about five minutes
-_LEVEL = 4  # of zlib: 15-17 % of raw for 2 % of TV-L1 fast's time; 1 gives 19-22 %, 6 gives 13-15 % for 5-7 %
+# of zlib: 15-17 % of raw for 2 % of TV-L1 fast's time; 1 gives 19-22 %, 6 gives 13-15 % for 5-7 %
+_LEVEL = 4
 _CRF = 16  # of x264; 12 makes files half as large again and takes away 0.01 px
 
 
@@ -51,7 +61,8 @@ class Settings:
 
 
 class Report(NamedTuple):
-    """What `extract` did: videos done, skipped because they were there, failed with their reasons."""
+    """What `extract` did: videos done, skipped because they were there, failed with their
+    reasons."""
 
     done: int
     skipped: int
@@ -60,26 +71,48 @@ class Report(NamedTuple):
     pairs: int  # flows computed in this call
 
 
-# ---- extraction --------------------------------------------------------------------------------------------------
+# ---- extraction --------------------------------------------------------------------------------
 
 
 def extract(
-    manifest: Manifest, folder: str | Path, method: str = "tvl1", *, bound: float = BOUND, size: int | None = None,
-    form: str = "npz", decoder: str = clips.DECODER, workers: int = 0, timeout: float | None = TIMEOUT,
-    device: str | None = None, part: tuple[int, int] = (0, 1), progress: bool = True, only_cost: bool = False,
-) -> Report:  # fmt: skip
-    """Compute and store the flow of every video of a manifest; call it again to go on where it stopped.
+    manifest: Manifest,
+    folder: str | Path,
+    method: str = "tvl1",
+    *,
+    bound: float = BOUND,
+    size: int | None = None,
+    form: str = "npz",
+    decoder: str = clips.DECODER,
+    workers: int = 0,
+    timeout: float | None = TIMEOUT,
+    device: str | None = None,
+    part: tuple[int, int] = (0, 1),
+    progress: bool = True,
+    only_cost: bool = False,
+) -> Report:
+    """Compute and store the flow of every video of a manifest; call it again to go on where it
+    stopped.
 
-    `size`: short side in pixels to which frames are brought before estimation (None: as they are). `workers`: 0
-    computes in this process, else in as many spawned processes with one OpenCV thread each; method "tvl1_torch"
-    computes on `device` in this process and decodes in the others. `part` (k, n): every n-th video from the k-th, for
-    n machines on one folder. The time and disk it takes are measured on the first videos and told (`only_cost`: no
-    more than that). A video that cannot be read, or takes over `timeout` seconds, is counted and named in the report
-    and does not stop the rest; the next call tries it again. A folder made with other settings is refused (FlowError).
-    """
-    if method not in METHODS or form not in FORMS or not bound > 0 or workers < 0 or not 0 <= part[0] < part[1]:
-        raise ValueError(f"method in {METHODS}, form in {tuple(FORMS)}, bound > 0, workers >= 0, part (k, n) with "
-                         f"k < n; got {method!r}, {form!r}, {bound}, {workers}, {part}")  # fmt: skip
+    `size`: short side in pixels to which frames are brought before estimation (None: as they are).
+    `workers`: 0 computes in this process, else in as many spawned processes with one OpenCV thread
+    each; method "tvl1_torch" computes on `device` in this process and decodes in the others. `part`
+    (k, n): every n-th video from the k-th, for n machines on one folder. The time and disk it takes
+    are measured on the first videos and told (`only_cost`: no more than that). A video that cannot
+    be read, or takes over `timeout` seconds, is counted and named in the report and does not stop
+    the rest; the next call tries it again. A folder made with other settings is refused
+    (FlowError)."""
+    if (
+        method not in METHODS
+        or form not in FORMS
+        or not bound > 0
+        or workers < 0
+        or not 0 <= part[0] < part[1]
+    ):
+        raise ValueError(
+            f"method in {METHODS}, form in {tuple(FORMS)}, bound > 0, workers >= 0, part (k, n) "
+            "with "
+            f"k < n; got {method!r}, {form!r}, {bound}, {workers}, {part}"
+        )
     began, folder = time.perf_counter(), Path(folder)
     settings = Settings(method, float(bound), size, decoder, form)
     mine = list(dict.fromkeys(str(p) for p in manifest.path[part[0] :: part[1]]))
@@ -92,11 +125,25 @@ def extract(
         if manifest.frames is not None:
             weights = [float(frames[p]) for p in todo]
         tasks = [(str(manifest.root / p), str(flow_path(folder, p, form)), settings) for p in todo]
-        run = None if method != "tvl1_torch" else lambda order: _on_device(tasks, order, workers, device)
+        run = (
+            None
+            if method != "tvl1_torch"
+            else lambda order: _on_device(tasks, order, workers, device)
+        )
         done, pairs, failed = 0, 0, []
         jobs.sweep(flow_path(folder, p, form) for p in mine)
-        for outcome in jobs.work(one, tasks, folder, workers=workers, timeout=timeout, what=f"flow {method}",
-                                 weights=weights, progress=progress, only_cost=only_cost, run=run):  # fmt: skip
+        for outcome in jobs.work(
+            one,
+            tasks,
+            folder,
+            workers=workers,
+            timeout=timeout,
+            what=f"flow {method}",
+            weights=weights,
+            progress=progress,
+            only_cost=only_cost,
+            run=run,
+        ):
             if outcome.error:
                 failed.append((todo[outcome.job], outcome.error))
             else:
@@ -104,9 +151,16 @@ def extract(
     return Report(done, len(mine) - len(todo), failed, time.perf_counter() - began, pairs)
 
 
-def complete(manifest: Manifest, folder: str | Path, method: str = "tvl1", *, workers: int = 0,
-             progress: bool = True) -> Report:  # fmt: skip
-    """Extract what a store lacks, in the settings it was begun with; `method` makes it where there is none.
+def complete(
+    manifest: Manifest,
+    folder: str | Path,
+    method: str = "tvl1",
+    *,
+    workers: int = 0,
+    progress: bool = True,
+) -> Report:
+    """Extract what a store lacks, in the settings it was begun with; `method` makes it where there
+    is none.
 
     Where nothing is missing no lock is taken, so several processes and nodes may ask at one time.
     """
@@ -115,8 +169,17 @@ def complete(manifest: Manifest, folder: str | Path, method: str = "tvl1", *, wo
     paths = dict.fromkeys(map(str, manifest.path))
     if begun and all(flow_path(folder, path, held.form).is_file() for path in paths):
         return Report(0, len(paths), [], 0.0, 0)
-    return extract(manifest, folder, held.method, bound=held.bound, size=held.size, form=held.form,
-                   decoder=held.decoder, workers=workers, progress=progress)  # fmt: skip
+    return extract(
+        manifest,
+        folder,
+        held.method,
+        bound=held.bound,
+        size=held.size,
+        form=held.form,
+        decoder=held.decoder,
+        workers=workers,
+        progress=progress,
+    )
 
 
 def flow_path(folder: str | Path, relative_path: str | Path, form: str = "npz") -> Path:
@@ -125,7 +188,8 @@ def flow_path(folder: str | Path, relative_path: str | Path, form: str = "npz") 
 
 
 def one(job: tuple[str, str, Settings]) -> tuple[int, int]:
-    """Flow of one video with OpenCV, its number; a job for jobs.work: (video, file to write, settings)."""
+    """Flow of one video with OpenCV, its number; a job for jobs.work: (video, file to write,
+    settings)."""
     import cv2
 
     source, file, settings = job
@@ -148,14 +212,23 @@ def one(job: tuple[str, str, Settings]) -> tuple[int, int]:
 def _facts(video: clips.Video, shape: tuple[int, int], settings: Settings) -> dict:
     if video.frames < 2:
         raise FlowError(f"flow needs two frames, {video.path} has {video.frames}")
-    return {**asdict(settings), "read_by": video.decoder, "frames": video.frames, "height": shape[0],
-            "width": shape[1], "opencv": _opencv()}  # fmt: skip
+    return {
+        **asdict(settings),
+        "read_by": video.decoder,
+        "frames": video.frames,
+        "height": shape[0],
+        "width": shape[1],
+        "opencv": _opencv(),
+    }
 
 
 def _write(file: Path, flows: Iterator[np.ndarray], facts: dict, fps: float) -> tuple[int, int]:
     """uint8 flows [H,W,2] to a file; (their number, its bytes)."""
     if facts["form"] == "npz":
-        pieces = [zlib.compress(np.ascontiguousarray(f.transpose(2, 0, 1)).tobytes(), _LEVEL) for f in flows]
+        pieces = [
+            zlib.compress(np.ascontiguousarray(f.transpose(2, 0, 1)).tobytes(), _LEVEL)
+            for f in flows
+        ]
         framestore.write_pack(file, facts, pieces)
         return len(pieces), file.stat().st_size
     wide = facts["width"] + facts["width"] % 2  # H.264 wants even sizes
@@ -174,11 +247,12 @@ def _opencv() -> str:
     return cv2.__version__
 
 
-# ---- on a GPU ----------------------------------------------------------------------------------------------------
+# ---- on a GPU ----------------------------------------------------------------------------------
 
 
 class _Gray:
-    """Gray frames of one video after the other, for a DataLoader: (job, frames [T,H,W] or a reason, facts, fps)."""
+    """Gray frames of one video after the other, for a DataLoader: (job, frames [T,H,W] or a reason,
+    facts, fps)."""
 
     def __init__(self, tasks: list[tuple], order: list[int]) -> None:
         self.tasks, self.order = tasks, order
@@ -201,14 +275,19 @@ def _as_is(sample):
     return sample
 
 
-def _on_device(tasks: list[tuple], order: list[int], workers: int, device: str | None) -> Iterator[jobs.Done]:
+def _on_device(
+    tasks: list[tuple], order: list[int], workers: int, device: str | None
+) -> Iterator[jobs.Done]:
     """Results for jobs.work: processes decode, this one estimates many pairs at once and writes."""
     import torch
 
     loader = torch.utils.data.DataLoader(
-        _Gray(tasks, order), batch_size=None, num_workers=workers, collate_fn=_as_is,
+        _Gray(tasks, order),
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=_as_is,
         multiprocessing_context="spawn" if workers else None,
-    )  # fmt: skip
+    )
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     began = time.perf_counter()
     for number, frames, facts, fps in loader:
@@ -217,21 +296,31 @@ def _on_device(tasks: list[tuple], order: list[int], workers: int, device: str |
         else:
             bound = facts["bound"]
             # estimate.levels on the device, to the bit: a fourth of the bytes come back
-            parts = [((f.clamp(-bound, bound) + bound) * (255 / (2 * bound))).round().byte().cpu().numpy()
-                     for f in batched(frames, device)]  # fmt: skip
-            count, size = _write(Path(tasks[number][1]), (flow for part in parts for flow in part), facts, fps)
+            parts = [
+                ((f.clamp(-bound, bound) + bound) * (255 / (2 * bound)))
+                .round()
+                .byte()
+                .cpu()
+                .numpy()
+                for f in batched(frames, device)
+            ]
+            count, size = _write(
+                Path(tasks[number][1]), (flow for part in parts for flow in part), facts, fps
+            )
             yield jobs.Done(number, count, "", time.perf_counter() - began, size)
         began = time.perf_counter()
 
 
-# ---- reading -----------------------------------------------------------------------------------------------------
+# ---- reading -----------------------------------------------------------------------------------
 
 
 def settings_of(folder: str | Path) -> Settings:
     """How a store was made. Raises FlowError where there is none."""
     file = Path(folder) / "flow.json"
     if not file.is_file():
-        raise FlowError(f"no flow in {folder}: run vidbench flow, or vidbench.data.flow.store.extract")
+        raise FlowError(
+            f"no flow in {folder}: run vidbench flow, or vidbench.data.flow.store.extract"
+        )
     return Settings(**json.loads(file.read_text(encoding="utf-8"))["settings"])
 
 
@@ -245,16 +334,20 @@ def length(folder: str | Path, relative_path: str | Path) -> int:
     return meta(folder, relative_path)["frames"] - 1
 
 
-def load(folder: str | Path, relative_path: str | Path, indices: np.ndarray | None = None) -> np.ndarray:
+def load(
+    folder: str | Path, relative_path: str | Path, indices: np.ndarray | None = None
+) -> np.ndarray:
     """Stored flow at the video's frame indices: uint8 [T,H,W,3] = (u, v, 128); None: all flows.
 
-    The index of the video's last frame gives the last flow; an index outside of the video is an IndexError.
-    """
+    The index of the video's last frame gives the last flow; an index outside of the video is an
+    IndexError."""
     file = _open(folder, relative_path)
     count = file.meta["frames"] - 1
     indices = np.arange(count) if indices is None else np.asarray(indices)
     if len(indices) and not (0 <= indices.min() and indices.max() <= count):
-        raise IndexError(f"{file.path} holds flow for frames 0..{count}, got {indices.min()}..{indices.max()}")
+        raise IndexError(
+            f"{file.path} holds flow for frames 0..{count}, got {indices.min()}..{indices.max()}"
+        )
     out = np.full((len(indices), file.meta["height"], file.meta["width"], 3), 128, np.uint8)
     if len(indices):
         wanted, place = np.unique(np.minimum(indices, count - 1), return_inverse=True)
@@ -271,8 +364,13 @@ def _open(folder: str | Path, relative_path: str | Path) -> _Npz | _Mp4:
             try:
                 return kind(path)
             except (OSError, ValueError, KeyError) as error:
-                raise FlowError(f"{path} is not a flow file ({error}): delete it and extract again") from error
-    raise FlowError(f"no flow of {relative_path} in {folder}: run vidbench flow, or vidbench.data.flow.store.extract")
+                raise FlowError(
+                    f"{path} is not a flow file ({error}): delete it and extract again"
+                ) from error
+    raise FlowError(
+        f"no flow of {relative_path} in {folder}: run vidbench flow, or "
+        "vidbench.data.flow.store.extract"
+    )
 
 
 class _Npz:
@@ -287,10 +385,13 @@ class _Npz:
         with framestore.Pack(self.path) as pack:
             for row, i in enumerate(wanted):
                 try:
-                    out[row] = np.frombuffer(zlib.decompress(pack.piece(int(i))), np.uint8).reshape(out.shape[1:])
+                    out[row] = np.frombuffer(zlib.decompress(pack.piece(int(i))), np.uint8).reshape(
+                        out.shape[1:]
+                    )
                 except (zlib.error, ValueError) as error:
                     raise FlowError(
-                        f"{self.path}: flow {i} is damaged ({error}): delete the file and extract again"
+                        f"{self.path}: flow {i} is damaged ({error}): delete the file and extract "
+                        "again"
                     ) from error
         return out
 
@@ -308,7 +409,9 @@ class _Mp4:
         try:
             luma = PyAV(self.path, None, _luma).take(wanted)[0]
         except (*failures("pyav"), IndexError) as error:
-            raise FlowError(f"{self.path} is damaged ({error}): delete the file and extract again") from error
+            raise FlowError(
+                f"{self.path} is damaged ({error}): delete the file and extract again"
+            ) from error
         return luma.reshape(len(wanted), 2, height, -1)[..., :width]
 
 
@@ -327,4 +430,8 @@ def _comment(path: str, changed: int) -> dict:
 def _luma(frame) -> np.ndarray:
     """The luma plane [H,W] of PyAV's frame, untouched by any conversion."""
     plane = frame.planes[0]
-    return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width].copy()
+    return (
+        np.frombuffer(plane, np.uint8)
+        .reshape(-1, plane.line_size)[: frame.height, : frame.width]
+        .copy()
+    )

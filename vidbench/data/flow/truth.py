@@ -1,4 +1,5 @@
-"""Ground truth for flow: Middlebury's .flo files, a pair of frames with a known motion, and the end-point error."""
+"""Ground truth for flow: Middlebury's .flo files, a pair of frames with a known motion, and the
+end-point error."""
 
 from __future__ import annotations
 
@@ -11,45 +12,63 @@ TAG = 202021.25  # the first four bytes of a .flo, as a float
 
 
 def read_flo(path: str | Path) -> np.ndarray:
-    """A .flo file: float32 [H,W,2] in pixels, NaN where the truth is not known (Baker et al., IJCV 2011)."""
+    """A .flo file: float32 [H,W,2] in pixels, NaN where the truth is not known (Baker et al., IJCV
+    2011)."""
     data = Path(path).read_bytes()
     if len(data) < 12 or np.frombuffer(data, "<f4", 1)[0] != TAG:
         raise ValueError(f"{path} is no .flo file: wanted the tag {TAG} in its first four bytes")
     width, height = (int(n) for n in np.frombuffer(data, "<i4", 2, 4))
     if len(data) != 12 + 8 * width * height:
-        raise ValueError(f"{path}: wanted {12 + 8 * width * height} bytes for {width} x {height}, got {len(data)}")
+        raise ValueError(
+            f"{path}: wanted {12 + 8 * width * height} bytes for {width} x {height}, got "
+            f"{len(data)}"
+        )
     flow = np.frombuffer(data, "<f4", offset=12).reshape(height, width, 2).astype(np.float32)
     return np.where(np.abs(flow).max(-1, keepdims=True) > UNKNOWN, np.nan, flow)
 
 
 def read_pair(folder: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """The two pictures of a folder, in the order of their names, uint8 [2,H,W,3], and the flow of its one .flo file."""
+    """The two pictures of a folder, in the order of their names, uint8 [2,H,W,3], and the flow of
+    its one .flo file."""
     from vidbench.data.video import clips
 
     folder = Path(folder)
     pictures = sorted(p for p in folder.iterdir() if p.suffix.lower() in clips.PICTURES)
     truths = sorted(folder.glob("*.flo"))
     if len(pictures) != 2 or len(truths) != 1:
-        raise ValueError(f"{folder}: wanted two pictures and one .flo, got {len(pictures)} and {len(truths)}")
+        raise ValueError(
+            f"{folder}: wanted two pictures and one .flo, got {len(pictures)} and {len(truths)}"
+        )
     frames = np.concatenate([clips.read(picture).frames for picture in pictures])
     return frames, read_flo(truths[0])
 
 
 def turning_pair(size: int = 128, degrees: float = 2.0, zoom: float = 1.02, seed: int = 0) -> tuple:
-    """Two frames of a texture that turns and grows about their middle, uint8 [2,size,size,3], and their true flow."""
+    """Two frames of a texture that turns and grows about their middle, uint8 [2,size,size,3], and
+    their true flow."""
     import cv2
 
     rng = np.random.default_rng(seed)
-    texture = sum(cv2.GaussianBlur(rng.random((2 * size, 2 * size, 3)), (0, 0), s) * s for s in (1.5, 3, 6, 12))
+    texture = sum(
+        cv2.GaussianBlur(rng.random((2 * size, 2 * size, 3)), (0, 0), s) * s
+        for s in (1.5, 3, 6, 12)
+    )
     texture = cv2.normalize(texture, None, 0, 255, cv2.NORM_MINMAX).astype(np.float32)
     middle = (size - 1) / 2
     turn = cv2.getRotationMatrix2D((middle, middle), -degrees, zoom)
-    shift = np.float32([[1, 0, -size / 2], [0, 1, -size / 2]])  # the part of the texture that is seen first
+    shift = np.float32(
+        [[1, 0, -size / 2], [0, 1, -size / 2]]
+    )  # the part of the texture that is seen first
     both = (np.vstack([turn, [0, 0, 1]]) @ np.vstack([shift, [0, 0, 1]]))[:2]
-    frames = [cv2.warpAffine(texture, matrix, (size, size), flags=cv2.INTER_CUBIC) for matrix in (shift, both)]
+    frames = [
+        cv2.warpAffine(texture, matrix, (size, size), flags=cv2.INTER_CUBIC)
+        for matrix in (shift, both)
+    ]
     x, y = np.meshgrid(np.arange(size), np.arange(size))
     moved = np.stack([x, y, np.ones_like(x)], -1) @ turn.T
-    return np.clip(np.rint(frames), 0, 255).astype(np.uint8), (moved - np.stack([x, y], -1)).astype(np.float32)
+    return np.clip(np.rint(frames), 0, 255).astype(np.uint8), (moved - np.stack([x, y], -1)).astype(
+        np.float32
+    )
 
 
 def end_point(flow: np.ndarray, truth: np.ndarray) -> np.ndarray:

@@ -1,31 +1,34 @@
-"""TV-L1 optical flow of many frame pairs at once in PyTorch, step for step as OpenCV computes it, meant for GPUs.
+"""TV-L1 optical flow of many frame pairs at once in PyTorch, step for step as OpenCV computes it,
+meant for GPUs.
 
-Zach, Pock, Bischof: A Duality Based Approach for Realtime TV-L1 Optical Flow, DAGM 2007; Sanchez, Meinhardt-Llopis,
-Facciolo: TV-L1 Optical Flow Estimation, IPOL 2013; with the numbers, borders, median filter and stopping rule of
-`cv2.optflow.DualTVL1OpticalFlow` (OpenCV 5; 4.x rounds the places it warps from to 1/32 pixel, this does not). Gamma,
-OpenCV's extra illumination term, is left out: it is 0 by default.
+Zach, Pock, Bischof: A Duality Based Approach for Realtime TV-L1 Optical Flow, DAGM 2007; Sanchez,
+Meinhardt-Llopis, Facciolo: TV-L1 Optical Flow Estimation, IPOL 2013; with the numbers, borders,
+median filter and stopping rule of `cv2.optflow.DualTVL1OpticalFlow` (OpenCV 5; 4.x rounds the
+places it warps from to 1/32 pixel, this does not). Gamma, OpenCV's extra illumination term, is left
+out: it is 0 by default.
 
 One pair at one scale: warp the second frame by the flow found so far and linearise there; then iterate
     v = u + clamp(-rho / |grad I|^2, +-lambda theta) grad I      with rho = rho_c + grad I . u       (data)
     u = v + theta div p                                                                              (smoothness)
     p = (p + tau / theta grad u) / (1 + tau / theta |grad u|)                                        (dual)
-until u moves by less than epsilon (root mean square over the picture) in an iteration, with a 5x5 median filter of u
-before each `inner` iterations; then warp again. Scales go from coarse to fine.
+until u moves by less than epsilon (root mean square over the picture) in an iteration, with a 5x5
+median filter of u before each `inner` iterations; then warp again. Scales go from coarse to fine.
 
-Made for a GPU: a pair that has stopped is frozen by its own step sizes, which become 0, so no pair waits on the host's
-decision; the host asks how many are left once in CHECK iterations and then drops finished pairs from the batch. The
-iterations between two questions, and the median, are one compiled call each on CUDA. Batches should fill the device:
-some hundred pairs of 128x128. The speed on a GPU is not measured yet: none was at hand. On one CPU core, 10 pairs of
-128x128 real motion, milliseconds a pair: at epsilon 0.01 OpenCV 250, this in eager mode 160, compiled 65 (after a
-minute in the compiler); at 0.05 45, 65 and 35.
+Made for a GPU: a pair that has stopped is frozen by its own step sizes, which become 0, so no pair
+waits on the host's decision; the host asks how many are left once in CHECK iterations and then
+drops finished pairs from the batch. The iterations between two questions, and the median, are one
+compiled call each on CUDA. Batches should fill the device: some hundred pairs of 128x128. The speed
+on a GPU is not measured yet: none was at hand. On one CPU core, 10 pairs of 128x128 real motion,
+milliseconds a pair: at epsilon 0.01 OpenCV 250, this in eager mode 160, compiled 65 (after a minute
+in the compiler); at 0.05 45, 65 and 35.
 
-How near it is: 0.001 to 0.05 pixels in the mean at 128x128. OpenCV's flow moves as much when 1e-6 grey levels of noise
-are added to its frames; late iterations amplify rounding where the pictures say nothing, mostly at borders. So
-results on other devices, or compiled, are not equal bit by bit either.
+How near it is: 0.001 to 0.05 pixels in the mean at 128x128. OpenCV's flow moves as much when 1e-6
+grey levels of noise are added to its frames; late iterations amplify rounding where the pictures
+say nothing, mostly at borders. So results on other devices, or compiled, are not equal bit by bit
+either.
 
-Memory: about 180 bytes per pair and pixel at the peak in eager mode (measured on a CPU), up to 40 more where height or
-width lie just above a power of two; the caller chooses the batch.
-"""
+Memory: about 180 bytes per pair and pixel at the peak in eager mode (measured on a CPU), up to 40
+more where height or width lie just above a power of two; the caller chooses the batch."""
 
 from __future__ import annotations
 
@@ -40,17 +43,36 @@ from torch import Tensor
 
 CHECK = 10  # iterations between two questions to the device; best a divisor of Settings.inner
 SMALLEST = 16  # pixels; OpenCV adds no coarser scale whose height or width would be below
-_FLAT = 1.1920929e-07  # |grad I|^2 below which a pixel says nothing of motion: FLT_EPSILON, as in OpenCV
+# |grad I|^2 below which a pixel says nothing of motion: FLT_EPSILON, as in OpenCV
+_FLAT = 1.1920929e-07
 
 # Compare and exchange (smaller value to the first place): five values sorted
 _SORT = ((0, 1), (3, 4), (2, 4), (2, 3), (1, 4), (0, 3), (0, 2), (1, 3), (1, 2))
-# Which places of each row may hold the median of a 5x5 window once its columns, then its rows are sorted: the other
-# twelve have over twelve values on one side of them
+# Which places of each row may hold the median of a 5x5 window once its columns, then its rows are
+# sorted: the other twelve have over twelve values on one side of them
 _MIDDLE = ((3, 4), (2, 3, 4), (1, 2, 3), (0, 1, 2), (0, 1))
-# Brings the median of those 13 to place 6; found by random search over pruned sorting networks, checked on all 252
-# ways in which zeros and ones can lie in such a window (the 0-1 principle)
-_SELECT = ((8, 5), (3, 9), (12, 4), (10, 1), (5, 3), (12, 6), (11, 2), (3, 0), (9, 12), (7, 2), (9, 0), (10, 7),
-           (0, 11), (12, 10), (6, 7), (9, 12), (6, 11), (12, 6))  # fmt: skip
+# Brings the median of those 13 to place 6; found by random search over pruned sorting networks,
+# checked on all 252 ways in which zeros and ones can lie in such a window (the 0-1 principle)
+_SELECT = (
+    (8, 5),
+    (3, 9),
+    (12, 4),
+    (10, 1),
+    (5, 3),
+    (12, 6),
+    (11, 2),
+    (3, 0),
+    (9, 12),
+    (7, 2),
+    (9, 0),
+    (10, 7),
+    (0, 11),
+    (12, 10),
+    (6, 7),
+    (9, 12),
+    (6, 11),
+    (12, 6),
+)
 
 
 @dataclass(frozen=True)
@@ -68,7 +90,9 @@ class Settings:
 
     def __post_init__(self):
         if min(self.tau, self.weight, self.theta) <= 0 or not 0 < self.step < 1:
-            raise ValueError(f"wanted tau, weight, theta above 0 and step between 0 and 1, got {self}")
+            raise ValueError(
+                f"wanted tau, weight, theta above 0 and step between 0 and 1, got {self}"
+            )
         if min(self.scales, self.warps, self.inner, self.outer) < 1:
             raise ValueError(f"wanted scales, warps, inner, outer of at least 1, got {self}")
 
@@ -84,35 +108,46 @@ def estimate(
     device: str | torch.device | None = None,
     compiled: bool | None = None,
 ) -> Tensor:
-    """TV-L1 flow from each first to its second frame: gray [B,H,W] to float32 [B,H,W,2], pixels (u right, v down).
+    """TV-L1 flow from each first to its second frame: gray [B,H,W] to float32 [B,H,W,2], pixels (u
+    right, v down).
 
-    first, second: uint8, or floating point in 0..255 (OpenCV: 0..1), tensors or arrays, H and W at least 3.
-    epsilon: pixels; a pair leaves a warp after the iteration in which its flow moved by at most this (root mean
-    square), OpenCV's rule. 0.01 is its default, 0.05 the "tvl1_fast" of vidbench.data.flow.estimate.
-    iterations: None, or exactly so many in each warp whatever epsilon says; then the host never waits for the device.
-    settings: the other numbers; None for OpenCV's defaults.
-    device: where to compute and to leave the result; None: where `first` is (the CPU for arrays).
-    compiled: torch.compile for the iterations and the median; None: on CUDA yes, else no. The first call then takes
-    as long as the compiler does.
+    first, second: uint8, or floating point in 0..255 (OpenCV: 0..1), tensors or arrays, H and W at
+    least 3. epsilon: pixels; a pair leaves a warp after the iteration in which its flow moved by at
+    most this (root mean square), OpenCV's rule. 0.01 is its default, 0.05 the "tvl1_fast" of
+    vidbench.data.flow.estimate. iterations: None, or exactly so many in each warp whatever epsilon
+    says; then the host never waits for the device. settings: the other numbers; None for OpenCV's
+    defaults. device: where to compute and to leave the result; None: where `first` is (the CPU for
+    arrays). compiled: torch.compile for the iterations and the median; None: on CUDA yes, else no.
+    The first call then takes as long as the compiler does.
 
-    Each pair is computed as if it were alone, to float rounding (see the module on what becomes of it). Raises
-    TypeError or ValueError for frames or numbers other than these.
-    """
+    Each pair is computed as if it were alone, to float rounding (see the module on what becomes of
+    it). Raises TypeError or ValueError for frames or numbers other than these."""
     settings = settings or Settings()
     if not epsilon >= 0 or (iterations is not None and iterations < 1):
-        raise ValueError(f"wanted epsilon >= 0 and iterations >= 1 or None, got {epsilon!r} and {iterations!r}")
+        raise ValueError(
+            f"wanted epsilon >= 0 and iterations >= 1 or None, got {epsilon!r} and {iterations!r}"
+        )
     first, second = _frames(first, second, device)
     if not len(first):
         return first.new_zeros(*first.shape, 2)
     run = _compiled if (first.is_cuda if compiled is None else compiled) else _eager
     scales = _pyramid(first, second, settings)
     flow = torch.zeros_like(scales[-1][0]), torch.zeros_like(scales[-1][0])
-    numbers = settings.tau / settings.theta, settings.weight * settings.theta, settings.theta, epsilon**2
-    numbers = torch.tensor(numbers, device=first.device)  # a tensor: a compiler neither bakes them in nor widens them
+    numbers = (
+        settings.tau / settings.theta,
+        settings.weight * settings.theta,
+        settings.theta,
+        epsilon**2,
+    )
+    numbers = torch.tensor(
+        numbers, device=first.device
+    )  # a tensor: a compiler neither bakes them in nor widens them
     for first, second in reversed(scales):
         size = first.shape[-2:]
         if flow[0].shape[-2:] != size:
-            ratio = tuple(coarse / fine for coarse, fine in zip(flow[0].shape[-2:], size, strict=True))
+            ratio = tuple(
+                coarse / fine for coarse, fine in zip(flow[0].shape[-2:], size, strict=True)
+            )
             flow = tuple(_resize(part, size, ratio) / settings.step for part in flow)
         flow = _one_scale(first, second, flow, numbers, settings, iterations, run)
     return torch.stack(flow, -1)
@@ -121,29 +156,37 @@ def estimate(
 def _frames(first, second, device) -> tuple[Tensor, Tensor]:
     """Both as float32 in 0..255 on the device, or an error that says what was wrong."""
     pair = [  # a copy of arrays: read-only ones and negative strides are no concern of the caller's
-        torch.tensor(np.ascontiguousarray(frames)) if isinstance(frames, np.ndarray) else torch.as_tensor(frames)
+        torch.tensor(np.ascontiguousarray(frames))
+        if isinstance(frames, np.ndarray)
+        else torch.as_tensor(frames)
         for frames in (first, second)
     ]
     if pair[0].shape != pair[1].shape or pair[0].ndim != 3 or min(pair[0].shape[1:]) < 3:
         raise ValueError(
-            f"wanted two batches of gray frames of one shape [B,H,W], H and W at least 3, got {tuple(pair[0].shape)}"
-            f" and {tuple(pair[1].shape)}: add the batch axis to single frames, turn colours to gray"
+            "wanted two batches of gray frames of one shape [B,H,W], H and W at least 3, got "
+            f"{tuple(pair[0].shape)}"
+            f" and {tuple(pair[1].shape)}: add the batch axis to single frames, turn colours to "
+            "gray"
         )
     kinds = [frames.dtype for frames in pair]
     if any(kind != torch.uint8 and not kind.is_floating_point for kind in kinds):
-        raise TypeError(f"wanted uint8 or floating point frames in 0..255, got {kinds[0]} and {kinds[1]}: convert them")
+        raise TypeError(
+            f"wanted uint8 or floating point frames in 0..255, got {kinds[0]} and {kinds[1]}: "
+            "convert them"
+        )
     device = pair[0].device if device is None else device
     pair = [frames.to(device, torch.float32).contiguous() for frames in pair]
     for frames, kind in zip(pair, kinds, strict=True):
         if kind != torch.uint8 and not bool(((frames >= 0) & (frames <= 255)).all()):
             raise ValueError(
-                f"wanted frames in 0..255, got {frames.min().item():.4g}..{frames.max().item():.4g}:"
+                "wanted frames in 0..255, got "
+                f"{frames.min().item():.4g}..{frames.max().item():.4g}:"
                 " scale and clip them, and look for values that are not finite"
             )
     return pair[0], pair[1]
 
 
-# ------------------------------------------------------------------------------------------------------------ scales
+# ----------------------------------------------------------------------------------------- scales
 
 
 def _pyramid(first: Tensor, second: Tensor, settings: Settings) -> list[tuple[Tensor, Tensor]]:
@@ -153,34 +196,48 @@ def _pyramid(first: Tensor, second: Tensor, settings: Settings) -> list[tuple[Te
         size = tuple(round(n * settings.step) for n in scales[-1][0].shape[-2:])
         if min(size) < SMALLEST:
             break
-        scales.append(tuple(_resize(frames, size, (1 / settings.step,) * 2) for frames in scales[-1]))
+        scales.append(
+            tuple(_resize(frames, size, (1 / settings.step,) * 2) for frames in scales[-1])
+        )
     return scales
 
 
 def _resize(frames: Tensor, size: tuple[int, int], ratio: tuple[float, float]) -> Tensor:
-    """[...,H,W] to [...,*size], bilinear, not antialiased; ratio: steps in the source for one in the result.
+    """[...,H,W] to [...,*size], bilinear, not antialiased; ratio: steps in the source for one in
+    the result.
 
-    Not F.interpolate: OpenCV goes down in steps of exactly 1 / 0.8 to a rounded size, which that cannot say.
-    """
+    Not F.interpolate: OpenCV goes down in steps of exactly 1 / 0.8 to a rounded size, which that
+    cannot say."""
     for axis in (-1, -2):
         last = frames.shape[axis] - 1
-        place = (torch.arange(size[axis], device=frames.device, dtype=torch.float64) + 0.5) * ratio[axis] - 0.5
+        place = (torch.arange(size[axis], device=frames.device, dtype=torch.float64) + 0.5) * ratio[
+            axis
+        ] - 0.5
         low = place.clamp_(0, last).long()
         part = (place - low).float()
         part = part if axis == -1 else part[:, None]
-        below, above = frames.index_select(axis, low), frames.index_select(axis, (low + 1).clamp_(max=last))
+        below, above = (
+            frames.index_select(axis, low),
+            frames.index_select(axis, (low + 1).clamp_(max=last)),
+        )
         frames = torch.lerp(below, above, part)
     return frames
 
 
-def _one_scale(first, second, flow, numbers, settings: Settings, iterations: int | None, run: Callable) -> tuple:
+def _one_scale(
+    first, second, flow, numbers, settings: Settings, iterations: int | None, run: Callable
+) -> tuple:
     """The flow (u, v), each [B,H,W], after all warps of one scale."""
-    # Zeros behind the last pixels up to powers of two: grid_sample's places in -1..1 are then exact where nothing
-    # moves, and a still picture has no flow; else rounding becomes flow of some 0.1 pixels where the picture is flat.
+    # Zeros behind the last pixels up to powers of two: grid_sample's places in -1..1 are then exact
+    # where nothing moves, and a still picture has no flow; else rounding becomes flow of some 0.1
+    # pixels where the picture is flat.
     height, width = (1 << (n - 1).bit_length() for n in second.shape[-2:])
     looks = torch.stack((second, *_central_gradient(second)), 1)
     looks = F.pad(looks, (0, width - second.shape[2], 0, height - second.shape[1]))
-    state = (*flow, *(torch.zeros_like(first) for _ in range(4)))  # u, v and their duals; these last over warps
+    state = (
+        *flow,
+        *(torch.zeros_like(first) for _ in range(4)),
+    )  # u, v and their duals; these last over warps
     for _ in range(settings.warps):
         data = _linearise(first, looks, *state[:2])
         state = _one_warp(state, data, numbers, settings, iterations, run)
@@ -188,45 +245,63 @@ def _one_scale(first, second, flow, numbers, settings: Settings, iterations: int
 
 
 def _central_gradient(frames: Tensor) -> tuple[Tensor, Tensor]:
-    """Half the difference of both neighbours to the right and down [B,H,W]; at borders of the one and the pixel."""
+    """Half the difference of both neighbours to the right and down [B,H,W]; at borders of the one
+    and the pixel."""
     padded = F.pad(frames[:, None], (1, 1, 1, 1), mode="replicate")[:, 0]
-    right, down = padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2], padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]
+    right, down = (
+        padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2],
+        padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1],
+    )
     return 0.5 * right, 0.5 * down
 
 
-def _linearise(first: Tensor, looks: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What the iterations of a warp know of the pictures: gradient (x, y), -1 / |gradient|^2 and rho_c, all [B,H,W].
+def _linearise(
+    first: Tensor, looks: Tensor, u: Tensor, v: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What the iterations of a warp know of the pictures: gradient (x, y), -1 / |gradient|^2 and
+    rho_c, all [B,H,W].
 
-    looks: the second frame and its gradient, padded, looked up bicubically (A = -0.75) at x + u, 0 outside.
-    """
+    looks: the second frame and its gradient, padded, looked up bicubically (A = -0.75) at x + u, 0
+    outside."""
     x = torch.arange(u.shape[2], device=u.device, dtype=u.dtype) + u
     y = torch.arange(u.shape[1], device=u.device, dtype=u.dtype)[:, None] + v
     height, width = looks.shape[-2:]
     grid = torch.stack(((2 * x + 1) / width - 1, (2 * y + 1) / height - 1), -1)
-    second, right, down = F.grid_sample(looks, grid, "bicubic", "zeros", align_corners=False).unbind(1)
+    second, right, down = F.grid_sample(
+        looks, grid, "bicubic", "zeros", align_corners=False
+    ).unbind(1)
     rho = second - right * u - down * v - first
     return right.contiguous(), down.contiguous(), -1 / (right**2 + down**2).clamp_min(_FLAT), rho
 
 
-# -------------------------------------------------------------------------------------------------------- iterations
+# ------------------------------------------------------------------------------------- iterations
 
 
-def _one_warp(state, data, numbers, settings: Settings, iterations: int | None, run: Callable) -> tuple:
-    """State (u, v, dual of u in x and y, dual of v in x and y), each [B,H,W], after the iterations of one warp."""
+def _one_warp(
+    state, data, numbers, settings: Settings, iterations: int | None, run: Callable
+) -> tuple:
+    """State (u, v, dual of u in x and y, dual of v in x and y), each [B,H,W], after the iterations
+    of one warp."""
     total = iterations or settings.inner * settings.outer
-    moving = torch.ones_like(state[0][:, :1, :1])  # 1 where the pair still moves, 0 where it has stopped [B,1,1]
+    moving = torch.ones_like(
+        state[0][:, :1, :1]
+    )  # 1 where the pair still moves, 0 where it has stopped [B,1,1]
     whole = rows = None  # all pairs and which of them are in `state`, once some were dropped
     for start in range(0, total, settings.inner):
         state = (*run(_median)(state[0], state[1], moving), *state[2:])
         end = min(start + settings.inner, total)
         for at in range(start, end, CHECK):
-            state, moving = run(_iterate)(state, data, moving, numbers, iterations is None, min(CHECK, end - at))
+            state, moving = run(_iterate)(
+                state, data, moving, numbers, iterations is None, min(CHECK, end - at)
+            )
             if iterations is not None:
                 continue
             left = int(moving.sum())  # here the host waits for the device
             if not left:
                 return _put_back(whole, rows, state)
-            size = max(2, 1 << (left - 1).bit_length())  # few sizes, and never the 1 that compilers treat apart
+            size = max(
+                2, 1 << (left - 1).bit_length()
+            )  # few sizes, and never the 1 that compilers treat apart
             if size <= len(moving) // 2:
                 keep = moving.flatten().argsort(descending=True, stable=True)[:size]
                 whole, rows = _put_back(whole, rows, state), keep if rows is None else rows[keep]
@@ -243,13 +318,15 @@ def _put_back(whole: tuple | None, rows: Tensor | None, state: tuple) -> tuple:
     return whole
 
 
-def _iterate(state: tuple, data: tuple, moving: Tensor, numbers: Tensor, stop: bool, steps: int) -> tuple:
+def _iterate(
+    state: tuple, data: tuple, moving: Tensor, numbers: Tensor, stop: bool, steps: int
+) -> tuple:
     """`steps` iterations of each pair that moves: (state, moving).
 
-    numbers: tau / theta, lambda theta, theta, epsilon squared; stop: whether pairs that hardly move any more stop.
-    Planes [B,H,W] stand apart, not stacked, so that a compiler can make one kernel of everything up to the new (u, v)
-    and one of the four duals: 22 floats read or written per pixel. Where moving is 0 all steps are 0, nothing changes.
-    """
+    numbers: tau / theta, lambda theta, theta, epsilon squared; stop: whether pairs that hardly move
+    any more stop. Planes [B,H,W] stand apart, not stacked, so that a compiler can make one kernel
+    of everything up to the new (u, v) and one of the four duals: 22 floats read or written per
+    pixel. Where moving is 0 all steps are 0, nothing changes."""
     u, v, ux, uy, vx, vy = state
     right, down, slope, rho_c = data
     rate, bound, theta, limit = numbers.unbind()
@@ -261,19 +338,25 @@ def _iterate(state: tuple, data: tuple, moving: Tensor, numbers: Tensor, stop: b
         ux, uy = _dual(new_u, ux, uy, rate * moving)
         vx, vy = _dual(new_v, vx, vy, rate * moving)
         if stop:  # a pair that has stopped moves by 0 and stays so
-            moved = ((new_u - u).square() + (new_v - v).square()).sum(2, keepdim=True).sum(1, keepdim=True)
+            moved = (
+                ((new_u - u).square() + (new_v - v).square())
+                .sum(2, keepdim=True)
+                .sum(1, keepdim=True)
+            )
             moving = (moved > limit * u.shape[1] * u.shape[2]).to(u.dtype)
         u, v = new_u, new_v
     return (u, v, ux, uy, vx, vy), moving
 
 
 def _divergence(x: Tensor, y: Tensor) -> Tensor:
-    """Backward differences, 0 before the first pixel: minus the transpose of the forward ones, as duality wants."""
+    """Backward differences, 0 before the first pixel: minus the transpose of the forward ones, as
+    duality wants."""
     return x - F.pad(x[..., :-1], (1, 0)) + (y - F.pad(y[..., :-1, :], (0, 0, 1, 0)))
 
 
 def _dual(flow: Tensor, x: Tensor, y: Tensor, rate: Tensor) -> tuple[Tensor, Tensor]:
-    """The dual (x, y) of one part of the flow after one step along its forward gradient, 0 behind the last pixel."""
+    """The dual (x, y) of one part of the flow after one step along its forward gradient, 0 behind
+    the last pixel."""
     along, across = F.pad(flow.diff(dim=-1), (0, 1)), F.pad(flow.diff(dim=-2), (0, 0, 0, 1))
     scale = 1 + rate * (along.square() + across.square()).sqrt()
     return (x + rate * along) / scale, (y + rate * across) / scale
@@ -285,7 +368,8 @@ def _median(u: Tensor, v: Tensor, moving: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def median5(planes: Tensor) -> Tensor:
-    """5x5 median filter of [B,H,W], edges repeated: compare and exchange on shifted planes, nothing else.
+    """5x5 median filter of [B,H,W], edges repeated: compare and exchange on shifted planes, nothing
+    else.
 
     Columns are sorted once for the five windows that share them.
     """
@@ -301,7 +385,10 @@ def median5(planes: Tensor) -> Tensor:
 
 def _exchange(values: list[Tensor], network: tuple[tuple[int, int], ...]) -> list[Tensor]:
     for low, high in network:
-        values[low], values[high] = torch.minimum(values[low], values[high]), torch.maximum(values[low], values[high])
+        values[low], values[high] = (
+            torch.minimum(values[low], values[high]),
+            torch.maximum(values[low], values[high]),
+        )
     return values
 
 

@@ -1,8 +1,9 @@
-"""Manifest rows to samples, each a pure function of (seed, epoch, row), and the order in which they come.
+"""Manifest rows to samples, each a pure function of (seed, epoch, row), and the order in which they
+come.
 
-Nothing here knows a process: rank and world size are plain integers, and whichever worker or rank makes a sample, it is
-bit for bit the same. Pass `transforms.worker_init` to a DataLoader, so that a worker keeps to one thread.
-"""
+Nothing here knows a process: rank and world size are plain integers, and whichever worker or rank
+makes a sample, it is bit for bit the same. Pass `transforms.worker_init` to a DataLoader, so that a
+worker keeps to one thread."""
 
 from __future__ import annotations
 
@@ -22,7 +23,9 @@ from vidbench.data.loading.transforms import STREAMS
 from vidbench.data.manifest import Manifest
 from vidbench.data.video import clips, windows
 
-HANG = 600.0  # seconds for a DataLoader to wait for a batch before it gives up: a decoder hangs; `scan` finds the file
+# seconds for a DataLoader to wait for a batch before it gives up: a decoder hangs; `scan` finds the
+# file
+HANG = 600.0
 RANDOM = ("random", "random_segments")
 FIXED = ("spread", "sliding", "segments")
 
@@ -31,14 +34,16 @@ FIXED = ("spread", "sliding", "segments")
 class ClipSpec:
     """How a video becomes clips and clips become views: the plain values of a recipe.
 
-    Training: "random" draws `views` independent windows, "random_segments" a frame from each of `frames` equal segments
-    (Something-Something). Testing, without randomness: "spread" (`windows` of them), "sliding" (every `hop` frames; the
-    number of views then differs between videos, so load with batch 1) or "segments" (middle frames), times `crops`.
-    """
+    Training: "random" draws `views` independent windows, "random_segments" a frame from each of
+    `frames` equal segments (Something-Something). Testing, without randomness: "spread" (`windows`
+    of them), "sliding" (every `hop` frames; the number of views then differs between videos, so
+    load with batch 1) or "segments" (middle frames), times `crops`."""
 
     frames: int = 32
     stride: int = 1  # source frames per clip frame
-    target_fps: float | None = None  # instead of stride: whatever brings the video to this frame rate
+    target_fps: float | None = (
+        None  # instead of stride: whatever brings the video to this frame rate
+    )
     streams: tuple[str, ...] = ("rgb",)
     views: int = 2  # V in training
     augment: Augment = SETTINGS["vidbench"]
@@ -51,10 +56,16 @@ class ClipSpec:
     decode_size: int | tuple[int, int] | None = None  # rgb: short side or (H, W) while decoding
 
     def __post_init__(self) -> None:
-        if not self.streams or not set(self.streams) <= set(STREAMS) or isinstance(self.streams, str):
+        if (
+            not self.streams
+            or not set(self.streams) <= set(STREAMS)
+            or isinstance(self.streams, str)
+        ):
             raise ValueError(f"streams must be a tuple out of {STREAMS}, got {self.streams!r}")
         if self.sampling not in RANDOM + FIXED:
-            raise ValueError(f"sampling must be one of {', '.join(RANDOM + FIXED)}, got {self.sampling!r}")
+            raise ValueError(
+                f"sampling must be one of {', '.join(RANDOM + FIXED)}, got {self.sampling!r}"
+            )
         if self.pad not in windows.PADS:
             raise ValueError(f"pad must be one of {windows.PADS}, got {self.pad!r}")
         for name in ("frames", "stride", "views", "windows", "hop"):
@@ -62,36 +73,55 @@ class ClipSpec:
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a whole number from 1 up, got {value!r}")
         if self.target_fps is not None and (self.stride != 1 or not self.target_fps > 0):
-            raise ValueError(f"give stride or a positive target_fps, got {self.stride} and {self.target_fps}")
+            raise ValueError(
+                f"give stride or a positive target_fps, got {self.stride} and {self.target_fps}"
+            )
         if self.augment.one_clip and self.sampling in RANDOM and self.views != 2:
-            raise ValueError(f"augment.one_clip is about a pair of views, got views={self.views}; set one_clip to 0")
+            raise ValueError(
+                f"augment.one_clip is about a pair of views, got views={self.views}; set one_clip "
+                "to 0"
+            )
 
 
 class Clips(torch.utils.data.Dataset):
     """Samples by (epoch, row): {stream: float32 [V,C,T,size,size], "label", "source", "row": int}.
 
-    In training, rgb and flow of one view share frame numbers, crop and flip. Flow frame i is the motion from frame i to
-    i + 1, so with flow a video counts one frame less. `flow_folder` is a store written by flow_store.extract.
+    In training, rgb and flow of one view share frame numbers, crop and flip. Flow frame i is the
+    motion from frame i to i + 1, so with flow a video counts one frame less. `flow_folder` is a
+    store written by flow_store.extract.
 
-    cache_bytes: keep whole decoded videos (uint8) in this process until so many bytes are used, later ones are decoded
-    anew: for small worlds, where decoding is half of a training step. Each worker has a cache of its own.
+    cache_bytes: keep whole decoded videos (uint8) in this process until so many bytes are used,
+    later ones are decoded anew: for small worlds, where decoding is half of a training step. Each
+    worker has a cache of its own.
 
-    Raises clips.VideoError, which names the file, where a video cannot be decoded; nothing is replaced.
-    """
+    Raises clips.VideoError, which names the file, where a video cannot be decoded; nothing is
+    replaced."""
 
     def __init__(
-        self, manifest: Manifest, spec: ClipSpec, *, flow_folder: str | Path | None = None, seed: int = 0,
-        decoder: str = clips.DECODER, cache_bytes: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        manifest: Manifest,
+        spec: ClipSpec,
+        *,
+        flow_folder: str | Path | None = None,
+        seed: int = 0,
+        decoder: str = clips.DECODER,
+        cache_bytes: int = 0,
+    ) -> None:
         if "flow" in spec.streams and flow_folder is None:
-            raise ValueError("stream 'flow' needs flow_folder, a store written by vidbench.data.flow.store.extract")
+            raise ValueError(
+                "stream 'flow' needs flow_folder, a store written by "
+                "vidbench.data.flow.store.extract"
+            )
         if decoder not in clips.DECODERS:
             raise ValueError(f"decoder must be one of {', '.join(clips.DECODERS)}, got {decoder!r}")
         if "flow" in spec.streams:
             made = flow_store.settings_of(flow_folder)
             if "rgb" in spec.streams and made.decoder != decoder:
-                raise ValueError(f"{flow_folder} was computed on frames of {made.decoder}, and rgb is to be read by "
-                                 f"{decoder}: pass decoder={made.decoder!r}, or extract the flow again")  # fmt: skip
+                raise ValueError(
+                    f"{flow_folder} was computed on frames of {made.decoder}, and rgb is to be "
+                    "read by "
+                    f"{decoder}: pass decoder={made.decoder!r}, or extract the flow again"
+                )
         self.manifest, self.spec, self.flow_folder = manifest, spec, flow_folder
         self.seed, self.decoder, self.cache_bytes = seed, decoder, cache_bytes
         self._kept: dict[tuple[str, int], tuple[np.ndarray, float]] = {}
@@ -101,7 +131,12 @@ class Clips(torch.utils.data.Dataset):
         return len(self.manifest)
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_kept": {}, "_used": 0, "_full": False}  # a worker fills its own cache
+        return {
+            **self.__dict__,
+            "_kept": {},
+            "_used": 0,
+            "_full": False,
+        }  # a worker fills its own cache
 
     def __getitem__(self, key: tuple[int, int]) -> dict:
         epoch, row = (int(part) for part in key)
@@ -111,7 +146,10 @@ class Clips(torch.utils.data.Dataset):
         frames = self._frames(row, rng)
         make = self._training_views if self.spec.sampling in RANDOM else self._test_views
         sample: dict = make(frames, rng)
-        sample["label"], sample["source"] = int(self.manifest.label[row]), int(self.manifest.source[row])
+        sample["label"], sample["source"] = (
+            int(self.manifest.label[row]),
+            int(self.manifest.source[row]),
+        )
         sample["row"] = row
         return sample
 
@@ -130,20 +168,30 @@ class Clips(torch.utils.data.Dataset):
                 counted = self.manifest.frames
                 frames = lengths[0] if video else None if counted is None else int(counted[row])
                 if frames not in (None, lengths[-1] + 1):
-                    raise clips.VideoError(f"{path}: the video has {frames} frames, but {self.flow_folder} holds "
-                                           f"{lengths[-1]} flows, those of {lengths[-1] + 1}: its numbers mean other "
-                                           "frames. Delete its file there and extract the flow again.")  # fmt: skip
+                    raise clips.VideoError(
+                        f"{path}: the video has {frames} frames, but {self.flow_folder} holds "
+                        f"{lengths[-1]} flows, those of {lengths[-1] + 1}: its numbers mean other "
+                        "frames. Delete its file there and extract the flow again."
+                    )
             stride = spec.stride
             if spec.target_fps is not None:
-                stride = windows.stride_for(video.fps() if fps is None else float(fps[row]), spec.target_fps)
+                stride = windows.stride_for(
+                    video.fps() if fps is None else float(fps[row]), spec.target_fps
+                )
             chosen = self._windows(min(lengths), stride, rng)
-            read = {"rgb": lambda flat: video.read(flat), "flow": lambda flat: self._flow(row, path, flat)}
+            read = {
+                "rgb": lambda flat: video.read(flat),
+                "flow": lambda flat: self._flow(row, path, flat),
+            }
             arrays = {stream: read[stream](chosen.reshape(-1)) for stream in spec.streams}
         finally:
             if video is not None:
                 video.close()
         shape = chosen.shape
-        return {s: torch.from_numpy(a.reshape(*shape, *a.shape[1:])).permute(0, 1, 4, 2, 3) for s, a in arrays.items()}
+        return {
+            s: torch.from_numpy(a.reshape(*shape, *a.shape[1:])).permute(0, 1, 4, 2, 3)
+            for s, a in arrays.items()
+        }
 
     def _windows(self, length: int, stride: int | Fraction, rng: np.random.Generator) -> np.ndarray:
         """Frame numbers [V,T]."""
@@ -151,9 +199,13 @@ class Clips(torch.utils.data.Dataset):
         if spec.sampling == "random":
             if length == 1:  # a picture: no choice, no draw
                 return np.zeros((spec.views, spec.frames), np.int64)
-            return windows.random_windows(length, spec.frames, spec.views, stride, rng=rng, pad=spec.pad)
+            return windows.random_windows(
+                length, spec.frames, spec.views, stride, rng=rng, pad=spec.pad
+            )
         if spec.sampling == "random_segments":
-            return np.stack([windows.uniform_segments(length, spec.frames, rng=rng) for _ in range(spec.views)])
+            return np.stack(
+                [windows.uniform_segments(length, spec.frames, rng=rng) for _ in range(spec.views)]
+            )
         if spec.sampling == "spread":
             return windows.spread_windows(length, spec.frames, spec.windows, stride, spec.pad)
         if spec.sampling == "sliding":
@@ -173,7 +225,9 @@ class Clips(torch.utils.data.Dataset):
     def _room(self) -> bool:
         return self._used < self.cache_bytes and not self._full
 
-    def _keep(self, stream: str, row: int, frames: np.ndarray, fps: float) -> tuple[np.ndarray, float]:
+    def _keep(
+        self, stream: str, row: int, frames: np.ndarray, fps: float
+    ) -> tuple[np.ndarray, float]:
         """Remember a video where it fits; hand it back either way."""
         if self._used + frames.nbytes <= self.cache_bytes:
             self._kept[stream, row] = (frames, fps)
@@ -184,26 +238,40 @@ class Clips(torch.utils.data.Dataset):
 
     # ---- from frames to views
 
-    def _training_views(self, frames: dict[str, torch.Tensor], rng: np.random.Generator) -> dict[str, torch.Tensor]:
+    def _training_views(
+        self, frames: dict[str, torch.Tensor], rng: np.random.Generator
+    ) -> dict[str, torch.Tensor]:
         spec = self.spec
-        first = next(iter(frames.values()))  # the view is drawn for the first stream; others of another size rescale it
+        first = next(
+            iter(frames.values())
+        )  # the view is drawn for the first stream; others of another size rescale it
         height, width = first.shape[-2:]
         if spec.views == 2:
             shown, drawn = augmentation.draw_pair(spec.augment, height, width, spec.frames, rng)
         else:
             shown = range(spec.views)
-            drawn = [augmentation.draw(spec.augment, height, width, spec.frames, rng) for _ in shown]
+            drawn = [
+                augmentation.draw(spec.augment, height, width, spec.frames, rng) for _ in shown
+            ]
         made: dict[str, torch.Tensor] = {}
         for stream, clip in frames.items():
-            each = [views.apply(clip[i], view, spec.augment, stream) for i, view in zip(shown, drawn, strict=True)]
+            each = [
+                views.apply(clip[i], view, spec.augment, stream)
+                for i, view in zip(shown, drawn, strict=True)
+            ]
             made[stream] = torch.stack(each) if len(each) > 1 else each[0][None]
         return made
 
-    def _test_views(self, frames: dict[str, torch.Tensor], rng: np.random.Generator) -> dict[str, torch.Tensor]:
+    def _test_views(
+        self, frames: dict[str, torch.Tensor], rng: np.random.Generator
+    ) -> dict[str, torch.Tensor]:
         spec, augment = self.spec, self.spec.augment
         return {
             stream: torch.cat(
-                [views.test_crops(w, spec.crops, augment.size, spec.resize, stream, augment) for w in windows]
+                [
+                    views.test_crops(w, spec.crops, augment.size, spec.resize, stream, augment)
+                    for w in windows
+                ]
             )
             for stream, windows in frames.items()
         }
@@ -220,10 +288,14 @@ class _Source:
             spec = dataset.spec
             counted = dataset.manifest.frames
             known = None if counted is None else int(counted[row])
-            self._video = clips.Video(dataset.manifest.absolute(row), dataset.decoder, spec.decode_size, known)
+            self._video = clips.Video(
+                dataset.manifest.absolute(row), dataset.decoder, spec.decode_size, known
+            )
             if known not in (None, self._video.frames):
-                raise clips.VideoError(f"{self._video.path}: {self._video.frames} frames, {known} when it was "
-                                       "scanned: the file changed; scan the data set again")  # fmt: skip
+                raise clips.VideoError(
+                    f"{self._video.path}: {self._video.frames} frames, {known} when it was "
+                    "scanned: the file changed; scan the data set again"
+                )
             if dataset._room() and "rgb" in spec.streams:
                 self._kept = dataset._keep("rgb", row, self._video.read().frames, self._video.fps)
 
@@ -242,36 +314,57 @@ class _Source:
 
 
 def processes(workers: int, training: bool = False) -> dict:
-    """A DataLoader's arguments about its processes: spawned, of one thread each, given up after HANG seconds.
+    """A DataLoader's arguments about its processes: spawned, of one thread each, given up after
+    HANG seconds.
 
-    training: they stay between epochs and leave SIGTERM to this process, which must end them, as engine.loop.fit does.
-    """
-    made = {"num_workers": workers, "worker_init_fn": views.training_worker if training else views.worker_init}
+    training: they stay between epochs and leave SIGTERM to this process, which must end them, as
+    engine.loop.fit does."""
+    made = {
+        "num_workers": workers,
+        "worker_init_fn": views.training_worker if training else views.worker_init,
+    }
     if workers:
-        made |= {"timeout": HANG, "multiprocessing_context": "spawn", "persistent_workers": training}
+        made |= {
+            "timeout": HANG,
+            "multiprocessing_context": "spawn",
+            "persistent_workers": training,
+        }
     return made
 
 
 class Batches(torch.utils.data.Sampler):
-    """One rank's batches, lists of (epoch, row); `batch` is global and the order depends on (seed, epoch) only.
+    """One rank's batches, lists of (epoch, row); `batch` is global and the order depends on (seed,
+    epoch) only.
 
-    Rank r takes the r-th of `world` equal, contiguous parts of each global batch, so any number of ranks sees the same
-    global batches. Set `epoch` before each pass, and `start` to the first batch to yield when resuming within one. With
-    drop_last False the last batch is shared out as evenly as it goes; a rank left without a row repeats the last one,
-    which is harmless where results are filled in by row. Raises ValueError where batch is not a multiple of world.
-    """
+    Rank r takes the r-th of `world` equal, contiguous parts of each global batch, so any number of
+    ranks sees the same global batches. Set `epoch` before each pass, and `start` to the first batch
+    to yield when resuming within one. With drop_last False the last batch is shared out as evenly
+    as it goes; a rank left without a row repeats the last one, which is harmless where results are
+    filled in by row. Raises ValueError where batch is not a multiple of world."""
 
     def __init__(
-        self, rows: int, batch: int, *, seed: int, rank: int = 0, world: int = 1, shuffle: bool = True,
+        self,
+        rows: int,
+        batch: int,
+        *,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        shuffle: bool = True,
         drop_last: bool = True,
-    ) -> None:  # fmt: skip
+    ) -> None:
         if batch < 1 or world < 1 or batch % world:
-            raise ValueError(f"the global batch must be a multiple of the number of ranks, got {batch} on {world}")
+            raise ValueError(
+                f"the global batch must be a multiple of the number of ranks, got {batch} on "
+                f"{world}"
+            )
         if not 0 <= rank < world:
             raise ValueError(f"rank must be in 0..{world - 1}, got {rank}")
         self.total = rows // batch if drop_last else -(-rows // batch)  # batches in a whole pass
         if not self.total:
-            raise ValueError(f"{rows} rows do not fill one batch of {batch}; make the batch smaller")
+            raise ValueError(
+                f"{rows} rows do not fill one batch of {batch}; make the batch smaller"
+            )
         self.rows, self.batch, self.seed, self.rank, self.world = rows, batch, seed, rank, world
         self.shuffle, self.epoch, self.start = shuffle, 0, 0
 

@@ -1,4 +1,5 @@
-"""Several data sets in one stream of batches: whose clips come how often, planned before anything runs."""
+"""Several data sets in one stream of batches: whose clips come how often, planned before anything
+runs."""
 
 from __future__ import annotations
 
@@ -15,13 +16,14 @@ MIXES = ("natural", "balanced", "fixed")
 
 @dataclass(frozen=True)
 class Mix:
-    """How often each data set is drawn from; MultiTrain's released loader is "natural" with repeats of 1.
+    """How often each data set is drawn from; MultiTrain's released loader is "natural" with repeats
+    of 1.
 
-    "natural": the data sets one after another, each `repeats` times, shuffled as a whole. "balanced": each clip's data
-    set is drawn with a probability that goes with its size to the power `temperature`: 1 is natural, 0 all alike.
-    "fixed": every batch has `shares` of each, rounded to whole clips. In the latter two an epoch has as many steps as
-    all videos fill, a small data set comes around again, and its videos are all seen before one is seen twice.
-    """
+    "natural": the data sets one after another, each `repeats` times, shuffled as a whole.
+    "balanced": each clip's data set is drawn with a probability that goes with its size to the
+    power `temperature`: 1 is natural, 0 all alike. "fixed": every batch has `shares` of each,
+    rounded to whole clips. In the latter two an epoch has as many steps as all videos fill, a small
+    data set comes around again, and its videos are all seen before one is seen twice."""
 
     kind: str = "natural"
     repeats: tuple[int, ...] = ()  # of each data set; empty is 1
@@ -31,22 +33,32 @@ class Mix:
     def __post_init__(self) -> None:
         if self.kind not in MIXES:
             raise ValueError(f"a mix is one of {', '.join(MIXES)}; got {self.kind!r}")
-        if any(not isinstance(n, int) or n < 1 for n in self.repeats) or any(not share > 0 for share in self.shares):
-            raise ValueError(f"repeats are whole numbers from 1, shares above 0; got {self.repeats}, {self.shares}")
+        if any(not isinstance(n, int) or n < 1 for n in self.repeats) or any(
+            not share > 0 for share in self.shares
+        ):
+            raise ValueError(
+                f"repeats are whole numbers from 1, shares above 0; got {self.repeats}, "
+                f"{self.shares}"
+            )
 
 
 class Joint(torch.utils.data.Dataset):
     """Samples of several data sets by (epoch, row), rows counted through all of them.
 
-    A sample is that of its data set's Clips, with "dataset", its number, and "row" and "source" made unique over all.
-    Raises ValueError where the parts do not give clips of one shape.
-    """
+    A sample is that of its data set's Clips, with "dataset", its number, and "row" and "source"
+    made unique over all. Raises ValueError where the parts do not give clips of one shape."""
 
     def __init__(self, parts: Sequence[Clips]) -> None:
-        shapes = {(part.spec.frames, part.spec.augment.size, part.spec.views, part.spec.streams) for part in parts}
+        shapes = {
+            (part.spec.frames, part.spec.augment.size, part.spec.views, part.spec.streams)
+            for part in parts
+        }
         if len(shapes) != 1:
-            raise ValueError("joint data sets want the same frames, size, views and streams, or no batch could hold "
-                             f"their clips; got {sorted(map(str, shapes))}")
+            raise ValueError(
+                "joint data sets want the same frames, size, views and streams, or no batch could "
+                "hold "
+                f"their clips; got {sorted(map(str, shapes))}"
+            )
         self.parts = list(parts)
         self.first = np.cumsum([0, *(len(part) for part in parts)])
         self.sources = np.cumsum([0, *(int(part.manifest.source.max()) + 1 for part in parts)])
@@ -60,34 +72,56 @@ class Joint(torch.utils.data.Dataset):
             raise IndexError(f"row {row} is not among the {len(self)} videos")
         number = int(np.searchsorted(self.first, row, side="right")) - 1
         sample = self.parts[number][epoch, row - int(self.first[number])]
-        return {**sample, "row": row, "dataset": number, "source": sample["source"] + int(self.sources[number])}
+        return {
+            **sample,
+            "row": row,
+            "dataset": number,
+            "source": sample["source"] + int(self.sources[number]),
+        }
 
 
 class JointBatches(Batches):
-    """`Batches` over the rows of a Joint, mixed as a Mix says; the order depends on (seed, epoch) only."""
+    """`Batches` over the rows of a Joint, mixed as a Mix says; the order depends on (seed, epoch)
+    only."""
 
-    def __init__(self, sizes: Sequence[int], batch: int, mix: Mix = Mix(), *, seed: int, rank: int = 0,
-                 world: int = 1) -> None:
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        batch: int,
+        mix: Mix = Mix(),
+        *,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
         self.sizes, self.mix = tuple(sizes), mix
         self.repeats = mix.repeats or (1,) * len(self.sizes)
         for name, values in (("repeats", self.repeats), ("shares", mix.shares or self.repeats)):
             if len(values) != len(self.sizes):
-                raise ValueError(f"{name} wants a value for each of the {len(self.sizes)} data sets, got {values}")
+                raise ValueError(
+                    f"{name} wants a value for each of the {len(self.sizes)} data sets, got "
+                    f"{values}"
+                )
         super().__init__(epoch_clips(sizes, mix), batch, seed=seed, rank=rank, world=world)
 
     def order(self, epoch: int) -> np.ndarray:
-        """All rows of an epoch in the order in which they come, with those of small data sets again and again."""
+        """All rows of an epoch in the order in which they come, with those of small data sets again
+        and again."""
         rng = np.random.default_rng([self.seed, epoch])
         first = np.cumsum([0, *self.sizes[:-1]])
         if self.mix.kind == "natural":
-            blocks = [np.tile(start + np.arange(size), times)
-                      for start, size, times in zip(first, self.sizes, self.repeats, strict=True)]
+            blocks = [
+                np.tile(start + np.arange(size), times)
+                for start, size, times in zip(first, self.sizes, self.repeats, strict=True)
+            ]
             return rng.permutation(np.concatenate(blocks))
         count = self.total * self.batch
         if self.mix.kind == "balanced":
             chosen = rng.choice(len(self.sizes), count, p=shares(self.sizes, self.mix))
         else:
-            each = np.repeat(np.arange(len(self.sizes)), whole(shares(self.sizes, self.mix), self.batch))
+            each = np.repeat(
+                np.arange(len(self.sizes)), whole(shares(self.sizes, self.mix), self.batch)
+            )
             chosen = np.concatenate([rng.permutation(each) for _ in range(self.total)])
         rows = np.empty(count, np.int64)
         for number, (start, size) in enumerate(zip(first, self.sizes, strict=True)):
@@ -100,8 +134,11 @@ class JointBatches(Batches):
 def epoch_clips(sizes: Sequence[int], mix: Mix) -> int:
     """Videos in an epoch, an incomplete last batch included."""
     repeats = mix.repeats or (1,) * len(sizes)
-    return sum(size * times for size, times in zip(sizes, repeats, strict=True)) if mix.kind == "natural" \
+    return (
+        sum(size * times for size, times in zip(sizes, repeats, strict=True))
+        if mix.kind == "natural"
         else sum(sizes)
+    )
 
 
 def shares(sizes: Sequence[int], mix: Mix) -> np.ndarray:
@@ -117,32 +154,50 @@ def shares(sizes: Sequence[int], mix: Mix) -> np.ndarray:
 
 
 def whole(parts: np.ndarray, batch: int) -> np.ndarray:
-    """Whole numbers of clips that sum to the batch, nearest to shares (largest remainder). Raises ValueError where a
-    data set would have none."""
+    """Whole numbers of clips that sum to the batch, nearest to shares (largest remainder). Raises
+    ValueError where a data set would have none."""
     exact = parts * batch
     counts = np.floor(exact).astype(int)
     for number in np.argsort(counts - exact, kind="stable")[: batch - counts.sum()]:
         counts[number] += 1
     if (counts < 1).any():
-        raise ValueError(f"a batch of {batch} has no clip of data set {int(np.argmin(counts))} at shares "
-                         f"{np.round(parts, 3).tolist()}; make the batch larger or the shares more even")
+        raise ValueError(
+            f"a batch of {batch} has no clip of data set {int(np.argmin(counts))} at shares "
+            f"{np.round(parts, 3).tolist()}; make the batch larger or the shares more even"
+        )
     return counts
 
 
-def plan(names: Sequence[str], sizes: Sequence[int], batch: int, mix: Mix = Mix(), epochs: int = 1) -> list[dict]:
+def plan(
+    names: Sequence[str], sizes: Sequence[int], batch: int, mix: Mix = Mix(), epochs: int = 1
+) -> list[dict]:
     """What training will see, before it runs: a row of a table for each data set.
 
-    Each {"data", "videos", "share", "a step" (clips expected), "an epoch", "seen" (how often each video in all epochs),
-    "mixed with ..." (the share of this data set's clips whose random partner is of that one)}.
-    """
+    Each {"data", "videos", "share", "a step" (clips expected), "an epoch", "seen" (how often each
+    video in all epochs), "mixed with ..." (the share of this data set's clips whose random partner
+    is of that one)}."""
     parts, steps = shares(sizes, mix), epoch_clips(sizes, mix) // batch
     counts = whole(parts, batch) if mix.kind == "fixed" else parts * batch
     rows = []
     for number, (name, size) in enumerate(zip(names, sizes, strict=True)):
-        # a permutation's partner is any clip of the batch; of the others, independent draws are of each by its share
-        mates = {f"mixed with {other}": float((counts[k] if mix.kind == "fixed" else parts[k] * (batch - 1)
-                                                + (k == number)) / batch) for k, other in enumerate(names)}
-        rows.append({"data": name, "videos": int(size), "share": float(counts[number] / batch),
-                     "a step": float(counts[number]), "an epoch": round(float(counts[number] * steps)),
-                     "seen": float(counts[number] * steps * epochs / size), **mates})
+        # a permutation's partner is any clip of the batch; of the others, independent draws are of
+        # each by its share
+        mates = {
+            f"mixed with {other}": float(
+                (counts[k] if mix.kind == "fixed" else parts[k] * (batch - 1) + (k == number))
+                / batch
+            )
+            for k, other in enumerate(names)
+        }
+        rows.append(
+            {
+                "data": name,
+                "videos": int(size),
+                "share": float(counts[number] / batch),
+                "a step": float(counts[number]),
+                "an epoch": round(float(counts[number] * steps)),
+                "seen": float(counts[number] * steps * epochs / size),
+                **mates,
+            }
+        )
     return rows

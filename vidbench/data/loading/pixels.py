@@ -1,9 +1,10 @@
-"""The pixel operations behind views, each in two forms: 8-bit frames of one clip, torch on a batch of clips.
+"""The pixel operations behind views, each in two forms: 8-bit frames of one clip, torch on a batch
+of clips.
 
-The first form takes a clip as one tall picture, uint8 [T*H,W,3], and never changes it in place. The second
-takes whole levels 0..255 as float32 [B,C,T,H,W] with a list of numbers, one a clip, and has no loop over frames. Both
-follow PIL: blends cut to whole levels, luma 0.299 0.587 0.114, hue moved in 8-bit HSV, antialiased resampling.
-"""
+The first form takes a clip as one tall picture, uint8 [T*H,W,3], and never changes it in place. The
+second takes whole levels 0..255 as float32 [B,C,T,H,W] with a list of numbers, one a clip, and has
+no loop over frames. Both follow PIL: blends cut to whole levels, luma 0.299 0.587 0.114, hue moved
+in 8-bit HSV, antialiased resampling."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ _CUT = -0.498  # PIL's blends cut to whole levels: rounding x - 0.498 does, with
 
 
 def cut(frames: torch.Tensor, box: tuple[int, int, int, int], level: int) -> torch.Tensor:
-    """A box (top, left, height, width) of uint8 [T,C,H,W]; what of it lies outside of the frame has this level."""
+    """A box (top, left, height, width) of uint8 [T,C,H,W]; what of it lies outside of the frame has
+    this level."""
     top, left, height, width = box
     y, x = max(top, 0), max(left, 0)
     inside = frames[:, :, y : max(top + height, 0), x : max(left + width, 0)]
@@ -33,7 +35,8 @@ def cut(frames: torch.Tensor, box: tuple[int, int, int, int], level: int) -> tor
 
 
 def resize(frames: torch.Tensor, height: int, width: int, interpolation: str) -> torch.Tensor:
-    """Antialiased resize of uint8 [T,C,H,W]; torch's 8-bit kernel is PIL's to 0.02 of a level, and the fastest here."""
+    """Antialiased resize of uint8 [T,C,H,W]; torch's 8-bit kernel is PIL's to 0.02 of a level, and
+    the fastest here."""
     if frames.shape[-2:] == (height, width):
         return frames
     return F.interpolate(frames, (height, width), mode=interpolation, antialias=True)
@@ -45,7 +48,8 @@ def tall(frames: torch.Tensor) -> np.ndarray:
 
 
 def brightness(picture: np.ndarray, factor: float, height: int) -> np.ndarray:
-    """PIL's ImageEnhance.Brightness on every frame of a tall picture (frames are `height` rows each)."""
+    """PIL's ImageEnhance.Brightness on every frame of a tall picture (frames are `height` rows
+    each)."""
     import cv2
 
     return cv2.addWeighted(picture, factor, picture, 0.0, _CUT)
@@ -59,7 +63,9 @@ def contrast(picture: np.ndarray, factor: float, height: int) -> np.ndarray:
     for y in range(0, len(picture), height):
         frame = picture[y : y + height]
         mean = int(np.dot(cv2.mean(frame)[:3], LUMA) + 0.5)
-        cv2.addWeighted(frame, factor, frame, 0.0, (1 - factor) * mean + _CUT, dst=out[y : y + height])
+        cv2.addWeighted(
+            frame, factor, frame, 0.0, (1 - factor) * mean + _CUT, dst=out[y : y + height]
+        )
     return out
 
 
@@ -98,7 +104,8 @@ def split_channels(picture: np.ndarray, channels: Sequence[int]) -> np.ndarray:
 
 
 def blur(picture: np.ndarray, sigma: float, height: int) -> np.ndarray:
-    """Gaussian blur of every frame of a tall picture, cut at three sigma; the border pixel goes on outside."""
+    """Gaussian blur of every frame of a tall picture, cut at three sigma; the border pixel goes on
+    outside."""
     import cv2
 
     out, taps = np.empty_like(picture), (2 * _reach(sigma) + 1,) * 2
@@ -108,8 +115,11 @@ def blur(picture: np.ndarray, sigma: float, height: int) -> np.ndarray:
     return out
 
 
-def planes(picture: np.ndarray, scales: Sequence[float], shifts: Sequence[float], flip: bool) -> np.ndarray:
-    """Flip, split the channels, scale and shift them: uint8 [R,W,3], or gray [R,W], to float32 [3,R,W]."""
+def planes(
+    picture: np.ndarray, scales: Sequence[float], shifts: Sequence[float], flip: bool
+) -> np.ndarray:
+    """Flip, split the channels, scale and shift them: uint8 [R,W,3], or gray [R,W], to float32
+    [3,R,W]."""
     import cv2
 
     if flip:
@@ -129,9 +139,14 @@ def _reach(sigma: float) -> int:
 
 
 def resample_batch(
-    clips: torch.Tensor, boxes: Sequence[tuple[int, int, int, int]], flips: Sequence[bool], size: int, cubic: bool
+    clips: torch.Tensor,
+    boxes: Sequence[tuple[int, int, int, int]],
+    flips: Sequence[bool],
+    size: int,
+    cubic: bool,
 ) -> torch.Tensor:
-    """Each clip's box (top, left, height, width) to size x size, flipped where asked: [B,C,T,H,W] to whole levels.
+    """Each clip's box (top, left, height, width) to size x size, flipped where asked: [B,C,T,H,W]
+    to whole levels.
 
     One matrix a clip and axis, the flip in it: two products for the batch, whatever the boxes.
     """
@@ -144,19 +159,25 @@ def resample_batch(
 def surround(
     clips: torch.Tensor, boxes: Sequence[tuple[int, int, int, int]], level: int
 ) -> tuple[torch.Tensor, list[tuple[int, int, int, int]]]:
-    """`cut`'s border for a batch [...,H,W]: frames with as much of this level around as the boxes need, boxes moved."""
+    """`cut`'s border for a batch [...,H,W]: frames with as much of this level around as the boxes
+    need, boxes moved."""
     height, width = clips.shape[-2:]
     reach = max(max(-b[0], -b[1], b[0] + b[2] - height, b[1] + b[3] - width) for b in boxes)
     if reach <= 0:
         return clips, list(boxes)
-    return F.pad(clips, (reach,) * 4, value=level), [(t + reach, x + reach, h, w) for t, x, h, w in boxes]
+    return F.pad(clips, (reach,) * 4, value=level), [
+        (t + reach, x + reach, h, w) for t, x, h, w in boxes
+    ]
 
 
 def _weights(
     spans: Sequence[tuple[int, int]], pixels: int, size: int, cubic: bool, device: torch.device
 ) -> torch.Tensor:
-    """[B,size,pixels]: antialiased resampling of each (start, length) span of a line, PIL's filters."""
-    start, length = torch.tensor(spans, dtype=torch.float32, device=device).view(-1, 2, 1, 1).unbind(1)
+    """[B,size,pixels]: antialiased resampling of each (start, length) span of a line, PIL's
+    filters."""
+    start, length = (
+        torch.tensor(spans, dtype=torch.float32, device=device).view(-1, 2, 1, 1).unbind(1)
+    )
     line, scale = torch.arange(pixels, device=device) + 0.5, length / size
     centre = start + (torch.arange(size, device=device).view(1, -1, 1) + 0.5) * scale
     d = (line - centre).abs_() / scale.clamp(min=1)
@@ -183,7 +204,8 @@ def _luma(x: torch.Tensor) -> torch.Tensor:
 
 
 def _hue_batch(x: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
-    """The HSV hexagon without its saturation: each channel is the top minus the chroma times a trapezium of the hue."""
+    """The HSV hexagon without its saturation: each channel is the top minus the chroma times a
+    trapezium of the hue."""
     r, g, b = x.unbind(1)
     top = x.amax(1)
     chroma = top - x.amin(1)
@@ -222,6 +244,10 @@ def blur_batch(x: torch.Tensor, sigmas: Sequence[float]) -> torch.Tensor:
         taps = torch.arange(-_reach(sigma), _reach(sigma) + 1)
         kernel = torch.exp(-0.5 * (taps / sigma) ** 2)
         source = (torch.arange(size)[:, None] + taps).clamp_(0, size - 1)
-        matrices.append(torch.zeros(size, size).scatter_add_(1, source, (kernel / kernel.sum()).expand(size, -1)))
+        matrices.append(
+            torch.zeros(size, size).scatter_add_(
+                1, source, (kernel / kernel.sum()).expand(size, -1)
+            )
+        )
     matrix = torch.stack(matrices).to(x.device)
     return _product(x, matrix, matrix)

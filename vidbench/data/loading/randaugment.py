@@ -1,12 +1,13 @@
-"""RandAugment and random erasing for clips: plain values drawn once a clip, the same in all of its frames.
+"""RandAugment and random erasing for clips: plain values drawn once a clip, the same in all of its
+frames.
 
-The draws are those of MultiTrain's released code: slowfast/datasets/rand_augment.py and random_erasing.py there,
-PySlowFast's files, which come from timm, under "rand-m7-n4-mstd0.5-inc1" and erasing in "pixel" mode as a "cube". The
-operations are torchvision's, on 8-bit frames of any device.
+The draws are those of MultiTrain's released code: slowfast/datasets/rand_augment.py and
+random_erasing.py there, PySlowFast's files, which come from timm, under "rand-m7-n4-mstd0.5-inc1"
+and erasing in "pixel" mode as a "cube". The operations are torchvision's, on 8-bit frames of any
+device.
 
-Departures: rotated, sheared and moved pictures are bilinear (there PIL's bicubic, which torchvision has not for
-tensors), and their edge fades into the gray around it over one pixel.
-"""
+Departures: rotated, sheared and moved pictures are bilinear (there PIL's bicubic, which torchvision
+has not for tensors), and their edge fades into the gray around it over one pixel."""
 
 from __future__ import annotations
 
@@ -19,8 +20,11 @@ import torch
 
 MOST = 10.0  # the largest magnitude: _MAX_LEVEL there
 APPLIED = 0.5  # probability of each drawn operation: `prob` in rand_augment_ops
-GRAY = [128.0] * 3  # what comes in from outside of a picture: _FILL, as create_random_augment gives no img_mean
-_TOGETHER = 8  # frames: on a CPU, what lies between two operations then stays in its cache, a third less time
+GRAY = [
+    128.0
+] * 3  # what comes in from outside of a picture: _FILL, as create_random_augment gives no img_mean
+# frames: on a CPU, what lies between two operations then stays in its cache, a third less time
+_TOGETHER = 8
 # RandomErasing's defaults, which the released configuration leaves alone; one box (RE_COUNT: 1)
 ERASED_AREA = (0.02, 1 / 3)  # of the view
 ERASED_ASPECT = (0.3, 1 / 0.3)  # height / width
@@ -43,47 +47,80 @@ def _translate(share: float, sign: int) -> float:
     return sign * 0.45 * share  # translate_pct, left at its default
 
 
-def _affine(functional: Any, x: torch.Tensor, shear: tuple[float, float], move: tuple[float, float]) -> torch.Tensor:
-    """PIL's affine transform about the upper left corner: (x, y) shows what was at (x + shear y, y) and so on."""
+def _affine(
+    functional: Any, x: torch.Tensor, shear: tuple[float, float], move: tuple[float, float]
+) -> torch.Tensor:
+    """PIL's affine transform about the upper left corner: (x, y) shows what was at (x + shear y, y)
+    and so on."""
     angles = [math.degrees(math.atan(tangent)) for tangent in shear]
-    return functional.affine(x, 0.0, [-move[0], -move[1]], 1.0, angles, "bilinear", GRAY, [0.0, 0.0])
+    return functional.affine(
+        x, 0.0, [-move[0], -move[1]], 1.0, angles, "bilinear", GRAY, [0.0, 0.0]
+    )
 
 
-# name -> its argument for a share 0..1 of the largest magnitude and a sign, 1 or -1; the work. The 15 names are
-# _RAND_INCREASING_TRANSFORMS in its order, the arguments LEVEL_TO_ARG, "increasing" where there are several.
-OPERATIONS: dict[str, tuple[Callable[[float, int], float], Callable[[Any, torch.Tensor, Any], torch.Tensor]]] = {
-    "autocontrast": (_nothing, lambda f, x, _: f.autocontrast(x)),  # by each frame's own range, as there
+# name -> its argument for a share 0..1 of the largest magnitude and a sign, 1 or -1; the work. The
+# 15 names are _RAND_INCREASING_TRANSFORMS in its order, the arguments LEVEL_TO_ARG, "increasing"
+# where there are several.
+OPERATIONS: dict[
+    str, tuple[Callable[[float, int], float], Callable[[Any, torch.Tensor, Any], torch.Tensor]]
+] = {
+    "autocontrast": (
+        _nothing,
+        lambda f, x, _: f.autocontrast(x),
+    ),  # by each frame's own range, as there
     "equalize": (_nothing, lambda f, x, _: f.equalize(x)),
     "invert": (_nothing, lambda f, x, _: f.invert(x)),
-    "rotate": (lambda share, sign: sign * 30 * share, lambda f, x, angle: f.rotate(x, angle, "bilinear", fill=GRAY)),
-    "posterize": (lambda share, sign: 4 - int(4 * share), lambda f, x, bits: f.posterize(x, bits)),  # bits kept
+    "rotate": (
+        lambda share, sign: sign * 30 * share,
+        lambda f, x, angle: f.rotate(x, angle, "bilinear", fill=GRAY),
+    ),
+    "posterize": (
+        lambda share, sign: 4 - int(4 * share),
+        lambda f, x, bits: f.posterize(x, bits),
+    ),  # bits kept
     # torchvision refuses a threshold above 255, which is one that no level reaches
-    "solarize": (lambda share, sign: 256 - int(256 * share), lambda f, x, low: x if low > 255 else f.solarize(x, low)),
-    "solarize_add": (lambda share, sign: int(110 * share), lambda f, x, add: torch.where(x < 128, x + add, x)),
+    "solarize": (
+        lambda share, sign: 256 - int(256 * share),
+        lambda f, x, low: x if low > 255 else f.solarize(x, low),
+    ),
+    "solarize_add": (
+        lambda share, sign: int(110 * share),
+        lambda f, x, add: torch.where(x < 128, x + add, x),
+    ),
     "colour": (_enhance, lambda f, x, factor: f.adjust_saturation(x, factor)),
     "contrast": (_enhance, lambda f, x, factor: f.adjust_contrast(x, factor)),
     "brightness": (_enhance, lambda f, x, factor: f.adjust_brightness(x, factor)),
     "sharpness": (_enhance, lambda f, x, factor: f.adjust_sharpness(x, factor)),
     "shear_x": (_shear, lambda f, x, tangent: _affine(f, x, (tangent, 0.0), (0.0, 0.0))),
     "shear_y": (_shear, lambda f, x, tangent: _affine(f, x, (0.0, tangent), (0.0, 0.0))),
-    "translate_x": (_translate, lambda f, x, share: _affine(f, x, (0.0, 0.0), (share * x.shape[-1], 0.0))),
-    "translate_y": (_translate, lambda f, x, share: _affine(f, x, (0.0, 0.0), (0.0, share * x.shape[-2]))),
+    "translate_x": (
+        _translate,
+        lambda f, x, share: _affine(f, x, (0.0, 0.0), (share * x.shape[-1], 0.0)),
+    ),
+    "translate_y": (
+        _translate,
+        lambda f, x, share: _affine(f, x, (0.0, 0.0), (0.0, share * x.shape[-2])),
+    ),
 }
 
 
 def argument(name: str, magnitude: float, sign: int = 1) -> float:
-    """What an operation is called with at a magnitude of 0..10: degrees, bits, a level, a factor, a tangent, a share.
+    """What an operation is called with at a magnitude of 0..10: degrees, bits, a level, a factor, a
+    tangent, a share.
 
-    `sign`, 1 or -1, counts for those that go both ways: rotate, the four enhancements, shear and translate.
-    """
+    `sign`, 1 or -1, counts for those that go both ways: rotate, the four enhancements, shear and
+    translate."""
     return OPERATIONS[name][0](magnitude / MOST, sign)
 
 
-def draw(count: int, magnitude: float, deviation: float, rng: np.random.Generator) -> tuple[tuple[str, float], ...]:
-    """(operation, argument) of those of `count` operations, drawn with replacement, that are applied.
+def draw(
+    count: int, magnitude: float, deviation: float, rng: np.random.Generator
+) -> tuple[tuple[str, float], ...]:
+    """(operation, argument) of those of `count` operations, drawn with replacement, that are
+    applied.
 
-    Each is applied with probability 0.5 and has its own magnitude, normal around `magnitude`, cut to 0..10, and sign.
-    """
+    Each is applied with probability 0.5 and has its own magnitude, normal around `magnitude`, cut
+    to 0..10, and sign."""
     drawn = []
     for number in rng.integers(len(OPERATIONS), size=count):
         if rng.random() < APPLIED:
@@ -94,10 +131,15 @@ def draw(count: int, magnitude: float, deviation: float, rng: np.random.Generato
 
 
 def change(frames: torch.Tensor, operations: tuple[tuple[str, float], ...]) -> torch.Tensor:
-    """All frames of a clip, uint8 [T,3,H,W], through the operations one after another; the input stays as it is."""
-    from torchvision.transforms.v2 import functional  # seconds to import, and for those who use it only
+    """All frames of a clip, uint8 [T,3,H,W], through the operations one after another; the input
+    stays as it is."""
+    from torchvision.transforms.v2 import (
+        functional,
+    )  # seconds to import, and for those who use it only
 
-    frames = frames.contiguous(memory_format=torch.channels_last)  # a decoder's: one order of sums for all inputs
+    frames = frames.contiguous(
+        memory_format=torch.channels_last
+    )  # a decoder's: one order of sums for all inputs
     parts = []
     for part in frames.split(_TOGETHER if frames.device.type == "cpu" else len(frames)):
         for name, value in operations:
@@ -107,7 +149,8 @@ def change(frames: torch.Tensor, operations: tuple[tuple[str, float], ...]) -> t
 
 
 def draw_box(size: int, rng: np.random.Generator) -> tuple[int, ...]:
-    """The box (top, left, height, width) to erase from views of size x size; empty where none of 100 draws fits."""
+    """The box (top, left, height, width) to erase from views of size x size; empty where none of
+    100 draws fits."""
     for _ in range(ERASING_TRIES):
         area = size * size * rng.uniform(*ERASED_AREA)
         aspect = math.exp(rng.uniform(*(math.log(a) for a in ERASED_ASPECT)))
@@ -118,11 +161,14 @@ def draw_box(size: int, rng: np.random.Generator) -> tuple[int, ...]:
 
 
 def erase(clip: torch.Tensor, box: tuple[int, ...], seed: int) -> torch.Tensor:
-    """Standard normal noise, drawn for each pixel, channel and frame, into a box of a normalised [C,T,H,W], in place.
+    """Standard normal noise, drawn for each pixel, channel and frame, into a box of a normalised
+    [C,T,H,W], in place.
 
     The noise is made on the CPU, so that it is the same for clips on every device.
     """
     top, left, height, width = box
-    noise = np.random.default_rng(seed).standard_normal((*clip.shape[:2], height, width), np.float32)
+    noise = np.random.default_rng(seed).standard_normal(
+        (*clip.shape[:2], height, width), np.float32
+    )
     clip[:, :, top : top + height, left : left + width] = torch.from_numpy(noise)
     return clip

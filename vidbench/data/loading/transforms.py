@@ -1,24 +1,26 @@
 """Views applied: clip-consistent augmentation on a CPU, or batched on a device; test crops.
 
-Why two ways to apply: in a loader's worker, torch's 8-bit resize and OpenCV on 8-bit frames are several times faster
-than PIL or torchvision's transforms (benchmarks/views.py); on a device the same View is applied to a whole batch by
-matrix products and pointwise operations. Both follow PIL's arithmetic (blends cut to whole levels, luma 0.299 0.587
-0.114, hue in HSV), so a view is the same picture either way, to about a grey level.
+Why two ways to apply: in a loader's worker, torch's 8-bit resize and OpenCV on 8-bit frames are
+several times faster than PIL or torchvision's transforms (benchmarks/views.py); on a device the
+same View is applied to a whole batch by matrix products and pointwise operations. Both follow PIL's
+arithmetic (blends cut to whole levels, luma 0.299 0.587 0.114, hue in HSV), so a view is the same
+picture either way, to about a grey level.
 
-Streams: crop, flip and blur are shared by rgb and flow; jitter and gray touch flow only where `flow_colour` says so.
-Flow is stored as 8-bit (u, v, 128), see data.flow.estimate; under a flip u becomes 255 - u, which negates it. Cropping
-does not rescale flow: its values stay in pixels of the frame it was computed on. What `Augment.pad` puts around a frame
-is black in rgb and zero motion, 128, in flow, both before the normalisation; lighting and erasing are for rgb only.
-RandAugment moves things, and flow would not follow: a setting that has it refuses flow.
+Streams: crop, flip and blur are shared by rgb and flow; jitter and gray touch flow only where
+`flow_colour` says so. Flow is stored as 8-bit (u, v, 128), see data.flow.estimate; under a flip u
+becomes 255 - u, which negates it. Cropping does not rescale flow: its values stay in pixels of the
+frame it was computed on. What `Augment.pad` puts around a frame is black in rgb and zero motion,
+128, in flow, both before the normalisation; lighting and erasing are for rgb only. RandAugment
+moves things, and flow would not follow: a setting that has it refuses flow.
 
-RandAugment comes after the crop, so it works on far fewer pixels than in the code it is from, PySlowFast's, where whole
-frames go through it first. So here the gray that comes in at an edge is never cut away, what lies outside of the crop
-never comes in, and histograms and mean levels are the crop's. Where two forms differ by a level, an operation that
-stretches or cuts levels (equalize, posterize) makes more of it.
+RandAugment comes after the crop, so it works on far fewer pixels than in the code it is from,
+PySlowFast's, where whole frames go through it first. So here the gray that comes in at an edge is
+never cut away, what lies outside of the crop never comes in, and histograms and mean levels are the
+crop's. Where two forms differ by a level, an operation that stretches or cuts levels (equalize,
+posterize) makes more of it.
 
-Threads: importing sets nothing. In a loader pass `worker_init`; in a script that measures or mines, set
-`cv2.setNumThreads(1)` and `torch.set_num_threads` before the first clip.
-"""
+Threads: importing sets nothing. In a loader pass `worker_init`; in a script that measures or mines,
+set `cv2.setNumThreads(1)` and `torch.set_num_threads` before the first clip."""
 
 from __future__ import annotations
 
@@ -36,7 +38,10 @@ from vidbench.data.loading.augmentation import JITTERS, SETTINGS, Augment, View
 
 STREAMS = ("rgb", "flow")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, of values in 0..1
-FLOW_MEAN, FLOW_STD = (0.5,) * 3, (0.226,) * 3  # zero flow becomes zero; the spread of ImageNet's mean channel
+FLOW_MEAN, FLOW_STD = (
+    (0.5,) * 3,
+    (0.226,) * 3,
+)  # zero flow becomes zero; the spread of ImageNet's mean channel
 PADDING = {"rgb": 0, "flow": 128}  # stored levels: black, no motion
 
 
@@ -53,7 +58,9 @@ def _check(clip: torch.Tensor, stream: str, axes: str) -> torch.Tensor:
     if stream not in STREAMS:
         raise ValueError(f"stream must be one of {STREAMS}, got {stream!r}")
     if clip.ndim != len(axes) or clip.shape[-3] != 3:
-        raise ValueError(f"wanted a tensor [{','.join(axes)}] with 3 channels, got {tuple(clip.shape)}")
+        raise ValueError(
+            f"wanted a tensor [{','.join(axes)}] with 3 channels, got {tuple(clip.shape)}"
+        )
     if clip.is_floating_point():  # values in 0..1
         return clip.mul(255).round_().clamp_(0, 255).to(torch.uint8)
     if clip.dtype != torch.uint8:
@@ -70,17 +77,21 @@ def _colour(view: View, augment: Augment, stream: str) -> View:
     if stream == "rgb":
         return view
     if augment.randaugment or view.operations:
-        raise ValueError("RandAugment is for rgb alone: it turns, shears and moves pictures and flow would not follow. "
-                         "Where the streams have flow, choose an augmentation with randaugment=0")  # fmt: skip
+        raise ValueError(
+            "RandAugment is for rgb alone: it turns, shears and moves pictures and flow would not "
+            "follow. "
+            "Where the streams have flow, choose an augmentation with randaugment=0"
+        )
     plain = {} if augment.flow_colour else {"order": (), "gray": "", "channels": ()}
     return replace(view, lighting=(), erase=(), **plain)
 
 
 def apply(clip: torch.Tensor, view: View, augment: Augment, stream: str = "rgb") -> torch.Tensor:
-    """One clip through one view on the CPU: uint8 [T,C,H,W] (or floats in 0..1) to float32 [C,T,size,size], normalised.
+    """One clip through one view on the CPU: uint8 [T,C,H,W] (or floats in 0..1) to float32
+    [C,T,size,size], normalised.
 
-    A permuted view of the decoder's own [T,H,W,C] memory is the fastest input; do not call .contiguous() on it.
-    """
+    A permuted view of the decoder's own [T,H,W,C] memory is the fastest input; do not call
+    .contiguous() on it."""
     clip = _check(clip, stream, "TCHW")
     if clip.device.type != "cpu":
         raise ValueError(f"apply works on the CPU, the clip lies on {clip.device}: use apply_batch")
@@ -104,7 +115,9 @@ def apply(clip: torch.Tensor, view: View, augment: Augment, stream: str = "rgb")
 
 def _channels(view: View, frames: int) -> tuple[int, ...]:
     if len(view.channels) < frames:
-        raise ValueError(f"the view was drawn for {len(view.channels)} frames, the clip has {frames}: draw again")
+        raise ValueError(
+            f"the view was drawn for {len(view.channels)} frames, the clip has {frames}: draw again"
+        )
     return view.channels[:frames]
 
 
@@ -124,11 +137,21 @@ def _finish(
 def pictures(views: torch.Tensor, augment: Augment, stream: str = "rgb") -> np.ndarray:
     """Views to look at, the normalisation taken back: float32 [V,C,T,H,W] to uint8 [V,T,H,W,C]."""
     mean, std = (torch.tensor(m).view(3, 1, 1, 1) for m in _moments(augment, stream))
-    return ((views * std + mean) * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 4, 1).numpy()
+    return (
+        ((views * std + mean) * 255)
+        .round()
+        .clamp(0, 255)
+        .to(torch.uint8)
+        .permute(0, 2, 3, 4, 1)
+        .numpy()
+    )
 
 
-def apply_batch(clips: torch.Tensor, views: Sequence[View], augment: Augment, stream: str = "rgb") -> torch.Tensor:
-    """Each clip through its view, on the clips' device: uint8 [B,T,C,H,W] to float32 [B,C,T,size,size], normalised.
+def apply_batch(
+    clips: torch.Tensor, views: Sequence[View], augment: Augment, stream: str = "rgb"
+) -> torch.Tensor:
+    """Each clip through its view, on the clips' device: uint8 [B,T,C,H,W] to float32
+    [B,C,T,size,size], normalised.
 
     The same pictures as `apply`, to about a grey level. On a CPU `apply` is several times faster.
     """
@@ -138,28 +161,51 @@ def apply_batch(clips: torch.Tensor, views: Sequence[View], augment: Augment, st
     views, frames = [_colour(v, augment, stream) for v in views], clips.shape[1]
     boxes, flips = [_box(v, *clips.shape[-2:]) for v in views], [v.flip for v in views]
     clips, boxes = pixels.surround(clips, boxes, PADDING[stream])
-    early = [v.flip and not v.operations for v in views]  # the cheap place for a flip, but RandAugment comes before it
-    x = pixels.resample_batch(clips.transpose(1, 2), boxes, early, augment.size, augment.interpolation == "bicubic")
+    early = [
+        v.flip and not v.operations for v in views
+    ]  # the cheap place for a flip, but RandAugment comes before it
+    x = pixels.resample_batch(
+        clips.transpose(1, 2), boxes, early, augment.size, augment.interpolation == "bicubic"
+    )
 
-    def change(chosen: list[int], operation: Callable[[torch.Tensor, list[View]], torch.Tensor]) -> None:
+    def change(
+        chosen: list[int], operation: Callable[[torch.Tensor, list[View]], torch.Tensor]
+    ) -> None:
         if chosen:
             x[chosen] = operation(x[chosen], [views[i] for i in chosen])
 
     change([i for i, v in enumerate(views) if v.operations], _operate)
-    for step, name in itertools.product(range(len(JITTERS)), JITTERS):  # clips differ in the order of operations
+    for step, name in itertools.product(
+        range(len(JITTERS)), JITTERS
+    ):  # clips differ in the order of operations
         chosen = [i for i, v in enumerate(views) if v.order[step : step + 1] == (name,)]
-        change(chosen, lambda part, vs, name=name: pixels.jitter_batch(part, name, [getattr(v, name) for v in vs]))
-    change([i for i, v in enumerate(views) if v.gray == "luma"], lambda part, vs: pixels.luma_batch(part))
+        change(
+            chosen,
+            lambda part, vs, name=name: pixels.jitter_batch(
+                part, name, [getattr(v, name) for v in vs]
+            ),
+        )
+    change(
+        [i for i, v in enumerate(views) if v.gray == "luma"],
+        lambda part, vs: pixels.luma_batch(part),
+    )
     change(
         [i for i, v in enumerate(views) if v.gray == "channel"],
         lambda part, vs: pixels.split_channels_batch(part, [_channels(v, frames) for v in vs]),
     )
-    change([i for i, v in enumerate(views) if v.sigma > 0], lambda p, vs: pixels.blur_batch(p, [v.sigma for v in vs]))
+    change(
+        [i for i, v in enumerate(views) if v.sigma > 0],
+        lambda p, vs: pixels.blur_batch(p, [v.sigma for v in vs]),
+    )
     if stream == "flow" and augment.flow_negate_u:
         change([i for i, flip in enumerate(flips) if flip], lambda part, vs: _negate_u(part))
-    mean, std = (torch.tensor(m, device=x.device).view(3, 1, 1, 1) for m in _moments(augment, stream))
+    mean, std = (
+        torch.tensor(m, device=x.device).view(3, 1, 1, 1) for m in _moments(augment, stream)
+    )
     if any(v.lighting for v in views):
-        mean = mean - torch.tensor([v.lighting or (0.0,) * 3 for v in views], device=x.device).view(-1, 3, 1, 1, 1)
+        mean = mean - torch.tensor([v.lighting or (0.0,) * 3 for v in views], device=x.device).view(
+            -1, 3, 1, 1, 1
+        )
     x = x.div_(255).sub_(mean).div_(std)
     for made, view in zip(x, views, strict=True):
         if view.erase:
@@ -168,9 +214,12 @@ def apply_batch(clips: torch.Tensor, views: Sequence[View], augment: Augment, st
 
 
 def _operate(x: torch.Tensor, views: list[View]) -> torch.Tensor:
-    """RandAugment and the flip after it: each clip of whole levels [B,C,T,H,W] has operations of its own."""
+    """RandAugment and the flip after it: each clip of whole levels [B,C,T,H,W] has operations of
+    its own."""
     for made, view in zip(x, views, strict=True):
-        frames = randaugment.change(made.transpose(0, 1).to(torch.uint8), view.operations).transpose(0, 1)
+        frames = randaugment.change(
+            made.transpose(0, 1).to(torch.uint8), view.operations
+        ).transpose(0, 1)
         made.copy_(frames.flip(-1) if view.flip else frames)
     return x
 
@@ -181,31 +230,50 @@ def _negate_u(x: torch.Tensor) -> torch.Tensor:
 
 
 def test_crops(
-    clip: torch.Tensor, crops: str = "centre", size: int = 128, resize: int | None = None, stream: str = "rgb",
+    clip: torch.Tensor,
+    crops: str = "centre",
+    size: int = 128,
+    resize: int | None = None,
+    stream: str = "rgb",
     augment: Augment = SETTINGS["vidbench"],
-) -> torch.Tensor:  # fmt: skip
-    """Fixed crops for testing: uint8 [T,C,H,W] to float32 [V,C,T,size,size], normalised; no randomness.
+) -> torch.Tensor:
+    """Fixed crops for testing: uint8 [T,C,H,W] to float32 [V,C,T,size,size], normalised; no
+    randomness.
 
-    "centre"; "three" along the longer side (left, centre, right, or top, centre, bottom); "five": centre, then the
-    corners row by row; "ten": those five, then the same five flipped. `resize` is the short side in pixels before
-    cropping (None: as it came); frames whose short side is then below `size` are scaled up until it equals `size`.
-    Of `augment` only the interpolation and the treatment of flow count.
-    """
+    "centre"; "three" along the longer side (left, centre, right, or top, centre, bottom); "five":
+    centre, then the corners row by row; "ten": those five, then the same five flipped. `resize` is
+    the short side in pixels before cropping (None: as it came); frames whose short side is then
+    below `size` are scaled up until it equals `size`. Of `augment` only the interpolation and the
+    treatment of flow count."""
     clip = _check(clip, stream, "TCHW")
     if crops not in ("centre", "three", "five", "ten"):
         raise ValueError(f"crops must be centre, three, five or ten, got {crops!r}")
     height, width = clip.shape[-2:]
     short = max(resize or min(height, width), size)
     scale = short / min(height, width)
-    height, width = (short if n == min(height, width) else round(n * scale) for n in (height, width))
-    frames = pixels.resize(clip, height, width, augment.interpolation).permute(0, 2, 3, 1).contiguous().numpy()
+    height, width = (
+        short if n == min(height, width) else round(n * scale) for n in (height, width)
+    )
+    frames = (
+        pixels.resize(clip, height, width, augment.interpolation)
+        .permute(0, 2, 3, 1)
+        .contiguous()
+        .numpy()
+    )
     y, x = height - size, width - size
     centre = (y // 2, x // 2)
     if crops == "three":
-        corners = [(0, x // 2), centre, (y, x // 2)] if height > width else [(y // 2, 0), centre, (y // 2, x)]
+        corners = (
+            [(0, x // 2), centre, (y, x // 2)]
+            if height > width
+            else [(y // 2, 0), centre, (y // 2, x)]
+        )
     else:
         corners = [centre] if crops == "centre" else [centre, (0, 0), (0, x), (y, 0), (y, x)]
-    pictures = [np.ascontiguousarray(frames[:, t : t + size, s : s + size]).reshape(-1, size, 3) for t, s in corners]
+    pictures = [
+        np.ascontiguousarray(frames[:, t : t + size, s : s + size]).reshape(-1, size, 3)
+        for t, s in corners
+    ]
     flips = (False, True) if crops == "ten" else (False,)
     views = [_finish(picture, flip, augment, stream) for flip in flips for picture in pictures]
     return torch.stack(views).view(len(views), 3, -1, size, size)
@@ -215,23 +283,26 @@ test_crops.__test__ = False  # pytest: a function of ours, not a test
 
 
 def worker_init(worker: int) -> None:
-    """For a DataLoader: a worker keeps to one thread, of OpenCV where that is safe, and leaves Ctrl-C to its parent.
+    """For a DataLoader: a worker keeps to one thread, of OpenCV where that is safe, and leaves
+    Ctrl-C to its parent.
 
-    A forked worker must not touch OpenCV's threads: where its parent has run some, `cv2.setNumThreads` waits for them
-    for ever. Left alone it works, on one thread.
-    """
+    A forked worker must not touch OpenCV's threads: where its parent has run some,
+    `cv2.setNumThreads` waits for them for ever. Left alone it works, on one thread."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
-    if not isinstance(multiprocessing.current_process(), getattr(multiprocessing.context, "ForkProcess", ())):
+    if not isinstance(
+        multiprocessing.current_process(), getattr(multiprocessing.context, "ForkProcess", ())
+    ):
         import cv2
 
         cv2.setNumThreads(1)
 
 
 def training_worker(worker: int) -> None:
-    """worker_init, and SIGTERM left to the parent, too: a signal to the whole group must not kill what it waits for.
+    """worker_init, and SIGTERM left to the parent, too: a signal to the whole group must not kill
+    what it waits for.
 
-    Only where the parent ends its workers itself, as engine.loop.fit does: Python's exit ends them with SIGTERM.
-    """
+    Only where the parent ends its workers itself, as engine.loop.fit does: Python's exit ends them
+    with SIGTERM."""
     worker_init(worker)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

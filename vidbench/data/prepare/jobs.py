@@ -1,10 +1,10 @@
-"""Work on every video of a data set: spawned processes, a time limit a video, one owner a folder, the cost told first.
+"""Work on every video of a data set: spawned processes, a time limit a video, one owner a folder,
+the cost told first.
 
-A job function gets one job (plain values), writes what it writes at once and whole, and returns (value, bytes
-written). It raises Bad where this video cannot be worked on and others can. A process that hangs costs its own video
-only; that of one that died is tried once more (pebble's pool). A full disk, Ctrl-C or a mistake in the code stop the
-work, and what is finished stays.
-"""
+A job function gets one job (plain values), writes what it writes at once and whole, and returns
+(value, bytes written). It raises Bad where this video cannot be worked on and others can. A process
+that hangs costs its own video only; that of one that died is tried once more (pebble's pool). A
+full disk, Ctrl-C or a mistake in the code stop the work, and what is finished stays."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT)  # of the disk, or of what this user may hav
 LINE_EVERY = 10.0  # seconds between two lines of progress where nobody watches
 TIMEOUT = 600.0  # seconds for one video
 DIED = "its process died: a crash in the decoder, no memory, or a script without `if __name__ == '__main__'`"
-LOST = "the pool of processes broke"  # as an outcome: where no worker starts, or one dies before it was heard of
+# as an outcome: where no worker starts, or one dies before it was heard of
+LOST = "the pool of processes broke"
 
 
 class Bad(Exception):
@@ -70,8 +71,11 @@ class Cost(NamedTuple):
     measured: int  # jobs behind the estimate
 
     def __str__(self) -> str:
-        return (f"{self.jobs} to go: about {duration(self.seconds)} and {size(self.bytes)} ({size(self.free)} free); "
-                f"measured on {self.measured}")  # fmt: skip
+        return (
+            f"{self.jobs} to go: about {duration(self.seconds)} and {size(self.bytes)} "
+            f"({size(self.free)} free); "
+            f"measured on {self.measured}"
+        )
 
 
 def duration(seconds: float) -> str:
@@ -99,17 +103,19 @@ def told_full(folder: Path):
         if error.errno not in FULL or isinstance(error, DiskError):
             raise
         raise DiskError(
-            error.errno, f"the disk of {folder} is full; what is finished is kept: make room, run the same again"
+            error.errno,
+            f"the disk of {folder} is full; what is finished is kept: make room, run the same "
+            "again",
         ) from error
 
 
 @contextmanager
 def owned(folder: Path, part: str = ""):
-    """Hold a folder, or a part of it, against a second process doing the same; the lock ends with its process.
+    """Hold a folder, or a part of it, against a second process doing the same; the lock ends with
+    its process.
 
-    Parts are held beside each other, but not beside the whole. Raises BusyError, which says who holds it (of parts, the
-    one that came last).
-    """
+    Parts are held beside each other, but not beside the whole. Raises BusyError, which says who
+    holds it (of parts, the one that came last)."""
     folder.mkdir(parents=True, exist_ok=True)
     kinds = {".lock": fcntl.LOCK_SH if part else fcntl.LOCK_EX, f".lock{part}": fcntl.LOCK_EX}
     with told_full(folder), ExitStack() as held:
@@ -119,8 +125,12 @@ def owned(folder: Path, part: str = ""):
                 fcntl.flock(handle, kind | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 handle.seek(0)
-                said = f"another process is at work in {folder}: wait for it, or take another folder"
-                raise BusyError(f"{said} (it is {handle.read() or 'one that has not said which'})") from error
+                said = (
+                    f"another process is at work in {folder}: wait for it, or take another folder"
+                )
+                raise BusyError(
+                    f"{said} (it is {handle.read() or 'one that has not said which'})"
+                ) from error
             handle.truncate(0)
             handle.write(f"process {os.getpid()} on {socket.gethostname()}")
             handle.flush()
@@ -137,24 +147,36 @@ def sweep(files: Iterable[Path]) -> None:
 
 
 def claim(file: Path, settings: dict, error: type[Exception], **facts) -> None:
-    """Write settings (and facts beside them) into a new folder, or refuse where other settings are there."""
+    """Write settings (and facts beside them) into a new folder, or refuse where other settings are
+    there."""
     if not file.is_file():
         with framestore.written(file) as temporary:
-            temporary.write_text(json.dumps({"settings": settings, **facts}, indent=1) + "\n", encoding="utf-8")
+            temporary.write_text(
+                json.dumps({"settings": settings, **facts}, indent=1) + "\n", encoding="utf-8"
+            )
         return
     there = json.loads(file.read_text(encoding="utf-8"))["settings"]
     differ = [name for name in {**settings, **there} if there.get(name) != settings.get(name)]
     if differ:
-        listed = "; ".join(f"{n}: there {there.get(n)!r}, wanted {settings.get(n)!r}" for n in differ)
-        raise error(f"{file.parent} was made with other settings ({listed}): use them or another folder")
+        listed = "; ".join(
+            f"{n}: there {there.get(n)!r}, wanted {settings.get(n)!r}" for n in differ
+        )
+        raise error(
+            f"{file.parent} was made with other settings ({listed}): use them or another folder"
+        )
 
 
 class Journal:
-    """Values by key, a JSON line each, written as they come: what a stopped call found is there for the next one."""
+    """Values by key, a JSON line each, written as they come: what a stopped call found is there for
+    the next one."""
 
     def __init__(self, file: Path) -> None:
         self.known: dict[str, dict] = {}
-        for text in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else ():
+        for text in (
+            file.read_text(encoding="utf-8", errors="replace").splitlines()
+            if file.is_file()
+            else ()
+        ):
             try:
                 line = json.loads(text or "{}")
                 self.known[line.pop("key")] = line
@@ -178,10 +200,15 @@ class Journal:
 
 
 def stamp(file: Path) -> list[int] | None:
-    """Size and time of change, by which a file that was worked on is known again; None where there is no file."""
+    """Size and time of change, by which a file that was worked on is known again; None where there
+    is no file."""
     try:
         about = file.stat()
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: no file can have such a name
+    except (
+        FileNotFoundError,
+        NotADirectoryError,
+        ValueError,
+    ):  # ValueError: no file can have such a name
         return None
     except OSError:  # no permission to look into a folder: the work on it will say so
         return [0, 0]
@@ -189,18 +216,27 @@ def stamp(file: Path) -> list[int] | None:
 
 
 def work(
-    function: Callable, jobs: Sequence, folder: Path, *, workers: int = 0, timeout: float | None = TIMEOUT,
-    what: str = "work", weights: Sequence[float] | None = None, progress: bool = True, only_cost: bool = False,
-    tell: Callable[[Cost], None] | None = None, bad: Callable[[object], bool] = lambda value: False,
+    function: Callable,
+    jobs: Sequence,
+    folder: Path,
+    *,
+    workers: int = 0,
+    timeout: float | None = TIMEOUT,
+    what: str = "work",
+    weights: Sequence[float] | None = None,
+    progress: bool = True,
+    only_cost: bool = False,
+    tell: Callable[[Cost], None] | None = None,
+    bad: Callable[[object], bool] = lambda value: False,
     run: Callable[[list[int]], Iterator[Done]] | None = None,
-) -> Iterator[Done]:  # fmt: skip
+) -> Iterator[Done]:
     """Do all jobs and yield each result as it comes; raises DiskError before the disk is full.
 
-    workers: 0 computes in this process, without a time limit; else so many spawned processes (a script then needs the
-    `if __name__ == "__main__"` guard). The first jobs are an even sample of all, and once they are done the cost of the
-    rest is told, scaled by `weights` (frames, say); `only_cost` stops there. `timeout` is seconds per job. `bad`: which
-    values count as failed in the progress bar. `run`: makes the results from the order of jobs, instead of these ways.
-    """
+    workers: 0 computes in this process, without a time limit; else so many spawned processes (a
+    script then needs the `if __name__ == "__main__"` guard). The first jobs are an even sample of
+    all, and once they are done the cost of the rest is told, scaled by `weights` (frames, say);
+    `only_cost` stops there. `timeout` is seconds per job. `bad`: which values count as failed in
+    the progress bar. `run`: makes the results from the order of jobs, instead of these ways."""
     from tqdm import tqdm
 
     order = _sample_first(len(jobs), max(4, 2 * workers))
@@ -210,7 +246,11 @@ def work(
     if run is not None:
         outcomes = run(order)
     else:
-        outcomes = _here(function, jobs, order) if workers < 1 else _in_pool(function, jobs, order, workers, timeout)
+        outcomes = (
+            _here(function, jobs, order)
+            if workers < 1
+            else _in_pool(function, jobs, order, workers, timeout)
+        )
     chosen = islice(outcomes, sample) if only_cost else outcomes
     quiet = not (progress and jobs and watched)
     with told_full(folder), tqdm(total=len(jobs), desc=what, unit="video", disable=quiet) as bar:
@@ -238,32 +278,48 @@ def work(
 
 
 def _sample_first(count: int, sample: int) -> list[int]:
-    """All numbers below count, an even sample of them first: list files are sorted, by class or by length."""
-    first = np.unique(np.linspace(0, count - 1, min(count, sample)).round().astype(int)).tolist() if count else []
+    """All numbers below count, an even sample of them first: list files are sorted, by class or by
+    length."""
+    first = (
+        np.unique(np.linspace(0, count - 1, min(count, sample)).round().astype(int)).tolist()
+        if count
+        else []
+    )
     taken = set(first)
     return first + [i for i in range(count) if i not in taken]
 
 
 def _tell(
-    done: list[Done], share: np.ndarray, folder: Path, workers: int, what: str, progress: bool, tell: Callable | None
+    done: list[Done],
+    share: np.ndarray,
+    folder: Path,
+    workers: int,
+    what: str,
+    progress: bool,
+    tell: Callable | None,
 ) -> None:
     from tqdm import tqdm
 
     seen = share[[outcome.job for outcome in done]].sum()
     rest = float((share.sum() - seen) / max(seen, 1e-9))
     cost = Cost(
-        len(share) - len(done), rest * sum(o.seconds for o in done) / max(1, workers),
-        rest * sum(o.bytes for o in done), shutil.disk_usage(folder).free, len(done),
-    )  # fmt: skip
+        len(share) - len(done),
+        rest * sum(o.seconds for o in done) / max(1, workers),
+        rest * sum(o.bytes for o in done),
+        shutil.disk_usage(folder).free,
+        len(done),
+    )
     if tell:
         tell(cost)
     if progress:
         tqdm.write(f"{what}: {cost}")
     if cost.bytes > 0.98 * cost.free:
         raise DiskError(
-            errno.EDQUOT, f"{what} needs about {size(cost.bytes)} more and {folder} has {size(cost.free)} free: make "
-            "room or choose a smaller form; what is finished is kept"
-        )  # fmt: skip
+            errno.EDQUOT,
+            f"{what} needs about {size(cost.bytes)} more and {folder} has {size(cost.free)} free: "
+            "make "
+            "room or choose a smaller form; what is finished is kept",
+        )
 
 
 def _call(function: Callable, number: int, job: object) -> Done:
@@ -309,7 +365,9 @@ def _in_pool(
     while todo or lost:
         # Nobody knows who of the lost broke their pool, so each goes on alone.
         alone = bool(lost)
-        jobs_now, processes = (deque([lost.popleft()]), 1) if alone else (todo, min(workers, len(jobs)) or 1)
+        jobs_now, processes = (
+            (deque([lost.popleft()]), 1) if alone else (todo, min(workers, len(jobs)) or 1)
+        )
         with closing(_in_one_pool(function, jobs, jobs_now, processes, timeout)) as outcomes:
             for outcome in outcomes:
                 if outcome.error == LOST:
@@ -320,7 +378,9 @@ def _in_pool(
                         raise RuntimeError(f"no worker process starts: {DIED}")
                     outcome = outcome._replace(error=DIED)
                 if outcome.error == DIED and outcome.job not in died:
-                    died.add(outcome.job)  # perhaps not its fault (the kernel's choice when memory ends): once more
+                    died.add(
+                        outcome.job
+                    )  # perhaps not its fault (the kernel's choice when memory ends): once more
                     (lost if alone else todo).append(outcome.job)
                 else:
                     finished += 1
@@ -330,7 +390,8 @@ def _in_pool(
 def _in_one_pool(
     function: Callable, jobs: Sequence, todo: deque[int], workers: int, timeout: float | None
 ) -> Iterator[Done]:
-    """What comes of jobs, taken off `todo`, until none is left or the pool is broken; then those it had are LOST."""
+    """What comes of jobs, taken off `todo`, until none is left or the pool is broken; then those it
+    had are LOST."""
     from pebble import ProcessPool
 
     running = {}
@@ -340,7 +401,9 @@ def _in_one_pool(
         while running or todo and pool.active:
             while todo and pool.active and len(running) < 2 * workers + 2:
                 number = todo.popleft()
-                future = pool.schedule(_in_worker, args=(function, number, jobs[number]), timeout=timeout)
+                future = pool.schedule(
+                    _in_worker, args=(function, number, jobs[number]), timeout=timeout
+                )
                 running[future] = number
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 yield _result(future, running.pop(future), timeout)

@@ -1,9 +1,10 @@
-"""Scan a data set once: decode every video whole, check a second decoder against it, list what is bad and count it.
+"""Scan a data set once: decode every video whole, check a second decoder against it, list what is
+bad and count it.
 
-What a scan leaves in its folder: `scan.jsonl`, a line a video as it is finished (the same call goes on after it, and
-looks anew only at files that changed, could not be read, or hung and now get more time); `scan.csv`, all listed videos
-with what was found; and manifest.csv with classes.txt, the videos that can be used, with frames, fps, height and width
-as columns: a data set like any other.
+What a scan leaves in its folder: `scan.jsonl`, a line a video as it is finished (the same call goes
+on after it, and looks anew only at files that changed, could not be read, or hung and now get more
+time); `scan.csv`, all listed videos with what was found; and manifest.csv with classes.txt, the
+videos that can be used, with frames, fps, height and width as columns: a data set like any other.
 
 Bad, and left out of the manifest:
     missing      listed, but not there           unreadable   no permission, a folder, empty, no video in it, no frame
@@ -12,10 +13,10 @@ Bad, and left out of the manifest:
     cut short    holds fewer frames, or seconds, than its own header says (a download that broke off)
     hung         no end within the time limit, or the decoder killed its process
     too short    fewer than two frames: no flow, no clip
-Remarks, which leave a video in: `decord differs` (it counts or shows other frames: vidbench reads with PyAV, which is
-right, others may not be), `edit list` (frames hidden by the container), `counted` (frame numbers need a decode from the
-start: slow), `variable rate`, `rotated`, `10 bit`, `full range`, `same bytes` (as another video of the list).
-"""
+Remarks, which leave a video in: `decord differs` (it counts or shows other frames: vidbench reads
+with PyAV, which is right, others may not be), `edit list` (frames hidden by the container),
+`counted` (frame numbers need a decode from the start: slow), `variable rate`, `rotated`, `10 bit`,
+`full range`, `same bytes` (as another video of the list)."""
 
 from __future__ import annotations
 
@@ -32,12 +33,22 @@ import numpy as np
 from vidbench.data.manifest import SCANNED, SPLITS, Manifest
 from vidbench.data.prepare import jobs
 from vidbench.data.video import clips, framestore
-from vidbench.data.video.decoders import Decord, PyAV, container_of, failures, index, pictures, untorn
+from vidbench.data.video.decoders import (
+    Decord,
+    PyAV,
+    container_of,
+    failures,
+    index,
+    pictures,
+    untorn,
+)
 
 BAD = ("missing", "unreadable", "damaged", "cut short", "hung", "too short")
 TIMEOUT = 120.0  # seconds a video; ten seconds of 340x256 take half a second
 COMPARED = 5  # frames of each video that the decoders must agree on
-LEVELS = 6.0  # grey levels of mean difference; two decoders' colours differ by up to 3, a frame off by one by more
+# grey levels of mean difference; two decoders' colours differ by up to 3, a frame off by one by
+# more
+LEVELS = 6.0
 LASTING = ("matroska", "flv")  # containers that promise no number of frames, but how long they last
 MISSING = 0.5  # seconds; whole files are right to a frame
 FACTS = ("frames", "fps", "height", "width", "bytes", "codec", "sha256")
@@ -59,7 +70,8 @@ class Facts(NamedTuple):
 
 @dataclass(frozen=True)
 class Scan:
-    """A scanned data set: the list as it came, what was found in each row, and the rows that can be used."""
+    """A scanned data set: the list as it came, what was found in each row, and the rows that can be
+    used."""
 
     listed: Manifest
     facts: list[Facts]
@@ -67,14 +79,17 @@ class Scan:
 
     def bad(self) -> list[tuple[str, str]]:
         """(path, reason) of each video that is left out."""
-        return [(str(p), f.error) for p, f in zip(self.listed.path, self.facts, strict=True) if f.error]
+        return [
+            (str(p), f.error) for p, f in zip(self.listed.path, self.facts, strict=True) if f.error
+        ]
 
     def counts(self) -> dict[str, int]:
         """How many videos carry each flag, the most frequent first."""
         return dict(Counter(flag for f in self.facts for flag in f.flags).most_common())
 
     def availability(self) -> list[dict]:
-        """A row a split (MultiTrain supplement, Table 1): videos listed, there and usable, and percent of the list."""
+        """A row a split (MultiTrain supplement, Table 1): videos listed, there and usable, and
+        percent of the list."""
         rows = []
         there = np.array(["missing" not in f.flags for f in self.facts], bool)
         usable = np.array([not f.error for f in self.facts], bool)
@@ -82,32 +97,56 @@ class Scan:
             of = self.listed.split == number
             if listed := int(of.sum()):
                 good = int((usable & of).sum())
-                rows.append({"split": split, "listed": listed, "there": int((there & of).sum()), "usable": good,
-                             "percent": round(100 * good / listed, 1)})  # fmt: skip
+                rows.append(
+                    {
+                        "split": split,
+                        "listed": listed,
+                        "there": int((there & of).sum()),
+                        "usable": good,
+                        "percent": round(100 * good / listed, 1),
+                    }
+                )
         return rows
 
     def report(self) -> str:
         """The availability, the flags and the first bad videos, as lines of text."""
-        lines = ["{split:9s} {usable} of {listed} usable ({percent} %), {there} there".format(**row)
-                 for row in self.availability()]  # fmt: skip
-        lines += [f"{'BAD ' if flag in BAD else ''}{flag}: {count}" for flag, count in self.counts().items()]
+        lines = [
+            "{split:9s} {usable} of {listed} usable ({percent} %), {there} there".format(**row)
+            for row in self.availability()
+        ]
+        lines += [
+            f"{'BAD ' if flag in BAD else ''}{flag}: {count}"
+            for flag, count in self.counts().items()
+        ]
         bad = self.bad()
         lines += [f"  {path}: {reason}" for path, reason in bad[:10]]
-        return "\n".join(lines + ([f"  ... and {len(bad) - 10} more in scan.csv"] if len(bad) > 10 else []))
+        return "\n".join(
+            lines + ([f"  ... and {len(bad) - 10} more in scan.csv"] if len(bad) > 10 else [])
+        )
 
 
 def scan(
-    manifest: Manifest, folder: str | Path, *, workers: int = 0, timeout: float = TIMEOUT,
-    second: str | None = "decord", keep: Sequence[str] = (), progress: bool = True, only_cost: bool = False,
-) -> Scan | None:  # fmt: skip
-    """Look at every video of a manifest (missing files may be in it) and write the manifest of those that can be used.
+    manifest: Manifest,
+    folder: str | Path,
+    *,
+    workers: int = 0,
+    timeout: float = TIMEOUT,
+    second: str | None = "decord",
+    keep: Sequence[str] = (),
+    progress: bool = True,
+    only_cost: bool = False,
+) -> Scan | None:
+    """Look at every video of a manifest (missing files may be in it) and write the manifest of
+    those that can be used.
 
-    second: the decoder to check against ("decord" or None). keep: kinds of BAD to leave in ("cut short", "too short").
-    workers, timeout, progress, only_cost: see jobs.work; with only_cost the result is None.
-    Raises ValueError on other words, jobs.BusyError where the folder is being written by another process.
-    """
+    second: the decoder to check against ("decord" or None). keep: kinds of BAD to leave in ("cut
+    short", "too short"). workers, timeout, progress, only_cost: see jobs.work; with only_cost the
+    result is None. Raises ValueError on other words, jobs.BusyError where the folder is being
+    written by another process."""
     if second not in ("decord", None) or not set(keep) <= set(BAD[3:]):
-        raise ValueError(f"second is 'decord' or None, keep is of {BAD[3:]}; got {second!r} and {keep!r}")
+        raise ValueError(
+            f"second is 'decord' or None, keep is of {BAD[3:]}; got {second!r} and {keep!r}"
+        )
     folder = Path(folder)
     if second:
         failures(second)  # an ImportError here rather than in each process
@@ -125,16 +164,33 @@ def scan(
                 todo.append(i)
         tasks = [(str(manifest.absolute(i)), second) for i in todo]
         weights = [float(stamps[i][0] + 1) for i in todo]
-        for done in jobs.work(examine, tasks, folder, workers=workers, timeout=timeout, what="scan", weights=weights,
-                              progress=progress, only_cost=only_cost, bad=lambda facts: bool(facts.error)):  # fmt: skip
+        for done in jobs.work(
+            examine,
+            tasks,
+            folder,
+            workers=workers,
+            timeout=timeout,
+            what="scan",
+            weights=weights,
+            progress=progress,
+            only_cost=only_cost,
+            bad=lambda facts: bool(facts.error),
+        ):
             i, stamp = todo[done.job], [*stamps[todo[done.job]], second]
             found[i] = done.value or Facts(("hung",), f"hung: {done.error}", bytes=stamp[0])
-            journal.add(str(manifest.path[i]), stamp=stamp, timeout=timeout, facts=found[i]._asdict())
-        return None if only_cost else _conclude(manifest, [found[i] for i in range(len(manifest))], folder, set(keep))
+            journal.add(
+                str(manifest.path[i]), stamp=stamp, timeout=timeout, facts=found[i]._asdict()
+            )
+        return (
+            None
+            if only_cost
+            else _conclude(manifest, [found[i] for i in range(len(manifest))], folder, set(keep))
+        )
 
 
 def _once_more(seen: dict, timeout: float) -> bool:
-    """Whether a video that was bad may be good now: permissions and network disks mend, and time limits are raised."""
+    """Whether a video that was bad may be good now: permissions and network disks mend, and time
+    limits are raised."""
     flags = seen["facts"]["flags"]
     return "unreadable" in flags or "hung" in flags and timeout > seen.get("timeout", 0)
 
@@ -158,7 +214,10 @@ def load(folder: str | Path) -> Scan:
 def _conclude(listed: Manifest, facts: list[Facts], folder: Path, keep: set[str]) -> Scan:
     same = Counter(f.sha256 for f in facts if f.sha256)
     facts = [f._replace(flags=(*f.flags, "same bytes")) if same[f.sha256] > 1 else f for f in facts]
-    facts = [f._replace(error="") if f.error and f.frames and {*f.flags} & set(BAD) <= keep else f for f in facts]
+    facts = [
+        f._replace(error="") if f.error and f.frames and {*f.flags} & set(BAD) <= keep else f
+        for f in facts
+    ]
     listed.save(folder / "listed")
     with (
         framestore.written(folder / "scan.csv") as temporary,
@@ -167,15 +226,19 @@ def _conclude(listed: Manifest, facts: list[Facts], folder: Path, keep: set[str]
         writer = csv.writer(handle, lineterminator="\n")
         writer.writerow(["path", "flags", "error", *FACTS])
         for path, f in zip(listed.path, facts, strict=True):
-            writer.writerow([path, "; ".join(f.flags), f.error, *(getattr(f, name) for name in FACTS)])
+            writer.writerow(
+                [path, "; ".join(f.flags), f.error, *(getattr(f, name) for name in FACTS)]
+            )
     good = np.array([not f.error for f in facts], bool)
-    columns = {n: np.array([getattr(f, n) for f in facts], kind)[good] for n, kind in SCANNED.items()}
+    columns = {
+        n: np.array([getattr(f, n) for f in facts], kind)[good] for n, kind in SCANNED.items()
+    }
     manifest = replace(listed.select(mask=good), **columns)
     manifest.save(folder)
     return Scan(listed, facts, manifest)
 
 
-# ---- one video ---------------------------------------------------------------------------------------------------
+# ---- one video ---------------------------------------------------------------------------------
 
 
 def examine(job: tuple[str, str | None]) -> tuple[Facts, int]:
@@ -185,9 +248,13 @@ def examine(job: tuple[str, str | None]) -> tuple[Facts, int]:
     try:
         facts = facts._replace(bytes=path.stat().st_size)
         if not path.is_file():
-            return facts._replace(flags=("unreadable",), error="unreadable: a folder or a device, not a file"), 0
+            return facts._replace(
+                flags=("unreadable",), error="unreadable: a folder or a device, not a file"
+            ), 0
         if not facts.bytes:
-            return facts._replace(flags=("unreadable",), error="unreadable: the file is empty (0 bytes)"), 0
+            return facts._replace(
+                flags=("unreadable",), error="unreadable: the file is empty (0 bytes)"
+            ), 0
         with open(path, "rb") as handle:
             facts = facts._replace(sha256=hashlib.file_digest(handle, "sha256").hexdigest())
         if path.name.lower().endswith((*clips.PICTURES, framestore.SUFFIX)):
@@ -195,14 +262,18 @@ def examine(job: tuple[str, str | None]) -> tuple[Facts, int]:
         return _decode(path, facts, second), 0
     except (clips.VideoError, *failures("pyav")) as error:
         said = " ".join(str(error).split())[:200]
-        return facts._replace(flags=("unreadable",), error=f"unreadable: {type(error).__name__}: {said}"), 0
+        return facts._replace(
+            flags=("unreadable",), error=f"unreadable: {type(error).__name__}: {said}"
+        ), 0
 
 
 def _look(path: Path, facts: Facts) -> Facts:
     """A picture, or a pack of a store: no other decoder could read it."""
     with clips.Video(path) as video:
         height, width = [frame.shape for frame in video.stream()][-1][:2]
-        return facts._replace(frames=video.frames, fps=video.fps, height=height, width=width, codec=video.decoder)
+        return facts._replace(
+            frames=video.frames, fps=video.fps, height=height, width=width, codec=video.decoder
+        )
 
 
 class _Pass(NamedTuple):
@@ -212,7 +283,8 @@ class _Pass(NamedTuple):
     shown: dict[int, np.ndarray]  # the frames to compare
     damaged: str  # what is wrong with a frame, or ""
     declared: int  # frames the header promises, 0 where it does not say
-    missing: float  # seconds the header promises beyond the last packet, where it does not promise frames
+    # seconds the header promises beyond the last packet, where it does not promise frames
+    missing: float
     turned: bool  # shown rotated
 
 
@@ -225,7 +297,9 @@ def _decode(path: Path, facts: Facts, second: str | None) -> Facts:
         flags, pixels = [], context.format
         if pixels is not None and pixels.components[0].bits > 8:
             flags.append("10 bit")
-        full = int(context.color_range) == 2 or pixels is not None and pixels.name.startswith("yuvj")
+        full = (
+            int(context.color_range) == 2 or pixels is not None and pixels.name.startswith("yuvj")
+        )
         if full and not (pixels is not None and pixels.is_rgb):
             flags.append("full range")
         facts = facts._replace(codec=context.codec.canonical_name)
@@ -234,11 +308,14 @@ def _decode(path: Path, facts: Facts, second: str | None) -> Facts:
         seen = _whole(container, stream, set(compared.tolist()), pictures())
     count = len(seen.times)
     turned = seen.shown[0].shape[:2] if 0 in seen.shown else (0, 0)
-    facts = facts._replace(frames=count, height=turned[0], width=turned[1], fps=_rate(seen.times, about.fps))
+    facts = facts._replace(
+        frames=count, height=turned[0], width=turned[1], fps=_rate(seen.times, about.fps)
+    )
     flags += _remarks(path, about, seen)
     problem = _damage(reader, seen) or _shortness(about, seen)
     if second and count and not problem:
-        # it seeks wrongly where pictures lead their key frame, which the few frames compared may miss
+        # it seeks wrongly where pictures lead their key frame, which the few frames compared may
+        # miss
         flags += ["decord differs"] if about.leading or _decord_differs(path, seen) else []
     kind = [problem.split(":")[0]] if problem else []
     return facts._replace(flags=(*kind, *flags), error=problem)
@@ -251,7 +328,9 @@ def _whole(container, stream, keep: set[int], picture) -> _Pass:
             for frame in packet.decode():
                 if frame.is_corrupt and not damaged:
                     damaged = f"frame {len(times)} decodes with errors"
-                if (frame.width, frame.height) != (size := size or (frame.width, frame.height)) and not damaged:
+                if (frame.width, frame.height) != (
+                    size := size or (frame.width, frame.height)
+                ) and not damaged:
                     damaged = f"frame {len(times)} is of another size than those before"
                 if len(times) in keep:
                     shown[len(times)] = picture(frame)
@@ -259,12 +338,19 @@ def _whole(container, stream, keep: set[int], picture) -> _Pass:
                 turned = turned or frame.rotation != 0
     except failures("pyav") as error:
         damaged = damaged or f"after frame {len(times) - 1}: {' '.join(str(error).split())[:200]}"
-    promised = container.duration / 1e6 if container.format.name.startswith(LASTING) and container.duration else 0.0
-    return _Pass(times, shown, damaged, stream.frames, 0.0 if stream.frames else promised - max(ends), turned)
+    promised = (
+        container.duration / 1e6
+        if container.format.name.startswith(LASTING) and container.duration
+        else 0.0
+    )
+    return _Pass(
+        times, shown, damaged, stream.frames, 0.0 if stream.frames else promised - max(ends), turned
+    )
 
 
 def _of(stream, packets: Iterator, ends: list[float]) -> Iterator:
-    """A stream's packets out of several streams'; `ends` takes when the last packet of any of them ends."""
+    """A stream's packets out of several streams'; `ends` takes when the last packet of any of them
+    ends."""
     for packet in packets:
         if packet.pts is not None:
             ends[0] = max(ends[0], float((packet.pts + (packet.duration or 0)) * packet.time_base))
@@ -322,7 +408,8 @@ def _shortness(about, seen: _Pass) -> str:
 
 
 def _disagrees(take, frames: int, seen: _Pass, levels: float) -> str:
-    """How a reader's frames differ from those of a whole decode, or "": count, then the pictures, last first."""
+    """How a reader's frames differ from those of a whole decode, or "": count, then the pictures,
+    last first."""
     if frames != len(seen.times):
         return f"{frames} frames for {len(seen.times)}"
     for i in sorted(seen.shown, reverse=True):  # backwards: each needs a seek

@@ -1,4 +1,5 @@
-"""A decode-once store: every frame of a data set's videos at training size, in a form that reads fast at random.
+"""A decode-once store: every frame of a data set's videos at training size, in a form that reads
+fast at random.
 
     form   what lies there                                   a second of video*   clips of 32 beside decord, source*
     mp4    H.264, a keyframe every 16, no B-frames           59 kB                11 times as fast
@@ -6,10 +7,10 @@
     raw    uint8 in one pack a video                         2.0 MB               95, from the page cache
     *five Kinetics clips at short side 128, median of nine rounds (benchmarks/store.py); small AVIs gain less
 
-The store's folder is a data set like any other (manifest.csv, classes.txt), so notebooks and commands take it as
-`data`. Frame i of a stored video is frame i of its source, and its time is i / fps. Flow for it is computed from it
-(the same frames, the same numbers). A video smaller than `size` keeps its size.
-"""
+The store's folder is a data set like any other (manifest.csv, classes.txt), so notebooks and
+commands take it as `data`. Frame i of a stored video is frame i of its source, and its time is i /
+fps. Flow for it is computed from it (the same frames, the same numbers). A video smaller than
+`size` keeps its size."""
 
 from __future__ import annotations
 
@@ -56,16 +57,25 @@ class Report(NamedTuple):
 
 
 def store(
-    manifest: Manifest, folder: str | Path, form: str = "mp4", *, size: int = SIZE, crf: int = 18,
-    decoder: str = clips.DECODER, workers: int = 0, timeout: float = jobs.TIMEOUT, progress: bool = True,
+    manifest: Manifest,
+    folder: str | Path,
+    form: str = "mp4",
+    *,
+    size: int = SIZE,
+    crf: int = 18,
+    decoder: str = clips.DECODER,
+    workers: int = 0,
+    timeout: float = jobs.TIMEOUT,
+    progress: bool = True,
     only_cost: bool = False,
-) -> Report | None:  # fmt: skip
-    """Store every video of a manifest; the same call goes on where it stopped, and does anew only what changed.
+) -> Report | None:
+    """Store every video of a manifest; the same call goes on where it stopped, and does anew only
+    what changed.
 
-    The time and disk it takes are measured on the first videos and told; DiskError where they do not fit. Videos that
-    cannot be read are counted and named in the report. workers, timeout, progress, only_cost: see jobs.work.
-    Raises ValueError on nonsense, StoreError where the folder holds a store of other settings.
-    """
+    The time and disk it takes are measured on the first videos and told; DiskError where they do
+    not fit. Videos that cannot be read are counted and named in the report. workers, timeout,
+    progress, only_cost: see jobs.work. Raises ValueError on nonsense, StoreError where the folder
+    holds a store of other settings."""
     if form not in FORMS or size < 2 or not 0 <= crf <= 51:
         said = f"form is of {', '.join(FORMS)}, size from 2 pixels, crf in 0..51"
         raise ValueError(f"{said}; got {form!r}, {size}, {crf}")
@@ -76,13 +86,26 @@ def store(
         jobs.claim(folder / "store.json", asdict(settings), StoreError)
         names = [f"{path}{FORMS[form]}" for path in manifest.path]
         stamps = [jobs.stamp(manifest.absolute(i)) for i in range(len(manifest))]
-        todo = [i for i, name in enumerate(names) if not _there(folder, name, journal.known.get(name), stamps[i])]
+        todo = [
+            i
+            for i, name in enumerate(names)
+            if not _there(folder, name, journal.known.get(name), stamps[i])
+        ]
         tasks = [(str(manifest.absolute(i)), str(folder / names[i]), settings) for i in todo]
         weights = manifest.frames[todo].astype(float) if manifest.frames is not None else None
         failed = []
         jobs.sweep(folder / name for name in names)
-        for done in jobs.work(one, tasks, folder, workers=workers, timeout=timeout, what=f"store {form}",
-                              weights=weights, progress=progress, only_cost=only_cost):  # fmt: skip
+        for done in jobs.work(
+            one,
+            tasks,
+            folder,
+            workers=workers,
+            timeout=timeout,
+            what=f"store {form}",
+            weights=weights,
+            progress=progress,
+            only_cost=only_cost,
+        ):
             i = todo[done.job]
             if done.error:
                 failed.append((str(manifest.path[i]), done.error))
@@ -101,17 +124,27 @@ def _there(folder: Path, name: str, known: dict | None, stamp: list[int] | None)
     return stored is not None and stored[0] == known["bytes"]
 
 
-def _conclude(manifest: Manifest, names: list[str], known: dict, folder: Path, tried: int, failed: list) -> Report:
+def _conclude(
+    manifest: Manifest, names: list[str], known: dict, folder: Path, tried: int, failed: list
+) -> Report:
     bad = {path for path, _ in failed}
     good = [i for i, path in enumerate(manifest.path) if str(path) not in bad]
     if not good:
         raise StoreError(f"none of {len(manifest)} videos could be stored; the first: {failed[:1]}")
     facts = [known[names[i]] for i in good]
-    columns = {name: np.array([fact[name] for fact in facts], kind) for name, kind in SCANNED.items()}
+    columns = {
+        name: np.array([fact[name] for fact in facts], kind) for name, kind in SCANNED.items()
+    }
     paths = np.array([names[i] for i in good], STRINGS)
     stored = replace(manifest.select(mask=np.array(good)), root=folder, path=paths, **columns)
     stored.save(folder)
-    return Report(stored, tried - len(failed), len(manifest) - tried, failed, sum(fact["bytes"] for fact in facts))
+    return Report(
+        stored,
+        tried - len(failed),
+        len(manifest) - tried,
+        failed,
+        sum(fact["bytes"] for fact in facts),
+    )
 
 
 def one(job: tuple[str, str, Settings]) -> tuple[dict, int]:
@@ -121,7 +154,9 @@ def one(job: tuple[str, str, Settings]) -> tuple[dict, int]:
         with clips.Video(source, settings.decoder) as video:
             height, width = video.read([0]).frames.shape[1:3]
         shape = _shape(height, width, settings)
-        with clips.Video(source, settings.decoder, None if shape == (height, width) else shape) as video:
+        with clips.Video(
+            source, settings.decoder, None if shape == (height, width) else shape
+        ) as video:
             count, fps = video.frames, video.fps or 1.0
             _write(file, video.stream(), count, fps, shape, settings)
     except clips.VideoError as error:
@@ -138,11 +173,15 @@ def _shape(height: int, width: int, settings: Settings) -> tuple[int, int]:
     return tuple(max(2, n - n % 2) for n in shape) if settings.form == "mp4" else shape
 
 
-def _write(file: Path, frames: Iterator, count: int, fps: float, shape: tuple[int, int], settings: Settings) -> None:
+def _write(
+    file: Path, frames: Iterator, count: int, fps: float, shape: tuple[int, int], settings: Settings
+) -> None:
     if settings.form == "mp4":
         framestore.write_mp4(file, frames, fps, settings.crf)
     elif settings.form == "jpeg":
-        framestore.write_pack(file, {"fps": fps}, pieces=[framestore.encode_jpeg(frame) for frame in frames])
+        framestore.write_pack(
+            file, {"fps": fps}, pieces=[framestore.encode_jpeg(frame) for frame in frames]
+        )
     else:
         rows = np.empty((count, *shape, 3), np.uint8)
         for i, frame in enumerate(frames):

@@ -1,9 +1,10 @@
 """The named data sets: a table of readers that turn what lies in a folder into a Manifest.
 
-A data set is a row in DATASETS: how to read it, what it is, what its folder holds and how it is recognised. A reader
-gives rows (path, label, split, source) with the file and line each stands in; checks that all share are in
-`open_dataset`. Readers of lists are in `listfiles` and `youtube`; those of plain folders are here. Sources are what a
-list or a name says and nothing guessed beyond it; for folders:
+A data set is a row in DATASETS: how to read it, what it is, what its folder holds and how it is
+recognised. A reader gives rows (path, label, split, source) with the file and line each stands in;
+checks that all share are in `open_dataset`. Readers of lists are in `listfiles` and `youtube`;
+those of plain folders are here. Sources are what a list or a name says and nothing guessed beyond
+it; for folders:
     videos    the file stem without a trailing clip number (_c01, _clip3); where that ends in a UCF group (_g01) it
               counts within the class; a name without a clip number is a source of its own
     pictures  each is its own, but those in a folder below a class folder, as frames of a video are, share it
@@ -27,15 +28,29 @@ import numpy as np
 
 from vidbench.data.manifest import COLUMNS, SPLIT_WORDS, Manifest
 from vidbench.data.sets import images, listfiles, youtube
-from vidbench.data.sets.listfiles import CLIP_NUMBER, VIDEO_SUFFIXES, Found, Rows, files_below, holding, one_of
+from vidbench.data.sets.listfiles import (
+    CLIP_NUMBER,
+    VIDEO_SUFFIXES,
+    Found,
+    Rows,
+    files_below,
+    holding,
+    one_of,
+)
 from vidbench.data.toy import world as toy
 from vidbench.data.video.clips import PICTURES
 
 SPLIT_FOLDERS = {word: word for word in SPLIT_WORDS if word != "none"}
 UCF_GROUP = re.compile(r"(?:^|_)g\d+$", re.IGNORECASE)
 MISSING = ("error", "drop", "keep")
-# (folder, number % 8 // 2) of MoCoGAN's excerpt -> action; Weizmann's own names are wave2, wave1, jack and bend
-WEIZMANN = {("1", 0): "two-hand wave", ("0", 1): "one-hand wave", ("3", 2): "jumping jack", ("4", 3): "bend"}
+# (folder, number % 8 // 2) of MoCoGAN's excerpt -> action; Weizmann's own names are wave2, wave1,
+# jack and bend
+WEIZMANN = {
+    ("1", 0): "two-hand wave",
+    ("0", 1): "one-hand wave",
+    ("3", 2): "jumping jack",
+    ("4", 3): "bend",
+}
 WEIZMANN_ACTORS = 9
 
 
@@ -48,11 +63,12 @@ class DataSet(NamedTuple):
     fits: Callable[[Path], bool]
 
 
-# ---- folders of class folders ------------------------------------------------------------------------------------
+# ---- folders of class folders ------------------------------------------------------------------
 
 
 def _media_below(root: Path) -> list[str]:
-    """The videos below a folder, or, where there are none, the pictures: thumbnails beside videos are no samples."""
+    """The videos below a folder, or, where there are none, the pictures: thumbnails beside videos
+    are no samples."""
     return files_below(root, VIDEO_SUFFIXES) or files_below(root, PICTURES)
 
 
@@ -71,36 +87,46 @@ def _source_of(label: str, path: str, inside: list[str]) -> str | None:
 
 
 def _read_folder(root: Path, *, held_out: float = 0.25, seed: int = 0, into: str = "test") -> Found:
-    """class/video, or train/class/video with the split folders' own names; or pictures, where there are no videos.
+    """class/video, or train/class/video with the split folders' own names; or pictures, where there
+    are no videos.
 
-    Without split folders, the share `held_out` of each class's sources (at least one, if it has two) goes to the split
-    `into`, by a hash of seed and source: the same on every machine. Added videos can move others between the splits,
-    so a split that was trained on is kept as a manifest (see `keep`).
-    """
+    Without split folders, the share `held_out` of each class's sources (at least one, if it has
+    two) goes to the split `into`, by a hash of seed and source: the same on every machine. Added
+    videos can move others between the splits, so a split that was trained on is kept as a manifest
+    (see `keep`)."""
     if not 0 <= held_out < 1:
         raise ValueError(f"held_out is a share in 0..1, got {held_out}")
     videos = [(path, path.split("/")) for path in _media_below(root)]
     loose = [path for path, parts in videos if len(parts) == 1]
     if loose:
-        raise ValueError(f"{root}: {len(loose)} files lie outside of class folders, the first is {loose[0]}")
+        raise ValueError(
+            f"{root}: {len(loose)} files lie outside of class folders, the first is {loose[0]}"
+        )
     tops = {parts[0] for _, parts in videos}
     splits = {name for name in tops if name.lower() in SPLIT_FOLDERS}
     if splits and splits != tops:
         other = sorted(tops - splits)[0]
-        raise ValueError(f"{root} mixes split folders ({', '.join(sorted(splits))}) with others ({other})")
+        raise ValueError(
+            f"{root} mixes split folders ({', '.join(sorted(splits))}) with others ({other})"
+        )
     rows: Rows = []
     for path, parts in videos:
         if splits and len(parts) < 3:
-            raise ValueError(f"{root}: {path} lies in a split folder, but in no class folder below it")
+            raise ValueError(
+                f"{root}: {path} lies in a split folder, but in no class folder below it"
+            )
         split, label, *inside = parts[:-1] if splits else ["none", *parts[:-1]]
-        rows.append((path, label, SPLIT_FOLDERS.get(split.lower(), split), _source_of(label, path, inside)))
+        rows.append(
+            (path, label, SPLIT_FOLDERS.get(split.lower(), split), _source_of(label, path, inside))
+        )
     if not splits:
         rows = _split_by_source(rows, held_out, seed, into)
     return Found(root, rows, [str(root / row[0]) for row in rows], None)
 
 
 def _split_by_source(rows: Rows, share: float, seed: int, into: str) -> Rows:
-    """The same rows with splits: whole sources go to `into`, class by class, until the share of them is there."""
+    """The same rows with splits: whole sources go to `into`, class by class, until the share of
+    them is there."""
     by_class: dict[str, dict[str, None]] = {}
     for path, label, _, source in rows:
         by_class.setdefault(label, {})[source or path] = None
@@ -114,11 +140,15 @@ def _split_by_source(rows: Rows, share: float, seed: int, into: str) -> Rows:
         wanted = max(1, round(share * len(ordered))) if share and len(ordered) > 1 else 0
         missing = wanted - sum(source in held for source in ordered)
         held.update([source for source in ordered if source not in held][: max(0, missing)])
-    return [(p, label, into if (source or p) in held else "train", source) for p, label, _, source in rows]
+    return [
+        (p, label, into if (source or p) in held else "train", source)
+        for p, label, _, source in rows
+    ]
 
 
 def _weizmann(path: str) -> tuple[str, int] | None:
-    """(action, actor from 1) of a strip by its path, such as 0/00000002.jpg; None where it is none of Weizmann's."""
+    """(action, actor from 1) of a strip by its path, such as 0/00000002.jpg; None where it is none
+    of Weizmann's."""
     folder, _, name = path.rpartition("/")
     number = int(name[:8]) if re.fullmatch(r"[0-9]{8}\.\w+", name) else -1
     label = WEIZMANN.get((folder, number % 8 // 2))
@@ -126,7 +156,8 @@ def _weizmann(path: str) -> tuple[str, int] | None:
 
 
 def _has_weizmann(root: Path) -> bool:
-    """Whether a folder holds folders of Weizmann's numbers and no others, and in them only files that belong there."""
+    """Whether a folder holds folders of Weizmann's numbers and no others, and in them only files
+    that belong there."""
     folders = {place.name for place in root.iterdir() if place.is_dir()} if root.is_dir() else set()
     if not folders or not folders <= {folder for folder, _ in WEIZMANN}:
         return False
@@ -135,34 +166,43 @@ def _has_weizmann(root: Path) -> bool:
 
 
 def _read_weizmann(root: Path, *, fold: int = 1) -> Found:
-    """Four actions of Weizmann's nine actors as strips, as MoCoGAN has them; fold k leaves actor k out for testing.
+    """Four actions of Weizmann's nine actors as strips, as MoCoGAN has them; fold k leaves actor k
+    out for testing.
 
-    In <folder>/<number>.jpg, n // 8 counts the actors (here from 1) and n % 8 // 2 is the action, as the folder is. An
-    odd n is the mirror image of the number before, pixel for pixel: MoCoGAN has 72 files, 36 of them as they were shot.
-    """
+    In <folder>/<number>.jpg, n // 8 counts the actors (here from 1) and n % 8 // 2 is the action,
+    as the folder is. An odd n is the mirror image of the number before, pixel for pixel: MoCoGAN
+    has 72 files, 36 of them as they were shot."""
     one_of("Weizmann's fold, the actor to leave out,", fold, range(1, WEIZMANN_ACTORS + 1))
     rows: Rows = []
     for path in files_below(root, PICTURES):
         known = _weizmann(path)
         if known is None:
-            raise ValueError(f"{root / path}: none of Weizmann's; wanted an eight-digit number n below 72 in folder 1, "
-                             "0, 3 or 4 for n % 8 // 2 of 0, 1, 2 or 3")  # fmt: skip
+            raise ValueError(
+                f"{root / path}: none of Weizmann's; wanted an eight-digit number n below 72 in "
+                "folder 1, "
+                "0, 3 or 4 for n % 8 // 2 of 0, 1, 2 or 3"
+            )
         rows.append((path, known[0], "test" if known[1] == fold else "train", f"actor{known[1]}"))
     if not rows:
-        raise FileNotFoundError(f"no Weizmann strips in {root}: wanted 0/00000002.jpg, 1/00000000.jpg and so on, as in "
-                                "data/actions of sergeytulyakov/mocogan")  # fmt: skip
+        raise FileNotFoundError(
+            f"no Weizmann strips in {root}: wanted 0/00000002.jpg, 1/00000000.jpg and so on, as in "
+            "data/actions of sergeytulyakov/mocogan"
+        )
     if {split for _, _, split, _ in rows} != {"train", "test"}:
         there = ", ".join(sorted({source for *_, source in rows}))
-        raise ValueError(f"{root}: fold {fold} tests on actor{fold} and trains on the others; there is {there}")
+        raise ValueError(
+            f"{root}: fold {fold} tests on actor{fold} and trains on the others; there is {there}"
+        )
     return Found(root, rows, [str(root / row[0]) for row in rows], list(WEIZMANN.values()))
 
 
 def _read_csv(root: Path) -> Manifest:
-    """manifest.csv of a folder, or a csv itself: it is a manifest as it stands, with what a scan added to it."""
+    """manifest.csv of a folder, or a csv itself: it is a manifest as it stands, with what a scan
+    added to it."""
     return Manifest.load(root)
 
 
-# ---- the table and its door --------------------------------------------------------------------------------------
+# ---- the table and its door --------------------------------------------------------------------
 
 
 def _has(*choices: tuple[str, ...]) -> Callable[[Path], bool]:
@@ -172,69 +212,105 @@ def _has(*choices: tuple[str, ...]) -> Callable[[Path], bool]:
 
 def _kinetics(number: int, about: str) -> DataSet:
     return DataSet(
-        partial(youtube.read_kinetics, number), f"Kinetics-{number}: {number} actions, clips of 10 seconds ({about})",
-        f"train.csv, val.csv, test.csv or kinetics-{number}_train.csv, ... (those that are there), and the videos",
+        partial(youtube.read_kinetics, number),
+        f"Kinetics-{number}: {number} actions, clips of 10 seconds ({about})",
+        f"train.csv, val.csv, test.csv or kinetics-{number}_train.csv, ... (those that are "
+        "there), and the videos",
         partial(youtube.has_kinetics, number),
-    )  # fmt: skip
+    )
 
 
 DATASETS: dict[str, DataSet] = {
     "csv": DataSet(
-        _read_csv, "a manifest of your own", f"manifest.csv with the header {','.join(COLUMNS)} (path is a must)",
-        lambda root: root.suffix == ".csv" and root.is_file() or (root / "manifest.csv").is_file()),
+        _read_csv,
+        "a manifest of your own",
+        f"manifest.csv with the header {','.join(COLUMNS)} (path is a must)",
+        lambda root: root.suffix == ".csv" and root.is_file() or (root / "manifest.csv").is_file(),
+    ),
     "ucf101": DataSet(
-        listfiles.read_ucf101, "UCF101: 101 actions, 13320 clips in 25 groups a class (Soomro et al. 2012)",
-        "classInd.txt with trainlist01.txt and testlist01.txt, and the class folders, each there or one folder below",
-        _has(("classInd.txt", "trainlist01.txt"))),
+        listfiles.read_ucf101,
+        "UCF101: 101 actions, 13320 clips in 25 groups a class (Soomro et al. 2012)",
+        "classInd.txt with trainlist01.txt and testlist01.txt, and the class folders, each there "
+        "or one folder below",
+        _has(("classInd.txt", "trainlist01.txt")),
+    ),
     "hmdb51": DataSet(
-        listfiles.read_hmdb51, "HMDB51: 51 actions, 6766 clips of films (Kuehne et al. 2011)",
-        "brush_hair_test_split1.txt and so on, and the class folders, each there or one folder below",
-        _has(("brush_hair_test_split1.txt",))),
+        listfiles.read_hmdb51,
+        "HMDB51: 51 actions, 6766 clips of films (Kuehne et al. 2011)",
+        "brush_hair_test_split1.txt and so on, and the class folders, each there or one folder "
+        "below",
+        _has(("brush_hair_test_split1.txt",)),
+    ),
     "minikinetics200": DataSet(  # before kinetics400, whose lists may lie beside its own
-        youtube.read_minikinetics, "Mini-Kinetics-200: 80000 and 5000 clips of Kinetics-400 (Xie et al. 2018)",
-        "train_ytid_list.txt and val_ytid_list.txt with Kinetics-400's lists, or train_k200.csv and val_k200.csv",
-        lambda root: bool(youtube.mini_lists(root))),
+        youtube.read_minikinetics,
+        "Mini-Kinetics-200: 80000 and 5000 clips of Kinetics-400 (Xie et al. 2018)",
+        "train_ytid_list.txt and val_ytid_list.txt with Kinetics-400's lists, or train_k200.csv "
+        "and val_k200.csv",
+        lambda root: bool(youtube.mini_lists(root)),
+    ),
     "kinetics400": _kinetics(400, "Kay et al. 2017"),
     "kinetics600": _kinetics(600, "Carreira et al. 2018"),
     "kinetics700": _kinetics(700, "Carreira et al. 2019, or the release 700-2020"),
     "arid": DataSet(
-        listfiles.read_arid, "ARID: actions in the dark (Xu et al. 2020), whole or as the six-class subset",
+        listfiles.read_arid,
+        "ARID: actions in the dark (Xu et al. 2020), whole or as the six-class subset",
         "mapping_table.txt with ARID_split1_train.txt or train.txt, and the videos",
-        _has(("mapping_table.txt", "train.txt"), ("mapping_table.txt", "ARID_split1_train.txt"))),
+        _has(("mapping_table.txt", "train.txt"), ("mapping_table.txt", "ARID_split1_train.txt")),
+    ),
     "ssv2": DataSet(
-        listfiles.read_ssv2, "Something-Something-v2: 174 templates, 220847 videos (Goyal et al. 2017)",
-        "something-something-v2-labels.json, -train.json, -validation.json, -test.json, and <id>.webm or .mp4",
-        lambda root: bool(listfiles.ssv2_files(root))),
+        listfiles.read_ssv2,
+        "Something-Something-v2: 174 templates, 220847 videos (Goyal et al. 2017)",
+        "something-something-v2-labels.json, -train.json, -validation.json, -test.json, and "
+        "<id>.webm or .mp4",
+        lambda root: bool(listfiles.ssv2_files(root)),
+    ),
     "moments": DataSet(
-        listfiles.read_moments, "Moments in Time: 339 or (v2) 305 classes of 3-second clips (Monfort et al. 2018)",
-        "moments_categories.txt with trainingSet.csv and validationSet.csv, and training/ and validation/",
-        lambda root: listfiles.moments_lists(root) is not None),
+        listfiles.read_moments,
+        "Moments in Time: 339 or (v2) 305 classes of 3-second clips (Monfort et al. 2018)",
+        "moments_categories.txt with trainingSet.csv and validationSet.csv, and training/ and "
+        "validation/",
+        lambda root: listfiles.moments_lists(root) is not None,
+    ),
     "activitynet": DataSet(
-        youtube.read_activitynet, "ActivityNet 1.3, trimmed to its segments: 200 classes (Caba Heilbron et al. 2015)",
-        "activity_net.v1-3.min.json and a file a segment", lambda root: youtube.activitynet_list(root) is not None),
+        youtube.read_activitynet,
+        "ActivityNet 1.3, trimmed to its segments: 200 classes (Caba Heilbron et al. 2015)",
+        "activity_net.v1-3.min.json and a file a segment",
+        lambda root: youtube.activitynet_list(root) is not None,
+    ),
     "cifar100": DataSet(
-        images.read_cifar100, "CIFAR-100: pictures of 32x32 in 100 classes (Krizhevsky 2009), or some of them",
+        images.read_cifar100,
+        "CIFAR-100: pictures of 32x32 in 100 classes (Krizhevsky 2009), or some of them",
         "train/<class>/*.png and test/, or cifar-100-python or cifar-100-binary, or their .tar.gz",
-        images.has_cifar100),
+        images.has_cifar100,
+    ),
     "imagenet": DataSet(
-        images.read_imagenet, "ImageNet's 1000 classes (Russakovsky et al. 2015), or some of them",
+        images.read_imagenet,
+        "ImageNet's 1000 classes (Russakovsky et al. 2015), or some of them",
         "train/<wnid>/*.JPEG and val/<wnid>/*.JPEG, and LOC_synset_mapping.txt for readable names",
-        lambda root: images.imagenet_place(root) is not None),
+        lambda root: images.imagenet_place(root) is not None,
+    ),
     "weizmann": DataSet(
-        _read_weizmann, "Weizmann (Blank et al. 2005), MoCoGAN's excerpt: 4 actions, in a fold 1 of 9 actors left out",
-        "0/, 1/, 3/ and 4/ with strips of square frames, numbered 00000000.jpg to 00000071.jpg", _has_weizmann),
+        _read_weizmann,
+        "Weizmann (Blank et al. 2005), MoCoGAN's excerpt: 4 actions, in a fold 1 of 9 actors left "
+        "out",
+        "0/, 1/, 3/ and 4/ with strips of square frames, numbered 00000000.jpg to 00000071.jpg",
+        _has_weizmann,
+    ),
     "folder": DataSet(
-        _read_folder, "any folder of class folders, if wanted below train/, validate/ and test/",
+        _read_folder,
+        "any folder of class folders, if wanted below train/, validate/ and test/",
         "class folders with videos in them, or with pictures",
-        lambda root: root.is_dir() and any("/" in path for path in _media_below(root))),
-}  # fmt: skip
+        lambda root: root.is_dir() and any("/" in path for path in _media_below(root)),
+    ),
+}
 
 
 def recognise(root: str | Path) -> str:
-    """The name of the data set in a folder (or of a csv file), by looking at it; the first of DATASETS that fits.
+    """The name of the data set in a folder (or of a csv file), by looking at it; the first of
+    DATASETS that fits.
 
-    Raises FileNotFoundError where there is no such folder, ValueError, with what was looked for, where none fits.
-    """
+    Raises FileNotFoundError where there is no such folder, ValueError, with what was looked for,
+    where none fits."""
     root = Path(root)
     if not root.exists():
         raise FileNotFoundError(f"no such folder: {root}")
@@ -246,12 +322,13 @@ def recognise(root: str | Path) -> str:
 
 
 def open_dataset(name: str, root: str | Path, *, missing: str = "error", **options) -> Manifest:
-    """The Manifest of a named data set in a folder; options go to its reader (fold, lists; held_out, seed, into; ...).
+    """The Manifest of a named data set in a folder; options go to its reader (fold, lists;
+    held_out, seed, into; ...).
 
-    missing: listed files that are not there are an error, or with "drop" are left out and reported in a warning, or
-    with "keep" stay rows, and nothing is looked at. Raises ValueError on an unknown name or option, a bad list (with
-    file and line) or no videos, FileNotFoundError on missing files.
-    """
+    missing: listed files that are not there are an error, or with "drop" are left out and reported
+    in a warning, or with "keep" stay rows, and nothing is looked at. Raises ValueError on an
+    unknown name or option, a bad list (with file and line) or no videos, FileNotFoundError on
+    missing files."""
     if name not in DATASETS:
         raise ValueError(f"unknown data set {name!r}; known are {', '.join(DATASETS)}")
     if missing not in MISSING:
@@ -259,7 +336,9 @@ def open_dataset(name: str, root: str | Path, *, missing: str = "error", **optio
     known = [key for key in inspect.signature(DATASETS[name].read).parameters if key != "root"]
     if unknown := sorted(options.keys() - set(known)):
         options_known = ", ".join(known) or "none"
-        raise ValueError(f"data set {name!r} has no option {unknown[0]!r}; its options are {options_known}")
+        raise ValueError(
+            f"data set {name!r} has no option {unknown[0]!r}; its options are {options_known}"
+        )
     root = Path(root)
     if not root.exists():
         raise FileNotFoundError(f"no such folder: {root}")
@@ -268,35 +347,54 @@ def open_dataset(name: str, root: str | Path, *, missing: str = "error", **optio
         manifest, wheres = found, [f"row {row}" for row in range(1, len(found) + 1)]
     else:
         wheres = found.where
-        manifest = Manifest.from_rows(found.root, found.rows, found.classes, where=wheres.__getitem__)
+        manifest = Manifest.from_rows(
+            found.root, found.rows, found.classes, where=wheres.__getitem__
+        )
     if not len(manifest):
-        raise ValueError(f"{root} lists no videos for data set {name!r}; wanted {DATASETS[name].holds}")
+        raise ValueError(
+            f"{root} lists no videos for data set {name!r}; wanted {DATASETS[name].holds}"
+        )
     if missing == "keep":
         return manifest
     there = _there(manifest)
     if there.all():
         return manifest
     first = int(np.argmin(there))
-    said = (f"{(~there).sum()} of {len(there)} listed videos are missing below {manifest.root}, the first is "
-            f"{manifest.path[first]} ({wheres[first]})")  # fmt: skip
+    said = (
+        f"{(~there).sum()} of {len(there)} listed videos are missing below {manifest.root}, the "
+        "first is "
+        f"{manifest.path[first]} ({wheres[first]})"
+    )
     if missing == "error" or not there.any():
-        raise FileNotFoundError(f"{said}; check the folder, or go on without them by missing='drop'")
+        raise FileNotFoundError(
+            f"{said}; check the folder, or go on without them by missing='drop'"
+        )
     warnings.warn(f"{said}; they are dropped", stacklevel=2)
     return manifest.select(mask=there)
 
 
-def at_home(home: str | Path, data: str = "tiny", fold: int = 1, **options) -> tuple[Path, Manifest]:
-    """The folder below `home` where a data set's videos, flow and runs are kept together, and its manifest.
+def at_home(
+    home: str | Path, data: str = "tiny", fold: int = 1, **options
+) -> tuple[Path, Manifest]:
+    """The folder below `home` where a data set's videos, flow and runs are kept together, and its
+    manifest.
 
-    data: a toy world's size (tiny, small, large), which is rendered there, or with the name of another world behind it
-    (tiny-gym, tiny-street), "digits" (images.digits), or a folder or csv, which is recognised and read with `options`
-    (see open_dataset), once (see keep). fold: of a data set that has
-    several; each beyond the first is a place of its own, such as UCF101-fold2. Raises what keep raises.
-    """
+    data: a toy world's size (tiny, small, large), which is rendered there, or with the name of
+    another world behind it (tiny-gym, tiny-street), "digits" (images.digits), or a folder or csv,
+    which is recognised and read with `options` (see open_dataset), once (see keep). fold: of a data
+    set that has several; each beyond the first is a place of its own, such as UCF101-fold2. Raises
+    what keep raises."""
     size, _, world = str(data).partition("-")
-    if (size in toy.SETTINGS and (world or "base") in toy.WORLDS or data == "digits") and not options:
+    if (
+        size in toy.SETTINGS and (world or "base") in toy.WORLDS or data == "digits"
+    ) and not options:
         if fold != 1:
-            raise _no_folds(f"the built-in data set {data!r}" if data == "digits" else f"the toy world {data!r}", fold)
+            raise _no_folds(
+                f"the built-in data set {data!r}"
+                if data == "digits"
+                else f"the toy world {data!r}",
+                fold,
+            )
         folder = Path(home).resolve() / data
         videos = folder / "videos"
         if data == "digits":
@@ -309,36 +407,53 @@ def at_home(home: str | Path, data: str = "tiny", fold: int = 1, **options) -> t
 
 def _with_folds() -> list[str]:
     """The names of the data sets whose readers take a fold."""
-    return [name for name, row in DATASETS.items() if "fold" in inspect.signature(row.read).parameters]
+    return [
+        name for name, row in DATASETS.items() if "fold" in inspect.signature(row.read).parameters
+    ]
 
 
 def _no_folds(what: str, fold: int) -> ValueError:
-    return ValueError(f"{what} has no folds, and fold {fold} was asked for: take fold 1, which is all of it; "
-                      f"{', '.join(_with_folds())} have several")  # fmt: skip
+    return ValueError(
+        f"{what} has no folds, and fold {fold} was asked for: take fold 1, which is all of it; "
+        f"{', '.join(_with_folds())} have several"
+    )
 
 
 def name_of(root: str | Path, fold: int = 1) -> str:
-    """A short name for a data set by its folder or csv; what `scan` or `store` left is named with the folder above.
+    """A short name for a data set by its folder or csv; what `scan` or `store` left is named with
+    the folder above.
 
     A fold beyond the first is in the name.
     """
     root = Path(root).resolve()
     made_here = (root / "scan.csv").is_file() or (root / "store.json").is_file()
-    name = f"{root.parent.name}-{root.name}" if made_here else root.stem if root.suffix == ".csv" else root.name
+    name = (
+        f"{root.parent.name}-{root.name}"
+        if made_here
+        else root.stem
+        if root.suffix == ".csv"
+        else root.name
+    )
     return name if fold == 1 else f"{name}-fold{fold}"
 
 
 def keep(folder: str | Path, data: str | Path, fold: int | None = None, **options) -> Manifest:
-    """Recognise and read a data set once; later calls load the manifest that the first one kept in `folder`.
+    """Recognise and read a data set once; later calls load the manifest that the first one kept in
+    `folder`.
 
-    So what was trained on and what is tested on never part, whatever is added to the data set in between. fold: None is
-    the one that is there, or the first. Raises what open_dataset raises, and ValueError where the folder holds another
-    data set's or fold's, where other options were used, or where a data set without folds is to give its second one.
-    """
+    So what was trained on and what is tested on never part, whatever is added to the data set in
+    between. fold: None is the one that is there, or the first. Raises what open_dataset raises, and
+    ValueError where the folder holds another data set's or fold's, where other options were used,
+    or where a data set without folds is to give its second one."""
     folder, root = Path(folder), Path(data).resolve()
-    options = {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
+    options = {
+        key: str(value) if isinstance(value, Path) else value for key, value in options.items()
+    }
     origin, wanted = folder / "origin.json", {"data": str(root), "options": options}
-    if fold not in (None, 1):  # the first is what readers give unasked, and what places made without a fold hold
+    if fold not in (
+        None,
+        1,
+    ):  # the first is what readers give unasked, and what places made without a fold hold
         wanted["options"] = {**options, "fold": fold}
     if origin.is_file():
         kept = json.loads(origin.read_text(encoding="utf-8"))
@@ -346,7 +461,10 @@ def keep(folder: str | Path, data: str | Path, fold: int | None = None, **option
         same_fold = there.pop("fold", 1) == fold or fold is None
         if kept["data"] != wanted["data"] or options and there != options or not same_fold:
             want = wanted if same_fold else {**wanted, "fold": fold}
-            raise ValueError(f"{folder} holds the manifest of {kept}, wanted {want}: take another home, or delete it")
+            raise ValueError(
+                f"{folder} holds the manifest of {kept}, wanted {want}: take another home, or "
+                "delete it"
+            )
         return Manifest.load(folder)
     name = recognise(root)
     if fold not in (None, 1) and name not in _with_folds():
@@ -358,7 +476,8 @@ def keep(folder: str | Path, data: str | Path, fold: int | None = None, **option
 
 
 def _there(manifest: Manifest) -> np.ndarray:
-    """Which rows' files exist [N]: one listing a folder instead of a question a file, which network disks mind."""
+    """Which rows' files exist [N]: one listing a folder instead of a question a file, which network
+    disks mind."""
     names: dict[str, set[str]] = {}
     there = np.zeros(len(manifest), bool)
     for i, path in enumerate(manifest.path.tolist()):

@@ -1,8 +1,9 @@
-"""Data sets of pictures: ImageNet's folders of classes, and CIFAR-100 out of its archives or as PNG files.
+"""Data sets of pictures: ImageNet's folders of classes, and CIFAR-100 out of its archives or as PNG
+files.
 
-A picture is a video of one frame (`clips`), so these are rows of a manifest like any others; each is a source of its
-own. Also the digits that come with scikit-learn, for which nothing is downloaded.
-"""
+A picture is a video of one frame (`clips`), so these are rows of a manifest like any others; each
+is a source of its own. Also the digits that come with scikit-learn, for which nothing is
+downloaded."""
 
 from __future__ import annotations
 
@@ -39,37 +40,46 @@ willow_tree wolf woman worm
 """.split()
 )  # in the order of the official label numbers
 FLAT = (
-    "lies in no class folder: move each picture into {split}/<wnid>/. For ImageNet's own validation pictures "
+    "lies in no class folder: move each picture into {split}/<wnid>/. For ImageNet's own "
+    "validation pictures "
     "torchvision.datasets.ImageNet(root, split='val') does it, from ILSVRC2012_img_val.tar and "
-    "ILSVRC2012_devkit_t12.tar.gz in root (ILSVRC2012_validation_ground_truth.txt alone is not enough: its numbers "
+    "ILSVRC2012_devkit_t12.tar.gz in root (ILSVRC2012_validation_ground_truth.txt alone is not "
+    "enough: its numbers "
     "are the devkit's, in the order of its meta.mat)"
 )
 
-# scikit-learn's digits: the row each form begins with, as the labels show; every form asks for the same row of digits
+# scikit-learn's digits: the row each form begins with, as the labels show; every form asks for the
+# same row of digits
 FORMS = (0, 130, 256, 386, 516, 646, 776, 906, 1029, 1157, 1287, 1415, 1545, 1667)
 
 
-# ---- ImageNet ----------------------------------------------------------------------------------------------------
+# ---- ImageNet ----------------------------------------------------------------------------------
 
 
 def imagenet_place(root: Path) -> Path | None:
-    """The folder with train/ or val/ of class folders named like n01440764: root, or Kaggle's ILSVRC/Data/CLS-LOC."""
+    """The folder with train/ or val/ of class folders named like n01440764: root, or Kaggle's
+    ILSVRC/Data/CLS-LOC."""
     for place in (root, root / "ILSVRC/Data/CLS-LOC"):
         for split in ("train", "val"):
-            if (place / split).is_dir() and any(WNID.fullmatch(name) for name in os.listdir(place / split)):
+            if (place / split).is_dir() and any(
+                WNID.fullmatch(name) for name in os.listdir(place / split)
+            ):
                 return place
     return None
 
 
 def read_imagenet(root: Path, *, lists: str | Path | None = None) -> Found:
-    """ImageNet as train/<wnid>/*.JPEG and val/<wnid>/*.JPEG, whole or with some of its classes, in the wnids' order.
+    """ImageNet as train/<wnid>/*.JPEG and val/<wnid>/*.JPEG, whole or with some of its classes, in
+    the wnids' order.
 
-    Labels are wnids, or, with LOC_synset_mapping.txt (lines "n01440764 tench, Tinca tinca") in root or in `lists`, the
-    names there; a name that two wnids have (crane) has the wnid behind it. Each picture is a source of its own.
-    """
+    Labels are wnids, or, with LOC_synset_mapping.txt (lines "n01440764 tench, Tinca tinca") in root
+    or in `lists`, the names there; a name that two wnids have (crane) has the wnid behind it. Each
+    picture is a source of its own."""
     place = imagenet_place(root)
     if place is None:
-        raise FileNotFoundError(f"no ImageNet in {root}: wanted train/<wnid>/*.JPEG, with a wnid like n01440764")
+        raise FileNotFoundError(
+            f"no ImageNet in {root}: wanted train/<wnid>/*.JPEG, with a wnid like n01440764"
+        )
     names = _synset_names(Path(lists or root) / "LOC_synset_mapping.txt")
     prefix = "" if place == root else f"{place.relative_to(root).as_posix()}/"
     rows, known = [], set(names)
@@ -79,8 +89,10 @@ def read_imagenet(root: Path, *, lists: str | Path | None = None) -> Found:
             if wnid == path:
                 raise ValueError(f"{place / split / path}: {FLAT.format(split=split)}")
             if not WNID.fullmatch(wnid) or known and wnid not in known:
-                raise ValueError(f"{place / split / path}: class {wnid!r} is no wnid like n01440764, or not in "
-                                 f"{'LOC_synset_mapping.txt' if names else 'train'}")  # fmt: skip
+                raise ValueError(
+                    f"{place / split / path}: class {wnid!r} is no wnid like n01440764, or not in "
+                    f"{'LOC_synset_mapping.txt' if names else 'train'}"
+                )
             rows.append((f"{prefix}{split}/{path}", names.get(wnid, wnid), split, None, wnid))
         known = known or {wnid for *_, wnid in rows}  # val has no class that train has not
     classes = [names.get(wnid, wnid) for wnid in sorted({wnid for *_, wnid in rows})]
@@ -94,24 +106,35 @@ def _synset_names(file: Path) -> dict[str, str]:
     return {wnid: f"{name} ({wnid})" if name in several else name for wnid, name in names.items()}
 
 
-# ---- CIFAR-100 ---------------------------------------------------------------------------------------------------
+# ---- CIFAR-100 ---------------------------------------------------------------------------------
 
 
 def cifar100_source(root: Path) -> Path | None:
-    """What of CIFAR-100 lies in a folder: a folder with train/<class>/ or test/<class>/, or an archive."""
+    """What of CIFAR-100 lies in a folder: a folder with train/<class>/ or test/<class>/, or an
+    archive."""
     kinds = ("cifar-100-python", "cifar-100-binary")
-    folders = [p for p in (root / "cifar100-png", root) if any((p / split).is_dir() for split in ("train", "test"))]
+    folders = [
+        p
+        for p in (root / "cifar100-png", root)
+        if any((p / split).is_dir() for split in ("train", "test"))
+    ]
     archives = [root] if root.name in kinds else []
     archives += [root / kind for kind in (*kinds, *(f"{kind}.tar.gz" for kind in kinds))]
     return next((place for place in (*folders, *archives) if place.exists()), None)
 
 
 def has_cifar100(root: Path) -> bool:
-    """Whether a folder has one of the official archives, or nothing but CIFAR-100's classes below train/ and test/."""
+    """Whether a folder has one of the official archives, or nothing but CIFAR-100's classes below
+    train/ and test/."""
     place = cifar100_source(root)
     if place is None or place.name.startswith("cifar-100-"):
         return place is not None
-    names = [name for split in ("train", "test") if (place / split).is_dir() for name in os.listdir(place / split)]
+    names = [
+        name
+        for split in ("train", "test")
+        if (place / split).is_dir()
+        for name in os.listdir(place / split)
+    ]
     names = [name for name in names if not name.startswith(".")]
     return bool(names) and all(name in CIFAR100 for name in names)
 
@@ -119,14 +142,16 @@ def has_cifar100(root: Path) -> bool:
 def read_cifar100(root: Path) -> Found:
     """CIFAR-100 as train/<class>/*.png and test/<class>/*.png, all hundred classes or some of them.
 
-    Where the folder has only cifar-100-python or cifar-100-binary (unpacked, or the .tar.gz), their pictures are first
-    written to cifar100-png/<split>/<class>/<number in the archive>.png below root, once; a run that was interrupted
-    goes on where it stopped, and the folder has its name only when it is complete. One process at a time.
-    """
+    Where the folder has only cifar-100-python or cifar-100-binary (unpacked, or the .tar.gz), their
+    pictures are first written to cifar100-png/<split>/<class>/<number in the archive>.png below
+    root, once; a run that was interrupted goes on where it stopped, and the folder has its name
+    only when it is complete. One process at a time."""
     place = cifar100_source(root)
     if place is None:
-        raise FileNotFoundError(f"no CIFAR-100 in {root}: wanted train/<class>/*.png and test/, cifar-100-python or "
-                                "cifar-100-binary (or either .tar.gz)")  # fmt: skip
+        raise FileNotFoundError(
+            f"no CIFAR-100 in {root}: wanted train/<class>/*.png and test/, cifar-100-python or "
+            "cifar-100-binary (or either .tar.gz)"
+        )
     if place.name.startswith("cifar-100-"):
         place = _unpack_cifar100(place, root / "cifar100-png")
     prefix = "" if place == root else f"{place.name}/"
@@ -135,15 +160,24 @@ def read_cifar100(root: Path) -> Found:
         split, *inside, _ = path.split("/")
         if split in ("train", "test"):
             if len(inside) != 1 or inside[0] not in CIFAR100:
-                raise ValueError(f"{place / path}: wanted {split}/<class>/*.png with one of CIFAR-100's 100 classes "
-                                 f"({', '.join(CIFAR100[:3])}, ...)")  # fmt: skip
+                raise ValueError(
+                    f"{place / path}: wanted {split}/<class>/*.png with one of CIFAR-100's 100 "
+                    "classes "
+                    f"({', '.join(CIFAR100[:3])}, ...)"
+                )
             rows.append((prefix + path, inside[0], split, None))
     occur = {label for _, label, _, _ in rows}
-    return Found(root, rows, [str(root / row[0]) for row in rows], [name for name in CIFAR100 if name in occur])
+    return Found(
+        root,
+        rows,
+        [str(root / row[0]) for row in rows],
+        [name for name in CIFAR100 if name in occur],
+    )
 
 
 def _unpack_cifar100(archive: Path, target: Path) -> Path:
-    """Write an archive's pictures below target: each under its own name last, and the folder under its name last."""
+    """Write an archive's pictures below target: each under its own name last, and the folder under
+    its name last."""
     partial = target.with_name(f".{target.name}.partial")
     for split in ("train", "test"):
         for number, (label, pixels) in enumerate(_cifar100_pictures(archive, split)):
@@ -151,7 +185,9 @@ def _unpack_cifar100(archive: Path, target: Path) -> Path:
             if not file.exists():
                 file.parent.mkdir(parents=True, exist_ok=True)
                 temporary = file.with_suffix(".part")
-                Image.fromarray(pixels.reshape(3, 32, 32).transpose(1, 2, 0)).save(temporary, format="png")
+                Image.fromarray(pixels.reshape(3, 32, 32).transpose(1, 2, 0)).save(
+                    temporary, format="png"
+                )
                 temporary.replace(file)
     for left in partial.rglob("*.part"):
         left.unlink()
@@ -159,16 +195,24 @@ def _unpack_cifar100(archive: Path, target: Path) -> Path:
 
 
 def _cifar100_pictures(archive: Path, split: str) -> Iterator[tuple[str, np.ndarray]]:
-    """(class, pixels uint8 [3072], the red plane first) of each picture. Raises ValueError on another's archive."""
+    """(class, pixels uint8 [3072], the red plane first) of each picture. Raises ValueError on
+    another's archive."""
     read = _opener(archive)
     if "python" in archive.name:
-        names, batch = _unpickle(read("meta"), archive)["fine_label_names"], _unpickle(read(split), archive)
+        names, batch = (
+            _unpickle(read("meta"), archive)["fine_label_names"],
+            _unpickle(read(split), archive),
+        )
         labels, pixels = batch["fine_labels"], batch["data"]
     else:
         names, raw = read("fine_label_names.txt").decode().split(), read(f"{split}.bin")
         if len(raw) % 3074:
-            raise ValueError(f"{archive}: {split}.bin is {len(raw)} bytes, no multiple of a picture's 3074")
-        records = np.frombuffer(raw, np.uint8).reshape(-1, 3074)  # coarse label, fine label, 3 planes of 32 x 32
+            raise ValueError(
+                f"{archive}: {split}.bin is {len(raw)} bytes, no multiple of a picture's 3074"
+            )
+        records = np.frombuffer(raw, np.uint8).reshape(
+            -1, 3074
+        )  # coarse label, fine label, 3 planes of 32 x 32
         labels, pixels = records[:, 1].tolist(), records[:, 2:]
     for number, (got, wanted) in enumerate(zip_longest(names, CIFAR100)):
         if got != wanted:
@@ -190,7 +234,8 @@ def _opener(archive: Path) -> Callable[[str], bytes]:
 
 
 class _Plain(pickle.Unpickler):
-    """Unpickles numbers, strings, lists, dicts and arrays; anything else a file asks for is an error."""
+    """Unpickles numbers, strings, lists, dicts and arrays; anything else a file asks for is an
+    error."""
 
     def find_class(self, module: str, name: str) -> Any:
         if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
@@ -199,7 +244,9 @@ class _Plain(pickle.Unpickler):
             return getattr(np, name)
         if (module, name) == ("_codecs", "encode"):  # how Python 3 writes bytes in an old protocol
             return lambda text, _="latin1": text.encode("latin1")
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}, and only arrays, lists and dicts are read")
+        raise pickle.UnpicklingError(
+            f"it asks for {module}.{name}, and only arrays, lists and dicts are read"
+        )
 
 
 def _unpickle(data: bytes, archive: Path) -> dict:
@@ -209,19 +256,20 @@ def _unpickle(data: bytes, archive: Path) -> dict:
         raise ValueError(f"{archive}: not a CIFAR-100 pickle ({error})") from None
 
 
-# ---- digits ------------------------------------------------------------------------------------------------------
+# ---- digits ------------------------------------------------------------------------------------
 
 
 def digits(folder: Path) -> Manifest:
-    """The 1,797 handwritten digits that come with scikit-learn, as PNG files in class folders with their manifest.
+    """The 1,797 handwritten digits that come with scikit-learn, as PNG files in class folders with
+    their manifest.
 
-    Optical Recognition of Handwritten Digits, its test part (Alpaydin and Kaynak 1998; UCI Machine Learning Repository,
-    CC BY 4.0): 8x8 pixels of 17 grey levels, written here four times as large, pixel for pixel, to fit nets for 32
-    pixels. A source is one of 14 filled-in forms (see FORMS); every second form is test (899 pictures), the others are
-    train (898), as digits by a hand that was trained on are told more easily (nearest neighbour: 99 % instead of 96 %).
-    Nothing is downloaded. Written under a temporary name and then renamed, so it is whole or not there; where it is
-    there, it is read.
-    """
+    Optical Recognition of Handwritten Digits, its test part (Alpaydin and Kaynak 1998; UCI Machine
+    Learning Repository, CC BY 4.0): 8x8 pixels of 17 grey levels, written here four times as large,
+    pixel for pixel, to fit nets for 32 pixels. A source is one of 14 filled-in forms (see FORMS);
+    every second form is test (899 pictures), the others are train (898), as digits by a hand that
+    was trained on are told more easily (nearest neighbour: 99 % instead of 96 %). Nothing is
+    downloaded. Written under a temporary name and then renamed, so it is whole or not there; where
+    it is there, it is read."""
     if (folder / "manifest.csv").is_file():
         return Manifest.load(folder)
     from sklearn.datasets import load_digits
@@ -237,7 +285,9 @@ def digits(folder: Path) -> Manifest:
             file.parent.mkdir(parents=True, exist_ok=True)
             levels = (values * (255 / 16)).round().astype(np.uint8)
             Image.fromarray(levels.repeat(4, axis=0).repeat(4, axis=1)).save(file)
-            rows.append((file.relative_to(partial).as_posix(), str(label), split, f"form{form:02d}"))
+            rows.append(
+                (file.relative_to(partial).as_posix(), str(label), split, f"form{form:02d}")
+            )
         Manifest.from_rows(partial, rows).save(partial)
         partial.chmod(0o755)  # a temporary folder is for its owner alone
         _into_place(partial, folder)

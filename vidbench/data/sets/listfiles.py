@@ -1,18 +1,19 @@
-"""The list files that come with data sets, read as rows of a manifest: UCF101, HMDB51, ARID, SSv2, Moments.
+"""The list files that come with data sets, read as rows of a manifest: UCF101, HMDB51, ARID, SSv2,
+Moments.
 
-A reader gets the folder `root` that videos lie below, and options. `lists` is the folder of the list files where they
-lie elsewhere; they are looked for in it and one folder below. Lists may begin with a BOM and end their lines with CRLF.
-A list that is another data set's stops at its first line that does not fit. Sources (the long video that clips share)
-are what a list or a name says and nothing guessed beyond it:
+A reader gets the folder `root` that videos lie below, and options. `lists` is the folder of the
+list files where they lie elsewhere; they are looked for in it and one folder below. Lists may begin
+with a BOM and end their lines with CRLF. A list that is another data set's stops at its first line
+that does not fit. Sources (the long video that clips share) are what a list or a name says and
+nothing guessed beyond it:
     ucf101   class and group: v_Archery_g03_c03 is of v_Archery_g03
     hmdb51   the film, which is the name up to the action: TrumanShow_wave_f_nm_np1_fr_med_26 is of TrumanShow, as are
              the film's clips in other classes, which may stand on the other side of a fold
     arid     class and scene: Jump_11_1 is of Jump_11; validation clips called 24.mp4 are sources of their own
     ssv2     none is known: each video is its own
     moments  the name without its last number (an assumption): yt-5of6ffo6-Bw_205 is of yt-5of6ffo6-Bw
-Kinetics and ActivityNet, whose clips are named by video and time, are read in `youtube`; ImageNet and CIFAR-100 in
-`pictures`.
-"""
+Kinetics and ActivityNet, whose clips are named by video and time, are read in `youtube`; ImageNet
+and CIFAR-100 in `pictures`."""
 
 from __future__ import annotations
 
@@ -23,7 +24,20 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".mpg", ".mpeg", ".m4v", ".wmv", ".flv", ".ogv", ".3gp")
+VIDEO_SUFFIXES = (
+    ".mp4",
+    ".avi",
+    ".mkv",
+    ".webm",
+    ".mov",
+    ".mpg",
+    ".mpeg",
+    ".m4v",
+    ".wmv",
+    ".flv",
+    ".ogv",
+    ".3gp",
+)
 CLIP_NUMBER = re.compile(r"_(?:c|clip)\d+$", re.IGNORECASE)
 ARID_SCENE = re.compile(r"^([A-Za-z]+_\d+)_\d+$")
 HMDB_SPLITS = {"1": "train", "2": "test", "0": "none"}
@@ -33,7 +47,8 @@ Rows = list[tuple[str, str | None, str, str | None]]
 
 
 class Found(NamedTuple):
-    """What a reader found: rows (path below root, label, split, source), where each stands, and the classes."""
+    """What a reader found: rows (path below root, label, split, source), where each stands, and the
+    classes."""
 
     root: Path
     rows: Rows
@@ -41,17 +56,20 @@ class Found(NamedTuple):
     classes: Sequence[str] | None
 
 
-# ---- what readers share ------------------------------------------------------------------------------------------
+# ---- what readers share ------------------------------------------------------------------------
 
 
 def files_below(folder: Path, suffixes: tuple[str, ...] = VIDEO_SUFFIXES) -> list[str]:
-    """Videos (or what the suffixes say) below a folder, relative with forward slashes, sorted; hidden ones are not."""
+    """Videos (or what the suffixes say) below a folder, relative with forward slashes, sorted;
+    hidden ones are not."""
     top, found = os.fspath(folder), []
     for here, folders, files in os.walk(top, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
         inside = os.path.relpath(here, top).replace(os.sep, "/")
         prefix = "" if inside == "." else f"{inside}/"
-        found += [prefix + f for f in files if f.lower().endswith(suffixes) and not f.startswith(".")]
+        found += [
+            prefix + f for f in files if f.lower().endswith(suffixes) and not f.startswith(".")
+        ]
     return sorted(found)
 
 
@@ -64,7 +82,8 @@ def read_text(file: Path) -> str:
 
 
 def read_json(file: Path, kind: type) -> Any:
-    """A json file whose outermost value is a list or an object. Raises ValueError, with the line, where it is not."""
+    """A json file whose outermost value is a list or an object. Raises ValueError, with the line,
+    where it is not."""
     try:
         value = json.loads(read_text(file))
     except json.JSONDecodeError as error:
@@ -82,7 +101,9 @@ def numbered(
         if line.strip():
             parts, where = line.rstrip().split(separator), f"{file}, line {number}"
             if len(parts) not in ((columns,) if isinstance(columns, int) else columns):
-                raise ValueError(f"{where}: wanted {what}, got {len(parts)} columns: {line.rstrip()!r}")
+                raise ValueError(
+                    f"{where}: wanted {what}, got {len(parts)} columns: {line.rstrip()!r}"
+                )
             yield parts, where
 
 
@@ -101,12 +122,16 @@ def count_classes(what: str, classes: Sequence[str], wanted: Sequence[int], file
     if len(classes) not in wanted:
         counts = " or ".join(map(str, wanted))
         some = ", ".join(list(classes)[:3])
-        raise ValueError(f"{file}: {what} has {counts} classes, this list has {len(classes)} ({some}, ...)")
+        raise ValueError(
+            f"{file}: {what} has {counts} classes, this list has {len(classes)} ({some}, ...)"
+        )
 
 
 def holding(root: Path, names: Sequence[str]) -> Path | None:
     """root, or the one folder directly in it, that holds all these files."""
-    return next((place for place in places(root) if all((place / name).is_file() for name in names)), None)
+    return next(
+        (place for place in places(root) if all((place / name).is_file() for name in names)), None
+    )
 
 
 def places(root: Path) -> list[Path]:
@@ -118,7 +143,9 @@ def lists_in(root: Path, lists: str | Path | None, names: Sequence[str]) -> Path
     """The folder with all these list files. Raises FileNotFoundError."""
     place = holding(Path(lists or root), names)
     if place is None:
-        raise FileNotFoundError(f"no lists at {lists or root}: wanted {', '.join(names)} there or one folder below")
+        raise FileNotFoundError(
+            f"no lists at {lists or root}: wanted {', '.join(names)} there or one folder below"
+        )
     return place
 
 
@@ -130,7 +157,8 @@ def one_of(what: str, value: int, known: Sequence[int]) -> int:
 
 
 def below(root: Path, paths: Iterable[str], guesses: Sequence[str]) -> str:
-    """Where below root the listed paths lie: "" or "folder/", the first guess or any folder that has one of them."""
+    """Where below root the listed paths lie: "" or "folder/", the first guess or any folder that
+    has one of them."""
     folders = [name for name in guesses if (root / name).is_dir()]
     folders += sorted(p.name for p in root.iterdir() if p.is_dir() and p.name not in folders)
     wanted = {path.split("/")[0].lower() for path in paths}
@@ -140,30 +168,44 @@ def below(root: Path, paths: Iterable[str], guesses: Sequence[str]) -> str:
     return ""
 
 
-# ---- videos ------------------------------------------------------------------------------------------------------
+# ---- videos ------------------------------------------------------------------------------------
 
 
 def read_ucf101(root: Path, *, fold: int = 1, lists: str | Path | None = None) -> Found:
-    """UCF101's lists (classInd.txt, trainlist0N.txt, testlist0N.txt) over a folder of class folders.
+    """UCF101's lists (classInd.txt, trainlist0N.txt, testlist0N.txt) over a folder of class
+    folders.
 
-    Names are matched without regard to case: the class HandstandPushups has files called v_HandStandPushups, and copies
-    of the data set differ in which spelling their folders have. The manifest holds the spelling on disk.
-    """
+    Names are matched without regard to case: the class HandstandPushups has files called
+    v_HandStandPushups, and copies of the data set differ in which spelling their folders have. The
+    manifest holds the spelling on disk."""
     one_of("UCF101's fold", fold, (1, 2, 3))
     names = ("classInd.txt", f"trainlist{fold:02d}.txt", f"testlist{fold:02d}.txt")
     place = lists_in(root, lists, names)
     classes = class_list(place / names[0], None, 1)
     count_classes("UCF101", classes, (101,), place / names[0])
     entries: list[tuple[str, str, str]] = []
-    for (path, number), where in numbered(place / names[1], None, 2, "2 columns (path, class number)"):
+    for (path, number), where in numbered(
+        place / names[1], None, 2, "2 columns (path, class number)"
+    ):
         label = path.split("/")[0]
-        if not number.isdigit() or not 1 <= int(number) <= len(classes) or classes[int(number) - 1] != label:
-            raise ValueError(f"{where}: class number {number} is not that of {label!r} in {place / names[0]}")
+        if (
+            not number.isdigit()
+            or not 1 <= int(number) <= len(classes)
+            or classes[int(number) - 1] != label
+        ):
+            raise ValueError(
+                f"{where}: class number {number} is not that of {label!r} in {place / names[0]}"
+            )
         entries.append((path, "train", where))
-    entries += [(path, "test", where) for (path,), where in numbered(place / names[2], None, 1, "1 column (path)")]
+    entries += [
+        (path, "test", where)
+        for (path,), where in numbered(place / names[2], None, 1, "1 column (path)")
+    ]
     prefix = below(root, (path for path, _, _ in entries), ("UCF-101", "videos"))
     videos = files_below(root / prefix)
-    on_disk = {path.lower(): path for path in videos} | {path: path for path in videos}  # the exact name comes first
+    on_disk = {path.lower(): path for path in videos} | {
+        path: path for path in videos
+    }  # the exact name comes first
     rows: Rows = []
     for path, split, _ in entries:
         label, stem = path.split("/")[0], Path(path).stem
@@ -173,11 +215,11 @@ def read_ucf101(root: Path, *, fold: int = 1, lists: str | Path | None = None) -
 
 
 def read_hmdb51(root: Path, *, fold: int = 1, lists: str | Path | None = None) -> Found:
-    """HMDB51's lists, 51 files <class>_test_splitN.txt with lines "name 1|2|0", over a folder of class folders.
+    """HMDB51's lists, 51 files <class>_test_splitN.txt with lines "name 1|2|0", over a folder of
+    class folders.
 
-    1 is train, 2 is test, 0 is a clip that this fold does not use: it is a row of no split. A file on disk may have
-    another suffix than the listed .avi.
-    """
+    1 is train, 2 is test, 0 is a clip that this fold does not use: it is a row of no split. A file
+    on disk may have another suffix than the listed .avi."""
     one_of("HMDB51's fold", fold, (1, 2, 3))
     tail = f"_test_split{fold}.txt"
     place = lists_in(root, lists, [f"brush_hair{tail}"])
@@ -188,10 +230,15 @@ def read_hmdb51(root: Path, *, fold: int = 1, lists: str | Path | None = None) -
     rows, wheres = [], []
     for label in classes:
         clip = re.compile(rf"(.+)_{re.escape(label)}_[a-z]_[a-z]+_np\d+_[a-z]+_[a-z]+_\d+\.avi")
-        for (name, number), where in numbered(place / f"{label}{tail}", None, 2, "2 columns (name, 0|1|2)"):
+        for (name, number), where in numbered(
+            place / f"{label}{tail}", None, 2, "2 columns (name, 0|1|2)"
+        ):
             film = clip.fullmatch(name)
             if film is None or number not in HMDB_SPLITS:
-                raise ValueError(f"{where}: wanted film_{label}_..._0.avi and 0, 1 or 2, got {name!r} and {number!r}")
+                raise ValueError(
+                    f"{where}: wanted film_{label}_..._0.avi and 0, 1 or 2, got {name!r} and "
+                    f"{number!r}"
+                )
             path = f"{label}/{name}"
             found = on_disk.get(path.removesuffix(".avi"), path)
             rows.append((prefix + found, label, HMDB_SPLITS[number], film[1]))
@@ -200,30 +247,45 @@ def read_hmdb51(root: Path, *, fold: int = 1, lists: str | Path | None = None) -
 
 
 def read_arid(root: Path, *, fold: int = 1, lists: str | Path | None = None) -> Found:
-    """ARID's lists, mapping_table.txt beside ARID_splitN_train, _test and _other.txt, or train.txt and validate.txt.
+    """ARID's lists, mapping_table.txt beside ARID_splitN_train, _test and _other.txt, or train.txt
+    and validate.txt.
 
-    Lines are index, class number and path, separated by tabs. The second form (the six-class subset that is handed
-    around) has its videos below train/ and validate/. Clips of an "other" list are in no split.
-    """
+    Lines are index, class number and path, separated by tabs. The second form (the six-class subset
+    that is handed around) has its videos below train/ and validate/. Clips of an "other" list are
+    in no split."""
     one_of("ARID's fold", fold, (1, 2, 3))
-    full = [(f"ARID_split{fold}_{word}.txt", split) for word, split in (("train", "train"), ("test", "test"))]
+    full = [
+        (f"ARID_split{fold}_{word}.txt", split)
+        for word, split in (("train", "train"), ("test", "test"))
+    ]
     short = [("train.txt", "train"), ("validate.txt", "validate")]
-    files = short if holding(Path(lists or root), ["mapping_table.txt", *(name for name, _ in short)]) else full
+    files = (
+        short
+        if holding(Path(lists or root), ["mapping_table.txt", *(name for name, _ in short)])
+        else full
+    )
     if files is short and fold != 1:
-        raise ValueError(f"{lists or root} holds ARID's six-class subset, which has no folds, and fold {fold} was "
-                         "asked for: take fold 1, or the full lists, ARID_split1_train.txt and so on")  # fmt: skip
+        raise ValueError(
+            f"{lists or root} holds ARID's six-class subset, which has no folds, and fold {fold} "
+            "was "
+            "asked for: take fold 1, or the full lists, ARID_split1_train.txt and so on"
+        )
     place = lists_in(root, lists, ["mapping_table.txt", *(name for name, _ in files)])
     if files is full and (place / f"ARID_split{fold}_other.txt").is_file():
         files = [*full, (f"ARID_split{fold}_other.txt", "none")]
     classes = class_list(place / "mapping_table.txt", "\t", 0)
     rows, wheres = [], []
     for name, split in files:
-        for (_, number, path), where in numbered(place / name, "\t", 3, "3 columns (index, class number, path)"):
+        for (_, number, path), where in numbered(
+            place / name, "\t", 3, "3 columns (index, class number, path)"
+        ):
             if not number.isdigit() or int(number) >= len(classes):
                 raise ValueError(f"{where}: class number {number} is not in mapping_table.txt")
             label = classes[int(number)]
             if "/" in path and path.split("/")[0] != label:
-                raise ValueError(f"{where}: class number {number} is {label!r}, but the path is {path!r}")
+                raise ValueError(
+                    f"{where}: class number {number} is {label!r}, but the path is {path!r}"
+                )
             scene = ARID_SCENE.match(Path(path).stem)
             folder = f"{split}/" if files is short else ""
             rows.append((folder + path, label, split, scene and scene[1]))
@@ -233,10 +295,17 @@ def read_arid(root: Path, *, fold: int = 1, lists: str | Path | None = None) -> 
 
 
 def ssv2_files(root: Path) -> dict[str, Path]:
-    """Something-Something-v2's list files in a folder or one below: labels, train, validation, test, test-answers."""
+    """Something-Something-v2's list files in a folder or one below: labels, train, validation,
+    test, test-answers."""
     for place in places(root):
         for head in ("something-something-v2-", ""):
-            names = {"labels": "json", "train": "json", "validation": "json", "test": "json", "test-answers": "csv"}
+            names = {
+                "labels": "json",
+                "train": "json",
+                "validation": "json",
+                "test": "json",
+                "test-answers": "csv",
+            }
             files = {word: place / f"{head}{word}.{suffix}" for word, suffix in names.items()}
             files = {word: file for word, file in files.items() if file.is_file()}
             if "labels" in files and files.keys() & {"train", "validation"}:
@@ -245,21 +314,29 @@ def ssv2_files(root: Path) -> dict[str, Path]:
 
 
 def read_ssv2(root: Path, *, lists: str | Path | None = None) -> Found:
-    """Something-Something-v2's json lists (20BN's names, or Qualcomm's without the prefix) over <id>.webm or .mp4.
+    """Something-Something-v2's json lists (20BN's names, or Qualcomm's without the prefix) over
+    <id>.webm or .mp4.
 
-    labels is {"Putting something on a surface": "0", ...}, in whose order the classes are; train and validation are
-    lists of {id, label, template, placeholders}, where the label of a row is the template without its square brackets;
-    test is a list of {id} and has no labels, unless test-answers.csv ("id;label") lies beside it.
-    """
+    labels is {"Putting something on a surface": "0", ...}, in whose order the classes are; train
+    and validation are lists of {id, label, template, placeholders}, where the label of a row is the
+    template without its square brackets; test is a list of {id} and has no labels, unless
+    test-answers.csv ("id;label") lies beside it."""
     files = ssv2_files(Path(lists or root))
     if not files:
-        raise FileNotFoundError(f"no lists at {lists or root}: wanted something-something-v2-labels.json with -train "
-                                "or -validation.json (or labels.json, ...) there or one folder below")  # fmt: skip
+        raise FileNotFoundError(
+            f"no lists at {lists or root}: wanted something-something-v2-labels.json with -train "
+            "or -validation.json (or labels.json, ...) there or one folder below"
+        )
     numbers = {name: str(number) for name, number in read_json(files["labels"], dict).items()}
-    order = {name: i for i, name in enumerate(sorted(numbers, key=lambda name: numbers[name].zfill(9)))}
+    order = {
+        name: i for i, name in enumerate(sorted(numbers, key=lambda name: numbers[name].zfill(9)))
+    }
     for name, number in numbers.items():
         if number != str(order[name]):
-            raise ValueError(f"{files['labels']}: classes count from 0, but {name!r} has {number!r}, not {order[name]}")
+            raise ValueError(
+                f"{files['labels']}: classes count from 0, but {name!r} has {number!r}, not "
+                f"{order[name]}"
+            )
     classes = list(order)
     count_classes("Something-Something-v2", classes, (174,), files["labels"])
     answers = {}
@@ -271,10 +348,21 @@ def read_ssv2(root: Path, *, lists: str | Path | None = None) -> Found:
     for split in ("train", "validation", "test"):
         for number, entry in enumerate(read_json(files[split], list) if split in files else (), 1):
             where = f"{files[split]}, entry {number}"
-            if not isinstance(entry, dict) or "id" not in entry or split != "test" and "template" not in entry:
-                raise ValueError(f"{where}: wanted an object with id and template (test: id), got {entry!r}")
+            if (
+                not isinstance(entry, dict)
+                or "id" not in entry
+                or split != "test"
+                and "template" not in entry
+            ):
+                raise ValueError(
+                    f"{where}: wanted an object with id and template (test: id), got {entry!r}"
+                )
             video = str(entry["id"])
-            label = answers.get(video) if split == "test" else entry["template"].replace("[", "").replace("]", "")
+            label = (
+                answers.get(video)
+                if split == "test"
+                else entry["template"].replace("[", "").replace("]", "")
+            )
             path = on_disk.get(video, f"20bn-something-something-v2/{video}.webm")
             rows.append((path, label, split, None))
             wheres.append(where)
@@ -282,24 +370,32 @@ def read_ssv2(root: Path, *, lists: str | Path | None = None) -> Found:
 
 
 def moments_lists(root: Path) -> tuple[Path, Path] | None:
-    """The folder with Moments in Time's csv lists in a folder or one below, and its category file."""
+    """The folder with Moments in Time's csv lists in a folder or one below, and its category
+    file."""
     for place in places(root):
-        categories = next((place / name for name in MOMENTS_CATEGORIES if (place / name).is_file()), None)
-        if categories and any((place / name).is_file() for name in ("trainingSet.csv", "validationSet.csv")):
+        categories = next(
+            (place / name for name in MOMENTS_CATEGORIES if (place / name).is_file()), None
+        )
+        if categories and any(
+            (place / name).is_file() for name in ("trainingSet.csv", "validationSet.csv")
+        ):
             return place, categories
     return None
 
 
 def read_moments(root: Path, *, lists: str | Path | None = None) -> Found:
-    """Moments in Time's trainingSet.csv and validationSet.csv, over training/<class>/ and validation/<class>/.
+    """Moments in Time's trainingSet.csv and validationSet.csv, over training/<class>/ and
+    validation/<class>/.
 
-    Lines are path and label, or path, label, workers who agreed, workers who did not; there is no header. The classes
-    are in moments_categories.txt ("label,number"; v1 has 339) or category_momentsv2.txt (one a line; v2 has 305).
-    """
+    Lines are path and label, or path, label, workers who agreed, workers who did not; there is no
+    header. The classes are in moments_categories.txt ("label,number"; v1 has 339) or
+    category_momentsv2.txt (one a line; v2 has 305)."""
     found = moments_lists(Path(lists or root))
     if found is None:
-        raise FileNotFoundError(f"no lists at {lists or root}: wanted {' or '.join(MOMENTS_CATEGORIES)} with "
-                                "trainingSet.csv or validationSet.csv there or one folder below")  # fmt: skip
+        raise FileNotFoundError(
+            f"no lists at {lists or root}: wanted {' or '.join(MOMENTS_CATEGORIES)} with "
+            "trainingSet.csv or validationSet.csv there or one folder below"
+        )
     place, categories = found
     classes = []
     for (name, *number), where in numbered(categories, ",", (1, 2), "a class, or class,number"):
@@ -313,6 +409,8 @@ def read_moments(root: Path, *, lists: str | Path | None = None) -> Found:
         file = place / f"{word}Set.csv"
         what = "path,label or path,label,agree,disagree"
         for (path, label, *_), where in numbered(file, ",", (2, 4), what) if file.is_file() else ():
-            rows.append((f"{prefix}{word}/{path}", label, split, MOMENTS_NUMBER.sub("", Path(path).stem)))
+            rows.append(
+                (f"{prefix}{word}/{path}", label, split, MOMENTS_NUMBER.sub("", Path(path).stem))
+            )
             wheres.append(where)
     return Found(root, rows, wheres, classes)

@@ -1,14 +1,16 @@
-"""The lists of clips cut from YouTube videos, Kinetics, Mini-Kinetics-200 and ActivityNet, and where their files lie.
+"""The lists of clips cut from YouTube videos, Kinetics, Mini-Kinetics-200 and ActivityNet, and
+where their files lie.
 
-A clip is a video id of eleven characters and two times in seconds; the source of a clip is its video's id. Copies of
-these data sets differ in folders and names, so the tree below `root` is listed once, and a row's file is found by name:
+A clip is a video id of eleven characters and two times in seconds; the source of a clip is its
+video's id. Copies of these data sets differ in folders and names, so the tree below `root` is
+listed once, and a row's file is found by name:
     <id>_<start>_<end>   in any folder, with or without leading zeros (000012)
     <id>                 if no other row has this id, or if it lies in a folder of the row's class
-Of several such files one in a folder "replacement..." comes first (corrected copies of corrupt clips), then one in a
-folder of the class, then one in a folder of the split. Folders are compared with classes by letters and digits alone,
-without case: "passing_American_football_(in_game)" is the class with blanks. A row whose file is not found, or is an
-earlier row's, keeps its canonical name, and so counts as missing: train|val|test/<class>/<id>_000012_000022.mp4.
-"""
+Of several such files one in a folder "replacement..." comes first (corrected copies of corrupt
+clips), then one in a folder of the class, then one in a folder of the split. Folders are compared
+with classes by letters and digits alone, without case: "passing_American_football_(in_game)" is the
+class with blanks. A row whose file is not found, or is an earlier row's, keeps its canonical name,
+and so counts as missing: train|val|test/<class>/<id>_000012_000022.mp4."""
 
 from __future__ import annotations
 
@@ -22,17 +24,38 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vidbench.data.manifest import text_lines
-from vidbench.data.sets.listfiles import Found, Rows, count_classes, files_below, holding, places, read_json, read_text
+from vidbench.data.sets.listfiles import (
+    Found,
+    Rows,
+    count_classes,
+    files_below,
+    holding,
+    places,
+    read_json,
+    read_text,
+)
 
-SPLITS = {"train": "train", "training": "train", "val": "validate", "validate": "validate", "validation": "validate",
-          "test": "test", "testing": "test"}  # fmt: skip
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "validate",
+    "validate": "validate",
+    "validation": "validate",
+    "test": "test",
+    "testing": "test",
+}
 KINETICS_LIST = re.compile(
     r"(?:(?:kinetics|k)[-_]?(\d{3})?(?:[-_]2020)?[-_])?(train|val|validate|validation|test)\.(?:csv|txt)"
 )
 KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split", "is_cc")
 KINETICS_FOLDERS = {"train": "train", "validate": "val", "test": "test"}
 CLIP_NAME = re.compile(r"(?:v_)?([\w-]{11})(?:_(\d+(?:\.\d+)?)_(\d+(?:\.\d+)?))?", re.ASCII)
-ORDER = ("train", "validate", "test", "")  # of the lists in a manifest; "" is a file named by itself
+ORDER = (
+    "train",
+    "validate",
+    "test",
+    "",
+)  # of the lists in a manifest; "" is a file named by itself
 VIDEO_ID = re.compile(r"[\w-]{11}", re.ASCII)
 MINI_LISTS = (("train_k200.csv", "val_k200.csv"), ("train_ytid_list.txt", "val_ytid_list.txt"))
 
@@ -48,7 +71,7 @@ class Clip(NamedTuple):
     where: str
 
 
-# ---- finding files -----------------------------------------------------------------------------------------------
+# ---- finding files -----------------------------------------------------------------------------
 
 
 class _Tree:
@@ -66,20 +89,28 @@ class _Tree:
                 self.videos.setdefault(name[1], []).append((*times, path))
 
     def find(self, clip: Clip, alone: bool) -> str | None:
-        """The file of a clip; alone: no other clip of the list is of this video, so a file of its id is this clip's."""
+        """The file of a clip; alone: no other clip of the list is of this video, so a file of its
+        id is this clip's."""
         files = [file for file in self.videos.get(clip.video, ()) if file[2] not in self.taken]
         found = [path for start, end, path in files if (start, end) == (clip.start, clip.end)]
         whole = [path for start, _, path in files if start is None]
         found = found or [path for path in whole if alone or _letters(clip.label) in _folders(path)]
         if not found:
             return None
-        return self.take(found[0] if len(found) == 1 else max(found, key=lambda path: _fits(path, clip)))
+        return self.take(
+            found[0] if len(found) == 1 else max(found, key=lambda path: _fits(path, clip))
+        )
 
     def near(self, clip: Clip, within: float) -> str | None:
         """The file of a clip whose times are nearest, both at most so many seconds away."""
-        gaps = [(max(abs(start - clip.start), abs(end - clip.end)), path)
-                for start, end, path in self.videos.get(clip.video, ()) if start is not None]  # fmt: skip
-        gap, path = min((pair for pair in gaps if pair[1] not in self.taken), default=(within + 1, ""))
+        gaps = [
+            (max(abs(start - clip.start), abs(end - clip.end)), path)
+            for start, end, path in self.videos.get(clip.video, ())
+            if start is not None
+        ]
+        gap, path = min(
+            (pair for pair in gaps if pair[1] not in self.taken), default=(within + 1, "")
+        )
         return self.take(path) if gap <= within else None
 
     def take(self, path: str) -> str:
@@ -98,7 +129,11 @@ def _folders(path: str) -> list[str]:
 def _fits(path: str, clip: Clip) -> tuple[bool, bool, bool]:
     folders = _folders(path)
     corrected = any(folder.startswith("replacement") for folder in folders)
-    return corrected, _letters(clip.label) in folders, any(SPLITS.get(folder) == clip.split for folder in folders)
+    return (
+        corrected,
+        _letters(clip.label) in folders,
+        any(SPLITS.get(folder) == clip.split for folder in folders),
+    )
 
 
 def _rows(root: Path, clips: Iterable[Clip]) -> tuple[Rows, list[str]]:
@@ -115,20 +150,25 @@ def _rows(root: Path, clips: Iterable[Clip]) -> tuple[Rows, list[str]]:
     return rows, [clip.where for clip in clips]
 
 
-# ---- Kinetics ----------------------------------------------------------------------------------------------------
+# ---- Kinetics ----------------------------------------------------------------------------------
 
 
 def kinetics_lists(root: Path, number: int) -> dict[str, list[Path]]:
-    """The files by split that are named like lists of Kinetics-<number>, in the first folder that has some.
+    """The files by split that are named like lists of Kinetics-<number>, in the first folder that
+    has some.
 
-    root or a folder directly in it, first of all one with files that begin like such a list. A name may hold the
-    number (kinetics-400_val.csv, k700_2020_train.csv) or not (train.csv, val.csv or validate.csv, test.csv); where
-    some of a split's do, the others are passed over.
-    """
+    root or a folder directly in it, first of all one with files that begin like such a list. A name
+    may hold the number (kinetics-400_val.csv, k700_2020_train.csv) or not (train.csv, val.csv or
+    validate.csv, test.csv); where some of a split's do, the others are passed over."""
     unlike: dict[str, list[Path]] = {}
     for place in places(root):
-        named = [(KINETICS_LIST.fullmatch(name.lower()), place / name) for name in sorted(os.listdir(place))]
-        named = [(match, file) for match, file in named if match and match[1] in (None, str(number))]
+        named = [
+            (KINETICS_LIST.fullmatch(name.lower()), place / name)
+            for name in sorted(os.listdir(place))
+        ]
+        named = [
+            (match, file) for match, file in named if match and match[1] in (None, str(number))
+        ]
         alike = [(match, file) for match, file in named if _header(file)]
         lists: dict[str, list[Path]] = {}
         for with_number in (True, False):
@@ -144,8 +184,11 @@ def kinetics_lists(root: Path, number: int) -> dict[str, list[Path]]:
 
 
 def has_kinetics(number: int, root: Path) -> bool:
-    """Whether the lists in a folder are Kinetics-<number>'s, by the number in a name, else by the count of labels."""
-    lists = {split: files for split, files in kinetics_lists(root, number).items() if _header(files[0])}
+    """Whether the lists in a folder are Kinetics-<number>'s, by the number in a name, else by the
+    count of labels."""
+    lists = {
+        split: files for split, files in kinetics_lists(root, number).items() if _header(files[0])
+    }
     if any(KINETICS_LIST.fullmatch(files[0].name.lower())[1] for files in lists.values()):
         return True
     for split in ("validate", "train", "test"):
@@ -162,31 +205,43 @@ def has_kinetics(number: int, root: Path) -> bool:
 def read_kinetics(
     number: int, root: Path, *, lists: str | Path | None = None, classes: str | Path | None = None
 ) -> Found:
-    """Kinetics-400, -600 and -700 (also 700-2020) from the csv lists of the official releases, those that are there.
+    """Kinetics-400, -600 and -700 (also 700-2020) from the csv lists of the official releases,
+    those that are there.
 
-    The header is label, youtube_id, time_start, time_end, split, is_cc, or some of these: 600 and 700 have no is_cc,
-    test lists may have no label (such rows have none). Files of other layouts are found as this module says.
-    classes: a file with a class a line, where their order matters or no list has labels. Else they are the labels of
-    the validation list (or of test, or train), sorted, as in the official label maps. lists may also be one csv file.
-    """
+    The header is label, youtube_id, time_start, time_end, split, is_cc, or some of these: 600 and
+    700 have no is_cc, test lists may have no label (such rows have none). Files of other layouts
+    are found as this module says. classes: a file with a class a line, where their order matters or
+    no list has labels. Else they are the labels of the validation list (or of test, or train),
+    sorted, as in the official label maps. lists may also be one csv file."""
     place = Path(lists or root)
     files = {"": [place]} if place.is_file() else kinetics_lists(place, number)
     if not files:
-        raise FileNotFoundError(f"no lists at {lists or root}: wanted kinetics-{number}_train.csv or train.csv, and "
-                                "the same of val (or validate) and test, there or one folder below")  # fmt: skip
+        raise FileNotFoundError(
+            f"no lists at {lists or root}: wanted kinetics-{number}_train.csv or train.csv, and "
+            "the same of val (or validate) and test, there or one folder below"
+        )
     for split, several in files.items():
         if len(several) > 1:
-            raise ValueError(f"two lists of split {split!r}: {several[0]} and {several[1]}; "
-                             "name the folder or the file of one release by `lists`")  # fmt: skip
-    clips = {split: list(_kinetics_clips(files[split][0], split)) for split in ORDER if split in files}
+            raise ValueError(
+                f"two lists of split {split!r}: {several[0]} and {several[1]}; "
+                "name the folder or the file of one release by `lists`"
+            )
+    clips = {
+        split: list(_kinetics_clips(files[split][0], split)) for split in ORDER if split in files
+    }
     labels = {split: {clip.label for clip in some} - {None} for split, some in clips.items()}
-    labelled = next((split for split in ("validate", "test", "train", "") if labels.get(split)), None)
+    labelled = next(
+        (split for split in ("validate", "test", "train", "") if labels.get(split)), None
+    )
     if classes is not None:
         file, listed = Path(classes), text_lines(Path(classes))
     elif labelled is not None:
         file, listed = files[labelled][0], sorted(labels[labelled])
     else:
-        raise ValueError(f"{files[min(files)][0]} has no labels: name a file with the {number} classes by `classes`")
+        raise ValueError(
+            f"{files[min(files)][0]} has no labels: name a file with the {number} classes by "
+            "`classes`"
+        )
     count_classes(f"Kinetics-{number}", listed, (number,), file)
     rows, wheres = _rows(root, (clip for some in clips.values() for clip in some))
     return Found(root, rows, wheres, listed)
@@ -202,12 +257,16 @@ def _header(file: Path) -> list[str]:
 
 
 def _kinetics_clips(file: Path, split: str) -> Iterator[Clip]:
-    """The clips of a list; split: where its lines have none of their own. Raises ValueError with file and line."""
+    """The clips of a list; split: where its lines have none of their own. Raises ValueError with
+    file and line."""
     header = _header(file)
     if not header:
         first = read_text(file).split("\n", 1)[0].strip()
-        raise ValueError(f"{file}, line 1: wanted a header of {','.join(KINETICS_COLUMNS)} or some of these, at least "
-                         f"{','.join(KINETICS_COLUMNS[1:4])}; got {first[:80]!r}")  # fmt: skip
+        raise ValueError(
+            f"{file}, line 1: wanted a header of {','.join(KINETICS_COLUMNS)} or some of these, "
+            "at least "
+            f"{','.join(KINETICS_COLUMNS[1:4])}; got {first[:80]!r}"
+        )
     at = [header.index(name) if name in header else len(header) for name in KINETICS_COLUMNS[:5]]
     reader = csv.reader(io.StringIO(read_text(file), newline=""))
     next(reader)
@@ -216,38 +275,48 @@ def _kinetics_clips(file: Path, split: str) -> Iterator[Clip]:
             continue
         where = f"{file}, line {reader.line_num}"
         if len(line) != len(header):
-            raise ValueError(f"{where}: wanted {len(header)} columns ({','.join(header)}), got {len(line)}: {line}")
+            raise ValueError(
+                f"{where}: wanted {len(header)} columns ({','.join(header)}), got {len(line)}: "
+                f"{line}"
+            )
         cells = [*line, ""]  # the last is that of a column which is not there
         label, video, start, end, part = (cells[i] for i in at)
         if not VIDEO_ID.fullmatch(video):
-            raise ValueError(f"{where}: wanted a video id of 11 letters, digits, - and _, got {video!r}")
+            raise ValueError(
+                f"{where}: wanted a video id of 11 letters, digits, - and _, got {video!r}"
+            )
         if not (start.isdigit() and end.isdigit()):
             raise ValueError(f"{where}: wanted times in whole seconds, got {start!r} and {end!r}")
         if SPLITS.get(part.strip() or split) is None:
-            raise ValueError(f"{where}: wanted one of the splits {', '.join(SPLITS)}, got {part or split!r}")
+            raise ValueError(
+                f"{where}: wanted one of the splits {', '.join(SPLITS)}, got {part or split!r}"
+            )
         yield Clip(label or None, video, int(start), int(end), SPLITS[part.strip() or split], where)
 
 
-# ---- Mini-Kinetics-200 -------------------------------------------------------------------------------------------
+# ---- Mini-Kinetics-200 -------------------------------------------------------------------------
 
 
 def mini_lists(root: Path) -> list[Path]:
-    """Mini-Kinetics-200's list of train and of val in a folder or one below: csv files before plain ids."""
+    """Mini-Kinetics-200's list of train and of val in a folder or one below: csv files before plain
+    ids."""
     found = [(place, names) for names in MINI_LISTS if (place := holding(root, names))]
     return [found[0][0] / name for name in found[0][1]] if found else []
 
 
 def read_minikinetics(root: Path, *, lists: str | Path | None = None) -> Found:
-    """Mini-Kinetics-200 (Xie et al. 2018) over the videos of Kinetics-400, whose layouts `read_kinetics` knows.
+    """Mini-Kinetics-200 (Xie et al. 2018) over the videos of Kinetics-400, whose layouts
+    `read_kinetics` knows.
 
-    The authors' lists train_ytid_list.txt and val_ytid_list.txt hold an id a line; label and times are then taken from
-    Kinetics-400's csv lists in the same folder (or one below). Instead of both, train_k200.csv and val_k200.csv are
-    their lines in Kinetics-400's own format.
-    """
+    The authors' lists train_ytid_list.txt and val_ytid_list.txt hold an id a line; label and times
+    are then taken from Kinetics-400's csv lists in the same folder (or one below). Instead of both,
+    train_k200.csv and val_k200.csv are their lines in Kinetics-400's own format."""
     files = mini_lists(Path(lists or root))
     if not files:
         wanted = " or ".join(" and ".join(names) for names in MINI_LISTS)
-        raise FileNotFoundError(f"no lists at {lists or root}: wanted {wanted} there or one folder below")
+        raise FileNotFoundError(
+            f"no lists at {lists or root}: wanted {wanted} there or one folder below"
+        )
     clips: list[Clip] = []
     if files[0].suffix == ".csv":
         for file, split in zip(files, ("train", "validate"), strict=True):
@@ -255,8 +324,10 @@ def read_minikinetics(root: Path, *, lists: str | Path | None = None) -> Found:
     else:
         whole = kinetics_lists(Path(lists or root), 400)
         if not {"train", "validate"} <= whole.keys():
-            raise FileNotFoundError(f"{files[0]} has ids only: put kinetics-400_train.csv and kinetics-400_val.csv "
-                                    f"(or train.csv and val.csv) into {lists or root}")  # fmt: skip
+            raise FileNotFoundError(
+                f"{files[0]} has ids only: put kinetics-400_train.csv and kinetics-400_val.csv "
+                f"(or train.csv and val.csv) into {lists or root}"
+            )
         for file, split in zip(files, ("train", "validate"), strict=True):
             known = {clip.video: clip for clip in _kinetics_clips(whole[split][0], split)}
             for number, video in enumerate(read_text(file).split("\n"), 1):
@@ -271,64 +342,89 @@ def read_minikinetics(root: Path, *, lists: str | Path | None = None) -> Found:
     return Found(root, rows, wheres, classes)
 
 
-# ---- ActivityNet -------------------------------------------------------------------------------------------------
+# ---- ActivityNet -------------------------------------------------------------------------------
 
 
 def activitynet_list(root: Path) -> Path | None:
     """ActivityNet 1.3's json (activity_net.v1-3.min.json) in a folder or one folder below."""
-    return next((file for place in places(root) for file in sorted(place.glob("activity_net.v1-3*.json"))), None)
+    return next(
+        (file for place in places(root) for file in sorted(place.glob("activity_net.v1-3*.json"))),
+        None,
+    )
 
 
 def read_activitynet(
-    root: Path, *, lists: str | Path | None = None, classes: str | Path | None = None,
+    root: Path,
+    *,
+    lists: str | Path | None = None,
+    classes: str | Path | None = None,
     pattern: str = "v_{id}_{start:.2f}_{end:.2f}",
-) -> Found:  # fmt: skip
-    """ActivityNet 1.3 trimmed: one row and one file a segment, from activity_net.v1-3.min.json (`lists` may be a file).
+) -> Found:
+    """ActivityNet 1.3 trimmed: one row and one file a segment, from activity_net.v1-3.min.json
+    (`lists` may be a file).
 
-    How trimmed files are named is an assumption, as no release has them: by `pattern`, with {id}, {start} and {end} in
-    seconds and {n}, the number of the segment in its video from 0, in any folder and with any suffix; else any file
-    <id>_<start>_<end> or v_<id>_<start>_<end> whose times are both within a second of the segment's, the nearest.
-    A segment with several labels is one row with the first, as in MultiTrain. The testing subset has no segments and
-    so no rows. classes: a file with a class a line, where their order matters; else the labels, sorted.
-    """
+    How trimmed files are named is an assumption, as no release has them: by `pattern`, with {id},
+    {start} and {end} in seconds and {n}, the number of the segment in its video from 0, in any
+    folder and with any suffix; else any file <id>_<start>_<end> or v_<id>_<start>_<end> whose times
+    are both within a second of the segment's, the nearest. A segment with several labels is one row
+    with the first, as in MultiTrain. The testing subset has no segments and so no rows. classes: a
+    file with a class a line, where their order matters; else the labels, sorted."""
     place = Path(lists or root)
     file = place if place.is_file() else activitynet_list(place)
     if file is None:
-        raise FileNotFoundError(f"no list at {lists or root}: wanted activity_net.v1-3.min.json there or one below")
+        raise FileNotFoundError(
+            f"no list at {lists or root}: wanted activity_net.v1-3.min.json there or one below"
+        )
     clips = list(_segments(file))
-    listed = sorted({clip.label for _, clip in clips}) if classes is None else text_lines(Path(classes))
+    listed = (
+        sorted({clip.label for _, clip in clips}) if classes is None else text_lines(Path(classes))
+    )
     count_classes("ActivityNet 1.3", listed, (200,), file if classes is None else Path(classes))
     named: dict[str, Clip] = {}
     for n, clip in clips:
         try:
             name = pattern.format(id=clip.video, start=clip.start, end=clip.end, n=n)
         except (KeyError, IndexError, ValueError) as error:
-            raise ValueError(f"pattern {pattern!r}: wanted {{id}}, {{start}}, {{end}} and {{n}} ({error!r})") from None
+            raise ValueError(
+                f"pattern {pattern!r}: wanted {{id}}, {{start}}, {{end}} and {{n}} ({error!r})"
+            ) from None
         named.setdefault(name, clip)
     tree = _Tree(root)
     # all exact names first, so that no segment beside one is given its file
     exact = {name: tree.take(tree.stems[name]) for name in named if name in tree.stems}
-    paths = [exact.get(name) or tree.near(clip, 1.0) or f"{name}.mp4" for name, clip in named.items()]
-    rows = [(path, clip.label, clip.split, clip.video) for path, clip in zip(paths, named.values(), strict=True)]
+    paths = [
+        exact.get(name) or tree.near(clip, 1.0) or f"{name}.mp4" for name, clip in named.items()
+    ]
+    rows = [
+        (path, clip.label, clip.split, clip.video)
+        for path, clip in zip(paths, named.values(), strict=True)
+    ]
     return Found(root, rows, [clip.where for clip in named.values()], listed)
 
 
 def _segments(file: Path) -> Iterator[tuple[int, Clip]]:
-    """(its number in the video, the clip) of each segment, the first label only. Raises ValueError with the video."""
+    """(its number in the video, the clip) of each segment, the first label only. Raises ValueError
+    with the video."""
     database = read_json(file, dict).get("database")
     if not isinstance(database, dict):
-        raise ValueError(f'{file}: wanted an object with "database": {{id: {{subset, annotations}}}}')
+        raise ValueError(
+            f'{file}: wanted an object with "database": {{id: {{subset, annotations}}}}'
+        )
     for video, entry in database.items():
         seen = set()
         subset = entry.get("subset")
         if subset not in SPLITS:
-            raise ValueError(f"{file}, video {video}: wanted a subset of {', '.join(SPLITS)}, got {subset!r}")
+            raise ValueError(
+                f"{file}, video {video}: wanted a subset of {', '.join(SPLITS)}, got {subset!r}"
+            )
         for n, annotation in enumerate(entry.get("annotations", ())):
             where = f"{file}, video {video}, annotation {n}"
             try:
                 label, (start, end) = annotation["label"], map(float, annotation["segment"])
             except (KeyError, TypeError, ValueError):
-                raise ValueError(f"{where}: wanted label and segment [start, end], got {annotation!r}") from None
+                raise ValueError(
+                    f"{where}: wanted label and segment [start, end], got {annotation!r}"
+                ) from None
             if (start, end) not in seen:
                 seen.add((start, end))
                 yield n, Clip(label, video, start, end, SPLITS[subset], where)

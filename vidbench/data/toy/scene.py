@@ -1,4 +1,5 @@
-"""The toy world's looks: clothes, background, camera and light of one source, and drawing its figure into frames."""
+"""The toy world's looks: clothes, background, camera and light of one source, and drawing its
+figure into frames."""
 
 from __future__ import annotations
 
@@ -10,7 +11,9 @@ import numpy as np
 from vidbench.data.toy.figure import Body, skeleton
 
 LUMA = np.array([0.299, 0.587, 0.114])
-OVERSAMPLE = 2  # drawn at twice the size, then averaged: thicknesses of a fraction of a pixel, soft edges
+OVERSAMPLE = (
+    2  # drawn at twice the size, then averaged: thicknesses of a fraction of a pixel, soft edges
+)
 STROKES = 20  # in a background, margins included
 MARGIN = 0.25  # background beyond each border, in frame sizes, for the camera to move over
 BACKGROUNDS = ("blobs", "stripes", "blocks")
@@ -30,47 +33,88 @@ class Look:
     place: tuple[float, float]  # where it stands: x of the middle, y of the ground, in frame sizes
     mirror: bool
     camera: str
-    sway: np.ndarray  # [4, 3] amplitude, frequency (Hz) and phase of the camera's x, y and zoom, and of the light
+    sway: (
+        np.ndarray
+    )  # [4, 3] amplitude, frequency (Hz) and phase of the camera's x, y and zoom, and of the light
     gain: float
 
 
 def draw_look(size: int, background: str, camera: str, rng: np.random.Generator) -> Look:
-    """The appearance of one source at random; ours. `size` pixels; background and camera from BACKGROUNDS, CAMERAS."""
+    """The appearance of one source at random; ours. `size` pixels; background and camera from
+    BACKGROUNDS, CAMERAS."""
     uniform = rng.uniform
     # figure and ground lie on two sides of middle grey, or a small network sees no figure at all
     dark_ground = rng.random() < 0.5
     ground, cloth = ((45, 100), (165, 235)) if dark_ground else ((150, 205), (20, 85))
     skin = np.array([235, 190, 160]) * uniform(0.45, 1.0)
-    colours = {"shirt": _colour(uniform(*cloth), rng), "trousers": _colour(uniform(*cloth), rng), "skin": skin,
-               "hair": _colour(uniform(20, 90) if not dark_ground else uniform(110, 200), rng, 25),
-               "shoes": _colour(uniform(*cloth), rng)}
-    body = Body(torso=uniform(.27, .31), thigh=uniform(.22, .25), shin=uniform(.22, .25), arm=uniform(.165, .19),
-                forearm=uniform(.175, .2), head=uniform(.075, .095), shoulders=uniform(.065, .085),
-                girth=uniform(.85, 1.2))
-    amplitude, hertz = {"drift": (uniform(.01, .04, 2), uniform(.08, .22, 2)), "zoom": (uniform(0, .006, 2), (.1, .1)),
-                        "hand": (uniform(.006, .014, 2), uniform(.35, .7, 2))}[camera]
-    zoom = (uniform(.03, .07), uniform(.1, .2)) if camera == "zoom" else (0.0, 0.1)
-    sway = np.array([(amplitude[0], hertz[0], 0), (amplitude[1], hertz[1], 0), (*zoom, 0),
-                     (uniform(0, .08), uniform(.1, .4), 0)])
+    colours = {
+        "shirt": _colour(uniform(*cloth), rng),
+        "trousers": _colour(uniform(*cloth), rng),
+        "skin": skin,
+        "hair": _colour(uniform(20, 90) if not dark_ground else uniform(110, 200), rng, 25),
+        "shoes": _colour(uniform(*cloth), rng),
+    }
+    body = Body(
+        torso=uniform(0.27, 0.31),
+        thigh=uniform(0.22, 0.25),
+        shin=uniform(0.22, 0.25),
+        arm=uniform(0.165, 0.19),
+        forearm=uniform(0.175, 0.2),
+        head=uniform(0.075, 0.095),
+        shoulders=uniform(0.065, 0.085),
+        girth=uniform(0.85, 1.2),
+    )
+    amplitude, hertz = {
+        "drift": (uniform(0.01, 0.04, 2), uniform(0.08, 0.22, 2)),
+        "zoom": (uniform(0, 0.006, 2), (0.1, 0.1)),
+        "hand": (uniform(0.006, 0.014, 2), uniform(0.35, 0.7, 2)),
+    }[camera]
+    zoom = (uniform(0.03, 0.07), uniform(0.1, 0.2)) if camera == "zoom" else (0.0, 0.1)
+    sway = np.array(
+        [
+            (amplitude[0], hertz[0], 0),
+            (amplitude[1], hertz[1], 0),
+            (*zoom, 0),
+            (uniform(0, 0.08), uniform(0.1, 0.4), 0),
+        ]
+    )
     sway[:, 2] = uniform(0, 2 * np.pi, 4)
-    return Look(body, colours, _background(size, background, ground, rng), bool(rng.random() < .6), uniform(.6, .78),
-                (uniform(.42, .58), uniform(.9, .96)), bool(rng.random() < .5), camera, sway, uniform(.9, 1.1))
+    return Look(
+        body,
+        colours,
+        _background(size, background, ground, rng),
+        bool(rng.random() < 0.6),
+        uniform(0.6, 0.78),
+        (uniform(0.42, 0.58), uniform(0.9, 0.96)),
+        bool(rng.random() < 0.5),
+        camera,
+        sway,
+        uniform(0.9, 1.1),
+    )
 
 
-def paint(poses: np.ndarray, times: np.ndarray, look: Look, size: int,
-          nudge: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
+def paint(
+    poses: np.ndarray,
+    times: np.ndarray,
+    look: Look,
+    size: int,
+    nudge: tuple[float, float] = (0.0, 0.0),
+) -> np.ndarray:
     """Frames of a source at the given times (seconds) and poses; ours.
 
-    poses [T, joints], times [T] -> uint8 RGB [T, size, size, 3]. `nudge` moves the figure, in frame sizes.
-    """
-    wave = look.sway[:, 0] * np.sin(2 * np.pi * look.sway[:, 1] * times[:, None] + look.sway[:, 2])  # [T, 4]
+    poses [T, joints], times [T] -> uint8 RGB [T, size, size, 3]. `nudge` moves the figure, in frame
+    sizes."""
+    wave = look.sway[:, 0] * np.sin(
+        2 * np.pi * look.sway[:, 1] * times[:, None] + look.sway[:, 2]
+    )  # [T, 4]
     points = skeleton(poses, look.body)
     facing = -1.0 if look.mirror else 1.0
     foot = np.array(look.place) + nudge
     frames = np.empty((len(times), size, size, 3), np.uint8)
     for t, (dx, dy, dz, light) in enumerate(wave):
         zoom = 1 + dz
-        # frame = zoom * (world - middle) + middle + shift: one camera for the background and the figure
+        # frame = zoom * (world - middle) + middle + shift: one camera for the background and the
+        # figure
         shift = np.array([dx, dy])
         canvas = _view(look.background, size * OVERSAMPLE, zoom, shift)
         placed = {}
@@ -95,8 +139,11 @@ def _field(side: int, cells: int, rng: np.random.Generator) -> np.ndarray:
     return cv2.resize(cells, (side, side), interpolation=cv2.INTER_CUBIC)
 
 
-def _background(size: int, kind: str, luma: tuple[float, float], rng: np.random.Generator) -> np.ndarray:
-    """A soft texture of moderate contrast, uint8 RGB, a margin larger than the frame on each side."""
+def _background(
+    size: int, kind: str, luma: tuple[float, float], rng: np.random.Generator
+) -> np.ndarray:
+    """A soft texture of moderate contrast, uint8 RGB, a margin larger than the frame on each
+    side."""
     side = round(size * (1 + 2 * MARGIN))
     a, b, c = (_colour(rng.uniform(*luma), rng, 55) for _ in range(3))
     y, x = np.mgrid[0:side, 0:side].astype(np.float32) / side
@@ -104,17 +151,20 @@ def _background(size: int, kind: str, luma: tuple[float, float], rng: np.random.
         mix = _field(side, 4, rng) + 0.7 * _field(side, 8, rng)
         spots = 0.8 * _field(side, 6, rng) + 0.8 * _field(side, 13, rng)
     elif kind == "stripes":  # a wall of stripes above a plain floor
-        angle, pitch = rng.uniform(-.6, .6), rng.uniform(5, 11)
+        angle, pitch = rng.uniform(-0.6, 0.6), rng.uniform(5, 11)
         mix = 1.3 * np.sin(2 * np.pi * pitch * (x * np.cos(angle) + y * np.sin(angle)))
-        floor = y > rng.uniform(.6, .72)
-        mix, spots = np.where(floor, 0.4 * _field(side, 5, rng), mix), np.where(floor, 1.5, -1.0).astype(np.float32)
+        floor = y > rng.uniform(0.6, 0.72)
+        mix, spots = (
+            np.where(floor, 0.4 * _field(side, 5, rng), mix),
+            np.where(floor, 1.5, -1.0).astype(np.float32),
+        )
     elif kind == "blocks":  # house fronts: random rectangles
         mix, spots = (np.zeros((side, side), np.float32) for _ in range(2))
         for _ in range(28):
             left, top = rng.integers(-side // 6, side, 2)
             wide, high = rng.integers(side // 14, side // 3, 2)
-            target = mix if rng.random() < .6 else spots
-            target[max(top, 0):top + high, max(left, 0):left + wide] = rng.uniform(-1.6, 1.6)
+            target = mix if rng.random() < 0.6 else spots
+            target[max(top, 0) : top + high, max(left, 0) : left + wide] = rng.uniform(-1.6, 1.6)
     else:
         raise ValueError(f"wanted a background of {', '.join(BACKGROUNDS)}; got {kind!r}")
     mix, spots = (0.5 + 0.5 * np.tanh(f)[..., None] for f in (mix, spots))
@@ -125,16 +175,24 @@ def _background(size: int, kind: str, luma: tuple[float, float], rng: np.random.
 
 
 def _clutter(picture: np.ndarray, luma: tuple[float, float], rng: np.random.Generator) -> None:
-    """Limb-like strokes in the background, so that edges of one still frame do not give the pose away; in place."""
+    """Limb-like strokes in the background, so that edges of one still frame do not give the pose
+    away; in place."""
     side = len(picture)
     towards = 255 if luma[0] < 128 else 0  # a third as far off the ground as clothes are
     for _ in range(STROKES):
         start = rng.uniform(0, side, 2)
-        angle, length = rng.uniform(0, 2 * np.pi), rng.uniform(.08, .22) * side
+        angle, length = rng.uniform(0, 2 * np.pi), rng.uniform(0.08, 0.22) * side
         end = start + length * np.array([np.cos(angle), np.sin(angle)])
-        colour = _colour(rng.uniform(*luma) * .7 + towards * .3, rng, 40).tolist()
+        colour = _colour(rng.uniform(*luma) * 0.7 + towards * 0.3, rng, 40).tolist()
         (x0, y0), (x1, y1) = np.rint([start, end]).astype(int).tolist()
-        cv2.line(picture, (x0, y0), (x1, y1), colour, max(1, round(rng.uniform(.025, .045) * side)), cv2.LINE_AA)
+        cv2.line(
+            picture,
+            (x0, y0),
+            (x1, y1),
+            colour,
+            max(1, round(rng.uniform(0.025, 0.045) * side)),
+            cv2.LINE_AA,
+        )
 
 
 def _view(background: np.ndarray, side: int, zoom: float, shift: np.ndarray) -> np.ndarray:
@@ -142,11 +200,14 @@ def _view(background: np.ndarray, side: int, zoom: float, shift: np.ndarray) -> 
     scale = zoom * side * (1 + 2 * MARGIN) / len(background)
     move = side * (0.5 + shift) - scale * len(background) / 2
     matrix = np.array([[scale, 0, move[0]], [0, scale, move[1]]])
-    return cv2.warpAffine(background, matrix, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+    return cv2.warpAffine(
+        background, matrix, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
+    )
 
 
 def _figure(canvas: np.ndarray, at: dict[str, np.ndarray], look: Look, height: float) -> None:
-    """Draw the figure, far limbs first and darker; `at` in canvas pixels, `height` of the figure in canvas pixels."""
+    """Draw the figure, far limbs first and darker; `at` in canvas pixels, `height` of the figure in
+    canvas pixels."""
     bits = 4  # fixed-point places of OpenCV's drawing: joints land between pixels
 
     def fixed(name: str) -> tuple[int, int]:
@@ -159,28 +220,30 @@ def _figure(canvas: np.ndarray, at: dict[str, np.ndarray], look: Look, height: f
 
     def disc(a: str, radius: float, part: str, shade: float = 1.0) -> None:
         size = max(1, round(radius * height * (1 << bits)))
-        cv2.circle(canvas, fixed(a), size, (look.colours[part] * shade).tolist(), -1, cv2.LINE_AA, bits)
+        cv2.circle(
+            canvas, fixed(a), size, (look.colours[part] * shade).tolist(), -1, cv2.LINE_AA, bits
+        )
 
     def leg(side: str, shade: float) -> None:
-        limb(f"foot_{side}", f"toe_{side}", .055, "shoes", shade)
-        limb(f"knee_{side}", f"foot_{side}", .075, "trousers", shade)
-        limb(f"socket_{side}", f"knee_{side}", .09, "trousers", shade)
+        limb(f"foot_{side}", f"toe_{side}", 0.055, "shoes", shade)
+        limb(f"knee_{side}", f"foot_{side}", 0.075, "trousers", shade)
+        limb(f"socket_{side}", f"knee_{side}", 0.09, "trousers", shade)
 
     def arm(side: str, shade: float) -> None:
-        limb(f"elbow_{side}", f"hand_{side}", .058, "shirt" if look.sleeves else "skin", shade)
-        disc(f"hand_{side}", .036, "skin", shade)
-        limb(f"shoulder_{side}", f"elbow_{side}", .07, "shirt", shade)
+        limb(f"elbow_{side}", f"hand_{side}", 0.058, "shirt" if look.sleeves else "skin", shade)
+        disc(f"hand_{side}", 0.036, "skin", shade)
+        limb(f"shoulder_{side}", f"elbow_{side}", 0.07, "shirt", shade)
 
-    leg("far", .78)
-    arm("far", .78)
-    limb("hip", "neck", .15, "shirt", .86)
-    limb("shoulder_near", "shoulder_far", .075, "shirt", .86)
-    limb("socket_near", "socket_far", .1, "trousers", .86)
+    leg("far", 0.78)
+    arm("far", 0.78)
+    limb("hip", "neck", 0.15, "shirt", 0.86)
+    limb("shoulder_near", "shoulder_far", 0.075, "shirt", 0.86)
+    limb("socket_near", "socket_far", 0.1, "trousers", 0.86)
     leg("near", 1.0)
     disc("head", look.body.head, "skin")
     facing = -1.0 if look.mirror else 1.0
     up = (at["head"] - at["neck"]) / max(np.linalg.norm(at["head"] - at["neck"]), 1e-6)
     forward = np.array([-up[1], up[0]]) * facing
     at["hair"] = at["head"] + height * look.body.head * (0.42 * up - 0.3 * forward)
-    disc("hair", look.body.head * .74, "hair")
+    disc("hair", look.body.head * 0.74, "hair")
     arm("near", 1.0)

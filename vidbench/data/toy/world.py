@@ -1,8 +1,9 @@
-"""The toy worlds: real mp4 files where motion is the label and appearance is noise, in three related label spaces.
+"""The toy worlds: real mp4 files where motion is the label and appearance is noise, in three
+related label spaces.
 
-A source is one long take: one figure, one background, one camera, one action again and again. Its clips (siblings, as
-in UCF101) are cut from it at different times and share all of its appearance, and a source lies wholly in one split.
-"""
+A source is one long take: one figure, one background, one camera, one action again and again. Its
+clips (siblings, as in UCF101) are cut from it at different times and share all of its appearance,
+and a source lies wholly in one split."""
 
 from __future__ import annotations
 
@@ -27,7 +28,9 @@ from vidbench.data.manifest import Manifest
 from vidbench.data.toy.figure import ACTIONS, ONE_WAY, REVERSED, pose
 from vidbench.data.video import framestore
 
-FORMAT = 1  # raise it when the same settings draw other pictures: folders of another format are refused
+FORMAT = (
+    1  # raise it when the same settings draw other pictures: folders of another format are refused
+)
 TEST_EVERY = 4  # of a class's sources one in four is for testing
 GOP = "8"  # frames; short, since every test reads a few frames of many clips
 RELATIONS = ("same", "merged", "split", "private")
@@ -56,31 +59,72 @@ SETTINGS = {
 
 
 class World(NamedTuple):
-    """Class names, each with the base actions it shows ("walk" or one variant of it, "walk/slow"), and a style."""
+    """Class names, each with the base actions it shows ("walk" or one variant of it, "walk/slow"),
+    and a style."""
 
     background: str
     camera: str
     classes: dict[str, tuple[str, ...]]
 
 
-BASE = ("wave", "jumping_jack", "squat", "walk", "kick", "punch", "bow", "clap", "cartwheel", "throw", "sit_down",
-        "stand_up")
+BASE = (
+    "wave",
+    "jumping_jack",
+    "squat",
+    "walk",
+    "kick",
+    "punch",
+    "bow",
+    "clap",
+    "cartwheel",
+    "throw",
+    "sit_down",
+    "stand_up",
+)
 WORLDS = {
     "base": World("blobs", "drift", {name: (name,) for name in BASE}),
-    "gym": World("stripes", "zoom", {
-        "star_jump": ("jumping_jack",), "knee_bend": ("squat",), "stroll": ("walk/slow",), "power_walk": ("walk/fast",),
-        "strike": ("kick", "punch"), "greeting": ("wave", "bow"), "to_the_mat": ("sit_down",), "get_up": ("stand_up",),
-        "hop": ("hop",), "lunge": ("lunge",)}),
-    "street": World("blocks", "hand", {
-        "hello": ("wave",), "applause": ("clap",), "low_kick": ("kick/low",), "high_kick": ("kick/high",),
-        "jab": ("punch",), "pitch": ("throw",), "passer_by": ("walk",), "deep_bow": ("bow",),
-        "rest": ("sit_down", "stand_up"), "stretch": ("stretch",), "dance": ("dance",)}),
+    "gym": World(
+        "stripes",
+        "zoom",
+        {
+            "star_jump": ("jumping_jack",),
+            "knee_bend": ("squat",),
+            "stroll": ("walk/slow",),
+            "power_walk": ("walk/fast",),
+            "strike": ("kick", "punch"),
+            "greeting": ("wave", "bow"),
+            "to_the_mat": ("sit_down",),
+            "get_up": ("stand_up",),
+            "hop": ("hop",),
+            "lunge": ("lunge",),
+        },
+    ),
+    "street": World(
+        "blocks",
+        "hand",
+        {
+            "hello": ("wave",),
+            "applause": ("clap",),
+            "low_kick": ("kick/low",),
+            "high_kick": ("kick/high",),
+            "jab": ("punch",),
+            "pitch": ("throw",),
+            "passer_by": ("walk",),
+            "deep_bow": ("bow",),
+            "rest": ("sit_down", "stand_up"),
+            "stretch": ("stretch",),
+            "dance": ("dance",),
+        },
+    ),
 }
-# What is drawn for each source: speed and amplitude. The variants are what other worlds call classes of their own;
-# both survive a horizontal flip, which left- and right-handed waving would not.
-RANGES = {"": {"speed": (.88, 1.15), "amplitude": (.9, 1.08)}}
-VARIANTS = {"walk": {"slow": {"speed": (.6, .75)}, "fast": {"speed": (1.2, 1.45)}},
-            "kick": {"low": {"amplitude": (.5, .62)}, "high": {"amplitude": (.95, 1.1)}}}
+# What is drawn for each source: speed and amplitude. The variants are what other worlds call
+# classes of their own; both survive a horizontal flip, which left- and right-handed waving would
+# not.
+RANGES = {"": {"speed": (0.88, 1.15), "amplitude": (0.9, 1.08)}}
+VARIANTS = {
+    "walk": {"slow": {"speed": (0.6, 0.75)}, "fast": {"speed": (1.2, 1.45)}},
+    "kick": {"low": {"amplitude": (0.5, 0.62)}, "high": {"amplitude": (0.95, 1.1)}},
+}
 
 
 class Source(NamedTuple):
@@ -93,19 +137,29 @@ class Source(NamedTuple):
     paths: tuple[str, ...]  # one per clip, relative to the folder
 
 
-def render(folder: str | Path, setting: str | Setting = "small", world: str = "base", seed: int = 0,
-           workers: int | None = None, progress: bool = True) -> Manifest:
-    """Draw a toy world's mp4 files into a folder, only those that are missing, and return its manifest; ours.
+def render(
+    folder: str | Path,
+    setting: str | Setting = "small",
+    world: str = "base",
+    seed: int = 0,
+    workers: int | None = None,
+    progress: bool = True,
+) -> Manifest:
+    """Draw a toy world's mp4 files into a folder, only those that are missing, and return its
+    manifest; ours.
 
-    Writes videos/<class>/*.mp4, manifest.csv, classes.txt, correspondence.csv and toy.json. The same settings and seed
-    give the same bytes. workers: processes, spawned (so a script needs `if __name__ == "__main__":`); None is one for
-    each core, 1 is this process. Raises ToyError where the folder was made with other settings, and says which.
-    """
+    Writes videos/<class>/*.mp4, manifest.csv, classes.txt, correspondence.csv and toy.json. The
+    same settings and seed give the same bytes. workers: processes, spawned (so a script needs `if
+    __name__ == "__main__":`); None is one for each core, 1 is this process. Raises ToyError where
+    the folder was made with other settings, and says which."""
     folder = Path(folder)
     sources = plan(setting, world, seed)
     size = _setting(setting)
     _claim(folder, {"format": FORMAT, "world": world, "seed": seed, **asdict(size)})
-    missing = [(s, tuple(i for i, path in enumerate(s.paths) if not (folder / path).is_file())) for s in sources]
+    missing = [
+        (s, tuple(i for i, path in enumerate(s.paths) if not (folder / path).is_file()))
+        for s in sources
+    ]
     jobs = [(folder, s, clips, size, world, seed) for s, clips in missing if clips]
     for label in WORLDS[world].classes:
         (folder / "videos" / label).mkdir(parents=True, exist_ok=True)
@@ -118,15 +172,20 @@ def render(folder: str | Path, setting: str | Setting = "small", world: str = "b
 
 
 def plan(setting: str | Setting = "small", world: str = "base", seed: int = 0) -> list[Source]:
-    """All sources of a world with their clips' paths and splits, about 75 % train and 25 % test in each class; ours."""
+    """All sources of a world with their clips' paths and splits, about 75 % train and 25 % test in
+    each class; ours."""
     size = _setting(setting)
     if world not in WORLDS:
         raise ToyError(f"wanted one of the worlds {', '.join(WORLDS)}; got {world!r}")
     sources = []
     for label, shown in WORLDS[world].classes.items():
-        parts = [_parts(action)[(i // len(shown)) % len(_parts(action))]
-                 for i, action in zip(range(size.sources), shown * size.sources, strict=False)]
-        test = _tested(parts, np.random.default_rng([seed, zlib.crc32(f"{world}/{label}".encode())]))
+        parts = [
+            _parts(action)[(i // len(shown)) % len(_parts(action))]
+            for i, action in zip(range(size.sources), shown * size.sources, strict=False)
+        ]
+        test = _tested(
+            parts, np.random.default_rng([seed, zlib.crc32(f"{world}/{label}".encode())])
+        )
         for i, part in enumerate(parts):
             name = f"{label}_s{i:02d}"
             paths = tuple(f"videos/{label}/{name}_c{k}.mp4" for k in range(size.clips))
@@ -135,20 +194,31 @@ def plan(setting: str | Setting = "small", world: str = "base", seed: int = 0) -
 
 
 def _tested(parts: list[str], rng: np.random.Generator) -> set[int]:
-    """Which sources of a class are for testing: one in TEST_EVERY, spread over its parts as far as they go."""
-    order = [int(i) for part in dict.fromkeys(parts) for i in rng.permutation(len(parts)) if parts[i] == part]
-    # evenly along the parts in turn; the middle of each stretch, so that a part shorter than a stretch is not missed
+    """Which sources of a class are for testing: one in TEST_EVERY, spread over its parts as far as
+    they go."""
+    order = [
+        int(i)
+        for part in dict.fromkeys(parts)
+        for i in rng.permutation(len(parts))
+        if parts[i] == part
+    ]
+    # evenly along the parts in turn; the middle of each stretch, so that a part shorter than a
+    # stretch is not missed
     count = max(1, round(len(parts) / TEST_EVERY))
-    return {order[int((k + 0.5) * len(parts) / count)] for k in range(count)} if len(parts) > 1 else set()
+    return (
+        {order[int((k + 0.5) * len(parts) / count)] for k in range(count)}
+        if len(parts) > 1
+        else set()
+    )
 
 
 def correspondence() -> list[dict[str, str]]:
-    """The planted truth about which classes of the worlds are related: one row for a class and another world; ours.
+    """The planted truth about which classes of the worlds are related: one row for a class and
+    another world; ours.
 
-    Columns world, class, actions, other_world, matches, relation (lists are joined by ";"). relation is seen from the
-    class: same, merged (it holds all of its matches and more than any one of them), split (it is a part of its match),
-    private (no match in that world).
-    """
+    Columns world, class, actions, other_world, matches, relation (lists are joined by ";").
+    relation is seen from the class: same, merged (it holds all of its matches and more than any one
+    of them), split (it is a part of its match), private (no match in that world)."""
     rows = []
     for name, world in WORLDS.items():
         for label, actions in world.classes.items():
@@ -158,8 +228,16 @@ def correspondence() -> list[dict[str, str]]:
                     continue
                 contents = {c: _content(a) for c, a in WORLDS[other].classes.items()}
                 matches = {c: content for c, content in contents.items() if content & held}
-                rows.append({"world": name, "class": label, "actions": ";".join(actions), "other_world": other,
-                             "matches": ";".join(matches), "relation": _relation(held, list(matches.values()))})
+                rows.append(
+                    {
+                        "world": name,
+                        "class": label,
+                        "actions": ";".join(actions),
+                        "other_world": other,
+                        "matches": ";".join(matches),
+                        "relation": _relation(held, list(matches.values())),
+                    }
+                )
     return rows
 
 
@@ -172,7 +250,9 @@ def _relation(held: frozenset[str], matches: list[frozenset[str]]) -> str:
         return "merged"
     if len(matches) == 1 and held < matches[0]:
         return "split"
-    raise ValueError(f"the worlds must nest: {sorted(held)} overlaps {[sorted(m) for m in matches]} in part")
+    raise ValueError(
+        f"the worlds must nest: {sorted(held)} overlaps {[sorted(m) for m in matches]} in part"
+    )
 
 
 def _parts(action: str) -> tuple[str, ...]:
@@ -189,7 +269,10 @@ def _setting(setting: str | Setting) -> Setting:
         if setting not in SETTINGS:
             raise ToyError(f"wanted a Setting or one of {', '.join(SETTINGS)}; got {setting!r}")
         setting = SETTINGS[setting]
-    if setting.size % 2 or min(setting.size, setting.fps, setting.frames, setting.sources, setting.clips) < 1:
+    if (
+        setting.size % 2
+        or min(setting.size, setting.fps, setting.frames, setting.sources, setting.clips) < 1
+    ):
         raise ToyError(f"wanted an even size and positive numbers throughout; got {setting}")
     return setting
 
@@ -199,13 +282,22 @@ def _claim(folder: Path, wanted: dict) -> None:
     card = folder / "toy.json"
     if card.is_file():
         found = json.loads(card.read_text())
-        different = [f"{key}: the folder has {found.get(key)!r}, this call wants {wanted.get(key)!r}"
-                     for key in dict.fromkeys([*wanted, *found]) if found.get(key) != wanted.get(key)]
+        different = [
+            f"{key}: the folder has {found.get(key)!r}, this call wants {wanted.get(key)!r}"
+            for key in dict.fromkeys([*wanted, *found])
+            if found.get(key) != wanted.get(key)
+        ]
         if different:
-            raise ToyError(f"{folder} holds another toy world ({'; '.join(different)}): choose another or delete it")
+            raise ToyError(
+                f"{folder} holds another toy world ({'; '.join(different)}): choose another or "
+                "delete it"
+            )
         return
     if (folder / "manifest.csv").exists() or (folder / "videos").exists():
-        raise ToyError(f"{folder} holds videos or a manifest but no toy.json, so it is not a toy world; choose another")
+        raise ToyError(
+            f"{folder} holds videos or a manifest but no toy.json, so it is not a toy world; "
+            "choose another"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f".toy.json.{os.getpid()}.part"
     part.write_text(json.dumps(wanted, indent=1) + "\n")
@@ -227,24 +319,35 @@ def _cores() -> int:
 
 
 def _run(jobs: list[tuple], workers: int, progress: bool) -> None:
-    """All jobs, in this process or in spawned ones; the first failure stops the rest and is raised."""
+    """All jobs, in this process or in spawned ones; the first failure stops the rest and is
+    raised."""
     if not jobs:
         return
     from tqdm import tqdm
 
-    total, slow = sum(len(job[2]) for job in jobs), 0.1 if sys.stderr.isatty() else 10.0  # a log wants few lines
-    with tqdm(total=total, desc="toy world", unit="clip", disable=not progress, mininterval=slow) as bar:
+    total, slow = (
+        sum(len(job[2]) for job in jobs),
+        0.1 if sys.stderr.isatty() else 10.0,
+    )  # a log wants few lines
+    with tqdm(
+        total=total, desc="toy world", unit="clip", disable=not progress, mininterval=slow
+    ) as bar:
         if workers <= 1:
             for job in jobs:
                 bar.update(_shoot(*job))
             return
-        pool = ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn"), initializer=_worker)
+        pool = ProcessPoolExecutor(
+            min(workers, len(jobs)), get_context("spawn"), initializer=_worker
+        )
         try:
             for future in as_completed([pool.submit(_shoot, *job) for job in jobs]):
                 bar.update(future.result())
         except BrokenProcessPool as error:
-            raise ToyError("a rendering process died: in a script, call render below `if __name__ == '__main__':`, or "
-                           "pass workers=1; else the machine may be short of memory") from error
+            raise ToyError(
+                "a rendering process died: in a script, call render below `if __name__ == "
+                "'__main__':`, or "
+                "pass workers=1; else the machine may be short of memory"
+            ) from error
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -252,14 +355,21 @@ def _run(jobs: list[tuple], workers: int, progress: bool) -> None:
 def _worker() -> None:
     import cv2
 
-    parent = parent_process()  # where it is killed, nobody ends this process, which waits at a queue
+    parent = (
+        parent_process()
+    )  # where it is killed, nobody ends this process, which waits at a queue
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the parent, which then cancels what is left
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # an interrupt is for the parent, which then cancels what is left
     cv2.setNumThreads(1)
 
 
-def _shoot(folder: Path, source: Source, clips: tuple[int, ...], setting: Setting, world: str, seed: int) -> int:
-    """Draw and write the numbered clips of one source; which ones are asked for does not change any of them."""
+def _shoot(
+    folder: Path, source: Source, clips: tuple[int, ...], setting: Setting, world: str, seed: int
+) -> int:
+    """Draw and write the numbered clips of one source; which ones are asked for does not change any
+    of them."""
     from vidbench.data.toy.scene import draw_look, paint
 
     style = WORLDS[world]
@@ -276,18 +386,20 @@ def _shoot(folder: Path, source: Source, clips: tuple[int, ...], setting: Settin
     return len(clips)
 
 
-def _take(action: str, speed: float, setting: Setting, k: int,
-          rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
-    """When clip k of a source is cut: its times in the source (seconds) [T], phases [T], the figure's small move."""
+def _take(
+    action: str, speed: float, setting: Setting, k: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
+    """When clip k of a source is cut: its times in the source (seconds) [T], phases [T], the
+    figure's small move."""
     local = np.arange(setting.frames) / setting.fps
-    lasts = ACTIONS[REVERSED.get(action, action)].seconds / (speed * rng.uniform(.95, 1.05))
+    lasts = ACTIONS[REVERSED.get(action, action)].seconds / (speed * rng.uniform(0.95, 1.05))
     start, hold = rng.uniform(size=2)
-    nudge = tuple(rng.uniform(-.025, .025, 2) * (1.0, 0.4))
+    nudge = tuple(rng.uniform(-0.025, 0.025, 2) * (1.0, 0.4))
     if action in ONE_WAY:
-        # one transition between two holds, placed by a law that is its own mirror image in time: what is left to tell
-        # the twins apart is the order of frames alone
+        # one transition between two holds, placed by a law that is its own mirror image in time:
+        # what is left to tell the twins apart is the order of frames alone
         lasts = min(lasts, 0.8 * local[-1])
-        phases = np.clip((local - (.2 + .6 * hold) * (local[-1] - lasts)) / lasts, 0, 1)
+        phases = np.clip((local - (0.2 + 0.6 * hold) * (local[-1] - lasts)) / lasts, 0, 1)
     else:
         phases = (start + local / lasts) % 1
     begin = (k + 0.5 * hold) * 1.5 * setting.frames / setting.fps

@@ -1,9 +1,9 @@
 """Decoding clips: one door, `Video`, over the decoders, the packs of a store and single pictures.
 
-Frame i of a file means the i-th frame that a full decode from the start shows, whoever reads it. PyAV is the default:
-exact on every file that was tried, and 1.4 to 2 times as fast as decord (benchmarks/reader.py). decord and torchcodec
-read what they are exact on; other files go to PyAV, and VideoInfo.decoder says who read.
-"""
+Frame i of a file means the i-th frame that a full decode from the start shows, whoever reads it.
+PyAV is the default: exact on every file that was tried, and 1.4 to 2 times as fast as decord
+(benchmarks/reader.py). decord and torchcodec read what they are exact on; other files go to PyAV,
+and VideoInfo.decoder says who read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ from vidbench.data.video.decoders import DECODERS, PyAV, Reader, failures, short
 
 DECODER = "pyav"  # the default
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
-STRIP = 16  # frames; a picture so many whole times as wide as it is high, as no photograph is, is a strip of them
+# frames; a picture so many whole times as wide as it is high, as no photograph is, is a strip of
+# them
+STRIP = 16
 STRIP_FPS = 25.0  # an assumption, PAL's: a strip names no rate
 
 
@@ -39,7 +41,9 @@ class VideoInfo(NamedTuple):
     fps: float
     height: int
     width: int
-    decoder: str  # who read the file: the one asked for, "pyav" where that one would miscount, "pack" or "picture"
+    # who read the file: the one asked for, "pyav" where that one would miscount, "pack" or
+    # "picture"
+    decoder: str
 
 
 class VideoError(RuntimeError):
@@ -58,15 +62,25 @@ class _Picture(Reader):
         try:
             with Image.open(path) as picture:
                 whole = np.array(picture.convert("RGB"))
-        except (SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:  # Pillow's, where damaged
+        except (
+            SyntaxError,
+            EOFError,
+            struct.error,
+            Image.DecompressionBombError,
+        ) as error:  # Pillow's, where damaged
             raise OSError(f"{type(error).__name__}: {error}") from error
         height, width = whole.shape[:2]
         count = width // height if width % height == 0 and width >= STRIP * height else 1
-        self._shown, self._size = whole.reshape(height, count, width // count, 3).swapaxes(0, 1), size
+        self._shown, self._size = (
+            whole.reshape(height, count, width // count, 3).swapaxes(0, 1),
+            size,
+        )
         self.frames, self.fps = count, STRIP_FPS if count > 1 else 1.0
 
     def take(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return np.stack([_resized(frame, self._size) for frame in self._shown[wanted]]), wanted / self.fps
+        return np.stack(
+            [_resized(frame, self._size) for frame in self._shown[wanted]]
+        ), wanted / self.fps
 
 
 class _Stored(Reader):
@@ -90,7 +104,11 @@ def _resized(frame: np.ndarray, size: int | tuple[int, int] | None) -> np.ndarra
     import cv2
 
     height, width = short_side(*frame.shape[:2], size)
-    return frame if (height, width) == frame.shape[:2] else cv2.resize(frame, (width, height), None, 0, 0, 3)  # area
+    return (
+        frame
+        if (height, width) == frame.shape[:2]
+        else cv2.resize(frame, (width, height), None, 0, 0, 3)
+    )  # area
 
 
 def _reader_of(path: Path, decoder: str) -> tuple[str, type]:
@@ -111,22 +129,28 @@ def _at_the_door(path: Path) -> str:
         if not path.stat().st_size:
             return "the file is empty (0 bytes); fetch it again or drop it"
     except OSError as error:  # such as a folder above it that is closed to this user
-        return f"it cannot be looked at ({error.strerror}); let this user into its folder, or drop it"
+        return (
+            f"it cannot be looked at ({error.strerror}); let this user into its folder, or drop it"
+        )
     return ""
 
 
 class Video:
-    """One open file: `frames`, `fps`, and `read(indices)`; open per sample, close after (it cannot be pickled).
+    """One open file: `frames`, `fps`, and `read(indices)`; open per sample, close after (it cannot
+    be pickled).
 
-    decoder: a name in DECODERS. size: (H, W) or short side in pixels, resized while decoding. Raises VideoError where
-    the file is missing or does not open, ValueError on an unknown decoder, ImportError where it is not installed.
-    frames: what a scan counted, if it is known (see decoders.PyAV).
-    """
+    decoder: a name in DECODERS. size: (H, W) or short side in pixels, resized while decoding.
+    Raises VideoError where the file is missing or does not open, ValueError on an unknown decoder,
+    ImportError where it is not installed. frames: what a scan counted, if it is known (see
+    decoders.PyAV)."""
 
     def __init__(
-        self, path: str | Path, decoder: str = DECODER, size: int | tuple[int, int] | None = None,
+        self,
+        path: str | Path,
+        decoder: str = DECODER,
+        size: int | tuple[int, int] | None = None,
         frames: int | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         if decoder not in DECODERS:
             raise ValueError(f"decoder must be one of {', '.join(DECODERS)}, got {decoder!r}")
         self.path = Path(path)
@@ -138,7 +162,9 @@ class Video:
             self._open("pyav", size, frames)
         self.frames, self.fps = self._reader.frames, self._reader.fps
         if not self.frames:
-            raise VideoError(f"{self.path}: {self.decoder} finds no frame in it; re-encode it or drop it")
+            raise VideoError(
+                f"{self.path}: {self.decoder} finds no frame in it; re-encode it or drop it"
+            )
 
     def _open(self, decoder: str, size: int | tuple[int, int] | None, frames: int | None) -> None:
         self.decoder, make = _reader_of(self.path, decoder)
@@ -153,13 +179,17 @@ class Video:
         except self._failures as error:
             said = " ".join(str(error).split())[:300]
             others = ", ".join(name for name in DECODERS if name != self.decoder)
-            ways = f"try another decoder ({others}), re-encode the file or drop it from the manifest"
+            ways = (
+                f"try another decoder ({others}), re-encode the file or drop it from the manifest"
+            )
             if self.decoder not in DECODERS:
                 ways = "make it anew or drop it from the manifest"
             if isinstance(error, PermissionError):
                 ways = "let this user read it, or drop it from the manifest"
             reason = f"{type(error).__name__}: {said}"
-            raise VideoError(f"{self.path}: {self.decoder} cannot {what} it ({reason}); {ways}") from error
+            raise VideoError(
+                f"{self.path}: {self.decoder} cannot {what} it ({reason}); {ways}"
+            ) from error
 
     def read(self, indices: Sequence[int] | np.ndarray | None = None) -> Clip:
         """Frames by number, in any order, repeats allowed (decoded once); None for all of them.
@@ -167,32 +197,50 @@ class Video:
         Raises ValueError on an empty or negative choice, VideoError where a frame cannot be had.
         """
         indices = np.asarray(np.arange(self.frames) if indices is None else indices)
-        if indices.ndim != 1 or not len(indices) or indices.dtype.kind not in "iu" or indices.min() < 0:
+        if (
+            indices.ndim != 1
+            or not len(indices)
+            or indices.dtype.kind not in "iu"
+            or indices.min() < 0
+        ):
             raise ValueError(f"indices must be a list of frame numbers from 0 up, got {indices!r}")
         indices = indices.astype(np.int64)
         if indices.max() >= self.frames:
             raise VideoError(
-                f"{self.path}: frame {indices.max()} was asked for and {self.decoder} finds {self.frames} "
-                f"(0 to {self.frames - 1}); choose frames by probe() or Video.frames, not by another tool's count"
+                f"{self.path}: frame {indices.max()} was asked for and {self.decoder} finds "
+                f"{self.frames} "
+                f"(0 to {self.frames - 1}); choose frames by probe() or Video.frames, not by "
+                "another tool's count"
             )
         wanted, place = np.unique(indices, return_inverse=True)
-        frames, times = self._try(f"decode frames {wanted[0]} to {wanted[-1]} of", self._reader.take, wanted)
+        frames, times = self._try(
+            f"decode frames {wanted[0]} to {wanted[-1]} of", self._reader.take, wanted
+        )
         if len(frames) != len(wanted):
-            raise VideoError(f"{self.path}: {self.decoder} gave {len(frames)} of {len(wanted)} frames; re-encode it")
+            raise VideoError(
+                f"{self.path}: {self.decoder} gave {len(frames)} of {len(wanted)} frames; "
+                "re-encode it"
+            )
         if not np.array_equal(indices, wanted):
             frames, times = frames[place], times[place]
         return Clip(frames, indices, np.asarray(times, np.float64))
 
     def stream(self) -> Iterator[np.ndarray]:
-        """All frames in order, one at a time, in memory for a few; raises VideoError where one cannot be had."""
+        """All frames in order, one at a time, in memory for a few; raises VideoError where one
+        cannot be had."""
         frames, shape = self._reader.stream(), None
         for i in range(self.frames):
             frame = self._try(f"decode frame {i} of", next, frames, None)
             if frame is None:
-                raise VideoError(f"{self.path}: {self.decoder} gave {i} of {self.frames} frames; re-encode it")
+                raise VideoError(
+                    f"{self.path}: {self.decoder} gave {i} of {self.frames} frames; re-encode it"
+                )
             if frame.shape != (shape := shape or frame.shape):
                 sizes = f"{shape[0]}x{shape[1]} to {frame.shape[0]}x{frame.shape[1]}"
-                raise VideoError(f"{self.path}: from frame {i} on its size is another ({sizes} pixels); re-encode it")
+                raise VideoError(
+                    f"{self.path}: from frame {i} on its size is another ({sizes} pixels); "
+                    "re-encode it"
+                )
             yield frame
 
     def close(self) -> None:
@@ -206,8 +254,11 @@ class Video:
         self.close()
 
 
-def probe(path: str | Path, decoder: str = DECODER, size: int | tuple[int, int] | None = None) -> VideoInfo:
-    """What a file holds: frames that can be had, frame rate, height and width as decoded (one frame is decoded)."""
+def probe(
+    path: str | Path, decoder: str = DECODER, size: int | tuple[int, int] | None = None
+) -> VideoInfo:
+    """What a file holds: frames that can be had, frame rate, height and width as decoded (one frame
+    is decoded)."""
     with Video(path, decoder, size) as video:
         _, height, width, _ = video.read([0]).frames.shape
         return VideoInfo(video.frames, video.fps, height, width, video.decoder)
@@ -219,6 +270,7 @@ def read(
     decoder: str = DECODER,
     size: int | tuple[int, int] | None = None,
 ) -> Clip:
-    """Open, decode the frames of these numbers (None: all; any order, repeats allowed), close; see Video for errors."""
+    """Open, decode the frames of these numbers (None: all; any order, repeats allowed), close; see
+    Video for errors."""
     with Video(path, decoder, size) as video:
         return video.read(indices)

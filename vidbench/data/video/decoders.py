@@ -1,15 +1,17 @@
-"""The decoders behind `clips.Video`: PyAV, decord and torchcodec, each as a reader of numbered frames of one file.
+"""The decoders behind `clips.Video`: PyAV, decord and torchcodec, each as a reader of numbered
+frames of one file.
 
-A reader has `frames`, `fps`, `exact(path)` (whether its frame numbers hold for this file), `take(wanted)`, `stream()`
-and `close()`. Frame i means the i-th frame that a full decode from the start shows.
+A reader has `frames`, `fps`, `exact(path)` (whether its frame numbers hold for this file),
+`take(wanted)`, `stream()` and `close()`. Frame i means the i-th frame that a full decode from the
+start shows.
 
-PyAV reads the packets' time stamps once (no decoding) and seeks by them where they can be trusted: every shown frame
-has one of its own. AVIs with B-frames or with packets that code no picture (HMDB51, part of UCF101 and UCF50), MPEG
-program and transport streams are decoded from the start and counted. decord is wrong on many of those (all HMDB51 clips
-tried, though not the UCF101 ones), on files whose edit list hides frames and where pictures lead their key frame (open
-groups of pictures, x265's default): it hands out other frames without a word. torchcodec is one frame off on most of
-UCF101's AVIs.
-"""
+PyAV reads the packets' time stamps once (no decoding) and seeks by them where they can be trusted:
+every shown frame has one of its own. AVIs with B-frames or with packets that code no picture
+(HMDB51, part of UCF101 and UCF50), MPEG program and transport streams are decoded from the start
+and counted. decord is wrong on many of those (all HMDB51 clips tried, though not the UCF101 ones),
+on files whose edit list hides frames and where pictures lead their key frame (open groups of
+pictures, x265's default): it hands out other frames without a word. torchcodec is one frame off on
+most of UCF101's AVIs."""
 
 from __future__ import annotations
 
@@ -22,17 +24,32 @@ from typing import NamedTuple
 
 import numpy as np
 
-EMPTY = 16  # bytes; MPEG-4's "not coded" picture takes 6 to 8, a coded one where nothing moves over 20
-PLACEHOLDERS = 2  # packets of a file that code no picture and add no frame: 0 or 1 in the UCF101 and HMDB51 clips seen
+EMPTY = (
+    16  # bytes; MPEG-4's "not coded" picture takes 6 to 8, a coded one where nothing moves over 20
+)
+# packets of a file that code no picture and add no frame: 0 or 1 in the UCF101 and HMDB51 clips
+# seen
+PLACEHOLDERS = 2
 BLOCK = 64  # frames
 SEEK = 4  # frames; decoding so few on is cheaper than seeking
 STREAMS = ("mpeg", "mpegts")  # containers without an index of frames
-SKIPPING = ("h264", "hevc", "mpeg4")  # decoders that obey skip_frame packet by packet; dav1d does not
-PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"<?xml", b"<MPD", b"v=0")  # texts; FFmpeg would open what they name
+SKIPPING = (
+    "h264",
+    "hevc",
+    "mpeg4",
+)  # decoders that obey skip_frame packet by packet; dav1d does not
+PLAYLISTS = (
+    b"#EXTM3U",
+    b"ffconcat",
+    b"<?xml",
+    b"<MPD",
+    b"v=0",
+)  # texts; FFmpeg would open what they name
 
 
 def short_side(height: int, width: int, size: int | tuple[int, int] | None) -> tuple[int, int]:
-    """(H, W) after a resize: None keeps, a number is the short side with the aspect kept, a pair is taken as it is."""
+    """(H, W) after a resize: None keeps, a number is the short side with the aspect kept, a pair is
+    taken as it is."""
     if size is None:
         return height, width
     if isinstance(size, int):
@@ -58,14 +75,15 @@ class Reader:
             yield from self.take(np.arange(start, min(start + BLOCK, self.frames)))[0]
 
     def take(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Frames [n,H,W,C] uint8 RGB and their times [n] in seconds of wanted [n], ascending without repeats."""
+        """Frames [n,H,W,C] uint8 RGB and their times [n] in seconds of wanted [n], ascending
+        without repeats."""
         raise NotImplementedError
 
     def close(self) -> None:
         """Let the file go."""
 
 
-# ---- PyAV --------------------------------------------------------------------------------------------------------
+# ---- PyAV --------------------------------------------------------------------------------------
 
 
 class Index(NamedTuple):
@@ -73,7 +91,9 @@ class Index(NamedTuple):
 
     fps: float
     packets: int
-    shown: np.ndarray | None  # int64 [N] time stamps of the shown frames, ascending; None: they can only be counted
+    shown: (
+        np.ndarray | None
+    )  # int64 [N] time stamps of the shown frames, ascending; None: they can only be counted
     keys: np.ndarray | None  # int64 [K] time stamps at which decoding can start
     unit: float  # seconds of a time stamp's step
     why: str  # the reason for counting, or ""
@@ -89,8 +109,8 @@ def container_of(path: str | Path):
     """An open PyAV container that decodes in one thread."""
     import av
 
-    # metadata in other encodings than UTF-8 (an HMDB51 clip) must not stop the decoding; the whole path, since FFmpeg
-    # would take "take:1.mp4" for an address
+    # metadata in other encodings than UTF-8 (an HMDB51 clip) must not stop the decoding; the whole
+    # path, since FFmpeg would take "take:1.mp4" for an address
     container = av.open(os.path.abspath(path), metadata_errors="ignore")
     if not container.streams.video:
         container.close()
@@ -100,14 +120,18 @@ def container_of(path: str | Path):
 
 
 def untorn(packets: Iterable) -> Iterator:
-    """A stream's packets but for a last one that is cut off, as a download that broke off leaves it.
+    """A stream's packets but for a last one that is cut off, as a download that broke off leaves
+    it.
 
-    Raises OSError where another one is: a decoder would go on, with pictures that lean on what is missing.
-    """
+    Raises OSError where another one is: a decoder would go on, with pictures that lean on what is
+    missing."""
     torn = False
     for packet in packets:
         if torn and packet.size:
-            raise OSError(f"a part of the file is missing before {float((packet.pts or 0) * packet.time_base):.2f} s")
+            raise OSError(
+                "a part of the file is missing before "
+                f"{float((packet.pts or 0) * packet.time_base):.2f} s"
+            )
         torn = torn or packet.is_corrupt
         if not torn or not packet.size:
             yield packet
@@ -139,8 +163,11 @@ def _index(path: str, changed: int, size: int) -> Index:
         avi, reordered = "avi" in kind, stream.codec_context.has_b_frames
         streams, codec = len(container.streams.video), stream.codec_context.name
         # plain values: packets hold their part of the file in memory
-        packets = [_About(p.pts, p.size, p.is_keyframe, p.is_discard, p.is_corrupt)
-                   for p in container.demux(stream) if p.size]  # fmt: skip
+        packets = [
+            _About(p.pts, p.size, p.is_keyframe, p.is_discard, p.is_corrupt)
+            for p in container.demux(stream)
+            if p.size
+        ]
         fps = float(stream.average_rate or stream.guessed_rate or 0)
         unit = float(stream.time_base or 0)
     torn = bool(packets) and packets[-1].corrupt
@@ -156,12 +183,28 @@ def _index(path: str, changed: int, size: int) -> Index:
     elif avi and reordered:
         why = "B-frames in AVI"
     if why:
-        return Index(fps, len(packets), None, None, unit, why, hidden, False, kind, codec, torn, streams)
-    stamps, key = np.array([p.pts for p in packets], np.int64), np.array([p.key for p in packets], bool)
+        return Index(
+            fps, len(packets), None, None, unit, why, hidden, False, kind, codec, torn, streams
+        )
+    stamps, key = (
+        np.array([p.pts for p in packets], np.int64),
+        np.array([p.key for p in packets], bool),
+    )
     latest = np.maximum.accumulate(np.where(key, stamps, np.iinfo(np.int64).min))
     leading = bool((stamps < latest).any())
     return Index(
-        fps, len(packets), np.sort(shown), np.sort(stamps[key]), unit, "", hidden, leading, kind, codec, torn, streams
+        fps,
+        len(packets),
+        np.sort(shown),
+        np.sort(stamps[key]),
+        unit,
+        "",
+        hidden,
+        leading,
+        kind,
+        codec,
+        torn,
+        streams,
     )
 
 
@@ -173,19 +216,22 @@ def index(path: Path) -> Index:
 
 @lru_cache(maxsize=16_384)
 def _counted_times(path: str, changed: int, size: int) -> np.ndarray:
-    """Presentation times [N] of all frames that a decode from the start shows; kept, as it decodes the whole file."""
+    """Presentation times [N] of all frames that a decode from the start shows; kept, as it decodes
+    the whole file."""
     with container_of(path) as container:
         stream = container.streams.video[0]
         fps = float(stream.average_rate or stream.guessed_rate or 1)
         stamps = [frame.time for frame in _decoded(container)]
     if None in stamps or len(set(stamps)) < len(stamps):
         return np.arange(len(stamps)) / fps
-    # packed B-frames leave the stamps out of order; sorted, they are the times at which frames are shown
+    # packed B-frames leave the stamps out of order; sorted, they are the times at which frames are
+    # shown
     return np.sort(np.array(stamps, np.float64))
 
 
 def pictures(size: int | tuple[int, int] | None = None):
-    """A function from PyAV's frames to RGB uint8 [H,W,3], turned as players show them and resized to `size`.
+    """A function from PyAV's frames to RGB uint8 [H,W,3], turned as players show them and resized
+    to `size`.
 
     Raises OSError on a frame that decoded with errors, which FFmpeg would paint over.
     """
@@ -197,12 +243,15 @@ def pictures(size: int | tuple[int, int] | None = None):
         if frame.is_corrupt:
             raise OSError(f"the frame at {frame.time} s is damaged")
         quarter_turns = int(round(frame.rotation / 90)) % 4
-        height, width = (frame.width, frame.height) if quarter_turns % 2 else (frame.height, frame.width)
+        height, width = (
+            (frame.width, frame.height) if quarter_turns % 2 else (frame.height, frame.width)
+        )
         height, width = short_side(height, width, size)
         if quarter_turns % 2:
             height, width = width, height
         plane = reformatter.reformat(frame, width, height, "rgb24", interpolation="AREA").planes[0]
-        # as it lies in memory, where a line may be longer than the picture is wide: copied once, into the clip
+        # as it lies in memory, where a line may be longer than the picture is wide: copied once,
+        # into the clip
         rgb = np.ndarray((height, width, 3), np.uint8, plane, strides=(plane.line_size, 3, 1))
         return np.rot90(rgb, quarter_turns) if quarter_turns else rgb
 
@@ -214,14 +263,19 @@ class _Overshot(OSError):
 
 
 class PyAV(Reader):
-    """FFmpeg through PyAV: exact on every file; seeks where the time stamps allow it, else counts from the start.
+    """FFmpeg through PyAV: exact on every file; seeks where the time stamps allow it, else counts
+    from the start.
 
-    frames: how many there are, where a scan found it: saves a whole decode where they can only be counted. It is
-    believed where it is about the number of packets; a file that was changed since is counted.
-    """
+    frames: how many there are, where a scan found it: saves a whole decode where they can only be
+    counted. It is believed where it is about the number of packets; a file that was changed since
+    is counted."""
 
     def __init__(
-        self, path: Path, size: int | tuple[int, int] | None, picture: Callable | None = None, frames: int | None = None
+        self,
+        path: Path,
+        size: int | tuple[int, int] | None,
+        picture: Callable | None = None,
+        frames: int | None = None,
     ) -> None:
         self._path, self._picture = path, picture or pictures(size)
         self._index = index(path)
@@ -260,15 +314,20 @@ class PyAV(Reader):
     def _by_stamp(self, wanted: np.ndarray) -> Iterator[np.ndarray]:
         shown, keys = self._index.shown, self._index.keys
         stamps = shown[wanted]
-        keys = np.append(keys, shown[0])  # for frames before the first key: from the start (the last is place -1)
+        keys = np.append(
+            keys, shown[0]
+        )  # for frames before the first key: from the start (the last is place -1)
         starts = keys[np.searchsorted(keys[:-1], stamps, "right") - 1]
-        # a new seek pays where a keyframe lies well beyond the frame before; otherwise decoding goes on
+        # a new seek pays where a keyframe lies well beyond the frame before; otherwise decoding
+        # goes on
         skipped = np.searchsorted(shown, starts[1:]) - wanted[:-1]
         with container_of(self._path) as container:
             for group in np.split(np.arange(len(wanted)), np.flatnonzero(skipped > SEEK) + 1):
                 try:
                     yield from self._from_key(container, int(starts[group[0]]), stamps[group])
-                except _Overshot:  # a stream that refreshes bit by bit shows nothing right after a "keyframe"
+                except (
+                    _Overshot
+                ):  # a stream that refreshes bit by bit shows nothing right after a "keyframe"
                     with container_of(self._path) as afresh:
                         yield from self._from_key(afresh, int(shown[0]), stamps[group])
 
@@ -285,7 +344,9 @@ class PyAV(Reader):
             context.skip_frame = "NONREF" if skip else "DEFAULT"
             for frame in packet.decode():
                 if first and frame.pts > want:
-                    raise _Overshot(f"seeking to time stamp {start} led to {frame.pts}, {want} was wanted")
+                    raise _Overshot(
+                        f"seeking to time stamp {start} led to {frame.pts}, {want} was wanted"
+                    )
                 first = False
                 if frame.pts == want:
                     yield self._picture(frame)
@@ -297,11 +358,12 @@ class PyAV(Reader):
         raise OSError(f"the frame at time stamp {want} does not decode")
 
 
-# ---- decord ------------------------------------------------------------------------------------------------------
+# ---- decord ------------------------------------------------------------------------------------
 
 
 class Decord(Reader):
-    """decord with one thread, its global bridge untouched, set to fail where it would hand out a neighbouring frame."""
+    """decord with one thread, its global bridge untouched, set to fail where it would hand out a
+    neighbouring frame."""
 
     def __init__(self, path: Path, size: int | tuple[int, int] | None) -> None:
         import decord
@@ -309,8 +371,11 @@ class Decord(Reader):
         self._about = index(path)  # also keeps decord from what is no video
 
         def reader(**resize: int):
-            # fault_tol: the share of frames that may silently be replaced by a neighbour; the smallest means none
-            return decord.VideoReader(os.path.abspath(path), ctx=decord.cpu(0), num_threads=1, fault_tol=1e-9, **resize)
+            # fault_tol: the share of frames that may silently be replaced by a neighbour; the
+            # smallest means none
+            return decord.VideoReader(
+                os.path.abspath(path), ctx=decord.cpu(0), num_threads=1, fault_tol=1e-9, **resize
+            )
 
         self._reader, self._path, self._size = reader(), path, None
         self.frames = len(self._reader)
@@ -323,9 +388,11 @@ class Decord(Reader):
             self._reader, self._size = reader(height=height, width=width), (height, width)
 
     def exact(self, path: Path) -> bool:
-        """Whether decord's frame numbers hold: it seeks by time stamp, and these must be there and in order."""
+        """Whether decord's frame numbers hold: it seeks by time stamp, and these must be there and
+        in order."""
         about, avi = self._about, "avi" in self._about.kind
-        # elsewhere (H.264 in AVI, MPEG-4 in mp4, MPEG-2, WMV) it was seen to hand out other frames after a seek
+        # elsewhere (H.264 in AVI, MPEG-4 in mp4, MPEG-2, WMV) it was seen to hand out other frames
+        # after a seek
         if about.codec not in (("mpeg4",) if avi else ("h264", "hevc", "vp8", "vp9")):
             return False
         if about.shown is None or about.hidden or about.leading or about.streams > 1:
@@ -342,9 +409,15 @@ class Decord(Reader):
         except decord.DECORDError as error:
             if "The size must exactly match" not in str(error):
                 raise
-            return PyAV(self._path, self._size).take(wanted)[0]  # it cannot copy frames 16, 24, 48 or 72 pixels wide
-        self._reader.seek(0)  # else its thread decodes on in the background and fills memory (dmlc/decord issue 157)
-        return batch.asnumpy() if hasattr(batch, "asnumpy") else np.asarray(batch)  # others may have set the bridge
+            return PyAV(self._path, self._size).take(wanted)[
+                0
+            ]  # it cannot copy frames 16, 24, 48 or 72 pixels wide
+        self._reader.seek(
+            0
+        )  # else its thread decodes on in the background and fills memory (dmlc/decord issue 157)
+        return (
+            batch.asnumpy() if hasattr(batch, "asnumpy") else np.asarray(batch)
+        )  # others may have set the bridge
 
     def take(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self._batch(wanted), self.times[wanted]
@@ -353,7 +426,7 @@ class Decord(Reader):
         self._reader = None
 
 
-# ---- torchcodec --------------------------------------------------------------------------------------------------
+# ---- torchcodec --------------------------------------------------------------------------------
 
 
 class TorchCodec(Reader):
@@ -369,18 +442,27 @@ class TorchCodec(Reader):
         try:
             self._decoder = VideoDecoder(str(path), **settings)
         except RuntimeError as error:
-            if "load libtorchcodec" not in str(error):  # FFmpeg is looked for at first use, not at import
+            if "load libtorchcodec" not in str(
+                error
+            ):  # FFmpeg is looked for at first use, not at import
                 raise
             raise not_loaded("torchcodec", error) from error
         about = self._decoder.metadata
         if size is not None:
             resize = Resize(short_side(about.height, about.width, size))
             self._decoder = VideoDecoder(str(path), **settings, transforms=[resize])
-        self.frames, self.fps, self._codec = len(self._decoder), float(about.average_fps), about.codec
+        self.frames, self.fps, self._codec = (
+            len(self._decoder),
+            float(about.average_fps),
+            about.codec,
+        )
 
     def exact(self, path: Path) -> bool:
-        """Trusted on modern codecs only: with packed B-frames in AVI it returns frame i - 1 for i."""
-        return self._codec in self.codecs and not any(kind in index(path).kind for kind in ("avi", *STREAMS))
+        """Trusted on modern codecs only: with packed B-frames in AVI it returns frame i - 1 for
+        i."""
+        return self._codec in self.codecs and not any(
+            kind in index(path).kind for kind in ("avi", *STREAMS)
+        )
 
     def take(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         batch = self._decoder.get_frames_at(wanted.tolist())
@@ -390,13 +472,16 @@ class TorchCodec(Reader):
         self._decoder = None
 
 
-# ---- the table ---------------------------------------------------------------------------------------------------
+# ---- the table ---------------------------------------------------------------------------------
 
 DECODERS = {"decord": Decord, "torchcodec": TorchCodec, "pyav": PyAV}
 _MODULES = {"decord": "decord", "torchcodec": "torchcodec.decoders", "pyav": "av"}
 # exception classes that are not below Python's; all ask PyAV for the index of a file
-_FAILURES = {"decord": ("decord.DECORDError", "decord.DECORDLimitReachedError", "av.FFmpegError"),
-             "torchcodec": ("av.FFmpegError",), "pyav": ("av.FFmpegError",)}  # fmt: skip
+_FAILURES = {
+    "decord": ("decord.DECORDError", "decord.DECORDLimitReachedError", "av.FFmpegError"),
+    "torchcodec": ("av.FFmpegError",),
+    "pyav": ("av.FFmpegError",),
+}
 
 
 def not_loaded(decoder: str, error: Exception) -> ImportError:
@@ -404,13 +489,15 @@ def not_loaded(decoder: str, error: Exception) -> ImportError:
     others = " or ".join(repr(name) for name in DECODERS if name != decoder)
     said = str(error).splitlines()[0][:200]
     return ImportError(
-        f"decoder {decoder!r} does not load; use decoder={others}, or install it (torchcodec: vidbench[torchcodec] and "
+        f"decoder {decoder!r} does not load; use decoder={others}, or install it (torchcodec: "
+        "vidbench[torchcodec] and "
         f"FFmpeg's shared libraries, as in environment.yml; decord: x86-64 only). It said: {said}"
     )
 
 
 def failures(decoder: str) -> tuple[type[Exception], ...]:
-    """What a decoder raises on a bad file. Raises ImportError, with the ways out, where the decoder does not load."""
+    """What a decoder raises on a bad file. Raises ImportError, with the ways out, where the decoder
+    does not load."""
     try:
         importlib.import_module(_MODULES.get(decoder, "builtins"))
     except (ImportError, RuntimeError, OSError) as error:

@@ -1,12 +1,14 @@
-"""Our own files of many pictures: written once and whole, then read at random, a few pictures at a time.
+"""Our own files of many pictures: written once and whole, then read at random, a few pictures at a
+time.
 
-A pack is an uncompressed .npz (any NumPy opens it) with `meta`, JSON as bytes, and either `rows` (raw arrays, one per
-picture) or `data` and `ends` (compressed pictures one after the other, and where each ends). NumPy would read and check
-a whole member; being stored as they are, parts of it are read in place here.
+A pack is an uncompressed .npz (any NumPy opens it) with `meta`, JSON as bytes, and either `rows`
+(raw arrays, one per picture) or `data` and `ends` (compressed pictures one after the other, and
+where each ends). NumPy would read and check a whole member; being stored as they are, parts of it
+are read in place here.
 
-Short-GOP mp4, the third form, is what `write_mp4` writes: H.264 with a key picture every 16 and no B-frames, of RGB
-pictures (a reader like any other reads them: decoders.PyAV) or of gray ones, whose 256 levels are the luma plane's.
-"""
+Short-GOP mp4, the third form, is what `write_mp4` writes: H.264 with a key picture every 16 and no
+B-frames, of RGB pictures (a reader like any other reads them: decoders.PyAV) or of gray ones, whose
+256 levels are the luma plane's."""
 
 from __future__ import annotations
 
@@ -29,8 +31,8 @@ JPEG_QUALITY = 90
 MP4 = {"movflags": "+faststart", "use_editlist": "0", "fflags": "+bitexact"}
 # no arithmetic coding, no deblocking: 1.5 times as fast to read for 5-8 % more bytes
 FAST = {"tune": "fastdecode", "g": str(GOP)}
-# x264's macroblock tree decides differently from run to run on small frames (measured at 32 px: one clip in hundreds;
-# not without its assembler), so it is off
+# x264's macroblock tree decides differently from run to run on small frames (measured at 32 px: one
+# clip in hundreds; not without its assembler), so it is off
 ALIKE = {"bf": "0", "sc_threshold": "0", "x264-params": "mbtree=0"}
 
 
@@ -50,7 +52,9 @@ def written(file: Path):
         temporary.unlink(missing_ok=True)
 
 
-def write_pack(file: Path, meta: dict, pieces: list[bytes] | None = None, rows: np.ndarray | None = None) -> None:
+def write_pack(
+    file: Path, meta: dict, pieces: list[bytes] | None = None, rows: np.ndarray | None = None
+) -> None:
     """A pack of compressed pieces, or of raw rows [N,...]; atomic."""
     members = {"meta": np.frombuffer(json.dumps(meta).encode(), np.uint8)}
     if rows is not None:
@@ -63,7 +67,8 @@ def write_pack(file: Path, meta: dict, pieces: list[bytes] | None = None, rows: 
 
 
 class Pack:
-    """An open pack: `meta`, and `piece(i)` or `row(i)`; a context manager. Raises PackError on any other file."""
+    """An open pack: `meta`, and `piece(i)` or `row(i)`; a context manager. Raises PackError on any
+    other file."""
 
     def __init__(self, path: str | Path) -> None:
         self.path, self.handle = Path(path), open(path, "rb")
@@ -75,11 +80,19 @@ class Pack:
             self._shape = shape[1:]
             self._ends = None if self.raw else np.load(self._zip.open("ends.npy"))
             self.count = shape[0] if self.raw else len(self._ends)
-            if self.raw and self._start + int(np.prod(shape)) * self._kind.itemsize > self.path.stat().st_size:
+            if (
+                self.raw
+                and self._start + int(np.prod(shape)) * self._kind.itemsize
+                > self.path.stat().st_size
+            ):
                 raise PackError("it is cut short")
-        except Exception as error:  # zipfile's and NumPy's parsers raise a dozen kinds on damaged bytes
+        except (
+            Exception
+        ) as error:  # zipfile's and NumPy's parsers raise a dozen kinds on damaged bytes
             self.handle.close()
-            raise PackError(f"{self.path} is not a whole pack ({error}): delete it and make it anew") from error
+            raise PackError(
+                f"{self.path} is not a whole pack ({error}): delete it and make it anew"
+            ) from error
 
     def _member(self, name: str) -> tuple[int, tuple[int, ...], np.dtype]:
         """Where a member's array begins in the file, its shape and kind."""
@@ -104,7 +117,10 @@ class Pack:
         breaks = np.flatnonzero(np.diff(wanted) != 1) + 1
         for run in np.split(np.arange(len(wanted)), breaks):
             self.handle.seek(self._start + int(wanted[run[0]]) * step)
-            if self.handle.readinto(memoryview(out[run[0] : run[-1] + 1]).cast("B")) != len(run) * step:
+            if (
+                self.handle.readinto(memoryview(out[run[0] : run[-1] + 1]).cast("B"))
+                != len(run) * step
+            ):
                 raise PackError(f"{self.path} is cut short: delete it and make it anew")
         return out
 
@@ -128,7 +144,9 @@ class Pictures:
             self.frames, self.fps = self._pack.count, float(self._pack.meta["fps"])
         except (KeyError, TypeError, ValueError) as error:
             self._pack.close()
-            raise PackError(f"{path} is a pack, but not of a video's pictures: it has no frame rate") from error
+            raise PackError(
+                f"{path} is a pack, but not of a video's pictures: it has no frame rate"
+            ) from error
 
     def take(self, wanted: np.ndarray) -> np.ndarray:
         """uint8 [n,H,W,3] of the numbers wanted, ascending."""
@@ -161,17 +179,22 @@ def decode_jpeg(data: bytes, where: Path) -> np.ndarray:
     return frame
 
 
-# ---- short-GOP mp4 -----------------------------------------------------------------------------------------------
+# ---- short-GOP mp4 -----------------------------------------------------------------------------
 
 
 def write_mp4(
-    file: Path, pictures: Iterable[np.ndarray], fps: float, crf: int = 18, comment: str = "", **x264: str
+    file: Path,
+    pictures: Iterable[np.ndarray],
+    fps: float,
+    crf: int = 18,
+    comment: str = "",
+    **x264: str,
 ) -> int:
-    """uint8 pictures, [H,W,3] RGB or [H,W] gray, of even height and width, to an mp4; atomic. Returns their number.
+    """uint8 pictures, [H,W,3] RGB or [H,W] gray, of even height and width, to an mp4; atomic.
+    Returns their number.
 
-    x264: its settings, instead of FAST. No B-frames and no edit list, which decoders disagree about; one thread, so
-    that the bytes are always the same.
-    """
+    x264: its settings, instead of FAST. No B-frames and no edit list, which decoders disagree
+    about; one thread, so that the bytes are always the same."""
     import av
 
     count = 0
@@ -179,7 +202,9 @@ def write_mp4(
         with av.open(str(temporary), "w", format="mp4", options=MP4) as out:
             if comment:
                 out.metadata["comment"] = comment
-            stream = out.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001) or Fraction(1, 1001))
+            stream = out.add_stream(
+                "libx264", rate=Fraction(fps).limit_denominator(1001) or Fraction(1, 1001)
+            )
             stream.thread_count = 1
             stream.options = {"preset": "veryfast", "crf": str(crf), **(x264 or FAST), **ALIKE}
             for picture in pictures:
@@ -192,7 +217,8 @@ def write_mp4(
 
 
 def _frame(picture: np.ndarray):
-    """A picture for the encoder; gray goes into the luma plane as it is, so that no range conversion touches it."""
+    """A picture for the encoder; gray goes into the luma plane as it is, so that no range
+    conversion touches it."""
     import av
 
     if picture.ndim == 3:

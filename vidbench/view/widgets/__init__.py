@@ -4,14 +4,18 @@ import os
 
 
 def shown(thing, *arguments, **options):
-    """The controls of a browser or board where a person is there, its `html(...)` where a notebook runs headless.
+    """The controls of a browser or board where a person is there, its `html(...)` where a notebook
+    runs headless.
 
-    A saved notebook keeps about 5 MB of each map among the controls, so headless runs set VIDBENCH_HEADLESS=1. The
-    arguments are those of its `html`.
-    """
+    A saved notebook keeps about 5 MB of each map among the controls, so headless runs set
+    VIDBENCH_HEADLESS=1. The arguments are those of its `html`."""
     if os.environ.get("VIDBENCH_HEADLESS", "0") not in ("", "0"):
         return thing.html(*arguments, **options)
     from vidbench.view.widgets import controls, neighbours, pairs, training
 
-    show = {neighbours.Browser: controls.show, pairs.Browser: pairs.show, training.Board: training.show}
+    show = {
+        neighbours.Browser: controls.show,
+        pairs.Browser: pairs.show,
+        training.Board: training.show,
+    }
     return show[type(thing)](thing)

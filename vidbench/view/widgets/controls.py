@@ -1,4 +1,5 @@
-"""Controls over the browser of neighbours: filters, tiles that one clicks, a way back, a map and its lasso's grid."""
+"""Controls over the browser of neighbours: filters, tiles that one clicks, a way back, a map and
+its lasso's grid."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ DEPTHS = (5, 10, 20, 50)  # neighbours that one can choose
 
 
 class View:
-    """Controls over a `Browser`: query, filters, depth, way back, tiles that one clicks, a map and its lasso's grid."""
+    """Controls over a `Browser`: query, filters, depth, way back, tiles that one clicks, a map and
+    its lasso's grid."""
 
     CSV = "neighbours.csv"
 
@@ -30,39 +32,85 @@ class View:
         bare = {"description_width": "initial"}
 
         def choice(options, value, description, width):
-            return w.Dropdown(options=options, value=value, description=description, layout={"width": width},
-                              style=bare)
+            return w.Dropdown(
+                options=options,
+                value=value,
+                description=description,
+                layout={"width": width},
+                style=bare,
+            )
 
-        self.back = w.Button(description="back", icon="arrow-left", layout={"width": "80px"}, disabled=True)
-        self.number = w.BoundedIntText(value=1, min=1, max=1, description="query", layout={"width": "110px"},
-                                       style=bare)
-        self.find = w.Text(placeholder="part of an id, then Enter", description="find", continuous_update=False,
-                           layout={"width": "210px"}, style=bare)
-        self.of_class = choice([("all classes", ""), *((one, one) for one in browser.sides["queries"].classes)],
-                               browser.of_class, "class", "170px")
-        self.failures = choice([("all queries", ""), *((f"only failures of {name}", name) for name in names)],
-                               browser.failures, "show", "270px")
+        self.back = w.Button(
+            description="back", icon="arrow-left", layout={"width": "80px"}, disabled=True
+        )
+        self.number = w.BoundedIntText(
+            value=1, min=1, max=1, description="query", layout={"width": "110px"}, style=bare
+        )
+        self.find = w.Text(
+            placeholder="part of an id, then Enter",
+            description="find",
+            continuous_update=False,
+            layout={"width": "210px"},
+            style=bare,
+        )
+        self.of_class = choice(
+            [("all classes", ""), *((one, one) for one in browser.sides["queries"].classes)],
+            browser.of_class,
+            "class",
+            "170px",
+        )
+        self.failures = choice(
+            [("all queries", ""), *((f"only failures of {name}", name) for name in names)],
+            browser.failures,
+            "show",
+            "270px",
+        )
         self.k = choice(sorted({*DEPTHS, browser.k}), browser.k, "k", "90px")
-        self.hide = w.Checkbox(value=browser.hide_source, description="hide same source", indent=False,
-                               layout={"width": "140px"})
+        self.hide = w.Checkbox(
+            value=browser.hide_source,
+            description="hide same source",
+            indent=False,
+            layout={"width": "140px"},
+        )
         self.compare = choice([("none", ()), *pairs], browser.compare, "gained and lost", "310px")
         self.kind = choice(browser.kinds, browser.kind, "clips", "130px")
         self.of_map = choice(names, names[0], "map of", "230px")
         self.method = choice(layout.methods(), "pca", "by", "110px")
-        self.save = w.Button(description="save csv", icon="download", layout={"width": "110px"},
-                             tooltip=f"ids and scores of the queries that are left, to {self.CSV} in this folder")
+        self.save = w.Button(
+            description="save csv",
+            icon="download",
+            layout={"width": "110px"},
+            tooltip=f"ids and scores of the queries that are left, to {self.CSV} in this folder",
+        )
         self.said = w.HTML()
         self.tiles = clickable()(picks='div[title^="rank "]')
         self.chosen = clickable()(picks='div[title^="video "]', html=str(browser.grid([])))
-        self.chosen.layout = {"max_height": f"{plane.TALL}px", "overflow": "auto", "flex": "1 1 220px"}
+        self.chosen.layout = {
+            "max_height": f"{plane.TALL}px",
+            "overflow": "auto",
+            "flex": "1 1 220px",
+        }
         self.figure = whole(browser.map())
         kind, compare = [self.kind] * (len(browser.kinds) > 1), [self.compare] * (len(names) > 1)
-        line = {"flex_flow": "row wrap", "align_items": "center"}  # 850 pixels: beside an open file browser
-        self.box = w.VBox([
-            w.HBox([self.back, self.number, self.find, self.of_class, *kind, self.save], layout=line),
-            w.HBox([self.failures, *compare, self.k, self.hide], layout=line), self.said, self.tiles,
-            w.HBox([self.of_map, self.method], layout=line),
-            w.HBox([pointed(self.figure, self._clicked, self._lassoed), self.chosen], layout=line)])
+        line = {
+            "flex_flow": "row wrap",
+            "align_items": "center",
+        }  # 850 pixels: beside an open file browser
+        self.box = w.VBox(
+            [
+                w.HBox(
+                    [self.back, self.number, self.find, self.of_class, *kind, self.save],
+                    layout=line,
+                ),
+                w.HBox([self.failures, *compare, self.k, self.hide], layout=line),
+                self.said,
+                self.tiles,
+                w.HBox([self.of_map, self.method], layout=line),
+                w.HBox(
+                    [pointed(self.figure, self._clicked, self._lassoed), self.chosen], layout=line
+                ),
+            ]
+        )
         for control in (self.of_class, self.failures, self.k, self.hide, self.compare, self.kind):
             control.observe(self._moved, "value")
         for control in (self.of_map, self.method):
@@ -103,7 +151,7 @@ class View:
             return
         now = browser.query[1] if browser.query[0] == "queries" else -1
         ids = browser.sides["queries"].ids.tolist()
-        ids = [*ids[now + 1:], *ids[: now + 1], *browser.sides["gallery"].ids.tolist()]
+        ids = [*ids[now + 1 :], *ids[: now + 1], *browser.sides["gallery"].ids.tolist()]
         found = next((id for id in ids if text in id.lower()), None)
         if found is None:
             self.said.value = said(f"no video's id holds {text!r}")
@@ -112,8 +160,14 @@ class View:
 
     def _moved(self, change) -> None:
         """A filter was moved."""
-        self.browser.look(k=self.k.value, of_class=self.of_class.value, failures=self.failures.value,
-                          hide_source=self.hide.value, compare=self.compare.value, kind=self.kind.value)
+        self.browser.look(
+            k=self.k.value,
+            of_class=self.of_class.value,
+            failures=self.failures.value,
+            hide_source=self.hide.value,
+            compare=self.compare.value,
+            kind=self.kind.value,
+        )
         self._draw()
         if change["owner"] is self.of_class:
             with self.figure.batch_update():
@@ -122,7 +176,8 @@ class View:
                     trace.marker.opacity = plane.faded(names, self.of_class.value)
 
     def _ids_at(self, trace: int, points: list[int]) -> list[str]:
-        """The ids of points of the map; rings and star, which are traces after the sides', have none."""
+        """The ids of points of the map; rings and star, which are traces after the sides', have
+        none."""
         if trace >= len(SIDES):
             return []
         side = SIDES[trace]
@@ -146,11 +201,22 @@ class View:
         left = browser.choices()
         self.back.disabled = not browser.past
         shown = browser.shown()
-        self._put(self.tiles, gallery({name: [line] for name, line in shown.items()}, side=SIDE), self._ids(shown))
-        words = [f"{len(left)} of {len(browser.sides['queries'])} queries" if len(left) else
-                 "no query is left: widen the class, or look at all queries",
-                 "" if side == "queries" else "the query is a gallery video, without itself among its neighbours"]
-        self.said.value = said(" · ".join(filter(None, [str(browser.sides[side].ids[row]), *words])))
+        self._put(
+            self.tiles,
+            gallery({name: [line] for name, line in shown.items()}, side=SIDE),
+            self._ids(shown),
+        )
+        words = [
+            f"{len(left)} of {len(browser.sides['queries'])} queries"
+            if len(left)
+            else "no query is left: widen the class, or look at all queries",
+            ""
+            if side == "queries"
+            else "the query is a gallery video, without itself among its neighbours",
+        ]
+        self.said.value = said(
+            " · ".join(filter(None, [str(browser.sides[side].ids[row]), *words]))
+        )
         self.number.unobserve(self._stepped, "value")
         self.number.max = max(1, len(left))
         at = np.flatnonzero(left == row) if side == "queries" else []
@@ -163,17 +229,22 @@ class View:
     def _ids(self, shown: Mapping[str, Row]) -> list[str]:
         """The ids of all tiles in the order in which they stand."""
         rows = self.browser.rows()
-        moved = self.browser.gained_lost(*self.browser.compare) if self.browser.compare else {"gained": [], "lost": []}
+        moved = (
+            self.browser.gained_lost(*self.browser.compare)
+            if self.browser.compare
+            else {"gained": [], "lost": []}
+        )
         lines = [*rows.values(), moved["gained"], moved["lost"]]
         return [row["id"] for line in lines for row in line]
 
     def _ring(self) -> None:
         rings = self.browser.rings(self.of_map.value, self.method.value)
-        for trace, (x, y, _) in zip(self.figure.data[len(SIDES):], rings.values(), strict=False):
+        for trace, (x, y, _) in zip(self.figure.data[len(SIDES) :], rings.values(), strict=False):
             trace.x, trace.y = x, y
 
     def _map(self) -> None:
-        """Other places for the same points, in the same FigureWidget, of which each weighs megabytes."""
+        """Other places for the same points, in the same FigureWidget, of which each weighs
+        megabytes."""
         name, method = self.of_map.value, self.method.value
         places = self.browser.places(name, method)
         with self.figure.batch_update():
@@ -187,6 +258,6 @@ class View:
 def show(browser: Browser) -> View:
     """Put controls on a browser: a click on a clip makes it the query. Needs a kernel.
 
-    The map is a FigureWidget, which adds about 5 MB to a saved notebook: see `vidbench.view.widgets.shown`.
-    """
+    The map is a FigureWidget, which adds about 5 MB to a saved notebook: see
+    `vidbench.view.widgets.shown`."""
     return View(browser)

@@ -1,8 +1,8 @@
-"""A browser of neighbours: a query, what several searches find for it, clips that play, and a map of all videos.
+"""A browser of neighbours: a query, what several searches find for it, clips that play, and a map
+of all videos.
 
-`Browser` is plain Python: what is looked at, the rows, HTML without a kernel or a network. `controls.show` puts
-controls on it.
-"""
+`Browser` is plain Python: what is looked at, the rows, HTML without a kernel or a network.
+`controls.show` puts controls on it."""
 
 from __future__ import annotations
 
@@ -36,80 +36,152 @@ class _Space:
 
     def __init__(self, name: str, held: Sequence, sides: Mapping[str, Videos], centring: str):
         tables, among = dict(zip(SIDES, held[:2], strict=True)), held[2] if len(held) > 2 else None
-        tables = {side: list(table) if isinstance(table, list | tuple) else [table] for side, table in tables.items()}
+        tables = {
+            side: list(table) if isinstance(table, list | tuple) else [table]
+            for side, table in tables.items()
+        }
         for side, parts in tables.items():
             for part in parts:
                 columns = [column for column in ("label", "source") if hasattr(part, column)]
-                if any(not np.array_equal(getattr(part, one), getattr(sides[side], one)) for one in columns):
-                    raise ValueError(f"{name}: the features of the {side} are of other videos than the {side}; extract "
-                                     "them from this manifest")
-        values = {side: [np.asarray(getattr(part, "values", part), dtype=np.float32) for part in parts]
-                  for side, parts in tables.items()}
+                if any(
+                    not np.array_equal(getattr(part, one), getattr(sides[side], one))
+                    for one in columns
+                ):
+                    raise ValueError(
+                        f"{name}: the features of the {side} are of other videos than the {side}; "
+                        "extract "
+                        "them from this manifest"
+                    )
+        values = {
+            side: [np.asarray(getattr(part, "values", part), dtype=np.float32) for part in parts]
+            for side, parts in tables.items()
+        }
         shapes = {side: [part.shape for part in parts] for side, parts in values.items()}
         widths = [[shape[1:] for shape in shapes[side]] for side in SIDES]
         counts = {side: {shape[0] for shape in shapes[side]} for side in SIDES}
-        if widths[0] != widths[1] or any(len(width) != 1 for width in widths[0]) or any(
-                counts[side] != {len(sides[side])} for side in SIDES):
-            raise ValueError(f"{name}: wanted features [N,D] of {len(sides['gallery'])} gallery videos and "
-                             f"{len(sides['queries'])} queries, or a list of those, one a stream; got {shapes}")
+        if (
+            widths[0] != widths[1]
+            or any(len(width) != 1 for width in widths[0])
+            or any(counts[side] != {len(sides[side])} for side in SIDES)
+        ):
+            raise ValueError(
+                f"{name}: wanted features [N,D] of {len(sides['gallery'])} gallery videos and "
+                f"{len(sides['queries'])} queries, or a list of those, one a stream; got {shapes}"
+            )
         self.rows = np.arange(len(sides["gallery"])) if among is None else np.flatnonzero(among)
-        self.parts = values if centring == "none" else {
-            side: [part - mean for part, mean in zip(values[side], self._means(values, side, centring), strict=True)]
-            for side in SIDES}
-        self.found = self.parts["gallery"] if among is None else [part[self.rows] for part in self.parts["gallery"]]
+        self.parts = (
+            values
+            if centring == "none"
+            else {
+                side: [
+                    part - mean
+                    for part, mean in zip(
+                        values[side], self._means(values, side, centring), strict=True
+                    )
+                ]
+                for side in SIDES
+            }
+        )
+        self.found = (
+            self.parts["gallery"]
+            if among is None
+            else [part[self.rows] for part in self.parts["gallery"]]
+        )
 
     def _means(self, values: dict[str, list[np.ndarray]], side: str, centring: str) -> list:
-        """What comes off each stream, as in retrieval.search, whose queries here are one at a time."""
+        """What comes off each stream, as in retrieval.search, whose queries here are one at a
+        time."""
         if centring not in retrieval.CENTRINGS:
             raise ValueError(f"centring is one of {retrieval.CENTRINGS}; got {centring!r}")
-        of = values["queries"] if (side, centring) == ("queries", "split") else [
-            part[self.rows] for part in values["gallery"]]
+        of = (
+            values["queries"]
+            if (side, centring) == ("queries", "split")
+            else [part[self.rows] for part in values["gallery"]]
+        )
         return [part.mean(0, dtype=np.float64).astype(np.float32) for part in of]
 
     def units(self, side: str) -> np.ndarray:
-        """The vectors of a side as they are compared: unit length in each stream, streams side by side."""
+        """The vectors of a side as they are compared: unit length in each stream, streams side by
+        side."""
         return np.concatenate([retrieval.unit(part) for part in self.parts[side]], axis=1)
 
 
 class Browser:
-    """A query and its nearest videos by one or several searches; which are right, shared, gained, lost; and a map.
+    """A query and its nearest videos by one or several searches; which are right, shared, gained,
+    lost; and a map.
 
-    gallery, queries: `Videos`, or data.Manifests. lists: name of a search ("rgb", "before") -> (features of the
-    gallery, of the queries), each [N,D] or a Features table or a list of those, one a stream; a third value bool [N]
-    keeps a search to a part of the gallery. k: neighbours; hide_source: leave out what is of the query's own source (a
-    video is never its own neighbour); centring as in retrieval.search; beside: list -> the list that it is held against
-    for shared ids, the first two against each other and others against the first when left away; flow_folder: of
-    Manifests, see `Videos.of`. Raises ValueError on what does not fit together.
-    """
+    gallery, queries: `Videos`, or data.Manifests. lists: name of a search ("rgb", "before") ->
+    (features of the gallery, of the queries), each [N,D] or a Features table or a list of those,
+    one a stream; a third value bool [N] keeps a search to a part of the gallery. k: neighbours;
+    hide_source: leave out what is of the query's own source (a video is never its own neighbour);
+    centring as in retrieval.search; beside: list -> the list that it is held against for shared
+    ids, the first two against each other and others against the first when left away; flow_folder:
+    of Manifests, see `Videos.of`. Raises ValueError on what does not fit together."""
 
     def __init__(
-        self, gallery, queries, lists: Mapping[str, Sequence], *, k: int = 5, centring: str = "none",
-        hide_source: bool = False, beside: Mapping[str, str] | None = None, flow_folder: str | Path = "",
-    ):  # fmt: skip
+        self,
+        gallery,
+        queries,
+        lists: Mapping[str, Sequence],
+        *,
+        k: int = 5,
+        centring: str = "none",
+        hide_source: bool = False,
+        beside: Mapping[str, str] | None = None,
+        flow_folder: str | Path = "",
+    ):
         given, flow_folder = dict(zip(SIDES, (gallery, queries), strict=True)), str(flow_folder)
         raw = [one for one in given.values() if not isinstance(one, Videos)]
-        speed = cache(partial(top_speed, raw[0], flow_folder)) if raw else None  # one scale of colours on both sides
-        self.sides = {side: one if isinstance(one, Videos) else Videos.of(one, flow_folder=flow_folder, speed=speed)
-                      for side, one in given.items()}
+        speed = (
+            cache(partial(top_speed, raw[0], flow_folder)) if raw else None
+        )  # one scale of colours on both sides
+        self.sides = {
+            side: one
+            if isinstance(one, Videos)
+            else Videos.of(one, flow_folder=flow_folder, speed=speed)
+            for side, one in given.items()
+        }
         for side, videos in self.sides.items():
             if not len(videos) or len(set(videos.ids.tolist())) < len(videos):
-                raise ValueError(f"Browser: wanted videos in the {side}, each id once; got {len(videos)}")
+                raise ValueError(
+                    f"Browser: wanted videos in the {side}, each id once; got {len(videos)}"
+                )
         names = list(lists)
-        standard = {name: names[0] if number else names[min(1, len(names) - 1)] for number, name in enumerate(names)}
+        standard = {
+            name: names[0] if number else names[min(1, len(names) - 1)]
+            for number, name in enumerate(names)
+        }
         self.beside = standard if beside is None else dict(beside)
-        if not names or k < 1 or set(self.beside) - set(names) or set(self.beside.values()) - set(names):
-            raise ValueError(f"Browser: wanted lists of neighbours, k >= 1 and `beside` between lists; got {names}, "
-                             f"{k} and {self.beside}")
-        self.spaces = {name: _Space(name, held, self.sides, centring) for name, held in lists.items()}
+        if (
+            not names
+            or k < 1
+            or set(self.beside) - set(names)
+            or set(self.beside.values()) - set(names)
+        ):
+            raise ValueError(
+                "Browser: wanted lists of neighbours, k >= 1 and `beside` between lists; got "
+                f"{names}, "
+                f"{k} and {self.beside}"
+            )
+        self.spaces = {
+            name: _Space(name, held, self.sides, centring) for name, held in lists.items()
+        }
         self.k, self.hide_source, self.of_class, self.failures = k, hide_source, "", ""
         self.compare: tuple[str, str] | tuple[()] = ()
-        self.kinds = tuple(kind for kind in self.sides["gallery"].clips if kind in self.sides["queries"].clips)
+        self.kinds = tuple(
+            kind for kind in self.sides["gallery"].clips if kind in self.sides["queries"].clips
+        )
         self.kind = self.kinds[0]
         self.names = {side: videos.names for side, videos in self.sides.items()}
-        self._rows = {side: {str(id): row for row, id in enumerate(videos.ids)} for side, videos in self.sides.items()}
+        self._rows = {
+            side: {str(id): row for row, id in enumerate(videos.ids)}
+            for side, videos in self.sides.items()
+        }
         own = self._rows["gallery"]
-        self._own = {"gallery": np.arange(len(own)),
-                     "queries": np.array([own.get(str(id), -1) for id in self.sides["queries"].ids])}
+        self._own = {
+            "gallery": np.arange(len(own)),
+            "queries": np.array([own.get(str(id), -1) for id in self.sides["queries"].ids]),
+        }
         self.query: tuple[str, int] = ("queries", 0)
         self.past: list[tuple[str, int]] = []
         self._tile, self._near = lru_cache(HELD)(self._made), lru_cache(64)(self._searched)
@@ -119,13 +191,24 @@ class Browser:
     # ---- what is looked at
 
     def select(self, which: int | str) -> None:
-        """Make a video the query: the number of a query, or an id of either side. Raises ValueError on another."""
+        """Make a video the query: the number of a query, or an id of either side. Raises ValueError
+        on another."""
         number = isinstance(which, int | np.integer)
-        found = [(side, int(which) if number else self._rows[side].get(which)) for side in ("queries", "gallery")]
-        found = [(side, row) for side, row in found if row is not None and 0 <= row < len(self.sides[side])]
+        found = [
+            (side, int(which) if number else self._rows[side].get(which))
+            for side in ("queries", "gallery")
+        ]
+        found = [
+            (side, row)
+            for side, row in found
+            if row is not None and 0 <= row < len(self.sides[side])
+        ]
         if not found or number and found[0][0] != "queries":
-            raise ValueError(f"select: wanted a query from 0 to {len(self.sides['queries']) - 1} or an id of either "
-                             f"side, such as {str(self.sides['gallery'].ids[0])!r}; got {which!r}")
+            raise ValueError(
+                f"select: wanted a query from 0 to {len(self.sides['queries']) - 1} or an id of "
+                "either "
+                f"side, such as {str(self.sides['gallery'].ids[0])!r}; got {which!r}"
+            )
         if found[0] != self.query:
             self.past.append(self.query)
             self.query = found[0]
@@ -136,24 +219,50 @@ class Browser:
             self.query = self.past.pop()
 
     def look(
-        self, *, k: int | None = None, of_class: str | None = None, failures: str | None = None,
-        hide_source: bool | None = None, compare: Sequence[str] | None = None, kind: str | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        k: int | None = None,
+        of_class: str | None = None,
+        failures: str | None = None,
+        hide_source: bool | None = None,
+        compare: Sequence[str] | None = None,
+        kind: str | None = None,
+    ) -> None:
         """Change what is looked at; None leaves a thing as it is.
 
-        of_class: queries of this class only, "" for all; failures: a list's name, for the queries of which its first k
-        hold no right one, "" for all; compare: two lists, whose gained and lost neighbours are shown, () for none;
-        kind: of clips. The first query that is left becomes the query where that of now is none of them. Raises
-        ValueError on a thing that is not there.
+        of_class: queries of this class only, "" for all; failures: a list's name, for the queries
+        of which its first k hold no right one, "" for all; compare: two lists, whose gained and
+        lost neighbours are shown, () for none; kind: of clips. The first query that is left becomes
+        the query where that of now is none of them. Raises ValueError on a thing that is not there.
         """
-        wanted = {"k": k, "of_class": of_class, "failures": failures, "hide_source": hide_source, "kind": kind,
-                  "compare": None if compare is None else tuple(compare)}
-        wanted = {name: getattr(self, name) if value is None else value for name, value in wanted.items()}
-        unknown = [name for name in (wanted["failures"], *wanted["compare"]) if name and name not in self.spaces]
-        if (wanted["k"] < 1 or wanted["of_class"] not in ("", *self.sides["queries"].classes) or unknown
-                or len(wanted["compare"]) not in (0, 2) or wanted["kind"] not in self.kinds):
-            raise ValueError(f"look: wanted k >= 1, a class of the queries, lists of {list(self.spaces)} (two to "
-                             f"compare) and clips of {self.kinds}; got {wanted}")
+        wanted = {
+            "k": k,
+            "of_class": of_class,
+            "failures": failures,
+            "hide_source": hide_source,
+            "kind": kind,
+            "compare": None if compare is None else tuple(compare),
+        }
+        wanted = {
+            name: getattr(self, name) if value is None else value for name, value in wanted.items()
+        }
+        unknown = [
+            name
+            for name in (wanted["failures"], *wanted["compare"])
+            if name and name not in self.spaces
+        ]
+        if (
+            wanted["k"] < 1
+            or wanted["of_class"] not in ("", *self.sides["queries"].classes)
+            or unknown
+            or len(wanted["compare"]) not in (0, 2)
+            or wanted["kind"] not in self.kinds
+        ):
+            raise ValueError(
+                f"look: wanted k >= 1, a class of the queries, lists of {list(self.spaces)} (two "
+                "to "
+                f"compare) and clips of {self.kinds}; got {wanted}"
+            )
         for name, value in wanted.items():
             setattr(self, name, value)
         left = self.choices()
@@ -172,109 +281,159 @@ class Browser:
     # ---- as data
 
     def nearest(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """The query's nearest gallery rows by one list, and their similarities; fewer than k where there are fewer."""
+        """The query's nearest gallery rows by one list, and their similarities; fewer than k where
+        there are fewer."""
         return self._near(name, *self.query, self.k, self.hide_source)
 
     def rows(self) -> dict[str, list[dict[str, Any]]]:
         """For each list the query's neighbours, nearest first.
 
-        Of each: rank from 1, score, row in the gallery, id, label, right (None where a label is unknown), shared (it is
-        among the neighbours in the list beside, too) and the names of all lists that it is in besides.
-        """
+        Of each: rank from 1, score, row in the gallery, id, label, right (None where a label is
+        unknown), shared (it is among the neighbours in the list beside, too) and the names of all
+        lists that it is in besides."""
         found = {name: self.nearest(name) for name in self.spaces}
         made = {}
         for name, (rows, scores) in found.items():
-            others = {other: set(near.tolist()) for other, (near, _) in found.items() if other != name}
-            made[name] = [{**self._line(int(row)), "rank": rank, "score": float(score), "shared":
-                           int(row) in others.get(self.beside.get(name, ""), ()),
-                           "also in": tuple(other for other, near in others.items() if int(row) in near)}
-                          for rank, (row, score) in enumerate(zip(rows, scores, strict=True), 1)]
+            others = {
+                other: set(near.tolist()) for other, (near, _) in found.items() if other != name
+            }
+            made[name] = [
+                {
+                    **self._line(int(row)),
+                    "rank": rank,
+                    "score": float(score),
+                    "shared": int(row) in others.get(self.beside.get(name, ""), ()),
+                    "also in": tuple(other for other, near in others.items() if int(row) in near),
+                }
+                for rank, (row, score) in enumerate(zip(rows, scores, strict=True), 1)
+            ]
         return made
 
     def gained_lost(self, a: str, b: str) -> dict[str, list[dict[str, Any]]]:
-        """What list b has of the query's k neighbours that a has not (gained), the reverse (lost), and both (kept).
+        """What list b has of the query's k neighbours that a has not (gained), the reverse (lost),
+        and both (kept).
 
         Each a row as in `rows`, of b for gained and kept, of a for lost.
         """
         rows = self.rows()
         there = {name: {row["row"] for row in rows[name]} for name in (a, b)}
-        return {"kept": [row for row in rows[b] if row["row"] in there[a]],
-                "gained": [row for row in rows[b] if row["row"] not in there[a]],
-                "lost": [row for row in rows[a] if row["row"] not in there[b]]}
+        return {
+            "kept": [row for row in rows[b] if row["row"] in there[a]],
+            "gained": [row for row in rows[b] if row["row"] not in there[a]],
+            "lost": [row for row in rows[a] if row["row"] not in there[b]],
+        }
 
     def right(self, name: str) -> np.ndarray:
-        """Of every query's k neighbours by one list, which show its class: bool [Q,k]; searched once."""
+        """Of every query's k neighbours by one list, which show its class: bool [Q,k]; searched
+        once."""
         rows = self._all(name)
         label = self.names["queries"][:, None]
         return (self.names["gallery"][rows] == label) & (label != "") & (rows >= 0)
 
     def csv(self, path: str | Path) -> Path:
-        """Neighbours of the queries that are left, all lists, as a table of ids and scores; whole or not at all."""
+        """Neighbours of the queries that are left, all lists, as a table of ids and scores; whole
+        or not at all."""
         path, asked = Path(path), self.query
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "w", newline="", encoding="utf-8") as file:
             table = csv.writer(file, lineterminator="\n")
-            table.writerow(["query", "query_label", "list", "rank", "id", "label", "score", "right"])
+            table.writerow(
+                ["query", "query_label", "list", "rank", "id", "label", "score", "right"]
+            )
             for query in self.choices():
                 self.query = ("queries", int(query))
                 own = [self.sides["queries"].ids[query], self.names["queries"][query]]
-                table.writerows([*own, name, row["rank"], row["id"], row["label"], f"{row['score']:.6f}",
-                                 "" if row["right"] is None else int(row["right"])]
-                                for name, rows in self.rows().items() for row in rows)
+                table.writerows(
+                    [
+                        *own,
+                        name,
+                        row["rank"],
+                        row["id"],
+                        row["label"],
+                        f"{row['score']:.6f}",
+                        "" if row["right"] is None else int(row["right"]),
+                    ]
+                    for name, rows in self.rows().items()
+                    for row in rows
+                )
         self.query = asked
         os.replace(temporary, path)
         return path
 
     def places(self, name: str = "", method: str = "pca") -> dict[str, np.ndarray]:
-        """Both sides' videos in the plane [N,2] by a list's features as they are compared; worked out once.
+        """Both sides' videos in the plane [N,2] by a list's features as they are compared; worked
+        out once.
 
-        name: the first list when empty. method: "pca" (of the gallery), "t-sne" and, where it is installed, "umap" (of
-        all, from 50 principal components). Raises ValueError on another.
-        """
+        name: the first list when empty. method: "pca" (of the gallery), "t-sne" and, where it is
+        installed, "umap" (of all, from 50 principal components). Raises ValueError on another."""
         name = name or next(iter(self.spaces))
         if method not in layout.methods() or name not in self.spaces:
-            raise ValueError(f"places: wanted one of {layout.methods()} and of {list(self.spaces)}; got {method!r} and "
-                             f"{name!r}")
+            raise ValueError(
+                f"places: wanted one of {layout.methods()} and of {list(self.spaces)}; got "
+                f"{method!r} and "
+                f"{name!r}"
+            )
         if (name, method) not in self._places:
-            self._places[name, method] = layout.lay({side: self.spaces[name].units(side) for side in SIDES}, method)
+            self._places[name, method] = layout.lay(
+                {side: self.spaces[name].units(side) for side in SIDES}, method
+            )
         return self._places[name, method]
 
     def _line(self, row: int) -> dict[str, Any]:
         """What a gallery row is to the query."""
         label, own = self.names["gallery"][row], self.names[self.query[0]][self.query[1]]
-        return {"row": row, "id": str(self.sides["gallery"].ids[row]), "label": str(label),
-                "right": bool(label == own) if label and own else None}
+        return {
+            "row": row,
+            "id": str(self.sides["gallery"].ids[row]),
+            "label": str(label),
+            "right": bool(label == own) if label and own else None,
+        }
 
     def _all(self, name: str) -> np.ndarray:
         """Neighbours of every query [Q,k], -1 where it has fewer."""
         key = (name, self.k, self.hide_source)
         if key not in self._lists:
             asked, space = np.arange(len(self.sides["queries"])), self.spaces[name]
-            room = len(space.rows) - retrieval.siblings(*self._barred(space, "queries", asked, self.hide_source))
+            room = len(space.rows) - retrieval.siblings(
+                *self._barred(space, "queries", asked, self.hide_source)
+            )
             self._lists[key] = np.full((len(asked), self.k), -1)
             for few in np.unique(np.minimum(room, self.k)):  # nearly always one value
                 some = asked[np.minimum(room, self.k) == few]
-                self._lists[key][some, :few] = self._search(name, "queries", some, int(few), self.hide_source)[0]
+                self._lists[key][some, :few] = self._search(
+                    name, "queries", some, int(few), self.hide_source
+                )[0]
         return self._lists[key]
 
-    def _searched(self, name: str, side: str, row: int, k: int, hide: bool) -> tuple[np.ndarray, np.ndarray]:
+    def _searched(
+        self, name: str, side: str, row: int, k: int, hide: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
         space, asked = self.spaces[name], np.array([row])
         room = len(space.rows) - int(retrieval.siblings(*self._barred(space, side, asked, hide))[0])
         rows, scores = self._search(name, side, asked, min(k, room), hide)
         return rows[0], scores[0]
 
-    def _search(self, name: str, side: str, asked: np.ndarray, k: int, hide: bool) -> tuple[np.ndarray, np.ndarray]:
+    def _search(
+        self, name: str, side: str, asked: np.ndarray, k: int, hide: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The k nearest gallery rows [q,k] of some videos of a side, and their similarities."""
         if k < 1:
             return np.empty((len(asked), 0), np.int64), np.empty((len(asked), 0), np.float32)
         space = self.spaces[name]
-        near = retrieval.search(space.found, [part[asked] for part in space.parts[side]], k,
-                                sources=self._barred(space, side, asked, hide))
+        near = retrieval.search(
+            space.found,
+            [part[asked] for part in space.parts[side]],
+            k,
+            sources=self._barred(space, side, asked, hide),
+        )
         return space.rows[near.rows], near.scores
 
-    def _barred(self, space: _Space, side: str, asked: np.ndarray, hide: bool) -> tuple[np.ndarray, np.ndarray]:
-        """What must not be equal in a neighbour and its query: sources, or else the videos themselves."""
+    def _barred(
+        self, space: _Space, side: str, asked: np.ndarray, hide: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What must not be equal in a neighbour and its query: sources, or else the videos
+        themselves."""
         if hide:
             return self.sides["gallery"].source[space.rows], self.sides[side].source[asked]
         return space.rows, self._own[side][asked]
@@ -282,8 +441,11 @@ class Browser:
     # ---- as pictures and HTML
 
     def tiles(self, places: Sequence[tuple[str, int]]) -> list[Tile]:
-        """Clips of videos, as (side, row), each made once; one that cannot be had is grey and says why."""
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoders leave other threads their turn
+        """Clips of videos, as (side, row), each made once; one that cannot be had is grey and says
+        why."""
+        with ThreadPoolExecutor(
+            min(8, os.cpu_count() or 1)
+        ) as pool:  # decoders leave other threads their turn
             return list(pool.map(lambda place: self._tile(self.kind, *place), places))
 
     def _made(self, kind: str, side: str, row: int) -> Tile:
@@ -294,12 +456,16 @@ class Browser:
             return Tile(blank, str(self.names[side][row]), f"cannot be shown: {error}")
 
     def shown(self) -> dict[str, Row]:
-        """The query and its neighbours as a gallery's rows, a line a list, then what was gained and lost."""
+        """The query and its neighbours as a gallery's rows, a line a list, then what was gained and
+        lost."""
         found, changes = self.rows(), {}
         if self.compare:
             a, b = self.compare
             moved = self.gained_lost(a, b)
-            changes = {f"gained: in {b}, not in {a}": moved["gained"], f"lost: in {a}, not in {b}": moved["lost"]}
+            changes = {
+                f"gained: in {b}, not in {a}": moved["gained"],
+                f"lost: in {a}, not in {b}": moved["lost"],
+            }
         lines = {**found, **changes}
         wanted = {row["row"] for rows in lines.values() for row in rows}
         *given, query = self.tiles([*(("gallery", row) for row in wanted), self.query])
@@ -308,8 +474,15 @@ class Browser:
             shown = []
             for row in rows:
                 tile = tiles[row["row"]]
-                shown.append(replace(tile, score=row["score"], right=row["right"], rank=row["rank"],
-                                     mark=row["shared"] and name in found))
+                shown.append(
+                    replace(
+                        tile,
+                        score=row["score"],
+                        right=row["right"],
+                        rank=row["rank"],
+                        mark=row["shared"] and name in found,
+                    )
+                )
             beside = self.beside.get(name)
             made[name] = Row(query, shown, f"also in {beside}" if beside and beside != name else "")
         return made
@@ -317,11 +490,15 @@ class Browser:
     def html(self, queries: int | Iterable[int | str] = 6, title: str = "") -> Html:
         """Queries and their neighbours without a script, a kernel or a network.
 
-        queries: so many, evenly spread over those that are left, or the ones to show, as `select` takes them.
-        """
+        queries: so many, evenly spread over those that are left, or the ones to show, as `select`
+        takes them."""
         if isinstance(queries, int):
             left = self.choices()
-            queries = left[np.unique(np.linspace(0, len(left) - 1, min(queries, len(left))).round().astype(int))]
+            queries = left[
+                np.unique(
+                    np.linspace(0, len(left) - 1, min(queries, len(left))).round().astype(int)
+                )
+            ]
         kept, blocks = (self.query, list(self.past)), []
         for which in queries:
             self.select(which if isinstance(which, str) else int(which))
@@ -337,19 +514,27 @@ class Browser:
         if not ids:
             return said("Draw around points of the map to see their clips here.")
         sides = [next(side for side in SIDES if id in self._rows[side]) for id in ids[:GRID]]
-        tiles = self.tiles([(side, self._rows[side][id]) for side, id in zip(sides, ids, strict=False)])
+        tiles = self.tiles(
+            [(side, self._rows[side][id]) for side, id in zip(sides, ids, strict=False)]
+        )
         left = f", the first {GRID}" if len(ids) > GRID else ""
-        return Html(f'<div style="font-family:{FONT};color:{INK}"><div style="font-size:13px;margin:0 0 4px">'
-                    f'{len(ids)} videos{left}</div><div style="display:flex;flex-wrap:wrap;gap:8px">'
-                    f'{"".join(map(_small, tiles))}</div></div>')
+        return Html(
+            f'<div style="font-family:{FONT};color:{INK}"><div style="font-size:13px;margin:0 0 '
+            '4px">'
+            f'{len(ids)} videos{left}</div><div style="display:flex;flex-wrap:wrap;gap:8px">'
+            f"{''.join(map(_small, tiles))}</div></div>"
+        )
 
     def map(self, name: str = "", method: str = "pca") -> Figure:
-        """All videos in the plane, coloured by class, open marks for queries; the query and its neighbours ringed."""
+        """All videos in the plane, coloured by class, open marks for queries; the query and its
+        neighbours ringed."""
         name = name or next(iter(self.spaces))
         places, layers = self.places(name, method), {}
         for side in SIDES:
             rows = self.drawn(side)
-            layers[side] = plane.Layer(places[side][rows], self.names[side][rows], self.sides[side].ids[rows])
+            layers[side] = plane.Layer(
+                places[side][rows], self.names[side][rows], self.sides[side].ids[rows]
+            )
         classes = tuple(dict.fromkeys(one for side in SIDES for one in self.sides[side].classes))
         rings = {ring: at[:2] for ring, at in self.rings(name, method).items()}
         return plane.scatter(layers, classes, rings, self.title(name, method), lit=self.of_class)
@@ -359,10 +544,17 @@ class Browser:
         return f"{name}: {layout.METHODS[method]}"
 
     def drawn(self, side: str) -> np.ndarray:
-        """The rows of a side that a map draws: queries that lie in the gallery, too, are drawn once."""
-        return np.arange(len(self.sides["gallery"])) if side == "gallery" else np.flatnonzero(self._own[side] < 0)
+        """The rows of a side that a map draws: queries that lie in the gallery, too, are drawn
+        once."""
+        return (
+            np.arange(len(self.sides["gallery"]))
+            if side == "gallery"
+            else np.flatnonzero(self._own[side] < 0)
+        )
 
-    def rings(self, name: str = "", method: str = "pca") -> dict[str, tuple[np.ndarray, np.ndarray, list[str]]]:
+    def rings(
+        self, name: str = "", method: str = "pca"
+    ) -> dict[str, tuple[np.ndarray, np.ndarray, list[str]]]:
         """What a map rings: each list and "query" -> (x, y, ids)."""
         places, (side, row) = self.places(name, method), self.query
         rings, ids = {}, self.sides["gallery"].ids
@@ -375,6 +567,9 @@ class Browser:
 def _small(tile: Tile) -> str:
     """A clip of a grid: its class and its name under it."""
     cut = f"width:{SIDE}px;overflow:hidden;text-overflow:ellipsis;white-space:nowrap"
-    return (f'<div title="video {escaped(tile.label)}, {escaped(tile.caption)}" style="width:{SIDE}px">'
-            f'{clip_html(tile.clip, tile.label, SIDE)}<div style="font-size:12px;{cut}">{escaped(tile.label)}</div>'
-            f'<div style="font-size:11px;color:{SOFT};{cut}">{escaped(fitted(tile.caption, SIDE))}</div></div>')
+    return (
+        f'<div title="video {escaped(tile.label)}, {escaped(tile.caption)}" style="width:{SIDE}px">'
+        f"{clip_html(tile.clip, tile.label, SIDE)}<div "
+        f'style="font-size:12px;{cut}">{escaped(tile.label)}</div>'
+        f'<div style="font-size:11px;color:{SOFT};{cut}">{escaped(fitted(tile.caption, SIDE))}</div></div>'
+    )

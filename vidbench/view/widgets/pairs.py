@@ -1,7 +1,8 @@
-"""A browser of class relations between data sets: two of them, a read-out, a pair, and clips of both classes play.
+"""A browser of class relations between data sets: two of them, a read-out, a pair, and clips of
+both classes play.
 
-`Browser` is plain Python: what is looked at, the rows, HTML without a kernel or a network. `show` puts controls on it.
-"""
+`Browser` is plain Python: what is looked at, the rows, HTML without a kernel or a network. `show`
+puts controls on it."""
 
 from __future__ import annotations
 
@@ -27,23 +28,35 @@ MANY = (10, 20, 50)  # rows that one can choose
 
 
 class Browser:
-    """Which classes of two data sets have to do with each other, by several read-outs, and what they look like.
+    """Which classes of two data sets have to do with each other, by several read-outs, and what
+    they look like.
 
-    relations: (source, target) -> Relation, in both directions, as `projections.relations` gives them. clips_of: (data
-    set, class index) -> tiles, called when a class is first looked at; shown: clips of a class at most; most: rows.
-    Raises ValueError on nothing to show, a direction that is missing, and read-outs that differ.
-    """
+    relations: (source, target) -> Relation, in both directions, as `projections.relations` gives
+    them. clips_of: (data set, class index) -> tiles, called when a class is first looked at; shown:
+    clips of a class at most; most: rows. Raises ValueError on nothing to show, a direction that is
+    missing, and read-outs that differ."""
 
     def __init__(
-        self, relations: Mapping[tuple[str, str], Relation],
-        clips_of: Callable[[str, int], Sequence[Tile]] | None = None, *, most: int = 20, shown: int = 3,
+        self,
+        relations: Mapping[tuple[str, str], Relation],
+        clips_of: Callable[[str, int], Sequence[Tile]] | None = None,
+        *,
+        most: int = 20,
+        shown: int = 3,
     ):
         lacking = [pair for pair in relations if pair[::-1] not in relations]
         readouts = {tuple(relation.scores) for relation in relations.values()}
         if lacking or len(readouts) != 1 or readouts == {()}:
-            raise ValueError("Browser: wanted relations in both directions with the same read-outs, got "
-                             f"{[*relations]} with {sorted(readouts)}")
-        self.relations, self.clips_of, self.most, self.shown = dict(relations), clips_of, most, shown
+            raise ValueError(
+                "Browser: wanted relations in both directions with the same read-outs, got "
+                f"{[*relations]} with {sorted(readouts)}"
+            )
+        self.relations, self.clips_of, self.most, self.shown = (
+            dict(relations),
+            clips_of,
+            most,
+            shown,
+        )
         self.readouts = readouts.pop()
         (self.source, self.target), self.readout = next(iter(relations)), self.readouts[0]
         self.selected: tuple[str, str] | None = None
@@ -52,8 +65,13 @@ class Browser:
 
     # ---- what is looked at
 
-    def look(self, source: str | None = None, target: str | None = None, readout: str | None = None,
-             most: int | None = None) -> None:  # fmt: skip
+    def look(
+        self,
+        source: str | None = None,
+        target: str | None = None,
+        readout: str | None = None,
+        most: int | None = None,
+    ) -> None:
         """Look at two data sets, by one read-out, at so many pairs; None leaves a thing as it is.
 
         Raises ValueError on data sets or a read-out without scores, and on fewer than one pair.
@@ -61,18 +79,25 @@ class Browser:
         pair = (source or self.source, target or self.target)
         readout, most = readout or self.readout, self.most if most is None else most
         if pair not in self.relations or readout not in self.readouts or most < 1:
-            raise ValueError(f"look: wanted data sets of {[*self.relations]}, a read-out of {self.readouts} and most "
-                             f">= 1; got {pair}, {readout!r}, {most}")
+            raise ValueError(
+                f"look: wanted data sets of {[*self.relations]}, a read-out of {self.readouts} "
+                "and most "
+                f">= 1; got {pair}, {readout!r}, {most}"
+            )
         if pair != (self.source, self.target):
             self.selected = None
         (self.source, self.target), self.readout, self.most = pair, readout, most
 
     def select(self, source_class: str, target_class: str) -> None:
         """Choose a pair of classes by name. Raises ValueError on one that is not there."""
-        for data, known, name in ((self.source, self.there.sources, source_class),
-                                  (self.target, self.there.targets, target_class)):
+        for data, known, name in (
+            (self.source, self.there.sources, source_class),
+            (self.target, self.there.targets, target_class),
+        ):
             if name not in known:
-                raise ValueError(f"select: {data} has no class {name!r}; it has {', '.join(known[:5])}, ...")
+                raise ValueError(
+                    f"select: {data} has no class {name!r}; it has {', '.join(known[:5])}, ..."
+                )
         self.selected = (source_class, target_class)
 
     # ---- as data
@@ -109,64 +134,112 @@ class Browser:
     # ---- as pictures and HTML
 
     def figure(self, exact: bool = False) -> Figure:
-        """The heatmap of what is looked at, its strongest mutual-best pairs ringed; exact: see `relations.heatmap`."""
+        """The heatmap of what is looked at, its strongest mutual-best pairs ringed; exact: see
+        `relations.heatmap`."""
         there, scores = self.there, self.there.scores[self.readout]
-        best = np.argwhere(projections.mutual(scores, self.back.scores[self.readout]) & np.isfinite(scores))
+        best = np.argwhere(
+            projections.mutual(scores, self.back.scores[self.readout]) & np.isfinite(scores)
+        )
         best = best[np.argsort(-scores[tuple(best.T)], kind="stable")][: self.most]
         return relations.heatmap(
-            scores, there.sources, there.targets, f"{self.source} → {self.target}, {self.readout}",
-            names=(self.source, self.target), unit=self.readout, signed=bool((scores < 0).any()), order=self.order(),
-            marks=[(there.sources[s], there.targets[t]) for s, t in best], marked="best for each other", exact=exact)
+            scores,
+            there.sources,
+            there.targets,
+            f"{self.source} → {self.target}, {self.readout}",
+            names=(self.source, self.target),
+            unit=self.readout,
+            signed=bool((scores < 0).any()),
+            order=self.order(),
+            marks=[(there.sources[s], there.targets[t]) for s, t in best],
+            marked="best for each other",
+            exact=exact,
+        )
 
     def table(self) -> Html:
         """The rows as a table, and what its columns mean."""
         lines, count = self.lines(), len(self.there.sources) * len(self.there.targets)
         return table(
-            lines, formats=dict.fromkeys(self.readouts, ".3f"), title=f"{self.source} → {self.target}: pairs by "
-            f"{self.readout}", note=f"The {len(lines)} highest of {count:,} pairs by {self.readout}. back rank: of the "
-            f"source class among {self.source}'s for this target class, {self.target} → {self.source}; mutual: each is "
-            "the other's best")
+            lines,
+            formats=dict.fromkeys(self.readouts, ".3f"),
+            title=f"{self.source} → {self.target}: pairs by {self.readout}",
+            note=f"The {len(lines)} highest of {count:,} pairs by {self.readout}. back rank: of "
+            "the "
+            f"source class among {self.source}'s for this target class, {self.target} → "
+            f"{self.source}; mutual: each is "
+            "the other's best",
+        )
 
     def lines(self) -> list[dict[str, Any]]:
-        """The rows as they are shown: both classes, what the way back says, every read-out; None where NaN."""
-        rows = [{self.source: row[self.source], self.target: row[self.target], "mutual": row["mutual"],
-                 self.readout: row["score"], "back rank": row["back rank"],
-                 **{name: row[name] for name in self.readouts if name != self.readout}} for row in self.rows()]
-        return [{name: None if value != value else value for name, value in row.items()} for row in rows]
+        """The rows as they are shown: both classes, what the way back says, every read-out; None
+        where NaN."""
+        rows = [
+            {
+                self.source: row[self.source],
+                self.target: row[self.target],
+                "mutual": row["mutual"],
+                self.readout: row["score"],
+                "back rank": row["back rank"],
+                **{name: row[name] for name in self.readouts if name != self.readout},
+            }
+            for row in self.rows()
+        ]
+        return [
+            {name: None if value != value else value for name, value in row.items()} for row in rows
+        ]
 
     def chosen(self) -> Html:
         """Clips of both classes of the selected pair, side by side; a hint while there is none."""
         if self.selected is None:
-            return Html(f'<div style="font-family:{FONT};font-size:13px;color:{SOFT};padding:8px 0">Choose a cell of '
-                        "the heatmap, or a row of the table, to see clips of both classes.</div>")
-        s, t = (names.index(name) for names, name in zip((self.there.sources, self.there.targets), self.selected,
-                                                         strict=True))
+            return Html(
+                f'<div style="font-family:{FONT};font-size:13px;color:{SOFT};padding:8px '
+                '0">Choose a cell of '
+                "the heatmap, or a row of the table, to see clips of both classes.</div>"
+            )
+        s, t = (
+            names.index(name)
+            for names, name in zip(
+                (self.there.sources, self.there.targets), self.selected, strict=True
+            )
+        )
         words = [f"{name} {array[s, t]:.3f}" for name, array in self.there.scores.items()]
         return self._pair(*self.selected, " · ".join(words))
 
     def html(self, pairs: int = 5) -> Html:
-        """The table and, below, clips of the first so many pairs: no script, no kernel, no network."""
+        """The table and, below, clips of the first so many pairs: no script, no kernel, no
+        network."""
         shown = self.rows()[:pairs] if self.clips_of else []
-        blocks = [self._pair(row[self.source], row[self.target],
-                             f"rank {row['rank']} · {self.readout} {row['score']:.3f} · back rank {row['back rank']}"
-                             + " · best for each other" * bool(row["mutual"])) for row in shown]
+        blocks = [
+            self._pair(
+                row[self.source],
+                row[self.target],
+                f"rank {row['rank']} · {self.readout} {row['score']:.3f} · back rank "
+                f"{row['back rank']}" + " · best for each other" * bool(row["mutual"]),
+            )
+            for row in shown
+        ]
         return Html(f'{self.table()}<div style="margin:14px 0 0">{"".join(blocks)}</div>')
 
     def _pair(self, source_class: str, target_class: str, words: str) -> Html:
         """Clips of two classes, one's left and the other's right."""
         halves = "".join(
-            f'<div style="flex:1;min-width:{SIDE}px"><div style="font-size:13px;margin:0 0 4px"><span style="color:'
-            f'{SOFT}">{escaped(data)}</span> <b>{escaped(name)}</b></div><div style="display:flex;flex-wrap:wrap;'
+            f'<div style="flex:1;min-width:{SIDE}px"><div style="font-size:13px;margin:0 0 '
+            '4px"><span style="color:'
+            f'{SOFT}">{escaped(data)}</span> <b>{escaped(name)}</b></div><div '
+            'style="display:flex;flex-wrap:wrap;'
             f'gap:6px">{"".join(map(_clip, self.clips(data, name))) or _none(self.clips_of)}</div></div>'
-            for data, name in ((self.source, source_class), (self.target, target_class)))
+            for data, name in ((self.source, source_class), (self.target, target_class))
+        )
         return Html(
-            f'<div style="font-family:{FONT};color:{INK};line-height:1.35;border-top:1px solid {RULE};padding:10px 0">'
+            f'<div style="font-family:{FONT};color:{INK};line-height:1.35;border-top:1px solid '
+            f'{RULE};padding:10px 0">'
             f'<div style="font-size:12px;color:{SOFT};margin:0 0 4px">{escaped(words)}</div>'
-            f'<div style="display:flex;gap:18px">{halves}</div></div>')
+            f'<div style="display:flex;gap:18px">{halves}</div></div>'
+        )
 
 
 def examples(manifests: Mapping, shown: int = 3) -> Callable[[str, int], list[Tile]]:
-    """`clips_of` of a Browser: of a class of each data set so many videos, of different sources as far as there are.
+    """`clips_of` of a Browser: of a class of each data set so many videos, of different sources as
+    far as there are.
 
     manifests: data set -> data.Manifest.
     """
@@ -184,7 +257,11 @@ def examples(manifests: Mapping, shown: int = 3) -> Callable[[str, int], list[Ti
 
 def _clip(tile: Tile) -> str:
     caption = f'<div style="font-size:11px;color:{SOFT};width:{SIDE}px;overflow:hidden;text-overflow:ellipsis;'
-    caption += f'white-space:nowrap">{escaped(fitted(tile.caption, SIDE // 6))}</div>' if tile.caption else ""
+    caption += (
+        f'white-space:nowrap">{escaped(fitted(tile.caption, SIDE // 6))}</div>'
+        if tile.caption
+        else ""
+    )
     return f"<div>{clip_html(tile.clip, ', '.join(filter(None, (tile.label, tile.caption))), SIDE)}{caption}</div>"
 
 
@@ -192,33 +269,46 @@ def _none(asked: object) -> str:
     return f'<span style="font-size:13px;color:{SOFT}">{"no clips of this class" if asked else "no clips here"}</span>'
 
 
-# --------------------------------------------------------------------------------------------------------- controls
+# --------------------------------------------------------------------------------------- controls
 
 
 def show(browser: Browser) -> View:
-    """The browser with controls: what a notebook with a kernel shows, where a cell or a row's button plays clips.
+    """The browser with controls: what a notebook with a kernel shows, where a cell or a row's
+    button plays clips.
 
-    The heatmap is a FigureWidget, with which a saved notebook grows by about 5 MB: what is kept is better shown as
-    `browser.html()` and `browser.figure()`.
-    """
+    The heatmap is a FigureWidget, with which a saved notebook grows by about 5 MB: what is kept is
+    better shown as `browser.html()` and `browser.figure()`."""
     return View(browser)
 
 
 class View:
-    """Controls over a `Browser`: data sets, read-out, number of rows, heatmap, clips, a button for each row."""
+    """Controls over a `Browser`: data sets, read-out, number of rows, heatmap, clips, a button for
+    each row."""
 
     def __init__(self, browser: Browser):
         import ipywidgets
 
         pairs = [(f"{source} → {target}", (source, target)) for source, target in browser.relations]
         self.browser = browser
-        self.pair = ipywidgets.Dropdown(options=pairs, value=(browser.source, browser.target), description="data sets")
-        self.readout = ipywidgets.Dropdown(options=browser.readouts, value=browser.readout, description="read-out")
-        self.most = ipywidgets.Dropdown(options=sorted({*MANY, browser.most}), value=browser.most, description="pairs")
+        self.pair = ipywidgets.Dropdown(
+            options=pairs, value=(browser.source, browser.target), description="data sets"
+        )
+        self.readout = ipywidgets.Dropdown(
+            options=browser.readouts, value=browser.readout, description="read-out"
+        )
+        self.most = ipywidgets.Dropdown(
+            options=sorted({*MANY, browser.most}), value=browser.most, description="pairs"
+        )
         self.figure = whole(browser.figure(exact=True))
         self.clips, self.rows = ipywidgets.HTML(), ipywidgets.VBox(layout={"overflow": "auto"})
-        self.box = ipywidgets.VBox([ipywidgets.HBox([self.pair, self.readout, self.most]),
-                                    pointed(self.figure, self._clicked), self.clips, self.rows])
+        self.box = ipywidgets.VBox(
+            [
+                ipywidgets.HBox([self.pair, self.readout, self.most]),
+                pointed(self.figure, self._clicked),
+                self.clips,
+                self.rows,
+            ]
+        )
         for control in (self.pair, self.readout, self.most):
             control.observe(self._moved, "value")
         self._list()
@@ -233,22 +323,31 @@ class View:
         self._play()
 
     def _moved(self, _change) -> None:
-        """A control was moved: all is drawn anew, in the same FigureWidget, of which each weighs megabytes."""
+        """A control was moved: all is drawn anew, in the same FigureWidget, of which each weighs
+        megabytes."""
         source, target = self.pair.value
         self.browser.look(source, target, self.readout.value, self.most.value)
         drawn = self.browser.figure(exact=True)
         with self.figure.batch_update():
             for old, new in zip(self.figure.data, drawn.data, strict=True):
-                old.update({key: value for key, value in new.to_plotly_json().items() if key not in ("type", "uid")},
-                           overwrite=True)  # fmt: skip
+                old.update(
+                    {
+                        key: value
+                        for key, value in new.to_plotly_json().items()
+                        if key not in ("type", "uid")
+                    },
+                    overwrite=True,
+                )
             self.figure.layout.update(drawn.layout.to_plotly_json(), overwrite=True)
         self._list()
         self._play()
 
     def _clicked(self, place: dict) -> None:
         """A cell of the heatmap was clicked; names come as they are drawn."""
-        sources, targets = ({plain(name): name for name in names}
-                            for names in (self.browser.there.sources, self.browser.there.targets))
+        sources, targets = (
+            {plain(name): name for name in names}
+            for names in (self.browser.there.sources, self.browser.there.targets)
+        )
         self.select(sources[place["y"]], targets[place["x"]])
 
     def _list(self) -> None:
@@ -260,8 +359,14 @@ class View:
         head = ipywidgets.HTML(self._line(rows[0], head=True), layout=fixed)
         lines = [ipywidgets.HBox([ipywidgets.Label(layout=narrow), head])]
         for row in rows:
-            button = ipywidgets.Button(icon="play", tooltip="play clips of both classes", layout=narrow)
-            button.on_click(lambda _, pair=(row[self.browser.source], row[self.browser.target]): self.select(*pair))
+            button = ipywidgets.Button(
+                icon="play", tooltip="play clips of both classes", layout=narrow
+            )
+            button.on_click(
+                lambda _, pair=(row[self.browser.source], row[self.browser.target]): self.select(
+                    *pair
+                )
+            )
             lines.append(ipywidgets.HBox([button, ipywidgets.HTML(self._line(row), layout=fixed)]))
         self.rows.children = lines
 
@@ -273,8 +378,14 @@ class View:
             shown = "–" if value is None else f"{value:.3f}" if isinstance(value, float) else value
             text = escaped(name if head else shown)
             named = name in (self.browser.source, self.browser.target)
-            wide = "width:160px" if named else f"width:{12 + max(32, 7 * len(name))}px;text-align:right"
-            cells.append(f'<span style="{look}padding-right:8px;{wide}" title="{text}">{text}</span>')
+            wide = (
+                "width:160px"
+                if named
+                else f"width:{12 + max(32, 7 * len(name))}px;text-align:right"
+            )
+            cells.append(
+                f'<span style="{look}padding-right:8px;{wide}" title="{text}">{text}</span>'
+            )
         look = f"font-family:{FONT};font-size:13px;line-height:22px;font-weight:{weight};white-space:nowrap"
         return f'<div style="{look}">{"".join(cells)}</div>'
 
@@ -282,11 +393,20 @@ class View:
         """The selected pair's cross-hair and clips."""
         browser, lines = self.browser, []
         if browser.selected:
-            places = [list(order).index(names.index(name)) for order, names, name in zip(
-                browser.order(), (browser.there.sources, browser.there.targets), browser.selected, strict=True)]
+            places = [
+                list(order).index(names.index(name))
+                for order, names, name in zip(
+                    browser.order(),
+                    (browser.there.sources, browser.there.targets),
+                    browser.selected,
+                    strict=True,
+                )
+            ]
             look = dict(type="line", line=dict(color=PALETTE[4], width=1.4))
-            lines = [dict(xref="paper", x0=0, x1=1, y0=places[0], y1=places[0], **look),
-                     dict(yref="paper", y0=0, y1=1, x0=places[1], x1=places[1], **look)]
+            lines = [
+                dict(xref="paper", x0=0, x1=1, y0=places[0], y1=places[0], **look),
+                dict(yref="paper", y0=0, y1=1, x0=places[1], x1=places[1], **look),
+            ]
         self.figure.layout.shapes = lines
         try:
             self.clips.value = browser.chosen()

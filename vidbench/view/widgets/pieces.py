@@ -1,4 +1,5 @@
-"""Pieces of controls: HTML whose tiles one clicks, a figure that tells what the pointer does in it, a line of words."""
+"""Pieces of controls: HTML whose tiles one clicks, a figure that tells what the pointer does in it,
+a line of words."""
 
 from __future__ import annotations
 
@@ -29,8 +30,9 @@ export default { render({ model, el }) {
 } };
 """
 
-# A FigureWidget keeps one event of the pointer at a time, hovering among them: a lasso is lost where the kernel is busy
-# when it is drawn, and of many points it sends all coordinates. Here its listeners go, and numbers of points are sent.
+# A FigureWidget keeps one event of the pointer at a time, hovering among them: a lasso is lost
+# where the kernel is busy when it is drawn, and of many points it sends all coordinates. Here its
+# listeners go, and numbers of points are sent.
 EARS = """
 const EVENTS = ["click", "hover", "unhover", "selected", "deselect"].map(name => `plotly_${name}`);
 export default { render({ model, el }) {
@@ -58,7 +60,8 @@ export default { render({ model, el }) {
 
 @cache
 def clickable():
-    """The class of a piece of HTML whose tiles, found by `picks`, say their id when they are clicked."""
+    """The class of a piece of HTML whose tiles, found by `picks`, say their id when they are
+    clicked."""
     import anywidget
     import traitlets
 
@@ -74,8 +77,8 @@ def clickable():
 def whole(figure: Figure):
     """A FigureWidget that is opened with its data in it.
 
-    plotly 7 opens it empty and sends the data after it; a busy machine then draws before they are there.
-    """
+    plotly 7 opens it empty and sends the data after it; a busy machine then draws before they are
+    there."""
     from plotly.graph_objects import FigureWidget
 
     class Whole(FigureWidget):
@@ -88,12 +91,16 @@ def whole(figure: Figure):
     return made
 
 
-def pointed(figure, clicked: Callable[[dict], None], lassoed: Callable[[dict[int, list[int]]], None] | None = None):
+def pointed(
+    figure,
+    clicked: Callable[[dict], None],
+    lassoed: Callable[[dict[int, list[int]]], None] | None = None,
+):
     """A FigureWidget in a box that tells what the pointer does in it.
 
-    clicked: is given trace and point, numbers (of a heatmap's cell row and column), and x and y, as they are drawn.
-    lassoed: the numbers of the points in a lasso by that of their trace; empty where it was taken away.
-    """
+    clicked: is given trace and point, numbers (of a heatmap's cell row and column), and x and y, as
+    they are drawn. lassoed: the numbers of the points in a lasso by that of their trace; empty
+    where it was taken away."""
     import ipywidgets
 
     ears = _ears()()
@@ -122,4 +129,7 @@ def _ears():
 
 def said(words: str) -> Html:
     """A line of words among clips."""
-    return Html(f'<div style="font-family:{FONT};font-size:13px;color:{SOFT};padding:8px 0">{escaped(words)}</div>')
+    return Html(
+        f'<div style="font-family:{FONT};font-size:13px;color:{SOFT};padding:8px '
+        f'0">{escaped(words)}</div>'
+    )

@@ -17,11 +17,16 @@ COLOURS = len(PALETTE)
 LISTED = COLOURS * len(SHAPES)  # classes that look different and are named in the legend
 MANY = 2000  # points from which on they are drawn by WebGL, which not every browser has
 WIDE, TALL, BESIDE = 640, 470, 150  # pixels of a map, and of its legend
-STEPS = [[edge, colour] for index, colour in enumerate(PALETTE) for edge in (index / COLOURS, (index + 1) / COLOURS)]
+STEPS = [
+    [edge, colour]
+    for index, colour in enumerate(PALETTE)
+    for edge in (index / COLOURS, (index + 1) / COLOURS)
+]
 
 
 class Layer(NamedTuple):
-    """Some videos of a map: points [N,2], the name of each one's class ("" where unknown), and its id."""
+    """Some videos of a map: points [N,2], the name of each one's class ("" where unknown), and its
+    id."""
 
     points: np.ndarray
     names: np.ndarray
@@ -29,20 +34,25 @@ class Layer(NamedTuple):
 
 
 def faded(names: np.ndarray, lit: str) -> float | np.ndarray:
-    """How opaque points of these classes are: all alike, or where `lit` names a class its points before the others."""
+    """How opaque points of these classes are: all alike, or where `lit` names a class its points
+    before the others."""
     return np.where(names == lit, 0.9, 0.06).astype(np.float32) if lit else 0.7
 
 
 def scatter(
-    layers: Mapping[str, Layer], classes: Sequence[str], rings: Mapping[str, tuple], title: str = "", lit: str = "",
+    layers: Mapping[str, Layer],
+    classes: Sequence[str],
+    rings: Mapping[str, tuple],
+    title: str = "",
+    lit: str = "",
 ) -> Figure:
-    """Layers of points coloured and shaped by class, those after the first with open shapes, and rings over them.
+    """Layers of points coloured and shaped by class, those after the first with open shapes, and
+    rings over them.
 
-    classes: in the order that colours and shapes follow; of more than 21 all are discs, their colours begin again, and
-    where one points tells the class; rings: name -> (xs, ys), the last of which is a star, over the others that lie
-    near it and before them in the legend; lit: see `faded`. Traces are the layers, then the rings, then entries of the
-    legend.
-    """
+    classes: in the order that colours and shapes follow; of more than 21 all are discs, their
+    colours begin again, and where one points tells the class; rings: name -> (xs, ys), the last of
+    which is a star, over the others that lie near it and before them in the legend; lit: see
+    `faded`. Traces are the layers, then the rings, then entries of the legend."""
     import plotly.graph_objects as go
 
     figure, number = go.Figure(), {name: index for index, name in enumerate(classes)}
@@ -50,31 +60,94 @@ def scatter(
     for place, (layer, (points, names, ids)) in enumerate(layers.items()):
         index = np.array([number.get(str(name), -1) for name in names], int)
         shape = np.where((index < 0) | (len(classes) > LISTED), 0, index // COLOURS % len(SHAPES))
-        end = "-open" if place else ""  # one shape as a word is drawn faster than the same word for each point
+        end = (
+            "-open" if place else ""
+        )  # one shape as a word is drawn faster than the same word for each point
         shapes = [SHAPES[one] + end for one in shape] if shape.any() else SHAPES[0] + end
-        figure.add_trace(draw(
-            x=points[:, 0], y=points[:, 1], mode="markers", name=plain(layer), showlegend=False,
-            marker=dict(color=np.where(index < 0, COLOURS - 1, index % COLOURS).astype(np.uint8), colorscale=STEPS,
-                        cmin=-0.5, cmax=COLOURS - 0.5, symbol=shapes, size=5, line_width=0 if not place else 1,
-                        opacity=faded(names, lit)),
-            text=[f"{plain(name)}<br>{plain(id.rpartition('/')[2])}" for name, id in zip(names, ids.tolist(),
-                                                                                         strict=True)],
-            hovertemplate="%{text}<extra></extra>", unselected=dict(marker=dict(opacity=0.15))))
+        figure.add_trace(
+            draw(
+                x=points[:, 0],
+                y=points[:, 1],
+                mode="markers",
+                name=plain(layer),
+                showlegend=False,
+                marker=dict(
+                    color=np.where(index < 0, COLOURS - 1, index % COLOURS).astype(np.uint8),
+                    colorscale=STEPS,
+                    cmin=-0.5,
+                    cmax=COLOURS - 0.5,
+                    symbol=shapes,
+                    size=5,
+                    line_width=0 if not place else 1,
+                    opacity=faded(names, lit),
+                ),
+                text=[
+                    f"{plain(name)}<br>{plain(id.rpartition('/')[2])}"
+                    for name, id in zip(names, ids.tolist(), strict=True)
+                ],
+                hovertemplate="%{text}<extra></extra>",
+                unselected=dict(marker=dict(opacity=0.15)),
+            )
+        )
     for place, (ring, (x, y)) in enumerate(rings.items()):
         star, colour = place == len(rings) - 1, PALETTE[place % COLOURS]
-        look = dict(symbol="star", size=17, color=INK, line=dict(width=1.5, color="#FFFFFF")) if star else dict(
-            symbol="circle-open", size=13 + 4 * place, color=colour, line=dict(width=3, color=colour))
-        figure.add_trace(draw(  # as the points are: plotly draws WebGL above all else
-            x=x, y=y, mode="markers", name=plain(ring), hoverinfo="skip", unselected=dict(marker=dict(opacity=1)),
-            marker=look, legendrank=1 if star else None))
+        look = (
+            dict(symbol="star", size=17, color=INK, line=dict(width=1.5, color="#FFFFFF"))
+            if star
+            else dict(
+                symbol="circle-open",
+                size=13 + 4 * place,
+                color=colour,
+                line=dict(width=3, color=colour),
+            )
+        )
+        figure.add_trace(
+            draw(  # as the points are: plotly draws WebGL above all else
+                x=x,
+                y=y,
+                mode="markers",
+                name=plain(ring),
+                hoverinfo="skip",
+                unselected=dict(marker=dict(opacity=1)),
+                marker=look,
+                legendrank=1 if star else None,
+            )
+        )
     for index, name in enumerate(classes if len(classes) <= LISTED else ()):
-        figure.add_scatter(x=[None], y=[None], mode="markers", name=plain(name), marker=dict(
-            size=7, color=PALETTE[index % COLOURS], symbol=SHAPES[index // COLOURS]))
+        figure.add_scatter(
+            x=[None],
+            y=[None],
+            mode="markers",
+            name=plain(name),
+            marker=dict(size=7, color=PALETTE[index % COLOURS], symbol=SHAPES[index // COLOURS]),
+        )
     dress(figure, "", "", title, [], BESIDE)
-    bare = dict(showgrid=False, showticklabels=False, ticks="", showline=True, mirror=True, linecolor=RULE,
-                zeroline=False)  # fmt: skip
+    bare = dict(
+        showgrid=False,
+        showticklabels=False,
+        ticks="",
+        showline=True,
+        mirror=True,
+        linecolor=RULE,
+        zeroline=False,
+    )
     figure.update_layout(
-        width=WIDE, height=TALL, hovermode="closest", dragmode="lasso", showlegend=True, xaxis=bare, yaxis=bare,
+        width=WIDE,
+        height=TALL,
+        hovermode="closest",
+        dragmode="lasso",
+        showlegend=True,
+        xaxis=bare,
+        yaxis=bare,
         margin=dict(l=2, b=8),
-        legend=dict(orientation="v", x=1.02, y=1, yanchor="top", font_size=12, itemclick=False, itemdoubleclick=False))
+        legend=dict(
+            orientation="v",
+            x=1.02,
+            y=1,
+            yanchor="top",
+            font_size=12,
+            itemclick=False,
+            itemdoubleclick=False,
+        ),
+    )
     return figure

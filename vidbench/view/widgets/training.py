@@ -1,7 +1,8 @@
-"""A board of runs while they train: curves, progress and what became of them, read from their logs on disk.
+"""A board of runs while they train: curves, progress and what became of them, read from their logs
+on disk.
 
-`Board` is plain Python and only reads, so any notebook may open it beside a batch run. `show` draws it anew by itself.
-"""
+`Board` is plain Python and only reads, so any notebook may open it beside a batch run. `show` draws
+it anew by itself."""
 
 from __future__ import annotations
 
@@ -18,7 +19,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vidbench.engine.runs import Run, RunError
-from vidbench.view.figures import FONT, INK, RIGHT, RULE, SOFT, WRONG, Html, colours_for, curves, escaped
+from vidbench.view.figures import (
+    FONT,
+    INK,
+    RIGHT,
+    RULE,
+    SOFT,
+    WRONG,
+    Html,
+    colours_for,
+    curves,
+    escaped,
+)
 from vidbench.view.galleries import data_uri
 
 if TYPE_CHECKING:
@@ -30,16 +42,21 @@ WIDE, TALL = 368, 190  # pixels of a chart, two in a row of a notebook
 POINTS = 400  # of a line at most: more than a chart has pixels is not seen
 DASHES = {"solid": "", "dash": "6 4", "dot": "2 3", "dashdot": "6 3 2 3"}
 OVER = ("complete", "interrupted", "failed", "died", "unreadable")
-SIGNS = {"complete": ("✓", RIGHT), "failed": ("✗", WRONG), "died": ("✗", WRONG), "unreadable": ("✗", WRONG)}
+SIGNS = {
+    "complete": ("✓", RIGHT),
+    "failed": ("✗", WRONG),
+    "died": ("✗", WRONG),
+    "unreadable": ("✗", WRONG),
+}
 
 
 @dataclass(frozen=True)
 class Seen:
     """A run as it was found.
 
-    state: that of status.json, or "waiting" (no run folder yet), "died" (it says running and nobody holds its lock) or
-    "unreadable"; said: why, in words; epochs: of the recipe, 0 where it names none; logs: name -> its columns.
-    """
+    state: that of status.json, or "waiting" (no run folder yet), "died" (it says running and nobody
+    holds its lock) or "unreadable"; said: why, in words; epochs: of the recipe, 0 where it names
+    none; logs: name -> its columns."""
 
     name: str
     state: str
@@ -54,32 +71,47 @@ class Seen:
 
     def last(self, column: str) -> float | None:
         """The last value of a training column, None where there is none."""
-        return next((value for value in reversed(self.logs.get("metrics", {}).get(column, [])) if value is not None),
-                    None)
+        return next(
+            (
+                value
+                for value in reversed(self.logs.get("metrics", {}).get(column, []))
+                if value is not None
+            ),
+            None,
+        )
 
     def left(self) -> float | None:
         """Seconds until the last epoch at the pace so far; None where it cannot be told."""
         epoch, seconds = self.last("epoch"), self.last("seconds")
-        return None if not (epoch and seconds and self.epochs) else seconds * (self.epochs / epoch - 1)
+        return (
+            None if not (epoch and seconds and self.epochs) else seconds * (self.epochs / epoch - 1)
+        )
 
 
 class Board:
     """One or several run folders, read anew each time it is looked at; a folder may come later.
 
-    folders: paths, or name -> path; a path's last part is its name. A folder of run folders stands for all in it, those
-    that come later, too. columns: the curves to draw, all that the logs hold when None. Raises ValueError on no folders
-    or one name twice.
-    """
+    folders: paths, or name -> path; a path's last part is its name. A folder of run folders stands
+    for all in it, those that come later, too. columns: the curves to draw, all that the logs hold
+    when None. Raises ValueError on no folders or one name twice."""
 
     def __init__(
-        self, folders: str | Path | Iterable[str | Path] | Mapping[str, str | Path],
+        self,
+        folders: str | Path | Iterable[str | Path] | Mapping[str, str | Path],
         columns: Sequence[str] | None = None,
-    ):  # fmt: skip
+    ):
         folders = [folders] if isinstance(folders, str | Path) else folders
-        named = dict(folders) if isinstance(folders, Mapping) else [(Path(path).name, path) for path in folders]
+        named = (
+            dict(folders)
+            if isinstance(folders, Mapping)
+            else [(Path(path).name, path) for path in folders]
+        )
         if not named or len(dict(named)) < len(named):
-            raise ValueError(f"Board: wanted run folders, each with a name of its own; got {named or 'none'}; pass "
-                             "{name: folder} where two folders are called the same")
+            raise ValueError(
+                f"Board: wanted run folders, each with a name of its own; got {named or 'none'}; "
+                "pass "
+                "{name: folder} where two folders are called the same"
+            )
         self.folders = {name: Path(path) for name, path in dict(named).items()}
         self.columns = columns
         self._read: dict[Path, tuple] = {}
@@ -93,7 +125,11 @@ class Board:
     def _runs(self) -> dict[str, Path]:
         found = {}
         for name, folder in self.folders.items():
-            within = [] if _is_run(folder) else sorted(path for path in folder.glob("*") if _is_run(path))
+            within = (
+                []
+                if _is_run(folder)
+                else sorted(path for path in folder.glob("*") if _is_run(path))
+            )
             prefix = f"{name}/" if len(self.folders) > 1 else ""
             found |= {f"{prefix}{path.name}": path for path in within} or {name: folder}
         return found
@@ -110,16 +146,26 @@ class Board:
         state, said = told["state"], str(told.get("error", ""))
         if state == "running" and not held(folder):
             again = run.state  # it may have ended between the two looks
-            state, said = ("died", "its status says running, but no process holds its lock; the same call resumes it"
-                           ) if again == "running" else (again, "")
+            state, said = (
+                (
+                    "died",
+                    "its status says running, but no process holds its lock; the same call "
+                    "resumes it",
+                )
+                if again == "running"
+                else (again, "")
+            )
         try:
             logs = {log: self._columns(run, log) for log in LOGS}
         except RunError as error:
             return Seen(name, "unreadable", str(error))
-        return Seen(name, state, said, int(run.recipe.get("fit", run.recipe).get("epochs", 0)), logs)
+        return Seen(
+            name, state, said, int(run.recipe.get("fit", run.recipe).get("epochs", 0)), logs
+        )
 
     def _columns(self, run: Run, log: str) -> dict[str, list]:
-        """A log's columns, read again where the file changed. A line half written counts once it is whole."""
+        """A log's columns, read again where the file changed. A line half written counts once it is
+        whole."""
         path = run.folder / f"{log}.jsonl"
         if not path.exists():
             return {}
@@ -128,15 +174,20 @@ class Board:
             self._read[path] = stamp, run.curves(log)
         return self._read[path][1]
 
-    def series(self, seen: Sequence[Seen], column: str, log: str = "metrics") -> dict[str, tuple[list, list]]:
-        """name of a run -> (epochs, values) of one column, at most 400 points each; a value that is missing is NaN."""
+    def series(
+        self, seen: Sequence[Seen], column: str, log: str = "metrics"
+    ) -> dict[str, tuple[list, list]]:
+        """name of a run -> (epochs, values) of one column, at most 400 points each; a value that is
+        missing is NaN."""
         lines = {}
         for one in seen:
             columns = one.logs.get(log, {})
             if any(value is not None for value in columns.get(column, [])):
                 at = _thinned(len(columns[column]))
-                lines[one.name] = ([columns["epoch"][i] for i in at],
-                                   [math.nan if columns[column][i] is None else columns[column][i] for i in at])
+                lines[one.name] = (
+                    [columns["epoch"][i] for i in at],
+                    [math.nan if columns[column][i] is None else columns[column][i] for i in at],
+                )
         return lines
 
     def drawn(self, seen: Sequence[Seen]) -> list[tuple[str, str]]:
@@ -146,23 +197,32 @@ class Board:
             for one in seen:
                 for column, values in one.logs.get(log, {}).items():
                     number = any(isinstance(value, int | float) for value in values)
-                    if number and column not in BOOKS and (self.columns is None or column in self.columns):
+                    if (
+                        number
+                        and column not in BOOKS
+                        and (self.columns is None or column in self.columns)
+                    ):
                         there[log, column] = None
         return sorted(there, key=lambda pair: list(LOGS).index(pair[0]))
 
     # ---- as pictures and HTML
 
     def figure(self, column: str = "loss", log: str = "metrics") -> Figure:
-        """One column of all runs as a plotly figure, for when they are done. Raises ValueError where none has it."""
+        """One column of all runs as a plotly figure, for when they are done. Raises ValueError
+        where none has it."""
         seen = self.look()
         lines = self.series(seen, column, log)
         if not lines:
-            raise ValueError(f"figure: no run of {list(self.folders)} has {column!r} in {log}.jsonl yet; there is "
-                             f"{self.drawn(seen)}")
+            raise ValueError(
+                f"figure: no run of {list(self.folders)} has {column!r} in {log}.jsonl yet; there "
+                "is "
+                f"{self.drawn(seen)}"
+            )
         return curves(lines, "epoch", column, f"{column} ({LOGS[log]})")
 
     def html(self, seen: Sequence[Seen] | None = None) -> Html:
-        """A line for each run and a small chart for each column, as pictures that need no script and no kernel."""
+        """A line for each run and a small chart for each column, as pictures that need no script
+        and no kernel."""
         seen = self.look() if seen is None else seen
         colours, charts = colours_for([one.name for one in seen]), []
         for log, column in self.drawn(seen):
@@ -170,12 +230,19 @@ class Board:
             words = ", ".join(f"{name} {ys[-1]:.4g}" for name, (_, ys) in lines.items())
             picture = data_uri(chart(lines, colours).encode(), "image/svg+xml")
             charts.append(
-                f'<div style="margin:0 0 6px"><div style="font-size:13px;font-weight:600">{escaped(column)} <span '
-                f'style="color:{SOFT};font-weight:400">{LOGS[log]}</span></div><img src="{picture}" width="{WIDE}" '
-                f'height="{TALL}" alt="{escaped(f"{column}, {LOGS[log]}: {words}")}" style="display:block"></div>')
+                '<div style="margin:0 0 6px"><div '
+                f'style="font-size:13px;font-weight:600">{escaped(column)} <span '
+                f'style="color:{SOFT};font-weight:400">{LOGS[log]}</span></div><img '
+                f'src="{picture}" width="{WIDE}" '
+                f'height="{TALL}" alt="{escaped(f"{column}, {LOGS[log]}: {words}")}" '
+                'style="display:block"></div>'
+            )
         rows = "".join(_row(one, colours[one.name]) for one in seen)
-        return Html(f'<div style="font-family:{FONT};color:{INK};line-height:1.4">{rows}<div style="display:flex;'
-                    f'flex-wrap:wrap;gap:16px;margin:10px 0 0">{"".join(charts)}</div></div>')
+        return Html(
+            f'<div style="font-family:{FONT};color:{INK};line-height:1.4">{rows}<div '
+            'style="display:flex;'
+            f'flex-wrap:wrap;gap:16px;margin:10px 0 0">{"".join(charts)}</div></div>'
+        )
 
 
 def _is_run(folder: Path) -> bool:
@@ -183,11 +250,12 @@ def _is_run(folder: Path) -> bool:
 
 
 def held(folder: str | Path) -> bool:
-    """Whether a process trains into a run folder: it holds the folder's lock until it ends, however it ends.
+    """Whether a process trains into a run folder: it holds the folder's lock until it ends, however
+    it ends.
 
-    The lock is tried with a shared one that is let go at once; a run that begins within those microseconds would be
-    told that the folder is taken. That locks are seen across machines is an assumption about the file system.
-    """
+    The lock is tried with a shared one that is let go at once; a run that begins within those
+    microseconds would be told that the folder is taken. That locks are seen across machines is an
+    assumption about the file system."""
     try:
         with (Path(folder) / ".lock").open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -215,30 +283,48 @@ def _row(one: Seen, look: tuple[str, str]) -> str:
         facts.append(f"{_time(one.left())} left")
     facts += filter(None, [one.said])
     share = min(1.0, epoch / one.epochs) if epoch and one.epochs else 0.0
-    bar = (f'<div style="width:120px;height:6px;background-color:{RULE}"><div style="width:{round(120 * share)}px;'
-           f'height:6px;background-color:{look[0]}"></div></div>')
+    bar = (
+        f'<div style="width:120px;height:6px;background-color:{RULE}"><div '
+        f'style="width:{round(120 * share)}px;'
+        f'height:6px;background-color:{look[0]}"></div></div>'
+    )
     cut = "overflow:hidden;text-overflow:ellipsis;white-space:nowrap"
     line = f"display:flex;gap:12px;align-items:center;font-size:13px;padding:4px 0;border-bottom:1px solid {RULE}"
-    return (f'<div style="{line}"><b style="width:190px;{cut};color:{look[0]}" title="{escaped(one.name)}">'
-            f'{escaped(one.name)}</b>{bar}<b style="width:90px;{cut};color:{colour}">{sign} {escaped(one.state)}</b>'
-            f'<span style="flex:1;color:{SOFT}">{escaped(" · ".join(facts))}</span></div>')
+    return (
+        f'<div style="{line}"><b style="width:190px;{cut};color:{look[0]}" '
+        f'title="{escaped(one.name)}">'
+        f'{escaped(one.name)}</b>{bar}<b style="width:90px;{cut};color:{colour}">{sign} '
+        f"{escaped(one.state)}</b>"
+        f'<span style="flex:1;color:{SOFT}">{escaped(" · ".join(facts))}</span></div>'
+    )
 
 
 def _time(seconds: float) -> str:
     minutes = round(seconds / 60)
-    return f"{round(seconds)} s" if seconds < 100 else f"{minutes} min" if minutes < 100 else f"{minutes / 60:.1f} h"
+    return (
+        f"{round(seconds)} s"
+        if seconds < 100
+        else f"{minutes} min"
+        if minutes < 100
+        else f"{minutes / 60:.1f} h"
+    )
 
 
-def chart(lines: Mapping[str, tuple[Sequence, Sequence]], looks: Mapping[str, tuple[str, str]]) -> str:
-    """A small line chart as SVG text: name -> (xs, ys), NaN leaves a gap; looks: name -> (colour, dash)."""
+def chart(
+    lines: Mapping[str, tuple[Sequence, Sequence]], looks: Mapping[str, tuple[str, str]]
+) -> str:
+    """A small line chart as SVG text: name -> (xs, ys), NaN leaves a gap; looks: name -> (colour,
+    dash)."""
     xs = [float(x) for one, _ in lines.values() for x in one]
     ys = [float(y) for _, one in lines.values() for y in one if math.isfinite(y)]
     (left, right), (low, high) = _ends(xs), _ends(ys)
     box = (52, 8, WIDE - 10, TALL - 24)  # left, top, right, bottom
 
     def at(x: float, y: float) -> str:
-        return (f"{box[0] + (x - left) / (right - left) * (box[2] - box[0]):.1f},"
-                f"{box[3] - (y - low) / (high - low) * (box[3] - box[1]):.1f}")
+        return (
+            f"{box[0] + (x - left) / (right - left) * (box[2] - box[0]):.1f},"
+            f"{box[3] - (y - low) / (high - low) * (box[3] - box[1]):.1f}"
+        )
 
     def word(x: float, y: float, value: float, anchor: str) -> str:
         return f'<text x="{x}" y="{y}" text-anchor="{anchor}">{_short(value)}</text>'
@@ -249,19 +335,31 @@ def chart(lines: Mapping[str, tuple[Sequence, Sequence]], looks: Mapping[str, tu
         for piece in _pieces(epochs, values):
             points = " ".join(at(x, y) for x, y in piece)
             end = piece[-1]
-            drawn.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.8" '
-                         f'stroke-dasharray="{DASHES[dash]}"/>' if len(piece) > 1 else
-                         f'<circle cx="{at(*end).split(",")[0]}" cy="{at(*end).split(",")[1]}" r="2.4" '
-                         f'fill="{colour}"/>')
+            drawn.append(
+                f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.8" '
+                f'stroke-dasharray="{DASHES[dash]}"/>'
+                if len(piece) > 1
+                else f'<circle cx="{at(*end).split(",")[0]}" cy="{at(*end).split(",")[1]}" r="2.4" '
+                f'fill="{colour}"/>'
+            )
     middle = (low + high) / 2
-    rules = "".join(f'<line x1="{box[0]}" x2="{box[2]}" y1="{y}" y2="{y}" stroke="{RULE}"/>'
-                    for y in (box[1], (box[1] + box[3]) / 2, box[3]))
-    words = [word(box[0] - 6, box[1] + 4, high, "end"), word(box[0] - 6, (box[1] + box[3]) / 2 + 4, middle, "end"),
-             word(box[0] - 6, box[3] + 4, low, "end"), word(box[0], TALL - 6, left, "start"),
-             word(box[2], TALL - 6, right, "end")]
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDE}" height="{TALL}" font-family="{FONT}" '
-            f'font-size="11" fill="{SOFT}"><rect width="{WIDE}" height="{TALL}" fill="#FFFFFF"/>{rules}'
-            f'{"".join(drawn)}{"".join(words)}</svg>')
+    rules = "".join(
+        f'<line x1="{box[0]}" x2="{box[2]}" y1="{y}" y2="{y}" stroke="{RULE}"/>'
+        for y in (box[1], (box[1] + box[3]) / 2, box[3])
+    )
+    words = [
+        word(box[0] - 6, box[1] + 4, high, "end"),
+        word(box[0] - 6, (box[1] + box[3]) / 2 + 4, middle, "end"),
+        word(box[0] - 6, box[3] + 4, low, "end"),
+        word(box[0], TALL - 6, left, "start"),
+        word(box[2], TALL - 6, right, "end"),
+    ]
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDE}" height="{TALL}" '
+        f'font-family="{FONT}" '
+        f'font-size="11" fill="{SOFT}"><rect width="{WIDE}" height="{TALL}" fill="#FFFFFF"/>{rules}'
+        f"{''.join(drawn)}{''.join(words)}</svg>"
+    )
 
 
 def _short(value: float) -> str:
@@ -289,11 +387,12 @@ def _pieces(xs: Sequence[float], ys: Sequence[float]) -> list[list[tuple[float, 
     return [piece for piece in pieces if piece]
 
 
-# --------------------------------------------------------------------------------------------------------- controls
+# --------------------------------------------------------------------------------------- controls
 
 
 def show(folders, every: float = 2.0, columns: Sequence[str] | None = None) -> View:
-    """A board that draws itself anew every so many seconds until all runs are over or `stop()` is called.
+    """A board that draws itself anew every so many seconds until all runs are over or `stop()` is
+    called.
 
     folders: those of a `Board`, or a Board. It leaves the kernel free: a thread reads and draws.
     """
@@ -301,7 +400,8 @@ def show(folders, every: float = 2.0, columns: Sequence[str] | None = None) -> V
 
 
 class View:
-    """A `Board` in a notebook: its HTML, drawn anew by a thread, and a button that stops and starts it."""
+    """A `Board` in a notebook: its HTML, drawn anew by a thread, and a button that stops and starts
+    it."""
 
     def __init__(self, board: Board, every: float = 2.0):
         import ipywidgets
@@ -310,7 +410,9 @@ class View:
             raise ValueError(f"show: wanted every > 0 seconds, got {every}")
         self.board, self.every = board, every
         self.html = ipywidgets.HTML()
-        self.watching = ipywidgets.ToggleButton(description="watching", icon="eye", layout={"width": "110px"})
+        self.watching = ipywidgets.ToggleButton(
+            description="watching", icon="eye", layout={"width": "110px"}
+        )
         self.when = ipywidgets.HTML()
         self.box = ipywidgets.VBox([ipywidgets.HBox([self.watching, self.when]), self.html])
         self._ended, self.thread = threading.Event(), None
@@ -325,11 +427,15 @@ class View:
         try:
             seen = self.board.look()
             html, over = self.board.html(seen), all(one.over for one in seen)
-        except Exception as error:  # a thread's error goes to a log that few see; the next look may find all well
+        except (
+            Exception
+        ) as error:  # a thread's error goes to a log that few see; the next look may find all well
             html, over = f"<b>cannot be read: {escaped(error)}</b>", False
         if html != self.html.value:
             self.html.value = html
-        self.when.value = f'<span style="font-family:{FONT};color:{SOFT}">{time.strftime("%H:%M:%S")}</span>'
+        self.when.value = (
+            f'<span style="font-family:{FONT};color:{SOFT}">{time.strftime("%H:%M:%S")}</span>'
+        )
         return over
 
     def stop(self) -> None:

@@ -21,10 +21,9 @@ SIDES = ("gallery", "queries")
 class Videos:
     """The videos of one side as columns, and how to see one.
 
-    ids [N]: names, each once; label [N]: index into classes, -1 where unknown; source [N]: videos cut from one long
-    take share one; clips: kind of picture ("pictures", "flow") -> a function from a row to its Tile, called when the
-    row is first looked at, from several threads.
-    """
+    ids [N]: names, each once; label [N]: index into classes, -1 where unknown; source [N]: videos
+    cut from one long take share one; clips: kind of picture ("pictures", "flow") -> a function from
+    a row to its Tile, called when the row is first looked at, from several threads."""
 
     ids: np.ndarray
     label: np.ndarray
@@ -34,35 +33,61 @@ class Videos:
 
     @classmethod
     def of(
-        cls, manifest, clip_of: Callable[[int], Tile] | None = None, *, flow_folder: str | Path = "",
+        cls,
+        manifest,
+        clip_of: Callable[[int], Tile] | None = None,
+        *,
+        flow_folder: str | Path = "",
         speed: Callable[[], float] | None = None,
-    ) -> Videos:  # fmt: skip
-        """The videos of a data.Manifest. clip_of: None decodes the files; flow_folder: a flow store, to see it, too.
+    ) -> Videos:
+        """The videos of a data.Manifest. clip_of: None decodes the files; flow_folder: a flow
+        store, to see it, too.
 
         speed: what is flow's full colour, see `playing`; the same for two sides that one compares.
         """
         clips = {"pictures": clip_of or playing(manifest)}
         if flow_folder and (Path(flow_folder) / "flow.json").exists():
             clips["flow"] = playing(manifest, flow_folder=flow_folder, speed=speed)
-        return cls(np.array([str(path) for path in manifest.path]), manifest.label, manifest.source, manifest.classes,
-                   clips)
+        return cls(
+            np.array([str(path) for path in manifest.path]),
+            manifest.label,
+            manifest.source,
+            manifest.classes,
+            clips,
+        )
 
     @classmethod
     def joined(cls, sets: Mapping[str, Videos]) -> Videos:
-        """Several data sets as one side: classes of one name are one class, ids begin with the data set's name."""
+        """Several data sets as one side: classes of one name are one class, ids begin with the data
+        set's name."""
         classes = tuple(dict.fromkeys(name for part in sets.values() for name in part.classes))
         number = {name: index for index, name in enumerate(classes)}
-        columns = [[np.array([f"{name}/{id}" for id in part.ids]),
-                    np.array([number[part.classes[label]] if label >= 0 else -1 for label in part.label]),
-                    # sources of other data sets never meet; those of this one do, on the other side too
-                    part.source + (zlib.crc32(name.encode()) << 24)] for name, part in sets.items()]
+        columns = [
+            [
+                np.array([f"{name}/{id}" for id in part.ids]),
+                np.array(
+                    [number[part.classes[label]] if label >= 0 else -1 for label in part.label]
+                ),
+                # sources of other data sets never meet; those of this one do, on the other side too
+                part.source + (zlib.crc32(name.encode()) << 24),
+            ]
+            for name, part in sets.items()
+        ]
         places = [(part, row) for part in sets.values() for row in range(len(part.ids))]
-        kinds = [kind for kind in next(iter(sets.values())).clips if all(kind in part.clips for part in sets.values())]
+        kinds = [
+            kind
+            for kind in next(iter(sets.values())).clips
+            if all(kind in part.clips for part in sets.values())
+        ]
 
         def clip_of(kind: str) -> Callable[[int], Tile]:
             return lambda row: places[row][0].clips[kind](places[row][1])
 
-        return cls(*map(np.concatenate, zip(*columns, strict=True)), classes, {kind: clip_of(kind) for kind in kinds})
+        return cls(
+            *map(np.concatenate, zip(*columns, strict=True)),
+            classes,
+            {kind: clip_of(kind) for kind in kinds},
+        )
 
     @property
     def names(self) -> np.ndarray:
