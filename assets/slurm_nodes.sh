@@ -14,6 +14,9 @@
 
 # Slurm's pre-emption stops all nodes, which save themselves; shortly before the time limit this script does so itself and
 # queues the job again. Either way training goes on from its checkpoint.
+# The nodes prove to each other by a secret that they belong together. If their addresses are public, but only trusted users
+# reach them, submit with VIDBENCH_TRUSTED_NETWORK=1.
+export VIDBENCH_SECRET="${VIDBENCH_SECRET:-$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')}"
 first=$(scontrol show hostnames "${SLURM_JOB_NODELIST:?submit with sbatch}" | head -n 1)
 again=
 srun --kill-on-bad-exit=0 bash -c '"${VIDBENCH:-vidbench}" run "$@" --nnodes "$SLURM_NNODES" --node "node$SLURM_NODEID"' \

@@ -213,7 +213,11 @@ def _over_notebooks(commands) -> None:
         "--timeout", type=int, default=0, help="seconds for one cell; default: no limit"
     )
     launch = run.add_argument_group(
-        "processes", "also by the environment: VIDBENCH_NPROC and so on"
+        "processes",
+        "Also by the environment: VIDBENCH_NPROC and so on. Several nodes exchange data "
+        "unencrypted: the"
+        " network between them must be trusted. To join, each needs the same secret in "
+        "VIDBENCH_SECRET.",
     )
     launch.add_argument(
         "--nproc", type=int, help="of a node that train together; default: one for each GPU"
@@ -224,6 +228,12 @@ def _over_notebooks(commands) -> None:
         help="machines, on each of which the same command is given; default: 1",
     )
     launch.add_argument("--endpoint", help="host:port of one of them, where they meet")
+    launch.add_argument(
+        "--trusted-network",
+        action="store_const",
+        const=1,
+        help="allow a public endpoint: only trusted users reach it",
+    )
     launch.add_argument(
         "--node", help="this machine's name, which its copies bear; default: the host's"
     )
@@ -418,7 +428,7 @@ def _run(given) -> int:
     from vidbench.headless.execute import execute_all
     from vidbench.headless.parameters import plan
 
-    for name in ("nproc", "nnodes", "endpoint", "node", "restarts", "patience"):
+    for name in ("nproc", "nnodes", "endpoint", "trusted_network", "node", "restarts", "patience"):
         if getattr(given, name) is not None:
             os.environ[f"VIDBENCH_{name.upper()}"] = str(getattr(given, name))
     planned = _mendable(plan, given.notebooks, given.out, given.file, given.parameter)

@@ -3,6 +3,7 @@ it."""
 
 import faulthandler
 import json
+import multiprocessing
 import os
 import re
 import signal
@@ -49,9 +50,9 @@ def watch(folder: str, rank: str, store) -> threading.Event:
 
     Then it hangs, or it would have failed, too. Without that it holds up the others for the 30
     seconds that torch's launcher waits between SIGTERM, which training takes for a wish to save,
-    and SIGKILL; and on another node for ever. store: a connection to the ranks' store for this
-    alone. What another node reports is left in the folder, too. The event is to be set where this
-    rank has done its part."""
+    and SIGKILL; and on another node for ever. store: on several nodes, a connection to the ranks'
+    store for this alone. What another node reports is left in the folder, too. The event is to be
+    set where this rank has done its part."""
     done = threading.Event()
 
     def look() -> None:
@@ -69,11 +70,14 @@ def watch(folder: str, rank: str, store) -> threading.Event:
 
 
 def _first(folder: str, rank: str, store) -> dict | None:
-    """The first report of the attempt, of this node or of another one."""
+    """The first report of the attempt, of this node or of another one, or that this rank's launcher
+    has ended."""
     for path in Path(folder).glob(f"failed-{meeting.attempt()}-*.json"):
         return json.loads(path.read_text())
     try:
-        return json.loads(store.get(FIRST)) if store.check([FIRST]) else None
+        if os.getppid() != multiprocessing.parent_process().pid:
+            raise RuntimeError("its process has ended")
+        return json.loads(store.get(FIRST)) if store and store.check([FIRST]) else None
     except RuntimeError as error:
         said = f"Connection closed: the node that started the ranks is gone ({error})"
         return {

@@ -1,14 +1,22 @@
 """Where nodes and ranks find each other: the meeting point, each attempt's number and store."""
 
+import hmac
+import ipaddress
 import os
 import socket
-from contextlib import suppress
+import tempfile
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 
 import torch.distributed as dist
 
 JOIN = 900  # seconds in which all nodes must have come
 ATTEMPT = "VIDBENCH_ATTEMPT"  # of a rank's environment
+STORE = (
+    "VIDBENCH_STORE"  # of a rank's environment: the file through which the ranks of one node meet
+)
+SECRET = "VIDBENCH_SECRET"
+TRUSTED = "VIDBENCH_TRUSTED_NETWORK"
 _STORES: dict[str, dist.TCPStore] = {}
 
 
@@ -16,30 +24,69 @@ def point(endpoint: str) -> str:
     """This machine's address on the way to the endpoint, since names of machines may resolve
     elsewhere.
 
-    Where the endpoint is an address of this machine, the store in which the nodes meet is opened
-    there. It stays open as long as this process: with one for each launch a fast node would meet
-    the others in the one about to close. Raises ValueError where the endpoint is no host:port."""
-    host, _, port = endpoint.rpartition(":")
+    If the endpoint is an address of this machine, the store in which the nodes meet opens there. It
+    stays open as long as this process: with one for each launch a fast node would meet the others
+    in the one about to close.
+
+    Raises: ValueError: The endpoint is no host:port, or is public without TRUSTED, or SECRET is
+        missing.
+    """
+    family, place = _place(endpoint)
+    if len(os.environ.get(SECRET, "")) < 16:
+        raise ValueError(
+            f"{SECRET} must be the same random text of at least 16 characters on all nodes. Make "
+            "one "
+            "with `openssl rand -hex 32`."
+        )
     try:
-        family, _, _, _, place = socket.getaddrinfo(
-            host.strip("[]"), int(port), type=socket.SOCK_DGRAM
-        )[0]
         with socket.socket(family, socket.SOCK_DGRAM) as way:
             way.connect(place)  # sends nothing
             address = way.getsockname()[0]
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"endpoint wants host:port of a node that all can reach; got {endpoint!r}: {error}"
-        ) from None
-    with socket.socket(family, socket.SOCK_DGRAM) as ours, suppress(OSError, RuntimeError):
-        ours.bind((place[0], 0, *place[2:]))  # OSError: another machine's
-        if (
-            endpoint not in _STORES
-        ):  # RuntimeError: it is open in another process, two "nodes" being on one machine
-            _STORES[endpoint] = dist.TCPStore(
-                place[0], place[1], is_master=True, multi_tenant=True, wait_for_workers=False
-            )
+    except OSError as error:
+        raise ValueError(f"endpoint {endpoint} cannot be reached: {error}") from None
+    with suppress(
+        OSError
+    ):  # another machine's address; or open in another process, if two "nodes" share a machine
+        if endpoint not in _STORES:
+            _STORES[endpoint] = _listen(*place[:2])
     return address
+
+
+def _place(endpoint: str) -> tuple[socket.AddressFamily, tuple]:
+    """Resolve the endpoint. It must be private or trusted: stores admit everyone and ranks do not
+    encrypt."""
+    host, _, port = endpoint.rpartition(":")
+    host = host.strip("[]")
+    wrong = f"endpoint must be host:port of a node that all can reach; got {endpoint!r}"
+    try:
+        family, _, _, _, place = socket.getaddrinfo(host, int(port), type=socket.SOCK_DGRAM)[0]
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{wrong}: {error}") from None
+    found = ipaddress.ip_address(place[0])
+    if found.is_unspecified or (found.is_loopback and host not in ("localhost", place[0])):
+        raise ValueError(
+            f"{wrong}, which is {found} on this machine. Use the address that the other nodes "
+            "reach."
+        )
+    if not found.is_private and os.environ.get(TRUSTED, "0") in ("", "0"):
+        raise ValueError(
+            f"endpoint {endpoint} is the public address {found}, but the nodes exchange data "
+            "unencrypted. "
+            "Use an address of a private network. If only trusted users reach this one, set "
+            f"{TRUSTED}=1 "
+            "(--trusted-network)."
+        )
+    return family, place
+
+
+def _listen(host: str, port: int) -> dist.TCPStore:
+    """Open a store that listens on one address; torch binds its own to all of them."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    ours = socket.create_server((host, port), family=family)
+    port = ours.getsockname()[1]
+    return dist.TCPStore(
+        host, port, is_master=True, wait_for_workers=False, master_listen_fd=ours.detach()
+    )
 
 
 def attempt() -> int:
@@ -49,18 +96,31 @@ def attempt() -> int:
 
 
 def store() -> dist.Store:
-    """A rank's connection to the launcher's store, for this attempt.
+    """A rank's connection to the store of this attempt.
 
-    The launcher keeps its store over restarts (torch 2.13), and gloo would call addresses of the
-    attempt before."""
-    facts = os.environ
+    Several nodes share a launcher's store over restarts (torch 2.13): without a prefix gloo would
+    call addresses of the attempt before. On one node each attempt has its own file."""
+    facts, join = os.environ, timedelta(seconds=JOIN)
+    if facts[STORE]:
+        file = dist.FileStore(facts[STORE])
+        file.set_timeout(join)
+        return file
     whole = dist.TCPStore(
-        facts["MASTER_ADDR"],
-        int(facts["MASTER_PORT"]),
-        is_master=False,
-        timeout=timedelta(seconds=JOIN),
+        facts["MASTER_ADDR"], int(facts["MASTER_PORT"]), is_master=False, timeout=join
     )
     return dist.PrefixStore(f"attempt-{attempt()}", whole)
+
+
+def bind(address: str) -> None:
+    """Let gloo and NCCL listen on the address's interface only; on one node (no address) on
+    loopback.
+
+    By default they choose the interface by the machine's name. The user may choose another one, but
+    not on one node."""
+    found = interface(address or "127.0.0.1")
+    for variable, value in {"GLOO_SOCKET_IFNAME": found, "NCCL_SOCKET_IFNAME": f"={found}"}.items():
+        if found and not (address and variable in os.environ):
+            os.environ[variable] = value
 
 
 def interface(address: str) -> str:
@@ -89,13 +149,9 @@ def backend() -> str:
 
 
 def _rendezvous(asked):
-    """RendezvousParameters -> RendezvousHandler that leaves ATTEMPT in the environment, which the
-    ranks inherit."""
-    from torch.distributed.elastic.rendezvous.c10d_rendezvous_backend import create_backend
-    from torch.distributed.elastic.rendezvous.dynamic_rendezvous import create_handler
-
-    c10d, shared = create_backend(asked)
-    handler = create_handler(shared, c10d, asked)
+    """RendezvousParameters -> RendezvousHandler that leaves ATTEMPT and STORE in the environment of
+    the ranks."""
+    handler = (_alone if asked.max_nodes == 1 else _together)(asked)
     meet, number = handler.next_rendezvous, -1
 
     def next_rendezvous():
@@ -110,3 +166,67 @@ def _rendezvous(asked):
 
     handler.next_rendezvous, handler.get_backend = next_rendezvous, lambda: asked.backend
     return handler
+
+
+def _alone(asked):
+    """A handler for one node: nothing listens, and the ranks' store is a file that only this user
+    can open."""
+    from torch.distributed.elastic.rendezvous import RendezvousInfo, RendezvousStoreInfo
+    from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
+
+    places: ExitStack = asked.get("places")
+
+    def meet():
+        folder = places.enter_context(
+            tempfile.TemporaryDirectory(prefix="vidbench-store-")
+        )  # of mode 0700
+        os.environ[STORE] = os.path.join(folder, "store")
+        return RendezvousInfo(dist.HashStore(), 0, 1, RendezvousStoreInfo("127.0.0.1", 0))
+
+    handler = StaticTCPRendezvous("127.0.0.1", 0, 0, 1, asked.run_id, JOIN)
+    handler.next_rendezvous = meet
+    return handler
+
+
+def _together(asked):
+    """torch's c10d handler, which listens on this node's address only and reads only signed
+    states."""
+    from torch.distributed.elastic.rendezvous.c10d_rendezvous_backend import create_backend
+    from torch.distributed.elastic.rendezvous.dynamic_rendezvous import create_handler
+
+    os.environ[STORE] = ""
+    c10d, shared = create_backend(asked)
+    handler = create_handler(shared, Signed(c10d, os.environ[SECRET]), asked)
+    handler._create_tcp_store_server = _listen  # for the ranks
+    return handler
+
+
+class Signed:
+    """A rendezvous backend whose states carry a signature.
+
+    torch unpickles the state, and its store takes one from everyone who connects: without the
+    secret no state is read."""
+
+    def __init__(self, backend, secret: str):
+        self.backend, self.key, self.name = backend, secret.encode(), backend.name
+
+    def get_state(self):
+        return self._checked(self.backend.get_state())
+
+    def set_state(self, state: bytes, token=None):
+        return self._checked(self.backend.set_state(self._signature(state) + state, token))
+
+    def _signature(self, state: bytes) -> bytes:
+        return hmac.digest(self.key, state, "sha256")
+
+    def _checked(self, found):
+        from torch.distributed.elastic.rendezvous import RendezvousStateError
+
+        if found is None:
+            return None
+        signature, state = found[0][:32], found[0][32:]
+        if not hmac.compare_digest(signature, self._signature(state)):
+            raise RendezvousStateError(
+                f"a node has another {SECRET}, or a stranger wrote into the store."
+            )
+        return state, *found[1:]

@@ -7,7 +7,7 @@ import os
 import signal
 import tempfile
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -166,6 +166,7 @@ def _launched(
     from torch.distributed.elastic.rendezvous import RendezvousClosedError, RendezvousError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    places = ExitStack()
     logs = DefaultLogsSpecs(log_dir=str(folder), redirects=Std.ALL, tee={0: Std.OUT})
     config = LaunchConfig(
         min_nodes=nnodes,
@@ -175,12 +176,13 @@ def _launched(
         max_restarts=restarts,
         start_method="spawn",
         rdzv_backend=meeting.backend(),
-        rdzv_endpoint=endpoint or "localhost:0",
+        rdzv_endpoint=endpoint,
         rdzv_configs={
             "timeout": JOIN,
             "join_timeout": JOIN,
             "read_timeout": 300,
-            "is_host": not address,
+            "is_host": False,
+            "places": places,
         },
         local_addr=address or None,
         monitor_interval=0.5,
@@ -188,7 +190,7 @@ def _launched(
         log_line_prefix_template="[rank ${rank}] ",
     )
     try:
-        with _handlers_kept():
+        with _handlers_kept(), places:
             return elastic_launch(config, _rank_main)(*given)
     except ChildFailedError as error:
         if asked_to := failures.stopped(folder):
@@ -260,12 +262,9 @@ def _rank_main(target: str, nproc: int, folder: str, address: str, patience: flo
             torch.cuda.set_device(device())
         else:
             torch.set_num_threads(max(1, cores() // nproc))
-            if address and (interface := meeting.interface(address)):
-                os.environ.setdefault(
-                    "GLOO_SOCKET_IFNAME", interface
-                )  # it asks the machine's name otherwise
+        meeting.bind(address)
         store = meeting.store()
-        done = failures.watch(folder, number, meeting.store())
+        done = failures.watch(folder, number, meeting.store() if address else None)
         join = timedelta(seconds=JOIN)  # processes may start far apart
         dist.init_process_group(
             "nccl" if on_gpu else "gloo",
