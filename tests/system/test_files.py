@@ -1,0 +1,184 @@
+"""Files whole or not at all, full disks, locks of folders and shards."""
+
+import errno
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import filelock
+import pytest
+
+from tests import makes
+from vidbench.system import files
+from vidbench.system.files import BusyError, DiskError, is_locked, lock_folder, written
+
+# ---- whole files -------------------------------------------------------------------------------
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    file = tmp_path / "new/a.bin"
+    with pytest.raises(KeyError):
+        with written(file) as temporary:
+            temporary.write_bytes(b"half")
+            raise KeyError
+    assert list(file.parent.iterdir()) == []
+    with written(file) as temporary:
+        temporary.write_bytes(b"whole")
+        assert not file.exists()
+    assert file.read_bytes() == b"whole" and list(file.parent.iterdir()) == [file]
+
+
+def test_a_folder_is_written_whole_or_not_at_all(tmp_path):
+    for fails in (True, False):
+        try:
+            with written(tmp_path / "step") as temporary:
+                temporary.mkdir()
+                (temporary / "a").write_text("1")
+                if fails:
+                    raise KeyError
+        except KeyError:
+            assert list(tmp_path.iterdir()) == []
+    assert [p.name for p in tmp_path.iterdir()] == ["step"]
+    files.delete_folder(tmp_path / "step")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path):
+    """Threads and machines may share a process number."""
+    with written(tmp_path / "a") as first, written(tmp_path / "a") as second:
+        assert first != second
+        first.write_text("first")
+        second.write_text("second")
+    assert (tmp_path / "a").read_text() == "first", "the last to end wins"
+
+
+def test_bytes_reach_the_disk_before_the_name_does(tmp_path, monkeypatch):
+    done, sync, rename = [], os.fsync, os.replace
+
+    def synced(number):
+        done.append(os.readlink(f"/proc/self/fd/{number}"))
+        sync(number)
+
+    def renamed(*names):
+        done.append("renamed")
+        rename(*names)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    files.write_text(tmp_path / "a.txt", "x\n")
+    assert [Path(name).suffix or name for name in done] == [".tmp", "renamed", str(tmp_path)]
+    done.clear()
+    with written(tmp_path / "b", sync=False) as temporary:
+        temporary.write_text("x")
+    assert done == ["renamed"]
+
+
+def test_what_a_killed_process_left_is_deleted(tmp_path):
+    for name in (".a.mp4.123.tmp", ".a b.mp4.7.tmp", ".b.mp4.9.tmp", "a.mp4", ".c.mp4.tmp"):
+        (tmp_path / name).touch()
+    (tmp_path / ".step.9.tmp").mkdir()
+    files.delete_leftovers(tmp_path / name for name in ("a.mp4", "a b.mp4", "step", "no/x.mp4"))
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".b.mp4.9.tmp", ".c.mp4.tmp", "a.mp4"]
+
+
+# ---- a full disk -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_says_what_to_do(tmp_path, number):
+    with pytest.raises(DiskError, match=f"the disk of {tmp_path} is full; .* make room") as caught:
+        with written(tmp_path / "a") as temporary:
+            temporary.write_text("half")
+            raise OSError(number, "as the system says it")
+    assert caught.value.errno == number and list(tmp_path.iterdir()) == []
+
+
+def test_other_errors_stay_as_they_are(tmp_path):
+    with pytest.raises(PermissionError, match="mine"):
+        with files.explain_full_disk(tmp_path):
+            raise PermissionError(errno.EACCES, "mine")
+    with pytest.raises(DiskError, match="^.Errno 28. mine$"):
+        with files.explain_full_disk(tmp_path):
+            raise DiskError(errno.ENOSPC, "mine")
+
+
+# ---- locks -------------------------------------------------------------------------------------
+
+
+def test_a_second_owner_is_refused_until_the_first_has_gone(tmp_path):
+    place = tmp_path / "new"
+    assert not is_locked(place / ".lock")
+    with lock_folder(place, "is training into"):
+        said = f"another process is training into {place}: wait for it, or use .*process {os.getpid()} on "
+        with pytest.raises(BusyError, match=said):
+            lock_folder(place, "is training into")
+        lock_folder(tmp_path / "other").close()
+        assert is_locked(place / ".lock")
+    assert not is_locked(place / ".lock")
+    lock_folder(place).close()
+
+
+def test_shards_share_a_folder_and_exclude_the_whole(tmp_path):
+    with lock_folder(tmp_path, shard="0of2"), lock_folder(tmp_path, shard="1of2"):
+        for shard in ("0of2", ""):
+            with pytest.raises(BusyError):
+                lock_folder(tmp_path, shard=shard)
+        lock_folder(tmp_path, shard="2of3").close()
+    with lock_folder(tmp_path):
+        with pytest.raises(BusyError):
+            lock_folder(tmp_path, shard="0of2")
+    lock_folder(tmp_path, shard="0of2").close()
+
+
+def test_a_killed_owner_leaves_no_lock(tmp_path):
+    code = (
+        "import sys, time\nfrom vidbench.system import files\n"
+        "with files.lock_folder(sys.argv[1]):\n"
+        "    print('mine', flush=True)\n    time.sleep(60)"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE, text=True, cwd=makes.ROOT
+    )
+    try:
+        assert holder.stdout.readline() == "mine\n"
+        with pytest.raises(BusyError, match=f"process {holder.pid} on "):
+            lock_folder(tmp_path)
+    finally:
+        holder.send_signal(signal.SIGKILL)
+        holder.communicate()
+    lock_folder(tmp_path).close()
+
+
+def test_looking_refuses_nobody(tmp_path):
+    """Many look while one takes the lock again and again."""
+    lock_folder(tmp_path).close()
+    lookers = [multiprocessing.Process(target=_look, args=(tmp_path / ".lock",)) for _ in range(2)]
+    for looker in lookers:
+        looker.start()
+    try:
+        for _ in range(200):
+            lock_folder(tmp_path).close()
+    finally:
+        for looker in lookers:
+            looker.kill()
+            looker.join()
+
+
+def _look(path: Path) -> None:
+    while True:
+        is_locked(path)
+        time.sleep(0.001)
+
+
+def test_a_file_system_without_locks_is_named_as_such(tmp_path, monkeypatch):
+    def refuse(number, blocking):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(filelock, "lock_descriptor", refuse)
+    with pytest.raises(OSError, match=f"cannot lock {tmp_path}/.lock: .* no locks; mount it"):
+        lock_folder(tmp_path)
+    assert is_locked(tmp_path / ".lock"), "nothing shows that its process ended"

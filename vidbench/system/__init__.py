@@ -1,0 +1,1 @@
+"""The ground floor: files, processes, progress and signals. It imports nothing of vidbench."""
