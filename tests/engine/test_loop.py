@@ -16,6 +16,7 @@ from tests import ROOT, stages
 from vidbench.engine import loop
 from vidbench.engine.loop import Fit, learning_rate, make_optimizer
 from vidbench.engine.runs import Run, RunError, changed, recipe_dict, recipe_from
+from vidbench.system.files import BusyError
 
 SHORT = Fit(epochs=6, batch=8, lr=0.01, seed=3, log_every=2, schedule="cosine")
 
@@ -224,7 +225,7 @@ def test_an_interrupted_run_goes_on_in_the_same_process(tmp_path, monkeypatch):
 
 def test_two_processes_never_train_into_one_folder(tmp_path):
     held = Run.create(tmp_path / "a", "regress", SHORT).lock()
-    with pytest.raises(RunError, match="another process is training into"):
+    with pytest.raises(BusyError, match="another process is training into"):
         stages.regress(recipe_dict(SHORT), str(tmp_path / "a"))
     held.close()
     stages.regress(recipe_dict(replace(SHORT)), str(tmp_path / "a"))

@@ -4,13 +4,14 @@ a csv."""
 from __future__ import annotations
 
 import csv
-import os
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+
+from vidbench.system.files import write_text, written
 
 SPLITS = ("train", "validate", "test", "none")
 SPLIT_WORDS = {
@@ -224,10 +225,12 @@ class Manifest:
         if folder.resolve() == self.root.resolve():
             (folder / "root.txt").unlink(missing_ok=True)
         else:
-            _write(folder / "root.txt", [str(self.root.resolve())])
-        _write(folder / "classes.txt", self.classes)
-        temporary = folder / f".manifest.{os.getpid()}.csv"
-        with open(temporary, "w", newline="", encoding="utf-8") as file:
+            write_text(folder / "root.txt", f"{self.root.resolve()}\n")
+        write_text(folder / "classes.txt", "".join(f"{name}\n" for name in self.classes))
+        with (
+            written(folder / "manifest.csv") as temporary,
+            open(temporary, "w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.writer(file, lineterminator="\n")
             scanned = self.scanned()
             writer.writerow([*COLUMNS, *scanned])
@@ -235,7 +238,6 @@ class Manifest:
                 writer.writerow(
                     [*self.names(i).values(), *(column[i] for column in scanned.values())]
                 )
-        os.replace(temporary, folder / "manifest.csv")
         return folder / "manifest.csv"
 
     @classmethod
@@ -306,12 +308,6 @@ def text_lines(file: Path) -> list[str]:
     return [
         line.rstrip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()
     ]
-
-
-def _write(file: Path, lines: Iterable[str]) -> None:
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    os.replace(temporary, file)
 
 
 def _first_repeated(names: Iterable[str]) -> str | None:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from vidbench.engine import meeting
+from vidbench.system.files import write_text
 
 # seconds that a failing rank stays: a killed one must be seen dead before those that lost it
 GRACE = 2.0
@@ -92,9 +93,7 @@ def _first(folder: str, rank: str, store) -> dict | None:
 def _write(folder: str, facts: dict) -> None:
     path = Path(folder, f"failed-{meeting.attempt()}-{facts['rank']}.json")
     if not path.exists():
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(facts))
-        temporary.replace(path)
+        write_text(path, json.dumps(facts))
 
 
 def clear(folder: Path) -> None:

@@ -1,14 +1,11 @@
 """A run on disk: recipe, checkpoints, log, status, numbers."""
 
 import dataclasses
-import errno
-import fcntl
 import io
 import json
 import os
 import platform
 import shutil
-import socket
 import sys
 import time
 import types
@@ -23,37 +20,19 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
+from vidbench.system.files import (
+    Lock,
+    delete_folder,
+    explain_full_disk,
+    lock_folder,
+    write_text,
+    written,
+)
+
 
 class RunError(RuntimeError):
     """A run folder that cannot be used as asked; the message says what was wanted, what came and
     what to do."""
-
-
-@contextmanager
-def told_full(folder: Path):
-    """The system's word for a full disk, or a quota used up, as one that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise OSError(
-            error.errno,
-            f"{os.strerror(error.errno)}: the disk of {folder} is full; what is finished is "
-            "kept: make room, run the same again",
-        ) from error
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write under a temporary name in the same folder, then rename: a reader never sees half a
-    file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with told_full(path.parent):
-            temporary.write_text(text)
-            os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)  # on a full disk it takes what room is left
 
 
 def recipe_dict(recipe) -> dict:
@@ -181,28 +160,13 @@ class Run:
         run.status("new")
         return run
 
-    def lock(self):
-        """An open file that keeps other processes from training into the folder until it is closed
-        or its process ends.
+    def lock(self) -> Lock:
+        """Keep other processes from training into the folder until the lock is closed.
 
-        Raises RunError where another process holds it.
+        Raises:
+            BusyError: another process holds it.
         """
-        file = (self.folder / ".lock").open("a+")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            who = file.read() or "it has not said which"
-            file.close()
-            raise RunError(
-                f"another process is training into {self.folder} ({who}); wait for it or stop it "
-                "first."
-            ) from None
-        with told_full(self.folder):
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
-        return file
+        return lock_folder(self.folder, "is training into")
 
     def status(self, state: str, **facts) -> None:
         """Write status.json: state is new, running, complete, interrupted or failed."""
@@ -234,7 +198,7 @@ class Run:
     def log(self, name: str = "metrics", **numbers) -> None:
         """Append one JSON line to metrics.jsonl, or to monitor.jsonl, which has a line for each
         epoch."""
-        with told_full(self.folder), (self.folder / f"{name}.jsonl").open("a") as file:
+        with explain_full_disk(self.folder), (self.folder / f"{name}.jsonl").open("a") as file:
             file.write(json.dumps(numbers) + "\n")
 
     def metrics(self, name: str = "metrics") -> list[dict]:
@@ -329,24 +293,19 @@ class Run:
         place = self.folder / "checkpoints" / f"step-{step:09d}"
         if place.exists():
             return place  # the same run at the same step
-        for left in place.parent.glob(".step-*.tmp"):  # of a process that was killed while it wrote
+        for left in place.parent.glob(".step-*.tmp"):  # a killed process left it
             shutil.rmtree(left, ignore_errors=True)
         weights = {name: tensor.contiguous() for name, tensor in weights.items()}
         packed, noted = safetensors.torch.save(weights, {"crc32": _sum(weights)}), io.BytesIO()
         torch.save(
             state, noted
         )  # to memory, and from there to disk: writing itself, torch does not say what is wrong
-        temporary = place.with_name(f".{place.name}.{os.getpid()}.tmp")
-        try:
-            with told_full(self.folder):
-                temporary.mkdir()
-                (temporary / "weights.safetensors").write_bytes(packed)
-                (temporary / "state.pt").write_bytes(noted.getbuffer())
-                os.replace(temporary, place)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        with written(place) as temporary:
+            temporary.mkdir()
+            (temporary / "weights.safetensors").write_bytes(packed)
+            (temporary / "state.pt").write_bytes(noted.getbuffer())
         for old in sorted(place.parent.glob("step-*"))[:-keep]:
-            shutil.rmtree(old.rename(temporary))  # never half of it under its own name
+            delete_folder(old)
         return place
 
     def weights(self) -> dict[str, torch.Tensor]:

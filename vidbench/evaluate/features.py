@@ -17,11 +17,10 @@ from vidbench import models
 from vidbench.data.flow import store as flow_store
 from vidbench.data.loading.dataset import FIXED, Clips, ClipSpec, processes
 from vidbench.data.manifest import Manifest
-from vidbench.data.prepare import jobs
-from vidbench.data.video import framestore
 from vidbench.engine import ranks
 from vidbench.engine.runs import Run, RunError, recipe_from
 from vidbench.models.heads import mlp
+from vidbench.system.files import written
 from vidbench.tensors.regularizers import placed
 
 CROPS = {"centre": 1, "three": 3, "five": 5, "ten": 10}
@@ -110,13 +109,9 @@ class Features:
     protocol: dict
 
     def save(self, path: str | Path) -> None:
-        """One .npz file, under a temporary name and then renamed."""
+        """Write one .npz file, whole or not at all."""
         path = Path(path)
-        with (
-            jobs.told_full(path.parent),
-            framestore.written(path) as temporary,
-            open(temporary, "wb") as file,
-        ):
+        with written(path) as temporary, open(temporary, "wb") as file:
             np.savez(
                 file,
                 values=self.values,

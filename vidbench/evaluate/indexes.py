@@ -9,7 +9,6 @@ number that comes from one names it in its protocol (`retrieve` and `protocol` t
 import contextlib
 import json
 import math
-import os
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import numpy as np
 
 from vidbench.evaluate.neighbours import shared
 from vidbench.evaluate.retrieval import BLOCK, Neighbours, best, digest, unit
+from vidbench.system.files import write_text, written
 
 KINDS = ("flat", "ivf_sq8", "hnsw")
 FLAT_TO = 1_000_000  # rows that "auto" searches exactly: 4.1 GB at 1024 numbers a row
@@ -110,16 +110,14 @@ class Index:
             )
 
     def save(self, path: str | Path) -> None:
-        """The index as one file, and beside it <path>.json with what it is; under temporary names
-        and then renamed.
+        """Write the index as one file, and <path>.json with its facts, each whole or not at all.
 
         A file without its JSON is one whose writing was cut off, and is not loaded.
         """
         import faiss
 
         path, side = Path(path), _side(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
+        with written(path) as temporary:
             faiss.write_index(self.held, str(temporary))
             facts = {
                 "format": FORMAT,
@@ -134,11 +132,7 @@ class Index:
                 "faiss": faiss.__version__,
             }
             side.unlink(missing_ok=True)  # an old one would vouch for a new file
-            temporary.replace(path)
-            temporary.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-            temporary.replace(side)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_text(side, json.dumps(facts, indent=1) + "\n")
 
 
 def load(path: str | Path, mapped: bool = True, features=None) -> Index:

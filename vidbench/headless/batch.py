@@ -27,7 +27,8 @@ from vidbench.headless.parameters import (
     load_yaml,
     spoken,
 )
-from vidbench.headless.status import read, write_text
+from vidbench.headless.status import read
+from vidbench.system.files import write_text
 
 EVERY = 30.0  # seconds between lines about what runs
 LONGEST = 100  # letters of a folder's name

@@ -1,6 +1,5 @@
 """papermill: notebooks executed headless, one engine for `vidbench run` and for papermill."""
 
-import errno
 import os
 import socket
 import sys
@@ -9,9 +8,11 @@ from pathlib import Path
 from click import ClickException
 
 from vidbench.headless.parameters import ParameterError, check, digest_of, injected
-from vidbench.headless.status import EXIT, BusyError, write_text
+from vidbench.headless.status import EXIT
+from vidbench.system.files import BusyError, DiskError, explain_full_disk, write_text
 
-AGAIN = "run the same again: it begins with the first cell, and the runs in it go on"
+FROM = "it begins with the first cell, and each run in it resumes"
+AGAIN = f"run the same again: {FROM}"
 
 
 class EndedError(ClickException, RuntimeError):
@@ -163,15 +164,12 @@ class Engine:
         }
         kernel = {"cwd": str(source.parent if beside else Path.cwd())}
         try:
-            state, cell, error = run(nb, copy, facts, kernel, manager, client, seconds, echo)
+            with explain_full_disk(copy.parent):
+                state, cell, error = run(nb, copy, facts, kernel, manager, client, seconds, echo)
         except BusyError as busy:
             raise EndedError(str(busy), 2) from None
-        except OSError as full:
-            if full.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise EndedError(
-                f"the disk of {copy.parent} is full: make room and {AGAIN}", EXIT["failed"]
-            ) from full
+        except DiskError as full:
+            raise EndedError(f"{full.strerror}: {FROM}", EXIT["failed"]) from full
         if state == "interrupted":
             print(f"interrupted in cell {cell}; executed copy: {copy}; {AGAIN}", file=sys.stderr)
             raise Interrupted(EXIT[state])

@@ -19,7 +19,8 @@ from papermill.engines import NotebookExecutionManager
 from papermill.exceptions import strip_color
 from papermill.log import logger
 
-from vidbench.headless.status import Status, write_text
+from vidbench.headless.status import Status
+from vidbench.system.files import write_text
 
 # seconds from a stop to the kernel's end, for a checkpoint; Slurm's KillWait is 30 unless set
 # otherwise

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import html
 import math
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from vidbench.system.files import write_text
 from vidbench.view.figures import FONT, INK, RULE, SOFT, WIDTH, Html, escaped
 
 FIGURE_SPACE = "\u2007"  # as wide as a digit
@@ -209,14 +208,6 @@ def page(title: str, sections: Sequence[Section]) -> str:
 
 
 def write_page(path: str | Path, title: str, sections: Sequence[Section]) -> Path:
-    """`page` to a file, under a temporary name first, so that a reader never meets half of it;
-    returns the path."""
-    path, text = Path(path), page(title, sections)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=path.parent, suffix=".part", delete=False
-    ) as file:
-        file.write(text)
-    os.chmod(file.name, 0o644)  # a temporary file is for its owner alone
-    os.replace(file.name, path)
-    return path
+    """Write `page` to a file, whole or not at all; returns the path."""
+    write_text(path, page(title, sections))
+    return Path(path)

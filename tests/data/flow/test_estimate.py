@@ -20,7 +20,7 @@ from vidbench.data.flow import estimate
 from vidbench.data.flow import store as flow_store
 from vidbench.data.flow import truth as known
 from vidbench.data.manifest import Manifest
-from vidbench.data.prepare import jobs
+from vidbench.system.files import lock_folder
 
 
 def moving_texture(frames=4, size=128, speed=(1.5, -0.75), seed=0) -> np.ndarray:
@@ -220,7 +220,7 @@ def test_complete_goes_on_with_a_stores_own_settings_and_takes_no_lock_where_not
         flow_store.settings_of(store) == before
         and flow_store.flow_path(store, "b/0.mp4", "mp4").is_file()
     )
-    with jobs.owned(store):
+    with lock_folder(store):
         assert flow_store.complete(fine, store).skipped == 4
     assert flow_store.complete(fine, tmp_path / "new", "dis", progress=False).done == 4
     assert flow_store.settings_of(tmp_path / "new") == flow_store.Settings("dis")

@@ -5,7 +5,6 @@ import errno
 import json
 import multiprocessing
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -16,8 +15,8 @@ import pytest
 
 from tests import makes
 from vidbench.data.prepare import jobs
-from vidbench.data.prepare.jobs import DIED, BusyError, Cost, DiskError, Done, Journal
-from vidbench.data.video import framestore
+from vidbench.data.prepare.jobs import DIED, Cost, Done, Journal
+from vidbench.system.files import DiskError, explain_full_disk
 
 
 def work(folder, trips: dict[int, str] | None = None, count=6, workers=0, **options) -> list[Done]:
@@ -237,54 +236,7 @@ def test_cost_in_words():
     ]
 
 
-# ---- one owner a folder ------------------------------------------------------------------------
-
-
-def test_a_second_owner_is_refused_until_the_first_has_gone(tmp_path):
-    with jobs.owned(tmp_path / "new"):
-        with pytest.raises(
-            BusyError,
-            match=f"another process is at work in {tmp_path}/new: wait for it, or take ano",
-        ):
-            with jobs.owned(tmp_path / "new"):
-                pass
-        with jobs.owned(tmp_path / "other"):
-            pass
-    with jobs.owned(tmp_path / "new"):
-        pass
-
-
-def test_parts_share_a_folder_and_exclude_the_whole(tmp_path):
-    with jobs.owned(tmp_path, "0of2"), jobs.owned(tmp_path, "1of2"):
-        for part in ("0of2", ""):
-            with pytest.raises(BusyError):
-                with jobs.owned(tmp_path, part):
-                    pass
-    with jobs.owned(tmp_path):
-        with pytest.raises(BusyError):
-            with jobs.owned(tmp_path, "0of2"):
-                pass
-
-
-def test_a_killed_owner_leaves_no_lock(tmp_path):
-    code = (
-        "import pathlib, sys, time\nfrom vidbench.data.prepare import jobs\n"
-        "with jobs.owned(pathlib.Path(sys.argv[1])):\n"
-        "    print('mine', flush=True)\n    time.sleep(60)"
-    )
-    holder = subprocess.Popen(
-        [sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE, text=True, cwd=makes.ROOT
-    )
-    try:
-        assert holder.stdout.readline() == "mine\n"
-        with pytest.raises(BusyError):
-            with jobs.owned(tmp_path):
-                pass
-    finally:
-        holder.send_signal(signal.SIGKILL)
-        holder.communicate()
-    with jobs.owned(tmp_path):
-        pass
+# ---- settings of a folder ------------------------------------------------------------------------
 
 
 def test_a_folder_keeps_its_settings(tmp_path):
@@ -300,25 +252,6 @@ def test_a_folder_keeps_its_settings(tmp_path):
         match=r"new was made with other settings \(size: there 128, wanted 64\): use them",
     ):
         jobs.claim(file, {"form": "mp4", "size": 64}, LookupError)
-
-
-def test_what_a_killed_call_left_half_written_is_swept_up(tmp_path):
-    for name in (
-        ".a.mp4.123.tmp",
-        ".a b.mp4.7.tmp",
-        ".b.mp4.9.tmp",
-        "a.mp4",
-        ".c.mp4.tmp",
-        "d.tmp",
-    ):
-        (tmp_path / name).touch()
-    jobs.sweep([tmp_path / "a.mp4", tmp_path / "a b.mp4", tmp_path / "missing/x.mp4"])
-    assert sorted(p.name for p in tmp_path.iterdir()) == [
-        ".b.mp4.9.tmp",
-        ".c.mp4.tmp",
-        "a.mp4",
-        "d.tmp",
-    ], "own ones"
 
 
 # ---- the journal -------------------------------------------------------------------------------
@@ -360,7 +293,7 @@ def test_a_journal_with_a_bad_tail_keeps_the_rest_and_goes_on(tmp_path, tail):
 def test_a_journal_on_a_full_disk(tmp_path):
     (tmp_path / "work.jsonl").symlink_to("/dev/full")
     with pytest.raises(DiskError, match=f"the disk of {tmp_path} is full; .* make room"):
-        with jobs.owned(tmp_path), Journal(tmp_path / "work.jsonl") as journal:
+        with explain_full_disk(tmp_path), Journal(tmp_path / "work.jsonl") as journal:
             journal.add("a", value=1)
 
 
@@ -379,16 +312,3 @@ def test_stamps_tell_a_changed_file(tmp_path):
     assert jobs.stamp(tmp_path / ("n" * 300)) == [0, 0], (
         "it cannot be asked about: the work on it will say why"
     )
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path):
-    file = tmp_path / "new/a.bin"
-    with pytest.raises(KeyError):
-        with framestore.written(file) as temporary:
-            temporary.write_bytes(b"half")
-            raise KeyError
-    assert list(file.parent.iterdir()) == []
-    with framestore.written(file) as temporary:
-        temporary.write_bytes(b"whole")
-        assert not file.exists()
-    assert file.read_bytes() == b"whole" and list(file.parent.iterdir()) == [file]

@@ -26,6 +26,7 @@ from vidbench.data.prepare import jobs, scan, store
 from vidbench.data.sets.catalogue import open_dataset, recognise
 from vidbench.data.video import clips
 from vidbench.data.video.clips import VideoError
+from vidbench.system.files import BusyError, DiskError, lock_folder
 
 FRAMES = {"a/one.mp4": 10, "a/two.mp4": 20, "b/three.mkv": 30, "b/four.avi": 12}
 
@@ -366,8 +367,8 @@ def test_a_video_that_hangs_is_flagged_and_tried_again_with_more_time(data, tmp_
 
 
 def test_one_scan_at_a_time(data, tmp_path):
-    with jobs.owned(tmp_path / "scan"):
-        with pytest.raises(jobs.BusyError, match="another process is at work in .*/scan"):
+    with lock_folder(tmp_path / "scan"):
+        with pytest.raises(BusyError, match="another process is at work in .*/scan"):
             scan.scan(data, tmp_path / "scan", progress=False)
     assert len(scan.scan(data, tmp_path / "scan", progress=False).manifest) == 4
 
@@ -386,7 +387,7 @@ def test_a_full_disk_is_told_and_no_process_is_left(data, tmp_path):
     (tmp_path / "scan").mkdir()
     (tmp_path / "scan/scan.jsonl").symlink_to("/dev/full")
     with pytest.raises(
-        jobs.DiskError, match="the disk of .*/scan is full; .* make room, run the same again"
+        DiskError, match="the disk of .*/scan is full; .* make room, run the same again"
     ):
         scan.scan(data, tmp_path / "scan", workers=2, progress=False)
     assert not multiprocessing.active_children()

@@ -26,6 +26,7 @@ from vidbench.data.prepare.store import StoreError
 from vidbench.data.sets.catalogue import open_dataset
 from vidbench.data.video import clips, framestore
 from vidbench.data.video.clips import VideoError
+from vidbench.system.files import BusyError, DiskError, lock_folder
 
 FORMS = tuple(store.FORMS)
 
@@ -360,10 +361,10 @@ def test_a_flow_extraction_that_was_killed_goes_on(textures, tmp_path, form):
 
 @pytest.mark.parametrize("work", [store.store, flow_store.extract])
 def test_two_at_work_on_one_folder(textures, tmp_path, work):
-    with jobs.owned(tmp_path / "out"):
+    with lock_folder(tmp_path / "out"):
         with pytest.raises(
-            jobs.BusyError,
-            match="another process is at work in .*/out: wait for it, or take another",
+            BusyError,
+            match="another process is at work in .*/out: wait for it, or use another",
         ):
             work(textures, tmp_path / "out", progress=False)
     assert not list((tmp_path / "out").rglob("*.mp4"))
@@ -373,9 +374,9 @@ def test_two_extractions_at_once_one_waits_for_another_day(textures, tmp_path):
     process = makes.started("flow", textures.root, tmp_path / "flow")
     try:
         makes.wait_for(lambda: (tmp_path / "flow/flow.json").is_file(), process)
-        with pytest.raises(jobs.BusyError):
+        with pytest.raises(BusyError):
             flow_store.extract(textures, tmp_path / "flow", "dis", form="mp4", progress=False)
-        with pytest.raises(jobs.BusyError):
+        with pytest.raises(BusyError):
             flow_store.extract(
                 textures, tmp_path / "flow", "dis", form="mp4", part=(0, 2), progress=False
             )
@@ -420,7 +421,7 @@ def test_other_settings_are_refused_and_nothing_is_lost(textures, tmp_path):
 def test_what_will_not_fit_is_refused_after_the_sample(textures, tmp_path, monkeypatch, what):
     monkeypatch.setattr(jobs.shutil, "disk_usage", lambda place: SimpleNamespace(free=2000))
     with pytest.raises(
-        jobs.DiskError, match=f"{what} .* needs about .* more and .* has 2 kB free: make room"
+        DiskError, match=f"{what} .* needs about .* more and .* has 2 kB free: make room"
     ):
         makes.fill(what, "mp4", textures, tmp_path / "out")
     monkeypatch.undo()

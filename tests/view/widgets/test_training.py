@@ -2,7 +2,6 @@
 and goes on."""
 
 import base64
-import fcntl
 import json
 import math
 import re
@@ -19,6 +18,7 @@ from tests import ROOT, stages
 from tests.view.test_galleries import HOSTILE, KEPT, Skeleton, styles
 from vidbench.engine.loop import Fit
 from vidbench.engine.runs import Run, recipe_dict
+from vidbench.system.files import lock_folder
 from vidbench.view import widgets
 from vidbench.view.widgets import training
 from vidbench.view.widgets.training import Board, held, show
@@ -172,8 +172,7 @@ def test_running_is_believed_while_the_lock_is_held_and_looking_does_not_take_it
     lock.close()
     assert board.look()[0].state == "died"
     run.lock().close()  # raises where a look has kept it
-    with open(run.folder / ".lock") as other:
-        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with lock_folder(run.folder):
         assert held(run.folder)
     (run.folder / ".lock").unlink()
     assert not held(run.folder)

@@ -35,6 +35,7 @@ from vidbench.data.flow.estimate import (
 from vidbench.data.prepare import jobs
 from vidbench.data.video import clips, framestore
 from vidbench.data.video.decoders import PyAV, container_of, failures
+from vidbench.system.files import delete_leftovers, lock_folder
 
 if TYPE_CHECKING:
     from vidbench.data.manifest import Manifest
@@ -119,7 +120,7 @@ def extract(
     weights = None
     if manifest.frames is not None:
         frames = dict(zip(manifest.path.tolist(), manifest.frames.tolist(), strict=True))
-    with jobs.owned(folder, "" if part[1] == 1 else f"{part[0]}of{part[1]}"):
+    with lock_folder(folder, shard="" if part[1] == 1 else f"{part[0]}of{part[1]}"):
         jobs.claim(folder / "flow.json", asdict(settings), FlowError, opencv=_opencv())
         todo = [p for p in mine if not flow_path(folder, p, form).is_file()]
         if manifest.frames is not None:
@@ -131,7 +132,7 @@ def extract(
             else lambda order: _on_device(tasks, order, workers, device)
         )
         done, pairs, failed = 0, 0, []
-        jobs.sweep(flow_path(folder, p, form) for p in mine)
+        delete_leftovers(flow_path(folder, p, form) for p in mine)
         for outcome in jobs.work(
             one,
             tasks,

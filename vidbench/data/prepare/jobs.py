@@ -9,19 +9,17 @@ full disk, Ctrl-C or a mistake in the code stop the work, and what is finished s
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import shutil
 import signal
-import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
@@ -29,9 +27,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vidbench.data.video import framestore
+from vidbench.system.files import DiskError, explain_full_disk, write_text
 
-FULL = (errno.ENOSPC, errno.EDQUOT)  # of the disk, or of what this user may have of it
 LINE_EVERY = 10.0  # seconds between two lines of progress where nobody watches
 TIMEOUT = 600.0  # seconds for one video
 DIED = "its process died: a crash in the decoder, no memory, or a script without `if __name__ == '__main__'`"
@@ -41,14 +38,6 @@ LOST = "the pool of processes broke"
 
 class Bad(Exception):
     """This video cannot be worked on, for the reason given; others can."""
-
-
-class BusyError(RuntimeError):
-    """Another process is at work in the folder."""
-
-
-class DiskError(OSError):
-    """The disk is full, or will be."""
 
 
 class Done(NamedTuple):
@@ -94,66 +83,11 @@ def size(count: float) -> str:
     return f"{count / 1e3:.0f} kB"
 
 
-@contextmanager
-def told_full(folder: Path):
-    """The system's word for a full disk as one that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in FULL or isinstance(error, DiskError):
-            raise
-        raise DiskError(
-            error.errno,
-            f"the disk of {folder} is full; what is finished is kept: make room, run the same "
-            "again",
-        ) from error
-
-
-@contextmanager
-def owned(folder: Path, part: str = ""):
-    """Hold a folder, or a part of it, against a second process doing the same; the lock ends with
-    its process.
-
-    Parts are held beside each other, but not beside the whole. Raises BusyError, which says who
-    holds it (of parts, the one that came last)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    kinds = {".lock": fcntl.LOCK_SH if part else fcntl.LOCK_EX, f".lock{part}": fcntl.LOCK_EX}
-    with told_full(folder), ExitStack() as held:
-        for name, kind in kinds.items():
-            handle = held.enter_context(open(folder / name, "a+"))
-            try:
-                fcntl.flock(handle, kind | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                handle.seek(0)
-                said = (
-                    f"another process is at work in {folder}: wait for it, or take another folder"
-                )
-                raise BusyError(
-                    f"{said} (it is {handle.read() or 'one that has not said which'})"
-                ) from error
-            handle.truncate(0)
-            handle.write(f"process {os.getpid()} on {socket.gethostname()}")
-            handle.flush()
-        yield
-
-
-def sweep(files: Iterable[Path]) -> None:
-    """Delete what a killed call left half-written beside these files (see framestore.written)."""
-    names = {(file.parent, file.name) for file in files}
-    for folder in {folder for folder, _ in names}:
-        for left in folder.glob(".*.tmp"):
-            if (folder, left.name[1:].rsplit(".", 2)[0]) in names:
-                left.unlink(missing_ok=True)
-
-
 def claim(file: Path, settings: dict, error: type[Exception], **facts) -> None:
     """Write settings (and facts beside them) into a new folder, or refuse where other settings are
     there."""
     if not file.is_file():
-        with framestore.written(file) as temporary:
-            temporary.write_text(
-                json.dumps({"settings": settings, **facts}, indent=1) + "\n", encoding="utf-8"
-            )
+        write_text(file, json.dumps({"settings": settings, **facts}, indent=1) + "\n")
         return
     there = json.loads(file.read_text(encoding="utf-8"))["settings"]
     differ = [name for name in {**settings, **there} if there.get(name) != settings.get(name)]
@@ -253,7 +187,10 @@ def work(
         )
     chosen = islice(outcomes, sample) if only_cost else outcomes
     quiet = not (progress and jobs and watched)
-    with told_full(folder), tqdm(total=len(jobs), desc=what, unit="video", disable=quiet) as bar:
+    with (
+        explain_full_disk(folder),
+        tqdm(total=len(jobs), desc=what, unit="video", disable=quiet) as bar,
+    ):
         failed, began = 0, time.monotonic()
         told = began
         try:

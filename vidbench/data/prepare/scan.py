@@ -42,6 +42,7 @@ from vidbench.data.video.decoders import (
     pictures,
     untorn,
 )
+from vidbench.system.files import explain_full_disk, lock_folder, written
 
 BAD = ("missing", "unreadable", "damaged", "cut short", "hung", "too short")
 TIMEOUT = 120.0  # seconds a video; ten seconds of 340x256 take half a second
@@ -141,7 +142,7 @@ def scan(
 
     second: the decoder to check against ("decord" or None). keep: kinds of BAD to leave in ("cut
     short", "too short"). workers, timeout, progress, only_cost: see jobs.work; with only_cost the
-    result is None. Raises ValueError on other words, jobs.BusyError where the folder is being
+    result is None. Raises ValueError on other words, BusyError where the folder is being
     written by another process."""
     if second not in ("decord", None) or not set(keep) <= set(BAD[3:]):
         raise ValueError(
@@ -150,7 +151,11 @@ def scan(
     folder = Path(folder)
     if second:
         failures(second)  # an ImportError here rather than in each process
-    with jobs.owned(folder), jobs.Journal(folder / "scan.jsonl") as journal:
+    with (
+        lock_folder(folder),
+        explain_full_disk(folder),
+        jobs.Journal(folder / "scan.jsonl") as journal,
+    ):
         stamps = [jobs.stamp(manifest.absolute(i)) for i in range(len(manifest))]
         found: dict[int, Facts] = {}
         todo = []
@@ -220,7 +225,7 @@ def _conclude(listed: Manifest, facts: list[Facts], folder: Path, keep: set[str]
     ]
     listed.save(folder / "listed")
     with (
-        framestore.written(folder / "scan.csv") as temporary,
+        written(folder / "scan.csv") as temporary,
         open(temporary, "w", newline="", encoding="utf-8") as handle,
     ):
         writer = csv.writer(handle, lineterminator="\n")

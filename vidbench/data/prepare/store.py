@@ -25,6 +25,7 @@ from vidbench.data.manifest import SCANNED, STRINGS, Manifest
 from vidbench.data.prepare import jobs
 from vidbench.data.video import clips, framestore
 from vidbench.data.video.decoders import short_side
+from vidbench.system.files import delete_leftovers, explain_full_disk, lock_folder
 
 FORMS = {"mp4": ".mp4", "jpeg": framestore.SUFFIX, "raw": framestore.SUFFIX}
 FORMAT = 1
@@ -82,7 +83,11 @@ def store(
     folder, settings = Path(folder), Settings(form, size, crf, decoder)
     if folder.resolve() == manifest.root.resolve():
         raise StoreError(f"{folder} is the data set's own folder: take another one")
-    with jobs.owned(folder), jobs.Journal(folder / "store.jsonl") as journal:
+    with (
+        lock_folder(folder),
+        explain_full_disk(folder),
+        jobs.Journal(folder / "store.jsonl") as journal,
+    ):
         jobs.claim(folder / "store.json", asdict(settings), StoreError)
         names = [f"{path}{FORMS[form]}" for path in manifest.path]
         stamps = [jobs.stamp(manifest.absolute(i)) for i in range(len(manifest))]
@@ -94,7 +99,7 @@ def store(
         tasks = [(str(manifest.absolute(i)), str(folder / names[i]), settings) for i in todo]
         weights = manifest.frames[todo].astype(float) if manifest.frames is not None else None
         failed = []
-        jobs.sweep(folder / name for name in names)
+        delete_leftovers(folder / name for name in names)
         for done in jobs.work(
             one,
             tasks,

@@ -26,6 +26,7 @@ from PIL import Image
 from vidbench.data.manifest import Manifest, text_lines
 from vidbench.data.sets.listfiles import Found, Rows, files_below
 from vidbench.data.video.clips import PICTURES
+from vidbench.system.files import written
 
 WNID = re.compile(r"n\d{8}")
 CIFAR100 = tuple(
@@ -183,13 +184,10 @@ def _unpack_cifar100(archive: Path, target: Path) -> Path:
         for number, (label, pixels) in enumerate(_cifar100_pictures(archive, split)):
             file = partial / split / label / f"{number:05d}.png"
             if not file.exists():
-                file.parent.mkdir(parents=True, exist_ok=True)
-                temporary = file.with_suffix(".part")
-                Image.fromarray(pixels.reshape(3, 32, 32).transpose(1, 2, 0)).save(
-                    temporary, format="png"
-                )
-                temporary.replace(file)
-    for left in partial.rglob("*.part"):
+                picture = Image.fromarray(pixels.reshape(3, 32, 32).transpose(1, 2, 0))
+                with written(file, sync=False) as temporary:
+                    picture.save(temporary, format="png")
+    for left in partial.rglob("*.tmp"):
         left.unlink()
     return partial.rename(target)
 

@@ -27,6 +27,7 @@ import numpy as np
 from vidbench.data.manifest import Manifest
 from vidbench.data.toy.figure import ACTIONS, ONE_WAY, REVERSED, pose
 from vidbench.data.video import framestore
+from vidbench.system.files import write_text, written
 
 FORMAT = (
     1  # raise it when the same settings draw other pictures: folders of another format are refused
@@ -299,18 +300,14 @@ def _claim(folder: Path, wanted: dict) -> None:
             "choose another"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f".toy.json.{os.getpid()}.part"
-    part.write_text(json.dumps(wanted, indent=1) + "\n")
-    os.replace(part, card)
+    write_text(card, json.dumps(wanted, indent=1) + "\n")
 
 
 def _write_csv(file: Path, rows: list[dict[str, str]]) -> None:
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    with part.open("w", newline="") as out:
+    with written(file) as temporary, temporary.open("w", newline="") as out:
         writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(part, file)
 
 
 def _cores() -> int:

@@ -13,15 +13,15 @@ B-frames, of RGB pictures (a reader like any other reads them: decoders.PyAV) or
 from __future__ import annotations
 
 import json
-import os
 import struct
 import zipfile
 from collections.abc import Iterable
-from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+
+from vidbench.system.files import written
 
 SUFFIX = ".frames.npz"
 GOP = 16
@@ -38,18 +38,6 @@ ALIKE = {"bf": "0", "sc_threshold": "0", "x264-params": "mbtree=0"}
 
 class PackError(OSError):
     """A file that is not a pack, or a damaged one."""
-
-
-@contextmanager
-def written(file: Path):
-    """A temporary name beside `file` to write to; renamed when all went well, deleted when not."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_pack(

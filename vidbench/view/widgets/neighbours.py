@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vidbench.evaluate import layout, retrieval
+from vidbench.system.files import written
 from vidbench.view.clips import top_speed
 from vidbench.view.figures import FONT, INK, SOFT, Html, escaped
 from vidbench.view.galleries import Row, Tile, clip_html, encode, fitted, gallery
@@ -334,9 +335,10 @@ class Browser:
         """Neighbours of the queries that are left, all lists, as a table of ids and scores; whole
         or not at all."""
         path, asked = Path(path), self.query
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "w", newline="", encoding="utf-8") as file:
+        with (
+            written(path) as temporary,
+            open(temporary, "w", newline="", encoding="utf-8") as file,
+        ):
             table = csv.writer(file, lineterminator="\n")
             table.writerow(
                 ["query", "query_label", "list", "rank", "id", "label", "score", "right"]
@@ -358,7 +360,6 @@ class Browser:
                     for row in rows
                 )
         self.query = asked
-        os.replace(temporary, path)
         return path
 
     def places(self, name: str = "", method: str = "pca") -> dict[str, np.ndarray]:

@@ -6,7 +6,6 @@ it anew by itself."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import threading
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vidbench.engine.runs import Run, RunError
+from vidbench.system.files import is_locked
 from vidbench.view.figures import (
     FONT,
     INK,
@@ -250,20 +250,8 @@ def _is_run(folder: Path) -> bool:
 
 
 def held(folder: str | Path) -> bool:
-    """Whether a process trains into a run folder: it holds the folder's lock until it ends, however
-    it ends.
-
-    The lock is tried with a shared one that is let go at once; a run that begins within those
-    microseconds would be told that the folder is taken. That locks are seen across machines is an
-    assumption about the file system."""
-    try:
-        with (Path(folder) / ".lock").open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
+    """Whether a process trains into a run folder: it holds the folder's lock until it ends."""
+    return is_locked(Path(folder) / ".lock")
 
 
 def _thinned(count: int) -> list[int]:
