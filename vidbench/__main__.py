@@ -4,7 +4,6 @@ no logic."""
 import argparse
 import ast
 import os
-import signal
 import sys
 
 _ENDS = (
@@ -19,14 +18,10 @@ _ENDS = (
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and hand over. Exit codes: 0, 2 for what the caller can mend, 130 for
     Ctrl-C."""
+    from vidbench.system.signals import interrupt_on_term
+
     given = _parser().parse_args(arguments)
-    came = []
-
-    def stop(number, frame) -> None:  # a scheduler's stop is a person's: save, then end
-        came.append(number)
-        signal.default_int_handler(number, frame)
-
-    signal.signal(signal.SIGTERM, stop)
+    came = interrupt_on_term()  # a scheduler's stop is a person's: save, then end
     commands = {
         "demo": _demo,
         "replicate-coclr": _replicate_coclr,
@@ -270,7 +265,8 @@ def _over_notebooks(commands) -> None:
 
 def _common(command: argparse.ArgumentParser, place: str) -> None:
     """What the commands over a whole data set share; the same call goes on where it stopped."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    from vidbench.system.processes import cores
+
     command.add_argument(
         "data", help="a data set's folder, a manifest csv, or what scan or store left"
     )
@@ -287,7 +283,7 @@ def _common(command: argparse.ArgumentParser, place: str) -> None:
         help="of the data set, such as: -o fold 2, -o lists FOLDER",
     )
     command.add_argument("--out", default="", help=f"default: runs/DATA/{place}")
-    command.add_argument("--workers", type=int, default=cores, help="processes (%(default)s)")
+    command.add_argument("--workers", type=int, default=cores(), help="processes (%(default)s)")
     command.add_argument(
         "--timeout", type=float, default=0.0, help="seconds for one video; 0: the command's own"
     )

@@ -2,9 +2,6 @@
 
 import math
 import os
-import signal
-import sys
-import threading
 import time
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext, suppress
@@ -13,10 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from tqdm.auto import tqdm
 
 from vidbench.engine import ranks
 from vidbench.engine.runs import Run, RunError
+from vidbench.system.progress import Progress, words
+from vidbench.system.signals import Interrupted, deferred, stop_at_second
 
 
 @dataclass(frozen=True)
@@ -59,10 +57,6 @@ class Fit:
     log_every: int = 20
 
 
-class Interrupted(KeyboardInterrupt):
-    """The run was asked to stop (Ctrl-C or SIGTERM); it saved itself first."""
-
-
 def fit(
     method: nn.Module,
     loader,
@@ -81,8 +75,8 @@ def fit(
     its `batch_sampler` has `epoch` and `start`, and yields this rank's part of each global batch. A
     resumed run equals an uninterrupted one (on a CPU to the bit): order, augmentation and the
     random state of a step follow from the seed and the step alone. Raises Interrupted after a save,
-    RunError where another process trains into the folder or its checkpoint is damaged or another
-    network's, OSError saying what to do where the disk is full, FloatingPointError naming step and
+    BusyError where another process trains into the folder, RunError where its checkpoint is damaged
+    or another network's, OSError saying what to do where the disk is full, FloatingPointError naming step and
     rows at a loss not finite."""
     if recipe.batch % (ranks.world() * recipe.accumulate):
         raise ValueError(
@@ -90,11 +84,11 @@ def fit(
             f"{recipe.accumulate} accumulation parts."
         )
     lock = run.lock() if ranks.rank() == 0 else nullcontext()
-    with lock, _repeatable(recipe.deterministic), _Signals() as signals:
+    with lock, _repeatable(recipe.deterministic), deferred(stop_at_second) as stops:
         trainer = _Trainer(method.to(ranks.device()), loader, recipe, run, progress, validate)
         try:
             trainer.resume()
-            trainer.train(signals)
+            trainer.train(stops)
         except BaseException as error:
             # Whichever rank fails says so: rank 0 may hang in a collective until it is killed.
             state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
@@ -196,34 +190,6 @@ def _repeatable(wanted: bool):
         torch.backends.cudnn.benchmark = kept[1]
 
 
-class _Signals:
-    """Turns Ctrl-C and SIGTERM into a flag that the loop reads between steps; a second one stops at
-    once.
-
-    A terminal, a scheduler and torch's launcher may each send the same signal: a second one counts
-    after PAUSE only."""
-
-    PAUSE = 5.0  # seconds
-
-    def __enter__(self):
-        self.raised, self.since = 0, 0.0
-        self.kept = {}
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self.kept[number] = signal.signal(number, self._note)
-        return self
-
-    def _note(self, number, _frame):
-        if not self.raised:
-            self.raised, self.since = number, time.monotonic()
-        elif time.monotonic() - self.since > self.PAUSE:
-            raise KeyboardInterrupt(f"second {signal.Signals(number).name}: stopped without saving")
-
-    def __exit__(self, *_):
-        for number, handler in self.kept.items():
-            signal.signal(number, handler)
-
-
 class _Trainer:
     """The loop's state: what a checkpoint must hold and what a log line counts."""
 
@@ -250,9 +216,10 @@ class _Trainer:
         self.wrapped = method
         if ranks.world() > 1:
             self.wrapped = DistributedDataParallel(method, broadcast_buffers=False)
-        self.talks = (
-            _Progress(progress, recipe, self.steps_per_epoch, run) if ranks.rank() == 0 else None
-        )
+        self.progress = None
+        if ranks.rank() == 0:
+            total = recipe.epochs * self.steps_per_epoch
+            self.progress = Progress(run.folder.name, total, "step", progress, first=True)
 
     def resume(self) -> None:
         place = self.run.checkpoint()
@@ -302,7 +269,7 @@ class _Trainer:
             self.run.save(self.step, weights, state)
         ranks.barrier()
 
-    def train(self, signals: _Signals) -> None:
+    def train(self, stops: list[str]) -> None:
         if ranks.rank() == 0:
             self.run.status("running", step=self.step)
         self.method.train()
@@ -311,11 +278,11 @@ class _Trainer:
             self.monitor()
             self.save()
         while self.step < total:
-            self.epoch(signals)
-        if self.talks:
-            self.talks.close()
+            self.epoch(stops)
+        if self.progress:
+            self.progress.close()
 
-    def epoch(self, signals: _Signals) -> None:
+    def epoch(self, stops: list[str]) -> None:
         """From the current step to the end of its epoch."""
         number, start = divmod(self.step, self.steps_per_epoch)
         self.loader.batch_sampler.epoch, self.loader.batch_sampler.start = number, start
@@ -332,18 +299,18 @@ class _Trainer:
                 self.flush()
             # All ranks must stop at one step, within the launcher's patience, so they agree at
             # each.
-            stop = ranks.any_rank(bool(signals.raised))
+            stop = ranks.any_rank(bool(stops))
             if stop and self.step % self.steps_per_epoch:
-                self.interrupt(signals)
+                self.interrupt(stops)
         self.flush()
         self.end_of_epoch(number + 1)
         if stop:
-            self.interrupt(signals)
+            self.interrupt(stops)
 
-    def interrupt(self, signals: _Signals) -> None:
+    def interrupt(self, stops: list[str]) -> None:
         """Save and stop."""
         self.save()
-        name = signal.Signals(signals.raised).name if signals.raised else "another rank's signal"
+        name = stops[0] if stops else "another rank's signal"
         raise Interrupted(
             f"stopped by {name} at step {self.step}; saved. The same call resumes it."
         )
@@ -410,7 +377,7 @@ class _Trainer:
         data_share = self.window[1] / max(now - self.window[0], 1e-9)
         self.window = [now, 0.0]
         self.pending = []
-        if self.talks:
+        if self.progress:
             line = {
                 "step": self.step,
                 "epoch": self.step / self.steps_per_epoch,
@@ -421,7 +388,13 @@ class _Trainer:
                 "clips": self.step * self.recipe.batch,
             }
             self.run.log(**{name: _plain(value) for name, value in line.items()})
-            self.talks.show(line)
+            rest = {n: line[n] for n in [*means, "lr", "data_share"]}
+            self.progress.show(
+                self.step,
+                words({"loss": means["loss"]}, ".3f"),
+                f"{self.run.folder.name} epoch {line['epoch']:.2f}/{self.recipe.epochs} "
+                f"step {self.step} {words(rest)}",
+            )
 
     def monitor(self) -> dict:
         """Validate, log what was found, and go back to training."""
@@ -469,48 +442,3 @@ def _parts(batch: dict, count: int):
 
 def _plain(value: float) -> float | None:
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-class _Progress:
-    """A bar when a person watches, else the first log, the last, and one every SECONDS between
-    them.
-
-    VIDBENCH_PROGRESS (bar, lines or none) overrides what was asked for.
-    """
-
-    SECONDS = 10.0  # a saved notebook keeps each line
-
-    def __init__(self, style: str, recipe: Fit, steps_per_epoch: int, run: Run):
-        style = os.environ.get("VIDBENCH_PROGRESS", style)
-        if style == "auto":
-            style = "bar" if sys.stderr.isatty() or "ipykernel" in sys.modules else "lines"
-        self.style, self.epochs, self.name = style, recipe.epochs, run.folder.name
-        self.total, self.spoken = recipe.epochs * steps_per_epoch, -math.inf
-        self.bar = (
-            tqdm(total=self.total, desc=self.name, unit="step", mininterval=0.5)
-            if style == "bar"
-            else None
-        )
-
-    def show(self, line: dict) -> None:
-        if self.bar:
-            self.bar.update(line["step"] - self.bar.n)
-            self.bar.set_postfix(loss=f"{line['loss']:.3f}")
-        elif self.style == "lines" and (
-            time.monotonic() - self.spoken > self.SECONDS or line["step"] == self.total
-        ):
-            self.spoken = time.monotonic()
-            numbers = {
-                name: value
-                for name, value in line.items()
-                if name not in ("step", "epoch", "clips", "seconds")
-            }
-            text = " ".join(f"{name} {value:.4g}" for name, value in numbers.items())
-            print(
-                f"{self.name} epoch {line['epoch']:.2f}/{self.epochs} step {line['step']} {text}",
-                flush=True,
-            )
-
-    def close(self) -> None:
-        if self.bar:
-            self.bar.close()

@@ -6,8 +6,7 @@ import itertools
 import os
 import signal
 import tempfile
-import threading
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,6 +16,8 @@ from torch import Tensor
 
 from vidbench.engine import failures, meeting
 from vidbench.engine.meeting import JOIN
+from vidbench.system.processes import cores
+from vidbench.system.signals import kept
 
 
 class RankError(RuntimeError):
@@ -38,11 +39,6 @@ def device() -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-
-
-def cores() -> int:
-    """The cores this process may use, which on a cluster are fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def gather(tensor: Tensor) -> Tensor:
@@ -77,6 +73,11 @@ def barrier() -> None:
     if world() > 1:
         dist.barrier()
 
+
+# signals that torch's launcher handles; Windows has the first two
+HANDLED = [
+    getattr(signal, n) for n in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT") if hasattr(signal, n)
+]
 
 # What `launch` takes from the environment where the call leaves it open, as `vidbench run --nproc
 # 4` sets it: how many processes there are is a fact of the launch, not of the experiment.
@@ -190,7 +191,8 @@ def _launched(
         log_line_prefix_template="[rank ${rank}] ",
     )
     try:
-        with _handlers_kept(), places:
+        # torch's launcher leaves its own handlers behind, and Ctrl-C then raises nothing
+        with kept(*HANDLED), places:
             return elastic_launch(config, _rank_main)(*given)
     except ChildFailedError as error:
         if asked_to := failures.stopped(folder):
@@ -222,24 +224,6 @@ def _number(asked: dict[str, str], name: str, default: int) -> int:
         return int(asked[name] or default)
     except ValueError:
         raise ValueError(f"{ASKED[name]} wants a whole number; got {asked[name]!r}.") from None
-
-
-@contextmanager
-def _handlers_kept():
-    """torch's launcher leaves its own signal handlers behind, with which Ctrl-C is no
-    KeyboardInterrupt any more."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    kept = {
-        number: signal.getsignal(number)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in kept.items():
-            signal.signal(number, handler)
 
 
 def _function(target: str):

@@ -3,7 +3,6 @@
 import dataclasses
 import io
 import json
-import os
 import platform
 import shutil
 import sys
@@ -28,6 +27,7 @@ from vidbench.system.files import (
     write_text,
     written,
 )
+from vidbench.system.processes import cores
 
 
 class RunError(RuntimeError):
@@ -410,7 +410,7 @@ def environment() -> dict:
     return {
         "python": platform.python_version(),
         "machine": platform.machine(),
-        "cores": os.cpu_count(),
+        "cores": cores(),
         "device": device,
         "versions": versions,
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],

@@ -1,22 +1,20 @@
 """A run on held-out videos: features, retrieval, linear probe, classes; numbers are kept in the
 run, with protocol."""
 
-import multiprocessing
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from vidbench.data.manifest import Manifest
-from vidbench.engine import ranks
 from vidbench.engine.runs import Run
 from vidbench.evaluate import probe as probes
 from vidbench.evaluate.features import CROPS, PROTOCOLS, Protocol, for_part, kept, part_of
 from vidbench.evaluate.retrieval import Neighbours, protocol, retrieve, summary
+from vidbench.system.processes import cores, run_all
+from vidbench.system.progress import Progress
 
 KS = (1, 5, 10)
 HOW = Protocol()
@@ -111,18 +109,17 @@ def evaluate_all(
     processes: int = 2,
 ) -> dict[str, Evaluation]:
     """`evaluate` of many runs, so many processes at a time; by run name."""
-    context = multiprocessing.get_context("spawn")
-    threads = max(1, ranks.cores() // processes)
-    with ProcessPoolExecutor(
-        processes, mp_context=context, initializer=torch.set_num_threads, initargs=(threads,)
-    ) as pool:
-        jobs = [
-            pool.submit(evaluate, str(folder), held_out, how, centring, seed) for folder in folders
-        ]
-        done = [
-            job.result()
-            for job in tqdm(jobs, desc="features, search, probe", unit="run", mininterval=10)
-        ]
+    threads = max(1, cores() // processes)
+    tasks = [(str(folder), held_out, how, centring, seed) for folder in folders]
+    with Progress("features, search, probe", len(tasks), "run") as progress:
+        done = run_all(
+            evaluate,
+            tasks,
+            processes,
+            torch.set_num_threads,
+            (threads,),
+            done=lambda _: progress.add(),
+        )
     return {one.run: one for one in done}
 
 

@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import datetime
@@ -29,6 +28,9 @@ from vidbench.headless.parameters import (
 )
 from vidbench.headless.status import read
 from vidbench.system.files import write_text
+from vidbench.system.processes import cores
+from vidbench.system.progress import Every
+from vidbench.system.signals import deferred
 
 EVERY = 30.0  # seconds between lines about what runs
 LONGEST = 100  # letters of a folder's name
@@ -235,7 +237,7 @@ def row_of(rows: list[Row], number: int) -> Row:
 
 def run_row(row: Row, timeout: int = 0) -> int:
     """Execute a row in this process, unless it is complete; returns its exit code. Raises
-    Interrupted, a SystemExit."""
+    SystemExit after Ctrl-C or SIGTERM."""
     if row.status()["state"] == "complete":
         print(f"row {row.number}, {row.name}: complete before")
         return 0
@@ -263,10 +265,10 @@ def run_rows(rows: list[Row], out: str | Path, processes: int = 1, timeout: int 
     )
     running: dict[subprocess.Popen, Row] = {}
     shares, taken = gpu_shares(_gpus(), processes), {}
-    spoken_at, told = time.monotonic(), 0
-    with _signals() as signals:
-        while running or (waiting and not signals):
-            while waiting and len(running) < max(1, processes) and not signals:
+    due, told = Every(EVERY), 0
+    with deferred() as stops:
+        while running or (waiting and not stops):
+            while waiting and len(running) < max(1, processes) and not stops:
                 row = waiting.pop(0)
                 if row.status()["state"] not in ("complete", "running"):  # meanwhile, elsewhere
                     share = next(
@@ -274,8 +276,8 @@ def run_rows(rows: list[Row], out: str | Path, processes: int = 1, timeout: int 
                     )
                     process = _start(row, processes, timeout, shares[share])
                     running[process], taken[process] = row, share
-            if told < len(signals):
-                told = len(signals)
+            if told < len(stops):
+                told = len(stops)
                 print(
                     f"stopping {len(running)} rows, which save themselves",
                     file=sys.stderr,
@@ -290,8 +292,7 @@ def run_rows(rows: list[Row], out: str | Path, processes: int = 1, timeout: int 
                     f"row {row.number}, {row.name}: {_line(_outcome(row, process.returncode))}",
                     flush=True,
                 )
-            if time.monotonic() - spoken_at > EVERY and running:
-                spoken_at = time.monotonic()
+            if running and due():
                 done = len(rows) - len(waiting) - len(running)
                 print(
                     f"{done} of {len(rows)} rows done | "
@@ -300,7 +301,7 @@ def run_rows(rows: list[Row], out: str | Path, processes: int = 1, timeout: int 
                 )
     print(summarise(rows, out))
     left = [row.name for row in rows if row.status()["state"] != "complete"]
-    if signals:
+    if stops:
         print(
             f"stopped; the same call goes on with the {len(left)} rows left: {', '.join(left)}",
             file=sys.stderr,
@@ -378,10 +379,7 @@ def _start(row: Row, processes: int, timeout: int, gpus: list[str]) -> subproces
     row.copy.with_suffix(".status.json").unlink(
         missing_ok=True
     )  # what is read from now on is of this run
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    environment = {"OMP_NUM_THREADS": str(max(1, cores // max(1, processes)))} | os.environ
+    environment = {"OMP_NUM_THREADS": str(max(1, cores() // max(1, processes)))} | os.environ
     if gpus:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     command = [
@@ -454,18 +452,3 @@ def _line(found: dict) -> str:
         + where
         + (f": {found['error'].splitlines()[0]}" if found.get("error") else "")
     )
-
-
-@contextmanager
-def _signals():
-    """The signals to stop that have come, which are noted and not raised."""
-    come = []
-    kept = {
-        number: signal.signal(number, lambda number, _: come.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield come
-    finally:
-        for number, handler in kept.items():
-            signal.signal(number, handler)

@@ -24,18 +24,13 @@ class EndedError(ClickException, RuntimeError):
         self.exit_code = exit_code
 
 
-class Interrupted(SystemExit):
-    """Ctrl-C or SIGTERM; the executed copy is kept. papermill's command would make 1 of
-    KeyboardInterrupt."""
-
-
 def execute_all(
     planned: list[tuple[Path, dict]], out: str | Path, timeout: int | None = None
 ) -> int:
     """Execute what `parameters.plan` checked, in order, up to the first that does not complete;
     returns the exit code.
 
-    Raises Interrupted, a SystemExit.
+    Raises SystemExit after Ctrl-C or SIGTERM.
     """
     from papermill.exceptions import PapermillExecutionError
 
@@ -63,7 +58,7 @@ def execute(
     printed, as lines. Where several nodes execute it (VIDBENCH_NNODES), the copy of each bears its
     name (VIDBENCH_NODE, or the host's). timeout: seconds for one cell. Raises ParameterError before
     anything starts, papermill's PapermillExecutionError at the first cell that fails, EndedError,
-    Interrupted (a SystemExit)."""
+    SystemExit after Ctrl-C or SIGTERM."""
     import papermill
     from papermill.engines import papermill_engines
 
@@ -132,7 +127,7 @@ class Engine:
         echo=None,
         **traits,
     ):
-        """The executed notebook. Raises ParameterError, EndedError, Interrupted."""
+        """The executed notebook. Raises ParameterError, EndedError, SystemExit."""
         from vidbench.headless.kernel import run
 
         values = check(nb, injected(nb))
@@ -172,7 +167,7 @@ class Engine:
             raise EndedError(f"{full.strerror}: {FROM}", EXIT["failed"]) from full
         if state == "interrupted":
             print(f"interrupted in cell {cell}; executed copy: {copy}; {AGAIN}", file=sys.stderr)
-            raise Interrupted(EXIT[state])
+            raise SystemExit(EXIT[state])  # papermill's command makes exit code 1 of an Interrupted
         if state in ("timed out", "kernel died"):
             raise EndedError(
                 f"{state} in cell {cell}: {error}; executed copy: {copy}; {AGAIN}", EXIT[state]

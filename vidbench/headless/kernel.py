@@ -5,9 +5,8 @@ import asyncio
 import os
 import re
 import signal
-import threading
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing
 from itertools import takewhile
 from pathlib import Path
 
@@ -21,13 +20,12 @@ from papermill.log import logger
 
 from vidbench.headless.status import Status
 from vidbench.system.files import write_text
+from vidbench.system.progress import Every
+from vidbench.system.signals import PAUSE, deferred
 
 # seconds from a stop to the kernel's end, for a checkpoint; Slurm's KillWait is 30 unless set
 # otherwise
 GRACE = 25.0
-# seconds; a scheduler signals a whole tree and shells pass it on: what comes later is a second stop
-PAUSE = 5.0
-EVERY = 10.0  # seconds between lines of a bar that redraws itself
 # The kernel's own, where the caller's environment does not say otherwise: lines instead of bars,
 # pages instead of controls, and figures that survive the conversion to HTML.
 ENVIRONMENT = {
@@ -83,7 +81,7 @@ def run(
         runner = Client(Manager(nb, **manager), **client | FIXED)
         runner.lines, runner.status, runner.cell_seconds = lines, status, cell_seconds
         runner.nb_man.notebook_start()
-        with _signals(runner.ask):
+        with deferred(lambda names: runner.ask("interrupted", names[-1])):
             try:
                 state, error = _execute(runner, copy, kernel)
             except BaseException as trouble:  # such as a kernel that is not there
@@ -270,19 +268,18 @@ def redrawn(text: str, more: str) -> str:
 
 class Lines:
     """Streams in, whole lines out to files; a line that redraws itself is said as it ends, and
-    every EVERY seconds."""
+    every SECONDS seconds of system/progress.py."""
 
     def __init__(self, files: list):
-        self.files, self.open, self.spoken = files, {}, {}
+        self.files, self.open, self.due = files, {}, {}
 
     def write(self, name: str, text: str) -> None:
         """Take up what stream `name` says."""
         *whole, rest = redrawn(self.open.get(name, ""), text).split("\n")
         for line in whole:
             self.say(line.rstrip("\r"))
-        now = time.monotonic()
-        if "\r" in text and rest.strip() and now - self.spoken.get(name, 0) > EVERY:
-            self.spoken[name] = now
+        due = self.due.setdefault(name, Every(first=True))
+        if "\r" in text and rest.strip() and due():
             self.say(rest.rstrip("\r"))
         self.open[name] = rest
 
@@ -325,23 +322,3 @@ def _html(nb, path: Path) -> str:
         logger.warning(f"no {path.name}: {type(error).__name__}: {error}")
         return f"{type(error).__name__}: {error}"
     return path.name
-
-
-@contextmanager
-def _signals(ask):
-    """Ctrl-C and SIGTERM are asked for, not raised, where this is the main thread; others never see
-    a signal."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    kept = {
-        number: signal.signal(
-            number, lambda number, _: ask("interrupted", signal.Signals(number).name)
-        )
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in kept.items():
-            signal.signal(number, handler)

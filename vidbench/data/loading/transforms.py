@@ -35,6 +35,7 @@ import torch
 
 from vidbench.data.loading import pixels, randaugment
 from vidbench.data.loading.augmentation import JITTERS, SETTINGS, Augment, View
+from vidbench.system.signals import ignore
 
 STREAMS = ("rgb", "flow")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, of values in 0..1
@@ -288,7 +289,7 @@ def worker_init(worker: int) -> None:
 
     A forked worker must not touch OpenCV's threads: where its parent has run some,
     `cv2.setNumThreads` waits for them for ever. Left alone it works, on one thread."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ignore(signal.SIGINT)
     torch.set_num_threads(1)
     if not isinstance(
         multiprocessing.current_process(), getattr(multiprocessing.context, "ForkProcess", ())
@@ -305,4 +306,4 @@ def training_worker(worker: int) -> None:
     Only where the parent ends its workers itself, as engine.loop.fit does: Python's exit ends them
     with SIGTERM."""
     worker_init(worker)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    ignore(signal.SIGTERM)

@@ -10,10 +10,7 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import shutil
-import signal
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -21,15 +18,15 @@ from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from itertools import islice
-from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from vidbench.system.files import DiskError, explain_full_disk, write_text
+from vidbench.system.processes import DiedError, Pool, result_of
+from vidbench.system.progress import Progress
 
-LINE_EVERY = 10.0  # seconds between two lines of progress where nobody watches
 TIMEOUT = 600.0  # seconds for one video
 DIED = "its process died: a crash in the decoder, no memory, or a script without `if __name__ == '__main__'`"
 # as an outcome: where no worker starts, or one dies before it was heard of
@@ -171,12 +168,9 @@ def work(
     all, and once they are done the cost of the rest is told, scaled by `weights` (frames, say);
     `only_cost` stops there. `timeout` is seconds per job. `bad`: which values count as failed in
     the progress bar. `run`: makes the results from the order of jobs, instead of these ways."""
-    from tqdm import tqdm
-
     order = _sample_first(len(jobs), max(4, 2 * workers))
     share = np.ones(len(jobs)) if weights is None else np.asarray(weights, float)
     sample, done = min(len(jobs), max(4, 2 * workers)), []
-    watched = sys.stderr.isatty()
     if run is not None:
         outcomes = run(order)
     else:
@@ -186,32 +180,19 @@ def work(
             else _in_pool(function, jobs, order, workers, timeout)
         )
     chosen = islice(outcomes, sample) if only_cost else outcomes
-    quiet = not (progress and jobs and watched)
-    with (
-        explain_full_disk(folder),
-        tqdm(total=len(jobs), desc=what, unit="video", disable=quiet) as bar,
-    ):
-        failed, began = 0, time.monotonic()
-        told = began
-        try:
-            for count, outcome in enumerate(chosen, 1):
-                failed += bool(outcome.error) or bad(outcome.value)
-                bar.set_postfix(failed=failed, refresh=False)
-                bar.update()
-                now = time.monotonic()
-                if progress and not watched and (now - told > LINE_EVERY or count == len(jobs)):
-                    told = now
-                    said = f"{what}: {count} of {len(jobs)} videos, {failed} failed, {count / (now - began):.1f}/s"
-                    print(said, flush=True)
-                yield outcome
-                if len(done) < sample:
-                    done.append(outcome)
-                    if len(done) == sample and (sample < len(jobs) or only_cost):
-                        _tell(done, share, folder, 1 if run else workers, what, progress, tell)
-            if only_cost and not jobs:
-                _tell([], share, folder, workers, what, progress, tell)
-        finally:
-            outcomes.close()
+    bar = Progress(what, len(jobs), "video", "auto" if progress else "none")
+    with explain_full_disk(folder), bar, closing(outcomes):
+        failed = 0
+        for outcome in chosen:
+            failed += bool(outcome.error) or bad(outcome.value)
+            bar.add(text=f"{failed} failed")
+            yield outcome
+            if len(done) < sample:
+                done.append(outcome)
+                if len(done) == sample and (sample < len(jobs) or only_cost):
+                    _tell(done, share, folder, 1 if run else workers, what, bar, tell)
+        if only_cost and not jobs:
+            _tell([], share, folder, workers, what, bar, tell)
 
 
 def _sample_first(count: int, sample: int) -> list[int]:
@@ -232,11 +213,9 @@ def _tell(
     folder: Path,
     workers: int,
     what: str,
-    progress: bool,
+    bar: Progress,
     tell: Callable | None,
 ) -> None:
-    from tqdm import tqdm
-
     seen = share[[outcome.job for outcome in done]].sum()
     rest = float((share.sum() - seen) / max(seen, 1e-9))
     cost = Cost(
@@ -248,8 +227,7 @@ def _tell(
     )
     if tell:
         tell(cost)
-    if progress:
-        tqdm.write(f"{what}: {cost}")
+    bar.note(f"{what}: {cost}")
     if cost.bytes > 0.98 * cost.free:
         raise DiskError(
             errno.EDQUOT,
@@ -268,13 +246,6 @@ def _call(function: Callable, number: int, job: object) -> Done:
     return Done(number, value, "", time.perf_counter() - began, written)
 
 
-def _in_worker(function: Callable, number: int, job: object) -> Done:
-    try:
-        return _call(function, number, job)
-    except SystemExit:  # SIGTERM; pebble would hold it back and begin another video, to be killed in the midst of it
-        os._exit(1)
-
-
 def _here(function: Callable, jobs: Sequence, order: list[int]) -> Iterator[Done]:
     import cv2
 
@@ -291,8 +262,6 @@ def _start_worker() -> None:
     import cv2
 
     cv2.setNumThreads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which stops the pool
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that temporary files are deleted
 
 
 def _in_pool(
@@ -329,37 +298,23 @@ def _in_one_pool(
 ) -> Iterator[Done]:
     """What comes of jobs, taken off `todo`, until none is left or the pool is broken; then those it
     had are LOST."""
-    from pebble import ProcessPool
-
     running = {}
-    # spawned, never forked: OpenCV may have run threads here
-    pool = ProcessPool(workers, initializer=_start_worker, context=get_context("spawn"))
-    try:
+    with Pool(workers, _start_worker) as pool:
         while running or todo and pool.active:
             while todo and pool.active and len(running) < 2 * workers + 2:
                 number = todo.popleft()
-                future = pool.schedule(
-                    _in_worker, args=(function, number, jobs[number]), timeout=timeout
-                )
+                future = pool.submit(_call, function, number, jobs[number], timeout=timeout)
                 running[future] = number
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 yield _result(future, running.pop(future), timeout)
-    finally:
-        if running or not pool.active:
-            pool.stop()
-        else:
-            pool.close()
-        pool.join()
 
 
 def _result(future, number: int, timeout: float | None) -> Done:
-    from pebble import ProcessExpired
-
     try:
-        return future.result()
+        return result_of(future)
     except TimeoutError:
         return Done(number, error=f"no end after {timeout:g} s: its process was stopped")
-    except ProcessExpired:
+    except DiedError:
         return Done(number, error=DIED)
     except BrokenProcessPool:
         return Done(number, error=LOST)

@@ -9,16 +9,10 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import signal
-import sys
-import threading
 import zlib
 from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +22,8 @@ from vidbench.data.manifest import Manifest
 from vidbench.data.toy.figure import ACTIONS, ONE_WAY, REVERSED, pose
 from vidbench.data.video import framestore
 from vidbench.system.files import write_text, written
+from vidbench.system.processes import DiedError, cores, run_all
+from vidbench.system.progress import Progress
 
 FORMAT = (
     1  # raise it when the same settings draw other pictures: folders of another format are refused
@@ -164,7 +160,7 @@ def render(
     jobs = [(folder, s, clips, size, world, seed) for s, clips in missing if clips]
     for label in WORLDS[world].classes:
         (folder / "videos" / label).mkdir(parents=True, exist_ok=True)
-    _run(jobs, _cores() if workers is None else workers, progress)
+    _run(jobs, cores() if workers is None else workers, progress)
     rows = [(path, s.label, s.split, f"{world}/{s.name}") for s in sources for path in s.paths]
     manifest = Manifest.from_rows(folder, rows, tuple(WORLDS[world].classes))
     _write_csv(folder / "correspondence.csv", correspondence())
@@ -310,55 +306,25 @@ def _write_csv(file: Path, rows: list[dict[str, str]]) -> None:
         writer.writerows(rows)
 
 
-def _cores() -> int:
-    """Those this process may use, which on a cluster are fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _run(jobs: list[tuple], workers: int, progress: bool) -> None:
     """All jobs, in this process or in spawned ones; the first failure stops the rest and is
     raised."""
     if not jobs:
         return
-    from tqdm import tqdm
-
-    total, slow = (
-        sum(len(job[2]) for job in jobs),
-        0.1 if sys.stderr.isatty() else 10.0,
-    )  # a log wants few lines
-    with tqdm(
-        total=total, desc="toy world", unit="clip", disable=not progress, mininterval=slow
-    ) as bar:
-        if workers <= 1:
-            for job in jobs:
-                bar.update(_shoot(*job))
-            return
-        pool = ProcessPoolExecutor(
-            min(workers, len(jobs)), get_context("spawn"), initializer=_worker
-        )
+    total = sum(len(job[2]) for job in jobs)
+    with Progress("toy world", total, "clip", "auto" if progress else "none") as bar:
         try:
-            for future in as_completed([pool.submit(_shoot, *job) for job in jobs]):
-                bar.update(future.result())
-        except BrokenProcessPool as error:
+            run_all(_shoot, jobs, workers if workers > 1 else 0, _one_thread, done=bar.add)
+        except (BrokenProcessPool, DiedError) as error:
             raise ToyError(
                 "a rendering process died: in a script, call render below `if __name__ == "
-                "'__main__':`, or "
-                "pass workers=1; else the machine may be short of memory"
+                "'__main__':`, or pass workers=1; else the machine may be short of memory"
             ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
-def _worker() -> None:
+def _one_thread() -> None:
     import cv2
 
-    parent = (
-        parent_process()
-    )  # where it is killed, nobody ends this process, which waits at a queue
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # an interrupt is for the parent, which then cancels what is left
     cv2.setNumThreads(1)
 
 

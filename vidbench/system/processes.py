@@ -1,0 +1,145 @@
+"""The cores this process may use, and one pool of processes.
+
+The pool is pebble's: it knows a time limit for each task and notices when a process dies. Processes
+are spawned, never forked: libraries such as OpenCV may run threads here, which a fork would break.
+They leave Ctrl-C to their parent, and they stop as on SIGTERM when it is gone, even after kill -9.
+What crosses to a process is an importable function and plain values; a script needs the
+`if __name__ == "__main__"` guard.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Future, as_completed, wait
+
+from vidbench.system import signals
+
+
+class DiedError(RuntimeError):
+    """The process of a task died: killed, out of memory, or a crash in a library."""
+
+
+def cores() -> int:
+    """Count the cores this process may use; on a cluster they are fewer than the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Pool:
+    """So many processes; at the end of a with block they finish, after an error they are stopped.
+
+    start: an importable function that each process calls first, with `arguments`.
+    """
+
+    def __init__(
+        self, workers: int, start: Callable | None = None, arguments: Sequence = ()
+    ) -> None:
+        from pebble import ProcessPool
+
+        spawn = multiprocessing.get_context("spawn")
+        self._others = multiprocessing.active_children()
+        self._pool = ProcessPool(
+            max(1, workers), initializer=_begin, initargs=(start, arguments), context=spawn
+        )
+
+    @property
+    def active(self) -> bool:
+        """Whether the pool takes tasks; it breaks if a process dies before it begins one."""
+        return self._pool.active
+
+    def submit(self, function: Callable, *arguments, timeout: float | None = None) -> Future:
+        """Begin a call; after `timeout` seconds its process is stopped. See `result_of`."""
+        return self._pool.schedule(_call, args=(function, arguments), timeout=timeout)
+
+    def terminate(self, running: Collection[Future]) -> None:
+        """Send SIGTERM to every process and wait until the running calls end.
+
+        Training then saves itself first. `__exit__` would kill it after three seconds.
+        """
+        told = set(self._others)
+        while wait(running, timeout=0.2).not_done:
+            for process in set(multiprocessing.active_children()) - told:
+                process.terminate()
+                told.add(process)
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, kind, *_) -> None:
+        if kind is None and self._pool.active:
+            self._pool.close()
+        else:
+            self._pool.stop()
+        self._pool.join()
+
+
+def result_of(future: Future):
+    """Return what a pool's call returned.
+
+    Raises:
+        DiedError: its process died.
+        BrokenProcessPool: a process died before it began a call; pebble cannot say which call.
+        TimeoutError: the time limit passed.
+        Exception: what the call raised.
+    """
+    from pebble import ProcessExpired
+
+    try:
+        return future.result()
+    except ProcessExpired as error:
+        raise DiedError(f"a process died ({error.exitcode}): killed, or out of memory") from error
+
+
+def run_all(
+    function: Callable,
+    tasks: Sequence[tuple],
+    workers: int,
+    start: Callable | None = None,
+    arguments: Sequence = (),
+    done: Callable[[object], None] = lambda result: None,
+) -> list:
+    """Call `function(*task)` for every task in a pool and return the results in order.
+
+    The first failure stops the rest and is raised. workers: 0 calls in this process, without
+    `start`. done: called here with each result as it comes, for a progress bar.
+    """
+    if workers < 1:
+        results = []
+        for task in tasks:
+            results.append(function(*task))
+            done(results[-1])
+        return results
+    with Pool(min(workers, len(tasks)), start, arguments) as pool:
+        futures = [pool.submit(function, *task) for task in tasks]
+        for future in as_completed(futures):
+            done(result_of(future))
+        return [future.result() for future in futures]
+
+
+def _begin(start: Callable | None, arguments: Sequence) -> None:
+    signals.ignore(signal.SIGINT)
+    signals.exit_on_term()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if start:
+        start(*arguments)
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _call(function: Callable, arguments: Sequence):
+    """Call in a process of the pool; a stopped call ends its process.
+
+    pebble would hold a SystemExit back and begin the next task, to be killed in the middle of it.
+    """
+    try:
+        return function(*arguments)
+    except (KeyboardInterrupt, SystemExit):
+        sys.stdout.flush()
+        os._exit(130)

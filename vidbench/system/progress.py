@@ -1,0 +1,113 @@
+"""Progress: a bar when a person watches, else a line every few seconds."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+from typing import Literal
+
+Style = Literal["auto", "bar", "lines", "none"]
+SECONDS = 10.0  # between lines; a saved notebook keeps each of them
+
+
+def style(wanted: Style = "auto") -> Style:
+    """Resolve a style: bar on a terminal or in a notebook, else lines.
+
+    The environment's VIDBENCH_PROGRESS (bar, lines or none) overrides what is wanted, except none.
+    """
+    if wanted != "none":
+        wanted = os.environ.get("VIDBENCH_PROGRESS", wanted)
+    if wanted == "auto":
+        return "bar" if sys.stderr.isatty() or "ipykernel" in sys.modules else "lines"
+    return wanted
+
+
+class Every:
+    """True when called, but at most once in so many seconds; `first`: at the first call, too."""
+
+    def __init__(self, seconds: float = SECONDS, first: bool = False) -> None:
+        self.seconds, self.last = seconds, -math.inf if first else time.monotonic()
+
+    def __call__(self, always: bool = False) -> bool:
+        if not always and time.monotonic() - self.last <= self.seconds:
+            return False
+        self.last = time.monotonic()
+        return True
+
+
+def words(numbers: dict[str, float | None], digits: str = ".4g") -> str:
+    """Say numbers as `loss 0.693 lr 0.01`; those that do not exist yet are left out."""
+    known = {n: v for n, v in numbers.items() if v is not None and math.isfinite(v)}
+    return " ".join(f"{name} {value:{digits}}" for name, value in known.items())
+
+
+class Progress:
+    """How far a job is. A context manager; `close` ends the bar.
+
+    Args:
+        what: The job's name.
+        total: How much there is to do, counted in `unit`.
+        wanted: See `style`.
+        first: Whether the first call of `show` prints a line.
+        options: Further arguments of tqdm, such as position and bar_format.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        total: float,
+        unit: str,
+        wanted: Style = "auto",
+        first: bool = False,
+        **options,
+    ) -> None:
+        self.what, self.total, self.unit, self.style = what, total, unit, style(wanted)
+        self.done, self.begun, self.due, self.bar = (
+            0.0,
+            time.monotonic(),
+            Every(SECONDS, first),
+            None,
+        )
+        if self.style == "bar" and total:
+            from tqdm.auto import tqdm
+
+            self.bar = tqdm(total=total, desc=what, unit=unit, mininterval=0.5, **options)
+
+    def show(self, done: float, text: str = "", line: str = "") -> None:
+        """Show that so much is done. text: what else to say; line: what to print instead of the
+        usual line."""
+        self.done = done
+        if self.bar is not None:
+            self.bar.set_postfix_str(text, refresh=False)
+            self.bar.update(done - self.bar.n)
+        elif self.style == "lines" and self.due(always=done == self.total):
+            rate = done / max(time.monotonic() - self.begun, 1e-9)
+            told = ", ".join(filter(None, [text, f"{rate:.3g}/s"]))
+            print(
+                line or f"{self.what}: {done:g} of {self.total:g} {self.unit}s, {told}", flush=True
+            )
+
+    def add(self, more: float = 1, text: str = "") -> None:
+        """Show that so much more is done."""
+        self.show(self.done + more, text)
+
+    def note(self, text: str) -> None:
+        """Print a line of its own, without tearing the bar."""
+        if self.bar is not None:
+            self.bar.write(text)
+        elif self.style != "none":
+            print(text, flush=True)
+
+    def close(self) -> None:
+        """End the bar."""
+        if self.bar is not None:
+            self.bar.refresh()
+            self.bar.close()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()

@@ -1,0 +1,88 @@
+"""Ctrl-C and SIGTERM: note them until a good moment, or leave them to the parent.
+
+A terminal sends Ctrl-C to every process of a job, a scheduler SIGTERM to a tree of them, and shells
+and launchers pass both on. So the same stop arrives several times within seconds and counts once.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+
+PAUSE = 5.0  # seconds; a signal that comes later is a second stop
+STOPS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM stopped the work, which saved itself first."""
+
+
+@contextmanager
+def deferred(act: Callable[[list[str]], None] = lambda names: None):
+    """Note Ctrl-C and SIGTERM instead of raising.
+
+    Yields the list of the signals' names that came; it stays empty outside the main thread, which
+    alone gets signals. After the first, a signal counts if it comes PAUSE seconds later or more.
+
+    Args:
+        act: Called with that list at each signal that counts; what it raises stops the work.
+    """
+    names: list[str] = []
+    last = 0.0
+
+    def note(number: int, _) -> None:
+        nonlocal last
+        if not names or time.monotonic() - last > PAUSE:
+            last = time.monotonic()
+            names.append(signal.Signals(number).name)
+            act(names)
+
+    with kept(*STOPS) as ours:
+        for number in STOPS if ours else ():
+            signal.signal(number, note)
+        yield names
+
+
+def stop_at_second(names: list[str]) -> None:
+    """Raise at the second signal; an `act` of `deferred`."""
+    if len(names) > 1:
+        raise KeyboardInterrupt(f"second {names[-1]}: stopped without saving")
+
+
+@contextmanager
+def kept(*numbers: int):
+    """Restore the signals' handlers afterwards; yields whether this thread may change them."""
+    ours = threading.current_thread() is threading.main_thread()
+    handlers = {number: signal.getsignal(number) for number in numbers if ours}
+    try:
+        yield ours
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def ignore(*numbers: int) -> None:
+    """Leave signals to the parent process."""
+    for number in numbers:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def exit_on_term() -> None:
+    """Exit in the usual way on SIGTERM, so that temporary files are deleted."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+
+
+def interrupt_on_term() -> list[int]:
+    """Raise KeyboardInterrupt on SIGTERM, too; returns the list of the signals that came so."""
+    came: list[int] = []
+
+    def stop(number, frame) -> None:
+        came.append(number)
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGTERM, stop)
+    return came
