@@ -1,7 +1,9 @@
 """Bars for persons, few lines for logs, and no number before there is one."""
 
 import sys
+from types import SimpleNamespace
 
+import IPython
 import pytest
 
 from vidbench.system import progress
@@ -10,11 +12,11 @@ from vidbench.system.progress import Every, Progress, style, words
 
 def test_a_bar_for_a_person_lines_for_a_log(monkeypatch):
     monkeypatch.delenv("VIDBENCH_PROGRESS", raising=False)
-    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    monkeypatch.setattr(IPython, "get_ipython", lambda: None)
     for person in (True, False):
         monkeypatch.setattr(sys.stderr, "isatty", lambda person=person: person, raising=False)
         assert style() == ("bar" if person else "lines")
-    monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    monkeypatch.setattr(IPython, "get_ipython", lambda: SimpleNamespace(kernel=1))
     assert style() == "bar"
     monkeypatch.setenv("VIDBENCH_PROGRESS", "lines")
     assert (style(), style("bar"), style("none")) == ("lines", "lines", "none")

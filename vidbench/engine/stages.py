@@ -4,7 +4,6 @@ rest resumed."""
 import importlib
 from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from pathlib import Path
 
@@ -62,7 +61,7 @@ def _check(job: Future, name: str, all_names) -> None:
     """Raise a run's failure as RuntimeError with its name."""
     try:
         result_of(job)
-    except (DiedError, BrokenProcessPool) as error:
+    except DiedError as error:
         raise RuntimeError(
             "a process died, of a kill or for want of memory, while these ran: "
             f"{', '.join(all_names)}; the same call goes on"

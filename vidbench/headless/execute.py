@@ -10,6 +10,7 @@ from click import ClickException
 from vidbench.headless.parameters import ParameterError, check, digest_of, injected
 from vidbench.headless.status import EXIT
 from vidbench.system.files import BusyError, DiskError, explain_full_disk, write_text
+from vidbench.system.progress import style
 
 FROM = "it begins with the first cell, and each run in it resumes"
 AGAIN = f"run the same again: {FROM}"
@@ -141,7 +142,7 @@ class Engine:
         )
         beside = source and Path.cwd() == begun
         facts = {"notebook": str(source), "digest": digest_of(nb, values), "parameters": values}
-        watched = bool(progress_bar) and sys.stderr.isatty()
+        watched = bool(progress_bar) and style() == "bar"
         manager = {
             "output_path": output_path and str(copy),
             "progress_bar": watched,

@@ -16,12 +16,17 @@ import sys
 import threading
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, as_completed, wait
+from concurrent.futures.process import BrokenProcessPool
 
 from vidbench.system import signals
 
 
 class DiedError(RuntimeError):
     """The process of a task died: killed, out of memory, or a crash in a library."""
+
+
+class LostError(DiedError):
+    """A process died before it began a task, which breaks the pool: all its tasks are lost."""
 
 
 def cores() -> int:
@@ -82,7 +87,7 @@ def result_of(future: Future):
 
     Raises:
         DiedError: its process died.
-        BrokenProcessPool: a process died before it began a call; pebble cannot say which call.
+        LostError: a process died before it began a call; pebble cannot say which.
         TimeoutError: the time limit passed.
         Exception: what the call raised.
     """
@@ -92,6 +97,8 @@ def result_of(future: Future):
         return future.result()
     except ProcessExpired as error:
         raise DiedError(f"a process died ({error.exitcode}): killed, or out of memory") from error
+    except BrokenProcessPool as error:
+        raise LostError("the pool of processes broke: a process died as it started") from error
 
 
 def run_all(

@@ -20,7 +20,8 @@ def style(wanted: Style = "auto") -> Style:
     if wanted != "none":
         wanted = os.environ.get("VIDBENCH_PROGRESS", wanted)
     if wanted == "auto":
-        return "bar" if sys.stderr.isatty() or "ipykernel" in sys.modules else "lines"
+        shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+        return "bar" if sys.stderr.isatty() or hasattr(shell, "kernel") else "lines"
     return wanted
 
 
@@ -64,12 +65,8 @@ class Progress:
         **options,
     ) -> None:
         self.what, self.total, self.unit, self.style = what, total, unit, style(wanted)
-        self.done, self.begun, self.due, self.bar = (
-            0.0,
-            time.monotonic(),
-            Every(SECONDS, first),
-            None,
-        )
+        self.done, self.begun, self.due = 0, time.monotonic(), Every(SECONDS, first)
+        self.bar = None
         if self.style == "bar" and total:
             from tqdm.auto import tqdm
 

@@ -15,7 +15,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -24,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vidbench.system.files import DiskError, explain_full_disk, write_text
-from vidbench.system.processes import DiedError, Pool, result_of
+from vidbench.system.processes import DiedError, LostError, Pool, result_of
 from vidbench.system.progress import Progress
 
 TIMEOUT = 600.0  # seconds for one video
@@ -314,7 +313,7 @@ def _result(future, number: int, timeout: float | None) -> Done:
         return result_of(future)
     except TimeoutError:
         return Done(number, error=f"no end after {timeout:g} s: its process was stopped")
+    except LostError:
+        return Done(number, error=LOST)
     except DiedError:
         return Done(number, error=DIED)
-    except BrokenProcessPool:
-        return Done(number, error=LOST)

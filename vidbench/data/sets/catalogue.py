@@ -39,6 +39,7 @@ from vidbench.data.sets.listfiles import (
 )
 from vidbench.data.toy import world as toy
 from vidbench.data.video.clips import PICTURES
+from vidbench.system.files import write_text
 
 SPLIT_FOLDERS = {word: word for word in SPLIT_WORDS if word != "none"}
 UCF_GROUP = re.compile(r"(?:^|_)g\d+$", re.IGNORECASE)
@@ -471,7 +472,7 @@ def keep(folder: str | Path, data: str | Path, fold: int | None = None, **option
         raise _no_folds(f"{root} ({name})", fold)
     manifest = open_dataset(name, root, **wanted["options"])
     manifest.save(folder)
-    origin.write_text(json.dumps(wanted), encoding="utf-8")
+    write_text(origin, json.dumps(wanted))
     return manifest
 
 

@@ -11,9 +11,7 @@ import io
 import os
 import pickle
 import re
-import shutil
 import tarfile
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import zip_longest
@@ -266,38 +264,28 @@ def digits(folder: Path) -> Manifest:
     pixel for pixel, to fit nets for 32 pixels. A source is one of 14 filled-in forms (see FORMS);
     every second form is test (899 pictures), the others are train (898), as digits by a hand that
     was trained on are told more easily (nearest neighbour: 99 % instead of 96 %). Nothing is
-    downloaded. Written under a temporary name and then renamed, so it is whole or not there; where
-    it is there, it is read."""
+    downloaded. Written whole or not at all; an existing one is
+    read."""
     if (folder / "manifest.csv").is_file():
         return Manifest.load(folder)
     from sklearn.datasets import load_digits
 
     found = load_digits()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial, rows = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent)), []
+    rows = []
     try:
-        for number, (label, values) in enumerate(zip(found.target, found.images, strict=True)):
-            form = int(np.searchsorted(FORMS, number, side="right"))  # from 1
-            split = "train" if form % 2 else "test"
-            file = partial / split / str(label) / f"{number:04d}.png"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            levels = (values * (255 / 16)).round().astype(np.uint8)
-            Image.fromarray(levels.repeat(4, axis=0).repeat(4, axis=1)).save(file)
-            rows.append(
-                (file.relative_to(partial).as_posix(), str(label), split, f"form{form:02d}")
-            )
-        Manifest.from_rows(partial, rows).save(partial)
-        partial.chmod(0o755)  # a temporary folder is for its owner alone
-        _into_place(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return Manifest.load(folder)
-
-
-def _into_place(partial: Path, folder: Path) -> None:
-    """Give a whole folder its name; where another process was faster, its folder stays."""
-    try:
-        partial.rename(folder)
+        with written(folder, sync=False) as partial:
+            for number, (label, values) in enumerate(zip(found.target, found.images, strict=True)):
+                form = int(np.searchsorted(FORMS, number, side="right"))  # from 1
+                split = "train" if form % 2 else "test"
+                file = partial / split / str(label) / f"{number:04d}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                levels = (values * (255 / 16)).round().astype(np.uint8)
+                Image.fromarray(levels.repeat(4, axis=0).repeat(4, axis=1)).save(file)
+                rows.append(
+                    (file.relative_to(partial).as_posix(), str(label), split, f"form{form:02d}")
+                )
+            Manifest.from_rows(partial, rows).save(partial)
     except OSError:
-        if not (folder / "manifest.csv").is_file():
+        if not (folder / "manifest.csv").is_file():  # no other process was faster
             raise
+    return Manifest.load(folder)

@@ -11,7 +11,6 @@ import csv
 import json
 import zlib
 from collections.abc import Iterable
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -315,7 +314,7 @@ def _run(jobs: list[tuple], workers: int, progress: bool) -> None:
     with Progress("toy world", total, "clip", "auto" if progress else "none") as bar:
         try:
             run_all(_shoot, jobs, workers if workers > 1 else 0, _one_thread, done=bar.add)
-        except (BrokenProcessPool, DiedError) as error:
+        except DiedError as error:
             raise ToyError(
                 "a rendering process died: in a script, call render below `if __name__ == "
                 "'__main__':`, or pass workers=1; else the machine may be short of memory"

@@ -7,7 +7,6 @@ of all videos.
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -19,6 +18,7 @@ import numpy as np
 
 from vidbench.evaluate import layout, retrieval
 from vidbench.system.files import written
+from vidbench.system.processes import cores
 from vidbench.view.clips import top_speed
 from vidbench.view.figures import FONT, INK, SOFT, Html, escaped
 from vidbench.view.galleries import Row, Tile, clip_html, encode, fitted, gallery
@@ -444,9 +444,7 @@ class Browser:
     def tiles(self, places: Sequence[tuple[str, int]]) -> list[Tile]:
         """Clips of videos, as (side, row), each made once; one that cannot be had is grey and says
         why."""
-        with ThreadPoolExecutor(
-            min(8, os.cpu_count() or 1)
-        ) as pool:  # decoders leave other threads their turn
+        with ThreadPoolExecutor(min(8, cores())) as pool:  # decoders leave other threads their turn
             return list(pool.map(lambda place: self._tile(self.kind, *place), places))
 
     def _made(self, kind: str, side: str, row: int) -> Tile:
