@@ -20,7 +20,6 @@ import safetensors.torch
 import torch
 
 from vidbench.system.files import (
-    Lock,
     delete_folder,
     explain_full_disk,
     lock_folder,
@@ -160,8 +159,8 @@ class Run:
         run.status("new")
         return run
 
-    def lock(self) -> Lock:
-        """Keep other processes from training into the folder until the lock is closed.
+    def lock(self) -> io.FileIO:
+        """Keep other processes from training into the folder until the returned file is closed.
 
         Raises:
             BusyError: another process holds it.

@@ -15,12 +15,12 @@ import shutil
 import socket
 import time
 from collections.abc import Iterable
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 
 TRIES, BETWEEN = 12, 0.05  # for a lock, seconds between them
 FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk, or this user's share of it
-NOTE_AT = 1  # the holder's name begins there: Windows lets nobody read the locked byte 0
 
 
 class BusyError(RuntimeError):
@@ -102,27 +102,8 @@ def explain_full_disk(folder: Path):
         ) from error
 
 
-class Lock:
-    """A lock that is held until `close`, the end of a with block or the end of the process."""
-
-    def __init__(self, number: int) -> None:
-        self._number = number
-
-    def close(self) -> None:
-        """Release the lock; a second call does nothing."""
-        if self._number >= 0:
-            os.close(self._number)
-            self._number = -1
-
-    def __enter__(self) -> Lock:
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.close()
-
-
-def lock_folder(folder: str | Path, what: str = "is at work in", shard: str = "") -> Lock:
-    """Lock a folder, or one shard of the work in it.
+def lock_folder(folder: str | Path, what: str = "is at work in", shard: str = "") -> FileIO:
+    """Lock a folder, or one shard of the work in it, until the returned file is closed.
 
     Shards of one folder do not exclude each other, but each excludes the whole folder and itself.
 
@@ -137,46 +118,36 @@ def lock_folder(folder: str | Path, what: str = "is at work in", shard: str = ""
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    gate = lock_file(folder / ".lock", what, folder)
     # Whoever passes the gate is alone: a shard then takes its own lock, the whole folder keeps the
     # gate and looks for shards.
-    try:
+    with ExitStack() as on_error:
+        gate = on_error.enter_context(lock_file(folder / ".lock", what, folder))
         if shard:
-            own = lock_file(folder / f".lock{shard}", what, folder)
-            gate.close()
-            return own
+            return lock_file(folder / f".lock{shard}", what, folder)
         for other in folder.glob(".lock?*"):
             lock_file(other, what, folder).close()
+        on_error.pop_all()
         return gate
-    except BaseException:
-        gate.close()
-        raise
 
 
-def lock_file(path: Path, what: str, place: Path) -> Lock:
+def lock_file(path: Path, what: str, place: Path) -> FileIO:
     """Take the lock of one file, as `lock_folder` does. place: what the message names."""
-    with explain_full_disk(path.parent):
-        number = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    lock = Lock(number)
-    try:
+    with explain_full_disk(path.parent), ExitStack() as on_error:
+        file = on_error.enter_context(open(path, "a+b", buffering=0))
         for _ in range(TRIES):
-            if _take(number, path):
+            if _take(file):
                 break
             time.sleep(BETWEEN)
         else:
-            os.lseek(number, NOTE_AT, os.SEEK_SET)
-            who = os.read(number, 1000).decode(errors="replace") or "one that just began"
+            file.seek(1)  # Windows lets nobody read the locked byte 0
+            who = file.read().decode(errors="replace") or "one that just began"
             raise BusyError(
                 f"another process {what} {place}: wait for it, or use another place (it is {who})"
             )
-        with explain_full_disk(path.parent):
-            os.ftruncate(number, 0)
-            os.lseek(number, NOTE_AT, os.SEEK_SET)
-            os.write(number, f"process {os.getpid()} on {socket.gethostname()}".encode())
-    except BaseException:
-        lock.close()
-        raise
-    return lock
+        file.truncate(0)
+        file.write(f" process {os.getpid()} on {socket.gethostname()}".encode())
+        on_error.pop_all()
+        return file
 
 
 def is_locked(path: str | Path) -> bool:
@@ -187,29 +158,25 @@ def is_locked(path: str | Path) -> bool:
     with flock).
     """
     try:
-        try:
-            number = os.open(path, os.O_RDWR)
-        except PermissionError:  # a folder that others may read only
-            number = os.open(path, os.O_RDONLY)
+        mode = "r+b" if os.access(path, os.W_OK) else "rb"  # others' folders may be read only
+        with open(path, mode, buffering=0) as file:
+            return not _take(file)
     except FileNotFoundError:
         return False
-    with Lock(number):
-        try:
-            return not _take(number, Path(path))
-        except OSError:
-            return True
+    except OSError:
+        return True
 
 
-def _take(number: int, path: Path) -> bool:
+def _take(file: FileIO) -> bool:
     from filelock import lock_descriptor
 
     try:
-        return lock_descriptor(number, blocking=False)
+        return lock_descriptor(file.fileno(), blocking=False)
     except OSError as error:
         raise OSError(
             error.errno,
-            f"cannot lock {path}: {os.strerror(error.errno)}. Its file system seems to have no "
-            "locks; mount it with them (Lustre: -o flock) or use a folder on another disk",
+            f"cannot lock {file.name}: {os.strerror(error.errno)}. Its file system seems to have "
+            "no locks; mount it with them (Lustre: -o flock) or use a folder on another disk",
         ) from error
 
 
