@@ -9,7 +9,7 @@ import numpy as np
 from vidbench.data.flow import estimate
 from vidbench.data.flow import store as flow_store
 from vidbench.data.manifest import Manifest
-from vidbench.data.video import clips
+from vidbench.data.video import clips, windows
 from vidbench.engine.runs import Run
 from vidbench.evaluate.retrieval import Neighbours
 from vidbench.view.clips import neighbours_gallery
@@ -141,7 +141,7 @@ def _curves(runs: Path) -> list:
 
 
 def _strips(out: Path, queries: Manifest, method: str) -> list:
-    picked = np.linspace(0, len(queries) - 1, 3).round().astype(int)
+    picked = windows.spread(len(queries), 3)
     strips, titles = [], []
     for row in picked:
         path = str(queries.path[row])

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from vidbench.data.loading.dataset import Clips, ClipSpec, processes
 from vidbench.data.manifest import Manifest
+from vidbench.data.video import windows
 from vidbench.engine import ranks
 from vidbench.engine.runs import Run
 from vidbench.tensors.bank import FeatureQueue, masked_topk
@@ -51,7 +52,8 @@ class Monitor:
             workers,
             set(),
         )
-        self.train, self.held = _spread(train, rows), _spread(held, rows)
+        self.train = train.select(mask=windows.spread(len(train), rows))
+        self.held = held.select(mask=windows.spread(len(held), rows))
         spec = replace(
             spec,
             sampling="spread",
@@ -209,13 +211,6 @@ def health(epochs: list[dict], recipe) -> dict[str, str]:
                 "at random. Train it longer, or look whether its run is the right one."
             )
     return said
-
-
-def _spread(manifest: Manifest, rows: int) -> Manifest:
-    """At most so many rows, evenly over the list."""
-    return manifest.select(
-        mask=np.linspace(0, len(manifest) - 1, min(rows, len(manifest))).round().astype(int)
-    )
 
 
 class _Part(Dataset):

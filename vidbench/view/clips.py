@@ -13,6 +13,7 @@ import numpy as np
 
 from vidbench.data.flow import estimate
 from vidbench.data.flow import store as flow_store
+from vidbench.data.video import windows
 from vidbench.data.video.clips import Video
 from vidbench.view.figures import Html
 from vidbench.view.galleries import Row, Tile, encode, filmstrip, gallery
@@ -43,7 +44,7 @@ def playing(
 
     def tile(row: int) -> Tile:
         with Video(manifest.absolute(row), size=side) as video:
-            at = _spread(video.frames, most)
+            at = windows.spread(video.frames, most)
             seen = video.read(at[[0, -1]] if flow_folder else at)
         frames = (
             estimate.colours(_flows(manifest, flow_folder, row, most), speed())
@@ -63,7 +64,7 @@ def top_speed(manifest, flow_folder: str | Path, videos: int = 8, flows: int = 4
     videos."""
     speeds = [
         np.linalg.norm(_flows(manifest, flow_folder, row, flows), axis=-1).ravel()
-        for row in _spread(len(manifest), videos)
+        for row in windows.spread(len(manifest), videos)
     ]
     return float(np.quantile(np.concatenate(speeds), 0.99))
 
@@ -123,7 +124,7 @@ def neighbours_gallery(
         asked = tile("query", queries.absolute(query), query)
         return Row(asked, tiles, f"also in {titles[other]}" if other else "")
 
-    picked = _spread(len(queries), shown)
+    picked = windows.spread(len(queries), shown)
     made_of = gallery({titles[name]: [line(name, query) for query in picked] for name in found})
     wheel = (
         [estimate.wheel(96)[None]],
@@ -137,9 +138,5 @@ def _flows(manifest, folder: str | Path, row: int, most: int) -> np.ndarray:
     path = str(manifest.path[row])
     held = flow_store.meta(folder, path)
     return estimate.dequantise(
-        flow_store.load(folder, path, _spread(held["frames"] - 1, most)), held["bound"]
+        flow_store.load(folder, path, windows.spread(held["frames"] - 1, most)), held["bound"]
     )
-
-
-def _spread(count: int, most: int) -> np.ndarray:
-    return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int))

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vidbench.data.video import windows
 from vidbench.view.figures import FONT, INK, RIGHT, RULE, SOFT, WIDTH, WRONG, Html, escaped
 
 LETTER = 7  # pixels at most of a letter in names, in the fonts that browsers take
@@ -172,7 +173,7 @@ def filmstrip(
     for i, clip in enumerate(clips):
         clip = _checked(clip, f"filmstrip: clip {i}")
         length, tall, wide = clip.shape[:3]
-        shown = np.unique(np.linspace(0, length - 1, min(frames, length)).round().astype(int))
+        shown = windows.spread(length, frames)
         width = max(
             1, min(round(wide * height / tall), WIDTH // len(shown) - 2)
         )  # a row is never wider than a figure

@@ -32,6 +32,19 @@ def fitting(length: int, frames: int, stride) -> list[list[int]]:
     return [window for window in every if window[-1] < length]
 
 
+def test_spread_takes_both_ends_and_leaves_even_gaps():
+    for count in range(60):
+        for most in range(1, 20):
+            found = windows.spread(count, most)
+            assert len(found) == min(count, most) and found.dtype == np.int64
+            if most >= count:
+                assert found.tolist() == list(range(count))
+            elif most > 1:
+                assert (found[0], found[-1]) == (0, count - 1)
+                gaps = np.diff(found)
+                assert gaps.min() >= 1 and gaps.max() - gaps.min() <= 2
+
+
 @pytest.mark.parametrize("pad", windows.PADS)
 def test_windows_are_those_that_fit_or_padded(pad):
     rng = np.random.default_rng(0)

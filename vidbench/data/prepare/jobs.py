@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vidbench.data.video import windows
 from vidbench.system.files import DiskError, explain_full_disk, write_text
 from vidbench.system.processes import DiedError, LostError, Pool, result_of
 from vidbench.system.progress import Progress
@@ -197,11 +198,7 @@ def work(
 def _sample_first(count: int, sample: int) -> list[int]:
     """All numbers below count, an even sample of them first: list files are sorted, by class or by
     length."""
-    first = (
-        np.unique(np.linspace(0, count - 1, min(count, sample)).round().astype(int)).tolist()
-        if count
-        else []
-    )
+    first = windows.spread(count, sample).tolist()
     taken = set(first)
     return first + [i for i in range(count) if i not in taken]
 

@@ -32,7 +32,7 @@ import numpy as np
 
 from vidbench.data.manifest import SCANNED, SPLITS, Manifest
 from vidbench.data.prepare import jobs
-from vidbench.data.video import clips, framestore
+from vidbench.data.video import clips, framestore, windows
 from vidbench.data.video.decoders import (
     Decord,
     PyAV,
@@ -309,7 +309,7 @@ def _decode(path: Path, facts: Facts, second: str | None) -> Facts:
             flags.append("full range")
         facts = facts._replace(codec=context.codec.canonical_name)
         last = about.packets - 1 if reader is None else reader.frames - 1
-        compared = np.unique(np.linspace(0, max(last, 0), COMPARED).round().astype(int))
+        compared = windows.spread(max(last, 0) + 1, COMPARED)
         seen = _whole(container, stream, set(compared.tolist()), pictures())
     count = len(seen.times)
     turned = seen.shown[0].shape[:2] if 0 in seen.shown else (0, 0)

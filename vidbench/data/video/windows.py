@@ -20,6 +20,15 @@ PADS = ("last", "first", "loop")
 Stride = int | Fraction
 
 
+def spread(count: int, most: int) -> np.ndarray:
+    """At most `most` of the numbers below `count`, evenly spread, the first and the last among them.
+
+    Returns:
+        Rising int64 numbers [min(count, most)]; `most` = 1 gives [0].
+    """
+    return np.linspace(0, count - 1, min(count, most)).round().astype(np.int64)
+
+
 def stride_for(fps: float, target_fps: float) -> Fraction:
     """The stride that turns fps into target_fps: 30 to 8 gives 15/4; 29.97 is taken as 30000/1001.
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vidbench.data.video import windows
 from vidbench.evaluate import layout, retrieval
 from vidbench.system.files import written
 from vidbench.system.processes import cores
@@ -493,11 +494,7 @@ class Browser:
         takes them."""
         if isinstance(queries, int):
             left = self.choices()
-            queries = left[
-                np.unique(
-                    np.linspace(0, len(left) - 1, min(queries, len(left))).round().astype(int)
-                )
-            ]
+            queries = left[windows.spread(len(left), queries)]
         kept, blocks = (self.query, list(self.past)), []
         for which in queries:
             self.select(which if isinstance(which, str) else int(which))

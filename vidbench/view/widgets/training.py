@@ -15,8 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from vidbench.data.video import windows
 from vidbench.engine.runs import Run, RunError
 from vidbench.system.files import is_locked
 from vidbench.view.figures import (
@@ -256,7 +255,7 @@ def held(folder: str | Path) -> bool:
 
 def _thinned(count: int) -> list[int]:
     """At most POINTS of so many places, the first and the last among them."""
-    return np.unique(np.linspace(0, count - 1, min(count, POINTS)).round().astype(int)).tolist()
+    return windows.spread(count, POINTS).tolist()
 
 
 def _row(one: Seen, look: tuple[str, str]) -> str:
