@@ -12,6 +12,7 @@ from vidbench.engine.runs import Run
 from vidbench.evaluate.evaluate import Evaluation
 from vidbench.experiments import coclr as experiment
 from vidbench.experiments.coclr import Case, Settings, ladders, outcome, pairs, stages, title
+from vidbench.experiments.compare import pick
 from vidbench.methods import coclr
 
 TINY = replace(coclr.SETTINGS["tiny"], cycles=2)
@@ -87,24 +88,21 @@ def test_differences_and_shares_closed_are_those_of_the_means():
         },
     ]
     found = outcome(held, [np.arange(4)] * 2)
-    values = {row["run"]: row["value"] for row in found["numbers"] if row["metric"] == "R@1"}
+    values = {one.arm: one.value for one in pick(found, metric="R@1", minus="")}
     assert values == {
         "infonce-rgb-1": 0.125,
         "coclr-rgb": 0.5,
         "ubernce-rgb-1": 0.875,
         "coclr-rgb-k1": 0.375,
     }
-    gaps = {
-        (row["better"], row["worse"]): row for row in found["differences"] if row["metric"] == "R@1"
-    }
-    assert gaps["coclr-rgb", "infonce-rgb-1"]["value"] == 0.375
-    assert gaps["coclr-rgb", "infonce-rgb-1"]["each"] == [0.25, 0.5]
-    assert gaps["coclr-rgb-k1", "coclr-rgb"]["each"] == [-0.25, 0.0]
+    gaps = {(one.arm, one.minus): one for one in pick(found, metric="R@1") if one.minus}
+    assert gaps["coclr-rgb", "infonce-rgb-1"].value == 0.375
+    assert gaps["coclr-rgb", "infonce-rgb-1"].each == (0.25, 0.5)
+    assert gaps["coclr-rgb-k1", "coclr-rgb"].each == (-0.25, 0.0)
     assert pairs(list(held[0])) == list(gaps)
-    for row in found["differences"]:
-        assert row["low"] <= row["value"] <= row["high"]
-    closed = found["closed"][0]
-    assert closed["run"] == "coclr-rgb" and closed["value"] == 0.5 and closed["each"] == [0.5, 0.5]
+    assert all(one.low <= one.value <= one.high for one in found)
+    (closed,) = pick(found, metric="R@1, share closed")
+    assert (closed.arm, closed.value, closed.each) == ("coclr-rgb", 0.5, (0.5, 0.5))
 
 
 def test_a_quick_trial_is_one_repetition_of_one_cycle():
@@ -143,20 +141,17 @@ def test_a_small_replication_end_to_end_and_again(tmp_path, monkeypatch):
     settings = Settings(setting=setting, seeds=(1,), world="tiny", clips=200)
     path = experiment.replicate(tmp_path / "out", settings)
     facts = json.loads((tmp_path / "out" / "numbers.json").read_text())
-    names = {row["run"] for row in facts["numbers"]}
+    names = {row["arm"] for row in facts["numbers"]}
     assert {"infonce-rgb", "coclr-flow", "ubernce-both-1", "coclr-rgb-k1"} <= names and len(
         names
     ) == 16
-    assert all(0 <= row["low"] <= row["value"] <= row["high"] <= 1 for row in facts["numbers"])
-    both = [row for row in facts["numbers"] if row["run"] == "coclr-both"]
-    assert both[0]["clips"] == sum(
-        row["clips"]
-        for row in facts["numbers"]
-        if row["run"] in ("coclr-rgb", "coclr-flow") and row["metric"] == "R@1"
-    )
+    own = [row for row in facts["numbers"] if not row["minus"]]
+    assert all(0 <= row["low"] <= row["value"] <= row["high"] <= 1 for row in own)
+    clips = {name: budget["clips"] for name, budget in facts["budgets"].items()}
+    assert clips["coclr-both"] == clips["coclr-rgb"] + clips["coclr-flow"] > 0
     with (tmp_path / "out" / "numbers.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == sum(len(facts[kind]) for kind in ("numbers", "differences", "closed"))
+    assert len(rows) == len(facts["numbers"]) > len(own) == 2 * len(names)
     page = path.read_text()
     assert "CoCLR RGB, cycle 1" in page and "k = 1" in page and 'src="http' not in page
     results = Run(tmp_path / "out" / "seed-1" / "coclr-rgb").results()

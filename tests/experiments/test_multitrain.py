@@ -11,6 +11,7 @@ import pytest
 from vidbench.data.toy import world as toy
 from vidbench.engine.runs import Run
 from vidbench.experiments import multitrain as multi
+from vidbench.experiments.compare import pick
 from vidbench.methods import multitrain
 
 WORLDS = ("toy-base", "toy-gym")
@@ -132,19 +133,19 @@ def test_numbers_are_means_over_seeds_and_differences_are_paired():
         "joint": {"toy-base": 8, "toy-gym": 7},
         "both": {"toy-base": 8, "toy-gym": 7},
     }
-    rows = multi.outcome(tiny(seeds=(1, 2), arms=tuple(rates)), found(rates))["rows"]
-    held = {(row["data"], row["arm"]): row for row in rows}
+    one = tiny(seeds=(1, 2), arms=tuple(rates))
+    numbers = multi.outcome(one, found(rates))
     for name, gain in (("toy-base", 0.3), ("toy-gym", -0.2)):  # one gains, the other loses
-        row = held[name, "joint"]
-        assert row["value"] == pytest.approx(rates["joint"][name] / 10) and row["videos"] == 10
-        assert (
-            row["less"]["alone"]["value"] == pytest.approx(gain)
-            and row["low"] < row["value"] < row["high"]
-        )
-        assert list(held[name, "both"]["less"]) == ["alone", "joint"] and list(
-            held[name, "alone"]["less"]
-        ) == ["joint"]
-    table = multi.numbers({"rows": rows, "data": WORLDS}, "told")
+        (own,) = pick(numbers, data=name, arm="joint", metric="top-1", minus="")
+        assert own.value == pytest.approx(rates["joint"][name] / 10)
+        assert own.low < own.value < own.high
+        (less,) = pick(numbers, data=name, arm="joint", minus="alone")
+        assert less.value == pytest.approx(gain)
+        bases = {arm: [x.minus for x in pick(numbers, data=name, arm=arm)] for arm in rates}
+        assert bases["both"] == ["", "alone", "joint", ""] and bases["alone"] == ["", "joint", ""]
+    facts = {"numbers": numbers, "data": WORLDS, "seeds": one.seeds}
+    fit = {"recipe": {"fit": {"epochs": 1}}, "test_videos": dict.fromkeys(WORLDS, 10)}
+    table = multi.top1(facts | fit)
     assert (
         "75.0" in table and "80.0" in table and "70.0" in table
     )  # the mean never without its parts
@@ -156,30 +157,31 @@ def test_a_small_one_whole(small, tmp_path, capsys):
     page = multi.replicate(tmp_path, one)
     text, facts = page.read_text(), json.loads((tmp_path / "numbers.json").read_text())
     assert "Planted pairs found" in text and "jointly" in text and "+ both" in text
-    assert {(row["data"], row["arm"]) for row in facts["rows"]} == {
-        (n, a) for n in WORLDS for a in one.arms
+    top1 = {(row["data"], row["arm"]) for row in facts["numbers"] if row["metric"] == "top-1"}
+    assert top1 == {(name, arm) for name in WORLDS for arm in one.arms}
+    pairs = [row for row in facts["numbers"] if row["data"] == "planted pairs"]
+    for arm, readouts in (
+        ("joint", {"behavioural"}),
+        ("both", {"raw", "centred", "scaled", "behavioural"}),
+    ):
+        metrics = [row["metric"].split(", ") for row in pairs if row["arm"] == arm]
+        assert {name for _, name, _ in metrics} == readouts
+        assert len(metrics) == 4 * len(readouts)  # top-1 and rank, from the source and the target
+    chances = [row for row in pairs if row["arm"] == "chance"]
+    assert len(chances) == 16 and all(0 < row["value"] < 0.5 for row in chances)
+    matches = {
+        line["class"]
+        for line in toy.correspondence()
+        if {line["world"], line["other_world"]} == {"base", "gym"} and line["matches"]
     }
-    assert {(row["arm"], row["readout"], row["asked"]) for row in facts["pairs"]} == {
-        (arm, name, side)
-        for side in ("source", "target")
-        for arm, name in (
-            ("joint", "behavioural"),
-            *(("both", name) for name in ("raw", "centred", "scaled", "behavioural")),
-        )
-    }
-    for row in facts["pairs"]:  # 9 + 8 classes of the two worlds have a match in the other
-        matches = {
-            label
-            for line in toy.correspondence()
-            for label in [line["class"]]
-            if {line["world"], line["other_world"]} == {"base", "gym"} and line["matches"]
-        }
-        assert row["classes"] == len(matches) and 0 < row["chance"] < 0.5
+    for row in pairs:  # 9 + 8 classes of the two worlds have a match in the other
+        if row["metric"].startswith("top-1") and row["arm"] != "chance":
+            assert row["value"] * len(matches) == pytest.approx(round(row["value"] * len(matches)))
     with (tmp_path / "numbers.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert {line["metric"] for line in lines} >= {
         "top-1",
-        "reciprocal rank, raw, asked from the target",
+        "reciprocal rank, raw, from the target",
     }
     run = Run(tmp_path / "seed-1" / "both")
     assert {record["protocol"]["data"] for record in run.results().values()} == set(WORLDS)

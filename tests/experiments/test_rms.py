@@ -12,6 +12,7 @@ from PIL import Image
 from vidbench.engine.runs import Run
 from vidbench.evaluate.features import Features, Protocol
 from vidbench.experiments import rms
+from vidbench.experiments.compare import pick
 from vidbench.methods import classify
 
 
@@ -125,13 +126,15 @@ def test_differences_gaps_and_times_are_those_of_the_same_seed():
         2: {"baseline": result([1, 1, 0, 0]), "rms": result([1, 1, 1, 0], train=0.8)},
     }
     made = rms.outcome(one, found)
-    base, ours = made["rows"]
-    assert (base["value"], ours["value"], ours["each"]) == (0.375, 0.75, [0.75, 0.75])
-    assert ours["difference"]["value"] == 0.375 and ours["difference"]["each"] == [0.5, 0.25]
-    assert base["difference"]["low"] == base["difference"]["high"] == 0
-    assert ours["gap"] == pytest.approx(0.05) and base["gap"] == pytest.approx(0.625)
-    assert (ours["time"], base["time"]) == (1.25, 1.0)
-    (row,) = made["classes"]
+    base, ours = pick(made, metric="one view", minus="")
+    assert (base.value, ours.value, ours.each) == (0.375, 0.75, (0.75, 0.75))
+    (gain,) = pick(made, minus="baseline")
+    assert (gain.arm, gain.value, gain.each) == ("rms", 0.375, (0.5, 0.25))
+    assert gain.low < gain.value < gain.high
+    base, ours = pick(made, metric="train - test")
+    assert ours.value == pytest.approx(0.05) and base.value == pytest.approx(0.625)
+    assert [time.value for time in pick(made, metric="time")] == [1.0, 1.25]
+    (row,) = rms._classes(found)
     assert (row["action"], row["before"], row["after"], row["gain"]) == ("b", 0.375, 0.75, 0.375)
 
 
@@ -143,15 +146,15 @@ def test_a_small_experiment_whole_and_again(tmp_path, monkeypatch, toy_tiny):
     one = tiny(arms=("baseline", "rms", "shake-drop", "cutmix"))
     path = rms.replicate(tmp_path / "out", [one])
     facts = json.loads((tmp_path / "out" / "numbers.json").read_text())
-    rows = facts["experiments"][0]["rows"]
-    assert [(row["arm"], row["test"]) for row in rows] == [
+    rows = [row for row in facts["numbers"] if row["metric"] in one.views and not row["minus"]]
+    assert [(row["arm"], row["metric"]) for row in rows] == [
         (arm, test) for test in one.views for arm in one.arms
     ]
     assert all(0 <= row["low"] <= row["value"] <= row["high"] <= 1 for row in rows)
     with (tmp_path / "out" / "numbers.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == len(rows)
+        assert len(list(csv.DictReader(file))) == len(facts["numbers"])
     page = path.read_text()
-    assert "ShakeDrop" in page and "could not be had" in page and 'src="http' not in page
+    assert "ShakeDrop" in page and "not available" in page and 'src="http' not in page
     run = Run(tmp_path / "out" / "toy-1" / "seed-1" / "rms")
     assert len(run.results()) == 2 and all(name.startswith("classes ") for name in run.results())
     first = (tmp_path / "out" / "numbers.csv").read_bytes()

@@ -10,6 +10,7 @@ from vidbench.tensors.bank import FeatureQueue, masked_topk
 from vidbench.tensors.losses import multi_positive_nce, nce_logits
 from vidbench.tensors.metrics import (
     bootstrap_interval,
+    interval,
     nested_bootstrap,
     purity,
     recall_at,
@@ -146,6 +147,14 @@ def test_recall_hits_and_purity_by_hand():
     assert float(purity(mined, torch.tensor([4, 5, 4]), torch.tensor([4, 5]))) == pytest.approx(
         2 / 3
     )
+
+
+def test_interval_is_the_two_quantiles_of_the_draws_that_exist():
+    draws = torch.arange(1001, dtype=torch.double)
+    assert interval(draws) == pytest.approx((25.0, 975.0))
+    assert interval(draws, level=0.5) == pytest.approx((250.0, 750.0))
+    missing = torch.cat([torch.full((300,), torch.nan, dtype=torch.double), draws])
+    assert interval(missing) == interval(draws)
 
 
 def test_bootstrap_interval_covers_like_the_normal_one_and_repeats():

@@ -223,16 +223,3 @@ def gained(
             "gain": mean["together"] - mean["alone"],
         },
     ]
-
-
-def interval(each: np.ndarray, draws: np.ndarray) -> dict:
-    """{"value", "low", "high", "each"}: the mean over seeds [S] and the 95 % interval of a
-    bootstrap's draws [n]."""
-    low, high = np.quantile(draws, (0.025, 0.975))
-    mean = float(each.mean())
-    return {
-        "value": mean,
-        "low": float(min(low, mean)),
-        "high": float(max(high, mean)),
-        "each": each.tolist(),
-    }

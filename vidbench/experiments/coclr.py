@@ -1,28 +1,23 @@
-"""CoCLR's claim put to the test: all methods at equal clip budgets, several seeds, paired
-differences."""
+"""CoCLR's claim: all methods at equal clip budgets, several seeds, paired differences."""
 
-import csv
-import json
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from vidbench.data.flow import store as flow_store
 from vidbench.data.manifest import Manifest
 from vidbench.data.sets import catalogue
 from vidbench.data.toy import world as toy
-from vidbench.engine.runs import Run, environment, recipe_dict, write_text
-from vidbench.engine.stages import run_all
+from vidbench.engine.runs import recipe_dict
 from vidbench.evaluate.evaluate import Evaluation, evaluate_all, sources, two_stream
 from vidbench.evaluate.features import Protocol
+from vidbench.experiments import compare
+from vidbench.experiments.compare import Number, Paired, pick
 from vidbench.methods import coclr
-from vidbench.tensors.metrics import nested_bootstrap
-from vidbench.view.figures import PALETTE, Bar, bars
-from vidbench.view.html import Section, table, write_page
+from vidbench.view.figures import PALETTE, bars
+from vidbench.view.html import Section, table
 
 METHODS = {"infonce": "InfoNCE", "coclr": "CoCLR", "ubernce": "UberNCE"}
 STREAMS = {"rgb": "RGB", "flow": "flow", "both": "two-stream"}
@@ -94,36 +89,38 @@ class Case:
 
 
 def replicate(out: str | Path, settings: Settings = Settings()) -> Path:
-    """Train and evaluate everything below `out`; write report.html, numbers.json and numbers.csv
-    there. Resumable."""
-    out, began = Path(out).resolve(), time.monotonic()
+    """Train and evaluate everything below `out`; see compare.replicate."""
+    out = Path(out).resolve()
     found = cases(out, settings)
+    return compare.replicate(
+        out,
+        "vidbench: InfoNCE, CoCLR, UberNCE at equal clip budgets",
+        lambda: _recipes(found, settings),
+        lambda: _measured(found, settings),
+        sections,
+        settings.processes,
+    )
+
+
+def _recipes(found: Sequence[Case], settings: Settings) -> dict[str, coclr.Recipe]:
+    """All runs by path below the experiment's folder, the ablations last."""
     recipes = {
         f"{case.folder.name}/{name}": recipe
         for case in found
         for name, recipe in stages(case, settings).items()
     }
-    recipes = dict(
-        sorted(recipes.items(), key=lambda item: Path(item[0]).name in ABLATIONS)
-    )  # what matters most first
-    print(
-        f"{len(recipes)} runs: {len(recipes) // len(found)} for each of "
-        f"{', '.join(c.folder.name for c in found)}",
-        flush=True,
-    )
-    run_all(recipes, out, settings.processes)
+    return dict(sorted(recipes.items(), key=lambda item: Path(item[0]).name in ABLATIONS))
+
+
+def _measured(found: Sequence[Case], settings: Settings) -> dict:
     held = [evaluated(case, settings) for case in found]
-    facts = {
+    groups = [sources(case.folder / "infonce-rgb", case.held_out) for case in found]
+    return {
         "settings": {**asdict(settings), "setting": recipe_dict(settings.setting)},
-        "environment": environment(),
-        "seconds": round(time.monotonic() - began),
-        "training_seconds": _seconds(found, settings),
         "cases": [case.folder.name for case in found],
-        **outcome(held, [_sources(case) for case in found]),
+        "budgets": {name: one.budget for name, one in held[0].items()},
+        "numbers": outcome(held, groups),
     }
-    write_text(out / "numbers.json", json.dumps(facts, indent=1))
-    _csv(out / "numbers.csv", facts)
-    return report(out, facts)
 
 
 def cases(out: Path, settings: Settings) -> list[Case]:
@@ -232,64 +229,24 @@ def evaluated(case: Case, settings: Settings) -> dict[str, Evaluation]:
     return found
 
 
-def outcome(held: list[dict[str, Evaluation]], groups: list[np.ndarray]) -> dict:
-    """Means over cases, paired differences, and shares closed of gaps from GAP up; 95 % intervals
-    by nested bootstrap.
+def outcome(held: Sequence[Mapping], groups: Sequence[np.ndarray]) -> list[Number]:
+    """Compare all runs: means over cases, paired differences, and shares closed of gaps from GAP up.
 
-    held: for each case name -> Evaluation; groups: for each case the source of each query. Draws
-    repetitions, and the sources of each; all methods share a draw, so their differences are paired.
+    Args:
+        held: of each case name -> Evaluation.
+        groups: of each case the source video of each query.
     """
-    names = list(held[0])
-    made = {"numbers": [], "differences": [], "closed": []}
+    names, made = list(held[0]), []
     for metric in METRICS:
-        hits = [
-            torch.from_numpy(np.stack([case[name].hits[metric] for name in names])) for case in held
+        hits = [{name: one.hits[metric] for name, one in case.items()} for case in held]
+        paired = Paired(hits, groups, metric)
+        made += [paired.mean(name) for name in names]
+        made += [paired.difference(*pair) for pair in pairs(names)]
+        made += [
+            paired.share(*rungs)
+            for rungs in ladders(names)
+            if abs(paired.difference(rungs[2], rungs[0]).value) >= GAP
         ]
-        draws = nested_bootstrap(
-            hits, [torch.from_numpy(group) for group in groups], seed=0
-        ).numpy()
-        each = np.stack([part.double().mean(dim=1).numpy() for part in hits])  # [cases, names]
-        at = {name: i for i, name in enumerate(names)}
-        for name in names:
-            made["numbers"].append(
-                {
-                    "run": name,
-                    "metric": metric,
-                    **_interval(each[:, at[name]], draws[:, at[name]]),
-                    "clips": held[0][name].budget["clips"],
-                    "epochs": held[0][name].budget["epochs"],
-                }
-            )
-        for better, worse in pairs(names):
-            made["differences"].append(
-                {
-                    "better": better,
-                    "worse": worse,
-                    "metric": metric,
-                    **_interval(
-                        each[:, at[better]] - each[:, at[worse]],
-                        draws[:, at[better]] - draws[:, at[worse]],
-                    ),
-                }
-            )
-        for low, middle, high in ladders(names):
-            if abs(np.diff(each.mean(axis=0)[[at[low], at[high]]])[0]) < GAP:
-                continue
-
-            def share(values, low=at[low], middle=at[middle], high=at[high]):
-                gap = values[:, high] - values[:, low]
-                return (values[:, middle] - values[:, low]) / np.where(gap == 0, np.nan, gap)
-
-            whole = share(each.mean(axis=0, keepdims=True))[0]
-            made["closed"].append(
-                {
-                    "run": middle,
-                    "between": [low, high],
-                    "metric": metric,
-                    **_interval(share(each), share(draws)),
-                    "value": float(whole),
-                }
-            )
     return made
 
 
@@ -312,117 +269,53 @@ def pairs(names) -> list[tuple[str, str]]:
     return steps + [(name, fellow) for name, (fellow, _) in ABLATIONS.items() if name in names]
 
 
-def _interval(each: np.ndarray, draws: np.ndarray) -> dict:
-    low, high = np.nanquantile(draws, (0.025, 0.975))
-    each_or_none = [
-        float(v) if np.isfinite(v) else None for v in each
-    ]  # no share of a gap of nothing
-    return {
-        "value": float(each.mean()),
-        "low": float(low),
-        "high": float(high),
-        "each": each_or_none,
-    }
-
-
-def _sources(case: Case) -> np.ndarray:
-    return sources(case.folder / "infonce-rgb", case.held_out)
-
-
-def _seconds(found: list[Case], settings: Settings) -> float:
-    """What all runs took to train, summed over processes."""
-    runs = [Run(case.folder / name) for case in found for name in stages(case, settings)]
-    return sum(run.metrics()[-1]["seconds"] for run in runs)
-
-
-def _csv(path: Path, facts: Mapping) -> None:
-    """Every mean, difference and share with its interval and each case's value."""
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(
-            ["what", "run", "beside", "metric", "value", "low", "high", *facts["cases"]]
-        )
-        for kind in ("numbers", "differences", "closed"):
-            for row in facts[kind]:
-                run, beside = (
-                    row.get("run", row.get("better")),
-                    row.get("worse", " and ".join(row.get("between", []))),
-                )
-                values = (row["value"], row["low"], row["high"], *row["each"])
-                shown = ("" if value is None else f"{value:.5f}" for value in values)
-                writer.writerow([kind, run, beside, row["metric"], *shown])
-    temporary.replace(path)
-
-
-def report(out: Path, facts: Mapping) -> Path:
-    """Write `out`/report.html: the ladder as figures and a table, differences, the ablations."""
-    settings, cases = facts["settings"], ", ".join(facts["cases"])
-    named = {(row["run"], row["metric"]): row for row in facts["numbers"]}
+def sections(facts: Mapping) -> list[Section]:
+    """The report: the ladder as figures and a table, differences, the ablations."""
+    settings, numbers = facts["settings"], facts["numbers"]
     words = (
-        f"Repetitions: {cases}. Numbers are means over them, with 95 % intervals of a bootstrap "
-        "that draws "
-        "repetitions and, within each, sources of test videos. Differences are paired: the same "
-        "draws for both."
+        f"Repetitions: {', '.join(facts['cases'])}. Numbers are means over them with 95 % "
+        "intervals. The bootstrap draws repetitions and, within each, source videos. Differences "
+        "are paired: both methods have the same draws."
     )
-    protocol = (
-        f"Percent. Test queries, train gallery, cosine, {settings['protocol']['windows']} windows "
-        "a video, "
-        f"centre crop, centring {settings['centring']}, pooled features; probe: logistic "
-        "regression on them. "
-        "Clips include those of the runs a stage goes on from; a pair of views is one; two-stream "
-        "adds both."
-    )
+    differences = [one for one in numbers if one.minus and one.metric in METRICS]
+    changed = [one for one in differences if one.arm in ABLATIONS]
+    steps = [one for one in differences if one.arm not in ABLATIONS]
+    figures = [_figure(numbers, metric) for metric in METRICS]
+    made = [
+        Section("The claim", [words, *figures, _closed(numbers)]),
+        Section("Differences at equal clip budgets", [_differences(steps)]),
+        Section("All numbers", [_all(facts)]),
+    ]
+    if changed:
+        base = settings["setting"]["together"]
+        words = (
+            "The first half-cycle on RGB with one switch changed, minus the run without the change "
+            f"(k = {base['topk']}, self_drop {base['self_drop']}, siblings {base['siblings']})."
+        )
+        made.append(Section("One switch changed", [words, _differences(changed)]))
+    return made
+
+
+def _all(facts: Mapping):
+    """A table of every run's own numbers."""
+    settings = facts["settings"]
+    at = {(one.arm, one.metric): one for one in facts["numbers"] if not one.minus}
     rows = [
         {
             "run": title(name),
-            "clips": named[name, "R@1"]["clips"],
-            "epochs": named[name, "R@1"]["epochs"],
-            **{metric: _percent(named[name, metric]) for metric in METRICS},
+            "clips": facts["budgets"][name]["clips"],
+            "epochs": facts["budgets"][name]["epochs"],
+            **{metric: at[name, metric].percent for metric in METRICS},
         }
-        for name in _order({name for name, _ in named})
+        for name in _order(facts["budgets"])
     ]
-    turned = [row for row in facts["differences"] if row["better"] in ABLATIONS]
-    steps = [row for row in facts["differences"] if row["better"] not in ABLATIONS]
-    sections = [
-        Section(
-            "The claim", [words, *(_figure(facts, metric) for metric in METRICS), _closed(facts)]
-        ),
-        Section("Differences at equal clip budgets", [_differences(steps)]),
-        Section("All numbers", [table(rows, note=protocol)]),
-    ]
-    if turned:
-        sections.append(
-            Section(
-                "One switch turned",
-                [
-                    "The first half-cycle on RGB with one switch turned, less the run it was "
-                    "turned from "
-                    f"(k = {settings['setting']['together']['topk']}, self_drop "
-                    f"{settings['setting']['together']['self_drop']}, siblings "
-                    f"{settings['setting']['together']['siblings']}).",
-                    _differences(turned),
-                ],
-            )
-        )
-    made = [
-        {"what": "training, all processes", "hours": round(facts["training_seconds"] / 3600, 2)},
-        {"what": "last call, wall", "hours": round(facts["seconds"] / 3600, 2)},
-    ]
-    machine = facts["environment"]
-    sections.append(
-        Section(
-            "How it was made", [table(made, note=f"{machine['cores']} cores, {machine['device']}.")]
-        )
+    note = (
+        f"Percent. Test queries, train gallery, cosine, {settings['protocol']['windows']} windows "
+        f"a video, centre crop, centring {settings['centring']}, pooled features. Probe: logistic "
+        "regression on them. Clips include those of the runs a stage starts from; a pair of views "
+        "is one; two-stream adds both."
     )
-    write_page(
-        out / "report.html", "vidbench: InfoNCE, CoCLR, UberNCE at equal clip budgets", sections
-    )
-    return out / "report.html"
-
-
-def _percent(row: Mapping) -> tuple[float, float, float]:
-    return tuple(100 * row[name] for name in ("value", "low", "high"))
+    return table(rows, note=note)
 
 
 def _order(names) -> list[str]:
@@ -437,57 +330,48 @@ def _order(names) -> list[str]:
     return found + [name for name in ABLATIONS if name in names]
 
 
-def _figure(facts: Mapping, metric: str):
+def _figure(numbers: Sequence[Number], metric: str):
     """The last cycle's ladder on each stream."""
-    named = {row["run"]: row for row in facts["numbers"] if row["metric"] == metric}
-    last = max(cycle for cycle in range(1, 9) if _at("coclr", "rgb", cycle) in named)
+    own = {one.arm: one for one in pick(numbers, metric=metric, minus="")}
+    last = max(cycle for cycle in range(1, 9) if _at("coclr", "rgb", cycle) in own)
     made = [
-        Bar(METHODS[kind], STREAMS[stream], row["value"], row["low"], row["high"])
+        own[_at(kind, stream, last)].bar(METHODS[kind], STREAMS[stream])
         for kind in METHODS
         for stream in STREAMS
-        for row in [named[_at(kind, stream, last)]]
     ]
     words = {"R@1": "R@1 of retrieval", "probe": "Linear probe"}[metric]
-    return bars(
-        made,
-        f"{metric} (%)",
-        f"{words}, equal clip budgets",
-        colours=dict(zip(METHODS.values(), (PALETTE[0], PALETTE[1], PALETTE[2]), strict=True)),
-    )
+    colours = dict(zip(METHODS.values(), PALETTE, strict=False))
+    return bars(made, f"{metric} (%)", f"{words}, equal clip budgets", colours=colours)
 
 
-def _differences(rows):
+def _differences(rows: Sequence[Number]):
     shown = []
     for row in rows:
-        left, right = (title(row[side]).partition(" ") for side in ("better", "worse"))
-        turned = row["better"] in ABLATIONS
-        words = left[2].partition(", ")[2] if turned else f"{left[0]} less {right[0]}, {left[2]}"
+        left, right = (title(name).partition(" ") for name in (row.arm, row.minus))
+        words = f"{left[0]} - {right[0]}, {left[2]}"
         shown.append(
             {
-                "difference": words,
-                "of": row["metric"],
-                "points": _percent(row),
-                "each": "  ".join(f"{100 * value:+.1f}" for value in row["each"]),
+                "difference": left[2].partition(", ")[2] if row.arm in ABLATIONS else words,
+                "of": row.metric,
+                "points": row.percent,
+                "each": "  ".join(f"{100 * value:+.1f}" for value in row.each),
             }
         )
-    return table(
-        shown,
-        note="Points of percent, with 95 % intervals of the paired difference; each repetition's "
-        "own.",
-    )
+    note = "Points of percent, with 95 % intervals of the paired difference; each repetition's own."
+    return table(shown, note=note)
 
 
-def _closed(facts: Mapping):
+def _closed(numbers: Sequence[Number]):
     shown = [
-        {"run": title(row["run"]), "of": row["metric"], "closed (%)": _percent(row)}
-        for row in facts["closed"]
+        {"run": title(one.arm), "of": one.metric.split(",")[0], "closed (%)": one.percent}
+        for one in numbers
+        if one.minus and one.metric not in METRICS
     ]
-    note = f"What CoCLR closes of the gap between InfoNCE and UberNCE, where that is {GAP:.0%} or more."
-    return (
-        table(shown, note=note)
-        if shown
-        else "UberNCE is hardly above InfoNCE, so there is no gap to close."
+    note = (
+        f"What CoCLR closes of the gap between InfoNCE and UberNCE, if that is {GAP:.0%} or more."
     )
+    words = f"No gap between InfoNCE and UberNCE is {GAP:.0%} or more, so CoCLR closes none."
+    return table(shown, note=note) if shown else words
 
 
 def title(name: str) -> str:

@@ -1,20 +1,11 @@
-"""MultiTrain's claims put to the test: one net for several data sets against one each, with and
-without its losses."""
+"""MultiTrain's claims: one network for several data sets against one each, each loss alone."""
 
-import csv
-import io
-import json
-import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import product
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-import torch
-from tqdm import tqdm
 
 from vidbench.data.flow import store as flow_store
 from vidbench.data.loading.joint import Mix
@@ -22,15 +13,15 @@ from vidbench.data.manifest import Manifest
 from vidbench.data.sets import catalogue
 from vidbench.data.toy import world as toy
 from vidbench.engine import ranks
-from vidbench.engine.runs import Run, environment, recipe_dict, write_text
-from vidbench.engine.stages import run_all
-from vidbench.evaluate.evaluate import classified, interval
+from vidbench.engine.runs import Run, recipe_dict
+from vidbench.evaluate.evaluate import classified
 from vidbench.evaluate.features import PROTOCOLS, Protocol, kept, part_of
 from vidbench.evaluate.projections import READ, READOUTS, WORDS, asked, relations, truth
+from vidbench.experiments import compare
+from vidbench.experiments.compare import Number, Paired, pick, plain
 from vidbench.methods import multitrain
-from vidbench.tensors.metrics import nested_bootstrap
-from vidbench.view.figures import Bar, bars, whiskers
-from vidbench.view.html import Section, table, write_page
+from vidbench.view.figures import bars, whiskers
+from vidbench.view.html import Section, table
 
 # Of each arm: in words, and what is changed in the recipe of all losses. The first two are a run
 # for each data set.
@@ -45,6 +36,10 @@ ARMS = {
 ALONE = ("alone", "alone-long")
 TEST = {"4 views": Protocol(windows=4)}
 SEEN = {"one view": PROTOCOLS["one_view"]}
+TOP1, RANK = "top-1", "reciprocal rank"
+PAIRS = "planted pairs"  # in place of a data set's name
+SIDES = ("source", "target")  # whose classes look for their match, see projections.asked
+CHANCE = "chance"  # in place of an arm's name
 WORLD = "toy-"  # and the name of a toy world: of size `small`, rendered with each seed
 
 
@@ -132,32 +127,36 @@ def experiment(
 
 
 def replicate(out: str | Path, one: Experiment, processes: int = 2) -> Path:
-    """Train and test every arm below `out`; write report.html, numbers.json and numbers.csv there.
+    """Train and test every arm below `out`; see compare.replicate."""
+    out = Path(out).resolve()
+    return compare.replicate(
+        out,
+        "vidbench: several data sets, one network",
+        lambda: _recipes(one, out),
+        lambda: _measured(one, out, processes),
+        sections,
+        processes,
+    )
 
-    Resumable: the same call goes on, and what is complete is neither trained nor tested again.
-    """
-    out, began = Path(out).resolve(), time.monotonic()
-    recipes = {
+
+def _recipes(one: Experiment, out: Path) -> dict[str, multitrain.Recipe]:
+    return {
         f"seed-{seed}/{name}": recipe
         for seed in one.seeds
         for name, recipe in stages(one, out, seed).items()
     }
-    print(f"{len(recipes)} runs on {', '.join(one.names)}", flush=True)
-    run_all(recipes, out, processes)
+
+
+def _measured(one: Experiment, out: Path, processes: int) -> dict:
     found = tested(one, out, processes)
-    facts = {
+    first = next(iter(found.values()))[one.arms[0]]
+    return {
         "data": one.names,
+        "test_videos": {name: len(first[name]["source"]) for name in one.names},
         "recipe": recipe_dict(one.recipe),
-        "environment": environment(),
         "seeds": list(one.seeds),
-        **outcome(one, found),
-        "pairs": planted(one, out),
-        "training": round(sum(Run(out / name).metrics()[-1]["seconds"] for name in recipes)),
-        "seconds": round(time.monotonic() - began),
+        "numbers": outcome(one, found) + planted(one, out),
     }
-    write_text(out / "numbers.json", json.dumps(facts, indent=1))
-    write_text(out / "numbers.csv", _csv(facts))
-    return report(out, facts)
 
 
 # ---- runs --------------------------------------------------------------------------------------
@@ -219,26 +218,18 @@ def _on(recipe: multitrain.Recipe, part: multitrain.Part, epochs: int) -> multit
 
 
 def tested(one: Experiment, out: Path, processes: int) -> dict[int, dict[str, dict[str, dict]]]:
-    """Of each seed, arm and data set: {"hits" bool [N], "source" [N], "train" (top-1 of training
-    videos)}."""
-    jobs = [(seed, arm, name) for seed in one.seeds for arm in one.arms for name in one.names]
-    folders = [
-        out / f"seed-{seed}" / (f"{arm}-{name}" if arm in ALONE else arm)
-        for seed, arm, name in jobs
-    ]
-    with ProcessPoolExecutor(
-        processes,
-        mp_context=get_context("spawn"),
-        initializer=torch.set_num_threads,
-        initargs=(max(1, ranks.cores() // processes),),
-    ) as pool:
-        waiting = [
-            pool.submit(_test, str(folder), job[2])
-            for folder, job in zip(folders, jobs, strict=True)
-        ]
-        done = [job.result() for job in tqdm(waiting, desc="tests", unit="head", mininterval=10)]
+    """Test every run: of each seed, arm and data set {"hits" bool [N], "source" [N], "train"}.
+
+    "train" is top-1 of training videos.
+    """
+    heads = list(product(one.seeds, one.arms, one.names))
+    jobs = []
+    for seed, arm, name in heads:
+        run = f"{arm}-{name}" if arm in ALONE else arm
+        jobs.append((str(out / f"seed-{seed}" / run), name))
+    done = compare.in_processes(_test, jobs, processes, "tests")
     found = {seed: {arm: {} for arm in one.arms} for seed in one.seeds}
-    for (seed, arm, name), result in zip(jobs, done, strict=True):
+    for (seed, arm, name), result in zip(heads, done, strict=True):
         found[seed][arm][name] = result
     return found
 
@@ -253,76 +244,50 @@ def _test(folder: str, name: str) -> dict:
 # ---- numbers -----------------------------------------------------------------------------------
 
 
-def outcome(one: Experiment, found: Mapping[int, Mapping[str, Mapping[str, dict]]]) -> dict:
-    """{"rows"}: of each data set and arm top-1 with its interval, and less that of `alone`,
-    `alone-long` and `joint`.
+def outcome(one: Experiment, found: Mapping[int, Mapping]) -> list[Number]:
+    """Compare all arms on each data set: top-1, and top-1 minus that of both ALONE and of `joint`.
 
-    A bootstrap draws seeds and sources of test videos, the same for all arms; of a folder, whose
-    test videos are the same for all seeds, the same sources for each. The mean over data sets comes
-    after them, without an interval."""
-    rows = []
+    All seeds of a folder have the same test videos, so a draw takes the same sources in each.
+
+    Args:
+        found: what `tested` returns.
+    """
+    made, seeds = [], list(found.values())
     for name in one.names:
-        sources = [torch.from_numpy(arms[one.arms[0]][name]["source"]) for arms in found.values()]
-        hits = [
-            torch.from_numpy(np.stack([arms[arm][name]["hits"] for arm in one.arms]))
-            for arms in found.values()
-        ]
-        draws = nested_bootstrap(hits, sources, seed=0, shared=name not in one.worlds).numpy()
-        each = np.stack([part.double().mean(dim=1).numpy() for part in hits])  # [seeds,arms]
-        for number, arm in enumerate(one.arms):
-            less = {
-                base: interval(
-                    each[:, number] - each[:, one.arms.index(base)],
-                    draws[:, number] - draws[:, one.arms.index(base)],
-                )
-                for base in (*ALONE, "joint")
-                if base in one.arms and base != arm
-            }
-            rows.append(
-                {
-                    "data": name,
-                    "arm": arm,
-                    "videos": hits[0].shape[1],
-                    **interval(each[:, number], draws[:, number]),
-                    "less": less,
-                    "train": float(np.mean([arms[arm][name]["train"] for arms in found.values()])),
-                }
-            )
-    return {"rows": rows}
+        sources = [arms[one.arms[0]][name]["source"] for arms in seeds]
+        hits = [{arm: arms[arm][name]["hits"] for arm in one.arms} for arms in seeds]
+        paired = Paired(hits, sources, TOP1, data=name, shared=name not in one.worlds)
+        for arm in one.arms:
+            bases = [base for base in (*ALONE, "joint") if base in one.arms and base != arm]
+            made.append(paired.mean(arm))
+            made += [paired.difference(arm, base) for base in bases]
+            made.append(plain(name, arm, "train", [arms[arm][name]["train"] for arms in seeds]))
+    return made
 
 
-def planted(one: Experiment, out: Path) -> list[dict]:
-    """Of each joint arm and read-out how many planted pairs of toy classes it finds, over seeds and
-    ordered pairs.
+def planted(one: Experiment, out: Path) -> list[Number]:
+    """Count which planted pairs of toy classes each joint arm's read-outs find.
 
-    Each {"arm", "readout", "asked" (source or target, see projections.asked), "metric" (top-1 or
-    reciprocal rank), "value", "low", "high", "chance", "classes"}; a bootstrap draws seeds and
-    classes. Empty without two toy worlds."""
-    rows, joint = [], [arm for arm in one.arms if arm not in ALONE]
-    found = {
-        arm: [_asked(one, out, seed, arm) for seed in one.seeds]
-        for arm in joint
-        if len(one.worlds) > 1
-    }
-    for arm, seeds in found.items():
-        for (readout, side), metric in product(seeds[0], ("top-1", "reciprocal rank")):
-            parts = [part[readout, side] for part in seeds]
-            hits = [torch.from_numpy(part[metric])[None] for part in parts]
-            draws = nested_bootstrap(
-                hits, [torch.arange(part.shape[1]) for part in hits], seed=0, shared=True
-            ).numpy()
-            rows.append(
-                {
-                    "arm": arm,
-                    "readout": readout,
-                    "asked": side,
-                    "metric": metric,
-                    "classes": hits[0].shape[1],
-                    "chance": float(np.mean([part[f"{metric} by chance"] for part in parts])),
-                    **interval(np.array([float(part.mean()) for part in hits]), draws[:, 0]),
-                }
-            )
-    return rows
+    A bootstrap draws seeds and classes. The numbers of the arm CHANCE are those of a random order.
+    Nothing without two toy worlds.
+    """
+    made, joint = [], [arm for arm in one.arms if arm not in ALONE]
+    for arm in joint if len(one.worlds) > 1 else ():
+        seeds = [_asked(one, out, seed, arm) for seed in one.seeds]
+        for (readout, side), metric in product(seeds[0], (TOP1, RANK)):
+            parts, name = [part[readout, side] for part in seeds], _metric(metric, readout, side)
+            classes = [np.arange(len(part[metric])) for part in parts]
+            hits = [{arm: part[metric]} for part in parts]
+            made.append(Paired(hits, classes, name, data=PAIRS, shared=True).mean(arm))
+            if not pick(made, arm=CHANCE, metric=name):
+                chances = [part[f"{metric} by chance"].mean() for part in parts]
+                made.append(plain(PAIRS, CHANCE, name, chances))
+    return made
+
+
+def _metric(metric: str, readout: str, side: str) -> str:
+    """The name of what a read-out finds if one asks for the matches of a class of that side."""
+    return f"{metric}, {readout}, from the {side}"
 
 
 def _asked(one: Experiment, out: Path, seed: int, arm: str) -> dict:
@@ -339,164 +304,86 @@ def _asked(one: Experiment, out: Path, seed: int, arm: str) -> dict:
     )
 
 
-def _csv(facts: Mapping) -> str:
-    """All numbers as lines of one table: of a data set top-1, of planted pairs what a read-out
-    finds."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["data", "arm", "metric", "beside", "value", "low", "high", "each seed"])
-    for row in facts["rows"]:
-        for beside, one in {"": row, **row["less"]}.items():
-            writer.writerow(
-                [row["data"], row["arm"], "top-1", beside and f"less {beside}", *_rounded(one)]
-            )
-    for row in facts["pairs"]:
-        beside = f"chance {row['chance']:.4f}"
-        name = f"{row['metric']}, {row['readout']}, asked from the {row['asked']}"
-        writer.writerow(["planted pairs", row["arm"], name, beside, *_rounded(row)])
-    return file.getvalue()
-
-
-def _rounded(row: Mapping) -> list[str]:
-    return [
-        *(f"{row[name]:.4f}" for name in ("value", "low", "high")),
-        " ".join(f"{each:.4f}" for each in row["each"]),
-    ]
-
-
 # ---- report ------------------------------------------------------------------------------------
 
 
-def report(out: Path, facts: Mapping) -> Path:
-    """Write `out`/report.html: top-1 of each data set, what joint training and each loss add,
-    planted pairs."""
-    fit, machine = facts["recipe"]["fit"], facts["environment"]
-    told = f"{len(facts['seeds'])} seeds, {fit['epochs']} epochs, the last one counts, {next(iter(TEST))}"
-    sections = [
-        Section(
-            "Each data set",
-            ["Top-1 of test videos, by the data set's own head.", numbers(facts, told)],
-        )
-    ]
-    sections += [
-        Section(heading, [gains(facts, base)])
-        for base, heading in (
-            ("alone", "Less a net of its own, the same epochs"),
-            ("alone-long", "Less a net of its own, the same steps"),
-            ("joint", "Less plain joint training"),
-        )
-        if any(base in row["less"] for row in facts["rows"])
-    ]
-    if facts["pairs"]:
-        sections.append(
-            Section(
-                "Planted pairs found",
-                [found_pairs(facts, "source"), found_pairs(facts, "target"), pair_numbers(facts)],
-            )
-        )
-    sections.append(
-        Section(
-            "How it was made",
-            [
-                table(
-                    [
-                        {
-                            "what": "training, all processes",
-                            "hours": round(facts["training"] / 3600, 2),
-                        },
-                        {"what": "last call, wall", "hours": round(facts["seconds"] / 3600, 2)},
-                    ],
-                    note=f"{machine['cores']} cores, {machine['device']}.",
-                )
-            ],
-        )
-    )
-    return write_page(out / "report.html", "vidbench: several data sets, one net", sections)
+def sections(facts: Mapping) -> list[Section]:
+    """The report: each data set's top-1, what joint training and each loss add, planted pairs."""
+    numbers = facts["numbers"]
+    words = "Top-1 of test videos, by the data set's own head."
+    made = [Section("Each data set", [words, top1(facts)])]
+    for base, heading in (
+        ("alone", "Minus a network of its own, the same epochs"),
+        ("alone-long", "Minus a network of its own, the same steps"),
+        ("joint", "Minus plain joint training"),
+    ):
+        if found := pick(numbers, minus=base):
+            made.append(Section(heading, [gains(found, base)]))
+    if found := pick(numbers, data=PAIRS):
+        figures = [found_pairs(found, side) for side in SIDES]
+        made.append(Section("Planted pairs found", [*figures, pair_numbers(found)]))
+    return made
 
 
-def numbers(facts: Mapping, told: str):
+def top1(facts: Mapping):
     """A table of all arms: top-1 of each data set, and last their mean."""
-    rows, names = facts["rows"], facts["data"]
-    arms = list(dict.fromkeys(row["arm"] for row in rows))
-    shown = []
-    for arm in arms:
-        mine = {row["data"]: row for row in rows if row["arm"] == arm}
-        shown.append(
-            {
-                "trained": ARMS[arm][0],
-                **{name: _percent(mine[name]) for name in names},
-                "mean of these": 100 * float(np.mean([mine[name]["value"] for name in names])),
-            }
-        )
-    videos = ", ".join(
-        f"{name} {next(row['videos'] for row in rows if row['data'] == name)}" for name in names
+    names, rows = facts["data"], []
+    own = pick(facts["numbers"], metric=TOP1, minus="")
+    for arm in dict.fromkeys(number.arm for number in own):
+        mine = {number.data: number for number in pick(own, arm=arm)}
+        mean = 100 * float(np.mean([mine[name].value for name in names]))
+        cells = {name: mine[name].percent for name in names}
+        rows.append({"trained": ARMS[arm][0], **cells, "mean of these": mean})
+    videos = ", ".join(f"{name} {count}" for name, count in facts["test_videos"].items())
+    note = (
+        f"Percent of test videos ({videos}) with 95 % intervals over seeds and source videos; "
+        f"{len(facts['seeds'])} seeds, {facts['recipe']['fit']['epochs']} epochs, the last one "
+        f"counts, {next(iter(TEST))}."
     )
-    return table(
-        shown,
-        note=f"Percent of test videos ({videos}) with 95 % intervals over seeds and sources; "
-        f"{told}.",
-    )
+    return table(rows, note=note)
 
 
-def gains(facts: Mapping, base: str):
-    """Top-1 of each data set less that of the arm `base`, as dots with intervals."""
-    rows = [row for row in facts["rows"] if base in row["less"] and row["arm"] not in ALONE]
-    return whiskers(
-        [
-            Bar(
-                ARMS[row["arm"]][0],
-                row["data"],
-                *(value / 100 for value in _percent(row["less"][base])),
+def gains(found: Sequence[Number], base: str):
+    """Top-1 of each data set minus that of the arm `base`, as dots with intervals."""
+    rows = [one.bar(ARMS[one.arm][0], one.data) for one in found if one.arm not in ALONE]
+    title = "Each data set, with 95 % intervals"
+    return whiskers(rows, f"points of top-1 minus {ARMS[base][0]}", title)
+
+
+def found_pairs(numbers: Sequence[Number], side: str):
+    """The share of classes whose planted match is the read-out's first choice, a bar an arm."""
+    rows, chance = [], None
+    for readout in READOUTS:
+        for one in pick(numbers, metric=_metric(TOP1, readout, side)):
+            if one.arm == CHANCE:
+                chance = one.value
+            else:
+                rows.append(one.bar(ARMS[one.arm][0], readout))
+    title = f"Planted pairs found, from the {side} class"
+    return bars(rows, "top-1 (%)", title, levels={"chance": chance})
+
+
+def pair_numbers(numbers: Sequence[Number]):
+    """The same and the mean reciprocal rank as a table, with chance."""
+    at, rows = {(one.arm, one.metric): one for one in numbers}, []
+    arms = [arm for arm in ARMS if any(one.arm == arm for one in numbers)]
+    for arm, readout, side in product(arms, READOUTS, SIDES):
+        first, rank = (_metric(metric, readout, side) for metric in (TOP1, RANK))
+        if (arm, first) in at:
+            rows.append(
+                {
+                    "trained": ARMS[arm][0],
+                    "read-out": readout,
+                    "from": side,
+                    "top-1": at[arm, first].percent,
+                    "chance": 100 * at[CHANCE, first].value,
+                    "mean reciprocal rank": at[arm, rank].percent,
+                    "by chance": 100 * at[CHANCE, rank].value,
+                }
             )
-            for row in rows
-        ],
-        f"points of top-1 less {ARMS[base][0]}",
-        "Each data set, with 95 % intervals",
-    )
-
-
-def found_pairs(facts: Mapping, side: str):
-    """Of how many classes a planted match is the read-out's first choice, a bar an arm."""
-    rows = [row for row in facts["pairs"] if (row["metric"], row["asked"]) == ("top-1", side)]
-    return bars(
-        [
-            Bar(ARMS[row["arm"]][0], row["readout"], row["value"], row["low"], row["high"])
-            for row in rows
-        ],
-        "top-1 (%)",
-        f"Planted pairs found, asked from the {side} class",
-        levels={"chance": rows[0]["chance"]},
-    )
-
-
-def pair_numbers(facts: Mapping):
-    """The same and the mean reciprocal rank as a table, chance beside them."""
-    shown, names = [], ("arm", "readout", "asked")
-    for key in dict.fromkeys(tuple(row[name] for name in names) for row in facts["pairs"]):
-        mine = {
-            row["metric"]: row
-            for row in facts["pairs"]
-            if tuple(row[name] for name in names) == key
-        }
-        shown.append(
-            {
-                "trained": ARMS[key[0]][0],
-                "read-out": key[1],
-                "asked from": key[2],
-                "top-1": _percent(mine["top-1"]),
-                "chance": 100 * mine["top-1"]["chance"],
-                "mean reciprocal rank": _percent(mine["reciprocal rank"]),
-                "by chance": 100 * mine["reciprocal rank"]["chance"],
-            }
-        )
     words = "; ".join(f"{name}: {WORDS[name]}" for name in READOUTS)
-    return table(
-        shown,
-        note=f"Percent of the classes with a planted match, {facts['pairs'][0]['classes']} over "
-        "all "
-        f"ordered pairs, 95 % intervals over seeds and classes. {words}.",
+    note = (
+        "Percent of the classes with a planted match, over all ordered pairs of data sets, with "
+        f"95 % intervals over seeds and classes. {words}."
     )
-
-
-def _percent(row: Mapping) -> tuple[float, float, float]:
-    return tuple(100 * row[name] for name in ("value", "low", "high"))
+    return table(rows, note=note)

@@ -1,35 +1,26 @@
-"""RMS's claim put to the test: it and its rivals on the same data with the same seeds, paired
-differences."""
+"""RMS's claim: RMS and its rivals on the same data with the same seeds, paired differences."""
 
-import csv
-import json
-import multiprocessing
 import re
-import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import product
 from pathlib import Path
 
 import numpy as np
-import torch
-from tqdm import tqdm
 
 from vidbench.data.manifest import Manifest
 from vidbench.data.sets import catalogue
 from vidbench.data.toy import world as toy
 from vidbench.data.video import clips
-from vidbench.engine import ranks
-from vidbench.engine.runs import Run, environment, recipe_dict, write_text
-from vidbench.engine.stages import run_all
-from vidbench.evaluate.evaluate import classified, interval
+from vidbench.engine.runs import Run, recipe_dict
+from vidbench.evaluate.evaluate import classified
 from vidbench.evaluate.features import PROTOCOLS, Protocol
 from vidbench.evaluate.probe import gains
+from vidbench.experiments import compare
+from vidbench.experiments.compare import Number, Paired, pick, plain
 from vidbench.methods import classify
-from vidbench.tensors.metrics import nested_bootstrap
-from vidbench.view.figures import Bar, bars, whiskers
-from vidbench.view.html import Section, table, write_page
+from vidbench.view.figures import bars, whiskers
+from vidbench.view.html import Section, table
 
 # What is added to the baseline, by name: (words, regularizer, mixing). Filter, border and alpha's
 # law are those of tensors.regularizers; sigma 1 of the Gaussian and the probability of CutMix (its
@@ -48,6 +39,7 @@ BASELINE = "baseline"
 TOY = re.compile(
     r"toy-([1-9]\d*)"
 )  # worlds of size `small`, so many training sources of each class
+SEEN = "train"  # the metric: top-1 of training videos, one view
 
 
 @dataclass(frozen=True)
@@ -100,17 +92,12 @@ def experiment(
     recipe = classify.SETTINGS["rms_tiny_image" if pictures else "rms_tiny"]
     clip, fit, sources = recipe.clip, recipe.fit, 0
     if pictures:
-        recipe, fit, sources = (
-            replace(recipe, network_args={"depth": 14}),
-            replace(fit, epochs=45),
-            100,
-        )
+        recipe = replace(recipe, network_args={"depth": 14})
+        fit, sources = replace(fit, epochs=45), 100
     elif toy_world:
         sources = int(toy_world[1])
-        clip, fit = (
-            replace(clip, stride=3),
-            replace(fit, epochs=max(1, round(200 / sources))),
-        )  # 9,600 clips
+        clip = replace(clip, stride=3)
+        fit = replace(fit, epochs=max(1, round(200 / sources)))  # 9,600 clips
     else:
         stride, size = (3, None) if name == "weizmann" else (4, 64)
         clip, fit = replace(clip, stride=stride, decode_size=size), replace(fit, epochs=60)
@@ -118,10 +105,8 @@ def experiment(
     if not pictures:
         views["4 views"] = Protocol(windows=4)
     seeds = tuple(range(1, catalogue.WEIZMANN_ACTORS + 1)) if name == "weizmann" else tuple(seeds)
-    fit, arms = (
-        replace(fit, epochs=longer * fit.epochs),
-        tuple(arm for arm in ARMS if arm in {BASELINE, *arms}),
-    )
+    fit = replace(fit, epochs=longer * fit.epochs)
+    arms = tuple(arm for arm in ARMS if arm in {BASELINE, *arms})
     if quick:
         seeds, fit, arms = seeds[:1], replace(fit, epochs=fit.epochs // 4), arms[:5]
     recipe = replace(recipe, clip=clip, fit=replace(fit, save_every=fit.epochs))
@@ -134,31 +119,45 @@ def _of_pictures(data: str) -> bool:
 
 
 def replicate(out: str | Path, experiments: Sequence[Experiment], processes: int = 2) -> Path:
-    """Train and test every arm on every data set below `out`; write report.html, numbers.json and
-    numbers.csv there.
+    """Train and test every arm on every data set below `out`; see compare.replicate."""
+    out = Path(out).resolve()
+    return compare.replicate(
+        out,
+        "vidbench: random mean scaling and its rivals",
+        lambda: _recipes(experiments, out),
+        lambda: _measured(experiments, out, processes),
+        sections,
+        processes,
+    )
 
-    Resumable: the same call goes on, and what is complete is neither trained nor tested again.
-    """
-    out, began = Path(out).resolve(), time.monotonic()
+
+def _recipes(experiments: Sequence[Experiment], out: Path) -> dict[str, classify.Recipe]:
+    """All runs by path below the folder, seed by seed: an early stop leaves whole comparisons."""
     recipes = {
         f"{one.name}/seed-{seed}/{arm}": recipe
         for one in experiments
         for seed in one.seeds
         for arm, recipe in stages(one, out, seed).items()
     }
-    # a seed of every arm and data set first, so that an early stop leaves whole comparisons
-    recipes = dict(sorted(recipes.items(), key=lambda item: item[1].fit.seed))
-    print(f"{len(recipes)} runs on {', '.join(one.name for one in experiments)}", flush=True)
-    run_all(recipes, out, processes)
-    found = [outcome(one, tested(one, out, processes)) for one in experiments]
-    facts = {
-        "environment": environment(),
-        "seconds": round(time.monotonic() - began),
-        "experiments": found,
-    }
-    write_text(out / "numbers.json", json.dumps(facts, indent=1))
-    _csv(out / "numbers.csv", found)
-    return report(out, facts)
+    return dict(sorted(recipes.items(), key=lambda item: item[1].fit.seed))
+
+
+def _measured(experiments: Sequence[Experiment], out: Path, processes: int) -> dict:
+    numbers, facts = [], []
+    for one in experiments:
+        found = tested(one, out, processes)
+        numbers += outcome(one, found)
+        facts.append(
+            {
+                "name": one.name,
+                "seeds": one.seeds,
+                "recipe": recipe_dict(one.recipe),
+                "tests": list(one.views),
+                "test_videos": len(found[one.seeds[0]][BASELINE]["source"]),
+                "classes": _classes(found) if "rms" in one.arms else [],
+            }
+        )
+    return {"experiments": facts, "numbers": numbers}
 
 
 # ---- runs --------------------------------------------------------------------------------------
@@ -225,27 +224,14 @@ def with_arm(recipe: classify.Recipe, arm: str) -> classify.Recipe:
 
 
 def tested(one: Experiment, out: Path, processes: int) -> dict[int, dict[str, dict]]:
-    """Of each seed and arm: per-video hits by test, right on training videos, seconds, per-class
-    gains."""
-    jobs = [(seed, arm) for seed in one.seeds for arm in one.arms]
-    with ProcessPoolExecutor(
-        processes,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=torch.set_num_threads,
-        initargs=(max(1, ranks.cores() // processes),),
-    ) as pool:
-        waiting = [
-            pool.submit(_test, str(out / one.name / f"seed-{seed}" / arm), one.views)
-            for seed, arm in jobs
-        ]
-        done = [
-            job.result()
-            for job in tqdm(waiting, desc=f"{one.name}: tests", unit="run", mininterval=10)
-        ]
-    return {
-        seed: {arm: result for (s, arm), result in zip(jobs, done, strict=True) if s == seed}
-        for seed in one.seeds
-    }
+    """Test every run: of each seed and arm hits by test, top-1 of training videos, seconds, table."""
+    pairs = list(product(one.seeds, one.arms))
+    jobs = [(str(out / one.name / f"seed-{seed}" / arm), one.views) for seed, arm in pairs]
+    done = compare.in_processes(_test, jobs, processes, f"{one.name}: tests")
+    found = {seed: {} for seed in one.seeds}
+    for (seed, arm), result in zip(pairs, done, strict=True):
+        found[seed][arm] = result
+    return found
 
 
 def _test(folder: str, views: Mapping[str, Protocol]) -> dict:
@@ -257,7 +243,6 @@ def _test(folder: str, views: Mapping[str, Protocol]) -> dict:
         "hits": {name: one["right"] for name, one in found.items()},
         "source": found[last]["table"].source,
         "train": float(seen["accuracy"]),
-        "loss": run.metrics()[-1]["loss"],
         "seconds": run.metrics()[-1]["seconds"],
         "table": found[last]["table"],
     }
@@ -266,273 +251,132 @@ def _test(folder: str, views: Mapping[str, Protocol]) -> dict:
 # ---- numbers -----------------------------------------------------------------------------------
 
 
-def outcome(one: Experiment, found: Mapping[int, Mapping[str, dict]]) -> dict:
-    """Means over seeds and paired differences to the baseline with 95 % intervals; train less test;
-    time over time.
+def outcome(one: Experiment, found: Mapping[int, Mapping[str, dict]]) -> list[Number]:
+    """Compare all arms: means over seeds and paired differences to the baseline, by each test.
 
-    A bootstrap draws seeds and sources of test videos, the same for all arms; of real data the same
-    sources for all seeds, as their test videos are the same."""
-    seeds, sources = (
-        list(found),
-        [torch.from_numpy(arms[BASELINE]["source"]) for arms in found.values()],
-    )
-    made = {
-        "name": one.name,
-        "seeds": seeds,
-        "recipe": recipe_dict(one.recipe),
-        "rows": [],
-        "test_videos": [len(source) for source in sources],
-    }
+    All seeds of a real data set have the same test videos, so a draw takes the same sources in each.
+    Further numbers of each arm have no interval: top-1 of training videos, that minus the main
+    test's top-1, and training time over the baseline's.
+
+    Args:
+        found: what `tested` returns.
+    """
+    arms, made = list(found.values()), []
+    sources = [of[BASELINE]["source"] for of in arms]
     for test in one.views:
-        hits = [
-            torch.from_numpy(np.stack([arms[arm]["hits"][test] for arm in one.arms]))
-            for arms in found.values()
-        ]
-        draws = nested_bootstrap(
-            hits, sources, seed=0, shared=not one.toy and not one.folds
-        ).numpy()
-        each = np.stack([part.double().mean(dim=1).numpy() for part in hits])  # [seeds,arms]
-        base = one.arms.index(BASELINE)
-        for number, arm in enumerate(one.arms):
-            of = [arms[arm] for arms in found.values()]
-            gap = np.array([result["train"] for result in of]) - each[:, number]
-            made["rows"].append(
-                {
-                    "arm": arm,
-                    "test": test,
-                    **interval(each[:, number], draws[:, number]),
-                    "difference": interval(
-                        each[:, number] - each[:, base], draws[:, number] - draws[:, base]
-                    ),
-                    "train": float(np.mean([result["train"] for result in of])),
-                    "gap": float(gap.mean()),
-                    "time": float(
-                        np.mean(
-                            [
-                                r["seconds"] / arms[BASELINE]["seconds"]
-                                for r, arms in zip(of, found.values(), strict=True)
-                            ]
-                        )
-                    ),
-                    "seconds": float(np.mean([result["seconds"] for result in of])),
-                }
-            )
-    last = list(one.views)[-1]
-    if "rms" in one.arms:
-        made["classes"] = _classes(
-            [gains(arms["rms"]["table"], arms[BASELINE]["table"]) for arms in found.values()]
-        )
-    made["main"] = last
+        hits = [{arm: of[arm]["hits"][test] for arm in one.arms} for of in arms]
+        shared = not one.toy and not one.folds
+        paired = Paired(hits, sources, test, data=one.name, shared=shared)
+        made += [paired.mean(arm) for arm in one.arms]
+        made += [paired.difference(arm, BASELINE) for arm in one.arms if arm != BASELINE]
+    for arm in one.arms:
+        seen = np.array([of[arm]["train"] for of in arms])
+        held = np.array([of[arm]["hits"][test].mean() for of in arms])
+        seconds = np.array([of[arm]["seconds"] for of in arms])
+        base = np.array([of[BASELINE]["seconds"] for of in arms])
+        extra = {SEEN: seen, f"{SEEN} - test": seen - held, "time": seconds / base}
+        made += [plain(one.name, arm, name, each) for name, each in extra.items()]
     return made
 
 
-def _classes(tables: Sequence[list[dict]]) -> list[dict]:
+def _classes(found: Mapping[int, Mapping[str, dict]]) -> list[dict]:
     """What each class gains by RMS, mean over seeds, the largest gain first."""
-    found: dict[str, list] = {}
-    for row in chain.from_iterable(tables):
-        found.setdefault(row["action"], []).append(
-            [row[name] for name in ("before", "after", "gain")]
-        )
+    columns, each = ("before", "after", "gain"), {}
+    for arms in found.values():
+        for row in gains(arms["rms"]["table"], arms[BASELINE]["table"]):
+            each.setdefault(row["action"], []).append([row[name] for name in columns])
     rows = [
-        {
-            "action": action,
-            **dict(zip(("before", "after", "gain"), np.mean(each, axis=0).tolist(), strict=True)),
-        }
-        for action, each in found.items()
+        {"action": action} | dict(zip(columns, np.mean(values, axis=0).tolist(), strict=True))
+        for action, values in each.items()
     ]
     return sorted(rows, key=lambda row: -row["gain"])
-
-
-def _csv(path: Path, found: Sequence[Mapping]) -> None:
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(
-            [
-                "data",
-                "arm",
-                "test",
-                "top-1",
-                "low",
-                "high",
-                "less baseline",
-                "less low",
-                "less high",
-                "train",
-                "gap",
-                "time",
-                "each seed",
-            ]
-        )
-        for one in found:
-            for row in one["rows"]:
-                less = row["difference"]
-                values = (
-                    row["value"],
-                    row["low"],
-                    row["high"],
-                    less["value"],
-                    less["low"],
-                    less["high"],
-                    row["train"],
-                    row["gap"],
-                    row["time"],
-                )
-                writer.writerow(
-                    [
-                        one["name"],
-                        row["arm"],
-                        row["test"],
-                        *(f"{value:.4f}" for value in values),
-                        " ".join(f"{value:.4f}" for value in row["each"]),
-                    ]
-                )
-    temporary.replace(path)
 
 
 # ---- report ------------------------------------------------------------------------------------
 
 
-def report(out: Path, facts: Mapping) -> Path:
-    """Write `out`/report.html: for each data set the arms as a figure and a table, and what each
-    class gains."""
-    found = facts["experiments"]
-    sections = [
-        Section(
-            "All data sets",
-            [
-                "RMS and its rivals, each added to the same baseline: the same first weights, "
-                "videos and order of clips for "
-                "all arms of a seed. The published tables of RMS could not be had, so nothing "
-                "stands beside these numbers.",
-                beside_baseline(found),
-                differences(found),
-            ],
-        )
-    ]
+def sections(facts: Mapping) -> list[Section]:
+    """The report: what each arm adds, then each data set's arms as a figure and a table."""
+    numbers, found = facts["numbers"], facts["experiments"]
+    words = (
+        "RMS and its rivals, each added to the same baseline. All arms of a seed have the same "
+        "first weights, videos and order of clips. RMS's published tables are not available, so "
+        "the report compares with none."
+    )
+    made = [Section("All data sets", [words, over_baseline(numbers, found), _all(numbers, found)])]
     for one in found:
-        sections.append(Section(one["name"], [figure(one), numbers(one), *_gained(one)]))
-    hours = (
-        sum(
-            row["seconds"] * len(one["seeds"])
-            for one in found
-            for row in one["rows"]
-            if row["test"] == one["main"]
-        )
-        / 3600
+        mine = pick(numbers, data=one["name"])
+        made.append(Section(one["name"], [figure(mine, one), _arms(mine, one), *_gained(one)]))
+    return made
+
+
+def _gain(numbers: Sequence[Number], one: Mapping, arm: str) -> Number | None:
+    """The arm minus the baseline by the data set's main test, its last."""
+    wanted = {"data": one["name"], "metric": one["tests"][-1], "minus": BASELINE}
+    return next(iter(pick(numbers, arm=arm, **wanted)), None)
+
+
+def over_baseline(numbers: Sequence[Number], found: Sequence[Mapping]):
+    """Top-1 of all arms minus the baseline's on each data set, as a figure."""
+    gained = [_gain(numbers, one, arm) for one in found for arm in ARMS]
+    rows = [one.bar(ARMS[one.arm][0], one.data) for one in gained if one]
+    title = "What each adds, with 95 % intervals"
+    return whiskers(rows, "points of top-1 minus the baseline's", title)
+
+
+def _all(numbers: Sequence[Number], found: Sequence[Mapping]):
+    """A table of all arms: top-1 minus the baseline's on each data set."""
+    rows = []
+    for arm, (words, *_) in ARMS.items():
+        gained = {one["name"]: _gain(numbers, one, arm) for one in found}
+        if any(gained.values()):
+            cells = {name: number and number.percent for name, number in gained.items()}
+            rows.append({"added": words, **cells})
+    runs = ", ".join(
+        f"{one['name']} {len(one['seeds'])} seeds, {one['tests'][-1]}" for one in found
     )
-    machine = facts["environment"]
-    sections.append(
-        Section(
-            "How it was made",
-            [
-                table(
-                    [
-                        {"what": "training, all processes", "hours": round(hours, 2)},
-                        {"what": "last call, wall", "hours": round(facts["seconds"] / 3600, 2)},
-                    ],
-                    note=f"{machine['cores']} cores, {machine['device']}.",
-                )
-            ],
-        )
-    )
-    write_page(out / "report.html", "vidbench: random mean scaling and its rivals", sections)
-    return out / "report.html"
+    note = f"Top-1 minus the baseline's, points of percent with 95 % intervals ({runs})."
+    return table(rows, note=note, formats={one["name"]: "+.1f" for one in found})
 
 
-def beside_baseline(found: Sequence[Mapping]):
-    """Top-1 of all arms less the baseline's on each data set, as a figure."""
-    rows = [
-        Bar(
-            ARMS[row["arm"]][0],
-            one["name"],
-            *(row["difference"][name] for name in ("value", "low", "high")),
-        )
-        for one in found
-        for row in one["rows"]
-        if row["test"] == one["main"] and row["arm"] != BASELINE
-    ]
-    return whiskers(
-        rows, "points of top-1 less the baseline's", "What each adds, with 95 % intervals"
-    )
-
-
-def differences(found: Sequence[Mapping]):
-    """A table of all arms: top-1 less the baseline's on each data set."""
-    arms = [arm for arm in ARMS if any(row["arm"] == arm for one in found for row in one["rows"])]
-    rows = [
-        {"added": ARMS[arm][0], **{one["name"]: _points(one, arm) for one in found}}
-        for arm in arms
-        if arm != BASELINE
-    ]
-    told = ", ".join(f"{one['name']} {len(one['seeds'])} seeds, {one['main']}" for one in found)
-    return table(
-        rows,
-        note=f"Top-1 less the baseline's, points of percent with 95 % intervals ({told}).",
-        formats={one["name"]: "+.1f" for one in found},
-    )
-
-
-def _points(one: Mapping, arm: str) -> tuple | None:
-    row = next(
-        (row for row in one["rows"] if (row["arm"], row["test"]) == (arm, one["main"])), None
-    )
-    return row and tuple(100 * row["difference"][name] for name in ("value", "low", "high"))
-
-
-def figure(one: Mapping):
+def figure(numbers: Sequence[Number], one: Mapping):
     """Top-1 of each arm by each test, with intervals."""
-    return bars(
-        [
-            Bar(row["test"], ARMS[row["arm"]][0], row["value"], row["low"], row["high"])
-            for row in one["rows"]
-        ],
-        "top-1 (%)",
-        f"{one['name']}: test videos",
-    )
+    own = [number for test in one["tests"] for number in pick(numbers, metric=test, minus="")]
+    rows = [number.bar(number.metric, ARMS[number.arm][0]) for number in own]
+    return bars(rows, "top-1 (%)", f"{one['name']}: test videos")
 
 
-def numbers(one: Mapping):
+def _arms(numbers: Sequence[Number], one: Mapping):
     """The arms' numbers by the main test."""
-    fit = one["recipe"]["fit"]
-    rows = [
-        {
-            "added": ARMS[row["arm"]][0],
-            "top-1": row["value"],
-            "less baseline": _points(one, row["arm"]),
-            "each seed": "  ".join(f"{100 * value:.1f}" for value in row["each"]),
-            "train": row["train"],
-            "train less test": row["gap"],
-            "time": row["time"],
-        }
-        for row in one["rows"]
-        if row["test"] == one["main"]
-    ]
-    return table(
-        rows,
-        formats={
-            "top-1": ".1%",
-            "less baseline": "+.1f",
-            "train": ".1%",
-            "train less test": ".1%",
-            "time": ".2f",
-        },
-        note=f"{one['main']}, {one['test_videos'][0]} test videos, {fit['epochs']} epochs, last "
-        "epoch. "
-        "`train` is top-1 of training videos on one view, without augmentation. `time` is that of "
-        "training over the baseline's, while another run went on beside.",
+    main, rows = one["tests"][-1], []
+    value = {(number.arm, number.metric): number.value for number in numbers if not number.minus}
+    for top1 in pick(numbers, metric=main, minus=""):
+        gain = _gain(numbers, one, top1.arm)
+        rows.append(
+            {
+                "added": ARMS[top1.arm][0],
+                "top-1": top1.value,
+                "- baseline": gain and gain.percent,
+                "each seed": "  ".join(f"{100 * each:.1f}" for each in top1.each),
+                "train": value[top1.arm, SEEN],
+                "train - test": value[top1.arm, f"{SEEN} - test"],
+                "time": value[top1.arm, "time"],
+            }
+        )
+    formats = {"top-1": ".1%", "- baseline": "+.1f", "train": ".1%", "train - test": ".1%"}
+    note = (
+        f"{main}, {one['test_videos']} test videos, {one['recipe']['fit']['epochs']} epochs, last "
+        "epoch. `train` is top-1 of training videos on one view, without augmentation. `time` is "
+        "training time over the baseline's; other runs shared the machine."
     )
+    return table(rows, formats={**formats, "time": ".2f"}, note=note)
 
 
 def _gained(one: Mapping) -> list:
-    rows = one.get("classes", [])
+    rows = one["classes"]
     if not rows:
         return []
     shown = rows if len(rows) <= 12 else rows[:6] + rows[-6:]
-    return [
-        table(
-            shown,
-            formats={name: ".1%" for name in ("before", "after")} | {"gain": "+.1%"},
-            note="Classes by what RMS (mean) adds to the baseline, mean over seeds.",
-        )
-    ]
+    formats = {"before": ".1%", "after": ".1%", "gain": "+.1%"}
+    note = "Classes by what RMS (mean) adds to the baseline, mean over seeds."
+    return [table(shown, formats=formats, note=note)]

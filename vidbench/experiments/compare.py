@@ -1,0 +1,207 @@
+"""What all replications share: paired arms, one bootstrap, the csv and parts of the report.
+
+A replication trains every arm once per repetition: a seed, or a fold of the data set. All arms of a
+repetition have the same test videos. One bootstrap serves them all: a draw takes repetitions with
+replacement and, within each, source videos with all their test videos. With x_d(A) the mean of arm
+A in draw d, the interval of A - B holds the middle 95 % of x_d(A) - x_d(B): what makes a draw hard
+for both arms cancels. The difference is significant if the interval excludes 0.
+"""
+
+import csv
+import io
+import json
+import multiprocessing
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, astuple, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from vidbench.engine import ranks
+from vidbench.engine.runs import Run, environment, write_text
+from vidbench.engine.stages import run_all
+from vidbench.tensors.metrics import interval, nested_bootstrap
+from vidbench.view.figures import Bar
+from vidbench.view.html import Section, table, write_page
+
+
+@dataclass(frozen=True)
+class Number:
+    """A mean over repetitions with its 95 % interval: of an arm, or of an arm minus another.
+
+    low, high: None if the number has no interval. each: the value of each repetition, None if it
+    does not exist there.
+    """
+
+    data: str
+    arm: str
+    minus: str
+    metric: str
+    value: float
+    low: float | None
+    high: float | None
+    each: tuple[float | None, ...]
+
+    @property
+    def percent(self) -> tuple[float, float, float]:
+        """Value, low and high times 100, as a cell of a table."""
+        return tuple(100 * end for end in (self.value, self.low, self.high))
+
+    def bar(self, method: str, group: str) -> Bar:
+        """The number as a bar or a dot of a figure."""
+        return Bar(method, group, self.value, self.low, self.high)
+
+
+def plain(data: str, arm: str, metric: str, each: Iterable[float]) -> Number:
+    """A mean over repetitions without an interval, such as seconds."""
+    each = tuple(map(float, each))
+    return Number(data, arm, "", metric, float(np.mean(each)), None, None, each)
+
+
+def pick(numbers: Iterable[Number], **wanted: str) -> list[Number]:
+    """The numbers whose fields have the wanted values."""
+    return [
+        number
+        for number in numbers
+        if all(getattr(number, name) == value for name, value in wanted.items())
+    ]
+
+
+class Paired:
+    """All arms on the same test videos, and the bootstrap draws that they share."""
+
+    def __init__(
+        self,
+        hits: Sequence[Mapping[str, np.ndarray]],
+        sources: Sequence[np.ndarray],
+        metric: str,
+        *,
+        data: str = "",
+        shared: bool = False,
+    ):
+        """Draw once for all arms.
+
+        Args:
+            hits: of each repetition arm -> hit or score of each test video [N].
+            sources: of each repetition the source video of each test video [N].
+            metric: what the hits measure; data: on which data set.
+            shared: all repetitions have the same test videos, so a draw takes the same sources.
+        """
+        arms, self.metric, self.data = list(hits[0]), metric, data
+        parts = [torch.stack([torch.as_tensor(one[arm]) for arm in arms]) for one in hits]
+        groups = [torch.as_tensor(source) for source in sources]
+        draws = nested_bootstrap(parts, groups, seed=0, shared=shared)
+        each = torch.stack([part.double().mean(dim=1) for part in parts])
+        self.draws = dict(zip(arms, draws.T, strict=True))
+        self.each = dict(zip(arms, each.T, strict=True))
+
+    def mean(self, arm: str) -> Number:
+        """The arm's mean over repetitions."""
+        each = self.each[arm]
+        return self._number(arm, "", self.metric, float(each.mean()), each, self.draws[arm])
+
+    def difference(self, arm: str, minus: str) -> Number:
+        """The mean of one arm minus that of another."""
+        each, draws = (of[arm] - of[minus] for of in (self.each, self.draws))
+        return self._number(arm, minus, self.metric, float(each.mean()), each, draws)
+
+    def share(self, low: str, middle: str, high: str) -> Number:
+        """How much of the gap between two arms a third one closes: (middle - low) / (high - low).
+
+        The value is the ratio of the means. A draw or repetition without a gap has no share.
+        """
+        of = {arm: each.mean() for arm, each in self.each.items()}
+        value = float((of[middle] - of[low]) / (of[high] - of[low]))
+        each, draws = (
+            (of[middle] - of[low]) / torch.where(of[high] == of[low], torch.nan, of[high] - of[low])
+            for of in (self.each, self.draws)
+        )
+        ends = f"gap from {low} to {high}"
+        return self._number(middle, ends, f"{self.metric}, share closed", value, each, draws)
+
+    def _number(
+        self, arm: str, minus: str, metric: str, value: float, each: Tensor, draws: Tensor
+    ) -> Number:
+        values = tuple(None if np.isnan(one) else one for one in each.tolist())
+        return Number(self.data, arm, minus, metric, value, *interval(draws), values)
+
+
+def in_processes(function: Callable, jobs: Sequence[tuple], processes: int, what: str) -> list:
+    """Call an importable function with each job's arguments in spawned processes.
+
+    Returns:
+        The results in the order of the jobs.
+    """
+    with ProcessPoolExecutor(
+        processes,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=torch.set_num_threads,
+        initargs=(max(1, ranks.cores() // processes),),
+    ) as pool:
+        waiting = [pool.submit(function, *job) for job in jobs]
+        return [job.result() for job in tqdm(waiting, desc=what, unit="run", mininterval=10)]
+
+
+def replicate(
+    out: Path,
+    title: str,
+    stages: Callable[[], Mapping[str, object]],
+    measure: Callable[[], dict],
+    sections: Callable[[dict], list[Section]],
+    processes: int,
+) -> Path:
+    """Train all runs, measure them, write report.html, numbers.json and numbers.csv into `out`.
+
+    The same call resumes: complete runs are neither trained nor tested again.
+
+    Args:
+        stages: makes videos and recipes, run name -> recipe, the most important first.
+        measure: evaluates the trained runs; returns facts with "numbers", a list of Number.
+        sections: makes the report's sections from the facts.
+
+    Returns:
+        The path of the report.
+    """
+    began, recipes = time.monotonic(), stages()
+    print(f"{len(recipes)} runs", flush=True)
+    run_all(recipes, out, processes)
+    facts = {
+        **measure(),
+        "environment": environment(),
+        "training": round(sum(Run(out / name).metrics()[-1]["seconds"] for name in recipes)),
+        "seconds": round(time.monotonic() - began),
+    }
+    write_text(out / "numbers.json", json.dumps(facts, indent=1, default=asdict))
+    write_text(out / "numbers.csv", as_csv(facts["numbers"]))
+    return write_page(out / "report.html", title, [*sections(facts), _how_made(facts)])
+
+
+def as_csv(numbers: Iterable[Number]) -> str:
+    """All numbers as the text of a csv, a line each; `each` has a blank between repetitions."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow([field.name for field in fields(Number)])
+    for number in numbers:
+        *words, value, low, high, each = astuple(number)
+        ends = (_digits(one) for one in (value, low, high))
+        writer.writerow([*words, *ends, " ".join(_digits(one) or "-" for one in each)])
+    return file.getvalue()
+
+
+def _digits(value: float | None) -> str:
+    return "" if value is None else f"{value:.5f}"
+
+
+def _how_made(facts: Mapping) -> Section:
+    machine = facts["environment"]
+    rows = [
+        {"what": "training, all processes", "hours": round(facts["training"] / 3600, 2)},
+        {"what": "last call, wall", "hours": round(facts["seconds"] / 3600, 2)},
+    ]
+    note = f"{machine['cores']} cores, {machine['device']}."
+    return Section("How it was made", [table(rows, note=note)])
