@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from vidbench.experiments.compare import Paired, as_csv, in_processes, pick, plain
+from vidbench.experiments.compare import Paired, as_csv, pick, plain
 from vidbench.tensors.metrics import nested_bootstrap
 
 HITS = [
@@ -55,7 +55,3 @@ def test_the_csv_holds_every_number(paired):
     assert (share["minus"], share["each"]) == ("gap from a to c", "0.50000 -")
     assert (time["value"], time["low"], time["each"]) == ("1.50000", "", "1.00000 2.00000")
     assert pick(numbers, arm="a", metric="time") == numbers[2:] and not pick(numbers, arm="c")
-
-
-def test_jobs_in_processes_keep_their_order():
-    assert in_processes(divmod, [(7, 2), (9, 4), (1, 3)], 2, "jobs") == [(3, 1), (2, 1), (0, 1)]

@@ -11,7 +11,7 @@ import pytest
 from vidbench.data.toy import world as toy
 from vidbench.engine.runs import Run
 from vidbench.experiments import multitrain as multi
-from vidbench.experiments.compare import pick
+from vidbench.experiments.compare import Tested, pick
 from vidbench.methods import multitrain
 
 WORLDS = ("toy-base", "toy-gym")
@@ -112,18 +112,15 @@ def test_arms_differ_in_their_losses_and_single_ones_in_their_length(small, tmp_
 
 
 def found(rates: dict) -> dict:
-    """Of each arm and data set so many of ten test videos right, each a source of its own, of two
-    seeds."""
+    """Of each arm and data set so many of ten test videos right, each a source video, two seeds."""
     rng = np.random.default_rng(0)
     return {
-        seed: {
-            arm: {
-                name: {"hits": rng.permutation(10) < right, "source": np.arange(10), "train": 1.0}
-                for name, right in of.items()
-            }
-            for arm, of in rates.items()
-        }
+        (seed, arm, name): Tested(
+            {"4 views": rng.permutation(10) < right}, np.arange(10), 1.0, 1.0, None
+        )
         for seed in (1, 2)
+        for arm, of in rates.items()
+        for name, right in of.items()
     }
 
 
@@ -143,9 +140,12 @@ def test_numbers_are_means_over_seeds_and_differences_are_paired():
         assert less.value == pytest.approx(gain)
         bases = {arm: [x.minus for x in pick(numbers, data=name, arm=arm)] for arm in rates}
         assert bases["both"] == ["", "alone", "joint", ""] and bases["alone"] == ["", "joint", ""]
-    facts = {"numbers": numbers, "data": WORLDS, "seeds": one.seeds}
-    fit = {"recipe": {"fit": {"epochs": 1}}, "test_videos": dict.fromkeys(WORLDS, 10)}
-    table = multi.top1(facts | fit)
+    facts = {"data": WORLDS, "seeds": one.seeds, "test_videos": dict.fromkeys(WORLDS, 10)}
+    facts["recipe"] = {"fit": {"epochs": 1}}
+    pair = [number for number in numbers if "both" not in (number.arm, number.minus)]
+    for some, count in ((numbers, 3), (pair, 2)):  # joint is compared with nothing but `alone`
+        assert len(multi.report(facts, some)) == count
+    table = multi.top1(facts, numbers)
     assert (
         "75.0" in table and "80.0" in table and "70.0" in table
     )  # the mean never without its parts

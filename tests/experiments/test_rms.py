@@ -12,7 +12,7 @@ from PIL import Image
 from vidbench.engine.runs import Run
 from vidbench.evaluate.features import Features, Protocol
 from vidbench.experiments import rms
-from vidbench.experiments.compare import pick
+from vidbench.experiments.compare import Tested, pick
 from vidbench.methods import classify
 
 
@@ -84,8 +84,9 @@ def test_the_experiment_fits_what_the_folder_holds(tmp_path):
     )
     longer = rms.experiment("toy-10", (4,), longer=3, arms=("rms",))
     assert longer.recipe.fit.epochs == 60 and longer.arms == ("baseline", "rms")
-    with pytest.raises(ValueError, match="arms are of baseline, rms"):
-        rms.experiment("toy-10", arms=("cutout",))
+    for arms in (("cutout",), ("baseline",), ()):
+        with pytest.raises(ValueError, match="arms are of baseline, rms"):
+            rms.experiment("toy-10", arms=arms)
     assert quick.arms == ("baseline", "rms", "rms-gauss", "whole", "high")
 
 
@@ -106,24 +107,16 @@ def result(hits, train=1.0, seconds=1.0):
     table = Features(
         values, np.ones(len(hits), np.int64), np.arange(len(hits)), ("a", "b"), {"rows": "x"}
     )
-    return {
-        "hits": {"one view": hits},
-        "source": np.arange(len(hits)),
-        "train": train,
-        "loss": 0.0,
-        "seconds": seconds,
-        "table": table,
-    }
+    return Tested({"one view": hits}, np.arange(len(hits)), train, seconds, table)
 
 
 def test_differences_gaps_and_times_are_those_of_the_same_seed():
     one = tiny(views={"one view": Protocol(windows=1)}, arms=("baseline", "rms"), seeds=(1, 2))
     found = {
-        1: {
-            "baseline": result([1, 0, 0, 0], seconds=2.0),
-            "rms": result([1, 1, 1, 0], train=0.8, seconds=3.0),
-        },
-        2: {"baseline": result([1, 1, 0, 0]), "rms": result([1, 1, 1, 0], train=0.8)},
+        (1, "baseline"): result([1, 0, 0, 0], seconds=2.0),
+        (1, "rms"): result([1, 1, 1, 0], train=0.8, seconds=3.0),
+        (2, "baseline"): result([1, 1, 0, 0]),
+        (2, "rms"): result([1, 1, 1, 0], train=0.8),
     }
     made = rms.outcome(one, found)
     base, ours = pick(made, metric="one view", minus="")
@@ -134,7 +127,7 @@ def test_differences_gaps_and_times_are_those_of_the_same_seed():
     base, ours = pick(made, metric="train - test")
     assert ours.value == pytest.approx(0.05) and base.value == pytest.approx(0.625)
     assert [time.value for time in pick(made, metric="time")] == [1.0, 1.25]
-    (row,) = rms._classes(found)
+    (row,) = rms.classes(one, found)
     assert (row["action"], row["before"], row["after"], row["gain"]) == ("b", 0.375, 0.75, 0.375)
 
 

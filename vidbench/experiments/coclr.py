@@ -23,7 +23,7 @@ METHODS = {"infonce": "InfoNCE", "coclr": "CoCLR", "ubernce": "UberNCE"}
 STREAMS = {"rgb": "RGB", "flow": "flow", "both": "two-stream"}
 METRICS = ("R@1", "probe")
 GAP = 0.2  # between InfoNCE and UberNCE, from which the share that CoCLR closes means something
-# One switch of CoCLR's first half-cycle on RGB turned; each is compared with its untouched fellow.
+# CoCLR's first half-cycle on RGB with one switch changed, compared with the run without the change.
 ABLATIONS = {
     "coclr-rgb-k1": ("coclr-rgb", {"topk": 1}),
     "coclr-rgb-k5": ("coclr-rgb", {"topk": 5}),
@@ -35,11 +35,11 @@ ABLATIONS = {
 
 @dataclass(frozen=True)
 class Settings:
-    """What is compared on what. Toy worlds: a world, rendered with that seed, for each seed; the
-    recipe was chosen on a part of the training videos of world 0, which is none of them. Real data:
-    the same videos for each seed, or a fold for each of `folds`.
+    """What is compared on what.
 
-    clips: views a stage trains on; epochs follow from it and the data set's size.
+    Each seed has one toy world, rendered with it; the recipe was chosen on training videos
+    of world 0, which is none of them. Real data has the same videos for each seed, or a fold for
+    each of `folds`. clips: views a stage trains on; epochs follow from it and the data set's size.
     """
 
     setting: coclr.Setting = coclr.SETTINGS["toy"]
@@ -59,27 +59,20 @@ class Settings:
 def settings_for(
     data: str, seeds: tuple[int, ...], folds: tuple[int, ...], clips: int, cycles: int, quick: bool
 ) -> Settings:
-    """Toy worlds (no `data`), or real videos, decoded at 64 pixels, without the ablations; `quick`
-    is a trial run."""
+    """Choose toy worlds (no `data`), or real videos at 64 pixels without ablations; shorten if `quick`."""
     made = Settings(seeds=seeds, folds=folds, clips=clips)
     made = replace(made, setting=replace(made.setting, cycles=cycles))
     if data:
         made = replace(made, data=data, short_side=64, ablations=False)
     if quick:
-        made = replace(
-            made,
-            seeds=seeds[:1],
-            folds=folds[:1],
-            clips=clips // 4,
-            ablations=False,
-            setting=replace(made.setting, cycles=1),
-        )
+        made = replace(made, seeds=seeds[:1], folds=folds[:1], clips=clips // 4, ablations=False)
+        made = replace(made, setting=replace(made.setting, cycles=1))
     return made
 
 
 @dataclass(frozen=True)
 class Case:
-    """One repetition: its videos, its seed, and where its runs lie."""
+    """One repetition: the folder of its runs, its videos and its seed."""
 
     folder: Path
     videos: Path
@@ -89,45 +82,31 @@ class Case:
 
 
 def replicate(out: str | Path, settings: Settings = Settings()) -> Path:
-    """Train and evaluate everything below `out`; see compare.replicate."""
-    out = Path(out).resolve()
-    found = cases(out, settings)
-    return compare.replicate(
-        out,
-        "vidbench: InfoNCE, CoCLR, UberNCE at equal clip budgets",
-        lambda: _recipes(found, settings),
-        lambda: _measured(found, settings),
-        sections,
-        settings.processes,
-    )
-
-
-def _recipes(found: Sequence[Case], settings: Settings) -> dict[str, coclr.Recipe]:
-    """All runs by path below the experiment's folder, the ablations last."""
+    """Train and evaluate everything below `out`; return the path of the report. Resumable."""
+    job = compare.Replication(out)
+    found = cases(job.out, settings)
     recipes = {
         f"{case.folder.name}/{name}": recipe
         for case in found
         for name, recipe in stages(case, settings).items()
     }
-    return dict(sorted(recipes.items(), key=lambda item: Path(item[0]).name in ABLATIONS))
-
-
-def _measured(found: Sequence[Case], settings: Settings) -> dict:
+    ablations_last = sorted(recipes.items(), key=lambda item: Path(item[0]).name in ABLATIONS)
+    job.train(dict(ablations_last), settings.processes)
     held = [evaluated(case, settings) for case in found]
     groups = [sources(case.folder / "infonce-rgb", case.held_out) for case in found]
-    return {
+    facts = {
         "settings": {**asdict(settings), "setting": recipe_dict(settings.setting)},
         "cases": [case.folder.name for case in found],
         "budgets": {name: one.budget for name, one in held[0].items()},
-        "numbers": outcome(held, groups),
     }
+    title = "vidbench: InfoNCE, CoCLR, UberNCE at equal clip budgets"
+    return job.write(title, facts, outcome(held, groups), report)
 
 
 def cases(out: Path, settings: Settings) -> list[Case]:
     """The repetitions, their videos rendered or read and their flow computed."""
     made = []
-    parts = settings.folds or settings.seeds
-    for part in parts:
+    for part in settings.folds or settings.seeds:
         folder = out / (f"fold-{part}" if settings.folds else f"seed-{part}")
         if not settings.data:
             videos, flow = folder / "videos", folder / "flow"
@@ -148,8 +127,7 @@ def cases(out: Path, settings: Settings) -> list[Case]:
 
 
 def fitted(settings: Settings, rows: int) -> coclr.Setting:
-    """The setting with epochs that make up the clips of a stage and a queue of at most three
-    quarters of the rows.
+    """Fit epochs to the clips of a stage, and the queue to at most three quarters of the rows.
 
     topk stays the same share of the queue.
     """
@@ -175,28 +153,24 @@ def fitted(settings: Settings, rows: int) -> coclr.Setting:
 
 
 def stages(case: Case, settings: Settings) -> dict[str, coclr.Recipe]:
-    """All runs of a case by name. A number behind a name is that of the cycle whose clip budget it
-    has in all.
+    """All runs of a case by name. The number in a name is the cycle whose clip budget the run has.
 
-    InfoNCE and UberNCE go on with the optimiser they began with, for as many epochs as a half-cycle
-    has."""
-    rows = len(Manifest.load(case.videos).select(split="train"))
-    setting = fitted(settings, rows)
-    made = coclr.graph(
-        setting, case.folder, manifest=str(case.videos), flow=str(case.flow), seed=case.seed
-    )
+    InfoNCE and UberNCE continue with their first optimizer for as many epochs as a half-cycle has.
+    """
+    setting = fitted(settings, len(Manifest.load(case.videos).select(split="train")))
+    places = {"manifest": str(case.videos), "flow": str(case.flow)}
+    made = coclr.graph(setting, case.folder, **places, seed=case.seed)
     for kind, positives in (("infonce", "self"), ("ubernce", "label")):
         for stream in coclr.OTHER:
             name = f"{kind}-{stream}"
             made[name] = last = replace(made[f"infonce-{stream}"], positives=positives)
             for cycle in range(1, setting.cycles + 1):
-                fit = replace(
-                    setting.alone.fit, epochs=setting.together.fit.epochs, seed=last.fit.seed + 100
+                epochs, seed = setting.together.fit.epochs, last.fit.seed + 100
+                fit = replace(setting.alone.fit, epochs=epochs, seed=seed)
+                student = str(case.folder / _at(kind, stream, cycle - 1))
+                made[_at(kind, stream, cycle)] = last = replace(
+                    made[name], fit=fit, student=student
                 )
-                last = replace(
-                    made[name], fit=fit, student=str(case.folder / _at(kind, stream, cycle - 1))
-                )
-                made[_at(kind, stream, cycle)] = last
     for name, (fellow, changes) in ABLATIONS.items() if settings.ablations else ():
         made[name] = replace(made[fellow], **changes)
     return made
@@ -210,18 +184,15 @@ def _at(kind: str, stream: str, cycle: int) -> str:
 
 
 def evaluated(case: Case, settings: Settings) -> dict[str, Evaluation]:
-    """Every run of a case and, at each cycle, both streams of a method together
-    ("coclr-both-2")."""
+    """Evaluate every run of a case and, at each cycle, a method's two streams ("coclr-both-2")."""
     how = {
         "held_out": case.held_out,
         "how": settings.protocol,
         "centring": settings.centring,
         "seed": case.seed,
     }
-    names = list(stages(case, settings))
-    found = evaluate_all(
-        [case.folder / name for name in names], processes=settings.processes, **how
-    )
+    folders = [case.folder / name for name in stages(case, settings)]
+    found = evaluate_all(folders, processes=settings.processes, **how)
     for kind in METHODS:
         for cycle in range(0 if kind != "coclr" else 1, settings.setting.cycles + 1):
             pair = [found[_at(kind, stream, cycle)] for stream in coclr.OTHER]
@@ -269,9 +240,8 @@ def pairs(names) -> list[tuple[str, str]]:
     return steps + [(name, fellow) for name, (fellow, _) in ABLATIONS.items() if name in names]
 
 
-def sections(facts: Mapping) -> list[Section]:
+def report(facts: Mapping, numbers: Sequence[Number]) -> list[Section]:
     """The report: the ladder as figures and a table, differences, the ablations."""
-    settings, numbers = facts["settings"], facts["numbers"]
     words = (
         f"Repetitions: {', '.join(facts['cases'])}. Numbers are means over them with 95 % "
         "intervals. The bootstrap draws repetitions and, within each, source videos. Differences "
@@ -284,10 +254,10 @@ def sections(facts: Mapping) -> list[Section]:
     made = [
         Section("The claim", [words, *figures, _closed(numbers)]),
         Section("Differences at equal clip budgets", [_differences(steps)]),
-        Section("All numbers", [_all(facts)]),
+        Section("All numbers", [_all(facts, numbers)]),
     ]
     if changed:
-        base = settings["setting"]["together"]
+        base = facts["settings"]["setting"]["together"]
         words = (
             "The first half-cycle on RGB with one switch changed, minus the run without the change "
             f"(k = {base['topk']}, self_drop {base['self_drop']}, siblings {base['siblings']})."
@@ -296,10 +266,10 @@ def sections(facts: Mapping) -> list[Section]:
     return made
 
 
-def _all(facts: Mapping):
+def _all(facts: Mapping, numbers: Sequence[Number]):
     """A table of every run's own numbers."""
     settings = facts["settings"]
-    at = {(one.arm, one.metric): one for one in facts["numbers"] if not one.minus}
+    at = {(one.arm, one.metric): one for one in numbers if not one.minus}
     rows = [
         {
             "run": title(name),
@@ -354,7 +324,7 @@ def _differences(rows: Sequence[Number]):
                 "difference": left[2].partition(", ")[2] if row.arm in ABLATIONS else words,
                 "of": row.metric,
                 "points": row.percent,
-                "each": "  ".join(f"{100 * value:+.1f}" for value in row.each),
+                "each": row.each_percent("+"),
             }
         )
     note = "Points of percent, with 95 % intervals of the paired difference; each repetition's own."

@@ -22,9 +22,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from vidbench.data.manifest import Manifest
 from vidbench.engine import ranks
 from vidbench.engine.runs import Run, environment, write_text
 from vidbench.engine.stages import run_all
+from vidbench.evaluate.evaluate import classified
+from vidbench.evaluate.features import PROTOCOLS, Features, Protocol, part_of
 from vidbench.tensors.metrics import interval, nested_bootstrap
 from vidbench.view.figures import Bar
 from vidbench.view.html import Section, table, write_page
@@ -48,9 +51,13 @@ class Number:
     each: tuple[float | None, ...]
 
     @property
-    def percent(self) -> tuple[float, float, float]:
+    def percent(self) -> tuple[float, ...]:
         """Value, low and high times 100, as a cell of a table."""
-        return tuple(100 * end for end in (self.value, self.low, self.high))
+        return tuple(100 * end for end in (self.value, self.low, self.high) if end is not None)
+
+    def each_percent(self, sign: str = "") -> str:
+        """Each repetition's value times 100 as text; sign "+" also shows a plus."""
+        return "  ".join("-" if one is None else f"{100 * one:{sign}.1f}" for one in self.each)
 
     def bar(self, method: str, group: str) -> Bar:
         """The number as a bar or a dot of a figure."""
@@ -131,54 +138,86 @@ class Paired:
         return Number(self.data, arm, minus, metric, value, *interval(draws), values)
 
 
-def in_processes(function: Callable, jobs: Sequence[tuple], processes: int, what: str) -> list:
-    """Call an importable function with each job's arguments in spawned processes.
+@dataclass(frozen=True)
+class Tested:
+    """What one run of supervised training is worth on one data set."""
 
-    Returns:
-        The results in the order of the jobs.
-    """
+    hits: dict[str, np.ndarray]  # by test: whether the first guess of each test video is right [N]
+    source: np.ndarray  # the source video of each test video [N]
+    train: float  # top-1 of training videos, one view
+    seconds: float  # of training
+    table: Features  # class probabilities of the last test
+
+
+def tested(folder: str, views: Mapping[str, Protocol], data: str = "") -> Tested:
+    """Test one run, or its head of the data set `data`, on the held-out videos by each protocol."""
+    run = Run(folder)
+    held_out = Manifest.load(part_of(run, data)["manifest"]).held_out()
+    found = classified(folder, held_out, views, data=data)
+    one_view = {"one view": PROTOCOLS["one_view"]}
+    (seen,) = classified(folder, "train", one_view, data=data).values()
+    hits = {name: one["right"] for name, one in found.items()}
+    table = list(found.values())[-1]["table"]
+    return Tested(hits, table.source, seen["accuracy"], run.metrics()[-1]["seconds"], table)
+
+
+def tested_all(jobs: Mapping[tuple, tuple], processes: int, what: str) -> dict[tuple, Tested]:
+    """Call `tested` with each job's arguments in spawned processes; the results by the jobs' keys."""
     with ProcessPoolExecutor(
         processes,
         mp_context=multiprocessing.get_context("spawn"),
         initializer=torch.set_num_threads,
         initargs=(max(1, ranks.cores() // processes),),
     ) as pool:
-        waiting = [pool.submit(function, *job) for job in jobs]
-        return [job.result() for job in tqdm(waiting, desc=what, unit="run", mininterval=10)]
+        waiting = {key: pool.submit(tested, *job) for key, job in jobs.items()}
+        watched = tqdm(waiting.items(), desc=what, unit="run", mininterval=10)
+        return {key: job.result() for key, job in watched}
 
 
-def replicate(
-    out: Path,
-    title: str,
-    stages: Callable[[], Mapping[str, object]],
-    measure: Callable[[], dict],
-    sections: Callable[[dict], list[Section]],
-    processes: int,
-) -> Path:
-    """Train all runs, measure them, write report.html, numbers.json and numbers.csv into `out`.
+class Replication:
+    """One call of a replication: trains all runs, then writes numbers and report into its folder.
 
     The same call resumes: complete runs are neither trained nor tested again.
-
-    Args:
-        stages: makes videos and recipes, run name -> recipe, the most important first.
-        measure: evaluates the trained runs; returns facts with "numbers", a list of Number.
-        sections: makes the report's sections from the facts.
-
-    Returns:
-        The path of the report.
     """
-    began, recipes = time.monotonic(), stages()
-    print(f"{len(recipes)} runs", flush=True)
-    run_all(recipes, out, processes)
-    facts = {
-        **measure(),
-        "environment": environment(),
-        "training": round(sum(Run(out / name).metrics()[-1]["seconds"] for name in recipes)),
-        "seconds": round(time.monotonic() - began),
-    }
-    write_text(out / "numbers.json", json.dumps(facts, indent=1, default=asdict))
-    write_text(out / "numbers.csv", as_csv(facts["numbers"]))
-    return write_page(out / "report.html", title, [*sections(facts), _how_made(facts)])
+
+    def __init__(self, out: str | Path):
+        """Start the clock; all runs go below the folder `out`."""
+        self.out, self.began = Path(out).resolve(), time.monotonic()  # runs name parents by path
+        self.recipes: Mapping[str, object] = {}
+
+    def train(self, recipes: Mapping[str, object], processes: int) -> None:
+        """Train run name -> recipe, the most important first."""
+        self.recipes = recipes
+        print(f"{len(recipes)} runs below {self.out}", flush=True)
+        run_all(recipes, self.out, processes)
+
+    def write(
+        self,
+        title: str,
+        facts: Mapping,
+        numbers: Sequence[Number],
+        sections: Callable[[Mapping, Sequence[Number]], list[Section]],
+    ) -> Path:
+        """Write numbers.json, numbers.csv and report.html.
+
+        Args:
+            facts: what numbers.json keeps about the experiment.
+            sections: makes the report's sections from facts and numbers.
+
+        Returns:
+            The path of the report.
+        """
+        seconds = [Run(self.out / name).metrics()[-1]["seconds"] for name in self.recipes]
+        made = {
+            "environment": environment(),
+            "training": round(sum(seconds)),
+            "seconds": round(time.monotonic() - self.began),
+        }
+        record = {**made, **facts, "numbers": [asdict(number) for number in numbers]}
+        write_text(self.out / "numbers.json", json.dumps(record, indent=1))
+        write_text(self.out / "numbers.csv", as_csv(numbers))
+        pages = [*sections(facts, numbers), _how_made(made)]
+        return write_page(self.out / "report.html", title, pages)
 
 
 def as_csv(numbers: Iterable[Number]) -> str:

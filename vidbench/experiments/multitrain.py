@@ -14,11 +14,10 @@ from vidbench.data.sets import catalogue
 from vidbench.data.toy import world as toy
 from vidbench.engine import ranks
 from vidbench.engine.runs import Run, recipe_dict
-from vidbench.evaluate.evaluate import classified
-from vidbench.evaluate.features import PROTOCOLS, Protocol, kept, part_of
+from vidbench.evaluate.features import Protocol, kept
 from vidbench.evaluate.projections import READ, READOUTS, WORDS, asked, relations, truth
 from vidbench.experiments import compare
-from vidbench.experiments.compare import Number, Paired, pick, plain
+from vidbench.experiments.compare import Number, Paired, Tested, pick, plain
 from vidbench.methods import multitrain
 from vidbench.view.figures import bars, whiskers
 from vidbench.view.html import Section, table
@@ -34,8 +33,7 @@ ARMS = {
     "both": ("+ both", {}),
 }
 ALONE = ("alone", "alone-long")
-TEST = {"4 views": Protocol(windows=4)}
-SEEN = {"one view": PROTOCOLS["one_view"]}
+TEST = "4 views"
 TOP1, RANK = "top-1", "reciprocal rank"
 PAIRS = "planted pairs"  # in place of a data set's name
 SIDES = ("source", "target")  # whose classes look for their match, see projections.asked
@@ -45,12 +43,12 @@ WORLD = "toy-"  # and the name of a toy world: of size `small`, rendered with ea
 
 @dataclass(frozen=True)
 class Experiment:
-    """All arms on one group of data sets: toy worlds ("toy-base") and folders. A seed is that of
-    weights and order, and of toy worlds that of the videos, too.
+    """All arms on one group of data sets: toy worlds ("toy-base") and folders.
 
-    start: epochs on the first data set before all else; every arm begins with that backbone, as
-    MultiTrain does with one trained on Kinetics. 0 is from scratch, where both losses can keep a
-    small MViT at constant features."""
+    A seed is that of weights and order, and of a toy world's videos. start: epochs of training on
+    the first data set; every arm starts from that backbone, as MultiTrain's from one trained on
+    Kinetics. 0 starts from scratch, where both losses can keep a small MViT at constant features.
+    """
 
     data: tuple[str, ...]
     recipe: multitrain.Recipe
@@ -81,89 +79,71 @@ def experiment(
     arms: Sequence[str] = (),
     quick: bool = False,
 ) -> Experiment:
-    """The experiment on a group of data sets, with a named setting of methods.multitrain.
+    """Plan the experiment on a group of data sets, with a named setting of methods.multitrain.
 
-    Folders are decoded at short side 64, every 4th frame, Weizmann's every 3rd; as they are small
-    beside a toy world, they come more often than their size says (Mix "balanced"). arms: of ARMS,
-    all where empty. quick: one seed, a quarter of the epochs. Raises ValueError on fewer than two
-    data sets, an unknown toy world, setting or arm."""
+    Folders are decoded at short side 64, every 4th frame, Weizmann's every 3rd. They are small
+    compared with a toy world, so they come more often than their size says (Mix "balanced").
+
+    Args:
+        arms: which of ARMS; all if empty.
+        quick: one seed, a quarter of the epochs.
+
+    Raises:
+        ValueError: fewer than two data sets, or an unknown toy world, setting or arm.
+    """
     worlds = [name.removeprefix(WORLD) for name in data if name.startswith(WORLD)]
     if len(set(data)) < 2 or len(set(data)) < len(data) or set(worlds) - set(toy.WORLDS):
+        known = ", ".join(f"{WORLD}{name}" for name in toy.WORLDS)
         raise ValueError(
-            "wanted two or more data sets, folders or toy worlds "
-            f"({WORLD + f', {WORLD}'.join(toy.WORLDS)}"
-            f"); got {', '.join(data)}."
+            f"data must be two or more data sets, folders or toy worlds ({known}); got "
+            f"{', '.join(data)}."
         )
     if setting not in multitrain.SETTINGS or set(arms) - set(ARMS):
         raise ValueError(
             f"a setting is one of {', '.join(multitrain.SETTINGS)}, arms are of "
-            f"{', '.join(ARMS)}; got "
-            f"{setting}, {', '.join(arms)}."
+            f"{', '.join(ARMS)}; got {setting}, {', '.join(arms)}."
         )
     recipe = multitrain.SETTINGS[setting]
+    epochs, start = recipe.fit.epochs, 24
     if quick:
-        seeds, recipe = (
-            seeds[:1],
-            replace(recipe, fit=replace(recipe.fit, epochs=max(1, recipe.fit.epochs // 4))),
-        )
-    recipe = replace(recipe, fit=replace(recipe.fit, save_every=recipe.fit.epochs))
-    clips = {
-        catalogue.name_of(one): {
-            "stride": 3 if catalogue.recognise(one) == "weizmann" else 4,
-            "decode_size": 64,
-        }
-        for one in data
-        if not one.startswith(WORLD)
-    }
+        epochs, start, seeds = max(1, epochs // 4), start // 4, seeds[:1]
+    recipe = replace(recipe, fit=replace(recipe.fit, epochs=epochs, save_every=epochs))
+    clips = {}
+    for one in data:
+        if not one.startswith(WORLD):
+            stride = 3 if catalogue.recognise(one) == "weizmann" else 4
+            clips[catalogue.name_of(one)] = {"stride": stride, "decode_size": 64}
     recipe = replace(recipe, mix=Mix("balanced") if clips else recipe.mix)
-    return Experiment(
-        tuple(data),
-        recipe,
-        clips,
-        6 if quick else 24,
-        tuple(seeds),
-        tuple(arm for arm in ARMS if not arms or arm in arms),
-    )
+    arms = tuple(arm for arm in ARMS if not arms or arm in arms)
+    return Experiment(tuple(data), recipe, clips, start, tuple(seeds), arms)
 
 
 def replicate(out: str | Path, one: Experiment, processes: int = 2) -> Path:
-    """Train and test every arm below `out`; see compare.replicate."""
-    out = Path(out).resolve()
-    return compare.replicate(
-        out,
-        "vidbench: several data sets, one network",
-        lambda: _recipes(one, out),
-        lambda: _measured(one, out, processes),
-        sections,
-        processes,
-    )
-
-
-def _recipes(one: Experiment, out: Path) -> dict[str, multitrain.Recipe]:
-    return {
+    """Train and test every arm below `out`; return the path of the report. Resumable."""
+    job = compare.Replication(out)
+    recipes = {
         f"seed-{seed}/{name}": recipe
         for seed in one.seeds
-        for name, recipe in stages(one, out, seed).items()
+        for name, recipe in stages(one, job.out, seed).items()
     }
-
-
-def _measured(one: Experiment, out: Path, processes: int) -> dict:
-    found = tested(one, out, processes)
-    first = next(iter(found.values()))[one.arms[0]]
-    return {
+    job.train(recipes, processes)
+    found = tested(one, job.out, processes)
+    first = {name: found[one.seeds[0], one.arms[0], name] for name in one.names}
+    facts = {
         "data": one.names,
-        "test_videos": {name: len(first[name]["source"]) for name in one.names},
+        "test_videos": {name: len(run.source) for name, run in first.items()},
         "recipe": recipe_dict(one.recipe),
         "seeds": list(one.seeds),
-        "numbers": outcome(one, found) + planted(one, out),
     }
+    numbers = outcome(one, found) + planted(one, job.out)
+    return job.write("vidbench: several data sets, one network", facts, numbers, report)
 
 
 # ---- runs --------------------------------------------------------------------------------------
 
 
 def parts(one: Experiment, out: Path, seed: int) -> list[multitrain.Part]:
-    """Every data set's part, its videos and its flow made where they are missing."""
+    """Make the videos and flow of every data set if they are missing; the recipe's parts."""
     made = []
     for data, name in zip(one.data, one.names, strict=True):
         folder = out / (f"seed-{seed}" if name in one.worlds else "data") / name
@@ -173,31 +153,23 @@ def parts(one: Experiment, out: Path, seed: int) -> list[multitrain.Part]:
             rows = catalogue.keep(folder / "videos", data)
         if one.recipe.stream == "flow":
             flow_store.complete(rows, folder / "flow", "dis", workers=ranks.cores())
-        made.append(
-            multitrain.Part(
-                name,
-                str(folder / "videos"),
-                rows.classes,
-                str(folder / "flow"),
-                dict(one.clips.get(name, {})),
-            )
-        )
+        manifest, flow = str(folder / "videos"), str(folder / "flow")
+        clip = dict(one.clips.get(name, {}))
+        made.append(multitrain.Part(name, manifest, rows.classes, flow, clip))
     return made
 
 
 def stages(one: Experiment, out: Path, seed: int) -> dict[str, multitrain.Recipe]:
-    """The recipes of a seed: `start`, `joint` and so on, and `alone-NAME` of each data set. All
-    joint ones begin with the same weights, as far as they have the same, and see the same clips in
-    the same order."""
+    """The recipes of a seed: `start`, `joint` and so on, and `alone-NAME` of each data set.
+
+    All joint runs start from the same weights and see the same clips in the same order.
+    """
     all_parts, made = parts(one, out, seed), {}
     base = replace(one.recipe, parts=tuple(all_parts), fit=replace(one.recipe.fit, seed=seed))
     if one.start:
         made["start"] = _on(base, all_parts[0], one.start)
-        base = replace(
-            base,
-            init=str(out / f"seed-{seed}" / "start"),
-            fit=replace(base.fit, lr=base.fit.lr / 2),
-        )
+        fit = replace(base.fit, lr=base.fit.lr / 2)
+        base = replace(base, init=str(out / f"seed-{seed}" / "start"), fit=fit)
     videos = [len(Manifest.load(part.manifest).select(split="train")) for part in all_parts]
     for arm in one.arms:
         if arm not in ALONE:
@@ -211,40 +183,23 @@ def stages(one: Experiment, out: Path, seed: int) -> dict[str, multitrain.Recipe
 def _on(recipe: multitrain.Recipe, part: multitrain.Part, epochs: int) -> multitrain.Recipe:
     """The recipe on one data set alone; the warm-up keeps its share of the epochs."""
     warm = recipe.fit.warmup_epochs * epochs / recipe.fit.epochs
-    return replace(
-        multitrain.alone(recipe, part),
-        fit=replace(recipe.fit, epochs=epochs, save_every=epochs, warmup_epochs=warm),
-    )
+    fit = replace(recipe.fit, epochs=epochs, save_every=epochs, warmup_epochs=warm)
+    return replace(multitrain.alone(recipe, part), fit=fit)
 
 
-def tested(one: Experiment, out: Path, processes: int) -> dict[int, dict[str, dict[str, dict]]]:
-    """Test every run: of each seed, arm and data set {"hits" bool [N], "source" [N], "train"}.
-
-    "train" is top-1 of training videos.
-    """
-    heads = list(product(one.seeds, one.arms, one.names))
-    jobs = []
-    for seed, arm, name in heads:
+def tested(one: Experiment, out: Path, processes: int) -> dict[tuple[int, str, str], Tested]:
+    """Test every run, by (seed, arm, data set)."""
+    jobs = {}
+    for seed, arm, name in product(one.seeds, one.arms, one.names):
         run = f"{arm}-{name}" if arm in ALONE else arm
-        jobs.append((str(out / f"seed-{seed}" / run), name))
-    done = compare.in_processes(_test, jobs, processes, "tests")
-    found = {seed: {arm: {} for arm in one.arms} for seed in one.seeds}
-    for (seed, arm, name), result in zip(heads, done, strict=True):
-        found[seed][arm][name] = result
-    return found
-
-
-def _test(folder: str, name: str) -> dict:
-    split = Manifest.load(part_of(Run(folder), name)["manifest"]).held_out()
-    (held,) = classified(folder, split, TEST, data=name).values()
-    (seen,) = classified(folder, "train", SEEN, data=name).values()
-    return {"hits": held["right"], "source": held["table"].source, "train": seen["accuracy"]}
+        jobs[seed, arm, name] = (str(out / f"seed-{seed}" / run), {TEST: Protocol(windows=4)}, name)
+    return compare.tested_all(jobs, processes, "tests")
 
 
 # ---- numbers -----------------------------------------------------------------------------------
 
 
-def outcome(one: Experiment, found: Mapping[int, Mapping]) -> list[Number]:
+def outcome(one: Experiment, found: Mapping[tuple[int, str, str], Tested]) -> list[Number]:
     """Compare all arms on each data set: top-1, and top-1 minus that of both ALONE and of `joint`.
 
     All seeds of a folder have the same test videos, so a draw takes the same sources in each.
@@ -252,16 +207,16 @@ def outcome(one: Experiment, found: Mapping[int, Mapping]) -> list[Number]:
     Args:
         found: what `tested` returns.
     """
-    made, seeds = [], list(found.values())
+    made = []
     for name in one.names:
-        sources = [arms[one.arms[0]][name]["source"] for arms in seeds]
-        hits = [{arm: arms[arm][name]["hits"] for arm in one.arms} for arms in seeds]
+        sources = [found[seed, one.arms[0], name].source for seed in one.seeds]
+        hits = [{arm: found[seed, arm, name].hits[TEST] for arm in one.arms} for seed in one.seeds]
         paired = Paired(hits, sources, TOP1, data=name, shared=name not in one.worlds)
         for arm in one.arms:
             bases = [base for base in (*ALONE, "joint") if base in one.arms and base != arm]
-            made.append(paired.mean(arm))
-            made += [paired.difference(arm, base) for base in bases]
-            made.append(plain(name, arm, "train", [arms[arm][name]["train"] for arms in seeds]))
+            seen = [found[seed, arm, name].train for seed in one.seeds]
+            made += [paired.mean(arm), *(paired.difference(arm, base) for base in bases)]
+            made.append(plain(name, arm, "train", seen))
     return made
 
 
@@ -294,30 +249,27 @@ def _asked(one: Experiment, out: Path, seed: int, arm: str) -> dict:
     """projections.asked of one run, on all pairs of its toy worlds."""
     run = Run(out / f"seed-{seed}" / arm)
     found = relations(run, {name: kept(run, "train", READ, data=name) for name in one.names})
-    return asked(
-        found,
-        {
-            pair: truth(toy.correspondence(), relation, one.worlds)
-            for pair, relation in found.items()
-            if set(pair) <= set(one.worlds)
-        },
-    )
+    matches = {
+        pair: truth(toy.correspondence(), relation, one.worlds)
+        for pair, relation in found.items()
+        if set(pair) <= set(one.worlds)
+    }
+    return asked(found, matches)
 
 
 # ---- report ------------------------------------------------------------------------------------
 
 
-def sections(facts: Mapping) -> list[Section]:
+def report(facts: Mapping, numbers: Sequence[Number]) -> list[Section]:
     """The report: each data set's top-1, what joint training and each loss add, planted pairs."""
-    numbers = facts["numbers"]
     words = "Top-1 of test videos, by the data set's own head."
-    made = [Section("Each data set", [words, top1(facts)])]
+    made = [Section("Each data set", [words, top1(facts, numbers)])]
     for base, heading in (
-        ("alone", "Minus a network of its own, the same epochs"),
-        ("alone-long", "Minus a network of its own, the same steps"),
+        ("alone", "Minus one network per data set, the same epochs"),
+        ("alone-long", "Minus one network per data set, the same steps"),
         ("joint", "Minus plain joint training"),
     ):
-        if found := pick(numbers, minus=base):
+        if found := [one for one in pick(numbers, minus=base) if one.arm not in ALONE]:
             made.append(Section(heading, [gains(found, base)]))
     if found := pick(numbers, data=PAIRS):
         figures = [found_pairs(found, side) for side in SIDES]
@@ -325,10 +277,10 @@ def sections(facts: Mapping) -> list[Section]:
     return made
 
 
-def top1(facts: Mapping):
+def top1(facts: Mapping, numbers: Sequence[Number]):
     """A table of all arms: top-1 of each data set, and last their mean."""
     names, rows = facts["data"], []
-    own = pick(facts["numbers"], metric=TOP1, minus="")
+    own = pick(numbers, metric=TOP1, minus="")
     for arm in dict.fromkeys(number.arm for number in own):
         mine = {number.data: number for number in pick(own, arm=arm)}
         mean = 100 * float(np.mean([mine[name].value for name in names]))
@@ -338,14 +290,14 @@ def top1(facts: Mapping):
     note = (
         f"Percent of test videos ({videos}) with 95 % intervals over seeds and source videos; "
         f"{len(facts['seeds'])} seeds, {facts['recipe']['fit']['epochs']} epochs, the last one "
-        f"counts, {next(iter(TEST))}."
+        f"counts, {TEST}."
     )
     return table(rows, note=note)
 
 
 def gains(found: Sequence[Number], base: str):
     """Top-1 of each data set minus that of the arm `base`, as dots with intervals."""
-    rows = [one.bar(ARMS[one.arm][0], one.data) for one in found if one.arm not in ALONE]
+    rows = [one.bar(ARMS[one.arm][0], one.data) for one in found]
     title = "Each data set, with 95 % intervals"
     return whiskers(rows, f"points of top-1 minus {ARMS[base][0]}", title)
 

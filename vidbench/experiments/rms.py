@@ -12,12 +12,11 @@ from vidbench.data.manifest import Manifest
 from vidbench.data.sets import catalogue
 from vidbench.data.toy import world as toy
 from vidbench.data.video import clips
-from vidbench.engine.runs import Run, recipe_dict
-from vidbench.evaluate.evaluate import classified
+from vidbench.engine.runs import recipe_dict
 from vidbench.evaluate.features import PROTOCOLS, Protocol
 from vidbench.evaluate.probe import gains
 from vidbench.experiments import compare
-from vidbench.experiments.compare import Number, Paired, pick, plain
+from vidbench.experiments.compare import Number, Paired, Tested, pick, plain
 from vidbench.methods import classify
 from vidbench.view.figures import bars, whiskers
 from vidbench.view.html import Section, table
@@ -46,9 +45,10 @@ SEEN = "train"  # the metric: top-1 of training videos, one view
 class Experiment:
     """All arms on one data set.
 
-    data: "toy-N" (for each seed a world, rendered with it) or a folder (the same videos for each
-    seed, or with `folds` those of the fold of that number). sources: of each class that are trained
-    on, so few that a net can learn them by heart; 0 is all."""
+    data: "toy-N" (a world for each seed, rendered with it) or a folder (the same videos for each
+    seed, or with `folds` the fold of that number). sources: training source videos of each class,
+    so few that a network can memorize them; 0 is all.
+    """
 
     data: str
     recipe: classify.Recipe
@@ -76,16 +76,25 @@ def experiment(
     longer: int = 1,
     arms: Sequence[str] = tuple(ARMS),
 ) -> Experiment:
-    """The experiment on toy worlds ("toy-5"), on pictures or on videos, told by what the folder
-    holds.
+    """Plan the experiment on toy worlds ("toy-5") or on the pictures or videos of a folder.
 
-    The recipes are those of notebooks 20 and 21, longer; how long was chosen with the baseline
-    alone, on training videos that were held out. Weizmann, with 4 test videos a fold, is repeated
-    on its nine folds instead of seeds. quick: one repetition, a quarter of the epochs, baseline,
-    RMS and its two ablations. longer: times as many epochs. arms: which of ARMS; the baseline is
-    always among them. Raises ValueError on an unknown arm."""
-    if set(arms) - set(ARMS):
-        raise ValueError(f"arms are of {', '.join(ARMS)}; got {', '.join(arms)}.")
+    The recipes are those of notebooks 20 and 21, longer. Their length was chosen with the baseline
+    alone, on held-out training videos. Weizmann, with 4 test videos a fold, has its nine folds in
+    place of seeds.
+
+    Args:
+        quick: one repetition, a quarter of the epochs, only the baseline, RMS and its ablations.
+        longer: times as many epochs.
+        arms: which of ARMS; the baseline is always among them.
+
+    Raises:
+        ValueError: an arm is unknown.
+    """
+    if set(arms) - set(ARMS) or set(arms) <= {BASELINE}:
+        raise ValueError(
+            f"arms are of {', '.join(ARMS)}, at least one more than {BASELINE}; got "
+            f"{', '.join(arms)}."
+        )
     toy_world = TOY.fullmatch(data)
     name = "toy" if toy_world else catalogue.recognise(data)
     pictures = name not in ("toy", "weizmann") and _of_pictures(data)
@@ -119,33 +128,20 @@ def _of_pictures(data: str) -> bool:
 
 
 def replicate(out: str | Path, experiments: Sequence[Experiment], processes: int = 2) -> Path:
-    """Train and test every arm on every data set below `out`; see compare.replicate."""
-    out = Path(out).resolve()
-    return compare.replicate(
-        out,
-        "vidbench: random mean scaling and its rivals",
-        lambda: _recipes(experiments, out),
-        lambda: _measured(experiments, out, processes),
-        sections,
-        processes,
-    )
-
-
-def _recipes(experiments: Sequence[Experiment], out: Path) -> dict[str, classify.Recipe]:
-    """All runs by path below the folder, seed by seed: an early stop leaves whole comparisons."""
+    """Train and test every arm on every data set below `out`; return the report's path. Resumable."""
+    job = compare.Replication(out)
     recipes = {
         f"{one.name}/seed-{seed}/{arm}": recipe
         for one in experiments
         for seed in one.seeds
-        for arm, recipe in stages(one, out, seed).items()
+        for arm, recipe in stages(one, job.out, seed).items()
     }
-    return dict(sorted(recipes.items(), key=lambda item: item[1].fit.seed))
-
-
-def _measured(experiments: Sequence[Experiment], out: Path, processes: int) -> dict:
+    # a seed of every arm and data set first, so that an early stop leaves whole comparisons
+    by_seed = sorted(recipes.items(), key=lambda item: item[1].fit.seed)
+    job.train(dict(by_seed), processes)
     numbers, facts = [], []
     for one in experiments:
-        found = tested(one, out, processes)
+        found = tested(one, job.out, processes)
         numbers += outcome(one, found)
         facts.append(
             {
@@ -153,19 +149,19 @@ def _measured(experiments: Sequence[Experiment], out: Path, processes: int) -> d
                 "seeds": one.seeds,
                 "recipe": recipe_dict(one.recipe),
                 "tests": list(one.views),
-                "test_videos": len(found[one.seeds[0]][BASELINE]["source"]),
-                "classes": _classes(found) if "rms" in one.arms else [],
+                "test_videos": len(found[one.seeds[0], BASELINE].source),
+                "classes": classes(one, found),
             }
         )
-    return {"experiments": facts, "numbers": numbers}
+    title = "vidbench: random mean scaling and its rivals"
+    return job.write(title, {"experiments": facts}, numbers, report)
 
 
 # ---- runs --------------------------------------------------------------------------------------
 
 
 def videos(one: Experiment, out: Path, seed: int) -> Path:
-    """The manifest's folder of a seed, made where it is missing: the chosen sources of train, and
-    all test videos."""
+    """Make a seed's manifest if it is missing: the chosen sources of train, and all test videos."""
     folder = out / one.name / (f"seed-{seed}" if one.toy or one.folds else "data")
     if one.toy:
         rows = toy.render(folder / "videos", "small", seed=seed, progress=False)
@@ -180,8 +176,7 @@ def videos(one: Experiment, out: Path, seed: int) -> Path:
 
 
 def fewer(rows: Manifest, sources: int, seed: int = 0) -> Manifest:
-    """Rows with so many sources of each class in train, drawn once for all; other splits as they
-    are."""
+    """Keep so many source videos of each class in train, drawn once for all; keep other splits."""
     train, rng, kept = rows.select(split="train"), np.random.default_rng([seed, 11]), []
     for label in np.unique(train.label):
         kept.extend(rng.permutation(np.unique(train.source[train.label == label]))[:sources])
@@ -189,69 +184,49 @@ def fewer(rows: Manifest, sources: int, seed: int = 0) -> Manifest:
 
 
 def stages(one: Experiment, out: Path, seed: int) -> dict[str, classify.Recipe]:
-    """The recipes of a seed by arm: all of one seed begin with the same weights and see the same
-    clips in one order."""
-    place = videos(one, out, seed)
-    base = replace(
-        one.recipe,
-        manifest=str(place),
-        classes=Manifest.load(place).classes,
-        fit=replace(one.recipe.fit, seed=seed),
-    )
+    """The recipes of a seed by arm, all with the same first weights and the same order of clips."""
+    place, fit = videos(one, out, seed), replace(one.recipe.fit, seed=seed)
+    classes = Manifest.load(place).classes
+    base = replace(one.recipe, manifest=str(place), classes=classes, fit=fit)
     return {arm: with_arm(base, arm) for arm in one.arms}
 
 
 def with_arm(recipe: classify.Recipe, arm: str) -> classify.Recipe:
-    """The recipe with one of ARMS in place of its regularizer and mixing.
+    """Put one of ARMS in place of the recipe's regularizer and mixing.
 
     RMS and its ablations keep the stages and the kernel of the recipe's own RMS; RandomDrop and
-    ShakeDrop stand in every block, as published. Raises ValueError on an unknown arm."""
+    ShakeDrop are in every block, as published.
+
+    Raises:
+        ValueError: the arm is unknown, or the recipe has no RMS to take stages from.
+    """
     if arm not in ARMS:
         raise ValueError(f"an arm is one of {', '.join(ARMS)}; got {arm!r}.")
     _, regularizer, mixing = ARMS[arm]
-    where = {
-        name: recipe.regularizer[name]
-        for name in ("stages", "kernel")
-        if name in recipe.regularizer
+    if regularizer.get("name") == "rms":
+        if "stages" not in recipe.regularizer:
+            raise ValueError(
+                f"the recipe has no RMS whose stages {arm} could keep; give it a regularizer such "
+                'as {"name": "rms", "stages": (4, 5)}.'
+            )
+        places = [name for name in ("stages", "kernel") if name in recipe.regularizer]
+        regularizer = regularizer | {name: recipe.regularizer[name] for name in places}
+    return replace(recipe, regularizer=regularizer, mixing=mixing)
+
+
+def tested(one: Experiment, out: Path, processes: int) -> dict[tuple[int, str], Tested]:
+    """Test every run, by (seed, arm)."""
+    jobs = {
+        (seed, arm): (str(out / one.name / f"seed-{seed}" / arm), one.views)
+        for seed, arm in product(one.seeds, one.arms)
     }
-    places = where if regularizer.get("name") == "rms" else {}
-    if regularizer.get("name") == "rms" and "stages" not in where:
-        raise ValueError(
-            f"the recipe has no RMS whose stages {arm} could keep; give it a regularizer such as "
-            '{"name": "rms", "stages": (4, 5)}.'
-        )
-    return replace(recipe, regularizer={**regularizer, **places}, mixing=mixing)
-
-
-def tested(one: Experiment, out: Path, processes: int) -> dict[int, dict[str, dict]]:
-    """Test every run: of each seed and arm hits by test, top-1 of training videos, seconds, table."""
-    pairs = list(product(one.seeds, one.arms))
-    jobs = [(str(out / one.name / f"seed-{seed}" / arm), one.views) for seed, arm in pairs]
-    done = compare.in_processes(_test, jobs, processes, f"{one.name}: tests")
-    found = {seed: {} for seed in one.seeds}
-    for (seed, arm), result in zip(pairs, done, strict=True):
-        found[seed][arm] = result
-    return found
-
-
-def _test(folder: str, views: Mapping[str, Protocol]) -> dict:
-    run = Run(folder)
-    found = classified(folder, Manifest.load(run.recipe["manifest"]).held_out(), views)
-    seen = classified(folder, "train", {"one view": PROTOCOLS["one_view"]})["one view"]
-    last = list(found)[-1]
-    return {
-        "hits": {name: one["right"] for name, one in found.items()},
-        "source": found[last]["table"].source,
-        "train": float(seen["accuracy"]),
-        "seconds": run.metrics()[-1]["seconds"],
-        "table": found[last]["table"],
-    }
+    return compare.tested_all(jobs, processes, f"{one.name}: tests")
 
 
 # ---- numbers -----------------------------------------------------------------------------------
 
 
-def outcome(one: Experiment, found: Mapping[int, Mapping[str, dict]]) -> list[Number]:
+def outcome(one: Experiment, found: Mapping[tuple[int, str], Tested]) -> list[Number]:
     """Compare all arms: means over seeds and paired differences to the baseline, by each test.
 
     All seeds of a real data set have the same test videos, so a draw takes the same sources in each.
@@ -261,29 +236,30 @@ def outcome(one: Experiment, found: Mapping[int, Mapping[str, dict]]) -> list[Nu
     Args:
         found: what `tested` returns.
     """
-    arms, made = list(found.values()), []
-    sources = [of[BASELINE]["source"] for of in arms]
+    made, others = [], [arm for arm in one.arms if arm != BASELINE]
+    base = [found[seed, BASELINE] for seed in one.seeds]
+    shared = not one.toy and not one.folds
     for test in one.views:
-        hits = [{arm: of[arm]["hits"][test] for arm in one.arms} for of in arms]
-        shared = not one.toy and not one.folds
+        hits = [{arm: found[seed, arm].hits[test] for arm in one.arms} for seed in one.seeds]
+        sources = [run.source for run in base]
         paired = Paired(hits, sources, test, data=one.name, shared=shared)
         made += [paired.mean(arm) for arm in one.arms]
-        made += [paired.difference(arm, BASELINE) for arm in one.arms if arm != BASELINE]
+        made += [paired.difference(arm, BASELINE) for arm in others]
     for arm in one.arms:
-        seen = np.array([of[arm]["train"] for of in arms])
-        held = np.array([of[arm]["hits"][test].mean() for of in arms])
-        seconds = np.array([of[arm]["seconds"] for of in arms])
-        base = np.array([of[BASELINE]["seconds"] for of in arms])
-        extra = {SEEN: seen, f"{SEEN} - test": seen - held, "time": seconds / base}
-        made += [plain(one.name, arm, name, each) for name, each in extra.items()]
+        runs = [found[seed, arm] for seed in one.seeds]
+        gaps = [run.train - run.hits[test].mean() for run in runs]
+        times = [run.seconds / first.seconds for run, first in zip(runs, base, strict=True)]
+        made.append(plain(one.name, arm, SEEN, [run.train for run in runs]))
+        made.append(plain(one.name, arm, f"{SEEN} - test", gaps))
+        made.append(plain(one.name, arm, "time", times))
     return made
 
 
-def _classes(found: Mapping[int, Mapping[str, dict]]) -> list[dict]:
+def classes(one: Experiment, found: Mapping[tuple[int, str], Tested]) -> list[dict]:
     """What each class gains by RMS, mean over seeds, the largest gain first."""
     columns, each = ("before", "after", "gain"), {}
-    for arms in found.values():
-        for row in gains(arms["rms"]["table"], arms[BASELINE]["table"]):
+    for seed in one.seeds if "rms" in one.arms else ():
+        for row in gains(found[seed, "rms"].table, found[seed, BASELINE].table):
             each.setdefault(row["action"], []).append([row[name] for name in columns])
     rows = [
         {"action": action} | dict(zip(columns, np.mean(values, axis=0).tolist(), strict=True))
@@ -295,9 +271,9 @@ def _classes(found: Mapping[int, Mapping[str, dict]]) -> list[dict]:
 # ---- report ------------------------------------------------------------------------------------
 
 
-def sections(facts: Mapping) -> list[Section]:
+def report(facts: Mapping, numbers: Sequence[Number]) -> list[Section]:
     """The report: what each arm adds, then each data set's arms as a figure and a table."""
-    numbers, found = facts["numbers"], facts["experiments"]
+    found = facts["experiments"]
     words = (
         "RMS and its rivals, each added to the same baseline. All arms of a seed have the same "
         "first weights, videos and order of clips. RMS's published tables are not available, so "
@@ -357,7 +333,7 @@ def _arms(numbers: Sequence[Number], one: Mapping):
                 "added": ARMS[top1.arm][0],
                 "top-1": top1.value,
                 "- baseline": gain and gain.percent,
-                "each seed": "  ".join(f"{100 * each:.1f}" for each in top1.each),
+                "each seed": top1.each_percent(),
                 "train": value[top1.arm, SEEN],
                 "train - test": value[top1.arm, f"{SEEN} - test"],
                 "time": value[top1.arm, "time"],
