@@ -11,7 +11,7 @@ import pytest
 from vidbench.data.toy import world as toy
 from vidbench.engine.runs import Run
 from vidbench.experiments import multitrain as multi
-from vidbench.experiments.compare import Tested, pick
+from vidbench.experiments.compare import Measured, pick
 from vidbench.methods import multitrain
 
 WORLDS = ("toy-base", "toy-gym")
@@ -115,7 +115,7 @@ def found(rates: dict) -> dict:
     """Of each arm and data set so many of ten test videos right, each a source video, two seeds."""
     rng = np.random.default_rng(0)
     return {
-        (seed, arm, name): Tested(
+        (seed, arm, name): Measured(
             {"4 views": rng.permutation(10) < right}, np.arange(10), 1.0, 1.0, None
         )
         for seed in (1, 2)

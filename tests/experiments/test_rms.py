@@ -12,7 +12,7 @@ from PIL import Image
 from vidbench.engine.runs import Run
 from vidbench.evaluate.features import Features, Protocol
 from vidbench.experiments import rms
-from vidbench.experiments.compare import Tested, pick
+from vidbench.experiments.compare import Measured, pick
 from vidbench.methods import classify
 
 
@@ -107,7 +107,7 @@ def result(hits, train=1.0, seconds=1.0):
     table = Features(
         values, np.ones(len(hits), np.int64), np.arange(len(hits)), ("a", "b"), {"rows": "x"}
     )
-    return Tested({"one view": hits}, np.arange(len(hits)), train, seconds, table)
+    return Measured({"one view": hits}, np.arange(len(hits)), train, seconds, table)
 
 
 def test_differences_gaps_and_times_are_those_of_the_same_seed():

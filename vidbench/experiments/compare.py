@@ -139,7 +139,7 @@ class Paired:
 
 
 @dataclass(frozen=True)
-class Tested:
+class Measured:
     """What one run of supervised training is worth on one data set."""
 
     hits: dict[str, np.ndarray]  # by test: whether the first guess of each test video is right [N]
@@ -149,7 +149,7 @@ class Tested:
     table: Features  # class probabilities of the last test
 
 
-def tested(folder: str, views: Mapping[str, Protocol], data: str = "") -> Tested:
+def tested(folder: str, views: Mapping[str, Protocol], data: str = "") -> Measured:
     """Test one run, or its head of the data set `data`, on the held-out videos by each protocol."""
     run = Run(folder)
     held_out = Manifest.load(part_of(run, data)["manifest"]).held_out()
@@ -158,10 +158,10 @@ def tested(folder: str, views: Mapping[str, Protocol], data: str = "") -> Tested
     (seen,) = classified(folder, "train", one_view, data=data).values()
     hits = {name: one["right"] for name, one in found.items()}
     table = list(found.values())[-1]["table"]
-    return Tested(hits, table.source, seen["accuracy"], run.metrics()[-1]["seconds"], table)
+    return Measured(hits, table.source, seen["accuracy"], run.metrics()[-1]["seconds"], table)
 
 
-def tested_all(jobs: Mapping[tuple, tuple], processes: int, what: str) -> dict[tuple, Tested]:
+def tested_all(jobs: Mapping[tuple, tuple], processes: int, what: str) -> dict[tuple, Measured]:
     """Call `tested` with each job's arguments in spawned processes; the results by the jobs' keys."""
     with ProcessPoolExecutor(
         processes,

@@ -17,7 +17,7 @@ from vidbench.engine.runs import Run, recipe_dict
 from vidbench.evaluate.features import Protocol, kept
 from vidbench.evaluate.projections import READ, READOUTS, WORDS, asked, relations, truth
 from vidbench.experiments import compare
-from vidbench.experiments.compare import Number, Paired, Tested, pick, plain
+from vidbench.experiments.compare import Measured, Number, Paired, pick, plain
 from vidbench.methods import multitrain
 from vidbench.view.figures import bars, whiskers
 from vidbench.view.html import Section, table
@@ -187,7 +187,7 @@ def _on(recipe: multitrain.Recipe, part: multitrain.Part, epochs: int) -> multit
     return replace(multitrain.alone(recipe, part), fit=fit)
 
 
-def tested(one: Experiment, out: Path, processes: int) -> dict[tuple[int, str, str], Tested]:
+def tested(one: Experiment, out: Path, processes: int) -> dict[tuple[int, str, str], Measured]:
     """Test every run, by (seed, arm, data set)."""
     jobs = {}
     for seed, arm, name in product(one.seeds, one.arms, one.names):
@@ -199,7 +199,7 @@ def tested(one: Experiment, out: Path, processes: int) -> dict[tuple[int, str, s
 # ---- numbers -----------------------------------------------------------------------------------
 
 
-def outcome(one: Experiment, found: Mapping[tuple[int, str, str], Tested]) -> list[Number]:
+def outcome(one: Experiment, found: Mapping[tuple[int, str, str], Measured]) -> list[Number]:
     """Compare all arms on each data set: top-1, and top-1 minus that of both ALONE and of `joint`.
 
     All seeds of a folder have the same test videos, so a draw takes the same sources in each.

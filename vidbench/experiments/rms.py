@@ -16,7 +16,7 @@ from vidbench.engine.runs import recipe_dict
 from vidbench.evaluate.features import PROTOCOLS, Protocol
 from vidbench.evaluate.probe import gains
 from vidbench.experiments import compare
-from vidbench.experiments.compare import Number, Paired, Tested, pick, plain
+from vidbench.experiments.compare import Measured, Number, Paired, pick, plain
 from vidbench.methods import classify
 from vidbench.view.figures import bars, whiskers
 from vidbench.view.html import Section, table
@@ -214,7 +214,7 @@ def with_arm(recipe: classify.Recipe, arm: str) -> classify.Recipe:
     return replace(recipe, regularizer=regularizer, mixing=mixing)
 
 
-def tested(one: Experiment, out: Path, processes: int) -> dict[tuple[int, str], Tested]:
+def tested(one: Experiment, out: Path, processes: int) -> dict[tuple[int, str], Measured]:
     """Test every run, by (seed, arm)."""
     jobs = {
         (seed, arm): (str(out / one.name / f"seed-{seed}" / arm), one.views)
@@ -226,7 +226,7 @@ def tested(one: Experiment, out: Path, processes: int) -> dict[tuple[int, str], 
 # ---- numbers -----------------------------------------------------------------------------------
 
 
-def outcome(one: Experiment, found: Mapping[tuple[int, str], Tested]) -> list[Number]:
+def outcome(one: Experiment, found: Mapping[tuple[int, str], Measured]) -> list[Number]:
     """Compare all arms: means over seeds and paired differences to the baseline, by each test.
 
     All seeds of a real data set have the same test videos, so a draw takes the same sources in each.
@@ -255,7 +255,7 @@ def outcome(one: Experiment, found: Mapping[tuple[int, str], Tested]) -> list[Nu
     return made
 
 
-def classes(one: Experiment, found: Mapping[tuple[int, str], Tested]) -> list[dict]:
+def classes(one: Experiment, found: Mapping[tuple[int, str], Measured]) -> list[dict]:
     """What each class gains by RMS, mean over seeds, the largest gain first."""
     columns, each = ("before", "after", "gain"), {}
     for seed in one.seeds if "rms" in one.arms else ():
