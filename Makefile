@@ -2,13 +2,15 @@
 PYTHON ?= python3.11
 PY := .venv/bin/python
 RUNS ?= runs
+# One worker for each core (tests/conftest.py caps them). Tests of one file or one group share a worker.
+SPREAD ?= -n auto --dist loadgroup
 # Spawned ranks and loader workers import torch anew: without bytecode caches each of them takes seconds longer.
 unexport PYTHONDONTWRITEBYTECODE
 # glibc hands freed tensors back to the kernel and faults them in anew, over a tenth of a training step on a CPU.
 export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := 4294967296
 
-.PHONY: help demo replicate-coclr replicate-rms replicate-multitrain test test-browser test-gpu lab notebooks bench lock clean-notebooks
+.PHONY: help demo replicate-coclr replicate-rms replicate-multitrain test test-slow test-long test-browser test-gpu lab notebooks bench lock clean-notebooks
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -33,10 +35,16 @@ replicate-rms: .venv/ready  ## RMS and its rivals, three seeds, on toy worlds an
 replicate-multitrain: .venv/ready  ## MultiTrain on three toy worlds with planted pairs, three seeds, each loss alone
 	$(PY) -m vidbench replicate-multitrain --out $(RUNS)/replicate-multitrain
 
-test: .venv/ready  ## all tests, the notebooks at their tiny defaults among them
+test: .venv/ready  ## format, units, one notebook, one fault of each kind (at most 8 minutes on two cores)
 	$(PY) -m ruff check vidbench tests benchmarks
 	$(PY) -m ruff format --check vidbench tests benchmarks
-	$(PY) -m pytest
+	$(PY) -m pytest $(SPREAD) -m "not slow and not long and not browser and not gpu"
+
+test-slow: .venv/ready  ## all notebooks, small replications, faults: what .ci/run runs after `make test`
+	$(PY) -m pytest $(SPREAD) -m "slow and not long and not browser and not gpu"
+
+test-long: .venv/ready  ## before a release: 32 fault trials, sweeps in fresh interpreters, inductor
+	$(PY) -m pytest $(SPREAD) -m long
 
 test-browser: .venv/ready  ## notebooks in JupyterLab and headless Chromium, clicked on; pictures in runs/browser
 	@command -v chromium || command -v chromium-browser || command -v google-chrome || { \

@@ -1,19 +1,45 @@
-"""Fixtures that several rooms share: the real clips, the tiny toy world rendered once, one
-thread."""
+"""Fixtures that several rooms share: real clips, the toy world, trained runs, one thread.
+
+pytest-xdist spreads the tests over processes. A shared fixture is made once in a folder that all
+of them see, whichever asks first.
+"""
 
 import os
+
+# Networks and matrices this small are up to ten times slower with a thread for each busy core.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from tests import ROOT
 
+WORKERS = 8  # each takes up to 1.5 GB
+
 
 def pytest_configure(config):
-    """Only `pytest -m gpu` sees GPUs: the other tests' numbers and numbers of processes are a
-    CPU's."""
+    """Show GPUs to `pytest -m gpu` only: the other tests expect the numbers and ranks of a CPU."""
     if config.getoption("markexpr") != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def pytest_xdist_auto_num_workers(config) -> int:
+    """Start one worker for each core this process may use."""
+    usable = getattr(os, "sched_getaffinity", None)
+    return min(WORKERS, len(usable(0)) if usable else os.cpu_count() or 1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Keep the tests of a file in one worker, unless they name a group: they share fixtures."""
+    for item in items:
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
 
 
 @pytest.fixture(scope="session")
@@ -31,8 +57,7 @@ def real_data() -> Path:
 
 @pytest.fixture(scope="module")
 def one_thread():
-    """Networks and matrices this small are ten times slower where threads wait for each other on
-    busy cores."""
+    """Limit torch to one thread, also when OMP_NUM_THREADS says otherwise."""
     import torch
 
     threads = torch.get_num_threads()
@@ -42,10 +67,61 @@ def one_thread():
 
 
 @pytest.fixture(scope="session")
-def toy_tiny(tmp_path_factory):
+def shared(tmp_path_factory, request) -> Callable[[str, Callable[[Path], object]], Path]:
+    """A function (name, make) -> folder, which calls make(folder) once for all workers."""
+    base = tmp_path_factory.getbasetemp()
+    if hasattr(request.config, "workerinput"):  # each worker has its own folder below a common one
+        base = base.parent
+
+    def folder_of(name: str, make: Callable[[Path], object]) -> Path:
+        folder, done = base / "shared" / name, base / "shared" / f"{name}.done"
+        folder.parent.mkdir(exist_ok=True)
+        with FileLock(base / "shared" / f"{name}.lock"):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder
+
+    return folder_of
+
+
+@pytest.fixture(scope="session")
+def toy_tiny(shared):
     """The Manifest of the tiny toy world."""
+    from vidbench.data.manifest import Manifest
     from vidbench.data.toy.world import render
 
-    return render(
-        tmp_path_factory.mktemp("toy_tiny"), setting="tiny", world="base", seed=0, progress=False
+    return Manifest.load(
+        shared("toy_tiny", lambda folder: render(folder, "tiny", "base", 0, progress=False))
     )
+
+
+@pytest.fixture(scope="session")
+def toy_flow(shared, toy_tiny) -> Path:
+    """The DIS flow store of the tiny toy world."""
+    from vidbench.data.flow import store as flow_store
+
+    def make(folder: Path) -> None:
+        assert not flow_store.extract(toy_tiny, folder, "dis", workers=1).failed
+
+    return shared("toy_flow", make)
+
+
+@pytest.fixture(scope="session")
+def infonce(shared, toy_tiny, toy_flow):
+    """(folder, recipe): InfoNCE runs `rgb` and `flow` on the tiny toy world, and their recipe.
+
+    Do not change the folder: take a copy by `tests.copied`.
+    """
+    from vidbench.engine.runs import recipe_dict
+    from vidbench.methods import coclr
+
+    recipe = replace(coclr.SETTINGS["tiny"].alone, manifest=str(toy_tiny.root), flow=str(toy_flow))
+
+    def make(folder: Path) -> None:
+        for stream in ("rgb", "flow"):
+            coclr.train(recipe_dict(replace(recipe, stream=stream)), str(folder / stream), "none")
+
+    return shared("infonce", make), recipe

@@ -2,7 +2,8 @@
 one folder.
 
 Nothing finished is lost, the rest resumes to what an uninterrupted job makes, and the message says
-what to do."""
+what to do. `make test` and `make test-slow` kill each job once, at a moment that follows from a
+seed: VIDBENCH_FAULT_SEED repeats it. `make test-long` runs all trials."""
 
 import json
 import os
@@ -22,14 +23,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests import fault_jobs, makes, stages
+from tests import copied, fault_jobs, makes, stages
 from tests.headless.test_execute import notebook
 from vidbench.data.manifest import Manifest
 from vidbench.engine.loop import Fit
 from vidbench.engine.runs import Run, RunError, recipe_dict
 from vidbench.headless import status
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
+pytestmark = [pytest.mark.usefixtures("one_thread")]
 PATIENCE = 120.0  # seconds for what takes a few on an idle machine
 TERM, KILL = signal.SIGTERM, signal.SIGKILL
 # in the environment of all processes of a trial, by which those left behind are found
@@ -251,10 +252,13 @@ class Whole:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory) -> dict[str, Path]:
+def world(shared) -> dict[str, Path]:
     """Folders: 8, 20 and 60 clips of two classes; one notebook that computes flow and one that
     trains."""
-    home = tmp_path_factory.mktemp("world")
+    return {path.name: path for path in shared("faults_world", make_world).iterdir()}
+
+
+def make_world(home: Path) -> None:
     for i in range(60):
         makes.encode(
             home / "many" / "ab"[i % 2] / f"{i}.mp4", makes.texture(7 + i % 4, (64, 64), seed=i)
@@ -264,11 +268,10 @@ def world(tmp_path_factory) -> dict[str, Path]:
         Manifest.from_rows(home / "many", rows[:size], ("a", "b")).save(home / name)
     for name, cells in (("flow", fault_jobs.FLOW_BOOK), ("train", fault_jobs.TRAIN_BOOK)):
         notebook(home / f"{name}_book" / "book.ipynb", *cells, parameters=fault_jobs.PARAMETERS)
-    return {path.name: path for path in home.iterdir()}
 
 
 @pytest.fixture(scope="module")
-def jobs(world, tmp_path_factory) -> dict[str, Job]:
+def jobs(world, shared) -> dict[str, Job]:
     clips = str(world["clips"])
 
     def train(name: str, like: str = "") -> Job:
@@ -327,9 +330,12 @@ def jobs(world, tmp_path_factory) -> dict[str, Job]:
         )
 
     def with_run(place: Path) -> None:
-        shutil.copytree(trained, place / "run")
+        place.mkdir()
+        copied(shared("faults_classify", train_classify) / "run", place / "run")
 
-    trained = tmp_path_factory.mktemp("trained") / "run"
+    def train_classify(folder: Path) -> None:
+        completed(made["classify"].command(folder / "run"), "trained", folder / "said")
+
     made = {
         "regress": train("regress"),
         "loaded": train("loaded", "regress"),
@@ -362,7 +368,6 @@ def jobs(world, tmp_path_factory) -> dict[str, Job]:
         "run train": book("train", train_book, "run"),
         "papermill train": book("train", train_book, "papermill"),
     }
-    completed(made["classify"].command(trained), "trained", trained.with_name("said"))
     return made
 
 
@@ -448,11 +453,10 @@ def send(number: int, whom: str, process: subprocess.Popen, place: Path, mark: s
 
 TRIALS = {  # job -> for each trial its faults, one after the other: the signal and whom it goes to
     "regress": [
-        [(TERM, "process")],
         [(KILL, "process")],
         [(TERM, "process"), (KILL, "group"), (TERM, "group")],
     ],
-    "loaded": [[(KILL, "process")]],
+    "loaded": [[(TERM, "group")], [(KILL, "process")]],
     "classify": [[(TERM, "process")], [(KILL, "process")], [(KILL, "group"), (TERM, "group")]],
     "coclr": [[(KILL, "process")], [(TERM, "process"), (KILL, "process")]],
     "flow": [
@@ -479,16 +483,49 @@ TRIALS = {  # job -> for each trial its faults, one after the other: the signal 
     "batch": [[(KILL, "process")], [(KILL, "worker")]],
 }
 NUMBERED = [(name, number) for name, trials in TRIALS.items() for number in range(len(trials))]
+# one job of each kind; `make test-slow` runs the others
+FAST = {"regress", "flow", "scan", "run flow", "batch"}
+# drawn anew in each call, so that many calls reach many moments
+SEED = int(os.environ.get("VIDBENCH_FAULT_SEED") or time.time_ns() // 1000 % 1_000_000)
 
 
+def one_of(name: str, *values, slow: bool = False):
+    """A parameter set whose tests share a worker with the job it is compared with."""
+    group = name.replace("papermill", "run").replace("loaded", "regress")
+    marks = [pytest.mark.xdist_group(f"faults {group}")]
+    return pytest.param(
+        name,
+        *values,
+        marks=[*marks, pytest.mark.slow] if slow else marks,
+        id=" ".join(map(str, (name, *values))),
+    )
+
+
+@pytest.mark.parametrize("name", [one_of(name, slow=name not in FAST) for name in TRIALS])
+def test_killed_once_and_resumed(jobs, whole, tmp_path, name):
+    rng = np.random.default_rng([SEED, zlib.crc32(name.encode())])
+    print(f"repeat this trial with VIDBENCH_FAULT_SEED={SEED}")
+    trial(jobs[name], whole(name), tmp_path, name, int(rng.integers(len(TRIALS[name]))), rng)
+
+
+@pytest.mark.long
+@pytest.mark.xdist_group("all faults")
 @pytest.mark.parametrize(
     ("name", "number"), NUMBERED, ids=["{} {}".format(*trial) for trial in NUMBERED]
 )
-def test_killed_at_a_random_moment_and_resumed(jobs, whole, tmp_path, name, number):
+def test_killed_at_spread_moments_and_resumed(jobs, whole, tmp_path, name, number):
     """The moments are spread over the job; which one a trial takes follows from its name, so it can
     be repeated."""
-    job, reference, faults = jobs[name], whole(name), TRIALS[name][number]
-    rng, place = np.random.default_rng([number, zlib.crc32(name.encode())]), tmp_path / "place"
+    rng = np.random.default_rng([number, zlib.crc32(name.encode())])
+    KILLS.extend(trial(jobs[name], whole(name), tmp_path, name, number, rng))
+
+
+def trial(
+    job: Job, reference: Whole, tmp_path: Path, name: str, number: int, rng: np.random.Generator
+) -> list[tuple[str, str, bool]]:
+    """Send a trial's faults, resume to the end, and compare; (trial, signal, met a live process) of
+    each."""
+    place, faults, kills = tmp_path / "place", TRIALS[name][number], []
     job.prepare(place)
     finished: dict = {}
     for turn, (what, whom) in enumerate(faults):
@@ -513,7 +550,7 @@ def test_killed_at_a_random_moment_and_resumed(jobs, whole, tmp_path, name, numb
         )
         if live:
             send(what, whom, process, place, mark)
-        KILLS.append((f"{name} {number}", f"{what.name} to the {whom}", live))
+        kills.append((f"{name} {number}", f"{what.name} to the {whom}", live))
         code = process.wait(PATIENCE)
         until(lambda: not left(mark, process.pid), lambda: f"left: {left(mark, process.pid)}")  # noqa: B023
         before, (finished, made) = finished, job.look(place)
@@ -523,6 +560,7 @@ def test_killed_at_a_random_moment_and_resumed(jobs, whole, tmp_path, name, numb
             assert len(made["metrics"]) == sum(key.startswith("metrics") for key in finished), (
                 "it saved itself"
             )
+            assert "SIGTERM" in json.loads((place / "status.json").read_text())["error"]
         if name == "batch" and whom == "process":  # its processes have noticed
             states = {made.get(f"{run}state", "new") for run in "abc"}
             assert states <= {"new", "interrupted", "complete"}, "they saved themselves"
@@ -531,6 +569,7 @@ def test_killed_at_a_random_moment_and_resumed(jobs, whole, tmp_path, name, numb
     else:
         completed(job.command(place), f"{name}-{number}-last-{os.getpid()}", tmp_path / "last")
     assert_same(job, place, finished, reference)
+    return kills
 
 
 def assert_same(job: Job, place: Path, finished: dict, reference: Whole) -> None:
@@ -557,6 +596,8 @@ def check_words(job: Job, what: int, whom: str, code: int, said: str) -> None:
         assert job.again and job.again in said, (code, said)
 
 
+@pytest.mark.long
+@pytest.mark.xdist_group("all faults")
 def test_thirty_faults_met_a_live_process():
     """A job may end a moment before its fault."""
     if len({trial for trial, _, _ in KILLS}) < len(NUMBERED):
@@ -569,7 +610,9 @@ def test_thirty_faults_met_a_live_process():
 # ---- two at once -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["regress", "flow", "scan", "run flow"])
+@pytest.mark.parametrize(
+    "name", [one_of("regress"), *(one_of(name, slow=True) for name in ("flow", "scan", "run flow"))]
+)
 def test_a_second_process_is_refused_and_told_who_is_there(jobs, whole, tmp_path, name):
     """The first is held still meanwhile, so that it has not ended; then it goes on."""
     job, reference, place = jobs[name], whole(name), tmp_path / "place"
@@ -591,6 +634,8 @@ def test_a_second_process_is_refused_and_told_who_is_there(jobs, whole, tmp_path
     assert_same(job, place, {}, reference)
 
 
+@pytest.mark.slow
+@pytest.mark.xdist_group("faults features")
 def test_two_processes_that_make_the_same_tables_both_get_them(jobs, whole, tmp_path):
     """None is refused: a table is written at once and whole, and both are the same."""
     job, reference, place = jobs["features"], whole("features"), tmp_path / "place"
@@ -624,7 +669,10 @@ def rooms(name: str, place: Path) -> int:
             return pages(place / "flow") + 60
 
 
-@pytest.mark.parametrize("name", ["classify", "features", "run flow", "papermill flow"])
+@pytest.mark.parametrize(
+    "name",
+    [one_of(name, slow=True) for name in ("classify", "features", "run flow", "papermill flow")],
+)
 def test_a_full_disk_is_told_and_with_room_the_same_call_goes_on(jobs, whole, tmp_path, name):
     """A disk of its own, too small at first. Flow and stores: test_store; scans: test_scan."""
     job, reference = jobs[name], whole(name)
@@ -793,6 +841,8 @@ def test_another_networks_checkpoint_is_refused_by_name(complete, tmp_path):
         trained(tmp_path / "run")
 
 
+@pytest.mark.slow
+@pytest.mark.xdist_group("faults classify")
 def test_a_run_that_died_between_its_first_validation_and_its_first_checkpoint(
     jobs, whole, tmp_path, monkeypatch
 ):

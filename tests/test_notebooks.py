@@ -1,12 +1,13 @@
-"""Every notebook runs from top to bottom at its tiny defaults, headless, in the order of the
-numbers.
+"""Every notebook runs from top to bottom at its tiny defaults, headless.
 
-papermill writes a copy with `home` set to one folder that all of them share, so that 11 and 42 find
-what 10 left; nbval runs the copy in lax mode (no cell may fail, stored outputs are not compared) in
-a process of its own. Each notebook runs once however the tests are chosen: asking for 42 alone runs
-its elders first."""
+papermill writes a copy with `home` set to the folder of its chain, so that 11 and 42 find what 10
+left. nbval runs the copy in lax mode (no cell may fail, stored outputs are not compared) in its own
+process. Chains do not need one another, so they run in parallel. In a chain each notebook runs
+once: choosing 42 alone runs the notebooks before it first. `make test` runs 00, which renders its
+own toy world; the other chains begin with a copy of the tests' world."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -16,9 +17,23 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from tests import ROOT
+from tests import ROOT, copied
 
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+NOTEBOOKS = {path.name[:2]: path for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))}
+CHAINS = ("00", "01 02", "10 11 12 40 41 42 90", "20 21 22", "30 31")
+NAMED = [
+    pytest.param(
+        NOTEBOOKS[number],
+        chain,
+        marks=[
+            pytest.mark.xdist_group(f"notebooks {chain}"),
+            *[pytest.mark.slow] * (number != "00"),
+        ],
+        id=NOTEBOOKS[number].name,
+    )
+    for chain in CHAINS
+    for number in chain.split()
+]
 CELL_SECONDS = (
     180  # for one cell, on two busy cores; a notebook as it is should need about a minute
 )
@@ -81,37 +96,48 @@ def run(notebook: Path, cell_seconds: float = CELL_SECONDS) -> tuple[str, float]
 
 
 @pytest.fixture(scope="module")
-def outcome(tmp_path_factory):
-    """name -> (trouble, seconds), running the elders of a notebook first and everything once."""
-    base = tmp_path_factory.mktemp("bench")
-    (base / "assets").symlink_to(
-        ROOT / "assets"
-    )  # ../assets is where a notebook of the checkout sees it, too
+def bench(tmp_path_factory, request):
+    """A function (chain) -> a folder like the checkout, whose `shared` holds the toy world."""
 
     @cache
-    def result(name: str) -> tuple[str, float]:
-        for elder in NOTEBOOKS:
-            if elder.name == name:
-                break
-            result(elder.name)
-        return run(prepare(ROOT / "notebooks" / name, base / "notebooks", base / "shared"))
+    def made(chain: str) -> Path:
+        base = tmp_path_factory.mktemp("bench")
+        (base / "assets").symlink_to(ROOT / "assets")  # notebooks read ../assets
+        if chain != "00":
+            toy, place = request.getfixturevalue("toy_tiny").root, base / "shared/tiny/videos"
+            copied(toy / "videos", place / "videos")
+            shutil.copy(toy / "toy.json", place)
+        return base
 
-    result.base = base
+    return made
+
+
+@pytest.fixture(scope="module")
+def outcome(bench):
+    """A function (notebook, chain) -> what went wrong, after the notebooks before it in its
+    chain."""
+
+    @cache
+    def result(notebook: Path, chain: str) -> str:
+        before = chain.split()[: chain.split().index(notebook.name[:2])]
+        failed = [number for number in before if result(NOTEBOOKS[number], chain)]
+        base = bench(chain)
+        trouble, _ = run(prepare(notebook, base / "notebooks", base / "shared"))
+        return trouble and f"{notebook.name} (failed before it: {failed or 'none'})\n{trouble}"
+
     return result
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [notebook.name for notebook in NOTEBOOKS])
-def test_notebook_runs(name, outcome, capsys, record_property):
-    trouble, seconds = outcome(name)
-    record_property("seconds", round(seconds, 1))
-    with capsys.disabled():
-        print(f"\n{name}: {seconds:.1f} s", end=" ")
-    failed = [n.name for n in NOTEBOOKS if n.name < name and outcome(n.name)[0]]
-    assert not trouble, f"{name} (failed before it: {failed or 'none'})\n{trouble}"
-    stray = outcome.base / "runs"
-    assert not stray.exists(), (
-        f"{name} wrote to ../runs, the default of `home`, not to the `home` it was given"
+def test_every_notebook_is_in_one_chain():
+    assert sorted(" ".join(CHAINS).split()) == list(NOTEBOOKS)
+
+
+@pytest.mark.parametrize(("notebook", "chain"), NAMED)
+def test_notebook_runs(notebook, chain, outcome, bench):
+    trouble = outcome(notebook, chain)
+    assert not trouble, trouble
+    assert not (bench(chain) / "runs").exists(), (
+        f"{notebook.name} wrote to ../runs, the default of `home`, not to the `home` it got"
     )
 
 

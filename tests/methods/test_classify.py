@@ -18,7 +18,7 @@ from vidbench.engine import ranks
 from vidbench.engine.loop import Fit
 from vidbench.engine.runs import Run, RunError, recipe_dict, recipe_from
 from vidbench.experiments import sweep
-from vidbench.methods import classify, coclr
+from vidbench.methods import classify
 from vidbench.methods.classify import SETTINGS, Classifier, Recipe
 from vidbench.models.heads import HEADS, build_head
 from vidbench.tensors import regularizers
@@ -366,18 +366,9 @@ def test_two_ranks_train_one_processes_probe(world, scratch, tmp_path):
         )
 
 
-def test_a_pretrained_backbone_is_taken_over_and_its_budget_counted(world, tmp_path):
-    folder, recipe = world
-    alone = coclr.Recipe(
-        queue=24,
-        dim=16,
-        network_args=NETWORK,
-        clip=replace(CLIP, views=2),
-        manifest=recipe.manifest,
-        fit=Fit(epochs=1, batch=12),
-    )
-    coclr.train(recipe_dict(alone), str(folder / "infonce"), "none")
-    before = Run(folder / "infonce")
+def test_a_pretrained_backbone_is_taken_over_and_its_budget_counted(world, infonce, tmp_path):
+    recipe = replace(world[1], network_args=infonce[1].network_args)
+    before = Run(infonce[0] / "rgb")
     run = trained(
         classify.starting_from(replace(recipe, fit=replace(recipe.fit, epochs=0)), before),
         tmp_path / "run",
@@ -387,7 +378,7 @@ def test_a_pretrained_backbone_is_taken_over_and_its_budget_counted(world, tmp_p
         run.weights(),
     )
     assert run.budget()["clips"] == before.budget()["clips"] > 0 and run.budget()["stages"] == [
-        "infonce",
+        "rgb",
         "run",
     ]
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from tests import copied
 from vidbench.engine import ranks
 from vidbench.engine.runs import Run, RunError, recipe_dict
 from vidbench.methods import coclr
@@ -275,18 +276,10 @@ def test_named_settings_hold_what_the_sources_say():
 
 
 @pytest.fixture(scope="module")
-def world(toy_tiny, tmp_path_factory):
-    """The tiny toy world with its flow, and one trained run on each stream."""
-    from vidbench.data.flow import store as flow_store
-
-    folder = tmp_path_factory.mktemp("coclr")
-    report = flow_store.extract(toy_tiny, folder / "flow", "dis", workers=1)
-    assert not report.failed
-    toy_tiny.save(folder / "videos")
-    recipe = replace(TINY, manifest=str(folder / "videos"), flow=str(folder / "flow"))
-    for stream in ("rgb", "flow"):
-        coclr.train(recipe_dict(replace(recipe, stream=stream)), str(folder / stream), "none")
-    return folder, recipe
+def world(infonce, tmp_path_factory):
+    """A folder with one trained run on each stream of the tiny toy world, and their recipe."""
+    runs, recipe = infonce
+    return copied(runs, tmp_path_factory.mktemp("coclr") / "runs"), recipe
 
 
 def test_hand_over_copies_the_query_encoder_into_query_and_key(world):

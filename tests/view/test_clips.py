@@ -6,19 +6,15 @@ import numpy as np
 import pytest
 
 from tests.view.test_galleries import KEPT, Skeleton, styles
-from vidbench.data.flow import store as flow_store
 from vidbench.evaluate.retrieval import Neighbours
 from vidbench.view.clips import neighbours_gallery
 
 
 @pytest.fixture(scope="module")
-def world(toy_tiny, tmp_path_factory):
+def world(toy_tiny, toy_flow):
     """Eight training videos, three queries, flow of them all, and two made-up searches."""
     train = toy_tiny.select(split="train").select(mask=np.arange(8) * 9)
     queries = toy_tiny.select(split="test").select(mask=np.arange(3) * 5)
-    folder = tmp_path_factory.mktemp("flow")
-    for part in (train, queries):
-        flow_store.extract(part, folder, "dis", progress=False)
     rows = {
         "before": [[0, 1, 2], [3, 4, 5], [6, 7, 0]],
         "after": [[2, 0, 3], [5, 6, 7], [1, 2, 3]],
@@ -28,7 +24,7 @@ def world(toy_tiny, tmp_path_factory):
         name: Neighbours(np.array(near), np.linspace(0.9, 0.1, 9).reshape(3, 3))
         for name, near in rows.items()
     }
-    return train, queries, folder, found
+    return train, queries, toy_flow, found
 
 
 def test_the_gallery_counts_and_marks_what_stands_in_both_lists(world):

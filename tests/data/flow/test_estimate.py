@@ -5,8 +5,6 @@ import json
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -259,38 +257,6 @@ def test_a_killed_worker_costs_no_video(tmp_path):
     report = flow_store.extract(manifest, tmp_path / "flow", "tvl1", workers=2, progress=False)
     thread.join()
     assert killed and report.done == 3 and not report.failed
-
-
-@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
-def test_interrupted_then_resumed(tmp_path):
-    for i in range(4):
-        write_video(tmp_path / f"{i}.mp4", moving_texture(4 if i == 0 else 40, 96, seed=i))
-    script = tmp_path / "script.py"
-    script.write_text(
-        "import sys\nfrom vidbench.data.flow import store as flow_store\nfrom "
-        "vidbench.data.manifest import Manifest\n"
-        "if __name__ == '__main__':\n"
-        "    manifest = Manifest.from_rows(sys.argv[1], [(f'{i}.mp4', None, 'none', None) for i "
-        "in range(4)], ())\n"
-        "    flow_store.extract(manifest, sys.argv[1] + '/flow', 'tvl1', workers=2, "
-        "progress=False)\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, str(script), str(tmp_path)],
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    first, deadline = flow_store.flow_path(tmp_path / "flow", "0.mp4"), time.monotonic() + 60
-    while not first.is_file() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: parent and workers alike
-    _, errors = process.communicate(timeout=30)
-    assert process.returncode != 0 and "KeyboardInterrupt" in errors
-    there = sorted(p.name for p in (tmp_path / "flow").iterdir() if p.name != ".lock")
-    assert there == ["0.mp4.flow.npz", "flow.json"], "whole files only"
-    manifest = Manifest.from_rows(tmp_path, [("0.mp4", None, "none", None)], ())
-    assert flow_store.extract(manifest, tmp_path / "flow", "tvl1", progress=False)[:2] == (0, 1)
 
 
 def test_a_folder_refuses_other_settings(videos, tmp_path):

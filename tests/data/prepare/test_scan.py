@@ -270,27 +270,6 @@ def many(folder: Path, count: int) -> Manifest:
     return data
 
 
-def test_killed_with_all_its_processes_and_resumed(tmp_path, looked):
-    data, folder = many(tmp_path / "data", 16), tmp_path / "scan"
-    process = makes.started("scan", data.root, folder)
-    makes.wait_for(lambda: (folder / "scan.jsonl").is_file() and len(lines(folder)) >= 4, process)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    before = (folder / "scan.jsonl").read_bytes()
-    done = {line["key"] for line in lines(folder)}
-    assert 4 <= len(done) < 16 and not (folder / "scan.csv").exists()
-    found = scan.scan(data, folder, progress=False)
-    assert set(looked) == set(data.path.tolist()) - done, (
-        "nothing is done again, nothing is left out"
-    )
-    assert (folder / "scan.jsonl").read_bytes().startswith(before)
-    assert (
-        [facts.frames for facts in found.facts]
-        == list(range(8, 24))
-        == found.manifest.frames.tolist()
-    )
-
-
 def test_stopped_on_the_command_line_and_resumed(tmp_path):
     """Ctrl-C: exit 130, no process and no temporary file left; the same command goes on."""
     data, folder = many(tmp_path / "data", 24), tmp_path / "scan"
