@@ -10,6 +10,7 @@ import re
 import sys
 import tomllib
 from dataclasses import dataclass
+from importlib.metadata import packages_distributions
 
 import pytest
 import yaml
@@ -514,6 +515,26 @@ def dependency_law(pyproject: str, lock: str, environment: str) -> list[str]:
 def test_dependency_files_agree():
     files = ("pyproject.toml", "requirements.lock", "environment.yml")
     assert dependency_law(*((ROOT / name).read_text(encoding="utf-8") for name in files)) == []
+
+
+def test_the_lock_has_what_tests_import():
+    """Packages by the names that tests import, against the distributions of the lock."""
+    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    pinned = {canonicalize_name(line.partition("==")[0]) for line in lock.splitlines()}
+    known = packages_distributions()
+    ours = {"vidbench", "tests", "benchmarks"}
+    missing = set()
+    for file in (ROOT / "tests").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            tops = {name.partition(".")[0] for name in names}
+            missing |= {
+                f"{file.name}: {top}"
+                for top in tops - sys.stdlib_module_names - ours
+                if not pinned & {canonicalize_name(name) for name in known.get(top, ())}
+            }
+    assert missing == set()
 
 
 def test_the_dependency_law_can_be_broken():

@@ -119,7 +119,9 @@ def test_checkpoint_is_whole_or_absent(tmp_path, monkeypatch):
     )
 
 
-@pytest.mark.parametrize("workers, optimizer", [(0, "adam"), (0, "sgd"), (2, "adam")])
+@pytest.mark.parametrize(
+    "workers, optimizer", [(0, "adam"), (0, "sgd"), pytest.param(2, "adam", marks=pytest.mark.slow)]
+)
 def test_resumed_equals_uninterrupted_to_the_bit(tmp_path, workers, optimizer):
     recipe = replace(
         SHORT, workers=workers, optimizer=optimizer, schedule="milestones", milestones=(2, 5)

@@ -117,6 +117,7 @@ def test_launch_tees_rank_0_keeps_each_ranks_streams_and_returns(tmp_path, capfd
     )
 
 
+@pytest.mark.slow
 def test_launch_takes_from_the_environment_what_the_call_leaves_open(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert ranks.launch("os:getpid", nproc=0) == os.getpid(), "one process a GPU, or one"
@@ -164,10 +165,11 @@ def test_launch_refuses_what_ranks_cannot_import_and_endpoints_without_port_secr
     [
         ("raises", r"rank 1 failed first:(?s:.*)shelf 42 is torn(?s:.*)output lies below"),
         ("killed", r"rank 1 was ended by (SIGKILL|Signal 9).*; out of memory\?"),
-        (
+        pytest.param(
             "hangs",
             r"rank 0 waited in vain .*\n(?s:.*)rank 1 hung, most recent call first:(?s:.*) in "
             r"fails\n",
+            marks=pytest.mark.slow,
         ),
     ],
 )
@@ -192,7 +194,14 @@ def whole(tmp_path_factory) -> Run:
     return Run(folder / "run")
 
 
-@pytest.mark.parametrize("how", ["raises", "killed", "hangs"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "killed",
+        pytest.param("raises", marks=pytest.mark.slow),
+        pytest.param("hangs", marks=pytest.mark.slow),
+    ],
+)
 def test_training_goes_on_after_a_rank_failed_as_if_nothing_had_been(tmp_path, whole, how):
     given = (RECIPE, str(tmp_path / "run"), 0.2, -1, 0.0, (str(tmp_path / "torn"), how))
 
@@ -215,6 +224,7 @@ def test_training_goes_on_after_a_rank_failed_as_if_nothing_had_been(tmp_path, w
     assert run.curves()["loss"] == whole.curves()["loss"]
 
 
+@pytest.mark.slow
 def test_a_restart_that_fails_again_shows_the_last_cause(tmp_path):
     with pytest.raises(ranks.RankError, match="shelf 42 is torn"):
         ranks.launch(
@@ -298,6 +308,7 @@ ranks.launch("tests.stages:fails_on_rank_1", sys.argv[3], nnodes=2, endpoint=sys
 """
 
 
+@pytest.mark.slow
 def test_two_nodes_share_one_stage_after_the_other(tmp_path):
     """The same calls on two 'nodes' with one c10d endpoint, as on a cluster; all listen on its
     address only."""
@@ -320,6 +331,7 @@ class Payload:
         return os.mkdir, (self.folder,)
 
 
+@pytest.mark.slow
 def test_a_state_without_the_secret_is_not_unpickled(tmp_path):
     port, made = free_port(), tmp_path / "made"
     waiting = node(LAUNCH, f"127.0.0.1:{port}", tmp_path / "logs")
@@ -337,6 +349,7 @@ def test_a_state_without_the_secret_is_not_unpickled(tmp_path):
     assert "another VIDBENCH_SECRET, or a stranger wrote" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["raises", "killed", "hangs"])
 def test_a_rank_that_fails_on_one_node_ends_both(tmp_path, how):
     endpoint = f"127.0.0.1:{free_port()}"
@@ -370,6 +383,7 @@ ranks.launch("tests.stages:regress", json.loads(sys.argv[3]), sys.argv[4], 0.2, 
 """
 
 
+@pytest.mark.slow
 def test_a_rank_that_is_killed_on_one_node_is_started_anew_on_both(tmp_path, whole):
     endpoint = f"127.0.0.1:{free_port()}"
     nodes = [
@@ -392,6 +406,7 @@ def test_a_rank_that_is_killed_on_one_node_is_started_anew_on_both(tmp_path, who
     )
 
 
+@pytest.mark.slow
 def test_a_node_that_is_killed_ends_the_other(tmp_path):
     endpoint = f"127.0.0.1:{free_port()}"
     nodes = [node(FAILS, endpoint, tmp_path / str(number), "hangs") for number in range(2)]
@@ -445,6 +460,7 @@ def hosts(tmp_path):
             ip("netns", "delete", name)
 
 
+@pytest.mark.slow
 def test_two_hosts_train_by_the_same_command_and_each_names_its_output(tmp_path, hosts, whole):
     """A notebook on two machines of different public addresses, whose names say nothing of where
     they are."""
@@ -497,6 +513,7 @@ exit "$highest"
 """
 
 
+@pytest.mark.slow
 def test_a_slurm_job_of_two_nodes_saves_itself_before_the_limit_and_goes_on(tmp_path, whole):
     """No Slurm here: bash, its variables, a script as srun, and an scontrol that writes down what
     it is asked."""

@@ -339,6 +339,7 @@ def test_resumed_equals_uninterrupted(change, world, tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_two_ranks_train_one_processes_probe(world, scratch, tmp_path):
     """Without batch norm in the head, and the backbone frozen, the number of ranks is no part of
     the experiment."""

@@ -355,6 +355,7 @@ def test_a_half_cycle_trains_mines_and_logs_purity(world):
             )  # stayed frozen
 
 
+@pytest.mark.slow
 def test_a_half_cycle_that_was_stopped_goes_on_to_the_same_numbers(world, tmp_path, monkeypatch):
     folder, recipe = world
     near = recipe_dict(
@@ -410,6 +411,7 @@ def test_a_stage_is_repeatable_to_the_bit(world):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.slow
 def test_two_ranks_share_a_half_cycle_and_fill_one_queue(world, tmp_path):
     """The global batch, the gathered queue and the hand-over hold on two ranks; batch-norm
     statistics are per rank."""

@@ -94,6 +94,7 @@ def test_the_smallest_case_is_right():
     assert child("smallest_case", **AVX2) < 1e-4
 
 
+@pytest.mark.slow
 def test_a_small_slowonly_trains_as_with_any_cpu():
     narrow, wide = child("small_slowonly", **AVX2), child("small_slowonly")
     assert narrow[:5] == pytest.approx(wide[:5], rel=1e-3) and narrow[-1] < narrow[0] / 2

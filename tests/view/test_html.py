@@ -155,6 +155,7 @@ BOXES = """() => [...document.querySelectorAll('.js-plotly-plot')].map(plot => {
           plot.getBoundingClientRect().right]; })"""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium here (Debian: apt-get install chromium)")
 def test_a_browser_shows_the_page_as_meant(tmp_path):
     playwright = pytest.importorskip(

@@ -234,6 +234,7 @@ def test_spawned_processes_store_the_same(videos, tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_no_video(tmp_path):
     """Its video is tried again."""
     for i in range(3):

@@ -116,6 +116,7 @@ def twins(features, manifest):
     return cross_val_score(linear(), features[rows], manifest.label[rows], **folds).mean()
 
 
+@pytest.mark.slow
 def test_tiny_motion_says_more_than_a_still_frame(tiny):
     got = measure_all(tiny)
     still, flow = accuracy(got["still"], tiny), accuracy(got["flow"], tiny)
