@@ -74,11 +74,23 @@ def test_scan_then_store_then_flow(folder, tmp_path, capsys, monkeypatch):
     assert flow_store.load("moves", str(stored.path[0])).shape == (29, 32, 32, 3)
 
 
+def test_a_data_set_option_may_say_what_becomes_of_missing_files(folder, tmp_path, capsys):
+    rows = [f"{path.relative_to(folder)},wave" for path in sorted(folder.rglob("*.mp4"))]
+    listed = folder / "manifest.csv"
+    listed.write_text("\n".join(["path,label", *rows, "gone.mp4,wave"]) + "\n")
+    words = ("store", listed, "--form", "raw", "--size", 32, "--workers", 0, "--out", tmp_path / "s")
+    assert run(*words) == 2 and "1 of 7 listed videos are missing" in capsys.readouterr().err
+    with pytest.warns(UserWarning, match="gone.mp4"):
+        assert run(*words, "-o", "missing", "drop") == 0
+    assert "6 stored" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "words, said",
     [
         (("scan", "nowhere"), "FileNotFoundError: no such folder: nowhere"),
         (("scan", "videos", "-o", "folds", "2"), "has no option 'folds'"),
+        (("store", "videos", "-o", "missing", "skip"), "missing must be one of"),
         (("scan", "videos", "--dataset", "ucf102"), "unknown data set 'ucf102'; known are"),
         (("scan", "videos", "--keep", "missing"), "keep is of"),
         (("store", "videos", "--form", "gif"), "form is of mp4, jpeg, raw"),

@@ -350,10 +350,10 @@ def _opened(given, place: str, timeout: float) -> tuple[str, object, dict]:
     """Where to write, the data set, and the arguments that all commands take."""
     from vidbench.data.sets import catalogue
 
-    options = {name: _literal(value) for name, value in given.option}
+    options = {"missing": "keep"} if given.command == "scan" else {}
+    options |= {name: _literal(value) for name, value in given.option}
     name = given.dataset or _mendable(catalogue.recognise, given.data)
-    missing = "keep" if given.command == "scan" else "error"
-    manifest = _mendable(catalogue.open_dataset, name, given.data, missing=missing, **options)
+    manifest = _mendable(catalogue.open_dataset, name, given.data, **options)
     print(
         f"{name}: {len(manifest)} videos in {len(manifest.classes)} classes below {manifest.root}",
         flush=True,
