@@ -78,7 +78,18 @@ def test_a_data_set_option_may_say_what_becomes_of_missing_files(folder, tmp_pat
     rows = [f"{path.relative_to(folder)},wave" for path in sorted(folder.rglob("*.mp4"))]
     listed = folder / "manifest.csv"
     listed.write_text("\n".join(["path,label", *rows, "gone.mp4,wave"]) + "\n")
-    words = ("store", listed, "--form", "raw", "--size", 32, "--workers", 0, "--out", tmp_path / "s")
+    words = (
+        "store",
+        listed,
+        "--form",
+        "raw",
+        "--size",
+        32,
+        "--workers",
+        0,
+        "--out",
+        tmp_path / "s",
+    )
     assert run(*words) == 2 and "1 of 7 listed videos are missing" in capsys.readouterr().err
     with pytest.warns(UserWarning, match="gone.mp4"):
         assert run(*words, "-o", "missing", "drop") == 0

@@ -6,7 +6,6 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
-import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -109,51 +108,14 @@ def test_data_uri_holds_the_bytes():
         galleries.data_uri(b"abc", "image/webp")
         == "data:image/webp;base64," + base64.b64encode(b"abc").decode()
     )
-    for data, mime in ((b"", "image/webp"), (b"abc", "text/html"), (b"abc", 'image/webp" x="')):
+    for data, mime in (
+        (b"", "image/webp"),
+        (b"abc", "text/html"),
+        (b"abc", 'image/webp" x="'),
+        (b"abc", "video/mp4"),
+    ):
         with pytest.raises(ValueError):
             galleries.data_uri(data, mime)
-
-
-def film(path, codec, container=None):
-    with av.open(str(path), "w", format=container) as out:
-        stream = out.add_stream(codec, rate=12)
-        stream.width, stream.height, stream.pix_fmt = 32, 24, "yuv420p"
-        for frame in clip():
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        out.mux(stream.encode())
-    return path
-
-
-def test_a_video_file_passes_only_if_browsers_play_it(tmp_path):
-    good = film(tmp_path / "h264.mp4", "libx264")
-    data = galleries.clip_from_file(good)
-    assert data == good.read_bytes()
-    tag = galleries.clip_html(data, HOSTILE, width=96, poster=galleries.encode(clip()[:1], 12))
-    (name, attributes), *_ = Skeleton(tag).tags
-    assert name == "video"  # src on the tag itself, or an untrusted notebook plays nothing
-    assert {
-        "src",
-        "poster",
-        "muted",
-        "loop",
-        "autoplay",
-        "playsinline",
-        "preload",
-        "aria-label",
-    } <= set(attributes)
-    assert ("video", "preload", "none") in Skeleton(tag).attributes
-    assert tag.count("data:video/mp4;base64,") == 1
-    assert (
-        galleries.clip_from_file(film(tmp_path / "vp9.webm", "libvpx-vp9"))[:4]
-        == b"\x1a\x45\xdf\xa3"
-    )
-    with pytest.raises(ValueError, match="mp4v"):
-        galleries.clip_from_file(film(tmp_path / "part2.mp4", "mpeg4"))
-    (tmp_path / "words.mp4").write_text("no video at all")
-    with pytest.raises(ValueError, match="no mp4"):
-        galleries.clip_from_file(tmp_path / "words.mp4")
-    with pytest.raises(FileNotFoundError):
-        galleries.clip_from_file(tmp_path / "absent.mp4")
 
 
 def test_a_clip_is_bytes_or_a_data_uri_and_nothing_else():
@@ -168,6 +130,7 @@ def test_a_clip_is_bytes_or_a_data_uri_and_nothing_else():
         uri + '" onerror="alert(1)',
         uri + "\n",
         b"\x00\x01\x02",
+        b"\x00\x00\x00\x20ftypisom",  # a video does not loop in an untrusted notebook
     ):
         with pytest.raises(ValueError):
             galleries.clip_html(bad, "a")
@@ -262,14 +225,9 @@ def test_gallery_marks_and_counts_what_the_row_says():
     assert styles(text) <= KEPT
 
 
-def test_gallery_takes_a_query_without_neighbours_and_video_tiles(tmp_path):
-    webp, video = (
-        galleries.encode(clip(), 12),
-        galleries.clip_from_file(film(tmp_path / "a.mp4", "libx264")),
-    )
-    found = Tile(video, "b", score=1.0, right=True)
-    text = galleries.gallery([Row(Tile(webp, "a"), []), Row(Tile(video, "b"), [found])])
-    assert "no neighbours" in text and text.count("<video ") == 2 and text.count("<img ") == 1
+def test_gallery_takes_a_query_without_neighbours():
+    text = galleries.gallery([Row(Tile(galleries.encode(clip(), 12), "a"), [])])
+    assert "no neighbours" in text and text.count("<img ") == 1
 
 
 def test_words_from_outside_stay_words():

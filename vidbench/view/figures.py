@@ -37,6 +37,7 @@ INK, SOFT, RULE = "#1F2328", "#5B636D", "#E3E6EA"
 # short on purpose: JupyterLab's sanitiser matches font lists with a slow pattern
 FONT = "system-ui, sans-serif"
 WIDTH = 760  # pixels
+ENDS = 20  # names at each end of `ranked`
 
 AXIS = dict(
     showline=True,
@@ -142,7 +143,6 @@ def curves(
     *,
     levels: Mapping[str, float] | None = None,
     percent: bool = False,
-    log_y: bool = False,
     colours: Mapping[str, str] | None = None,
 ) -> Figure:
     """Lines over a common axis, one per name (training curves, R@k over k).
@@ -200,9 +200,7 @@ def curves(
             hovertemplate="%{y:.4g}",
         )
     dress(figure, x, y, title, list(series) if len(series) > 1 else [], _beside(levels))
-    if log_y:
-        figure.update_yaxes(type="log")
-    _levels(figure, {name: v * scale for name, v in (levels or {}).items()}, log_y)
+    _levels(figure, {name: v * scale for name, v in (levels or {}).items()})
     return figure
 
 
@@ -294,17 +292,17 @@ def bars(
     if min(r.value for r in rows) >= 0:  # headroom for the numbers
         top = max([_interval(r)[1] for r in rows] + list((levels or {}).values()))
         figure.update_yaxes(range=[0, 1.1 * scale * (top or 1.0)])
-    _levels(figure, {name: v * scale for name, v in (levels or {}).items()}, False)
+    _levels(figure, {name: v * scale for name, v in (levels or {}).items()})
     return figure
 
 
-def whiskers(rows: Sequence[Bar], x: str, title: str = "", *, percent: bool = True) -> Figure:
+def whiskers(rows: Sequence[Bar], x: str, title: str = "") -> Figure:
     """Differences as dots with their intervals, a line of dots a method, a colour a group, and a
     line at zero.
 
-    rows: `Bar`s or tuples (method, group, value, low, high), the first method on top. percent:
-    values are fractions and are drawn times 100. Raises ValueError on no rows and on one (method,
-    group) twice."""
+    rows: `Bar`s or tuples (method, group, value, low, high), the first method on top. Values are
+    fractions and are drawn times 100. Raises ValueError on no rows and on one (method, group)
+    twice."""
     import plotly.graph_objects as go
 
     rows = [Bar(*row) for row in rows]
@@ -316,7 +314,7 @@ def whiskers(rows: Sequence[Bar], x: str, title: str = "", *, percent: bool = Tr
         list(dict.fromkeys(values))
         for values in zip(*((r.method, r.group) for r in rows), strict=True)
     )
-    styles, figure, scale = colours_for(groups), go.Figure(), 100.0 if percent else 1.0
+    styles, figure = colours_for(groups), go.Figure()
     for number, group in enumerate(groups):
         mine = [r for r in rows if r.group == group]
         value, (low, high) = (
@@ -327,7 +325,7 @@ def whiskers(rows: Sequence[Bar], x: str, title: str = "", *, percent: bool = Tr
             (number - (len(groups) - 1) / 2) * 0.7 / max(len(groups), 2)
         )  # of a row's height, below each other
         figure.add_scatter(
-            x=value * scale,
+            x=value * 100,
             y=[methods.index(r.method) + shift for r in mine],
             mode="markers",
             name=plain(group),
@@ -337,10 +335,10 @@ def whiskers(rows: Sequence[Bar], x: str, title: str = "", *, percent: bool = Tr
             error_x=dict(
                 type="data",
                 symmetric=False,
-                array=np.maximum(high - value, 0) * scale,
+                array=np.maximum(high - value, 0) * 100,
                 thickness=1.6,
                 width=0,
-                arrayminus=np.maximum(value - low, 0) * scale,
+                arrayminus=np.maximum(value - low, 0) * 100,
                 color=styles[group][0],
             ),
         )
@@ -369,15 +367,12 @@ def ranked(
     title: str = "",
     *,
     percent: bool = False,
-    ends: int = 20,
-    colours: tuple[str, str] = (RIGHT, WRONG),
 ) -> Figure:
     """Horizontal bars of named values, the largest on top (what each class gains).
 
-    percent: values are fractions and are drawn times 100. ends: of more than twice as many names,
-    only so many from the top and from the bottom are shown, and the axis says how many are left
-    out. colours: of values from 0 up and of those below. Raises ValueError on no values, one that
-    is not finite, and on a "fraction" above 1."""
+    percent: values are fractions and are drawn times 100. Of more than 2 x ENDS names, only the
+    first and last ENDS are drawn, and the axis says how many are left out. Raises ValueError on no
+    values, one that is not finite, and on a "fraction" above 1."""
     import plotly.graph_objects as go
 
     if not values or not all(math.isfinite(value) for value in values.values()):
@@ -385,8 +380,8 @@ def ranked(
     if percent:
         _fractions(np.abs(list(values.values())), "ranked")
     rows, scale = sorted(values.items(), key=lambda row: -row[1]), 100.0 if percent else 1.0
-    left_out = max(0, len(rows) - 2 * ends)
-    rows = [*rows[:ends], *rows[-ends:]] if left_out else rows
+    left_out = max(0, len(rows) - 2 * ENDS)
+    rows = [*rows[:ENDS], *rows[-ENDS:]] if left_out else rows
     heights = np.array([value for _, value in rows]) * scale
     figure = go.Figure(
         go.Bar(
@@ -394,7 +389,7 @@ def ranked(
             y=[plain(name) for name, _ in rows],
             orientation="h",
             hovertemplate="%{y}: %{x:.3g}<extra></extra>",
-            marker_color=[colours[int(value < 0)] for value in heights],
+            marker_color=[WRONG if value < 0 else RIGHT for value in heights],
         )
     )
     said = (
@@ -467,7 +462,7 @@ def dress(figure: Figure, x: str, y: str, title: str, legend: Sequence[str], rig
         figure.update_layout(title_text="<br>".join(map(plain, lines)))
 
 
-def _levels(figure: Figure, levels: Mapping[str, float], log_y: bool) -> None:
+def _levels(figure: Figure, levels: Mapping[str, float]) -> None:
     """Dotted lines across the plot, named in the right margin, where no curve runs."""
     for name, height in levels.items():
         figure.add_shape(
@@ -485,7 +480,7 @@ def _levels(figure: Figure, levels: Mapping[str, float], log_y: bool) -> None:
             x=1,
             xanchor="left",
             xshift=6,
-            y=math.log10(height) if log_y else height,
+            y=height,
             yanchor="middle",
             align="left",
             showarrow=False,

@@ -12,7 +12,6 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -86,66 +85,30 @@ def encode(frames: np.ndarray, fps: float, side: int | None = None, quality: int
 
 
 def data_uri(data: bytes, mime: str) -> str:
-    """Bytes as an address that holds them. mime: image/... or video/...; raises ValueError on no
-    bytes or another."""
+    """Bytes as an address that holds them. mime: image/...; raises ValueError on no bytes or
+    another."""
     if not data:
         raise ValueError("data_uri: wanted bytes, got none; was the clip written?")
-    if not re.fullmatch(r"(image|video)/[a-z0-9.+-]+", mime):
-        raise ValueError(f"data_uri: wanted a mime like image/webp or video/mp4, got {mime!r}")
+    if not re.fullmatch(r"image/[a-z0-9.+-]+", mime):
+        raise ValueError(f"data_uri: wanted a mime like image/webp, got {mime!r}")
     return f"data:{mime};base64,{base64.b64encode(data).decode('ascii')}"
 
 
 def clip_html(
-    clip: bytes | str,
-    alt: str,
-    width: int | None = None,
-    height: int | None = None,
-    poster: bytes | str | None = None,
+    clip: bytes | str, alt: str, width: int | None = None, height: int | None = None
 ) -> Html:
-    """One clip as a tag: <img> for WebP, GIF, PNG, JPEG; a muted, looping <video> that plays in
-    view for mp4 and webm.
+    """Write one clip as an <img> tag.
 
-    clip: encoded bytes or a data URI; width, height: pixels on the screen; poster: picture until a
-    video plays. The address stands on the tag itself: JupyterLab drops it from a <source> in an
-    untrusted notebook."""
-    uri = _uri(clip)
-    size = "".join(
-        f' {side}="{int(n)}"' for side, n in (("width", width), ("height", height)) if n is not None
-    )
-    style = "display:block;margin:0;" + "".join(
-        f"{side}:{int(n)}px;" for side, n in (("width", width), ("height", height)) if n is not None
-    )
-    if uri.startswith("data:image/"):
-        return Html(
-            f'<img src="{uri}" alt="{escaped(alt)}"{size} loading="lazy" '
-            f'style="{style}max-width:none">'
-        )
-    cover = f' poster="{_uri(poster)}"' if poster is not None else ""
+    Args: clip: WebP, GIF, PNG or JPEG as bytes, or its data URI. alt: text for those who do not
+        see the picture. width, height: pixels on the screen.
+    """
+    sides = [(side, int(n)) for side, n in (("width", width), ("height", height)) if n is not None]
+    size = "".join(f' {side}="{n}"' for side, n in sides)
+    style = "display:block;margin:0;" + "".join(f"{side}:{n}px;" for side, n in sides)
     return Html(
-        f'<video src="{uri}"{cover} title="{escaped(alt)}" aria-label="{escaped(alt)}"{size} '
-        "muted loop autoplay"
-        f' playsinline preload="none" style="{style}"></video>'
+        f'<img src="{_uri(clip)}" alt="{escaped(alt)}"{size} loading="lazy" '
+        f'style="{style}max-width:none">'
     )
-
-
-def clip_from_file(path: str | Path) -> bytes:
-    """The bytes of a video file that browsers play as it is: H.264, VP9 or AV1 in mp4, or webm.
-
-    Raises ValueError for other codecs (OpenCV's usual mp4 is MPEG-4 part 2, which shows nothing):
-    decode it and use `encode`. Raises OSError when the file cannot be read."""
-    data = Path(path).read_bytes()
-    if data[:4] == b"\x1a\x45\xdf\xa3":
-        return data
-    # stsd, the sample description: 4 bytes flags, 4 count, 4 size, then the codec's name
-    codecs = {
-        m.group(1).decode("latin-1") for m in re.finditer(rb"stsd.{12}(.{4})", data, re.DOTALL)
-    }
-    if data[4:8] != b"ftyp" or not codecs & {"avc1", "avc3", "vp09", "av01"}:
-        raise ValueError(
-            f"clip_from_file: {path}: wanted mp4 with H.264, VP9 or AV1, or webm; got"
-            f" {', '.join(sorted(codecs)) or 'no mp4'}; decode it and pass the frames to encode()"
-        )
-    return data
 
 
 def filmstrip(
@@ -217,9 +180,9 @@ def _uri(clip: bytes | str) -> str:
     """Encoded bytes as a data URI, their kind read from their head; a data URI passes, anything
     else is refused."""
     if isinstance(clip, str):
-        if not re.match(r"data:(image|video)/[a-z0-9.+-]+;base64,[A-Za-z0-9+/=]+\Z", clip):
+        if not re.match(r"data:image/[a-z0-9.+-]+;base64,[A-Za-z0-9+/=]+\Z", clip):
             raise ValueError(
-                f"clip: wanted bytes or a base64 data URI, got {clip[:40]!r}; see clip_from_file"
+                f"clip: wanted bytes or a picture's base64 data URI, got {clip[:40]!r}; use encode"
             )
         return clip
     heads = {
@@ -227,17 +190,10 @@ def _uri(clip: bytes | str) -> str:
         b"\x89PNG": "image/png",
         b"GIF8": "image/gif",
         b"\xff\xd8\xff": "image/jpeg",
-        b"\x1a\x45\xdf\xa3": "video/webm",
     }
-    mime = (
-        "video/mp4"
-        if clip[4:8] == b"ftyp"
-        else next((m for h, m in heads.items() if clip.startswith(h)), None)
-    )
+    mime = next((mime for head, mime in heads.items() if clip.startswith(head)), None)
     if mime is None:
-        raise ValueError(
-            f"clip: wanted WebP, GIF, PNG, JPEG, mp4 or webm, got {clip[:12]!r}...; use encode"
-        )
+        raise ValueError(f"clip: wanted WebP, GIF, PNG or JPEG, got {clip[:12]!r}...; use encode")
     return data_uri(clip, mime)
 
 
@@ -339,13 +295,10 @@ def fitted(text: str, width: int) -> str:
     return text if len(text) <= letters else f"{text[: letters - tail - 1]}…{text[-tail:]}"
 
 
-def _fit(uri: str, side: int) -> tuple[int, int | None]:
-    """Width and height that fit a picture into a square; of a video only the width, for its size is
-    not looked up."""
+def _fit(uri: str, side: int) -> tuple[int, int]:
+    """Width and height that fit a picture into a square."""
     from PIL import Image
 
-    if uri.startswith("data:video/"):
-        return side, None
     width, height = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).size
     scale = side / max(width, height)
     return max(1, round(width * scale)), max(1, round(height * scale))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 
-def results_table(numbers: Sequence[Number], title: str = "", note: str = "") -> Html:
+def results_table(numbers: Sequence[Number], title: str = "") -> Html:
     """Runs by metrics in percent, with budgets, of numbers under one protocol (see one_protocol).
 
     Intervals stand at the main metric, and at all where there are no more than two: six of them
@@ -47,7 +47,6 @@ def results_table(numbers: Sequence[Number], title: str = "", note: str = "") ->
         ["run", *metrics, *BUDGET, *states],
         best=best,
         title=title,
-        note=note,
         formats={name: ",d" for name in ("batch", "iterations", "clips") if _whole(rows, name)},
     )
 

@@ -265,41 +265,6 @@ def test_csv_holds_ids_and_scores_of_the_queries_that_are_left(browser, parts, t
     assert float(lines[0]["score"]) == pytest.approx(score, abs=1e-5)
 
 
-def test_a_list_can_keep_to_a_part_of_the_gallery_and_data_sets_join(parts):
-    one, two = parts["gallery"], videos("other", 9, 7)
-    two = Videos(two.ids, two.label, two.source, ("sit", "walk", "kneel"), two.clips)
-    joined = Videos.joined({"A": one, "B": two})
-    assert joined.classes == (*CLASSES, "kneel") and len(joined) == 49
-    assert (
-        joined.ids[40] == "B/other/0.mp4"
-        and joined.names[40] == ("sit", "walk", "kneel")[two.label[0]]
-    )
-    assert len(set(joined.source)) == len(set(one.source)) + len(set(two.source))
-    alone = Videos.joined({"B": two})
-    assert set(alone.source) == set(joined.source[40:]), (
-        "a source is the same one on the other side"
-    )
-    values, queries = (
-        np.concatenate([parts["lists"]["rgb"][0], vectors(9, 8)]),
-        parts["lists"]["rgb"][1],
-    )
-    within = np.arange(49) >= 40
-    browser = Browser(
-        joined,
-        parts["queries"],
-        {"A and B": (values, queries), "B": (values, queries, within)},
-        k=9,
-    )
-    assert [row["row"] - 40 for row in browser.rows()["B"]] == sorted_rows(
-        cosines(values[40:], queries[0])
-    )
-    assert browser.shown()["B"].results[0].caption == f"other-{browser.rows()['B'][0]['row'] - 40}"
-    named = np.array(joined.names)[[row["row"] for row in browser.rows()["B"]]]
-    assert [row["right"] for row in browser.rows()["B"]] == (
-        named == CLASSES[parts["queries"].label[0]]
-    ).tolist()
-
-
 def test_what_does_not_fit_is_refused_at_the_door(parts):
     gallery, queries, (values, asked) = parts["gallery"], parts["queries"], parts["lists"]["rgb"]
     table = Features(values, gallery.label[::-1], gallery.source, CLASSES, {})

@@ -43,19 +43,21 @@ def read_pair(folder: str | Path) -> tuple[np.ndarray, np.ndarray]:
     return frames, read_flo(truths[0])
 
 
-def turning_pair(size: int = 128, degrees: float = 2.0, zoom: float = 1.02, seed: int = 0) -> tuple:
-    """Two frames of a texture that turns and grows about their middle, uint8 [2,size,size,3], and
-    their true flow."""
+def turning_pair(size: int = 128) -> tuple[np.ndarray, np.ndarray]:
+    """Draw a texture that turns by 2 degrees and grows by 2 % about its middle.
+
+    Returns: two frames uint8 [2,size,size,3], and their true flow float32 [size,size,2].
+    """
     import cv2
 
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     texture = sum(
         cv2.GaussianBlur(rng.random((2 * size, 2 * size, 3)), (0, 0), s) * s
         for s in (1.5, 3, 6, 12)
     )
     texture = cv2.normalize(texture, None, 0, 255, cv2.NORM_MINMAX).astype(np.float32)
     middle = (size - 1) / 2
-    turn = cv2.getRotationMatrix2D((middle, middle), -degrees, zoom)
+    turn = cv2.getRotationMatrix2D((middle, middle), -2.0, 1.02)
     shift = np.float32(
         [[1, 0, -size / 2], [0, 1, -size / 2]]
     )  # the part of the texture that is seen first

@@ -200,22 +200,6 @@ def _once_more(seen: dict, timeout: float) -> bool:
     return "unreadable" in flags or "hung" in flags and timeout > seen.get("timeout", 0)
 
 
-def load(folder: str | Path) -> Scan:
-    """A finished scan again, as `scan` returned it."""
-    folder = Path(folder)
-    if not (folder / "scan.csv").is_file():
-        raise FileNotFoundError(f"no scan in {folder}: run vidbench scan first")
-    listed = Manifest.load(folder / "listed")
-    with open(folder / "scan.csv", newline="", encoding="utf-8") as handle:
-        rows = {row["path"]: row for row in csv.DictReader(handle)}
-    facts = []
-    for path in listed.path:
-        row = rows[str(path)]
-        values = {name: type(Facts._field_defaults[name])(row[name]) for name in FACTS}
-        facts.append(Facts(tuple(filter(None, row["flags"].split("; "))), row["error"], **values))
-    return Scan(listed, facts, Manifest.load(folder))
-
-
 def _conclude(listed: Manifest, facts: list[Facts], folder: Path, keep: set[str]) -> Scan:
     same = Counter(f.sha256 for f in facts if f.sha256)
     facts = [f._replace(flags=(*f.flags, "same bytes")) if same[f.sha256] > 1 else f for f in facts]
@@ -223,7 +207,6 @@ def _conclude(listed: Manifest, facts: list[Facts], folder: Path, keep: set[str]
         f._replace(error="") if f.error and f.frames and {*f.flags} & set(BAD) <= keep else f
         for f in facts
     ]
-    listed.save(folder / "listed")
     with (
         written(folder / "scan.csv") as temporary,
         open(temporary, "w", newline="", encoding="utf-8") as handle,

@@ -17,8 +17,6 @@ OVERSAMPLE = (
 STROKES = 20  # in a background, margins included
 MARGIN = 0.25  # background beyond each border, in frame sizes, for the camera to move over
 BACKGROUNDS = ("blobs", "stripes", "blocks")
-CAMERAS = ("drift", "zoom", "hand")
-PARTS = ("shirt", "trousers", "skin", "hair", "shoes")
 
 
 @dataclass(frozen=True)
@@ -40,8 +38,8 @@ class Look:
 
 
 def draw_look(size: int, background: str, camera: str, rng: np.random.Generator) -> Look:
-    """The appearance of one source at random; ours. `size` pixels; background and camera from
-    BACKGROUNDS, CAMERAS."""
+    """The appearance of one source at random; ours. `size` pixels; background from BACKGROUNDS;
+    camera "drift", "zoom" or "hand"."""
     uniform = rng.uniform
     # figure and ground lie on two sides of middle grey, or a small network sees no figure at all
     dark_ground = rng.random() < 0.5

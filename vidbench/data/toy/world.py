@@ -29,7 +29,6 @@ FORMAT = (
 )
 TEST_EVERY = 4  # of a class's sources one in four is for testing
 GOP = "8"  # frames; short, since every test reads a few frames of many clips
-RELATIONS = ("same", "merged", "split", "private")
 
 
 class ToyError(RuntimeError):

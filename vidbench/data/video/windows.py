@@ -54,11 +54,6 @@ def _offsets(length: int, frames: int, stride: Stride, pad: str) -> np.ndarray:
     return np.arange(frames, dtype=np.int64) * step.numerator // step.denominator
 
 
-def span(frames: int, stride: Stride = 1) -> int:
-    """Source frames a window covers, first to last; a video at least this long needs no padding."""
-    return int(_offsets(1, frames, stride, "last")[-1]) + 1
-
-
 def _windows(
     length: int, offsets: np.ndarray, starts: Sequence[int] | np.ndarray, pad: str
 ) -> np.ndarray:

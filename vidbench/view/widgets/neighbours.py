@@ -37,10 +37,9 @@ class _Space:
     """One search: the vectors of both sides, a part a stream, with their means taken off once."""
 
     def __init__(self, name: str, held: Sequence, sides: Mapping[str, Videos], centring: str):
-        tables, among = dict(zip(SIDES, held[:2], strict=True)), held[2] if len(held) > 2 else None
         tables = {
             side: list(table) if isinstance(table, list | tuple) else [table]
-            for side, table in tables.items()
+            for side, table in zip(SIDES, held, strict=True)
         }
         for side, parts in tables.items():
             for part in parts:
@@ -70,7 +69,6 @@ class _Space:
                 f"{name}: wanted features [N,D] of {len(sides['gallery'])} gallery videos and "
                 f"{len(sides['queries'])} queries, or a list of those, one a stream; got {shapes}"
             )
-        self.rows = np.arange(len(sides["gallery"])) if among is None else np.flatnonzero(among)
         self.parts = (
             values
             if centring == "none"
@@ -84,22 +82,13 @@ class _Space:
                 for side in SIDES
             }
         )
-        self.found = (
-            self.parts["gallery"]
-            if among is None
-            else [part[self.rows] for part in self.parts["gallery"]]
-        )
 
     def _means(self, values: dict[str, list[np.ndarray]], side: str, centring: str) -> list:
         """What comes off each stream, as in retrieval.search, whose queries here are one at a
         time."""
         if centring not in retrieval.CENTRINGS:
             raise ValueError(f"centring is one of {retrieval.CENTRINGS}; got {centring!r}")
-        of = (
-            values["queries"]
-            if (side, centring) == ("queries", "split")
-            else [part[self.rows] for part in values["gallery"]]
-        )
+        of = values["queries" if (side, centring) == ("queries", "split") else "gallery"]
         return [part.mean(0, dtype=np.float64).astype(np.float32) for part in of]
 
     def units(self, side: str) -> np.ndarray:
@@ -114,7 +103,7 @@ class Browser:
 
     gallery, queries: `Videos`, or data.Manifests. lists: name of a search ("rgb", "before") ->
     (features of the gallery, of the queries), each [N,D] or a Features table or a list of those,
-    one a stream; a third value bool [N] keeps a search to a part of the gallery. k: neighbours;
+    one a stream. k: neighbours;
     hide_source: leave out what is of the query's own source (a video is never its own neighbour);
     centring as in retrieval.search; beside: list -> the list that it is held against for shared
     ids, the first two against each other and others against the first when left away; flow_folder:
@@ -396,10 +385,8 @@ class Browser:
         """Neighbours of every query [Q,k], -1 where it has fewer."""
         key = (name, self.k, self.hide_source)
         if key not in self._lists:
-            asked, space = np.arange(len(self.sides["queries"])), self.spaces[name]
-            room = len(space.rows) - retrieval.siblings(
-                *self._barred(space, "queries", asked, self.hide_source)
-            )
+            asked = np.arange(len(self.sides["queries"]))
+            room = self._room("queries", asked, self.hide_source)
             self._lists[key] = np.full((len(asked), self.k), -1)
             for few in np.unique(np.minimum(room, self.k)):  # nearly always one value
                 some = asked[np.minimum(room, self.k) == few]
@@ -411,8 +398,8 @@ class Browser:
     def _searched(
         self, name: str, side: str, row: int, k: int, hide: bool
     ) -> tuple[np.ndarray, np.ndarray]:
-        space, asked = self.spaces[name], np.array([row])
-        room = len(space.rows) - int(retrieval.siblings(*self._barred(space, side, asked, hide))[0])
+        asked = np.array([row])
+        room = int(self._room(side, asked, hide)[0])
         rows, scores = self._search(name, side, asked, min(k, room), hide)
         return rows[0], scores[0]
 
@@ -424,21 +411,23 @@ class Browser:
             return np.empty((len(asked), 0), np.int64), np.empty((len(asked), 0), np.float32)
         space = self.spaces[name]
         near = retrieval.search(
-            space.found,
+            space.parts["gallery"],
             [part[asked] for part in space.parts[side]],
             k,
-            sources=self._barred(space, side, asked, hide),
+            sources=self._barred(side, asked, hide),
         )
-        return space.rows[near.rows], near.scores
+        return near.rows, near.scores
 
-    def _barred(
-        self, space: _Space, side: str, asked: np.ndarray, hide: bool
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _room(self, side: str, asked: np.ndarray, hide: bool) -> np.ndarray:
+        """Count the gallery videos [q] that each query may find."""
+        return len(self.sides["gallery"]) - retrieval.siblings(*self._barred(side, asked, hide))
+
+    def _barred(self, side: str, asked: np.ndarray, hide: bool) -> tuple[np.ndarray, np.ndarray]:
         """What must not be equal in a neighbour and its query: sources, or else the videos
         themselves."""
         if hide:
-            return self.sides["gallery"].source[space.rows], self.sides[side].source[asked]
-        return space.rows, self._own[side][asked]
+            return self.sides["gallery"].source, self.sides[side].source[asked]
+        return np.arange(len(self.sides["gallery"])), self._own[side][asked]
 
     # ---- as pictures and HTML
 

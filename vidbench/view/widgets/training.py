@@ -206,18 +206,18 @@ class Board:
 
     # ---- as pictures and HTML
 
-    def figure(self, column: str = "loss", log: str = "metrics") -> Figure:
+    def figure(self, column: str = "loss") -> Figure:
         """One column of all runs as a plotly figure, for when they are done. Raises ValueError
         where none has it."""
         seen = self.look()
-        lines = self.series(seen, column, log)
+        lines = self.series(seen, column, "metrics")
         if not lines:
             raise ValueError(
-                f"figure: no run of {list(self.folders)} has {column!r} in {log}.jsonl yet; there "
+                f"figure: no run of {list(self.folders)} has {column!r} in metrics.jsonl yet; there "
                 "is "
                 f"{self.drawn(seen)}"
             )
-        return curves(lines, "epoch", column, f"{column} ({LOGS[log]})")
+        return curves(lines, "epoch", column, f"{column} ({LOGS['metrics']})")
 
     def html(self, seen: Sequence[Seen] | None = None) -> Html:
         """A line for each run and a small chart for each column, as pictures that need no script
@@ -377,13 +377,14 @@ def _pieces(xs: Sequence[float], ys: Sequence[float]) -> list[list[tuple[float, 
 # --------------------------------------------------------------------------------------- controls
 
 
-def show(folders, every: float = 2.0, columns: Sequence[str] | None = None) -> View:
-    """A board that draws itself anew every so many seconds until all runs are over or `stop()` is
-    called.
+def show(folders) -> View:
+    """Show a board that a thread draws again every two seconds.
 
-    folders: those of a `Board`, or a Board. It leaves the kernel free: a thread reads and draws.
+    It ends when all runs are over or `stop()` is called. The kernel stays free.
+
+    Args: folders: those of a `Board`, or a Board.
     """
-    return View(folders if isinstance(folders, Board) else Board(folders, columns), every)
+    return View(folders if isinstance(folders, Board) else Board(folders))
 
 
 class View:
@@ -394,7 +395,7 @@ class View:
         import ipywidgets
 
         if not every > 0:
-            raise ValueError(f"show: wanted every > 0 seconds, got {every}")
+            raise ValueError(f"View: wanted every > 0 seconds, got {every}")
         self.board, self.every = board, every
         self.html = ipywidgets.HTML()
         self.watching = ipywidgets.ToggleButton(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,17 +34,16 @@ class Videos:
     def of(
         cls,
         manifest,
-        clip_of: Callable[[int], Tile] | None = None,
         *,
         flow_folder: str | Path = "",
         speed: Callable[[], float] | None = None,
     ) -> Videos:
-        """The videos of a data.Manifest. clip_of: None decodes the files; flow_folder: a flow
-        store, to see it, too.
+        """Make the columns of a data.Manifest, whose files are decoded when they are looked at.
 
-        speed: what is flow's full colour, see `playing`; the same for two sides that one compares.
+        Args: flow_folder: a flow store. If it exists, the flow can be seen, too. speed: the pixels
+            a frame that get full color, see `playing`. Two sides that are compared share one.
         """
-        clips = {"pictures": clip_of or playing(manifest)}
+        clips = {"pictures": playing(manifest)}
         if flow_folder and (Path(flow_folder) / "flow.json").exists():
             clips["flow"] = playing(manifest, flow_folder=flow_folder, speed=speed)
         return cls(
@@ -54,39 +52,6 @@ class Videos:
             manifest.source,
             manifest.classes,
             clips,
-        )
-
-    @classmethod
-    def joined(cls, sets: Mapping[str, Videos]) -> Videos:
-        """Several data sets as one side: classes of one name are one class, ids begin with the data
-        set's name."""
-        classes = tuple(dict.fromkeys(name for part in sets.values() for name in part.classes))
-        number = {name: index for index, name in enumerate(classes)}
-        columns = [
-            [
-                np.array([f"{name}/{id}" for id in part.ids]),
-                np.array(
-                    [number[part.classes[label]] if label >= 0 else -1 for label in part.label]
-                ),
-                # sources of other data sets never meet; those of this one do, on the other side too
-                part.source + (zlib.crc32(name.encode()) << 24),
-            ]
-            for name, part in sets.items()
-        ]
-        places = [(part, row) for part in sets.values() for row in range(len(part.ids))]
-        kinds = [
-            kind
-            for kind in next(iter(sets.values())).clips
-            if all(kind in part.clips for part in sets.values())
-        ]
-
-        def clip_of(kind: str) -> Callable[[int], Tile]:
-            return lambda row: places[row][0].clips[kind](places[row][1])
-
-        return cls(
-            *map(np.concatenate, zip(*columns, strict=True)),
-            classes,
-            {kind: clip_of(kind) for kind in kinds},
         )
 
     @property
