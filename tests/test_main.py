@@ -105,6 +105,11 @@ def test_a_data_set_option_may_say_what_becomes_of_missing_files(folder, tmp_pat
         (("scan", "videos", "--dataset", "ucf102"), "unknown data set 'ucf102'; known are"),
         (("scan", "videos", "--keep", "missing"), "keep is of"),
         (("store", "videos", "--form", "gif"), "form is of mp4, jpeg, raw"),
+        (
+            ("store", "videos", "--decoder", "cv2"),
+            "decoder must be one of decord, torchcodec, pyav",
+        ),
+        (("flow", "videos", "--decoder", "cv2"), "decoder must be one of decord, torchcodec, pyav"),
         (("flow", "videos", "--method", "raft"), "method in ('tvl1'"),
         (("flow", "videos", "--part", "3of4"), "ValueError"),
         (("flow", "videos", "--part", "4/4"), "part (k, n) with k < n"),

@@ -71,6 +71,7 @@ def _over_data_sets(commands) -> None:
     store.add_argument("--form", default="mp4", help="mp4, jpeg or raw (%(default)s)")
     store.add_argument("--size", type=int, default=128, help="short side in pixels (%(default)s)")
     store.add_argument("--crf", type=int, default=18, help="quality of form mp4 (%(default)s)")
+    _decoder(store)
     flow = commands.add_parser("flow", help="optical flow of every video, stored in 8 bits")
     _common(flow, "flow")
     flow.add_argument(
@@ -86,6 +87,7 @@ def _over_data_sets(commands) -> None:
         "--bound", type=float, default=20.0, help="pixels at which flow is clipped (%(default)s)"
     )
     flow.add_argument("--device", default=None, help="for tvl1_torch, such as cuda:0")
+    _decoder(flow)
     flow.add_argument(
         "--part",
         default="0/1",
@@ -263,6 +265,12 @@ def _over_notebooks(commands) -> None:
     )
 
 
+def _decoder(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--decoder", default="pyav", help="pyav, decord or torchcodec (%(default)s)"
+    )
+
+
 def _common(command: argparse.ArgumentParser, place: str) -> None:
     """What the commands over a whole data set share; the same call goes on where it stopped."""
     from vidbench.system.processes import cores
@@ -311,7 +319,14 @@ def _store(given) -> int:
 
     out, manifest, common = _opened(given, f"store-{given.form}", jobs.TIMEOUT)
     made = _mendable(
-        store.store, manifest, out, given.form, size=given.size, crf=given.crf, **common
+        store.store,
+        manifest,
+        out,
+        given.form,
+        size=given.size,
+        crf=given.crf,
+        decoder=given.decoder,
+        **common,
     )
     if made is not None:
         _failed(made.failed)
@@ -337,6 +352,7 @@ def _flow(given) -> int:
         size=given.size,
         bound=given.bound,
         device=given.device,
+        decoder=given.decoder,
         part=part,
         **common,
     )

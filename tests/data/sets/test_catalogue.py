@@ -20,6 +20,7 @@ from vidbench.data.manifest import Manifest
 from vidbench.data.sets.catalogue import DATASETS, at_home, keep, open_dataset, recognise
 from vidbench.data.video import clips, windows
 from vidbench.data.video.clips import VideoError
+from vidbench.data.video.decoders import DECODERS, check_decoder
 
 ROWS = [
     ("a b,ü.mp4", "run", "train", "s"),
@@ -527,6 +528,7 @@ def test_target_frame_rate_and_segments(world):
         ({"streams": "rgb"}, "streams"),
         ({"sampling": "dense"}, "sampling must be"),
         ({"pad": "zero"}, "pad must be"),
+        ({"decoder": "cv2"}, "decoder must be one of decord, torchcodec, pyav"),
         ({"frames": 0}, "frames"),
         ({"stride": 1.5}, "stride"),
         ({"stride": 2, "target_fps": 5.0}, "stride or"),
@@ -541,8 +543,25 @@ def test_spec_refuses_nonsense(change, said):
 def test_dataset_refuses_nonsense(world):
     with pytest.raises(ValueError, match="flow_folder"):
         Clips(world[0], replace(SPEC, streams=("flow",)))
-    with pytest.raises(ValueError, match="decoder"):
-        Clips(world[0], SPEC, decoder="cv2")
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_a_recipe_chooses_the_decoder(world, decoder, monkeypatch):
+    manifest, opened = world[0], []
+    video = clips.Video
+    monkeypatch.setattr(
+        clips, "Video", lambda path, *rest: opened.append(rest[0]) or video(path, *rest)
+    )
+    spec = replace(SPEC, decoder=decoder)
+    try:
+        check_decoder(decoder)
+    except ImportError:  # refused before training starts, not in a worker
+        with pytest.raises(ImportError, match=f"decoder '{decoder}' does not load; use decoder="):
+            Clips(manifest, spec)
+        return
+    mine, default = Clips(manifest, spec)[0, 3]["rgb"], Clips(manifest, SPEC)[0, 3]["rgb"]
+    assert opened == [decoder, "pyav"]
+    assert (mine - default).abs().max() < 0.2  # the same frames in another color arithmetic
 
 
 def test_samples_do_not_depend_on_workers_or_ranks(world):

@@ -34,7 +34,7 @@ from vidbench.data.flow.estimate import (
 )
 from vidbench.data.prepare import jobs
 from vidbench.data.video import clips, framestore
-from vidbench.data.video.decoders import PyAV, container_of, failures
+from vidbench.data.video.decoders import PyAV, check_decoder, container_of, failures
 from vidbench.system.files import delete_leftovers, lock_folder
 
 if TYPE_CHECKING:
@@ -114,6 +114,7 @@ def extract(
             "with "
             f"k < n; got {method!r}, {form!r}, {bound}, {workers}, {part}"
         )
+    check_decoder(decoder)
     began, folder = time.perf_counter(), Path(folder)
     settings = Settings(method, float(bound), size, decoder, form)
     mine = list(dict.fromkeys(str(p) for p in manifest.path[part[0] :: part[1]]))

@@ -22,6 +22,7 @@ from vidbench.data.loading.augmentation import SETTINGS, Augment
 from vidbench.data.loading.transforms import STREAMS
 from vidbench.data.manifest import Manifest
 from vidbench.data.video import clips, windows
+from vidbench.data.video.decoders import DECODERS, check_decoder
 
 # seconds for a DataLoader to wait for a batch before it gives up: a decoder hangs; `scan` finds the
 # file
@@ -54,6 +55,7 @@ class ClipSpec:
     crops: str = "centre"  # transforms.test_crops
     resize: int | None = None  # testing: short side in pixels before the crop
     decode_size: int | tuple[int, int] | None = None  # rgb: short side or (H, W) while decoding
+    decoder: str = clips.DECODER  # of video files: pyav, decord or torchcodec
 
     def __post_init__(self) -> None:
         if (
@@ -68,6 +70,8 @@ class ClipSpec:
             )
         if self.pad not in windows.PADS:
             raise ValueError(f"pad must be one of {windows.PADS}, got {self.pad!r}")
+        if self.decoder not in DECODERS:
+            raise ValueError(f"decoder must be one of {', '.join(DECODERS)}, got {self.decoder!r}")
         for name in ("frames", "stride", "views", "windows", "hop"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
@@ -104,7 +108,6 @@ class Clips(torch.utils.data.Dataset):
         *,
         flow_folder: str | Path | None = None,
         seed: int = 0,
-        decoder: str = clips.DECODER,
         cache_bytes: int = 0,
     ) -> None:
         if "flow" in spec.streams and flow_folder is None:
@@ -112,18 +115,18 @@ class Clips(torch.utils.data.Dataset):
                 "stream 'flow' needs flow_folder, a store written by "
                 "vidbench.data.flow.store.extract"
             )
-        if decoder not in clips.DECODERS:
-            raise ValueError(f"decoder must be one of {', '.join(clips.DECODERS)}, got {decoder!r}")
+        check_decoder(spec.decoder)  # an ImportError here rather than in each worker
         if "flow" in spec.streams:
             made = flow_store.settings_of(flow_folder)
-            if "rgb" in spec.streams and made.decoder != decoder:
+            if "rgb" in spec.streams and made.decoder != spec.decoder:
                 raise ValueError(
                     f"{flow_folder} was computed on frames of {made.decoder}, and rgb is to be "
                     "read by "
-                    f"{decoder}: pass decoder={made.decoder!r}, or extract the flow again"
+                    f"{spec.decoder}: set ClipSpec.decoder to {made.decoder!r}, or extract the "
+                    "flow again"
                 )
         self.manifest, self.spec, self.flow_folder = manifest, spec, flow_folder
-        self.seed, self.decoder, self.cache_bytes = seed, decoder, cache_bytes
+        self.seed, self.cache_bytes = seed, cache_bytes
         self._kept: dict[tuple[str, int], tuple[np.ndarray, float]] = {}
         self._used, self._full = 0, False
 
@@ -289,7 +292,7 @@ class _Source:
             counted = dataset.manifest.frames
             known = None if counted is None else int(counted[row])
             self._video = clips.Video(
-                dataset.manifest.absolute(row), dataset.decoder, spec.decode_size, known
+                dataset.manifest.absolute(row), spec.decoder, spec.decode_size, known
             )
             if known not in (None, self._video.frames):
                 raise clips.VideoError(

@@ -24,7 +24,7 @@ import numpy as np
 from vidbench.data.manifest import SCANNED, STRINGS, Manifest
 from vidbench.data.prepare import jobs
 from vidbench.data.video import clips, framestore
-from vidbench.data.video.decoders import short_side
+from vidbench.data.video.decoders import check_decoder, short_side
 from vidbench.system.files import delete_leftovers, explain_full_disk, lock_folder
 
 FORMS = {"mp4": ".mp4", "jpeg": framestore.SUFFIX, "raw": framestore.SUFFIX}
@@ -80,6 +80,7 @@ def store(
     if form not in FORMS or size < 2 or not 0 <= crf <= 51:
         said = f"form is of {', '.join(FORMS)}, size from 2 pixels, crf in 0..51"
         raise ValueError(f"{said}; got {form!r}, {size}, {crf}")
+    check_decoder(decoder)
     folder, settings = Path(folder), Settings(form, size, crf, decoder)
     if folder.resolve() == manifest.root.resolve():
         raise StoreError(f"{folder} is the data set's own folder: take another one")

@@ -16,7 +16,14 @@ from typing import NamedTuple
 import numpy as np
 
 from vidbench.data.video import framestore
-from vidbench.data.video.decoders import DECODERS, PyAV, Reader, failures, short_side
+from vidbench.data.video.decoders import (
+    DECODERS,
+    PyAV,
+    Reader,
+    check_decoder,
+    failures,
+    short_side,
+)
 
 DECODER = "pyav"  # the default
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
@@ -151,8 +158,7 @@ class Video:
         size: int | tuple[int, int] | None = None,
         frames: int | None = None,
     ) -> None:
-        if decoder not in DECODERS:
-            raise ValueError(f"decoder must be one of {', '.join(DECODERS)}, got {decoder!r}")
+        check_decoder(decoder)
         self.path = Path(path)
         if problem := _at_the_door(self.path):
             raise VideoError(f"{self.path}: {problem}")

@@ -18,7 +18,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -439,14 +439,7 @@ class TorchCodec(Reader):
         from torchcodec.transforms import Resize
 
         settings = {"dimension_order": "NHWC", "num_ffmpeg_threads": 1, "seek_mode": "exact"}
-        try:
-            self._decoder = VideoDecoder(str(path), **settings)
-        except RuntimeError as error:
-            if "load libtorchcodec" not in str(
-                error
-            ):  # FFmpeg is looked for at first use, not at import
-                raise
-            raise not_loaded("torchcodec", error) from error
+        self._decoder = VideoDecoder(str(path), **settings)
         about = self._decoder.metadata
         if size is not None:
             resize = Resize(short_side(about.height, about.width, size))
@@ -484,7 +477,29 @@ _FAILURES = {
 }
 
 
-def not_loaded(decoder: str, error: Exception) -> ImportError:
+def check_decoder(decoder: str) -> None:
+    """Check that files can be read by this decoder on this machine.
+
+    Raises: ValueError: the name is unknown. ImportError: the decoder does not load.
+    """
+    if decoder not in DECODERS:
+        raise ValueError(f"decoder must be one of {', '.join(DECODERS)}, got {decoder!r}")
+    failures(decoder)
+
+
+def _load(decoder: str) -> None:
+    importlib.import_module(_MODULES.get(decoder, "builtins"))
+    if decoder == "torchcodec":  # it looks for FFmpeg at first use, not at import
+        from torchcodec.decoders import VideoDecoder
+
+        try:
+            VideoDecoder(b"no video")
+        except (RuntimeError, ValueError) as error:
+            if "load libtorchcodec" in str(error):
+                raise
+
+
+def _not_loaded(decoder: str, error: Exception) -> ImportError:
     """The error for a decoder that is not installed, with the ways out."""
     others = " or ".join(repr(name) for name in DECODERS if name != decoder)
     said = str(error).splitlines()[0][:200]
@@ -495,13 +510,14 @@ def not_loaded(decoder: str, error: Exception) -> ImportError:
     )
 
 
+@cache
 def failures(decoder: str) -> tuple[type[Exception], ...]:
     """What a decoder raises on a bad file. Raises ImportError, with the ways out, where the decoder
     does not load."""
     try:
-        importlib.import_module(_MODULES.get(decoder, "builtins"))
+        _load(decoder)
     except (ImportError, RuntimeError, OSError) as error:
-        raise not_loaded(decoder, error) from error
+        raise _not_loaded(decoder, error) from error
     names = (name.split(".") for name in _FAILURES.get(decoder, ()))
     own = (getattr(importlib.import_module(module), name) for module, name in names)
     return (*own, RuntimeError, OSError, ValueError, IndexError)
