@@ -298,7 +298,6 @@ def test_rows_that_would_give_a_false_number_are_refused(monkeypatch):
     for arguments, says in (
         ((good, "pq"), "kind is auto or one of flat, ivf_sq8, hnsw; got 'pq'"),
         ((good[:0],), r"at least one row with at least one number; got \[0,48\]"),
-        ((good, "flat", 0, 0), "threads count from 1; got 0"),
     ):
         with pytest.raises(ValueError, match=says):
             build(*arguments)
@@ -306,6 +305,26 @@ def test_rows_that_would_give_a_false_number_are_refused(monkeypatch):
         recall(index, build(good[1:]), good, 1)
     with pytest.raises(ValueError, match="two indexes of one table; got"):
         recall(index, build(good[::-1]), good, 1)
+
+
+def test_an_index_is_built_once_for_each_table_and_kind(tmp_path, monkeypatch):
+    gallery, made = table(clustered(300, 1)), []
+    monkeypatch.setattr(indexes, "build", lambda *given: made.append(given[1]) or build(*given))
+    folder = tmp_path / "features"
+    for kind in ("flat", "hnsw", "flat"):
+        index = indexes.load_or_build(gallery, kind, folder)
+        index.check(gallery)
+        assert index.kind == kind
+    assert made == ["flat", "hnsw"]
+    other = table(clustered(300, 2))  # as after more training
+    indexes.load_or_build(other, "flat", folder).check(other)
+    for side in folder.glob("hnsw*.json"):
+        side.unlink()  # a writing that was cut off
+    indexes.load_or_build(gallery, "hnsw", folder)
+    assert made == ["flat", "hnsw", "flat", "hnsw"]
+    with pytest.raises(ValueError, match="kind is auto or one of"):
+        indexes.load_or_build(gallery, "exact", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 def test_files_that_do_not_belong_together_are_refused(tmp_path):

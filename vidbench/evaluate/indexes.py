@@ -185,6 +185,20 @@ def load(path: str | Path, mapped: bool = True, features=None) -> Index:
     return index
 
 
+def load_or_build(features, kind: str, folder: str | Path) -> Index:
+    """Load the index of a table from a folder. If none is there, build it and save it.
+
+    Args: features: table or rows, as `build` takes them. kind: see `build`. folder: holds a file
+        for each kind and table; the table's fingerprint is in its name.
+    """
+    path = Path(folder) / f"{kind}-{fingerprint(features)}.faiss"
+    if not _side(path).is_file():  # written last, so it vouches for the whole file
+        index = build(features, kind)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        index.save(path)
+    return load(path)
+
+
 def _side(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
@@ -202,7 +216,7 @@ def _kind(held) -> str:
 # ---- building ----------------------------------------------------------------------------------
 
 
-def build(features, kind: str = "auto", seed: int = 0, threads: int = 1) -> Index:
+def build(features, kind: str = "auto", seed: int = 0) -> Index:
     """An index of a table of features, whose rows are brought to unit length, or of rows [N,D] that
     are of unit length.
 
@@ -210,9 +224,9 @@ def build(features, kind: str = "auto", seed: int = 0, threads: int = 1) -> Inde
     quarter of the memory; "hnsw" links each row to its near ones, as much memory as flat and the
     longest to build; "auto" is flat to FLAT_TO rows and ivf_sq8 beyond. Rows may be a memory-mapped
     array of any float type: they are read in blocks, and k-means sees SAMPLE rows a list. seed: of
-    k-means and its sample, or of the graph's levels. threads: with 1 the index depends on rows and
-    seed alone; of more, in which order they come may move a graph. Raises ValueError at a row that
-    is not finite, zero, or of rows as they are not of unit length."""
+    k-means and its sample, or of the graph's levels. One thread builds, so the index depends on rows
+    and seed alone. Raises ValueError at a row that is not finite, zero, or of rows as they are not
+    of unit length."""
     if kind not in ("auto", *KINDS):
         raise ValueError(f"kind is auto or one of {', '.join(KINDS)}; got {kind!r}.")
     values = _shaped(features, "features")
@@ -221,8 +235,6 @@ def build(features, kind: str = "auto", seed: int = 0, threads: int = 1) -> Inde
         raise ValueError(
             f"an index wants at least one row with at least one number; got [{rows},{width}]."
         )
-    if threads < 1:
-        raise ValueError(f"threads count from 1; got {threads}.")
     blocks = [slice(start, start + BLOCK) for start in range(0, rows, BLOCK)]
     for (
         block
@@ -230,7 +242,7 @@ def build(features, kind: str = "auto", seed: int = 0, threads: int = 1) -> Inde
         _unit_rows(features, values, block, "features")
     if kind == "auto":
         kind = "flat" if rows <= FLAT_TO else "ivf_sq8"
-    with _threads(threads):
+    with _one_thread():
         held = _MAKERS[kind](features, values, seed)
         for block in blocks:
             held.add(_unit_rows(features, values, block, "features"))
@@ -278,12 +290,12 @@ _MAKERS = {"flat": _flat, "ivf_sq8": _ivf_sq8, "hnsw": _hnsw}
 
 
 @contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """faiss on so many threads, and then on as many as before."""
+def _one_thread() -> Iterator[None]:
+    """Keep faiss to one thread, then restore its number."""
     import faiss
 
     before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(count)
+    faiss.omp_set_num_threads(1)
     try:
         yield
     finally:
