@@ -10,24 +10,24 @@ for both arms cancels. The difference is significant if the interval excludes 0.
 import csv
 import io
 import json
-import multiprocessing
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from vidbench.data.manifest import Manifest
-from vidbench.engine import ranks
-from vidbench.engine.runs import Run, environment, write_text
+from vidbench.engine.runs import Run, environment
 from vidbench.engine.stages import run_all
 from vidbench.evaluate.evaluate import classified
 from vidbench.evaluate.features import PROTOCOLS, Features, Protocol, part_of
+from vidbench.system.files import write_text
+from vidbench.system.processes import cores
+from vidbench.system.processes import run_all as in_pool
+from vidbench.system.progress import Progress
 from vidbench.tensors.metrics import interval, nested_bootstrap
 from vidbench.view.figures import Bar
 from vidbench.view.html import Section, table, write_page
@@ -163,15 +163,12 @@ def tested(folder: str, views: Mapping[str, Protocol], data: str = "") -> Measur
 
 def tested_all(jobs: Mapping[tuple, tuple], processes: int, what: str) -> dict[tuple, Measured]:
     """Call `tested` with each job's arguments in spawned processes; the results by the jobs' keys."""
-    with ProcessPoolExecutor(
-        processes,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=torch.set_num_threads,
-        initargs=(max(1, ranks.cores() // processes),),
-    ) as pool:
-        waiting = {key: pool.submit(tested, *job) for key, job in jobs.items()}
-        watched = tqdm(waiting.items(), desc=what, unit="run", mininterval=10)
-        return {key: job.result() for key, job in watched}
+    threads, tasks = max(1, cores() // processes), list(jobs.values())
+    with Progress(what, len(tasks), "run") as bar:
+        done = in_pool(
+            tested, tasks, processes, torch.set_num_threads, (threads,), lambda _: bar.add()
+        )
+    return dict(zip(jobs, done, strict=True))
 
 
 class Replication:

@@ -10,12 +10,13 @@ from vidbench.data.flow import store as flow_store
 from vidbench.data.manifest import Manifest
 from vidbench.data.sets import catalogue
 from vidbench.data.toy import world as toy
-from vidbench.engine.runs import environment, recipe_dict, write_text
+from vidbench.engine.runs import environment, recipe_dict
 from vidbench.engine.stages import run_all
 from vidbench.evaluate.evaluate import Evaluation, evaluate_all
 from vidbench.evaluate.features import Protocol
 from vidbench.experiments.report import TITLES, write_report
 from vidbench.methods import coclr
+from vidbench.system.files import write_text
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ from vidbench.data.loading.joint import Mix
 from vidbench.data.manifest import Manifest
 from vidbench.data.sets import catalogue
 from vidbench.data.toy import world as toy
-from vidbench.engine import ranks
 from vidbench.engine.runs import Run, recipe_dict
 from vidbench.evaluate.features import Protocol, kept
 from vidbench.evaluate.projections import READ, READOUTS, WORDS, asked, relations, truth
 from vidbench.experiments import compare
 from vidbench.experiments.compare import Measured, Number, Paired, pick, plain
 from vidbench.methods import multitrain
+from vidbench.system.processes import cores
 from vidbench.view.figures import bars, whiskers
 from vidbench.view.html import Section, table
 
@@ -152,7 +152,7 @@ def parts(one: Experiment, out: Path, seed: int) -> list[multitrain.Part]:
         else:
             rows = catalogue.keep(folder / "videos", data)
         if one.recipe.stream == "flow":
-            flow_store.complete(rows, folder / "flow", "dis", workers=ranks.cores())
+            flow_store.complete(rows, folder / "flow", "dis", workers=cores())
         manifest, flow = str(folder / "videos"), str(folder / "flow")
         clip = dict(one.clips.get(name, {}))
         made.append(multitrain.Part(name, manifest, rows.classes, flow, clip))

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from vidbench.engine import ranks
 from vidbench.engine.loop import Fit
-from vidbench.engine.runs import Run, recipe_dict, recipe_from, write_text
+from vidbench.engine.runs import Run, recipe_dict, recipe_from
 from vidbench.methods.classify import Recipe
+from vidbench.system.files import write_text
 
 
 def sweep(
