@@ -245,6 +245,7 @@ def until(there, process) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_all_and_says_what_is_left(tmp_path):
     notebook(tmp_path / "book.ipynb", WAIT, parameters=PARAMETERS)
     path = table(
@@ -283,6 +284,7 @@ def test_ctrl_c_stops_all_and_says_what_is_left(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_slurm_task_runs_its_row_saves_itself_before_the_limit_and_goes_on(tmp_path):
     """No Slurm here: bash, its variables, and an scontrol that writes down what it is asked."""
     notebook(tmp_path / "book.ipynb", WAIT, parameters=PARAMETERS)
