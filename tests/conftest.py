@@ -35,8 +35,13 @@ def pytest_xdist_auto_num_workers(config) -> int:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Keep the tests of a file in one worker, unless they name a group: they share fixtures."""
+def pytest_collection_modifyitems(config, items):
+    """Keep the tests of a file in one worker, unless they name a group: they share fixtures.
+
+    Workers begin with the named groups, which take longest, so that none ends long after the
+    others."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
     for item in items:
         if not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
