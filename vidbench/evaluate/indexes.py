@@ -1,5 +1,4 @@
-"""Indexes for large galleries, by faiss: exact, in lists of 8-bit codes, or a graph; on disk,
-mapped, in shards.
+"""Indexes for large galleries, by faiss: exact, in lists of 8-bit codes, or a graph; on disk, mapped.
 
 The numbers that are reported come from `retrieval.search`, which is exact and needs no index: then
 recall is the model's and not the index's. An index is for looking at more videos than that takes. A
@@ -354,79 +353,18 @@ def _unit_rows(features, values: np.ndarray, which: slice | np.ndarray, who: str
     return made
 
 
-# ---- shards, and what an index misses ----------------------------------------------------------
+# ---- what an index misses ----------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Found:
-    """Neighbours in shards [Q,k], in order of falling cosine: names[shard] and the row in that
-    shard.
+def recall(approximate: Index, exact: Index, queries, k: int) -> float:
+    """Return the share of the exact k nearest rows that an approximate index finds among its k.
 
-    whole: the row counted through all shards in their order, as of one index over all.
+    Raises: ValueError: the two indexes are of different tables.
     """
-
-    names: tuple[str, ...]
-    shard: np.ndarray
-    rows: np.ndarray
-    scores: np.ndarray
-    whole: np.ndarray
-
-
-class Shards:
-    """Indexes by data set name, of any kinds, searched in turn and merged by score.
-
-    A data set that is added or extracted anew costs the building of its own index. Mapped ones:
-    Shards({name: load(folder / name) for name in names}). Raises ValueError where there is none, or
-    widths differ."""
-
-    def __init__(self, parts: dict[str, Index]):
-        if len({part.width for part in parts.values()}) != 1:
-            widths = ", ".join(f"{name}: {part.width}" for name, part in parts.items())
-            raise ValueError(
-                f"shards want at least one index, all of one width; got {widths or 'none'}."
-            )
-        self.parts = dict(parts)
-        self.starts = np.cumsum([0, *(part.rows for part in self.parts.values())])
-        self.rows, self.width = int(self.starts[-1]), next(iter(parts.values())).width
-
-    def search(self, queries, k: int) -> Found:
-        """The k nearest rows of all shards, as Index.search; equal scores: the earlier shard, then
-        the lower row."""
-        if not 1 <= k <= self.rows:
-            raise ValueError(
-                f"the shards have {self.rows} rows together; wanted k from 1 to that, got {k}."
-            )
-        found = [part.search(queries, min(k, part.rows)) for part in self.parts.values()]
-        whole = np.concatenate(
-            [start + one.rows for start, one in zip(self.starts, found, strict=False)], axis=1
-        )
-        whole, scores = best(whole, np.concatenate([one.scores for one in found], axis=1), k)
-        shard = np.searchsorted(self.starts, whole, side="right") - 1
-        return Found(tuple(self.parts), shard, whole - self.starts[shard], scores, whole)
-
-
-def recall(approximate: Index | Shards, exact: Index | Shards, queries, k: int) -> float:
-    """Share of the exact k nearest rows, over all queries, that the approximate index has among its
-    own k.
-
-    Either may be Shards over the other's rows in the same order. Raises ValueError where their rows
-    cannot be the same."""
-    if approximate.rows != exact.rows:
-        raise ValueError(
-            f"recall compares two indexes of the same rows; got {approximate.rows} and "
-            f"{exact.rows} rows."
-        )
-    if (
-        isinstance(approximate, Index)
-        and isinstance(exact, Index)
-        and approximate.fingerprint != exact.fingerprint
-    ):
+    if approximate.fingerprint != exact.fingerprint:
         raise ValueError(
             f"recall compares two indexes of one table; got {approximate.fingerprint} and "
             f"{exact.fingerprint}."
         )
-    one, two = (
-        getattr(found, "whole", found.rows)
-        for found in (approximate.search(queries, k), exact.search(queries, k))
-    )
-    return float(shared(one, two, k).mean())
+    found = [index.search(queries, k).rows for index in (approximate, exact)]
+    return float(shared(*found, k).mean())
