@@ -17,7 +17,7 @@ from tests import ROOT
 
 # In pieces: no index, no address of one and no option that names one is written out, not even here.
 INDEXES = ("pypi", "pythonhosted", "anaconda")
-PAGE, OPTION, LINKS = "simple", "index-url", "find-links"
+PAGE, OPTION, LINKS = "simple", "-".join(("index", "url")), "-".join(("find", "links"))
 
 
 def notebook_law(name: str, text: str) -> list[str]:
