@@ -28,7 +28,8 @@ from vidbench.engine.runs import Run, recipe_dict
 from vidbench.evaluate import features
 from vidbench.methods import classify, coclr, multitrain
 from vidbench.methods.multitrain import Part
-from vidbench.tensors.regularizers import Filter, placed, random_scaling
+from vidbench.tensors.mixing import Mixing
+from vidbench.tensors.regularizers import Filter, Regularizer, placed, random_scaling
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("one_thread")]
 TINY_S3D = {"width": 0.125, "units": (1, 1, 1)}
@@ -146,7 +147,7 @@ def world(toy_tiny, tmp_path_factory) -> Path:
 def stage(name: str, world: Path, **fit):
     """A method's module and a recipe of two epochs on the toy world."""
     fit = Fit(**{"epochs": 2, "batch": 16, "lr": 0.01, "log_every": 1} | fit)
-    videos, rms = str(world / "videos"), {"name": "rms", "stages": (4, 5)}
+    videos, rms = str(world / "videos"), Regularizer("rms", stages=(4, 5))
     match name:
         case "infonce":
             return coclr, replace(
@@ -167,7 +168,7 @@ def stage(name: str, world: Path, **fit):
             return multitrain, replace(
                 JOINT,
                 parts=parts,
-                mixing=({"name": "cutmix"},),
+                mixing=(Mixing("cutmix"),),
                 network="mvit",
                 fit=fit,
                 network_args={"preset": "tiny"},

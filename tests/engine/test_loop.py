@@ -64,7 +64,7 @@ def test_a_run_from_before_a_field_was_there_has_its_default(tmp_path):
     held = json.loads((run.folder / "recipe.json").read_text())
     del held["recipe"]["sizes"], held["recipe"]["fit"]["deterministic"]
     (run.folder / "recipe.json").write_text(json.dumps(held))
-    assert "sizes" not in Run.create(tmp_path / "a", "x", Outer()).recipe
+    assert "sizes" not in Run.create(tmp_path / "a", "x", Outer()).values
     with pytest.raises(RunError, match=r"recipe.sizes: wanted \[3\], found \[1, 2\]"):
         Run.create(tmp_path / "a", "x", Outer(sizes=(3,)))
     with pytest.raises(RunError, match="another recipe"):

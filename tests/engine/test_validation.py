@@ -14,6 +14,7 @@ from vidbench.data.loading.dataset import Batches
 from vidbench.data.manifest import Manifest
 from vidbench.engine.loop import Fit, fit
 from vidbench.engine.runs import Run, RunError, find, protocol_id
+from vidbench.methods import classify, coclr
 from vidbench.tensors.metrics import bootstrap_interval, nested_bootstrap
 
 FIT = Fit(epochs=6, batch=16, lr=0.1, optimizer="sgd", weight_decay=0.0, log_every=1)
@@ -106,7 +107,7 @@ def test_a_budget_counts_the_runs_a_stage_goes_on_from(tmp_path):
         ("second", str(tmp_path / "first"), 20),
         ("third", "second", 5),
     ):
-        run = Run.create(tmp_path / name, "coclr", Fit())
+        run = Run.create(tmp_path / name, coclr.Recipe.method, Fit())
         student = str(tmp_path / student) if name == "third" else student
         held = {"stage": "coclr", "recipe": {"student": student, "fit": {"batch": 8}}}
         (run.folder / "recipe.json").write_text(json.dumps(held))
@@ -123,9 +124,9 @@ def test_a_budget_counts_the_runs_a_stage_goes_on_from(tmp_path):
 
 def test_results_keep_protocol_and_budget_side_by_side(tmp_path):
     run, _ = trained(tmp_path / "a", replace(FIT, epochs=1))
-    with pytest.raises(KeyError, match="fit"):
-        run.add_result("probe", {}, {})  # a recipe without a batch has no budget to name
-    held = {"stage": "line", "recipe": {"fit": {"batch": 16}}}
+    with pytest.raises(RunError, match="must be one of classify.*; got 'line'"):
+        run.add_result("probe", {}, {})  # nobody can read this recipe's batch
+    held = {"stage": classify.Recipe.method, "recipe": {"fit": {"batch": 16}}}
     (run.folder / "recipe.json").write_text(json.dumps(held))
     run = find(tmp_path, "a")
     first = run.add_result(

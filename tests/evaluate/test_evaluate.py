@@ -19,6 +19,7 @@ from vidbench.evaluate.evaluate import VIEWS, classified
 from vidbench.evaluate.features import PROTOCOLS, Protocol, predict
 from vidbench.methods import classify
 from vidbench.models.resnets import Residual
+from vidbench.tensors.regularizers import Regularizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CLASSES = ("bow", "clap", "wave")
@@ -92,7 +93,8 @@ def run(videos, tmp_path_factory):
 def test_a_run_is_tested_with_its_regularizers_test_rule(regularizer, videos, tmp_path):
     """Eq. 2 and 3: p x and (p + (1 - p) E alpha) x in evaluation; without it the net is one that
     was never trained."""
-    run, method = made(videos, tmp_path / "run", regularizer=regularizer)
+    held = Regularizer(**regularizer) if regularizer else None
+    run, method = made(videos, tmp_path / "run", regularizer=held)
     found = predict(run, videos, PROTOCOLS["one_view"])
     watched = {}
     with torch.no_grad():

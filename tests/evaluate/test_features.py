@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from tests import makes
 from vidbench.data.flow import store as flow_store
+from vidbench.data.loading import dataset
 from vidbench.data.loading.augmentation import SETTINGS as AUGMENTS
 from vidbench.data.loading.dataset import ClipSpec
 from vidbench.data.loading.transforms import test_crops as crops_of
@@ -31,7 +32,7 @@ from vidbench.evaluate.features import (
     load_encoder,
     predict,
 )
-from vidbench.methods import classify
+from vidbench.methods import classify, coclr
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CLASSES = ("bow", "clap", "wave")
@@ -140,7 +141,7 @@ PROTOCOLS_TRIED = [
 
 @pytest.mark.parametrize("protocol", PROTOCOLS_TRIED, ids=str)
 def test_a_table_is_a_plain_loop_over_videos_windows_and_crops(run, videos, protocol, monkeypatch):
-    monkeypatch.setattr(features, "DECODED", 5)  # the longest has 15 windows
+    monkeypatch.setattr(dataset, "DECODED", 5)  # the longest has 15 windows
     encoder = load_encoder(run)
 
     def of_clips(views):
@@ -196,11 +197,11 @@ def test_a_long_video_takes_no_more_memory_than_a_short_one(run, videos, monkeyp
     extract(run, longest, Protocol(sampling="sliding", hop=1, crops="three"), batch=8)
     windows = max(LENGTHS) - 6
     assert (
-        windows > 2 * features.DECODED
+        windows > 2 * dataset.DECODED
         and sum(read) == windows * CLIP.frames
         and sum(seen) == 3 * windows
     )
-    assert max(read) <= features.DECODED * CLIP.frames and max(seen) <= 8
+    assert max(read) <= dataset.DECODED * CLIP.frames and max(seen) <= 8
 
 
 def predictions_on_ranks(folder: str, manifest: str, out: str):
@@ -344,17 +345,17 @@ def test_what_cannot_give_a_table_is_refused(run, videos, tmp_path, monkeypatch)
     ):
         predict(run, other)
     with pytest.raises(flow_store.FlowError, match="no flow in"):
-        monkeypatch.setitem(run.recipe, "stream", "flow")
+        monkeypatch.setitem(run.values, "stream", "flow")
         kept(run, "test", flow=tmp_path)
     monkeypatch.undo()
-    monkeypatch.setitem(run.recipe, "network_args", {"width": 0.25, "units": (1, 0, 0)})
+    monkeypatch.setitem(run.values, "network_args", {"width": 0.25, "units": (1, 0, 0)})
     with pytest.raises(RunError, match="holds another network"):
         extract(run, videos)
     monkeypatch.undo()
-    monkeypatch.delitem(run.recipe, "head")
+    alone = Run.create(tmp_path / "coclr", "coclr", coclr.Recipe(network_args=RECIPE.network_args))
+    alone.save(1, run.weights(), {})
     with pytest.raises(RunError, match="without a classifier"):
-        predict(run, videos)
-    monkeypatch.undo()
+        predict(alone, videos)
     broken = {
         name: value * torch.nan if value.is_floating_point() else value
         for name, value in run.weights().items()
@@ -377,8 +378,8 @@ def test_thirty_views_of_256_pixels_reach_the_network(run, videos, monkeypatch):
     seen.clear()
     extract(run, few, PROTOCOLS["one_view"], batch=16)
     assert seen == [(3, 3, 4, 32, 32)]
-    monkeypatch.setitem(run.recipe["clip"]["augment"], "size", 224)
-    cuts = {name: features._spec(run, PROTOCOLS[name]) for name in ("thirty_views", "one_view")}
+    monkeypatch.setitem(run.values["clip"]["augment"], "size", 224)
+    cuts = {name: features.spec_of(run, PROTOCOLS[name]) for name in ("thirty_views", "one_view")}
     assert {name: (spec.resize, spec.augment.size) for name, spec in cuts.items()} == {
         "thirty_views": (256, 256),
         "one_view": (256, 224),

@@ -10,16 +10,17 @@ import torch
 from tests import makes
 from vidbench.data.loading.augmentation import SETTINGS as AUGMENTS
 from vidbench.data.loading.augmentation import draw
-from vidbench.data.loading.dataset import ClipSpec
+from vidbench.data.loading.dataset import Clips, ClipSpec
 from vidbench.data.loading.transforms import test_crops as crops_of
 from vidbench.data.manifest import Manifest
 from vidbench.data.video import clips, windows
 from vidbench.engine.loop import Fit
 from vidbench.engine.runs import Run, RunError
 from vidbench.evaluate.evaluate import classified, gained
-from vidbench.evaluate.features import PROTOCOLS, Features, Protocol, for_part, part_of, predict
+from vidbench.evaluate.features import PROTOCOLS, Features, Protocol, fitting, predict
 from vidbench.evaluate.probe import score
 from vidbench.methods import multitrain
+from vidbench.methods.common import data_set
 from vidbench.methods.multitrain import MultiTrain, Part
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -56,7 +57,7 @@ def born(videos, folder, **changes) -> tuple[Run, MultiTrain]:
     """A run of no steps, `b` seen as segments, and its method, whose weights tell clips apart."""
     parts = (
         Part("a", str(videos["a"].root), CLASSES["a"]),
-        Part("b", str(videos["b"].root), CLASSES["b"], **multitrain.SEGMENTS),
+        Part("b", str(videos["b"].root), CLASSES["b"], clip=multitrain.SEGMENTS),
     )
     recipe = replace(RECIPE, parts=parts, **changes)
     torch.manual_seed(0)
@@ -125,11 +126,11 @@ def test_each_head_is_tested_on_its_own_data_set_as_its_clips_are_seen(videos, t
 def test_segments_rise_cover_the_video_and_are_never_flipped(videos, tmp_path):
     """Something-Something's way (facts 2.7), in training and in testing."""
     run, _ = born(videos, tmp_path / "run")
-    assert for_part(PROTOCOLS["multitrain"], part_of(run, "b")).sampling == "segments"
-    assert for_part(PROTOCOLS["multitrain"], part_of(run, "a")).sampling == "spread"
-    recipe = multitrain.recipe_from(multitrain.Recipe, run.recipe)
+    assert fitting(PROTOCOLS["multitrain"], data_set(run, "b")).sampling == "segments"
+    assert fitting(PROTOCOLS["multitrain"], data_set(run, "a")).sampling == "spread"
+    recipe = run.recipe
     part, rng = recipe.parts[1], np.random.default_rng(0)
-    loaded = multitrain.Clips(videos["b"], multitrain.spec_of(recipe, part))
+    loaded = Clips(videos["b"], multitrain.spec_of(recipe, part))
     for length in (3, 9, 31, 200):
         draws = np.stack([loaded._windows(length, 1, rng)[0] for _ in range(300)])
         assert (np.diff(draws, axis=1) >= 0).all()

@@ -44,14 +44,14 @@ def test_arms_differ_from_the_baseline_in_one_field_and_rms_keeps_its_place():
         )
         assert classify.Classifier(replace(recipe, classes=("a", "b"))).encoder.out_channels
     for arm in ("rms", "rms-gauss", "whole", "high"):
-        assert made[arm].regularizer["stages"] == (4, 5) and made[arm].regularizer["kernel"] == (
+        assert made[arm].regularizer.stages == (4, 5) and made[arm].regularizer.kernel == (
             1,
             3,
             3,
         )
     assert (
-        "stages" not in made["random-drop"].regularizer
-        and "kernel" not in made["shake-drop"].regularizer
+        made["random-drop"].regularizer.stages == ()
+        and made["shake-drop"].regularizer.kernel is None
     )
     with pytest.raises(ValueError, match="an arm is one of baseline, rms"):
         rms.with_arm(base, "cutout")

@@ -18,10 +18,12 @@ from vidbench.engine import ranks
 from vidbench.engine.loop import Fit
 from vidbench.engine.runs import Run, RunError, recipe_dict, recipe_from
 from vidbench.experiments import sweep
-from vidbench.methods import classify
+from vidbench.methods import classify, common
 from vidbench.methods.classify import SETTINGS, Classifier, Recipe
 from vidbench.models.heads import HEADS, build_head
+from vidbench.models.published import PublishedWeights
 from vidbench.tensors import regularizers
+from vidbench.tensors.mixing import Mixing
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NETWORK = {"width": 0.0625, "units": (1, 0, 0)}
@@ -150,18 +152,19 @@ def test_a_regularizer_that_would_stand_nowhere_is_refused(where):
     left out unsaid."""
     recipe = Recipe(network="cifar_resnet", network_args={"depth": 8}, classes=("a", "b"))
     with pytest.raises(ValueError):
-        Classifier(replace(recipe, regularizer={"name": "rms", **where}))
+        Classifier(replace(recipe, regularizer=regularizers.Regularizer("rms", **where)))
 
 
 @pytest.mark.parametrize(
     "wrong", [{"stages": (3,)}, {"name": "rms", "stages": 3}, {"name": "rms", "decay": "linear"}]
 )
 def test_settings_of_a_regularizer_are_refused_at_the_door(wrong):
-    recipe = Recipe(network="cifar_resnet", network_args={"depth": 8}, classes=("a", "b"))
-    with pytest.raises(ValueError):
-        Classifier(replace(recipe, regularizer=wrong))
     with pytest.raises(ValueError):
         regularizers.placed(**wrong)
+    with pytest.raises((ValueError, TypeError)):
+        regularizers.Regularizer(**wrong)
+    with pytest.raises((ValueError, RunError)):
+        recipe_from(Recipe, {"regularizer": wrong})
 
 
 def one_step(recipe: Recipe, folder) -> tuple[dict, dict, dict]:
@@ -174,7 +177,7 @@ def one_step(recipe: Recipe, folder) -> tuple[dict, dict, dict]:
     torch.manual_seed(recipe.fit.seed)
     method = Classifier(recipe).train()
     if recipe.init:
-        classify.load_init(Run(recipe.init), method)
+        common.load_init(Run(recipe.init), method)
     before = {name: value.clone() for name, value in method.state_dict().items()}
     batch = next(iter(classify.loader(recipe, rows)))
     method(batch)[0].backward()
@@ -253,7 +256,7 @@ def test_validation_is_the_middle_window_of_held_out_rows_of_train(world, scratc
     assert [line["epoch"] for line in lines] == [0, 1, 2] and {"loss", "accuracy", "top5"} <= lines[
         -1
     ].keys()
-    born = Classifier(recipe_from(Recipe, scratch.recipe))
+    born = Classifier(scratch.recipe)
     born.load_state_dict(scratch.weights())
     assert lines[-1]["loss"] == pytest.approx(classify.Watch(born, held)()["loss"])
     assert json.loads((scratch.folder / "rows.json").read_text()) == {
@@ -274,7 +277,7 @@ def test_a_run_says_what_it_takes_and_carries_its_classes(world, tmp_path, capsy
         "parts x 6)" in said
     )
     assert f"{len(rows) // 12} iterations an epoch, 0 epochs: 0 iterations, 0 clips" in said
-    assert tuple(run.recipe["classes"]) == rows.classes and "no backbone" not in said
+    assert run.recipe.classes == rows.classes and "no backbone" not in said
     # with nothing held out nothing is watched
     whole = trained(
         replace(recipe, held_out=0.0, fit=replace(recipe.fit, epochs=1)), tmp_path / "whole"
@@ -289,8 +292,8 @@ RESUMED = {
         {
             "network": "slowonly",
             "network_args": SLOWONLY,
-            "regularizer": {"name": "rms", "stages": (4, 5)},
-            "mixing": {"name": "cutmix", "p": 0.7, "each": True},
+            "regularizer": regularizers.Regularizer("rms", stages=(4, 5)),
+            "mixing": Mixing("cutmix", p=0.7, each=True),
         },
         {
             "nesterov": True,
@@ -305,8 +308,8 @@ RESUMED = {
         {
             "network": "slowonly",
             "network_args": SLOWONLY,
-            "regularizer": {"name": "shake_drop", "alpha": (-1, 1)},
-            "mixing": {"name": "mixup"},
+            "regularizer": regularizers.Regularizer("shake_drop", alpha=(-1, 1)),
+            "mixing": Mixing("mixup"),
         },
         {"accumulate": 2},
     ),
@@ -395,16 +398,16 @@ def test_a_run_that_does_not_fit_is_no_beginning(world, scratch, tmp_path):
         ({"stream": "flow"}, "stream: wanted 'flow', found 'rgb'"),
     ):
         with pytest.raises(RunError, match=f"does not fit this recipe:\n  {says}"):
-            classify.load_init(scratch, Classifier(replace(recipe, **change)))
+            common.load_init(scratch, Classifier(replace(recipe, **change)))
     other = recipe_dict(
         replace(
             recipe, stream="flow", clip=replace(CLIP, views=2, augment=AUGMENTS["coclr_official"])
         )
     )
-    flow = Run.create(tmp_path / "flow", "coclr", recipe_from(Recipe, other))
+    flow = Run.create(tmp_path / "flow", "classify", recipe_from(Recipe, other))
     flow.status("complete")
     with pytest.raises(RunError, match="flow_as_rgb: wanted False, found True"):
-        classify.load_init(flow, Classifier(replace(recipe, stream="flow")))
+        common.load_init(flow, Classifier(replace(recipe, stream="flow")))
     took = classify.starting_from(recipe, flow)
     assert (
         took.stream == "flow"
@@ -495,7 +498,7 @@ def test_a_run_starts_from_published_weights_and_says_so(world, tmp_path, capsys
         held_out=0.0,
         clip=replace(recipe.clip, frames=1),
         fit=replace(recipe.fit, epochs=1),
-        published={"source": "torchvision_resnet50", "path": str(tmp_path / "resnet50.pth")},
+        published=PublishedWeights("torchvision_resnet50", str(tmp_path / "resnet50.pth")),
     )
     held = trained(recipe, tmp_path / "run").weights()
     assert torch.equal(held["encoder.stem.conv1.weight"], theirs["conv1.weight"][:, :, None])
@@ -507,10 +510,11 @@ def test_a_run_starts_from_published_weights_and_says_so(world, tmp_path, capsys
 
 def test_a_backbone_of_a_run_keeps_what_scales_it_in_evaluation(world, scratch):
     run = Run(scratch.folder)
-    run.recipe = {**run.recipe, "regularizer": {"name": "random_drop"}}
-    assert classify.starting_from(world[1], run).regularizer == {"name": "random_drop"}
-    own = replace(world[1], regularizer={"name": "rms"})
-    assert classify.starting_from(own, run).regularizer == {"name": "rms"}
+    run.values = {**run.values, "regularizer": {"name": "random_drop"}}
+    drop = regularizers.Regularizer("random_drop")
+    assert classify.starting_from(world[1], run).regularizer == drop
+    own = replace(world[1], regularizer=regularizers.Regularizer("rms"))
+    assert classify.starting_from(own, run).regularizer == own.regularizer
 
 
 def test_a_sweep_chooses_on_held_out_rows_of_train_and_never_sees_test(
@@ -553,14 +557,14 @@ def test_a_sweep_chooses_on_held_out_rows_of_train_and_never_sees_test(
     assert found["best"] == {"lr": top["lr"], "weight_decay": 0.0} and top["lr"] != 1e30
     best, trial = Run(found["run"]), Run(tmp_path / "lr-1e-06-weight_decay-0.0")
     assert (
-        best.recipe["held_out"],
-        best.recipe["fit"]["epochs"],
-        best.recipe["fit"]["milestones"],
-    ) == (0.0, 2, [1])
-    assert (trial.recipe["held_out"], trial.recipe["fit"]["epochs"]) == (0.25, 1)
+        best.recipe.held_out,
+        best.recipe.fit.epochs,
+        best.recipe.fit.milestones,
+    ) == (0.0, 2, (1,))
+    assert (trial.recipe.held_out, trial.recipe.fit.epochs) == (0.25, 1)
     assert (
         "lr of 1e-06, 0.05, 1e+30 x weight_decay of 0.0 by the accuracy on 25%"
-        in best.recipe["selection"]
+        in best.recipe.selection
     )
     seen.clear()
     assert sweep.sweep(recipe, grid, tmp_path, epochs=1, progress="none") == found

@@ -1,6 +1,7 @@
 """CoCLR's method: golden values on hand-made tensors, hand-over, and one stage of each kind on real
 videos."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -228,9 +229,7 @@ def test_the_graph_hands_the_newest_runs_on(tmp_path):
 )
 def test_effort_is_told_in_the_papers_units(name, rows, iterations):
     words = coclr.effort(coclr.SETTINGS[name].alone, rows)
-    assert (
-        f"{iterations} iterations an epoch, 300 epochs = {300 * iterations:,} iterations" in words
-    )
+    assert f"{iterations} iterations an epoch, 300 epochs: {300 * iterations:,} iterations" in words
 
 
 def test_named_settings_hold_what_the_sources_say():
@@ -315,6 +314,20 @@ def test_hand_over_copies_the_query_encoder_into_query_and_key(world):
         CoCLR(replace(near, network_args={"width": 0.25, "units": (1, 1, 0)})).hand_over(
             Run(folder / "rgb"), None
         )
+
+
+def test_a_resumed_stage_wants_the_rows_it_began_with(world, toy_tiny, tmp_path):
+    folder, recipe = world
+    recipe = replace(recipe, manifest=str(tmp_path / "videos"), fit=replace(recipe.fit, epochs=0))
+    toy_tiny.save(tmp_path / "videos")
+    coclr.train(recipe_dict(recipe), str(tmp_path / "run"), "none")
+    coclr.train(recipe_dict(recipe), str(tmp_path / "run"), "none")
+    rows = json.loads((tmp_path / "run" / "rows.json").read_text())
+    trained, held = coclr.parts(recipe)
+    assert rows == {"train": trained.fingerprint(), "held_out": held.fingerprint()}
+    toy_tiny.select(mask=toy_tiny.label != 1).save(tmp_path / "videos")
+    with pytest.raises(RunError, match=r"the videos changed since .*run began"):
+        coclr.train(recipe_dict(recipe), str(tmp_path / "run"), "none")
 
 
 def test_a_half_cycle_trains_mines_and_logs_purity(world):

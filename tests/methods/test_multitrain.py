@@ -14,10 +14,11 @@ from vidbench.data.loading.dataset import ClipSpec
 from vidbench.engine import ranks
 from vidbench.engine.loop import Fit
 from vidbench.engine.runs import Run, RunError, recipe_dict
-from vidbench.methods import classify, multitrain
+from vidbench.methods import classify, common, multitrain
 from vidbench.methods.multitrain import RELEASED_CLASSES, MultiTrain, Part, Recipe, between
+from vidbench.models.published import PublishedWeights
 from vidbench.tensors.losses import covariance_floor, informative, soft_cross_entropy, widest
-from vidbench.tensors.mixing import Mixed
+from vidbench.tensors.mixing import Mixed, Mixing
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CLASSES = {"a": ("x", "y", "z"), "b": ("p", "q"), "c": ("1", "2", "3", "4")}
@@ -289,8 +290,13 @@ def test_flipped_clips_of_classes_with_directions_are_warned_about():
     kept = Part("k400", "", ("left hook", "right of way", "yoga"))
     (line,) = multitrain.warnings_of(replace(RECIPE, parts=(pushed, kept)))
     assert "classes of ssv2 tell left from right" in line
-    assert multitrain.warnings_of(replace(RECIPE, parts=(replace(pushed, flip=0.0), kept))) == []
-    spec = multitrain.spec_of(RECIPE, replace(pushed, **multitrain.OF_DATA["ssv2"]))
+    assert (
+        multitrain.warnings_of(
+            replace(RECIPE, parts=(replace(pushed, clip=multitrain.ClipChange(flip=0.0)), kept))
+        )
+        == []
+    )
+    spec = multitrain.spec_of(RECIPE, replace(pushed, clip=multitrain.OF_DATA["ssv2"]))
     assert (spec.augment.flip, spec.sampling) == (
         0.0,
         "random_segments",
@@ -316,7 +322,7 @@ def worlds(toy_tiny, tmp_path):
     return replace(
         RECIPE,
         parts=tuple(parts),
-        mixing=({"name": "cutmix"}, {"name": "mixup", "beta": 0.8}),
+        mixing=(Mixing("cutmix"), Mixing("mixup", beta=0.8)),
         clip=replace(RECIPE.clip, augment=replace(SETTINGS["toy"], size=32)),
     )
 
@@ -325,7 +331,7 @@ def test_a_run_learns_from_both_and_resumes_to_the_bit(worlds, tmp_path):
     recipe = replace(worlds, fit=replace(RECIPE.fit, epochs=2, save_every=1))
     multitrain.train(recipe_dict(recipe), str(tmp_path / "whole"), "none")
     run = Run(tmp_path / "whole")
-    assert run.state == "complete" and [len(part["classes"]) for part in run.recipe["parts"]] == [
+    assert run.state == "complete" and [len(part.classes) for part in run.recipe.parts] == [
         3,
         2,
     ]
@@ -352,12 +358,13 @@ def test_classes_travel_with_the_run_and_another_list_is_refused(worlds, tmp_pat
         multitrain.rows_of(turned)
     run = Run.create(tmp_path / "init", "multitrain", recipe)
     with pytest.raises(RunError, match="is new, not complete"):
-        multitrain.load_init(run, MultiTrain(recipe))
+        common.load_init(run, MultiTrain(recipe))
     run.status("complete")
     with pytest.raises(
-        RunError, match="network: wanted mvit, found csn; stream: wanted flow, found rgb"
+        RunError,
+        match=r"network: wanted 'mvit', found 'csn'(?s:.)*stream: wanted 'flow', found 'rgb'",
     ):
-        multitrain.load_init(run, MultiTrain(replace(recipe, stream="flow", **NORMS_OF_ROWS)))
+        common.load_init(run, MultiTrain(replace(recipe, stream="flow", **NORMS_OF_ROWS)))
 
 
 def test_a_run_starts_from_a_classifiers_backbone_of_other_clips(tmp_path):
@@ -380,7 +387,7 @@ def test_a_run_starts_from_a_classifiers_backbone_of_other_clips(tmp_path):
         run.status("complete")
         method = method_of(**NORMS_OF_ROWS)
         before = method.heads["a"].fc1.weight.clone()
-        assert said in multitrain.load_init(run, method)
+        assert said in common.load_init(run, method)
         assert torch.equal(method.encoder.norm.weight, held.encoder.norm.weight)
         assert torch.equal(
             method.encoder.blocks[0].attention.qkv.weight,
@@ -388,7 +395,7 @@ def test_a_run_starts_from_a_classifiers_backbone_of_other_clips(tmp_path):
         )
         assert torch.equal(method.heads["a"].fc1.weight, before)
         one = classify.Recipe(network="mvit", network_args=small, classes=("x", "y", "z"))
-        assert said in classify.load_init(run, classify.Classifier(one))
+        assert said in common.load_init(run, classify.Classifier(one))
 
 
 def test_named_settings_build_and_say_what_the_sources_say():
@@ -431,7 +438,7 @@ def test_a_run_starts_from_kinetics_weights_in_torchvisions_format(worlds, tmp_p
         network="mvit",
         network_args={"preset": "official_s"},
         fit=replace(worlds.fit, epochs=0),
-        published={"source": "torchvision_mvit_v2_s", "path": str(tmp_path / "mvit_v2_s.pth")},
+        published=PublishedWeights("torchvision_mvit_v2_s", str(tmp_path / "mvit_v2_s.pth")),
     )
     run = Run(multitrain.train(recipe_dict(recipe), str(tmp_path / "run"), "none"))
     found = run.weights()

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from vidbench.engine.runs import RunError, recipe_from
 from vidbench.methods.classify import Classifier, Recipe
 from vidbench.models.slowfast import slow_frames
-from vidbench.tensors.mixing import Mixed, cutmix, mixup, soft_labels
+from vidbench.tensors.mixing import Mixed, Mixing, cutmix, mixup, soft_labels
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SHAPES = [
@@ -220,7 +221,7 @@ CUT = {"name": "cutmix", "beta": 1.0}
 @pytest.mark.parametrize("mixing", [CUT, {**CUT, "each": True}, {"name": "mixup", "beta": 1.0}])
 def test_the_loss_is_the_weighted_sum_of_two_cross_entropies(mixing, smoothing):
     torch.manual_seed(0)
-    method = Classifier(replace(CIFAR, mixing=mixing, label_smoothing=smoothing)).train()
+    method = Classifier(replace(CIFAR, mixing=Mixing(**mixing), label_smoothing=smoothing)).train()
     method.head.fc.weight.data.normal_()
     seen = []
     method.head.register_forward_hook(lambda m, x, out: seen.append(out.detach()))
@@ -249,7 +250,7 @@ def test_the_loss_is_the_weighted_sum_of_two_cross_entropies(mixing, smoothing):
 def test_a_classifier_mixes_in_training_only(name):
     torch.manual_seed(0)
     method, plain = (
-        Classifier(replace(CIFAR, mixing=mixing)) for mixing in ({"name": name, "beta": 1.0}, {})
+        Classifier(replace(CIFAR, mixing=mixing)) for mixing in (Mixing(name, beta=1.0), None)
     )
     plain.load_state_dict(method.state_dict())
     batch = {"rgb": torch.randn(6, 1, 3, 1, 32, 32), "label": torch.arange(6) % 4}
@@ -261,22 +262,21 @@ def test_a_classifier_mixes_in_training_only(name):
     plain.train()(batch), method.eval()(batch)
     assert torch.equal(torch.random.get_rng_state(), state)  # nothing drawn
     with pytest.raises(ValueError, match="cutmix, mixup; got"):
-        Classifier(replace(CIFAR, mixing={"name": "cutmixx"}))
-    with pytest.raises(ValueError, match="cutmix, mixup; got"):
-        Classifier(replace(CIFAR, mixing={"beta": 1.0}))
+        Mixing("cutmixx")
 
 
 @pytest.mark.parametrize(
     "mixing",
     [
-        {"name": "cutmix", "alpha": 1.0},
         {"name": "mixup", "p": 2.0},
         {"name": "cutmix", "beta": 0.0},
     ],
 )
 def test_arguments_of_mixing_are_refused_at_the_door(mixing):
-    with pytest.raises(ValueError):
-        Classifier(replace(CIFAR, mixing=mixing))
+    with pytest.raises(ValueError, match="beta above 0 and a probability p; got"):
+        Mixing(**mixing)
+    with pytest.raises(RunError, match="no field 'alpha'; the known ones are name, beta, p, each"):
+        recipe_from(Recipe, {"mixing": {"name": "cutmix", "alpha": 1.0}})
 
 
 @pytest.mark.parametrize("name", ["cutmix", "mixup"])
@@ -294,7 +294,7 @@ def test_slow_and_fast_frames_show_the_same_mixture(name):
         Recipe(
             network="slowfast",
             network_args=small,
-            mixing={"name": name, "beta": 1.0},
+            mixing=Mixing(name, beta=1.0),
             classes=("a", "b"),
         )
     ).train()

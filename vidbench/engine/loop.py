@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -15,6 +16,8 @@ from vidbench.engine import ranks
 from vidbench.engine.runs import Run, RunError
 from vidbench.system.progress import Progress, words
 from vidbench.system.signals import Interrupted, deferred, stop_at_second
+
+Schedule = Literal["constant", "cosine", "cosine_whole", "milestones", "plateau"]
 
 
 @dataclass(frozen=True)
@@ -33,12 +36,12 @@ class Fit:
 
     epochs: int = 1
     batch: int = 32
-    optimizer: str = "adam"
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     lr: float = 1e-3
     weight_decay: float = 1e-5
     decay_vectors: bool = True
     nesterov: bool = False
-    schedule: str = "constant"
+    schedule: Schedule = "constant"
     milestones: tuple[int, ...] = ()
     gamma: float = 0.1
     patience: int = 10
@@ -46,7 +49,7 @@ class Fit:
     warmup_epochs: float = 0.0
     warmup_lr: float = 0.0
     final_lr: float = 0.0
-    precision: str = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     deterministic: bool = False
     accumulate: int = 1
     clip_norm: float = 0.0
@@ -136,7 +139,7 @@ def learning_rate(recipe: Fit, epoch: float, scale: float = 1.0) -> float:
     )
 
 
-def make_optimizer(recipe: Fit, method: nn.Module) -> torch.optim.Optimizer:
+def make_optimizer(recipe: Fit, method: Any) -> torch.optim.Optimizer:
     """Adam, AdamW or SGD with momentum 0.9 over the parameters that want gradients.
 
     Where the method has `parameter_groups()`, its dicts {"params", "scale"} say by what each rate
@@ -162,7 +165,7 @@ def make_optimizer(recipe: Fit, method: nn.Module) -> torch.optim.Optimizer:
         ]
     if recipe.nesterov and recipe.optimizer != "sgd":
         raise ValueError(f"nesterov is of SGD's momentum; got the optimizer {recipe.optimizer!r}.")
-    common = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
+    common: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
     match recipe.optimizer:
         case "adam":
             return torch.optim.Adam(groups, **common)
@@ -387,7 +390,7 @@ class _Trainer:
                 "seconds": round(self.seconds, 2),
                 "clips": self.step * self.recipe.batch,
             }
-            self.run.log(**{name: _plain(value) for name, value in line.items()})
+            self.run.log("metrics", **{name: _plain(value) for name, value in line.items()})
             rest = {n: line[n] for n in [*means, "lr", "data_share"]}
             self.progress.show(
                 self.step,

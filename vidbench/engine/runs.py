@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -32,6 +33,17 @@ from vidbench.system.processes import cores
 class RunError(RuntimeError):
     """A run folder that cannot be used as asked; the message says what was wanted, what came and
     what to do."""
+
+
+_recipe_class: Callable[[str], type] | None = None
+
+
+def read_recipes_with(find: Callable[[str], type]) -> None:
+    """Let `Run.recipe` find the recipe class of a method by its name.
+
+    The engine knows no method; methods.common calls this when it is imported."""
+    global _recipe_class
+    _recipe_class = find
 
 
 def recipe_dict(recipe) -> dict:
@@ -67,7 +79,12 @@ def recipe_from(cls, values: dict, where: str = ""):
                 for item in value
             ]
         made[name] = _tuples(value)
-    return cls(**made)
+    try:
+        return cls(**made)
+    except TypeError as error:
+        raise RunError(
+            f"{where or cls.__name__} does not fit: {error}; its fields are {', '.join(known)}."
+        ) from error
 
 
 def changed(recipe, changes: dict):
@@ -85,6 +102,9 @@ def changed(recipe, changes: dict):
 
 
 def _tuples(value):
+    """JSON's lists as tuples, those within a dictionary too."""
+    if isinstance(value, dict):
+        return {name: _tuples(item) for name, item in value.items()}
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
@@ -127,7 +147,27 @@ class Run:
             )
         held = json.loads((self.folder / "recipe.json").read_text())
         self.stage: str = held["stage"]
-        self.recipe: dict = held["recipe"]
+        self.values: dict = held["recipe"]
+
+    @property
+    def recipe(self) -> Any:
+        """The recipe as the dataclass of the run's method.
+
+        Raises:
+            RunError: The method is unknown, or its recipe has other fields: a run of another version.
+        """
+        if _recipe_class is None:
+            raise RunError(
+                f"{self.folder}: nothing can read recipes yet; import vidbench.methods.common first."
+            )
+        return recipe_from(
+            _recipe_class(self.stage), self.values, where=f"{self.folder}: {self.stage}.Recipe"
+        )
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs the run trains."""
+        return int(self.values.get("fit", self.values).get("epochs", 0))
 
     @classmethod
     def create(cls, folder: str | Path, stage: str, recipe) -> "Run":
@@ -140,9 +180,9 @@ class Run:
         if (folder / "recipe.json").exists():
             run = cls(folder)
             held = (
-                recipe_dict(recipe_from(type(recipe), run.recipe))
+                recipe_dict(recipe_from(type(recipe), run.values))
                 if run.stage == stage
-                else run.recipe
+                else run.values
             )
             changed = differences(wanted, {"stage": run.stage, "recipe": held})
             if changed:
@@ -236,9 +276,9 @@ class Run:
         """What training took: global batch, iterations, clips (a pair of views counts as one),
         epochs, seconds.
 
-        Iterations, clips, epochs and seconds include those of the runs it goes on from (recipe
-        fields student, init), whose names are listed in `stages`. A teacher's training is not
-        counted: it is of the other stream."""
+        Iterations, clips, epochs and seconds include those of the runs it starts from (the recipe's
+        `parent`), whose names are listed in `stages`. A teacher's training is not counted: it is of
+        the other stream."""
         last = (self.metrics() or [{}])[-1]
         own = {
             name: last.get(key, 0)
@@ -249,11 +289,11 @@ class Run:
                 ("seconds", "seconds"),
             )
         }
-        parent = self.recipe.get("student") or self.recipe.get("init")
-        before = Run(parent).budget() if parent else {}
+        recipe = self.recipe
+        before = Run(recipe.parent).budget() if recipe.parent else {}
         total = {name: round(value + before.get(name, 0), 2) for name, value in own.items()}
         return {
-            "batch": self.recipe["fit"]["batch"],
+            "batch": recipe.fit.batch,
             **total,
             "stages": [*before.get("stages", []), self.folder.name],
         }
@@ -328,7 +368,10 @@ class Run:
     def training(self) -> dict:
         """What the newest checkpoint knows beside weights, on the CPU. Raises RunError where it is
         damaged."""
-        with self._whole(self.checkpoint() / "state.pt") as file, zipfile.ZipFile(file) as parts:
+        place = self.checkpoint()
+        if place is None:
+            raise RunError(f"{self.folder} has no checkpoint yet; train it first.")
+        with self._whole(place / "state.pt") as file, zipfile.ZipFile(file) as parts:
             if parts.testzip():
                 raise ValueError("its bytes are not those that were written")
             return torch.load(file, map_location="cpu", weights_only=True)
@@ -372,8 +415,8 @@ class Run:
             module.load_state_dict(part)
         except RuntimeError as error:
             raise RunError(
-                f"{self.folder} holds another network ({self.recipe['network']} "
-                f"{self.recipe['network_args']}): {str(error).splitlines()[1].strip()}"
+                f"{self.folder} holds another network ({self.values.get('network')} "
+                f"{self.values.get('network_args')}): {str(error).splitlines()[1].strip()}"
             ) from error
         return said
 
@@ -384,7 +427,7 @@ def _sum(weights: dict[str, torch.Tensor]) -> str:
     for name in sorted(weights):
         tensor = weights[name].detach().cpu().contiguous()
         total = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), total)
-        total = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), total)
+        total = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, total)
     return f"{total:08x}"
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from vidbench.engine.runs import Run, recipe_dict
 from vidbench.system.processes import DiedError, Pool, cores, result_of
@@ -14,7 +15,7 @@ from vidbench.system.progress import Every, Progress, style, words
 PARENTS = ("student", "teacher", "init")  # fields of a recipe that name a run it starts from
 
 
-def run_all(recipes: Mapping[str, object], folder: str | Path, processes: int = 2) -> None:
+def run_all(recipes: Mapping[str, Any], folder: str | Path, processes: int = 2) -> None:
     """Train each recipe into `folder`/name, at most `processes` runs at a time, each in a process
     of its own.
 
@@ -96,8 +97,10 @@ class _Watch:
     """Reads the runs' logs: a bar for each when a person watches, else a line for those that run."""
 
     def __init__(self, epochs: dict[str, int], folder: Path):
-        self.epochs, self.folder, self.begun = epochs, folder, []
-        self.style, self.due, self.bars = style(), Every(), {}
+        self.epochs, self.folder = epochs, folder
+        self.begun: list[str] = []
+        self.style, self.due = style(), Every()
+        self.bars: dict[str, Progress] = {}
 
     def look(self, names) -> None:
         """Show the progress of the named runs."""

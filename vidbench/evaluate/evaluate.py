@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from vidbench.data.loading.transforms import CROPS
 from vidbench.data.manifest import Manifest
 from vidbench.engine.runs import Run
 from vidbench.evaluate import probe as probes
-from vidbench.evaluate.features import CROPS, PROTOCOLS, Protocol, for_part, kept, part_of
+from vidbench.evaluate.features import PROTOCOLS, Protocol, fitting, kept
 from vidbench.evaluate.retrieval import Neighbours, protocol, retrieve, summary
+from vidbench.methods.common import data_set
 from vidbench.system.processes import cores, run_all
 from vidbench.system.progress import Progress
 
@@ -125,7 +127,7 @@ def evaluate_all(
 
 def sources(folder: str | Path, held_out: str) -> np.ndarray:
     """The source of each query of a run's evaluation [Q]."""
-    return Manifest.load(Run(folder).recipe["manifest"]).select(split=held_out).source
+    return Manifest.load(data_set(Run(folder)).manifest).select(split=held_out).source
 
 
 def classified(
@@ -139,8 +141,8 @@ def classified(
     task: str = "classes",
     data: str = "",
 ) -> dict[str, dict]:
-    """How often a run of methods.classify, or the head of `data` of one of methods.multitrain, is
-    right, by each protocol; every number is printed with its protocol's name.
+    """How often a run with a classifier is right, by each protocol; every number is printed with
+    its protocol's name. data: one of several data sets, whose head is tested.
 
     Users took the accuracy on one view, which is what training watches, for that of many, by which
     papers go (SlowFast issue 138), so both are always told. Returns {name: what probe.score
@@ -148,7 +150,7 @@ def classified(
     `task` where the split is not train."""
     run, found = Run(folder), {}
     for name, how in views.items():
-        how = for_part(how, part_of(run, data))
+        how = fitting(how, data_set(run, data))
         table = kept(
             run,
             split,

@@ -13,18 +13,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from vidbench import models
 from vidbench.data.flow import store as flow_store
-from vidbench.data.loading.dataset import FIXED, Clips, ClipSpec, processes
+from vidbench.data.loading.dataset import FIXED, Clips, ClipSpec, FixedSampling, processes
+from vidbench.data.loading.transforms import CROPS, Crops
 from vidbench.data.manifest import Manifest
+from vidbench.data.video.windows import Pad
 from vidbench.engine import ranks
-from vidbench.engine.runs import Run, RunError, recipe_from
-from vidbench.models.heads import mlp
+from vidbench.engine.runs import Run, RunError
+from vidbench.methods.common import (
+    DataSet,
+    data_set,
+    load_encoder,
+    load_head,
+    protocol_facts,
+)
 from vidbench.system.files import written
-from vidbench.tensors.regularizers import placed
 
-CROPS = {"centre": 1, "three": 3, "five": 5, "ten": 10}
-DECODED = 16  # windows that are decoded together; of a long video no more is in memory at once
 SECONDS = 30.0  # between two lines about a table that takes long
 
 
@@ -39,14 +43,14 @@ class Protocol:
     crop's size; crop: the test crop's size over it; pad: what a video shorter than a window shows,
     see data.windows."""
 
-    sampling: str = "spread"
+    sampling: FixedSampling = "spread"
     windows: int = 4
     hop: int = 15
-    crops: str = "centre"
+    crops: Crops = "centre"
     normalise_clips: bool = True
     scale: float = 256 / 224
     crop: float = 1.0
-    pad: str = "last"
+    pad: Pad = "last"
 
     def __post_init__(self) -> None:
         if self.sampling not in FIXED or self.crops not in CROPS:
@@ -84,7 +88,7 @@ PROTOCOLS = {
     # IIC, retrieve_clips.py: 10 clips, 112 of 128 pixels, the plain mean.
     "iic": Protocol(windows=10, normalise_clips=False, scale=128 / 112),
     # MultiTrain, supplement: 3 windows of 3 crops at short side 256. Data sets that are sampled by
-    # segments give one clip, so 1 x 3 (`for_part`).
+    # segments give one clip, so 1 x 3 (`fitting`).
     "multitrain": Protocol(windows=3, crops="three"),
     # README of its released code: Kinetics-400 5 x 1, Moments 2 x 3, Something-Something 1 x 3;
     # there the short side is 256 with one crop and 224 with three.
@@ -134,64 +138,6 @@ class Features:
             )
 
 
-def load_encoder(run: Run) -> nn.Module:
-    """The run's backbone in eval mode, clips [B,3,T,H,W] -> map [B,D,T',H',W']. Raises RunError if
-    it does not fit."""
-    regularizer = run.recipe.get("regularizer")  # some scale in evaluation, too
-    branches = placed(**regularizer) if regularizer else None
-    encoder = models.build(
-        run.recipe["network"], regularizer=branches, **run.recipe["network_args"]
-    )
-    run.load_into(encoder, "encoder.")
-    return encoder.eval()
-
-
-def part_of(run: Run, data: str = "") -> dict:
-    """What a run's recipe says of one data set: {"classes", "manifest", "flow", "clip" (what
-    differs)} and more.
-
-    data: the name of one of several that a run of methods.multitrain was trained on; it may be left
-    out where there is one. Raises RunError, which lists the names, where there is none of that
-    name."""
-    parts = {part["name"]: part for part in run.recipe.get("parts", ())}
-    if not parts and not data:
-        return {
-            "classes": (),
-            "clip": {},
-            **{
-                name: run.recipe[name]
-                for name in ("classes", "manifest", "flow")
-                if name in run.recipe
-            },
-        }
-    if data not in parts and (data or len(parts) > 1):
-        raise RunError(
-            f"{run.folder} was trained on {', '.join(parts) or 'one data set without a name'}; "
-            f"got data={data!r}. Say which of them is meant."
-        )
-    return parts[data] if data else next(iter(parts.values()))
-
-
-def load_head(run: Run, width: int, data: str = "") -> nn.Module:
-    """A classifier of a run in eval mode, features [B,D] -> scores: that of methods.classify, or of
-    methods.multitrain the head of the data set `data`. Raises RunError on other runs."""
-    part = part_of(run, data)
-    if not part["classes"] or not {"head", "parts"} & set(run.recipe):
-        raise RunError(
-            f"{run.folder} is a run of {run.stage}, without a classifier; train one with "
-            "methods.classify."
-        )
-    if "parts" in run.recipe:
-        head, prefix = (
-            mlp(width, run.recipe["hidden"], len(part["classes"])),
-            f"heads.{part['name']}.",
-        )
-    else:
-        head, prefix = models.build_head(run.recipe["head"], width, len(part["classes"])), "head."
-    run.load_into(head, prefix)
-    return head.eval()
-
-
 def extract(
     run: Run,
     manifest: Manifest,
@@ -207,7 +153,7 @@ def extract(
 
     The clip's length, stride, size and stream are those of the run; flow: the flow store of these
     videos, the run's own where empty; batch: clips that the network sees at once; data: of a run on
-    several data sets, as whose videos these are seen (`part_of`). Raises RunError where a feature
+    several data sets, as whose videos these are seen. Raises RunError where a feature
     is not finite."""
     encoder = load_encoder(run).to(ranks.device())
 
@@ -244,7 +190,7 @@ def predict(
     The softmax of each clip, then its mean over windows and crops; the rest is as in `extract`.
     Raises RunError where the run has no classifier, or one for other classes than the manifest's.
     """
-    classes = tuple(part_of(run, data)["classes"])
+    classes = data_set(run, data).classes
     if classes and classes != manifest.classes:
         turned = ", in another order" * (set(classes) == set(manifest.classes))
         raise RunError(
@@ -294,7 +240,7 @@ def kept(
     Tables of many data sets and protocols lie side by side; one fits when protocol, videos, labels
     and sources are the same and no checkpoint is newer. Raises what `extract` and `predict` raise.
     """
-    rows = (manifest or Manifest.load(part_of(run, data)["manifest"])).select(split=split)
+    rows = (manifest or Manifest.load(data_set(run, data).manifest)).select(split=split)
     wanted, checkpoint = described(run, rows, protocol, flow, what, data), run.checkpoint()
     digest = zlib.crc32(json.dumps(wanted, sort_keys=True).encode())
     name = f"{what}-{wanted['rows']}-{protocol.sampling}-{protocol.crops}-{digest:08x}.npz"
@@ -329,53 +275,30 @@ def described(
 
     Of probabilities also how the classifier was trained, on which videos, and by what rule it was
     selected."""
-    part, stream = part_of(run, data), run.recipe["stream"]
-    clip = {**run.recipe["clip"], **part["clip"]}
+    part, recipe = data_set(run, data), run.recipe
+    clip = part.clip
     facts = {
         **asdict(protocol),
-        "stream": stream,
-        "frames": clip["frames"],
-        "stride": f"{clip['target_fps']} fps" if clip["target_fps"] else clip["stride"],
-        "size": clip["augment"]["size"],
+        "stream": recipe.stream,
+        "frames": clip.frames,
+        "stride": f"{clip.target_fps} fps" if clip.target_fps else clip.stride,
+        "size": clip.augment.size,
         "rows": manifest.fingerprint(),
     }
     if protocol.sampling == "segments":
         facts |= {"windows": 1, "stride": "whole"}
-    if clip["augment"].get(
-        "pad"
-    ):  # trained on windows of frames as they are, so tested on them, too
+    if clip.augment.pad:  # trained on windows of frames as they are, so tested on them, too
         facts["scale"] = "as it is"
-    if clip["decode_size"] is not None and stream == "rgb":
-        facts["decode_size"] = clip["decode_size"]
-    if stream == "flow":
-        facts["flow"] = flow_store.settings_of(flow or part["flow"]).method
-    if "name" in part:
-        facts["data"] = part["name"]
+    if clip.decode_size is not None and recipe.stream == "rgb":
+        facts["decode_size"] = clip.decode_size
+    if recipe.stream == "flow":
+        facts["flow"] = flow_store.settings_of(flow or part.flow).method
+    if part.name:
+        facts["data"] = part.name
     if what == "probabilities":
         facts.pop("normalise_clips")
-        facts |= _training(run, part)
+        facts |= protocol_facts(run, part)
     return facts
-
-
-def _training(run: Run, part: dict) -> dict:
-    """How a classifier came about, as far as its probabilities are to be compared with those of
-    others."""
-    recipe, seen = run.recipe, run.folder / "rows.json"
-    fit, dropout = recipe.get("fit", {}), recipe.get("dropout")
-    head = f"mlp of {recipe['hidden']}" if "parts" in recipe else recipe.get("head")
-    fixed = f"rate {fit.get('lr')}, decay {fit.get('weight_decay')}, fixed; last epoch"
-    return {
-        "head": f"{head}{f', dropout {dropout}' if dropout else ''}",
-        "backbone": "frozen"
-        if recipe.get("freeze")
-        else f"{recipe.get('backbone_lr', 1.0)} of the rate",
-        "training": f"{fit.get('optimizer')}, {fit.get('epochs')} epochs of batch "
-        f"{fit.get('batch')}",
-        "selection": recipe.get("selection") or fixed,
-        "train_rows": json.loads(seen.read_text())[part.get("name", "train")]
-        if seen.exists()
-        else None,
-    }
 
 
 def class_words(classes) -> str:
@@ -399,14 +322,14 @@ def _table(
     [N,width].
 
     Rows are shared out over ranks and filled in by row index, so neither rank order nor padding
-    matters. Memory follows `batch` and DECODED, not the number of windows of a video."""
+    matters. Memory follows `batch` and dataset.DECODED, not the number of windows of a video."""
     if len(manifest) == 0:
         raise RunError(
             "no videos to extract features of: the split is empty in the manifest of "
             f"{manifest.root}."
         )
-    store = flow or part_of(run, data)["flow"] or None
-    clips = _Windows(manifest, _spec(run, protocol, data), flow_folder=store)
+    store = flow or data_set(run, data).flow or None
+    clips = Clips(manifest, spec_of(run, protocol, data), flow_folder=store)
     device, mine = ranks.device(), list(range(ranks.rank(), len(manifest), ranks.world()))
     loader = DataLoader(_Share(clips, mine, batch), batch_size=None, **processes(workers))
     sums = torch.zeros(len(manifest), width + 1)  # the last column counts clips
@@ -432,79 +355,51 @@ def _table(
     return values
 
 
-def for_part(protocol: Protocol, part: dict) -> Protocol:
-    """The protocol as it fits a data set: one that is trained on segments of whole videos
-    (Something-Something) is tested on the middles of segments, one clip a video (MultiTrain's
-    released code)."""
-    return (
-        replace(protocol, sampling="segments")
-        if part["clip"].get("sampling") == "random_segments"
-        else protocol
-    )
+def fitting(protocol: Protocol, data: DataSet) -> Protocol:
+    """The protocol as it fits a data set.
+
+    A data set that is trained on segments of whole videos (Something-Something) is tested on the
+    middles of segments, one clip a video (MultiTrain's released code)."""
+    if data.clip.sampling == "random_segments":
+        return replace(protocol, sampling="segments")
+    return protocol
 
 
-def _spec(run: Run, protocol: Protocol, data: str = "") -> ClipSpec:
+def spec_of(run: Run, protocol: Protocol, data: str = "") -> ClipSpec:
     """The run's clips of one data set, cut as the protocol says."""
-    clip = {**run.recipe["clip"], **part_of(run, data)["clip"]}
-    spec = recipe_from(
-        ClipSpec,
-        {
-            **clip,
-            "streams": (run.recipe["stream"],),
-            "sampling": protocol.sampling,
-            "windows": protocol.windows,
-            "hop": protocol.hop,
-            "crops": protocol.crops,
-            "pad": protocol.pad,
-        },
-    )
-    size = spec.augment.size
+    clip = data_set(run, data).clip
+    size = clip.augment.size
     return replace(
-        spec,
-        resize=None if spec.augment.pad else round(size * protocol.scale),
-        augment=replace(spec.augment, size=round(size * protocol.crop)),
+        clip,
+        streams=(run.recipe.stream,),
+        sampling=protocol.sampling,
+        windows=protocol.windows,
+        hop=protocol.hop,
+        crops=protocol.crops,
+        pad=protocol.pad,
+        resize=None if clip.augment.pad else round(size * protocol.scale),
+        augment=replace(clip.augment, size=round(size * protocol.crop)),
     )
-
-
-class _Windows(Clips):
-    """Clips of a video that come a few windows at a time, so that a long one takes no more memory
-    than a short one."""
-
-    def parts(self, row: int, most: int) -> Iterator[Tensor]:
-        """All test views of a row, float32 [n,C,T,size,size] each, n at most `most` (or one
-        window's crops)."""
-        rng, (stream,) = np.random.default_rng(0), self.spec.streams  # nothing is drawn
-        step = max(1, most // CROPS[self.spec.crops])
-        self._first, self._all = 0, 1
-        while self._first < self._all:
-            frames = self._frames(row, rng)[stream]
-            for few in frames.split(step):
-                yield self._test_views({stream: few}, rng)[stream]
-            self._first += DECODED
-
-    def _windows(self, length: int, stride, rng: np.random.Generator) -> np.ndarray:
-        chosen = super()._windows(length, stride, rng)
-        self._all = len(chosen)
-        return chosen[self._first : self._first + DECODED]
 
 
 class _Share(IterableDataset):
     """(views [n,C,T,H,W], row) of some rows, each worker its part of them."""
 
-    def __init__(self, clips: _Windows, rows: list[int], most: int):
+    def __init__(self, clips: Clips, rows: list[int], most: int):
         self.clips, self.rows, self.most = clips, rows, most
 
     def __iter__(self) -> Iterator[tuple[Tensor, int]]:
         worker = get_worker_info()
         for row in self.rows[worker.id :: worker.num_workers] if worker else self.rows:
-            for views in self.clips.parts(row, self.most):
+            for views in self.clips.test_views(row, self.most):
                 yield views, row
 
 
 def _batches(pieces, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Pieces (views [n,...], row) put together, or cut, to at most `batch` clips, with the row of
     each clip [n]."""
-    held, rows = [], []
+    held: list[Tensor] = []
+    rows: list[int] = []
     for views, row in pieces:
         if held and len(rows) + len(views) > batch:
             yield torch.cat(held), torch.tensor(rows)

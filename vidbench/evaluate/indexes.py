@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +46,7 @@ class Index:
     seed: int
     effort: int
     fingerprint: str
-    held: object
+    held: Any
 
     @property
     def words(self) -> str:
@@ -177,7 +178,13 @@ def load(path: str | Path, mapped: bool = True, features=None) -> Index:
             f"{facts['rows']} rows of {facts['width']}. It is another index's file."
         )
     index = Index(
-        *(facts[name] for name in ("kind", "rows", "width", "seed", "effort", "fingerprint")), held
+        facts["kind"],
+        facts["rows"],
+        facts["width"],
+        facts["seed"],
+        facts["effort"],
+        facts["fingerprint"],
+        held,
     )
     if features is not None:
         index.check(features)
@@ -309,7 +316,7 @@ def fingerprint(features) -> str:
     """
     values, crc = _shaped(features, "features"), 0
     for start in range(0, len(values), BLOCK):
-        crc = zlib.crc32(np.ascontiguousarray(values[start : start + BLOCK], "<f4"), crc)
+        crc = zlib.crc32(np.ascontiguousarray(values[start : start + BLOCK], "<f4").data, crc)
     rows = digest(features) if _is_table(features) else len(values)
     return f"{rows}x{values.shape[1]}-{crc:08x}"
 

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from vidbench.engine.runs import Run, RunError
-from vidbench.evaluate.features import Features, Protocol, load_head, part_of
+from vidbench.evaluate.features import Features, Protocol
+from vidbench.methods.common import load_head
 
 READOUTS = ("raw", "centred", "scaled", "behavioural")
 WORDS = {
@@ -48,13 +49,14 @@ def relations(run: Run, tables: Mapping[str, Features]) -> dict[tuple[str, str],
     choice; a class without one has `behavioural` NaN. Raises RunError where the run is of one data
     set, and ValueError where a table is missing, was made of unit rows, or has other classes than
     the head."""
-    names = [part["name"] for part in run.recipe.get("parts", ())]
+    recipe = run.recipe
+    classes = {one.name: one.classes for one in recipe.data_sets() if one.name}
+    names = list(classes)
     if len(names) < 2:
         raise RunError(
             f"{run.folder} was trained on {len(names) or 'no'} named data sets; relations want "
             "two or more."
         )
-    classes = {name: tuple(part_of(run, name)["classes"]) for name in names}
     for name in names:
         table = tables.get(name)
         if (
@@ -71,7 +73,7 @@ def relations(run: Run, tables: Mapping[str, Features]) -> dict[tuple[str, str],
     state = run.weights()
     found = {}
     for source, target in permutations(names, 2):
-        weight = state.get(f"maps.{source}>{target}.weight")
+        weight = state.get(recipe.map_name(source, target))
         made = {} if weight is None else of_weights(weight.numpy().T, scores[source, source])
         made["behavioural"] = behaviour(
             scores[target, source], tables[source].label, len(classes[source])
@@ -207,7 +209,7 @@ def asked(
     (read-out, side) -> arrays; side "source": of a source class the target classes are ranked,
     which no centring or scaling by source class changes; "target": of a target class the source
     classes, which both do."""
-    held = {}
+    held: dict[tuple[str, str], list[dict[str, np.ndarray]]] = {}
     for pair, true in matches.items():
         for readout, scores in found[pair].scores.items():
             held.setdefault((readout, "source"), []).append(recovered(scores, true))

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from vidbench.engine.runs import Run, RunError, differences
+from vidbench.methods.common import Recipe
 from vidbench.system.files import write_text
 
 BUDGET = ("batch", "iterations", "clips", "epochs")  # of Run.budget, as far as tables show it
@@ -121,7 +122,8 @@ def _look(folder: Path, home: Path) -> Folder:
     name = folder.relative_to(home).as_posix() if folder != home else folder.resolve().name
     try:
         run = Run(folder)
-        stage, stream, data = str(run.stage), str(run.recipe.get("stream", "")), _data_of(run)
+        recipe: Recipe = run.recipe
+        stage, stream, data = run.stage, recipe.stream, _data_of(run, recipe)
     except BROKEN as error:
         return Folder(name, problems=(_said("recipe.json", error),))
     problems: list[str] = []
@@ -139,15 +141,13 @@ def _look(folder: Path, home: Path) -> Folder:
     return Folder(name, stage, state, budget, tuple(numbers), tuple(problems))
 
 
-def _data_of(run: Run) -> str:
-    """The place a run lies in, as notebooks name it after its data: that of its manifest, else the
-    run's own."""
-    manifest = run.recipe.get("manifest")
-    return (
-        Path(manifest).parent.name
-        if isinstance(manifest, str) and manifest
-        else run.folder.resolve().parent.name
-    )
+def _data_of(run: Run, recipe: Recipe) -> str:
+    """The directory a run is in, as notebooks name it after its data: its manifest's, if it has one
+    data set, else the run's own."""
+    sets = recipe.data_sets()
+    if len(sets) == 1 and not sets[0].name and sets[0].manifest:
+        return Path(sets[0].manifest).parent.name
+    return run.folder.resolve().parent.name
 
 
 def _tried(what: str, read, otherwise, problems: list[str]):
@@ -292,7 +292,8 @@ def read_published(path: str | Path) -> list[Published]:
 
     Raises FileNotFoundError without the file, ValueError, with the line, on an unknown word, a
     value out of 0..100, a missing source, or one number twice."""
-    path, names, known = Path(path), [column.name for column in fields(Published)], {}
+    path, names = Path(path), [column.name for column in fields(Published)]
+    known: dict[tuple, tuple[int, Published]] = {}
     words = {
         "task": TASKS,
         "stream": (*STREAMS, ""),
@@ -330,7 +331,8 @@ def read_published(path: str | Path) -> list[Published]:
                     f"{where}: the same number as in line {known[key][0]}; a variant tells two "
                     "apart"
                 )
-            known[key] = (reader.line_num, Published(**{**row, "value": value}))
+            told: dict[str, Any] = {**row, "value": value}
+            known[key] = (reader.line_num, Published(**told))
     return [published for _, published in known.values()]
 
 

@@ -474,7 +474,8 @@ def summary(
         sums, rng = np.bincount(which, weights=hit), np.random.default_rng(seed)
         drawn = (rng.integers(len(clips), size=len(clips)) for _ in range(DRAWS))
         means = [sums[draw].sum() / clips[draw].sum() for draw in drawn]
-        made[name] = (float(np.mean(hit)), *map(float, np.quantile(means, (0.025, 0.975))))
+        low, high = np.quantile(means, (0.025, 0.975))
+        made[name] = (float(np.mean(hit)), float(low), float(high))
     return made
 
 
@@ -492,7 +493,7 @@ def per_class(
     )
     return {
         str(classes[c]): (float(right[c] / counts[c]), int(counts[c]))
-        for c in np.flatnonzero(counts)
+        for c in np.flatnonzero(counts).tolist()
     }
 
 

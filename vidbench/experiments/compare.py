@@ -23,7 +23,8 @@ from vidbench.data.manifest import Manifest
 from vidbench.engine.runs import Run, environment
 from vidbench.engine.stages import run_all
 from vidbench.evaluate.evaluate import classified
-from vidbench.evaluate.features import PROTOCOLS, Features, Protocol, part_of
+from vidbench.evaluate.features import PROTOCOLS, Features, Protocol
+from vidbench.methods.common import data_set
 from vidbench.system.files import write_text
 from vidbench.system.processes import cores
 from vidbench.system.processes import run_all as in_pool
@@ -152,7 +153,7 @@ class Measured:
 def tested(folder: str, views: Mapping[str, Protocol], data: str = "") -> Measured:
     """Test one run, or its head of the data set `data`, on the held-out videos by each protocol."""
     run = Run(folder)
-    held_out = Manifest.load(part_of(run, data)["manifest"]).held_out()
+    held_out = Manifest.load(data_set(run, data).manifest).held_out()
     found = classified(folder, held_out, views, data=data)
     one_view = {"one view": PROTOCOLS["one_view"]}
     (seen,) = classified(folder, "train", one_view, data=data).values()

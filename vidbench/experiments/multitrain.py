@@ -52,7 +52,7 @@ class Experiment:
 
     data: tuple[str, ...]
     recipe: multitrain.Recipe
-    clips: Mapping[str, Mapping]  # of a folder's name: fields of its part's clip
+    clips: Mapping[str, multitrain.ClipChange]  # of a folder's name: what differs in its clips
     start: int = 24
     seeds: tuple[int, ...] = (1, 2, 3)
     arms: tuple[str, ...] = tuple(ARMS)
@@ -112,7 +112,7 @@ def experiment(
     for one in data:
         if not one.startswith(WORLD):
             stride = 3 if catalogue.recognise(one) == "weizmann" else 4
-            clips[catalogue.name_of(one)] = {"stride": stride, "decode_size": 64}
+            clips[catalogue.name_of(one)] = multitrain.ClipChange(stride=stride, decode_size=64)
     recipe = replace(recipe, mix=Mix("balanced") if clips else recipe.mix)
     arms = tuple(arm for arm in ARMS if not arms or arm in arms)
     return Experiment(tuple(data), recipe, clips, start, tuple(seeds), arms)
@@ -154,7 +154,7 @@ def parts(one: Experiment, out: Path, seed: int) -> list[multitrain.Part]:
         if one.recipe.stream == "flow":
             flow_store.complete(rows, folder / "flow", "dis", workers=cores())
         manifest, flow = str(folder / "videos"), str(folder / "flow")
-        clip = dict(one.clips.get(name, {}))
+        clip = one.clips.get(name, multitrain.ClipChange())
         made.append(multitrain.Part(name, manifest, rows.classes, flow, clip))
     return made
 

@@ -18,21 +18,23 @@ from vidbench.evaluate.probe import gains
 from vidbench.experiments import compare
 from vidbench.experiments.compare import Measured, Number, Paired, pick, plain
 from vidbench.methods import classify
+from vidbench.tensors.mixing import Mixing
+from vidbench.tensors.regularizers import Regularizer
 from vidbench.view.figures import bars, whiskers
 from vidbench.view.html import Section, table
 
 # What is added to the baseline, by name: (words, regularizer, mixing). Filter, border and alpha's
 # law are those of tensors.regularizers; sigma 1 of the Gaussian and the probability of CutMix (its
 # code's for CIFAR) are assumptions.
-ARMS = {
-    "baseline": ("baseline", {}, {}),
-    "rms": ("RMS, mean", {"name": "rms"}, {}),
-    "rms-gauss": ("RMS, Gaussian", {"name": "rms", "sigma": 1.0}, {}),
-    "whole": ("whole feature", {"name": "rms", "part": "whole"}, {}),
-    "high": ("high-frequency", {"name": "rms", "part": "high"}, {}),
-    "random-drop": ("RandomDrop", {"name": "random_drop"}, {}),
-    "shake-drop": ("ShakeDrop", {"name": "shake_drop"}, {}),
-    "cutmix": ("CutMix", {}, {"name": "cutmix", "p": 0.5}),
+ARMS: dict[str, tuple[str, Regularizer | None, Mixing | None]] = {
+    "baseline": ("baseline", None, None),
+    "rms": ("RMS, mean", Regularizer("rms"), None),
+    "rms-gauss": ("RMS, Gaussian", Regularizer("rms", sigma=1.0), None),
+    "whole": ("whole feature", Regularizer("rms", part="whole"), None),
+    "high": ("high-frequency", Regularizer("rms", part="high"), None),
+    "random-drop": ("RandomDrop", Regularizer("random_drop"), None),
+    "shake-drop": ("ShakeDrop", Regularizer("shake_drop"), None),
+    "cutmix": ("CutMix", None, Mixing("cutmix", p=0.5)),
 }
 BASELINE = "baseline"
 TOY = re.compile(
@@ -203,14 +205,14 @@ def with_arm(recipe: classify.Recipe, arm: str) -> classify.Recipe:
     if arm not in ARMS:
         raise ValueError(f"an arm is one of {', '.join(ARMS)}; got {arm!r}.")
     _, regularizer, mixing = ARMS[arm]
-    if regularizer.get("name") == "rms":
-        if "stages" not in recipe.regularizer:
+    if regularizer and regularizer.name == "rms":
+        own = recipe.regularizer
+        if own is None or not own.stages:
             raise ValueError(
                 f"the recipe has no RMS whose stages {arm} could keep; give it a regularizer such "
-                'as {"name": "rms", "stages": (4, 5)}.'
+                'as Regularizer("rms", stages=(4, 5)).'
             )
-        places = [name for name in ("stages", "kernel") if name in recipe.regularizer]
-        regularizer = regularizer | {name: recipe.regularizer[name] for name in places}
+        regularizer = replace(regularizer, stages=own.stages, kernel=own.kernel)
     return replace(recipe, regularizer=regularizer, mixing=mixing)
 
 

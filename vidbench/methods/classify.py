@@ -16,8 +16,7 @@ RMS and its rivals (Kim et al., CVPR 2020) are trained here, too: `regularizer` 
 residual branches, `mixing` mixes clips. Of RMS's paper only the supplement was to be had; a
 setting's comment says what that leaves open."""
 
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -26,40 +25,29 @@ from torch.utils.data import DataLoader
 
 from vidbench import models
 from vidbench.data.loading.augmentation import SETTINGS as AUGMENTS
-from vidbench.data.loading.dataset import Batches, Clips, ClipSpec, processes
+from vidbench.data.loading.dataset import Clips, ClipSpec, processes
 from vidbench.data.loading.transforms import STREAMS
 from vidbench.data.manifest import Manifest
 from vidbench.engine import ranks
-from vidbench.engine.loop import Fit, fit
-from vidbench.engine.runs import Run, RunError, differences, recipe_dict, recipe_from
-from vidbench.models.published import load_published
-from vidbench.tensors import regularizers
+from vidbench.engine.loop import Fit
+from vidbench.engine.runs import Run
+from vidbench.methods import common
+from vidbench.models.published import PublishedWeights
 from vidbench.tensors.metrics import topk_hit
-from vidbench.tensors.mixing import Mixed, cutmix, mixup, soft_labels
-
-MIXING = {"cutmix": cutmix, "mixup": mixup}
-CACHE = (
-    1 << 29
-)  # bytes of decoded videos kept by a loader without workers, of training and of validation each
+from vidbench.tensors.mixing import Mixing, soft_labels
+from vidbench.tensors.regularizers import NAMES, Regularizer
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(common.Recipe, method="classify"):
     """One supervised run. Paths name what it reads: a manifest, a flow store, the run it starts
     from."""
 
-    stream: str = "rgb"
-    network: str = "s3d"
-    network_args: dict = field(default_factory=dict)
     head: str = "linear"  # models.heads.HEADS
     dropout: float = 0.0  # before the linear layer
     label_smoothing: float = 0.0
-    regularizer: dict = field(
-        default_factory=dict
-    )  # arguments of tensors.regularizers.placed, {"name": "rms", ...}
-    mixing: dict = field(
-        default_factory=dict
-    )  # {"name": "cutmix" or "mixup"} and the arguments of tensors.mixing
+    regularizer: Regularizer | None = None  # in the residual branches
+    mixing: Mixing | None = None
     classes: tuple[
         str, ...
     ] = ()  # names in order of their numbers; empty takes the manifest's and writes them down
@@ -74,13 +62,34 @@ class Recipe:
     manifest: str = ""
     flow: str = ""
     init: str = ""  # the run whose backbone starts this one; empty is from scratch
-    published: dict = field(
-        default_factory=dict
-    )  # {"source", "path"}: weights that models.published starts it from
+    published: PublishedWeights | None = None  # a file whose backbone starts this one
+
+    def data_sets(self) -> tuple[common.DataSet, ...]:
+        """The videos of the recipe's manifest, with their classes."""
+        return (common.DataSet(self.manifest, self.flow, self.clip, self.classes),)
+
+    @property
+    def parent(self) -> str:
+        """The run whose backbone starts this one."""
+        return self.init
+
+    def build_backbone(self) -> models.Backbone:
+        """Build the backbone with its regularizer, as some of these scale in evaluation, too."""
+        branches = self.regularizer.placed() if self.regularizer else None
+        return models.build(self.network, regularizer=branches, **self.network_args)
+
+    def build_head(self, width: int, data: common.DataSet) -> common.Head:
+        """Build the classifier, for evaluation (without dropout)."""
+        return common.Head(models.build_head(self.head, width, len(self.classes)), "head.")
+
+    def classifier_facts(self) -> dict[str, str]:
+        """Say how the classifier was trained."""
+        backbone = "frozen" if self.freeze else f"{self.backbone_lr} of the rate"
+        return common.classifier_words(self.fit, self.head, self.dropout, backbone, self.selection)
 
 
 _CIFAR = AUGMENTS["rms_cifar"]
-_LAST_FLAT = {"name": "rms", "stages": (3,), "kernel": (1, 3, 3)}  # of pictures, clips of one frame
+_LAST_FLAT = Regularizer("rms", stages=(3,), kernel=(1, 3, 3))  # of pictures, clips of one frame
 _TINY = {"width": 0.125, "units": (1, 1, 0)}
 _MILD = replace(
     AUGMENTS["toy"], jitter_p=0.3, gray_p=0.0, blur_p=0.0
@@ -121,7 +130,7 @@ _RMS = Recipe(
     network="slowonly",
     network_args={"depth": 50},
     dropout=0.5,
-    regularizer={"name": "rms", "stages": (4, 5)},
+    regularizer=Regularizer("rms", stages=(4, 5)),
     clip=ClipSpec(frames=8, stride=8, views=1, augment=AUGMENTS["rms_kinetics"]),
     fit=Fit(
         epochs=250,
@@ -184,7 +193,7 @@ SETTINGS = {
     "rms_tiny": Recipe(
         network="csn",
         network_args={"width": 0.125, "blocks": (1, 1, 2, 2), "stem_stride": 2},
-        regularizer={"name": "rms", "stages": (4, 5), "kernel": (1, 3, 3)},
+        regularizer=Regularizer("rms", stages=(4, 5), kernel=(1, 3, 3)),
         clip=ClipSpec(frames=8, stride=2, views=1, augment=_MILD),
         fit=Fit(
             epochs=8,
@@ -230,7 +239,7 @@ SETTINGS = {
     "slowfast_official": replace(
         _SLOWFAST,
         network_args={"preset": "official"},
-        regularizer={},
+        regularizer=None,
         fit=replace(
             _SLOWFAST.fit,
             epochs=196,
@@ -246,7 +255,7 @@ SETTINGS = {
         _RMS,
         network="csn",
         network_args={"kind": "ir", "depth": 50},
-        regularizer={"name": "rms", "stages": (4, 5), "kernel": (1, 3, 3)},
+        regularizer=Regularizer("rms", stages=(4, 5), kernel=(1, 3, 3)),
     ),
     # B.2: fine-tuned SlowFast, 40 epochs at 0.01, dropped at 24 and 30, crops of 15 to 75 %. Start
     # it from Kinetics by `init` or `published` (assumption); the batch is that of SlowFast, an
@@ -286,7 +295,7 @@ SETTINGS = {
     # the rest is the CutMix code's.
     "rms_imagenet": Recipe(
         network="resnet50",
-        regularizer={**_LAST_FLAT, "stages": (4, 5)},
+        regularizer=replace(_LAST_FLAT, stages=(4, 5)),
         clip=_IMAGE,
         fit=Fit(
             epochs=300,
@@ -315,11 +324,11 @@ class Classifier(nn.Module):
         if recipe.stream not in STREAMS:
             raise ValueError(f"Classifier: stream is one of {STREAMS}; got {recipe.stream!r}.")
         self.recipe = recipe
-        self._check_mixing()
-        branches = regularizers.placed(**recipe.regularizer) if recipe.regularizer else None
-        self.encoder = models.build(recipe.network, regularizer=branches, **recipe.network_args)
-        known = tuple(regularizers.NAMES.values())
-        if branches and not any(isinstance(module, known) for module in self.encoder.modules()):
+        self.encoder = recipe.build_backbone()
+        known = tuple(NAMES.values())
+        if recipe.regularizer and not any(
+            isinstance(module, known) for module in self.encoder.modules()
+        ):
             raise ValueError(
                 f"Classifier: the regularizer {recipe.regularizer} stands nowhere in "
                 f"{recipe.network}: no "
@@ -355,7 +364,8 @@ class Classifier(nn.Module):
 
     def forward(self, batch: dict) -> tuple[Tensor, dict]:
         views, label = batch[self.recipe.stream], batch["label"]
-        mixed = self._mixed(views) if self.training else None
+        mixing = self.recipe.mixing if self.training else None
+        mixed = mixing(views) if mixing else None
         clips = (views if mixed is None else mixed.clips).flatten(0, 1)
         scores, count = self.scores(clips), views.shape[1]
         right = F.one_hot(label.repeat_interleave(count), scores.shape[1]).bool()
@@ -370,59 +380,39 @@ class Classifier(nn.Module):
             "top5": topk_hit(scores.detach(), right, 5).float().mean(),
         }
 
-    def _check_mixing(self) -> None:
-        """Refuse at the door what would fail in the first step."""
-        if self.recipe.mixing and self.recipe.mixing.get("name") not in MIXING:
-            raise ValueError(
-                f"Classifier: mixing is one of {', '.join(MIXING)}; got {self.recipe.mixing}."
-            )
-        try:
-            with torch.random.fork_rng(devices=[]):
-                self._mixed(torch.zeros(2, 1, 1, 1, 2, 2))
-        except TypeError as error:
-            raise ValueError(
-                f"Classifier: mixing {self.recipe.mixing} wants arguments of beta, p and each: "
-                f"{error}."
-            ) from error
-
-    def _mixed(self, views: Tensor) -> Mixed | None:
-        arguments = dict(self.recipe.mixing)
-        return MIXING[arguments.pop("name")](views, **arguments) if arguments else None
-
 
 # ---- a run -------------------------------------------------------------------------------------
 
 
 def train(recipe: dict, folder: str, progress: str = "auto", threads: int = 0) -> str:
-    """Run one supervised training into a run folder, or go on with it. Plain values in, as ranks
-    and processes need.
+    """Run one supervised training into a run directory, or resume there. Returns the directory.
 
-    recipe: JSON form of a Recipe (runs.recipe_dict). Returns the folder. Raises what fit raises,
-    ValueError for rows without label or of other classes, RunError for a folder of another recipe,
-    for videos that changed since the run began, and for an `init` that is unfinished or of another
-    network, stream or normalisation."""
-    recipe = recipe_from(Recipe, recipe)
-    if threads:
-        torch.set_num_threads(threads)
-    rows, held = rows_of(recipe)
-    recipe = replace(recipe, classes=rows.classes)
-    run = Run.create(folder, "classify", recipe) if ranks.rank() == 0 else None
-    if run:
-        run.hold_to({"train": rows.fingerprint(), "held_out": held.fingerprint() if held else None})
-    ranks.barrier()
-    run = run or Run(folder)
-    torch.manual_seed(recipe.fit.seed)
-    method = Classifier(recipe)
-    batches = loader(recipe, rows)
-    said = [budget_line(recipe, len(rows), 0 if held is None else len(held), len(batches))]
-    if recipe.init and run.checkpoint() is None:  # a resumed run holds all it needs
-        said.append(load_init(Run(recipe.init), method))
-    if recipe.published and run.checkpoint() is None:
-        said.append(load_published(method.encoder, **recipe.published).report)
-    for line in said if ranks.rank() == 0 else ():
-        print(f"{run.folder.name}: {line}", flush=True)
-    fit(method, batches, recipe.fit, run, progress, None if held is None else Watch(method, held))
-    return folder
+    Args:
+        recipe: A Recipe in JSON's values (runs.recipe_dict), so that other processes can be given it.
+        threads: Of this process; 0 leaves torch's choice.
+
+    Raises:
+        ValueError: Rows have no label, or other classes than the recipe's.
+        RunError: The directory holds another recipe or other rows, or `init` is not complete or has
+            another network, stream or flow normalization.
+    """
+    own = common.read_recipe(Recipe, recipe, threads)
+    rows, held = rows_of(own)
+    own = replace(own, classes=rows.classes)
+    batches = loader(own, rows)
+    notes = [budget_line(own, len(rows), 0 if held is None else len(held), len(batches))]
+    notes += ["the backbone is frozen"] if own.freeze else []
+    return common.train(
+        own,
+        folder,
+        {"train": rows, "held_out": held},
+        Classifier,
+        batches,
+        start=lambda method: common.load_start(method, own.init, own.published),
+        notes=notes,
+        watch=lambda method, run: None if held is None else Watch(method, held),
+        progress=progress,
+    )
 
 
 def rows_of(recipe: Recipe) -> tuple[Manifest, Manifest | None]:
@@ -431,7 +421,7 @@ def rows_of(recipe: Recipe) -> tuple[Manifest, Manifest | None]:
     The held-out part does not follow from the recipe's seed, so runs of several seeds are watched
     on the same videos. Raises ValueError where the split is empty, rows have no label, or the
     classes are not the recipe's."""
-    rows = Manifest.load(recipe.manifest).select(split="train")
+    rows, _ = common.training_rows(recipe.manifest)
     if not len(rows):
         raise ValueError(
             f"nothing to train on: the manifest in {recipe.manifest} has no train split."
@@ -457,109 +447,38 @@ def rows_of(recipe: Recipe) -> tuple[Manifest, Manifest | None]:
     return rows.hold_out(recipe.held_out) if recipe.held_out else (rows, None)
 
 
-def load_init(run: Run, method: Classifier) -> str:
-    """Take a finished run's backbone; returns what was loaded, in plain words.
-
-    Raises RunError where the run is not complete, or of another network or stream, or saw flow
-    normalised otherwise."""
-    if run.state != "complete":
-        raise RunError(
-            f"{run.folder} is {run.state}, not complete; finish its training before another "
-            "starts from it."
-        )
-    wanted = recipe_dict(method.recipe)
-    other = differences(
-        *(
-            {
-                "network": one["network"],
-                "stream": one["stream"],
-                "network_args": models.plain_arguments(one["network"], one["network_args"]),
-            }
-            for one in (wanted, run.recipe)
-        )
-    )
-    if method.recipe.stream == "flow":
-        names = ("flow_as_rgb", "flow_negate_u")
-        other += differences(
-            *(
-                {name: recipe["clip"]["augment"][name] for name in names}
-                for recipe in (wanted, run.recipe)
-            )
-        )
-    if other:
-        raise RunError(
-            f"{run.folder} does not fit this recipe:\n  "
-            + "\n  ".join(other)
-            + "\nclassify.starting_from(recipe, run) takes these from the run."
-        )
-    said = run.load_into(
-        method.encoder,
-        "encoder.",
-        partial(models.refitted, method.encoder, run.recipe["network"], run.recipe["network_args"]),
-    )
-    return (
-        f"backbone from {run.folder.name}{', frozen' * method.recipe.freeze}{said and '. '}{said}"
-    )
-
-
 def starting_from(recipe: Recipe, run: Run) -> Recipe:
     """The recipe with a run's backbone as `init`: its network, its stream and how it sees flow."""
-    theirs = run.recipe["clip"]["augment"]
+    theirs = run.recipe
     augment = replace(
         recipe.clip.augment,
-        flow_as_rgb=theirs["flow_as_rgb"],
-        flow_negate_u=theirs["flow_negate_u"],
+        flow_as_rgb=theirs.clip.augment.flow_as_rgb,
+        flow_negate_u=theirs.clip.augment.flow_negate_u,
     )
     # RandomDrop and ShakeDrop scale in evaluation, too: without them the backbone would be another
     # function
-    regularizer = recipe.regularizer or run.recipe.get("regularizer", {})
+    regularizer = recipe.regularizer or getattr(theirs, "regularizer", None)
     return replace(
         recipe,
         regularizer=regularizer,
         init=str(run.folder),
-        stream=run.recipe["stream"],
-        network=run.recipe["network"],
-        network_args=run.recipe["network_args"],
+        stream=theirs.stream,
+        network=theirs.network,
+        network_args=theirs.network_args,
         clip=replace(recipe.clip, augment=augment),
     )
 
 
 def budget_line(recipe: Recipe, rows: int, held: int, iterations: int) -> str:
-    """What the run will take, in one line: CoCLR's users asked what a batch and an epoch are (issue
-    21)."""
-    fit, parts = recipe.fit, ranks.world() * recipe.fit.accumulate
-    shared = (
-        f" ({ranks.world()} ranks x {fit.accumulate} parts x {fit.batch // parts})"
-        if parts > 1
-        else ""
-    )
-    return (
-        f"{rows} training videos, {held} held out, {len(recipe.classes)} classes; batch "
-        f"{fit.batch}{shared}, "
-        f"{iterations} iterations an epoch, {fit.epochs} epochs: {iterations * fit.epochs} "
-        "iterations, "
-        f"{iterations * fit.epochs * fit.batch} clips"
-    )
+    """What the run will take, in one line."""
+    note = f", {held} held out, {len(recipe.classes)} classes"
+    return common.budget_line(recipe.fit, rows, iterations, note)
 
 
 def loader(recipe: Recipe, rows: Manifest) -> DataLoader:
     """This rank's batches of the rows to train on."""
-    clips = Clips(
-        rows,
-        replace(recipe.clip, streams=(recipe.stream,)),
-        flow_folder=recipe.flow or None,
-        seed=recipe.fit.seed,
-        cache_bytes=0 if recipe.fit.workers else CACHE,
-    )
-    batches = Batches(
-        len(rows), recipe.fit.batch, seed=recipe.fit.seed, rank=ranks.rank(), world=ranks.world()
-    )
-    return DataLoader(
-        clips,
-        batch_sampler=batches,
-        pin_memory=ranks.device().type == "cuda",
-        **processes(recipe.fit.workers, training=True),
-    )
+    spec = replace(recipe.clip, streams=(recipe.stream,))
+    return common.loader(common.clips_of(rows, spec, recipe.flow, recipe.fit), recipe.fit)
 
 
 class Watch:
@@ -584,9 +503,8 @@ class Watch:
             resize=size,
         )
         workers = recipe.fit.workers
-        clips = Clips(
-            rows, spec, flow_folder=recipe.flow or None, cache_bytes=0 if workers else CACHE
-        )
+        cache = 0 if workers else common.CACHE
+        clips = Clips(rows, spec, flow_folder=recipe.flow or None, cache_bytes=cache)
         mine, step = (
             [(0, row) for row in range(ranks.rank(), len(rows), ranks.world())],
             max(1, recipe.fit.batch // 2),
@@ -608,5 +526,5 @@ class Watch:
             sums += torch.tensor([*(float(numbers[name]) for name in names), 1.0]) * len(
                 batch["row"]
             )
-        *sums, count = (ranks.mean(sums.to(device)) * ranks.world()).tolist()
-        return {name: value / count for name, value in zip(names, sums, strict=True)}
+        *totals, count = (ranks.mean(sums.to(device)) * ranks.world()).tolist()
+        return {name: value / count for name, value in zip(names, totals, strict=True)}

@@ -18,8 +18,9 @@ not the best by training accuracy, which in a CoCLR stage falls before it rises 
 released code)."""
 
 import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -27,32 +28,34 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from vidbench import models
 from vidbench.data.loading.augmentation import SETTINGS as AUGMENTS
-from vidbench.data.loading.dataset import Batches, Clips, ClipSpec, processes
+from vidbench.data.loading.dataset import ClipSpec
+from vidbench.data.loading.transforms import Stream
 from vidbench.data.manifest import Manifest
 from vidbench.engine import ranks
-from vidbench.engine.loop import Fit, fit
-from vidbench.engine.runs import Run, RunError, recipe_from
+from vidbench.engine.loop import Fit
+from vidbench.engine.runs import Run, RunError
+from vidbench.methods import common
 from vidbench.methods.monitor import Monitor
 from vidbench.tensors.bank import FeatureQueue, masked_topk
 from vidbench.tensors.losses import multi_positive_nce, nce_logits
 from vidbench.tensors.metrics import purity, topk_hit
 
-OTHER = {"rgb": "flow", "flow": "rgb"}
-POSITIVES = ("self", "label", "near")
-SIBLINGS = ("positive", "ignore", "negative")
+OTHER: dict[Stream, Stream] = {"rgb": "flow", "flow": "rgb"}
+Positives = Literal["self", "label", "near"]
+Siblings = Literal["positive", "ignore", "negative"]
+POSITIVES, SIBLINGS = get_args(Positives), get_args(Siblings)
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(common.Recipe, method="coclr"):
     """One stage of CoCLR. Paths name what it reads: a manifest, a flow store, the runs it starts
     from."""
 
-    stream: str = "rgb"  # `reverse` of the released code is stream="flow" with an rgb teacher
-    positives: str = "self"  # self, label or near
+    # `reverse` of the released code is stream="flow" with an rgb teacher
+    positives: Positives = "self"  # self, label or near
     # in the queue: positive (released CoCLR), ignore or negative (Algorithm 1, InfoNCE)
-    siblings: str = "negative"
+    siblings: Siblings = "negative"
     mine_siblings: bool = (
         False  # let them take places among the topk (Algorithm 1 bars nothing; the code bars them)
     )
@@ -63,8 +66,6 @@ class Recipe:
     momentum: float = 0.999
     temperature: float = 0.07
     key_groups: int = 1
-    network: str = "s3d"
-    network_args: dict = field(default_factory=dict)
     clip: ClipSpec = ClipSpec(frames=32, stride=1, views=2, augment=AUGMENTS["vidbench"])
     fit: Fit = Fit(epochs=300, batch=32, schedule="milestones", milestones=(250, 280))
     held_out: float = (
@@ -99,6 +100,15 @@ class Recipe:
                 "within 0 "
                 f"and 1; got {self.topk} and {self.self_drop}."
             )
+
+    def data_sets(self) -> tuple[common.DataSet, ...]:
+        """The videos of the recipe's manifest."""
+        return (common.DataSet(self.manifest, self.flow, self.clip),)
+
+    @property
+    def parent(self) -> str:
+        """The student. The teacher is of the other stream and lends no weights."""
+        return self.student
 
 
 @dataclass(frozen=True)
@@ -184,7 +194,9 @@ def graph(
     infonce-rgb and infonce-flow, then for each cycle coclr-rgb, mined by the newest flow run, and
     coclr-flow, mined by the rgb run just trained; from the second cycle on with the cycle's number
     behind. Each goes on from the newest run of its stream."""
-    folder, stages, newest = Path(folder), {}, {}
+    folder = Path(folder)
+    stages: dict[str, Recipe] = {}
+    newest: dict[str, str] = {}
 
     def add(name: str, recipe: Recipe, **changes) -> None:
         fit = replace(
@@ -211,7 +223,7 @@ def graph(
 def half_cycle(together: Recipe, student: str, teacher: str) -> Recipe:
     """The student's own recipe (network, clips, data) with the positives, switches and schedule of
     `together`."""
-    own = recipe_from(Recipe, Run(student).recipe)
+    own = Run(student).recipe
     switches = ("positives", "siblings", "mine_siblings", "topk", "self_drop", "queue", "fit")
     return replace(
         own,
@@ -250,7 +262,7 @@ class CoCLR(nn.Module):
     def __init__(self, recipe: Recipe):
         super().__init__()
         self.recipe = recipe
-        self.encoder = models.build(recipe.network, **recipe.network_args)
+        self.encoder = recipe.build_backbone()
         self.head = projection(self.encoder.out_channels, recipe.dim)
         self.key_encoder, self.key_head = _frozen_copy(self.encoder), _frozen_copy(self.head)
         mines = recipe.positives == "near"
@@ -274,11 +286,10 @@ class CoCLR(nn.Module):
         query = embed(self.encoder, self.head, views[:, 0])
         with torch.no_grad():
             key = self._keys(views[:, 1])
-            other = (
-                embed(*self.teacher, batch[OTHER[recipe.stream]][:, 1])
-                if self.teacher is not None
-                else None
-            )
+            other = None
+            if self.teacher is not None:
+                encoder, head = self.teacher
+                other = embed(encoder, head, batch[OTHER[recipe.stream]][:, 1])
             positives, ignored, mined = self._masks(batch, other)
         logits = nce_logits(query, key, self.queue.features.clone(), recipe.temperature)
         form = "outside" if recipe.positives == "label" else "inside"
@@ -312,7 +323,7 @@ class CoCLR(nn.Module):
             near = (batch["label"][:, None] == queue.label[None, :]) & (batch["label"] >= 0)[
                 :, None
             ]
-        elif recipe.positives == "near":
+        elif other is not None and queue.other is not None:  # "near"
             barred = (queue.source < 0).expand_as(siblings)
             if (
                 not recipe.mine_siblings
@@ -412,9 +423,9 @@ def load_embedding(
             "CoCLR "
             "stage is a run of coclr."
         )
-    if run.recipe["stream"] != stream:
+    if run.recipe.stream != stream:
         raise RunError(
-            f"{run.folder} was trained on {run.recipe['stream']}; a run on {stream} is wanted here."
+            f"{run.folder} was trained on {run.recipe.stream}; a run on {stream} is wanted here."
         )
     if run.state != "complete":
         raise RunError(
@@ -429,63 +440,60 @@ def load_embedding(
     return HandOver(part, run.folder.name, stream, round(last["epoch"], 2), last["step"], tensors)
 
 
-def _frozen_copy(module: nn.Module) -> nn.Module:
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def _frozen_copy(module: Module) -> Module:
     return copy.deepcopy(module).requires_grad_(False)
 
 
 def train(recipe: dict, folder: str, progress: str = "auto", threads: int = 0) -> str:
-    """Run one stage into a run folder, or go on with it. Plain values in, so that ranks and
-    processes can be handed it.
+    """Train one stage into a run directory, or resume there. Returns the directory.
 
-    recipe: JSON form of a Recipe (runs.recipe_dict). Returns the folder. Raises what fit raises,
-    RunError for a folder of another recipe or hand-overs that do not fit, VideoError for a clip
-    that cannot be read."""
-    recipe = recipe_from(Recipe, recipe)
-    if threads:
-        torch.set_num_threads(threads)
-    run = Run.create(folder, "coclr", recipe) if ranks.rank() == 0 else None
-    ranks.barrier()
-    run = run or Run(folder)
-    torch.manual_seed(recipe.fit.seed)
-    method = CoCLR(recipe)
-    trained, held = parts(recipe)
-    say = print if ranks.rank() == 0 else (lambda *_, **__: None)
-    say(f"{run.folder.name}: {effort(recipe, len(trained))}", flush=True)
-    if run.checkpoint() is None:  # a resumed run holds all it needs, the teacher too
-        student, teacher = (
-            Run(path) if path else None for path in (recipe.student, recipe.teacher)
+    Args:
+        recipe: A Recipe in JSON's values (runs.recipe_dict), so that other processes can be given it.
+        threads: Of this process; 0 leaves torch's choice.
+
+    Raises:
+        RunError: The directory holds another recipe or other rows, or a student or teacher does not
+            fit.
+        VideoError: A clip cannot be read.
+    """
+    own = common.read_recipe(Recipe, recipe, threads)
+    rows, held = parts(own)
+
+    def start(method: CoCLR) -> list[HandOver]:
+        return method.hand_over(
+            *(Run(path) if path else None for path in (own.student, own.teacher))
         )
-        for taken in method.hand_over(student, teacher):
-            say(f"{run.folder.name}: {taken}", flush=True)
-    monitor = (
-        Monitor(method, trained, held, _spec(recipe), run, recipe.flow or None)
-        if held is not None
-        else None
+
+    def watch(method: CoCLR, run: Run) -> Monitor | None:
+        if held is None:
+            return None
+        return Monitor(method, rows, held, _spec(own), run, own.flow or None)
+
+    return common.train(
+        own,
+        folder,
+        {"train": rows, "held_out": held},
+        CoCLR,
+        loader(own),
+        start=start,
+        notes=[effort(own, len(rows))],
+        watch=watch,
+        progress=progress,
     )
-    fit(method, loader(recipe), recipe.fit, run, progress, monitor)
-    return folder
 
 
 def effort(recipe: Recipe, rows: int) -> str:
-    """What the stage will take, in words: effective batch, iterations, epochs, clips."""
-    fit = recipe.fit
-    steps = rows // fit.batch
-    part = fit.batch // (ranks.world() * fit.accumulate)
-    split = (
-        f" ({ranks.world()} ranks x {fit.accumulate} parts x {part})" if part != fit.batch else ""
-    )
-    return (
-        f"{rows} videos, batch {fit.batch}{split}, {steps} iterations an epoch, {fit.epochs} "
-        "epochs = "
-        f"{steps * fit.epochs:,} iterations, {steps * fit.epochs * fit.batch:,} clips, "
-        f"of which the first {recipe.queue:,} fill the queue without a step"
-    )
+    """What the stage will take, in one line: effective batch, iterations, epochs, clips."""
+    line = common.budget_line(recipe.fit, rows, rows // recipe.fit.batch)
+    return f"{line}, of which the first {recipe.queue:,} fill the queue without a step"
 
 
 def parts(recipe: Recipe) -> tuple[Manifest, Manifest | None]:
     """The rows that are trained on, and those of train that are watched instead, or None."""
-    train = Manifest.load(recipe.manifest).select(split="train")
-    return train.hold_out(recipe.held_out) if recipe.held_out else (train, None)
+    return common.training_rows(recipe.manifest, recipe.held_out)
 
 
 def _spec(recipe: Recipe) -> ClipSpec:
@@ -496,24 +504,6 @@ def _spec(recipe: Recipe) -> ClipSpec:
 
 def loader(recipe: Recipe) -> DataLoader:
     """This rank's batches of the recipe's training rows."""
-    manifest, _ = parts(recipe)
-    clips = Clips(
-        manifest,
-        _spec(recipe),
-        flow_folder=recipe.flow or None,
-        seed=recipe.fit.seed,
-        cache_bytes=1 << 30 if recipe.fit.workers == 0 else 0,
-    )
-    batches = Batches(
-        len(manifest),
-        recipe.fit.batch,
-        seed=recipe.fit.seed,
-        rank=ranks.rank(),
-        world=ranks.world(),
-    )
-    return DataLoader(
-        clips,
-        batch_sampler=batches,
-        pin_memory=ranks.device().type == "cuda",
-        **processes(recipe.fit.workers, training=True),
-    )
+    rows, _ = parts(recipe)
+    clips = common.clips_of(rows, _spec(recipe), recipe.flow, recipe.fit, cache=1 << 30)
+    return common.loader(clips, recipe.fit)

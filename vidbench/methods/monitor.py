@@ -5,6 +5,7 @@ Nothing here chooses anything on test data, and nothing has randomness: fixed wi
 the whole queue. Labels serve the eye only; training does not see them."""
 
 from dataclasses import replace
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from vidbench.data.manifest import Manifest
 from vidbench.data.video import windows
 from vidbench.engine import ranks
 from vidbench.engine.runs import Run
+from vidbench.models.backbone import Backbone
 from vidbench.tensors.bank import FeatureQueue, masked_topk
 from vidbench.tensors.metrics import effective_rank, recall_at, spread
 
@@ -23,6 +25,18 @@ WINDOWS = 2  # of each video: one for the query encoder, one for the key encoder
 SCALE = 256 / 224  # frame's short side over the crop, as in tests
 BLOCK = 1024  # rows of the queue that search it at a time
 MOST = 16  # videos at a time
+
+
+class Contrastive(Protocol):
+    """A contrastive method's module, as far as it is watched: coclr.CoCLR."""
+
+    recipe: Any
+    encoder: Backbone
+    queue: FeatureQueue
+
+    def eval(self) -> Any: ...
+
+    def __call__(self, batch: dict) -> tuple[Tensor, dict]: ...
 
 
 class Monitor:
@@ -36,7 +50,7 @@ class Monitor:
 
     def __init__(
         self,
-        method: nn.Module,
+        method: Contrastive,
         train: Manifest,
         held: Manifest,
         spec: ClipSpec,
@@ -144,6 +158,7 @@ def mining(queue: FeatureQueue, topk: int, mine_siblings: bool = False) -> dict[
         4, int(label.max()) + 2, device=label.device
     )  # right, mined, same, allowed; last: no label
     siblings_mined = places = 0
+    assert queue.other is not None, "the queue has no other stream to mine in"
     for rows in slots.split(BLOCK):
         similarity = queue.other[rows] @ queue.other.T
         own, siblings = rows[:, None] == slots, source[rows, None] == source

@@ -21,58 +21,80 @@ Departures: a mixed clip's partner is a random one, not the one as far from the 
 RandAugment and crops are those of data.loading.transforms, augmentation; segments of
 Something-Something are equal to a frame, not rounded at (N - 1) / T."""
 
-from dataclasses import dataclass, field, replace
-from functools import partial
+import functools
+import operator
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from itertools import permutations
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from vidbench import models
 from vidbench.data.loading.augmentation import SETTINGS as AUGMENTS
-from vidbench.data.loading.dataset import Clips, ClipSpec, processes
+from vidbench.data.loading.dataset import ClipSpec, Sampling
 from vidbench.data.loading.joint import Joint, JointBatches, Mix, plan
 from vidbench.data.loading.transforms import STREAMS
 from vidbench.data.manifest import Manifest
 from vidbench.engine import ranks
-from vidbench.engine.loop import Fit, fit
-from vidbench.engine.runs import Run, RunError, recipe_from
+from vidbench.engine.loop import Fit
+from vidbench.methods import common
 from vidbench.models.heads import mlp
-from vidbench.models.published import load_published
+from vidbench.models.published import PublishedWeights
 from vidbench.tensors.losses import informative, soft_cross_entropy, widest
-from vidbench.tensors.mixing import Mixed, cutmix, mixup
+from vidbench.tensors.mixing import Mixed, Mixing
 
-MIXING = {"cutmix": cutmix, "mixup": mixup}
 RELEASED_CLASSES = 700  # mixup's class count there, for all heads
-CACHE = 1 << 29  # bytes of decoded videos kept by a loader without workers
+
+
+@dataclass(frozen=True)
+class ClipChange:
+    """In which fields a data set's clips differ from the recipe's `clip`; None is no difference.
+
+    A stride replaces the recipe's frame rate, and the other way round. Segments of whole videos have
+    neither. flip is the augmentation's, as Something-Something's labels have directions."""
+
+    sampling: Sampling | None = None
+    stride: int | None = None
+    target_fps: float | None = None
+    decode_size: int | None = None
+    flip: float | None = None
+
+    def applied(self, clip: ClipSpec) -> ClipSpec:
+        """The clip with these fields changed."""
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        flip = given.pop("flip", clip.augment.flip)
+        if self.sampling == "random_segments" or self.stride is not None:
+            given.setdefault("target_fps", None)
+        if self.target_fps is not None:
+            given.setdefault("stride", 1)
+        return replace(clip, augment=replace(clip.augment, flip=flip), **given)
 
 
 @dataclass(frozen=True)
 class Part:
-    """One data set of several: its name, its manifest, its classes in order (empty: taken from the
-    manifest and written down), its flow store where the stream is flow, and fields of the recipe's
-    `clip` that differ, such as {"sampling": "random_segments"}; of its augmentation `flip` alone,
-    as Something-Something's labels have directions."""
+    """One data set of several.
+
+    classes: in order; if empty, they are taken from the manifest and written into the run. flow:
+    the flow store if the stream is flow."""
 
     name: str
     manifest: str
     classes: tuple[str, ...] = ()
     flow: str = ""
-    clip: dict = field(default_factory=dict)
-    flip: float | None = None
+    clip: ClipChange = ClipChange()
     weight: float = 1.0  # of its clips' losses
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(common.Recipe, method="multitrain"):
     """One joint training. Defaults are the released configuration's, "supplement" where that says
     otherwise."""
 
     parts: tuple[Part, ...] = ()
     network: str = "mvit"
-    network_args: dict = field(default_factory=dict)
     hidden: int = 2048  # of each head
     dropout: float = 0.5  # after both layers of a head
     projection: float = 1.0  # weight of the projection losses; 0 is without maps
@@ -81,12 +103,9 @@ class Recipe:
     covariance: float = 1.0
     expander: tuple[int, int] = (4096, 768)  # hidden and out; the supplement has 2,048 hidden
     label_smoothing: float = 0.1
-    mixing: tuple[
-        dict, ...
-    ] = ()  # one of them is drawn for each batch, such as {"name": "mixup", "beta": 0.8}
+    mixing: tuple[Mixing, ...] = ()  # one of them is drawn for each batch
     released: bool = False
     mix: Mix = Mix()
-    stream: str = "rgb"
     clip: ClipSpec = ClipSpec(frames=32, stride=3, views=2, augment=AUGMENTS["multitrain"])
     fit: Fit = Fit(
         epochs=50,
@@ -104,12 +123,38 @@ class Recipe:
         workers=12,
     )
     init: str = ""  # the run whose backbone starts this one
-    published: dict = field(
-        default_factory=dict
-    )  # {"source", "path"}: weights that models.published starts it from
+    published: PublishedWeights | None = None  # a file whose backbone starts this one
     selection: str = (
         ""  # what was chosen and on which videos, if anything: it goes with every number
     )
+
+    def data_sets(self) -> tuple[common.DataSet, ...]:
+        """The parts."""
+        return tuple(
+            common.DataSet(part.manifest, part.flow, spec_of(self, part), part.classes, part.name)
+            for part in self.parts
+        )
+
+    @property
+    def parent(self) -> str:
+        """The run whose backbone starts this one."""
+        return self.init
+
+    def build_head(self, width: int, data: common.DataSet) -> common.Head:
+        """Build a part's head, for evaluation (without dropout)."""
+        head = mlp(width, self.hidden, len(data.classes))
+        return common.Head(head, f"heads.{data.name}.")
+
+    def classifier_facts(self) -> dict[str, str]:
+        """Say how the heads were trained, which is alike for all."""
+        head = f"mlp of {self.hidden}"
+        return common.classifier_words(
+            self.fit, head, self.dropout, "1.0 of the rate", self.selection
+        )
+
+    def map_name(self, source: str, target: str) -> str:
+        """The weight of the map between two parts."""
+        return f"maps.{between(source, target)}.weight" if self.projection else ""
 
 
 # Supplement: Mixup, crops of 224 after a short side of 256 to 320, expander 2,048 wide, AdamW,
@@ -118,7 +163,7 @@ class Recipe:
 # a Kinetics run by `init`.
 _PAPER = Recipe(
     expander=(2048, 768),
-    mixing=({"name": "mixup", "beta": 0.8},),
+    mixing=(Mixing("mixup", beta=0.8),),
     clip=ClipSpec(frames=32, target_fps=10.0, views=2, augment=AUGMENTS["multitrain_supplement"]),
 )
 # Its two YAML files: RandAugment, random erasing, Mixup and CutMix in turn, quirks as released, 64
@@ -129,7 +174,7 @@ _RELEASED = replace(
     expander=(4096, 768),
     released=True,
     clip=replace(_PAPER.clip, augment=AUGMENTS["multitrain"]),
-    mixing=({"name": "mixup", "beta": 0.8}, {"name": "cutmix", "beta": 1.0}),
+    mixing=(Mixing("mixup", beta=0.8), Mixing("cutmix", beta=1.0)),
     fit=replace(_PAPER.fit, accumulate=8),
 )
 _MILD = replace(AUGMENTS["toy"], jitter_p=0.3, gray_p=0.0, blur_p=0.0)  # as classify's toy settings
@@ -156,7 +201,7 @@ _TOY = Recipe(
         log_every=11,
     ),
 )
-_CSN = {
+_CSN: dict[str, Any] = {
     "network": "csn",
     "network_args": {"width": 0.125, "blocks": (1, 1, 2, 2), "stem_stride": 2},
 }
@@ -177,7 +222,7 @@ SETTINGS = {
     "paper": _PAPER,
     "released": _RELEASED,
 }
-SEGMENTS = {"clip": {"sampling": "random_segments", "target_fps": None}, "flip": 0.0}
+SEGMENTS = ClipChange(sampling="random_segments", flip=0.0)
 # What differs for a data set, by its name in data.datasets: of Something-Something segments of the
 # whole video and no flip (supplement), as its labels have directions.
 OF_DATA = {"ssv2": SEGMENTS}
@@ -214,15 +259,10 @@ class MultiTrain(nn.Module):
                 "the informative loss wants at least 2 clips at once, as one has no variance; got "
                 f"{clips}: raise fit.batch or set informative to 0."
             )
-        if recipe.stream not in STREAMS or any(
-            mixing.get("name") not in MIXING for mixing in recipe.mixing
-        ):
-            raise ValueError(
-                f"MultiTrain: stream is one of {STREAMS}, mixing of {', '.join(MIXING)}; got "
-                f"{recipe.stream!r}, {recipe.mixing}."
-            )
+        if recipe.stream not in STREAMS:
+            raise ValueError(f"MultiTrain: stream is one of {STREAMS}; got {recipe.stream!r}.")
         self.recipe, self.names = recipe, names
-        self.encoder = models.build(recipe.network, **recipe.network_args)
+        self.encoder = recipe.build_backbone()
         width = self.encoder.out_channels
         self.heads = nn.ModuleDict(
             {
@@ -251,9 +291,8 @@ class MultiTrain(nn.Module):
         ]
         scores = [head(feature) for head in self.heads.values()]
         weights = [part.weight for part in recipe.parts]
-        own = sum(
-            w * soft_cross_entropy(s, t) for w, s, t in zip(weights, scores, targets, strict=True)
-        ).mean()
+        triples = zip(weights, scores, targets, strict=True)
+        own = _added(w * soft_cross_entropy(s, t) for w, s, t in triples).mean()
         numbers, loss = {"classification": own.detach()}, own
         if self.training and recipe.projection and len(self.names) > 1:
             projected = self._projected(scores, targets, weights)
@@ -295,11 +334,11 @@ class MultiTrain(nn.Module):
     ) -> Tensor:
         """Every other head's scores mapped into the clip's own label space: the mean over those
         heads."""
-        total = 0.0
-        for (k, source), (n, target) in permutations(enumerate(self.names), 2):
-            total = total + weights[n] * soft_cross_entropy(
-                self.maps[between(source, target)](scores[k]), targets[n]
-            )
+        total = _added(
+            weights[n]
+            * soft_cross_entropy(self.maps[between(source, target)](scores[k]), targets[n])
+            for (k, source), (n, target) in permutations(enumerate(self.names), 2)
+        )
         return total.mean() / (len(self.names) - 1)
 
     def _accuracies(self, scores: list[Tensor], batch: dict, count: int) -> dict[str, Tensor]:
@@ -314,13 +353,17 @@ class MultiTrain(nn.Module):
     def _mixed(self, views: Tensor) -> Mixed | None:
         if not self.recipe.mixing:
             return None
-        arguments = dict(self.recipe.mixing[int(torch.randint(len(self.recipe.mixing), ()))])
-        return MIXING[arguments.pop("name")](views, **arguments)
+        return self.recipe.mixing[int(torch.randint(len(self.recipe.mixing), ()))](views)
 
 
 def between(source: str, target: str) -> str:
     """The name of the map from one data set's scores to another's labels."""
     return f"{source}>{target}"
+
+
+def _added(losses: Iterable[Tensor]) -> Tensor:
+    """Losses of each clip [B], added in their order."""
+    return functools.reduce(operator.add, losses)
 
 
 class _Gathered(torch.autograd.Function):
@@ -345,39 +388,33 @@ def _all(rows: Tensor) -> Tensor:
 
 
 def train(recipe: dict, folder: str, progress: str = "auto", threads: int = 0) -> str:
-    """Run one joint training into a run folder, or go on with it. Plain values in, as ranks and
-    processes need.
+    """Run one joint training into a run directory, or resume there. Returns the directory.
 
-    recipe: JSON form of a Recipe (runs.recipe_dict). The classes of each part go into the run, and
-    a part whose manifest has others is refused. Returns the folder. Raises what fit raises,
-    ValueError for parts that cannot be trained on together, and RunError for an `init` that does
-    not fit."""
-    recipe = recipe_from(Recipe, recipe)
-    if threads:
-        torch.set_num_threads(threads)
-    manifests, recipe = rows_of(recipe)
-    run = Run.create(folder, "multitrain", recipe) if ranks.rank() == 0 else None
-    if run:
-        run.hold_to(
-            {
-                part.name: rows.fingerprint()
-                for part, rows in zip(recipe.parts, manifests, strict=True)
-            }
-        )
-    ranks.barrier()
-    run = run or Run(folder)
-    torch.manual_seed(recipe.fit.seed)
-    method = MultiTrain(recipe)
-    said = warnings_of(recipe)
-    if recipe.init and run.checkpoint() is None:  # a resumed run holds all it needs
-        said.append(load_init(Run(recipe.init), method))
-    if recipe.published and run.checkpoint() is None:
-        said.append(load_published(method.encoder, **recipe.published).report)
-    batches = loader(recipe, manifests)
-    for line in said if ranks.rank() == 0 else ():
-        print(f"{run.folder.name}: {line}", flush=True)
-    fit(method, batches, recipe.fit, run, progress)
-    return folder
+    The classes of each part go into the run. A part whose manifest has others is refused.
+
+    Args:
+        recipe: A Recipe in JSON's values (runs.recipe_dict), so that other processes can be given it.
+        threads: Of this process; 0 leaves torch's choice.
+
+    Raises:
+        ValueError: The parts cannot be trained on together.
+        RunError: The directory holds another recipe or other rows, or `init` does not fit.
+    """
+    own = common.read_recipe(Recipe, recipe, threads)
+    manifests, own = rows_of(own)
+    batches = loader(own, manifests)
+    rows = dict(zip((part.name for part in own.parts), manifests, strict=True))
+    total = sum(map(len, manifests))
+    return common.train(
+        own,
+        folder,
+        rows,
+        MultiTrain,
+        batches,
+        start=lambda method: common.load_start(method, own.init, own.published),
+        notes=[common.budget_line(own.fit, total, len(batches)), *warnings_of(own)],
+        progress=progress,
+    )
 
 
 def rows_of(recipe: Recipe) -> tuple[list[Manifest], Recipe]:
@@ -385,7 +422,7 @@ def rows_of(recipe: Recipe) -> tuple[list[Manifest], Recipe]:
     has none, rows without label, or other classes than the recipe's."""
     manifests, parts = [], []
     for part in recipe.parts:
-        rows = Manifest.load(part.manifest).select(split="train")
+        rows, _ = common.training_rows(part.manifest)
         if not len(rows) or (rows.label < 0).any():
             raise ValueError(
                 f"{part.name}: the manifest in {part.manifest} has {len(rows)} training rows, "
@@ -402,64 +439,26 @@ def rows_of(recipe: Recipe) -> tuple[list[Manifest], Recipe]:
     return manifests, replace(recipe, parts=tuple(parts))
 
 
-def load_init(run: Run, method: MultiTrain) -> str:
-    """Take a finished run's backbone, of any method; returns what was done, in plain words.
-
-    Raises RunError where the run is not complete, or of another network or stream.
-    """
-    if run.state != "complete":
-        raise RunError(
-            f"{run.folder} is {run.state}, not complete; finish its training before another "
-            "starts from it."
-        )
-    theirs = run.recipe
-    wanted = {"network": method.recipe.network, "stream": method.recipe.stream}
-    if other := [name for name in wanted if theirs[name] != wanted[name]]:
-        told = "; ".join(f"{name}: wanted {wanted[name]}, found {theirs[name]}" for name in other)
-        raise RunError(f"{run.folder} does not fit this recipe: {told}.")
-    said = run.load_into(
-        method.encoder,
-        "encoder.",
-        partial(models.refitted, method.encoder, theirs["network"], theirs["network_args"]),
-    )
-    return f"backbone from {run.folder.name}{said and '. '}{said}"
-
-
 def loader(recipe: Recipe, manifests: list[Manifest]) -> DataLoader:
     """This rank's batches, mixed as the recipe says."""
-    seed, workers = recipe.fit.seed, recipe.fit.workers
-    parts = [
-        Clips(
-            rows,
-            spec_of(recipe, part),
-            flow_folder=part.flow or None,
-            seed=seed,
-            cache_bytes=0 if workers else CACHE,
-        )
+    clips = [
+        common.clips_of(rows, spec_of(recipe, part), part.flow, recipe.fit)
         for part, rows in zip(recipe.parts, manifests, strict=True)
     ]
     batches = JointBatches(
         [len(rows) for rows in manifests],
         recipe.fit.batch,
         recipe.mix,
-        seed=seed,
+        seed=recipe.fit.seed,
         rank=ranks.rank(),
         world=ranks.world(),
     )
-    return DataLoader(
-        Joint(parts),
-        batch_sampler=batches,
-        pin_memory=ranks.device().type == "cuda",
-        **processes(workers, training=True),
-    )
+    return common.loader(Joint(clips), recipe.fit, batches)
 
 
 def spec_of(recipe: Recipe, part: Part) -> ClipSpec:
     """How a part's videos become clips."""
-    augment = (
-        recipe.clip.augment if part.flip is None else replace(recipe.clip.augment, flip=part.flip)
-    )
-    return replace(recipe.clip, streams=(recipe.stream,), augment=augment, **part.clip)
+    return replace(part.clip.applied(recipe.clip), streams=(recipe.stream,))
 
 
 def warnings_of(recipe: Recipe) -> list[str]:
@@ -468,7 +467,7 @@ def warnings_of(recipe: Recipe) -> list[str]:
     rows = recipe.fit.batch * recipe.clip.views // recipe.fit.accumulate
     found = [
         f"classes of {part.name} tell left from right, and its clips are flipped in training; set "
-        "flip=0 for it "
+        "clip=ClipChange(flip=0.0) for it "
         "(SEGMENTS does so for Something-Something)"
         for part in recipe.parts
         if spec_of(recipe, part).augment.flip and _sided(part.classes)

@@ -1,21 +1,21 @@
 """Wing 2: networks, and one table of builders by name."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from inspect import signature
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
+from vidbench.models.backbone import Backbone
 from vidbench.models.heads import build_head
 from vidbench.models.mvit import mvit_v2
 from vidbench.models.resnets import Site, cifar_resnet, csn, resnet50, slowonly
 from vidbench.models.s3d import S3D
 from vidbench.models.slowfast import SlowFast
 
-__all__ = ["BUILDERS", "Site", "build", "build_head", "plain_arguments", "refitted"]
+__all__ = ["BUILDERS", "Backbone", "Site", "build", "build_head"]
 
 # The only registry of the house: a checkpoint must say which network it holds.
-BUILDERS = {
+BUILDERS: dict[str, Callable[..., Backbone]] = {
     "s3d": S3D,  # CoCLR's backbone, 7,910,048 parameters at width 1
     "slowonly": slowonly,  # depth 50: 31,634,496 parameters; 34: 60,802,880
     "slowfast": SlowFast,  # official 8x8: 33,644,488
@@ -28,7 +28,7 @@ BUILDERS = {
 
 def build(
     name: str, regularizer: Callable[[Site], nn.Module] | None = None, **arguments
-) -> nn.Module:
+) -> Backbone:
     """The bare backbone `name`: clips [B,3,T,H,W] -> feature map [B,D,T',H',W'], with its D as
     `out_channels`.
 
@@ -59,27 +59,3 @@ def build(
         return BUILDERS[name](**arguments)
     except TypeError as error:
         raise ValueError(f"models.build({name!r}): {error}.") from error
-
-
-def plain_arguments(name: str, arguments: Mapping) -> dict:
-    """A network's arguments less those between which `refitted` leads, or which change no weight:
-    of MViT the clip's length and size, stochastic depth and checkpointing."""
-    free = ("frames", "size", "stochastic_depth", "checkpointing") if name == "mvit" else ()
-    return {key: value for key, value in arguments.items() if key not in free}
-
-
-def refitted(
-    network: nn.Module, name: str, arguments: Mapping, state: Mapping[str, Tensor]
-) -> tuple[dict, str]:
-    """The state of a network `name` of these arguments, brought to `network`'s clips; what was
-    done, in plain words.
-
-    Where MViT's clips are of another length or size, embeddings of positions are interpolated, and
-    a net for one frame (trained on images) is inflated: see models.mvit. Other networks' states
-    stay as they are."""
-    if name != "mvit" or not hasattr(network, "resized_state"):
-        return dict(state), ""
-    with torch.device("meta"):
-        theirs = build(name, **arguments)
-    images = theirs.form.frames == 1 and network.form.frames > 1
-    return network.inflated_state(state) if images else network.resized_state(state)

@@ -35,6 +35,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from torchvision.ops import StochasticDepth
 
+from vidbench.models.backbone import Backbone
 from vidbench.models.planes import PlaneMaxPool
 
 Grid = tuple[int, int, int]  # positions along time, height and width
@@ -280,9 +281,11 @@ class Block(nn.Module):
         return x + self.stochastic_depth(self.mlp(self.norm2(x)))
 
 
-class MViT(nn.Module):
+class MViT(Backbone):
     """The backbone of a form: clips [B,3,T,H,W] -> [B,D,T',H',W'], or [B,D,1,1,1] with a class
     token; see `mvit_v2`."""
+
+    refits = ("frames", "size", "stochastic_depth", "checkpointing")
 
     def __init__(self, form: Form, checkpointing: bool = False):
         super().__init__()
@@ -403,6 +406,15 @@ class MViT(nn.Module):
             if said
             else "",
         )
+
+    def refit(
+        self, arguments: Mapping, state: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Tensor], str]:
+        """Inflate a net for one frame (trained on images), else interpolate position embeddings."""
+        with torch.device("meta"):
+            theirs = mvit_v2(**arguments)
+        images = theirs.form.frames == 1 and self.form.frames > 1
+        return self.inflated_state(state) if images else self.resized_state(state)
 
     def inflated_state(
         self, state: Mapping[str, Tensor], how: str = "centre"

@@ -42,6 +42,15 @@ class Source:
 
 
 @dataclass(frozen=True)
+class PublishedWeights:
+    """A published file as a recipe holds it; the arguments of `load_published`."""
+
+    source: str  # a key of SOURCES
+    path: str
+    how: str = ""
+
+
+@dataclass(frozen=True)
 class Published:
     """What `load_published` read: the file's classifier, which is not part of a backbone, and a
     report."""

@@ -17,11 +17,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vidbench.models.backbone import Backbone
 from vidbench.models.planes import PlaneConv3d, PlaneMaxPool
 
 DEPTHS = {
@@ -119,7 +120,7 @@ class PaddedShortcut(nn.Module):
         return F.pad(x[:, :, :, :: self.stride, :: self.stride], self.padding)
 
 
-class ResNet(nn.Module):
+class ResNet(Backbone):
     """A stem and stages of residual blocks: clips [B,3,T,H,W] -> feature map [B,D,T',H',W']."""
 
     def __init__(
@@ -219,7 +220,10 @@ def stage_blocks(blocks: Sequence[int] | None, depth: int, known: Sequence[int])
     return counts
 
 
-def start(net: nn.Module, zero_gamma: bool) -> nn.Module:
+Net = TypeVar("Net", bound=Backbone)
+
+
+def start(net: Net, zero_gamma: bool) -> Net:
     """First weights of a whole net; then flat convolutions run as 2-D ones where that is faster."""
     for module in net.modules():
         if isinstance(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchvision.models.video.s3d import SepInceptionBlock3D, TemporalSeparableConv
 from torchvision.ops.misc import Conv3dNormActivation
 
+from vidbench.models.backbone import Backbone
 from vidbench.models.planes import PlaneConv3d, SplitMaxPool3d
 
 __all__ = ["S3D", "UNITS", "PlaneConv3d"]
@@ -32,7 +33,7 @@ UNITS = (
 )
 
 
-class S3D(nn.Module):
+class S3D(Backbone):
     """The S3D backbone: clips [B,3,T,H,W] -> feature map [B,D,T/8,H/32,W/32]; D = 1024 at width 1.
 
     `width` multiplies every channel count. `units` says how many inception units each of the three

@@ -7,6 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from vidbench.models.backbone import Backbone
 from vidbench.models.resnets import (
     CHANNELS,
     Regularizer,
@@ -33,7 +34,7 @@ def slow_frames(frames: int, alpha: int) -> list[int]:
     return [i * (frames - 1) // max(count - 1, 1) for i in range(count)]
 
 
-class SlowFast(nn.Module):
+class SlowFast(Backbone):
     """SlowFast-50 (Feichtenhofer et al. 2019): clips [B,3,T,H,W] -> [B,D,T/alpha,H/32,W/32], D =
     2,304 at width 1.
 

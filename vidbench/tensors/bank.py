@@ -14,6 +14,12 @@ class FeatureQueue(nn.Module):
     nothing; `other` [K,E], the other stream's features, only where `other_dim` is given; `count`
     [], rows ever enqueued."""
 
+    features: Tensor
+    label: Tensor
+    source: Tensor
+    other: Tensor | None
+    count: Tensor
+
     def __init__(
         self, slots: int, dim: int, other_dim: int = 0, generator: torch.Generator | None = None
     ):
@@ -74,7 +80,7 @@ class FeatureQueue(nn.Module):
         places = (self.count + torch.arange(rows, device=features.device)) % self.slots
         self.features[places] = features.to(self.features.dtype)
         self.label[places], self.source[places] = label, source
-        if other is not None:
+        if other is not None and self.other is not None:
             self.other[places] = other.to(self.other.dtype)
         self.count += rows
 

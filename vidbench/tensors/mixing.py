@@ -4,7 +4,8 @@ Mixing happens on whole clips, before a network takes slow and fast frames from 
 place: the caller's batch stays as it was. Partners are a random permutation; numbers are drawn on
 the CPU, from `generator` or torch's own state."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -66,6 +67,31 @@ def mixup(
     return Mixed(clips * weight + clips[partner] * (1 - weight), partner, share.expand(len(clips)))
 
 
+Name = Literal["cutmix", "mixup"]
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """`cutmix` or `mixup` with its arguments, as a recipe holds it; beta None is the function's
+    default."""
+
+    name: Name
+    beta: float | None = None
+    p: float = 1.0
+    each: bool = False
+
+    def __post_init__(self) -> None:
+        if self.name not in get_args(Name):
+            raise ValueError(f"mixing is one of {', '.join(get_args(Name))}; got {self.name!r}.")
+        _check(1.0 if self.beta is None else self.beta, self.p)
+
+    def __call__(self, clips: Tensor, generator: torch.Generator | None = None) -> Mixed:
+        """Mix clips [B,...,H,W]."""
+        mix = cutmix if self.name == "cutmix" else mixup
+        beta = {} if self.beta is None else {"beta": self.beta}
+        return mix(clips, p=self.p, each=self.each, generator=generator, **beta)
+
+
 def soft_labels(label: Tensor, mixed: Mixed, classes: int) -> Tensor:
     """Class probabilities [B,classes] of mixed samples: the own share of the own label [B], the
     rest the partner's."""
@@ -76,14 +102,18 @@ def soft_labels(label: Tensor, mixed: Mixed, classes: int) -> Tensor:
 
 def _drawn(clips: Tensor, beta: float, p: float, count: int, generator) -> tuple[Tensor, Tensor]:
     """(lambda [n], partner [B] on the clips' device); lambda is 1 where nothing is to be mixed."""
-    if not beta > 0 or not 0 <= p <= 1:
-        raise ValueError(f"mixing wants beta above 0 and a probability p; got {beta} and {p}.")
+    _check(beta, p)
     gamma = torch._standard_gamma(
         torch.full((2, count), float(beta), dtype=torch.double), generator=generator
     )
     share = (gamma[0] / gamma.sum(dim=0)).nan_to_num(0.5).float()
     share = torch.where(torch.rand(count, generator=generator) < p, share, 1.0)
     return share, torch.randperm(len(clips), generator=generator).to(clips.device)
+
+
+def _check(beta: float, p: float) -> None:
+    if not beta > 0 or not 0 <= p <= 1:
+        raise ValueError(f"mixing wants beta above 0 and a probability p; got {beta} and {p}.")
 
 
 def _between(low: Tensor, high: Tensor, size: int) -> Tensor:

@@ -13,16 +13,22 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-BORDERS = ("zero", "valid", "replicate")
-PARTS = ("low", "high", "whole", "both")
-LEVELS = ("batch", "clip", "channel", "frame", "pixel")
-TESTS = ("identity", "expectation")
-DECAYS = ("l/L", "(l-1)/L", "(l-1)/(L-1)")
+Border = Literal["zero", "valid", "replicate"]
+Part = Literal["low", "high", "whole", "both"]
+Level = Literal["batch", "clip", "channel", "frame", "pixel"]
+Test = Literal["identity", "expectation"]
+Decay = Literal["l/L", "(l-1)/L", "(l-1)/(L-1)"]
+Form = Literal["paper", "library"]
+BORDERS, PARTS, LEVELS, TESTS, DECAYS, FORMS = map(
+    get_args, (Border, Part, Level, Test, Decay, Form)
+)
 
 
 # ---- the low-frequency part --------------------------------------------------------------------
@@ -103,7 +109,7 @@ class Filter:
 
     def _along(self, x: Tensor, axis: int, weights: Sequence[float], transposed: bool) -> Tensor:
         size, centre = x.shape[axis], len(weights) // 2
-        scale = 1.0
+        scale: Tensor | float = 1.0
         if self.border == "valid":
             ones, line = (
                 torch.tensor([[values]], dtype=torch.double) for values in ((1.0,) * size, weights)
@@ -203,8 +209,9 @@ def random_scaling(
 
     if part == "whole":
         return x * draw().to(x.dtype)
-    low, high = (draw() if part in (name, "both") else None for name in ("low", "high"))
-    difference = (1.0 if low is None else low) - (1.0 if high is None else high)
+    low = draw() if part in ("low", "both") else None
+    high = draw() if part in ("high", "both") else None
+    difference: Any = (1.0 if low is None else low) - (1.0 if high is None else high)
     return _Scaled.apply(
         x, None if high is None else high.to(x.dtype), difference.to(x.dtype), smoother
     )
@@ -246,7 +253,8 @@ class RandomMeanScaling(nn.Module):
                 stacklevel=2,
             )
         self.smoother = Filter(kernel, sigma, border, raw)
-        self.part, self.law, self.level, self.p, self.test = part, tuple(law), level, p, test
+        self.part, self.level, self.p, self.test = part, level, p, test
+        self.law = (law[0], law[1])
 
     def forward(self, x: Tensor) -> Tensor:
         """Feature of a residual branch -> the same shape; in evaluation the feature itself."""
@@ -298,7 +306,7 @@ def random_drop(
     form "paper" (supplement, Eq. 2): b x in training, p x in evaluation. "library": b x / p and x,
     equal in expectation only. level "batch": one gate b for all, as in the official code of
     stochastic depth; "clip": one for each."""
-    if form not in ("paper", "library"):
+    if form not in FORMS:
         raise ValueError(f"form is paper or library; got {form!r}.")
     if not training:
         return x * p if form == "paper" else x
@@ -311,7 +319,7 @@ class RandomDrop(nn.Module):
 
     def __init__(self, p: float, form: str = "paper", level: str = "batch"):
         super().__init__()
-        if not 0 < p <= 1 or form not in ("paper", "library") or level not in ("batch", "clip"):
+        if not 0 < p <= 1 or form not in FORMS or level not in ("batch", "clip"):
             raise ValueError(
                 "RandomDrop: p above 0 up to 1, form paper or library, level batch or clip; got "
                 f"{p}, "
@@ -385,7 +393,8 @@ class ShakeDrop(nn.Module):
                 f"ShakeDrop: p above 0 up to 1, alpha and beta (from, to), level one of "
                 f"{', '.join(LEVELS)}; got {p}, {alpha}, {beta}, {level!r}."
             )
-        self.p, self.alpha, self.beta, self.level = p, tuple(alpha), tuple(beta), level
+        self.p, self.level = p, level
+        self.alpha, self.beta = (alpha[0], alpha[1]), (beta[0], beta[1])
 
     def forward(self, x: Tensor) -> Tensor:
         """Feature of a residual branch -> the same shape."""
@@ -411,12 +420,51 @@ def _shape(x: Tensor, level: str) -> tuple[int, ...]:
 
 # ---- where they stand --------------------------------------------------------------------------
 
+Name = Literal["rms", "random_drop", "shake_drop"]
 NAMES = {"rms": RandomMeanScaling, "random_drop": RandomDrop, "shake_drop": ShakeDrop}
+
+
+@dataclass(frozen=True)
+class Regularizer:
+    """A regularizer as a recipe holds it: which, where, and the arguments of its module.
+
+    `placed` explains the fields. None leaves an argument at the module's default. Raises ValueError
+    if the arguments do not fit the module."""
+
+    name: Name
+    stages: tuple[int, ...] = ()
+    pathways: tuple[str, ...] = ()
+    kernel: int | tuple[int, ...] | None = None
+    sigma: float | None = None
+    border: Border | None = None
+    raw: bool | None = None
+    part: Part | None = None
+    law: tuple[float, float] | None = None
+    level: Level | None = None
+    p: float | None = None
+    test: Test | None = None
+    form: Form | None = None
+    alpha: tuple[float, float] | None = None
+    beta: tuple[float, float] | None = None
+    last: float | None = None
+    decay: Decay | None = None
+
+    def __post_init__(self) -> None:
+        self.placed()
+
+    def placed(self) -> Callable[[Any], nn.Module]:
+        """Return what models.build takes."""
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        return placed(**given)
+
+    def __str__(self) -> str:
+        given = {name: value for name, value in vars(self).items() if value not in (None, ())}
+        return ", ".join(f"{name} {value}" for name, value in given.items())
 
 
 def placed(
     name: str = "", stages: Sequence[int] = (), pathways: Sequence[str] = (), **arguments
-) -> Callable[[object], nn.Module]:
+) -> Callable[[Any], nn.Module]:
     """What stands at the end of each residual branch of a network: a callable of its site, as
     models.build takes it.
 

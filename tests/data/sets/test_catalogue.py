@@ -448,10 +448,10 @@ def test_a_sample_is_a_function_of_seed_epoch_and_row(world):
     assert equal(sample, dataset[3, 2]) and equal(sample, pickle.loads(pickle.dumps(dataset))[3, 2])
     assert not equal(sample, Clips(manifest, spec, flow_folder=folder, seed=8)[3, 2])
     cached = Clips(manifest, spec, flow_folder=folder, seed=7, cache_bytes=1 << 28)
-    assert equal(sample, cached[3, 2]) and equal(sample, cached[3, 2]) and len(cached._kept) == 2
+    assert equal(sample, cached[3, 2]) and equal(sample, cached[3, 2]) and cached.cache.used > 0
     assert len(pickle.dumps(cached)) < 1 << 16, "a worker is not sent the cache"
     tiny = Clips(manifest, spec, flow_folder=folder, seed=7, cache_bytes=1000)
-    assert equal(sample, tiny[3, 2]) and not tiny._kept
+    assert equal(sample, tiny[3, 2]) and not tiny.cache.used
     with pytest.raises(IndexError, match="row 99"):
         dataset[0, 99]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -267,7 +267,7 @@ def draw(augment: Augment, height: int, width: int, frames: int, rng: np.random.
 
 def _draw_colours(augment: Augment, frames: int, rng: np.random.Generator) -> dict:
     """Fields of a strong View."""
-    changes = {}
+    changes: dict[str, Any] = {}
     if rng.random() < augment.jitter_p:
         changes["order"] = tuple(JITTERS[i] for i in rng.permutation(4) if augment.jitter[i] > 0)
         for name, reach in zip(JITTERS[:3], augment.jitter[:3], strict=True):
@@ -347,7 +347,6 @@ def _draw_scaled(
 ) -> tuple[int, int, int, int]:
     """size x size anywhere in the frame scaled to a short side drawn from Augment.short_side, in
     the frame's pixels."""
-    side = max(
-        1, round(min(height, width) * augment.size / round(rng.uniform(*augment.short_side)))
-    )
+    low, high = augment.short_side
+    side = max(1, round(min(height, width) * augment.size / round(rng.uniform(low, high))))
     return int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1)), side, side

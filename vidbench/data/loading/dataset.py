@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from vidbench.data.flow import store as flow_store
 from vidbench.data.loading import augmentation
 from vidbench.data.loading import transforms as views
 from vidbench.data.loading.augmentation import SETTINGS, Augment
-from vidbench.data.loading.transforms import STREAMS
+from vidbench.data.loading.transforms import STREAMS, Crops, Stream
 from vidbench.data.manifest import Manifest
 from vidbench.data.video import clips, windows
 from vidbench.data.video.decoders import DECODERS, check_decoder
@@ -27,8 +28,11 @@ from vidbench.data.video.decoders import DECODERS, check_decoder
 # seconds for a DataLoader to wait for a batch before it gives up: a decoder hangs; `scan` finds the
 # file
 HANG = 600.0
-RANDOM = ("random", "random_segments")
-FIXED = ("spread", "sliding", "segments")
+FixedSampling = Literal["spread", "sliding", "segments"]
+Sampling = Literal["random", "random_segments", "spread", "sliding", "segments"]
+FIXED = get_args(FixedSampling)
+RANDOM = tuple(name for name in get_args(Sampling) if name not in FIXED)
+DECODED = 16  # windows that `test_views` decodes together; of a long video no more is in memory
 
 
 @dataclass(frozen=True)
@@ -45,14 +49,14 @@ class ClipSpec:
     target_fps: float | None = (
         None  # instead of stride: whatever brings the video to this frame rate
     )
-    streams: tuple[str, ...] = ("rgb",)
+    streams: tuple[Stream, ...] = ("rgb",)
     views: int = 2  # V in training
     augment: Augment = SETTINGS["vidbench"]
-    pad: str = "last"  # windows.PADS: what a video too short for a window shows
-    sampling: str = "random"
+    pad: windows.Pad = "last"  # windows.PADS: what a video too short for a window shows
+    sampling: Sampling = "random"
     windows: int = 10
     hop: int = 15  # frames; CoCLR's test
-    crops: str = "centre"  # transforms.test_crops
+    crops: Crops = "centre"  # transforms.test_crops
     resize: int | None = None  # testing: short side in pixels before the crop
     decode_size: int | tuple[int, int] | None = None  # rgb: short side or (H, W) while decoding
     decoder: str = clips.DECODER  # of video files: pyav, decord or torchcodec
@@ -87,6 +91,39 @@ class ClipSpec:
             )
 
 
+class VideoCache:
+    """Whole decoded videos (uint8), kept in this process until `limit` bytes are used.
+
+    A copy in another process starts empty, because each worker decodes its own videos."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.used, self.full = limit, 0, False
+        self._held: dict[tuple[str, int], tuple[np.ndarray, float]] = {}
+
+    def __getstate__(self) -> dict:
+        return {"limit": self.limit, "used": 0, "full": False, "_held": {}}
+
+    def get(self, stream: str, row: int) -> tuple[np.ndarray, float] | None:
+        """The frames and the frame rate of a row, or None."""
+        return self._held.get((stream, row))
+
+    @property
+    def room(self) -> bool:
+        """Whether another video may fit."""
+        return self.used < self.limit and not self.full
+
+    def keep(
+        self, stream: str, row: int, frames: np.ndarray, fps: float
+    ) -> tuple[np.ndarray, float]:
+        """Remember a video if it fits, and return it either way."""
+        if self.used + frames.nbytes <= self.limit:
+            self._held[stream, row] = (frames, fps)
+            self.used += frames.nbytes
+        else:
+            self.full = True  # else every further sample would decode its whole video in vain
+        return frames, fps
+
+
 class Clips(torch.utils.data.Dataset):
     """Samples by (epoch, row): {stream: float32 [V,C,T,size,size], "label", "source", "row": int}.
 
@@ -94,9 +131,8 @@ class Clips(torch.utils.data.Dataset):
     motion from frame i to i + 1, so with flow a video counts one frame less. `flow_folder` is a
     store written by flow_store.extract.
 
-    cache_bytes: keep whole decoded videos (uint8) in this process until so many bytes are used,
-    later ones are decoded anew: for small worlds, where decoding is half of a training step. Each
-    worker has a cache of its own.
+    cache_bytes: limit of the VideoCache, for small worlds, where decoding is half of a training
+    step.
 
     Raises clips.VideoError, which names the file, where a video cannot be decoded; nothing is
     replaced."""
@@ -110,6 +146,8 @@ class Clips(torch.utils.data.Dataset):
         seed: int = 0,
         cache_bytes: int = 0,
     ) -> None:
+        # without flow nothing reads it
+        self.flow_folder: str | Path = "" if flow_folder is None else flow_folder
         if "flow" in spec.streams and flow_folder is None:
             raise ValueError(
                 "stream 'flow' needs flow_folder, a store written by "
@@ -117,7 +155,7 @@ class Clips(torch.utils.data.Dataset):
             )
         check_decoder(spec.decoder)  # an ImportError here rather than in each worker
         if "flow" in spec.streams:
-            made = flow_store.settings_of(flow_folder)
+            made = flow_store.settings_of(self.flow_folder)
             if "rgb" in spec.streams and made.decoder != spec.decoder:
                 raise ValueError(
                     f"{flow_folder} was computed on frames of {made.decoder}, and rgb is to be "
@@ -125,28 +163,19 @@ class Clips(torch.utils.data.Dataset):
                     f"{spec.decoder}: set ClipSpec.decoder to {made.decoder!r}, or extract the "
                     "flow again"
                 )
-        self.manifest, self.spec, self.flow_folder = manifest, spec, flow_folder
-        self.seed, self.cache_bytes = seed, cache_bytes
-        self._kept: dict[tuple[str, int], tuple[np.ndarray, float]] = {}
-        self._used, self._full = 0, False
+        self.manifest, self.spec, self.seed = manifest, spec, seed
+        self.cache = VideoCache(cache_bytes)
 
     def __len__(self) -> int:
         return len(self.manifest)
-
-    def __getstate__(self) -> dict:
-        return {
-            **self.__dict__,
-            "_kept": {},
-            "_used": 0,
-            "_full": False,
-        }  # a worker fills its own cache
 
     def __getitem__(self, key: tuple[int, int]) -> dict:
         epoch, row = (int(part) for part in key)
         if not 0 <= row < len(self):
             raise IndexError(f"row {row} is not in a manifest of {len(self)} videos")
         rng = np.random.default_rng([self.seed, epoch, row])
-        frames = self._frames(row, rng)
+        with _Row(self, row) as video:
+            frames = video.frames(self._windows(video.length, video.stride, rng))
         make = self._training_views if self.spec.sampling in RANDOM else self._test_views
         sample: dict = make(frames, rng)
         sample["label"], sample["source"] = (
@@ -156,45 +185,19 @@ class Clips(torch.utils.data.Dataset):
         sample["row"] = row
         return sample
 
-    # ---- from a row to frames
+    def test_views(self, row: int, most: int) -> Iterator[torch.Tensor]:
+        """Yield all test views of a row of one stream, a few windows at a time.
 
-    def _frames(self, row: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        """Windows of each stream, uint8 [V,T,C,H,W], a permuted view of [V,T,H,W,C] memory."""
-        spec, path = self.spec, str(self.manifest.path[row])
-        fps = self.manifest.fps  # known without opening the file, after a scan
-        needs_video = "rgb" in spec.streams or spec.target_fps is not None and fps is None
-        video = _Source(self, row) if needs_video else None
-        try:
-            lengths = [video.length()] if "rgb" in spec.streams else []
-            if "flow" in spec.streams:
-                lengths.append(self._flow_length(row, path))
-                counted = self.manifest.frames
-                frames = lengths[0] if video else None if counted is None else int(counted[row])
-                if frames not in (None, lengths[-1] + 1):
-                    raise clips.VideoError(
-                        f"{path}: the video has {frames} frames, but {self.flow_folder} holds "
-                        f"{lengths[-1]} flows, those of {lengths[-1] + 1}: its numbers mean other "
-                        "frames. Delete its file there and extract the flow again."
-                    )
-            stride = spec.stride
-            if spec.target_fps is not None:
-                stride = windows.stride_for(
-                    video.fps() if fps is None else float(fps[row]), spec.target_fps
-                )
-            chosen = self._windows(min(lengths), stride, rng)
-            read = {
-                "rgb": lambda flat: video.read(flat),
-                "flow": lambda flat: self._flow(row, path, flat),
-            }
-            arrays = {stream: read[stream](chosen.reshape(-1)) for stream in spec.streams}
-        finally:
-            if video is not None:
-                video.close()
-        shape = chosen.shape
-        return {
-            s: torch.from_numpy(a.reshape(*shape, *a.shape[1:])).permute(0, 1, 4, 2, 3)
-            for s, a in arrays.items()
-        }
+        A long video takes no more memory than a short one. Each tensor is float32
+        [n,C,T,size,size], with n at most `most`, or the crops of one window if these are more."""
+        (stream,), rng = self.spec.streams, np.random.default_rng(0)  # nothing is drawn
+        step = max(1, most // views.CROPS[self.spec.crops])
+        with _Row(self, row) as video:
+            chosen = self._windows(video.length, video.stride, rng)
+            for first in range(0, len(chosen), DECODED):
+                frames = video.frames(chosen[first : first + DECODED])[stream]
+                for few in frames.split(step):
+                    yield self._test_views({stream: few}, rng)[stream]
 
     def _windows(self, length: int, stride: int | Fraction, rng: np.random.Generator) -> np.ndarray:
         """Frame numbers [V,T]."""
@@ -215,30 +218,6 @@ class Clips(torch.utils.data.Dataset):
             return windows.sliding_windows(length, spec.frames, spec.hop, stride, spec.pad)
         return windows.uniform_segments(length, spec.frames)[None]
 
-    def _flow_length(self, row: int, path: str) -> int:
-        kept = self._kept.get(("flow", row))
-        return len(kept[0]) if kept else flow_store.length(self.flow_folder, path)
-
-    def _flow(self, row: int, path: str, flat: np.ndarray) -> np.ndarray:
-        kept = self._kept.get(("flow", row))
-        if kept is None and self._room():
-            kept = self._keep("flow", row, flow_store.load(self.flow_folder, path), 0.0)
-        return flow_store.load(self.flow_folder, path, flat) if kept is None else kept[0][flat]
-
-    def _room(self) -> bool:
-        return self._used < self.cache_bytes and not self._full
-
-    def _keep(
-        self, stream: str, row: int, frames: np.ndarray, fps: float
-    ) -> tuple[np.ndarray, float]:
-        """Remember a video where it fits; hand it back either way."""
-        if self._used + frames.nbytes <= self.cache_bytes:
-            self._kept[stream, row] = (frames, fps)
-            self._used += frames.nbytes
-        else:
-            self._full = True  # else every further sample would decode its whole video in vain
-        return frames, fps
-
     # ---- from frames to views
 
     def _training_views(
@@ -250,18 +229,16 @@ class Clips(torch.utils.data.Dataset):
         )  # the view is drawn for the first stream; others of another size rescale it
         height, width = first.shape[-2:]
         if spec.views == 2:
-            shown, drawn = augmentation.draw_pair(spec.augment, height, width, spec.frames, rng)
+            pair = augmentation.draw_pair(spec.augment, height, width, spec.frames, rng)
+            chosen = list(zip(*pair, strict=True))
         else:
-            shown = range(spec.views)
-            drawn = [
-                augmentation.draw(spec.augment, height, width, spec.frames, rng) for _ in shown
+            chosen = [
+                (i, augmentation.draw(spec.augment, height, width, spec.frames, rng))
+                for i in range(spec.views)
             ]
         made: dict[str, torch.Tensor] = {}
         for stream, clip in frames.items():
-            each = [
-                views.apply(clip[i], view, spec.augment, stream)
-                for i, view in zip(shown, drawn, strict=True)
-            ]
+            each = [views.apply(clip[i], view, spec.augment, stream) for i, view in chosen]
             made[stream] = torch.stack(each) if len(each) > 1 else each[0][None]
         return made
 
@@ -280,40 +257,106 @@ class Clips(torch.utils.data.Dataset):
         }
 
 
-class _Source:
-    """The frames of one row, out of the cache or out of the file, opened when first needed."""
+class _Row:
+    """One row's video and flow while they are read, from the cache or from open files."""
 
     def __init__(self, dataset: Clips, row: int) -> None:
         self._dataset, self._row = dataset, row
-        self._kept = dataset._kept.get(("rgb", row))
+        self._path = str(dataset.manifest.path[row])
+        self._kept = dataset.cache.get("rgb", row)
         self._video: clips.Video | None = None
-        if self._kept is None:
-            spec = dataset.spec
-            counted = dataset.manifest.frames
-            known = None if counted is None else int(counted[row])
-            self._video = clips.Video(
-                dataset.manifest.absolute(row), spec.decoder, spec.decode_size, known
-            )
-            if known not in (None, self._video.frames):
-                raise clips.VideoError(
-                    f"{self._video.path}: {self._video.frames} frames, {known} when it was "
-                    "scanned: the file changed; scan the data set again"
-                )
-            if dataset._room() and "rgb" in spec.streams:
-                self._kept = dataset._keep("rgb", row, self._video.read().frames, self._video.fps)
 
-    def length(self) -> int:
-        return len(self._kept[0]) if self._kept else self._video.frames
+    def __enter__(self) -> _Row:
+        spec, fps = self._dataset.spec, self._dataset.manifest.fps  # known without opening the file
+        try:
+            if "rgb" in spec.streams or (spec.target_fps is not None and fps is None):
+                self._open()
+            self.length = self._length()
+            self.stride: int | Fraction = spec.stride
+            if spec.target_fps is not None:
+                rate = self._fps() if fps is None else float(fps[self._row])
+                self.stride = windows.stride_for(rate, spec.target_fps)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
 
-    def fps(self) -> float:
-        return self._kept[1] if self._kept else self._video.fps
-
-    def read(self, flat: np.ndarray) -> np.ndarray:
-        return self._kept[0][flat] if self._kept else self._video.read(flat).frames
-
-    def close(self) -> None:
+    def __exit__(self, *error) -> None:
         if self._video is not None:
             self._video.close()
+
+    def frames(self, chosen: np.ndarray) -> dict[str, torch.Tensor]:
+        """Windows [V,T] of each stream, uint8 [V,T,C,H,W], a permuted view of [V,T,H,W,C]
+        memory."""
+        found: dict[str, torch.Tensor] = {}
+        for stream in self._dataset.spec.streams:
+            read = self._rgb if stream == "rgb" else self._flow
+            array = read(chosen.reshape(-1))
+            frames = torch.from_numpy(array.reshape(*chosen.shape, *array.shape[1:]))
+            found[stream] = frames.permute(0, 1, 4, 2, 3)
+        return found
+
+    def _open(self) -> None:
+        """Open the video unless it is cached; cache it whole while there is room."""
+        if self._kept is not None:
+            return
+        dataset, row = self._dataset, self._row
+        counted = dataset.manifest.frames
+        known = None if counted is None else int(counted[row])
+        self._video = clips.Video(
+            dataset.manifest.absolute(row), dataset.spec.decoder, dataset.spec.decode_size, known
+        )
+        if known not in (None, self._video.frames):
+            raise clips.VideoError(
+                f"{self._video.path}: {self._video.frames} frames, {known} when it was "
+                "scanned: the file changed; scan the data set again"
+            )
+        if dataset.cache.room and "rgb" in dataset.spec.streams:
+            whole = self._video.read().frames
+            self._kept = dataset.cache.keep("rgb", row, whole, self._video.fps)
+
+    def _length(self) -> int:
+        """Frames to choose windows from, the same in each stream."""
+        dataset, counted = self._dataset, self._dataset.manifest.frames
+        if "flow" not in dataset.spec.streams:
+            return self._frames()
+        kept = dataset.cache.get("flow", self._row)
+        flows = len(kept[0]) if kept else flow_store.length(dataset.flow_folder, self._path)
+        frames: int | None = None
+        if self._video or self._kept:
+            frames = self._frames()
+        elif counted is not None:
+            frames = int(counted[self._row])
+        if frames not in (None, flows + 1):
+            raise clips.VideoError(
+                f"{self._path}: the video has {frames} frames, but {dataset.flow_folder} holds "
+                f"{flows} flows, those of {flows + 1}: its numbers mean other "
+                "frames. Delete its file there and extract the flow again."
+            )
+        return flows
+
+    def _opened(self) -> clips.Video:
+        assert self._video is not None, "the row is read within its context"
+        return self._video
+
+    def _frames(self) -> int:
+        return len(self._kept[0]) if self._kept else self._opened().frames
+
+    def _fps(self) -> float:
+        return self._kept[1] if self._kept else self._opened().fps
+
+    def _rgb(self, flat: np.ndarray) -> np.ndarray:
+        return self._kept[0][flat] if self._kept else self._opened().read(flat).frames
+
+    def _flow(self, flat: np.ndarray) -> np.ndarray:
+        dataset, row = self._dataset, self._row
+        kept = dataset.cache.get("flow", row)
+        if kept is None and dataset.cache.room:
+            whole = flow_store.load(dataset.flow_folder, self._path)
+            kept = dataset.cache.keep("flow", row, whole, 0.0)
+        if kept is None:
+            return flow_store.load(dataset.flow_folder, self._path, flat)
+        return kept[0][flat]
 
 
 def processes(workers: int, training: bool = False) -> dict:

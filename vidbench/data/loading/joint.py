@@ -5,13 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 
 from vidbench.data.loading.dataset import Batches, Clips
 
-MIXES = ("natural", "balanced", "fixed")
+Kind = Literal["natural", "balanced", "fixed"]
+MIXES = get_args(Kind)
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Mix:
     rounded to whole clips. In the latter two an epoch has as many steps as all videos fill, a small
     data set comes around again, and its videos are all seen before one is seen twice."""
 
-    kind: str = "natural"
+    kind: Kind = "natural"
     repeats: tuple[int, ...] = ()  # of each data set; empty is 1
     temperature: float = 0.5
     shares: tuple[float, ...] = ()  # of each data set; empty is equal

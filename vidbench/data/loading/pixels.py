@@ -220,9 +220,11 @@ def jitter_batch(x: torch.Tensor, name: str, factors: Sequence[float]) -> torch.
     factor = torch.tensor(factors, dtype=torch.float32, device=x.device).view(-1, 1, 1, 1, 1)
     if name == "hue":
         return _hue_batch(x, (factor * 255).trunc() / 256)
-    other = 0.0 if name == "brightness" else _luma(x)
-    if name == "contrast":
-        other = (other.mean((-1, -2), keepdim=True) + 0.5).floor_()
+    other: torch.Tensor | float = 0.0
+    if name != "brightness":
+        luma = _luma(x)
+        contrast = name == "contrast"
+        other = (luma.mean((-1, -2), keepdim=True) + 0.5).floor_() if contrast else luma
     return (x * factor + (1 - factor) * other + _CUT).round_().clamp_(0, 255)
 
 

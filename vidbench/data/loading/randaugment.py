@@ -153,7 +153,8 @@ def draw_box(size: int, rng: np.random.Generator) -> tuple[int, ...]:
     100 draws fits."""
     for _ in range(ERASING_TRIES):
         area = size * size * rng.uniform(*ERASED_AREA)
-        aspect = math.exp(rng.uniform(*(math.log(a) for a in ERASED_ASPECT)))
+        low, high = (math.log(a) for a in ERASED_ASPECT)
+        aspect = math.exp(rng.uniform(low, high))
         h, w = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if h < size and w < size:  # a box never spans the view
             return int(rng.integers(size - h + 1)), int(rng.integers(size - w + 1)), h, w

@@ -29,6 +29,8 @@ import multiprocessing
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -37,7 +39,10 @@ from vidbench.data.loading import pixels, randaugment
 from vidbench.data.loading.augmentation import JITTERS, SETTINGS, Augment, View
 from vidbench.system.signals import ignore
 
-STREAMS = ("rgb", "flow")
+Crops = Literal["centre", "three", "five", "ten"]
+CROPS = {"centre": 1, "three": 3, "five": 5, "ten": 10}  # test crops of a window
+Stream = Literal["rgb", "flow"]
+STREAMS: tuple[Stream, ...] = get_args(Stream)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, of values in 0..1
 FLOW_MEAN, FLOW_STD = (
     (0.5,) * 3,
@@ -83,8 +88,9 @@ def _colour(view: View, augment: Augment, stream: str) -> View:
             "follow. "
             "Where the streams have flow, choose an augmentation with randaugment=0"
         )
-    plain = {} if augment.flow_colour else {"order": (), "gray": "", "channels": ()}
-    return replace(view, lighting=(), erase=(), **plain)
+    if not augment.flow_colour:
+        view = replace(view, order=(), gray="", channels=())
+    return replace(view, lighting=(), erase=())
 
 
 def apply(clip: torch.Tensor, view: View, augment: Augment, stream: str = "rgb") -> torch.Tensor:
@@ -180,12 +186,7 @@ def apply_batch(
         range(len(JITTERS)), JITTERS
     ):  # clips differ in the order of operations
         chosen = [i for i, v in enumerate(views) if v.order[step : step + 1] == (name,)]
-        change(
-            chosen,
-            lambda part, vs, name=name: pixels.jitter_batch(
-                part, name, [getattr(v, name) for v in vs]
-            ),
-        )
+        change(chosen, partial(_jittered, name))
     change(
         [i for i, v in enumerate(views) if v.gray == "luma"],
         lambda part, vs: pixels.luma_batch(part),
@@ -212,6 +213,11 @@ def apply_batch(
         if view.erase:
             randaugment.erase(made, view.erase, view.seed)
     return x
+
+
+def _jittered(name: str, part: torch.Tensor, drawn: list[View]) -> torch.Tensor:
+    """One jitter of some clips, each by its own view's factor."""
+    return pixels.jitter_batch(part, name, [getattr(view, name) for view in drawn])
 
 
 def _operate(x: torch.Tensor, views: list[View]) -> torch.Tensor:
@@ -247,8 +253,8 @@ def test_crops(
     below `size` are scaled up until it equals `size`. Of `augment` only the interpolation and the
     treatment of flow count."""
     clip = _check(clip, stream, "TCHW")
-    if crops not in ("centre", "three", "five", "ten"):
-        raise ValueError(f"crops must be centre, three, five or ten, got {crops!r}")
+    if crops not in CROPS:
+        raise ValueError(f"crops must be one of {', '.join(CROPS)}, got {crops!r}")
     height, width = clip.shape[-2:]
     short = max(resize or min(height, width), size)
     scale = short / min(height, width)
@@ -280,7 +286,7 @@ def test_crops(
     return torch.stack(views).view(len(views), 3, -1, size, size)
 
 
-test_crops.__test__ = False  # pytest: a function of ours, not a test
+vars(test_crops)["__test__"] = False  # pytest: a function of ours, not a test
 
 
 def worker_init(worker: int) -> None:

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Literal, get_args
 
 import numpy as np
 
-PADS = ("last", "first", "loop")
+Pad = Literal["last", "first", "loop"]
+PADS = get_args(Pad)
 Stride = int | Fraction
 
 

@@ -158,9 +158,7 @@ class Board:
             logs = {log: self._columns(run, log) for log in LOGS}
         except RunError as error:
             return Seen(name, "unreadable", str(error))
-        return Seen(
-            name, state, said, int(run.recipe.get("fit", run.recipe).get("epochs", 0)), logs
-        )
+        return Seen(name, state, said, run.epochs, logs)
 
     def _columns(self, run: Run, log: str) -> dict[str, list]:
         """A log's columns, read again where the file changed. A line half written counts once it is

@@ -1,0 +1,382 @@
+"""What the methods share, and the interface through which other rooms read their runs.
+
+A method is a module with three things: a `Recipe` (a frozen dataclass below, which names the method),
+an `nn.Module` with an `encoder`, and `train(recipe, folder, progress, threads)`. Evaluation and views
+read a run through its recipe alone: the data sets, the backbone, the heads, the protocol facts. So a
+new method is one module. Nothing in `evaluate` or `view` changes.
+
+A run directory stores its method's name. That name never becomes an import path by itself: it must be
+a module of this package, or a method whose module the program has already imported. So a run
+directory from elsewhere cannot choose what code runs."""
+
+import importlib
+import json
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeVar
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from vidbench import models
+from vidbench.data.loading.dataset import Batches, Clips, ClipSpec, processes
+from vidbench.data.loading.joint import Joint
+from vidbench.data.loading.transforms import Stream
+from vidbench.data.manifest import Manifest
+from vidbench.engine import ranks
+from vidbench.engine.loop import Fit, fit
+from vidbench.engine.runs import (
+    Run,
+    RunError,
+    differences,
+    read_recipes_with,
+    recipe_dict,
+    recipe_from,
+)
+from vidbench.models.backbone import Backbone
+from vidbench.models.published import PublishedWeights, load_published
+
+CACHE = 1 << 29  # bytes of decoded videos that a loader without workers keeps
+SHARED = ("common", "monitor")  # modules of this package that are no methods
+_recipes: dict[str, type["Recipe"]] = {}  # by the name of the method, as modules are imported
+
+
+# ---- what other rooms ask of a run -------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One data set as a run was trained on it.
+
+    name is empty when the run has a single data set. classes is empty when the method does not
+    learn them."""
+
+    manifest: str
+    flow: str
+    clip: ClipSpec
+    classes: tuple[str, ...] = ()
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Head:
+    """A classifier without its weights, and the prefix of its weights' names in a checkpoint."""
+
+    module: nn.Module
+    prefix: str
+
+
+@dataclass(frozen=True)
+class Recipe(ABC):
+    """What every method's recipe contains and answers.
+
+    Subclass it as `class Recipe(common.Recipe, method="name")`. Only `data_sets` must be written.
+    The rest describes a method without classifier that starts from random weights."""
+
+    method: ClassVar[str] = ""
+
+    stream: Stream = "rgb"
+    network: str = "s3d"
+    network_args: dict = field(default_factory=dict)
+    clip: ClipSpec = ClipSpec()
+    fit: Fit = Fit()
+
+    def __init_subclass__(cls, method: str = "", **rest) -> None:
+        super().__init_subclass__(**rest)
+        if method:
+            cls.method = method
+            _recipes[method] = cls
+
+    @abstractmethod
+    def data_sets(self) -> tuple[DataSet, ...]:
+        """The data sets that the run was trained on."""
+
+    @property
+    def parent(self) -> str:
+        """The run whose weights this one starts from, or an empty string."""
+        return ""
+
+    def build_backbone(self) -> Backbone:
+        """Build the backbone without its weights: clips [B,3,T,H,W] -> map [B,D,T',H',W']."""
+        return models.build(self.network, **self.network_args)
+
+    def build_head(self, width: int, data: DataSet) -> Head | None:
+        """Build the classifier of a data set without its weights, or None if the method has none."""
+        return None
+
+    def classifier_facts(self) -> dict[str, str]:
+        """Say how the classifier was trained: head, backbone, training, selection."""
+        return {}
+
+    def map_name(self, source: str, target: str) -> str:
+        """The checkpoint's name of the map between two data sets' scores; empty if there is none."""
+        return ""
+
+
+R = TypeVar("R", bound=Recipe)
+
+
+class Trained(Protocol):
+    """A method's module, as far as its backbone can start from another's."""
+
+    recipe: Any
+    encoder: Backbone
+
+
+def known_methods() -> list[str]:
+    """The methods of this package and those registered by imported modules."""
+    own = {module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)])}
+    return sorted((own - set(SHARED)) | set(_recipes))
+
+
+def recipe_class(method: str) -> type[Recipe]:
+    """Return the recipe class of a method by its name.
+
+    Raises:
+        RunError: The name is neither a module of vidbench.methods nor registered by an imported one.
+    """
+    if method not in _recipes and method in known_methods():
+        importlib.import_module(f"{__package__}.{method}")
+    if method not in _recipes:
+        raise RunError(
+            f"the method must be one of {', '.join(known_methods())}; got {method!r}. If it is "
+            "yours, import its module first."
+        )
+    return _recipes[method]
+
+
+read_recipes_with(recipe_class)
+
+
+def data_set(run: Run, name: str = "") -> DataSet:
+    """Return what a run knows of one of its data sets; the name may be left out if there is one.
+
+    Raises:
+        RunError: There is no data set of this name, or several and no name is given.
+    """
+    by_name = {one.name: one for one in run.recipe.data_sets()}
+    if not name and len(by_name) == 1:
+        return next(iter(by_name.values()))
+    if not name or name not in by_name:
+        names = ", ".join(filter(None, by_name)) or "one data set without a name"
+        raise RunError(
+            f"{run.folder} was trained on {names}; got data={name!r}. Choose one of them."
+        )
+    return by_name[name]
+
+
+def load_encoder(run: Run) -> Backbone:
+    """Load a run's backbone in eval mode: clips [B,3,T,H,W] -> map [B,D,T',H',W'].
+
+    Raises:
+        RunError: The weights do not fit.
+    """
+    encoder = run.recipe.build_backbone()
+    run.load_into(encoder, "encoder.")
+    return encoder.eval()
+
+
+def load_head(run: Run, width: int, data: str = "") -> nn.Module:
+    """Load the classifier of a data set in eval mode: features [B,D] -> scores.
+
+    Raises:
+        RunError: The run has no classifier, or no such data set.
+    """
+    head = run.recipe.build_head(width, data_set(run, data))
+    if head is None:
+        raise RunError(
+            f"{run.folder} is a run of {run.stage}, without a classifier; train one with "
+            "methods.classify."
+        )
+    run.load_into(head.module, head.prefix)
+    return head.module.eval()
+
+
+def protocol_facts(run: Run, data: DataSet) -> dict[str, Any]:
+    """What the classifier's numbers depend on: how it was trained, and on which rows."""
+    path = run.folder / "rows.json"
+    rows = json.loads(path.read_text())[data.name or "train"] if path.exists() else None
+    return {**run.recipe.classifier_facts(), "train_rows": rows}
+
+
+def classifier_words(
+    fit: Fit, head: str, dropout: float, backbone: str, selection: str
+) -> dict[str, str]:
+    """`Recipe.classifier_facts` in the words that all methods use."""
+    fixed = f"rate {fit.lr}, decay {fit.weight_decay}, fixed; last epoch"
+    return {
+        "head": f"{head}{f', dropout {dropout}' if dropout else ''}",
+        "backbone": backbone,
+        "training": f"{fit.optimizer}, {fit.epochs} epochs of batch {fit.batch}",
+        "selection": selection or fixed,
+    }
+
+
+# ---- training ----------------------------------------------------------------------------------
+
+
+def read_recipe(cls: type[R], values: dict, threads: int = 0) -> R:
+    """Read a recipe from JSON's values and set the number of threads; 0 leaves it."""
+    if threads:
+        torch.set_num_threads(threads)
+    return recipe_from(cls, values)
+
+
+def train(
+    recipe: Recipe,
+    folder: str,
+    rows: Mapping[str, Manifest | None],
+    build: Callable[[Any], nn.Module],
+    batches: DataLoader,
+    *,
+    start: Callable[[Any], Sequence[object]] = lambda module: (),
+    notes: Sequence[str] = (),
+    watch: Callable[[Any, Run], Callable[[float], dict] | None] = lambda module, run: None,
+    progress: str = "auto",
+) -> str:
+    """Train a method into a run directory, or resume there. Returns the directory.
+
+    Args:
+        rows: What is trained on and what is held out; a resumed run must find the same.
+        build: The recipe -> the method's module. Its random numbers are the first ones drawn.
+        start: Loads weights into the module before the first step, and says what it loaded. A
+            resumed run skips it, because its checkpoint contains everything.
+        notes: Lines to print before training.
+        watch: The module and its run -> what is measured between epochs, or None.
+
+    Raises:
+        RunError: The directory holds another recipe or other rows.
+    """
+    run = Run.create(folder, recipe.method, recipe) if ranks.rank() == 0 else None
+    if run:
+        run.hold_to(
+            {name: None if part is None else part.fingerprint() for name, part in rows.items()}
+        )
+    ranks.barrier()
+    run = run or Run(folder)
+    torch.manual_seed(recipe.fit.seed)
+    module = build(recipe)
+    lines = list(notes)
+    if run.checkpoint() is None:
+        lines += map(str, start(module))
+    for line in lines if ranks.rank() == 0 else ():
+        print(f"{run.folder.name}: {line}", flush=True)
+    fit(module, batches, recipe.fit, run, progress, watch(module, run))
+    return folder
+
+
+def training_rows(manifest: str, held_out: float = 0.0) -> tuple[Manifest, Manifest | None]:
+    """The rows of the train split that are trained on, and those held out (None if none are).
+
+    The held-out rows do not depend on a recipe's seed, so runs of several seeds share them."""
+    rows = Manifest.load(manifest).select(split="train")
+    return rows.hold_out(held_out) if held_out else (rows, None)
+
+
+def clips_of(rows: Manifest, spec: ClipSpec, flow: str, fit: Fit, cache: int = CACHE) -> Clips:
+    """The rows' clips; without workers, decoded videos are kept in memory up to `cache` bytes."""
+    return Clips(
+        rows,
+        spec,
+        flow_folder=flow or None,
+        seed=fit.seed,
+        cache_bytes=0 if fit.workers else cache,
+    )
+
+
+def loader(dataset: Clips | Joint, fit: Fit, batches: Batches | None = None) -> DataLoader:
+    """This rank's training batches, in the order of the recipe's seed."""
+    if batches is None:
+        batches = Batches(
+            len(dataset), fit.batch, seed=fit.seed, rank=ranks.rank(), world=ranks.world()
+        )
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        pin_memory=ranks.device().type == "cuda",
+        **processes(fit.workers, training=True),
+    )
+
+
+def budget_line(fit: Fit, rows: int, steps: int, note: str = "") -> str:
+    """What a run will take, in one line. CoCLR's users asked what a batch and an epoch are (issue
+    21).
+
+    Args:
+        steps: Iterations an epoch.
+        note: More about the rows, such as how many are held out.
+    """
+    parts = ranks.world() * fit.accumulate
+    shared = (
+        f" ({ranks.world()} ranks x {fit.accumulate} parts x {fit.batch // parts})"
+        if parts > 1
+        else ""
+    )
+    return (
+        f"{rows} training videos{note}; batch {fit.batch}{shared}, {steps} iterations an epoch, "
+        f"{fit.epochs} epochs: {steps * fit.epochs:,} iterations, "
+        f"{steps * fit.epochs * fit.batch:,} clips"
+    )
+
+
+# ---- starting from other weights ---------------------------------------------------------------
+
+
+def load_start(module: Trained, init: str, published: PublishedWeights | None) -> list[str]:
+    """Load the backbone of the run `init`, then published weights, as far as a recipe names them.
+
+    Returns what was loaded, a line each. Raises what `load_init` and `load_published` raise."""
+    said = [load_init(Run(init), module)] if init else []
+    if published:
+        path, source, how = published.path, published.source, published.how
+        said.append(load_published(module.encoder, path, source, how).report)
+    return said
+
+
+def load_init(run: Run, module: Trained) -> str:
+    """Load a complete run's backbone, of any method, and say what was loaded.
+
+    Raises:
+        RunError: The run is not complete, or has another network, another stream or, on flow, saw
+            it normalized differently.
+    """
+    if run.state != "complete":
+        raise RunError(
+            f"{run.folder} is {run.state}, not complete; finish its training before another "
+            "starts from it."
+        )
+    theirs = run.recipe
+    flow = module.recipe.stream == theirs.stream == "flow"
+    other = differences(
+        _backbone_facts(module.recipe, module.encoder, flow),
+        _backbone_facts(theirs, module.encoder, flow),
+    )
+    if other:
+        raise RunError(
+            f"{run.folder} does not fit this recipe:\n  "
+            + "\n  ".join(other)
+            + "\nUse the run's network, stream and flow settings, as classify.starting_from does."
+        )
+    said = run.load_into(
+        module.encoder,
+        "encoder.",
+        lambda state: module.encoder.refit(theirs.network_args, state),
+    )
+    return f"backbone from {run.folder.name}{said and '. '}{said}"
+
+
+def _backbone_facts(recipe: Recipe, encoder: Backbone, flow: bool) -> dict[str, Any]:
+    """What two recipes must share for one to start from the other's backbone."""
+    arguments = recipe_dict(recipe)["network_args"].items()
+    facts: dict[str, Any] = {
+        "network": recipe.network,
+        "stream": recipe.stream,
+        "network_args": {name: value for name, value in arguments if name not in encoder.refits},
+    }
+    for name in ("flow_as_rgb", "flow_negate_u") if flow else ():
+        facts[name] = getattr(recipe.clip.augment, name)
+    return facts
