@@ -27,6 +27,8 @@ PAGES = sorted(
 )
 DONE = [
     *("README.md", "vidbench/README.md", *PAGES, "tests/test_words.py"),
+    *(f"vidbench/system/{name}.py" for name in ("files", "processes", "progress", "signals")),
+    *(f"tests/system/test_{name}.py" for name in ("files", "processes", "progress", "signals")),
     *("tests/experiments/test_compare.py", "vidbench/experiments/compare.py"),
     *("vidbench/experiments/coclr.py", "vidbench/experiments/rms.py"),
 ]

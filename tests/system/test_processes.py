@@ -51,11 +51,11 @@ def test_cores_are_those_this_process_may_use(monkeypatch):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_results_come_in_order_and_each_is_told(workers):
-    told = []
+def test_results_come_in_order_and_each_is_reported(workers):
+    reported = []
     tasks = [(3, 0.3), (1,), (2,)]
-    assert run_all(square, tasks, workers, done=told.append) == [9, 1, 4]
-    assert sorted(told) == [1, 4, 9]
+    assert run_all(square, tasks, workers, done=reported.append) == [9, 1, 4]
+    assert sorted(reported) == [1, 4, 9]
     with pytest.raises(ValueError, match="no square of -1"):
         run_all(square, [(1,), (-1,)], workers)
 

@@ -35,7 +35,7 @@ class DiskError(OSError):
 def written(path: str | Path, sync: bool = True):
     """Write a file, or a folder of files, whole or not at all.
 
-    Yields a temporary path beside `path`: create a file or make a folder there. When the body ends
+    Yields a temporary path in the folder of `path`: create a file or make a folder there. When the body ends
     well, the result is synced and gets its name; after an error it is deleted.
 
     Args:
@@ -72,7 +72,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def delete_leftovers(files: Iterable[Path]) -> None:
-    """Delete what a killed process left half-written beside these files or folders."""
+    """Delete what a killed process left half-written of these files or folders."""
     names = {(file.parent, file.name) for file in files}
     for folder in {folder for folder, _ in names}:
         for left in folder.glob(".*.tmp"):
@@ -139,7 +139,7 @@ def lock_file(path: Path, what: str, place: Path) -> FileIO:
                 break
             time.sleep(BETWEEN)
         else:
-            file.seek(1)  # Windows lets nobody read the locked byte 0
+            file.seek(1)  # Windows lets no other process read the locked byte 0
             who = file.read().decode(errors="replace") or "one that just began"
             raise BusyError(
                 f"another process {what} {place}: wait for it, or use another place (it is {who})"

@@ -65,11 +65,11 @@ class Pool:
 
         Training then saves itself first. `__exit__` would kill it after three seconds.
         """
-        told = set(self._others)
+        stopped = set(self._others)
         while wait(running, timeout=0.2).not_done:
-            for process in set(multiprocessing.active_children()) - told:
+            for process in set(multiprocessing.active_children()) - stopped:
                 process.terminate()
-                told.add(process)
+                stopped.add(process)
 
     def __enter__(self) -> Pool:
         return self

@@ -81,9 +81,9 @@ class Progress:
             self.bar.update(done - self.bar.n)
         elif self.style == "lines" and self.due(always=done == self.total):
             rate = done / max(time.monotonic() - self.begun, 1e-9)
-            told = ", ".join(filter(None, [text, f"{rate:.3g}/s"]))
+            said = ", ".join(filter(None, [text, f"{rate:.3g}/s"]))
             print(
-                line or f"{self.what}: {done:g} of {self.total:g} {self.unit}s, {told}", flush=True
+                line or f"{self.what}: {done:g} of {self.total:g} {self.unit}s, {said}", flush=True
             )
 
     def add(self, more: float = 1, text: str = "") -> None:
@@ -91,7 +91,7 @@ class Progress:
         self.show(self.done + more, text)
 
     def note(self, text: str) -> None:
-        """Print a line of its own, without tearing the bar."""
+        """Print a separate line, without tearing the bar."""
         if self.bar is not None:
             self.bar.write(text)
         elif self.style != "none":
