@@ -35,8 +35,8 @@ class DiskError(OSError):
 def written(path: str | Path, sync: bool = True):
     """Write a file, or a folder of files, whole or not at all.
 
-    Yields a temporary path in the folder of `path`: create a file or make a folder there. When the body ends
-    well, the result is synced and gets its name; after an error it is deleted.
+    Yields a temporary path in the folder of `path`: make a file or a folder of that name. When the
+    body ends well, the result is synced and renamed to `path`; after an error it is deleted.
 
     Args:
         path: The final name. Missing folders above it are made.
