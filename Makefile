@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 PY := .venv/bin/python
 RUNS ?= runs
 # One worker for each core (tests/conftest.py caps them). Tests of one file or one group share a worker.
-SPREAD ?= -n auto --dist loadgroup --no-loadscope-reorder
+SPREAD ?= -n auto --no-loadscope-reorder
 # Spawned ranks and loader workers import torch anew: without bytecode caches each of them takes seconds longer.
 unexport PYTHONDONTWRITEBYTECODE
 # glibc hands freed tensors back to the kernel and faults them in anew, over a tenth of a training step on a CPU.

@@ -9,6 +9,7 @@ import os
 # Networks and matrices this small are up to ten times slower with a thread for each busy core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -34,17 +35,28 @@ def pytest_xdist_auto_num_workers(config) -> int:
     return min(WORKERS, len(usable(0)) if usable else os.cpu_count() or 1)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config, items):
-    """Keep the tests of a file in one worker, unless they name a group: they share fixtures.
+def group_of(nodeid: str) -> str:
+    """Name what a test shares fixtures with: the group after the @ of its id, else its file."""
+    named = re.search(r"@([\w ]+)\]$", nodeid)
+    return named[1] if named else nodeid.partition("::")[0]
 
-    Workers begin with the named groups, which take longest, so that none ends long after the
-    others."""
+
+def pytest_xdist_make_scheduler(config, log):
+    """Keep a group in one worker. xdist's own loadgroup does nothing with pytest 9.2: it renames
+    tests by a private attribute that is gone."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    return Groups(config, log)
+
+
+def pytest_collection_modifyitems(config, items):
+    """Let workers begin with the named groups, which take longest, so that none ends late."""
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
-    for item in items:
-        if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+        items.sort(key=lambda item: group_of(item.nodeid).startswith("tests/"))
 
 
 @pytest.fixture(scope="session")

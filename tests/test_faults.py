@@ -489,16 +489,11 @@ FAST = {"regress", "flow", "scan", "run flow", "batch"}
 SEED = int(os.environ.get("VIDBENCH_FAULT_SEED") or time.time_ns() // 1000 % 1_000_000)
 
 
-def one_of(name: str, *values, slow: bool = False):
-    """A parameter set whose tests share a worker with the job it is compared with."""
+def one_of(name: str, slow: bool = False):
+    """A parameter set whose tests share a worker with the job that it is compared with."""
     group = name.replace("papermill", "run").replace("loaded", "regress")
-    marks = [pytest.mark.xdist_group(f"faults {group}")]
-    return pytest.param(
-        name,
-        *values,
-        marks=[*marks, pytest.mark.slow] if slow else marks,
-        id=" ".join(map(str, (name, *values))),
-    )
+    marks = [pytest.mark.slow] if slow else []
+    return pytest.param(name, marks=marks, id=f"{name}@faults {group}")
 
 
 @pytest.mark.parametrize("name", [one_of(name, slow=name not in FAST) for name in TRIALS])
@@ -509,7 +504,6 @@ def test_killed_once_and_resumed(jobs, whole, tmp_path, name):
 
 
 @pytest.mark.long
-@pytest.mark.xdist_group("all faults")
 @pytest.mark.parametrize(
     ("name", "number"), NUMBERED, ids=["{} {}".format(*trial) for trial in NUMBERED]
 )
@@ -597,7 +591,6 @@ def check_words(job: Job, what: int, whom: str, code: int, said: str) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.xdist_group("all faults")
 def test_thirty_faults_met_a_live_process():
     """A job may end a moment before its fault."""
     if len({trial for trial, _, _ in KILLS}) < len(NUMBERED):
@@ -635,7 +628,6 @@ def test_a_second_process_is_refused_and_told_who_is_there(jobs, whole, tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("faults features")
 def test_two_processes_that_make_the_same_tables_both_get_them(jobs, whole, tmp_path):
     """None is refused: a table is written at once and whole, and both are the same."""
     job, reference, place = jobs["features"], whole("features"), tmp_path / "place"
@@ -842,7 +834,6 @@ def test_another_networks_checkpoint_is_refused_by_name(complete, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("faults classify")
 def test_a_run_that_died_between_its_first_validation_and_its_first_checkpoint(
     jobs, whole, tmp_path, monkeypatch
 ):

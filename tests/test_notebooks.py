@@ -25,11 +25,8 @@ NAMED = [
     pytest.param(
         NOTEBOOKS[number],
         chain,
-        marks=[
-            pytest.mark.xdist_group(f"notebooks {chain}"),
-            *[pytest.mark.slow] * (number != "00"),
-        ],
-        id=NOTEBOOKS[number].name,
+        marks=[pytest.mark.slow] * (number != "00"),
+        id=f"{NOTEBOOKS[number].name}@notebooks {chain[:2]}",
     )
     for chain in CHAINS
     for number in chain.split()
