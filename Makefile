@@ -43,7 +43,7 @@ test: .venv/ready  ## format, units, one notebook, one fault of each kind (at mo
 test-slow: .venv/ready  ## all notebooks, small replications, faults: what .ci/run runs after `make test`
 	$(PY) -m pytest $(SPREAD) -m "slow and not long and not browser and not gpu"
 
-test-long: .venv/ready  ## before a release: 32 fault trials, sweeps in fresh interpreters, inductor
+test-long: .venv/ready  ## before a release: 32 trials of killed jobs
 	$(PY) -m pytest $(SPREAD) -m long
 
 test-browser: .venv/ready  ## notebooks in JupyterLab and headless Chromium, clicked on; pictures in runs/browser
