@@ -35,9 +35,10 @@ replicate-rms: .venv/ready  ## RMS and its rivals, three seeds, on toy worlds an
 replicate-multitrain: .venv/ready  ## MultiTrain on three toy worlds with planted pairs, three seeds, each loss alone
 	$(PY) -m vidbench replicate-multitrain --out $(RUNS)/replicate-multitrain
 
-test: .venv/ready  ## format, units, one notebook, one fault of each kind (at most 8 minutes on two cores)
+test: .venv/ready  ## format, types, units, one notebook, one fault of each kind (at most 8 minutes on two cores)
 	$(PY) -m ruff check vidbench tests benchmarks
 	$(PY) -m ruff format --check vidbench tests benchmarks
+	$(PY) -m mypy
 	$(PY) -m pytest $(SPREAD) -m "not slow and not long and not browser and not gpu"
 
 test-slow: .venv/ready  ## all notebooks, small replications, faults: what .ci/run runs after `make test`

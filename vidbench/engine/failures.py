@@ -76,7 +76,8 @@ def _first(folder: str, rank: str, store) -> dict | None:
     for path in Path(folder).glob(f"failed-{meeting.attempt()}-*.json"):
         return json.loads(path.read_text())
     try:
-        if os.getppid() != multiprocessing.parent_process().pid:
+        parent = multiprocessing.parent_process()
+        if parent is None or os.getppid() != parent.pid:
             raise RuntimeError("its process has ended")
         return json.loads(store.get(FIRST)) if store and store.check([FIRST]) else None
     except RuntimeError as error:

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from vidbench.engine import ranks
 from vidbench.engine.runs import Run, RunError
-from vidbench.system.progress import Progress, words
+from vidbench.system.progress import Progress, Style, words
 from vidbench.system.signals import Interrupted, deferred, stop_at_second
 
 Schedule = Literal["constant", "cosine", "cosine_whole", "milestones", "plateau"]
@@ -65,7 +65,7 @@ def fit(
     loader,
     recipe: Fit,
     run: Run,
-    progress: str = "auto",
+    progress: Style = "auto",
     validate: Callable[[float], dict] | None = None,
 ) -> nn.Module:
     """Train `method` on `loader` into `run`; takes up where the run's newest checkpoint stands.
@@ -196,7 +196,7 @@ def _repeatable(wanted: bool):
 class _Trainer:
     """The loop's state: what a checkpoint must hold and what a log line counts."""
 
-    def __init__(self, method, loader, recipe: Fit, run: Run, progress: str, validate):
+    def __init__(self, method, loader, recipe: Fit, run: Run, progress: Style, validate):
         self.method, self.loader, self.recipe, self.run, self.validate = (
             method,
             loader,

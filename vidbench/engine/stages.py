@@ -122,8 +122,9 @@ class _Watch:
 
     def _bar(self, name: str) -> Progress:
         if name not in self.bars:
-            place = {"position": len(self.bars), "bar_format": _BAR}
-            self.bars[name] = Progress(name, self.epochs[name], "epoch", "bar", **place)
+            self.bars[name] = Progress(
+                name, self.epochs[name], "epoch", "bar", position=len(self.bars), bar_format=_BAR
+            )
         return self.bars[name]
 
     def _last(self, name: str) -> dict:

@@ -33,6 +33,7 @@ from vidbench.engine.loop import Fit
 from vidbench.engine.runs import Run
 from vidbench.methods import common
 from vidbench.models.published import PublishedWeights
+from vidbench.system.progress import Style
 from vidbench.tensors.metrics import topk_hit
 from vidbench.tensors.mixing import Mixing, soft_labels
 from vidbench.tensors.regularizers import NAMES, Regularizer
@@ -384,7 +385,7 @@ class Classifier(nn.Module):
 # ---- a run -------------------------------------------------------------------------------------
 
 
-def train(recipe: dict, folder: str, progress: str = "auto", threads: int = 0) -> str:
+def train(recipe: dict, folder: str, progress: Style = "auto", threads: int = 0) -> str:
     """Run one supervised training into a run directory, or resume there. Returns the directory.
 
     Args:

@@ -37,6 +37,7 @@ from vidbench.engine.loop import Fit
 from vidbench.engine.runs import Run, RunError
 from vidbench.methods import common
 from vidbench.methods.monitor import Monitor
+from vidbench.system.progress import Style
 from vidbench.tensors.bank import FeatureQueue, masked_topk
 from vidbench.tensors.losses import multi_positive_nce, nce_logits
 from vidbench.tensors.metrics import purity, topk_hit
@@ -447,7 +448,7 @@ def _frozen_copy(module: Module) -> Module:
     return copy.deepcopy(module).requires_grad_(False)
 
 
-def train(recipe: dict, folder: str, progress: str = "auto", threads: int = 0) -> str:
+def train(recipe: dict, folder: str, progress: Style = "auto", threads: int = 0) -> str:
     """Train one stage into a run directory, or resume there. Returns the directory.
 
     Args:

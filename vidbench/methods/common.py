@@ -39,6 +39,7 @@ from vidbench.engine.runs import (
 )
 from vidbench.models.backbone import Backbone
 from vidbench.models.published import PublishedWeights, load_published
+from vidbench.system.progress import Style
 
 CACHE = 1 << 29  # bytes of decoded videos that a loader without workers keeps
 SHARED = ("common", "monitor")  # modules of this package that are no methods
@@ -236,7 +237,7 @@ def train(
     start: Callable[[Any], Sequence[object]] = lambda module: (),
     notes: Sequence[str] = (),
     watch: Callable[[Any, Run], Callable[[float], dict] | None] = lambda module, run: None,
-    progress: str = "auto",
+    progress: Style = "auto",
 ) -> str:
     """Train a method into a run directory, or resume there. Returns the directory.
 

@@ -59,13 +59,8 @@ class Monitor:
     ):
         recipe = method.recipe
         rows, workers = recipe.monitor_rows, min(recipe.fit.workers, 4)
-        self.method, self.run, self.batch, self.workers, self.said = (
-            method,
-            run,
-            MOST,
-            workers,
-            set(),
-        )
+        self.method, self.run, self.batch, self.workers = method, run, MOST, workers
+        self.said: set[str] = set()
         self.train = train.select(mask=windows.spread(len(train), rows))
         self.held = held.select(mask=windows.spread(len(held), rows))
         spec = replace(

@@ -43,6 +43,7 @@ from vidbench.engine.loop import Fit
 from vidbench.methods import common
 from vidbench.models.heads import mlp
 from vidbench.models.published import PublishedWeights
+from vidbench.system.progress import Style
 from vidbench.tensors.losses import informative, soft_cross_entropy, widest
 from vidbench.tensors.mixing import Mixed, Mixing
 
@@ -387,7 +388,7 @@ def _all(rows: Tensor) -> Tensor:
 # ---- a run -------------------------------------------------------------------------------------
 
 
-def train(recipe: dict, folder: str, progress: str = "auto", threads: int = 0) -> str:
+def train(recipe: dict, folder: str, progress: Style = "auto", threads: int = 0) -> str:
     """Run one joint training into a run directory, or resume there. Returns the directory.
 
     The classes of each part go into the run. A part whose manifest has others is refused.

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack, contextmanager, suppress
 from io import FileIO
 from pathlib import Path
+from typing import IO
 
 TRIES, BETWEEN = 12, 0.05  # for a lock, seconds between them
 FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk, or this user's share of it
@@ -167,7 +168,7 @@ def is_locked(path: str | Path) -> bool:
         return True
 
 
-def _take(file: FileIO) -> bool:
+def _take(file: IO) -> bool:
     from filelock import lock_descriptor
 
     try:
@@ -175,7 +176,7 @@ def _take(file: FileIO) -> bool:
     except OSError as error:
         raise OSError(
             error.errno,
-            f"cannot lock {file.name}: {os.strerror(error.errno)}. Its file system seems to have "
+            f"cannot lock {file.name}: {error.strerror}. Its file system seems to have "
             "no locks; mount it with them (Lustre: -o flock) or use a folder on another disk",
         ) from error
 

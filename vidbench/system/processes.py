@@ -136,7 +136,9 @@ def _begin(start: Callable | None, arguments: Sequence) -> None:
 
 
 def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "this runs in a process that another one started"
+    parent.join()
     os.kill(os.getpid(), signal.SIGTERM)
 
 

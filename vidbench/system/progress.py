@@ -6,7 +6,7 @@ import math
 import os
 import sys
 import time
-from typing import Literal
+from typing import Literal, cast
 
 Style = Literal["auto", "bar", "lines", "none"]
 SECONDS = 10.0  # between lines; a saved notebook keeps each of them
@@ -17,8 +17,8 @@ def style(wanted: Style = "auto") -> Style:
 
     The environment's VIDBENCH_PROGRESS (bar, lines or none) overrides what is wanted, except none.
     """
-    if wanted != "none":
-        wanted = os.environ.get("VIDBENCH_PROGRESS", wanted)
+    if wanted != "none" and (named := os.environ.get("VIDBENCH_PROGRESS")):
+        wanted = cast(Style, named)
     if wanted == "auto":
         shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
         return "bar" if sys.stderr.isatty() or hasattr(shell, "kernel") else "lines"
@@ -65,7 +65,8 @@ class Progress:
         **options,
     ) -> None:
         self.what, self.total, self.unit, self.style = what, total, unit, style(wanted)
-        self.done, self.begun, self.due = 0, time.monotonic(), Every(SECONDS, first)
+        self.done: float = 0
+        self.begun, self.due = time.monotonic(), Every(SECONDS, first)
         self.bar = None
         if self.style == "bar" and total:
             from tqdm.auto import tqdm
