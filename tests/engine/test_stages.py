@@ -24,6 +24,10 @@ class Recipe:
     poison: int = -1
     pause: float = 0.0  # seconds a step
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return (self.student,) if self.student else ()
+
 
 def train(recipe: dict, folder: str, progress: str, threads: int) -> str:
     """What run_all calls: refuses to start before its parent is complete."""

@@ -123,15 +123,15 @@ def test_one_view_and_thirty_are_both_told_by_name_and_kept_apart(run, videos, c
     ):
         table = predict(run, videos.select(split="test"), PROTOCOLS[how])
         one = found[name]
-        np.testing.assert_allclose(one["probabilities"], table.values, atol=1e-6)
+        np.testing.assert_allclose(one.probabilities, table.values, atol=1e-6)
         right = [
             int(np.argmax(row)) == label
             for row, label in zip(table.values, table.label, strict=True)
         ]
-        assert one["right"].tolist() == right and one["numbers"] == probe.numbers(
+        assert one.right.tolist() == right and one.numbers == probe.numbers(
             probe.score(table), by="source"
         )
-        (top1, low, high), (top5, *_) = one["numbers"]["top-1"], one["numbers"]["top-5"]
+        (top1, low, high), (top5, *_) = one.numbers["top-1"], one.numbers["top-5"]
         assert top1 == np.mean(right) and top5 == 1
         assert line == (
             f"plain, test, {name} ({views}): top-1 {top1:.1%} [{low:.1%}, {high:.1%}], top-5 "
@@ -142,9 +142,9 @@ def test_one_view_and_thirty_are_both_told_by_name_and_kept_apart(run, videos, c
     assert len(kept) == 2 and {record["task"] for record in kept.values()} == {"classes"}
     by_windows = {record["protocol"]["windows"]: record for record in kept.values()}
     for name, windows in (("one view", 1), ("30 views", 10)):
-        assert by_windows[windows]["protocol"] == found[name]["protocol"]
+        assert by_windows[windows]["protocol"] == found[name].protocol
         assert by_windows[windows]["numbers"] == {
-            key: list(value) for key, value in found[name]["numbers"].items()
+            key: list(value) for key, value in found[name].numbers.items()
         }
 
 
@@ -153,7 +153,7 @@ def test_numbers_of_train_are_told_and_not_kept(run, capsys):
     found = classified(
         run.folder, "train", {"slid": Protocol(sampling="sliding", hop=7, crops="three")}
     )
-    assert run.results() == before and len(found["slid"]["right"]) == 3
+    assert run.results() == before and len(found["slid"].right) == 3
     assert (
         "train, slid (every 7 frames, any number of windows x 3 crops): top-1"
         in capsys.readouterr().out

@@ -110,8 +110,8 @@ def test_each_head_is_tested_on_its_own_data_set_as_its_clips_are_seen(videos, t
         found = classified(run.folder, "test", {"3 x 3": PROTOCOLS["multitrain"]}, data=name)[
             "3 x 3"
         ]
-        np.testing.assert_allclose(found["probabilities"], wanted, atol=1e-5)
-        assert found["protocol"]["data"] == name
+        np.testing.assert_allclose(found.probabilities, wanted, atol=1e-5)
+        assert found.protocol["data"] == name
     said = capsys.readouterr().out
     assert "run, a test, 3 x 3 (3 windows x 3 crops): top-1" in said
     assert "run, b test, 3 x 3 (1 windows x 3 crops): top-1" in said

@@ -58,22 +58,22 @@ def test_a_probe_tells_what_is_linear_and_guesses_at_noise(probe):
     for signal, low, high in ((5, 0.9, 1.0), (0, 0.0, 0.4)):
         train, test = made(180, signal, 1, rows="180-a"), made(90, signal, 2, rows="90-b")
         found = probe(train, test)
-        assert low <= found["accuracy"] <= high
-        told = found["probabilities"]
+        assert low <= found.accuracy <= high
+        told = found.probabilities
         assert told.shape == (90, 6) and np.allclose(told.sum(axis=1), 1, atol=1e-5)
         for row in range(90):  # top-1 and top-5 as plain loops
             order = sorted(range(6), key=lambda k, p=told[row]: -p[k])
-            assert found["right"][row] == (order[0] == test.label[row])
-            assert found["top5"][row] == (test.label[row] in order[:5])
-        assert found["accuracy"] == found["right"].mean() and not found["top5"].all() or signal
-        protocol = found["protocol"]
+            assert found.right[row] == (order[0] == test.label[row])
+            assert found.top5[row] == (test.label[row] in order[:5])
+        assert found.accuracy == found.right.mean() and not found.top5.all() or signal
+        protocol = found.protocol
         assert (
             protocol["rows"] == "90-b"
             and protocol["train_rows"] == "180-a"
             and protocol["windows"] == 4
         )
         assert protocol["head"] and "train's sources" in protocol["selection"]
-        assert found["table"].protocol == protocol and found["chosen"]
+        assert found.table.protocol == protocol and found.chosen
 
 
 def by_hand(train, test, lr, decay, epochs, milestones):
@@ -103,7 +103,7 @@ def test_the_released_probe_is_sgd_with_momentum_decay_and_two_drops():
     train, test = made(60, 1, 1), made(30, 1, 2)
     recipe = Released(batch_norm=False, lrs=(0.7,), decays=(0.02,), epochs=9, milestones=(4, 7))
     wanted = by_hand(train, test, 0.7, 0.02, 9, (4, 7))
-    np.testing.assert_allclose(released(train, test, recipe)["probabilities"], wanted, atol=1e-5)
+    np.testing.assert_allclose(released(train, test, recipe).probabilities, wanted, atol=1e-5)
     for other in (
         by_hand(train, test, 0.7, 0.02, 9, (4,)),
         by_hand(train, test, 0.7, 0.0, 9, (4, 7)),
@@ -121,31 +121,29 @@ def test_the_released_probe_takes_several_batches_and_batch_norm():
         train, test, replace(recipe, batch=179)
     )  # one row is left over, and is not a batch of its own
     assert (
-        np.isfinite(parts["probabilities"]).all()
-        and (parts["probabilities"] != whole["probabilities"]).any()
+        np.isfinite(parts.probabilities).all()
+        and (parts.probabilities != whole.probabilities).any()
     )
     scaled = [replace(part, values=part.values * 100 + 7) for part in (train, test)]
     moved = released(*scaled, recipe)  # batch norm takes scale and shift away
-    np.testing.assert_allclose(moved["probabilities"], whole["probabilities"], atol=1e-3)
-    assert "fixed" in whole["protocol"]["selection"] and whole["trials"] == []
+    np.testing.assert_allclose(moved.probabilities, whole.probabilities, atol=1e-3)
+    assert "fixed" in whole.protocol["selection"] and whole.trials == []
 
 
 def test_rate_and_decay_are_chosen_on_held_out_sources_and_test_is_not_looked_at():
     train, test = made(180, 1.5, 1), made(60, 1.5, 2)
     found = released(train, test, QUICK)
-    assert [(trial["lr"], trial["weight_decay"]) for trial in found["trials"]] == [
+    assert [(trial["lr"], trial["weight_decay"]) for trial in found.trials] == [
         (0.1, 1e-4),
         (0.1, 1e-1),
         (1.0, 1e-4),
         (1.0, 1e-1),
     ]
-    top = max(trial["accuracy"] for trial in found["trials"])
-    assert found["chosen"] in found["trials"] and found["chosen"]["accuracy"] == top
-    assert (
-        len({trial["accuracy"] for trial in found["trials"]}) > 1
-    )  # there was something to choose
+    top = max(trial["accuracy"] for trial in found.trials)
+    assert found.chosen in found.trials and found.chosen["accuracy"] == top
+    assert len({trial["accuracy"] for trial in found.trials}) > 1  # there was something to choose
     shuffled = replace(test, values=test.values[::-1].copy(), label=np.roll(test.label, 5))
-    assert released(train, shuffled, QUICK)["trials"] == found["trials"]
+    assert released(train, shuffled, QUICK).trials == found.trials
     held = held_out(train, QUICK.held_out)
     assert not set(train.source[held]) & set(train.source[~held])  # whole sources
     assert (
@@ -163,7 +161,7 @@ def test_rate_and_decay_are_chosen_on_held_out_sources_and_test_is_not_looked_at
         for which in (~held, held)
     )
     one = released(rest, part, replace(QUICK, lrs=(1.0,), decays=(1e-4,)))
-    assert one["accuracy"] == pytest.approx(found["trials"][2]["accuracy"])
+    assert one.accuracy == pytest.approx(found.trials[2]["accuracy"])
 
 
 def test_the_same_seed_gives_the_same_probe_and_leaves_randomness_alone():
@@ -171,11 +169,11 @@ def test_the_same_seed_gives_the_same_probe_and_leaves_randomness_alone():
     torch.manual_seed(5)
     state = torch.random.get_rng_state()
     first, again, other = (
-        released(train, test, QUICK, seed=seed)["probabilities"] for seed in (3, 3, 4)
+        released(train, test, QUICK, seed=seed).probabilities for seed in (3, 3, 4)
     )
     assert np.array_equal(first, again) and not np.array_equal(first, other)
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert np.array_equal(*(logistic(train, test, seed=3)["probabilities"] for _ in range(2)))
+    assert np.array_equal(*(logistic(train, test, seed=3).probabilities for _ in range(2)))
 
 
 def test_a_class_that_train_lacks_is_never_told():
@@ -184,7 +182,7 @@ def test_a_class_that_train_lacks_is_never_told():
     train = replace(
         train, values=train.values[kept], label=train.label[kept], source=train.source[kept]
     )
-    told = logistic(train, test)["probabilities"]
+    told = logistic(train, test).probabilities
     assert (
         (told[:, 2] == 0).all()
         and told[:, 3].max() > 0.5
@@ -227,7 +225,7 @@ def test_fusion_is_the_mean_of_the_probabilities():
         max(range(6), key=lambda k, row=row: rgb.values[row, k] + flow.values[row, k])
         for row in range(24)
     ]
-    assert score(fused)["right"].tolist() == [told[row] == fused.label[row] for row in range(24)]
+    assert score(fused).right.tolist() == [told[row] == fused.label[row] for row in range(24)]
     assert (
         told != rgb.values.argmax(axis=1).tolist() and told != flow.values.argmax(axis=1).tolist()
     )
@@ -256,7 +254,7 @@ def test_numbers_lie_inside_their_intervals():
     scored = score(probabilities(60, 3))
     found, coarse = numbers(scored), numbers(scored, by="source")
     assert list(found) == ["top-1", "top-5"]
-    for name, hits in (("top-1", scored["right"]), ("top-5", scored["top5"])):
+    for name, hits in (("top-1", scored.right), ("top-5", scored.top5)):
         share, low, high = found[name]
         assert share == hits.mean() and 0 <= low < share < high <= 1 and coarse[name][0] == share
     assert coarse != found

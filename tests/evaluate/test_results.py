@@ -115,7 +115,7 @@ BREAKS = {
     "stateless": ("status.json", None, "status.json: FileNotFoundError"),
     "gone": (
         "recipe.json",
-        '{"stage": "s", "recipe": {"student": "/gone/run", "fit": {"batch": 1}}}',
+        '{"stage": "coclr", "recipe": {"student": "/gone/run", "fit": {"batch": 1}}}',
         "the budget: ",
     ),
     "results": ("results.json", '{"retrieval": {"ta', "results.json: JSONDecodeError"),

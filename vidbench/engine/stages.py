@@ -12,15 +12,13 @@ from vidbench.engine.runs import Run, recipe_dict
 from vidbench.system.processes import DiedError, Pool, cores, result_of
 from vidbench.system.progress import Every, Progress, style, words
 
-PARENTS = ("student", "teacher", "init")  # fields of a recipe that name a run it starts from
-
 
 def run_all(recipes: Mapping[str, Any], folder: str | Path, processes: int = 2) -> None:
     """Train each recipe into `folder`/name, at most `processes` runs at a time, each in a process
     of its own.
 
     recipes: name (a path below `folder`) -> recipe of a method, in any order; its module's `train`
-    is called. A run waits for those of its parents (PARENTS) that are among the names. Shows all
+    is called. A run waits for those of its recipe's `needs` that are among the names. Shows all
     their progress. The first failure stops the others, which save themselves, and is raised as
     RuntimeError with the name of its run; the same call goes on. They also save themselves and end
     where this process is killed."""
@@ -87,7 +85,7 @@ def complete(folder: Path, recipe) -> bool:
 
 
 def _needs(recipe, folder: Path) -> set[str]:
-    parents = [Path(getattr(recipe, field)) for field in PARENTS if getattr(recipe, field, "")]
+    parents = [Path(run) for run in recipe.needs]
     return {
         parent.relative_to(folder).as_posix() for parent in parents if parent.is_relative_to(folder)
     }

@@ -2,7 +2,7 @@
 run, with protocol."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -47,9 +47,9 @@ def evaluate(
     probe = probes.logistic(gallery, queries, seed=seed)
     found = {
         "retrieval": protocol(gallery, queries, centring=centring, ks=KS),
-        "probe": probe["protocol"],
+        "probe": probe.protocol,
     }
-    hits = {**hits, "probe": probe["right"]}
+    hits = {**hits, "probe": probe.right}
     numbers = summary(hits, seed, by="source", source=queries.source)
     run.add_result(
         "retrieval",
@@ -58,7 +58,7 @@ def evaluate(
     )
     run.add_result("probe", found["probe"], {"top-1": numbers["probe"]})
     return Evaluation(
-        run.folder.name, hits, probe["probabilities"], neighbours, numbers, found, run.budget()
+        run.folder.name, hits, probe.probabilities, neighbours, numbers, found, run.budget()
     )
 
 
@@ -140,15 +140,16 @@ def classified(
     workers: int = 0,
     task: str = "classes",
     data: str = "",
-) -> dict[str, dict]:
+) -> dict[str, probes.Score]:
     """How often a run with a classifier is right, by each protocol; every number is printed with
     its protocol's name. data: one of several data sets, whose head is tested.
 
     Users took the accuracy on one view, which is what training watches, for that of many, by which
-    papers go (SlowFast issue 138), so both are always told. Returns {name: what probe.score
-    returns, and "numbers" with intervals over sources}; they are kept in the run's results, under
-    `task` where the split is not train."""
-    run, found = Run(folder), {}
+    papers go (SlowFast issue 138), so both are always told. Returns a score of each protocol, with
+    numbers over sources. They are written to the run's results, under `task`, unless the split is
+    train."""
+    run = Run(folder)
+    found: dict[str, probes.Score] = {}
     for name, how in views.items():
         how = fitting(how, data_set(run, data))
         table = kept(
@@ -162,19 +163,17 @@ def classified(
             data=data,
         )
         scored = probes.score(table)
-        found[name] = {**scored, "numbers": probes.numbers(scored, by="source")}
+        scored = found[name] = replace(scored, numbers=probes.numbers(scored, by="source"))
         if split != "train":
-            run.add_result(task, scored["protocol"], found[name]["numbers"])
-        (top1, low, high), (top5, *_) = (
-            found[name]["numbers"][metric] for metric in ("top-1", "top-5")
-        )
+            run.add_result(task, scored.protocol, dict(scored.numbers))
+        (top1, low, high), (top5, *_) = (scored.numbers[metric] for metric in ("top-1", "top-5"))
         windows = {"spread": how.windows, "segments": 1}.get(
             how.sampling, f"every {how.hop} frames, any number of"
         )
         print(
             f"{run.folder.name}, {f'{data} {split}'.strip()}, {name} ({windows} windows x "
             f"{CROPS[how.crops]} crops): "
-            f"top-1 {top1:.1%} [{low:.1%}, {high:.1%}], top-5 {top5:.1%}, {len(scored['right'])} "
+            f"top-1 {top1:.1%} [{low:.1%}, {high:.1%}], top-5 {top5:.1%}, {len(scored.right)} "
             "videos",
             flush=True,
         )
@@ -182,28 +181,25 @@ def classified(
 
 
 def gained(
-    together: Mapping[str, Mapping], alone: Mapping[str, Mapping], seed: int = 0
+    together: Mapping[str, probes.Score], alone: Mapping[str, probes.Score], seed: int = 0
 ) -> list[dict]:
     """Rows of a table: top-1 of each data set by a joint run and by the run on it alone, and the
     difference, paired.
 
-    Both: data set -> what probe.score returns, of the same videos. A mean over data sets hides that
+    Both: data set -> score, of the same videos. A mean over data sets hides that
     one gains and another loses, so it is the last row and never stands without them. Each {"data",
     "videos", "alone", "together", "gain"}, gain with its 95 % interval over sources (the mean's has
     none). Raises ValueError where a data set is missing or its videos differ."""
     rows = []
     for name, joint in together.items():
-        if (
-            name not in alone
-            or alone[name]["table"].protocol["rows"] != joint["table"].protocol["rows"]
-        ):
+        if name not in alone or alone[name].protocol["rows"] != joint.protocol["rows"]:
             raise ValueError(
                 f"gained wants both runs tested on the same videos of {name}; test them on one "
                 "split."
             )
         source, (left, right) = (
-            joint["table"].source,
-            (one["right"].astype(float) for one in (joint, alone[name])),
+            joint.table.source,
+            (one.right.astype(float) for one in (joint, alone[name])),
         )
         gap = summary({"gain": left - right}, seed, by="source", source=source)["gain"]
         rows.append(

@@ -2,7 +2,8 @@
 fusion, confusions."""
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 
@@ -38,16 +39,43 @@ class Released:
     held_out: float = 0.2
 
 
+@dataclass(frozen=True)
+class Score:
+    """What class probabilities come to against the labels."""
+
+    table: Features  # the probabilities [N,classes], with labels and protocol
+    right: np.ndarray  # the first guess, bool [N]
+    top5: np.ndarray  # the first five guesses, bool [N]
+    chosen: Mapping[str, float] = field(default_factory=dict)  # settings that a probe selected
+    trials: Sequence[Mapping[str, float]] = ()  # all settings that it tried
+    # top-1 and top-5 with intervals over sources, as far as they were computed
+    numbers: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
+
+    @property
+    def accuracy(self) -> float:
+        """Top-1."""
+        return float(self.right.mean())
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """Class probabilities [N,classes]."""
+        return self.table.values
+
+    @property
+    def protocol(self) -> dict:
+        """What the numbers depend on."""
+        return self.table.protocol
+
+
 # ---- probes ------------------------------------------------------------------------------------
 
 
-def logistic(train: Features, test: Features, seed: int = 0) -> dict:
+def logistic(train: Features, test: Features, seed: int = 0) -> Score:
     """A linear classifier on stored features, tested once: standardised logistic regression
     (scikit-learn).
 
     Its regularisation is chosen by cross-validation on train, folds split by source; the test part
-    is looked at once. Returns what `score` does, and "chosen" {"C"} and "table" (Features of the
-    test probabilities). Raises ValueError at unlabelled rows, fewer than two classes or sources in
+    is looked at once. `chosen` has C. Raises ValueError at unlabelled rows, fewer than two classes or sources in
     train, or tables that do not belong together."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV, GroupKFold
@@ -83,13 +111,15 @@ def logistic(train: Features, test: Features, seed: int = 0) -> dict:
     )
 
 
-def released(train: Features, test: Features, recipe: Released = Released(), seed: int = 0) -> dict:
+def released(
+    train: Features, test: Features, recipe: Released = Released(), seed: int = 0
+) -> Score:
     """The released code's linear classifier on stored features, tested once; see `Released`.
 
     Every rate and decay is tried on train without its held-out sources, the best (by accuracy
     there, then by loss) is fitted again on the whole of train, and the test part is looked at once.
-    The same seed gives the same result. Returns what `logistic` does; "chosen" has lr, weight_decay
-    and the accuracy there, "trials" all of them."""
+    The same seed gives the same result. `chosen` has lr, weight_decay and the accuracy there,
+    `trials` all of them."""
     _check(train, test, "released")
     grid = list(product(recipe.lrs, recipe.decays))
     trials, rule = [], f"rate {grid[0][0]:g}, decay {grid[0][1]:g}, fixed"
@@ -131,16 +161,8 @@ def released(train: Features, test: Features, recipe: Released = Released(), see
         len(train.classes),
     )
     head = f"{'batch norm, ' * recipe.batch_norm}linear; SGD, {recipe.epochs} epochs of batch {recipe.batch}"
-    return {
-        **_result(
-            train,
-            test,
-            scores.softmax(1).numpy(),
-            {"head": head, "selection": f"{rule}; last epoch"},
-            best,
-        ),
-        "trials": trials,
-    }
+    facts = {"head": head, "selection": f"{rule}; last epoch"}
+    return _result(train, test, scores.softmax(1).numpy(), facts, best, trials)
 
 
 def held_out(table: Features, share: float, seed: int = 0) -> np.ndarray:
@@ -218,42 +240,36 @@ def _fitted(
 # ---- what probabilities come to ----------------------------------------------------------------
 
 
-def _result(train: Features, test: Features, values: np.ndarray, facts: dict, chosen: dict) -> dict:
+def _result(
+    train: Features, test: Features, values: np.ndarray, facts: dict, chosen: dict, trials=()
+) -> Score:
     protocol = {**test.protocol, "train_rows": train.protocol.get("rows"), **facts}
     table = replace(test, values=values, protocol=protocol)
-    return {**score(table), "chosen": chosen}
+    return replace(score(table), chosen=chosen, trials=trials)
 
 
-def score(table: Features) -> dict:
-    """What class probabilities [N,classes] come to against the labels (top-1 and top-5 per video).
+def score(table: Features) -> Score:
+    """Compare class probabilities [N,classes] with the labels.
 
-    Returns {"accuracy" (top-1), "right" bool [N], "top5" bool [N], "probabilities" [N,classes],
-    "protocol", "table"}. Raises ValueError at rows without label and at values that are no
-    probabilities."""
+    Raises:
+        ValueError: Rows without label, or values that are no probabilities.
+    """
     _labelled(table, "score")
     _probabilities(table.values, (len(table.label), len(table.classes)), "score")
     best = np.argsort(-table.values, axis=1, kind="stable")[:, :5]
-    right, top5 = best[:, 0] == table.label, (best == table.label[:, None]).any(axis=1)
-    return {
-        "accuracy": float(right.mean()),
-        "right": right,
-        "top5": top5,
-        "probabilities": table.values,
-        "protocol": table.protocol,
-        "table": table,
-    }
+    top5 = (best == table.label[:, None]).any(axis=1)
+    return Score(table, best[:, 0] == table.label, top5)
 
 
 def numbers(
-    scored: dict, seed: int = 0, *, by: str = "video"
+    scored: Score, seed: int = 0, *, by: str = "video"
 ) -> dict[str, tuple[float, float, float]]:
-    """{"top-1": (share, low, high), "top-5": ...} of what `score` and the probes return, with 95 %
-    bootstrap intervals.
+    """{"top-1": (share, low, high), "top-5": ...} with 95 % bootstrap intervals.
 
     by: what is drawn, videos or whole sources (retrieval.summary).
     """
-    hits = {"top-1": scored["right"], "top-5": scored["top5"]}
-    return summary(hits, seed, by=by, source=scored["table"].source)
+    hits = {"top-1": scored.right, "top-5": scored.top5}
+    return summary(hits, seed, by=by, source=scored.table.source)
 
 
 def fuse(left: np.ndarray, right: np.ndarray) -> np.ndarray:

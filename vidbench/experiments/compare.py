@@ -157,9 +157,9 @@ def tested(folder: str, views: Mapping[str, Protocol], data: str = "") -> Measur
     found = classified(folder, held_out, views, data=data)
     one_view = {"one view": PROTOCOLS["one_view"]}
     (seen,) = classified(folder, "train", one_view, data=data).values()
-    hits = {name: one["right"] for name, one in found.items()}
-    table = list(found.values())[-1]["table"]
-    return Measured(hits, table.source, seen["accuracy"], run.metrics()[-1]["seconds"], table)
+    hits = {name: one.right for name, one in found.items()}
+    table = list(found.values())[-1].table
+    return Measured(hits, table.source, seen.accuracy, run.metrics()[-1]["seconds"], table)
 
 
 def tested_all(jobs: Mapping[tuple, tuple], processes: int, what: str) -> dict[tuple, Measured]:

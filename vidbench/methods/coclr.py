@@ -111,6 +111,11 @@ class Recipe(common.Recipe, method="coclr"):
         """The student. The teacher is of the other stream and lends no weights."""
         return self.student
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Student and teacher."""
+        return tuple(filter(None, (self.student, self.teacher)))
+
 
 @dataclass(frozen=True)
 class Setting:

@@ -101,6 +101,11 @@ class Recipe(ABC):
         """The run whose weights this one starts from, or an empty string."""
         return ""
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The runs that must be complete before this one starts."""
+        return (self.parent,) if self.parent else ()
+
     def build_backbone(self) -> Backbone:
         """Build the backbone without its weights: clips [B,3,T,H,W] -> map [B,D,T',H',W']."""
         return models.build(self.network, **self.network_args)
