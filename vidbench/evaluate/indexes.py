@@ -373,5 +373,5 @@ def recall(approximate: Index, exact: Index, queries, k: int) -> float:
             f"recall compares two indexes of one table; got {approximate.fingerprint} and "
             f"{exact.fingerprint}."
         )
-    found = [index.search(queries, k).rows for index in (approximate, exact)]
-    return float(shared(*found, k).mean())
+    found, wanted = (index.search(queries, k).rows for index in (approximate, exact))
+    return float(shared(found, wanted, k).mean())
