@@ -328,7 +328,7 @@ def _differences(rows: Sequence[Number]):
             }
         )
     note = "Points of percent, with 95 % intervals of the paired difference; each repetition's own."
-    return table(shown, note=note)
+    return table(shown, note=note, formats={"points": "+.1f"})
 
 
 def _closed(numbers: Sequence[Number]):

@@ -304,13 +304,11 @@ def gains(found: Sequence[Number], base: str):
 
 def found_pairs(numbers: Sequence[Number], side: str):
     """The share of classes whose planted match is the read-out's first choice, a bar an arm."""
-    rows, chance = [], None
-    for readout in READOUTS:
-        for one in pick(numbers, metric=_metric(TOP1, readout, side)):
-            if one.arm == CHANCE:
-                chance = one.value
-            else:
-                rows.append(one.bar(ARMS[one.arm][0], readout))
+    readouts = {_metric(TOP1, readout, side): readout for readout in READOUTS}
+    found = [one for one in numbers if one.metric in readouts]
+    (chance, *_) = [one.value for one in found if one.arm == CHANCE]
+    arms = [one for one in found if one.arm != CHANCE]
+    rows = [one.bar(ARMS[one.arm][0], readouts[one.metric]) for one in arms]
     title = f"Planted pairs found, from the {side} class"
     return bars(rows, "top-1 (%)", title, levels={"chance": chance})
 
