@@ -142,8 +142,8 @@ def _stop_after(recipe, folder, epochs):
     made = Run.create(folder, "regress", recipe)
     saved = Run.save
 
-    def save(self, step, weights, state, keep=1):
-        place = saved(self, step, weights, state, keep)
+    def save(self, step, weights, state):
+        place = saved(self, step, weights, state)
         if step == epochs * 6:
             raise KeyboardInterrupt
         return place

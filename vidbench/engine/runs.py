@@ -322,9 +322,9 @@ class Run:
         found = sorted((self.folder / "checkpoints").glob("step-*"))
         return found[-1] if found else None
 
-    def save(self, step: int, weights: dict[str, torch.Tensor], state: dict, keep: int = 1) -> Path:
-        """Write checkpoints/step-N/{weights.safetensors, state.pt} whole or not at all; keep the
-        newest `keep`.
+    def save(self, step: int, weights: dict[str, torch.Tensor], state: dict) -> Path:
+        """Write checkpoints/step-N/{weights.safetensors, state.pt} whole or not at all, then delete
+        older checkpoints.
 
         weights: the method's state dict (buffers such as the queue among them); state: optimiser,
         schedule, position. Both bear their sums, by which `weights` and `training` tell a damaged
@@ -343,7 +343,7 @@ class Run:
             temporary.mkdir()
             (temporary / "weights.safetensors").write_bytes(packed)
             (temporary / "state.pt").write_bytes(noted.getbuffer())
-        for old in sorted(place.parent.glob("step-*"))[:-keep]:
+        for old in sorted(place.parent.glob("step-*"))[:-1]:
             delete_folder(old)
         return place
 

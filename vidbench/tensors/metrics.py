@@ -73,20 +73,18 @@ def interval(draws: Tensor, level: float = 0.95) -> tuple[float, float]:
     return low, high
 
 
-def bootstrap_interval(
-    values: Tensor, *, seed: int, level: float = 0.95, draws: int = 2000
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean of values [N], resampling rows (videos) with a
-    seeded generator."""
+def bootstrap_interval(values: Tensor, *, seed: int) -> tuple[float, float]:
+    """Compute the 95 % percentile bootstrap interval of the mean of values [N] by 2,000 draws of
+    rows (videos)."""
     generator = torch.Generator().manual_seed(seed)
     values = values.double().flatten()
     means = torch.stack(
         [
             values[torch.randint(len(values), (len(values),), generator=generator)].mean()
-            for _ in range(draws)
+            for _ in range(2000)
         ]
     )
-    return interval(means, level)
+    return interval(means)
 
 
 def nested_bootstrap(

@@ -215,7 +215,6 @@ def test_charts_are_pictures_of_each_column_that_an_untrusted_notebook_keeps(tmp
     assert [point for line in lines_of(lr) for _, point in line] == [lines_of(lr)[0][0][1]] * 7, (
         "a constant is level"
     )
-    assert Board([one.folder, two.folder], columns=["knn"]).html().count("<img") == 1
     assert "two 0.25" in text and len(list(knn.iter("{http://www.w3.org/2000/svg}circle"))) == 1
 
 

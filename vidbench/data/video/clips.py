@@ -260,12 +260,9 @@ class Video:
         self.close()
 
 
-def probe(
-    path: str | Path, decoder: str = DECODER, size: int | tuple[int, int] | None = None
-) -> VideoInfo:
-    """What a file holds: frames that can be had, frame rate, height and width as decoded (one frame
-    is decoded)."""
-    with Video(path, decoder, size) as video:
+def probe(path: str | Path, decoder: str = DECODER) -> VideoInfo:
+    """Count a file's frames and read its frame rate, height and width; decodes one frame."""
+    with Video(path, decoder) as video:
         _, height, width, _ = video.read([0]).frames.shape
         return VideoInfo(video.frames, video.fps, height, width, video.decoder)
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 SIDE = 108  # pixels of a clip
+EXAMPLES = 3  # clips of a class
 MANY = (10, 20, 50)  # rows that one can choose
 
 
@@ -237,9 +238,8 @@ class Browser:
         )
 
 
-def examples(manifests: Mapping, shown: int = 3) -> Callable[[str, int], list[Tile]]:
-    """`clips_of` of a Browser: of a class of each data set so many videos, of different sources as
-    far as there are.
+def examples(manifests: Mapping) -> Callable[[str, int], list[Tile]]:
+    """Make `clips_of` of a Browser: up to EXAMPLES videos of a class, first of different sources.
 
     manifests: data set -> data.Manifest.
     """
@@ -249,7 +249,7 @@ def examples(manifests: Mapping, shown: int = 3) -> Callable[[str, int], list[Ti
         rows = manifests[data]
         here = np.flatnonzero(rows.label == label)
         first = np.unique(rows.source[here], return_index=True)[1]
-        order = [*first, *np.setdiff1d(np.arange(len(here)), first)][:shown]
+        order = [*first, *np.setdiff1d(np.arange(len(here)), first)][:EXAMPLES]
         return [tiles[data](int(row)) for row in here[order]] if order else []
 
     return clips_of

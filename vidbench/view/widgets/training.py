@@ -91,14 +91,9 @@ class Board:
     """One or several run folders, read anew each time it is looked at; a folder may come later.
 
     folders: paths, or name -> path; a path's last part is its name. A folder of run folders stands
-    for all in it, those that come later, too. columns: the curves to draw, all that the logs hold
-    when None. Raises ValueError on no folders or one name twice."""
+    for all in it, those that come later, too. Raises ValueError on no folders or one name twice."""
 
-    def __init__(
-        self,
-        folders: str | Path | Iterable[str | Path] | Mapping[str, str | Path],
-        columns: Sequence[str] | None = None,
-    ):
+    def __init__(self, folders: str | Path | Iterable[str | Path] | Mapping[str, str | Path]):
         folders = [folders] if isinstance(folders, str | Path) else folders
         named = (
             dict(folders)
@@ -112,7 +107,6 @@ class Board:
                 "{name: folder} where two folders are called the same"
             )
         self.folders = {name: Path(path) for name, path in dict(named).items()}
-        self.columns = columns
         self._read: dict[Path, tuple] = {}
 
     # ---- as data
@@ -194,11 +188,7 @@ class Board:
             for one in seen:
                 for column, values in one.logs.get(log, {}).items():
                     number = any(isinstance(value, int | float) for value in values)
-                    if (
-                        number
-                        and column not in BOOKS
-                        and (self.columns is None or column in self.columns)
-                    ):
+                    if number and column not in BOOKS:
                         there[log, column] = None
         return sorted(there, key=lambda pair: list(LOGS).index(pair[0]))
 
