@@ -499,7 +499,8 @@ def test_a_full_disk_is_told_and_nothing_finished_is_lost(full_disks, number):
     said = full_disks[number]
     assert [said["what"], said["form"]] == list(FULL[number][:2])
     assert (
-        said["error"].startswith("DiskError: [Errno 28] the disk of ")
+        said["error"].startswith("DiskError: [Errno 28] ")
+        and "the disk of " in said["error"]
         and "make room, run the same" in said["error"]
     )
     assert said["left"] == [] and said["there"] == said["whole"] != [], "whole files only"
