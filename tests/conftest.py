@@ -37,7 +37,7 @@ def pytest_xdist_auto_num_workers(config) -> int:
 
 def group_of(nodeid: str) -> str:
     """Name what a test shares fixtures with: the group after the @ of its id, else its file."""
-    named = re.search(r"@([\w ]+)\]$", nodeid)
+    named = re.search(r"@((?:faults|notebooks) [\w ]+)\]$", nodeid)
     return named[1] if named else nodeid.partition("::")[0]
 
 
