@@ -605,35 +605,27 @@ def all_rows(batches: Batches) -> list[list[int]]:
     return [[row for _, row in batch] for batch in batches]
 
 
-def test_batches_cover_each_epoch_once_in_an_order_of_its_own():
-    batches = Batches(23, 4, seed=0, drop_last=False)
+def test_batches_show_a_row_once_an_epoch_in_an_order_of_its_own():
+    batches = Batches(23, 4, seed=0)
     orders = []
     for epoch in range(3):
         batches.epoch = epoch
         assert {e for batch in batches for e, _ in batch} == {epoch}
         orders.append(sum(all_rows(batches), []))
-        assert sorted(orders[-1]) == list(range(23)) and len(batches) == 6
+        assert len(set(orders[-1])) == 20 and set(orders[-1]) < set(range(23))
+        assert len(batches) == 5
     assert orders[0] != orders[1] != orders[2]
-    assert orders[0] != sum(all_rows(Batches(23, 4, seed=1, drop_last=False)), [])
-    assert (
-        all_rows(Batches(23, 4, seed=0, shuffle=False))[1] == [4, 5, 6, 7]
-        and len(Batches(23, 4, seed=0)) == 5
-    )
+    assert orders[0] != sum(all_rows(Batches(23, 4, seed=1)), [])
 
 
 @pytest.mark.parametrize("world", [1, 2, 4])
 @pytest.mark.parametrize("rows", [40, 41, 43, 46])
 def test_any_number_of_ranks_sees_the_same_global_batches(world, rows):
-    whole = all_rows(Batches(rows, 8, seed=3, drop_last=False))
-    parts = [
-        all_rows(Batches(rows, 8, seed=3, rank=rank, world=world, drop_last=False))
-        for rank in range(world)
-    ]
+    whole = all_rows(Batches(rows, 8, seed=3))
+    parts = [all_rows(Batches(rows, 8, seed=3, rank=rank, world=world)) for rank in range(world)]
     for number, batch in enumerate(whole):
-        joined = [row for part in parts for row in part[number]]
-        if len(batch) % world == 0:
-            assert joined == batch and len({len(part[number]) for part in parts}) == 1
-        assert set(joined) == set(batch) and all(part[number] for part in parts)
+        assert [row for part in parts for row in part[number]] == batch
+        assert len({len(part[number]) for part in parts}) == 1
 
 
 def test_resume_within_an_epoch():

@@ -384,9 +384,8 @@ class Batches(torch.utils.data.Sampler):
 
     Rank r takes the r-th of `world` equal, contiguous parts of each global batch, so any number of
     ranks sees the same global batches. Set `epoch` before each pass, and `start` to the first batch
-    to yield when resuming within one. With drop_last False the last batch is shared out as evenly
-    as it goes; a rank left without a row repeats the last one, which is harmless where results are
-    filled in by row. Raises ValueError where batch is not a multiple of world."""
+    to yield when resuming within one. Rows that do not fill a batch wait for another epoch. Raises
+    ValueError where batch is not a multiple of world."""
 
     def __init__(
         self,
@@ -396,8 +395,6 @@ class Batches(torch.utils.data.Sampler):
         seed: int,
         rank: int = 0,
         world: int = 1,
-        shuffle: bool = True,
-        drop_last: bool = True,
     ) -> None:
         if batch < 1 or world < 1 or batch % world:
             raise ValueError(
@@ -406,28 +403,24 @@ class Batches(torch.utils.data.Sampler):
             )
         if not 0 <= rank < world:
             raise ValueError(f"rank must be in 0..{world - 1}, got {rank}")
-        self.total = rows // batch if drop_last else -(-rows // batch)  # batches in a whole pass
+        self.total = rows // batch  # batches in a whole pass
         if not self.total:
             raise ValueError(
                 f"{rows} rows do not fill one batch of {batch}; make the batch smaller"
             )
         self.rows, self.batch, self.seed, self.rank, self.world = rows, batch, seed, rank, world
-        self.shuffle, self.epoch, self.start = shuffle, 0, 0
+        self.epoch, self.start = 0, 0
 
     def __len__(self) -> int:
         return max(0, self.total - self.start)
 
     def order(self, epoch: int) -> np.ndarray:
         """All rows of an epoch in the order in which they come."""
-        if not self.shuffle:
-            return np.arange(self.rows)
         return np.random.default_rng([self.seed, epoch]).permutation(self.rows)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch = self.epoch
-        order = self.order(epoch)
+        order, share = self.order(epoch), self.batch // self.world
         for number in range(self.start, self.total):
-            whole = order[number * self.batch : (number + 1) * self.batch]
-            low, high = (len(whole) * part // self.world for part in (self.rank, self.rank + 1))
-            mine = whole[low:high] if high > low else whole[-1:]
-            yield [(epoch, int(row)) for row in mine]
+            first = number * self.batch + self.rank * share
+            yield [(epoch, int(row)) for row in order[first : first + share]]
