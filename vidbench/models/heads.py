@@ -1,6 +1,7 @@
 """Classifier heads by name: what turns pooled features into class scores."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,7 +15,7 @@ class UnitRows(nn.Module):
 
 
 # Name -> what stands before the linear layer, from the width D.
-HEADS = {
+HEADS: dict[str, Callable[[int], dict[str, nn.Module]]] = {
     "linear": lambda width: {},  # CoCLR supplement, table 2; fine-tuning in the released code
     "bn_linear": lambda width: {
         "norm": nn.BatchNorm1d(width)
@@ -55,16 +56,10 @@ def mlp(width: int, hidden: int, out: int, dropout: float = 0.0) -> nn.Sequentia
     Raises ValueError for a dropout outside of 0 to 1."""
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout is from 0 to under 1; got {dropout}.")
-    made = nn.Sequential(
-        OrderedDict(
-            fc1=nn.Linear(width, hidden),
-            act=nn.GELU(),
-            drop1=nn.Dropout(dropout),
-            fc2=nn.Linear(hidden, out),
-            drop2=nn.Dropout(dropout),
-        )
-    )
-    for layer in (made.fc1, made.fc2):
+    fc1, fc2 = nn.Linear(width, hidden), nn.Linear(hidden, out)
+    drop1, drop2 = nn.Dropout(dropout), nn.Dropout(dropout)
+    for layer in (fc1, fc2):
         nn.init.trunc_normal_(layer.weight, std=0.02, a=-0.04, b=0.04)
         nn.init.zeros_(layer.bias)
-    return made
+    layers = OrderedDict(fc1=fc1, act=nn.GELU(), drop1=drop1, fc2=fc2, drop2=drop2)
+    return nn.Sequential(layers)

@@ -28,6 +28,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -93,7 +94,12 @@ class Form:
         return strided((self.frames, self.size, self.size), PATCH_STRIDE)
 
 
-OFFICIAL = {"relative": True, "class_token": True, "normed_skip": True, "pool_eps": 1e-6}
+OFFICIAL: dict[str, Any] = {
+    "relative": True,
+    "class_token": True,
+    "normed_skip": True,
+    "pool_eps": 1e-6,
+}
 PRESETS = {
     # MultiTrain, table 2: 32 frames at a rate of 3. Stochastic depth as in the released config for
     # joint training; that for Kinetics alone, from scratch, which comes before, has 0.3
@@ -112,7 +118,8 @@ PRESETS = {
 
 def strided(grid: Sequence[int], stride: Sequence[int]) -> Grid:
     """What a convolution or pool with odd kernel k and padding k // 2 leaves of a grid."""
-    return tuple(-(-n // s) for n, s in zip(grid, stride, strict=True))
+    t, h, w = (-(-n // s) for n, s in zip(grid, stride, strict=True))
+    return t, h, w
 
 
 def stretched(table: Tensor, size: Sequence[int]) -> Tensor:
@@ -236,9 +243,10 @@ class Attention(nn.Module):
     def bias(self, q: Tensor, grid: Grid) -> Tensor:
         """What relative positions add to the scores of queries on their grid: [B,heads,T,H,W,d] ->
         [B,heads,N',N]."""
+        tables = self.relative
+        assert tables is not None, "a net without relative positions asks for no bias"
         t, h, w = (
-            distances(self.relative[axis], q.shape[2 + at], grid[at])
-            for at, axis in enumerate(AXES)
+            distances(tables[axis], q.shape[2 + at], grid[at]) for at, axis in enumerate(AXES)
         )
         t = torch.einsum("bnthwd,tkd->bnthwk", q, t)[..., :, None, None]
         h = torch.einsum("bnthwd,hkd->bnthwk", q, h)[..., None, :, None]
@@ -297,7 +305,8 @@ class MViT(Backbone):
             form.token_query,
         )
         grid, width = form.grid, form.width
-        self.patches = nn.Conv3d(3, width, PATCH, PATCH_STRIDE, tuple(k // 2 for k in PATCH))
+        t, h, w = (k // 2 for k in PATCH)
+        self.patches = nn.Conv3d(3, width, PATCH, PATCH_STRIDE, (t, h, w))
         self.class_token = nn.Parameter(torch.empty(width)) if form.class_token else None
         self.space = self.time = self.class_position = None
         if not form.relative:
@@ -353,7 +362,7 @@ class MViT(Backbone):
         [B,D,1,1,1]."""
         x = self.patches(clips)
         grid = tuple(x.shape[2:])
-        if self.space is not None:
+        if self.space is not None and self.time is not None:
             x = (
                 x
                 + stretched(self.space, grid[1:])[:, None]
@@ -372,7 +381,8 @@ class MViT(Backbone):
                 x = checkpoint(block, x, grid, use_reentrant=False)
             else:
                 x = block(x, grid)
-            grid = strided(grid, block.attention.strides[0])
+            attention: Any = block.attention
+            grid = strided(grid, attention.strides[0])
         if self.class_token is not None:
             x, grid = x[:, :1], (1, 1, 1)
         return self.norm(x).transpose(1, 2).unflatten(2, grid)

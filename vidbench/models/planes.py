@@ -1,6 +1,8 @@
 """Convolutions and pools that are flat in time or space, run as 2-D ones with the same weights and
 outputs."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,7 +28,8 @@ class PlaneConv3d(nn.Conv3d):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B,C,T,H,W] -> [B,C',T',H',W'], in channels_last_3d memory where it ran as conv2d."""
-        stride, pointwise = self.stride, _pointwise(self)
+        stride: Any = self.stride
+        pointwise = _pointwise(self)
         if pointwise:
             x, stride = x[..., :: stride[0], :: stride[1], :: stride[2]], (1, 1, 1)
         flat_in_time = pointwise or _flat(self, slice(0, 1))
@@ -43,15 +46,16 @@ class PlaneConv3d(nn.Conv3d):
         ):  # of a lone clip conv2d, too, takes its slow path
             return F.conv3d(x, self.weight, self.bias, stride, self.padding)
         x = x.contiguous(memory_format=torch.channels_last_3d)
-        batch, _, frames, height, width = x.shape
+        batch, _, length, height, width = x.shape
         if flat_in_time:
             images = x.transpose(1, 2).flatten(0, 1)
             images = F.conv2d(
                 images, self.weight.squeeze(2), self.bias, stride[1:], self.padding[1:]
             )
-            return images.unflatten(0, (batch, frames)).transpose(1, 2)
+            return images.unflatten(0, (batch, length)).transpose(1, 2)
         columns = x.flatten(3)
-        stride, padding = (stride[0], 1), (self.padding[0], 0)
+        stride = (stride[0], 1)
+        padding: Any = (self.padding[0], 0)
         columns = F.conv2d(columns, self.weight.squeeze(-1), self.bias, stride, padding)
         return columns.unflatten(3, (height, width))
 
@@ -65,8 +69,8 @@ class PlaneConv3d(nn.Conv3d):
             if conv.padding_mode != "zeros":
                 continue
             if _pointwise(conv) or _flat(conv, slice(0, 1)) or _flat(conv, slice(1, 3)):
-                conv.__class__ = cls
-                conv.devices = devices
+                adopted: Any = conv
+                adopted.__class__, adopted.devices = cls, devices
 
 
 def _pointwise(conv: nn.Conv3d) -> bool:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -238,7 +239,7 @@ SOURCES = {
 }
 
 
-def load_published(network: nn.Module, path: str | Path, source: str, how: str = "") -> Published:
+def load_published(network: Any, path: str | Path, source: str, how: str = "") -> Published:
     """Put a published file's weights into `network`, a bare backbone from models.build; its
     classifier is returned.
 
@@ -290,17 +291,19 @@ def load_published(network: nn.Module, path: str | Path, source: str, how: str =
             f"{path} does not fit as {source}; nothing was loaded. The network for it is "
             f"models.build({fits.network!r}{arguments}). " + " ".join(complaints)
         )
+    weight, bias = head["weight"], head["bias"]
+    assert weight is not None and bias is not None, "a missing classifier is a complaint"
     network.load_state_dict({**network.state_dict(), **found})
     values = sum(found[name].numel() for name, _ in network.named_parameters() if name in found)
     report = (
         f"{Path(path).name} as {source}: {len(found)} tensors with {values:,} weights now stand "
         "in the backbone; "
-        f"its classifier of {len(head['bias'])} classes is returned, not loaded. Norms have eps "
+        f"its classifier of {len(bias)} classes is returned, not loaded. Norms have eps "
         f"{fits.eps:g}. It was trained on {fits.clips}.{changed and ' '}{changed}"
     )
     if counters:
         report += f" The file has no batch counters: {len(counters)} stay as they were."
-    return Published(source, head["weight"], head["bias"], report)
+    return Published(source, weight, bias, report)
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -314,6 +317,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
             f"load_published wants a file; there is none at {path}. Fetch it from its publisher "
             "first."
         )
+    content: Any
     try:
         if Path(path).suffix == ".safetensors":
             content = load_file(path)

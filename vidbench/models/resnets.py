@@ -17,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -135,7 +135,9 @@ class ResNet(Backbone):
         super().__init__()
         self.stem = stem
         self.stages = nn.ModuleList()
-        channels, block, total = stem.norm1.num_features, 0, sum(stage.blocks for stage in stages)
+        norm: Any = stem.norm1
+        channels: int = norm.num_features
+        block, total = 0, sum(stage.blocks for stage in stages)
         for stage in stages:
             residuals = []
             for index in range(stage.blocks):
@@ -146,7 +148,7 @@ class ResNet(Backbone):
                 channels = layers[-1].channels
                 site = Site(stage.number, block, total, channels, pathway)
                 end = nn.Identity() if regularizer is None else regularizer(site)
-                short = nn.Identity()
+                short: nn.Module = nn.Identity()
                 if stride != (1, 1) or inputs != channels:
                     short = (
                         PaddedShortcut(inputs, channels, stride[1])
@@ -231,9 +233,9 @@ def start(net: Net, zero_gamma: bool) -> Net:
         ):  # of a depthwise one the fan is that of all channels, as in the sources
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         elif isinstance(module, Residual) and zero_gamma:
-            nn.init.zeros_(
-                next(m for m in reversed(module.branch) if isinstance(m, nn.BatchNorm3d)).weight
-            )
+            branch: Any = module.branch
+            last = next(m for m in reversed(branch) if isinstance(m, nn.BatchNorm3d))
+            nn.init.zeros_(last.weight)
     depthwise = any(isinstance(module, nn.Conv3d) and module.groups > 1 for module in net.modules())
     # on a GPU depthwise convolutions want contiguous memory, and PlaneConv3d would hand them
     # channels last
