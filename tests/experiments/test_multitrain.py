@@ -65,7 +65,7 @@ def test_the_experiment_reads_its_data_and_refuses_what_it_does_not_know(tmp_pat
     (tmp_path / "mine" / "jump" / "a.mp4").touch()
     mixed = multi.experiment(["toy-base", str(tmp_path / "mine")])
     assert mixed.names == ("toy-base", "mine") and mixed.worlds == {"toy-base": "base"}
-    assert mixed.clips == {"mine": {"stride": 4, "decode_size": 64}}
+    assert mixed.clips == {"mine": multitrain.ClipChange(stride=4, decode_size=64)}
     assert (mixed.recipe.mix.kind, one.recipe.mix.kind) == ("balanced", "natural")
 
 
