@@ -1,4 +1,4 @@
-"""The browser of neighbours at 10,000 gallery videos: searches and pictures in Python, clicks in
+"""The browser of neighbors at 10,000 gallery videos: searches and pictures in Python, clicks in
 JupyterLab.
 
 A click is timed inside the page, from the click on a clip until the frame after the last picture in
@@ -30,7 +30,7 @@ from benchmarks.relations import FRAME, LATE, draw, shell
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES, WIDTH, CLASSES = (10_000, 1_000), 128, 101
-SETTINGS = {  # no news, no dialog over the notebook
+PRESETS = {  # no news, no dialog over the notebook
     "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
     "@jupyterlab/docmanager-extension:plugin": {"autoStartDefaultKernel": True},
     "@jupyterlab/notebook-extension:tracker": {
@@ -139,21 +139,21 @@ def main(rounds: int = 9, sizes: tuple[int, int] = SIZES) -> list[dict]:
 def synthetic(gallery: int, queries: int, k: int = 10):
     """A Browser over random clusters of two streams, whose clips are drawn when they are looked
     at."""
-    from vidbench.view.widgets.neighbours import Browser
+    from vidbench.view.widgets.neighbors import Browser
 
     random = np.random.default_rng(0)
-    centres, sides, features = random.standard_normal((CLASSES, WIDTH)), [], {"rgb": [], "flow": []}
+    centers, sides, features = random.standard_normal((CLASSES, WIDTH)), [], {"rgb": [], "flow": []}
     for count, name in ((gallery, "train"), (queries, "test")):
         label = random.integers(0, CLASSES, count)
         sides.append(videos(name, label))
-        rgb = centres[label] + 2 * random.standard_normal((count, WIDTH))
+        rgb = centers[label] + 2 * random.standard_normal((count, WIDTH))
         features["rgb"].append(rgb.astype(np.float32))
         features["flow"].append((rgb + random.standard_normal((count, WIDTH))).astype(np.float32))
     return Browser(*sides, features, k=k)
 
 
 def videos(name: str, label: np.ndarray):
-    """Videos with these labels; each one's clip is a block that crosses it, in colours of its
+    """Videos with these labels; each one's clip is a block that crosses it, in colors of its
     own."""
     from vidbench.view.galleries import Tile, encode
     from vidbench.view.widgets.videos import Videos
@@ -268,7 +268,7 @@ def lab(books: Path, scratch: Path) -> Iterator[Callable[[str], str]]:
     minutes."""
     config = scratch / "config" / "labconfig"
     config.mkdir(parents=True)
-    (config / "default_setting_overrides.json").write_text(json.dumps(SETTINGS))
+    (config / "default_setting_overrides.json").write_text(json.dumps(PRESETS))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

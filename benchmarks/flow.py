@@ -163,19 +163,19 @@ def forms(path: Path, folder: Path) -> tuple[list[dict], list[dict]]:
             "case": "stored flow",
             "contestant": "raw uint8",
             "share_of_raw": 1.0,
-            "epe": round(error(flow.dequantise(flow.quantise(wanted)), wanted), 3),
+            "epe": round(error(flow.dequantize(flow.quantize(wanted)), wanted), 3),
         }
     ]
-    for form in flow_store.FORMS:
+    for format in flow_store.FORMATS:
         made = flow_store.extract(
-            footage.manifest([path]), folder / form, form=form, progress=False
+            footage.manifest([path]), folder / format, format=format, progress=False
         )
-        size = flow_store.flow_path(folder / form, path.name, form).stat().st_size
-        stored = flow.dequantise(flow_store.load(folder / form, path.name))
+        size = flow_store.flow_path(folder / format, path.name, format).stat().st_size
+        stored = flow.dequantize(flow_store.load(folder / format, path.name))
         table.append(
             {
                 "case": "stored flow",
-                "contestant": form,
+                "contestant": format,
                 "share_of_raw": round(size / raw / made.pairs, 4),
                 "epe": round(error(stored, wanted), 3),
             }

@@ -59,7 +59,7 @@ def encode(path: Path, seed: int = 0, frames: int = 240) -> Path:
 
 
 def moving(frames: int, height: int, width: int, seed: int = 0) -> np.ndarray:
-    """A drifting, coloured, slightly noisy texture: uint8 [T,H,W,3]."""
+    """A drifting, colored, slightly noisy texture: uint8 [T,H,W,3]."""
     import cv2
 
     rng = np.random.default_rng(seed)

@@ -1,11 +1,11 @@
 """What a GPU gives: S3D in several forms beside the card's bfloat16 product, CoCLR's steps, its
 loader, TV-L1.
 
-Wall time, synchronised; skipped where there is no CUDA device. Clips of CoCLR's size, 32 frames of
+Wall time, synchronized; skipped where there is no CUDA device. Clips of CoCLR's size, 32 frames of
 128 pixels, 32 in a batch, bfloat16 unless a row says otherwise. share_of_peak: operations of
 forward and backward over those of a product of two 8192 x 8192 matrices in the same time.
 "encoders" is the forward and backward pass of the query's and the forward passes of the other
-encoders; what a step takes beside them is heads, queue, loss, optimiser and momentum. "fed" is
+encoders; what a step takes beside them is heads, queue, loss, optimizer and momentum. "fed" is
 InfoNCE's step on batches that the loader's workers read from an mp4 store (drifting textures,
 encoded here) and augment; "resident" is the same step on one batch that lies on the card."""
 
@@ -111,7 +111,7 @@ def form(
 def steps(rounds: int) -> tuple[list[dict], list[dict]]:
     """A step of InfoNCE and one of CoCLR beside their encoders'."""
     table, goals = [], []
-    for name, positives in (("InfoNCE", "self"), ("CoCLR", "near")):
+    for name, positives in (("InfoNCE", "instance"), ("CoCLR", "mined")):
         method, whole, batch = trained(positives)
         seconds = measure.in_turn(
             {
@@ -136,7 +136,7 @@ def steps(rounds: int) -> tuple[list[dict], list[dict]]:
 
 
 def recipe(**changes) -> coclr.Recipe:
-    alone = coclr.SETTINGS["ucf101_paper"].alone
+    alone = coclr.PRESETS["ucf101_paper"].alone
     return replace(
         alone, fit=replace(alone.fit, batch=BATCH, workers=max(1, measure.cores() - 2)), **changes
     )
@@ -148,7 +148,7 @@ def trained(positives: str) -> tuple[coclr.CoCLR, Callable, dict]:
     method, device = coclr.CoCLR(recipe(positives=positives)).cuda().train(), torch.device("cuda")
     ids = torch.arange(method.recipe.queue, device=device)
     rows = nn.functional.normalize(torch.randn(len(ids), method.recipe.dim, device=device), dim=1)
-    method.queue.enqueue(rows, ids, ids, rows if positives == "near" else None)
+    method.queue.enqueue(rows, ids, ids, rows if positives == "mined" else None)
     optimizer = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], lr=1e-3)
 
     def whole(batch: dict) -> None:
@@ -167,7 +167,7 @@ def trained(positives: str) -> tuple[coclr.CoCLR, Callable, dict]:
     return (
         method,
         whole,
-        batch | {name: torch.arange(BATCH, device=device) for name in ("label", "source")},
+        batch | {name: torch.arange(BATCH, device=device) for name in ("label", "source_video")},
     )
 
 
@@ -188,7 +188,7 @@ def encoders(method: coclr.CoCLR, batch: dict) -> None:
 
 def fed(rounds: int) -> tuple[list[dict], list[dict]]:
     """InfoNCE's step on what the loader gives, beside a resident batch; the loader alone."""
-    _, whole, batch = trained("self")
+    _, whole, batch = trained("instance")
     with tempfile.TemporaryDirectory() as scratch:
         loader = coclr.loader(recipe(manifest=str(videos(Path(scratch))), held_out=0.0))
         batches = endless(loader)

@@ -2,9 +2,9 @@
 memory when opened.
 
 Rows are synthetic and lie on disk in half precision; queries are drawn alike. "clustered": classes
-of 100 (10^6: 1,000) around random centres, spread half as far as a centre is long along 64
+of 100 (10^6: 1,000) around random centers, spread half as far as a center is long along 64
 directions that all share, the spread falling from one to the next, and noise in all 1024.
-"diffuse": the same without centres, so that near rows lie in many lists. Features of a network lie
+"diffuse": the same without centers, so that near rows lie in many lists. Features of a network lie
 somewhere between; what an index misses there, indexes.recall says. Goals are of clustered rows.
 
 10^4 and 10^5 rows; with --scale 10^6 clustered ones, without a graph, which takes longest to build.
@@ -32,7 +32,7 @@ CLASSES, DIRECTIONS, NOISE = 1000, 64, 0.3
 DATA = {
     "clustered": (1.0, 0.5),
     "diffuse": (0.0, 1.0),
-}  # how long a centre is, and the spread around it
+}  # how long a center is, and the spread around it
 PROBES = (16, 64, 256)  # lists that a query looks into; 64 is the library's
 BLOCK = 16_384
 GRAPH_TO = {"clustered": 100_000, "diffuse": 10_000}  # rows
@@ -90,7 +90,7 @@ def searched(ways: dict, queries: np.ndarray, rounds: int) -> dict[str, dict]:
     turn."""
     import faiss
 
-    from vidbench.evaluate.neighbours import shared
+    from vidbench.evaluate.neighbors import shared
 
     faiss.omp_set_num_threads(1)
     found = {words: index.search(queries, K).rows for words, index in ways.items()}
@@ -120,22 +120,22 @@ def searched(ways: dict, queries: np.ndarray, rounds: int) -> dict[str, dict]:
 
 
 def write(
-    path: Path, rows: int, width: int, centre: float, spread: float
+    path: Path, rows: int, width: int, center: float, spread: float
 ) -> tuple[Path, np.ndarray]:
     """Rows [N,D] in half precision on disk, written block by block, and queries [ASKED,D]; all of
     unit length."""
     rng = np.random.default_rng(0)
     classes = max(1, min(CLASSES, rows // 100))
-    centres, directions = (
+    centers, directions = (
         rng.standard_normal((n, width), np.float32) / np.float32(np.sqrt(width))
         for n in (classes, DIRECTIONS)
     )
-    centres *= np.float32(centre)
+    centers *= np.float32(center)
     falling = np.linspace(1, 0, DIRECTIONS, endpoint=False, dtype=np.float32)
     falling *= np.float32(spread / np.linalg.norm(falling))
 
     def drawn(count: int) -> np.ndarray:
-        made = centres[rng.integers(classes, size=count)]
+        made = centers[rng.integers(classes, size=count)]
         made += (falling * rng.standard_normal((count, DIRECTIONS), np.float32)) @ directions
         made += np.float32(NOISE / np.sqrt(width)) * rng.standard_normal((count, width), np.float32)
         return made / np.linalg.norm(made, axis=1, keepdims=True)

@@ -1,5 +1,5 @@
 """A video file to a float tensor, one thread: random clip of 32 frames, random-resized crop to 128,
-flip, normalise.
+flip, normalize.
 
 vidbench's Clips, from the source and from each form of the store, beside torchvision's VideoClips,
 mmaction2's and pytorchvideo's pipelines where they are installed and run, and beside plain decord
@@ -29,7 +29,7 @@ from vidbench.data.loading.dataset import Clips, ClipSpec
 from vidbench.data.prepare import store
 from vidbench.data.video import clips, windows
 
-AUGMENT = replace(augmentation.SETTINGS["weak"], size=128)
+AUGMENT = replace(augmentation.PRESETS["weak"], size=128)
 SPEC = ClipSpec(frames=footage.FRAMES, views=1, augment=AUGMENT)
 SOURCE, PLAIN = "vidbench, source", "plain decord + v2"
 WANTED = {SOURCE: ">= 1.2", "vidbench, store mp4": ">= 5"}
@@ -118,9 +118,9 @@ def ours(paths: list[Path], folder: Path) -> dict[str, Way]:
     """Clips on the source and on the three forms of the store."""
     manifest = footage.manifest(paths)
     samples = {SOURCE: Clips(manifest, SPEC)}
-    for form in store.FORMS:
-        stored = store.store(manifest, folder / form, form, progress=False).manifest
-        samples[f"vidbench, store {form}"] = Clips(stored, SPEC)
+    for format in store.FORMATS:
+        stored = store.store(manifest, folder / format, format, progress=False).manifest
+        samples[f"vidbench, store {format}"] = Clips(stored, SPEC)
     return {
         name: lambda r, i, start, s=sample: s[r, i]["rgb"][0] for name, sample in samples.items()
     }
@@ -198,7 +198,7 @@ def videoclips(paths: list[Path]) -> Way:
 
 
 def mmaction(decoder: str) -> Callable:
-    """mmaction2's pipeline with one of its decoders; its normalisation, which is the model's there,
+    """mmaction2's pipeline with one of its decoders; its normalization, which is the model's there,
     comes after."""
 
     def make(paths: list[Path]) -> Way:

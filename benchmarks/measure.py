@@ -34,7 +34,7 @@ PACKAGES = (
     "mmcv-lite",
     "pytorchvideo",
 )
-SETTINGS = (
+PRESETS = (
     "MALLOC_MMAP_MAX_",
     "MALLOC_TRIM_THRESHOLD_",
     "OMP_NUM_THREADS",
@@ -113,7 +113,7 @@ def in_turn(
     """Seconds per call, one value a round, for each contestant; all run once in each round, after a
     warm-up.
 
-    CPU time of this process (time.process_time): a neighbour's load counts little. Use `children`
+    CPU time of this process (time.process_time): a neighbor's load counts little. Use `children`
     for processes, time.perf_counter for devices. draws: one argument a round, the same for all
     contestants, instead of `rounds`."""
     arguments = [()] * rounds if draws is None else [(draw,) for draw in draws]
@@ -198,7 +198,7 @@ def machine() -> dict[str, object]:
         "system": platform.system(),
         "versions": versions,
         "command": command,
-        "environment": {name: os.environ[name] for name in SETTINGS if name in os.environ},
+        "environment": {name: os.environ[name] for name in PRESETS if name in os.environ},
         "date": time.strftime("%Y-%m-%d"),
     }
 

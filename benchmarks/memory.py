@@ -60,14 +60,14 @@ def resident(case: str, sources: list[Path], folder: Path, marks: tuple[int, ...
 
 def visitor(case: str, sources: list[Path], folder: Path):
     """Reads one clip: a function of the clip's number and a generator."""
-    from vidbench.data.loading.augmentation import SETTINGS
+    from vidbench.data.loading.augmentation import PRESETS
     from vidbench.data.loading.dataset import Clips, ClipSpec
     from vidbench.data.manifest import Manifest
     from vidbench.data.video import clips
 
     stored = Manifest.load(folder)
     if case.startswith("loader"):
-        sample = Clips(stored, ClipSpec(frames=FRAMES, augment=SETTINGS["toy"]))
+        sample = Clips(stored, ClipSpec(frames=FRAMES, augment=PRESETS["toy"]))
         return lambda number, rng: sample[number, number % len(stored)]
     files = sources if "AVI" in case else [stored.absolute(i) for i in range(len(stored))]
     lengths = [clips.probe(file).frames for file in files]

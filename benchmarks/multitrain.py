@@ -2,7 +2,7 @@
 activation checkpointing.
 
 One thread on a CPU, with the tiny MViTv2 and three toy label spaces; on a GPU the paper's net, 32
-frames of 224 pixels, 400, 305 and 174 classes in bfloat16, then wall time, synchronised, the GPU's
+frames of 224 pixels, 400, 305 and 174 classes in bfloat16, then wall time, synchronized, the GPU's
 peak memory, and the share of a large matrix product's rate that forward and backward reach (three
 times the forward's multiply-adds). The paper had 75.2 clips/s on 8 V100 in training from scratch
 (supplement, 2.3)."""
@@ -39,7 +39,7 @@ def main(rounds: int = 7, clips: int = 8) -> list[dict]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
         measure.one_thread()
-    recipe = multitrain.SETTINGS["released" if device.type == "cuda" else "toy"]
+    recipe = multitrain.PRESETS["released" if device.type == "cuda" else "toy"]
     if device.type == "cpu":
         recipe = replace(recipe, network_args={"preset": "tiny"})  # 8 frames of 64 pixels
     parts = tuple(

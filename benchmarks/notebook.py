@@ -16,17 +16,17 @@ from pathlib import Path
 from benchmarks import measure
 from benchmarks.startup import run
 
-HOME = 'home: str = "../runs"'
+RUNS_DIR = 'runs_dir: str = "../runs"'
 SMOKE = (
     "from dataclasses import replace\nfrom pathlib import Path",
     "from vidbench.data.toy.world import render\nfrom vidbench.engine.runs import recipe_dict\n"
     "from vidbench.methods import coclr",
-    'toy = render(Path(home) / "toy", setting="tiny", world="base", seed=0, workers=1, '
+    'toy = render(Path(runs_dir) / "toy", preset="tiny", world="base", seed=0, workers=1, '
     "progress=False)\n"
-    'toy.save(Path(home) / "toy")',
-    'recipe = coclr.SETTINGS["tiny"].alone\n'
-    'recipe = replace(recipe, manifest=f"{home}/toy", fit=replace(recipe.fit, epochs=1))',
-    'coclr.train(recipe_dict(recipe), f"{home}/run", "none", threads=1)',
+    'toy.save(Path(runs_dir) / "toy")',
+    'recipe = coclr.PRESETS["tiny"].alone\n'
+    'recipe = replace(recipe, manifest=f"{runs_dir}/toy", fit=replace(recipe.fit, epochs=1))',
+    'coclr.train(recipe_dict(recipe), f"{runs_dir}/run", "none", threads=1)',
 )
 NOTEBOOK, SCRIPT, EMPTY = "notebook", "script", "empty notebook"
 
@@ -37,16 +37,25 @@ def main(rounds: int = 5) -> list[dict]:
         folder = Path(scratch)
         write(folder / "smoke.ipynb", SMOKE)
         write(folder / "empty.ipynb", ("1 + 1",))
-        home = folder / "home"
-        (folder / "smoke.py").write_text("\n".join((f"home = {str(home)!r}", *SMOKE)))
-        execute = ["-m", "vidbench", "run", "-p", "home", str(home), "--out", str(folder / "out")]
+        runs_dir = folder / "runs_dir"
+        (folder / "smoke.py").write_text("\n".join((f"runs_dir = {str(runs_dir)!r}", *SMOKE)))
+        execute = [
+            "-m",
+            "vidbench",
+            "run",
+            "-p",
+            "runs_dir",
+            str(runs_dir),
+            "--out",
+            str(folder / "out"),
+        ]
         programs = {
             SCRIPT: [str(folder / "smoke.py")],
             NOTEBOOK: [*execute, str(folder / "smoke.ipynb")],
             EMPTY: [*execute, str(folder / "empty.ipynb")],
         }
         calls = {
-            name: lambda program=program: afresh(program, home)
+            name: lambda program=program: afresh(program, runs_dir)
             for name, program in programs.items()
         }
         cpu: dict[str, list[float]] = {name: [] for name in calls}
@@ -83,9 +92,9 @@ def noting(call, times: list[float]):
     return noted
 
 
-def afresh(program: list[str], home: Path) -> None:
+def afresh(program: list[str], runs_dir: Path) -> None:
     """Run a program without what an earlier one left."""
-    shutil.rmtree(home, ignore_errors=True)
+    shutil.rmtree(runs_dir, ignore_errors=True)
     run(program)
 
 
@@ -94,7 +103,7 @@ def write(path: Path, sources: tuple[str, ...]) -> None:
     import nbformat
 
     book = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell(source) for source in (HOME, *sources)]
+        cells=[nbformat.v4.new_code_cell(source) for source in (RUNS_DIR, *sources)]
     )
     book.metadata["kernelspec"] = {
         "name": "python3",

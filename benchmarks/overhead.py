@@ -1,10 +1,10 @@
 """What a CoCLR training step on a CPU costs beside its encoders, one thread: loss, queue, momentum,
-optimiser, log.
+optimizer, log.
 
-Steps of the toy setting (a small network on small clips), and of CoCLR's S3D on fewer pixels than
+Steps of the toy preset (a small network on small clips), and of CoCLR's S3D on fewer pixels than
 its own, as `fit` runs them, on a batch that lies ready in memory and with a full queue. Hooks note
 the CPU time of each encoder's forward pass, of the backward pass from the gradient that reaches the
-query encoder to its last parameter's, of the optimiser and of the momentum update; "rest" is
+query encoder to its last parameter's, of the optimizer and of the momentum update; "rest" is
 everything else in a step: shuffling keys, heads, loss, queue, mining, log. Saving a checkpoint,
 once an epoch, is outside."""
 
@@ -28,7 +28,7 @@ from vidbench.engine.loop import fit
 from vidbench.engine.runs import Run
 from vidbench.methods import coclr
 
-PARTS = ("encoders", "optimiser", "momentum", "rest")
+PARTS = ("encoders", "optimizer", "momentum", "rest")
 clock = time.process_time
 
 
@@ -42,7 +42,7 @@ class Ready:
         self.batch = {
             s: torch.randn(rows, views, 3, frames, size, size, generator=draw) for s in coclr.OTHER
         }
-        self.batch |= {name: torch.arange(rows) for name in ("label", "source", "row")}
+        self.batch |= {name: torch.arange(rows) for name in ("label", "source_video", "row")}
         self.batch_sampler, self.spans = Batches(rows * steps, rows, seed=0), spans
         self.epochs: list[dict[str, float]] = []
 
@@ -78,7 +78,7 @@ class Spans:
             parameter.register_post_accumulate_grad_hook(lambda _: self.end("encoders"))
         self.handles = [
             register_optimizer_step_pre_hook(self.begin),
-            register_optimizer_step_post_hook(lambda *_: self.end("optimiser")),
+            register_optimizer_step_post_hook(lambda *_: self.end("optimizer")),
         ]
         update = method.after_step
 
@@ -100,12 +100,12 @@ class Spans:
 
 def cases() -> dict[str, tuple[coclr.Recipe, int]]:
     """name -> (recipe, steps in a round)."""
-    toy, paper = coclr.SETTINGS["toy"].alone, coclr.SETTINGS["ucf101_paper"].alone
+    toy, paper = coclr.PRESETS["toy"].alone, coclr.PRESETS["ucf101_paper"].alone
     clip = replace(paper.clip, frames=16, augment=replace(paper.clip.augment, size=112))
     smaller = replace(paper, clip=clip, fit=replace(paper.fit, batch=4, workers=0))
     return {
         "toy, InfoNCE": (toy, 11),
-        "toy, CoCLR": (replace(toy, positives="near"), 11),
+        "toy, CoCLR": (replace(toy, positives="mined"), 11),
         "S3D 4x16x112, InfoNCE": (smaller, 1),
     }
 
@@ -146,7 +146,7 @@ def epochs(recipe: coclr.Recipe, rounds: int, steps: int) -> list[dict[str, floa
     fitting = replace(recipe.fit, epochs=1 + rounds, save_every=1 + rounds, log_every=steps)
     method, ids = coclr.CoCLR(recipe), torch.arange(recipe.queue)
     rows = torch.nn.functional.normalize(torch.randn(recipe.queue, recipe.dim), dim=1)
-    method.queue.enqueue(rows, ids, ids, rows if recipe.positives == "near" else None)
+    method.queue.enqueue(rows, ids, ids, rows if recipe.positives == "mined" else None)
     spans = Spans(method)
     loader = Ready(recipe, steps, spans)
     with tempfile.TemporaryDirectory() as scratch:

@@ -9,7 +9,7 @@ import numpy as np
 
 
 def main(out: Path, videos: list[str]) -> None:
-    """One process, one thread: decode, TV-L1 at its defaults, clip at 20 pixels, a colour JPEG a
+    """One process, one thread: decode, TV-L1 at its defaults, clip at 20 pixels, a color JPEG a
     pair as CoCLR's."""
     cv2.setNumThreads(1)
     solver = cv2.optflow.DualTVL1OpticalFlow_create()

@@ -7,7 +7,7 @@ first clip of a file, without it. AVIs whose frames can only be counted (packed 
 row of their own as well.
 
 "levels_off" is the largest mean difference between a clip and the same frames of a plain decode of
-the whole file, in grey levels: over about 3 means other frames (decord converts colours a little
+the whole file, in gray levels: over about 3 means other frames (decord converts colors a little
 differently). vidbench's must be 0."""
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 faiss as installed.
 
 UCF101's size: 10,000 gallery rows of 1024, 4,000 queries, 10 nearest by cosine. The bare product
-gets rows of unit length; ours normalises them itself, and so does faiss's contestant (normalize_L2
+gets rows of unit length; ours normalizes them itself, and so does faiss's contestant (normalize_L2
 on a copy, then IndexFlatIP). All must find the same rows, up to scores that differ in rounding.
 Memory: the largest resident size of a fresh process during a search, over that before it made the
 gallery, of UCF101's and of Kinetics-400's size."""

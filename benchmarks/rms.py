@@ -1,7 +1,7 @@
 """Random mean scaling beside the plain form of it, x + (alpha - 1) avg_pool3d(x), and what it adds
 to a training step.
 
-One thread on a CPU, or the GPU where there is one (then wall time, synchronised). "kept" is what
+One thread on a CPU, or the GPU where there is one (then wall time, synchronized). "kept" is what
 autograd holds of one call until the backward pass, in sizes of the feature. Outputs and gradients
 of both forms are compared first. Steps are of SlowOnly-50 and SlowFast-50 with and without RMS: on
 a GPU with clips of the papers' size in bfloat16, on a CPU with small ones; the memory of a step is
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from benchmarks import measure
 from vidbench import models
-from vidbench.tensors.regularizers import Filter, placed, random_scaling
+from vidbench.tensors.regularizers import Filter, build_regularizer, random_scaling
 
 ON_GPU = True  # with results of their own there
 FEATURES = {
@@ -138,7 +138,7 @@ def steps(
     """Training steps with and without RMS in res4 and res5: rows and goals."""
     calls = {
         "without": step(network, arguments, None, batch),
-        "RMS": step(network, arguments, placed("rms", stages=(4, 5)), batch),
+        "RMS": step(network, arguments, build_regularizer("rms", stages=(4, 5)), batch),
     }
     seconds, memory = measure.in_turn(calls, rounds=rounds, clock=clock()), {}
     if batch.is_cuda:
@@ -196,7 +196,7 @@ def repeats(network: str, arguments: dict, batch: torch.Tensor) -> bool:
     try:
         ends = []
         for _ in range(2):
-            run = step(network, arguments, placed("rms", stages=(4, 5)), batch)
+            run = step(network, arguments, build_regularizer("rms", stages=(4, 5)), batch)
             for number in range(5):
                 torch.manual_seed(number)
                 run()

@@ -26,25 +26,25 @@ def main(rounds: int = 9, count: int = 5) -> list[dict]:
     measure.one_thread()
     with tempfile.TemporaryDirectory() as scratch:
         paths = footage.files(footage.KINETICS, Path(scratch), count)
-        made = {form: written(paths, Path(scratch) / form, form) for form in WANTED}
+        made = {format: written(paths, Path(scratch) / format, format) for format in WANTED}
         folders = {
-            form: [report.manifest.absolute(i) for i in range(len(paths))]
-            for form, report in made.items()
+            format: [report.manifest.absolute(i) for i in range(len(paths))]
+            for format, report in made.items()
         }
         length = made["raw"].manifest.frames.tolist()
         calls = {
-            f"store, {form}": lambda draw, files=files: read(files, draw)
-            for form, files in folders.items()
+            f"store, {format}": lambda draw, files=files: read(files, draw)
+            for format, files in folders.items()
         }
         calls["decord, source"] = lambda draw: [with_decord(paths[i], start) for i, start in draw]
         draws = footage.draw(length, rounds)
         seconds = measure.in_turn(calls, draws=draws)
         kept = float((made["raw"].manifest.frames / made["raw"].manifest.fps).sum())
-        size = {f"store, {form}": report.bytes for form, report in made.items()}
+        size = {f"store, {format}": report.bytes for format, report in made.items()}
         size["decord, source"] = sum(path.stat().st_size for path in paths)
         table = []
         for name, times in seconds.items():
-            form = name.removeprefix("store, ")
+            format = name.removeprefix("store, ")
             fast = measure.spread(measure.ratios(seconds["decord, source"], times))
             table.append(
                 {
@@ -54,25 +54,25 @@ def main(rounds: int = 9, count: int = 5) -> list[dict]:
                     **dict(zip(("times_as_fast", "min", "max"), fast, strict=True)),
                     "rounds": rounds,
                     "kB_per_second": round(size[name] / kept / 1e3),
-                    "psnr": worst(folders[form], paths, draws[0]) if form in made else "",
+                    "psnr": worst(folders[format], paths, draws[0]) if format in made else "",
                 }
             )
         return table + [
             measure.goal(
                 "P2",
-                f"store, {form}: times as fast as decord on the source",
+                f"store, {format}: times as fast as decord on the source",
                 wanted,
-                measure.ratios(seconds["decord, source"], seconds[f"store, {form}"]),
+                measure.ratios(seconds["decord, source"], seconds[f"store, {format}"]),
             )
-            for form, wanted in WANTED.items()
+            for format, wanted in WANTED.items()
         ]
 
 
-def written(paths: list[Path], folder: Path, form: str) -> store.Report:
+def written(paths: list[Path], folder: Path, format: str) -> store.Report:
     """The videos stored in a form."""
-    made = store.store(footage.manifest(paths), folder, form, progress=False)
+    made = store.store(footage.manifest(paths), folder, format, progress=False)
     if made.failed:
-        raise AssertionError(f"{form}: {made.failed}")
+        raise AssertionError(f"{format}: {made.failed}")
     return made
 
 

@@ -2,9 +2,9 @@
 kornia.
 
 Clips of 32 frames 256x340 to 128, and toy clips. The full chain is random-resized crop, flip,
-brightness, contrast, saturation, hue, Gaussian blur, normalise; "crop" leaves out jitter and blur.
+brightness, contrast, saturation, hue, Gaussian blur, normalize; "crop" leaves out jitter and blur.
 All contestants get the same drawn parameters, several draws a round; v2's and kornia's blur takes
-the 13 taps that ours has at sigma 2. The last column is the mean difference to PIL in grey levels,
+the 13 taps that ours has at sigma 2. The last column is the mean difference to PIL in gray levels,
 from the same run. kornia works on floats with its own functions of PIL's blends, and does not
 smooth before it makes pictures smaller, as its RandomResizedCrop (which draws by itself)."""
 
@@ -21,7 +21,7 @@ from torchvision.transforms.v2 import functional as v2
 
 from benchmarks import footage, measure
 from vidbench.data.loading import transforms
-from vidbench.data.loading.augmentation import SETTINGS, Augment, View, draw
+from vidbench.data.loading.augmentation import PRESETS, Augment, View, draw
 
 FRAMES, HEIGHT, WIDTH, DRAWS = 32, 256, 340, 4
 WANTED = {"PIL per frame": ">= 3.5", "kornia": ">= 4.5", "transforms.v2": ">= 6"}
@@ -126,7 +126,7 @@ def main(rounds: int = 9) -> list[dict]:
     """The full chain, crops only, and a toy clip."""
     measure.one_thread()
     augment, rng = (
-        replace(SETTINGS["vidbench"], jitter_p=1.0, gray_p=0.0, blur_p=1.0),
+        replace(PRESETS["vidbench"], jitter_p=1.0, gray_p=0.0, blur_p=1.0),
         np.random.default_rng(0),
     )
     clip = moving_clip(FRAMES, HEIGHT, WIDTH)
@@ -147,10 +147,10 @@ def main(rounds: int = 9) -> list[dict]:
     ]
     off = next(row["levels_from_pil"] for row in table if row["contestant"] == OURS)
     goals.append(
-        measure.goal("P4", "augmentation, full chain: mean grey levels from PIL", "<= 1.5", off)
+        measure.goal("P4", "augmentation, full chain: mean gray levels from PIL", "<= 1.5", off)
     )
     table += compare("crop 32x256x340 to 128", clip, crops, augment, rounds)[0]
-    toy = replace(SETTINGS["toy"], jitter_p=1.0, gray_p=0.0, blur_p=1.0)
+    toy = replace(PRESETS["toy"], jitter_p=1.0, gray_p=0.0, blur_p=1.0)
     drawn = [draw(toy, 64, 64, 8, rng) for _ in range(10 * DRAWS)]
     return (
         table + compare("full 8x64x64 to 48", moving_clip(8, 64, 64), drawn, toy, rounds)[0] + goals

@@ -135,7 +135,7 @@ def infonce(shared, toy_tiny, toy_flow):
     from vidbench.engine.runs import recipe_dict
     from vidbench.methods import coclr
 
-    recipe = replace(coclr.SETTINGS["tiny"].alone, manifest=str(toy_tiny.root), flow=str(toy_flow))
+    recipe = replace(coclr.PRESETS["tiny"].alone, manifest=str(toy_tiny.root), flow=str(toy_flow))
 
     def make(folder: Path) -> None:
         for stream in ("rgb", "flow"):

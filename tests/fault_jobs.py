@@ -12,16 +12,16 @@ from pathlib import Path
 
 PAUSE = 0.03  # seconds a step of the regression, so that it takes longer than its import
 # An executed notebook that computes flow (quick to import), and one that trains twice.
-PARAMETERS = 'home: str = ""\ndata: str = ""'
+PARAMETERS = 'runs_dir: str = ""\ndata: str = ""'
 BEGIN = """import os
 from pathlib import Path
-Path(home, "kernel").write_text(str(os.getpid()))
+Path(runs_dir, "kernel").write_text(str(os.getpid()))
 print("begun", flush=True)"""
 FLOW_BOOK = (
     BEGIN,
     """from vidbench.data.flow import store as flow_store
 from vidbench.data.manifest import Manifest""",
-    """place = Path(home, "flow")
+    """place = Path(runs_dir, "flow")
 report = flow_store.extract(Manifest.load(data), place, "tvl1_fast", progress=False)
 print(report.done + report.skipped, report.failed)""",
     """print("a wide table of numbers " * 4000)""",
@@ -31,10 +31,10 @@ TRAIN_BOOK = (
     BEGIN,
     """from tests import fault_jobs
 from vidbench.engine import ranks, runs""",
-    """ranks.launch("tests.fault_jobs:regress", str(Path(home, "first")))
-print(runs.Run(Path(home, "first")).state)""",
-    """ranks.launch("tests.fault_jobs:regress", str(Path(home, "second")), data, 1)
-print(runs.Run(Path(home, "second")).curves()["loss"][-1])""",
+    """ranks.launch("tests.fault_jobs:regress", str(Path(runs_dir, "first")))
+print(runs.Run(Path(runs_dir, "first")).state)""",
+    """ranks.launch("tests.fault_jobs:regress", str(Path(runs_dir, "second")), data, 1)
+print(runs.Run(Path(runs_dir, "second")).curves()["loss"][-1])""",
 )
 
 
@@ -59,13 +59,13 @@ def classify(folder: str, data: str) -> None:
     """A small S3D on real clips, watched on held-out ones: 24 steps."""
     from dataclasses import replace
 
-    from vidbench.data.loading.augmentation import SETTINGS
+    from vidbench.data.loading.augmentation import PRESETS
     from vidbench.data.loading.dataset import ClipSpec
     from vidbench.engine.loop import Fit
     from vidbench.engine.runs import recipe_dict
     from vidbench.methods import classify
 
-    clip = ClipSpec(frames=4, stride=2, views=1, augment=replace(SETTINGS["toy"], size=32))
+    clip = ClipSpec(frames=4, stride=2, views=1, augment=replace(PRESETS["toy"], size=32))
     fit = Fit(epochs=6, batch=4, lr=0.01, schedule="plateau", patience=0, log_every=1)
     recipe = classify.Recipe(
         manifest=data,
@@ -83,13 +83,13 @@ def coclr(folder: str, data: str) -> None:
     seen."""
     from dataclasses import replace
 
-    from vidbench.data.loading.augmentation import SETTINGS
+    from vidbench.data.loading.augmentation import PRESETS
     from vidbench.data.loading.dataset import ClipSpec
     from vidbench.engine.loop import Fit
     from vidbench.engine.runs import recipe_dict
     from vidbench.methods import coclr
 
-    clip = ClipSpec(frames=4, stride=2, views=2, augment=replace(SETTINGS["toy"], size=32))
+    clip = ClipSpec(frames=4, stride=2, views=2, augment=replace(PRESETS["toy"], size=32))
     recipe = coclr.Recipe(
         manifest=data,
         queue=20,
@@ -103,7 +103,7 @@ def coclr(folder: str, data: str) -> None:
 
 
 PROTOCOLS = [
-    {"windows": windows, "crops": crops} for windows in (1, 2, 3) for crops in ("centre", "three")
+    {"windows": windows, "crops": crops} for windows in (1, 2, 3) for crops in ("center", "three")
 ]
 
 
@@ -117,7 +117,7 @@ def features(place: str, data: str) -> None:
     torch.set_num_threads(1)
     run = Run(Path(place) / "run")
     for protocol in PROTOCOLS:
-        features.kept(run, "train", features.Protocol(**protocol))
+        features.load_or_extract(run, "train", features.Protocol(**protocol))
 
 
 def batched() -> dict:

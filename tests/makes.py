@@ -301,21 +301,21 @@ def _dawdling(function: Callable, job):
         clips.Video.stream = whole
 
 
-def run(what: str, data: str, out: str, form: str = "mp4") -> None:
+def run(what: str, data: str, out: str, format: str = "mp4") -> None:
     """A long scan, store or flow on two processes, for tests to stop."""
     manifest = Manifest.load(data)
     scan.examine, store.one, flow_store.one = slow_examine, slow_store, slow_flow
     if what == "scan":
         scan.scan(manifest, out, workers=2, progress=False)
     elif what == "store":
-        store.store(manifest, out, form, size=32, workers=2, progress=False)
+        store.store(manifest, out, format, size=32, workers=2, progress=False)
     else:
-        flow_store.extract(manifest, out, "dis", form=form, workers=2, progress=False)
+        flow_store.extract(manifest, out, "dis", format=format, workers=2, progress=False)
 
 
-def started(what: str, data: Path, out: Path, form: str = "mp4") -> subprocess.Popen:
+def started(what: str, data: Path, out: Path, format: str = "mp4") -> subprocess.Popen:
     """`run` as a process group of its own."""
-    code = f"from tests import makes; makes.run({what!r}, {str(data)!r}, {str(out)!r}, {form!r})"
+    code = f"from tests import makes; makes.run({what!r}, {str(data)!r}, {str(out)!r}, {format!r})"
     return subprocess.Popen(
         [sys.executable, "-c", code],
         cwd=ROOT,
@@ -364,14 +364,14 @@ def on_full_disks(place: str, data: str, wanted: list[tuple[str, str, int, int]]
     wanted: (what, form, workers, kB). Wants the right to mount, as `unshare --map-root-user
     --mount` gives it."""
     manifest, disk_usage = Manifest.load(data), jobs.shutil.disk_usage
-    for what, form, workers, room in wanted:
+    for what, format, workers, room in wanted:
         folder = Path(place)
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={room}k", "none", place], check=True)
         # an estimate would stop it before the disk is full; that is the second thing to try
         jobs.shutil.disk_usage = lambda path: SimpleNamespace(free=10**15)
-        said = {"what": what, "form": form}
+        said = {"what": what, "format": format}
         try:
-            fill(what, form, manifest, folder, workers)
+            fill(what, format, manifest, folder, workers)
         except Exception as error:
             said["error"] = f"{type(error).__name__}: {error}"
         said["left"] = [file.name for file in folder.rglob("*.tmp")]
@@ -388,11 +388,11 @@ def on_full_disks(place: str, data: str, wanted: list[tuple[str, str, int, int]]
         before = {name: about for name, about in stamps(folder).items() if name in finished}
         jobs.shutil.disk_usage = disk_usage
         try:
-            fill(what, form, manifest, folder, workers)
+            fill(what, format, manifest, folder, workers)
         except Exception as error:
             said["again"] = f"{type(error).__name__}: {error}"
         subprocess.run(["mount", "-o", "remount,size=100m", "none", place], check=True)
-        report = fill(what, form, manifest, folder, workers)
+        report = fill(what, format, manifest, folder, workers)
         after = stamps(folder)
         said["kept"] = len(before)
         said["untouched"] = sum(after[name] == about for name, about in before.items())
@@ -404,11 +404,13 @@ def on_full_disks(place: str, data: str, wanted: list[tuple[str, str, int, int]]
         subprocess.run(["umount", "--lazy", place], check=True)
 
 
-def fill(what: str, form: str, manifest: Manifest, folder: Path, workers: int = 0):
+def fill(what: str, format: str, manifest: Manifest, folder: Path, workers: int = 0):
     """Store a data set's videos, or their flow; the report."""
     if what == "store":
-        return store.store(manifest, folder, form, workers=workers, progress=False)
-    return flow_store.extract(manifest, folder, "dis", form=form, workers=workers, progress=False)
+        return store.store(manifest, folder, format, workers=workers, progress=False)
+    return flow_store.extract(
+        manifest, folder, "dis", format=format, workers=workers, progress=False
+    )
 
 
 def _reads(folder: Path, name: str) -> bool:

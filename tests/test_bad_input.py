@@ -223,7 +223,7 @@ FILES = {
     ),
     "10 bit.mp4": Case(made(12, pixels="yuv420p10le"), "10 bit", frames=range(12)),
     "full range.mp4": Case(made(12, pixels="yuvj420p"), "full range", frames=range(12)),
-    "grey.mkv": Case(made(12, "ffv1", pixels="gray"), frames=range(12)),
+    "gray.mkv": Case(made(12, "ffv1", pixels="gray"), frames=range(12)),
     "alpha.mov": Case(made(12, "png", pixels="rgba"), frames=range(12)),
     "one frame an hour.mp4": Case(made(3, rate=makes.Fraction(1, 3600)), frames=range(3)),
     "thousand frames a second.mp4": Case(made(12, rate=1000), frames=range(12)),
@@ -692,7 +692,7 @@ def test_a_list_that_names_missing_files(data):
 def test_a_list_of_another_data_set_is_refused_at_its_line(data, names, text, wanted):
     for name in names:
         (data / name).write_text(text)
-    assert catalogue.recognise(data) == wanted
+    assert catalogue.detect_dataset(data) == wanted
     with pytest.raises(ValueError, match=r"\.txt"):
         catalogue.open_dataset(wanted, data)
 
@@ -700,11 +700,11 @@ def test_a_list_of_another_data_set_is_refused_at_its_line(data, names, text, wa
 def test_a_folder_without_a_data_set_says_what_was_looked_for(tmp_path):
     (tmp_path / "notes.txt").write_text("no videos")
     with pytest.raises(
-        ValueError, match="no data set recognised in .*; looked for csv: manifest.csv"
+        ValueError, match="no data set recognized in .*; looked for csv: manifest.csv"
     ):
-        catalogue.recognise(tmp_path)
+        catalogue.detect_dataset(tmp_path)
     with pytest.raises(FileNotFoundError, match="no such folder"):
-        catalogue.recognise(tmp_path / "gone")
+        catalogue.detect_dataset(tmp_path / "gone")
 
 
 @pytest.mark.parametrize("command", ["scan", "store", "flow"])

@@ -29,7 +29,7 @@ from benchmarks import indexes as galleries
 from benchmarks import relations as pictures
 from benchmarks import store as stores
 from benchmarks import views as augmentation
-from vidbench.data.loading.augmentation import SETTINGS, draw
+from vidbench.data.loading.augmentation import PRESETS, draw
 from vidbench.data.video import clips
 from vidbench.methods import coclr
 
@@ -190,7 +190,7 @@ def test_peers_that_are_not_there_are_named(videos, capsys, monkeypatch):
 
 
 def test_augmentation_and_s3d_once():
-    toy = replace(SETTINGS["toy"], jitter_p=1.0, gray_p=0.0, blur_p=1.0)
+    toy = replace(PRESETS["toy"], jitter_p=1.0, gray_p=0.0, blur_p=1.0)
     clip = augmentation.moving_clip(2, 32, 40)
     drawn = [draw(toy, 32, 40, 2, np.random.default_rng(0))]
     table, seconds = augmentation.compare("tiny", clip, drawn, toy, 1)
@@ -214,7 +214,7 @@ def test_random_mean_scaling_once(monkeypatch):
 
 
 def test_parts_of_a_step_are_all_of_it():
-    table = overhead.main(2, {"tiny": (replace(coclr.SETTINGS["tiny"].alone, positives="near"), 2)})
+    table = overhead.main(2, {"tiny": (replace(coclr.PRESETS["tiny"].alone, positives="mined"), 2)})
     shares = {row["part"]: row["share_of_step"] for row in table if "part" in row}
     assert sum(shares.values()) == pytest.approx(1, abs=0.05) and min(shares.values()) > 0
     assert shares["encoders"] == max(shares.values())
@@ -306,6 +306,6 @@ def test_programs_are_run_and_failures_shown(tmp_path):
     notebook.write(tmp_path / "x.ipynb", ("1 + 1",))
     from vidbench.headless.parameters import known_parameters
 
-    assert known_parameters(tmp_path / "x.ipynb") == {"home": "../runs"}
+    assert known_parameters(tmp_path / "x.ipynb") == {"runs_dir": "../runs"}
     compile("\n".join(notebook.SMOKE), "smoke", "exec")
     assert torch.get_num_threads() >= 1

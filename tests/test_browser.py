@@ -3,7 +3,7 @@ clicked on.
 
 `make test-browser` runs this; plain `make test` leaves it out. The notebooks lie in a copy and
 share its `runs`, as in a checkout, so that 42 finds what 12 trained; each trains what it misses.
-Pictures of what was seen go to the folder that VIDBENCH_ARTEFACTS names, or runs/browser."""
+Pictures of what was seen go to the folder that VIDBENCH_ARTIFACTS names, or runs/browser."""
 
 import json
 import os
@@ -21,10 +21,10 @@ from tests import ROOT
 from vidbench.view.figures import INK
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-ARTEFACTS = Path(os.environ.get("VIDBENCH_ARTEFACTS") or ROOT / "runs" / "browser")
+ARTIFACTS = Path(os.environ.get("VIDBENCH_ARTIFACTS") or ROOT / "runs" / "browser")
 BOOK_SECONDS, CLICK_SECONDS = 600, 60  # at most, on a busy machine
-SIZE = (1280, 1900)  # pixels of the tab: a whole browser of neighbours with its map
-TOUR, NEIGHBOURS, PAIRS, RETRIEVAL = (
+SIZE = (1280, 1900)  # pixels of the tab: a whole browser of neighbors with its map
+TOUR, NEIGHBORS, PAIRS, RETRIEVAL = (
     "00_tour",
     "12_coclr_neighbours",
     "31_multitrain_projections",
@@ -32,7 +32,7 @@ TOUR, NEIGHBOURS, PAIRS, RETRIEVAL = (
 )
 PLOTS = {
     TOUR: 1,
-    NEIGHBOURS: 9,
+    NEIGHBORS: 9,
     PAIRS: 5,
     RETRIEVAL: 4,
 }  # plotly figures, those among controls with them
@@ -94,7 +94,7 @@ def desk(tmp_path_factory):
     (base / "assets").symlink_to(
         ROOT / "assets"
     )  # ../assets is where a notebook of the checkout sees it, too
-    ARTEFACTS.mkdir(parents=True, exist_ok=True)
+    ARTIFACTS.mkdir(parents=True, exist_ok=True)
     try:
         with measure.chromium() as browser, lab(books, base / "lab") as address:
             yield browser, address, books
@@ -117,7 +117,7 @@ def run(desk, name: str, seconds: float = CLICK_SECONDS):
         wait(tab, DRAWN, seconds)
         yield tab, trouble
     finally:
-        tab.screenshot(path=ARTEFACTS / f"{name}-end.png")
+        tab.screenshot(path=ARTIFACTS / f"{name}-end.png")
         tab.close()
 
 
@@ -151,7 +151,7 @@ def complaints(tab, trouble: list[str], plots: int) -> list[str]:
 def picture(tab, name: str, what: str = CONTROLS) -> None:
     """Keep a picture of a part of the page for those who look."""
     tab.locator(what).last.scroll_into_view_if_needed()
-    tab.locator(what).last.screenshot(path=ARTEFACTS / f"{name}.png")
+    tab.locator(what).last.screenshot(path=ARTIFACTS / f"{name}.png")
 
 
 def holds(tab, condition: str, argument=None) -> None:
@@ -171,7 +171,7 @@ def inside(
 def test_tour(desk):
     with run(desk, TOUR) as (tab, trouble):
         assert complaints(tab, trouble, PLOTS[TOUR]) == []
-        picture(tab, f"{TOUR}-neighbours", ".jp-OutputArea-output")
+        picture(tab, f"{TOUR}-neighbors", ".jp-OutputArea-output")
         loss = tab.locator(".jp-RenderedPlotly")
         loss.scroll_into_view_if_needed()
         found = loss.evaluate(POINTS)
@@ -195,8 +195,8 @@ def test_tour(desk):
         assert complaints(tab, trouble, PLOTS[TOUR]) == []
 
 
-@pytest.mark.parametrize("name", [NEIGHBOURS, RETRIEVAL])
-def test_neighbours(desk, name):
+@pytest.mark.parametrize("name", [NEIGHBORS, RETRIEVAL])
+def test_neighbors(desk, name):
     with run(desk, name) as (tab, trouble):
         assert complaints(tab, trouble, PLOTS[name]) == []
         picture(tab, f"{name}-browser")
@@ -211,8 +211,8 @@ def test_neighbours(desk, name):
 
 
 def hovered(tab) -> str:
-    """What the label at the pointer says, in ink: plotly takes the border's colour for words of no
-    colour."""
+    """What the label at the pointer says, in ink: plotly takes the border's color for words of no
+    color."""
     label = tab.wait_for_selector(f"{MAP} .hovertext text")
     assert label.evaluate("words => getComputedStyle(words).fill") == f"rgb{ImageColor.getrgb(INK)}"
     return label.text_content()
@@ -229,7 +229,7 @@ def named(tile) -> str:
 
 
 def tiles_and_back(tab) -> None:
-    """A click on a neighbour makes it the query, with its star on the map; `back` leads to the
+    """A click on a neighbor makes it the query, with its star on the map; `back` leads to the
     first one."""
     first, back = asked(tab), tab.locator("button:has-text('back')")
     assert back.is_disabled()

@@ -258,16 +258,16 @@ def world(shared) -> dict[str, Path]:
     return {path.name: path for path in shared("faults_world", make_world).iterdir()}
 
 
-def make_world(home: Path) -> None:
+def make_world(runs_dir: Path) -> None:
     for i in range(60):
         makes.encode(
-            home / "many" / "ab"[i % 2] / f"{i}.mp4", makes.texture(7 + i % 4, (64, 64), seed=i)
+            runs_dir / "many" / "ab"[i % 2] / f"{i}.mp4", makes.texture(7 + i % 4, (64, 64), seed=i)
         )
     rows = [(f"{'ab'[i % 2]}/{i}.mp4", "ab"[i % 2], "train", f"s{i}") for i in range(60)]
     for name, size in (("few", 8), ("clips", 20), ("many", 60)):
-        Manifest.from_rows(home / "many", rows[:size], ("a", "b")).save(home / name)
+        Manifest.from_rows(runs_dir / "many", rows[:size], ("a", "b")).save(runs_dir / name)
     for name, cells in (("flow", fault_jobs.FLOW_BOOK), ("train", fault_jobs.TRAIN_BOOK)):
-        notebook(home / f"{name}_book" / "book.ipynb", *cells, parameters=fault_jobs.PARAMETERS)
+        notebook(runs_dir / f"{name}_book" / "book.ipynb", *cells, parameters=fault_jobs.PARAMETERS)
 
 
 @pytest.fixture(scope="module")
@@ -291,7 +291,7 @@ def jobs(world, shared) -> dict[str, Job]:
         }
 
     def book(name: str, look, door: str) -> Job:
-        path, told = world[f"{name}_book"] / "book.ipynb", ["-p", "home"]
+        path, told = world[f"{name}_book"] / "book.ipynb", ["-p", "runs_dir"]
         given = ["-p", "data", world["few"]]
         doors = {
             "run": lambda place: [
@@ -828,7 +828,7 @@ def test_another_networks_checkpoint_is_refused_by_name(complete, tmp_path):
     state["optimizer"]["param_groups"][0]["params"] = [0]
     torch.save(state, place / "state.pt")
     with pytest.raises(
-        RunError, match=f"(?s){place} holds .* another optimiser's state.*start anew"
+        RunError, match=f"(?s){place} holds .* another optimizer's state.*start anew"
     ):
         trained(tmp_path / "run")
 

@@ -29,7 +29,7 @@ from vidbench.evaluate import features
 from vidbench.methods import classify, coclr, multitrain
 from vidbench.methods.multitrain import Part
 from vidbench.tensors.mixing import Mixing
-from vidbench.tensors.regularizers import Filter, Regularizer, placed, random_scaling
+from vidbench.tensors.regularizers import Filter, Regularizer, build_regularizer, random_scaling
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("one_thread")]
 TINY_S3D = {"width": 0.125, "units": (1, 1, 1)}
@@ -112,7 +112,7 @@ def test_flow_is_the_cpus(compiled, device):
 
 @pytest.mark.parametrize("stream", ["rgb", "flow"])
 def test_batched_augmentation_shows_the_workers_pictures(stream, device):
-    augment = replace(augmentation.SETTINGS["vidbench"], size=64, strong=1.0)
+    augment = replace(augmentation.PRESETS["vidbench"], size=64, strong=1.0)
     clips, rng = torch.stack([moving_clip(seed=s) for s in range(6)]), np.random.default_rng(2)
     drawn = [augmentation.draw(augment, *clips.shape[-2:], clips.shape[1], rng) for _ in clips]
     batch = transforms.apply_batch(clips.to(device), drawn, augment, stream)
@@ -151,7 +151,7 @@ def stage(name: str, world: Path, **fit):
     match name:
         case "infonce":
             return coclr, replace(
-                coclr.SETTINGS["tiny"].alone, network_args=TINY_S3D, fit=fit, manifest=videos
+                coclr.PRESETS["tiny"].alone, network_args=TINY_S3D, fit=fit, manifest=videos
             )
         case "rms":
             return classify, replace(
@@ -204,7 +204,7 @@ def test_co_training_of_both_streams_runs_and_its_features_are_the_cpus(
     for stream in ("rgb", "flow"):
         method.train(recipe_dict(replace(recipe, stream=stream)), str(tmp_path / stream), "none")
     near = replace(
-        recipe, positives="near", student=str(tmp_path / "rgb"), teacher=str(tmp_path / "flow")
+        recipe, positives="mined", student=str(tmp_path / "rgb"), teacher=str(tmp_path / "flow")
     )
     method.train(recipe_dict(near), str(tmp_path / "coclr"), "none")
     trained = Run(tmp_path / "coclr")
@@ -244,10 +244,10 @@ def test_more_ranks_than_gpus_are_refused():
 def test_rows_of_a_batch_see_their_share_of_the_gpus(tmp_path):
     code = """import os, torch
 from pathlib import Path
-Path(home, str(epochs)).write_text(f"{os.environ['CUDA_VISIBLE_DEVICES']} {torch.cuda.get_device_name()}")"""
+Path(runs_dir, str(epochs)).write_text(f"{os.environ['CUDA_VISIBLE_DEVICES']} {torch.cuda.get_device_name()}")"""
     notebook(tmp_path / "book.ipynb", code, parameters=PARAMETERS)
-    (tmp_path / "home").mkdir()
-    rows = f"notebook: book.ipynb\nparameters: {{home: {tmp_path / 'home'}}}\ngrid: {{epochs: [1, 2]}}\n"
+    (tmp_path / "runs_dir").mkdir()
+    rows = f"notebook: book.ipynb\nparameters: {{runs_dir: {tmp_path / 'runs_dir'}}}\ngrid: {{epochs: [1, 2]}}\n"
     assert (
         run("batch", table(tmp_path / "t.yaml", rows), "--out", tmp_path / "out", "--processes", 2)
         == 0
@@ -255,14 +255,14 @@ Path(home, str(epochs)).write_text(f"{os.environ['CUDA_VISIBLE_DEVICES']} {torch
     name = torch.cuda.get_device_name()
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
     wanted = [f"{first} {name}"] * 2 if torch.cuda.device_count() == 1 else None
-    said = sorted(path.read_text() for path in (tmp_path / "home").iterdir())
+    said = sorted(path.read_text() for path in (tmp_path / "runs_dir").iterdir())
     assert len(said) == 2 and (said == wanted or wanted is None and len(set(said)) == 2)
 
 
 def test_memory_of_a_regularized_step_is_that_of_a_plain_one(device):
     """RMS keeps no feature for the backward pass, so the peak hardly moves."""
     clips, peaks = torch.randn(4, 3, 8, 112, 112, device=device), []
-    for regularizer in (None, placed("rms", stages=(4, 5))):
+    for regularizer in (None, build_regularizer("rms", stages=(4, 5))):
         net = models.build("slowonly", depth=50, regularizer=regularizer).to(device).train()
         for _ in range(2):
             torch.cuda.reset_peak_memory_stats()

@@ -64,7 +64,7 @@ def notebook_law(name: str, text: str) -> list[str]:
 
 
 def parameters_law(code: list[dict]) -> list[str]:
-    """The parameters cell: one, first, at most eight typed plain literals, `home` before the
+    """The parameters cell: one, first, at most eight typed plain literals, `runs_dir` before the
     others."""
     tagged = [i for i, cell in enumerate(code) if "parameters" in cell["metadata"].get("tags", [])]
     if tagged != [0]:
@@ -84,9 +84,9 @@ def parameters_law(code: list[dict]) -> list[str]:
             f"parameters cell: wanted at most 9 lines `name: type = literal`; got {len(body)} "
             "statements"
         )
-    if next(iter(values.items()), None) != ("home", "../runs"):
+    if next(iter(values.items()), None) != ("runs_dir", "../runs"):
         complaints.append(
-            'parameters cell: wanted `home: str = "../runs"` first, the folder of everything '
+            'parameters cell: wanted `runs_dir: str = "../runs"` first, the folder of everything '
             "written"
         )
     return complaints
@@ -151,7 +151,7 @@ def book(*sources: str, **changes) -> str:
             "execution_count": None,
             "source": s,
         }
-        for i, s in enumerate(('home: str = "../runs"', *sources))
+        for i, s in enumerate(('runs_dir: str = "../runs"', *sources))
     ]
     cells[0]["metadata"] = {"tags": ["parameters"]}
     cells[-1].update(changes)
@@ -183,11 +183,11 @@ def test_the_notebook_law_can_be_broken():
         (book("x", metadata={"tags": ["parameters"]}), "one cell tagged"),
         (book("x", metadata={"tags": ["nbval-skip"]}), "only `parameters`"),
         (
-            book("x").replace('home: str = \\"../runs\\"', 'home = \\"../runs\\"'),
+            book("x").replace('runs_dir: str = \\"../runs\\"', 'runs_dir = \\"../runs\\"'),
             "name: type = literal",
         ),
-        (book("x").replace('home: str = \\"../runs\\"', "size: int = 3"), "first"),
-        (book("x").replace('home: str = \\"../runs\\"', "home: str = f()"), "literal"),
+        (book("x").replace('runs_dir: str = \\"../runs\\"', "size: int = 3"), "first"),
+        (book("x").replace('runs_dir: str = \\"../runs\\"', "runs_dir: str = f()"), "literal"),
     ):
         assert says in " ".join(notebook_law("n", text)), says
 

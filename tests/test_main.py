@@ -46,7 +46,7 @@ def test_scan_then_store_then_flow(folder, tmp_path, capsys, monkeypatch):
         run(
             "store",
             "runs/videos/scan",
-            "--form",
+            "--format",
             "raw",
             "--size",
             32,
@@ -64,8 +64,19 @@ def test_scan_then_store_then_flow(folder, tmp_path, capsys, monkeypatch):
     source = clips.read(scanned.absolute(3), [5, 29], size=(32, 32)).frames
     assert np.array_equal(clips.read(stored.absolute(3), [5, 29]).frames, source)
 
-    words = ("flow", "stored", "--method", "dis", "--form", "mp4", "--workers", 0, "--out", "moves")
-    assert run(*words, "--estimate") == 0
+    words = (
+        "flow",
+        "stored",
+        "--method",
+        "dis",
+        "--format",
+        "mp4",
+        "--workers",
+        0,
+        "--out",
+        "moves",
+    )
+    assert run(*words, "--dry-run") == 0
     assert "measured on" in capsys.readouterr().out
     assert run(*words) == 0
     assert "2 videos (58 pairs) done, 4 were there, 0 failed" in capsys.readouterr().out, (
@@ -81,7 +92,7 @@ def test_a_data_set_option_may_say_what_becomes_of_missing_files(folder, tmp_pat
     words = (
         "store",
         listed,
-        "--form",
+        "--format",
         "raw",
         "--size",
         32,
@@ -104,15 +115,15 @@ def test_a_data_set_option_may_say_what_becomes_of_missing_files(folder, tmp_pat
         (("store", "videos", "-o", "missing", "skip"), "missing must be one of"),
         (("scan", "videos", "--dataset", "ucf102"), "unknown data set 'ucf102'; known are"),
         (("scan", "videos", "--keep", "missing"), "keep is of"),
-        (("store", "videos", "--form", "gif"), "form is of mp4, jpeg, raw"),
+        (("store", "videos", "--format", "gif"), "format is of mp4, jpeg, raw"),
         (
             ("store", "videos", "--decoder", "cv2"),
             "decoder must be one of decord, torchcodec, pyav",
         ),
         (("flow", "videos", "--decoder", "cv2"), "decoder must be one of decord, torchcodec, pyav"),
         (("flow", "videos", "--method", "raft"), "method in ('tvl1'"),
-        (("flow", "videos", "--part", "3of4"), "ValueError"),
-        (("flow", "videos", "--part", "4/4"), "part (k, n) with k < n"),
+        (("flow", "videos", "--shard", "3of4"), "ValueError"),
+        (("flow", "videos", "--shard", "4/4"), "shard (k, n) with k < n"),
     ],
 )
 def test_what_the_caller_can_mend_is_said_in_one_line(
@@ -153,7 +164,7 @@ def test_a_signal_that_falls_into_an_import_is_a_signal(capsys, monkeypatch, kin
 
     def torn(given):
         try:
-            if given.estimate:
+            if given.dry_run:
                 os.kill(os.getpid(), signal.SIGTERM)
         except KeyboardInterrupt:
             pass
@@ -161,7 +172,7 @@ def test_a_signal_that_falls_into_an_import_is_a_signal(capsys, monkeypatch, kin
 
     monkeypatch.setattr(__main__, "_scan", torn)
     assert (
-        main(["scan", "x", "--estimate"]) == 130
+        main(["scan", "x", "--dry-run"]) == 130
         and "the same command goes on" in capsys.readouterr().err
     )
     with pytest.raises(kind):

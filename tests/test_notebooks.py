@@ -1,6 +1,6 @@
 """Every notebook runs from top to bottom at its tiny defaults, headless.
 
-papermill writes a copy with `home` set to the folder of its chain, so that 11 and 42 find what 10
+papermill writes a copy with `runs_dir` set to the folder of its chain, so that 11 and 42 find what 10
 left. nbval runs the copy in lax mode (no cell may fail, stored outputs are not compared) in its own
 process. Chains do not need one another, so they run in parallel. In a chain each notebook runs
 once: choosing 42 alone runs the notebooks before it first. `make test` runs 00, which renders its
@@ -37,13 +37,13 @@ CELL_SECONDS = (
 BOOK_SECONDS = 900
 
 
-def prepare(notebook: Path, folder: Path, home: Path) -> Path:
-    """A copy in `folder` with `home` injected after the parameters cell, as papermill does it for a
+def prepare(notebook: Path, folder: Path, runs_dir: Path) -> Path:
+    """A copy in `folder` with `runs_dir` injected after the parameters cell, as papermill does it for a
     real run."""
     from papermill.iorw import load_notebook_node
     from papermill.parameterize import parameterize_notebook
 
-    book = parameterize_notebook(load_notebook_node(str(notebook)), {"home": str(home)})
+    book = parameterize_notebook(load_notebook_node(str(notebook)), {"runs_dir": str(runs_dir)})
     folder.mkdir(parents=True, exist_ok=True)
     nbformat.write(book, folder / notebook.name)
     return folder / notebook.name
@@ -134,7 +134,7 @@ def test_notebook_runs(notebook, chain, outcome, bench):
     trouble = outcome(notebook, chain)
     assert not trouble, trouble
     assert not (bench(chain) / "runs").exists(), (
-        f"{notebook.name} wrote to ../runs, the default of `home`, not to the `home` it got"
+        f"{notebook.name} wrote to ../runs, the default of `runs_dir`, not to the `runs_dir` it got"
     )
 
 
@@ -149,8 +149,8 @@ def scratch(folder: Path, *sources: str) -> Path:
 
 
 def test_the_runner_sees_what_a_notebook_does(tmp_path):
-    write = "from pathlib import Path\nPath(home).mkdir()\nPath(home, 'here').write_text(str(Path.cwd()))"
-    source = scratch(tmp_path / "source", 'home: str = "../runs"', write)
+    write = "from pathlib import Path\nPath(runs_dir).mkdir()\nPath(runs_dir, 'here').write_text(str(Path.cwd()))"
+    source = scratch(tmp_path / "source", 'runs_dir: str = "../runs"', write)
     trouble, seconds = run(prepare(source, tmp_path / "copy", tmp_path / "elsewhere"))
     assert trouble == "" and seconds > 0
     assert (
@@ -169,6 +169,6 @@ def test_the_runner_sees_what_a_notebook_does(tmp_path):
     ],  # a dead kernel shows when its time is up
 )
 def test_the_runner_reports_a_failing_a_hanging_and_a_dying_cell(cell, seconds, says, tmp_path):
-    source = scratch(tmp_path, 'home: str = "../runs"', cell, "x = 1")
+    source = scratch(tmp_path, 'runs_dir: str = "../runs"', cell, "x = 1")
     trouble, took = run(source, seconds)
     assert says in trouble and took < 50

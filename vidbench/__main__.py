@@ -62,15 +62,15 @@ def _over_data_sets(commands) -> None:
         "--keep", nargs="*", default=[], help="bad videos to leave in: 'cut short', 'too short'"
     )
     scan.add_argument(
-        "--second", default="decord", help="decoder to check against: decord (default) or none"
+        "--check-with", default="decord", help="decoder to check against: decord (default) or none"
     )
     store = commands.add_parser(
         "store", help="every frame at training size, in a form that reads fast at random"
     )
-    _common(store, "store-FORM")
-    store.add_argument("--form", default="mp4", help="mp4, jpeg or raw (%(default)s)")
+    _common(store, "store-FORMAT")
+    store.add_argument("--format", default="mp4", help="mp4, jpeg or raw (%(default)s)")
     store.add_argument("--size", type=int, default=128, help="short side in pixels (%(default)s)")
-    store.add_argument("--crf", type=int, default=18, help="quality of form mp4 (%(default)s)")
+    store.add_argument("--crf", type=int, default=18, help="quality of format mp4 (%(default)s)")
     _decoder(store)
     flow = commands.add_parser("flow", help="optical flow of every video, stored in 8 bits")
     _common(flow, "flow")
@@ -78,7 +78,7 @@ def _over_data_sets(commands) -> None:
         "--method", default="tvl1", help="tvl1, tvl1_fast, tvl1_torch or dis (%(default)s)"
     )
     flow.add_argument(
-        "--form", default="npz", help="npz, exact, or mp4, a quarter of that (%(default)s)"
+        "--format", default="npz", help="npz, exact, or mp4, a quarter of that (%(default)s)"
     )
     flow.add_argument(
         "--size", type=int, default=None, help="short side in pixels; default: as the video is"
@@ -89,7 +89,7 @@ def _over_data_sets(commands) -> None:
     flow.add_argument("--device", default=None, help="for tvl1_torch, such as cuda:0")
     _decoder(flow)
     flow.add_argument(
-        "--part",
+        "--shard",
         default="0/1",
         help="K/N: every N-th video from the K-th, for N machines (%(default)s)",
     )
@@ -170,7 +170,7 @@ def _whole_jobs(commands) -> None:
         help="two or more: toy worlds (toy-base toy-gym toy-street, the default) and folders",
     )
     joint.add_argument(
-        "--setting",
+        "--preset",
         default="toy",
         help="of methods.multitrain: toy (MViTv2, flow), toy_rgb (CSN), ...",
     )
@@ -238,7 +238,7 @@ def _over_notebooks(commands) -> None:
         "--restarts", type=int, help="of all processes after one failed; default: none"
     )
     launch.add_argument(
-        "--patience", type=int, help="seconds that they wait for one that hangs; default: 600"
+        "--hang-timeout", type=int, help="seconds that they wait for one that hangs; default: 600"
     )
     table = commands.add_parser(
         "batch", help="execute a table of notebooks: settings times seeds", epilog=_ENDS
@@ -279,7 +279,7 @@ def _common(command: argparse.ArgumentParser, place: str) -> None:
         "data", help="a data set's folder, a manifest csv, or what scan or store left"
     )
     command.add_argument(
-        "--dataset", default="", help="its name (see data.sets.catalogue); default: recognised"
+        "--dataset", default="", help="its name (see data.sets.catalogue); default: recognized"
     )
     command.add_argument(
         "-o",
@@ -296,7 +296,7 @@ def _common(command: argparse.ArgumentParser, place: str) -> None:
         "--timeout", type=float, default=0.0, help="seconds for one video; 0: the command's own"
     )
     command.add_argument(
-        "--estimate", action="store_true", help="measure a few videos, tell time and disk, stop"
+        "--dry-run", action="store_true", help="measure a few videos, tell time and disk, stop"
     )
 
 
@@ -304,8 +304,8 @@ def _scan(given) -> int:
     from vidbench.data.prepare import scan
 
     out, manifest, common = _opened(given, "scan", scan.TIMEOUT)
-    second = None if given.second == "none" else given.second
-    found = _mendable(scan.scan, manifest, out, second=second, keep=given.keep, **common)
+    check_with = None if given.check_with == "none" else given.check_with
+    found = _mendable(scan.scan, manifest, out, check_with=check_with, keep=given.keep, **common)
     if found is not None:
         print(
             f"{found.report()}\n-> {out}/manifest.csv ({len(found.manifest)} videos), scan.csv "
@@ -317,12 +317,12 @@ def _scan(given) -> int:
 def _store(given) -> int:
     from vidbench.data.prepare import jobs, store
 
-    out, manifest, common = _opened(given, f"store-{given.form}", jobs.TIMEOUT)
+    out, manifest, common = _opened(given, f"store-{given.format}", jobs.TIMEOUT)
     made = _mendable(
         store.store,
         manifest,
         out,
-        given.form,
+        given.format,
         size=given.size,
         crf=given.crf,
         decoder=given.decoder,
@@ -342,18 +342,18 @@ def _flow(given) -> int:
     from vidbench.data.flow import store as flow_store
 
     out, manifest, common = _opened(given, "flow", flow_store.TIMEOUT)
-    part = _mendable(lambda: tuple(int(number) for number in given.part.split("/")))
+    shard = _mendable(lambda: tuple(int(number) for number in given.shard.split("/")))
     made = _mendable(
         flow_store.extract,
         manifest,
         out,
         given.method,
-        form=given.form,
+        format=given.format,
         size=given.size,
         bound=given.bound,
         device=given.device,
         decoder=given.decoder,
-        part=part,
+        shard=shard,
         **common,
     )
     _failed(made.failed)
@@ -368,7 +368,7 @@ def _opened(given, place: str, timeout: float) -> tuple[str, object, dict]:
 
     options = {"missing": "keep"} if given.command == "scan" else {}
     options |= {name: _literal(value) for name, value in given.option}
-    name = given.dataset or _mendable(catalogue.recognise, given.data)
+    name = given.dataset or _mendable(catalogue.detect_dataset, given.data)
     manifest = _mendable(catalogue.open_dataset, name, given.data, **options)
     print(
         f"{name}: {len(manifest)} videos in {len(manifest.classes)} classes below {manifest.root}",
@@ -377,10 +377,10 @@ def _opened(given, place: str, timeout: float) -> tuple[str, object, dict]:
     common = {
         "workers": given.workers,
         "timeout": given.timeout or timeout,
-        "only_cost": given.estimate,
+        "dry_run": given.dry_run,
     }
-    home = catalogue.name_of(given.data, options.get("fold", 1))
-    return given.out or os.path.join("runs", home, place), manifest, common
+    dataset_dir = catalogue.name_of(given.data, options.get("fold", 1))
+    return given.out or os.path.join("runs", dataset_dir, place), manifest, common
 
 
 def _mendable(function, *arguments, **options):
@@ -431,7 +431,7 @@ def _replicate_rms(given) -> int:
 def _replicate_multitrain(given) -> int:
     from vidbench.experiments.multitrain import experiment, replicate
 
-    one = _mendable(experiment, given.data, given.setting, given.seeds, given.arms, given.quick)
+    one = _mendable(experiment, given.data, given.preset, given.seeds, given.arms, given.quick)
     print(f"report: {replicate(given.out, one)}")
     return 0
 
@@ -440,7 +440,15 @@ def _run(given) -> int:
     from vidbench.headless.execute import execute_all
     from vidbench.headless.parameters import plan
 
-    for name in ("nproc", "nnodes", "endpoint", "trusted_network", "node", "restarts", "patience"):
+    for name in (
+        "nproc",
+        "nnodes",
+        "endpoint",
+        "trusted_network",
+        "node",
+        "restarts",
+        "hang_timeout",
+    ):
         if getattr(given, name) is not None:
             os.environ[f"VIDBENCH_{name.upper()}"] = str(getattr(given, name))
     planned = _mendable(plan, given.notebooks, given.out, given.file, given.parameter)
@@ -448,14 +456,14 @@ def _run(given) -> int:
 
 
 def _batch(given) -> int:
-    from vidbench.headless.batch import read_table, row_of, run_row, run_rows, summarise
+    from vidbench.headless.batch import read_table, row_of, run_row, run_rows, summarize
 
     out = given.out or os.path.join("runs", os.path.splitext(os.path.basename(given.table))[0])
     rows = _mendable(read_table, given.table, out)
     if given.row is not None:
         return run_row(_mendable(row_of, rows, given.row), given.timeout)
     if given.list:
-        print(summarise(rows, out))
+        print(summarize(rows, out))
         return 0
     return run_rows(rows, out, given.processes, given.timeout)
 

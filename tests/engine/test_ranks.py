@@ -30,7 +30,7 @@ from vidbench.engine import meeting, ranks
 from vidbench.engine.runs import Run, recipe_dict
 
 RECIPE = recipe_dict(replace(SHORT, epochs=3))  # of 6 steps, of which the tenth tears
-PATIENCE = 8  # seconds
+HANG_TIMEOUT = 8  # seconds
 
 
 def free_port() -> int:
@@ -177,10 +177,14 @@ def test_a_failing_rank_ends_all_within_seconds_and_shows_its_cause(tmp_path, ho
     began = time.monotonic()
     with pytest.raises(ranks.RankError, match=sign):
         ranks.launch(
-            "tests.stages:fails_on_rank_1", how, nproc=2, log_dir=tmp_path, patience=PATIENCE
+            "tests.stages:fails_on_rank_1",
+            how,
+            nproc=2,
+            log_dir=tmp_path,
+            hang_timeout=HANG_TIMEOUT,
         )
     assert (
-        time.monotonic() - began < PATIENCE + 30
+        time.monotonic() - began < HANG_TIMEOUT + 30
     )  # torch alone waits 30 s more for a rank that hangs
 
 
@@ -207,7 +211,11 @@ def test_training_goes_on_after_a_rank_failed_as_if_nothing_had_been(tmp_path, w
 
     def train():
         ranks.launch(
-            "tests.stages:regress", *given, nproc=2, log_dir=tmp_path / "logs", patience=PATIENCE
+            "tests.stages:regress",
+            *given,
+            nproc=2,
+            log_dir=tmp_path / "logs",
+            hang_timeout=HANG_TIMEOUT,
         )
 
     with pytest.raises(ranks.RankError):
@@ -304,7 +312,7 @@ for word in ("hi", "there"):
 FAILS = """import sys
 from vidbench.engine import ranks
 ranks.launch("tests.stages:fails_on_rank_1", sys.argv[3], nnodes=2, endpoint=sys.argv[1], log_dir=sys.argv[2],
-             patience=8)
+             hang_timeout=8)
 """
 
 

@@ -109,7 +109,7 @@ def test_a_budget_counts_the_runs_a_stage_goes_on_from(tmp_path):
     ):
         run = Run.create(tmp_path / name, coclr.Recipe.method, Fit())
         student = str(tmp_path / student) if name == "third" else student
-        held = {"stage": "coclr", "recipe": {"student": student, "fit": {"batch": 8}}}
+        held = {"method": "coclr", "recipe": {"student": student, "fit": {"batch": 8}}}
         (run.folder / "recipe.json").write_text(json.dumps(held))
         run.log(step=steps, clips=8 * steps, epoch=steps / 10, seconds=1.5)
     assert Run(tmp_path / "third").budget() == {
@@ -126,21 +126,21 @@ def test_results_keep_protocol_and_budget_side_by_side(tmp_path):
     run, _ = trained(tmp_path / "a", replace(FIT, epochs=1))
     with pytest.raises(RunError, match="must be one of classify.*; got 'line'"):
         run.add_result("probe", {}, {})  # nobody can read this recipe's batch
-    held = {"stage": classify.Recipe.method, "recipe": {"fit": {"batch": 16}}}
+    held = {"method": classify.Recipe.method, "recipe": {"fit": {"batch": 16}}}
     (run.folder / "recipe.json").write_text(json.dumps(held))
     run = find(tmp_path, "a")
     first = run.add_result(
-        "retrieval", {"windows": 4, "centring": "none"}, {"R@1": (0.5, 0.4, 0.6)}
+        "retrieval", {"windows": 4, "centering": "none"}, {"R@1": (0.5, 0.4, 0.6)}
     )
-    second = run.add_result("retrieval", {"windows": 10, "centring": "none"}, {"R@1": 0.6})
+    second = run.add_result("retrieval", {"windows": 10, "centering": "none"}, {"R@1": 0.6})
     assert (
         first
-        == "retrieval centring=none windows=4"
-        == protocol_id("retrieval", {"centring": "none", "windows": 4})
+        == "retrieval centering=none windows=4"
+        == protocol_id("retrieval", {"centering": "none", "windows": 4})
     )
     found = Run(run.folder).results()
     assert list(found) == [first, second] and found[first]["numbers"] == {"R@1": [0.5, 0.4, 0.6]}
-    assert found[second]["protocol"] == {"windows": 10, "centring": "none"}
+    assert found[second]["protocol"] == {"windows": 10, "centering": "none"}
     assert found[second]["budget"]["iterations"] == 3 and found[second]["budget"]["clips"] == 48
     assert find("elsewhere", str(run.folder)).folder == run.folder
     with pytest.raises(RunError, match="no run folder"):
@@ -160,7 +160,9 @@ def manifest_of(sources_per_class=(5, 4, 1), clips=3) -> Manifest:
 def test_hold_out_takes_whole_sources_of_each_class_and_leaves_one():
     manifest = manifest_of()
     train, held = manifest.hold_out(0.4)
-    assert len(train) + len(held) == len(manifest) and not set(train.source) & set(held.source)
+    assert len(train) + len(held) == len(manifest) and not set(train.source_video) & set(
+        held.source_video
+    )
     assert np.bincount(held.label, minlength=3).tolist() == [
         6,
         6,
@@ -182,9 +184,9 @@ def test_a_fingerprint_tells_other_rows_labels_and_orders():
     manifest = manifest_of()
     same = manifest_of()
     reordered = manifest.select(mask=np.arange(len(manifest))[::-1])
-    relabelled = replace(manifest, label=np.zeros(len(manifest), np.int64))
+    relabeled = replace(manifest, label=np.zeros(len(manifest), np.int64))
     marks = {
-        m.fingerprint() for m in (manifest, reordered, relabelled, manifest.select(mask=[0, 1]))
+        m.fingerprint() for m in (manifest, reordered, relabeled, manifest.select(mask=[0, 1]))
     }
     assert manifest.fingerprint() == same.fingerprint() and len(marks) == 4
     assert manifest.fingerprint().startswith("30-")
@@ -192,15 +194,15 @@ def test_a_fingerprint_tells_other_rows_labels_and_orders():
 
 def test_nested_bootstrap_draws_sources_together_and_pairs_methods():
     generator = torch.Generator().manual_seed(0)
-    source = torch.arange(300) // 10
+    source_video = torch.arange(300) // 10
     of_source = (
-        torch.rand(30, generator=generator)[source] > 0.5
+        torch.rand(30, generator=generator)[source_video] > 0.5
     )  # a source's videos stand and fall together
     better = of_source | (torch.rand(300, generator=generator) > 0.9)
     hits = torch.stack([of_source, better])
-    draws = nested_bootstrap([hits], [source], seed=1)
+    draws = nested_bootstrap([hits], [source_video], seed=1)
     assert draws.shape == (4000, 2) and torch.equal(
-        draws, nested_bootstrap([hits], [source], seed=1)
+        draws, nested_bootstrap([hits], [source_video], seed=1)
     )
     torch.testing.assert_close(draws.mean(dim=0), hits.double().mean(dim=1), atol=0.01, rtol=0)
     low, high = torch.quantile(
@@ -213,10 +215,10 @@ def test_nested_bootstrap_draws_sources_together_and_pairs_methods():
     assert (
         draws[:, 1] >= draws[:, 0]
     ).all()  # paired: what is better on each video is better in each draw
-    lone = nested_bootstrap([hits] * 2, [source] * 2, seed=1)
+    lone = nested_bootstrap([hits] * 2, [source_video] * 2, seed=1)
     spread = [float(part[:, 0].std()) for part in (draws, lone)]
     assert spread[1] == pytest.approx(
         spread[0] * (3 / 4) ** 0.5, rel=0.1
     )  # half of the draws take one of them twice
     with pytest.raises(ValueError, match="wants hits"):
-        nested_bootstrap([hits], [source[:5]], seed=0)
+        nested_bootstrap([hits], [source_video[:5]], seed=0)

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests import makes
-from vidbench.data.loading.augmentation import SETTINGS as AUGMENTS
+from vidbench.data.loading.augmentation import PRESETS as AUGMENTS
 from vidbench.data.loading.dataset import ClipSpec
 from vidbench.data.manifest import Manifest
 from vidbench.engine.loop import Fit
@@ -113,7 +113,7 @@ def test_one_view_and_thirty_are_both_told_by_name_and_kept_apart(run, videos, c
     found = classified(run.folder, "test")
     assert list(found) == list(VIEWS) == ["one view", "30 views"]
     said = capsys.readouterr().out.splitlines()
-    for line, (name, how, views) in zip(
+    for line, (name, protocol, views) in zip(
         said,
         (
             ("one view", "one_view", "1 windows x 1 crops"),
@@ -121,7 +121,7 @@ def test_one_view_and_thirty_are_both_told_by_name_and_kept_apart(run, videos, c
         ),
         strict=True,
     ):
-        table = predict(run, videos.select(split="test"), PROTOCOLS[how])
+        table = predict(run, videos.select(split="test"), PROTOCOLS[protocol])
         one = found[name]
         np.testing.assert_allclose(one.probabilities, table.values, atol=1e-6)
         right = [
@@ -129,7 +129,7 @@ def test_one_view_and_thirty_are_both_told_by_name_and_kept_apart(run, videos, c
             for row, label in zip(table.values, table.label, strict=True)
         ]
         assert one.right.tolist() == right and one.numbers == probe.numbers(
-            probe.score(table), by="source"
+            probe.score(table), by="source_video"
         )
         (top1, low, high), (top5, *_) = one.numbers["top-1"], one.numbers["top-5"]
         assert top1 == np.mean(right) and top5 == 1

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from tests import makes
 from vidbench.data.flow import store as flow_store
 from vidbench.data.loading import dataset
-from vidbench.data.loading.augmentation import SETTINGS as AUGMENTS
+from vidbench.data.loading.augmentation import PRESETS as AUGMENTS
 from vidbench.data.loading.dataset import ClipSpec
 from vidbench.data.loading.transforms import test_crops as crops_of
 from vidbench.data.manifest import Manifest
@@ -28,8 +28,8 @@ from vidbench.evaluate.features import (
     Features,
     Protocol,
     extract,
-    kept,
     load_encoder,
+    load_or_extract,
     predict,
 )
 from vidbench.methods import classify, coclr
@@ -131,7 +131,7 @@ def by_hand(run, manifest, protocol, of_clips) -> np.ndarray:
 
 PROTOCOLS_TRIED = [
     Protocol(sampling="sliding", hop=HOP, pad="first"),
-    Protocol(sampling="sliding", hop=HOP, crops="three", normalise_clips=False, scale=1.5),
+    Protocol(sampling="sliding", hop=HOP, crops="three", normalize_clips=False, scale=1.5),
     Protocol(windows=3, crops="five"),
     Protocol(windows=1),
     Protocol(windows=2, crops="three", crop=256 / 224, scale=1.5),
@@ -146,14 +146,16 @@ def test_a_table_is_a_plain_loop_over_videos_windows_and_crops(run, videos, prot
 
     def of_clips(views):
         pooled = encoder(views).mean(dim=(2, 3, 4))
-        return F.normalize(pooled, dim=1) if protocol.normalise_clips else pooled
+        return F.normalize(pooled, dim=1) if protocol.normalize_clips else pooled
 
     made = extract(run, videos, protocol, batch=7)
     assert made.values.std(axis=0).mean() > 0.01  # else everything would be near everything
     np.testing.assert_allclose(
         made.values, by_hand(run, videos, protocol, of_clips), atol=1e-5, rtol=1e-4
     )
-    assert np.array_equal(made.label, videos.label) and np.array_equal(made.source, videos.source)
+    assert np.array_equal(made.label, videos.label) and np.array_equal(
+        made.source_video, videos.source_video
+    )
 
 
 def test_probabilities_are_the_mean_of_each_crops_softmax(run, videos):
@@ -168,8 +170,8 @@ def test_probabilities_are_the_mean_of_each_crops_softmax(run, videos):
     made, wanted = predict(run, few, protocol, batch=16), by_hand(run, few, protocol, of_clips)
     np.testing.assert_allclose(made.values, wanted, atol=1e-5, rtol=1e-4)
     np.testing.assert_allclose(made.values.sum(axis=1), 1, atol=1e-5)
-    centre = predict(run, few, replace(protocol, crops="centre"))
-    assert np.abs(centre.values - made.values).max() > 0.01  # so the crops are in it
+    center = predict(run, few, replace(protocol, crops="center"))
+    assert np.abs(center.values - made.values).max() > 0.01  # so the crops are in it
 
 
 def test_batch_order_and_workers_do_not_matter(run, videos):
@@ -239,8 +241,8 @@ def test_the_protocol_names_every_switch_and_both_fingerprints(run, videos):
         "sampling": "sliding",
         "windows": 4,
         "hop": HOP,
-        "crops": "centre",
-        "normalise_clips": True,
+        "crops": "center",
+        "normalize_clips": True,
         "scale": 256 / 224,
         "crop": 1.0,
         "pad": "first",
@@ -251,7 +253,7 @@ def test_the_protocol_names_every_switch_and_both_fingerprints(run, videos):
         "rows": test.fingerprint(),
     }
     told = features.described(run, test, protocol, what="probabilities")
-    assert "normalise_clips" not in told  # it moves no probability
+    assert "normalize_clips" not in told  # it moves no probability
     assert told["train_rows"] == videos.select(split="train").fingerprint() != told["rows"]
     assert told["head"] == "linear" and told["training"] == "adam, 0 epochs of batch 2"
     assert (told["backbone"], told["selection"]) == (
@@ -268,14 +270,14 @@ def test_named_protocols_are_what_their_sources_say():
     assert (official.sampling, official.hop, official.crops) == (
         "sliding",
         15,
-        "centre",
-    ) and official.normalise_clips
+        "center",
+    ) and official.normalize_clips
     assert replace(official, crops="ten") == PROTOCOLS["coclr_ten_crop"]
     iic = PROTOCOLS["iic"]
-    assert (iic.sampling, iic.windows, iic.crops, iic.normalise_clips) == (
+    assert (iic.sampling, iic.windows, iic.crops, iic.normalize_clips) == (
         "spread",
         10,
-        "centre",
+        "center",
         False,
     )
     for wrong in (
@@ -295,12 +297,12 @@ def test_tables_lie_side_by_side_and_are_read_back_only_where_they_fit(run, vide
     protocol, made = Protocol(windows=1), []
     plain = features._table
     monkeypatch.setattr(features, "_table", lambda *given: made.append(given[2]) or plain(*given))
-    first = kept(run, "test", protocol)
+    first = load_or_extract(run, "test", protocol)
     other, told = (
-        kept(run, "test", replace(protocol, windows=2)),
-        kept(run, "test", protocol, what="probabilities"),
+        load_or_extract(run, "test", replace(protocol, windows=2)),
+        load_or_extract(run, "test", protocol, what="probabilities"),
     )
-    again = kept(run, "test", protocol)
+    again = load_or_extract(run, "test", protocol)
     assert (
         len(made) == 3
         and np.array_equal(first.values, again.values)
@@ -310,17 +312,17 @@ def test_tables_lie_side_by_side_and_are_read_back_only_where_they_fit(run, vide
     renamed = replace(
         videos, path=np.array([f"./{path}" for path in videos.path])
     )  # another data set, to the table
-    elsewhere = kept(run, "test", protocol, manifest=renamed)
+    elsewhere = load_or_extract(run, "test", protocol, manifest=renamed)
     assert len(made) == 4 and elsewhere.protocol["rows"] != first.protocol["rows"]
     np.testing.assert_allclose(elsewhere.values, first.values, atol=1e-6)
-    relabelled = replace(videos, label=np.roll(videos.label, 1))
+    relabeled = replace(videos, label=np.roll(videos.label, 1))
     assert np.array_equal(
-        kept(run, "test", protocol, manifest=relabelled).label, relabelled.label[2:]
+        load_or_extract(run, "test", protocol, manifest=relabeled).label, relabeled.label[2:]
     )
     assert len(made) == 5 and len(list((run.folder / "features").glob("*.npz"))) == 5
     for path in (run.folder / "features").glob("*.npz"):
         os.utime(path, (0, 0))  # trained on since
-    kept(run, "test", protocol)
+    load_or_extract(run, "test", protocol)
     assert len(made) == 6
 
 
@@ -346,7 +348,7 @@ def test_what_cannot_give_a_table_is_refused(run, videos, tmp_path, monkeypatch)
         predict(run, other)
     with pytest.raises(flow_store.FlowError, match="no flow in"):
         monkeypatch.setitem(run.values, "stream", "flow")
-        kept(run, "test", flow=tmp_path)
+        load_or_extract(run, "test", flow=tmp_path)
     monkeypatch.undo()
     monkeypatch.setitem(run.values, "network_args", {"width": 0.25, "units": (1, 0, 0)})
     with pytest.raises(RunError, match="holds another network"):

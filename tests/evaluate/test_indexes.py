@@ -17,11 +17,11 @@ BOUND = {"flat": 1.0, "ivf_sq8": 0.95, "hnsw": 0.97}  # recall@10 of 4,000 clust
 
 
 def clustered(rows, seed, width=48, clusters=40):
-    """Unit rows around centres that are the same for each seed."""
-    centres = np.random.default_rng(0).normal(0, 1, (clusters, width))
+    """Unit rows around centers that are the same for each seed."""
+    centers = np.random.default_rng(0).normal(0, 1, (clusters, width))
     rng = np.random.default_rng(seed)
     return retrieval.unit(
-        centres[rng.integers(0, clusters, rows)] + 0.5 * rng.normal(0, 1, (rows, width))
+        centers[rng.integers(0, clusters, rows)] + 0.5 * rng.normal(0, 1, (rows, width))
     )
 
 
@@ -197,8 +197,8 @@ def test_a_number_from_an_index_says_so():
     found, hits = retrieval.retrieve(gallery, queries, index=index)
     exact, wanted = retrieval.retrieve(gallery, queries)
     assert np.array_equal(found.rows, exact.rows) and np.array_equal(hits["R@5"], wanted["R@5"])
-    said = retrieval.protocol(gallery, queries)
-    assert "index" not in said and retrieval.protocol(gallery, queries, index=index) == {
+    said = retrieval.protocol_of(gallery, queries)
+    assert "index" not in said and retrieval.protocol_of(gallery, queries, index=index) == {
         **said,
         "index": "flat",
     }
@@ -207,13 +207,13 @@ def test_a_number_from_an_index_says_so():
         ("hnsw", "hnsw, 32 links, ef 64, seed 7"),
     ):
         assert (
-            retrieval.protocol(gallery, queries, index=build(gallery, kind, seed=7))["index"]
+            retrieval.protocol_of(gallery, queries, index=build(gallery, kind, seed=7))["index"]
             == words
         )
     less = replace(build(gallery, "ivf_sq8", seed=7), effort=1)
-    assert "1 probes" in retrieval.protocol(gallery, queries, index=less)["index"]
+    assert "1 probes" in retrieval.protocol_of(gallery, queries, index=less)["index"]
     assert not np.array_equal(retrieval.retrieve(gallery, queries, index=less)[0].rows, exact.rows)
-    for switches in ({"centring": "gallery"}, {"exclude_source": True}):
+    for switches in ({"centering": "gallery"}, {"exclude_source_video": True}):
         with pytest.raises(ValueError, match="an index holds one stream's cosines as they are"):
             retrieval.retrieve(gallery, queries, index=index, **switches)
     with pytest.raises(ValueError, match="got 2 streams"):

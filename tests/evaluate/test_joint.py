@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests import makes
-from vidbench.data.loading.augmentation import SETTINGS as AUGMENTS
+from vidbench.data.loading.augmentation import PRESETS as AUGMENTS
 from vidbench.data.loading.augmentation import draw
 from vidbench.data.loading.dataset import Clips, ClipSpec
 from vidbench.data.loading.transforms import test_crops as crops_of
@@ -115,8 +115,14 @@ def test_each_head_is_tested_on_its_own_data_set_as_its_clips_are_seen(videos, t
     said = capsys.readouterr().out
     assert "run, a test, 3 x 3 (3 windows x 3 crops): top-1" in said
     assert "run, b test, 3 x 3 (1 windows x 3 crops): top-1" in said
-    kept = {record["protocol"]["data"]: record["protocol"] for record in run.results().values()}
-    assert (kept["a"]["sampling"], kept["b"]["sampling"], kept["b"]["windows"]) == (
+    load_or_extract = {
+        record["protocol"]["data"]: record["protocol"] for record in run.results().values()
+    }
+    assert (
+        load_or_extract["a"]["sampling"],
+        load_or_extract["b"]["sampling"],
+        load_or_extract["b"]["windows"],
+    ) == (
         "spread",
         "segments",
         1,
@@ -172,7 +178,7 @@ def test_a_head_of_other_classes_is_refused(videos, tmp_path):
             predict(run, videos["a"], data=data)
 
 
-def told(right: list[bool], rows: str = "x") -> dict:
+def predictions(right: list[bool], rows: str = "x") -> dict:
     values = np.array([[1.0, 0.0] if one else [0.0, 1.0] for one in right], np.float32)
     table = Features(
         values, np.zeros(len(right), np.int64), np.arange(len(right)), ("u", "v"), {"rows": rows}
@@ -181,8 +187,14 @@ def told(right: list[bool], rows: str = "x") -> dict:
 
 
 def test_gains_and_losses_stand_for_each_data_set_before_their_mean():
-    together = {"a": told([True, True, True, False]), "b": told([False, False, True, False])}
-    apart = {"a": told([True, False, False, False]), "b": told([True, True, True, False])}
+    together = {
+        "a": predictions([True, True, True, False]),
+        "b": predictions([False, False, True, False]),
+    }
+    apart = {
+        "a": predictions([True, False, False, False]),
+        "b": predictions([True, True, True, False]),
+    }
     rows = gained(together, apart)
     assert [(row["data"], row["videos"], row["alone"], row["together"]) for row in rows] == [
         ("a", 4, 0.25, 0.75),
@@ -192,7 +204,7 @@ def test_gains_and_losses_stand_for_each_data_set_before_their_mean():
     assert rows[0]["gain"][0] == 0.5 and rows[1]["gain"][0] == -0.5 and rows[2]["gain"] == 0
     assert rows[0]["gain"][1] < 0.5 < rows[0]["gain"][2]
     with pytest.raises(ValueError, match="same videos of b"):
-        gained(together, {**apart, "b": told([True], rows="y")})
+        gained(together, {**apart, "b": predictions([True], rows="y")})
 
 
 def test_what_training_from_images_costs_is_the_supplements():

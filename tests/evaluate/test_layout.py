@@ -7,11 +7,11 @@ from vidbench.evaluate import layout
 
 
 def test_other_layouts_keep_clusters_apart_and_are_the_same_each_time():
-    centres = np.random.default_rng(0).standard_normal((3, 20)) * 6
+    centers = np.random.default_rng(0).standard_normal((3, 20)) * 6
     label = np.arange(60) % 3
     sides = {
-        "gallery": centres[label] + np.random.default_rng(1).standard_normal((60, 20)),
-        "queries": centres[label[:9]] + np.random.default_rng(2).standard_normal((9, 20)),
+        "gallery": centers[label] + np.random.default_rng(1).standard_normal((60, 20)),
+        "queries": centers[label[:9]] + np.random.default_rng(2).standard_normal((9, 20)),
     }
     assert layout.methods()[:2] == ("pca", "t-sne")
     for method in layout.methods():

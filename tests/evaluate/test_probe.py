@@ -33,12 +33,16 @@ def made(
     """Noise with `signal` on the coordinate of the class; `siblings` rows of one class share a
     source."""
     rng = np.random.default_rng(seed)
-    source = np.arange(count) // siblings
-    label = source % len(classes)
+    source_video = np.arange(count) // siblings
+    label = source_video % len(classes)
     values = rng.normal(0, 1, (count, 8)).astype(np.float32)
     values[np.arange(count), label] += signal
     return Features(
-        values, label.astype(np.int64), source + 1000 * seed, classes, {"windows": 4, **protocol}
+        values,
+        label.astype(np.int64),
+        source_video + 1000 * seed,
+        classes,
+        {"windows": 4, **protocol},
     )
 
 
@@ -59,10 +63,10 @@ def test_a_probe_tells_what_is_linear_and_guesses_at_noise(probe):
         train, test = made(180, signal, 1, rows="180-a"), made(90, signal, 2, rows="90-b")
         found = probe(train, test)
         assert low <= found.accuracy <= high
-        told = found.probabilities
-        assert told.shape == (90, 6) and np.allclose(told.sum(axis=1), 1, atol=1e-5)
+        predictions = found.probabilities
+        assert predictions.shape == (90, 6) and np.allclose(predictions.sum(axis=1), 1, atol=1e-5)
         for row in range(90):  # top-1 and top-5 as plain loops
-            order = sorted(range(6), key=lambda k, p=told[row]: -p[k])
+            order = sorted(range(6), key=lambda k, p=predictions[row]: -p[k])
             assert found.right[row] == (order[0] == test.label[row])
             assert found.top5[row] == (test.label[row] in order[:5])
         assert found.accuracy == found.right.mean() and not found.top5.all() or signal
@@ -88,10 +92,10 @@ def by_hand(train, test, lr, decay, epochs, milestones):
     for epoch in range(epochs):
         rate = lr * 0.1 ** sum(epoch >= at for at in milestones)
         scores = x @ weight.T + bias
-        told = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+        predictions = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
         slopes = (
-            (told - wanted).T @ x / len(x) + decay * weight,
-            (told - wanted).mean(axis=0) + decay * bias,
+            (predictions - wanted).T @ x / len(x) + decay * weight,
+            (predictions - wanted).mean(axis=0) + decay * bias,
         )
         pace = [0.9 * old + slope for old, slope in zip(pace, slopes, strict=True)]
         weight, bias = weight - rate * pace[0], bias - rate * pace[1]
@@ -145,18 +149,26 @@ def test_rate_and_decay_are_chosen_on_held_out_sources_and_test_is_not_looked_at
     shuffled = replace(test, values=test.values[::-1].copy(), label=np.roll(test.label, 5))
     assert released(train, shuffled, QUICK).trials == found.trials
     held = held_out(train, QUICK.held_out)
-    assert not set(train.source[held]) & set(train.source[~held])  # whole sources
+    assert not set(train.source_video[held]) & set(train.source_video[~held])  # whole sources
     assert (
         np.bincount(train.label[held]).tolist() == [6] * 6
     )  # 2 of 10 sources of 3 rows, of every class
     rows = Manifest(
-        "", CLASSES, np.arange(180).astype(str), train.label, np.zeros(180, np.int8), train.source
+        "",
+        CLASSES,
+        np.arange(180).astype(str),
+        train.label,
+        np.zeros(180, np.int8),
+        train.source_video,
     )
     assert [int(path) for path in rows.hold_out(0.2)[1].path] == np.flatnonzero(held).tolist()
     # a trial by hand: fitted on the rest, scored on the held-out rows
     rest, part = (
         replace(
-            train, values=train.values[which], label=train.label[which], source=train.source[which]
+            train,
+            values=train.values[which],
+            label=train.label[which],
+            source_video=train.source_video[which],
         )
         for which in (~held, held)
     )
@@ -180,13 +192,16 @@ def test_a_class_that_train_lacks_is_never_told():
     train, test = made(60, 3, 1), made(60, 3, 2)
     kept = train.label != 2
     train = replace(
-        train, values=train.values[kept], label=train.label[kept], source=train.source[kept]
+        train,
+        values=train.values[kept],
+        label=train.label[kept],
+        source_video=train.source_video[kept],
     )
-    told = logistic(train, test).probabilities
+    predictions = logistic(train, test).probabilities
     assert (
-        (told[:, 2] == 0).all()
-        and told[:, 3].max() > 0.5
-        and np.allclose(told.sum(axis=1), 1, atol=1e-5)
+        (predictions[:, 2] == 0).all()
+        and predictions[:, 3].max() > 0.5
+        and np.allclose(predictions.sum(axis=1), 1, atol=1e-5)
     )
 
 
@@ -202,7 +217,7 @@ def test_tables_that_do_not_belong_together_are_refused(probe):
             r"classes differ, 6 classes \(bow, clap, wave, walk, ...\)",
         ),
         (train, replace(test, protocol={"windows": 10}), "made differently"),
-        (replace(train, source=train.source * 0), test, "only one|hold out"),
+        (replace(train, source_video=train.source_video * 0), test, "only one|hold out"),
     ):
         with pytest.raises(ValueError, match=says):
             probe(left, right)
@@ -221,13 +236,16 @@ def test_fusion_is_the_mean_of_the_probabilities():
             )
     assert np.array_equal(fuse(rgb.values, flow.values), fused.values)
     assert fused.protocol == {"windows": 4, "stream": "rgb+flow", "rows": "24-a", "flow": "tvl1"}
-    told = [
+    predictions = [
         max(range(6), key=lambda k, row=row: rgb.values[row, k] + flow.values[row, k])
         for row in range(24)
     ]
-    assert score(fused).right.tolist() == [told[row] == fused.label[row] for row in range(24)]
+    assert score(fused).right.tolist() == [
+        predictions[row] == fused.label[row] for row in range(24)
+    ]
     assert (
-        told != rgb.values.argmax(axis=1).tolist() and told != flow.values.argmax(axis=1).tolist()
+        predictions != rgb.values.argmax(axis=1).tolist()
+        and predictions != flow.values.argmax(axis=1).tolist()
     )
 
 
@@ -236,7 +254,7 @@ def test_tables_of_other_videos_or_classes_are_not_fused():
     for other, says in (
         (replace(flow, classes=CLASSES[::-1]), "same classes"),
         (replace(flow, label=flow.label[::-1].copy()), "same videos"),
-        (replace(flow, source=flow.source + 1), "same videos"),
+        (replace(flow, source_video=flow.source_video + 1), "same videos"),
         (replace(flow, protocol={**flow.protocol, "rows": "24-b"}), "fingerprints 24-a and 24-b"),
         (replace(flow, values=flow.values * 2), "sum to 1"),
         (replace(flow, values=flow.values[:, :5]), r"\(24, 6\) and \(24, 5\)"),
@@ -252,7 +270,7 @@ def test_tables_of_other_videos_or_classes_are_not_fused():
 
 def test_numbers_lie_inside_their_intervals():
     scored = score(probabilities(60, 3))
-    found, coarse = numbers(scored), numbers(scored, by="source")
+    found, coarse = numbers(scored), numbers(scored, by="source_video")
     assert list(found) == ["top-1", "top-5"]
     for name, hits in (("top-1", scored.right), ("top-5", scored.top5)):
         share, low, high = found[name]
@@ -276,7 +294,7 @@ def test_confusions_are_counted():
     assert confusions(perfect) == []
 
 
-def told(labels, answers, **protocol) -> Features:
+def predictions(labels, answers, **protocol) -> Features:
     """A table whose probabilities tell these classes."""
     values = np.full((len(labels), len(CLASSES)), 0.1, np.float32)
     values[np.arange(len(labels)), answers] = 0.5
@@ -287,8 +305,8 @@ def told(labels, answers, **protocol) -> Features:
 
 def test_what_classes_gain_is_counted():
     labels = [0, 0, 0, 0, 1, 1, 3, 3]
-    worse = told(labels, [0, 1, 1, 1, 1, 1, 3, 2], training="one")
-    better = told(
+    worse = predictions(labels, [0, 1, 1, 1, 1, 1, 3, 2], training="one")
+    better = predictions(
         labels, [0, 0, 0, 1, 1, 0, 3, 2], training="another"
     )  # how it was trained may differ
     assert gains(better, worse) == [
@@ -301,7 +319,7 @@ def test_what_classes_gain_is_counted():
         replace(worse, label=worse.label[::-1].copy()),
         replace(worse, classes=CLASSES[::-1]),
         replace(worse, protocol={"rows": "b"}),
-        told(labels[:-1], [0] * 7),
+        predictions(labels[:-1], [0] * 7),
     ):
         with pytest.raises(
             ValueError, match="gains wants two tables of the same videos and classes; got 8"
@@ -310,7 +328,7 @@ def test_what_classes_gain_is_counted():
 
 
 def test_the_confusion_matrix_is_shares_of_each_classs_videos():
-    found = confusion(told([0, 0, 0, 0, 1, 1, 3], [0, 1, 1, 5, 1, 1, 2]))
+    found = confusion(predictions([0, 0, 0, 0, 1, 1, 3], [0, 1, 1, 5, 1, 1, 2]))
     assert found.shape == (6, 6)
     np.testing.assert_allclose(found[0], [0.25, 0.5, 0, 0, 0, 0.25])
     np.testing.assert_allclose(found[1], [0, 1, 0, 0, 0, 0])
@@ -324,4 +342,4 @@ def test_the_confusion_matrix_is_shares_of_each_classs_videos():
 def test_rows_without_label_are_no_class(function):
     """Label -1 must not be counted as the last class."""
     with pytest.raises(ValueError, match="no label"):
-        function(told([0, 1, -1], [0, 1, 5]))
+        function(predictions([0, 1, -1], [0, 1, 5]))

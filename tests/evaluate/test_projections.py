@@ -16,12 +16,12 @@ from vidbench.evaluate.features import Features
 from vidbench.evaluate.projections import (
     READOUTS,
     Relation,
-    asked,
-    behaviour,
+    behavior,
     mutual,
     of_weights,
     pairs,
     recovered,
+    recovered_both_ways,
     relations,
     truth,
 )
@@ -39,13 +39,13 @@ def test_read_outs_of_weights_are_their_formulas():
         spread = np.sqrt(sum((s - scores[:, a].mean()) ** 2 for s in scores[:, a]) / 50)
         for b in range(3):
             assert found["raw"][a, b] == weight[a, b]
-            assert found["centred"][a, b] == pytest.approx(float(weight[a, b]) - mean, abs=1e-5)
+            assert found["centered"][a, b] == pytest.approx(float(weight[a, b]) - mean, abs=1e-5)
             assert found["scaled"][a, b] == pytest.approx(
                 (float(weight[a, b]) - mean) * spread, abs=1e-4
             )
 
 
-def test_centred_read_outs_do_not_see_what_the_loss_does_not():
+def test_centered_read_outs_do_not_see_what_the_loss_does_not():
     """A number added to all weights of a source class leaves the softmax of the mapped scores as it
     is."""
     rng = np.random.default_rng(1)
@@ -53,24 +53,24 @@ def test_centred_read_outs_do_not_see_what_the_loss_does_not():
     moved = weight + rng.normal(size=(4, 1))
     before, after = of_weights(weight, scores), of_weights(moved, scores)
     assert abs(before["raw"] - after["raw"]).min() > 0.01
-    for name in ("centred", "scaled"):
+    for name in ("centered", "scaled"):
         np.testing.assert_allclose(before[name], after[name], atol=1e-5)
     softmax = [torch.tensor(scores @ w).softmax(dim=1) for w in (weight, moved)]
     torch.testing.assert_close(*softmax)
 
 
-def test_behaviour_is_the_mean_probability_over_a_classs_clips():
+def test_behavior_is_the_mean_probability_over_a_classs_clips():
     scores = np.log(np.array([[0.7, 0.3], [0.5, 0.5], [0.1, 0.9], [0.4, 0.6]]))
-    found = behaviour(scores, np.array([0, 0, 2, -1]), 3)
+    found = behavior(scores, np.array([0, 0, 2, -1]), 3)
     np.testing.assert_allclose(found[[0, 2]], [[0.6, 0.4], [0.1, 0.9]], rtol=1e-5)
-    assert np.isnan(found[1]).all()  # no clip of it; the unlabelled one counts nowhere
+    assert np.isnan(found[1]).all()  # no clip of it; the unlabeled one counts nowhere
 
 
 def test_pairs_are_the_largest_scores_with_their_rank_the_other_way():
     forward = np.array([[5.0, 1.0, 0.0], [4.0, 3.0, np.nan]])  # [2,3]
     back = np.array([[1.0, 2.0], [0.0, 9.0], [3.0, 1.0]])  # [3,2]
     there = Relation(
-        "s", "t", ("run", "sit"), ("jog", "rest", "fly"), {"raw": forward, "centred": -forward}
+        "s", "t", ("run", "sit"), ("jog", "rest", "fly"), {"raw": forward, "centered": -forward}
     )
     here = Relation("t", "s", there.targets, there.sources, {"raw": back})
     rows = pairs(there, here, "raw", most=4)
@@ -80,14 +80,14 @@ def test_pairs_are_the_largest_scores_with_their_rank_the_other_way():
         ("sit", "rest", 3, 9, 1),
         ("run", "rest", 1, 0, 2),
     ]
-    assert [row["centred"] for row in rows] == [-5, -4, -3, -1] and [
+    assert [row["centered"] for row in rows] == [-5, -4, -3, -1] and [
         row["rank"] for row in rows
     ] == [1, 2, 3, 4]
     assert [row["mutual"] for row in rows] == ["", "yes", "", ""]
     assert mutual(forward, back).tolist() == [[False, False, False], [True, False, False]]
     unknown = np.full((2, 3), np.nan)
     assert not mutual(unknown, unknown.T).any()
-    with pytest.raises(ValueError, match="read-outs raw, centred; got 'scaled'"):
+    with pytest.raises(ValueError, match="read-outs raw, centered; got 'scaled'"):
         pairs(there, here, "scaled")
 
 
@@ -142,7 +142,7 @@ def test_recovered_counts_first_matches_and_knows_chance():
     assert (empty["top-1"] == empty["top-1 by chance"]).all()
 
 
-def test_both_sides_are_asked_and_centring_moves_one_of_them_alone():
+def test_both_sides_are_asked_and_centering_moves_one_of_them_alone():
     rng = np.random.default_rng(4)
     weight, spread = (
         rng.normal(size=(5, 6)) + 3 * rng.normal(size=(5, 1)),
@@ -152,11 +152,11 @@ def test_both_sides_are_asked_and_centring_moves_one_of_them_alone():
         ("s", "t"): Relation("s", "t", tuple("abcde"), tuple("uvwxyz"), of_weights(weight, spread))
     }
     true = rng.random((5, 6)) < 0.3
-    got = asked(found, {("s", "t"): true})
+    got = recovered_both_ways(found, {("s", "t"): true})
     assert set(got) == {
-        (name, side) for name in ("raw", "centred", "scaled") for side in ("source", "target")
+        (name, side) for name in ("raw", "centered", "scaled") for side in ("source", "target")
     }
-    for name in ("raw", "centred", "scaled"):
+    for name in ("raw", "centered", "scaled"):
         scores = found["s", "t"].scores[name]
         for side, (table, matches) in {
             "source": (scores, true),
@@ -169,7 +169,7 @@ def test_both_sides_are_asked_and_centring_moves_one_of_them_alone():
             got[name, "source"]["reciprocal rank"], got["raw", "source"]["reciprocal rank"]
         )
     assert not np.array_equal(
-        got["raw", "target"]["reciprocal rank"], got["centred", "target"]["reciprocal rank"]
+        got["raw", "target"]["reciprocal rank"], got["centered", "target"]["reciprocal rank"]
     )
 
 
@@ -192,7 +192,7 @@ def tables(width: int, **protocol) -> dict[str, Features]:
             np.arange(12) % len(classes),
             np.arange(12),
             classes,
-            {"normalise_clips": False, **protocol},
+            {"normalize_clips": False, **protocol},
         )
     return made
 
@@ -216,9 +216,9 @@ def test_relations_of_a_run_are_its_maps_and_its_heads_on_its_tables(run):
             deviation = method.heads[source](values).numpy().std(axis=0)
         for a in range(len(CLASSES[source])):
             mean = chances[features[source].label == a].mean(axis=0)
-            np.testing.assert_allclose(one.scores["behavioural"][a], mean, rtol=1e-4)
+            np.testing.assert_allclose(one.scores["behavioral"][a], mean, rtol=1e-4)
         np.testing.assert_allclose(
-            one.scores["scaled"], one.scores["centred"] * deviation[:, None], rtol=1e-4
+            one.scores["scaled"], one.scores["centered"] * deviation[:, None], rtol=1e-4
         )
 
 
@@ -228,8 +228,8 @@ def test_relations_refuse_what_would_mean_nothing(run, tmp_path):
         ValueError, match="of b, features of its own classes without unit length; got none"
     ):
         relations(run, {"a": features["a"]})
-    with pytest.raises(ValueError, match="normalise_clips=False"):
-        relations(run, tables(4, normalise_clips=True))
+    with pytest.raises(ValueError, match="normalize_clips=False"):
+        relations(run, tables(4, normalize_clips=True))
     turned = {**features, "c": replace(features["c"], classes=CLASSES["c"][::-1])}
     with pytest.raises(ValueError, match="of c, features of its own classes"):
         relations(run, turned)
@@ -238,4 +238,4 @@ def test_relations_refuse_what_would_mean_nothing(run, tmp_path):
         relations(alone, features)
     plain = Run.create(tmp_path / "plain", "multitrain", replace(RECIPE, projection=0.0))
     plain.save(1, method_of(projection=0.0).state_dict(), {})
-    assert all(tuple(one.scores) == ("behavioural",) for one in relations(plain, features).values())
+    assert all(tuple(one.scores) == ("behavioral",) for one in relations(plain, features).values())

@@ -15,7 +15,7 @@ from vidbench.evaluate import results
 from vidbench.view import results as drawn
 
 PUBLISHED = ROOT / "assets" / "published.csv"
-PROTOCOL = {"stream": "rgb", "windows": 4, "centring": "gallery", "queries": "24-0badcafe"}
+PROTOCOL = {"stream": "rgb", "windows": 4, "centering": "gallery", "queries": "24-0badcafe"}
 NUMBERS = {"R@1": (0.5, 0.25, 0.625), "R@5": (0.75, 0.5, 0.875)}
 
 
@@ -66,7 +66,7 @@ def test_numbers_come_back_with_protocol_and_budget(tmp_path):
     run = trained(tmp_path / "tiny/coclr", steps=8, student=str(first.folder))
     run.add_result("retrieval", PROTOCOL, {"R@1": (0.5, 0.25, 0.625), "macro R@1": 0.4375})
     folders = results.collect(tmp_path)
-    assert [(f.run, f.stage, f.state, len(f.numbers), f.problems) for f in folders] == [
+    assert [(f.run, f.method, f.state, len(f.numbers), f.problems) for f in folders] == [
         ("tiny/coclr", "coclr", "complete", 2, ()),
         ("tiny/infonce", "coclr", "complete", 0, ()),
     ]
@@ -109,13 +109,13 @@ def test_folders_of_videos_are_not_searched(tmp_path):
 
 
 BREAKS = {
-    "cut": ("recipe.json", '{"stage": "coc', "recipe.json: JSONDecodeError"),
-    "other": ("recipe.json", '["stage"]', "recipe.json: TypeError"),
+    "cut": ("recipe.json", '{"method": "coc', "recipe.json: JSONDecodeError"),
+    "other": ("recipe.json", '["method"]', "recipe.json: TypeError"),
     "half": ("recipe.json", None, "it has no recipe.json"),
     "stateless": ("status.json", None, "status.json: FileNotFoundError"),
     "gone": (
         "recipe.json",
-        '{"stage": "coclr", "recipe": {"student": "/gone/run", "fit": {"batch": 1}}}',
+        '{"method": "coclr", "recipe": {"student": "/gone/run", "fit": {"batch": 1}}}',
         "the budget: ",
     ),
     "results": ("results.json", '{"retrieval": {"ta', "results.json: JSONDecodeError"),
@@ -175,7 +175,7 @@ def test_one_bad_result_leaves_the_others_of_its_run(tmp_path):
 
 def test_two_protocols_in_one_column_are_refused_by_name(tmp_path):
     measured(tmp_path / "tiny/a")
-    measured(tmp_path / "tiny/b", windows=10, centring="none")
+    measured(tmp_path / "tiny/b", windows=10, centering="none")
     numbers = results.numbers_of(results.collect(tmp_path))
     for refused in (results.one_protocol, drawn.results_table):
         with pytest.raises(results.ProtocolError) as error:
@@ -184,7 +184,7 @@ def test_two_protocols_in_one_column_are_refused_by_name(tmp_path):
         assert "tiny/a and tiny/b were measured under two protocols" in said
         assert (
             "windows: wanted 4, found 10" in said
-            and "centring: wanted 'gallery', found 'none'" in said
+            and "centering: wanted 'gallery', found 'none'" in said
         )
         assert "queries" not in said and "stream" not in said, "only what differs"
     groups = results.by_protocol(numbers)
@@ -227,7 +227,7 @@ def test_what_protocols_share_is_said_once_and_what_differs_is_a_heading(tmp_pat
     assert (probe, headed[0][0]) == ("probe", "probe") and alone == {"data": "tiny", **PROTOCOL}
     assert retrieval == "retrieval" and shared == {
         "data": "tiny",
-        "centring": "gallery",
+        "centering": "gallery",
         "queries": "24-0badcafe",
     }
     assert {heading: sorted({n.run for n in group}) for heading, group in groups} == {
@@ -237,9 +237,9 @@ def test_what_protocols_share_is_said_once_and_what_differs_is_a_heading(tmp_pat
     }
     seen = text(drawn.results_tables(numbers))
     assert seen.count("queries 24-0badcafe") == 2, "once a task"
-    assert "All 3 tables of retrieval: data tiny, centring gallery, queries 24-0badcafe." in seen
+    assert "All 3 tables of retrieval: data tiny, centering gallery, queries 24-0badcafe." in seen
     assert (
-        "The table of probe: data tiny, centring gallery, queries 24-0badcafe, stream rgb, "
+        "The table of probe: data tiny, centering gallery, queries 24-0badcafe, stream rgb, "
         "windows 4." in seen
     )
     assert seen.index("stream rgb, windows 10") < seen.index("tiny/b") < seen.index("tiny/c")
@@ -260,10 +260,14 @@ def test_nested_switches_are_told_with_their_path(tmp_path):
 def test_csv_holds_every_number_in_full(tmp_path):
     third = 1 / 3
     measured(
-        tmp_path / "home/tiny/a", numbers={"R@1": (third, 0.1, 0.7), "R@5": third}, note='a, "b"\nc'
+        tmp_path / "runs_dir/tiny/a",
+        numbers={"R@1": (third, 0.1, 0.7), "R@5": third},
+        note='a, "b"\nc',
     )
-    measured(tmp_path / "home/tiny/b, c", "probe", {"top-1": (1.0, 1.0, 1.0)}, fields={"steps": 7})
-    numbers = results.numbers_of(results.collect(tmp_path / "home"))
+    measured(
+        tmp_path / "runs_dir/tiny/b, c", "probe", {"top-1": (1.0, 1.0, 1.0)}, fields={"steps": 7}
+    )
+    numbers = results.numbers_of(results.collect(tmp_path / "runs_dir"))
     (tmp_path / "out").mkdir()
     (tmp_path / "out/t.csv").write_text("what was there before")
     path = results.write_csv(tmp_path / "out/t.csv", numbers)
@@ -288,8 +292,8 @@ def test_csv_holds_every_number_in_full(tmp_path):
 
 def test_a_csv_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
     (tmp_path / "t.csv").write_text("old")
-    measured(tmp_path / "home/a")
-    numbers = results.numbers_of(results.collect(tmp_path / "home"))
+    measured(tmp_path / "runs_dir/a")
+    numbers = results.numbers_of(results.collect(tmp_path / "runs_dir"))
     monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("no space")))
     with pytest.raises(OSError, match="no space"):
         results.write_csv(tmp_path / "t.csv", numbers)

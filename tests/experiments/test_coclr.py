@@ -15,7 +15,7 @@ from vidbench.experiments.coclr import Case, Settings, ladders, outcome, pairs, 
 from vidbench.experiments.compare import pick
 from vidbench.methods import coclr
 
-TINY = replace(coclr.SETTINGS["tiny"], cycles=2)
+TINY = replace(coclr.PRESETS["tiny"], cycles=2)
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def clips_of(made, name):
 
 
 def test_every_rung_has_one_clip_budget_and_ablations_differ_in_one_switch(case):
-    made = stages(case, Settings(setting=TINY, clips=1000))
+    made = stages(case, Settings(preset=TINY, clips=1000))
     rungs = ladders({*made, *(name.replace("rgb", "both") for name in made)})
     assert len(rungs) == 6 and rungs[0] == ("infonce-rgb-1", "coclr-rgb", "ubernce-rgb-1")
     for rung in rungs:
@@ -49,7 +49,7 @@ def test_every_rung_has_one_clip_budget_and_ablations_differ_in_one_switch(case)
 
 
 def test_small_data_sets_get_a_smaller_batch_queue_and_k():
-    settings = Settings(setting=coclr.SETTINGS["toy"], clips=1400)
+    settings = Settings(preset=coclr.PRESETS["toy"], clips=1400)
     toy, small = experiment.fitted(settings, 720).together, experiment.fitted(settings, 32).together
     assert (toy.fit.batch, toy.queue, toy.topk, toy.held_out) == (32, 512, 20, 0.0)
     assert (small.fit.batch, small.queue, small.topk) == (16, 16, 1)
@@ -107,12 +107,12 @@ def test_differences_and_shares_closed_are_those_of_the_means():
 
 def test_a_quick_trial_is_one_repetition_of_one_cycle():
     made = experiment.settings_for("", seeds=(4, 5), folds=(), clips=800, cycles=2, quick=True)
-    assert (made.seeds, made.clips, made.setting.cycles, made.ablations) == ((4,), 200, 1, False)
+    assert (made.seeds, made.clips, made.preset.cycles, made.ablations) == ((4,), 200, 1, False)
     whole = experiment.settings_for("", seeds=(4, 5), folds=(), clips=800, cycles=2, quick=False)
-    assert (whole.seeds, whole.clips, whole.setting, whole.ablations) == (
+    assert (whole.seeds, whole.clips, whole.preset, whole.ablations) == (
         (4, 5),
         800,
-        coclr.SETTINGS["toy"],
+        coclr.PRESETS["toy"],
         True,
     )
     real = experiment.settings_for(
@@ -136,9 +136,9 @@ def test_names_for_people():
 
 @pytest.mark.slow
 def test_a_small_replication_end_to_end_and_again(tmp_path, monkeypatch):
-    setting = replace(coclr.SETTINGS["tiny"], cycles=1)
+    preset = replace(coclr.PRESETS["tiny"], cycles=1)
     monkeypatch.setattr(experiment, "ABLATIONS", {"coclr-rgb-k1": ("coclr-rgb", {"topk": 1})})
-    settings = Settings(setting=setting, seeds=(1,), world="tiny", clips=200)
+    settings = Settings(preset=preset, seeds=(1,), world="tiny", clips=200)
     path = experiment.replicate(tmp_path / "out", settings)
     facts = json.loads((tmp_path / "out" / "numbers.json").read_text())
     names = {row["arm"] for row in facts["numbers"]}

@@ -20,7 +20,9 @@ WORLDS = ("toy-base", "toy-gym")
 @pytest.fixture
 def small(monkeypatch):
     """Worlds of two classes' worth of rendering time: the tiny ones under the name of the small."""
-    monkeypatch.setitem(toy.SETTINGS, "small", replace(toy.SETTINGS["tiny"], sources=4, clips=2))
+    monkeypatch.setitem(
+        toy.PRESETS, "small", replace(toy.PRESETS["tiny"], source_videos=4, clips=2)
+    )
 
 
 def tiny(data=WORLDS, **changes) -> multi.Experiment:
@@ -55,7 +57,7 @@ def test_the_experiment_reads_its_data_and_refuses_what_it_does_not_know(tmp_pat
     for data, changes, says in (
         (["toy-base"], {}, "two or more"),
         (["toy-base", "toy-moon"], {}, "toy-gym"),
-        (WORLDS, {"setting": "huge"}, "tiny, toy, toy_rgb"),
+        (WORLDS, {"preset": "huge"}, "tiny, toy, toy_rgb"),
         (WORLDS, {"arms": ("all",)}, "alone, alone-long, joint"),
         (["toy-base", "toy-base"], {}, "two or more"),
     ):
@@ -161,8 +163,8 @@ def test_a_small_one_whole(small, tmp_path, capsys):
     assert top1 == {(name, arm) for name in WORLDS for arm in one.arms}
     pairs = [row for row in facts["numbers"] if row["data"] == "planted pairs"]
     for arm, readouts in (
-        ("joint", {"behavioural"}),
-        ("both", {"raw", "centred", "scaled", "behavioural"}),
+        ("joint", {"behavioral"}),
+        ("both", {"raw", "centered", "scaled", "behavioral"}),
     ):
         metrics = [row["metric"].split(", ") for row in pairs if row["arm"] == arm]
         assert {name for _, name, _ in metrics} == readouts

@@ -30,7 +30,7 @@ def tiny(data: str = "toy-1", **changes) -> rms.Experiment:
 
 
 def test_arms_differ_from_the_baseline_in_one_field_and_rms_keeps_its_place():
-    base = classify.SETTINGS["rms_tiny"]
+    base = classify.PRESETS["rms_tiny"]
     made = {arm: rms.with_arm(base, arm) for arm in rms.ARMS}
     assert not made["baseline"].regularizer and not made["baseline"].mixing
     for arm, recipe in made.items():
@@ -56,7 +56,7 @@ def test_arms_differ_from_the_baseline_in_one_field_and_rms_keeps_its_place():
     with pytest.raises(ValueError, match="an arm is one of baseline, rms"):
         rms.with_arm(base, "cutout")
     with pytest.raises(ValueError, match="no RMS whose stages high could keep"):
-        rms.with_arm(classify.SETTINGS["slowfast_official"], "high")
+        rms.with_arm(classify.PRESETS["slowfast_official"], "high")
 
 
 def test_the_experiment_fits_what_the_folder_holds(tmp_path):
@@ -69,14 +69,19 @@ def test_the_experiment_fits_what_the_folder_holds(tmp_path):
         rms.experiment("toy-5", (4, 5)),
         rms.experiment(str(tmp_path / "pictures"), (4, 5)),
     )
-    assert (toy.seeds, toy.recipe.network, toy.sources, toy.folds) == ((4, 5), "csn", 5, False)
+    assert (toy.seeds, toy.recipe.network, toy.source_videos, toy.folds) == (
+        (4, 5),
+        "csn",
+        5,
+        False,
+    )
     assert (pictures.recipe.network, pictures.recipe.clip.frames, list(pictures.views)) == (
         "cifar_resnet",
         1,
         ["one view"],
     )
     quick = rms.experiment("toy-10", (4, 5), quick=True)
-    assert (quick.seeds, quick.sources, quick.recipe.fit.epochs, toy.recipe.fit.epochs) == (
+    assert (quick.seeds, quick.source_videos, quick.recipe.fit.epochs, toy.recipe.fit.epochs) == (
         (4,),
         10,
         5,
@@ -95,7 +100,7 @@ def test_few_sources_of_each_class_and_all_test_videos(toy_tiny):
     train, test = few.select(split="train"), few.select(split="test")
     assert test.fingerprint() == toy_tiny.select(split="test").fingerprint()
     assert {
-        len(np.unique(train.source[train.label == label])) for label in np.unique(train.label)
+        len(np.unique(train.source_video[train.label == label])) for label in np.unique(train.label)
     } == {2}
     assert set(train.path) < set(toy_tiny.select(split="train").path)
     assert rms.fewer(toy_tiny, 2).fingerprint() == few.fingerprint()

@@ -17,20 +17,20 @@ from vidbench.headless.batch import gpu_shares, read_table
 from vidbench.headless.parameters import ParameterError
 from vidbench.headless.status import read
 
-PARAMETERS = 'home: str = "../runs"\nstream: str = "rgb"\nepochs: int = 1\nchanges: dict = {}'
+PARAMETERS = 'runs_dir: str = "../runs"\nstream: str = "rgb"\nepochs: int = 1\nchanges: dict = {}'
 # Says that it ran; seed 3 fails the first time, as if it went on from a checkpoint the second.
 WORK = """from pathlib import Path
-mark = Path(home, f"{stream}-{changes.get('seed')}")
+mark = Path(runs_dir, f"{stream}-{changes.get('seed')}")
 again = mark.exists()
 mark.open("a").write("ran ")
 assert again or changes.get("seed") != 3, "out of luck" """
 WAIT = """import time
 from pathlib import Path
-Path(home, f"begun-{epochs}").touch()
+Path(runs_dir, f"begun-{epochs}").touch()
 try:
-    time.sleep(0 if Path(home, "go").exists() else 600)
+    time.sleep(0 if Path(runs_dir, "go").exists() else 600)
 except KeyboardInterrupt:
-    Path(home, f"saved-{epochs}").touch()
+    Path(runs_dir, f"saved-{epochs}").touch()
     raise"""
 
 
@@ -50,11 +50,11 @@ def test_rows_of_a_grid(tmp_path):
             tmp_path / "t.yaml",
             """
 notebook: books/book.ipynb
-parameters: {home: /h, changes: {queue: 512}}
+parameters: {runs_dir: /h, changes: {queue: 512}}
 grid:
   stream: [rgb, flow]
   changes.seed: [1, 2]
-compose: {home: "/h/{stream}-{changes[seed]}"}
+compose: {runs_dir: "/h/{stream}-{changes[seed]}"}
 """,
         ),
         tmp_path / "out",
@@ -66,7 +66,7 @@ compose: {home: "/h/{stream}-{changes[seed]}"}
                 (
                     f"book/changes.seed={seed},stream={stream}",
                     {
-                        "home": f"/h/{stream}-{seed}",
+                        "runs_dir": f"/h/{stream}-{seed}",
                         "changes": {"queue": 512, "seed": seed},
                         "stream": stream,
                     },
@@ -92,7 +92,7 @@ def test_rows_of_several_entries_of_settings_and_of_a_csv(tmp_path):
             """
 - notebook: book.ipynb
   grid:
-    setting: [{stream: rgb, epochs: 2}, {stream: flow, epochs: 3}]
+    preset: [{stream: rgb, epochs: 2}, {stream: flow, epochs: 3}]
     changes: [{}, {lr: 1e-4}]
 - {notebook: other.ipynb, parameters: {text: "a/b c"}}
 - notebook: other.ipynb
@@ -130,7 +130,7 @@ def test_rows_of_several_entries_of_settings_and_of_a_csv(tmp_path):
     [
         (
             "notebook: book.ipynb\ngrid: {epoch: [1, 2]}",
-            "has no parameter 'epoch'; the known ones are home",
+            "has no parameter 'epoch'; the known ones are runs_dir",
         ),
         ("notebook: book.ipynb\ngrid: {epochs: [1, two]}", "epochs wants int"),
         ("notebook: book.ipynb\ngrid: {epochs: 3}", "epochs wants a list"),
@@ -140,7 +140,7 @@ def test_rows_of_several_entries_of_settings_and_of_a_csv(tmp_path):
         ),
         ("notebook: none.ipynb", "none.ipynb"),
         ("- {notebook: book.ipynb}\n- {notebook: book.ipynb}", "rows [0, 1] are the same"),
-        ("notebook: book.ipynb\ncompose: {home: '{nothing}'}", "KeyError"),
+        ("notebook: book.ipynb\ncompose: {runs_dir: '{nothing}'}", "KeyError"),
         ("notebook: book.ipynb\nparameters: {stream.x: 1, stream: rgb}", ""),
         ("[]", "has no rows"),
     ],
@@ -160,12 +160,14 @@ def test_a_table_that_cannot_be_is_refused(tmp_path, capsys, text, says):
 
 def test_a_batch_skips_resumes_and_sums_up(tmp_path, capsys):
     book, out = notebook(tmp_path / "book.ipynb", WORK, parameters=PARAMETERS), tmp_path / "out"
-    (tmp_path / "home").mkdir()
-    text = f"notebook: book.ipynb\nparameters: {{home: {tmp_path / 'home'}}}\ngrid: {{changes.seed: [1, 3]}}\n"
+    (tmp_path / "runs_dir").mkdir()
+    text = f"notebook: book.ipynb\nparameters: {{runs_dir: {tmp_path / 'runs_dir'}}}\ngrid: {{changes.seed: [1, 3]}}\n"
     words = ("batch", table(tmp_path / "t.yaml", text), "--out", out, "--processes", 2)
 
     def ran() -> dict[str, int]:
-        return {path.name: path.read_text().count("ran") for path in (tmp_path / "home").iterdir()}
+        return {
+            path.name: path.read_text().count("ran") for path in (tmp_path / "runs_dir").iterdir()
+        }
 
     def summary() -> list[tuple]:
         with (out / "summary.csv").open() as file:
@@ -224,18 +226,18 @@ def test_rows_at_one_time_have_gpus_of_their_own(tmp_path, monkeypatch):
     assert gpu_shares(list("01"), 3) == [["0"], ["1"], ["0"]] and gpu_shares([], 2) == [[], []]
     code = """import os, time
 from pathlib import Path
-Path(home, str(epochs)).write_text(os.environ["CUDA_VISIBLE_DEVICES"])
-while len(list(Path(home).iterdir())) < 2:
+Path(runs_dir, str(epochs)).write_text(os.environ["CUDA_VISIBLE_DEVICES"])
+while len(list(Path(runs_dir).iterdir())) < 2:
     time.sleep(0.1)"""
     notebook(tmp_path / "book.ipynb", code, parameters=PARAMETERS)
-    (tmp_path / "home").mkdir()
+    (tmp_path / "runs_dir").mkdir()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, 5,6,7")
-    rows = f"notebook: book.ipynb\nparameters: {{home: {tmp_path / 'home'}}}\ngrid: {{epochs: [1, 2]}}\n"
+    rows = f"notebook: book.ipynb\nparameters: {{runs_dir: {tmp_path / 'runs_dir'}}}\ngrid: {{epochs: [1, 2]}}\n"
     assert (
         run("batch", table(tmp_path / "t.yaml", rows), "--out", tmp_path / "out", "--processes", 2)
         == 0
     )
-    assert sorted(path.read_text() for path in (tmp_path / "home").iterdir()) == ["4,5", "6,7"]
+    assert sorted(path.read_text() for path in (tmp_path / "runs_dir").iterdir()) == ["4,5", "6,7"]
 
 
 def until(there, process) -> None:
@@ -250,7 +252,7 @@ def test_ctrl_c_stops_all_and_says_what_is_left(tmp_path):
     notebook(tmp_path / "book.ipynb", WAIT, parameters=PARAMETERS)
     path = table(
         tmp_path / "t.yaml",
-        f"notebook: book.ipynb\nparameters: {{home: {tmp_path}}}\ngrid: {{epochs: [1, 2, 3]}}\n",
+        f"notebook: book.ipynb\nparameters: {{runs_dir: {tmp_path}}}\ngrid: {{epochs: [1, 2, 3]}}\n",
     )
     words = [
         sys.executable,
@@ -290,7 +292,7 @@ def test_a_slurm_task_runs_its_row_saves_itself_before_the_limit_and_goes_on(tmp
     notebook(tmp_path / "book.ipynb", WAIT, parameters=PARAMETERS)
     path = table(
         tmp_path / "t.yaml",
-        f"notebook: book.ipynb\nparameters: {{home: {tmp_path}}}\ngrid: {{epochs: [1, 2, 3]}}\n",
+        f"notebook: book.ipynb\nparameters: {{runs_dir: {tmp_path}}}\ngrid: {{epochs: [1, 2, 3]}}\n",
     )
     command = tmp_path / "bin" / "scontrol"
     command.parent.mkdir()

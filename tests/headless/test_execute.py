@@ -20,7 +20,7 @@ from vidbench.headless import kernel as kernels
 from vidbench.headless import status as statuses
 from vidbench.headless.parameters import digest_of
 
-PARAMETERS = 'home: str = "../runs"\nn: int = 2\nlr: float = 0.1\nmore: dict = {}'
+PARAMETERS = 'runs_dir: str = "../runs"\nn: int = 2\nlr: float = 0.1\nmore: dict = {}'
 
 
 def notebook(path: Path, *sources: str, parameters: str = PARAMETERS) -> Path:
@@ -204,11 +204,11 @@ def test_a_cell_deaf_to_interrupts_is_ended_after_the_grace(tmp_path, monkeypatc
 
 SAVING = """import os, time
 from pathlib import Path
-Path(home, "begun").write_text(str(os.getpid()))
+Path(runs_dir, "begun").write_text(str(os.getpid()))
 try:
     time.sleep(600)
 except KeyboardInterrupt:
-    Path(home, "saved").touch()
+    Path(runs_dir, "saved").touch()
     raise"""
 
 
@@ -230,7 +230,7 @@ def test_signals_to_a_running_notebook(tmp_path, door, number, code, state):
     said = tmp_path / "said"
     with said.open("w") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", *words, "-p", "home", tmp_path],
+            [sys.executable, "-m", *words, "-p", "runs_dir", tmp_path],
             stdout=file,
             stderr=subprocess.STDOUT,
         )
@@ -293,7 +293,7 @@ def test_papermill_refuses_what_vidbench_run_refuses_and_does_the_same(
         return ended.value.code, capsys.readouterr().err
 
     for words, says in (
-        (("-p", "nn", "3"), "has no parameter 'nn'; the known ones are home"),
+        (("-p", "nn", "3"), "has no parameter 'nn'; the known ones are runs_dir"),
         (("-p", "n", "3.5"), "n wants int"),
         (("-y", "more: 3"), "more wants dict"),
     ):

@@ -14,14 +14,14 @@ from vidbench.headless.parameters import ParameterError
     [
         (
             {"nn": 1},
-            "book.ipynb has no parameter 'nn'; the known ones are home = '../runs', n = 2, lr = "
+            "book.ipynb has no parameter 'nn'; the known ones are runs_dir = '../runs', n = 2, lr = "
             "0.1, more = {}",
         ),
         ({"n": 2.0}, "n wants int such as 2; got 2.0, which is float"),
         ({"n": True}, "n wants int such as 2; got True, which is bool"),
         ({"n": "2"}, "which is str"),
         ({"lr": "1e-3"}, "lr wants float"),
-        ({"home": None}, "home wants str"),
+        ({"runs_dir": None}, "runs_dir wants str"),
         ({"more": [1]}, "more wants dict"),
         ({"more": {1: 2}}, "a map's keys are text"),
         ({"more": {"x": {1, 2}}}, "set is none of its types"),
@@ -35,14 +35,21 @@ def test_what_the_parameters_cell_does_not_know_is_refused(tmp_path, values, say
 
 def test_values_fit_the_cell(tmp_path):
     book = notebook(tmp_path / "book.ipynb")
-    assert parameters.known_parameters(book) == {"home": "../runs", "n": 2, "lr": 0.1, "more": {}}
+    assert parameters.known_parameters(book) == {
+        "runs_dir": "../runs",
+        "n": 2,
+        "lr": 0.1,
+        "more": {},
+    }
     checked = parameters.check(book, {"lr": 1, "more": {"a": (1, [None, {"b": 2.5}])}})
     assert (
         checked == {"lr": 1.0, "more": {"a": [1, [None, {"b": 2.5}]]}}
         and type(checked["lr"]) is float
     )
-    spoken = parameters.spoken(book, {"home": "2024", "n": "3", "lr": "1e-3", "more": "{'a': 1}"})
-    assert spoken == {"home": "2024", "n": 3, "lr": 0.001, "more": {"a": 1}}
+    spoken = parameters.spoken(
+        book, {"runs_dir": "2024", "n": "3", "lr": "1e-3", "more": "{'a': 1}"}
+    )
+    assert spoken == {"runs_dir": "2024", "n": 3, "lr": 0.001, "more": {"a": 1}}
     wide = "a: int | None = None\nb = 3\nc: list[int] = [1]\nd: tuple = ()"
     wide = notebook(tmp_path / "wide.ipynb", parameters=wide)
     assert parameters.check(wide, {"a": 4, "b": 5, "c": [2], "d": (3, 4)}) == {

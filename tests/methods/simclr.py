@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vidbench.data.loading.augmentation import SETTINGS
+from vidbench.data.loading.augmentation import PRESETS
 from vidbench.data.loading.dataset import ClipSpec
 from vidbench.methods import common
 from vidbench.models.heads import mlp
@@ -19,7 +19,7 @@ class Recipe(common.Recipe, method="simclr"):
 
     dim: int = 32
     temperature: float = 0.1
-    clip: ClipSpec = ClipSpec(frames=8, stride=2, views=2, augment=SETTINGS["toy"])
+    clip: ClipSpec = ClipSpec(frames=8, stride=2, views=2, augment=PRESETS["toy"])
     manifest: str = ""
     flow: str = ""
 

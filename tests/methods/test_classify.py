@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from vidbench import models
-from vidbench.data.loading.augmentation import SETTINGS as AUGMENTS
+from vidbench.data.loading.augmentation import PRESETS as AUGMENTS
 from vidbench.data.loading.dataset import Clips, ClipSpec
 from vidbench.data.loading.transforms import test_crops as crops_of
 from vidbench.data.manifest import Manifest
@@ -19,7 +19,7 @@ from vidbench.engine.loop import Fit
 from vidbench.engine.runs import Run, RunError, recipe_dict, recipe_from
 from vidbench.experiments import sweep
 from vidbench.methods import classify, common
-from vidbench.methods.classify import SETTINGS, Classifier, Recipe
+from vidbench.methods.classify import PRESETS, Classifier, Recipe
 from vidbench.models.heads import HEADS, build_head
 from vidbench.models.published import PublishedWeights
 from vidbench.tensors import regularizers
@@ -160,7 +160,7 @@ def test_a_regularizer_that_would_stand_nowhere_is_refused(where):
 )
 def test_settings_of_a_regularizer_are_refused_at_the_door(wrong):
     with pytest.raises(ValueError):
-        regularizers.placed(**wrong)
+        regularizers.build_regularizer(**wrong)
     with pytest.raises((ValueError, TypeError)):
         regularizers.Regularizer(**wrong)
     with pytest.raises((ValueError, RunError)):
@@ -168,7 +168,7 @@ def test_settings_of_a_regularizer_are_refused_at_the_door(wrong):
 
 
 def one_step(recipe: Recipe, folder) -> tuple[dict, dict, dict]:
-    """Weights before and after one optimiser step of a run, and the gradients of that step by
+    """Weights before and after one optimizer step of a run, and the gradients of that step by
     hand."""
     rows, _ = classify.rows_of(recipe)
     recipe = replace(
@@ -225,9 +225,9 @@ def test_validation_is_the_middle_window_of_held_out_rows_of_train(world, scratc
     _, recipe = world
     rows, held = classify.rows_of(recipe)
     everything = Manifest.load(recipe.manifest)
-    test_sources = set(everything.select(split="test").source)
-    assert len(rows) + len(held) == 54 and not set(rows.source) & set(held.source)
-    assert not test_sources & {*rows.source, *held.source} and 9 <= len(held) <= 18
+    test_sources = set(everything.select(split="test").source_video)
+    assert len(rows) + len(held) == 54 and not set(rows.source_video) & set(held.source_video)
+    assert not test_sources & {*rows.source_video, *held.source_video} and 9 <= len(held) <= 18
     method = lively(replace(recipe, classes=rows.classes), rows).eval()
     losses, right, apart = [], [], []
     for row in range(len(held)):
@@ -237,7 +237,7 @@ def test_validation_is_the_middle_window_of_held_out_rows_of_train(world, scratc
         picture = torch.from_numpy(frames[window]).permute(0, 3, 1, 2)
         with torch.no_grad():
             scores = method.scores(
-                crops_of(picture, "centre", 32, round(32 * 256 / 224), "rgb", CLIP.augment)
+                crops_of(picture, "center", 32, round(32 * 256 / 224), "rgb", CLIP.augment)
             )
         losses.append(float(F.cross_entropy(scores, torch.tensor([int(held.label[row])]))))
         right.append(int(scores.argmax()) == held.label[row])
@@ -424,13 +424,13 @@ def test_rows_that_cannot_be_learned_are_refused(world, tmp_path):
     folder, recipe = world
     manifest = Manifest.load(recipe.manifest)
     for name, changed in (
-        ("unlabelled", replace(manifest, label=np.where(manifest.label == 1, -1, manifest.label))),
+        ("unlabeled", replace(manifest, label=np.where(manifest.label == 1, -1, manifest.label))),
         ("empty", manifest.select(split="test")),
     ):
         changed.save(tmp_path / name)
     for change, says in (
         (
-            {"manifest": str(tmp_path / "unlabelled")},
+            {"manifest": str(tmp_path / "unlabeled")},
             "18 of 54 training rows have no label, the first is ",
         ),
         ({"manifest": str(tmp_path / "empty")}, "has no train split"),
@@ -456,7 +456,7 @@ def test_rows_that_cannot_be_learned_are_refused(world, tmp_path):
 
 def test_published_settings_say_what_the_released_code_does():
     fine, probe, scratch = (
-        SETTINGS[name] for name in ("finetune_official", "probe_official", "scratch_official")
+        PRESETS[name] for name in ("finetune_official", "probe_official", "scratch_official")
     )
     assert (fine.fit.optimizer, fine.fit.lr, fine.fit.lr * fine.backbone_lr) == ("adam", 1e-3, 1e-4)
     assert (fine.fit.weight_decay, fine.dropout, fine.head, fine.freeze) == (
@@ -477,8 +477,8 @@ def test_published_settings_say_what_the_released_code_does():
         "norm_linear",
         True,
     )
-    assert probe.dropout == 0 and replace(probe, head="linear") == SETTINGS["probe_paper"]
-    for recipe in SETTINGS.values():
+    assert probe.dropout == 0 and replace(probe, head="linear") == PRESETS["probe_paper"]
+    for recipe in PRESETS.values():
         assert recipe_dict(recipe_from(Recipe, recipe_dict(recipe))) == recipe_dict(recipe)
         assert models.build(recipe.network, **recipe.network_args).out_channels
 

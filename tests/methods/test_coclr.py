@@ -14,10 +14,10 @@ from vidbench.engine.runs import Run, RunError, recipe_dict
 from vidbench.methods import coclr
 from vidbench.methods.coclr import CoCLR, Recipe, embed
 
-TINY = coclr.SETTINGS["tiny"].alone
+TINY = coclr.PRESETS["tiny"].alone
 
 
-def batch_of(size=6, seed=0, sources=None):
+def batch_of(size=6, seed=0, source_videos=None):
     generator = torch.Generator().manual_seed(seed)
     clips = {
         stream: torch.randn(size, 2, 3, 8, 48, 48, generator=generator)
@@ -27,7 +27,7 @@ def batch_of(size=6, seed=0, sources=None):
     return {
         **clips,
         "label": labels,
-        "source": torch.arange(size) if sources is None else sources,
+        "source_video": torch.arange(size) if source_videos is None else source_videos,
         "row": torch.arange(size),
     }
 
@@ -37,7 +37,7 @@ def filled(recipe: Recipe, seed=1) -> CoCLR:
     torch.manual_seed(seed)
     method = CoCLR(recipe)
     slots, dim = recipe.queue, recipe.dim
-    side = F.normalize(torch.randn(slots, dim), dim=1) if recipe.positives == "near" else None
+    side = F.normalize(torch.randn(slots, dim), dim=1) if recipe.positives == "mined" else None
     features = F.normalize(torch.randn(slots, dim), dim=1)
     method.queue.enqueue(features, torch.arange(slots) % 3, torch.arange(slots), side)
     return method.eval()
@@ -62,9 +62,9 @@ def test_infonce_is_cross_entropy_of_own_key_against_the_queue():
         torch.testing.assert_close(method(batch)[0], wanted, rtol=1e-4, atol=1e-4)
 
 
-def test_coclr_without_mining_siblings_and_self_drop_is_infonce():
-    batch = batch_of(sources=torch.full((6,), 10_000))
-    near = replace(TINY, positives="near", topk=0)
+def test_coclr_without_mining_siblings_and_drop_own_key_is_infonce():
+    batch = batch_of(source_videos=torch.full((6,), 10_000))
+    near = replace(TINY, positives="mined", topk=0)
     torch.manual_seed(1)
     method, plain = filled(near), filled(TINY)
     plain.load_state_dict({k: v for k, v in method.state_dict().items() if k in plain.state_dict()})
@@ -74,13 +74,13 @@ def test_coclr_without_mining_siblings_and_self_drop_is_infonce():
 
 def test_ubernce_with_all_labels_distinct_is_infonce():
     batch = {**batch_of(), "label": torch.arange(6) + 500}
-    assert loss_of(replace(TINY, positives="label"), batch) == pytest.approx(loss_of(TINY, batch))
+    assert loss_of(replace(TINY, positives="class"), batch) == pytest.approx(loss_of(TINY, batch))
 
 
 @pytest.mark.parametrize("policy", ["positive", "ignore", "negative"])
 def test_mined_slots_are_the_nearest_of_the_other_stream_and_never_siblings(policy):
-    recipe = replace(TINY, positives="near", siblings=policy, topk=4)
-    method, batch = filled(recipe), batch_of(sources=torch.arange(6) + 3)
+    recipe = replace(TINY, positives="mined", siblings=policy, topk=4)
+    method, batch = filled(recipe), batch_of(source_videos=torch.arange(6) + 3)
     with torch.no_grad():
         other = embed(*method.teacher, batch["flow"][:, 1])
         positives, ignored, mined = method._masks(batch, other)
@@ -93,18 +93,18 @@ def test_mined_slots_are_the_nearest_of_the_other_stream_and_never_siblings(poli
         assert (ignored is not None and bool(ignored[i, 1 + i + 3])) == (policy == "ignore")
 
 
-def test_self_drop_takes_the_own_key_out_only_where_another_positive_is_left():
-    recipe = replace(TINY, positives="near", self_drop=1.0, siblings="negative")
+def test_drop_own_key_takes_the_own_key_out_only_where_another_positive_is_left():
+    recipe = replace(TINY, positives="mined", drop_own_key=1.0, siblings="negative")
     method, batch = filled(recipe), batch_of()
     other = torch.randn(6, recipe.dim)
     positives = method._masks(batch, other)[0]
-    assert positives[:, 0].all() and not method.train()._drop_self(positives)[:, 0].any()
-    assert method.eval()._drop_self(positives)[:, 0].all()  # evaluation has no randomness
+    assert positives[:, 0].all() and not method.train()._drop_own_key(positives)[:, 0].any()
+    assert method.eval()._drop_own_key(positives)[:, 0].all()  # evaluation has no randomness
     lonely = filled(replace(recipe, topk=0)).train()
-    assert lonely._drop_self(lonely._masks(batch, other)[0])[:, 0].all()
+    assert lonely._drop_own_key(lonely._masks(batch, other)[0])[:, 0].all()
 
 
-def test_no_optimiser_step_until_the_queue_is_full():
+def test_no_optimizer_step_until_the_queue_is_full():
     method = CoCLR(replace(TINY, queue=12, fit=replace(TINY.fit, batch=6))).train()
     for seed in range(2):
         assert not method.ready
@@ -142,7 +142,7 @@ def test_keys_come_back_in_order_whatever_the_groups():
 
 
 def test_gradient_reaches_the_query_side_only():
-    method = filled(replace(TINY, positives="near")).train()
+    method = filled(replace(TINY, positives="mined")).train()
     method(batch_of())[0].backward()
     assert all(p.grad is not None for p in method.encoder.parameters())
     frozen = [
@@ -159,7 +159,7 @@ def test_wrong_words_are_refused():
         {"siblings": "drop"},
         {"stream": "depth"},
         {"topk": 64},
-        {"self_drop": 1.5},
+        {"drop_own_key": 1.5},
     ):
         with pytest.raises(ValueError, match="got"):
             replace(TINY, **change)
@@ -170,9 +170,9 @@ def test_wrong_words_are_refused():
 
 
 def test_siblings_take_places_only_where_nothing_bars_them():
-    batch = batch_of(sources=torch.arange(6) + 3)
+    batch = batch_of(source_videos=torch.arange(6) + 3)
     for mine, wanted in ((True, True), (False, False)):
-        method = filled(replace(TINY, positives="near", topk=1, mine_siblings=mine))
+        method = filled(replace(TINY, positives="mined", topk=1, mine_siblings=mine))
         other = method.queue.other[3:9].clone()  # each query's nearest slot is its own sibling's
         mined = method._masks(batch, other)[2]
         assert (
@@ -184,9 +184,9 @@ def test_siblings_take_places_only_where_nothing_bars_them():
 def test_ubernce_and_coclr_agree_where_each_row_has_one_positive():
     """The two forms of the loss are one where there is one positive (facts of the released
     code)."""
-    method = filled(replace(TINY, positives="near", topk=1, self_drop=1.0)).train()
+    method = filled(replace(TINY, positives="mined", topk=1, drop_own_key=1.0)).train()
     logits, other = torch.randn(6, 65), torch.randn(6, TINY.dim)
-    positives = method._drop_self(method._masks(batch_of(), other)[0])
+    positives = method._drop_own_key(method._masks(batch_of(), other)[0])
     assert positives.sum(1).tolist() == [1] * 6 and not positives[:, 0].any()
     inside, outside = (
         coclr.multi_positive_nce(logits, positives, form) for form in ("inside", "outside")
@@ -197,8 +197,8 @@ def test_ubernce_and_coclr_agree_where_each_row_has_one_positive():
 def test_the_graph_hands_the_newest_runs_on(tmp_path):
     """Init, then 1a (flow mines for rgb), 1b (the rgb just trained mines for flow), 2a, 2b; section
     3.1."""
-    setting = coclr.SETTINGS["ucf101_official"]
-    made = coclr.graph(setting, tmp_path, manifest="videos", flow="flow", seed=2)
+    preset = coclr.PRESETS["ucf101_official"]
+    made = coclr.graph(preset, tmp_path, manifest="videos", flow="flow", seed=2)
     parents = {
         name: tuple(path and path.removeprefix(f"{tmp_path}/") for path in (r.student, r.teacher))
         for name, r in made.items()
@@ -214,9 +214,9 @@ def test_the_graph_hands_the_newest_runs_on(tmp_path):
     assert [r.fit.epochs for r in made.values()] == [300, 300, 100, 100, 100, 100]
     assert [r.fit.milestones for r in made.values()] == [(250, 280)] * 2 + [(80,)] * 4
     assert len({r.fit.seed for r in made.values()}) == 6
-    assert {r.self_drop for n, r in made.items() if "coclr" in n} == {0.9} and made[
+    assert {r.drop_own_key for n, r in made.items() if "coclr" in n} == {0.9} and made[
         "infonce-rgb"
-    ].self_drop == 0
+    ].drop_own_key == 0
 
 
 @pytest.mark.parametrize(
@@ -228,13 +228,13 @@ def test_the_graph_hands_the_newest_runs_on(tmp_path):
     ],
 )
 def test_effort_is_told_in_the_papers_units(name, rows, iterations):
-    words = coclr.effort(coclr.SETTINGS[name].alone, rows)
+    words = coclr.effort(coclr.PRESETS[name].alone, rows)
     assert f"{iterations} iterations an epoch, 300 epochs: {300 * iterations:,} iterations" in words
 
 
 def test_named_settings_hold_what_the_sources_say():
     paper, official, kinetics = (
-        coclr.SETTINGS[n] for n in ("ucf101_paper", "ucf101_official", "k400_official")
+        coclr.PRESETS[n] for n in ("ucf101_paper", "ucf101_official", "k400_official")
     )
     assert (paper.alone.fit.batch, official.alone.fit.batch, kinetics.alone.fit.batch) == (
         128,
@@ -245,13 +245,13 @@ def test_named_settings_hold_what_the_sources_say():
     assert (
         paper.together.mine_siblings
         and paper.together.siblings == "negative"
-        and paper.together.self_drop == 0
+        and paper.together.drop_own_key == 0
     )
-    assert (official.together.siblings, official.together.self_drop) == ("positive", 0.9)
+    assert (official.together.siblings, official.together.drop_own_key) == ("positive", 0.9)
     assert not official.together.mine_siblings and official.alone.siblings == "negative"
     assert (kinetics.alone.queue, kinetics.cycles, kinetics.together.fit.epochs) == (16384, 1, 50)
-    for setting in (paper, official, kinetics):
-        for recipe in (setting.alone, setting.together):
+    for preset in (paper, official, kinetics):
+        for recipe in (preset.alone, preset.together):
             assert (recipe.topk, recipe.dim, recipe.momentum, recipe.temperature) == (
                 5,
                 128,
@@ -281,11 +281,11 @@ def world(infonce, tmp_path_factory):
     return copied(runs, tmp_path_factory.mktemp("coclr") / "runs"), recipe
 
 
-def test_hand_over_copies_the_query_encoder_into_query_and_key(world):
+def test_loading_copies_the_query_encoder_into_query_and_key(world):
     folder, recipe = world
-    near = replace(recipe, positives="near", siblings="positive", self_drop=0.9)
+    near = replace(recipe, positives="mined", siblings="positive", drop_own_key=0.9)
     method = CoCLR(near)
-    report = method.hand_over(Run(folder / "rgb"), Run(folder / "flow"))
+    report = method.load_student_and_teacher(Run(folder / "rgb"), Run(folder / "flow"))
     student, teacher = map(str, report)
     assert (
         "of rgb (rgb, its last checkpoint, epoch 2, step 22), into query and key alike" in student
@@ -301,19 +301,19 @@ def test_hand_over_copies_the_query_encoder_into_query_and_key(world):
         assert torch.equal(method.teacher[0].state_dict()[name], flow[f"encoder.{name}"])
     assert not method.queue.full
     with pytest.raises(RunError, match="trained on rgb; a run on flow is wanted"):
-        CoCLR(near).hand_over(Run(folder / "rgb"), Run(folder / "rgb"))
+        CoCLR(near).load_student_and_teacher(Run(folder / "rgb"), Run(folder / "rgb"))
     Run(folder / "flow").status("interrupted")
     with pytest.raises(
         RunError, match="is interrupted, not complete, and cannot be the teacher yet"
     ):
-        CoCLR(near).hand_over(Run(folder / "rgb"), Run(folder / "flow"))
+        CoCLR(near).load_student_and_teacher(Run(folder / "rgb"), Run(folder / "flow"))
     Run(folder / "flow").status("complete")
     with pytest.raises(RunError, match="wants a teacher"):
-        CoCLR(near).hand_over(Run(folder / "rgb"), None)
+        CoCLR(near).load_student_and_teacher(Run(folder / "rgb"), None)
     with pytest.raises(RunError, match="holds another network"):
-        CoCLR(replace(near, network_args={"width": 0.25, "units": (1, 1, 0)})).hand_over(
-            Run(folder / "rgb"), None
-        )
+        CoCLR(
+            replace(near, network_args={"width": 0.25, "units": (1, 1, 0)})
+        ).load_student_and_teacher(Run(folder / "rgb"), None)
 
 
 def test_a_resumed_stage_wants_the_rows_it_began_with(world, toy_tiny, tmp_path):
@@ -334,9 +334,9 @@ def test_a_half_cycle_trains_mines_and_logs_purity(world):
     folder, recipe = world
     near = replace(
         recipe,
-        positives="near",
+        positives="mined",
         siblings="positive",
-        self_drop=0.9,
+        drop_own_key=0.9,
         student=str(folder / "rgb"),
         teacher=str(folder / "flow"),
     )
@@ -374,8 +374,8 @@ def test_a_half_cycle_that_was_stopped_goes_on_to_the_same_numbers(world, tmp_pa
     near = recipe_dict(
         replace(
             recipe,
-            positives="near",
-            self_drop=0.9,
+            positives="mined",
+            drop_own_key=0.9,
             student=str(folder / "rgb"),
             teacher=str(folder / "flow"),
         )
@@ -404,10 +404,10 @@ def test_a_half_cycle_that_was_stopped_goes_on_to_the_same_numbers(world, tmp_pa
 
 def test_a_half_cycle_keeps_the_students_own_recipe_but_for_the_switches(world):
     folder, recipe = world
-    together = coclr.SETTINGS["toy"].together
+    together = coclr.PRESETS["toy"].together
     made = coclr.half_cycle(together, str(folder / "rgb"), str(folder / "flow"))
-    assert (made.positives, made.topk, made.self_drop, made.queue, made.fit) == (
-        "near",
+    assert (made.positives, made.topk, made.drop_own_key, made.queue, made.fit) == (
+        "mined",
         together.topk,
         0.9,
         together.queue,
@@ -431,7 +431,7 @@ def test_two_ranks_share_a_half_cycle_and_fill_one_queue(world, tmp_path):
     folder, recipe = world
     near = replace(
         recipe,
-        positives="near",
+        positives="mined",
         student=str(folder / "rgb"),
         teacher=str(folder / "flow"),
         fit=replace(recipe.fit, epochs=1),
@@ -448,7 +448,7 @@ def test_two_ranks_share_a_half_cycle_and_fill_one_queue(world, tmp_path):
     one, two = (Run(tmp_path / name) for name in ("one", "two"))
     assert two.state == "complete" and two.curves()["clips"] == one.curves()["clips"]
     left, right = one.weights(), two.weights()
-    for column in ("queue.label", "queue.source", "queue.count"):
+    for column in ("queue.label", "queue.source_video", "queue.count"):
         assert torch.equal(left[column], right[column]), column
     torch.testing.assert_close(
         left["queue.other"], right["queue.other"], atol=1e-4, rtol=1e-3

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tests.methods import simclr
-from vidbench.data.loading.augmentation import SETTINGS
+from vidbench.data.loading.augmentation import PRESETS
 from vidbench.engine.loop import Fit
 from vidbench.engine.runs import Run, RunError, recipe_dict
 from vidbench.evaluate import results
@@ -27,17 +27,17 @@ def test_simclr_is_trained_evaluated_and_shown(toy_tiny, tmp_path):
         manifest=str(tmp_path / "videos"),
     )
     recipe = replace(
-        recipe, clip=replace(recipe.clip, frames=4, augment=replace(SETTINGS["toy"], size=32))
+        recipe, clip=replace(recipe.clip, frames=4, augment=replace(PRESETS["toy"], size=32))
     )
     folder = tmp_path / "runs" / "simclr"
     simclr.train(recipe_dict(recipe), str(folder), "none")
     run = Run(folder)
-    assert (run.stage, run.state, run.recipe) == ("simclr", "complete", recipe)
+    assert (run.method, run.state, run.recipe) == ("simclr", "complete", recipe)
     assert run.metrics()[-1]["step"] == 3 and run.budget()["clips"] == 54
     found = evaluate(folder, "test", Protocol(windows=1))
     assert {"R@1", "R@5", "probe"} <= set(found.numbers)
     folders = results.collect(tmp_path / "runs")
-    assert [(one.stage, one.problems) for one in folders] == [("simclr", ())]
+    assert [(one.method, one.problems) for one in folders] == [("simclr", ())]
     assert "simclr" in inventory(folders)
     assert "R@1" in results_tables(results.numbers_of(folders))
     with pytest.raises(RunError, match="a run of simclr, without a classifier"):

@@ -13,8 +13,8 @@ from vidbench.methods.monitor import health, mining
 from vidbench.tensors.bank import FeatureQueue
 from vidbench.tensors.metrics import effective_rank, spread
 
-TOGETHER = coclr.SETTINGS["tiny"].together
-RECIPE = replace(TOGETHER, self_drop=0.9, fit=replace(TOGETHER.fit, epochs=10))
+TOGETHER = coclr.PRESETS["tiny"].together
+RECIPE = replace(TOGETHER, drop_own_key=0.9, fit=replace(TOGETHER.fit, epochs=10))
 FINE = {
     "knn": 0.5,
     "rank": 20.0,
@@ -27,35 +27,35 @@ FINE = {
 
 
 def queue_of(slots=40, classes=5, seed=0) -> FeatureQueue:
-    """Labelled features that lean towards their class, in sources of four, one slot in ten without
+    """Labeled features that lean towards their class, in sources of four, one slot in ten without
     a label."""
     generator = torch.Generator().manual_seed(seed)
-    source = torch.arange(slots) // 4
-    label = source % classes
+    source_video = torch.arange(slots) // 4
+    label = source_video % classes
     other = F.normalize(
         F.one_hot(label, 8).float() + 0.8 * torch.randn(slots, 8, generator=generator), dim=1
     )
     label = torch.where(torch.arange(slots) % 10 == 9, -1, label)
     queue = FeatureQueue(slots, 8, other_dim=8)
-    queue.enqueue(other, label, source, other)
+    queue.enqueue(other, label, source_video, other)
     return queue
 
 
 @pytest.mark.parametrize("mine_siblings", [False, True])
 def test_mining_is_what_a_plain_loop_finds(mine_siblings):
     queue, k = queue_of(), 3
-    label, source, similarity = (
+    label, source_video, similarity = (
         queue.label.tolist(),
-        queue.source.tolist(),
+        queue.source_video.tolist(),
         (queue.other @ queue.other.T).tolist(),
     )
     right, mined, allowed, same = ({c: 0 for c in range(5)} for _ in range(4))
     siblings = places = 0
     for i in range(40):
         others = sorted((j for j in range(40) if j != i), key=lambda j: -similarity[i][j])
-        siblings += sum(source[j] == source[i] for j in others[:k])
+        siblings += sum(source_video[j] == source_video[i] for j in others[:k])
         places += k
-        free = [j for j in others if mine_siblings or source[j] != source[i]]
+        free = [j for j in others if mine_siblings or source_video[j] != source_video[i]]
         if label[i] < 0:
             continue
         right[label[i]] += sum(label[j] == label[i] for j in free[:k])
@@ -110,7 +110,7 @@ def test_a_curve_that_looks_like_a_known_failure_is_named(change, kind, says):
 
 def test_a_loss_that_the_own_key_satisfies_is_named_unless_it_is_dropped():
     low = [{"epoch": 1, **FINE, "loss": 0.3}, {"epoch": 10, **FINE, "knn": 0.6}]
-    assert "self_drop=0.9" in health(low, replace(RECIPE, self_drop=0.0))["loss"]
+    assert "drop_own_key=0.9" in health(low, replace(RECIPE, drop_own_key=0.0))["loss"]
     assert health(low, RECIPE) == {}
 
 

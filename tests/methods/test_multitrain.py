@@ -9,7 +9,7 @@ import pytest
 import torch
 import torchvision
 
-from vidbench.data.loading.augmentation import SETTINGS
+from vidbench.data.loading.augmentation import PRESETS
 from vidbench.data.loading.dataset import ClipSpec
 from vidbench.engine import ranks
 from vidbench.engine.loop import Fit
@@ -31,7 +31,7 @@ RECIPE = Recipe(
     dropout=0.0,
     expander=(8, 6),
     label_smoothing=0.0,
-    clip=ClipSpec(frames=4, stride=2, views=1, augment=SETTINGS["toy"]),
+    clip=ClipSpec(frames=4, stride=2, views=1, augment=PRESETS["toy"]),
     fit=Fit(epochs=1, batch=8, optimizer="adamw", lr=1e-3),
 )
 
@@ -323,7 +323,7 @@ def worlds(toy_tiny, tmp_path):
         RECIPE,
         parts=tuple(parts),
         mixing=(Mixing("cutmix"), Mixing("mixup", beta=0.8)),
-        clip=replace(RECIPE.clip, augment=replace(SETTINGS["toy"], size=32)),
+        clip=replace(RECIPE.clip, augment=replace(PRESETS["toy"], size=32)),
     )
 
 
@@ -399,7 +399,7 @@ def test_a_run_starts_from_a_classifiers_backbone_of_other_clips(tmp_path):
 
 
 def test_named_settings_build_and_say_what_the_sources_say():
-    for name, recipe in multitrain.SETTINGS.items():
+    for name, recipe in multitrain.PRESETS.items():
         parts = tuple(Part(part, "", classes) for part, classes in CLASSES.items())
         with torch.device("meta"):
             MultiTrain(replace(recipe, parts=parts))
@@ -408,7 +408,7 @@ def test_named_settings_build_and_say_what_the_sources_say():
             and not recipe.fit.decay_vectors
             and recipe.fit.clip_norm == 1.0
         ), name
-    paper, released = multitrain.SETTINGS["paper"], multitrain.SETTINGS["released"]
+    paper, released = multitrain.PRESETS["paper"], multitrain.PRESETS["released"]
     for one, hidden in ((paper, 2048), (released, 4096)):
         fit = one.fit
         assert (
@@ -460,9 +460,7 @@ def test_sizes_of_the_published_forms(classes, expander, heads, maps, wide):
         for number, count in enumerate(classes)
     )
     with torch.device("meta"):
-        method = MultiTrain(
-            replace(multitrain.SETTINGS["released"], parts=parts, expander=expander)
-        )
+        method = MultiTrain(replace(multitrain.PRESETS["released"], parts=parts, expander=expander))
     count = {
         name: sum(p.numel() for p in module.parameters())
         for name, module in method.named_children()

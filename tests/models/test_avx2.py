@@ -74,12 +74,12 @@ def short_runs(videos: str, folder: str) -> dict[str, list[float]]:
     classes = Manifest.load(videos).classes
     part = multitrain.Part("toy", videos, classes)
     recipes = {
-        "coclr": (coclr, replace(coclr.SETTINGS["tiny"].alone, manifest=videos)),
-        "classify": (classify, replace(classify.SETTINGS["tiny"], manifest=videos)),
-        "rms": (classify, replace(classify.SETTINGS["rms_tiny"], manifest=videos)),
+        "coclr": (coclr, replace(coclr.PRESETS["tiny"].alone, manifest=videos)),
+        "classify": (classify, replace(classify.PRESETS["tiny"], manifest=videos)),
+        "rms": (classify, replace(classify.PRESETS["rms_tiny"], manifest=videos)),
         "multitrain": (
             multitrain,
-            replace(multitrain.SETTINGS["tiny"], parts=(part,), stream="rgb"),
+            replace(multitrain.PRESETS["tiny"], parts=(part,), stream="rgb"),
         ),
     }
     losses = {}

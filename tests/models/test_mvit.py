@@ -543,13 +543,13 @@ def test_against_more_times_a_class_token_weighs_less():
 
 def test_slices_of_inflated_kernels():
     kernel = torch.randn(4, 2, 3, 7, 7)
-    centre, mean = inflated(kernel, 3, "centre"), inflated(kernel, 5, "mean")
-    assert torch.equal(centre[:, :, 1], kernel[:, :, 1]) and not centre[:, :, ::2].any()
+    center, mean = inflated(kernel, 3, "center"), inflated(kernel, 5, "mean")
+    assert torch.equal(center[:, :, 1], kernel[:, :, 1]) and not center[:, :, ::2].any()
     assert mean.shape == (4, 2, 5, 7, 7) and all(
         torch.equal(mean[:, :, t], kernel[:, :, 1] / 5) for t in range(5)
     )
     lone = torch.randn(4, 2, 1, 3, 3)  # of a 2-D net
-    assert torch.equal(inflated(lone, 3, "centre")[:, :, 1:2], lone) and torch.equal(
+    assert torch.equal(inflated(lone, 3, "center")[:, :, 1:2], lone) and torch.equal(
         inflated(lone, 1, "mean"), lone
     )
 
@@ -580,11 +580,11 @@ def test_mean_is_the_frames_own_inside_a_still_clip_and_less_at_its_start():
     torch.testing.assert_close(inner, flat(maps[:, :, None]).expand_as(inner), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("how, share", [("centre", 1), ("mean", 3)])
-def test_inflation_keeps_all_but_kernels_and_time(how, share):
+@pytest.mark.parametrize("inflation, share", [("center", 1), ("mean", 3)])
+def test_inflation_keeps_all_but_kernels_and_time(inflation, share):
     one = shaken(models.build("mvit", **IMAGE, **RELATIVE)).state_dict()
     net = models.build("mvit", **{**MINI, "frames": 8}, **RELATIVE)
-    state, _ = net.inflated_state(one, how)
+    state, _ = net.inflated_state(one, inflation)
     kernels = [name for name in one if one[name].dim() == 5]
     changed = {name for name in one if state[name] is not one[name]}
     assert changed == {*kernels, *(name for name in one if name.endswith("relative.t"))}
@@ -620,7 +620,7 @@ def test_a_run_on_single_frames_goes_on_as_one_on_eight():
 def test_states_that_are_not_of_one_frame_are_refused():
     net = models.build("mvit", **{**MINI, "frames": 8})
     one = models.build("mvit", **IMAGE).state_dict()
-    with pytest.raises(ValueError, match=r"one of \('centre', 'mean'\); got 'repeat'"):
+    with pytest.raises(ValueError, match=r"one of \('center', 'mean'\); got 'repeat'"):
         net.inflated_state(one, "repeat")
     with pytest.raises(
         ValueError, match="an image net or a net for one frame; time has 2 entries.*resized_state"

@@ -461,20 +461,20 @@ def test_image_nets_are_inflated_as_asked(tmp_path):
     path, values = published_file(source, tmp_path)
     states = {}
     middle = "stand in the middle slice, zeros around"
-    for how, says in (
+    for inflation, says in (
         ("", middle),
-        ("centre", middle),
+        ("center", middle),
         ("mean", "are spread evenly over their slices"),
     ):
         net = network(source, **NARROW[source])
-        report = load_published(net, path, source, how).report
+        report = load_published(net, path, source, inflation).report
         assert report.endswith(
             f" Inflated from one frame to 4: 49 kernels {says}, 16 tables of time start at zero."
         )
-        states[how] = net.state_dict()
+        states[inflation] = net.state_dict()
     for name, value in values.items():
         if not name.startswith(HEAD):
-            assert torch.equal(states[""][name], states["centre"][name]), name
+            assert torch.equal(states[""][name], states["center"][name]), name
             mean = flat(value)[:, :, None].expand_as(value) / 3 if value.dim() == 5 else value
             torch.testing.assert_close(states["mean"][name], mean, msg=name)
     wide = network(source, **{**NARROW[source], "size": 48, "frames": 8})
@@ -483,11 +483,12 @@ def test_image_nets_are_inflated_as_asked(tmp_path):
         "16 tables of time start at zero. Position embeddings were interpolated for 8 frames of 48 "
         "pixels: 32 tables of relative positions."
     )
-    with pytest.raises(ValueError, match=r"one of \('centre', 'mean'\); got 'repeat'"):
+    with pytest.raises(ValueError, match=r"one of \('center', 'mean'\); got 'repeat'"):
         load_published(wide, path, source, "repeat")
     path, _ = published_file("torchvision_mvit_v2_s", tmp_path)
     with pytest.raises(
-        ValueError, match=r"how='mean'.*vision_mvit_v2_s is not inflated; of the sources, \['timm_"
+        ValueError,
+        match=r"inflation='mean'.*vision_mvit_v2_s is not inflated; of the sources, \['timm_",
     ):
         load_published(network("torchvision_mvit_v2_s"), path, "torchvision_mvit_v2_s", "mean")
 

@@ -102,7 +102,7 @@ def test_the_box_is_one_rectangle_in_height_and_width_of_every_frame(shape):
 
 @pytest.mark.parametrize("beta", [1.0, 0.3])
 def test_cutmix_is_the_published_box(beta):
-    """CutMix-PyTorch: sides of sqrt(1 - lambda), centre uniform, clipped, lambda ~ Beta, again from
+    """CutMix-PyTorch: sides of sqrt(1 - lambda), center uniform, clipped, lambda ~ Beta, again from
     the area."""
     height, width, count = 20, 32, 6000
     mixed = cutmix(constant((count, 1, height, width)), beta, each=True, generator=seeded(2))
@@ -111,8 +111,8 @@ def test_cutmix_is_the_published_box(beta):
         cut = np.sqrt(1 - rng.beta(beta, beta))
         area = 1
         for size in (height, width):
-            centre, half = rng.integers(size), int(size * cut) // 2
-            area *= min(centre + half, size) - max(centre - half, 0)
+            center, half = rng.integers(size), int(size * cut) // 2
+            area *= min(center + half, size) - max(center - half, 0)
         wanted.append(1 - area / (height * width))
     for share in (0.1, 0.25, 0.5, 0.75, 0.9):
         assert float(mixed.share.quantile(share)) == pytest.approx(

@@ -31,7 +31,7 @@ from vidbench.tensors.regularizers import (
     RandomMeanScaling,
     Regularizer,
     ShakeDrop,
-    placed,
+    build_regularizer,
     random_drop,
     random_scaling,
     shake_drop,
@@ -73,7 +73,7 @@ def rows(seed, *shape, dtype=torch.double):
 
 
 def weights_by_hand(sizes, sigma=None, raw=False):
-    """{offset: weight} of the mean or of Eq. 1's isotropic Gaussian, renormalised over the whole
+    """{offset: weight} of the mean or of Eq. 1's isotropic Gaussian, renormalized over the whole
     window or raw."""
     offsets = list(itertools.product(*(range(-(n // 2), n // 2 + 1) for n in sizes)))
     if sigma is None:
@@ -289,9 +289,9 @@ GAUSSIANS = [
 ]
 
 
-@pytest.mark.parametrize("sigma, whole, side, centre, period_2", GAUSSIANS)
-def test_the_gaussians_table(sigma, whole, side, centre, period_2):
-    assert taps(3, sigma) == pytest.approx((side, centre, side), abs=6e-4)
+@pytest.mark.parametrize("sigma, whole, side, center, period_2", GAUSSIANS)
+def test_the_gaussians_table(sigma, whole, side, center, period_2):
+    assert taps(3, sigma) == pytest.approx((side, center, side), abs=6e-4)
     raw = Filter(3, sigma, raw=True)(torch.ones(1, 1, 3, 3, 3, dtype=torch.double))
     assert float(raw[0, 0, 1, 1, 1]) == pytest.approx(whole, abs=6e-4)
     wave = torch.tensor([1.0, -1.0]).double().repeat(4).view(1, 1, 8, 1, 1).expand(1, 1, 8, 5, 5)
@@ -324,13 +324,13 @@ def waves(axes, period, dims, size=6):
 def test_rms_scales_each_frequency_by_its_own_gain(alpha, dims, border, sigma):
     """1 + (alpha - 1) H, H the product of c + 2 s cos w over axes: alpha of constants, 1 + (1 -
     alpha)/3 of +1, -1."""
-    side, centre, _ = taps(3, sigma)
+    side, center, _ = taps(3, sigma)
     inner = (0, 0, *(slice(1, -1),) * dims)
     for period, axes in itertools.product(
         (2, 3), (n for k in range(dims + 1) for n in itertools.combinations(range(dims), k))
     ):
         x = waves(axes, period, dims)
-        response = (centre + 2 * side * math.cos(2 * math.pi / period)) ** len(axes)
+        response = (center + 2 * side * math.cos(2 * math.pi / period)) ** len(axes)
         y = fixed(x, alpha, Filter(3, sigma, border))
         torch.testing.assert_close(
             y[inner], (1 + (alpha - 1) * response) * x[inner], atol=1e-6, rtol=0
@@ -834,42 +834,54 @@ def build(name, regularizer=None, **changes):
 
 def test_rms_stands_in_the_named_stages_and_never_in_the_fast_pathway():
     for name in ("slowonly", "csn", "resnet50"):
-        net = build(name, placed("rms", stages=(4, 5), kernel=(1, 3, 3)), blocks=(1, 2, 2, 3))
+        net = build(
+            name, build_regularizer("rms", stages=(4, 5), kernel=(1, 3, 3)), blocks=(1, 2, 2, 3)
+        )
         assert [place[:3] for place in layers_of(net)] == [("", 4, n) for n in (4, 5)] + [
             ("", 5, n) for n in (6, 7, 8)
         ]
         assert all(isinstance(place[3], RandomMeanScaling) for place in layers_of(net))
     assert [
-        place[1] for place in layers_of(build("cifar_resnet", placed("rms", stages=(3,)), depth=20))
+        place[1]
+        for place in layers_of(
+            build("cifar_resnet", build_regularizer("rms", stages=(3,)), depth=20)
+        )
     ] == [3] * 3
-    found = layers_of(build("slowfast", placed("rms", stages=(4, 5))))
+    found = layers_of(build("slowfast", build_regularizer("rms", stages=(4, 5))))
     assert [place[:3] for place in found] == [("slow", 4, 3), ("slow", 5, 4)]
-    assert [place[0] for place in layers_of(build("slowfast", placed("rms")))] == [
+    assert [place[0] for place in layers_of(build("slowfast", build_regularizer("rms")))] == [
         "slow"
     ] * 4  # every stage
     assert [
-        place[0] for place in layers_of(build("slowfast", placed("rms", pathways=("fast",))))
+        place[0]
+        for place in layers_of(build("slowfast", build_regularizer("rms", pathways=("fast",))))
     ] == ["fast"] * 4
-    assert [place[0] for place in layers_of(build("slowfast", placed("random_drop")))] == [
-        "slow"
-    ] * 4 + ["fast"] * 4
+    assert [
+        place[0] for place in layers_of(build("slowfast", build_regularizer("random_drop")))
+    ] == ["slow"] * 4 + ["fast"] * 4
 
 
 @pytest.mark.parametrize("decay", DECAYS)
 @pytest.mark.parametrize("name", ["random_drop", "shake_drop"])
 def test_rivals_survive_by_their_depth(name, decay):
-    found = layers_of(build("slowonly", placed(name, last=0.4, decay=decay), blocks=(1, 2, 2, 1)))
+    found = layers_of(
+        build("slowonly", build_regularizer(name, last=0.4, decay=decay), blocks=(1, 2, 2, 1))
+    )
     assert [place[3].p for place in found] == pytest.approx(
         [survival(n, 6, 0.4, decay) for n in range(1, 7)]
     )
     late = layers_of(
-        build("slowonly", placed(name, stages=(5,), last=0.4, decay=decay), blocks=(1, 2, 2, 1))
+        build(
+            "slowonly",
+            build_regularizer(name, stages=(5,), last=0.4, decay=decay),
+            blocks=(1, 2, 2, 1),
+        )
     )
     assert [place[3].p for place in late] == pytest.approx([survival(6, 6, 0.4, decay)])
 
 
 def test_arguments_reach_the_modules():
-    ask = placed(
+    ask = build_regularizer(
         "rms",
         kernel=(1, 3, 3),
         sigma=0.7,
@@ -886,8 +898,8 @@ def test_arguments_reach_the_modules():
         0.7,
         "valid",
     )
-    drop = placed("random_drop", form="library", level="clip")(Site(2, 1, 4, 8))
-    shake = placed("shake_drop", alpha=(-1, 1), beta=(0.5, 1), level="clip")(
+    drop = build_regularizer("random_drop", form="library", level="clip")(Site(2, 1, 4, 8))
+    shake = build_regularizer("shake_drop", alpha=(-1, 1), beta=(0.5, 1), level="clip")(
         Site(2, 1, 4, 8, "fast")
     )
     assert (drop.form, drop.level) == ("library", "clip")
@@ -909,7 +921,7 @@ def test_arguments_reach_the_modules():
 )
 def test_what_does_not_fit_is_refused_before_a_net_is_built(arguments, says):
     with pytest.raises(ValueError, match=says):
-        placed(**arguments)
+        build_regularizer(**arguments)
     if "gamma" in arguments:
         return  # no field of a Regularizer
     with pytest.raises(ValueError, match=says):
@@ -919,11 +931,11 @@ def test_what_does_not_fit_is_refused_before_a_net_is_built(arguments, says):
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("regularizer", PLACED, ids=lambda r: r["name"])
 def test_state_dicts_are_the_same_and_load_both_ways(name, regularizer):
-    plain, other = build(name), build(name, placed(**regularizer))
+    plain, other = build(name), build(name, build_regularizer(**regularizer))
     assert list(plain.state_dict()) == list(other.state_dict())
     other.load_state_dict(plain.state_dict())
     plain.load_state_dict(other.state_dict())
-    assert not list(regularizers.placed(**regularizer)(Site(4, 1, 4, 8)).state_dict())
+    assert not list(regularizers.build_regularizer(**regularizer)(Site(4, 1, 4, 8)).state_dict())
     clips = torch.randn(2, 3, 1 if name == "cifar_resnet" else 8, 32, 32)
     with torch.no_grad():
         bare, made = plain.eval()(clips), other.eval()(clips)
@@ -935,7 +947,7 @@ def test_state_dicts_are_the_same_and_load_both_ways(name, regularizer):
 @pytest.mark.parametrize("regularizer", PLACED, ids=lambda r: r["name"])
 def test_the_training_flag_of_a_net_acts(regularizer):
     """A peer's drop-connect never dropped, as its call left out the flag."""
-    plain, net = build("slowonly"), build("slowonly", placed(**regularizer))
+    plain, net = build("slowonly"), build("slowonly", build_regularizer(**regularizer))
     net.load_state_dict(plain.state_dict())
     clips, made = torch.randn(4, 3, 4, 32, 32), []
     for seed in (0, 0, 1, 2, 3, 4, 5, 6):
@@ -953,7 +965,9 @@ def test_the_training_flag_of_a_net_acts(regularizer):
 def test_only_the_branch_is_scaled():
     """relu(shortcut + y): with alpha 0 and F = I nothing of the branch is left, and the shortcut is
     whole."""
-    net = build("slowonly", placed("rms", kernel=1, law=(0, 0), test="expectation")).train()
+    net = build(
+        "slowonly", build_regularizer("rms", kernel=1, law=(0, 0), test="expectation")
+    ).train()
     shown = []
     for block in net.modules():
         if isinstance(block, Residual):
@@ -1082,8 +1096,8 @@ def test_compiled_agrees_with_eager(layer):
 
 
 def test_names_are_told_apart():
-    assert Counter(type(placed(name)(Site(4, 2, 4, 8))) for name in NAMES) == Counter(
+    assert Counter(type(build_regularizer(name)(Site(4, 2, 4, 8))) for name in NAMES) == Counter(
         NAMES.values()
     )
-    text = repr(build("slowonly", placed("rms", sigma=1.0, border="valid")))
+    text = repr(build("slowonly", build_regularizer("rms", sigma=1.0, border="valid")))
     assert "Gaussian, sigma 1 of 3, border valid; low by 0..2 a clip, p 1" in text

@@ -97,16 +97,18 @@ def test_queue_keeps_the_newest_rows_across_its_end():
         assert not queue.full or int(queue.count) >= 7
         queue.enqueue(*batch)
     newest = {
-        int(label): (feature, int(source), other)
-        for features, labels, sources, others in everything
-        for feature, label, source, other in zip(features, labels, sources, others, strict=True)
+        int(label): (feature, int(source_video), other)
+        for features, labels, source_videos, others in everything
+        for feature, label, source_video, other in zip(
+            features, labels, source_videos, others, strict=True
+        )
     }
     kept = list(newest)[-7:]
     assert sorted(queue.label.tolist()) == sorted(kept) and queue.full
     for slot, label in enumerate(queue.label.tolist()):
-        feature, source, other = newest[label]
+        feature, source_video, other = newest[label]
         assert torch.equal(queue.features[slot], feature) and torch.equal(queue.other[slot], other)
-        assert int(queue.source[slot]) == source
+        assert int(queue.source_video[slot]) == source_video
 
 
 def test_queue_says_when_it_is_too_short_and_matches_nothing_unfilled():
@@ -131,15 +133,15 @@ def test_masked_topk_is_a_full_sort_without_the_excluded():
 
 
 def test_recall_hits_and_purity_by_hand():
-    neighbours = torch.tensor([[1, 0, 2], [2, 2, 1], [0, 0, 0]])
-    hits = recall_at(neighbours, torch.tensor([0, 1, 2]), (1, 2, 3))
+    neighbors = torch.tensor([[1, 0, 2], [2, 2, 1], [0, 0, 0]])
+    hits = recall_at(neighbors, torch.tensor([0, 1, 2]), (1, 2, 3))
     assert [hits[k].tolist() for k in (1, 2, 3)] == [
         [False] * 3,
         [True, False, False],
         [True, True, False],
     ]
     with pytest.raises(ValueError, match="R@4"):
-        recall_at(neighbours, torch.tensor([0, 1, 2]), (4,))
+        recall_at(neighbors, torch.tensor([0, 1, 2]), (4,))
     logits = torch.tensor([[0.1, 0.9, 0.5]])
     assert topk_hit(logits, torch.tensor([[True, False, True]]), 1).tolist() == [False]
     assert topk_hit(logits, torch.tensor([[True, False, True]]), 2).tolist() == [True]
@@ -170,10 +172,11 @@ def test_shared_test_videos_are_drawn_once_for_all_repetitions():
     """Three identical repetitions on the same videos tell no more than one: their spread must not
     fall by sqrt(3)."""
     hits = (rows(7, 2, 120) > 0.4).float()
-    source = torch.arange(120) // 3
-    one = nested_bootstrap([hits], [source], seed=1)
+    source_video = torch.arange(120) // 3
+    one = nested_bootstrap([hits], [source_video], seed=1)
     shared, apart = (
-        nested_bootstrap([hits] * 3, [source] * 3, seed=1, shared=way) for way in (True, False)
+        nested_bootstrap([hits] * 3, [source_video] * 3, seed=1, shared=way)
+        for way in (True, False)
     )
     assert shared.shape == (4000, 2) and torch.allclose(shared, one)  # the first draw is the same
     ratio = (apart.std(dim=0) / one.std(dim=0)).tolist()
@@ -187,25 +190,27 @@ def test_shared_repetitions_are_drawn_as_whole_ones():
     """A draw is the mean of repetitions drawn with return, each on the same sources, by a plain
     loop."""
     hits = [(rows(seed, 2, 30) > 0).float() for seed in (8, 9)]
-    source = torch.tensor([4, 4, 7, 7, 7, 9] * 5)
-    drawn = nested_bootstrap(hits, [source, source.clone()], seed=3, draws=50, shared=True)
+    source_video = torch.tensor([4, 4, 7, 7, 7, 9] * 5)
+    drawn = nested_bootstrap(
+        hits, [source_video, source_video.clone()], seed=3, draws=50, shared=True
+    )
     generator = torch.Generator().manual_seed(3)
     picked = torch.randint(3, (50, 3), generator=generator)
     chosen = torch.randint(2, (50, 2), generator=generator)
     for draw in range(50):
         videos = torch.cat(
-            [(source == (4, 7, 9)[int(s)]).nonzero().flatten() for s in picked[draw]]
+            [(source_video == (4, 7, 9)[int(s)]).nonzero().flatten() for s in picked[draw]]
         )
         wanted = torch.stack(
             [hits[int(r)][:, videos].double().mean(dim=1) for r in chosen[draw]]
         ).mean(dim=0)
         torch.testing.assert_close(drawn[draw], wanted)
-    for other in (source + 1, source.flip(0), source[:20]):
+    for other in (source_video + 1, source_video.flip(0), source_video[:20]):
         with pytest.raises(ValueError, match="the same where shared"):
             nested_bootstrap(
-                [hits[0], hits[1][:, : len(other)]], [source, other], seed=3, shared=True
+                [hits[0], hits[1][:, : len(other)]], [source_video, other], seed=3, shared=True
             )
-    assert nested_bootstrap(hits, [source, source.flip(0)], seed=3, draws=5).shape == (
+    assert nested_bootstrap(hits, [source_video, source_video.flip(0)], seed=3, draws=5).shape == (
         5,
         2,
     )  # else they may differ

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from tests.view.test_galleries import KEPT, Skeleton, styles
-from vidbench.evaluate.retrieval import Neighbours
-from vidbench.view.clips import neighbours_gallery
+from vidbench.evaluate.retrieval import Neighbors
+from vidbench.view.clips import neighbors_gallery
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def world(toy_tiny, toy_flow):
         "flow": [[0, 2, 4], [0, 1, 2], [1, 2, 3]],
     }
     found = {
-        name: Neighbours(np.array(near), np.linspace(0.9, 0.1, 9).reshape(3, 3))
+        name: Neighbors(np.array(near), np.linspace(0.9, 0.1, 9).reshape(3, 3))
         for name, near in rows.items()
     }
     return train, queries, toy_flow, found
@@ -29,7 +29,7 @@ def world(toy_tiny, toy_flow):
 
 def test_the_gallery_counts_and_marks_what_stands_in_both_lists(world):
     train, queries, _, found = world
-    text = neighbours_gallery(
+    text = neighbors_gallery(
         train, queries, found, beside={"before": "flow", "after": "flow"}, shown=3
     )
     page = Skeleton(text)
@@ -53,20 +53,20 @@ def test_the_gallery_counts_and_marks_what_stands_in_both_lists(world):
     assert page.words.count("in both") == sum(both)
     alts = [value for tag, name, value in page.attributes if (tag, name) == ("img", "alt")]
     assert sum(alt.endswith("also in flow") for alt in alts) == sum(both)
-    assert "also in" not in neighbours_gallery(train, queries, found, shown=1)
+    assert "also in" not in neighbors_gallery(train, queries, found, shown=1)
     titles = {"flow": "InfoNCE flow"}
-    named = neighbours_gallery(
+    named = neighbors_gallery(
         train, queries, found, beside={"before": "flow"}, titles=titles, shown=1
     )
     assert "also in InfoNCE flow" in named and "InfoNCE flow" not in text
 
 
-def test_the_gallery_of_flow_shows_it_in_colours_with_a_wheel(world):
+def test_the_gallery_of_flow_shows_it_in_colors_with_a_wheel(world):
     train, queries, folder, found = world
-    text = neighbours_gallery(
+    text = neighbors_gallery(
         train, queries, {"flow": found["flow"]}, flow_folder=folder, shown=2, results=2
     )
-    plain = neighbours_gallery(train, queries, {"flow": found["flow"]}, shown=2, results=2)
+    plain = neighbors_gallery(train, queries, {"flow": found["flow"]}, shown=2, results=2)
     assert text.count("<img ") == plain.count("<img ") + 1 == 2 * 3 + 1
     assert re.search(r"at the rim \d+\.\d pixels a frame", text) and "at the rim" not in plain
     assert not set(re.findall(r"base64,([^\"]+)", text)) & set(

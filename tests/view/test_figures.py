@@ -1,4 +1,4 @@
-"""figures: what is drawn is what was given, colours that stay, and words that stay words."""
+"""figures: what is drawn is what was given, colors that stay, and words that stay words."""
 
 import numpy as np
 import pytest
@@ -21,14 +21,14 @@ def test_curves_draw_what_they_are_given():
     assert level.annotations[0].y == level.shapes[0].y0 == 0.1
 
 
-def test_curves_draw_intervals_as_bands_in_the_curves_colour():
+def test_curves_draw_intervals_as_bands_in_the_curves_color():
     ks, ys, lows, highs = [1, 5, 10], [0.3, 0.5, 0.6], [0.2, 0.4, 0.5], [0.4, 0.6, 0.7]
     figure = figures.curves(
         {"CoCLR": (ks, ys, lows, highs), "other": (ks, ys)}, "k", "R@k (%)", percent=True
     )
     band, line, other = figure.data
     assert (
-        band.fillcolor == line.line.color == figures.COLOURS["CoCLR"]
+        band.fillcolor == line.line.color == figures.COLORS["CoCLR"]
         and band.opacity < 0.3
         and not band.showlegend
     )
@@ -47,14 +47,14 @@ def test_curves_draw_intervals_as_bands_in_the_curves_colour():
             figures.curves({"CoCLR": wrong}, "k", "R@k (%)", percent=True)
 
 
-def test_a_method_keeps_its_colour_and_no_two_look_alike():
+def test_a_method_keeps_its_color_and_no_two_look_alike():
     one = figures.curves({"CoCLR": ([0], [1]), "mine": ([0], [1])}, "x", "y")
     two = figures.bars([Bar("other", "R@1", 0.1), Bar("CoCLR", "R@1", 0.2)], "y")
-    assert one.data[0].line.color == figures.COLOURS["CoCLR"]
-    assert [t.marker.color for t in two.data if t.type == "bar"][1] == figures.COLOURS["CoCLR"]
-    named = figures.curves({"mine": ([0], [1])}, "x", "y", colours={"mine": "#123456"})
+    assert one.data[0].line.color == figures.COLORS["CoCLR"]
+    assert [t.marker.color for t in two.data if t.type == "bar"][1] == figures.COLORS["CoCLR"]
+    named = figures.curves({"mine": ([0], [1])}, "x", "y", colors={"mine": "#123456"})
     assert named.data[0].line.color == "#123456"
-    many = figures.colours_for([f"m{i}" for i in range(20)] + ["CoCLR", "InfoNCE"])
+    many = figures.colors_for([f"m{i}" for i in range(20)] + ["CoCLR", "InfoNCE"])
     assert len(set(many.values())) == 22
 
 

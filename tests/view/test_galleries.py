@@ -28,7 +28,7 @@ KEPT = set(
 
 
 def clip(frames=8, height=24, width=32, seed=0):
-    """Frames uint8 [T,H,W,3] of one flat grey each, a different one per frame."""
+    """Frames uint8 [T,H,W,3] of one flat gray each, a different one per frame."""
     shades = np.linspace(20, 220, frames).astype(np.uint8) + np.uint8(seed)
     return np.broadcast_to(shades[:, None, None, None], (frames, height, width, 3)).copy()
 
@@ -175,13 +175,13 @@ def rows(label="jump", caption="a.mp4", right=(True, False, None)):
     return [Row(Tile(webp[0], label, caption), results)]
 
 
-def test_gallery_tells_right_from_wrong_by_colour_and_sign():
+def test_gallery_tells_right_from_wrong_by_color_and_sign():
     text = galleries.gallery(rows())
     page = Skeleton(text)
     assert page.words.count("✓") == 1 and page.words.count("✗") == 1
     frames = [v for _, name, v in page.attributes if name == "style" and "border:3px" in v]
-    colours = [re.search(r"solid (#\w+)", v).group(1) for v in frames]
-    assert colours == [figures.INK, figures.RIGHT, figures.WRONG, figures.INK]
+    colors = [re.search(r"solid (#\w+)", v).group(1) for v in frames]
+    assert colors == [figures.INK, figures.RIGHT, figures.WRONG, figures.INK]
     alts = [value for tag, name, value in page.attributes if (tag, name) == ("img", "alt")]
     assert alts == [
         "query, jump",
@@ -225,9 +225,9 @@ def test_gallery_marks_and_counts_what_the_row_says():
     assert styles(text) <= KEPT
 
 
-def test_gallery_takes_a_query_without_neighbours():
+def test_gallery_takes_a_query_without_neighbors():
     text = galleries.gallery([Row(Tile(galleries.encode(clip(), 12), "a"), [])])
-    assert "no neighbours" in text and text.count("<img ") == 1
+    assert "no neighbors" in text and text.count("<img ") == 1
 
 
 def test_words_from_outside_stay_words():

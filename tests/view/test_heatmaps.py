@@ -59,12 +59,12 @@ def test_heatmaps_share_one_scale_and_differences_another_around_zero():
     low, high = np.zeros((2, 3, 4)), np.full((2, 3, 4), -0.5)
     low[1, 0, 0], high[0, 2, 3] = 7, 0.2
     figure = heatmaps.heatmaps(
-        {"x": low - 1, HOSTILE: low, "d": high}, ["one", "two"], "t", signed=["d"], unit="grey"
+        {"x": low - 1, HOSTILE: low, "d": high}, ["one", "two"], "t", signed=["d"], unit="gray"
     )
     assert [trace.coloraxis for trace in figure.data] == ["coloraxis"] * 4 + ["coloraxis2"] * 2
     plain, signed = figure.layout.coloraxis, figure.layout.coloraxis2
     assert (plain.cmin, plain.cmax) == (-1, 7) and signed.cmax == -signed.cmin == 0.5
-    assert signed.colorscale[1] == (0.5, "#FFFFFF") and signed.colorbar.title.text == "grey"
+    assert signed.colorscale[1] == (0.5, "#FFFFFF") and signed.colorbar.title.text == "gray"
     np.testing.assert_array_equal(figure.data[3].z, low[1])
     words = [note.text for note in figure.layout.annotations]
     assert (

@@ -97,7 +97,7 @@ def test_heatmap_shows_scores_by_name_and_white_is_zero():
     assert kept.layout.yaxis.range == (2.5, -0.5), "the first row stands on top"
 
 
-def test_heatmap_of_probabilities_starts_at_zero_and_what_is_unknown_is_grey():
+def test_heatmap_of_probabilities_starts_at_zero_and_what_is_unknown_is_gray():
     chances = np.abs(SCORES)
     figure = relations.heatmap(chances, SOURCES, TARGETS, signed=False)
     assert figure.data[0].zmin == 0 and figure.data[0].colorscale[0][1] == "#FFFFFF"

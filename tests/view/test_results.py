@@ -69,10 +69,10 @@ def test_bars_are_drawn_a_protocol_a_figure(tmp_path):
 
 
 def test_the_report_is_one_offline_page(tmp_path):
-    measured(tmp_path / "home/tiny/<b>run")
-    (tmp_path / "home/tiny/half").mkdir()
-    (tmp_path / "home/tiny/half/environment.json").write_text("{}")
-    folders = results.collect(tmp_path / "home")
+    measured(tmp_path / "runs_dir/tiny/<b>run")
+    (tmp_path / "runs_dir/tiny/half").mkdir()
+    (tmp_path / "runs_dir/tiny/half/environment.json").write_text("{}")
+    folders = results.collect(tmp_path / "runs_dir")
     published = results.read_published(PUBLISHED)
     page = drawn.write_report(
         tmp_path / "r.html", "All runs", folders, published, data="UCF101"

@@ -1,4 +1,4 @@
-"""The manifest of a data set: one row a video (path, label, split, source), as columns, on disk as
+"""The manifest of a data set: one row a video (path, label, split, source_video), as columns, on disk as
 a csv."""
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SPLIT_WORDS = {
     "testing": 2,
     "none": 3,
 }
-COLUMNS = ("path", "label", "split", "source")
+COLUMNS = ("path", "label", "split", "source_video")
 SCANNED = {
     "frames": np.int32,
     "fps": np.float32,
@@ -47,8 +47,8 @@ class Manifest:
     path: np.ndarray  # [N] strings, relative to root, with forward slashes
     label: np.ndarray  # [N] int64 index into classes, -1 where unknown
     split: np.ndarray  # [N] int8 index into SPLITS
-    source: np.ndarray  # [N] int64; siblings (clips cut from one long video) share one
-    sources: np.ndarray = field(default=None)  # [S] strings, a source's name by its id
+    source_video: np.ndarray  # [N] int64; siblings (clips cut from one long video) share one
+    source_videos: np.ndarray = field(default=None)  # [S] strings, a source's name by its id
     # what `scan` found, or None: frames that decode, frame rate, pixels as shown
     frames: np.ndarray | None = None  # [N] int32
     fps: np.ndarray | None = None  # [N] float32
@@ -61,7 +61,7 @@ class Manifest:
             "path": STRINGS,
             "label": np.int64,
             "split": np.int8,
-            "source": np.int64,
+            "source_video": np.int64,
             **SCANNED,
         }
         for name, kind in kinds.items():
@@ -73,9 +73,9 @@ class Manifest:
                     f"manifest column {name} must have shape ({n},) like path, got {column.shape}"
                 )
             object.__setattr__(self, name, column)
-        if self.sources is None:
-            names = [str(i) for i in range(int(self.source.max()) + 1 if n else 0)]
-            object.__setattr__(self, "sources", np.array(names, dtype=STRINGS))
+        if self.source_videos is None:
+            names = [str(i) for i in range(int(self.source_video.max()) + 1 if n else 0)]
+            object.__setattr__(self, "source_videos", np.array(names, dtype=STRINGS))
         object.__setattr__(self, "root", Path(self.root))
         object.__setattr__(self, "classes", tuple(self.classes))
         if n and not (-1 <= self.label.min() and self.label.max() < len(self.classes)):
@@ -85,9 +85,11 @@ class Manifest:
             raise ValueError(
                 f"splits are indices into {SPLITS}, got {self.split.min()}..{self.split.max()}"
             )
-        if n and not (0 <= self.source.min() and self.source.max() < len(self.sources)):
+        if n and not (
+            0 <= self.source_video.min() and self.source_video.max() < len(self.source_videos)
+        ):
             raise ValueError(
-                f"source ids must lie in 0..{len(self.sources) - 1}, got {self.source.max()}"
+                f"source ids must lie in 0..{len(self.source_videos) - 1}, got {self.source_video.max()}"
             )
 
     @classmethod
@@ -98,7 +100,7 @@ class Manifest:
         classes: Sequence[str] | None = None,
         where: Callable[[int], str] | None = None,
     ) -> Manifest:
-        """Columns from rows of (path, label name or None, split name, source name or None for a
+        """Columns from rows of (path, label name or None, split name, source_video name or None for a
         source of its own).
 
         classes None: the labels that occur, sorted. where(row) says in errors which line of which
@@ -113,7 +115,9 @@ class Manifest:
             raise ValueError(f"the class list names a class twice: {_first_repeated(classes)!r}")
         seen: dict[str, int] = {}
         ids: dict[str, int] = {}
-        label, split, source = (np.empty(len(rows), kind) for kind in (np.int64, np.int8, np.int64))
+        label, split, source_video = (
+            np.empty(len(rows), kind) for kind in (np.int64, np.int8, np.int64)
+        )
         for i, row in enumerate(rows):
             if len(row) != 4:
                 raise ValueError(f"{where(i)}: wanted 4 columns {COLUMNS}, got {len(row)}: {row!r}")
@@ -136,9 +140,9 @@ class Manifest:
             seen[path] = i
             label[i] = number[name] if name else -1
             split[i] = SPLIT_WORDS[part or "none"]
-            source[i] = ids.setdefault(origin or path, len(ids))
+            source_video[i] = ids.setdefault(origin or path, len(ids))
         paths, names = (np.array(list(column), dtype=STRINGS) for column in (seen, ids))
-        return cls(Path(root), tuple(classes), paths, label, split, source, names)
+        return cls(Path(root), tuple(classes), paths, label, split, source_video, names)
 
     def __len__(self) -> int:
         return len(self.path)
@@ -154,7 +158,7 @@ class Manifest:
             "path": str(self.path[row]),
             "label": self.classes[label] if label >= 0 else "",
             "split": SPLITS[int(self.split[row])],
-            "source": str(self.sources[int(self.source[row])]),
+            "source_video": str(self.source_videos[int(self.source_video[row])]),
         }
 
     def select(self, split: str | None = None, mask: np.ndarray | None = None) -> Manifest:
@@ -205,9 +209,13 @@ class Manifest:
             raise ValueError(f"hold_out wants a share between 0 and 1, got {share}")
         rng, taken = np.random.default_rng([seed, 7]), []
         for label in np.unique(self.label):
-            sources = rng.permutation(np.unique(self.source[self.label == label]))
-            taken += list(sources[: min(len(sources) - 1, max(1, round(share * len(sources))))])
-        held = np.isin(self.source, taken)
+            source_videos = rng.permutation(np.unique(self.source_video[self.label == label]))
+            taken += list(
+                source_videos[
+                    : min(len(source_videos) - 1, max(1, round(share * len(source_videos))))
+                ]
+            )
+        held = np.isin(self.source_video, taken)
         if not held.any():
             raise ValueError(
                 "nothing to hold out: no class has two sources; use share 0, or name the sources"
@@ -243,7 +251,7 @@ class Manifest:
     @classmethod
     def load(cls, place: str | Path, root: str | Path | None = None) -> Manifest:
         """Read manifest.csv of a folder, or a csv by its own name: a header with path and maybe
-        label, split, source.
+        label, split, source_video.
 
         Classes come from classes.txt beside it (one name a line), else from the labels. Root: the
         argument, else root.txt beside it, else the csv's folder. Raises FileNotFoundError without
@@ -264,7 +272,7 @@ class Manifest:
 
 
 def csv_rows(file: Path) -> tuple[list[tuple[str, ...]], list[int], dict[str, np.ndarray]]:
-    """Rows (path, label, split, source), "" where a column misses, the line each stands on, and a
+    """Rows (path, label, split, source_video), "" where a column misses, the line each stands on, and a
     scan's columns."""
     with open(file, newline="", encoding="utf-8-sig") as handle:
         reader = csv.reader(handle)

@@ -1,4 +1,4 @@
-"""The one training loop: optimiser, schedule, precision, accumulation, resume."""
+"""The one training loop: optimizer, schedule, precision, accumulation, resume."""
 
 import math
 import os
@@ -22,7 +22,7 @@ Schedule = Literal["constant", "cosine", "cosine_whole", "milestones", "plateau"
 
 @dataclass(frozen=True)
 class Fit:
-    """How a method is optimised. Batches are global: the number of processes is a fact of the
+    """How a method is optimized. Batches are global: the number of processes is a fact of the
     launch.
 
     schedule: constant, cosine (to `final_lr`, from where the warm-up ends), cosine_whole (the same
@@ -71,7 +71,7 @@ def fit(
     """Train `method` on `loader` into `run`; takes up where the run's newest checkpoint stands.
 
     method(batch) -> (loss [], dict of numbers). It may have `after_step()`, called after each
-    optimiser step, `parameter_groups()`, see make_optimizer, and `ready`: while that is False (a
+    optimizer step, `parameter_groups()`, see make_optimizer, and `ready`: while that is False (a
     queue not yet full) the batch is seen but no step is taken. validate(epoch) -> dict of numbers
     is called on every rank before the first step and after every `validate_every` epochs, and
     logged to monitor.jsonl; its "loss" steers a plateau. loader yields dicts of tensors with "row";
@@ -236,7 +236,7 @@ class _Trainer:
                 if isinstance(error, RunError):
                     raise
                 raise RunError(
-                    f"{place} holds another network's weights, or another optimiser's state: "
+                    f"{place} holds another network's weights, or another optimizer's state: "
                     f"{error}\n"
                     "Use another folder, or delete that checkpoint to start anew."
                 ) from error
@@ -300,7 +300,7 @@ class _Trainer:
             mark = now
             if self.step % self.recipe.log_every == 0:
                 self.flush()
-            # All ranks must stop at one step, within the launcher's patience, so they agree at
+            # All ranks must stop at one step, within the launcher's hang_timeout, so they agree at
             # each.
             stop = ranks.any_rank(bool(stops))
             if stop and self.step % self.steps_per_epoch:
@@ -319,7 +319,7 @@ class _Trainer:
         )
 
     def one_step(self, batch: dict) -> None:
-        """One optimiser step on this rank's part of a global batch."""
+        """One optimizer step on this rank's part of a global batch."""
         device = ranks.device()
         batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
         recipe = self.recipe
@@ -329,7 +329,7 @@ class _Trainer:
         rate = learning_rate(recipe, self.step / self.steps_per_epoch, self.scale)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("scale", 1.0)
-        losses, seen = [], []
+        losses, logged = [], []
         for part in _parts(batch, recipe.accumulate):
             with torch.autocast(
                 device.type, _DTYPES[recipe.precision], enabled=recipe.precision != "fp32"
@@ -337,7 +337,7 @@ class _Trainer:
                 loss, numbers = self.wrapped(part)
             self.scaler.scale(loss / recipe.accumulate).backward()
             losses.append(loss.detach())
-            seen.append(numbers)
+            logged.append(numbers)
         if getattr(self.method, "ready", True):
             if recipe.clip_norm:
                 self.scaler.unscale_(self.optimizer)
@@ -347,7 +347,9 @@ class _Trainer:
             if hasattr(self.method, "after_step"):
                 self.method.after_step()
         self.optimizer.zero_grad(set_to_none=True)
-        means = {name: torch.stack([numbers[name] for numbers in seen]).mean() for name in seen[0]}
+        means = {
+            name: torch.stack([numbers[name] for numbers in logged]).mean() for name in logged[0]
+        }
         self.pending.append(
             (self.step, batch["row"], {"loss": torch.stack(losses).mean(), **means})
         )

@@ -148,10 +148,10 @@ def backend() -> str:
     return "vidbench"
 
 
-def _rendezvous(asked):
+def _rendezvous(parameters):
     """RendezvousParameters -> RendezvousHandler that leaves ATTEMPT and STORE in the environment of
     the ranks."""
-    handler = (_alone if asked.max_nodes == 1 else _together)(asked)
+    handler = (_alone if parameters.max_nodes == 1 else _together)(parameters)
     meet, number = handler.next_rendezvous, -1
 
     def next_rendezvous():
@@ -164,17 +164,17 @@ def _rendezvous(asked):
         os.environ[ATTEMPT] = str(number)
         return met
 
-    handler.next_rendezvous, handler.get_backend = next_rendezvous, lambda: asked.backend
+    handler.next_rendezvous, handler.get_backend = next_rendezvous, lambda: parameters.backend
     return handler
 
 
-def _alone(asked):
+def _alone(parameters):
     """A handler for one node: nothing listens, and the ranks' store is a file that only this user
     can open."""
     from torch.distributed.elastic.rendezvous import RendezvousInfo, RendezvousStoreInfo
     from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 
-    places: ExitStack = asked.get("places")
+    places: ExitStack = parameters.get("places")
 
     def meet():
         folder = places.enter_context(
@@ -183,20 +183,20 @@ def _alone(asked):
         os.environ[STORE] = os.path.join(folder, "store")
         return RendezvousInfo(dist.HashStore(), 0, 1, RendezvousStoreInfo("127.0.0.1", 0))
 
-    handler = StaticTCPRendezvous("127.0.0.1", 0, 0, 1, asked.run_id, JOIN)
+    handler = StaticTCPRendezvous("127.0.0.1", 0, 0, 1, parameters.run_id, JOIN)
     handler.next_rendezvous = meet
     return handler
 
 
-def _together(asked):
+def _together(parameters):
     """torch's c10d handler, which listens on this node's address only and reads only signed
     states."""
     from torch.distributed.elastic.rendezvous.c10d_rendezvous_backend import create_backend
     from torch.distributed.elastic.rendezvous.dynamic_rendezvous import create_handler
 
     os.environ[STORE] = ""
-    c10d, shared = create_backend(asked)
-    handler = create_handler(shared, Signed(c10d, os.environ[SECRET]), asked)
+    c10d, shared = create_backend(parameters)
+    handler = create_handler(shared, Signed(c10d, os.environ[SECRET]), parameters)
     handler._create_tcp_store_server = _listen  # for the ranks
     return handler
 

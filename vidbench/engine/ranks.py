@@ -81,12 +81,12 @@ HANDLED = [
 
 # What `launch` takes from the environment where the call leaves it open, as `vidbench run --nproc
 # 4` sets it: how many processes there are is a fact of the launch, not of the experiment.
-ASKED = {
+VARIABLES = {
     "nproc": "VIDBENCH_NPROC",
     "nnodes": "VIDBENCH_NNODES",
     "endpoint": "VIDBENCH_ENDPOINT",
     "restarts": "VIDBENCH_RESTARTS",
-    "patience": "VIDBENCH_PATIENCE",
+    "hang_timeout": "VIDBENCH_HANG_TIMEOUT",
     "log_dir": "VIDBENCH_RANK_LOGS",
 }
 
@@ -98,7 +98,7 @@ def launch(
     nnodes: int = 0,
     endpoint: str = "",
     restarts: int | None = None,
-    patience: float = 0,
+    hang_timeout: float = 0,
     log_dir: str | Path = "",
 ):
     """Run `module:function`(*args) on nproc processes of each of nnodes nodes with torch's elastic
@@ -110,17 +110,20 @@ def launch(
     restarts are asked for. On many nodes the same call is made on each, with one c10d `endpoint`
     (host:port of one of them) and the run folders on a disk that all share. restarts: how often all
     ranks are started anew after one failed (each node counts the failures of its own); training
-    goes on from its checkpoint. patience: seconds that a rank waits for the others in one exchange;
+    goes on from its checkpoint. hang_timeout: seconds that a rank waits for the others in one exchange;
     longer means that one of them hangs. Rank 0's standard output is teed; every rank's streams lie
     below `log_dir`. Returns the return value of this node's first rank. Raises RankError, whose
     text shows the root cause, as soon as one rank fails and no restart is left (the other ranks are
     stopped), or where the nodes do not meet; KeyboardInterrupt where a signal stopped the ranks.
     """
-    asked = {name: os.environ.get(variable, "") for name, variable in ASKED.items()}
-    nproc = nproc or _number(asked, "nproc", 0) or max(1, torch.cuda.device_count())
-    nnodes, endpoint = nnodes or _number(asked, "nnodes", 1), endpoint or asked["endpoint"]
-    restarts = _number(asked, "restarts", 0) if restarts is None else restarts
-    patience = patience or _number(asked, "patience", 600)
+    environment = {name: os.environ.get(variable, "") for name, variable in VARIABLES.items()}
+    nproc = nproc or _number(environment, "nproc", 0) or max(1, torch.cuda.device_count())
+    nnodes, endpoint = (
+        nnodes or _number(environment, "nnodes", 1),
+        endpoint or environment["endpoint"],
+    )
+    restarts = _number(environment, "restarts", 0) if restarts is None else restarts
+    hang_timeout = hang_timeout or _number(environment, "hang_timeout", 600)
     if torch.cuda.is_available() and nproc > (gpus := torch.cuda.device_count()):
         raise ValueError(
             f"{nproc} processes want {nproc} GPUs, one each; here are {gpus}. Ask for as many, or "
@@ -134,11 +137,11 @@ def launch(
             "launch on several nodes wants one endpoint, host:port of a node that all can reach."
         )
     _function(target)  # an unknown name fails here, not in a rank
-    folder = Path(log_dir or asked["log_dir"] or tempfile.mkdtemp(prefix="vidbench-ranks-"))
+    folder = Path(log_dir or environment["log_dir"] or tempfile.mkdtemp(prefix="vidbench-ranks-"))
     folder.mkdir(parents=True, exist_ok=True)
     failures.clear(folder)
     address = meeting.point(endpoint) if nnodes > 1 else ""
-    given = (target, nproc, str(folder), address, patience, *args)
+    given = (target, nproc, str(folder), address, hang_timeout, *args)
     # Nodes meet by a name only where they are about to do the same; one that was used is closed for
     # good.
     digest = hashlib.sha256(repr((target, args)).encode()).hexdigest()[:12]
@@ -218,12 +221,14 @@ def _launched(
         ) from error
 
 
-def _number(asked: dict[str, str], name: str, default: int) -> int:
+def _number(environment: dict[str, str], name: str, default: int) -> int:
     """A number of the environment. Raises ValueError where it is none."""
     try:
-        return int(asked[name] or default)
+        return int(environment[name] or default)
     except ValueError:
-        raise ValueError(f"{ASKED[name]} wants a whole number; got {asked[name]!r}.") from None
+        raise ValueError(
+            f"{VARIABLES[name]} wants a whole number; got {environment[name]!r}."
+        ) from None
 
 
 def _function(target: str):
@@ -236,7 +241,7 @@ def _function(target: str):
         ) from None
 
 
-def _rank_main(target: str, nproc: int, folder: str, address: str, patience: float, *args):
+def _rank_main(target: str, nproc: int, folder: str, address: str, hang_timeout: float, *args):
     """What each rank runs: join the group, do the stage, leave the group; a failure leaves a report
     behind."""
     number, store = os.environ["RANK"], None
@@ -257,7 +262,7 @@ def _rank_main(target: str, nproc: int, folder: str, address: str, patience: flo
             world_size=int(os.environ["WORLD_SIZE"]),
             timeout=join,
         )
-        dist.set_timeout(timedelta(seconds=patience))
+        dist.set_timeout(timedelta(seconds=hang_timeout))
         result = _function(target)(*args)
         done.set()
         # after a failure the launcher ends the process: leaving the group could hang

@@ -146,7 +146,12 @@ class Run:
                 f"{folder} is no run folder: it has no recipe.json. Train a run into it first."
             )
         held = json.loads((self.folder / "recipe.json").read_text())
-        self.stage: str = held["stage"]
+        if "method" not in held:
+            raise RunError(
+                f"{folder}/recipe.json must have the field 'method' (once 'stage'); it has "
+                f"{', '.join(held)}. Train the run again in another folder."
+            )
+        self.method: str = held["method"]
         self.values: dict = held["recipe"]
 
     @property
@@ -161,7 +166,7 @@ class Run:
                 f"{self.folder}: nothing can read recipes yet; import vidbench.methods.common first."
             )
         return recipe_from(
-            _recipe_class(self.stage), self.values, where=f"{self.folder}: {self.stage}.Recipe"
+            _recipe_class(self.method), self.values, where=f"{self.folder}: {self.method}.Recipe"
         )
 
     @property
@@ -170,21 +175,21 @@ class Run:
         return int(self.values.get("fit", self.values).get("epochs", 0))
 
     @classmethod
-    def create(cls, folder: str | Path, stage: str, recipe) -> "Run":
-        """Make the folder, or take up one that holds the same stage and recipe.
+    def create(cls, folder: str | Path, method: str, recipe) -> "Run":
+        """Make the folder, or take up one that holds the same method and recipe.
 
         A field that the recipe did not have when the run began counts as its default. Raises
         RunError that prints the difference where it holds another recipe."""
         folder = Path(folder)
-        wanted = {"stage": stage, "recipe": recipe_dict(recipe)}
+        wanted = {"method": method, "recipe": recipe_dict(recipe)}
         if (folder / "recipe.json").exists():
             run = cls(folder)
             held = (
                 recipe_dict(recipe_from(type(recipe), run.values))
-                if run.stage == stage
+                if run.method == method
                 else run.values
             )
-            changed = differences(wanted, {"stage": run.stage, "recipe": held})
+            changed = differences(wanted, {"method": run.method, "recipe": held})
             if changed:
                 raise RunError(
                     f"{folder} holds a run of another recipe:\n  "
@@ -222,7 +227,7 @@ class Run:
             return "new"
         return json.loads(path.read_text())["state"]
 
-    def hold_to(self, rows: dict) -> None:
+    def check_rows(self, rows: dict) -> None:
         """Keep in rows.json what is trained on; a resumed run must find the same. Raises RunError
         where it does not."""
         path = self.folder / "rows.json"
@@ -326,7 +331,7 @@ class Run:
         """Write checkpoints/step-N/{weights.safetensors, state.pt} whole or not at all, then delete
         older checkpoints.
 
-        weights: the method's state dict (buffers such as the queue among them); state: optimiser,
+        weights: the method's state dict (buffers such as the queue among them); state: optimizer,
         schedule, position. Both bear their sums, by which `weights` and `training` tell a damaged
         file."""
         place = self.folder / "checkpoints" / f"step-{step:09d}"

@@ -12,14 +12,14 @@ from vidbench.data.loading.transforms import CROPS
 from vidbench.data.manifest import Manifest
 from vidbench.engine.runs import Run
 from vidbench.evaluate import probe as probes
-from vidbench.evaluate.features import PROTOCOLS, Protocol, fitting, kept
-from vidbench.evaluate.retrieval import Neighbours, protocol, retrieve, summary
+from vidbench.evaluate.features import PROTOCOLS, Protocol, fitting, load_or_extract
+from vidbench.evaluate.retrieval import Neighbors, protocol_of, retrieve, summary
 from vidbench.methods.common import data_set
 from vidbench.system.processes import cores, run_all
 from vidbench.system.progress import Progress
 
 KS = (1, 5, 10)
-HOW = Protocol()
+PROTOCOL = Protocol()
 VIEWS = {"one view": PROTOCOLS["one_view"], "30 views": PROTOCOLS["thirty_views"]}
 
 
@@ -31,26 +31,30 @@ class Evaluation:
     run: str
     hits: dict[str, np.ndarray]  # "R@1", "R@5", ... and "probe": bool [Q]
     probabilities: np.ndarray  # of the probe [Q,classes]
-    neighbours: Neighbours
+    neighbors: Neighbors
     numbers: dict[str, tuple[float, float, float]]  # share with its interval over sources
     protocols: dict[str, dict]  # of "retrieval" and "probe"
     budget: dict
 
 
 def evaluate(
-    folder: str | Path, held_out: str, how: Protocol = HOW, centring: str = "gallery", seed: int = 0
+    folder: str | Path,
+    held_out: str,
+    protocol: Protocol = PROTOCOL,
+    centering: str = "gallery",
+    seed: int = 0,
 ) -> Evaluation:
     """Retrieval and probe of a run: its manifest's split `held_out` against its split train."""
     run = Run(folder)
-    gallery, queries = (kept(run, part, how) for part in ("train", held_out))
-    neighbours, hits = retrieve(gallery, queries, centring=centring, ks=KS)
+    gallery, queries = (load_or_extract(run, part, protocol) for part in ("train", held_out))
+    neighbors, hits = retrieve(gallery, queries, centering=centering, ks=KS)
     probe = probes.logistic(gallery, queries, seed=seed)
     found = {
-        "retrieval": protocol(gallery, queries, centring=centring, ks=KS),
+        "retrieval": protocol_of(gallery, queries, centering=centering, ks=KS),
         "probe": probe.protocol,
     }
     hits = {**hits, "probe": probe.right}
-    numbers = summary(hits, seed, by="source", source=queries.source)
+    numbers = summary(hits, seed, by="source_video", source_video=queries.source_video)
     run.add_result(
         "retrieval",
         found["retrieval"],
@@ -58,7 +62,7 @@ def evaluate(
     )
     run.add_result("probe", found["probe"], {"top-1": numbers["probe"]})
     return Evaluation(
-        run.folder.name, hits, probe.probabilities, neighbours, numbers, found, run.budget()
+        run.folder.name, hits, probe.probabilities, neighbors, numbers, found, run.budget()
     )
 
 
@@ -67,31 +71,33 @@ def two_stream(
     flow: Evaluation,
     folder: str | Path,
     held_out: str,
-    how: Protocol = HOW,
-    centring: str = "gallery",
+    protocol: Protocol = PROTOCOL,
+    centering: str = "gallery",
     seed: int = 0,
 ) -> Evaluation:
     """Both runs below `folder` as one: sum of cosines for retrieval, mean of probabilities for the
     probe."""
     pair = [Run(Path(folder) / one.run) for one in (rgb, flow)]
-    gallery, queries = ([kept(run, part, how) for run in pair] for part in ("train", held_out))
-    neighbours, hits = retrieve(gallery, queries, centring=centring, ks=KS)
+    gallery, queries = (
+        [load_or_extract(run, part, protocol) for run in pair] for part in ("train", held_out)
+    )
+    neighbors, hits = retrieve(gallery, queries, centering=centering, ks=KS)
     mean = probes.fuse(rgb.probabilities, flow.probabilities)
     hits["probe"] = mean.argmax(axis=1) == queries[0].label
     found = {
-        "retrieval": protocol(gallery, queries, centring=centring, ks=KS),
+        "retrieval": protocol_of(gallery, queries, centering=centering, ks=KS),
         "probe": {**rgb.protocols["probe"], "stream": "rgb+flow"},
     }
     budget = {
         name: rgb.budget[name] + flow.budget[name]
         for name in ("iterations", "clips", "epochs", "seconds")
     }
-    numbers = summary(hits, seed, by="source", source=queries[0].source)
+    numbers = summary(hits, seed, by="source_video", source_video=queries[0].source_video)
     return Evaluation(
         f"{rgb.run} + {flow.run}",
         hits,
         mean,
-        neighbours,
+        neighbors,
         numbers,
         found,
         {
@@ -105,14 +111,14 @@ def two_stream(
 def evaluate_all(
     folders: Sequence[str | Path],
     held_out: str,
-    how: Protocol = HOW,
-    centring: str = "gallery",
+    protocol: Protocol = PROTOCOL,
+    centering: str = "gallery",
     seed: int = 0,
     processes: int = 2,
 ) -> dict[str, Evaluation]:
     """`evaluate` of many runs, so many processes at a time; by run name."""
     threads = max(1, cores() // processes)
-    tasks = [(str(folder), held_out, how, centring, seed) for folder in folders]
+    tasks = [(str(folder), held_out, protocol, centering, seed) for folder in folders]
     with Progress("features, search, probe", len(tasks), "run") as progress:
         done = run_all(
             evaluate,
@@ -125,9 +131,9 @@ def evaluate_all(
     return {one.run: one for one in done}
 
 
-def sources(folder: str | Path, held_out: str) -> np.ndarray:
+def source_videos(folder: str | Path, held_out: str) -> np.ndarray:
     """The source of each query of a run's evaluation [Q]."""
-    return Manifest.load(data_set(Run(folder)).manifest).select(split=held_out).source
+    return Manifest.load(data_set(Run(folder)).manifest).select(split=held_out).source_video
 
 
 def classified(
@@ -150,12 +156,12 @@ def classified(
     train."""
     run = Run(folder)
     found: dict[str, probes.Score] = {}
-    for name, how in views.items():
-        how = fitting(how, data_set(run, data))
-        table = kept(
+    for name, protocol in views.items():
+        protocol = fitting(protocol, data_set(run, data))
+        table = load_or_extract(
             run,
             split,
-            how,
+            protocol,
             what="probabilities",
             manifest=manifest,
             flow=flow,
@@ -163,16 +169,16 @@ def classified(
             data=data,
         )
         scored = probes.score(table)
-        scored = found[name] = replace(scored, numbers=probes.numbers(scored, by="source"))
+        scored = found[name] = replace(scored, numbers=probes.numbers(scored, by="source_video"))
         if split != "train":
             run.add_result(task, scored.protocol, dict(scored.numbers))
         (top1, low, high), (top5, *_) = (scored.numbers[metric] for metric in ("top-1", "top-5"))
-        windows = {"spread": how.windows, "segments": 1}.get(
-            how.sampling, f"every {how.hop} frames, any number of"
+        windows = {"spread": protocol.windows, "segments": 1}.get(
+            protocol.sampling, f"every {protocol.hop} frames, any number of"
         )
         print(
             f"{run.folder.name}, {f'{data} {split}'.strip()}, {name} ({windows} windows x "
-            f"{CROPS[how.crops]} crops): "
+            f"{CROPS[protocol.crops]} crops): "
             f"top-1 {top1:.1%} [{low:.1%}, {high:.1%}], top-5 {top5:.1%}, {len(scored.right)} "
             "videos",
             flush=True,
@@ -197,11 +203,13 @@ def gained(
                 f"gained wants both runs tested on the same videos of {name}; test them on one "
                 "split."
             )
-        source, (left, right) = (
-            joint.table.source,
+        source_video, (left, right) = (
+            joint.table.source_video,
             (one.right.astype(float) for one in (joint, alone[name])),
         )
-        gap = summary({"gain": left - right}, seed, by="source", source=source)["gain"]
+        gap = summary({"gain": left - right}, seed, by="source_video", source_video=source_video)[
+            "gain"
+        ]
         rows.append(
             {
                 "data": name,

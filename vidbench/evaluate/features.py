@@ -38,7 +38,7 @@ class Protocol:
 
     sampling: "spread" (`windows` of them, both ends touched), "sliding" (one every `hop` frames and
     one that touches the end) or "segments" (one clip of the middle frames of equal segments,
-    whatever `windows` is); crops: centre, three, five or ten; normalise_clips: each clip's feature
+    whatever `windows` is); crops: center, three, five or ten; normalize_clips: each clip's feature
     to unit length before the mean over clips; scale: the frame's short side over the training
     crop's size; crop: the test crop's size over it; pad: what a video shorter than a window shows,
     see data.windows."""
@@ -46,8 +46,8 @@ class Protocol:
     sampling: FixedSampling = "spread"
     windows: int = 4
     hop: int = 15
-    crops: Crops = "centre"
-    normalise_clips: bool = True
+    crops: Crops = "center"
+    normalize_clips: bool = True
     scale: float = 256 / 224
     crop: float = 1.0
     pad: Pad = "last"
@@ -67,7 +67,7 @@ class Protocol:
 
 
 # Where the released code of CoCLR leaves out a last window that touches the end, and changes
-# colours at random (jitter with p 0.3), these do not.
+# colors at random (jitter with p 0.3), these do not.
 PROTOCOLS = {
     "vidbench": Protocol(),
     # CoCLR's retrieval and probe, eval/main_classifier.py --retrieval, and dataset/lmdb_dataset.py:
@@ -86,7 +86,7 @@ PROTOCOLS = {
     # Something-Something is to be read.
     "thirty_views": Protocol(windows=10, crops="three", crop=256 / 224),
     # IIC, retrieve_clips.py: 10 clips, 112 of 128 pixels, the plain mean.
-    "iic": Protocol(windows=10, normalise_clips=False, scale=128 / 112),
+    "iic": Protocol(windows=10, normalize_clips=False, scale=128 / 112),
     # MultiTrain, supplement: 3 windows of 3 crops at short side 256. Data sets that are sampled by
     # segments give one clip, so 1 x 3 (`fitting`).
     "multitrain": Protocol(windows=3, crops="three"),
@@ -103,12 +103,12 @@ class Features:
     """What a run makes of videos, in manifest order: features float32 [N,D], or class probabilities
     [N,classes].
 
-    label and source are int64 [N]; protocol holds what the values depend on besides the run, `rows`
+    label and source_video are int64 [N]; protocol holds what the values depend on besides the run, `rows`
     being the videos' fingerprint."""
 
     values: np.ndarray
     label: np.ndarray
-    source: np.ndarray
+    source_video: np.ndarray
     classes: tuple[str, ...]
     protocol: dict
 
@@ -120,7 +120,7 @@ class Features:
                 file,
                 values=self.values,
                 label=self.label,
-                source=self.source,
+                source_video=self.source_video,
                 classes=np.array(self.classes),
                 protocol=json.dumps(self.protocol),
             )
@@ -129,10 +129,15 @@ class Features:
     def load(cls, path: str | Path) -> "Features":
         """What `save` wrote."""
         with np.load(path) as held:
+            if "source_video" not in held:
+                raise ValueError(
+                    f"{path} must have the column 'source_video'; it has "
+                    f"{', '.join(held)}. Extract the features again."
+                )
             return cls(
                 held["values"],
                 held["label"],
-                held["source"],
+                held["source_video"],
                 tuple(map(str, held["classes"])),
                 json.loads(str(held["protocol"])),
             )
@@ -159,7 +164,7 @@ def extract(
 
     def pooled(clips: Tensor) -> Tensor:
         rows = encoder(clips).mean(dim=(2, 3, 4))
-        return F.normalize(rows, dim=1) if protocol.normalise_clips else rows
+        return F.normalize(rows, dim=1) if protocol.normalize_clips else rows
 
     values = _table(
         run, manifest, protocol, pooled, encoder.out_channels, flow, batch, workers, data
@@ -167,7 +172,7 @@ def extract(
     return Features(
         values,
         manifest.label.copy(),
-        manifest.source.copy(),
+        manifest.source_video.copy(),
         manifest.classes,
         described(run, manifest, protocol, flow, data=data),
     )
@@ -212,7 +217,7 @@ def predict(
     return Features(
         values,
         manifest.label.copy(),
-        manifest.source.copy(),
+        manifest.source_video.copy(),
         manifest.classes,
         described(run, manifest, protocol, flow, "probabilities", data),
     )
@@ -221,7 +226,7 @@ def predict(
 MAKERS = {"features": extract, "probabilities": predict}
 
 
-def kept(
+def load_or_extract(
     run: Run,
     split: str,
     protocol: Protocol = Protocol(),
@@ -252,7 +257,7 @@ def kept(
             found.protocol == wanted
             and found.classes == rows.classes
             and np.array_equal(found.label, rows.label)
-            and np.array_equal(found.source, rows.source)
+            and np.array_equal(found.source_video, rows.source_video)
         )
     if ranks.any_rank(not fits):
         made = MAKERS[what](run, rows, protocol, flow=flow, batch=batch, workers=workers, data=data)
@@ -296,7 +301,7 @@ def described(
     if part.name:
         facts["data"] = part.name
     if what == "probabilities":
-        facts.pop("normalise_clips")
+        facts.pop("normalize_clips")
         facts |= protocol_facts(run, part)
     return facts
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from vidbench.evaluate.neighbours import shared
-from vidbench.evaluate.retrieval import BLOCK, Neighbours, best, digest, unit
+from vidbench.evaluate.neighbors import shared
+from vidbench.evaluate.retrieval import BLOCK, Neighbors, best, digest, unit
 from vidbench.system.files import write_text, written
 
 KINDS = ("flat", "ivf_sq8", "hnsw")
@@ -27,7 +27,7 @@ SAMPLE = 64  # rows a list that k-means sees; faiss wants at least 39
 # lists that a query looks into; 16 miss much where classes are not far apart
 # (benchmarks/indexes.py)
 PROBES = 64
-LINKS, EF = 32, 64  # of a graph: neighbours a row, and how many candidates a query holds
+LINKS, EF = 32, 64  # of a graph: neighbors a row, and how many candidates a query holds
 LENGTH = 1e-3  # that a row may be off unit length by: half precision needs 5e-4
 FORMAT = 1
 
@@ -58,7 +58,7 @@ class Index:
             return f"ivf_sq8, {self.held.nlist} lists, {min(self.effort, self.held.nlist)} probes, seed {self.seed}"
         return f"hnsw, {LINKS} links, ef {self.effort}, seed {self.seed}"
 
-    def search(self, queries, k: int) -> Neighbours:
+    def search(self, queries, k: int) -> Neighbors:
         """The k nearest rows of each query, and their cosines: queries [Q,D] of unit length, or a
         table of features.
 
@@ -75,18 +75,18 @@ class Index:
         short = np.flatnonzero((rows < 0).any(axis=1))
         if len(short):
             scores[short], rows[short] = self._all(values[short], k)
-        return Neighbours(*best(rows, scores, k))
+        return Neighbors(*best(rows, scores, k))
 
     def _asked(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """faiss's scores and rows [Q,k]; rows are -1 where it found fewer."""
         import faiss
 
-        how = None
+        search_parameters = None
         if self.kind == "ivf_sq8":
-            how = faiss.SearchParametersIVF(nprobe=min(self.effort, self.held.nlist))
+            search_parameters = faiss.SearchParametersIVF(nprobe=min(self.effort, self.held.nlist))
         elif self.kind == "hnsw":
-            how = faiss.SearchParametersHNSW(efSearch=self.effort)
-        return self.held.search(queries, k, params=how)
+            search_parameters = faiss.SearchParametersHNSW(efSearch=self.effort)
+        return self.held.search(queries, k, params=search_parameters)
 
     def _all(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """faiss's scores and rows [Q,k] over all rows: all lists, or what the graph links, one by
@@ -263,7 +263,7 @@ def _flat(features, values: np.ndarray, seed: int):
 
 
 def _ivf_sq8(features, values: np.ndarray, seed: int):
-    """Empty lists around the centres of k-means, which is spherical as faiss's is for inner
+    """Empty lists around the centers of k-means, which is spherical as faiss's is for inner
     products."""
     import faiss
 

@@ -17,7 +17,7 @@ from vidbench.evaluate.features import Features, class_words
 from vidbench.evaluate.retrieval import summary
 from vidbench.models.heads import build_head
 
-STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)  # C of logistic regression, an inverse regularisation
+STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)  # C of logistic regression, an inverse regularization
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,11 @@ class Score:
 
 
 def logistic(train: Features, test: Features, seed: int = 0) -> Score:
-    """A linear classifier on stored features, tested once: standardised logistic regression
+    """A linear classifier on stored features, tested once: standardized logistic regression
     (scikit-learn).
 
-    Its regularisation is chosen by cross-validation on train, folds split by source; the test part
-    is looked at once. `chosen` has C. Raises ValueError at unlabelled rows, fewer than two classes or sources in
+    Its regularization is chosen by cross-validation on train, folds split by source; the test part
+    is looked at once. `chosen` has C. Raises ValueError at unlabeled rows, fewer than two classes or sources in
     train, or tables that do not belong together."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV, GroupKFold
@@ -84,20 +84,20 @@ def logistic(train: Features, test: Features, seed: int = 0) -> Score:
     from threadpoolctl import threadpool_limits
 
     _check(train, test, "logistic")
-    sources = len(np.unique(train.source))
-    if sources < 2:
+    source_videos = len(np.unique(train.source_video))
+    if source_videos < 2:
         raise ValueError(
             "logistic chooses by sources held out of train, and train has only one; name the "
             "sources."
         )
-    parts = min(4, sources)
+    parts = min(4, source_videos)
     folds = GroupKFold(parts, shuffle=True, random_state=seed)
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
     search = GridSearchCV(model, {"logisticregression__C": list(STRENGTHS)}, cv=folds)
     with threadpool_limits(
         1
     ):  # matrices this small are 40 times slower where BLAS threads wait for each other
-        search.fit(train.values, train.label, groups=train.source)
+        search.fit(train.values, train.label, groups=train.source_video)
         known = search.predict_proba(test.values)
     values = np.zeros((len(test.label), len(test.classes)), np.float32)
     values[:, search.classes_] = known  # a class that train lacks is never told
@@ -106,7 +106,7 @@ def logistic(train: Features, test: Features, seed: int = 0) -> Score:
         train,
         test,
         values,
-        {"head": "logistic regression, standardised", "selection": rule},
+        {"head": "logistic regression, standardized", "selection": rule},
         {"C": search.best_params_["logisticregression__C"]},
     )
 
@@ -170,7 +170,9 @@ def held_out(table: Features, share: float, seed: int = 0) -> np.ndarray:
     (Manifest.hold_out)."""
     numbers = np.arange(len(table.label))
     split = np.zeros(len(numbers), np.int8)
-    rows = Manifest(Path(), table.classes, numbers.astype(str), table.label, split, table.source)
+    rows = Manifest(
+        Path(), table.classes, numbers.astype(str), table.label, split, table.source_video
+    )
     mask = np.zeros(len(numbers), bool)
     mask[rows.hold_out(share, seed)[1].path.astype(np.int64)] = True
     return mask
@@ -183,7 +185,7 @@ def _order(trial: dict) -> tuple[float, float]:
 def _check(train: Features, test: Features, who: str) -> None:
     """Raise where a number would be meaningless."""
     if min(train.label.min(), test.label.min()) < 0:
-        raise ValueError(f"{who}: some rows have no label; select the labelled ones.")
+        raise ValueError(f"{who}: some rows have no label; select the labeled ones.")
     if train.classes != test.classes:
         raise ValueError(
             f"{who}: the classes differ, {class_words(train.classes)} in train and "
@@ -215,7 +217,7 @@ def _fitted(
 ) -> torch.Tensor:
     """Scores [N_test,classes] of one fit, on the CPU."""
     device = ranks.device()
-    values, wanted, asked = (
+    values, wanted, inputs = (
         torch.from_numpy(np.ascontiguousarray(part)).to(device) for part in (train, label, test)
     )
     with torch.random.fork_rng(devices=[]):
@@ -234,7 +236,7 @@ def _fitted(
             loss.backward()
             optimizer.step()
     with torch.no_grad():
-        return head.eval()(asked).float().cpu()
+        return head.eval()(inputs).float().cpu()
 
 
 # ---- what probabilities come to ----------------------------------------------------------------
@@ -254,7 +256,7 @@ def score(table: Features) -> Score:
     Raises:
         ValueError: Rows without label, or values that are no probabilities.
     """
-    _labelled(table, "score")
+    _labeled(table, "score")
     _probabilities(table.values, (len(table.label), len(table.classes)), "score")
     best = np.argsort(-table.values, axis=1, kind="stable")[:, :5]
     top5 = (best == table.label[:, None]).any(axis=1)
@@ -269,7 +271,7 @@ def numbers(
     by: what is drawn, videos or whole sources (retrieval.summary).
     """
     hits = {"top-1": scored.right, "top-5": scored.top5}
-    return summary(hits, seed, by=by, source=scored.table.source)
+    return summary(hits, seed, by=by, source_video=scored.table.source_video)
 
 
 def fuse(left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -298,7 +300,9 @@ def fuse_tables(left: Features, right: Features) -> Features:
             f"fuse wants tables of the same classes; got {class_words(left.classes)} and "
             f"{class_words(right.classes)}."
         )
-    same = np.array_equal(left.label, right.label) and np.array_equal(left.source, right.source)
+    same = np.array_equal(left.label, right.label) and np.array_equal(
+        left.source_video, right.source_video
+    )
     rows = left.protocol.get("rows"), right.protocol.get("rows")
     if not same or rows[0] != rows[1]:
         raise ValueError(
@@ -320,9 +324,9 @@ def confusions(table: Features, most: int = 8) -> list[dict]:
 
     Each {"action", "taken for", "videos", "share"}, share being that of the action's videos.
     """
-    told = table.values.argmax(axis=1)
+    predictions = table.values.argmax(axis=1)
     counts = np.zeros((len(table.classes),) * 2, np.int64)
-    np.add.at(counts, (table.label, told), 1)
+    np.add.at(counts, (table.label, predictions), 1)
     of_class = counts.sum(axis=1)
     np.fill_diagonal(counts, 0)
     order = np.argsort(-counts, axis=None, kind="stable")[:most]
@@ -356,7 +360,7 @@ def gains(better: Features, worse: Features) -> list[dict]:
             "videos of "
             f"{class_words(better.classes)} and {len(worse.label)} of {class_words(worse.classes)}."
         )
-    _labelled(better, "gains")
+    _labeled(better, "gains")
     after, before = (table.values.argmax(axis=1) == table.label for table in (better, worse))
     rows = []
     for number in np.unique(better.label):
@@ -379,17 +383,17 @@ def confusion(table: Features) -> np.ndarray:
 
     Raises ValueError at rows without label.
     """
-    _labelled(table, "confusion")
+    _labeled(table, "confusion")
     counts = np.zeros((len(table.classes),) * 2)
     np.add.at(counts, (table.label, table.values.argmax(axis=1)), 1)
     with np.errstate(invalid="ignore"):
         return counts / counts.sum(axis=1, keepdims=True)
 
 
-def _labelled(table: Features, who: str) -> None:
+def _labeled(table: Features, who: str) -> None:
     if (table.label < 0).any():
         raise ValueError(
-            f"{who}: {int((table.label < 0).sum())} rows have no label; select the labelled ones."
+            f"{who}: {int((table.label < 0).sum())} rows have no label; select the labeled ones."
         )
 
 

@@ -18,20 +18,20 @@ from vidbench.engine.runs import Run, RunError
 from vidbench.evaluate.features import Features, Protocol
 from vidbench.methods.common import load_head
 
-READOUTS = ("raw", "centred", "scaled", "behavioural")
+READOUTS = ("raw", "centered", "scaled", "behavioral")
 WORDS = {
     "raw": "the weights as learned (table 4's)",
-    "centred": "less the mean over targets of each source class",
-    "scaled": "centred, times the deviation of the source score on clips",
-    "behavioural": "no weights: what the other head says of a class's clips, mean probability",
+    "centered": "less the mean over targets of each source class",
+    "scaled": "centered, times the deviation of the source score on clips",
+    "behavioral": "no weights: what the other head says of a class's clips, mean probability",
 }
-READ = Protocol(windows=4, normalise_clips=False)  # of features that read-outs are made of
+READ = Protocol(windows=4, normalize_clips=False)  # of features that read-outs are made of
 
 
 @dataclass(frozen=True)
 class Relation:
     """What one data set's classes are to another's: source and target, their class names, and a
-    table [C_s,C_t] a read-out; `raw`, `centred` and `scaled` are missing where the run has no
+    table [C_s,C_t] a read-out; `raw`, `centered` and `scaled` are missing where the run has no
     maps."""
 
     source: str
@@ -44,9 +44,9 @@ class Relation:
 def relations(run: Run, tables: Mapping[str, Features]) -> dict[tuple[str, str], Relation]:
     """Every ordered pair of a joint run's data sets, by (source, target).
 
-    tables: data set -> features of its labelled videos, made without unit length (a protocol with
-    normalise_clips False), on which scores are taken. Which videos these are is the caller's
-    choice; a class without one has `behavioural` NaN. Raises RunError where the run is of one data
+    tables: data set -> features of its labeled videos, made without unit length (a protocol with
+    normalize_clips False), on which scores are taken. Which videos these are is the caller's
+    choice; a class without one has `behavioral` NaN. Raises RunError where the run is of one data
     set, and ValueError where a table is missing, was made of unit rows, or has other classes than
     the head."""
     recipe = run.recipe
@@ -62,12 +62,12 @@ def relations(run: Run, tables: Mapping[str, Features]) -> dict[tuple[str, str],
         if (
             table is None
             or table.classes != classes[name]
-            or table.protocol.get("normalise_clips", True)
+            or table.protocol.get("normalize_clips", True)
         ):
             raise ValueError(
                 f"relations wants, of {name}, features of its own classes without unit length; got "
                 f"{'none' if table is None else table.protocol}. Extract them with "
-                "normalise_clips=False."
+                "normalize_clips=False."
             )
     scores = {(head, data): scored(run, head, tables[data]) for head in names for data in names}
     state = run.weights()
@@ -75,7 +75,7 @@ def relations(run: Run, tables: Mapping[str, Features]) -> dict[tuple[str, str],
     for source, target in permutations(names, 2):
         weight = state.get(recipe.map_name(source, target))
         made = {} if weight is None else of_weights(weight.numpy().T, scores[source, source])
-        made["behavioural"] = behaviour(
+        made["behavioral"] = behavior(
             scores[target, source], tables[source].label, len(classes[source])
         )
         found[source, target] = Relation(source, target, classes[source], classes[target], made)
@@ -93,14 +93,14 @@ def of_weights(weight: np.ndarray, scores: np.ndarray) -> dict[str, np.ndarray]:
     """The three read-outs of a map: weight [C_s,C_t] and the source head's scores [N,C_s] on clips
     of its own data set.
 
-    centred is what the softmax sees of a source class alone; scaled is by how much the target's
+    centered is what the softmax sees of a source class alone; scaled is by how much the target's
     scores move when the source's score moves by its deviation."""
     weight = np.asarray(weight, np.float32)
-    centred = weight - weight.mean(axis=1, keepdims=True)
-    return {"raw": weight, "centred": centred, "scaled": centred * scores.std(axis=0)[:, None]}
+    centered = weight - weight.mean(axis=1, keepdims=True)
+    return {"raw": weight, "centered": centered, "scaled": centered * scores.std(axis=0)[:, None]}
 
 
-def behaviour(scores: np.ndarray, label: np.ndarray, classes: int) -> np.ndarray:
+def behavior(scores: np.ndarray, label: np.ndarray, classes: int) -> np.ndarray:
     """S(a->b), the mean probability the target head gives to b over clips of a (after Uijlings et
     al. 2022).
 
@@ -184,15 +184,15 @@ def recovered(scores: np.ndarray, matches: np.ndarray) -> dict[str, np.ndarray]:
 
     scores [C_s,C_t], matches bool [C_s,C_t]. A tie counts as lost; a row of NaN counts as chance.
     """
-    asked = np.flatnonzero(matches.any(axis=1))
-    count, right = matches.shape[1], matches[asked].sum(axis=1)
+    queries = np.flatnonzero(matches.any(axis=1))
+    count, right = matches.shape[1], matches[queries].sum(axis=1)
     guess = {
         "top-1": right / count,
         "reciprocal rank": np.array([_reciprocal(int(m), count) for m in right]),
     }
-    best = np.where(matches, scores, -np.inf).max(axis=1)[asked]
-    rank = 1.0 + (np.where(matches, -np.inf, scores)[asked] >= best[:, None]).sum(axis=1)
-    known = np.isfinite(scores[asked]).all(axis=1)
+    best = np.where(matches, scores, -np.inf).max(axis=1)[queries]
+    rank = 1.0 + (np.where(matches, -np.inf, scores)[queries] >= best[:, None]).sum(axis=1)
+    known = np.isfinite(scores[queries]).all(axis=1)
     found = {
         "top-1": np.where(known, rank == 1, guess["top-1"]),
         "reciprocal rank": np.where(known, 1 / rank, guess["reciprocal rank"]),
@@ -200,14 +200,14 @@ def recovered(scores: np.ndarray, matches: np.ndarray) -> dict[str, np.ndarray]:
     return {**found, **{f"{name} by chance": value for name, value in guess.items()}}
 
 
-def asked(
+def recovered_both_ways(
     found: Mapping[tuple[str, str], Relation], matches: Mapping[tuple[str, str], np.ndarray]
 ) -> dict:
     """`recovered` of all ordered pairs of data sets with known matches, one after another, for each
     read-out and side.
 
     (read-out, side) -> arrays; side "source": of a source class the target classes are ranked,
-    which no centring or scaling by source class changes; "target": of a target class the source
+    which no centering or scaling by source class changes; "target": of a target class the source
     classes, which both do."""
     held: dict[tuple[str, str], list[dict[str, np.ndarray]]] = {}
     for pair, true in matches.items():

@@ -75,7 +75,7 @@ class Folder:
     """A run folder as it was found, whole or not; `problems` say what of it cannot be used."""
 
     run: str
-    stage: str = ""
+    method: str = ""
     state: str = ""
     budget: Mapping[str, Any] = field(default_factory=dict)
     numbers: tuple[Number, ...] = ()
@@ -104,26 +104,26 @@ class Published:
 # ------------------------------------------------------------------------------------- collecting
 
 
-def collect(home: str | Path) -> list[Folder]:
-    """Every run folder below `home`, by name, those that are broken or half written too; [] where
+def collect(runs_dir: str | Path) -> list[Folder]:
+    """Every run folder below `runs_dir`, by name, those that are broken or half written too; [] where
     there is none."""
-    home, found = Path(home), []
-    for here, folders, files in os.walk(home):
+    runs_dir, found = Path(runs_dir), []
+    for here, folders, files in os.walk(runs_dir):
         folders[:] = [name for name in folders if not name.startswith(".")]
         if any(name in files for name in OF_A_RUN):
-            found.append(_look(Path(here), home))
+            found.append(_look(Path(here), runs_dir))
             folders.clear()
-        elif Path(here) != home and any(name in files for name in OF_DATA):
+        elif Path(here) != runs_dir and any(name in files for name in OF_DATA):
             folders.clear()
     return sorted(found, key=lambda folder: folder.run)
 
 
-def _look(folder: Path, home: Path) -> Folder:
-    name = folder.relative_to(home).as_posix() if folder != home else folder.resolve().name
+def _look(folder: Path, runs_dir: Path) -> Folder:
+    name = folder.relative_to(runs_dir).as_posix() if folder != runs_dir else folder.resolve().name
     try:
         run = Run(folder)
         recipe: Recipe = run.recipe
-        stage, stream, data = run.stage, recipe.stream, _data_of(run, recipe)
+        method, stream, data = run.method, recipe.stream, _data_of(run, recipe)
     except BROKEN as error:
         return Folder(name, problems=(_said("recipe.json", error),))
     problems: list[str] = []
@@ -138,7 +138,7 @@ def _look(folder: Path, home: Path) -> Folder:
             )
         except BROKEN as error:
             problems.append(_said(f"result {protocol!r}", error))
-    return Folder(name, stage, state, budget, tuple(numbers), tuple(problems))
+    return Folder(name, method, state, budget, tuple(numbers), tuple(problems))
 
 
 def _data_of(run: Run, recipe: Recipe) -> str:
@@ -174,10 +174,10 @@ def _numbers(run: str, protocol: str, record: dict, facts: dict) -> list[Number]
         raise ValueError("wanted task, protocol, numbers and budget; evaluate the run again")
     switches, budget = dict(record["protocol"]), dict(record["budget"])
     budget = {name: budget[name] for name in BUDGET if name in budget}
-    told = {name: str(switches[name]) for name in ("data", "stream") if name in switches}
-    how = {"protocol": protocol, "switches": switches, "budget": budget, **facts, **told}
+    named = {name: str(switches[name]) for name in ("data", "stream") if name in switches}
+    common = {"protocol": protocol, "switches": switches, "budget": budget, **facts, **named}
     return [
-        Number(run, str(record["task"]), metric, *_fraction(metric, given), **how)
+        Number(run, str(record["task"]), metric, *_fraction(metric, given), **common)
         for metric, given in record["numbers"].items()
     ]
 
@@ -209,7 +209,7 @@ def numbers_of(folders: Iterable[Folder], task: str = "") -> list[Number]:
 # -------------------------------------------------------------------------------------- protocols
 
 
-def _asked(number: Number) -> dict:
+def _task_and_switches(number: Number) -> dict:
     return {"task": number.task, "data": number.data, **number.switches}
 
 
@@ -221,7 +221,7 @@ def one_protocol(numbers: Sequence[Number]) -> Number:
     first = numbers[0]
     for other in numbers:
         if (other.task, other.data, other.protocol) != (first.task, first.data, first.protocol):
-            lines = differences(_asked(first), _asked(other)) or [
+            lines = differences(_task_and_switches(first), _task_and_switches(other)) or [
                 f"id: {first.protocol}",
                 f"id: {other.protocol}",
             ]
@@ -252,14 +252,14 @@ def by_task(numbers: Iterable[Number]) -> list[tuple[str, dict, list[tuple[str, 
         tasks.setdefault(group[0].task, []).append(group)
     made = []
     for task, groups in tasks.items():
-        asked = [_asked(group[0]) for group in groups]
+        protocols = [_task_and_switches(group[0]) for group in groups]
         shared = {
             name: value
-            for name, value in asked[0].items()
-            if all(name in other and other[name] == value for other in asked)
+            for name, value in protocols[0].items()
+            if all(name in other and other[name] == value for other in protocols)
         }
         headed = []
-        for group, switches in zip(groups, asked, strict=True):
+        for group, switches in zip(groups, protocols, strict=True):
             own = {name: value for name, value in switches.items() if name not in shared}
             headed.append((": ".join(filter(None, (task, in_words(own)))), group))
         made.append(
@@ -269,7 +269,7 @@ def by_task(numbers: Iterable[Number]) -> list[tuple[str, dict, list[tuple[str, 
 
 
 def in_words(switches: Mapping[str, Any], prefix: str = "") -> str:
-    """Switches as text, nested ones with their path: `centring none, crops.size 112`."""
+    """Switches as text, nested ones with their path: `centering none, crops.size 112`."""
     parts = []
     for name, value in sorted(switches.items(), key=lambda item: (item[0] != "data", item[0])):
         nested = isinstance(value, Mapping)
@@ -331,8 +331,8 @@ def read_published(path: str | Path) -> list[Published]:
                     f"{where}: the same number as in line {known[key][0]}; a variant tells two "
                     "apart"
                 )
-            told: dict[str, Any] = {**row, "value": value}
-            known[key] = (reader.line_num, Published(**told))
+            named: dict[str, Any] = {**row, "value": value}
+            known[key] = (reader.line_num, Published(**named))
     return [published for _, published in known.values()]
 
 
@@ -372,9 +372,9 @@ def beside(
 
     data: look at this data set's instead of the one ours are of (UCF101 for a toy world's, to see
     the order)."""
-    asked = {_meant(number, data) for number in numbers}
-    asked |= {(task, metric, known, "") for task, metric, known, _ in asked}
-    return [row for row in published if (row.task, row.metric, row.data, row.stream) in asked]
+    wanted = {_meant(number, data) for number in numbers}
+    wanted |= {(task, metric, known, "") for task, metric, known, _ in wanted}
+    return [row for row in published if (row.task, row.metric, row.data, row.stream) in wanted]
 
 
 # ------------------------------------------------------------------------------------------ files

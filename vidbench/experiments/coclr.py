@@ -11,7 +11,7 @@ from vidbench.data.manifest import Manifest
 from vidbench.data.sets import catalogue
 from vidbench.data.toy import world as toy
 from vidbench.engine.runs import recipe_dict
-from vidbench.evaluate.evaluate import Evaluation, evaluate_all, sources, two_stream
+from vidbench.evaluate.evaluate import Evaluation, evaluate_all, source_videos, two_stream
 from vidbench.evaluate.features import Protocol
 from vidbench.experiments import compare
 from vidbench.experiments.compare import Number, Paired, pick
@@ -27,7 +27,7 @@ GAP = 0.2  # between InfoNCE and UberNCE, from which the share that CoCLR closes
 ABLATIONS = {
     "coclr-rgb-k1": ("coclr-rgb", {"topk": 1}),
     "coclr-rgb-k5": ("coclr-rgb", {"topk": 5}),
-    "coclr-rgb-drop0": ("coclr-rgb", {"self_drop": 0.0}),
+    "coclr-rgb-drop0": ("coclr-rgb", {"drop_own_key": 0.0}),
     "coclr-rgb-positive": ("coclr-rgb", {"siblings": "positive"}),
     "coclr-rgb-negative": ("coclr-rgb", {"siblings": "negative"}),
 }
@@ -42,7 +42,7 @@ class Settings:
     each of `folds`. clips: views a stage trains on; epochs follow from it and the data set's size.
     """
 
-    setting: coclr.Setting = coclr.SETTINGS["toy"]
+    preset: coclr.Preset = coclr.PRESETS["toy"]
     seeds: tuple[int, ...] = (1, 2, 3)
     world: str = "small"
     data: str = ""
@@ -51,7 +51,7 @@ class Settings:
     ablations: bool = True
     flow: str = "dis"
     short_side: int | None = None
-    centring: str = "gallery"
+    centering: str = "gallery"
     protocol: Protocol = Protocol()
     processes: int = 2
 
@@ -61,12 +61,12 @@ def settings_for(
 ) -> Settings:
     """Choose toy worlds (no `data`), or real videos at 64 pixels without ablations; shorten if `quick`."""
     made = Settings(seeds=seeds, folds=folds, clips=clips)
-    made = replace(made, setting=replace(made.setting, cycles=cycles))
+    made = replace(made, preset=replace(made.preset, cycles=cycles))
     if data:
         made = replace(made, data=data, short_side=64, ablations=False)
     if quick:
         made = replace(made, seeds=seeds[:1], folds=folds[:1], clips=clips // 4, ablations=False)
-        made = replace(made, setting=replace(made.setting, cycles=1))
+        made = replace(made, preset=replace(made.preset, cycles=1))
     return made
 
 
@@ -93,9 +93,9 @@ def replicate(out: str | Path, settings: Settings = Settings()) -> Path:
     ablations_last = sorted(recipes.items(), key=lambda item: Path(item[0]).name in ABLATIONS)
     job.train(dict(ablations_last), settings.processes)
     held = [evaluated(case, settings) for case in found]
-    groups = [sources(case.folder / "infonce-rgb", case.held_out) for case in found]
+    groups = [source_videos(case.folder / "infonce-rgb", case.held_out) for case in found]
     facts = {
-        "settings": {**asdict(settings), "setting": recipe_dict(settings.setting)},
+        "settings": {**asdict(settings), "preset": recipe_dict(settings.preset)},
         "cases": [case.folder.name for case in found],
         "budgets": {name: one.budget for name, one in held[0].items()},
     }
@@ -126,7 +126,7 @@ def cases(out: Path, settings: Settings) -> list[Case]:
     return made
 
 
-def fitted(settings: Settings, rows: int) -> coclr.Setting:
+def fitted(settings: Settings, rows: int) -> coclr.Preset:
     """Fit epochs to the clips of a stage, and the queue to at most three quarters of the rows.
 
     topk stays the same share of the queue.
@@ -148,7 +148,7 @@ def fitted(settings: Settings, rows: int) -> coclr.Setting:
         )
 
     return replace(
-        settings.setting, alone=fit(settings.setting.alone), together=fit(settings.setting.together)
+        settings.preset, alone=fit(settings.preset.alone), together=fit(settings.preset.together)
     )
 
 
@@ -157,16 +157,16 @@ def stages(case: Case, settings: Settings) -> dict[str, coclr.Recipe]:
 
     InfoNCE and UberNCE continue with their first optimizer for as many epochs as a half-cycle has.
     """
-    setting = fitted(settings, len(Manifest.load(case.videos).select(split="train")))
+    preset = fitted(settings, len(Manifest.load(case.videos).select(split="train")))
     places = {"manifest": str(case.videos), "flow": str(case.flow)}
-    made = coclr.graph(setting, case.folder, **places, seed=case.seed)
-    for kind, positives in (("infonce", "self"), ("ubernce", "label")):
+    made = coclr.graph(preset, case.folder, **places, seed=case.seed)
+    for kind, positives in (("infonce", "instance"), ("ubernce", "class")):
         for stream in coclr.OTHER:
             name = f"{kind}-{stream}"
             made[name] = last = replace(made[f"infonce-{stream}"], positives=positives)
-            for cycle in range(1, setting.cycles + 1):
-                epochs, seed = setting.together.fit.epochs, last.fit.seed + 100
-                fit = replace(setting.alone.fit, epochs=epochs, seed=seed)
+            for cycle in range(1, preset.cycles + 1):
+                epochs, seed = preset.together.fit.epochs, last.fit.seed + 100
+                fit = replace(preset.alone.fit, epochs=epochs, seed=seed)
                 student = str(case.folder / _at(kind, stream, cycle - 1))
                 made[_at(kind, stream, cycle)] = last = replace(
                     made[name], fit=fit, student=student
@@ -185,18 +185,18 @@ def _at(kind: str, stream: str, cycle: int) -> str:
 
 def evaluated(case: Case, settings: Settings) -> dict[str, Evaluation]:
     """Evaluate every run of a case and, at each cycle, a method's two streams ("coclr-both-2")."""
-    how = {
+    switches = {
         "held_out": case.held_out,
-        "how": settings.protocol,
-        "centring": settings.centring,
+        "protocol": settings.protocol,
+        "centering": settings.centering,
         "seed": case.seed,
     }
     folders = [case.folder / name for name in stages(case, settings)]
-    found = evaluate_all(folders, processes=settings.processes, **how)
+    found = evaluate_all(folders, processes=settings.processes, **switches)
     for kind in METHODS:
-        for cycle in range(0 if kind != "coclr" else 1, settings.setting.cycles + 1):
+        for cycle in range(0 if kind != "coclr" else 1, settings.preset.cycles + 1):
             pair = [found[_at(kind, stream, cycle)] for stream in coclr.OTHER]
-            found[_at(kind, "both", cycle)] = two_stream(*pair, case.folder, **how)
+            found[_at(kind, "both", cycle)] = two_stream(*pair, case.folder, **switches)
     return found
 
 
@@ -232,7 +232,7 @@ def ladders(names) -> list[tuple[str, str, str]]:
 
 
 def pairs(names) -> list[tuple[str, str]]:
-    """What is compared with what: neighbours on each ladder, and each ablation with its untouched
+    """What is compared with what: neighbors on each ladder, and each ablation with its untouched
     fellow."""
     steps = [
         pair for low, middle, high in ladders(names) for pair in ((middle, low), (high, middle))
@@ -257,10 +257,10 @@ def report(facts: Mapping, numbers: Sequence[Number]) -> list[Section]:
         Section("All numbers", [_all(facts, numbers)]),
     ]
     if changed:
-        base = facts["settings"]["setting"]["together"]
+        base = facts["settings"]["preset"]["together"]
         words = (
             "The first half-cycle on RGB with one switch changed, minus the run without the change "
-            f"(k = {base['topk']}, self_drop {base['self_drop']}, siblings {base['siblings']})."
+            f"(k = {base['topk']}, drop_own_key {base['drop_own_key']}, siblings {base['siblings']})."
         )
         made.append(Section("One switch changed", [words, _differences(changed)]))
     return made
@@ -281,7 +281,7 @@ def _all(facts: Mapping, numbers: Sequence[Number]):
     ]
     note = (
         f"Percent. Test queries, train gallery, cosine, {settings['protocol']['windows']} windows "
-        f"a video, centre crop, centring {settings['centring']}, pooled features. Probe: logistic "
+        f"a video, center crop, centering {settings['centering']}, pooled features. Probe: logistic "
         "regression on them. Clips include those of the runs a stage starts from; a pair of views "
         "is one; two-stream adds both."
     )
@@ -310,8 +310,8 @@ def _figure(numbers: Sequence[Number], metric: str):
         for stream in STREAMS
     ]
     words = {"R@1": "R@1 of retrieval", "probe": "Linear probe"}[metric]
-    colours = dict(zip(METHODS.values(), PALETTE, strict=False))
-    return bars(made, f"{metric} (%)", f"{words}, equal clip budgets", colours=colours)
+    colors = dict(zip(METHODS.values(), PALETTE, strict=False))
+    return bars(made, f"{metric} (%)", f"{words}, equal clip budgets", colors=colors)
 
 
 def _differences(rows: Sequence[Number]):

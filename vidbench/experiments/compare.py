@@ -86,7 +86,7 @@ class Paired:
     def __init__(
         self,
         hits: Sequence[Mapping[str, np.ndarray]],
-        sources: Sequence[np.ndarray],
+        source_videos: Sequence[np.ndarray],
         metric: str,
         *,
         data: str = "",
@@ -102,7 +102,7 @@ class Paired:
         """
         arms, self.metric, self.data = list(hits[0]), metric, data
         parts = [torch.stack([torch.as_tensor(one[arm]) for arm in arms]) for one in hits]
-        groups = [torch.as_tensor(source) for source in sources]
+        groups = [torch.as_tensor(source_video) for source_video in source_videos]
         draws = nested_bootstrap(parts, groups, seed=0, shared=shared)
         each = torch.stack([part.double().mean(dim=1) for part in parts])
         self.draws = dict(zip(arms, draws.T, strict=True))
@@ -144,7 +144,7 @@ class Measured:
     """What one run of supervised training is worth on one data set."""
 
     hits: dict[str, np.ndarray]  # by test: whether the first guess of each test video is right [N]
-    source: np.ndarray  # the source video of each test video [N]
+    source_video: np.ndarray  # the source video of each test video [N]
     train: float  # top-1 of training videos, one view
     seconds: float  # of training
     table: Features  # class probabilities of the last test
@@ -159,7 +159,7 @@ def tested(folder: str, views: Mapping[str, Protocol], data: str = "") -> Measur
     (seen,) = classified(folder, "train", one_view, data=data).values()
     hits = {name: one.right for name, one in found.items()}
     table = list(found.values())[-1].table
-    return Measured(hits, table.source, seen.accuracy, run.metrics()[-1]["seconds"], table)
+    return Measured(hits, table.source_video, seen.accuracy, run.metrics()[-1]["seconds"], table)
 
 
 def tested_all(jobs: Mapping[tuple, tuple], processes: int, what: str) -> dict[tuple, Measured]:

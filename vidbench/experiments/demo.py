@@ -27,13 +27,13 @@ class Settings:
     by default, because TV-L1 on the toy world would take the demo's whole budget. short_side:
     pixels to decode and compute flow at; None keeps the source's size."""
 
-    recipe: coclr.Recipe = coclr.SETTINGS["toy"].alone
+    recipe: coclr.Recipe = coclr.PRESETS["toy"].alone
     clips: int = 14_000
     world: str = "small"
     data: str = ""
     flow: str = "dis"
     short_side: int | None = None
-    centring: str = "gallery"
+    centering: str = "gallery"
     protocol: Protocol = Protocol()
     seed: int = 0
     processes: int = 2
@@ -75,7 +75,7 @@ def demo(out: str | Path, settings: Settings = Settings()) -> Path:
         [out / "runs" / name for name in TITLES],
         held_out,
         settings.protocol,
-        settings.centring,
+        settings.centering,
         settings.seed,
         settings.processes,
     )
@@ -89,7 +89,7 @@ def demo(out: str | Path, settings: Settings = Settings()) -> Path:
     }
     write_text(out / "numbers.json", json.dumps(facts, indent=1))
     path = write_report(
-        out, manifest, held_out, facts, {name: one.neighbours for name, one in found.items()}
+        out, manifest, held_out, facts, {name: one.neighbors for name, one in found.items()}
     )
     for row in numbers:
         shares = "  ".join(f"{key} {row[key][0]:6.1%}" for key in ("R@1", "R@5", "probe"))
@@ -132,7 +132,7 @@ def fitted(settings: Settings, rows: int) -> coclr.Recipe:
 
 
 def videos(out: Path, settings: Settings) -> Manifest:
-    """The toy world, or whatever data set is recognised in the folder; its manifest is kept in
+    """The toy world, or whatever data set is recognized in the folder; its manifest is kept in
     `out`/videos."""
     if not settings.data:
         print(f"toy world {settings.world!r}", flush=True)
@@ -152,13 +152,13 @@ def stages(out: Path, settings: Settings) -> dict[str, coclr.Recipe]:
         manifest=str(out / "videos"),
         flow=str(out / "flow"),
         stream="rgb",
-        positives="self",
+        positives="instance",
         fit=replace(settings.recipe.fit, seed=settings.seed),
     )
     further = replace(
         rgb, student=str(runs / "infonce-rgb"), fit=replace(rgb.fit, seed=settings.seed + 1)
     )
-    near = replace(further, positives="near", self_drop=0.9, teacher=str(runs / "infonce-flow"))
+    near = replace(further, positives="mined", drop_own_key=0.9, teacher=str(runs / "infonce-flow"))
     return {
         "random": replace(rgb, fit=replace(rgb.fit, epochs=0)),
         "infonce-rgb": rgb,

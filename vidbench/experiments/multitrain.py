@@ -13,8 +13,15 @@ from vidbench.data.manifest import Manifest
 from vidbench.data.sets import catalogue
 from vidbench.data.toy import world as toy
 from vidbench.engine.runs import Run, recipe_dict
-from vidbench.evaluate.features import Protocol, kept
-from vidbench.evaluate.projections import READ, READOUTS, WORDS, asked, relations, truth
+from vidbench.evaluate.features import Protocol, load_or_extract
+from vidbench.evaluate.projections import (
+    READ,
+    READOUTS,
+    WORDS,
+    recovered_both_ways,
+    relations,
+    truth,
+)
 from vidbench.experiments import compare
 from vidbench.experiments.compare import Measured, Number, Paired, pick, plain
 from vidbench.methods import multitrain
@@ -36,7 +43,10 @@ ALONE = ("alone", "alone-long")
 TEST = "4 views"
 TOP1, RANK = "top-1", "reciprocal rank"
 PAIRS = "planted pairs"  # in place of a data set's name
-SIDES = ("source", "target")  # whose classes look for their match, see projections.asked
+SIDES = (
+    "source",
+    "target",
+)  # whose classes look for their match, see projections.recovered_both_ways
 CHANCE = "chance"  # in place of an arm's name
 WORLD = "toy-"  # and the name of a toy world: of size `small`, rendered with each seed
 
@@ -74,12 +84,12 @@ class Experiment:
 
 def experiment(
     data: Sequence[str],
-    setting: str = "toy",
+    preset: str = "toy",
     seeds: Sequence[int] = (1, 2, 3),
     arms: Sequence[str] = (),
     quick: bool = False,
 ) -> Experiment:
-    """Plan the experiment on a group of data sets, with a named setting of methods.multitrain.
+    """Plan the experiment on a group of data sets, with a named preset of methods.multitrain.
 
     Folders are decoded at short side 64, every 4th frame, Weizmann's every 3rd. They are small
     compared with a toy world, so they come more often than their size says (Mix "balanced").
@@ -89,7 +99,7 @@ def experiment(
         quick: one seed, a quarter of the epochs.
 
     Raises:
-        ValueError: fewer than two data sets, or an unknown toy world, setting or arm.
+        ValueError: fewer than two data sets, or an unknown toy world, preset or arm.
     """
     worlds = [name.removeprefix(WORLD) for name in data if name.startswith(WORLD)]
     if len(set(data)) < 2 or len(set(data)) < len(data) or set(worlds) - set(toy.WORLDS):
@@ -98,12 +108,12 @@ def experiment(
             f"data must be two or more data sets, folders or toy worlds ({known}); got "
             f"{', '.join(data)}."
         )
-    if setting not in multitrain.SETTINGS or set(arms) - set(ARMS):
+    if preset not in multitrain.PRESETS or set(arms) - set(ARMS):
         raise ValueError(
-            f"a setting is one of {', '.join(multitrain.SETTINGS)}, arms are of "
-            f"{', '.join(ARMS)}; got {setting}, {', '.join(arms)}."
+            f"a preset is one of {', '.join(multitrain.PRESETS)}, arms are of "
+            f"{', '.join(ARMS)}; got {preset}, {', '.join(arms)}."
         )
-    recipe = multitrain.SETTINGS[setting]
+    recipe = multitrain.PRESETS[preset]
     epochs, start = recipe.fit.epochs, 24
     if quick:
         epochs, start, seeds = max(1, epochs // 4), start // 4, seeds[:1]
@@ -111,7 +121,7 @@ def experiment(
     clips = {}
     for one in data:
         if not one.startswith(WORLD):
-            stride = 3 if catalogue.recognise(one) == "weizmann" else 4
+            stride = 3 if catalogue.detect_dataset(one) == "weizmann" else 4
             clips[catalogue.name_of(one)] = multitrain.ClipChange(stride=stride, decode_size=64)
     recipe = replace(recipe, mix=Mix("balanced") if clips else recipe.mix)
     arms = tuple(arm for arm in ARMS if not arms or arm in arms)
@@ -131,7 +141,7 @@ def replicate(out: str | Path, one: Experiment, processes: int = 2) -> Path:
     first = {name: found[one.seeds[0], one.arms[0], name] for name in one.names}
     facts = {
         "data": one.names,
-        "test_videos": {name: len(run.source) for name, run in first.items()},
+        "test_videos": {name: len(run.source_video) for name, run in first.items()},
         "recipe": recipe_dict(one.recipe),
         "seeds": list(one.seeds),
     }
@@ -209,14 +219,14 @@ def outcome(one: Experiment, found: Mapping[tuple[int, str, str], Measured]) -> 
     """
     made = []
     for name in one.names:
-        sources = [found[seed, one.arms[0], name].source for seed in one.seeds]
+        source_videos = [found[seed, one.arms[0], name].source_video for seed in one.seeds]
         hits = [{arm: found[seed, arm, name].hits[TEST] for arm in one.arms} for seed in one.seeds]
-        paired = Paired(hits, sources, TOP1, data=name, shared=name not in one.worlds)
+        paired = Paired(hits, source_videos, TOP1, data=name, shared=name not in one.worlds)
         for arm in one.arms:
             bases = [base for base in (*ALONE, "joint") if base in one.arms and base != arm]
-            seen = [found[seed, arm, name].train for seed in one.seeds]
+            on_train = [found[seed, arm, name].train for seed in one.seeds]
             made += [paired.mean(arm), *(paired.difference(arm, base) for base in bases)]
-            made.append(plain(name, arm, "train", seen))
+            made.append(plain(name, arm, "train", on_train))
     return made
 
 
@@ -246,15 +256,17 @@ def _metric(metric: str, readout: str, side: str) -> str:
 
 
 def _asked(one: Experiment, out: Path, seed: int, arm: str) -> dict:
-    """projections.asked of one run, on all pairs of its toy worlds."""
+    """projections.recovered_both_ways of one run, on all pairs of its toy worlds."""
     run = Run(out / f"seed-{seed}" / arm)
-    found = relations(run, {name: kept(run, "train", READ, data=name) for name in one.names})
+    found = relations(
+        run, {name: load_or_extract(run, "train", READ, data=name) for name in one.names}
+    )
     matches = {
         pair: truth(toy.correspondence(), relation, one.worlds)
         for pair, relation in found.items()
         if set(pair) <= set(one.worlds)
     }
-    return asked(found, matches)
+    return recovered_both_ways(found, matches)
 
 
 # ---- report ------------------------------------------------------------------------------------

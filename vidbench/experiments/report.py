@@ -11,8 +11,8 @@ from vidbench.data.flow import store as flow_store
 from vidbench.data.manifest import Manifest
 from vidbench.data.video import clips, windows
 from vidbench.engine.runs import Run
-from vidbench.evaluate.retrieval import Neighbours
-from vidbench.view.clips import neighbours_gallery
+from vidbench.evaluate.retrieval import Neighbors
+from vidbench.view.clips import neighbors_gallery
 from vidbench.view.figures import PALETTE, Bar, bars, curves
 from vidbench.view.galleries import filmstrip
 from vidbench.view.html import Section, table, write_page
@@ -25,7 +25,7 @@ TITLES = {
     "coclr-rgb": "CoCLR RGB",
     "infonce-flow": "InfoNCE flow",
 }
-COLOURS = {
+COLORS = {
     TITLES["random"]: PALETTE[6],
     TITLES["infonce-rgb"]: PALETTE[5],
     TITLES["infonce-rgb-long"]: PALETTE[0],
@@ -35,9 +35,9 @@ COLOURS = {
 
 
 def write_report(
-    out: Path, manifest: Manifest, split: str, facts: dict, found: Mapping[str, Neighbours]
+    out: Path, manifest: Manifest, split: str, facts: dict, found: Mapping[str, Neighbors]
 ) -> Path:
-    """Write `out`/report.html. facts: what demo's numbers.json holds; found: a run's neighbours of
+    """Write `out`/report.html. facts: what demo's numbers.json holds; found: a run's neighbors of
     the split's rows."""
     gallery_rows, queries = manifest.select(split="train"), manifest.select(split=split)
     rows = sorted(facts["numbers"], key=lambda row: list(TITLES).index(row["run"]))
@@ -51,11 +51,11 @@ def write_report(
             ],
         ),
         Section(
-            "Neighbours",
+            "Neighbors",
             [
                 f"Queries from {split}, spread evenly over its list, not chosen; their nearest "
                 "videos in train.",
-                neighbours_gallery(
+                neighbors_gallery(
                     gallery_rows, queries, {name: found[name] for name in COMPARED}, titles=TITLES
                 ),
             ],
@@ -64,7 +64,7 @@ def write_report(
         Section("What the networks see", _strips(out, queries, facts["settings"]["flow"])),
         Section("How it was made", [_made(facts)]),
     ]
-    write_page(out / "report.html", "vidbench demo: from video files to neighbours", sections)
+    write_page(out / "report.html", "vidbench demo: from video files to neighbors", sections)
     return out / "report.html"
 
 
@@ -84,8 +84,8 @@ def numbers_table(rows: list[dict], split: str):
         "gallery, cosine, "
         f"{protocol['windows']} windows a video, {protocol['crops']} crop, pooled backbone "
         "features, "
-        f"centring {protocol['centring']}. Probe: logistic regression on the same features, "
-        "standardised, its C "
+        f"centering {protocol['centering']}. Probe: logistic regression on the same features, "
+        "standardized, its C "
         "chosen on train. Clips seen include those of the run a stage starts from; a view pair "
         "counts as one."
     )
@@ -93,10 +93,10 @@ def numbers_table(rows: list[dict], split: str):
 
 
 def _words(facts: dict, manifest: Manifest, train: Manifest, queries: Manifest, split: str) -> str:
-    sources = len(np.unique(manifest.source))
+    source_videos = len(np.unique(manifest.source_video))
     method = facts["settings"]["flow"].upper()
     return (
-        f"{len(manifest)} videos of {len(manifest.classes)} classes, cut from {sources} sources; "
+        f"{len(manifest)} videos of {len(manifest.classes)} classes, cut from {source_videos} sources; "
         f"{len(train)} for "
         f"training, {len(queries)} held out ({split}). Flow: {method}. No label was used in "
         "training; labels serve "
@@ -114,7 +114,7 @@ def _bars(rows: list[dict], classes: int):
         "percent",
         "Retrieval and probe on held-out videos",
         levels={"chance": 1 / classes},
-        colours=COLOURS,
+        colors=COLORS,
     )
 
 
@@ -136,7 +136,7 @@ def _curves(runs: Path) -> list:
             )
             for name in names
         }
-        figures.append(curves(series, "epoch", key, words, percent=key != "loss", colours=COLOURS))
+        figures.append(curves(series, "epoch", key, words, percent=key != "loss", colors=COLORS))
     return figures
 
 
@@ -146,10 +146,10 @@ def _strips(out: Path, queries: Manifest, method: str) -> list:
     for row in picked:
         path = str(queries.path[row])
         info = flow_store.meta(out / "flow", path)
-        coloured = estimate.colours(
-            estimate.dequantise(flow_store.load(out / "flow", path), info["bound"])
+        colored = estimate.colors(
+            estimate.dequantize(flow_store.load(out / "flow", path), info["bound"])
         )
-        strips += [clips.read(queries.absolute(row)).frames, coloured]
+        strips += [clips.read(queries.absolute(row)).frames, colored]
         titles += [str(queries.classes[queries.label[row]]), f"flow ({method})"]
     return [filmstrip(strips, titles)]
 

@@ -55,7 +55,7 @@ class Experiment:
     data: str
     recipe: classify.Recipe
     views: Mapping[str, Protocol]
-    sources: int = 0
+    source_videos: int = 0
     seeds: tuple[int, ...] = (1, 2, 3)
     arms: tuple[str, ...] = tuple(ARMS)
     folds: bool = False
@@ -98,17 +98,17 @@ def experiment(
             f"{', '.join(arms)}."
         )
     toy_world = TOY.fullmatch(data)
-    name = "toy" if toy_world else catalogue.recognise(data)
+    name = "toy" if toy_world else catalogue.detect_dataset(data)
     pictures = name not in ("toy", "weizmann") and _of_pictures(data)
-    recipe = classify.SETTINGS["rms_tiny_image" if pictures else "rms_tiny"]
-    clip, fit, sources = recipe.clip, recipe.fit, 0
+    recipe = classify.PRESETS["rms_tiny_image" if pictures else "rms_tiny"]
+    clip, fit, source_videos = recipe.clip, recipe.fit, 0
     if pictures:
         recipe = replace(recipe, network_args={"depth": 14})
-        fit, sources = replace(fit, epochs=45), 100
+        fit, source_videos = replace(fit, epochs=45), 100
     elif toy_world:
-        sources = int(toy_world[1])
+        source_videos = int(toy_world[1])
         clip = replace(clip, stride=3)
-        fit = replace(fit, epochs=max(1, round(200 / sources)))  # 9,600 clips
+        fit = replace(fit, epochs=max(1, round(200 / source_videos)))  # 9,600 clips
     else:
         stride, size = (3, None) if name == "weizmann" else (4, 64)
         clip, fit = replace(clip, stride=stride, decode_size=size), replace(fit, epochs=60)
@@ -121,11 +121,11 @@ def experiment(
     if quick:
         seeds, fit, arms = seeds[:1], replace(fit, epochs=fit.epochs // 4), arms[:5]
     recipe = replace(recipe, clip=clip, fit=replace(fit, save_every=fit.epochs))
-    return Experiment(data, recipe, views, sources, seeds, arms, folds=name == "weizmann")
+    return Experiment(data, recipe, views, source_videos, seeds, arms, folds=name == "weizmann")
 
 
 def _of_pictures(data: str) -> bool:
-    rows = catalogue.open_dataset(catalogue.recognise(data), data, missing="keep")
+    rows = catalogue.open_dataset(catalogue.detect_dataset(data), data, missing="keep")
     return str(rows.path[0]).lower().endswith(clips.PICTURES)
 
 
@@ -151,7 +151,7 @@ def replicate(out: str | Path, experiments: Sequence[Experiment], processes: int
                 "seeds": one.seeds,
                 "recipe": recipe_dict(one.recipe),
                 "tests": list(one.views),
-                "test_videos": len(found[one.seeds[0], BASELINE].source),
+                "test_videos": len(found[one.seeds[0], BASELINE].source_video),
                 "classes": classes(one, found),
             }
         )
@@ -169,20 +169,22 @@ def videos(one: Experiment, out: Path, seed: int) -> Path:
         rows = toy.render(folder / "videos", "small", seed=seed, progress=False)
     else:
         rows = catalogue.keep(folder / "videos", one.data, seed if one.folds else None)
-    if not one.sources:
+    if not one.source_videos:
         return folder / "videos"
-    few = folder / f"few-{one.sources}"
+    few = folder / f"few-{one.source_videos}"
     if not (few / "manifest.csv").exists():
-        fewer(rows, one.sources).save(few)
+        fewer(rows, one.source_videos).save(few)
     return few
 
 
-def fewer(rows: Manifest, sources: int, seed: int = 0) -> Manifest:
+def fewer(rows: Manifest, source_videos: int, seed: int = 0) -> Manifest:
     """Keep so many source videos of each class in train, drawn once for all; keep other splits."""
     train, rng, kept = rows.select(split="train"), np.random.default_rng([seed, 11]), []
     for label in np.unique(train.label):
-        kept.extend(rng.permutation(np.unique(train.source[train.label == label]))[:sources])
-    return rows.select(mask=(rows.split != train.split[0]) | np.isin(rows.source, kept))
+        kept.extend(
+            rng.permutation(np.unique(train.source_video[train.label == label]))[:source_videos]
+        )
+    return rows.select(mask=(rows.split != train.split[0]) | np.isin(rows.source_video, kept))
 
 
 def stages(one: Experiment, out: Path, seed: int) -> dict[str, classify.Recipe]:
@@ -243,8 +245,8 @@ def outcome(one: Experiment, found: Mapping[tuple[int, str], Measured]) -> list[
     shared = not one.toy and not one.folds
     for test in one.views:
         hits = [{arm: found[seed, arm].hits[test] for arm in one.arms} for seed in one.seeds]
-        sources = [run.source for run in base]
-        paired = Paired(hits, sources, test, data=one.name, shared=shared)
+        source_videos = [run.source_video for run in base]
+        paired = Paired(hits, source_videos, test, data=one.name, shared=shared)
         made += [paired.mean(arm) for arm in one.arms]
         made += [paired.difference(arm, BASELINE) for arm in others]
     for arm in one.arms:

@@ -265,7 +265,7 @@ def run_rows(rows: list[Row], out: str | Path, processes: int = 1, timeout: int 
     )
     running: dict[subprocess.Popen, Row] = {}
     shares, taken = gpu_shares(_gpus(), processes), {}
-    due, told = Every(EVERY), 0
+    due, reported = Every(EVERY), 0
     with deferred() as stops:
         while running or (waiting and not stops):
             while waiting and len(running) < max(1, processes) and not stops:
@@ -276,8 +276,8 @@ def run_rows(rows: list[Row], out: str | Path, processes: int = 1, timeout: int 
                     )
                     process = _start(row, processes, timeout, shares[share])
                     running[process], taken[process] = row, share
-            if told < len(stops):
-                told = len(stops)
+            if reported < len(stops):
+                reported = len(stops)
                 print(
                     f"stopping {len(running)} rows, which save themselves",
                     file=sys.stderr,
@@ -299,7 +299,7 @@ def run_rows(rows: list[Row], out: str | Path, processes: int = 1, timeout: int 
                     + " | ".join(f"{row.name} {_line(row.status())}" for row in running.values()),
                     flush=True,
                 )
-    print(summarise(rows, out))
+    print(summarize(rows, out))
     left = [row.name for row in rows if row.status()["state"] != "complete"]
     if stops:
         print(
@@ -310,7 +310,7 @@ def run_rows(rows: list[Row], out: str | Path, processes: int = 1, timeout: int 
     return 1 if left else 0
 
 
-def summarise(rows: list[Row], out: str | Path) -> str:
+def summarize(rows: list[Row], out: str | Path) -> str:
     """Write out/summary.csv, a line for each row with all its parameters, and return a table of it
     in short."""
     lines = []

@@ -14,7 +14,7 @@ part of the global batch, as there.
 
 RMS and its rivals (Kim et al., CVPR 2020) are trained here, too: `regularizer` stands in the
 residual branches, `mixing` mixes clips. Of RMS's paper only the supplement was to be had; a
-setting's comment says what that leaves open."""
+preset's comment says what that leaves open."""
 
 from dataclasses import dataclass, replace
 
@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from vidbench import models
-from vidbench.data.loading.augmentation import SETTINGS as AUGMENTS
+from vidbench.data.loading.augmentation import PRESETS as AUGMENTS
 from vidbench.data.loading.dataset import Clips, ClipSpec, processes
 from vidbench.data.loading.transforms import STREAMS
 from vidbench.data.manifest import Manifest
@@ -76,7 +76,7 @@ class Recipe(common.Recipe, method="classify"):
 
     def build_backbone(self) -> models.Backbone:
         """Build the backbone with its regularizer, as some of these scale in evaluation, too."""
-        branches = self.regularizer.placed() if self.regularizer else None
+        branches = self.regularizer.build() if self.regularizer else None
         return models.build(self.network, regularizer=branches, **self.network_args)
 
     def build_head(self, width: int, data: common.DataSet) -> common.Head:
@@ -158,7 +158,7 @@ _SLOWFAST = replace(
     fit=replace(_RMS.fit, batch=64, lr=0.1, warmup_lr=0.05, precision="fp32"),
 )
 _IMAGE = ClipSpec(frames=1, views=1, augment=AUGMENTS["rms_imagenet"])
-SETTINGS = {
+PRESETS = {
     # Tests and notebooks as opened: seconds on a CPU. Every number is an assumption.
     "tiny": Recipe(
         network_args=_TINY,
@@ -483,7 +483,7 @@ def loader(recipe: Recipe, rows: Manifest) -> DataLoader:
 
 
 class Watch:
-    """Loss and accuracy on held-out rows, without randomness: the centre crop of the window in the
+    """Loss and accuracy on held-out rows, without randomness: the center crop of the window in the
     middle.
 
     Calling it gives {"loss", "accuracy", "top5"}, the same on every rank; rows are shared out over
@@ -500,7 +500,7 @@ class Watch:
             streams=(recipe.stream,),
             sampling="spread",
             windows=1,
-            crops="centre",
+            crops="center",
             resize=size,
         )
         workers = recipe.fit.workers

@@ -9,9 +9,9 @@ positives:
     label  every entry of the same label (UberNCE, the supervised oracle)
     near   the own key and the `topk` queue slots nearest in the other stream (CoCLR)
 
-`self_drop`, the siblings (clips of one source) and the schedule differ between paper and released
+`drop_own_key`, the siblings (clips of one source) and the schedule differ between paper and released
 code, so both are named settings. Departures: `key_groups` splits the key encoder's batch, shuffled,
-into groups that normalise apart: with one process the stand-in for shuffle-BN. With several ranks
+into groups that normalize apart: with one process the stand-in for shuffle-BN. With several ranks
 the keys are shuffled over them, but batch-norm statistics are those of a rank's part of the batch,
 so the number of ranks is then no mere fact of the launch. What is handed on is the last checkpoint,
 not the best by training accuracy, which in a CoCLR stage falls before it rises (issue 14 of the
@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from vidbench.data.loading.augmentation import SETTINGS as AUGMENTS
+from vidbench.data.loading.augmentation import PRESETS as AUGMENTS
 from vidbench.data.loading.dataset import ClipSpec
 from vidbench.data.loading.transforms import Stream
 from vidbench.data.manifest import Manifest
@@ -43,7 +43,7 @@ from vidbench.tensors.losses import multi_positive_nce, nce_logits
 from vidbench.tensors.metrics import purity, topk_hit
 
 OTHER: dict[Stream, Stream] = {"rgb": "flow", "flow": "rgb"}
-Positives = Literal["self", "label", "near"]
+Positives = Literal["instance", "class", "mined"]
 Siblings = Literal["positive", "ignore", "negative"]
 POSITIVES, SIBLINGS = get_args(Positives), get_args(Siblings)
 
@@ -54,14 +54,16 @@ class Recipe(common.Recipe, method="coclr"):
     from."""
 
     # `reverse` of the released code is stream="flow" with an rgb teacher
-    positives: Positives = "self"  # self, label or near
+    positives: Positives = "instance"  # instance, class or mined
     # in the queue: positive (released CoCLR), ignore or negative (Algorithm 1, InfoNCE)
     siblings: Siblings = "negative"
     mine_siblings: bool = (
         False  # let them take places among the topk (Algorithm 1 bars nothing; the code bars them)
     )
     topk: int = 5  # CoCLR table 1
-    self_drop: float = 0.0  # 0 in the paper, 0.9 in the released code since October 2021 (issue 43)
+    drop_own_key: float = (
+        0.0  # 0 in the paper, 0.9 in the released code since October 2021 (issue 43)
+    )
     queue: int = 2048  # 2,048 on UCF101, 16,384 on Kinetics-400 (supplement)
     dim: int = 128
     momentum: float = 0.999
@@ -95,11 +97,11 @@ class Recipe(common.Recipe, method="coclr"):
                 f"CoCLR: the queue, {self.queue} slots, is not divisible by the global batch of "
                 f"{self.fit.batch}; {near} would be."
             )
-        if not 0 <= self.topk < self.queue or not 0 <= self.self_drop <= 1:
+        if not 0 <= self.topk < self.queue or not 0 <= self.drop_own_key <= 1:
             raise ValueError(
-                f"CoCLR wants topk from 0 to below the queue's {self.queue} slots and self_drop "
+                f"CoCLR wants topk from 0 to below the queue's {self.queue} slots and drop_own_key "
                 "within 0 "
-                f"and 1; got {self.topk} and {self.self_drop}."
+                f"and 1; got {self.topk} and {self.drop_own_key}."
             )
 
     def data_sets(self) -> tuple[common.DataSet, ...]:
@@ -118,7 +120,7 @@ class Recipe(common.Recipe, method="coclr"):
 
 
 @dataclass(frozen=True)
-class Setting:
+class Preset:
     """The stages of one experiment: how a stream learns alone, how it goes on in a half-cycle, and
     how many cycles."""
 
@@ -127,10 +129,10 @@ class Setting:
     cycles: int = 1
 
 
-def _setting(alone: Recipe, fit: Fit, cycles: int, **changes) -> Setting:
+def _preset(alone: Recipe, fit: Fit, cycles: int, **changes) -> Preset:
     """A half-cycle has the recipe of its init but for the positives, its own `fit` and what else is
     named."""
-    return Setting(alone, replace(alone, positives="near", fit=fit, **changes), cycles)
+    return Preset(alone, replace(alone, positives="mined", fit=fit, **changes), cycles)
 
 
 _SMALL = {"width": 0.25, "units": (2, 2, 0)}
@@ -165,24 +167,24 @@ _OFFICIAL = Recipe(
     clip=ClipSpec(frames=32, stride=1, views=2, augment=AUGMENTS["coclr_official"]),
     fit=Fit(epochs=300, batch=64, schedule="milestones", milestones=(250, 280), workers=12),
 )
-_RELEASED = {"siblings": "positive", "self_drop": 0.9}  # main_coclr.py
-SETTINGS = {
+_RELEASED = {"siblings": "positive", "drop_own_key": 0.9}  # main_coclr.py
+PRESETS = {
     # Tests and notebooks as opened: seconds on a CPU, learns next to nothing.
-    "tiny": _setting(_TINY, _TINY.fit, 1),
+    "tiny": _preset(_TINY, _TINY.fit, 1),
     # The toy world `small`: about 1.5 minutes a stage on one core. Chosen on held-out training
     # videos of world 0; a class has 43 slots of the queue there, on UCF101 20, so k may be larger
     # than the paper's 5, too.
-    "toy": _setting(_TOY, _TOY.fit, 2, self_drop=0.9, queue=512, topk=20),
+    "toy": _preset(_TOY, _TOY.fit, 2, drop_own_key=0.9, queue=512, topk=20),
     # UCF101 split 1, 9,537 videos: 300 epochs alone, two cycles of 100 + 100.
-    "ucf101_paper": _setting(_PAPER, replace(_PAPER.fit, epochs=100), 2, mine_siblings=True),
-    "ucf101_official": _setting(
+    "ucf101_paper": _preset(_PAPER, replace(_PAPER.fit, epochs=100), 2, mine_siblings=True),
+    "ucf101_official": _preset(
         _OFFICIAL, replace(_OFFICIAL.fit, epochs=100, milestones=(80,)), 2, **_RELEASED
     ),
     # Kinetics-400: one cycle of 50 + 50, a longer queue.
-    "k400_paper": _setting(
+    "k400_paper": _preset(
         replace(_PAPER, queue=16384), replace(_PAPER.fit, epochs=50), 1, mine_siblings=True
     ),
-    "k400_official": _setting(
+    "k400_official": _preset(
         replace(_OFFICIAL, queue=16384, fit=replace(_OFFICIAL.fit, batch=128)),
         replace(_OFFICIAL.fit, epochs=50, milestones=(40,)),
         1,
@@ -192,7 +194,7 @@ SETTINGS = {
 
 
 def graph(
-    setting: Setting, folder: str | Path, *, manifest: str, flow: str, seed: int = 0
+    preset: Preset, folder: str | Path, *, manifest: str, flow: str, seed: int = 0
 ) -> dict[str, Recipe]:
     """All stages by the name of their run below `folder`, in an order in which they can be run
     (section 3.1).
@@ -212,13 +214,13 @@ def graph(
         newest[stages[name].stream] = str(folder / name)
 
     for stream in OTHER:
-        add(f"infonce-{stream}", setting.alone, stream=stream)
-    for cycle in range(1, setting.cycles + 1):
+        add(f"infonce-{stream}", preset.alone, stream=stream)
+    for cycle in range(1, preset.cycles + 1):
         for stream in OTHER:
             name = f"coclr-{stream}" + (f"-{cycle}" if cycle > 1 else "")
             add(
                 name,
-                setting.together,
+                preset.together,
                 stream=stream,
                 student=newest[stream],
                 teacher=newest[OTHER[stream]],
@@ -230,7 +232,7 @@ def half_cycle(together: Recipe, student: str, teacher: str) -> Recipe:
     """The student's own recipe (network, clips, data) with the positives, switches and schedule of
     `together`."""
     own = Run(student).recipe
-    switches = ("positives", "siblings", "mine_siblings", "topk", "self_drop", "queue", "fit")
+    switches = ("positives", "siblings", "mine_siblings", "topk", "drop_own_key", "queue", "fit")
     return replace(
         own,
         **{name: getattr(together, name) for name in switches},
@@ -240,7 +242,7 @@ def half_cycle(together: Recipe, student: str, teacher: str) -> Recipe:
 
 
 @dataclass(frozen=True)
-class HandOver:
+class LoadedWeights:
     """What a stage took from another run; as text, in plain words."""
 
     part: str  # student or teacher
@@ -255,14 +257,14 @@ class HandOver:
         whole = f"all {self.tensors} tensors of query encoder and head"
         if self.part == "teacher":
             return f"teacher, frozen, in eval mode: {whole} of {taken}"
-        return f"student: {whole} of {taken}, into query and key alike; queue, optimiser and rate begin anew"
+        return f"student: {whole} of {taken}, into query and key alike; queue, optimizer and rate begin anew"
 
 
 class CoCLR(nn.Module):
     """Query and key encoders with heads, the queue and, for CoCLR, a frozen teacher of the other
     stream.
 
-    forward: batch {stream: [B,2,C,T,H,W] for each stream in use, label [B], source [B]} -> (loss
+    forward: batch {stream: [B,2,C,T,H,W] for each stream in use, label [B], source_video [B]} -> (loss
     [], numbers)."""
 
     def __init__(self, recipe: Recipe):
@@ -271,13 +273,13 @@ class CoCLR(nn.Module):
         self.encoder = recipe.build_backbone()
         self.head = projection(self.encoder.out_channels, recipe.dim)
         self.key_encoder, self.key_head = _frozen_copy(self.encoder), _frozen_copy(self.head)
-        mines = recipe.positives == "near"
+        mines = recipe.positives == "mined"
         self.teacher = _frozen_copy(nn.Sequential(self.encoder, self.head)) if mines else None
         self.queue = FeatureQueue(recipe.queue, recipe.dim, other_dim=recipe.dim if mines else 0)
 
     @property
     def ready(self) -> bool:
-        """No optimiser step before the queue holds real features only (main_coclr.py)."""
+        """No optimizer step before the queue holds real features only (main_coclr.py)."""
         return self.queue.full
 
     def train(self, mode: bool = True) -> "CoCLR":
@@ -298,13 +300,13 @@ class CoCLR(nn.Module):
                 other = embed(encoder, head, batch[OTHER[recipe.stream]][:, 1])
             positives, ignored, mined = self._masks(batch, other)
         logits = nce_logits(query, key, self.queue.features.clone(), recipe.temperature)
-        form = "outside" if recipe.positives == "label" else "inside"
-        loss = multi_positive_nce(logits, self._drop_self(positives), form, ignored).mean()
-        seen = (
+        form = "outside" if recipe.positives == "class" else "inside"
+        loss = multi_positive_nce(logits, self._drop_own_key(positives), form, ignored).mean()
+        ranked = (
             logits.detach() if ignored is None else logits.detach().masked_fill(ignored, -torch.inf)
         )
         numbers = {
-            "accuracy": topk_hit(seen, positives).float().mean()
+            "accuracy": topk_hit(ranked, positives).float().mean()
         }  # the own key counts here, dropped or not
         if mined is not None:
             numbers["purity"] = purity(mined, self.queue.label, batch["label"])
@@ -312,7 +314,7 @@ class CoCLR(nn.Module):
             self.queue.enqueue(
                 ranks.gather(key),
                 ranks.gather(batch["label"]),
-                ranks.gather(batch["source"]),
+                ranks.gather(batch["source_video"]),
                 None if other is None else ranks.gather(other),
             )
         return loss, numbers
@@ -322,15 +324,15 @@ class CoCLR(nn.Module):
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Positives [B,1+K], ignored [B,1+K] or None, mined slots [B,K] or None."""
         recipe, queue = self.recipe, self.queue
-        siblings = batch["source"][:, None] == queue.source[None, :]
+        siblings = batch["source_video"][:, None] == queue.source_video[None, :]
         mined = None
         near = torch.zeros_like(siblings)
-        if recipe.positives == "label":
+        if recipe.positives == "class":
             near = (batch["label"][:, None] == queue.label[None, :]) & (batch["label"] >= 0)[
                 :, None
             ]
-        elif other is not None and queue.other is not None:  # "near"
-            barred = (queue.source < 0).expand_as(siblings)
+        elif other is not None and queue.other is not None:  # "mined"
+            barred = (queue.source_video < 0).expand_as(siblings)
             if (
                 not recipe.mine_siblings
             ):  # whatever their policy, they take none of the k places (model/pretrain.py)
@@ -346,11 +348,11 @@ class CoCLR(nn.Module):
             near, ignored = near & ~siblings, F.pad(siblings, (1, 0))
         return F.pad(near, (1, 0), value=True), ignored, mined
 
-    def _drop_self(self, positives: Tensor) -> Tensor:
+    def _drop_own_key(self, positives: Tensor) -> Tensor:
         """Take the own key out of rows with another positive; one coin for the global batch, the
         same on each rank."""
-        coin = torch.Generator().manual_seed(self.queue.seen)
-        if not self.training or float(torch.rand((), generator=coin)) >= self.recipe.self_drop:
+        coin = torch.Generator().manual_seed(self.queue.enqueued)
+        if not self.training or float(torch.rand((), generator=coin)) >= self.recipe.drop_own_key:
             return positives
         positives = positives.clone()
         positives[:, 0] = ~positives[:, 1:].any(dim=1)
@@ -365,7 +367,7 @@ class CoCLR(nn.Module):
             return embed(self.key_encoder, self.key_head, clips)
         rows = clips.shape[0]
         everything = ranks.gather(clips)
-        generator = torch.Generator().manual_seed(self.queue.seen)  # the same on each rank
+        generator = torch.Generator().manual_seed(self.queue.enqueued)  # the same on each rank
         order = torch.randperm(len(everything), generator=generator).to(clips.device)
         part = everything[order[ranks.rank() * rows : (ranks.rank() + 1) * rows]]
         groups = part.chunk(self.recipe.key_groups)
@@ -384,11 +386,13 @@ class CoCLR(nn.Module):
         for key, query in ((self.key_encoder, self.encoder), (self.key_head, self.head)):
             update(list(key.parameters()), list(query.parameters()), None)
 
-    def hand_over(self, student: Run | None, teacher: Run | None) -> list[HandOver]:
+    def load_student_and_teacher(
+        self, student: Run | None, teacher: Run | None
+    ) -> list[LoadedWeights]:
         """Take the query encoder of `student` into both encoders, that of `teacher` as the frozen
         miner.
 
-        Of each the last checkpoint of a complete run. Queue and optimiser are never handed over;
+        Of each the last checkpoint of a complete run. Queue and optimizer are never handed over;
         the queue fills anew. Raises RunError where a run is missing, not complete, of the wrong
         stream or of another network."""
         report = []
@@ -399,7 +403,7 @@ class CoCLR(nn.Module):
         if self.teacher is not None:
             if teacher is None:
                 raise RunError(
-                    "CoCLR (positives 'near') wants a teacher: a run of the other stream."
+                    "CoCLR (positives 'mined') wants a teacher: a run of the other stream."
                 )
             report.append(
                 load_embedding(teacher, "teacher", OTHER[self.recipe.stream], *self.teacher)
@@ -420,12 +424,12 @@ def embed(encoder: nn.Module, head: nn.Module, clips: Tensor) -> Tensor:
 
 def load_embedding(
     run: Run, part: str, stream: str, encoder: nn.Module, head: nn.Module
-) -> HandOver:
+) -> LoadedWeights:
     """Load a complete run's query encoder and head. Raises RunError where state, stream or network
     are others."""
-    if run.stage != "coclr":
+    if run.method != "coclr":
         raise RunError(
-            f"{run.folder} is a run of {run.stage}, which has no projection head; the {part} of a "
+            f"{run.folder} is a run of {run.method}, which has no projection head; the {part} of a "
             "CoCLR "
             "stage is a run of coclr."
         )
@@ -443,7 +447,9 @@ def load_embedding(
     run.load_into(head, "head.")
     last = (run.metrics() or [{"epoch": 0, "step": 0}])[-1]
     tensors = len(encoder.state_dict()) + len(head.state_dict())
-    return HandOver(part, run.folder.name, stream, round(last["epoch"], 2), last["step"], tensors)
+    return LoadedWeights(
+        part, run.folder.name, stream, round(last["epoch"], 2), last["step"], tensors
+    )
 
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -468,8 +474,8 @@ def train(recipe: dict, folder: str, progress: Style = "auto", threads: int = 0)
     own = common.read_recipe(Recipe, recipe, threads)
     rows, held = parts(own)
 
-    def start(method: CoCLR) -> list[HandOver]:
-        return method.hand_over(
+    def start(method: CoCLR) -> list[LoadedWeights]:
+        return method.load_student_and_teacher(
             *(Run(path) if path else None for path in (own.student, own.teacher))
         )
 
@@ -504,7 +510,7 @@ def parts(recipe: Recipe) -> tuple[Manifest, Manifest | None]:
 
 def _spec(recipe: Recipe) -> ClipSpec:
     return replace(
-        recipe.clip, streams=("rgb", "flow") if recipe.positives == "near" else (recipe.stream,)
+        recipe.clip, streams=("rgb", "flow") if recipe.positives == "mined" else (recipe.stream,)
     )
 
 

@@ -195,7 +195,7 @@ def load_head(run: Run, width: int, data: str = "") -> nn.Module:
     head = run.recipe.build_head(width, data_set(run, data))
     if head is None:
         raise RunError(
-            f"{run.folder} is a run of {run.stage}, without a classifier; train one with "
+            f"{run.folder} is a run of {run.method}, without a classifier; train one with "
             "methods.classify."
         )
     run.load_into(head.module, head.prefix)
@@ -259,7 +259,7 @@ def train(
     """
     run = Run.create(folder, recipe.method, recipe) if ranks.rank() == 0 else None
     if run:
-        run.hold_to(
+        run.check_rows(
             {name: None if part is None else part.fingerprint() for name, part in rows.items()}
         )
     ranks.barrier()
@@ -338,8 +338,8 @@ def load_start(module: Trained, init: str, published: PublishedWeights | None) -
     Returns what was loaded, a line each. Raises what `load_init` and `load_published` raise."""
     said = [load_init(Run(init), module)] if init else []
     if published:
-        path, source, how = published.path, published.source, published.how
-        said.append(load_published(module.encoder, path, source, how).report)
+        path, source, inflation = published.path, published.source, published.inflation
+        said.append(load_published(module.encoder, path, source, inflation).report)
     return said
 
 

@@ -1,7 +1,7 @@
 """What is watched between epochs of contrastive training, on held-out rows, and what looks like a
 known failure.
 
-Nothing here chooses anything on test data, and nothing has randomness: fixed windows, centre crops,
+Nothing here chooses anything on test data, and nothing has randomness: fixed windows, center crops,
 the whole queue. Labels serve the eye only; training does not see them."""
 
 from dataclasses import replace
@@ -67,7 +67,7 @@ class Monitor:
             spec,
             sampling="spread",
             windows=WINDOWS,
-            crops="centre",
+            crops="center",
             resize=round(spec.augment.size * SCALE),
         )
         cache = 1 << 28 if workers == 0 else 0
@@ -123,9 +123,9 @@ class Monitor:
 
 
 def _knn(gallery: Tensor, queries: Tensor, gallery_label: np.ndarray, label: np.ndarray) -> float:
-    centre = gallery.mean(dim=0)
+    center = gallery.mean(dim=0)
     gallery, queries = (
-        nn.functional.normalize(part - centre, dim=1) for part in (gallery, queries)
+        nn.functional.normalize(part - center, dim=1) for part in (gallery, queries)
     )
     nearest = torch.from_numpy(gallery_label)[(queries @ gallery.T).argmax(dim=1)]
     known = torch.from_numpy(label) >= 0
@@ -144,9 +144,9 @@ def mining(queue: FeatureQueue, topk: int, mine_siblings: bool = False) -> dict[
     arXiv 2201.07989, speaks of class mining recall); sibling_share: the share of the `topk` places
     that siblings would take if nothing barred them. Slots without label count nowhere but in
     siblings."""
-    label, source, slots = (
+    label, source_video, slots = (
         queue.label,
-        queue.source,
+        queue.source_video,
         torch.arange(queue.slots, device=queue.label.device),
     )
     sums = torch.zeros(
@@ -156,7 +156,7 @@ def mining(queue: FeatureQueue, topk: int, mine_siblings: bool = False) -> dict[
     assert queue.other is not None, "the queue has no other stream to mine in"
     for rows in slots.split(BLOCK):
         similarity = queue.other[rows] @ queue.other.T
-        own, siblings = rows[:, None] == slots, source[rows, None] == source
+        own, siblings = rows[:, None] == slots, source_video[rows, None] == source_video
         free = masked_topk(similarity, topk, own)
         siblings_mined, places = (
             siblings_mined + int((free & siblings).sum()),
@@ -207,12 +207,12 @@ def health(epochs: list[dict], recipe) -> dict[str, str]:
             "this stage "
             "began with: what is learned does not serve the classes."
         )
-    if recipe.positives == "near" and late:
-        if late[0]["loss"] < 0.5 and recipe.self_drop == 0:
+    if recipe.positives == "mined" and late:
+        if late[0]["loss"] < 0.5 and recipe.drop_own_key == 0:
             said["loss"] = (
                 f"the loss begins at {late[0]['loss']:.2f}: the own key alone satisfies it, so "
                 "gradients "
-                "are small (issue 43 of the released code, whose remedy is self_drop=0.9)."
+                "are small (issue 43 of the released code, whose remedy is drop_own_key=0.9)."
             )
         if last.get("purity") is not None and last["purity"] < 1.5 * last["chance"]:
             said["purity"] = (

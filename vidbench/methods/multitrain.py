@@ -33,9 +33,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from vidbench.data.loading.augmentation import SETTINGS as AUGMENTS
+from vidbench.data.loading.augmentation import PRESETS as AUGMENTS
 from vidbench.data.loading.dataset import ClipSpec, Sampling
-from vidbench.data.loading.joint import Joint, JointBatches, Mix, plan
+from vidbench.data.loading.joint import Joint, JointBatches, Mix, plan_batches
 from vidbench.data.loading.transforms import STREAMS
 from vidbench.data.manifest import Manifest
 from vidbench.engine import ranks
@@ -206,7 +206,7 @@ _CSN: dict[str, Any] = {
     "network": "csn",
     "network_args": {"width": 0.125, "blocks": (1, 1, 2, 2), "stem_stride": 2},
 }
-SETTINGS = {
+PRESETS = {
     # As notebook 30 opens: a net that learns from the few clips of a minute.
     "tiny": replace(
         _TOY,
@@ -515,9 +515,9 @@ def cost(
 
 
 def planned(recipe: Recipe) -> list[dict]:
-    """data.joint.plan of a recipe: what training will see, before it runs."""
+    """data.joint.plan_batches of a recipe: what training will see, before it runs."""
     manifests, recipe = rows_of(recipe)
-    return plan(
+    return plan_batches(
         [part.name for part in recipe.parts],
         [len(rows) for rows in manifests],
         recipe.fit.batch,

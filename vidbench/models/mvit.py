@@ -11,7 +11,7 @@ MultiTrain's form to the official ones:
 - `class_token`: one more token, which is then all that the net returns. As in torchvision, its own
   query is not added to what it attends to, unless by `token_query`, as in the image nets of
   facebookresearch/mvit and timm;
-- `normed_skip`: where the channels grow, the skip path projects the block's normalised input, not
+- `normed_skip`: where the channels grow, the skip path projects the block's normalized input, not
   its input;
 - `pool_eps`: of the norms in the pools of attention. MultiTrain's code leaves PyTorch's 1e-5 there;
   official is 1e-6, as in all other norms of both.
@@ -43,7 +43,7 @@ Grid = tuple[int, int, int]  # positions along time, height and width
 PATCH, PATCH_STRIDE = (3, 7, 7), (2, 4, 4)
 MLP_RATIO = 4
 AXES = ("t", "h", "w")
-INFLATIONS = ("centre", "mean")
+INFLATIONS = ("center", "mean")
 norm_layer = partial(nn.LayerNorm, eps=1e-6)
 
 
@@ -132,16 +132,16 @@ def stretched(table: Tensor, size: Sequence[int]) -> Tensor:
     )
 
 
-def inflated(kernel: Tensor, length: int, how: str) -> Tensor:
+def inflated(kernel: Tensor, length: int, inflation: str) -> Tensor:
     """The middle slice of a kernel [D,C,k,h,w] as one of `length` slices, an odd number,
     [D,C,length,h,w].
 
-    "centre" puts it between slices of zeros (Girdhar et al. 2018, Detect-and-Track): what it gives
+    "center" puts it between slices of zeros (Girdhar et al. 2018, Detect-and-Track): what it gives
     for a still clip is what the frame gives, at each position. "mean" puts it everywhere, divided
     by `length` (I3D, and the code of SlowFast and MultiTrain): the same but for the ends of a clip,
     where padding is seen, and frames are averaged."""
     middle = kernel[:, :, kernel.shape[2] // 2, None]
-    if how == "mean":
+    if inflation == "mean":
         return middle.repeat(1, 1, length, 1, 1) / length
     return F.pad(middle, (0, 0, 0, 0, length // 2, length // 2))
 
@@ -358,7 +358,7 @@ class MViT(Backbone):
                 nn.init.zeros_(module.bias)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """[B,3,T,H,W] -> [B,D,T',H',W'], normalised at each position; with a class token
+        """[B,3,T,H,W] -> [B,D,T',H',W'], normalized at each position; with a class token
         [B,D,1,1,1]."""
         x = self.patches(clips)
         grid = tuple(x.shape[2:])
@@ -427,33 +427,33 @@ class MViT(Backbone):
         return self.inflated_state(state) if images else self.resized_state(state)
 
     def inflated_state(
-        self, state: Mapping[str, Tensor], how: str = "centre"
+        self, state: Mapping[str, Tensor], inflation: str = "center"
     ) -> tuple[dict[str, Tensor], str]:
         """The state of an image net, or of this net for one frame (frames=1), as a start for this
         net's clips.
 
-        Kernels get their time as `inflated` does by `how`, one of INFLATIONS; which of the two
+        Kernels get their time as `inflated` does by `inflation`, one of INFLATIONS; which of the two
         MultiTrain's own start from images took is not known. What one frame learned of time stands
         at each position in time; where an image net has none, it starts at zero (assumption:
         MultiTrain's code leaves it at its random first values). Then `resized_state` brings all to
         this net's size. The second value says in plain words what was done.
 
-        With "centre" a still clip gives the frame's features at each position in time; with a class
+        With "center" a still clip gives the frame's features at each position in time; with a class
         token only where there is one position (up to two frames), for against more of them the
-        token weighs less in attention. Raises ValueError where `how` is another or the state is of
+        token weighs less in attention. Raises ValueError where `inflation` is another or the state is of
         more than one position in time. A net for two frames has the shapes of one for a single
         frame, so it passes, and loses what its outer slices learned."""
-        if how not in INFLATIONS:
-            raise ValueError(f"how to inflate is one of {INFLATIONS}; got {how!r}.")
+        if inflation not in INFLATIONS:
+            raise ValueError(f"how to inflate is one of {INFLATIONS}; got {inflation!r}.")
         lengths = {name: new.shape[2] for name, new in self.state_dict().items() if new.dim() == 5}
         changes = {
-            name: inflated(state[name], length, how)
+            name: inflated(state[name], length, inflation)
             for name, length in lengths.items()
             if name in state and state[name].dim() == 5
         }
         kernels = f"{len(changes)} kernels " + (
             "are spread evenly over their slices"
-            if how == "mean"
+            if inflation == "mean"
             else "stand in the middle slice, zeros around"
         )
         state, time = self._in_time({**state, **changes})

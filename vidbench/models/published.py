@@ -48,7 +48,7 @@ class PublishedWeights:
 
     source: str  # a key of SOURCES
     path: str
-    how: str = ""
+    inflation: str = ""
 
 
 @dataclass(frozen=True)
@@ -239,22 +239,22 @@ SOURCES = {
 }
 
 
-def load_published(network: Any, path: str | Path, source: str, how: str = "") -> Published:
+def load_published(network: Any, path: str | Path, source: str, inflation: str = "") -> Published:
     """Put a published file's weights into `network`, a bare backbone from models.build; its
     classifier is returned.
 
     `source` is a key of SOURCES, which names the network that fits. Modules of a regularizer stay
     as they are; position embeddings of a network for clips of another size are interpolated, and
-    the report says so. An image net is inflated for a video network as mvit.inflated does: "centre"
-    unless `how` says "mean", which is for these sources alone. Raises ValueError, and loads
-    nothing, where source or `how` is unknown, the file cannot be read as plain tensors, or its
+    the report says so. An image net is inflated for a video network as mvit.inflated does: "center"
+    unless `inflation` says "mean", which is for these sources alone. Raises ValueError, and loads
+    nothing, where source or `inflation` is unknown, the file cannot be read as plain tensors, or its
     keys, shapes, eps of norms or other settings are not the network's."""
     if source not in SOURCES:
         raise ValueError(f"load_published wants a source of {sorted(SOURCES)}; got {source!r}.")
     fits = SOURCES[source]
-    if how and not fits.inflate:
+    if inflation and not fits.inflate:
         raise ValueError(
-            f"how={how!r} inflates an image net for video, and {source} is not inflated; of the "
+            f"inflation={inflation!r} inflates an image net for video, and {source} is not inflated; of the "
             "sources, "
             f"{[name for name, other in SOURCES.items() if other.inflate]} are. Leave it out."
         )
@@ -276,7 +276,7 @@ def load_published(network: Any, path: str | Path, source: str, how: str = "") -
     found = {name: _in_our_axes(value) for name, value in found.items()}
     changed = ""
     if fits.inflate and hasattr(network, "inflated_state"):
-        found, changed = network.inflated_state(found, how or "centre")
+        found, changed = network.inflated_state(found, inflation or "center")
     elif hasattr(network, "resized_state"):
         found, changed = network.resized_state(found)
     # counters of batches came with PyTorch 0.4.1, files older than that have none; with momentum

@@ -10,13 +10,13 @@ class FeatureQueue(nn.Module):
     Algorithm 1).
 
     Buffers, so that they are part of every checkpoint: `features` [K,D], unit rows, random before
-    they are filled; `label`, `source` [K] int64, -1 before they are filled, so that they match
+    they are filled; `label`, `source_video` [K] int64, -1 before they are filled, so that they match
     nothing; `other` [K,E], the other stream's features, only where `other_dim` is given; `count`
     [], rows ever enqueued."""
 
     features: Tensor
     label: Tensor
-    source: Tensor
+    source_video: Tensor
     other: Tensor | None
     count: Tensor
 
@@ -30,21 +30,21 @@ class FeatureQueue(nn.Module):
             "features", F.normalize(torch.randn(slots, dim, generator=generator), dim=1)
         )
         self.register_buffer("label", torch.full((slots,), -1))
-        self.register_buffer("source", torch.full((slots,), -1))
+        self.register_buffer("source_video", torch.full((slots,), -1))
         self.register_buffer("other", torch.zeros(slots, other_dim) if other_dim else None)
         self.register_buffer("count", torch.zeros((), dtype=torch.long))
-        self._seen: int | None = None
+        self._enqueued: int | None = None
 
     @property
-    def seen(self) -> int:
+    def enqueued(self) -> int:
         """`count` as a number, for which a GPU is asked, and waited for, only after a load."""
-        if self._seen is None:
-            self._seen = int(self.count)
-        return self._seen
+        if self._enqueued is None:
+            self._enqueued = int(self.count)
+        return self._enqueued
 
     def _load_from_state_dict(self, *arguments) -> None:
         super()._load_from_state_dict(*arguments)
-        self._seen = None
+        self._enqueued = None
 
     @property
     def slots(self) -> int:
@@ -54,13 +54,13 @@ class FeatureQueue(nn.Module):
     @property
     def full(self) -> bool:
         """Whether every slot holds a real feature."""
-        return self.seen >= self.slots
+        return self.enqueued >= self.slots
 
     @torch.no_grad()
     def enqueue(
-        self, features: Tensor, label: Tensor, source: Tensor, other: Tensor | None = None
+        self, features: Tensor, label: Tensor, source_video: Tensor, other: Tensor | None = None
     ) -> None:
-        """Overwrite the oldest slots with features [B,D], label [B], source [B], other [B,E]; wraps
+        """Overwrite the oldest slots with features [B,D], label [B], source_video [B], other [B,E]; wraps
         at the end.
 
         Raises ValueError where B exceeds the slots: part of the batch would be lost.
@@ -76,10 +76,10 @@ class FeatureQueue(nn.Module):
                 "FeatureQueue: the other stream's features are wanted exactly where other_dim was "
                 "given."
             )
-        self._seen = self.seen + rows
+        self._enqueued = self.enqueued + rows
         places = (self.count + torch.arange(rows, device=features.device)) % self.slots
         self.features[places] = features.to(self.features.dtype)
-        self.label[places], self.source[places] = label, source
+        self.label[places], self.source_video[places] = label, source_video
         if other is not None and self.other is not None:
             self.other[places] = other.to(self.other.dtype)
         self.count += rows

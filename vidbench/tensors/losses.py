@@ -1,4 +1,4 @@
-"""What we minimise: multi-positive NCE, soft cross-entropy, MultiTrain's informative terms."""
+"""What we minimize: multi-positive NCE, soft cross-entropy, MultiTrain's informative terms."""
 
 import torch
 from torch import Tensor
@@ -75,9 +75,9 @@ def informative(rows: Tensor) -> tuple[Tensor, Tensor]:
     rows = rows.float()
     count, width = rows.shape
     with torch.autocast(rows.device.type, enabled=False):
-        centred = rows - rows.mean(dim=0)
-        variance = torch.relu(1 - (centred.square().sum(dim=0) / (count - 1) + 1e-4).sqrt()).mean()
-        table = centred.T @ centred / (count - 1)
+        centered = rows - rows.mean(dim=0)
+        variance = torch.relu(1 - (centered.square().sum(dim=0) / (count - 1) + 1e-4).sqrt()).mean()
+        table = centered.T @ centered / (count - 1)
         covariance = (table.square().sum() - table.diagonal().square().sum()) / width
     return variance, covariance
 

@@ -11,18 +11,18 @@ def topk_hit(logits: Tensor, positives: Tensor, k: int = 1) -> Tensor:
     return positives.gather(1, best).any(dim=1)
 
 
-def recall_at(neighbour_labels: Tensor, labels: Tensor, ks: tuple[int, ...]) -> dict[int, Tensor]:
+def recall_at(neighbor_labels: Tensor, labels: Tensor, ks: tuple[int, ...]) -> dict[int, Tensor]:
     """R@k of retrieval: a hit if any of the k nearest has the query's label (CoCLR, section 4.4).
 
-    neighbour_labels [N,k_max] in order of rank, labels [N] -> {k: bool [N]}; their mean is the R@k.
-    Raises ValueError where fewer neighbours than the largest k were given.
+    neighbor_labels [N,k_max] in order of rank, labels [N] -> {k: bool [N]}; their mean is the R@k.
+    Raises ValueError where fewer neighbors than the largest k were given.
     """
-    if max(ks) > neighbour_labels.shape[1]:
+    if max(ks) > neighbor_labels.shape[1]:
         raise ValueError(
-            f"R@{max(ks)} wants {max(ks)} neighbours; got {neighbour_labels.shape[1]}: "
+            f"R@{max(ks)} wants {max(ks)} neighbors; got {neighbor_labels.shape[1]}: "
             "ask the search for more or make the gallery larger."
         )
-    same = neighbour_labels == labels[:, None]
+    same = neighbor_labels == labels[:, None]
     return {k: same[:, :k].any(dim=1) for k in ks}
 
 
@@ -36,7 +36,7 @@ def purity(mined: Tensor, slot_labels: Tensor, labels: Tensor) -> Tensor:
 
 
 def effective_rank(rows: Tensor) -> float:
-    """How many directions the rows fill, their mean taken off: exp of the entropy of the normalised
+    """How many directions the rows fill, their mean taken off: exp of the entropy of the normalized
     singular values (Roy and Vetterli 2007; RankMe, Garrido et al. 2023, without the mean).
 
     rows [N,D], N > 1 -> 1 up to min(N - 1, D); 0.0 where all rows are equal. Few directions mean
@@ -64,7 +64,7 @@ def interval(draws: Tensor, level: float = 0.95) -> tuple[float, float]:
     The two quantiles stay as they are, even if they miss the estimate. A miss needs 97.5 % of the
     draws on one side of the estimate: the bootstrap is then biased, and stretching the interval to
     the estimate would hide it. Means do not come near this: 12,000 simulated intervals of
-    `nested_bootstrap` (1 to 9 repetitions, 2 to 40 uneven sources) all contained their estimate.
+    `nested_bootstrap` (1 to 9 repetitions, 2 to 40 uneven source_videos) all contained their estimate.
     Draws that are NaN do not count, such as a share of a gap that is 0 in that draw.
     """
     tail = (1 - level) / 2
@@ -88,30 +88,35 @@ def bootstrap_interval(values: Tensor, *, seed: int) -> tuple[float, float]:
 
 
 def nested_bootstrap(
-    hits: list[Tensor], sources: list[Tensor], *, seed: int, draws: int = 4000, shared: bool = False
+    hits: list[Tensor],
+    source_videos: list[Tensor],
+    *,
+    seed: int,
+    draws: int = 4000,
+    shared: bool = False,
 ) -> Tensor:
     """Means of several methods in each bootstrap draw: repetitions are drawn, and within each its
-    sources.
+    source_videos.
 
     hits: one [R,N_i] for each repetition (a training seed with its own test videos), R methods in
-    the same order; sources: [N_i], whose videos are drawn together, as they are not independent ->
-    [draws,R]. shared: the repetitions have the same test videos, so a draw takes the same sources
-    in each. All methods of a draw share its repetitions and sources, so differences and ratios of
+    the same order; source_videos: [N_i], whose videos are drawn together, as they are not independent ->
+    [draws,R]. shared: the repetitions have the same test videos, so a draw takes the same source_videos
+    in each. All methods of a draw share its repetitions and source_videos, so differences and ratios of
     columns are paired; their quantiles are intervals. Raises ValueError where shapes do not fit.
     """
-    fits = len(hits) == len(sources) and all(
-        h.shape[1:] == s.shape for h, s in zip(hits, sources, strict=True)
+    fits = len(hits) == len(source_videos) and all(
+        h.shape[1:] == s.shape for h, s in zip(hits, source_videos, strict=True)
     )
-    same = not shared or all(torch.equal(sources[0], other) for other in sources)
+    same = not shared or all(torch.equal(source_videos[0], other) for other in source_videos)
     if not fits or not same or len({len(part) for part in hits}) != 1:
         raise ValueError(
-            "nested_bootstrap wants hits [R,N] and sources [N] of each repetition, the same where "
+            "nested_bootstrap wants hits [R,N] and source_videos [N] of each repetition, the same where "
             "shared; "
-            f"got {[tuple(h.shape) for h in hits]} and {[tuple(s.shape) for s in sources]}."
+            f"got {[tuple(h.shape) for h in hits]} and {[tuple(s.shape) for s in source_videos]}."
         )
     generator, means, picked = torch.Generator().manual_seed(seed), [], None
-    for part, source in zip(hits, sources, strict=True):
-        group = torch.unique(source, return_inverse=True)[1]
+    for part, source_video in zip(hits, source_videos, strict=True):
+        group = torch.unique(source_video, return_inverse=True)[1]
         groups = int(group.max()) + 1
         sums = torch.zeros(len(part), groups, dtype=torch.double).index_add_(
             1, group, part.double()

@@ -32,16 +32,16 @@ def cutmix(
     in all frames).
 
     clips [B,...,H,W]. A share lambda ~ Beta(beta, beta) of the area is to stay; the box has sides
-    of sqrt(1 - lambda), its centre lies anywhere, what reaches outside is cut off, and the share
+    of sqrt(1 - lambda), its center lies anywhere, what reaches outside is cut off, and the share
     that is returned is that of the area which truly stayed. p: the probability that a batch is
     mixed. each: a box for every sample, not one for the batch, and the probability is theirs.
     Raises ValueError for a beta that is not positive or p outside of 0..1."""
     count, size = (len(clips) if each else 1), torch.tensor(clips.shape[-2:])
     share, partner = _drawn(clips, beta, p, count, generator)
     sides = (size * (1 - share).sqrt()[:, None]).long()  # [n,2]
-    centre = (torch.rand(count, 2, generator=generator) * size).long()
-    low = (centre - sides // 2).clamp(min=0)
-    high = torch.minimum(centre + sides // 2, size)
+    center = (torch.rand(count, 2, generator=generator) * size).long()
+    low = (center - sides // 2).clamp(min=0)
+    high = torch.minimum(center + sides // 2, size)
     rows, columns = (_between(low[:, axis], high[:, axis], int(size[axis])) for axis in range(2))
     box = (rows[:, :, None] & columns[:, None, :]).to(clips.device)  # [n,H,W]
     kept = 1 - box.float().mean(dim=(1, 2))

@@ -38,8 +38,8 @@ def taps(kernel: int, sigma: float | None = None, raw: bool = False) -> tuple[fl
     """The filter's weights along one axis: of the mean, or of a Gaussian (supplement, Eq. 1) where
     sigma is given.
 
-    kernel: odd number of positions. A Gaussian is renormalised to sum 1 (assumption; else the low
-    part nearly vanishes at larger sigma); raw keeps Eq. 1's own weights, normalised for a
+    kernel: odd number of positions. A Gaussian is renormalized to sum 1 (assumption; else the low
+    part nearly vanishes at larger sigma); raw keeps Eq. 1's own weights, normalized for a
     continuous axis. Raises ValueError."""
     if kernel < 1 or kernel % 2 == 0:
         raise ValueError(f"a filter wants an odd kernel from 1 up; got {kernel}.")
@@ -108,20 +108,20 @@ class Filter:
         )
 
     def _along(self, x: Tensor, axis: int, weights: Sequence[float], transposed: bool) -> Tensor:
-        size, centre = x.shape[axis], len(weights) // 2
+        size, center = x.shape[axis], len(weights) // 2
         scale: Tensor | float = 1.0
         if self.border == "valid":
             ones, line = (
                 torch.tensor([[values]], dtype=torch.double) for values in ((1.0,) * size, weights)
             )
-            inside = F.conv1d(ones, line, padding=centre)
+            inside = F.conv1d(ones, line, padding=center)
             scale = (
                 (sum(weights) / inside).view([-1 if i == axis else 1 for i in range(x.ndim)]).to(x)
             )
             x = x * scale if transposed else x
-        out = x * weights[centre]
-        for offset in range(1, centre + 1):
-            weight, beyond = weights[centre + offset], min(offset, size)
+        out = x * weights[center]
+        for offset in range(1, center + 1):
+            weight, beyond = weights[center + offset], min(offset, size)
             if size > offset:
                 out.narrow(axis, 0, size - offset).add_(
                     x.narrow(axis, offset, size - offset), alpha=weight
@@ -428,7 +428,7 @@ NAMES = {"rms": RandomMeanScaling, "random_drop": RandomDrop, "shake_drop": Shak
 class Regularizer:
     """A regularizer as a recipe holds it: which, where, and the arguments of its module.
 
-    `placed` explains the fields. None leaves an argument at the module's default. Raises ValueError
+    `build_regularizer` explains the fields. None leaves an argument at the module's default. Raises ValueError
     if the arguments do not fit the module."""
 
     name: Name
@@ -450,19 +450,19 @@ class Regularizer:
     decay: Decay | None = None
 
     def __post_init__(self) -> None:
-        self.placed()
+        self.build()
 
-    def placed(self) -> Callable[[Any], nn.Module]:
+    def build(self) -> Callable[[Any], nn.Module]:
         """Return what models.build takes."""
         given = {name: value for name, value in vars(self).items() if value is not None}
-        return placed(**given)
+        return build_regularizer(**given)
 
     def __str__(self) -> str:
         given = {name: value for name, value in vars(self).items() if value not in (None, ())}
         return ", ".join(f"{name} {value}" for name, value in given.items())
 
 
-def placed(
+def build_regularizer(
     name: str = "", stages: Sequence[int] = (), pathways: Sequence[str] = (), **arguments
 ) -> Callable[[Any], nn.Module]:
     """What stands at the end of each residual branch of a network: a callable of its site, as

@@ -1,4 +1,4 @@
-"""Playing clips of a manifest's videos or of their flow, and a gallery of neighbours made of
+"""Playing clips of a manifest's videos or of their flow, and a gallery of neighbors made of
 them."""
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vidbench.view.galleries import Row, Tile, encode, filmstrip, gallery
 
 if TYPE_CHECKING:
     from vidbench.data.manifest import Manifest
-    from vidbench.evaluate.retrieval import Neighbours
+    from vidbench.evaluate.retrieval import Neighbors
 
 
 def playing(
@@ -45,13 +45,13 @@ def playing(
     def tile(row: int) -> Tile:
         with Video(manifest.absolute(row), size=side) as video:
             at = windows.spread(video.frames, most)
-            seen = video.read(at[[0, -1]] if flow_folder else at)
+            decoded = video.read(at[[0, -1]] if flow_folder else at)
         frames = (
-            estimate.colours(_flows(manifest, flow_folder, row, most), speed())
+            estimate.colors(_flows(manifest, flow_folder, row, most), speed())
             if flow_folder
-            else seen.frames
+            else decoded.frames
         )
-        seconds = max(float(seen.times[-1] - seen.times[0]), 0.1)
+        seconds = max(float(decoded.times[-1] - decoded.times[0]), 0.1)
         named = manifest.names(row)
         clip = encode(frames, len(frames) / seconds, side=side, quality=quality)
         return Tile(clip, named["label"], Path(named["path"]).stem)
@@ -69,10 +69,10 @@ def top_speed(manifest, flow_folder: str | Path, videos: int = 8, flows: int = 4
     return float(np.quantile(np.concatenate(speeds), 0.99))
 
 
-def neighbours_gallery(
+def neighbors_gallery(
     train: Manifest,
     queries: Manifest,
-    found: Mapping[str, Neighbours],
+    found: Mapping[str, Neighbors],
     *,
     titles: Mapping[str, str] | None = None,
     beside: Mapping[str, str] | None = None,
@@ -121,8 +121,8 @@ def neighbours_gallery(
             )
             for row, score, good, mark in zip(rows, scores, right, both, strict=True)
         ]
-        asked = tile("query", queries.absolute(query), query)
-        return Row(asked, tiles, f"also in {titles[other]}" if other else "")
+        query_tile = tile("query", queries.absolute(query), query)
+        return Row(query_tile, tiles, f"also in {titles[other]}" if other else "")
 
     picked = windows.spread(len(queries), shown)
     made_of = gallery({titles[name]: [line(name, query) for query in picked] for name in found})
@@ -137,6 +137,6 @@ def _flows(manifest, folder: str | Path, row: int, most: int) -> np.ndarray:
     """Read at most so many flows of a video, evenly spread: float [T,H,W,2] in pixels."""
     path = str(manifest.path[row])
     held = flow_store.meta(folder, path)
-    return estimate.dequantise(
+    return estimate.dequantize(
         flow_store.load(folder, path, windows.spread(held["frames"] - 1, most)), held["bound"]
     )

@@ -1,4 +1,4 @@
-"""Arrays in, plotly figures out, and the looks that all rooms share: colours, type, a piece of
+"""Arrays in, plotly figures out, and the looks that all rooms share: colors, type, a piece of
 HTML.
 
 Everything here is a plain function of plain data. Every text from outside is escaped on its way in.
@@ -17,12 +17,12 @@ import numpy as np
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-# Okabe and Ito's colours (Color Universal Design, 2008) without the yellow, lost on white; grey
+# Okabe and Ito's colors (Color Universal Design, 2008) without the yellow, lost on white; gray
 # replaces black.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5F5F5F")
-# One method, one colour, in every figure; the `colours` argument of a figure adds to this and
+# One method, one color, in every figure; the `colors` argument of a figure adds to this and
 # overrides it.
-COLOURS = {
+COLORS = {
     "InfoNCE": PALETTE[0],
     "CoCLR": PALETTE[1],
     "UberNCE": PALETTE[2],
@@ -120,12 +120,12 @@ class Bar(NamedTuple):
 # ---------------------------------------------------------------------------------------- figures
 
 
-def colours_for(
-    names: Sequence[str], colours: Mapping[str, str] | None = None
+def colors_for(
+    names: Sequence[str], colors: Mapping[str, str] | None = None
 ) -> dict[str, tuple[str, str]]:
-    """Colour and dash of each name: its own where `COLOURS` or `colours` knows it, else the
+    """Color and dash of each name: its own where `COLORS` or `colors` knows it, else the
     palette's next free one."""
-    known = {**COLOURS, **(colours or {})}
+    known = {**COLORS, **(colors or {})}
     taken = {known[name] for name in names if name in known}
     free = [c for c in PALETTE if c not in taken] or list(PALETTE)
     fresh = [name for name in dict.fromkeys(names) if name not in known]
@@ -143,7 +143,7 @@ def curves(
     *,
     levels: Mapping[str, float] | None = None,
     percent: bool = False,
-    colours: Mapping[str, str] | None = None,
+    colors: Mapping[str, str] | None = None,
 ) -> Figure:
     """Lines over a common axis, one per name (training curves, R@k over k).
 
@@ -155,7 +155,7 @@ def curves(
 
     if not series:
         raise ValueError("curves: wanted at least one series, got none; pass {name: (xs, ys)}")
-    styles, scale = colours_for(list(series), colours), 100.0 if percent else 1.0
+    styles, scale = colors_for(list(series), colors), 100.0 if percent else 1.0
     figure = go.Figure()
     for name, (xs, *lines) in series.items():
         xs, lines = np.asarray(xs), [np.asarray(line, dtype=np.float64) for line in lines]
@@ -173,13 +173,13 @@ def curves(
         if percent:
             for line in lines:
                 _fractions(line, f"curves: series {name!r}")
-        ys, (colour, dash) = lines[0], styles[name]
+        ys, (color, dash) = lines[0], styles[name]
         if len(lines) == 3:  # the outline of the band: there along the lows, back along the highs
             figure.add_scatter(
                 x=np.concatenate([xs, xs[::-1]]),
                 y=np.concatenate([lines[1], lines[2][::-1]]) * scale,
                 fill="toself",
-                fillcolor=colour,
+                fillcolor=color,
                 opacity=0.15,
                 line_width=0,
                 mode="lines",
@@ -195,8 +195,8 @@ def curves(
             y=ys * scale,
             name=plain(name),
             mode="lines+markers" if len(xs) <= 30 else "lines",
-            line=dict(color=colour, width=2.2, dash=dash),
-            marker=dict(color=colour, size=6),
+            line=dict(color=color, width=2.2, dash=dash),
+            marker=dict(color=color, size=6),
             hovertemplate="%{y:.4g}",
         )
     dress(figure, x, y, title, list(series) if len(series) > 1 else [], _beside(levels))
@@ -211,7 +211,7 @@ def bars(
     *,
     percent: bool = True,
     levels: Mapping[str, float] | None = None,
-    colours: Mapping[str, str] | None = None,
+    colors: Mapping[str, str] | None = None,
 ) -> Figure:
     """Grouped bars with their intervals and their numbers (R@1 and probe of each method, bootstrap
     intervals).
@@ -242,7 +242,7 @@ def bars(
         _fractions(np.array([v for r in rows for v in (r.value, *_interval(r))]), "bars")
     scale, methods = 100.0 if percent else 1.0, list(dict.fromkeys(r.method for r in rows))
     spec = ".1f" if percent or any(r.value % 1 for r in rows) else ".0f"
-    styles, figure = colours_for(methods, colours), go.Figure()
+    styles, figure = colors_for(methods, colors), go.Figure()
     for method in methods:
         mine = [r for r in rows if r.method == method]
         value, (low, high) = (
@@ -297,7 +297,7 @@ def bars(
 
 
 def whiskers(rows: Sequence[Bar], x: str, title: str = "") -> Figure:
-    """Differences as dots with their intervals, a line of dots a method, a colour a group, and a
+    """Differences as dots with their intervals, a line of dots a method, a color a group, and a
     line at zero.
 
     rows: `Bar`s or tuples (method, group, value, low, high), the first method on top. Values are
@@ -314,7 +314,7 @@ def whiskers(rows: Sequence[Bar], x: str, title: str = "") -> Figure:
         list(dict.fromkeys(values))
         for values in zip(*((r.method, r.group) for r in rows), strict=True)
     )
-    styles, figure = colours_for(groups), go.Figure()
+    styles, figure = colors_for(groups), go.Figure()
     for number, group in enumerate(groups):
         mine = [r for r in rows if r.group == group]
         value, (low, high) = (

@@ -1,4 +1,4 @@
-"""Clips in, HTML out: animated pictures, filmstrips, galleries of neighbours.
+"""Clips in, HTML out: animated pictures, filmstrips, galleries of neighbors.
 
 Pieces are `figures.Html`, which a notebook shows as it is: inline styles only and no script,
 because an untrusted notebook loses <style> and <script>; clips lie in the page as data URIs, so
@@ -26,7 +26,7 @@ class Tile:
     """One clip of a gallery: encoded bytes or a data URI, its class, a line under it; results add
     score and verdict.
 
-    mark: it is in two lists of neighbours; which, the `mark` of its Row says. rank: where it is not
+    mark: it is in two lists of neighbors; which, the `mark` of its Row says. rank: where it is not
     its place in its Row."""
 
     clip: bytes | str
@@ -40,7 +40,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Row:
-    """One query and its neighbours, nearest first; mark: what the marked ones are, such as "also in
+    """One query and its neighbors, nearest first; mark: what the marked ones are, such as "also in
     flow"."""
 
     query: Tile
@@ -118,7 +118,7 @@ def filmstrip(
     height: int = 84,
     noun: str = "frames",
 ) -> Html:
-    """Rows of small frames, one row per clip, to look at clips, views or flow colours side by side.
+    """Rows of small frames, one row per clip, to look at clips, views or flow colors side by side.
 
     clips: uint8 [T,H,W,3] each; frames: at most so many per row, spread from the first to the last;
     height: pixels, less where a row would be wider than a figure; noun: what T counts, such as
@@ -203,18 +203,18 @@ def _uri(clip: bytes | str) -> str:
 def gallery(
     queries: Sequence[Row] | Mapping[str, Sequence[Row]], title: str = "", side: int = 108
 ) -> Html:
-    """Queries left, their neighbours right, nearest first (the layout of the CoCLR supplement's
+    """Queries left, their neighbors right, nearest first (the layout of the CoCLR supplement's
     Figure 1).
 
     queries: rows of one method, or method -> rows; then each query is shown once, with a line of
-    neighbours per method. side: pixels of a tile. Right and wrong differ by colour and by sign.
+    neighbors per method. side: pixels of a tile. Right and wrong differ by color and by sign.
     Raises ValueError on nothing to show, or when the methods' queries are not the same ones in the
     same order."""
     blocks = dict(queries) if isinstance(queries, Mapping) else {"": list(queries)}
-    asked = [[(row.query.label, row.query.caption) for row in rows] for rows in blocks.values()]
-    if not asked or not asked[0]:
+    queries = [[(row.query.label, row.query.caption) for row in rows] for rows in blocks.values()]
+    if not queries or not queries[0]:
         raise ValueError("gallery: wanted at least one query, got none")
-    if any(other != asked[0] for other in asked):
+    if any(other != queries[0] for other in queries):
         raise ValueError(
             "gallery: wanted the same queries in the same order for every method; select them once"
         )
@@ -224,9 +224,7 @@ def gallery(
         else []
     )
     for rows in zip(*blocks.values(), strict=True):
-        lines = "".join(
-            _neighbours(name, row, side) for name, row in zip(blocks, rows, strict=True)
-        )
+        lines = "".join(_neighbors(name, row, side) for name, row in zip(blocks, rows, strict=True))
         parts.append(
             '<div style="display:flex;gap:14px;align-items:stretch;padding:12px 0;border-top:1px '
             f'solid {RULE}">'
@@ -239,8 +237,8 @@ def gallery(
     )
 
 
-def _neighbours(name: str, row: Row, side: int) -> str:
-    """One method's neighbours of one query; a named method says how many of them are right, and how
+def _neighbors(name: str, row: Row, side: int) -> str:
+    """One method's neighbors of one query; a named method says how many of them are right, and how
     many marked."""
     judged = [tile for tile in row.results if tile.right is not None]
     count = f" · {sum(bool(t.right) for t in judged)} of {len(judged)} right" if judged else ""
@@ -250,7 +248,7 @@ def _neighbours(name: str, row: Row, side: int) -> str:
     strip = "".join(
         _tile(tile, tile.rank or place, side, row.mark) for place, tile in enumerate(row.results, 1)
     )
-    strip = strip or f'<span style="font-size:13px;color:{SOFT}">no neighbours</span>'
+    strip = strip or f'<span style="font-size:13px;color:{SOFT}">no neighbors</span>'
     strip = f'<div style="display:flex;flex-wrap:wrap;gap:8px;align-items:flex-start">{strip}</div>'
     return f'<div style="margin:0 0 10px">{head}{strip}</div>'
 
@@ -258,14 +256,14 @@ def _neighbours(name: str, row: Row, side: int) -> str:
 def _tile(tile: Tile, rank: int, side: int, mark: str = "") -> str:
     """A framed clip with its class in the corner; verdict, rank, score and caption under it; rank 0
     is the query."""
-    colour, sign, word = {True: (RIGHT, "✓", "right"), False: (WRONG, "✗", "wrong")}.get(
+    color, sign, word = {True: (RIGHT, "✓", "right"), False: (WRONG, "✗", "wrong")}.get(
         tile.right, (INK, "", "")
     )
     score, mark = "" if tile.score is None else f"{tile.score:.2f}", mark if tile.mark else ""
     alt = [f"rank {rank}" if rank else "query", tile.label, score and f"score {score}", word, mark]
     alt = ", ".join(filter(None, alt))
     width, height = _fit(_uri(tile.clip), side)
-    line = f'<b style="color:{colour}">{sign}</b> {rank}' if rank else "<b>query</b>"
+    line = f'<b style="color:{color}">{sign}</b> {rank}' if rank else "<b>query</b>"
     chip = f"position:absolute;left:0;max-width:{side - 8}px;overflow:hidden;white-space:nowrap;text-overflow:ellipsis;"
     chip += "padding:0 4px 1px;font-size:11px;"
     marked = (
@@ -277,7 +275,7 @@ def _tile(tile: Tile, rank: int, side: int, mark: str = "") -> str:
         f'<div style="width:{side + 6}px;font-size:12px" title="{escaped(alt)}">'
         f'<div style="position:relative;box-sizing:border-box;width:{side + 6}px;height:{side + 6}px;display:flex;'
         "align-items:center;justify-content:center;background-color:#F3F4F6;border:3px solid "
-        f'{colour}">'
+        f'{color}">'
         f"{clip_html(tile.clip, alt, width, height)}"
         f'<span style="{chip}top:0;background-color:#FFFFFF;color:{INK}">{escaped(tile.label)}</span>{marked}</div>'
         f'<div style="display:flex;justify-content:space-between;margin-top:2px"><span>{line}</span>'

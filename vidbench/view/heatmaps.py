@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vidbench.view.figures import INK, PALETTE, RULE, SOFT, WIDTH, colours_for, dress, plain
+from vidbench.view.figures import INK, PALETTE, RULE, SOFT, WIDTH, colors_for, dress, plain
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -22,7 +22,7 @@ SHARES = (
     (0.6, "#2171B5"),
     (1, "#08306B"),
 )
-GREYS = ((0, "#000000"), (1, "#FFFFFF"))
+GRAYS = ((0, "#000000"), (1, "#FFFFFF"))
 SIGNED = ((0, PALETTE[1]), (0.5, "#FFFFFF"), (1, PALETTE[0]))  # white is 0
 NAMED, NUMBERED = (
     40,
@@ -105,7 +105,7 @@ def heatmaps(
     *,
     signed: Sequence[str] = (),
     unit: str = "",
-    scale: Sequence = GREYS,
+    scale: Sequence = GRAYS,
     ends: tuple[float, float] | None = None,
 ) -> Figure:
     """Small multiples: a row of pictures for each name (the frames of a map, or of what a filter
@@ -114,7 +114,7 @@ def heatmaps(
     rows: name -> [n,H,W], the same n in all; columns: a word under each of the n. signed: the rows
     that hold differences; they share a scale whose white is 0, the others one from their smallest
     to their largest value or between `ends`, and both stand beside their rows. unit: what the
-    numbers are; scale: the others' colours. Raises ValueError on no rows, another number of maps or
+    numbers are; scale: the others' colors. Raises ValueError on no rows, another number of maps or
     columns, or values that are not finite."""
     import plotly.graph_objects as go
 
@@ -185,7 +185,7 @@ def slider(
     """A picture and the profile of one of its rows, for each value of what a slider sets; it works
     without a kernel.
 
-    steps: value -> [H,W], all on one grey scale; the slider begins in the middle. name: what is
+    steps: value -> [H,W], all on one gray scale; the slider begins in the middle. name: what is
     set; row: the one whose profile is drawn, dotted in the picture; beside: name -> [W], lines that
     stay. Raises ValueError where shapes do not fit."""
     import plotly.graph_objects as go
@@ -205,7 +205,7 @@ def slider(
             "got "
             f"{shapes} and {[line.shape for line in fixed.values()]}"
         )
-    figure, styles, start = go.Figure(), colours_for(list(fixed)), len(maps) // 2
+    figure, styles, start = go.Figure(), colors_for(list(fixed)), len(maps) // 2
     for number, picture in enumerate(maps.values()):
         now = dict(visible=number == start)
         figure.add_heatmap(
@@ -255,7 +255,7 @@ def slider(
         legend_x=part + 0.1,
         hovermode="closest",
         coloraxis=dict(
-            cmin=float(values.min()), cmax=float(values.max()), colorscale=GREYS, showscale=False
+            cmin=float(values.min()), cmax=float(values.max()), colorscale=GRAYS, showscale=False
         ),
         xaxis=dict(domain=[0, part], visible=False, constrain="domain"),
         yaxis=dict(visible=False, autorange="reversed", scaleanchor="x", constrain="domain"),
@@ -341,21 +341,21 @@ def _say(figure: Figure, text: str, x: float, y: float, *, size: int, **anchors)
 
 
 def _scale(
-    maps: Sequence[np.ndarray], colours: Sequence, span: tuple[float, float], unit: str
+    maps: Sequence[np.ndarray], colors: Sequence, span: tuple[float, float], unit: str
 ) -> dict:
-    """A colour axis for all these maps, its bar as high as their rows; white is 0 in that of signed
+    """A color axis for all these maps, its bar as high as their rows; white is 0 in that of signed
     values."""
     low, high = (
         min(float(values.min()) for values in maps),
         max(float(values.max()) for values in maps),
     )
-    if colours is SIGNED:
+    if colors is SIGNED:
         high = max(-low, high, 1e-12)
         low = -high
     return dict(
         cmin=low,
         cmax=high,
-        colorscale=colours,
+        colorscale=colors,
         colorbar=dict(
             x=1.0,
             xpad=10,

@@ -23,7 +23,7 @@ SHADE = (
     (1e-6, "rgba(91,99,109,0.08)"),
     (1, "rgba(91,99,109,0.5)"),
 )  # of points not drawn
-# this share of the scores lies within the colours: one outlier shall not turn the rest white
+# this share of the scores lies within the colors: one outlier shall not turn the rest white
 FULL = 0.999
 CELL, LOW, HIGH = 26, 180, 520  # pixels: a row of a heatmap, its least and its greatest height
 TALL = 440  # pixels of a cloud of points
@@ -78,14 +78,14 @@ def heatmap(
     marked: str = "marked",
     exact: bool = True,
 ) -> Figure:
-    """Scores [C_s,C_t] as colours, rows and columns in clusters; names where one points at, few
+    """Scores [C_s,C_t] as colors, rows and columns in clusters; names where one points at, few
     ones on the axes, too.
 
     names: of the two data sets; unit: what the scores are. signed: white is 0, blue above,
-    vermilion below; else they are probabilities, from white to dark blue. Colours reach to the
+    vermilion below; else they are probabilities, from white to dark blue. Colors reach to the
     99.9th percentile. order: rows and columns, such as those of another read-out; `clustered` when
     None. marks: (source, target) classes that get a ring, and marked: what these are. exact:
-    numbers in single precision; else 8 bits each, whole percents of the strongest colour, a third
+    numbers in single precision; else 8 bits each, whole percents of the strongest color, a third
     of the size in a saved notebook; where any is NaN, all stay exact. Raises ValueError on shapes
     that do not fit, names that come twice, unknown marks, infinite scores, and negative ones where
     not signed."""
@@ -146,7 +146,7 @@ def heatmap(
         height=figure.layout.margin.t + tall + 52 + room,
         hovermode="closest",
         plot_bgcolor=RULE if gaps else "white",
-    )  # what is unknown is grey
+    )  # what is unknown is gray
 
 
 def sankey(
@@ -171,13 +171,13 @@ def sankey(
     ]
     if not drawn:
         raise ValueError(
-            f"sankey: wanted pairs with positive scores, got none among {len(pairs)}; centre the "
+            f"sankey: wanted pairs with positive scores, got none among {len(pairs)}; center the "
             "scores"
         )
     sides = [list(dict.fromkeys(row[name] for row in drawn)) for name in (source_name, target_name)]
     hues = {
         name: PALETTE[i % (len(PALETTE) - 1)] for i, name in enumerate(sides[0])
-    }  # grey is for the targets
+    }  # gray is for the targets
     ends = [
         np.array([offset + side.index(row[key]) for row in drawn], dtype=np.int16)
         for key, side, offset in (
@@ -281,7 +281,7 @@ def against(
     targets: Sequence[str],
     title: str = "",
     *,
-    names: tuple[str, str] = ("weight", "behaviour"),
+    names: tuple[str, str] = ("weight", "behavior"),
     drawn: int = 2000,
     labels: int = 8,
     marks: Sequence[tuple[str, str]] | None = None,
@@ -428,7 +428,7 @@ def _marked(marks, sources: Sequence[str], targets: Sequence[str]) -> tuple[np.n
 
 
 def _full(scores: np.ndarray) -> float:
-    """Where the colours end: the FULL quantile of absolute scores, or the largest where that is
+    """Where the colors end: the FULL quantile of absolute scores, or the largest where that is
     0."""
     sizes = np.abs(scores[np.isfinite(scores)])
     if not sizes.size:
@@ -441,9 +441,9 @@ def _short(name: str, letters: int = LETTERS) -> str:
 
 
 def _rings(figure: Figure, x: Sequence, y: Sequence, word: str) -> None:
-    """Rings at these places: dark on white, so that they are seen on any colour; the pointer goes
+    """Rings at these places: dark on white, so that they are seen on any color; the pointer goes
     through them."""
-    for colour, width, shown in (("#FFFFFF", 3.6, False), (INK, 1.6, True)):
+    for color, width, shown in (("#FFFFFF", 3.6, False), (INK, 1.6, True)):
         figure.add_scatter(
             x=x,
             y=y,
@@ -451,7 +451,7 @@ def _rings(figure: Figure, x: Sequence, y: Sequence, word: str) -> None:
             name=plain(word),
             showlegend=shown,
             hoverinfo="skip",
-            marker=dict(symbol="circle-open", size=10, color=colour, line=dict(width=width)),
+            marker=dict(symbol="circle-open", size=10, color=color, line=dict(width=width)),
         )
 
 
@@ -528,7 +528,7 @@ def _shade(
 def _label(
     figure: Figure, points, texts: Sequence[str], ends, size: tuple[int, int], most: int
 ) -> None:
-    """Name the strongest points and colour them, where there is room."""
+    """Name the strongest points and color them, where there is room."""
     share = np.stack(
         [(p - low) / (high - low) for p, (low, high) in zip(points, ends, strict=True)], axis=1
     )

@@ -33,12 +33,12 @@ def results_table(numbers: Sequence[Number], title: str = "") -> Html:
     fill no page."""
     one_protocol(numbers)
     metrics, rows = list(dict.fromkeys(number.metric for number in numbers)), {}
-    told = metrics if len(metrics) < 3 else [main_metric(numbers)]
+    shown_with_interval = metrics if len(metrics) < 3 else [main_metric(numbers)]
     for number in numbers:
         row = rows.setdefault(
             number.run, {"run": number.run, **dict.fromkeys(metrics), **dict.fromkeys(BUDGET)}
         )
-        row[number.metric] = _percent(number, number.metric in told)
+        row[number.metric] = _percent(number, number.metric in shown_with_interval)
         row.update(_shown(number.budget), state=number.state or None)
     best = {metric: "max" for metric in metrics if len(rows) > 1}
     states = ["state"] if any(number.state != "complete" for number in numbers) else []
@@ -80,7 +80,7 @@ def results_tables(numbers: Iterable[Number]) -> Html:
         return _small(
             "No run below this folder has been evaluated yet. Train one with 10_coclr_alone and "
             "measure it "
-            "with 42_retrieval, with the same home and data as here."
+            "with 42_retrieval, with the same runs_dir and data as here."
         )
     return _joined(
         [
@@ -118,13 +118,13 @@ def inventory(folders: Sequence[Folder]) -> Html:
     rows = [
         {
             "run": f.run,
-            "stage": f.stage or None,
+            "method": f.method or None,
             "state": f.state or None,
             "evaluated": len({n.protocol for n in f.numbers}),
             **_shown(f.budget),
         }
         for f in folders
-        if f.stage
+        if f.method
     ]
     pieces = [
         table(

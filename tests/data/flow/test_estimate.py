@@ -1,5 +1,5 @@
 """Flow: OpenCV's known errors on RubberWhale, signs, the 8-bit store and its way back, resuming,
-colours."""
+colors."""
 
 import json
 import multiprocessing
@@ -139,7 +139,7 @@ def test_time_reversal_and_flip():
         [-1, 1]
     )
     assert end_point(forward, mirrored)[middle].mean() < 0.05
-    stored, negated = (estimate.quantise(f)[..., :2].astype(int) for f in (forward, -forward))
+    stored, negated = (estimate.quantize(f)[..., :2].astype(int) for f in (forward, -forward))
     assert np.abs(255 - stored - negated).max() <= 1, "255 - x negates a stored flow"
 
 
@@ -151,15 +151,15 @@ def test_fast_preset_is_near_the_default():
     assert 0 < difference.mean() <= 0.2
 
 
-def test_quantise_round_trip_is_within_half_a_step():
+def test_quantize_round_trip_is_within_half_a_step():
     values = np.random.default_rng(0).uniform(-25, 25, (5, 7, 9, 2)).astype(np.float32)
-    stored = estimate.quantise(values, 20.0)
+    stored = estimate.quantize(values, 20.0)
     assert (
         stored.shape == (5, 7, 9, 3) and stored.dtype == np.uint8 and (stored[..., 2] == 128).all()
     )
-    error = np.abs(estimate.dequantise(stored, 20.0) - np.clip(values, -20, 20)).max()
+    error = np.abs(estimate.dequantize(stored, 20.0) - np.clip(values, -20, 20)).max()
     assert 0.9 * 20 / 255 < error <= 1.001 * 20 / 255
-    assert estimate.quantise(np.float32([[[[0, -20]], [[20, 0.1]]]]))[0, :, 0, :2].tolist() == [
+    assert estimate.quantize(np.float32([[[[0, -20]], [[20, 0.1]]]]))[0, :, 0, :2].tolist() == [
         [128, 0],
         [255, 128],
     ]
@@ -179,7 +179,7 @@ def test_extract_stores_what_estimate_finds_and_resumes(videos, tmp_path):
     for name in good(videos):
         whole, frames = flow_store.load(store, name), clips.read(videos.root / name).frames
         assert flow_store.length(store, name) == 8 == len(whole)
-        assert np.array_equal(whole, estimate.quantise(estimate.estimate(frames, "dis")))
+        assert np.array_equal(whole, estimate.quantize(estimate.estimate(frames, "dis")))
         picked = flow_store.load(store, name, np.array([3, 0, 3, 7, 8]))
         assert np.array_equal(picked, whole[[3, 0, 3, 7, 7]]), "the last frame takes the last flow"
         facts = flow_store.meta(store, name)
@@ -208,7 +208,7 @@ def test_complete_goes_on_with_a_stores_own_settings_and_takes_no_lock_where_not
     videos, tmp_path
 ):
     fine, store = videos.select(mask=np.isin(videos.path, good(videos))), tmp_path / "flow"
-    flow_store.extract(fine, store, "dis", bound=10.0, form="mp4", progress=False)
+    flow_store.extract(fine, store, "dis", bound=10.0, format="mp4", progress=False)
     before = flow_store.settings_of(store)
     flow_store.flow_path(
         store, "b/0.mp4", "mp4"
@@ -293,8 +293,8 @@ def test_doors(videos, tmp_path):
         flow_store.load(store, "b/0.mp4")
     with pytest.raises(ValueError, match="at least two frames"):
         estimate.estimate(np.zeros((1, 8, 8, 3), np.uint8))
-    with pytest.raises(ValueError, match="see dequantise"):
-        estimate.colours(np.zeros((2, 2, 2), np.uint8))
+    with pytest.raises(ValueError, match="see dequantize"):
+        estimate.colors(np.zeros((2, 2, 2), np.uint8))
     with pytest.raises(ValueError, match="farneback"):
         flow_store.extract(videos, store, "farneback")
     file = flow_store.flow_path(store, name)
@@ -307,9 +307,9 @@ def test_doors(videos, tmp_path):
         flow_store.load(store, name)
 
 
-def test_colours_and_wheel():
-    assert (estimate.colours(np.zeros((4, 5, 2), np.float32)) == 255).all(), "no motion is white"
-    right, left, half, fast = estimate.colours(
+def test_colors_and_wheel():
+    assert (estimate.colors(np.zeros((4, 5, 2), np.float32)) == 255).all(), "no motion is white"
+    right, left, half, fast = estimate.colors(
         np.float32([[1, 0], [-1, 0], [0.5, 0], [3, 0]]), limit=1.0
     )
     assert right.tolist() == [255, 0, 0] and left[0] < 50 and left[2] > 200, (
@@ -320,7 +320,7 @@ def test_colours_and_wheel():
     )
     for angle in np.linspace(0, 2 * np.pi, 9):
         there = np.float32([np.cos(angle), np.sin(angle)])
-        one, other = estimate.colours(np.stack([there, -there]), limit=1.0).astype(int)
+        one, other = estimate.colors(np.stack([there, -there]), limit=1.0).astype(int)
         assert np.abs(one - other).max() > 120
     disc = estimate.wheel(101)
     assert disc.shape == (101, 101, 3) and disc.dtype == np.uint8

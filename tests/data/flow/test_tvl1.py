@@ -65,7 +65,7 @@ def test_rubberwhale(real_data, epsilon, error):
 
 @pytest.mark.parametrize("epsilon", [0.01, 0.05])
 def test_real_motion_is_opencvs(real_data, epsilon):
-    """Frames at 128x128. OpenCV differs from itself as much when 1e-6 grey levels of noise are
+    """Frames at 128x128. OpenCV differs from itself as much when 1e-6 gray levels of noise are
     added to its frames (0.001 to 0.05 px): the method amplifies rounding where the pictures say
     nothing, mostly at borders."""
     names = ("R6llTwEh07w", "SOX5yA1l24A", "WUzgd7C1pWA", "abseiling_k400")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from vidbench.data.loading import joint
-from vidbench.data.loading.augmentation import SETTINGS
+from vidbench.data.loading.augmentation import PRESETS
 from vidbench.data.loading.dataset import Clips, ClipSpec
 from vidbench.data.loading.joint import Joint, JointBatches, Mix
 
@@ -36,7 +36,7 @@ def test_the_plan_is_what_comes(mix):
     epochs = [batches(mix, epoch) for epoch in range(30)]
     rows = np.concatenate([np.concatenate(epoch) for epoch in epochs])
     counts = np.bincount(of(rows), minlength=3)
-    table = joint.plan(("a", "b", "c"), SIZES, 16, mix, epochs=30)
+    table = joint.plan_batches(("a", "b", "c"), SIZES, 16, mix, epochs=30)
     for row, count, size in zip(table, counts, SIZES, strict=True):
         assert count == pytest.approx(row["an epoch"] * 30, rel=0.1, abs=30)
         assert row["seen"] == pytest.approx(count / size, rel=0.1, abs=1)
@@ -84,8 +84,8 @@ def test_order_follows_from_seed_and_epoch_and_is_shared_out_over_ranks(mix):
 
 
 def test_samples_say_of_which_data_set_they_are(toy_tiny):
-    spec = ClipSpec(frames=4, stride=2, views=1, augment=SETTINGS["toy"])
-    segments = ClipSpec(frames=4, views=1, augment=SETTINGS["toy"], sampling="random_segments")
+    spec = ClipSpec(frames=4, stride=2, views=1, augment=PRESETS["toy"])
+    segments = ClipSpec(frames=4, views=1, augment=PRESETS["toy"], sampling="random_segments")
     parts = [Clips(toy_tiny, spec), Clips(toy_tiny.select(split="test"), segments)]
     both = Joint(parts)
     last, first = both[0, len(both) - 1], both[0, 0]
@@ -95,13 +95,16 @@ def test_samples_say_of_which_data_set_they_are(toy_tiny):
         1,
         len(both) - 1,
     )
-    assert last["label"] == parts[1].manifest.label[-1] and last["source"] > toy_tiny.source.max()
+    assert (
+        last["label"] == parts[1].manifest.label[-1]
+        and last["source_video"] > toy_tiny.source_video.max()
+    )
     assert last["rgb"].shape == first["rgb"].shape
     assert np.array_equal(last["rgb"], parts[1][0, len(parts[1]) - 1]["rgb"])
     with pytest.raises(IndexError, match="not among"):
         both[0, len(both)]
     with pytest.raises(ValueError, match="same frames, size"):
-        Joint([parts[0], Clips(toy_tiny, ClipSpec(frames=8, views=1, augment=SETTINGS["toy"]))])
+        Joint([parts[0], Clips(toy_tiny, ClipSpec(frames=8, views=1, augment=PRESETS["toy"]))])
 
 
 def test_mistakes_are_refused_at_the_door():

@@ -11,19 +11,19 @@ import torch.nn.functional as F
 from PIL import Image
 
 from vidbench.data.loading import augmentation, transforms
-from vidbench.data.loading.augmentation import SETTINGS, Augment, View, draw, weak
+from vidbench.data.loading.augmentation import PRESETS, Augment, View, draw, weak
 from vidbench.data.loading.dataset import Batches, Clips, ClipSpec
 from vidbench.data.loading.transforms import apply, apply_batch
 from vidbench.data.sets.catalogue import open_dataset
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 RMS = ("rms_kinetics", "rms_ssv2", "rms_cifar", "rms_imagenet")
-CIFAR = SETTINGS["rms_cifar"]
+CIFAR = PRESETS["rms_cifar"]
 IMAGENET = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]).view(
     2, 3, 1, 1, 1
 )  # mean, deviation
 FLOW = torch.tensor([0.5, 0.226]).view(2, 1, 1, 1, 1)
-# PCA of ImageNet's colours as the recipes print it
+# PCA of ImageNet's colors as the recipes print it
 VALUES = (0.2175, 0.0188, 0.0045)
 VECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
 
@@ -42,7 +42,7 @@ def smooth(frames, height, width, seed=0) -> torch.Tensor:
     return F.interpolate(small, (height, width), mode="bicubic").clamp(0, 255).to(torch.uint8)
 
 
-def normalised(clip: torch.Tensor, moments: torch.Tensor = IMAGENET) -> torch.Tensor:
+def normalized(clip: torch.Tensor, moments: torch.Tensor = IMAGENET) -> torch.Tensor:
     """[T,C,H,W] to [C,T,H,W], the plain formula."""
     return (clip.transpose(0, 1) / 255 - moments[0]) / moments[1]
 
@@ -61,7 +61,7 @@ def batched(clip, view, augment, stream="rgb"):
 @pytest.mark.parametrize("run", [apply, batched])
 @pytest.mark.parametrize("stream", ["rgb", "flow"])
 def test_pad_crop_is_a_window_of_the_padded_frame(run, stream):
-    """Every place a window can have: pad, cut, mirror, normalise, with black around rgb and zero
+    """Every place a window can have: pad, cut, mirror, normalize, with black around rgb and zero
     motion around flow."""
     clip, augment = noise(2, 10, 10), Augment(size=10, pad=3)
     around = F.pad(clip, (3, 3, 3, 3), value=0 if stream == "rgb" else 128)
@@ -73,7 +73,7 @@ def test_pad_crop_is_a_window_of_the_padded_frame(run, stream):
                 if flip and stream == "flow":
                     want[:, 0] = 255 - want[:, 0]
                 got = run(clip, View((10, 10), (top, left, 10, 10), flip), augment, stream)
-                want = normalised(want, IMAGENET if stream == "rgb" else FLOW)
+                want = normalized(want, IMAGENET if stream == "rgb" else FLOW)
                 assert torch.allclose(got, want, atol=1e-5), (top, left, flip)
 
 
@@ -95,7 +95,7 @@ def test_windows_lie_everywhere_in_the_padded_frame(height, width):
     for view in drawn[:20]:
         top, left = view.box[0] + 4, view.box[1] + 4
         window = around[:, :, top : top + 32, left : left + 32]
-        want = normalised(window.flip(-1) if view.flip else window)
+        want = normalized(window.flip(-1) if view.flip else window)
         assert torch.allclose(apply(clip, view, CIFAR), want, atol=1e-5)
 
 
@@ -124,7 +124,7 @@ def test_a_smaller_flow_is_padded_alike():
     half, augment = smooth(2, 20, 20), Augment(size=40, pad=8)
     view = View((40, 40), (-8, 6, 40, 40))
     window = F.pad(half, (4, 4, 4, 4), value=128)[:, :, 0:20, 7:27]  # from (-4, 3)
-    want = normalised(F.interpolate(window, (40, 40), mode="bilinear", antialias=True), FLOW)
+    want = normalized(F.interpolate(window, (40, 40), mode="bilinear", antialias=True), FLOW)
     for run in (apply, batched):
         assert (run(half, view, augment, "flow") - want).abs().max() * 0.226 * 255 < 1.1
 
@@ -142,14 +142,14 @@ def test_lighting_is_added_last_and_to_rgb_only(run):
         assert torch.allclose(bright - dark, (shift / IMAGENET[1]).expand_as(dark), atol=1e-5), (
             "not cut, either"
         )
-    for setting in ("rms_cifar", "coclr_official"):
-        augment = replace(SETTINGS[setting], size=32)
+    for preset in ("rms_cifar", "coclr_official"):
+        augment = replace(PRESETS[preset], size=32)
         assert torch.equal(run(clip, lit, augment, "flow"), run(clip, plain, augment, "flow"))
 
 
 def test_lighting_is_alexnets_noise():
     """rgb = sum over axes of vector * alpha * value with alpha ~ N(0, 0.1), drawn once a clip."""
-    rng, augment = np.random.default_rng(0), SETTINGS["rms_imagenet"]
+    rng, augment = np.random.default_rng(0), PRESETS["rms_imagenet"]
     drawn = np.array([draw(augment, 64, 64, 4, rng).lighting for _ in range(4000)])
     alphas = np.linalg.solve(np.array(VECTORS) * VALUES, drawn.T)
     assert np.abs(alphas.mean(1)).max() < 0.006 and np.abs(alphas.std(1) - 0.1).max() < 0.004
@@ -190,8 +190,8 @@ def cutmix_code(picture: torch.Tensor, view: View) -> torch.Tensor:
 
 
 def test_imagenets_chain_is_the_recipes():
-    """Jitter in random order on every picture, no hue; then lighting; then the normalisation."""
-    augment, rng, orders = SETTINGS["rms_imagenet"], np.random.default_rng(0), []
+    """Jitter in random order on every picture, no hue; then lighting; then the normalization."""
+    augment, rng, orders = PRESETS["rms_imagenet"], np.random.default_rng(0), []
     small = replace(augment, size=48)
     for seed in range(200):
         view = draw(small, 48, 48, 1, rng)
@@ -216,20 +216,20 @@ def test_imagenets_chain_is_the_recipes():
 # ---- the named settings
 
 
-@pytest.mark.parametrize("setting", RMS)
-def test_settings_repeat_by_seed_and_hold_what_they_say(setting):
-    augment, size = SETTINGS[setting], (32, 32) if setting == "rms_cifar" else (240, 320)
+@pytest.mark.parametrize("preset", RMS)
+def test_settings_repeat_by_seed_and_hold_what_they_say(preset):
+    augment, size = PRESETS[preset], (32, 32) if preset == "rms_cifar" else (240, 320)
     first, second = (
         [draw(augment, *size, 2, np.random.default_rng(s)) for s in range(300)] for _ in range(2)
     )
     assert first == second and len(set(first)) > 100
     assert pickle.loads(pickle.dumps(first)) == first
     flips = np.mean([view.flip for view in first])
-    assert flips == 0 if setting == "rms_ssv2" else abs(flips - 0.5) < 0.1
-    if setting != "rms_imagenet":
+    assert flips == 0 if preset == "rms_ssv2" else abs(flips - 0.5) < 0.1
+    if preset != "rms_imagenet":
         assert all(view == View(size, view.box, view.flip) for view in first), "crop and flip only"
-    if setting != "rms_cifar":
-        low, high = {"rms_ssv2": (0.15, 0.75)}.get(setting, (0.08, 1.0))
+    if preset != "rms_cifar":
+        low, high = {"rms_ssv2": (0.15, 0.75)}.get(preset, (0.08, 1.0))
         shares = np.array([view.box[2] * view.box[3] / (240 * 320) for view in first])
         assert low - 0.01 < shares.min() < low + 0.05 and high - 0.15 < shares.max() < high + 0.01
         assert augment.size == 224
@@ -292,12 +292,12 @@ def test_testing_shows_the_picture_itself(few):
     spec = ClipSpec(frames=1, augment=CIFAR, sampling="spread", windows=1, resize=32)
     data = Clips(manifest, spec)
     for row in range(len(manifest)):
-        want = normalised(pixels[str(manifest.path[row])])[None]
+        want = normalized(pixels[str(manifest.path[row])])[None]
         assert torch.allclose(data[0, row]["rgb"], want, atol=1e-6)
     picture = noise()
     for resize in (None, 32):
         assert torch.allclose(
-            transforms.test_crops(picture, "centre", 32, resize)[0], normalised(picture), atol=1e-6
+            transforms.test_crops(picture, "center", 32, resize)[0], normalized(picture), atol=1e-6
         )
 
 

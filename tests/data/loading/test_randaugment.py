@@ -15,12 +15,12 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 
 from vidbench.data.loading import randaugment
-from vidbench.data.loading.augmentation import SETTINGS, Augment, View, draw, weak
+from vidbench.data.loading.augmentation import PRESETS, Augment, View, draw, weak
 from vidbench.data.loading.dataset import ClipSpec
 from vidbench.data.loading.transforms import apply, apply_batch
 from vidbench.engine import runs
 
-MULTITRAIN = SETTINGS["multitrain"]
+MULTITRAIN = PRESETS["multitrain"]
 GRAY = (128, 128, 128)
 NAMES = (
     "autocontrast",
@@ -30,7 +30,7 @@ NAMES = (
     "posterize",
     "solarize",
     "solarize_add",
-    "colour",
+    "color",
     "contrast",
     "brightness",
     "sharpness",
@@ -43,7 +43,7 @@ WARPS = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
 
 
 def moving_clip(frames=4, height=90, width=120, seed=0) -> torch.Tensor:
-    """A drifting coloured texture within 20..230, uint8 [T,C,H,W], in a decoder's memory order."""
+    """A drifting colored texture within 20..230, uint8 [T,C,H,W], in a decoder's memory order."""
     rng = np.random.default_rng(seed)
     texture = cv2.GaussianBlur(rng.random((height + frames, width + frames, 3)), (0, 0), 3)
     texture = cv2.normalize(texture, None, 20, 230, cv2.NORM_MINMAX)
@@ -52,7 +52,7 @@ def moving_clip(frames=4, height=90, width=120, seed=0) -> torch.Tensor:
 
 
 def levels(clip: torch.Tensor) -> np.ndarray:
-    """Undo ImageNet's normalisation: [C,T,H,W] to grey levels."""
+    """Undo ImageNet's normalization: [C,T,H,W] to gray levels."""
     mean, std = (
         (torch.tensor(m).view(3, 1, 1, 1)) for m in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     )
@@ -93,7 +93,7 @@ def by_pil(
         "posterize": lambda: ImageOps.posterize(picture, value),
         "solarize": lambda: ImageOps.solarize(picture, value),
         "solarize_add": lambda: picture.point(table * 3),
-        "colour": lambda: ImageEnhance.Color(picture).enhance(value),
+        "color": lambda: ImageEnhance.Color(picture).enhance(value),
         "contrast": lambda: ImageEnhance.Contrast(picture).enhance(value),
         "brightness": lambda: ImageEnhance.Brightness(picture).enhance(value),
         "sharpness": lambda: ImageEnhance.Sharpness(picture).enhance(value),
@@ -128,7 +128,7 @@ def test_an_operation_does_something_from_a_small_magnitude_on(name):
         "solarize": 256,
         "solarize_add": 0,
         **dict.fromkeys(WARPS[1:], 0.0),
-        **dict.fromkeys(("colour", "contrast", "brightness", "sharpness"), 1.0),
+        **dict.fromkeys(("color", "contrast", "brightness", "sharpness"), 1.0),
     }
     if name in still:
         assert randaugment.argument(name, 0) == still[name]
@@ -152,7 +152,7 @@ def test_an_operation_does_something_from_a_small_magnitude_on(name):
         ("posterize", 4, 2, 0),
         ("solarize", 256, 256 - 179, 0),
         ("solarize_add", 0, 77, 110),
-        ("colour", 1, 1.63, 1.9),
+        ("color", 1, 1.63, 1.9),
         ("contrast", 1, 1.63, 1.9),
         ("brightness", 1, 1.63, 1.9),
         ("sharpness", 1, 1.63, 1.9),
@@ -239,7 +239,7 @@ def test_views_repeat_and_are_plain():
 
 
 def test_switching_them_on_leaves_the_other_draws_alone():
-    for name, augment in SETTINGS.items():
+    for name, augment in PRESETS.items():
         off = weak(augment) if not augment.strong else replace(augment, randaugment=0, erase=0.0)
         for seed in range(20):
             one = draw(off, 90, 120, 4, np.random.default_rng(seed))
@@ -369,7 +369,7 @@ def test_a_batch_shows_the_same_pictures():
         far.append(np.abs(levels(alone) - levels(got)).mean())
         assert far[-1] <= 3.0, (
             view
-        )  # where posterize or solarize cuts between two neighbouring levels
+        )  # where posterize or solarize cuts between two neighboring levels
         if view.erase:
             top, left, h, w = view.erase
             part = (slice(None), slice(None), slice(top, top + h), slice(left, left + w))
@@ -404,7 +404,7 @@ def test_flow_is_refused_with_randaugment_and_never_erased():
 def test_settings_are_multitrains():
     """What the released configurations say, and the supplement; a recipe carries them through
     JSON."""
-    augment = SETTINGS["multitrain"]
+    augment = PRESETS["multitrain"]
     assert (augment.size, augment.area, augment.aspect, augment.flip) == (
         224,
         (0.08, 1.0),
@@ -417,7 +417,7 @@ def test_settings_are_multitrains():
         0.5,
         0.25,
     )
-    supplement = SETTINGS["multitrain_supplement"]
+    supplement = PRESETS["multitrain_supplement"]
     assert (supplement.size, supplement.short_side, supplement.flip) == (224, (256, 320), 0.5)
     assert (
         not supplement.randaugment
@@ -428,8 +428,8 @@ def test_settings_are_multitrains():
     rng = np.random.default_rng(0)
     for drawn in (draw(weak(augment), 90, 120, 4, rng) for _ in range(50)):
         assert drawn == View((90, 120), drawn.box, drawn.flip)
-    for setting in ("multitrain", "multitrain_supplement"):
-        spec = ClipSpec(augment=SETTINGS[setting])
+    for preset in ("multitrain", "multitrain_supplement"):
+        spec = ClipSpec(augment=PRESETS[preset])
         assert runs.recipe_from(ClipSpec, runs.recipe_dict(spec)) == spec
 
 

@@ -14,12 +14,12 @@ from PIL import Image, ImageFilter
 from torchvision.transforms import functional as TF
 
 from vidbench.data.loading import augmentation, pixels, transforms
-from vidbench.data.loading.augmentation import SETTINGS, Augment, View, draw, draw_pair, weak
+from vidbench.data.loading.augmentation import PRESETS, Augment, View, draw, draw_pair, weak
 from vidbench.data.loading.transforms import apply, apply_batch
 
 
 def moving_clip(frames=6, height=120, width=160, seed=0) -> torch.Tensor:
-    """A drifting coloured texture with a little noise, uint8 [T,C,H,W], in a decoder's memory
+    """A drifting colored texture with a little noise, uint8 [T,C,H,W], in a decoder's memory
     order."""
     rng = np.random.default_rng(seed)
     texture = cv2.GaussianBlur(rng.random((height + 40, width + 40, 3)), (0, 0), 3)
@@ -30,7 +30,7 @@ def moving_clip(frames=6, height=120, width=160, seed=0) -> torch.Tensor:
 
 
 def levels(clip: torch.Tensor, augment: Augment, stream="rgb") -> np.ndarray:
-    """Undo the normalisation: [C,T,H,W] to grey levels."""
+    """Undo the normalization: [C,T,H,W] to gray levels."""
     as_rgb = stream == "rgb" or augment.flow_as_rgb
     mean, std = (
         ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) if as_rgb else ((0.5,) * 3, (0.226,) * 3)
@@ -58,9 +58,9 @@ def pil_chain(frame: np.ndarray, view: View, augment: Augment, t: int) -> np.nda
     return np.asarray(TF.hflip(picture) if view.flip else picture)
 
 
-@pytest.mark.parametrize("setting", ["vidbench", "coclr_official", "weak"])
-def test_apply_is_pils_chain(setting):
-    augment = replace(SETTINGS[setting], size=96, strong=float(setting != "weak"))
+@pytest.mark.parametrize("preset", ["vidbench", "coclr_official", "weak"])
+def test_apply_is_pils_chain(preset):
+    augment = replace(PRESETS[preset], size=96, strong=float(preset != "weak"))
     clip, rng, seen = moving_clip(), np.random.default_rng(1), set()
     for _ in range(25):
         view = draw(augment, *clip.shape[-2:], len(clip), rng)
@@ -70,7 +70,7 @@ def test_apply_is_pils_chain(setting):
         want = np.stack([pil_chain(f, view, augment, t) for t, f in enumerate(frames)])
         assert np.abs(got - want.transpose(3, 0, 1, 2)).mean() <= 1.5, view
         assert abs((got - want.transpose(3, 0, 1, 2)).mean()) <= 0.6, "no brighter, no darker"
-    if setting != "weak":
+    if preset != "weak":
         assert seen >= {
             "brightness",
             "contrast",
@@ -97,9 +97,9 @@ def test_each_jitter_alone_is_pils(name, factor):
 
 
 @pytest.mark.parametrize("stream", ["rgb", "flow"])
-@pytest.mark.parametrize("setting", ["vidbench", "coclr_official"])
-def test_batch_shows_the_same_pictures(setting, stream):
-    augment = replace(SETTINGS[setting], size=64, strong=1.0)
+@pytest.mark.parametrize("preset", ["vidbench", "coclr_official"])
+def test_batch_shows_the_same_pictures(preset, stream):
+    augment = replace(PRESETS[preset], size=64, strong=1.0)
     clips = torch.stack([moving_clip(seed=s) for s in range(12)])
     rng = np.random.default_rng(2)
     drawn = [draw(augment, *clips.shape[-2:], clips.shape[1], rng) for _ in clips]
@@ -123,12 +123,12 @@ def test_a_still_clip_stays_still():
     still = moving_clip(1).expand(5, -1, -1, -1)
     rng = np.random.default_rng(3)
     for _ in range(10):
-        out = apply(still, draw(SETTINGS["vidbench"], 120, 160, 5, rng), SETTINGS["vidbench"])
+        out = apply(still, draw(PRESETS["vidbench"], 120, 160, 5, rng), PRESETS["vidbench"])
         assert (out == out[:, :1]).all(), "every frame has the same parameters"
 
 
 def test_official_gray_flickers_between_channels():
-    augment, still = SETTINGS["coclr_official"], moving_clip(1).expand(4, -1, -1, -1)
+    augment, still = PRESETS["coclr_official"], moving_clip(1).expand(4, -1, -1, -1)
     view = View((120, 160), (0, 0, 120, 160), gray="channel", channels=(0, 2, 2, 1))
     out = levels(apply(still, view, augment), augment)
     plain = levels(apply(still, replace(view, gray=""), augment), augment)
@@ -142,25 +142,25 @@ def test_flip_mirrors_and_negates_only_us_flow():
     clip = moving_clip()
     view = View((120, 160), (10, 20, 80, 90), sigma=1.0)
     mirrored = replace(view, flip=True)
-    for setting, stream in (("vidbench", "rgb"), ("vidbench", "flow"), ("coclr_official", "flow")):
-        augment = SETTINGS[setting]
+    for preset, stream in (("vidbench", "rgb"), ("vidbench", "flow"), ("coclr_official", "flow")):
+        augment = PRESETS[preset]
         for run in (apply, lambda c, v, a, s: apply_batch(c[None], [v], a, s)[0]):
             plain, flipped = (
                 levels(run(clip, v, augment, stream), augment, stream) for v in (view, mirrored)
             )
             plain = plain[..., ::-1].copy()
-            if (setting, stream) == ("vidbench", "flow"):
+            if (preset, stream) == ("vidbench", "flow"):
                 plain[0] = 255 - plain[0]
             difference = np.abs(
                 flipped - plain
             )  # the batched form may meet a rounding tie from the other side
-            assert difference.mean() < 0.01 and difference.max() < 1.01, (setting, stream)
+            assert difference.mean() < 0.01 and difference.max() < 1.01, (preset, stream)
 
 
-def test_flow_keeps_its_colours_by_default():
+def test_flow_keeps_its_colors_by_default():
     clip, plain = moving_clip(), View((120, 160), (0, 0, 120, 160))
     strong = replace(plain, order=("hue", "contrast"), hue=0.1, contrast=0.5, gray="luma")
-    ours, official = SETTINGS["vidbench"], SETTINGS["coclr_official"]
+    ours, official = PRESETS["vidbench"], PRESETS["coclr_official"]
     assert torch.equal(apply(clip, strong, ours, "flow"), apply(clip, plain, ours, "flow"))
     assert not torch.equal(
         apply(clip, strong, official, "flow"), apply(clip, plain, official, "flow")
@@ -187,7 +187,7 @@ def test_a_smaller_flow_gets_the_same_part_of_the_scene():
 
 
 def test_input_forms_agree_and_are_left_alone():
-    augment, clip = SETTINGS["vidbench"], moving_clip()
+    augment, clip = PRESETS["vidbench"], moving_clip()
     view = draw(augment, 120, 160, 6, np.random.default_rng(6))
     view = replace(view, order=augmentation.JITTERS, brightness=1.3, hue=0.05, sigma=1.2)
     before, out = clip.clone(), apply(clip, view, augment)
@@ -208,7 +208,7 @@ def test_input_forms_agree_and_are_left_alone():
 
 
 def test_draws_repeat_and_stay_inside():
-    augment = SETTINGS["vidbench"]
+    augment = PRESETS["vidbench"]
     first, second = (
         [draw(augment, 90, 160, 8, np.random.default_rng(s)) for s in range(300)] for _ in range(2)
     )
@@ -245,9 +245,9 @@ DRAWN = {
 }
 
 
-@pytest.mark.parametrize("setting", DRAWN)
-def test_draws_are_those_of_earlier_runs(setting):
-    """A published run can be made again: what a seed draws under a setting stays as it was,
+@pytest.mark.parametrize("preset", DRAWN)
+def test_draws_are_those_of_earlier_runs(preset):
+    """A published run can be made again: what a seed draws under a preset stays as it was,
     whatever is added later.
 
     The checksums were taken before pad and lighting came, those of RMS before RandAugment and
@@ -264,19 +264,19 @@ def test_draws_are_those_of_earlier_runs(setting):
             view.channels,
         )
 
-    rng, augment = np.random.default_rng(7), SETTINGS[setting]
+    rng, augment = np.random.default_rng(7), PRESETS[preset]
     sizes = ((32, 32), (120, 160), (20, 400))
     drawn = [values(draw(augment, *size, 4, rng)) for size in sizes for _ in range(100)]
     pairs = [draw_pair(augment, 120, 160, 4, rng) for _ in range(100)]
     text = repr(drawn + [(pair.clips, *map(values, pair.views)) for pair in pairs])
-    assert zlib.crc32(text.encode()) == DRAWN[setting]
+    assert zlib.crc32(text.encode()) == DRAWN[preset]
 
 
 @pytest.mark.parametrize("height, width, share", [(240, 320, 0.29), (256, 454, 0.53)])
 def test_official_crop_squeezes_misfits(height, width, share):
     """Facts about CoCLR's code: about 29 % and 53 % of clips show the whole frame squeezed to a
     square."""
-    rng, augment = np.random.default_rng(0), SETTINGS["coclr_official"]
+    rng, augment = np.random.default_rng(0), PRESETS["coclr_official"]
     whole = [draw(augment, height, width, 1, rng).box == (0, 0, height, width) for _ in range(3000)]
     assert abs(np.mean(whole) - share) < 0.03
     retried = replace(augment, crop_tries=10)
@@ -301,7 +301,7 @@ def test_short_side_crops_are_squares_of_the_scaled_frame(height, width):
     224 / drawn."""
     rng, augment, short = (
         np.random.default_rng(0),
-        SETTINGS["multitrain_supplement"],
+        PRESETS["multitrain_supplement"],
         min(height, width),
     )
     top, left, h, w = np.array([draw(augment, height, width, 4, rng).box for _ in range(4000)]).T
@@ -333,14 +333,14 @@ def test_short_side_views_are_the_scaled_frames_crop():
         want = scaled[:, :, top : top + 120, left : left + 120].transpose(0, 1).numpy()
         got = levels(apply(clip, View((128, 160), box), augment), augment)
         assert np.abs(got - want)[..., 1:-1, 1:-1].max() < 1.1, (
-            "but for the border, which has no neighbours here"
+            "but for the border, which has no neighbors here"
         )
 
 
 def test_official_pairs():
     """One clip twice in half of the samples, one view of it strong, one weak; the strong chain on
     40 % overall."""
-    rng, augment = np.random.default_rng(0), SETTINGS["coclr_official"]
+    rng, augment = np.random.default_rng(0), PRESETS["coclr_official"]
     augment = replace(augment, jitter_p=1.0)  # so that a strong view can be told
     pairs = [draw_pair(augment, 120, 160, 4, rng) for _ in range(2000)]
     strong = np.array([[bool(v.order) for v in p.views] for p in pairs])
@@ -349,7 +349,7 @@ def test_official_pairs():
     assert (strong[same].sum(1) == 1).all() and abs(strong[same, 0].mean() - 0.5) < 0.05
     assert abs(strong[~same].mean() - 0.3) < 0.04
     assert {p.clips for p in pairs} == {(0, 0), (1, 1), (0, 1)}
-    assert {draw_pair(SETTINGS["vidbench"], 120, 160, 4, rng).clips for _ in range(50)} == {(0, 1)}
+    assert {draw_pair(PRESETS["vidbench"], 120, 160, 4, rng).clips for _ in range(50)} == {(0, 1)}
 
 
 def coded_clip(height, width) -> torch.Tensor:
@@ -370,7 +370,7 @@ def corners(clip, crops, size, **options):
 
 def test_crops_are_where_they_should_be():
     clip = coded_clip(100, 140)
-    assert corners(clip, "centre", 60) == [(20, 40)]
+    assert corners(clip, "center", 60) == [(20, 40)]
     assert corners(clip, "three", 60) == [(20, 0), (20, 40), (20, 80)]
     assert corners(coded_clip(140, 100), "three", 60) == [(0, 20), (40, 20), (80, 20)]
     five = [(20, 40), (0, 0), (0, 80), (40, 0), (40, 80)]
@@ -391,19 +391,19 @@ def test_crops_mirror_flow_and_scale_small_clips_up():
     assert torch.allclose(
         small[..., 29:31, 29:31].mean(), whole[..., 14:16, 14:16].mean(), atol=0.02
     ), "scaled by two"
-    crops = (transforms.test_crops(clip, "centre", 50, resize=side) for side in (50, 20))
+    crops = (transforms.test_crops(clip, "center", 50, resize=side) for side in (50, 20))
     assert torch.equal(*crops)
 
 
 def test_doors():
-    clip, view, augment = moving_clip(), View((120, 160), (0, 0, 60, 60)), SETTINGS["vidbench"]
+    clip, view, augment = moving_clip(), View((120, 160), (0, 0, 60, 60)), PRESETS["vidbench"]
     for call, message in (
         (lambda: apply(clip, view, augment, "depth"), "stream"),
         (lambda: apply(clip.permute(0, 2, 3, 1), view, augment), "3 channels"),
         (lambda: apply(clip.to(torch.int32), view, augment), "uint8"),
         (lambda: apply(clip.to("meta"), view, augment), "use apply_batch"),
         (lambda: apply_batch(clip[None], [view, view], augment), "2 views for 1 clips"),
-        (lambda: transforms.test_crops(clip, "six"), "centre, three"),
+        (lambda: transforms.test_crops(clip, "six"), "center, three"),
         (lambda: draw(augment, 0, 10, 1, np.random.default_rng(0)), "0x10"),
         (lambda: Augment(gray="green"), "luma"),
         (lambda: Augment(flip=2.0), "probability"),
@@ -432,7 +432,7 @@ class _Threads(torch.utils.data.Dataset):
         return 1
 
     def __getitem__(self, i):
-        apply(moving_clip(), View((120, 160), (0, 0, 60, 60), sigma=1.0), SETTINGS["weak"])
+        apply(moving_clip(), View((120, 160), (0, 0, 60, 60), sigma=1.0), PRESETS["weak"])
         return cv2.getNumThreads()
 
 
@@ -459,9 +459,9 @@ def test_workers_get_one_thread_but_never_where_that_can_hang(method, threads):
 
 
 @pytest.mark.parametrize("stream", ["rgb", "flow"])
-@pytest.mark.parametrize("setting", ["toy", "coclr_official"])
-def test_pictures_take_the_normalisation_back(setting, stream):
-    clip, augment = moving_clip(), weak(SETTINGS[setting])
+@pytest.mark.parametrize("preset", ["toy", "coclr_official"])
+def test_pictures_take_the_normalization_back(preset, stream):
+    clip, augment = moving_clip(), weak(PRESETS[preset])
     whole = View(tuple(clip.shape[-2:]), (0, 0, *clip.shape[-2:]))
     shown = transforms.pictures(apply(clip, whole, augment, stream)[None], augment, stream)
     assert shown.dtype == np.uint8 and shown.shape == (1, len(clip), augment.size, augment.size, 3)

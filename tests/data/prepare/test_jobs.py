@@ -188,13 +188,13 @@ def test_the_cost_is_told_after_the_sample_and_scales_with_the_weights(tmp_path,
 def test_cost_only_stops_after_the_sample(tmp_path, capsys):
     told = []
     assert (
-        len(work(tmp_path, count=20, only_cost=True, tell=told.append, progress=True, what="try"))
+        len(work(tmp_path, count=20, dry_run=True, tell=told.append, progress=True, what="try"))
         == 4
     )
     assert len(makes.calls(tmp_path)) == 4 and told[0].jobs == 16
     said = capsys.readouterr()
     assert "try: 16 to go: about " in said.out + said.err
-    assert work(tmp_path, count=0, only_cost=True, tell=told.append) == []
+    assert work(tmp_path, count=0, dry_run=True, tell=told.append) == []
     assert (told[1].jobs, told[1].bytes, told[1].measured) == (0, 0, 0), (
         "nothing to do is an answer"
     )
@@ -241,17 +241,17 @@ def test_cost_in_words():
 
 def test_a_folder_keeps_its_settings(tmp_path):
     file = tmp_path / "new/store.json"
-    jobs.claim(file, {"form": "mp4", "size": 128}, LookupError, made="today")
-    jobs.claim(file, {"form": "mp4", "size": 128}, LookupError, made="tomorrow")
+    jobs.claim(file, {"format": "mp4", "size": 128}, LookupError, made="today")
+    jobs.claim(file, {"format": "mp4", "size": 128}, LookupError, made="tomorrow")
     assert json.loads(file.read_text()) == {
-        "settings": {"form": "mp4", "size": 128},
+        "settings": {"format": "mp4", "size": 128},
         "made": "today",
     }
     with pytest.raises(
         LookupError,
         match=r"new was made with other settings \(size: there 128, wanted 64\): use them",
     ):
-        jobs.claim(file, {"form": "mp4", "size": 64}, LookupError)
+        jobs.claim(file, {"format": "mp4", "size": 64}, LookupError)
 
 
 # ---- the journal -------------------------------------------------------------------------------

@@ -19,11 +19,11 @@ from PIL import Image
 
 from tests import makes
 from tests.makes import encode
-from vidbench.data.loading.augmentation import SETTINGS
+from vidbench.data.loading.augmentation import PRESETS
 from vidbench.data.loading.dataset import Clips, ClipSpec
 from vidbench.data.manifest import Manifest
 from vidbench.data.prepare import jobs, scan, store
-from vidbench.data.sets.catalogue import open_dataset, recognise
+from vidbench.data.sets.catalogue import detect_dataset, open_dataset
 from vidbench.data.video import clips
 from vidbench.data.video.clips import VideoError
 from vidbench.system.files import BusyError, DiskError, lock_folder
@@ -98,12 +98,12 @@ def test_facts_and_what_is_left_in_the_folder(data, tmp_path, workers):
     assert (
         good.label.tolist() == [0, 1, 1]
         and good.split.tolist() == [0, 0, 3]
-        and good.source.tolist() == [0, 2, 3]
+        and good.source_video.tolist() == [0, 2, 3]
     )
     assert good.frames.tolist() == [10, 30, 12] and good.fps.tolist() == [25.0] * 3
     assert good.height.tolist() == [48] * 3 and good.width.tolist() == [108] * 3
 
-    assert recognise(tmp_path / "scan") == "csv"
+    assert detect_dataset(tmp_path / "scan") == "csv"
     opened = open_dataset("csv", tmp_path / "scan")
     assert [opened.names(i) for i in range(3)] == [good.names(i) for i in range(3)]
     assert opened.frames.tolist() == [10, 30, 12] and opened.absolute(0) == data.absolute(0)
@@ -194,8 +194,8 @@ def test_pictures_are_videos_of_one_frame(tmp_path):
 
 
 def test_nonsense_is_refused(data, tmp_path):
-    for wrong in ({"second": "ffmpeg"}, {"keep": ["unreadable"]}, {"keep": ["everything"]}):
-        with pytest.raises(ValueError, match="second is 'decord' or None, keep is of"):
+    for wrong in ({"check_with": "ffmpeg"}, {"keep": ["unreadable"]}, {"keep": ["everything"]}):
+        with pytest.raises(ValueError, match="check_with is 'decord' or None, keep is of"):
             scan.scan(data, tmp_path / "scan", **wrong)
 
 
@@ -347,7 +347,7 @@ def test_one_scan_at_a_time(data, tmp_path):
 
 
 def test_an_estimate_writes_no_manifest_and_is_not_lost(data, tmp_path, looked):
-    assert scan.scan(data, tmp_path / "scan", only_cost=True, progress=False) is None
+    assert scan.scan(data, tmp_path / "scan", dry_run=True, progress=False) is None
     assert not (tmp_path / "scan/manifest.csv").exists() and len(looked) == 4
     scan.scan(data, tmp_path / "scan", progress=False)
     assert len(looked) == 4
@@ -382,13 +382,13 @@ def test_a_mistake_while_writing_down_leaves_no_process(data, tmp_path, monkeypa
 
 
 def test_a_video_that_changed_since_the_scan_stops_the_loader(data, tmp_path):
-    from vidbench.data.loading.augmentation import SETTINGS
+    from vidbench.data.loading.augmentation import PRESETS
     from vidbench.data.loading.dataset import Clips, ClipSpec
 
     found = scan.scan(data, tmp_path / "scan", progress=False)
     spec = ClipSpec(
         frames=4,
-        augment=replace(SETTINGS["vidbench"], size=32),
+        augment=replace(PRESETS["vidbench"], size=32),
         views=1,
         sampling="spread",
         windows=1,
@@ -499,7 +499,7 @@ def test_pictures_and_packs_are_usable(tmp_path):
     good = [(f.frames, f.height, f.width, f.codec) for f in found.facts if not f.error]
     assert good == [(1, *makes.SIZE, "picture")] * 3
     assert found.counts() == {"unreadable": 1} and "torn.png" in found.report()
-    spec = ClipSpec(frames=1, views=1, augment=replace(SETTINGS["toy"], size=32, one_clip=0.0))
+    spec = ClipSpec(frames=1, views=1, augment=replace(PRESETS["toy"], size=32, one_clip=0.0))
     assert Clips(found.manifest, spec)[0, 0]["rgb"].shape == (1, 3, 1, 32, 32)
 
     made = store.store(found.manifest, tmp_path / "stored", "raw", progress=False)

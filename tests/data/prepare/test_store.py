@@ -28,7 +28,7 @@ from vidbench.data.video import clips, framestore
 from vidbench.data.video.clips import VideoError
 from vidbench.system.files import BusyError, DiskError, lock_folder
 
-FORMS = tuple(store.FORMS)
+FORMATS = tuple(store.FORMATS)
 
 
 def rows(folder: Path, names: list[str]) -> Manifest:
@@ -79,9 +79,9 @@ def bytes_of(folder: Path, names) -> dict[str, bytes]:
 # ---- the same frames ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_frame_i_of_the_store_is_frame_i_of_the_source(kinds, tmp_path, form):
-    report = store.store(kinds, tmp_path / "store", form, size=32, progress=False)
+@pytest.mark.parametrize("format", FORMATS)
+def test_frame_i_of_the_store_is_frame_i_of_the_source(kinds, tmp_path, format):
+    report = store.store(kinds, tmp_path / "store", format, size=32, progress=False)
     assert (report.done, report.skipped, report.failed) == (len(kinds), 0, [])
     assert report.bytes == sum(
         (tmp_path / "store" / str(path)).stat().st_size for path in report.manifest.path
@@ -90,7 +90,7 @@ def test_frame_i_of_the_store_is_frame_i_of_the_source(kinds, tmp_path, form):
         with clips.Video(kinds.absolute(i), size=32 if path != "smaller.mp4" else None) as video:
             right = video.read().frames
             fps = video.fps
-        if form == "mp4":  # even sizes
+        if format == "mp4":  # even sizes
             size = tuple(n - n % 2 for n in right.shape[1:3])
             right = clips.read(kinds.absolute(i), size=size).frames
         with clips.Video(report.manifest.absolute(i)) as video:
@@ -100,7 +100,7 @@ def test_frame_i_of_the_store_is_frame_i_of_the_source(kinds, tmp_path, form):
             assert (video.read(order).frames == there.frames[order]).all()
         assert there.frames.shape == right.shape
         assert (report.manifest.height[i], report.manifest.width[i]) == right.shape[1:3]
-        if form == "raw":
+        if format == "raw":
             assert (there.frames == right).all()
         else:
             assert psnr(there.frames, right) > 25
@@ -113,29 +113,29 @@ def test_frame_i_of_the_store_is_frame_i_of_the_source(kinds, tmp_path, form):
             )
 
 
-@pytest.mark.parametrize("form, least", [("raw", 89), ("jpeg", 34), ("mp4", 34)])
-def test_pictures_are_near_the_source(textures, tmp_path, form, least):
-    report = store.store(textures, tmp_path / "store", form, size=48, progress=False)
+@pytest.mark.parametrize("format, least", [("raw", 89), ("jpeg", 34), ("mp4", 34)])
+def test_pictures_are_near_the_source(textures, tmp_path, format, least):
+    report = store.store(textures, tmp_path / "store", format, size=48, progress=False)
     for i in range(len(textures)):
         right = clips.read(textures.absolute(i), size=48).frames
         assert psnr(clips.read(report.manifest.absolute(i)).frames, right) > least
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_a_store_is_a_data_set_for_clips(textures, tmp_path, form):
-    from vidbench.data.loading.augmentation import SETTINGS
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_store_is_a_data_set_for_clips(textures, tmp_path, format):
+    from vidbench.data.loading.augmentation import PRESETS
     from vidbench.data.loading.dataset import Clips, ClipSpec
 
-    store.store(textures, tmp_path / "store", form, size=48, progress=False)
+    store.store(textures, tmp_path / "store", format, size=48, progress=False)
     made = open_dataset("csv", tmp_path / "store")
     assert (
         made.frames.tolist() == [12, 12, 6, 12, 12, 12, 12, 12] and made.split.tolist() == [3] * 8
     )
     assert (
-        str(made.path[0]) == f"sub/0.mp4{store.FORMS[form]}"
-        and made.sources.tolist() == textures.sources.tolist()
+        str(made.path[0]) == f"sub/0.mp4{store.FORMATS[format]}"
+        and made.source_videos.tolist() == textures.source_videos.tolist()
     )
-    spec = ClipSpec(frames=4, augment=replace(SETTINGS["vidbench"], size=32), views=2)
+    spec = ClipSpec(frames=4, augment=replace(PRESETS["vidbench"], size=32), views=2)
     stored, source = (
         Clips(made, spec, seed=1),
         Clips(textures, replace(spec, decode_size=48), seed=1),
@@ -144,7 +144,7 @@ def test_a_store_is_a_data_set_for_clips(textures, tmp_path, form):
         one, other = stored[key], source[key]
         gap = (one["rgb"] - other["rgb"]).abs()
         assert one["rgb"].shape == other["rgb"].shape == (2, 3, 4, 32, 32)
-        assert gap.max() == 0 if form == "raw" else gap.mean() < 0.2
+        assert gap.max() == 0 if format == "raw" else gap.mean() < 0.2
 
 
 def test_a_store_of_pictures(tmp_path):
@@ -158,8 +158,8 @@ def test_a_store_of_pictures(tmp_path):
         with clips.Video(data.absolute(i)) as video:
             assert (video.frames, video.fps, video.decoder) == (1, 1.0, "picture")
             assert makes.numbers(video.read([0, 0]).frames) == [(3, 7)[i]] * 2
-    for form in FORMS:
-        report = store.store(data, tmp_path / form, form, size=24, progress=False)
+    for format in FORMATS:
+        report = store.store(data, tmp_path / format, format, size=24, progress=False)
         stored = np.concatenate([clips.read(report.manifest.absolute(i)).frames for i in range(2)])
         assert makes.numbers(stored) == [3, 7]
     assert flow_store.extract(data, tmp_path / "flow", "dis", progress=False).failed == [
@@ -185,11 +185,11 @@ def mixed(tmp_path) -> Manifest:
     )
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_videos_that_cannot_be_stored_are_named_and_the_rest_is_there(mixed, tmp_path, form):
+@pytest.mark.parametrize("format", FORMATS)
+def test_videos_that_cannot_be_stored_are_named_and_the_rest_is_there(mixed, tmp_path, format):
     """A picture whose size changes on the way would else be stored as pictures of two sizes, or
     stop the work."""
-    report = store.store(mixed, tmp_path / "store", form, size=64, progress=False)
+    report = store.store(mixed, tmp_path / "store", format, size=64, progress=False)
     reasons = dict(report.failed)
     assert list(reasons) and sorted(reasons) == [
         "broken.mp4",
@@ -208,14 +208,14 @@ def test_videos_that_cannot_be_stored_are_named_and_the_rest_is_there(mixed, tmp
         (tmp_path / "store").rglob("changing*")
     )
     encode(tmp_path / "data/broken.mp4", 9)
-    again = store.store(mixed, tmp_path / "store", form, size=64, progress=False)
+    again = store.store(mixed, tmp_path / "store", format, size=64, progress=False)
     assert (again.done, again.skipped, len(again.failed)) == (1, 2, 3), (
         "the next call tries it again"
     )
     with pytest.raises(
         StoreError, match="none of 2 videos could be stored; the first: .*folder.mp4"
     ):
-        store.store(mixed.select(mask=[3, 4]), tmp_path / "none", form, progress=False)
+        store.store(mixed.select(mask=[3, 4]), tmp_path / "none", format, progress=False)
 
 
 @pytest.mark.parametrize("method", ["dis", "tvl1_torch"])
@@ -335,28 +335,28 @@ def test_a_store_that_was_stopped_goes_on(textures, tmp_path, stop):
 
 def test_a_flow_extraction_into_mp4_that_was_killed_goes_on(textures, tmp_path):
     """npz: test_faults."""
-    folder, form = tmp_path / "flow", "mp4"
-    process = makes.started("flow", textures.root, folder, form)
-    makes.wait_for(lambda: len(list(folder.rglob(f"[0-9]*.flow.{form}"))) >= 2, process)
+    folder, format = tmp_path / "flow", "mp4"
+    process = makes.started("flow", textures.root, folder, format)
+    makes.wait_for(lambda: len(list(folder.rglob(f"[0-9]*.flow.{format}"))) >= 2, process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     before = {
         name: about
         for name, about in makes.stamps(folder).items()
-        if name.endswith(f".flow.{form}")
+        if name.endswith(f".flow.{format}")
     }
     before = {name: about for name, about in before.items() if not Path(name).name.startswith(".")}
     assert 2 <= len(before) < 8
-    report = flow_store.extract(textures, folder, "dis", form=form, progress=False)
+    report = flow_store.extract(textures, folder, "dis", format=format, progress=False)
     assert (report.done, report.skipped, report.failed) == (8 - len(before), len(before), [])
     after = makes.stamps(folder)
     assert {name: after[name] for name in before} == before and not list(folder.rglob("*.tmp"))
-    flow_store.extract(textures, tmp_path / "whole", "dis", form=form, progress=False)
-    names = [f"{path}.flow.{form}" for path in textures.path]
+    flow_store.extract(textures, tmp_path / "whole", "dis", format=format, progress=False)
+    names = [f"{path}.flow.{format}" for path in textures.path]
     assert bytes_of(folder, names) == bytes_of(tmp_path / "whole", names)
 
 
-# ---- one owner, one setting --------------------------------------------------------------------
+# ---- one owner, one preset --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("work", [store.store, flow_store.extract])
@@ -375,15 +375,15 @@ def test_two_extractions_at_once_one_waits_for_another_day(textures, tmp_path):
     try:
         makes.wait_for(lambda: (tmp_path / "flow/flow.json").is_file(), process)
         with pytest.raises(BusyError):
-            flow_store.extract(textures, tmp_path / "flow", "dis", form="mp4", progress=False)
+            flow_store.extract(textures, tmp_path / "flow", "dis", format="mp4", progress=False)
         with pytest.raises(BusyError):
             flow_store.extract(
-                textures, tmp_path / "flow", "dis", form="mp4", part=(0, 2), progress=False
+                textures, tmp_path / "flow", "dis", format="mp4", part=(0, 2), progress=False
             )
     finally:
         process.communicate(timeout=60)
     assert process.returncode == 0
-    report = flow_store.extract(textures, tmp_path / "flow", "dis", form="mp4", progress=False)
+    report = flow_store.extract(textures, tmp_path / "flow", "dis", format="mp4", progress=False)
     assert (report.done, report.skipped) == (0, 8)
 
 
@@ -391,7 +391,7 @@ def test_other_settings_are_refused_and_nothing_is_lost(textures, tmp_path):
     one = textures.select(mask=[0])
     store.store(one, tmp_path / "store", "jpeg", size=32, progress=False)
     before = makes.stamps(tmp_path / "store")
-    for form, options, said in (
+    for format, options, said in (
         ("raw", {"size": 32}, "form: there 'jpeg', wanted 'raw'"),
         ("jpeg", {"size": 48}, "size: there 32, wanted 48"),
         ("jpeg", {"size": 32, "decoder": "decord"}, "decoder: there 'pyav', wanted 'decord'"),
@@ -400,16 +400,16 @@ def test_other_settings_are_refused_and_nothing_is_lost(textures, tmp_path):
             StoreError,
             match=f"store was made with other settings .*{said}.*: use them or another fol",
         ):
-            store.store(textures, tmp_path / "store", form, progress=False, **options)
+            store.store(textures, tmp_path / "store", format, progress=False, **options)
     after = makes.stamps(tmp_path / "store")
     assert {name: about for name, about in after.items() if "store.jsonl" not in name} == {
         name: about for name, about in before.items() if "store.jsonl" not in name
     }
     with pytest.raises(StoreError, match="is the data set's own folder: take another one"):
         store.store(textures, textures.root, progress=False)
-    for wrong in ({"form": "gif"}, {"size": 1}, {"crf": 60}):
+    for wrong in ({"format": "gif"}, {"size": 1}, {"crf": 60}):
         with pytest.raises(
-            ValueError, match="form is of mp4, jpeg, raw, size from 2 pixels, crf in 0..51"
+            ValueError, match="format is of mp4, jpeg, raw, size from 2 pixels, crf in 0..51"
         ):
             store.store(textures, tmp_path / "other", progress=False, **wrong)
 
@@ -441,8 +441,7 @@ def test_the_estimate_is_near_what_it_takes(textures, tmp_path):
         ).manifest  # frames weigh the estimate
         told.clear()
         assert (
-            store.store(counted, tmp_path / "store", size=32, only_cost=True, progress=False)
-            is None
+            store.store(counted, tmp_path / "store", size=32, dry_run=True, progress=False) is None
         )
     finally:
         jobs._tell = monkeyed
@@ -461,10 +460,10 @@ def full_disks(textures, tmp_path_factory) -> list[dict]:
         pytest.skip("needs util-linux's unshare, to mount a small disk of its own")
     temporary = tmp_path_factory.mktemp("disk")
     wanted = []
-    for what, form, workers in FULL:
-        makes.fill(what, form, textures, temporary / f"{what}{form}")
-        takes = sum(about[0] for about in makes.stamps(temporary / f"{what}{form}").values())
-        wanted.append((what, form, workers, max(24, int(0.6 * takes / 1024))))
+    for what, format, workers in FULL:
+        makes.fill(what, format, textures, temporary / f"{what}{format}")
+        takes = sum(about[0] for about in makes.stamps(temporary / f"{what}{format}").values())
+        wanted.append((what, format, workers, max(24, int(0.6 * takes / 1024))))
     (temporary / "place").mkdir()
     place, alone = str(temporary / "place"), ["unshare", "--map-root-user", "--mount"]
     allowed = subprocess.run(
@@ -497,7 +496,7 @@ FULL = [
 )
 def test_a_full_disk_is_told_and_nothing_finished_is_lost(full_disks, number):
     said = full_disks[number]
-    assert [said["what"], said["form"]] == list(FULL[number][:2])
+    assert [said["what"], said["format"]] == list(FULL[number][:2])
     assert (
         said["error"].startswith("DiskError: [Errno 28] ")
         and "the disk of " in said["error"]
@@ -637,18 +636,18 @@ def test_any_frame_rate_can_be_written(tmp_path, fps):
 # ---- flow --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_flow_of_a_store_is_the_flow_of_its_frames(textures, tmp_path, form):
+@pytest.mark.parametrize("format", FORMATS)
+def test_flow_of_a_store_is_the_flow_of_its_frames(textures, tmp_path, format):
     made = store.store(
-        textures.select(mask=[0, 2]), tmp_path / "store", form, size=48, progress=False
+        textures.select(mask=[0, 2]), tmp_path / "store", format, size=48, progress=False
     ).manifest
     report = flow_store.extract(made, tmp_path / "flow", "dis", progress=False)
     assert (report.done, report.pairs) == (2, 16)
     for i, path in enumerate(made.path):
         frames = clips.read(made.absolute(i)).frames
         stored = flow_store.load(tmp_path / "flow", path)
-        assert np.array_equal(stored, estimate.quantise(estimate.estimate(frames, "dis")))
-        assert np.abs(estimate.dequantise(stored)).mean() > 0.2, "something moves"
+        assert np.array_equal(stored, estimate.quantize(estimate.estimate(frames, "dis")))
+        assert np.abs(estimate.dequantize(stored)).mean() > 0.2, "something moves"
 
 
 @pytest.fixture
@@ -672,21 +671,21 @@ def test_the_torch_method_stores_what_it_estimates(tmp_path, one_thread, workers
     )
     assert (report.done, report.pairs, report.failed) == (1, 2, [])
     estimated = estimate.estimate(clips.read(data.absolute(0)).frames, "tvl1_torch", "cpu")
-    assert np.array_equal(flow_store.load(tmp_path / "flow", "a.mp4"), estimate.quantise(estimated))
+    assert np.array_equal(flow_store.load(tmp_path / "flow", "a.mp4"), estimate.quantize(estimated))
     assert np.abs(np.median(estimated, (0, 1, 2)) - (1.5, -0.75)).max() < 0.3
 
 
 def added(npz: np.ndarray, mp4: np.ndarray) -> float:
     """Pixels, the mean length of what the coding changed."""
-    gap = estimate.dequantise(npz) - estimate.dequantise(mp4)
+    gap = estimate.dequantize(npz) - estimate.dequantize(mp4)
     return float(np.hypot(gap[..., 0], gap[..., 1]).mean())
 
 
 def small_in_mp4(data: Manifest, folder: Path, size: int | None) -> None:
-    for form in flow_store.FORMS:
-        flow_store.extract(data, folder / form, "dis", size=size, form=form, progress=False)
+    for format in flow_store.FORMATS:
+        flow_store.extract(data, folder / format, "dis", size=size, format=format, progress=False)
     path = str(data.path[0])
-    exact, coded = (flow_store.load(folder / form, path) for form in ("npz", "mp4"))
+    exact, coded = (flow_store.load(folder / format, path) for format in ("npz", "mp4"))
     assert exact.shape == coded.shape and 0 < added(exact, coded) <= 0.1
     assert (
         flow_store.flow_path(folder / "mp4", path, "mp4").stat().st_size
@@ -694,7 +693,7 @@ def small_in_mp4(data: Manifest, folder: Path, size: int | None) -> None:
     )
     some = np.random.default_rng(0).permutation(len(coded))[:7]
     assert np.array_equal(flow_store.load(folder / "mp4", path, some), coded[some])
-    assert flow_store.meta(folder / "mp4", path)["form"] == "mp4" and (coded[..., 2] == 128).all()
+    assert flow_store.meta(folder / "mp4", path)["format"] == "mp4" and (coded[..., 2] == 128).all()
 
 
 def test_flow_in_mp4_is_small_and_near_on_a_real_clip(real_data, tmp_path):
@@ -721,14 +720,14 @@ def test_parts_cover_every_row_once(textures, tmp_path, parts):
     assert sorted(done) == [f"sub/{i}.mp4.flow.npz" for i in range(8)]
     assert flow_store.extract(textures, tmp_path, "dis", size=24, progress=False)[:2] == (0, 8)
     for wrong in ((2, 2), (-1, 2), (0, 0)):
-        with pytest.raises(ValueError, match=r"part \(k, n\) with k < n"):
+        with pytest.raises(ValueError, match=r"shard \(k, n\) with k < n"):
             flow_store.extract(textures, tmp_path, "dis", size=24, part=wrong, progress=False)
 
 
-@pytest.mark.parametrize("form", ["npz", "mp4"])
-def test_a_damaged_flow_file_says_what_to_do(textures, tmp_path, form):
-    flow_store.extract(textures.select(mask=[0]), tmp_path, "dis", form=form, progress=False)
-    file = flow_store.flow_path(tmp_path, "sub/0.mp4", form)
+@pytest.mark.parametrize("format", ["npz", "mp4"])
+def test_a_damaged_flow_file_says_what_to_do(textures, tmp_path, format):
+    flow_store.extract(textures.select(mask=[0]), tmp_path, "dis", format=format, progress=False)
+    file = flow_store.flow_path(tmp_path, "sub/0.mp4", format)
     whole = file.read_bytes()
     for content in (
         b"",
@@ -744,11 +743,11 @@ def test_a_damaged_flow_file_says_what_to_do(textures, tmp_path, form):
 
 
 def test_rgb_and_flow_of_different_decoders_are_refused(textures, tmp_path):
-    from vidbench.data.loading.augmentation import SETTINGS
+    from vidbench.data.loading.augmentation import PRESETS
     from vidbench.data.loading.dataset import Clips, ClipSpec
 
     spec = ClipSpec(
-        frames=4, streams=("rgb", "flow"), augment=replace(SETTINGS["vidbench"], size=32)
+        frames=4, streams=("rgb", "flow"), augment=replace(PRESETS["vidbench"], size=32)
     )
     flow_store.extract(textures, tmp_path / "flow", "dis", decoder="decord", progress=False)
     with pytest.raises(

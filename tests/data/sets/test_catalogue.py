@@ -14,10 +14,16 @@ from torch.utils.data import DataLoader
 
 from vidbench.data.flow import store as flow_store
 from vidbench.data.loading import augmentation, transforms
-from vidbench.data.loading.augmentation import SETTINGS
+from vidbench.data.loading.augmentation import PRESETS
 from vidbench.data.loading.dataset import Batches, Clips, ClipSpec
 from vidbench.data.manifest import Manifest
-from vidbench.data.sets.catalogue import DATASETS, at_home, keep, open_dataset, recognise
+from vidbench.data.sets.catalogue import (
+    DATASETS,
+    detect_dataset,
+    keep,
+    open_dataset,
+    prepare_dataset,
+)
 from vidbench.data.video import clips, windows
 from vidbench.data.video.clips import VideoError
 from vidbench.data.video.decoders import DECODERS, check_decoder
@@ -27,7 +33,7 @@ ROWS = [
     ("sub/c.mp4", None, "val", None),
     ("d.mp4", "walk", "test", "s"),
 ]
-SMALL = replace(SETTINGS["vidbench"], size=32)
+SMALL = replace(PRESETS["vidbench"], size=32)
 SPEC = ClipSpec(frames=4, stride=2, augment=SMALL)
 
 
@@ -49,11 +55,11 @@ def words(manifest: Manifest) -> list[dict[str, str]]:
 def test_manifest_holds_columns_and_survives_disk_and_pickle(tmp_path):
     manifest = Manifest.from_rows(tmp_path / "videos", ROWS)
     assert manifest.classes == ("run", "walk") and manifest.label.tolist() == [0, -1, 1]
-    assert manifest.split.tolist() == [0, 1, 2] and manifest.source.tolist() == [0, 1, 0]
+    assert manifest.split.tolist() == [0, 1, 2] and manifest.source_video.tolist() == [0, 1, 0]
     assert manifest.absolute(1) == tmp_path / "videos/sub/c.mp4"
     csv = manifest.save(tmp_path / "elsewhere")
     assert csv.read_text().splitlines()[:2] == [
-        "path,label,split,source",
+        "path,label,split,source_video",
         '"a b,ü.mp4",run,train,s',
     ]
     for other in (
@@ -76,7 +82,7 @@ def test_manifest_selects_and_keeps_labels_and_sources():
     assert (
         test.path.tolist() == ["d.mp4"]
         and test.label.tolist() == [1]
-        and test.source.tolist() == [0]
+        and test.source_video.tolist() == [0]
     )
     assert test.classes == manifest.classes and words(test) == words(manifest)[2:]
     assert manifest.select(mask=np.array([True, False, True])).path.tolist() == [
@@ -125,7 +131,7 @@ def test_manifest_refuses_columns_that_do_not_fit():
         Manifest(Path("/v"), ("run",), ["a.mp4"], [1], [0], [0])
     with pytest.raises(ValueError, match="names a class twice: 'run'"):
         Manifest.from_rows("/v", [], ["run", "run"])
-    with pytest.raises(FileNotFoundError, match="header path,label,split,source"):
+    with pytest.raises(FileNotFoundError, match="header path,label,split,source_video"):
         Manifest.load("/nowhere")
 
 
@@ -135,14 +141,14 @@ def test_manifest_refuses_columns_that_do_not_fit():
 def test_csv_with_only_paths(tmp_path):
     touch(tmp_path, "x/a.mp4", "b.mp4")
     (tmp_path / "mine.csv").write_text("path\nx/a.mp4\nb.mp4\n")
-    assert recognise(tmp_path / "mine.csv") == "csv"
+    assert detect_dataset(tmp_path / "mine.csv") == "csv"
     manifest = open_dataset("csv", tmp_path / "mine.csv")
     assert (
         manifest.label.tolist() == [-1, -1]
         and manifest.split.tolist() == [3, 3]
         and manifest.classes == ()
     )
-    assert manifest.source.tolist() == [0, 1]
+    assert manifest.source_video.tolist() == [0, 1]
 
 
 def test_class_folders_with_splits_and_sources(tmp_path):
@@ -158,7 +164,7 @@ def test_class_folders_with_splits_and_sources(tmp_path):
         "train/run/.hidden.mp4",
         ".cache/run/x.mp4",
     )
-    assert recognise(tmp_path) == "folder"
+    assert detect_dataset(tmp_path) == "folder"
     manifest = open_dataset("folder", tmp_path)
     assert [tuple(row.values()) for row in words(manifest)] == [
         (
@@ -196,8 +202,8 @@ def test_class_folders_without_splits_are_split_by_source(tmp_path):
         rows = manifest.label == manifest.classes.index(label)
         assert (manifest.split[rows] == 2).sum() == 2 * 3  # a quarter of 8 sources, 3 clips each
     train, test = (
-        set(manifest.select("train").source.tolist()),
-        set(manifest.select("test").source.tolist()),
+        set(manifest.select("train").source_video.tolist()),
+        set(manifest.select("test").source_video.tolist()),
     )
     assert not train & test and "single.mp4" not in "".join(manifest.select("test").path)
     assert words(open_dataset("folder", tmp_path)) == words(manifest)
@@ -221,7 +227,9 @@ def test_films_that_serve_several_classes_stay_on_one_side(tmp_path):
     for seed in range(12):
         manifest = open_dataset("folder", tmp_path, seed=seed)
         test = manifest.select("test")
-        assert not set(manifest.select("train").source.tolist()) & set(test.source.tolist())
+        assert not set(manifest.select("train").source_video.tolist()) & set(
+            test.source_video.tolist()
+        )
         assert (np.bincount(test.label, minlength=3) >= 2).all(), (
             "at least a quarter of each class's films"
         )
@@ -231,11 +239,11 @@ def test_folders_that_make_no_sense(tmp_path):
     with pytest.raises(ValueError, match="no videos"):
         open_dataset("folder", tmp_path)
     with pytest.raises(
-        ValueError, match=r"(?s)no data set recognised.*csv: .*ucf101: .*arid: .*folder: "
+        ValueError, match=r"(?s)no data set recognized.*csv: .*ucf101: .*arid: .*folder: "
     ):
-        recognise(tmp_path)
+        detect_dataset(tmp_path)
     with pytest.raises(FileNotFoundError, match="no such folder"):
-        recognise(tmp_path / "gone")
+        detect_dataset(tmp_path / "gone")
     with pytest.raises(
         ValueError, match="known are csv, ucf101, hmdb51, .*imagenet, weizmann, folder"
     ):
@@ -276,7 +284,7 @@ def ucf(root: Path, *, newline: str = "\n", folder: str = "HandstandPushups") ->
 @pytest.mark.parametrize("folder", ["HandstandPushups", "HandStandPushups"])
 def test_ucf101_lists_and_the_two_spellings_of_handstand(tmp_path, newline, folder):
     root = ucf(tmp_path, newline=newline, folder=folder)
-    assert recognise(root) == "ucf101"
+    assert detect_dataset(root) == "ucf101"
     manifest = open_dataset("ucf101", root)
     assert manifest.classes[:3] == ("Archery", "HandstandPushups", "Class3")
     assert [tuple(row.values()) for row in words(manifest)] == [
@@ -362,14 +370,14 @@ def test_missing_files_are_counted_and_never_dropped_silently(tmp_path):
 @pytest.mark.parametrize("ends", ["crlf", "lf"])
 def test_ucf101s_own_lists(real_data, ends):
     lists, videos = real_data / f"annotations/ucf101_{ends}", real_data / "real_clips/ucf101"
-    assert recognise(lists) == "ucf101"
+    assert detect_dataset(lists) == "ucf101"
     for fold, (train, test) in {1: (9537, 3783), 2: (9586, 3734), 3: (9624, 3696)}.items():
         rows = DATASETS["ucf101"].read(videos, lists=lists, fold=fold)
         whole = Manifest.from_rows(videos, rows.rows, rows.classes)
         assert np.bincount(whole.split).tolist() == [train, 0, test] and len(whole.classes) == 101
-        assert len(whole.sources) == 101 * 25
-        assert not set(whole.select("train").source.tolist()) & set(
-            whole.select("test").source.tolist()
+        assert len(whole.source_videos) == 101 * 25
+        assert not set(whole.select("train").source_video.tolist()) & set(
+            whole.select("test").source_video.tolist()
         )
         with pytest.warns(UserWarning, match="13296 of 13320 listed videos are missing"):
             assert len(open_dataset("ucf101", videos, lists=lists, fold=fold, missing="drop")) == 24
@@ -377,7 +385,7 @@ def test_ucf101s_own_lists(real_data, ends):
 
 def test_arids_own_lists_and_the_six_class_subset(real_data):
     lists = real_data / "annotations/arid_v1"
-    assert recognise(lists) == recognise(real_data / "arid6") == "arid"
+    assert detect_dataset(lists) == detect_dataset(real_data / "arid6") == "arid"
     for fold in (1, 2, 3):
         rows = DATASETS["arid"].read(lists, fold=fold)
         whole = Manifest.from_rows(lists, rows.rows, rows.classes)
@@ -394,9 +402,9 @@ def test_arids_own_lists_and_the_six_class_subset(real_data):
         "path": "train/Jump/Jump_11_1.mp4",
         "label": "Jump",
         "split": "train",
-        "source": "Jump_11",
+        "source_video": "Jump_11",
     }
-    assert words(manifest)[90]["source"] == "validate/24.mp4"
+    assert words(manifest)[90]["source_video"] == "validate/24.mp4"
 
 
 def test_arid_lists_with_a_bad_line(tmp_path):
@@ -440,7 +448,7 @@ def test_a_sample_is_a_function_of_seed_epoch_and_row(world):
         "rgb": (2, 3, 4, 32, 32),
         "flow": (2, 3, 4, 32, 32),
         "label": int(manifest.label[2]),
-        "source": int(manifest.source[2]),
+        "source_video": int(manifest.source_video[2]),
         "row": 2,
     }
     assert sample["rgb"].dtype == torch.float32
@@ -658,7 +666,7 @@ def test_a_big_manifest_is_small():
     )
     manifest = Manifest.from_rows("/v", rows)
     assert (
-        sum(column.nbytes for column in (manifest.label, manifest.split, manifest.source))
+        sum(column.nbytes for column in (manifest.label, manifest.split, manifest.source_video))
         == 100_000 * 17
     )
     assert len(manifest.classes) == 400 and manifest.names(99_999)["path"].endswith(
@@ -668,35 +676,35 @@ def test_a_big_manifest_is_small():
 
 def test_a_home_keeps_the_manifest_it_first_read(tmp_path):
     touch(tmp_path / "mine", "a/1.mp4", "a/2.mp4", "b/3.mp4", "b/4.mp4")
-    place, first = at_home(tmp_path / "home", str(tmp_path / "mine"), held_out=0.5)
-    assert place == tmp_path / "home" / "mine" and (place / "videos" / "manifest.csv").is_file()
+    place, first = prepare_dataset(tmp_path / "runs_dir", str(tmp_path / "mine"), held_out=0.5)
+    assert place == tmp_path / "runs_dir" / "mine" and (place / "videos" / "manifest.csv").is_file()
     touch(
         tmp_path / "mine", "c/5.mp4"
     )  # whatever came later, what was trained on stays what is tested
     for options in ({}, {"held_out": 0.5}):
-        assert words(at_home(tmp_path / "home", str(tmp_path / "mine"), **options)[1]) == words(
-            first
-        )
-    with pytest.raises(ValueError, match="held_out.*take another home"):
-        at_home(tmp_path / "home", str(tmp_path / "mine"), held_out=0.25)
+        assert words(
+            prepare_dataset(tmp_path / "runs_dir", str(tmp_path / "mine"), **options)[1]
+        ) == words(first)
+    with pytest.raises(ValueError, match="held_out.*take another runs_dir"):
+        prepare_dataset(tmp_path / "runs_dir", str(tmp_path / "mine"), held_out=0.25)
     touch(tmp_path / "other" / "mine", "a/1.mp4")
-    with pytest.raises(ValueError, match="take another home"):
-        at_home(tmp_path / "home", str(tmp_path / "other" / "mine"))
-    assert len(at_home(tmp_path / "second", str(tmp_path / "mine"))[1]) == 5
+    with pytest.raises(ValueError, match="take another runs_dir"):
+        prepare_dataset(tmp_path / "runs_dir", str(tmp_path / "other" / "mine"))
+    assert len(prepare_dataset(tmp_path / "second", str(tmp_path / "mine"))[1]) == 5
 
 
 def test_a_home_of_a_csv_and_of_nothing(tmp_path):
     touch(tmp_path, "x.mp4")
     (tmp_path / "list.csv").write_text("path\nx.mp4\n")
-    place, manifest = at_home(tmp_path / "home", str(tmp_path / "list.csv"))
+    place, manifest = prepare_dataset(tmp_path / "runs_dir", str(tmp_path / "list.csv"))
     assert place.name == "list" and manifest.absolute(0) == tmp_path / "x.mp4"
     assert (
-        at_home(tmp_path / "home", str(tmp_path / "list.csv"))[1]
+        prepare_dataset(tmp_path / "runs_dir", str(tmp_path / "list.csv"))[1]
         .absolute(0)
         .samefile(tmp_path / "x.mp4")
     )
     with pytest.raises(FileNotFoundError, match="no such folder"):
-        at_home(tmp_path / "home", str(tmp_path / "nowhere"))
+        prepare_dataset(tmp_path / "runs_dir", str(tmp_path / "nowhere"))
 
 
 # ---- folds -------------------------------------------------------------------------------------
@@ -718,9 +726,11 @@ def folds(root: Path) -> Path:
 
 
 def test_each_fold_beyond_the_first_has_a_place_of_its_own(tmp_path):
-    root, home = folds(tmp_path / "UCF101"), tmp_path / "home"
-    (first_place, first), (place, second) = (at_home(home, str(root), fold=fold) for fold in (1, 2))
-    assert first_place == home / "UCF101" and place == home / "UCF101-fold2"
+    root, runs_dir = folds(tmp_path / "UCF101"), tmp_path / "runs_dir"
+    (first_place, first), (place, second) = (
+        prepare_dataset(runs_dir, str(root), fold=fold) for fold in (1, 2)
+    )
+    assert first_place == runs_dir / "UCF101" and place == runs_dir / "UCF101-fold2"
     assert second.split.tolist() == [0, 0, 2, 2] and first.split.tolist() == [0, 0, 2, 2]
     assert sorted(first.select("train").path) == sorted(second.select("test").path)
     assert json.loads((first_place / "videos/origin.json").read_text())["options"] == {}, (
@@ -731,23 +741,23 @@ def test_each_fold_beyond_the_first_has_a_place_of_its_own(tmp_path):
         (1, first),
         (2, second),
     ):  # read back, the second with and without what it was read with
-        assert words(at_home(home, str(root), fold=fold)[1]) == words(manifest)
+        assert words(prepare_dataset(runs_dir, str(root), fold=fold)[1]) == words(manifest)
     assert words(keep(place / "videos", root)) == words(second), "unasked, the fold that is there"
     with pytest.raises(ValueError, match="fold must be one of 1, 2, 3, got 4"):
-        at_home(home, str(root), fold=4)
-    assert not (home / "UCF101-fold4").exists()
+        prepare_dataset(runs_dir, str(root), fold=4)
+    assert not (runs_dir / "UCF101-fold4").exists()
 
 
 def test_a_place_of_another_fold_is_refused(tmp_path):
     root = folds(tmp_path / "UCF101")
-    keep(tmp_path / "home/UCF101/videos", root, 2, lists=root / "lists")
-    with pytest.raises(ValueError, match="'fold': 2.*wanted .*'fold': 1.*take another home"):
-        at_home(tmp_path / "home", str(root))
-    assert len(keep(tmp_path / "home/UCF101/videos", root, 2)) == 4, (
+    keep(tmp_path / "runs_dir/UCF101/videos", root, 2, lists=root / "lists")
+    with pytest.raises(ValueError, match="'fold': 2.*wanted .*'fold': 1.*take another runs_dir"):
+        prepare_dataset(tmp_path / "runs_dir", str(root))
+    assert len(keep(tmp_path / "runs_dir/UCF101/videos", root, 2)) == 4, (
         "options that are not given are not compared"
     )
-    with pytest.raises(ValueError, match="take another home"):
-        keep(tmp_path / "home/UCF101/videos", root, 2, lists=root)
+    with pytest.raises(ValueError, match="take another runs_dir"):
+        keep(tmp_path / "runs_dir/UCF101/videos", root, 2, lists=root)
 
 
 def test_what_has_no_folds_says_what_has(tmp_path):
@@ -757,7 +767,7 @@ def test_what_has_no_folds_says_what_has(tmp_path):
             ValueError,
             match="has no folds, and fold 2 .* ucf101, hmdb51, arid, weizmann have several",
         ):
-            at_home(tmp_path / "home", data, fold=2)
+            prepare_dataset(tmp_path / "runs_dir", data, fold=2)
     touch(tmp_path / "arid", "train/Run/Run_1_2.mp4", "validate/24.mp4")
     (tmp_path / "arid/mapping_table.txt").write_text("0\tRun\n")
     (tmp_path / "arid/train.txt").write_text("0\t0\tRun/Run_1_2.mp4\n")
@@ -765,15 +775,15 @@ def test_what_has_no_folds_says_what_has(tmp_path):
     with pytest.raises(
         ValueError, match="six-class subset, which has no folds, and fold 3 was asked for"
     ):
-        at_home(tmp_path / "home", str(tmp_path / "arid"), fold=3)
-    assert not (tmp_path / "home").exists(), "a refusal leaves nothing behind"
-    assert len(at_home(tmp_path / "home", str(tmp_path / "arid"))[1]) == 2
+        prepare_dataset(tmp_path / "runs_dir", str(tmp_path / "arid"), fold=3)
+    assert not (tmp_path / "runs_dir").exists(), "a refusal leaves nothing behind"
+    assert len(prepare_dataset(tmp_path / "runs_dir", str(tmp_path / "arid"))[1]) == 2
 
 
 @pytest.mark.parametrize("fold, train, test", [(1, 3570, 1530), (2, 3570, 1530), (3, 3570, 1530)])
 def test_hmdb51s_own_folds_at_home(real_data, tmp_path, fold, train, test):
     data = str(real_data / "annotations/hmdb51")
-    place, manifest = at_home(tmp_path, data, fold, missing="keep")
+    place, manifest = prepare_dataset(tmp_path, data, fold, missing="keep")
     assert np.bincount(manifest.split)[[0, 2]].tolist() == [train, test]
     assert place.name == ("hmdb51" if fold == 1 else f"hmdb51-fold{fold}")
 
@@ -828,7 +838,7 @@ def test_a_strip_is_a_video_of_its_squares(tmp_path):
 
 def test_weizmann_leaves_one_actor_out(tmp_path):
     made = weizmann(tmp_path / "w")
-    assert recognise(tmp_path / "w") == "weizmann"
+    assert detect_dataset(tmp_path / "w") == "weizmann"
     manifests = [open_dataset("weizmann", tmp_path / "w", fold=fold) for fold in range(1, 10)]
     left = np.stack([manifest.split == 2 for manifest in manifests])
     assert left.sum(1).tolist() == [8] * 9 and (left.sum(0) == 1).all(), (
@@ -836,8 +846,10 @@ def test_weizmann_leaves_one_actor_out(tmp_path):
     )
     for fold, manifest in enumerate(manifests, 1):
         assert manifest.classes == ("two-hand wave", "one-hand wave", "jumping jack", "bend")
-        assert {row["source"] for row in words(manifest.select("test"))} == {f"actor{fold}"}
-        assert not set(manifest.select("train").source) & set(manifest.select("test").source)
+        assert {row["source_video"] for row in words(manifest.select("test"))} == {f"actor{fold}"}
+        assert not set(manifest.select("train").source_video) & set(
+            manifest.select("test").source_video
+        )
         assert np.bincount(manifest.select("train").label).tolist() == [16] * 4
     rows = {row["path"]: row for row in words(manifests[0])}
     assert rows.keys() == made.keys()
@@ -845,10 +857,10 @@ def test_weizmann_leaves_one_actor_out(tmp_path):
         "path": "3/00000028.jpg",
         "label": "jumping jack",
         "split": "train",
-        "source": "actor4",
+        "source_video": "actor4",
     }
-    assert rows["3/00000029.jpg"]["source"] == "actor4", "a mirror image is of the same actor"
-    assert at_home(tmp_path / "home", str(tmp_path / "w"), fold=9)[0].name == "w-fold9"
+    assert rows["3/00000029.jpg"]["source_video"] == "actor4", "a mirror image is of the same actor"
+    assert prepare_dataset(tmp_path / "runs_dir", str(tmp_path / "w"), fold=9)[0].name == "w-fold9"
     for fold in (0, 10):
         with pytest.raises(ValueError, match="the actor to leave out, must be one of 1, .* 9, got"):
             open_dataset("weizmann", tmp_path / "w", fold=fold)
@@ -861,7 +873,7 @@ def test_strips_that_are_not_weizmanns(tmp_path, path):
     frames = np.zeros((16, 8, 8, 3), np.uint8)
     for name in (path, "1/00000000.jpg"):
         strip(tmp_path / name, frames)
-    assert recognise(tmp_path) == "folder", (
+    assert detect_dataset(tmp_path) == "folder", (
         "any other folder of strips is a folder of class folders"
     )
     with pytest.raises(
@@ -881,22 +893,22 @@ def test_weizmann_without_the_actor_to_leave_out(tmp_path):
 
 def test_strips_have_flow_and_make_batches(tmp_path):
     made = weizmann(tmp_path / "w", actors=[0, 1])
-    place, manifest = at_home(tmp_path / "home", str(tmp_path / "w"), fold=2)
+    place, manifest = prepare_dataset(tmp_path / "runs_dir", str(tmp_path / "w"), fold=2)
     done = flow_store.extract(manifest, place / "flow", "dis", size=16, progress=False)
     assert done.failed == [] and done.pairs == sum(len(frames) - 1 for frames in made.values())
     spec = replace(SPEC, streams=("rgb", "flow"))
     dataset = Clips(manifest.select("train"), spec, flow_folder=place / "flow", seed=0)
     batch = next(iter(DataLoader(dataset, batch_sampler=Batches(8, 4, seed=0))))
     assert batch["rgb"].shape == batch["flow"].shape == (4, 2, 3, 4, 32, 32) and set(
-        batch["source"].tolist()
+        batch["source_video"].tolist()
     ) == {0}
 
 
 def test_weizmanns_own_strips(real_data, tmp_path):
     root = real_data / "weizmann4"
-    assert recognise(root) == "weizmann"
-    place, manifest = at_home(tmp_path, str(root), fold=9)
-    assert np.bincount(manifest.split).tolist() == [32, 0, 4] and len(manifest.sources) == 9
+    assert detect_dataset(root) == "weizmann"
+    place, manifest = prepare_dataset(tmp_path, str(root), fold=9)
+    assert np.bincount(manifest.split).tolist() == [32, 0, 4] and len(manifest.source_videos) == 9
     lengths = [clips.probe(manifest.absolute(row)).frames for row in range(len(manifest))]
     assert (min(lengths), max(lengths), sum(lengths)) == (51, 146, 2645)
     clip, whole = (
@@ -906,5 +918,5 @@ def test_weizmanns_own_strips(real_data, tmp_path):
     assert np.array_equal(clip.frames[7], whole[:, 7 * 64 : 8 * 64])
     moved = np.abs(np.diff(clip.frames.astype(int), axis=0)).mean()
     assert moved < np.abs(clip.frames[:-1].astype(int) - clip.frames[::-1][:-1]).mean(), (
-        "neighbours are neighbours"
+        "neighbors are neighbors"
     )

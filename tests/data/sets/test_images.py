@@ -7,14 +7,14 @@ from PIL import Image
 
 from vidbench.data.manifest import Manifest
 from vidbench.data.sets import images
-from vidbench.data.sets.catalogue import at_home
+from vidbench.data.sets.catalogue import prepare_dataset
 from vidbench.data.video import clips
 
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
     """The folder they were written to, and their manifest."""
-    return at_home(tmp_path_factory.mktemp("home"), "digits")
+    return prepare_dataset(tmp_path_factory.mktemp("runs_dir"), "digits")
 
 
 def test_the_digits_are_all_there_at_their_levels(digits):
@@ -42,9 +42,9 @@ def test_a_form_is_a_source_and_lies_in_one_split(digits):
     manifest = digits[1]
     train, test = manifest.select(split="train"), manifest.select(split="test")
     assert (len(train), len(test)) == (898, 899) and manifest.held_out() == "test"
-    assert len(set(train.source)) == len(set(test.source)) == 7 and not set(train.source) & set(
-        test.source
-    )
+    assert len(set(train.source_video)) == len(set(test.source_video)) == 7 and not set(
+        train.source_video
+    ) & set(test.source_video)
     for part in (train, test):  # about as many of each digit
         assert np.bincount(part.label, minlength=10).min() >= 84
     for start in images.FORMS:  # every form begins with the digits in order
@@ -63,7 +63,7 @@ def test_the_digits_are_the_same_each_time_and_written_once(digits, tmp_path, mo
     monkeypatch.setattr(Image, "fromarray", None)  # nothing is written a second time
     assert images.digits(tmp_path / "videos").fingerprint() == manifest.fingerprint()
     with pytest.raises(ValueError, match="'digits' has no folds, and fold 2"):
-        at_home(tmp_path, "digits", 2)
+        prepare_dataset(tmp_path, "digits", 2)
 
 
 def test_an_interrupted_write_leaves_nothing_and_the_next_one_is_whole(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.data.sets.test_catalogue import touch, ucf, words
 from vidbench.data.manifest import SPLITS, Manifest
-from vidbench.data.sets.catalogue import DATASETS, at_home, open_dataset, recognise
+from vidbench.data.sets.catalogue import DATASETS, detect_dataset, open_dataset, prepare_dataset
 from vidbench.data.sets.images import CIFAR100
 
 ENDS = pytest.mark.parametrize("newline, bom", [("\n", ""), ("\r\n", "\ufeff")])
@@ -66,10 +66,10 @@ def test_a_manifest_of_ones_own_keeps_what_a_scan_added(tmp_path):
 
 def test_options_that_are_paths_are_kept_as_text(tmp_path):
     root = ucf(tmp_path / "ucf")
-    _, manifest = at_home(tmp_path / "home", root, lists=root / "lists", fold=1)
-    assert words(at_home(tmp_path / "home", root, lists=str(root / "lists"), fold=1)[1]) == words(
-        manifest
-    )
+    _, manifest = prepare_dataset(tmp_path / "runs_dir", root, lists=root / "lists", fold=1)
+    assert words(
+        prepare_dataset(tmp_path / "runs_dir", root, lists=str(root / "lists"), fold=1)[1]
+    ) == words(manifest)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def hmdb(root: Path, **ends) -> Path:
 def test_hmdb51_films_and_unused_clips(tmp_path, newline, bom):
     root = hmdb(tmp_path, newline=newline, bom=bom)
     touch(root, "hmdb51_org/cartwheel/Turnk_r_Pippi_Michel_cartwheel_f_cm_np2_le_med_6.mp4")
-    assert recognise(root) == "hmdb51"
+    assert detect_dataset(root) == "hmdb51"
     manifest = open_dataset("hmdb51", root, fold=2, missing="keep")
     assert rows(manifest)[0] == (
         "hmdb51_org/brush_hair/Turnk_r_Pippi_Michel_brush_hair_u_nm_np10_ba_goo_1.avi",
@@ -185,19 +185,21 @@ def test_hmdb51_lists_with_a_bad_line(tmp_path, line, said):
 
 def test_hmdb51s_own_lists(real_data):
     lists, videos = real_data / "annotations/hmdb51", real_data / "real_clips/hmdb51"
-    assert recognise(lists) == "hmdb51"
+    assert detect_dataset(lists) == "hmdb51"
     for fold in (1, 2, 3):
         split, whole = counted("hmdb51", videos, lists=lists, fold=fold)
         assert split == [3570, 0, 1530, 1666] and len(whole.classes) == 51
         for label in range(51):
             own = whole.select(mask=whole.label == label)
-            train, test = (set(own.select(part).source.tolist()) for part in ("train", "test"))
+            train, test = (
+                set(own.select(part).source_video.tolist()) for part in ("train", "test")
+            )
             assert train and test and not train & test, (
                 "the authors keep a film's clips of one class on one side"
             )
     with pytest.warns(UserWarning, match="6762 of 6766 listed videos are missing"):
         some = open_dataset("hmdb51", videos, lists=lists, missing="drop")
-    assert {row["source"] for row in words(some)} == {
+    assert {row["source_video"] for row in words(some)} == {
         "RATRACE",
         "SchoolRulesHowTheyHelpUs",
         "TrumanShow",
@@ -243,7 +245,7 @@ def test_kinetics_files_are_found_in_any_layout(tmp_path, newline, bom):
         f"replacement_for_corrupted_k400/{films[2]}_000002_000012.mp4",
         f"train/class 008 (x)/{films[0]}.mp4",
     ]
-    labelled, split = (
+    labeled, split = (
         "Class-001 X/id000000001_000001_000011.mp4",
         "val/id000000002_000002_000012.mp4",
     )
@@ -251,7 +253,7 @@ def test_kinetics_files_are_found_in_any_layout(tmp_path, newline, bom):
     touch(
         tmp_path,
         *found,
-        labelled,
+        labeled,
         split,
         tested,
         f"train/class_007_(x)/{films[2]}_000002_000012.mp4",
@@ -259,14 +261,14 @@ def test_kinetics_files_are_found_in_any_layout(tmp_path, newline, bom):
         "any/id000000002_000002_000012.mp4",
         f"any/{films[2]}.webm",
     )
-    assert recognise(tmp_path) == "kinetics400"
+    assert detect_dataset(tmp_path) == "kinetics400"
     manifest = open_dataset("kinetics400", tmp_path, missing="keep")
     paths = manifest.path.tolist()
     assert paths[:6] == [*found, f"train/class 009 (x)/{films[0]}_000070_000080.mp4"]
-    assert paths[6:9] == ["val/class 000 (x)/id000000000_000000_000010.mp4", labelled, split]
+    assert paths[6:9] == ["val/class 000 (x)/id000000000_000000_000010.mp4", labeled, split]
     assert rows(manifest)[-1] == (tested, "", "test", "testtest_-1")
     assert (
-        manifest.source[:6].tolist() == [0, 0, 1, 2, 0, 0]
+        manifest.source_video[:6].tolist() == [0, 0, 1, 2, 0, 0]
         and manifest.classes[7] == "class 007 (x)"
     )
     with pytest.warns(UserWarning, match="399 of 407 listed videos are missing"):
@@ -289,7 +291,7 @@ def test_kinetics_releases_are_told_apart(tmp_path):
             *(line.removesuffix("" if number == 400 else ",0") for line in kinetics(number)),
         ]
         write(tmp_path / f"{number}/validate.csv", *lines)
-        assert recognise(tmp_path / f"{number}") == f"kinetics{number}"
+        assert detect_dataset(tmp_path / f"{number}") == f"kinetics{number}"
         split, manifest = counted(f"kinetics{number}", tmp_path / f"{number}")
         assert split == [0, number, 0, 0] and len(manifest.classes) == number
         write(tmp_path / f"both/k{number}_val.csv", *lines)
@@ -307,7 +309,7 @@ def test_kinetics_releases_are_told_apart(tmp_path):
         open_dataset("kinetics700", tmp_path / "both")
     write(tmp_path / "odd/val.csv", K400, *kinetics(7))
     touch(tmp_path, "odd/run/a.mp4")
-    assert recognise(tmp_path / "odd") == "folder"
+    assert detect_dataset(tmp_path / "odd") == "folder"
 
 
 def test_kinetics_without_labels_needs_classes(tmp_path):
@@ -316,7 +318,7 @@ def test_kinetics_without_labels_needs_classes(tmp_path):
         "youtube_id,time_start,time_end,split",
         "testtest_-1,5,15,test",
     )
-    assert recognise(tmp_path) == "kinetics400"
+    assert detect_dataset(tmp_path) == "kinetics400"
     with pytest.raises(ValueError, match="kinetics-400_test.csv has no labels: .* by `classes`"):
         open_dataset("kinetics400", tmp_path)
     names = write(
@@ -363,20 +365,20 @@ def test_kinetics_lists_of_another_make(tmp_path):
 
 def test_kinetics_own_lists(real_data, tmp_path):
     lists = real_data / "annotations/kinetics"
-    assert recognise(lists) == "kinetics400", "it holds 600's too: the first in the table"
+    assert detect_dataset(lists) == "kinetics400", "it holds 600's too: the first in the table"
     split, whole = counted("kinetics400", tmp_path, lists=lists)
-    assert split == [0, 19906, 38685, 0] and len(set(whole.source.tolist())) == 19906 + 38685
+    assert split == [0, 19906, 38685, 0] and len(set(whole.source_video.tolist())) == 19906 + 38685
     assert list(whole.classes) == (lists / "label_map_k400.txt").read_text().splitlines()
     assert (whole.label[whole.split == 2] == -1).all()
     split, whole = counted(
         "kinetics600", tmp_path, lists=lists, classes=lists / "label_map_k600.txt"
     )
-    assert split == [0, 30000, 0, 0] and len(set(whole.source.tolist())) == 29994, (
+    assert split == [0, 30000, 0, 0] and len(set(whole.source_video.tolist())) == 29994, (
         "6 clips have siblings"
     )
     assert whole.classes == counted("kinetics600", tmp_path, lists=lists)[1].classes
     shutil.copy(lists / "kinetics-600_val.csv", tmp_path / "val.csv")
-    assert recognise(tmp_path) == "kinetics600"
+    assert detect_dataset(tmp_path) == "kinetics600"
     with pytest.raises(FileNotFoundError, match="wanted kinetics-700_train.csv"):
         open_dataset("kinetics700", tmp_path / "..", lists=lists)
     with pytest.raises(
@@ -401,7 +403,7 @@ def test_kinetics_file_given_to_a_row_once(tmp_path):
 
 def test_mini_kinetics_own_lists(real_data, tmp_path):
     own = real_data / "annotations/mini_kinetics200"
-    assert recognise(own) == "minikinetics200"
+    assert detect_dataset(own) == "minikinetics200"
     split, whole = counted("minikinetics200", tmp_path, lists=own)
     assert split == [80000, 5000, 0, 0] and len(whole.classes) == 200
     assert (np.bincount(whole.select("train").label) == 400).all()
@@ -416,7 +418,7 @@ def test_mini_kinetics_own_lists(real_data, tmp_path):
     with pytest.raises(FileNotFoundError, match="has ids only: put kinetics-400_train.csv and"):
         open_dataset("minikinetics200", tmp_path)
     shutil.copy(real_data / "annotations/kinetics/kinetics-400_val.csv", tmp_path / "k400/val.csv")
-    assert recognise(tmp_path) == "minikinetics200"
+    assert detect_dataset(tmp_path) == "minikinetics200"
     by_id = counted("minikinetics200", tmp_path)[1]
     assert by_id.classes == whole.classes and sorted(rows(by_id)) == sorted(rows(whole))
     write(
@@ -464,7 +466,7 @@ def ssv2(root: Path, head: str = "something-something-v2-", bom: str = "") -> Pa
 @pytest.mark.parametrize("head, bom", [("something-something-v2-", ""), ("", "\ufeff")])
 def test_ssv2_lists(tmp_path, head, bom):
     root = ssv2(tmp_path, head, bom)
-    assert recognise(root) == "ssv2"
+    assert detect_dataset(root) == "ssv2"
     manifest = open_dataset("ssv2", root, missing="keep")
     assert len(manifest.classes) == 174 and manifest.classes[5] == "Doing thing 4"
     first, folder = (
@@ -566,7 +568,7 @@ def moments(root: Path, classes: list[str], *train: str, **ends) -> Path:
 def test_moments_lists(tmp_path, newline, bom):
     classes = ["fly", "run", *(f"c{i}" for i in range(337))]
     root = moments(tmp_path, classes, newline=newline, bom=bom)
-    assert recognise(root) == "moments"
+    assert detect_dataset(root) == "moments"
     manifest = open_dataset("moments", root)
     assert list(manifest.classes) == classes
     assert rows(manifest) == [
@@ -605,7 +607,9 @@ def test_moments_classes_of_both_versions(real_data, tmp_path):
         write(tmp_path / f"{count}/trainingSet.csv", *clips)
         split, whole = counted("moments", tmp_path / str(count))
         assert (
-            split == [count, 0, 0, 0] and list(whole.classes) == classes and len(whole.sources) == 1
+            split == [count, 0, 0, 0]
+            and list(whole.classes) == classes
+            and len(whole.source_videos) == 1
         )
     shutil.copy(own / "category_multi_momentsv2.txt", tmp_path / "305/category_momentsv2.txt")
     with pytest.raises(
@@ -647,7 +651,7 @@ TESTED = {"subset": "testing", "annotations": []}
 
 def test_activitynet_segments_are_found_by_pattern_or_by_time(tmp_path):
     root = activitynet(tmp_path, CLASSES, "\ufeff", abcdefghijk=VIDEO, lmnopqrstuv=TESTED)
-    assert recognise(root) == "activitynet"
+    assert detect_dataset(root) == "activitynet"
     touch(
         root,
         "clips/v_abcdefghijk_6.27_17.00.mp4",
@@ -759,7 +763,7 @@ def test_cifar100_archives_are_unpacked_once(tmp_path, kind, packed):
         with tarfile.open(tmp_path / f"cifar-100-{kind}.tar.gz", "w:gz") as tar:
             tar.add(tmp_path / f"cifar-100-{kind}", f"cifar-100-{kind}")
         shutil.rmtree(tmp_path / f"cifar-100-{kind}")
-    assert recognise(tmp_path) == "cifar100"
+    assert detect_dataset(tmp_path) == "cifar100"
     manifest = open_dataset("cifar100", tmp_path)
     assert manifest.classes == CIFAR100 and np.bincount(manifest.split).tolist() == [200, 0, 200]
     row = manifest.select("train").select(mask=manifest.select("train").label == 7)
@@ -770,9 +774,9 @@ def test_cifar100_archives_are_unpacked_once(tmp_path, kind, packed):
     before = row.absolute(0).stat().st_mtime_ns
     for archive in tmp_path.glob("cifar-100-*"):
         shutil.rmtree(archive) if archive.is_dir() else archive.unlink()
-    assert recognise(tmp_path) == "cifar100" and words(open_dataset("cifar100", tmp_path)) == words(
-        manifest
-    )
+    assert detect_dataset(tmp_path) == "cifar100" and words(
+        open_dataset("cifar100", tmp_path)
+    ) == words(manifest)
     assert row.absolute(0).stat().st_mtime_ns == before
     assert [path.name for path in tmp_path.iterdir()] == ["cifar100-png"]
 
@@ -827,14 +831,14 @@ def test_cifar100_archives_of_another_make(tmp_path):
 
 def test_cifar100_folders(tmp_path, real_data):
     root = touch(tmp_path, "train/train/1.png", "train/apple/1.png", "test/apple/2.png")
-    assert recognise(root) == "cifar100"
+    assert detect_dataset(root) == "cifar100"
     assert rows(open_dataset("cifar100", root)) == [
         ("test/apple/2.png", "apple", "test", "test/apple/2.png"),
         ("train/apple/1.png", "apple", "train", "train/apple/1.png"),
         ("train/train/1.png", "train", "train", "train/train/1.png"),
     ]
     touch(root, "train/sofa/1.png")
-    assert recognise(root) == "folder"
+    assert detect_dataset(root) == "folder"
     with pytest.raises(
         ValueError, match=r"train/sofa/1.png: wanted train/<class>/\*.png with one of CIFAR-100's"
     ):
@@ -842,7 +846,7 @@ def test_cifar100_folders(tmp_path, real_data):
     with tarfile.open(real_data / "cifar10of100.tar") as tar:
         names = [name for name in tar.getnames() if name.endswith(".png")]
     touch(tmp_path / "real", *names)
-    assert recognise(tmp_path / "real/cifar10of100") == "cifar100"
+    assert detect_dataset(tmp_path / "real/cifar10of100") == "cifar100"
     manifest = open_dataset("cifar100", tmp_path / "real/cifar10of100")
     assert np.bincount(manifest.split).tolist() == [5000, 0, 1000] and len(manifest.classes) == 10
 
@@ -856,7 +860,7 @@ def test_imagenet_folders_and_readable_names(tmp_path, place):
         "val/n01440764/ILSVRC2012_val_00000293.JPEG",
     )
     root = touch(tmp_path, *(place + path for path in paths))
-    assert recognise(root) == "imagenet"
+    assert detect_dataset(root) == "imagenet"
     manifest = open_dataset("imagenet", root)
     assert manifest.classes == (
         "n01440764",
@@ -867,7 +871,7 @@ def test_imagenet_folders_and_readable_names(tmp_path, place):
         f"{place}val/n01440764/ILSVRC2012_val_00000293.JPEG",
         "validate",
     )
-    assert len(manifest.sources) == 4
+    assert len(manifest.source_videos) == 4
     write(
         root / "LOC_synset_mapping.txt",
         "n01440764 tench, Tinca tinca",
@@ -908,9 +912,9 @@ def test_any_folder_of_pictures(tmp_path):
         "dog/clip/1.png",
         "dog/clip/2.png",
     )
-    assert recognise(root) == "folder"
+    assert detect_dataset(root) == "folder"
     manifest = open_dataset("folder", root, held_out=0)
-    assert {(row["path"], row["source"]) for row in words(manifest)} == {
+    assert {(row["path"], row["source_video"]) for row in words(manifest)} == {
         *((path, path) for path in ("cat/a.jpg", "cat/b.JPEG", "cat/c_c01.webp", "dog/d.bmp")),
         ("dog/clip/1.png", "dog/clip"),
         ("dog/clip/2.png", "dog/clip"),
@@ -921,10 +925,10 @@ def test_any_folder_of_pictures(tmp_path):
     )
 
 
-# ---- recognising -------------------------------------------------------------------------------
+# ---- recognizing -------------------------------------------------------------------------------
 
 
-def test_each_data_set_is_recognised_by_what_its_folder_holds(tmp_path):
+def test_each_data_set_is_recognized_by_what_its_folder_holds(tmp_path):
     """No one's folder fits another's row, but the rows further down, which are never asked."""
     write(touch(tmp_path / "csv", "a.mp4") / "manifest.csv", "path", "a.mp4")
     ucf(tmp_path / "ucf101")
@@ -949,6 +953,6 @@ def test_each_data_set_is_recognised_by_what_its_folder_holds(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == DATASETS.keys()
     for name in DATASETS:
         fits = [other for other, row in DATASETS.items() if row.fits(tmp_path / name)]
-        assert recognise(tmp_path / name) == name and set(fits) <= {name, "folder"}
+        assert detect_dataset(tmp_path / name) == name and set(fits) <= {name, "folder"}
     (tmp_path / "plain.txt").touch()
     assert not any(row.fits(tmp_path / "plain.txt") for row in DATASETS.values())

@@ -20,7 +20,7 @@ from vidbench.data.toy import world as toy
 from vidbench.data.video import framestore
 
 av = pytest.importorskip("av")
-MINI = toy.Setting(size=32, fps=8, frames=10, sources=4, clips=2)
+MINI = toy.Preset(size=32, fps=8, frames=10, source_videos=4, clips=2)
 ALL_ACTIONS = (*figure.ACTIONS, *figure.REVERSED)
 
 
@@ -112,7 +112,7 @@ def twins(features, manifest):
     rows = np.isin(
         manifest.label, [manifest.classes.index(name) for name in ("sit_down", "stand_up")]
     )
-    folds = {"cv": GroupKFold(5), "groups": manifest.source[rows]}
+    folds = {"cv": GroupKFold(5), "groups": manifest.source_video[rows]}
     return cross_val_score(linear(), features[rows], manifest.label[rows], **folds).mean()
 
 
@@ -152,7 +152,7 @@ def test_small_motion_is_the_label_and_twins_need_the_order_of_time(tmp_path):
 
 
 def test_appearance_gives_siblings_away(tiny):
-    """The shortcut that instance discrimination on RGB takes: the nearest picture by mean colours
+    """The shortcut that instance discrimination on RGB takes: the nearest picture by mean colors
     is a sibling's."""
     pictures = np.array(
         [pool(frames_of(tiny.absolute(i))[::6].mean(0), 4) for i in range(len(tiny))]
@@ -160,7 +160,7 @@ def test_appearance_gives_siblings_away(tiny):
     apart = np.linalg.norm(pictures[:, None] - pictures[None], axis=-1) + 1e9 * np.eye(
         len(pictures)
     )
-    assert (tiny.source[apart.argmin(1)] == tiny.source).mean() > 0.9
+    assert (tiny.source_video[apart.argmin(1)] == tiny.source_video).mean() > 0.9
 
 
 # ---- labels, splits, worlds --------------------------------------------------------------------
@@ -170,8 +170,8 @@ def test_manifest_is_stratified_and_siblings_stay_together(tiny):
     assert tiny.classes == toy.BASE and len(tiny) == 24 * len(toy.BASE)
     for label in range(len(tiny.classes)):
         assert sorted(np.bincount(tiny.split[tiny.label == label], minlength=4)) == [0, 0, 6, 18]
-    for source in np.unique(tiny.source):
-        rows = tiny.source == source
+    for source_video in np.unique(tiny.source_video):
+        rows = tiny.source_video == source_video
         assert (
             rows.sum() == 3 and len(set(tiny.split[rows])) == 1 and len(set(tiny.label[rows])) == 1
         )
@@ -180,12 +180,12 @@ def test_manifest_is_stratified_and_siblings_stay_together(tiny):
 
 
 @pytest.mark.parametrize("world", toy.WORLDS)
-@pytest.mark.parametrize("setting", toy.SETTINGS)
-def test_every_variant_is_trained_and_tested(world, setting):
+@pytest.mark.parametrize("preset", toy.PRESETS)
+def test_every_variant_is_trained_and_tested(world, preset):
     shown = {}
-    for source in toy.plan(setting, world, seed=3):
-        shown.setdefault((source.label, source.part), []).append(source.split)
-    if setting != "tiny":  # its classes have two sources for testing, and one class has three parts
+    for source_video in toy.plan_videos(preset, world, seed=3):
+        shown.setdefault((source_video.label, source_video.part), []).append(source_video.split)
+    if preset != "tiny":  # its classes have two sources for testing, and one class has three parts
         assert all(set(splits) == {"train", "test"} for splits in shown.values())
     for label, actions in toy.WORLDS[world].classes.items():
         splits = [s for (name, _), found in shown.items() if name == label for s in found]
@@ -214,8 +214,8 @@ def test_correspondence_agrees_with_the_manifests(tmp_path):
     # drawn for both.
     drawn = {}
     for name in worlds:
-        for source in toy.plan("large", name):
-            drawn.setdefault((name, source.label), set()).add(source.part)
+        for source_video in toy.plan_videos("large", name):
+            drawn.setdefault((name, source_video.label), set()).add(source_video.part)
     opposite = {"same": "same", "merged": "split", "split": "merged"}
     for (world, label, other), row in rows.items():
         held, matches = drawn[world, label], [m for m in row["matches"].split(";") if m]
@@ -248,7 +248,7 @@ def test_twins_are_mirrored_in_time():
         np.abs(down - down[::-1]).max() > 60
     )  # degrees: the path itself is not its own mirror image
     # so are the holds around it: the law of the phases of many takes is the same, run backwards
-    size, rng = toy.SETTINGS["small"], np.random.default_rng(0)
+    size, rng = toy.PRESETS["small"], np.random.default_rng(0)
     takes = np.array([toy._take("sit_down", 1.0, size, 0, rng)[1] for _ in range(4000)])
     assert takes[:, 0].max() == 0 and takes[:, -1].min() == 1 and (np.diff(takes) >= 0).all()
     np.testing.assert_allclose(takes.mean(0), 1 - takes.mean(0)[::-1], atol=0.02)
@@ -339,9 +339,9 @@ def test_other_settings_are_refused_with_the_difference(tmp_path):
 
 def test_unknown_names_and_odd_sizes_are_refused(tmp_path):
     for call, message in (
-        ({"setting": "huge"}, "tiny, small, large; got 'huge'"),
-        ({"setting": replace(MINI, size=33)}, "even size"),
-        ({"setting": MINI, "world": "mars"}, "base, gym, street; got 'mars'"),
+        ({"preset": "huge"}, "tiny, small, large; got 'huge'"),
+        ({"preset": replace(MINI, size=33)}, "even size"),
+        ({"preset": MINI, "world": "mars"}, "base, gym, street; got 'mars'"),
     ):
         with pytest.raises(toy.ToyError, match=message):
             toy.render(tmp_path / "never", **call)
@@ -356,7 +356,7 @@ def test_a_failed_write_leaves_nothing(tmp_path):
 
 def test_files_are_h264_that_both_decoders_read_alike(tiny):
     decord = pytest.importorskip("decord")
-    size = toy.SETTINGS["tiny"]
+    size = toy.PRESETS["tiny"]
     assert json.loads((tiny.root / "toy.json").read_text())["fps"] == size.fps
     for row in range(0, len(tiny), 41):
         file = tiny.absolute(row)
@@ -366,7 +366,7 @@ def test_files_are_h264_that_both_decoders_read_alike(tiny):
         assert reader.get_avg_fps() == pytest.approx(size.fps)
         assert (
             np.abs(reader[:].asnumpy().astype(int) - frames).max() <= 2
-        )  # the decoders' colour arithmetic
+        )  # the decoders' color arithmetic
         with av.open(str(file)) as video:
             stream = video.streams.video[0]
             assert (stream.codec_context.name, stream.pix_fmt, stream.frames) == (
@@ -392,5 +392,5 @@ def test_decoded_frames_are_what_was_painted(tmp_path):
     error = frames_of(tmp_path / "a.mp4").astype(float) - painted
     assert (
         np.sqrt((error**2).mean((1, 2, 3))).max() < 14
-    )  # grey levels; half-resolution colour costs most of it
+    )  # gray levels; half-resolution color costs most of it
     assert not np.array_equal(painted[0], painted[6])

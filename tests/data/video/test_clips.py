@@ -130,7 +130,7 @@ def test_decords_global_bridge_is_left_alone_and_does_not_matter(videos):
         assert isinstance(read(videos["short GOP"], [5]).frames, np.ndarray)
         assert (read(videos["short GOP"], [5]).frames == torch_frames).all()
         assert type(decord.VideoReader(str(videos["short GOP"]))[0]).__module__ == "torch", (
-            "somebody else's setting"
+            "somebody else's preset"
         )
     finally:
         decord.bridge.set_bridge("native")

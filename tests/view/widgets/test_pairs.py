@@ -8,7 +8,7 @@ import pytest
 
 from tests.view.test_galleries import HOSTILE, KEPT, Skeleton, clip, styles
 from tests.view.test_html import cells
-from tests.view.widgets.test_neighbours import pointed
+from tests.view.widgets.test_neighbors import pointed
 from vidbench.evaluate.projections import Relation
 from vidbench.view.galleries import Tile, encode
 from vidbench.view.widgets import pairs as widgets
@@ -17,9 +17,9 @@ from vidbench.view.widgets.pairs import Browser, examples, show
 NAMES = {"A": ("walk", HOSTILE, "sit"), "B": ("go", "nod"), "C": ("one", "two", "three", "four")}
 
 
-def made(names=NAMES, readouts=("raw", "behavioural"), seed=0):
+def made(names=NAMES, readouts=("raw", "behavioral"), seed=0):
     """Relations of all ordered pairs of data sets, random; probabilities where they are
-    behavioural."""
+    behavioral."""
     random, found = np.random.default_rng(seed), {}
     for source, sources in names.items():
         for target, targets in names.items():
@@ -27,8 +27,8 @@ def made(names=NAMES, readouts=("raw", "behavioural"), seed=0):
                 name: random.standard_normal((len(sources), len(targets))).astype(np.float32)
                 for name in readouts
             }
-            if "behavioural" in scores:
-                scores["behavioural"] = np.abs(scores["behavioural"]) / 9
+            if "behavioral" in scores:
+                scores["behavioral"] = np.abs(scores["behavioral"]) / 9
             if source != target:
                 found[source, target] = Relation(source, target, sources, targets, scores)
     return found
@@ -52,9 +52,9 @@ def browser(asked):
 
 
 def test_rows_are_the_highest_scores_of_what_is_looked_at(browser):
-    browser.look("C", "A", "behavioural", most=5)
+    browser.look("C", "A", "behavioral", most=5)
     there, back = browser.relations["C", "A"], browser.relations["A", "C"]
-    scores = there.scores["behavioural"]
+    scores = there.scores["behavioral"]
     rows = browser.rows()
     assert [row["score"] for row in rows] == sorted(scores.ravel().tolist(), reverse=True)[:5]
     for row in rows:
@@ -62,14 +62,14 @@ def test_rows_are_the_highest_scores_of_what_is_looked_at(browser):
         assert row["score"] == scores[s, t] and row["raw"] == there.scores["raw"][s, t]
         assert (
             row["back rank"]
-            == 1 + (back.scores["behavioural"][t] > back.scores["behavioural"][t, s]).sum()
+            == 1 + (back.scores["behavioral"][t] > back.scores["behavioral"][t, s]).sum()
         )
     assert len(Browser(made()).rows()) == 6, "no more than there are pairs"
 
 
 def test_looking_and_selecting_keep_what_is_not_named_and_refuse_what_is_not_there(browser):
     browser.select("sit", "go")
-    browser.look(readout="behavioural")
+    browser.look(readout="behavioral")
     assert (browser.source, browser.target, browser.most, browser.selected) == (
         "A",
         "B",
@@ -96,7 +96,7 @@ def test_clips_are_asked_for_when_looked_at_and_once(browser, asked):
         and "A-1-2" not in text
     )
     scores = browser.there.scores
-    assert f"raw {scores['raw'][1, 1]:.3f} · behavioural {scores['behavioural'][1, 1]:.3f}" in text
+    assert f"raw {scores['raw'][1, 1]:.3f} · behavioral {scores['behavioral'][1, 1]:.3f}" in text
     browser.chosen()
     assert len(asked) == 2
     bare = Browser(made())
@@ -108,16 +108,16 @@ def test_html_is_a_table_and_clips_that_an_untrusted_notebook_keeps(browser, ask
     text = browser.html(pairs=3)
     rows = browser.rows()
     head, *lines = cells(text)
-    assert head == ["A", "B", "mutual", "raw", "back rank", "behavioural"]
+    assert head == ["A", "B", "mutual", "raw", "back rank", "behavioral"]
     assert [line[2:] for line in lines] == [
-        [row["mutual"], f"{row['score']:.3f}", str(row["back rank"]), f"{row['behavioural']:.3f}"]
+        [row["mutual"], f"{row['score']:.3f}", str(row["back rank"]), f"{row['behavioral']:.3f}"]
         for row in rows
     ]
-    browser.there.scores["behavioural"][:] = np.nan
+    browser.there.scores["behavioral"][:] = np.nan
     assert {line[5] for line in cells(browser.table())[1:]} == {"–"}
     assert ">–<" in show(browser).rows.children[1].children[1].value
-    browser.look(readout="behavioural")
-    assert cells(browser.table())[0][3:] == ["behavioural", "back rank", "raw"], (
+    browser.look(readout="behavioral")
+    assert cells(browser.table())[0][3:] == ["behavioral", "back rank", "raw"], (
         "the chosen one comes first"
     )
     assert {pair for pair in asked} == {
@@ -154,9 +154,9 @@ def test_figure_shows_the_scores_with_rings_at_mutual_best_pairs(browser):
         zip(figure.data[1].y, figure.data[1].x, strict=True)
     )
     assert figure.data[0].zmin < 0
-    browser.look(readout="behavioural")
+    browser.look(readout="behavioral")
     assert browser.figure().data[0].zmin == 0
-    browser.there.scores["behavioural"][1] = np.nan  # a class without clips is nobody's best
+    browser.there.scores["behavioral"][1] = np.nan  # a class without clips is nobody's best
     assert widgets.plain(HOSTILE) not in browser.figure().data[1].y
     again = browser.order()
     assert browser.order() is again, "clusters are worked out once"
@@ -214,8 +214,8 @@ def test_moving_the_controls_redraws_the_same_figure(browser):
     assert tuple(figure.layout.yaxis.categoryarray) == tuple(wanted.layout.yaxis.categoryarray)
     view.most.value = 50
     assert len(buttons(view)) == 8
-    view.readout.value = "behavioural"
-    assert "behavioural" in figure.layout.title.text and figure.data[0].zmin == 0
+    view.readout.value = "behavioral"
+    assert "behavioral" in figure.layout.title.text and figure.data[0].zmin == 0
     assert HOSTILE not in "".join(line.children[1].value for line in view.rows.children)
     assert "application/vnd.jupyter.widget-view+json" in view._repr_mimebundle_()
 
@@ -253,7 +253,8 @@ def test_examples_are_clips_of_the_class_from_different_sources_first(toy_tiny):
         assert len(stems) == 3  # eight sources a class, three clips each
     assert asked("none", 0) == []
     few = toy_tiny.select(
-        mask=(toy_tiny.label == 1) & (toy_tiny.source == toy_tiny.source[toy_tiny.label == 1][0])
+        mask=(toy_tiny.label == 1)
+        & (toy_tiny.source_video == toy_tiny.source_video[toy_tiny.label == 1][0])
     )
     alone = examples({"toy": few})("toy", 1)
     assert len(alone) == 3 and len({tile.caption for tile in alone}) == 3  # all of one source

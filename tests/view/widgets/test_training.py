@@ -21,7 +21,7 @@ from vidbench.engine.runs import Run, recipe_dict
 from vidbench.system.files import lock_folder
 from vidbench.view import widgets
 from vidbench.view.widgets import training
-from vidbench.view.widgets.training import Board, View, held
+from vidbench.view.widgets.training import Board, BoardControls, held
 
 FIT = Fit(epochs=40, batch=8, lr=0.01, log_every=1)
 
@@ -94,7 +94,7 @@ def test_a_folder_of_runs_is_all_runs_in_it(tmp_path):
 def test_a_board_sees_a_run_begin_train_die_and_go_on(tmp_path, one_thread):
     folder = tmp_path / "later"
     board = Board(folder)
-    view = View(board, every=0.1)
+    view = BoardControls(board, every=0.1)
     assert board.look()[0].state == "waiting" and "no run in" in view.html.value
     code = f"from tests import stages; stages.regress({recipe_dict(FIT)!r}, {str(folder)!r}, pause=0.05)"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
@@ -264,7 +264,7 @@ def test_the_time_left_follows_the_pace(tmp_path):
 def test_a_view_stops_when_told_and_headless_runs_get_html(tmp_path, monkeypatch):
     run = made(tmp_path / "run", "running")
     with run.lock():
-        view = View(Board([run.folder]), every=0.05)
+        view = BoardControls(Board([run.folder]), every=0.05)
         assert view.watching.value and view.thread.is_alive()
         run.log(step=9, epoch=4.5, loss=0.0625)
         until(lambda: re.search(r"epoch 4.5 of 40", view.html.value))
@@ -274,14 +274,14 @@ def test_a_view_stops_when_told_and_headless_runs_get_html(tmp_path, monkeypatch
         monkeypatch.setenv("VIDBENCH_HEADLESS", "1")
         assert widgets.shown(view.board) == view.board.html()
     with pytest.raises(ValueError, match="every > 0"):
-        View(Board(run.folder), every=0)
+        BoardControls(Board(run.folder), every=0)
 
 
 def test_a_view_says_what_goes_wrong_and_looks_again(tmp_path):
     run = made(tmp_path / "run", "running")
     with run.lock():
         (run.folder / "status.json").write_text("{}")
-        view = View(Board(run.folder), every=0.05)
+        view = BoardControls(Board(run.folder), every=0.05)
         assert "cannot be read" in view.html.value
         run.status("running")
         until(lambda: "epoch 1.5 of 40" in view.html.value)

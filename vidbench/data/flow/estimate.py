@@ -1,4 +1,4 @@
-"""Optical flow: three estimators behind one function, its 8-bit form and its colours.
+"""Optical flow: three estimators behind one function, its 8-bit form and its colors.
 
 TV-L1 by OpenCV is the papers' flow and the reference; the same algorithm batched in PyTorch
 (`tvl1`) is for GPUs; DIS is for a quick look. Flow i leads from frame i to frame i + 1. Values are
@@ -80,7 +80,7 @@ def batched(gray: np.ndarray, device: str | None = None) -> Iterator:
         yield tvl1.estimate(gray[start:stop], gray[start + 1 : stop + 1], device=device)
 
 
-def quantise(flow: np.ndarray, bound: float = BOUND) -> np.ndarray:
+def quantize(flow: np.ndarray, bound: float = BOUND) -> np.ndarray:
     """Flow pictures, MemDPC's way: float [T,H,W,2] in pixels, clipped at +-bound, to uint8
     [T,H,W,3] = (u, v, 128)."""
     stored = np.full((*flow.shape[:-1], 3), 128, np.uint8)
@@ -93,21 +93,21 @@ def levels(flow: np.ndarray, bound: float = BOUND) -> np.ndarray:
     return np.rint((np.clip(flow, -bound, bound) + bound) * (255 / (2 * bound))).astype(np.uint8)
 
 
-def dequantise(stored: np.ndarray, bound: float = BOUND) -> np.ndarray:
+def dequantize(stored: np.ndarray, bound: float = BOUND) -> np.ndarray:
     """Back to pixels: uint8 [...,2 or 3] to float32 [...,2]; off by at most half a step, bound /
     255."""
     return stored[..., :2].astype(np.float32) * np.float32(2 * bound / 255) - np.float32(bound)
 
 
-def colours(flow: np.ndarray, limit: float | None = None) -> np.ndarray:
-    """Flow as colours: float [...,H,W,2] in pixels to uint8 [...,H,W,3] (Middlebury wheel: Baker et
+def colors(flow: np.ndarray, limit: float | None = None) -> np.ndarray:
+    """Flow as colors: float [...,H,W,2] in pixels to uint8 [...,H,W,3] (Middlebury wheel: Baker et
     al., IJCV 2011).
 
     Direction is hue, speed is saturation: no motion is white, `limit` pixels (None: the fastest
-    pixel) full colour, faster ones darker."""
+    pixel) full color, faster ones darker."""
     if flow.shape[-1] != 2 or not np.issubdtype(flow.dtype, np.floating):
         raise ValueError(
-            f"wanted flow in pixels, float [...,2], got {flow.dtype} {flow.shape}: see dequantise"
+            f"wanted flow in pixels, float [...,2], got {flow.dtype} {flow.shape}: see dequantize"
         )
     u, v = flow[..., 0], flow[..., 1]
     speed = np.hypot(u, v)
@@ -116,14 +116,14 @@ def colours(flow: np.ndarray, limit: float | None = None) -> np.ndarray:
     place = (np.arctan2(-v, -u) / np.pi + 1) / 2 * (len(ring) - 1)
     low = np.floor(place).astype(int)
     part = (place - low)[..., None]
-    colour = (1 - part) * ring[low] + part * ring[(low + 1) % len(ring)]
+    color = (1 - part) * ring[low] + part * ring[(low + 1) % len(ring)]
     inside = (speed <= 1)[..., None]
-    colour = np.where(inside, 1 - np.minimum(speed, 1)[..., None] * (1 - colour), colour * 0.75)
-    return np.rint(255 * colour).astype(np.uint8)
+    color = np.where(inside, 1 - np.minimum(speed, 1)[..., None] * (1 - color), color * 0.75)
+    return np.rint(255 * color).astype(np.uint8)
 
 
 def _ring() -> np.ndarray:
-    """55 colours [55,3] in 0..1: red, yellow, green, cyan, blue, magenta, with more steps where
+    """55 colors [55,3] in 0..1: red, yellow, green, cyan, blue, magenta, with more steps where
     eyes see more."""
     corners = np.array(
         [[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 1, 1], [0, 0, 1], [1, 0, 1], [1, 0, 0]], float
@@ -138,10 +138,10 @@ def _ring() -> np.ndarray:
 
 
 def wheel(size: int = 128) -> np.ndarray:
-    """The key to `colours`: uint8 [size,size,3], a disc; a place has the colour of motion from the
-    centre to it."""
+    """The key to `colors`: uint8 [size,size,3], a disc; a place has the color of motion from the
+    center to it."""
     line = (np.arange(size) + 0.5) * 2 / size - 1
     flow = np.stack(np.broadcast_arrays(line[None, :], line[:, None]), -1)
-    disc = colours(flow, limit=1.0)
+    disc = colors(flow, limit=1.0)
     disc[np.hypot(flow[..., 0], flow[..., 1]) > 1] = 255
     return disc

@@ -40,8 +40,8 @@ from vidbench.system.files import delete_leftovers, lock_folder
 if TYPE_CHECKING:
     from vidbench.data.manifest import Manifest
 
-FORMS = {"npz": ".flow.npz", "mp4": ".flow.mp4"}
-FORMAT = 1
+FORMATS = {"npz": ".flow.npz", "mp4": ".flow.mp4"}
+VERSION = 1
 TIMEOUT = 3600.0  # seconds a video; TV-L1 of ten seconds at 340x256 takes about five minutes
 # of zlib: 15-17 % of raw for 2 % of TV-L1 fast's time; 1 gives 19-22 %, 6 gives 13-15 % for 5-7 %
 _LEVEL = 4
@@ -56,9 +56,9 @@ class Settings:
     bound: float = BOUND  # pixels at which values are clipped
     size: int | None = None  # short side of the frames in pixels; None: as the video is
     decoder: str = clips.DECODER
-    form: str = "npz"
+    format: str = "npz"
     channels: str = "u, v"
-    format: int = FORMAT
+    version: int = VERSION
 
 
 class Report(NamedTuple):
@@ -82,58 +82,60 @@ def extract(
     *,
     bound: float = BOUND,
     size: int | None = None,
-    form: str = "npz",
+    format: str = "npz",
     decoder: str = clips.DECODER,
     workers: int = 0,
     timeout: float | None = TIMEOUT,
     device: str | None = None,
-    part: tuple[int, int] = (0, 1),
+    shard: tuple[int, int] = (0, 1),
     progress: bool = True,
-    only_cost: bool = False,
+    dry_run: bool = False,
 ) -> Report:
     """Compute and store the flow of every video of a manifest; call it again to go on where it
     stopped.
 
     `size`: short side in pixels to which frames are brought before estimation (None: as they are).
     `workers`: 0 computes in this process, else in as many spawned processes with one OpenCV thread
-    each; method "tvl1_torch" computes on `device` in this process and decodes in the others. `part`
+    each; method "tvl1_torch" computes on `device` in this process and decodes in the others. `shard`
     (k, n): every n-th video from the k-th, for n machines on one folder. The time and disk it takes
-    are measured on the first videos and told (`only_cost`: no more than that). A video that cannot
+    are measured on the first videos and told (`dry_run`: no more than that). A video that cannot
     be read, or takes over `timeout` seconds, is counted and named in the report and does not stop
     the rest; the next call tries it again. A folder made with other settings is refused
     (FlowError)."""
     if (
         method not in METHODS
-        or form not in FORMS
+        or format not in FORMATS
         or not bound > 0
         or workers < 0
-        or not 0 <= part[0] < part[1]
+        or not 0 <= shard[0] < shard[1]
     ):
         raise ValueError(
-            f"method in {METHODS}, form in {tuple(FORMS)}, bound > 0, workers >= 0, part (k, n) "
+            f"method in {METHODS}, format in {tuple(FORMATS)}, bound > 0, workers >= 0, shard (k, n) "
             "with "
-            f"k < n; got {method!r}, {form!r}, {bound}, {workers}, {part}"
+            f"k < n; got {method!r}, {format!r}, {bound}, {workers}, {shard}"
         )
     check_decoder(decoder)
     began, folder = time.perf_counter(), Path(folder)
-    settings = Settings(method, float(bound), size, decoder, form)
-    mine = list(dict.fromkeys(str(p) for p in manifest.path[part[0] :: part[1]]))
+    settings = Settings(method, float(bound), size, decoder, format)
+    mine = list(dict.fromkeys(str(p) for p in manifest.path[shard[0] :: shard[1]]))
     weights = None
     if manifest.frames is not None:
         frames = dict(zip(manifest.path.tolist(), manifest.frames.tolist(), strict=True))
-    with lock_folder(folder, shard="" if part[1] == 1 else f"{part[0]}of{part[1]}"):
+    with lock_folder(folder, shard="" if shard[1] == 1 else f"{shard[0]}of{shard[1]}"):
         jobs.claim(folder / "flow.json", asdict(settings), FlowError, opencv=_opencv())
-        todo = [p for p in mine if not flow_path(folder, p, form).is_file()]
+        todo = [p for p in mine if not flow_path(folder, p, format).is_file()]
         if manifest.frames is not None:
             weights = [float(frames[p]) for p in todo]
-        tasks = [(str(manifest.root / p), str(flow_path(folder, p, form)), settings) for p in todo]
+        tasks = [
+            (str(manifest.root / p), str(flow_path(folder, p, format)), settings) for p in todo
+        ]
         run = (
             None
             if method != "tvl1_torch"
             else lambda order: _on_device(tasks, order, workers, device)
         )
         done, pairs, failed = 0, 0, []
-        delete_leftovers(flow_path(folder, p, form) for p in mine)
+        delete_leftovers(flow_path(folder, p, format) for p in mine)
         for outcome in jobs.work(
             one,
             tasks,
@@ -143,7 +145,7 @@ def extract(
             what=f"flow {method}",
             weights=weights,
             progress=progress,
-            only_cost=only_cost,
+            dry_run=dry_run,
             run=run,
         ):
             if outcome.error:
@@ -169,7 +171,7 @@ def complete(
     begun = Path(folder, "flow.json").is_file()
     held = settings_of(folder) if begun else Settings(method, BOUND, None, clips.DECODER, "npz")
     paths = dict.fromkeys(map(str, manifest.path))
-    if begun and all(flow_path(folder, path, held.form).is_file() for path in paths):
+    if begun and all(flow_path(folder, path, held.format).is_file() for path in paths):
         return Report(0, len(paths), [], 0.0, 0)
     return extract(
         manifest,
@@ -177,16 +179,16 @@ def complete(
         held.method,
         bound=held.bound,
         size=held.size,
-        form=held.form,
+        format=held.format,
         decoder=held.decoder,
         workers=workers,
         progress=progress,
     )
 
 
-def flow_path(folder: str | Path, relative_path: str | Path, form: str = "npz") -> Path:
+def flow_path(folder: str | Path, relative_path: str | Path, format: str = "npz") -> Path:
     """Where a video's flow lies in a store."""
-    return Path(folder) / f"{relative_path}{FORMS[form]}"
+    return Path(folder) / f"{relative_path}{FORMATS[format]}"
 
 
 def one(job: tuple[str, str, Settings]) -> tuple[int, int]:
@@ -226,7 +228,7 @@ def _facts(video: clips.Video, shape: tuple[int, int], settings: Settings) -> di
 
 def _write(file: Path, flows: Iterator[np.ndarray], facts: dict, fps: float) -> tuple[int, int]:
     """uint8 flows [H,W,2] to a file; (their number, its bytes)."""
-    if facts["form"] == "npz":
+    if facts["format"] == "npz":
         pieces = [
             zlib.compress(np.ascontiguousarray(f.transpose(2, 0, 1)).tobytes(), _LEVEL)
             for f in flows
@@ -323,7 +325,13 @@ def settings_of(folder: str | Path) -> Settings:
         raise FlowError(
             f"no flow in {folder}: run vidbench flow, or vidbench.data.flow.store.extract"
         )
-    return Settings(**json.loads(file.read_text(encoding="utf-8"))["settings"])
+    held = json.loads(file.read_text(encoding="utf-8"))["settings"]
+    if set(held) != set(asdict(Settings())):
+        raise FlowError(
+            f"{file} must have the settings {', '.join(asdict(Settings()))}; it has "
+            f"{', '.join(held)}. Extract the flow again into another folder."
+        )
+    return Settings(**held)
 
 
 def meta(folder: str | Path, relative_path: str | Path) -> dict:
@@ -360,8 +368,8 @@ def load(
 
 def _open(folder: str | Path, relative_path: str | Path) -> _Npz | _Mp4:
     folder = Path(folder)
-    for form, kind in (("npz", _Npz), ("mp4", _Mp4)):
-        path = flow_path(folder, relative_path, form)
+    for format, kind in (("npz", _Npz), ("mp4", _Mp4)):
+        path = flow_path(folder, relative_path, format)
         if path.is_file():
             try:
                 return kind(path)

@@ -7,7 +7,7 @@ median filter and stopping rule of `cv2.optflow.DualTVL1OpticalFlow` (OpenCV 5; 
 places it warps from to 1/32 pixel, this does not). Gamma, OpenCV's extra illumination term, is left
 out: it is 0 by default.
 
-One pair at one scale: warp the second frame by the flow found so far and linearise there; then iterate
+One pair at one scale: warp the second frame by the flow found so far and linearize there; then iterate
     v = u + clamp(-rho / |grad I|^2, +-lambda theta) grad I      with rho = rho_c + grad I . u       (data)
     u = v + theta div p                                                                              (smoothness)
     p = (p + tau / theta grad u) / (1 + tau / theta |grad u|)                                        (dual)
@@ -23,7 +23,7 @@ milliseconds a pair: at epsilon 0.01 OpenCV 250, this in eager mode 160, compile
 in the compiler); at 0.05 45, 65 and 35.
 
 How near it is: 0.001 to 0.05 pixels in the mean at 128x128. OpenCV's flow moves as much when 1e-6
-grey levels of noise are added to its frames; late iterations amplify rounding where the pictures
+gray levels of noise are added to its frames; late iterations amplify rounding where the pictures
 say nothing, mostly at borders. So results on other devices, or compiled, are not equal bit by bit
 either.
 
@@ -165,7 +165,7 @@ def _frames(first, second, device) -> tuple[Tensor, Tensor]:
         raise ValueError(
             "wanted two batches of gray frames of one shape [B,H,W], H and W at least 3, got "
             f"{tuple(pair[0].shape)}"
-            f" and {tuple(pair[1].shape)}: add the batch axis to single frames, turn colours to "
+            f" and {tuple(pair[1].shape)}: add the batch axis to single frames, turn colors to "
             "gray"
         )
     kinds = [frames.dtype for frames in pair]
@@ -239,13 +239,13 @@ def _one_scale(
         *(torch.zeros_like(first) for _ in range(4)),
     )  # u, v and their duals; these last over warps
     for _ in range(settings.warps):
-        data = _linearise(first, looks, *state[:2])
+        data = _linearize(first, looks, *state[:2])
         state = _one_warp(state, data, numbers, settings, iterations, run)
     return state[:2]
 
 
 def _central_gradient(frames: Tensor) -> tuple[Tensor, Tensor]:
-    """Half the difference of both neighbours to the right and down [B,H,W]; at borders of the one
+    """Half the difference of both neighbors to the right and down [B,H,W]; at borders of the one
     and the pixel."""
     padded = F.pad(frames[:, None], (1, 1, 1, 1), mode="replicate")[:, 0]
     right, down = (
@@ -255,7 +255,7 @@ def _central_gradient(frames: Tensor) -> tuple[Tensor, Tensor]:
     return 0.5 * right, 0.5 * down
 
 
-def _linearise(
+def _linearize(
     first: Tensor, looks: Tensor, u: Tensor, v: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What the iterations of a warp know of the pictures: gradient (x, y), -1 / |gradient|^2 and

@@ -1,4 +1,4 @@
-"""Augmentation settings by name, and what is drawn from one for a clip: a View, the same for all
+"""Augmentation presets by name, and what is drawn from one for a clip: a View, the same for all
 frames and streams."""
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 from vidbench.data.loading import pixels, randaugment
 
 JITTERS = tuple(pixels.JITTERS)  # brightness, contrast, saturation, hue
-# The principal axes of ImageNet's colours times their weights, [rgb, axis], for values in 0..1: the
+# The principal axes of ImageNet's colors times their weights, [rgb, axis], for values in 0..1: the
 # numbers of fb.resnet.torch (datasets/imagenet.lua), which clovaai's CutMix-PyTorch has, too; the
 # noise itself is AlexNet's.
 LIGHTING = np.array(
@@ -22,7 +22,7 @@ LIGHTING = np.array(
 
 @dataclass(frozen=True)
 class Augment:
-    """What may be drawn: ranges and probabilities of one augmentation setting (see SETTINGS for the
+    """What may be drawn: ranges and probabilities of one augmentation preset (see PRESETS for the
     named ones)."""
 
     size: int = 128  # pixels, height and width of a view
@@ -50,21 +50,21 @@ class Augment:
         0.1,
     )  # brightness, contrast, saturation, hue
     jitter_p: float = 0.8
-    gray: str = "luma"  # or "channel": one colour channel, drawn for each frame, copied to three
+    gray: str = "luma"  # or "channel": one color channel, drawn for each frame, copied to three
     gray_p: float = 0.2
     blur_p: float = 0.5
     blur_sigma: tuple[float, float] = (0.1, 2.0)  # pixels of the view
-    # standard deviation of AlexNet's noise along ImageNet's colour axes; each strong clip's
+    # standard deviation of AlexNet's noise along ImageNet's color axes; each strong clip's
     lighting: float = 0.0
     # operations drawn for each clip, strong or not, each applied with probability 0.5; 0: off
     randaugment: int = 0
     magnitude: float = 7.0  # of those operations, 0..10; see vidbench.data.loading.randaugment
     magnitude_std: float = 0.5  # drawn for each operation
-    erase: float = 0.0  # probability that a box of the normalised view becomes noise, strong or not
+    erase: float = 0.0  # probability that a box of the normalized view becomes noise, strong or not
     one_clip: float = 0.0  # probability that both views of a pair show the same clip (draw_pair)
-    flow_colour: bool = False  # jitter and gray on flow, too
+    flow_color: bool = False  # jitter and gray on flow, too
     flow_negate_u: bool = True  # a flipped clip moves the other way
-    flow_as_rgb: bool = False  # normalise flow with ImageNet's mean and deviation
+    flow_as_rgb: bool = False  # normalize flow with ImageNet's mean and deviation
 
     def __post_init__(self) -> None:
         for name, allowed in (
@@ -122,7 +122,7 @@ class Augment:
             )
 
 
-SETTINGS = {
+PRESETS = {
     # What CoCLR's paper says (crop, flip, jitter, blur), with its code's ranges and gray, without
     # that code's departures.
     "vidbench": Augment(),
@@ -140,7 +140,7 @@ SETTINGS = {
         strong=0.3,
         gray="channel",
         one_clip=0.5,
-        flow_colour=True,
+        flow_color=True,
         flow_negate_u=False,
         flow_as_rgb=True,
     ),
@@ -160,7 +160,7 @@ SETTINGS = {
     "toy": Augment(size=48, area=(0.5, 1.0), blur_sigma=(0.1, 1.0)),
     # RMS, supplement B: what it and the recipes it follows say; what neither says is called
     # assumed. Kinetics: random resized crops, no range. Assumed: torchvision's, 8 to 100 %; 224;
-    # flip; no change of colours.
+    # flip; no change of colors.
     "rms_kinetics": Augment(size=224, area=(0.08, 1.0), strong=0.0),
     # Something-Something-v2: crops of 15 to 75 %, and no more is said. Assumed: 224, and no flip,
     # as labels have directions ("pushing something from left to right"); PySlowFast does not flip
@@ -168,7 +168,7 @@ SETTINGS = {
     "rms_ssv2": Augment(size=224, area=(0.15, 0.75), flip=0.0, strong=0.0),
     # CIFAR-100 "following CutMix", so train.py of clovaai's CutMix-PyTorch: 4 black pixels around,
     # 32 x 32, flip. Not followed: CIFAR's own mean and deviation there, (125.3, 123.0, 113.9) and
-    # (63.0, 62.1, 66.7) of 255; here rgb is always normalised with ImageNet's.
+    # (63.0, 62.1, 66.7) of 255; here rgb is always normalized with ImageNet's.
     "rms_cifar": Augment(size=32, pad=4, strong=0.0),
     # ImageNet "following CutMix", the same file: torchvision's crop, flip, jitter without hue on
     # each one, lighting. Not followed: values there are not cut to whole levels in 0..255 after
@@ -186,7 +186,7 @@ SETTINGS = {
     # slowfast/datasets. Random resized crops, bilinear (the "bicubic" there is RandAugment's), flip
     # (not for SSv2: a part of a recipe says so), "rand-m7-n4-mstd0.5-inc1", erasing; what it calls
     # COLOR_JITTER is read by its ImageNet loader only. Not followed: mean 0.45 and deviation 0.225
-    # there; here rgb is always normalised with ImageNet's. Resizing there is not antialiased.
+    # there; here rgb is always normalized with ImageNet's. Resizing there is not antialiased.
     # RandAugment: see the heads of views and of randaugment.
     "multitrain": Augment(size=224, area=(0.08, 1.0), strong=0.0, randaugment=4, erase=0.25),
     # MultiTrain's supplement: short side drawn in 256..320, a crop of 224, flip (not for SSv2). It
@@ -252,7 +252,7 @@ def draw(augment: Augment, height: int, width: int, frames: int, rng: np.random.
     crop = _draw_window if augment.pad else _draw_scaled if augment.short_side else _draw_box
     box = crop(augment, height, width, rng)
     flip = bool(rng.random() < augment.flip)
-    changes = _draw_colours(augment, frames, rng) if rng.random() < augment.strong else {}
+    changes = _draw_colors(augment, frames, rng) if rng.random() < augment.strong else {}
     if augment.randaugment:  # what is off draws no number: earlier runs can be made again
         changes["operations"] = randaugment.draw(
             augment.randaugment, augment.magnitude, augment.magnitude_std, rng
@@ -265,7 +265,7 @@ def draw(augment: Augment, height: int, width: int, frames: int, rng: np.random.
     return View((height, width), box, flip, **changes)
 
 
-def _draw_colours(augment: Augment, frames: int, rng: np.random.Generator) -> dict:
+def _draw_colors(augment: Augment, frames: int, rng: np.random.Generator) -> dict:
     """Fields of a strong View."""
     changes: dict[str, Any] = {}
     if rng.random() < augment.jitter_p:

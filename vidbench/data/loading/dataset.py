@@ -19,7 +19,7 @@ import torch
 from vidbench.data.flow import store as flow_store
 from vidbench.data.loading import augmentation
 from vidbench.data.loading import transforms as views
-from vidbench.data.loading.augmentation import SETTINGS, Augment
+from vidbench.data.loading.augmentation import PRESETS, Augment
 from vidbench.data.loading.transforms import STREAMS, Crops, Stream
 from vidbench.data.manifest import Manifest
 from vidbench.data.video import clips, windows
@@ -51,12 +51,12 @@ class ClipSpec:
     )
     streams: tuple[Stream, ...] = ("rgb",)
     views: int = 2  # V in training
-    augment: Augment = SETTINGS["vidbench"]
+    augment: Augment = PRESETS["vidbench"]
     pad: windows.Pad = "last"  # windows.PADS: what a video too short for a window shows
     sampling: Sampling = "random"
     windows: int = 10
     hop: int = 15  # frames; CoCLR's test
-    crops: Crops = "centre"  # transforms.test_crops
+    crops: Crops = "center"  # transforms.test_crops
     resize: int | None = None  # testing: short side in pixels before the crop
     decode_size: int | tuple[int, int] | None = None  # rgb: short side or (H, W) while decoding
     decoder: str = clips.DECODER  # of video files: pyav, decord or torchcodec
@@ -125,7 +125,7 @@ class VideoCache:
 
 
 class Clips(torch.utils.data.Dataset):
-    """Samples by (epoch, row): {stream: float32 [V,C,T,size,size], "label", "source", "row": int}.
+    """Samples by (epoch, row): {stream: float32 [V,C,T,size,size], "label", "source_video", "row": int}.
 
     In training, rgb and flow of one view share frame numbers, crop and flip. Flow frame i is the
     motion from frame i to i + 1, so with flow a video counts one frame less. `flow_folder` is a
@@ -178,9 +178,9 @@ class Clips(torch.utils.data.Dataset):
             frames = video.frames(self._windows(video.length, video.stride, rng))
         make = self._training_views if self.spec.sampling in RANDOM else self._test_views
         sample: dict = make(frames, rng)
-        sample["label"], sample["source"] = (
+        sample["label"], sample["source_video"] = (
             int(self.manifest.label[row]),
-            int(self.manifest.source[row]),
+            int(self.manifest.source_video[row]),
         )
         sample["row"] = row
         return sample

@@ -47,7 +47,7 @@ class Mix:
 class Joint(torch.utils.data.Dataset):
     """Samples of several data sets by (epoch, row), rows counted through all of them.
 
-    A sample is that of its data set's Clips, with "dataset", its number, and "row" and "source"
+    A sample is that of its data set's Clips, with "dataset", its number, and "row" and "source_video"
     made unique over all. Raises ValueError where the parts do not give clips of one shape."""
 
     def __init__(self, parts: Sequence[Clips]) -> None:
@@ -63,7 +63,9 @@ class Joint(torch.utils.data.Dataset):
             )
         self.parts = list(parts)
         self.first = np.cumsum([0, *(len(part) for part in parts)])
-        self.sources = np.cumsum([0, *(int(part.manifest.source.max()) + 1 for part in parts)])
+        self.source_videos = np.cumsum(
+            [0, *(int(part.manifest.source_video.max()) + 1 for part in parts)]
+        )
 
     def __len__(self) -> int:
         return int(self.first[-1])
@@ -78,7 +80,7 @@ class Joint(torch.utils.data.Dataset):
             **sample,
             "row": row,
             "dataset": number,
-            "source": sample["source"] + int(self.sources[number]),
+            "source_video": sample["source_video"] + int(self.source_videos[number]),
         }
 
 
@@ -170,7 +172,7 @@ def whole(parts: np.ndarray, batch: int) -> np.ndarray:
     return counts
 
 
-def plan(
+def plan_batches(
     names: Sequence[str], sizes: Sequence[int], batch: int, mix: Mix = Mix(), epochs: int = 1
 ) -> list[dict]:
     """What training will see, before it runs: a row of a table for each data set.

@@ -98,7 +98,7 @@ def luma(picture: np.ndarray) -> np.ndarray:
 
 
 def split_channels(picture: np.ndarray, channels: Sequence[int]) -> np.ndarray:
-    """One colour channel of each frame (CoCLR's "gray"): uint8 [T*H,W,3] to [T*H,W]."""
+    """One color channel of each frame (CoCLR's "gray"): uint8 [T*H,W,3] to [T*H,W]."""
     frames = picture.reshape(len(channels), -1, *picture.shape[1:])
     return np.concatenate([frame[..., c] for frame, c in zip(frames, channels, strict=True)])
 
@@ -179,8 +179,8 @@ def _weights(
         torch.tensor(spans, dtype=torch.float32, device=device).view(-1, 2, 1, 1).unbind(1)
     )
     line, scale = torch.arange(pixels, device=device) + 0.5, length / size
-    centre = start + (torch.arange(size, device=device).view(1, -1, 1) + 0.5) * scale
-    d = (line - centre).abs_() / scale.clamp(min=1)
+    center = start + (torch.arange(size, device=device).view(1, -1, 1) + 0.5) * scale
+    d = (line - center).abs_() / scale.clamp(min=1)
     if cubic:  # Keys' kernel with a = -0.5
         near, far = (1.5 * d - 2.5) * d * d + 1, ((-0.5 * d + 2.5) * d - 4) * d + 2
         weight = torch.where(d < 1, near, torch.where(d < 2, far, 0.0))

@@ -87,7 +87,7 @@ OPERATIONS: dict[
         lambda share, sign: int(110 * share),
         lambda f, x, add: torch.where(x < 128, x + add, x),
     ),
-    "colour": (_enhance, lambda f, x, factor: f.adjust_saturation(x, factor)),
+    "color": (_enhance, lambda f, x, factor: f.adjust_saturation(x, factor)),
     "contrast": (_enhance, lambda f, x, factor: f.adjust_contrast(x, factor)),
     "brightness": (_enhance, lambda f, x, factor: f.adjust_brightness(x, factor)),
     "sharpness": (_enhance, lambda f, x, factor: f.adjust_sharpness(x, factor)),
@@ -162,7 +162,7 @@ def draw_box(size: int, rng: np.random.Generator) -> tuple[int, ...]:
 
 
 def erase(clip: torch.Tensor, box: tuple[int, ...], seed: int) -> torch.Tensor:
-    """Standard normal noise, drawn for each pixel, channel and frame, into a box of a normalised
+    """Standard normal noise, drawn for each pixel, channel and frame, into a box of a normalized
     [C,T,H,W], in place.
 
     The noise is made on the CPU, so that it is the same for clips on every device.

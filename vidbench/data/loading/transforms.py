@@ -4,14 +4,14 @@ Why two ways to apply: in a loader's worker, torch's 8-bit resize and OpenCV on 
 several times faster than PIL or torchvision's transforms (benchmarks/views.py); on a device the
 same View is applied to a whole batch by matrix products and pointwise operations. Both follow PIL's
 arithmetic (blends cut to whole levels, luma 0.299 0.587 0.114, hue in HSV), so a view is the same
-picture either way, to about a grey level.
+picture either way, to about a gray level.
 
 Streams: crop, flip and blur are shared by rgb and flow; jitter and gray touch flow only where
-`flow_colour` says so. Flow is stored as 8-bit (u, v, 128), see data.flow.estimate; under a flip u
+`flow_color` says so. Flow is stored as 8-bit (u, v, 128), see data.flow.estimate; under a flip u
 becomes 255 - u, which negates it. Cropping does not rescale flow: its values stay in pixels of the
 frame it was computed on. What `Augment.pad` puts around a frame is black in rgb and zero motion,
-128, in flow, both before the normalisation; lighting and erasing are for rgb only. RandAugment
-moves things, and flow would not follow: a setting that has it refuses flow.
+128, in flow, both before the normalization; lighting and erasing are for rgb only. RandAugment
+moves things, and flow would not follow: a preset that has it refuses flow.
 
 RandAugment comes after the crop, so it works on far fewer pixels than in the code it is from,
 PySlowFast's, where whole frames go through it first. So here the gray that comes in at an edge is
@@ -36,11 +36,11 @@ import numpy as np
 import torch
 
 from vidbench.data.loading import pixels, randaugment
-from vidbench.data.loading.augmentation import JITTERS, SETTINGS, Augment, View
+from vidbench.data.loading.augmentation import JITTERS, PRESETS, Augment, View
 from vidbench.system.signals import ignore
 
-Crops = Literal["centre", "three", "five", "ten"]
-CROPS = {"centre": 1, "three": 3, "five": 5, "ten": 10}  # test crops of a window
+Crops = Literal["center", "three", "five", "ten"]
+CROPS = {"center": 1, "three": 3, "five": 5, "ten": 10}  # test crops of a window
 Stream = Literal["rgb", "flow"]
 STREAMS: tuple[Stream, ...] = get_args(Stream)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, of values in 0..1
@@ -78,7 +78,7 @@ def _moments(augment: Augment, stream: str) -> tuple[tuple[float, ...], tuple[fl
     return (MEAN, STD) if stream == "rgb" or augment.flow_as_rgb else (FLOW_MEAN, FLOW_STD)
 
 
-def _colour(view: View, augment: Augment, stream: str) -> View:
+def _color(view: View, augment: Augment, stream: str) -> View:
     """The view as this stream sees it. Raises ValueError on flow with RandAugment."""
     if stream == "rgb":
         return view
@@ -88,21 +88,21 @@ def _colour(view: View, augment: Augment, stream: str) -> View:
             "follow. "
             "Where the streams have flow, choose an augmentation with randaugment=0"
         )
-    if not augment.flow_colour:
+    if not augment.flow_color:
         view = replace(view, order=(), gray="", channels=())
     return replace(view, lighting=(), erase=())
 
 
 def apply(clip: torch.Tensor, view: View, augment: Augment, stream: str = "rgb") -> torch.Tensor:
     """One clip through one view on the CPU: uint8 [T,C,H,W] (or floats in 0..1) to float32
-    [C,T,size,size], normalised.
+    [C,T,size,size], normalized.
 
     A permuted view of the decoder's own [T,H,W,C] memory is the fastest input; do not call
     .contiguous() on it."""
     clip = _check(clip, stream, "TCHW")
     if clip.device.type != "cpu":
         raise ValueError(f"apply works on the CPU, the clip lies on {clip.device}: use apply_batch")
-    view, size = _colour(view, augment, stream), augment.size
+    view, size = _color(view, augment, stream), augment.size
     frames = pixels.cut(clip, _box(view, *clip.shape[-2:]), PADDING[stream])
     frames = pixels.resize(frames, size, size, augment.interpolation)
     if view.operations:
@@ -131,7 +131,7 @@ def _channels(view: View, frames: int) -> tuple[int, ...]:
 def _finish(
     picture: np.ndarray, flip: bool, augment: Augment, stream: str, lighting: tuple[float, ...] = ()
 ) -> torch.Tensor:
-    """Flip, light and normalise: uint8 [R,W,3] or gray [R,W] to float32 [3,R,W]."""
+    """Flip, light and normalize: uint8 [R,W,3] or gray [R,W] to float32 [3,R,W]."""
     mean, std = _moments(augment, stream)
     scales, shifts = [1 / (255 * s) for s in std], [-m / s for m, s in zip(mean, std, strict=True)]
     if lighting:
@@ -142,7 +142,7 @@ def _finish(
 
 
 def pictures(views: torch.Tensor, augment: Augment, stream: str = "rgb") -> np.ndarray:
-    """Views to look at, the normalisation taken back: float32 [V,C,T,H,W] to uint8 [V,T,H,W,C]."""
+    """Views to look at, the normalization taken back: float32 [V,C,T,H,W] to uint8 [V,T,H,W,C]."""
     mean, std = (torch.tensor(m).view(3, 1, 1, 1) for m in _moments(augment, stream))
     return (
         ((views * std + mean) * 255)
@@ -158,14 +158,14 @@ def apply_batch(
     clips: torch.Tensor, views: Sequence[View], augment: Augment, stream: str = "rgb"
 ) -> torch.Tensor:
     """Each clip through its view, on the clips' device: uint8 [B,T,C,H,W] to float32
-    [B,C,T,size,size], normalised.
+    [B,C,T,size,size], normalized.
 
-    The same pictures as `apply`, to about a grey level. On a CPU `apply` is several times faster.
+    The same pictures as `apply`, to about a gray level. On a CPU `apply` is several times faster.
     """
     clips = _check(clips, stream, "BTCHW")
     if len(views) != len(clips):
         raise ValueError(f"wanted one view a clip, got {len(views)} views for {len(clips)} clips")
-    views, frames = [_colour(v, augment, stream) for v in views], clips.shape[1]
+    views, frames = [_color(v, augment, stream) for v in views], clips.shape[1]
     boxes, flips = [_box(v, *clips.shape[-2:]) for v in views], [v.flip for v in views]
     clips, boxes = pixels.surround(clips, boxes, PADDING[stream])
     early = [
@@ -238,17 +238,17 @@ def _negate_u(x: torch.Tensor) -> torch.Tensor:
 
 def test_crops(
     clip: torch.Tensor,
-    crops: str = "centre",
+    crops: str = "center",
     size: int = 128,
     resize: int | None = None,
     stream: str = "rgb",
-    augment: Augment = SETTINGS["vidbench"],
+    augment: Augment = PRESETS["vidbench"],
 ) -> torch.Tensor:
-    """Fixed crops for testing: uint8 [T,C,H,W] to float32 [V,C,T,size,size], normalised; no
+    """Fixed crops for testing: uint8 [T,C,H,W] to float32 [V,C,T,size,size], normalized; no
     randomness.
 
-    "centre"; "three" along the longer side (left, centre, right, or top, centre, bottom); "five":
-    centre, then the corners row by row; "ten": those five, then the same five flipped. `resize` is
+    "center"; "three" along the longer side (left, center, right, or top, center, bottom); "five":
+    center, then the corners row by row; "ten": those five, then the same five flipped. `resize` is
     the short side in pixels before cropping (None: as it came); frames whose short side is then
     below `size` are scaled up until it equals `size`. Of `augment` only the interpolation and the
     treatment of flow count."""
@@ -268,15 +268,15 @@ def test_crops(
         .numpy()
     )
     y, x = height - size, width - size
-    centre = (y // 2, x // 2)
+    center = (y // 2, x // 2)
     if crops == "three":
         corners = (
-            [(0, x // 2), centre, (y, x // 2)]
+            [(0, x // 2), center, (y, x // 2)]
             if height > width
-            else [(y // 2, 0), centre, (y // 2, x)]
+            else [(y // 2, 0), center, (y // 2, x)]
         )
     else:
-        corners = [centre] if crops == "centre" else [centre, (0, 0), (0, x), (y, 0), (y, x)]
+        corners = [center] if crops == "center" else [center, (0, 0), (0, x), (y, 0), (y, x)]
     pictures = [
         np.ascontiguousarray(frames[:, t : t + size, s : s + size]).reshape(-1, size, 3)
         for t, s in corners

@@ -156,7 +156,7 @@ def work(
     what: str = "work",
     weights: Sequence[float] | None = None,
     progress: bool = True,
-    only_cost: bool = False,
+    dry_run: bool = False,
     tell: Callable[[Cost], None] | None = None,
     bad: Callable[[object], bool] = lambda value: False,
     run: Callable[[list[int]], Iterator[Done]] | None = None,
@@ -166,7 +166,7 @@ def work(
     workers: 0 computes in this process, without a time limit; else so many spawned processes (a
     script then needs the `if __name__ == "__main__"` guard). The first jobs are an even sample of
     all, and once they are done the cost of the rest is told, scaled by `weights` (frames, say);
-    `only_cost` stops there. `timeout` is seconds per job. `bad`: which values count as failed in
+    `dry_run` stops there. `timeout` is seconds per job. `bad`: which values count as failed in
     the progress bar. `run`: makes the results from the order of jobs, instead of these ways."""
     order = _sample_first(len(jobs), max(4, 2 * workers))
     share = np.ones(len(jobs)) if weights is None else np.asarray(weights, float)
@@ -179,7 +179,7 @@ def work(
             if workers < 1
             else _in_pool(function, jobs, order, workers, timeout)
         )
-    chosen = islice(outcomes, sample) if only_cost else outcomes
+    chosen = islice(outcomes, sample) if dry_run else outcomes
     bar = Progress(what, len(jobs), "video", "auto" if progress else "none")
     with explain_full_disk(folder), bar, closing(outcomes):
         failed = 0
@@ -189,9 +189,9 @@ def work(
             yield outcome
             if len(done) < sample:
                 done.append(outcome)
-                if len(done) == sample and (sample < len(jobs) or only_cost):
+                if len(done) == sample and (sample < len(jobs) or dry_run):
                     _tell(done, share, folder, 1 if run else workers, what, bar, tell)
-        if only_cost and not jobs:
+        if dry_run and not jobs:
             _tell([], share, folder, workers, what, bar, tell)
 
 
@@ -212,8 +212,8 @@ def _tell(
     bar: Progress,
     tell: Callable | None,
 ) -> None:
-    seen = share[[outcome.job for outcome in done]].sum()
-    rest = float((share.sum() - seen) / max(seen, 1e-9))
+    finished = share[[outcome.job for outcome in done]].sum()
+    rest = float((share.sum() - finished) / max(finished, 1e-9))
     cost = Cost(
         len(share) - len(done),
         rest * sum(o.seconds for o in done) / max(1, workers),

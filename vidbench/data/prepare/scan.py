@@ -47,7 +47,7 @@ from vidbench.system.files import explain_full_disk, lock_folder, written
 BAD = ("missing", "unreadable", "damaged", "cut short", "hung", "too short")
 TIMEOUT = 120.0  # seconds a video; ten seconds of 340x256 take half a second
 COMPARED = 5  # frames of each video that the decoders must agree on
-# grey levels of mean difference; two decoders' colours differ by up to 3, a frame off by one by
+# gray levels of mean difference; two decoders' colors differ by up to 3, a frame off by one by
 # more
 LEVELS = 6.0
 LASTING = ("matroska", "flv")  # containers that promise no number of frames, but how long they last
@@ -95,14 +95,14 @@ class Scan:
         there = np.array(["missing" not in f.flags for f in self.facts], bool)
         usable = np.array([not f.error for f in self.facts], bool)
         for number, split in enumerate(SPLITS):
-            of = self.listed.split == number
-            if listed := int(of.sum()):
-                good = int((usable & of).sum())
+            in_split = self.listed.split == number
+            if listed := int(in_split.sum()):
+                good = int((usable & in_split).sum())
                 rows.append(
                     {
                         "split": split,
                         "listed": listed,
-                        "there": int((there & of).sum()),
+                        "there": int((there & in_split).sum()),
                         "usable": good,
                         "percent": round(100 * good / listed, 1),
                     }
@@ -132,25 +132,25 @@ def scan(
     *,
     workers: int = 0,
     timeout: float = TIMEOUT,
-    second: str | None = "decord",
+    check_with: str | None = "decord",
     keep: Sequence[str] = (),
     progress: bool = True,
-    only_cost: bool = False,
+    dry_run: bool = False,
 ) -> Scan | None:
     """Look at every video of a manifest (missing files may be in it) and write the manifest of
     those that can be used.
 
-    second: the decoder to check against ("decord" or None). keep: kinds of BAD to leave in ("cut
-    short", "too short"). workers, timeout, progress, only_cost: see jobs.work; with only_cost the
+    check_with: the decoder to check against ("decord" or None). keep: kinds of BAD to leave in ("cut
+    short", "too short"). workers, timeout, progress, dry_run: see jobs.work; with dry_run the
     result is None. Raises ValueError on other words, BusyError where the folder is being
     written by another process."""
-    if second not in ("decord", None) or not set(keep) <= set(BAD[3:]):
+    if check_with not in ("decord", None) or not set(keep) <= set(BAD[3:]):
         raise ValueError(
-            f"second is 'decord' or None, keep is of {BAD[3:]}; got {second!r} and {keep!r}"
+            f"check_with is 'decord' or None, keep is of {BAD[3:]}; got {check_with!r} and {keep!r}"
         )
     folder = Path(folder)
-    if second:
-        failures(second)  # an ImportError here rather than in each process
+    if check_with:
+        failures(check_with)  # an ImportError here rather than in each process
     with (
         lock_folder(folder),
         explain_full_disk(folder),
@@ -160,14 +160,14 @@ def scan(
         found: dict[int, Facts] = {}
         todo = []
         for i, path in enumerate(manifest.path):
-            seen = journal.known.get(str(path), {})
+            known = journal.known.get(str(path), {})
             if stamps[i] is None:
                 found[i] = Facts(("missing",), "missing: no such file")
-            elif seen.get("stamp") == [*stamps[i], second] and not _once_more(seen, timeout):
-                found[i] = Facts(**{**seen["facts"], "flags": tuple(seen["facts"]["flags"])})
+            elif known.get("stamp") == [*stamps[i], check_with] and not _once_more(known, timeout):
+                found[i] = Facts(**{**known["facts"], "flags": tuple(known["facts"]["flags"])})
             else:
                 todo.append(i)
-        tasks = [(str(manifest.absolute(i)), second) for i in todo]
+        tasks = [(str(manifest.absolute(i)), check_with) for i in todo]
         weights = [float(stamps[i][0] + 1) for i in todo]
         for done in jobs.work(
             examine,
@@ -178,26 +178,26 @@ def scan(
             what="scan",
             weights=weights,
             progress=progress,
-            only_cost=only_cost,
+            dry_run=dry_run,
             bad=lambda facts: bool(facts.error),
         ):
-            i, stamp = todo[done.job], [*stamps[todo[done.job]], second]
+            i, stamp = todo[done.job], [*stamps[todo[done.job]], check_with]
             found[i] = done.value or Facts(("hung",), f"hung: {done.error}", bytes=stamp[0])
             journal.add(
                 str(manifest.path[i]), stamp=stamp, timeout=timeout, facts=found[i]._asdict()
             )
         return (
             None
-            if only_cost
+            if dry_run
             else _conclude(manifest, [found[i] for i in range(len(manifest))], folder, set(keep))
         )
 
 
-def _once_more(seen: dict, timeout: float) -> bool:
+def _once_more(known: dict, timeout: float) -> bool:
     """Whether a video that was bad may be good now: permissions and network disks mend, and time
     limits are raised."""
-    flags = seen["facts"]["flags"]
-    return "unreadable" in flags or "hung" in flags and timeout > seen.get("timeout", 0)
+    flags = known["facts"]["flags"]
+    return "unreadable" in flags or "hung" in flags and timeout > known.get("timeout", 0)
 
 
 def _conclude(listed: Manifest, facts: list[Facts], folder: Path, keep: set[str]) -> Scan:
@@ -231,7 +231,7 @@ def _conclude(listed: Manifest, facts: list[Facts], folder: Path, keep: set[str]
 
 def examine(job: tuple[str, str | None]) -> tuple[Facts, int]:
     """Facts of one video; a job for jobs.work: (path, second decoder or None)."""
-    path, second = Path(job[0]), job[1]
+    path, check_with = Path(job[0]), job[1]
     facts = Facts()
     try:
         facts = facts._replace(bytes=path.stat().st_size)
@@ -247,7 +247,7 @@ def examine(job: tuple[str, str | None]) -> tuple[Facts, int]:
             facts = facts._replace(sha256=hashlib.file_digest(handle, "sha256").hexdigest())
         if path.name.lower().endswith((*clips.PICTURES, framestore.SUFFIX)):
             return _look(path, facts), 0
-        return _decode(path, facts, second), 0
+        return _decode(path, facts, check_with), 0
     except (clips.VideoError, *failures("pyav")) as error:
         said = " ".join(str(error).split())[:200]
         return facts._replace(
@@ -276,7 +276,7 @@ class _Pass(NamedTuple):
     turned: bool  # shown rotated
 
 
-def _decode(path: Path, facts: Facts, second: str | None) -> Facts:
+def _decode(path: Path, facts: Facts, check_with: str | None) -> Facts:
     about = index(path)
     reader = PyAV(path, None) if about.shown is not None else None
     with container_of(path) as container:
@@ -293,18 +293,18 @@ def _decode(path: Path, facts: Facts, second: str | None) -> Facts:
         facts = facts._replace(codec=context.codec.canonical_name)
         last = about.packets - 1 if reader is None else reader.frames - 1
         compared = windows.spread(max(last, 0) + 1, COMPARED)
-        seen = _whole(container, stream, set(compared.tolist()), pictures())
-    count = len(seen.times)
-    turned = seen.shown[0].shape[:2] if 0 in seen.shown else (0, 0)
+        decoded = _whole(container, stream, set(compared.tolist()), pictures())
+    count = len(decoded.times)
+    turned = decoded.shown[0].shape[:2] if 0 in decoded.shown else (0, 0)
     facts = facts._replace(
-        frames=count, height=turned[0], width=turned[1], fps=_rate(seen.times, about.fps)
+        frames=count, height=turned[0], width=turned[1], fps=_rate(decoded.times, about.fps)
     )
-    flags += _remarks(path, about, seen)
-    problem = _damage(reader, seen) or _shortness(about, seen)
-    if second and count and not problem:
+    flags += _remarks(path, about, decoded)
+    problem = _damage(reader, decoded) or _shortness(about, decoded)
+    if check_with and count and not problem:
         # it seeks wrongly where pictures lead their key frame, which the few frames compared may
         # miss
-        flags += ["decord differs"] if about.leading or _decord_differs(path, seen) else []
+        flags += ["decord differs"] if about.leading or _decord_differs(path, decoded) else []
     kind = [problem.split(":")[0]] if problem else []
     return facts._replace(flags=(*kind, *flags), error=problem)
 
@@ -353,67 +353,67 @@ def _rate(times: list, declared: float) -> float:
     return declared or (len(known) - 1) / (max(known) - min(known))
 
 
-def _remarks(path: Path, about, seen: _Pass) -> list[str]:
+def _remarks(path: Path, about, decoded: _Pass) -> list[str]:
     flags = ["counted"] if about.shown is None else []
     if about.hidden:
         flags.append("edit list")
-    if seen.turned:
+    if decoded.turned:
         flags.append("rotated")
-    gaps = np.diff(np.sort([t for t in seen.times if t is not None]))
+    gaps = np.diff(np.sort([t for t in decoded.times if t is not None]))
     if about.shown is not None and len(gaps) > 1 and gaps.max() > 1.5 * np.median(gaps):
         flags.append("variable rate")
     return flags
 
 
-def _damage(reader: PyAV | None, seen: _Pass) -> str:
-    count = len(seen.times)
+def _damage(reader: PyAV | None, decoded: _Pass) -> str:
+    count = len(decoded.times)
     if not count:
-        return f"unreadable: no frame decodes{seen.damaged and f' ({seen.damaged})'}"
-    if seen.damaged:
-        return f"damaged: {seen.damaged}"
+        return f"unreadable: no frame decodes{decoded.damaged and f' ({decoded.damaged})'}"
+    if decoded.damaged:
+        return f"damaged: {decoded.damaged}"
     if reader is None:
         return ""
     if count != reader.frames:
         return f"damaged: {reader.frames} frames by their time stamps, {count} decode"
     try:
-        problem = _disagrees(reader.take, reader.frames, seen, 0.0)
+        problem = _disagrees(reader.take, reader.frames, decoded, 0.0)
     except failures("pyav") as error:
         problem = str(error)[:200]
     return problem and f"damaged: seeking shows other frames than a whole decode ({problem})"
 
 
-def _shortness(about, seen: _Pass) -> str:
+def _shortness(about, decoded: _Pass) -> str:
     # placeholders that code nothing and frames that an edit list hides are promised, too
-    if seen.declared > about.packets:
-        return f"cut short: {seen.declared} frames promised, {about.packets} there"
+    if decoded.declared > about.packets:
+        return f"cut short: {decoded.declared} frames promised, {about.packets} there"
     if about.torn:
         return f"cut short: {about.packets} frames are whole, the next one is not"
-    if seen.missing > MISSING:
-        return f"cut short: {seen.missing:.1f} s are promised beyond what is there"
-    if len(seen.times) < 2:
-        return f"too short: {len(seen.times)} frame"
+    if decoded.missing > MISSING:
+        return f"cut short: {decoded.missing:.1f} s are promised beyond what is there"
+    if len(decoded.times) < 2:
+        return f"too short: {len(decoded.times)} frame"
     return ""
 
 
-def _disagrees(take, frames: int, seen: _Pass, levels: float) -> str:
+def _disagrees(take, frames: int, decoded: _Pass, levels: float) -> str:
     """How a reader's frames differ from those of a whole decode, or "": count, then the pictures,
     last first."""
-    if frames != len(seen.times):
-        return f"{frames} frames for {len(seen.times)}"
-    for i in sorted(seen.shown, reverse=True):  # backwards: each needs a seek
+    if frames != len(decoded.times):
+        return f"{frames} frames for {len(decoded.times)}"
+    for i in sorted(decoded.shown, reverse=True):  # backwards: each needs a seek
         got = take(np.array([i]))[0][0]
-        if got.shape != seen.shown[i].shape:
-            return f"frames of {got.shape[:2]} pixels for {seen.shown[i].shape[:2]}"
-        gap = float(np.abs(got.astype(np.int16) - seen.shown[i]).mean())
+        if got.shape != decoded.shown[i].shape:
+            return f"frames of {got.shape[:2]} pixels for {decoded.shown[i].shape[:2]}"
+        gap = float(np.abs(got.astype(np.int16) - decoded.shown[i]).mean())
         if gap > levels:
-            return f"frame {i} by {gap:.1f} grey levels"
+            return f"frame {i} by {gap:.1f} gray levels"
     return ""
 
 
-def _decord_differs(path: Path, seen: _Pass) -> str:
+def _decord_differs(path: Path, decoded: _Pass) -> str:
     """What decord, left to itself, gets wrong."""
     try:
         reader = Decord(path, None)
-        return _disagrees(reader.take, reader.frames, seen, LEVELS)
+        return _disagrees(reader.take, reader.frames, decoded, LEVELS)
     except failures("decord") as error:
         return str(error)[:100]

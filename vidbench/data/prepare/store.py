@@ -1,7 +1,7 @@
 """A decode-once store: every frame of a data set's videos at training size, in a form that reads
 fast at random.
 
-    form   what lies there                                   a second of video*   clips of 32 beside decord, source*
+    format what lies there                                   a second of video*   clips of 32 beside decord, source*
     mp4    H.264, a keyframe every 16, no B-frames           59 kB                11 times as fast
     jpeg   JPEGs of quality 90 in one pack a video           249 kB               13
     raw    uint8 in one pack a video                         2.0 MB               95, from the page cache
@@ -27,8 +27,8 @@ from vidbench.data.video import clips, framestore
 from vidbench.data.video.decoders import check_decoder, short_side
 from vidbench.system.files import delete_leftovers, explain_full_disk, lock_folder
 
-FORMS = {"mp4": ".mp4", "jpeg": framestore.SUFFIX, "raw": framestore.SUFFIX}
-FORMAT = 1
+FORMATS = {"mp4": ".mp4", "jpeg": framestore.SUFFIX, "raw": framestore.SUFFIX}
+VERSION = 1
 SIZE = 128  # pixels, short side: crops of 128 (CoCLR) and 112
 
 
@@ -40,11 +40,11 @@ class StoreError(RuntimeError):
 class Settings:
     """What a store was made with; a folder holds one of these and refuses others."""
 
-    form: str = "mp4"
+    format: str = "mp4"
     size: int = SIZE
-    crf: int = 18  # of x264, form mp4: 34 to 36 dB
+    crf: int = 18  # of x264, format mp4: 34 to 36 dB
     decoder: str = clips.DECODER
-    format: int = FORMAT
+    version: int = VERSION
 
 
 class Report(NamedTuple):
@@ -60,7 +60,7 @@ class Report(NamedTuple):
 def store(
     manifest: Manifest,
     folder: str | Path,
-    form: str = "mp4",
+    format: str = "mp4",
     *,
     size: int = SIZE,
     crf: int = 18,
@@ -68,20 +68,20 @@ def store(
     workers: int = 0,
     timeout: float = jobs.TIMEOUT,
     progress: bool = True,
-    only_cost: bool = False,
+    dry_run: bool = False,
 ) -> Report | None:
     """Store every video of a manifest; the same call goes on where it stopped, and does anew only
     what changed.
 
     The time and disk it takes are measured on the first videos and told; DiskError where they do
     not fit. Videos that cannot be read are counted and named in the report. workers, timeout,
-    progress, only_cost: see jobs.work. Raises ValueError on nonsense, StoreError where the folder
+    progress, dry_run: see jobs.work. Raises ValueError on nonsense, StoreError where the folder
     holds a store of other settings."""
-    if form not in FORMS or size < 2 or not 0 <= crf <= 51:
-        said = f"form is of {', '.join(FORMS)}, size from 2 pixels, crf in 0..51"
-        raise ValueError(f"{said}; got {form!r}, {size}, {crf}")
+    if format not in FORMATS or size < 2 or not 0 <= crf <= 51:
+        said = f"format is of {', '.join(FORMATS)}, size from 2 pixels, crf in 0..51"
+        raise ValueError(f"{said}; got {format!r}, {size}, {crf}")
     check_decoder(decoder)
-    folder, settings = Path(folder), Settings(form, size, crf, decoder)
+    folder, settings = Path(folder), Settings(format, size, crf, decoder)
     if folder.resolve() == manifest.root.resolve():
         raise StoreError(f"{folder} is the data set's own folder: take another one")
     with (
@@ -90,7 +90,7 @@ def store(
         jobs.Journal(folder / "store.jsonl") as journal,
     ):
         jobs.claim(folder / "store.json", asdict(settings), StoreError)
-        names = [f"{path}{FORMS[form]}" for path in manifest.path]
+        names = [f"{path}{FORMATS[format]}" for path in manifest.path]
         stamps = [jobs.stamp(manifest.absolute(i)) for i in range(len(manifest))]
         todo = [
             i
@@ -107,17 +107,17 @@ def store(
             folder,
             workers=workers,
             timeout=timeout,
-            what=f"store {form}",
+            what=f"store {format}",
             weights=weights,
             progress=progress,
-            only_cost=only_cost,
+            dry_run=dry_run,
         ):
             i = todo[done.job]
             if done.error:
                 failed.append((str(manifest.path[i]), done.error))
             else:
                 journal.add(names[i], stamp=stamps[i], bytes=done.bytes, **done.value)
-        if only_cost:
+        if dry_run:
             return None
         return _conclude(manifest, names, journal.known, folder, len(todo), failed)
 
@@ -176,15 +176,15 @@ def _shape(height: int, width: int, settings: Settings) -> tuple[int, int]:
     shape = (height, width)
     if min(shape) > settings.size:
         shape = short_side(height, width, settings.size)
-    return tuple(max(2, n - n % 2) for n in shape) if settings.form == "mp4" else shape
+    return tuple(max(2, n - n % 2) for n in shape) if settings.format == "mp4" else shape
 
 
 def _write(
     file: Path, frames: Iterator, count: int, fps: float, shape: tuple[int, int], settings: Settings
 ) -> None:
-    if settings.form == "mp4":
+    if settings.format == "mp4":
         framestore.write_mp4(file, frames, fps, settings.crf)
-    elif settings.form == "jpeg":
+    elif settings.format == "jpeg":
         framestore.write_pack(
             file, {"fps": fps}, pieces=[framestore.encode_jpeg(frame) for frame in frames]
         )

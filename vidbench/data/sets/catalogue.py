@@ -1,7 +1,7 @@
 """The named data sets: a table of readers that turn what lies in a folder into a Manifest.
 
 A data set is a row in DATASETS: how to read it, what it is, what its folder holds and how it is
-recognised. A reader gives rows (path, label, split, source) with the file and line each stands in;
+recognized. A reader gives rows (path, label, split, source_video) with the file and line each stands in;
 checks that all share are in `open_dataset`. Readers of lists are in `listfiles` and `youtube`;
 those of plain folders are here. Sources are what a list or a name says and nothing guessed beyond
 it; for folders:
@@ -129,21 +129,25 @@ def _split_by_source(rows: Rows, share: float, seed: int, into: str) -> Rows:
     """The same rows with splits: whole sources go to `into`, class by class, until the share of
     them is there."""
     by_class: dict[str, dict[str, None]] = {}
-    for path, label, _, source in rows:
-        by_class.setdefault(label, {})[source or path] = None
+    for path, label, _, source_video in rows:
+        by_class.setdefault(label, {})[source_video or path] = None
 
-    def rank(source: str) -> bytes:
-        return hashlib.sha256(f"{seed}/{source}".encode()).digest()
+    def rank(source_video: str) -> bytes:
+        return hashlib.sha256(f"{seed}/{source_video}".encode()).digest()
 
     held: set[str] = set()
     for label in sorted(by_class):
         ordered = sorted(by_class[label], key=rank)
         wanted = max(1, round(share * len(ordered))) if share and len(ordered) > 1 else 0
-        missing = wanted - sum(source in held for source in ordered)
-        held.update([source for source in ordered if source not in held][: max(0, missing)])
+        missing = wanted - sum(source_video in held for source_video in ordered)
+        held.update(
+            [source_video for source_video in ordered if source_video not in held][
+                : max(0, missing)
+            ]
+        )
     return [
-        (p, label, into if (source or p) in held else "train", source)
-        for p, label, _, source in rows
+        (p, label, into if (source_video or p) in held else "train", source_video)
+        for p, label, _, source_video in rows
     ]
 
 
@@ -190,7 +194,7 @@ def _read_weizmann(root: Path, *, fold: int = 1) -> Found:
             "data/actions of sergeytulyakov/mocogan"
         )
     if {split for _, _, split, _ in rows} != {"train", "test"}:
-        there = ", ".join(sorted({source for *_, source in rows}))
+        there = ", ".join(sorted({source_video for *_, source_video in rows}))
         raise ValueError(
             f"{root}: fold {fold} tests on actor{fold} and trains on the others; there is {there}"
         )
@@ -306,7 +310,7 @@ DATASETS: dict[str, DataSet] = {
 }
 
 
-def recognise(root: str | Path) -> str:
+def detect_dataset(root: str | Path) -> str:
     """The name of the data set in a folder (or of a csv file), by looking at it; the first of
     DATASETS that fits.
 
@@ -319,7 +323,7 @@ def recognise(root: str | Path) -> str:
         if row.fits(root):
             return name
     looked = "; ".join(f"{name}: {row.holds}" for name, row in DATASETS.items())
-    raise ValueError(f"no data set recognised in {root}; looked for {looked}")
+    raise ValueError(f"no data set recognized in {root}; looked for {looked}")
 
 
 def open_dataset(name: str, root: str | Path, *, missing: str = "error", **options) -> Manifest:
@@ -374,20 +378,20 @@ def open_dataset(name: str, root: str | Path, *, missing: str = "error", **optio
     return manifest.select(mask=there)
 
 
-def at_home(
-    home: str | Path, data: str = "tiny", fold: int = 1, **options
+def prepare_dataset(
+    runs_dir: str | Path, data: str = "tiny", fold: int = 1, **options
 ) -> tuple[Path, Manifest]:
-    """The folder below `home` where a data set's videos, flow and runs are kept together, and its
+    """The folder below `runs_dir` where a data set's videos, flow and runs are kept together, and its
     manifest.
 
     data: a toy world's size (tiny, small, large), which is rendered there, or with the name of
     another world behind it (tiny-gym, tiny-street), "digits" (images.digits), or a folder or csv,
-    which is recognised and read with `options` (see open_dataset), once (see keep). fold: of a data
+    which is recognized and read with `options` (see open_dataset), once (see keep). fold: of a data
     set that has several; each beyond the first is a place of its own, such as UCF101-fold2. Raises
     what keep raises."""
     size, _, world = str(data).partition("-")
     if (
-        size in toy.SETTINGS and (world or "base") in toy.WORLDS or data == "digits"
+        size in toy.PRESETS and (world or "base") in toy.WORLDS or data == "digits"
     ) and not options:
         if fold != 1:
             raise _no_folds(
@@ -396,13 +400,13 @@ def at_home(
                 else f"the toy world {data!r}",
                 fold,
             )
-        folder = Path(home).resolve() / data
+        folder = Path(runs_dir).resolve() / data
         videos = folder / "videos"
         if data == "digits":
             return folder, images.digits(videos)
         return folder, toy.render(videos, size, world or "base", progress=False)
     root = Path(data).resolve()
-    folder = Path(home).resolve() / name_of(root, fold)
+    folder = Path(runs_dir).resolve() / name_of(root, fold)
     return folder, keep(folder / "videos", root, fold, **options)
 
 
@@ -439,7 +443,7 @@ def name_of(root: str | Path, fold: int = 1) -> str:
 
 
 def keep(folder: str | Path, data: str | Path, fold: int | None = None, **options) -> Manifest:
-    """Recognise and read a data set once; later calls load the manifest that the first one kept in
+    """Recognize and read a data set once; later calls load the manifest that the first one kept in
     `folder`.
 
     So what was trained on and what is tested on never part, whatever is added to the data set in
@@ -463,11 +467,11 @@ def keep(folder: str | Path, data: str | Path, fold: int | None = None, **option
         if kept["data"] != wanted["data"] or options and there != options or not same_fold:
             want = wanted if same_fold else {**wanted, "fold": fold}
             raise ValueError(
-                f"{folder} holds the manifest of {kept}, wanted {want}: take another home, or "
+                f"{folder} holds the manifest of {kept}, wanted {want}: take another runs_dir, or "
                 "delete it"
             )
         return Manifest.load(folder)
-    name = recognise(root)
+    name = detect_dataset(root)
     if fold not in (None, 1) and name not in _with_folds():
         raise _no_folds(f"{root} ({name})", fold)
     manifest = open_dataset(name, root, **wanted["options"])

@@ -260,10 +260,10 @@ def digits(folder: Path) -> Manifest:
     their manifest.
 
     Optical Recognition of Handwritten Digits, its test part (Alpaydin and Kaynak 1998; UCI Machine
-    Learning Repository, CC BY 4.0): 8x8 pixels of 17 grey levels, written here four times as large,
+    Learning Repository, CC BY 4.0): 8x8 pixels of 17 gray levels, written here four times as large,
     pixel for pixel, to fit nets for 32 pixels. A source is one of 14 filled-in forms (see FORMS);
     every second form is test (899 pictures), the others are train (898), as digits by a hand that
-    was trained on are told more easily (nearest neighbour: 99 % instead of 96 %). Nothing is
+    was trained on are told more easily (nearest neighbor: 99 % instead of 96 %). Nothing is
     downloaded. Written whole or not at all; an existing one is
     read."""
     if (folder / "manifest.csv").is_file():

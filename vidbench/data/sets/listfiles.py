@@ -47,7 +47,7 @@ Rows = list[tuple[str, str | None, str, str | None]]
 
 
 class Found(NamedTuple):
-    """What a reader found: rows (path below root, label, split, source), where each stands, and the
+    """What a reader found: rows (path below root, label, split, source_video), where each stands, and the
     classes."""
 
     root: Path

@@ -230,13 +230,13 @@ def read_kinetics(
         split: list(_kinetics_clips(files[split][0], split)) for split in ORDER if split in files
     }
     labels = {split: {clip.label for clip in some} - {None} for split, some in clips.items()}
-    labelled = next(
+    labeled = next(
         (split for split in ("validate", "test", "train", "") if labels.get(split)), None
     )
     if classes is not None:
         file, listed = Path(classes), text_lines(Path(classes))
-    elif labelled is not None:
-        file, listed = files[labelled][0], sorted(labels[labelled])
+    elif labeled is not None:
+        file, listed = files[labeled][0], sorted(labels[labeled])
     else:
         raise ValueError(
             f"{files[min(files)][0]} has no labels: name a file with the {number} classes by "

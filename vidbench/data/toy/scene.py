@@ -24,7 +24,7 @@ class Look:
     """What siblings share: all that is random about a source except when its clips start."""
 
     body: Body
-    colours: dict[str, np.ndarray]  # part -> RGB float [3]
+    colors: dict[str, np.ndarray]  # part -> RGB float [3]
     background: np.ndarray  # uint8 [H + margins, W + margins, 3]
     sleeves: bool
     height: float  # of the standing figure, in frame sizes
@@ -41,16 +41,16 @@ def draw_look(size: int, background: str, camera: str, rng: np.random.Generator)
     """The appearance of one source at random; ours. `size` pixels; background from BACKGROUNDS;
     camera "drift", "zoom" or "hand"."""
     uniform = rng.uniform
-    # figure and ground lie on two sides of middle grey, or a small network sees no figure at all
+    # figure and ground lie on two sides of middle gray, or a small network sees no figure at all
     dark_ground = rng.random() < 0.5
     ground, cloth = ((45, 100), (165, 235)) if dark_ground else ((150, 205), (20, 85))
     skin = np.array([235, 190, 160]) * uniform(0.45, 1.0)
-    colours = {
-        "shirt": _colour(uniform(*cloth), rng),
-        "trousers": _colour(uniform(*cloth), rng),
+    colors = {
+        "shirt": _color(uniform(*cloth), rng),
+        "trousers": _color(uniform(*cloth), rng),
         "skin": skin,
-        "hair": _colour(uniform(20, 90) if not dark_ground else uniform(110, 200), rng, 25),
-        "shoes": _colour(uniform(*cloth), rng),
+        "hair": _color(uniform(20, 90) if not dark_ground else uniform(110, 200), rng, 25),
+        "shoes": _color(uniform(*cloth), rng),
     }
     body = Body(
         torso=uniform(0.27, 0.31),
@@ -79,7 +79,7 @@ def draw_look(size: int, background: str, camera: str, rng: np.random.Generator)
     sway[:, 2] = uniform(0, 2 * np.pi, 4)
     return Look(
         body,
-        colours,
+        colors,
         _background(size, background, ground, rng),
         bool(rng.random() < 0.6),
         uniform(0.6, 0.78),
@@ -125,7 +125,7 @@ def paint(
     return frames
 
 
-def _colour(luma: float, rng: np.random.Generator, chroma: float = 85.0) -> np.ndarray:
+def _color(luma: float, rng: np.random.Generator, chroma: float = 85.0) -> np.ndarray:
     direction = rng.uniform(-1, 1, 3)
     direction -= direction @ LUMA
     return np.clip(luma + chroma * direction, 0, 255)
@@ -143,7 +143,7 @@ def _background(
     """A soft texture of moderate contrast, uint8 RGB, a margin larger than the frame on each
     side."""
     side = round(size * (1 + 2 * MARGIN))
-    a, b, c = (_colour(rng.uniform(*luma), rng, 55) for _ in range(3))
+    a, b, c = (_color(rng.uniform(*luma), rng, 55) for _ in range(3))
     y, x = np.mgrid[0:side, 0:side].astype(np.float32) / side
     if kind == "blobs":
         mix = _field(side, 4, rng) + 0.7 * _field(side, 8, rng)
@@ -181,13 +181,13 @@ def _clutter(picture: np.ndarray, luma: tuple[float, float], rng: np.random.Gene
         start = rng.uniform(0, side, 2)
         angle, length = rng.uniform(0, 2 * np.pi), rng.uniform(0.08, 0.22) * side
         end = start + length * np.array([np.cos(angle), np.sin(angle)])
-        colour = _colour(rng.uniform(*luma) * 0.7 + towards * 0.3, rng, 40).tolist()
+        color = _color(rng.uniform(*luma) * 0.7 + towards * 0.3, rng, 40).tolist()
         (x0, y0), (x1, y1) = np.rint([start, end]).astype(int).tolist()
         cv2.line(
             picture,
             (x0, y0),
             (x1, y1),
-            colour,
+            color,
             max(1, round(rng.uniform(0.025, 0.045) * side)),
             cv2.LINE_AA,
         )
@@ -212,14 +212,14 @@ def _figure(canvas: np.ndarray, at: dict[str, np.ndarray], look: Look, height: f
         return tuple(int(v) for v in np.rint(at[name] * (1 << bits)))
 
     def limb(a: str, b: str, width: float, part: str, shade: float) -> None:
-        colour = (look.colours[part] * shade).tolist()
+        color = (look.colors[part] * shade).tolist()
         thick = max(1, round(width * look.body.girth * height))
-        cv2.line(canvas, fixed(a), fixed(b), colour, thick, cv2.LINE_AA, bits)
+        cv2.line(canvas, fixed(a), fixed(b), color, thick, cv2.LINE_AA, bits)
 
     def disc(a: str, radius: float, part: str, shade: float = 1.0) -> None:
         size = max(1, round(radius * height * (1 << bits)))
         cv2.circle(
-            canvas, fixed(a), size, (look.colours[part] * shade).tolist(), -1, cv2.LINE_AA, bits
+            canvas, fixed(a), size, (look.colors[part] * shade).tolist(), -1, cv2.LINE_AA, bits
         )
 
     def leg(side: str, shade: float) -> None:

@@ -32,24 +32,24 @@ GOP = "8"  # frames; short, since every test reads a few frames of many clips
 
 
 class ToyError(RuntimeError):
-    """A folder that holds another toy world, or a setting or world that does not exist."""
+    """A folder that holds another toy world, or a preset or world that does not exist."""
 
 
 @dataclass(frozen=True)
-class Setting:
+class Preset:
     """How big a toy world is. Clips in all: classes x sources x clips."""
 
     size: int  # pixels, square; even, for yuv420p
     fps: int
     frames: int  # of each clip
-    sources: int  # per class
+    source_videos: int  # per class
     clips: int  # per source
 
 
-SETTINGS = {
-    "tiny": Setting(size=64, fps=15, frames=30, sources=8, clips=3),
-    "small": Setting(size=64, fps=16, frames=40, sources=20, clips=4),
-    "large": Setting(size=128, fps=25, frames=75, sources=80, clips=5),
+PRESETS = {
+    "tiny": Preset(size=64, fps=15, frames=30, source_videos=8, clips=3),
+    "small": Preset(size=64, fps=16, frames=40, source_videos=20, clips=4),
+    "large": Preset(size=128, fps=25, frames=75, source_videos=80, clips=5),
 }
 
 
@@ -122,7 +122,7 @@ VARIANTS = {
 }
 
 
-class Source(NamedTuple):
+class SourceVideo(NamedTuple):
     """One long take: plain values that cross to a worker."""
 
     label: str
@@ -134,7 +134,7 @@ class Source(NamedTuple):
 
 def render(
     folder: str | Path,
-    setting: str | Setting = "small",
+    preset: str | Preset = "small",
     world: str = "base",
     seed: int = 0,
     workers: int | None = None,
@@ -148,35 +148,41 @@ def render(
     __name__ == "__main__":`); None is one for each core, 1 is this process. Raises ToyError where
     the folder was made with other settings, and says which."""
     folder = Path(folder)
-    sources = plan(setting, world, seed)
-    size = _setting(setting)
+    source_videos = plan_videos(preset, world, seed)
+    size = _preset(preset)
     _claim(folder, {"format": FORMAT, "world": world, "seed": seed, **asdict(size)})
     missing = [
         (s, tuple(i for i, path in enumerate(s.paths) if not (folder / path).is_file()))
-        for s in sources
+        for s in source_videos
     ]
     jobs = [(folder, s, clips, size, world, seed) for s, clips in missing if clips]
     for label in WORLDS[world].classes:
         (folder / "videos" / label).mkdir(parents=True, exist_ok=True)
     _run(jobs, cores() if workers is None else workers, progress)
-    rows = [(path, s.label, s.split, f"{world}/{s.name}") for s in sources for path in s.paths]
+    rows = [
+        (path, s.label, s.split, f"{world}/{s.name}") for s in source_videos for path in s.paths
+    ]
     manifest = Manifest.from_rows(folder, rows, tuple(WORLDS[world].classes))
     _write_csv(folder / "correspondence.csv", correspondence())
     manifest.save(folder)
     return manifest
 
 
-def plan(setting: str | Setting = "small", world: str = "base", seed: int = 0) -> list[Source]:
+def plan_videos(
+    preset: str | Preset = "small", world: str = "base", seed: int = 0
+) -> list[SourceVideo]:
     """All sources of a world with their clips' paths and splits, about 75 % train and 25 % test in
     each class; ours."""
-    size = _setting(setting)
+    size = _preset(preset)
     if world not in WORLDS:
         raise ToyError(f"wanted one of the worlds {', '.join(WORLDS)}; got {world!r}")
-    sources = []
+    source_videos = []
     for label, shown in WORLDS[world].classes.items():
         parts = [
             _parts(action)[(i // len(shown)) % len(_parts(action))]
-            for i, action in zip(range(size.sources), shown * size.sources, strict=False)
+            for i, action in zip(
+                range(size.source_videos), shown * size.source_videos, strict=False
+            )
         ]
         test = _tested(
             parts, np.random.default_rng([seed, zlib.crc32(f"{world}/{label}".encode())])
@@ -184,8 +190,10 @@ def plan(setting: str | Setting = "small", world: str = "base", seed: int = 0) -
         for i, part in enumerate(parts):
             name = f"{label}_s{i:02d}"
             paths = tuple(f"videos/{label}/{name}_c{k}.mp4" for k in range(size.clips))
-            sources.append(Source(label, part, name, "test" if i in test else "train", paths))
-    return sources
+            source_videos.append(
+                SourceVideo(label, part, name, "test" if i in test else "train", paths)
+            )
+    return source_videos
 
 
 def _tested(parts: list[str], rng: np.random.Generator) -> set[int]:
@@ -259,17 +267,17 @@ def _content(actions: Iterable[str]) -> frozenset[str]:
     return frozenset(part for action in actions for part in _parts(action))
 
 
-def _setting(setting: str | Setting) -> Setting:
-    if isinstance(setting, str):
-        if setting not in SETTINGS:
-            raise ToyError(f"wanted a Setting or one of {', '.join(SETTINGS)}; got {setting!r}")
-        setting = SETTINGS[setting]
+def _preset(preset: str | Preset) -> Preset:
+    if isinstance(preset, str):
+        if preset not in PRESETS:
+            raise ToyError(f"wanted a Preset or one of {', '.join(PRESETS)}; got {preset!r}")
+        preset = PRESETS[preset]
     if (
-        setting.size % 2
-        or min(setting.size, setting.fps, setting.frames, setting.sources, setting.clips) < 1
+        preset.size % 2
+        or min(preset.size, preset.fps, preset.frames, preset.source_videos, preset.clips) < 1
     ):
-        raise ToyError(f"wanted an even size and positive numbers throughout; got {setting}")
-    return setting
+        raise ToyError(f"wanted an even size and positive numbers throughout; got {preset}")
+    return preset
 
 
 def _claim(folder: Path, wanted: dict) -> None:
@@ -327,32 +335,40 @@ def _one_thread() -> None:
 
 
 def _shoot(
-    folder: Path, source: Source, clips: tuple[int, ...], setting: Setting, world: str, seed: int
+    folder: Path,
+    source_video: SourceVideo,
+    clips: tuple[int, ...],
+    preset: Preset,
+    world: str,
+    seed: int,
 ) -> int:
     """Draw and write the numbered clips of one source; which ones are asked for does not change any
     of them."""
     from vidbench.data.toy.scene import draw_look, paint
 
     style = WORLDS[world]
-    rng = np.random.default_rng([seed, zlib.crc32(f"{world}/{source.name}/{setting}".encode())])
-    look = draw_look(setting.size, style.background, style.camera, rng)
-    action, _, variant = source.part.partition("/")
+    # This text seeds the drawing. Any other text would change every rendered video.
+    size = f"size={preset.size}, fps={preset.fps}, frames={preset.frames}"
+    size = f"Setting({size}, sources={preset.source_videos}, clips={preset.clips})"
+    rng = np.random.default_rng([seed, zlib.crc32(f"{world}/{source_video.name}/{size}".encode())])
+    look = draw_look(preset.size, style.background, style.camera, rng)
+    action, _, variant = source_video.part.partition("/")
     ranges = RANGES[""] | (VARIANTS[action][variant] if variant else {})
     speed, amplitude = rng.uniform(*ranges["speed"]), rng.uniform(*ranges["amplitude"])
-    takes = [_take(action, speed, setting, k, rng) for k in range(setting.clips)]
+    takes = [_take(action, speed, preset, k, rng) for k in range(preset.clips)]
     for k in clips:
         times, phases, nudge = takes[k]
-        frames = paint(pose(action, phases, amplitude), times, look, setting.size, nudge)
-        framestore.write_mp4(folder / source.paths[k], frames, setting.fps, crf=19, g=GOP)
+        frames = paint(pose(action, phases, amplitude), times, look, preset.size, nudge)
+        framestore.write_mp4(folder / source_video.paths[k], frames, preset.fps, crf=19, g=GOP)
     return len(clips)
 
 
 def _take(
-    action: str, speed: float, setting: Setting, k: int, rng: np.random.Generator
+    action: str, speed: float, preset: Preset, k: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
     """When clip k of a source is cut: its times in the source (seconds) [T], phases [T], the
     figure's small move."""
-    local = np.arange(setting.frames) / setting.fps
+    local = np.arange(preset.frames) / preset.fps
     lasts = ACTIONS[REVERSED.get(action, action)].seconds / (speed * rng.uniform(0.95, 1.05))
     start, hold = rng.uniform(size=2)
     nudge = tuple(rng.uniform(-0.025, 0.025, 2) * (1.0, 0.4))
@@ -363,5 +379,5 @@ def _take(
         phases = np.clip((local - (0.2 + 0.6 * hold) * (local[-1] - lasts)) / lasts, 0, 1)
     else:
         phases = (start + local / lasts) % 1
-    begin = (k + 0.5 * hold) * 1.5 * setting.frames / setting.fps
+    begin = (k + 0.5 * hold) * 1.5 * preset.frames / preset.fps
     return begin + local, phases, nudge

@@ -363,7 +363,7 @@ class PyAV(Reader):
 
 class Decord(Reader):
     """decord with one thread, its global bridge untouched, set to fail where it would hand out a
-    neighbouring frame."""
+    neighboring frame."""
 
     def __init__(self, path: Path, size: int | tuple[int, int] | None) -> None:
         import decord
@@ -371,7 +371,7 @@ class Decord(Reader):
         self._about = index(path)  # also keeps decord from what is no video
 
         def reader(**resize: int):
-            # fault_tol: the share of frames that may silently be replaced by a neighbour; the
+            # fault_tol: the share of frames that may silently be replaced by a neighbor; the
             # smallest means none
             return decord.VideoReader(
                 os.path.abspath(path), ctx=decord.cpu(0), num_threads=1, fault_tol=1e-9, **resize

@@ -99,7 +99,7 @@ class Pack:
         return self.handle.read(int(self._ends[i]) - first)
 
     def rows(self, wanted: np.ndarray) -> np.ndarray:
-        """Raw pictures [n,...] by number; neighbours are read in one go."""
+        """Raw pictures [n,...] by number; neighbors are read in one go."""
         out = np.empty((len(wanted), *self._shape), self._kind)
         step = out[0].nbytes
         breaks = np.flatnonzero(np.diff(wanted) != 1) + 1

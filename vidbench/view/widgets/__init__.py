@@ -11,10 +11,10 @@ def shown(thing, *arguments, **options):
     VIDBENCH_HEADLESS=1. The arguments are those of its `html`."""
     if os.environ.get("VIDBENCH_HEADLESS", "0") not in ("", "0"):
         return thing.html(*arguments, **options)
-    from vidbench.view.widgets import controls, neighbours, pairs, training
+    from vidbench.view.widgets import controls, neighbors, pairs, training
 
     show = {
-        neighbours.Browser: controls.show,
+        neighbors.Browser: controls.show,
         pairs.Browser: pairs.show,
         training.Board: training.show,
     }

@@ -1,4 +1,4 @@
-"""Controls over the browser of neighbours: filters, tiles that one clicks, a way back, a map and
+"""Controls over the browser of neighbors: filters, tiles that one clicks, a way back, a map and
 its lasso's grid."""
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from vidbench.evaluate import layout
 from vidbench.view.figures import Html
 from vidbench.view.galleries import Row, gallery
 from vidbench.view.widgets import plane
-from vidbench.view.widgets.neighbours import Browser
+from vidbench.view.widgets.neighbors import Browser
 from vidbench.view.widgets.pieces import clickable, pointed, said, whole
 from vidbench.view.widgets.videos import GRID, SIDE, SIDES
 
-DEPTHS = (5, 10, 20, 50)  # neighbours that one can choose
+DEPTHS = (5, 10, 20, 50)  # neighbors that one can choose
 
 
-class View:
+class NeighborControls:
     """Controls over a `Browser`: query, filters, depth, way back, tiles that one clicks, a map and
     its lasso's grid."""
 
-    CSV = "neighbours.csv"
+    CSV = "neighbors.csv"
 
     def __init__(self, browser: Browser):
         import ipywidgets as w
@@ -67,7 +67,7 @@ class View:
         )
         self.k = choice(sorted({*DEPTHS, browser.k}), browser.k, "k", "90px")
         self.hide = w.Checkbox(
-            value=browser.hide_source,
+            value=browser.hide_source_video,
             description="hide same source",
             indent=False,
             layout={"width": "140px"},
@@ -127,13 +127,13 @@ class View:
         return self.box._repr_mimebundle_(**kwargs)
 
     def select(self, which: int | str) -> None:
-        """Make a video the query: its neighbours play, its place on the map is ringed."""
+        """Make a video the query: its neighbors play, its place on the map is ringed."""
         self.browser.select(which)
         self._draw()
 
     def _saved(self) -> None:
         path = self.browser.csv(self.CSV).resolve()
-        self.said.value = said(f"{len(self.browser.choices())} queries' neighbours are in {path}")
+        self.said.value = said(f"{len(self.browser.choices())} queries' neighbors are in {path}")
 
     def _went(self) -> None:
         self.browser.back()
@@ -164,7 +164,7 @@ class View:
             k=self.k.value,
             of_class=self.of_class.value,
             failures=self.failures.value,
-            hide_source=self.hide.value,
+            hide_source_video=self.hide.value,
             compare=self.compare.value,
             kind=self.kind.value,
         )
@@ -196,7 +196,7 @@ class View:
             place.ids, place.html = ids, str(html)
 
     def _draw(self) -> None:
-        """The query, its neighbours and its rings."""
+        """The query, its neighbors and its rings."""
         browser, (side, row) = self.browser, self.browser.query
         left = browser.choices()
         self.back.disabled = not browser.past
@@ -212,7 +212,7 @@ class View:
             else "no query is left: widen the class, or look at all queries",
             ""
             if side == "queries"
-            else "the query is a gallery video, without itself among its neighbours",
+            else "the query is a gallery video, without itself among its neighbors",
         ]
         self.said.value = said(
             " · ".join(filter(None, [str(browser.sides[side].ids[row]), *words]))
@@ -255,9 +255,9 @@ class View:
             self.figure.layout.xaxis.autorange = self.figure.layout.yaxis.autorange = True
 
 
-def show(browser: Browser) -> View:
+def show(browser: Browser) -> NeighborControls:
     """Put controls on a browser: a click on a clip makes it the query. Needs a kernel.
 
     The map is a FigureWidget, which adds about 5 MB to a saved notebook: see
     `vidbench.view.widgets.shown`."""
-    return View(browser)
+    return NeighborControls(browser)

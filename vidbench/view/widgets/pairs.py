@@ -248,7 +248,7 @@ def examples(manifests: Mapping) -> Callable[[str, int], list[Tile]]:
     def clips_of(data: str, label: int) -> list[Tile]:
         rows = manifests[data]
         here = np.flatnonzero(rows.label == label)
-        first = np.unique(rows.source[here], return_index=True)[1]
+        first = np.unique(rows.source_video[here], return_index=True)[1]
         order = [*first, *np.setdiff1d(np.arange(len(here)), first)][:EXAMPLES]
         return [tiles[data](int(row)) for row in here[order]] if order else []
 
@@ -265,23 +265,23 @@ def _clip(tile: Tile) -> str:
     return f"<div>{clip_html(tile.clip, ', '.join(filter(None, (tile.label, tile.caption))), SIDE)}{caption}</div>"
 
 
-def _none(asked: object) -> str:
-    return f'<span style="font-size:13px;color:{SOFT}">{"no clips of this class" if asked else "no clips here"}</span>'
+def _none(name: object) -> str:
+    return f'<span style="font-size:13px;color:{SOFT}">{"no clips of this class" if name else "no clips here"}</span>'
 
 
 # --------------------------------------------------------------------------------------- controls
 
 
-def show(browser: Browser) -> View:
+def show(browser: Browser) -> PairControls:
     """The browser with controls: what a notebook with a kernel shows, where a cell or a row's
     button plays clips.
 
     The heatmap is a FigureWidget, with which a saved notebook grows by about 5 MB: what is kept is
     better shown as `browser.html()` and `browser.figure()`."""
-    return View(browser)
+    return PairControls(browser)
 
 
-class View:
+class PairControls:
     """Controls over a `Browser`: data sets, read-out, number of rows, heatmap, clips, a button for
     each row."""
 

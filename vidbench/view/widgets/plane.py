@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 SHAPES = ("circle", "square", "diamond")
-COLOURS = len(PALETTE)
-LISTED = COLOURS * len(SHAPES)  # classes that look different and are named in the legend
+COLORS = len(PALETTE)
+LISTED = COLORS * len(SHAPES)  # classes that look different and are named in the legend
 MANY = 2000  # points from which on they are drawn by WebGL, which not every browser has
 WIDE, TALL, BESIDE = 640, 470, 150  # pixels of a map, and of its legend
 STEPS = [
-    [edge, colour]
-    for index, colour in enumerate(PALETTE)
-    for edge in (index / COLOURS, (index + 1) / COLOURS)
+    [edge, color]
+    for index, color in enumerate(PALETTE)
+    for edge in (index / COLORS, (index + 1) / COLORS)
 ]
 
 
@@ -46,11 +46,11 @@ def scatter(
     title: str = "",
     lit: str = "",
 ) -> Figure:
-    """Layers of points coloured and shaped by class, those after the first with open shapes, and
+    """Layers of points colored and shaped by class, those after the first with open shapes, and
     rings over them.
 
-    classes: in the order that colours and shapes follow; of more than 21 all are discs, their
-    colours begin again, and where one points tells the class; rings: name -> (xs, ys), the last of
+    classes: in the order that colors and shapes follow; of more than 21 all are discs, their
+    colors begin again, and where one points tells the class; rings: name -> (xs, ys), the last of
     which is a star, over the others that lie near it and before them in the legend; lit: see
     `faded`. Traces are the layers, then the rings, then entries of the legend."""
     import plotly.graph_objects as go
@@ -59,7 +59,7 @@ def scatter(
     draw = go.Scattergl if sum(len(layer.ids) for layer in layers.values()) > MANY else go.Scatter
     for place, (layer, (points, names, ids)) in enumerate(layers.items()):
         index = np.array([number.get(str(name), -1) for name in names], int)
-        shape = np.where((index < 0) | (len(classes) > LISTED), 0, index // COLOURS % len(SHAPES))
+        shape = np.where((index < 0) | (len(classes) > LISTED), 0, index // COLORS % len(SHAPES))
         end = (
             "-open" if place else ""
         )  # one shape as a word is drawn faster than the same word for each point
@@ -72,10 +72,10 @@ def scatter(
                 name=plain(layer),
                 showlegend=False,
                 marker=dict(
-                    color=np.where(index < 0, COLOURS - 1, index % COLOURS).astype(np.uint8),
+                    color=np.where(index < 0, COLORS - 1, index % COLORS).astype(np.uint8),
                     colorscale=STEPS,
                     cmin=-0.5,
-                    cmax=COLOURS - 0.5,
+                    cmax=COLORS - 0.5,
                     symbol=shapes,
                     size=5,
                     line_width=0 if not place else 1,
@@ -90,15 +90,15 @@ def scatter(
             )
         )
     for place, (ring, (x, y)) in enumerate(rings.items()):
-        star, colour = place == len(rings) - 1, PALETTE[place % COLOURS]
+        star, color = place == len(rings) - 1, PALETTE[place % COLORS]
         look = (
             dict(symbol="star", size=17, color=INK, line=dict(width=1.5, color="#FFFFFF"))
             if star
             else dict(
                 symbol="circle-open",
                 size=13 + 4 * place,
-                color=colour,
-                line=dict(width=3, color=colour),
+                color=color,
+                line=dict(width=3, color=color),
             )
         )
         figure.add_trace(
@@ -119,7 +119,7 @@ def scatter(
             y=[None],
             mode="markers",
             name=plain(name),
-            marker=dict(size=7, color=PALETTE[index % COLOURS], symbol=SHAPES[index // COLOURS]),
+            marker=dict(size=7, color=PALETTE[index % COLORS], symbol=SHAPES[index // COLORS]),
         )
     dress(figure, "", "", title, [], BESIDE)
     bare = dict(

@@ -26,7 +26,7 @@ from vidbench.view.figures import (
     SOFT,
     WRONG,
     Html,
-    colours_for,
+    colors_for,
     curves,
     escaped,
 )
@@ -50,7 +50,7 @@ SIGNS = {
 
 
 @dataclass(frozen=True)
-class Seen:
+class RunState:
     """A run as it was found.
 
     state: that of status.json, or "waiting" (no run folder yet), "died" (it says running and nobody
@@ -111,7 +111,7 @@ class Board:
 
     # ---- as data
 
-    def look(self) -> list[Seen]:
+    def look(self) -> list[RunState]:
         """What is found in the folders now."""
         return [self._seen(name, folder) for name, folder in self._runs().items()]
 
@@ -127,16 +127,16 @@ class Board:
             found |= {f"{prefix}{path.name}": path for path in within} or {name: folder}
         return found
 
-    def _seen(self, name: str, folder: Path) -> Seen:
+    def _seen(self, name: str, folder: Path) -> RunState:
         try:
             run = Run(folder)
         except RunError:
-            return Seen(name, "waiting", f"no run in {folder} yet")
+            return RunState(name, "waiting", f"no run in {folder} yet")
         try:
-            told = json.loads((folder / "status.json").read_text())
+            status = json.loads((folder / "status.json").read_text())
         except FileNotFoundError:  # a moment old
-            told = {"state": "new"}
-        state, said = told["state"], str(told.get("error", ""))
+            status = {"state": "new"}
+        state, said = status["state"], str(status.get("error", ""))
         if state == "running" and not held(folder):
             again = run.state  # it may have ended between the two looks
             state, said = (
@@ -151,8 +151,8 @@ class Board:
         try:
             logs = {log: self._columns(run, log) for log in LOGS}
         except RunError as error:
-            return Seen(name, "unreadable", str(error))
-        return Seen(name, state, said, run.epochs, logs)
+            return RunState(name, "unreadable", str(error))
+        return RunState(name, state, said, run.epochs, logs)
 
     def _columns(self, run: Run, log: str) -> dict[str, list]:
         """A log's columns, read again where the file changed. A line half written counts once it is
@@ -166,12 +166,12 @@ class Board:
         return self._read[path][1]
 
     def series(
-        self, seen: Sequence[Seen], column: str, log: str = "metrics"
+        self, states: Sequence[RunState], column: str, log: str = "metrics"
     ) -> dict[str, tuple[list, list]]:
         """name of a run -> (epochs, values) of one column, at most 400 points each; a value that is
         missing is NaN."""
         lines = {}
-        for one in seen:
+        for one in states:
             columns = one.logs.get(log, {})
             if any(value is not None for value in columns.get(column, [])):
                 at = _thinned(len(columns[column]))
@@ -181,11 +181,11 @@ class Board:
                 )
         return lines
 
-    def drawn(self, seen: Sequence[Seen]) -> list[tuple[str, str]]:
+    def drawn(self, states: Sequence[RunState]) -> list[tuple[str, str]]:
         """The (log, column) pairs there is something to draw of, training first."""
         there = {}
         for log in LOGS:
-            for one in seen:
+            for one in states:
                 for column, values in one.logs.get(log, {}).items():
                     number = any(isinstance(value, int | float) for value in values)
                     if number and column not in BOOKS:
@@ -197,25 +197,25 @@ class Board:
     def figure(self, column: str = "loss") -> Figure:
         """One column of all runs as a plotly figure, for when they are done. Raises ValueError
         where none has it."""
-        seen = self.look()
-        lines = self.series(seen, column, "metrics")
+        states = self.look()
+        lines = self.series(states, column, "metrics")
         if not lines:
             raise ValueError(
                 f"figure: no run of {list(self.folders)} has {column!r} in metrics.jsonl yet; there "
                 "is "
-                f"{self.drawn(seen)}"
+                f"{self.drawn(states)}"
             )
         return curves(lines, "epoch", column, f"{column} ({LOGS['metrics']})")
 
-    def html(self, seen: Sequence[Seen] | None = None) -> Html:
+    def html(self, states: Sequence[RunState] | None = None) -> Html:
         """A line for each run and a small chart for each column, as pictures that need no script
         and no kernel."""
-        seen = self.look() if seen is None else seen
-        colours, charts = colours_for([one.name for one in seen]), []
-        for log, column in self.drawn(seen):
-            lines = self.series(seen, column, log)
+        states = self.look() if states is None else states
+        colors, charts = colors_for([one.name for one in states]), []
+        for log, column in self.drawn(states):
+            lines = self.series(states, column, log)
             words = ", ".join(f"{name} {ys[-1]:.4g}" for name, (_, ys) in lines.items())
-            picture = data_uri(chart(lines, colours).encode(), "image/svg+xml")
+            picture = data_uri(chart(lines, colors).encode(), "image/svg+xml")
             charts.append(
                 '<div style="margin:0 0 6px"><div '
                 f'style="font-size:13px;font-weight:600">{escaped(column)} <span '
@@ -224,7 +224,7 @@ class Board:
                 f'height="{TALL}" alt="{escaped(f"{column}, {LOGS[log]}: {words}")}" '
                 'style="display:block"></div>'
             )
-        rows = "".join(_row(one, colours[one.name]) for one in seen)
+        rows = "".join(_row(one, colors[one.name]) for one in states)
         return Html(
             f'<div style="font-family:{FONT};color:{INK};line-height:1.4">{rows}<div '
             'style="display:flex;'
@@ -246,9 +246,9 @@ def _thinned(count: int) -> list[int]:
     return windows.spread(count, POINTS).tolist()
 
 
-def _row(one: Seen, look: tuple[str, str]) -> str:
-    """A run's line: its colour, state, progress, pace."""
-    sign, colour = SIGNS.get(one.state, ("", INK))
+def _row(one: RunState, look: tuple[str, str]) -> str:
+    """A run's line: its color, state, progress, pace."""
+    sign, color = SIGNS.get(one.state, ("", INK))
     epoch, facts = one.last("epoch"), []
     if epoch is not None:
         facts.append(f"epoch {epoch:.4g}" + f" of {one.epochs}" * bool(one.epochs))
@@ -268,7 +268,7 @@ def _row(one: Seen, look: tuple[str, str]) -> str:
     return (
         f'<div style="{line}"><b style="width:190px;{cut};color:{look[0]}" '
         f'title="{escaped(one.name)}">'
-        f'{escaped(one.name)}</b>{bar}<b style="width:90px;{cut};color:{colour}">{sign} '
+        f'{escaped(one.name)}</b>{bar}<b style="width:90px;{cut};color:{color}">{sign} '
         f"{escaped(one.state)}</b>"
         f'<span style="flex:1;color:{SOFT}">{escaped(" · ".join(facts))}</span></div>'
     )
@@ -288,7 +288,7 @@ def _time(seconds: float) -> str:
 def chart(
     lines: Mapping[str, tuple[Sequence, Sequence]], looks: Mapping[str, tuple[str, str]]
 ) -> str:
-    """A small line chart as SVG text: name -> (xs, ys), NaN leaves a gap; looks: name -> (colour,
+    """A small line chart as SVG text: name -> (xs, ys), NaN leaves a gap; looks: name -> (color,
     dash)."""
     xs = [float(x) for one, _ in lines.values() for x in one]
     ys = [float(y) for _, one in lines.values() for y in one if math.isfinite(y)]
@@ -306,16 +306,16 @@ def chart(
 
     drawn = []
     for name, (epochs, values) in lines.items():
-        colour, dash = looks[name]
+        color, dash = looks[name]
         for piece in _pieces(epochs, values):
             points = " ".join(at(x, y) for x, y in piece)
             end = piece[-1]
             drawn.append(
-                f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.8" '
+                f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="1.8" '
                 f'stroke-dasharray="{DASHES[dash]}"/>'
                 if len(piece) > 1
                 else f'<circle cx="{at(*end).split(",")[0]}" cy="{at(*end).split(",")[1]}" r="2.4" '
-                f'fill="{colour}"/>'
+                f'fill="{color}"/>'
             )
     middle = (low + high) / 2
     rules = "".join(
@@ -365,17 +365,17 @@ def _pieces(xs: Sequence[float], ys: Sequence[float]) -> list[list[tuple[float, 
 # --------------------------------------------------------------------------------------- controls
 
 
-def show(folders) -> View:
+def show(folders) -> BoardControls:
     """Show a board that a thread draws again every two seconds.
 
     It ends when all runs are over or `stop()` is called. The kernel stays free.
 
     Args: folders: those of a `Board`, or a Board.
     """
-    return View(folders if isinstance(folders, Board) else Board(folders))
+    return BoardControls(folders if isinstance(folders, Board) else Board(folders))
 
 
-class View:
+class BoardControls:
     """A `Board` in a notebook: its HTML, drawn anew by a thread, and a button that stops and starts
     it."""
 
@@ -383,7 +383,7 @@ class View:
         import ipywidgets
 
         if not every > 0:
-            raise ValueError(f"View: wanted every > 0 seconds, got {every}")
+            raise ValueError(f"BoardControls: wanted every > 0 seconds, got {every}")
         self.board, self.every = board, every
         self.html = ipywidgets.HTML()
         self.watching = ipywidgets.ToggleButton(
@@ -401,8 +401,8 @@ class View:
     def draw(self) -> bool:
         """Draw once; whether all runs are over."""
         try:
-            seen = self.board.look()
-            html, over = self.board.html(seen), all(one.over for one in seen)
+            states = self.board.look()
+            html, over = self.board.html(states), all(one.over for one in states)
         except (
             Exception
         ) as error:  # a thread's error goes to a log that few see; the next look may find all well

@@ -20,13 +20,13 @@ SIDES = ("gallery", "queries")
 class Videos:
     """The videos of one side as columns, and how to see one.
 
-    ids [N]: names, each once; label [N]: index into classes, -1 where unknown; source [N]: videos
+    ids [N]: names, each once; label [N]: index into classes, -1 where unknown; source_video [N]: videos
     cut from one long take share one; clips: kind of picture ("pictures", "flow") -> a function from
     a row to its Tile, called when the row is first looked at, from several threads."""
 
     ids: np.ndarray
     label: np.ndarray
-    source: np.ndarray
+    source_video: np.ndarray
     classes: tuple[str, ...]
     clips: Mapping[str, Callable[[int], Tile]]
 
@@ -49,7 +49,7 @@ class Videos:
         return cls(
             np.array([str(path) for path in manifest.path]),
             manifest.label,
-            manifest.source,
+            manifest.source_video,
             manifest.classes,
             clips,
         )

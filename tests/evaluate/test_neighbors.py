@@ -6,11 +6,11 @@ import re
 import numpy as np
 import pytest
 
-from vidbench.evaluate.neighbours import chance_overlap, exchanged, hubness, overlap, shared
+from vidbench.evaluate.neighbors import chance_overlap, exchanged, hubness, overlap, shared
 
 
 def lists(seed, queries=20, gallery=15, n=6):
-    """Random neighbours [Q,n], no row twice in a list."""
+    """Random neighbors [Q,n], no row twice in a list."""
     rng = np.random.default_rng(seed)
     return np.stack([rng.permutation(gallery)[:n] for _ in range(queries)])
 
@@ -89,7 +89,7 @@ def test_lists_that_do_not_fit_are_refused():
         (lambda: shared(rows, rows, 0), "k = 0"),
         (lambda: overlap(rows, rows[:5], 2), "got 20 and 5 queries"),
         (lambda: overlap(rows, rows[:, :2], 3), "got [20, 2] and k = 3"),
-        (lambda: exchanged(rows[0], rows[0], (rows[0], rows[0]), 1), "wanted neighbours [Q,n]"),
+        (lambda: exchanged(rows[0], rows[0], (rows[0], rows[0]), 1), "wanted neighbors [Q,n]"),
         (lambda: chance_overlap(5, 4), "1 <= k <= room"),
     ):
         with pytest.raises(ValueError, match=re.escape(says)):

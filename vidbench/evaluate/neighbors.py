@@ -1,4 +1,4 @@
-"""What lists of neighbours say of each other: overlap, gained and lost; and of the gallery: its
+"""What lists of neighbors say of each other: overlap, gained and lost; and of the gallery: its
 hubs."""
 
 import math
@@ -24,14 +24,14 @@ class Hubness:
 
 
 def hubness(rows: np.ndarray, gallery: int, k: int) -> Hubness:
-    """N_k of a gallery of so many rows over the first k neighbours in rows [Q,n].
+    """N_k of a gallery of so many rows over the first k neighbors in rows [Q,n].
 
     Where the queries cannot find each row (within-source exclusion), N_k is still of those who
-    found it. Raises ValueError where k is more than n, or a neighbour is no row of the gallery."""
+    found it. Raises ValueError where k is more than n, or a neighbor is no row of the gallery."""
     rows = _first(rows, k, "hubness")
     if rows.min() < 0 or rows.max() >= gallery:
         raise ValueError(
-            f"hubness: neighbours are rows {rows.min()} to {rows.max()}, the gallery has "
+            f"hubness: neighbors are rows {rows.min()} to {rows.max()}, the gallery has "
             f"{gallery} rows."
         )
     counts = np.bincount(rows.ravel(), minlength=gallery)
@@ -47,19 +47,19 @@ def hubness(rows: np.ndarray, gallery: int, k: int) -> Hubness:
 
 
 def shared(one: np.ndarray, two: np.ndarray, k: int) -> np.ndarray:
-    """Where the first k neighbours [Q,k] in `one` [Q,n] are among the first k of `two` [Q,m], at
+    """Where the first k neighbors [Q,k] in `one` [Q,n] are among the first k of `two` [Q,m], at
     whatever rank."""
     one, two = _first(one, k, "shared"), _first(two, k, "shared")
     if len(one) != len(two):
         raise ValueError(
-            f"wanted two lists of neighbours of the same queries; got {len(one)} and {len(two)} "
+            f"wanted two lists of neighbors of the same queries; got {len(one)} and {len(two)} "
             "queries."
         )
     return (one[:, :, None] == two[:, None, :]).any(axis=2)
 
 
 def overlap(one: np.ndarray, two: np.ndarray, k: int) -> np.ndarray:
-    """Jaccard index [Q] of the sets of the first k neighbours of each query: both / either, from 0
+    """Jaccard index [Q] of the sets of the first k neighbors of each query: both / either, from 0
     to 1."""
     both = shared(one, two, k).sum(axis=1)
     return both / (2 * k - both)
@@ -80,10 +80,10 @@ def chance_overlap(k: int, room: int) -> float:
 def exchanged(
     before: np.ndarray, after: np.ndarray, right: tuple[np.ndarray, np.ndarray], k: int
 ) -> dict:
-    """Neighbours kept, gained and lost between two searches, right and wrong ones apart: name ->
+    """Neighbors kept, gained and lost between two searches, right and wrong ones apart: name ->
     counts int [Q].
 
-    before, after: neighbours [Q,n]; right: labels of gallery [N] and queries [Q], a neighbour being
+    before, after: neighbors [Q,n]; right: labels of gallery [N] and queries [Q], a neighbor being
     right where they are the same (an unknown label, -1, never). Names: "kept right", "kept wrong",
     "gained right", ... "lost wrong". A query gains as many as it loses."""
     gallery, label = right
@@ -106,7 +106,7 @@ def _first(rows: np.ndarray, k: int, who: str) -> np.ndarray:
     rows = np.asarray(rows)
     if rows.ndim != 2 or not 1 <= k <= rows.shape[1]:
         raise ValueError(
-            f"{who}: wanted neighbours [Q,n] and 1 <= k <= n; got {list(rows.shape)} and k = {k}; "
+            f"{who}: wanted neighbors [Q,n] and 1 <= k <= n; got {list(rows.shape)} and k = {k}; "
             "search "
             "for more."
         )

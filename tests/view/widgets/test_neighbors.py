@@ -1,4 +1,4 @@
-"""The browser of neighbours, as plain Python and under its controls, against plain loops; no
+"""The browser of neighbors, as plain Python and under its controls, against plain loops; no
 browser is started."""
 
 import csv
@@ -17,7 +17,7 @@ from vidbench.evaluate.features import Features
 from vidbench.view import widgets
 from vidbench.view.galleries import Tile, encode
 from vidbench.view.widgets.controls import show
-from vidbench.view.widgets.neighbours import Browser
+from vidbench.view.widgets.neighbors import Browser
 from vidbench.view.widgets.videos import Videos
 
 CLASSES = ("walk", HOSTILE, "sit")
@@ -99,16 +99,16 @@ def test_rows_are_the_nearest_by_cosine_with_verdicts_and_shared_ids(browser, pa
             )
 
 
-@pytest.mark.parametrize("centring", retrieval.CENTRINGS)
-def test_every_query_finds_what_retrieval_finds_for_all_at_once(parts, centring):
+@pytest.mark.parametrize("centering", retrieval.CENTERINGS)
+def test_every_query_finds_what_retrieval_finds_for_all_at_once(parts, centering):
     streams = {
         "both": [[parts["lists"][name][side] for name in ("rgb", "flow")] for side in (0, 1)]
     }
     browser = Browser(
-        parts["gallery"], parts["queries"], {**parts["lists"], **streams}, k=6, centring=centring
+        parts["gallery"], parts["queries"], {**parts["lists"], **streams}, k=6, centering=centering
     )
     for name, sides in (*parts["lists"].items(), *streams.items()):
-        near = retrieval.search(*sides, 6, centring=centring)
+        near = retrieval.search(*sides, 6, centering=centering)
         right = parts["gallery"].label[near.rows] == parts["queries"].label[:, None]
         np.testing.assert_array_equal(browser.right(name), right)
         for query in range(12):
@@ -138,8 +138,8 @@ def test_a_clicked_result_is_the_query_without_itself_and_back_goes_back(browser
 
 
 def test_hiding_the_same_source_leaves_it_out_and_shortens_a_list_that_has_no_more(browser, parts):
-    browser.look(hide_source=True, k=39)
-    assert parts["queries"].source[4] == 1
+    browser.look(hide_source_video=True, k=39)
+    assert parts["queries"].source_video[4] == 1
     browser.select(4)
     gallery, queries = parts["lists"]["rgb"]
     wanted = sorted_rows(cosines(gallery, queries[4]), {3, 4, 5})
@@ -147,7 +147,7 @@ def test_hiding_the_same_source_leaves_it_out_and_shortens_a_list_that_has_no_mo
     browser.select("train/39.mp4")  # alone in its source
     assert len(browser.rows()["rgb"]) == 39
     assert browser.right("rgb").shape == (12, 39)
-    browser.look(hide_source=False)
+    browser.look(hide_source_video=False)
     assert len(browser.rows()["rgb"]) == 39, "itself is left out in any case"
 
 
@@ -235,8 +235,8 @@ def test_unknown_labels_are_neither_right_nor_wrong(parts):
 def test_csv_holds_ids_and_scores_of_the_queries_that_are_left(browser, parts, tmp_path):
     browser.look(of_class="sit", k=3)
     browser.select("train/0.mp4")
-    path = browser.csv(tmp_path / "deep" / "neighbours.csv")
-    assert [file.name for file in path.parent.iterdir()] == ["neighbours.csv"], (
+    path = browser.csv(tmp_path / "deep" / "neighbors.csv")
+    assert [file.name for file in path.parent.iterdir()] == ["neighbors.csv"], (
         "no temporary file stays"
     )
     assert browser.query == ("gallery", 0)
@@ -267,7 +267,7 @@ def test_csv_holds_ids_and_scores_of_the_queries_that_are_left(browser, parts, t
 
 def test_what_does_not_fit_is_refused_at_the_door(parts):
     gallery, queries, (values, asked) = parts["gallery"], parts["queries"], parts["lists"]["rgb"]
-    table = Features(values, gallery.label[::-1], gallery.source, CLASSES, {})
+    table = Features(values, gallery.label[::-1], gallery.source_video, CLASSES, {})
     for lists, says in (
         ({}, "wanted lists"),
         ({"a": (values[1:], asked)}, "40 gallery videos and 12 queries"),
@@ -279,12 +279,14 @@ def test_what_does_not_fit_is_refused_at_the_door(parts):
             Browser(gallery, queries, lists)
     for more, says in (
         ({"k": 0}, "k >= 1"),
-        ({"centring": "odd"}, "centring is one of"),
+        ({"centering": "odd"}, "centering is one of"),
         ({"beside": {"rgb": "x"}}, "`beside` between lists"),
     ):
         with pytest.raises(ValueError, match=says):
             Browser(gallery, queries, parts["lists"], **more)
-    twice = Videos(np.array(["same"] * 12), queries.label, queries.source, CLASSES, queries.clips)
+    twice = Videos(
+        np.array(["same"] * 12), queries.label, queries.source_video, CLASSES, queries.clips
+    )
     with pytest.raises(ValueError, match="each id once"):
         Browser(gallery, twice, parts["lists"])
 
@@ -292,10 +294,10 @@ def test_what_does_not_fit_is_refused_at_the_door(parts):
 # ------------------------------------------------------------------------------ pictures and HTML
 
 
-def test_html_plays_queries_and_neighbours_and_an_untrusted_notebook_keeps_it(browser, asked):
+def test_html_plays_queries_and_neighbors_and_an_untrusted_notebook_keeps_it(browser, asked):
     assert asked == [], "clips are made when they are looked at"
     browser.look(compare=("rgb", "flow"))
-    text = browser.html([0, "train/3.mp4"], "Neighbours")
+    text = browser.html([0, "train/3.mp4"], "Neighbors")
     made, shown = list(asked), {3}
     for query in (0, "train/3.mp4"):
         browser.select(query)
@@ -340,7 +342,7 @@ def test_a_clip_that_cannot_be_read_says_so_and_the_others_play(parts):
     gallery = Videos(
         parts["gallery"].ids,
         parts["gallery"].label,
-        parts["gallery"].source,
+        parts["gallery"].source_video,
         CLASSES,
         {"pictures": broken},
     )
@@ -493,11 +495,11 @@ def test_moving_the_controls_changes_what_is_looked_at(browser, parts, monkeypat
     view.failures.value = "flow"
     assert browser.failures == "flow" and view.number.max == max(1, len(browser.choices()))
     view.hide.value = True
-    assert browser.hide_source
+    assert browser.hide_source_video
     monkeypatch.chdir(tmp_path)
     view.save.click()
-    lines = (tmp_path / "neighbours.csv").read_text().splitlines()
-    assert len(lines) == 1 + 10 * len(browser.choices()) and "neighbours.csv" in view.said.value
+    lines = (tmp_path / "neighbors.csv").read_text().splitlines()
+    assert len(lines) == 1 + 10 * len(browser.choices()) and "neighbors.csv" in view.said.value
 
 
 def test_the_map_moves_in_the_same_figure_and_points_and_lassos_lead_to_clips(browser):

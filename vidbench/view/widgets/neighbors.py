@@ -1,4 +1,4 @@
-"""A browser of neighbours: a query, what several searches find for it, clips that play, and a map
+"""A browser of neighbors: a query, what several searches find for it, clips that play, and a map
 of all videos.
 
 `Browser` is plain Python: what is looked at, the rows, HTML without a kernel or a network.
@@ -36,14 +36,14 @@ HELD = 4000  # clips kept in memory, of about 10 kB each
 class _Space:
     """One search: the vectors of both sides, a part a stream, with their means taken off once."""
 
-    def __init__(self, name: str, held: Sequence, sides: Mapping[str, Videos], centring: str):
+    def __init__(self, name: str, held: Sequence, sides: Mapping[str, Videos], centering: str):
         tables = {
             side: list(table) if isinstance(table, list | tuple) else [table]
             for side, table in zip(SIDES, held, strict=True)
         }
         for side, parts in tables.items():
             for part in parts:
-                columns = [column for column in ("label", "source") if hasattr(part, column)]
+                columns = [column for column in ("label", "source_video") if hasattr(part, column)]
                 if any(
                     not np.array_equal(getattr(part, one), getattr(sides[side], one))
                     for one in columns
@@ -71,25 +71,25 @@ class _Space:
             )
         self.parts = (
             values
-            if centring == "none"
+            if centering == "none"
             else {
                 side: [
                     part - mean
                     for part, mean in zip(
-                        values[side], self._means(values, side, centring), strict=True
+                        values[side], self._means(values, side, centering), strict=True
                     )
                 ]
                 for side in SIDES
             }
         )
 
-    def _means(self, values: dict[str, list[np.ndarray]], side: str, centring: str) -> list:
+    def _means(self, values: dict[str, list[np.ndarray]], side: str, centering: str) -> list:
         """What comes off each stream, as in retrieval.search, whose queries here are one at a
         time."""
-        if centring not in retrieval.CENTRINGS:
-            raise ValueError(f"centring is one of {retrieval.CENTRINGS}; got {centring!r}")
-        of = values["queries" if (side, centring) == ("queries", "split") else "gallery"]
-        return [part.mean(0, dtype=np.float64).astype(np.float32) for part in of]
+        if centering not in retrieval.CENTERINGS:
+            raise ValueError(f"centering is one of {retrieval.CENTERINGS}; got {centering!r}")
+        streams = values["queries" if (side, centering) == ("queries", "split") else "gallery"]
+        return [part.mean(0, dtype=np.float64).astype(np.float32) for part in streams]
 
     def units(self, side: str) -> np.ndarray:
         """The vectors of a side as they are compared: unit length in each stream, streams side by
@@ -103,9 +103,9 @@ class Browser:
 
     gallery, queries: `Videos`, or data.Manifests. lists: name of a search ("rgb", "before") ->
     (features of the gallery, of the queries), each [N,D] or a Features table or a list of those,
-    one a stream. k: neighbours;
-    hide_source: leave out what is of the query's own source (a video is never its own neighbour);
-    centring as in retrieval.search; beside: list -> the list that it is held against for shared
+    one a stream. k: neighbors;
+    hide_source_video: leave out what is of the query's own source (a video is never its own neighbor);
+    centering as in retrieval.search; beside: list -> the list that it is held against for shared
     ids, the first two against each other and others against the first when left away; flow_folder:
     of Manifests, see `Videos.of`. Raises ValueError on what does not fit together."""
 
@@ -116,8 +116,8 @@ class Browser:
         lists: Mapping[str, Sequence],
         *,
         k: int = 5,
-        centring: str = "none",
-        hide_source: bool = False,
+        centering: str = "none",
+        hide_source_video: bool = False,
         beside: Mapping[str, str] | None = None,
         flow_folder: str | Path = "",
     ):
@@ -125,11 +125,11 @@ class Browser:
         raw = [one for one in given.values() if not isinstance(one, Videos)]
         speed = (
             cache(partial(top_speed, raw[0], flow_folder)) if raw else None
-        )  # one scale of colours on both sides
+        )  # one scale of colors on both sides
         self.sides = {
             side: one
             if isinstance(one, Videos)
-            else Videos.of(one, flow_folder=flow_folder, speed=speed)
+            else Videos.streams(one, flow_folder=flow_folder, speed=speed)
             for side, one in given.items()
         }
         for side, videos in self.sides.items():
@@ -150,14 +150,14 @@ class Browser:
             or set(self.beside.values()) - set(names)
         ):
             raise ValueError(
-                "Browser: wanted lists of neighbours, k >= 1 and `beside` between lists; got "
+                "Browser: wanted lists of neighbors, k >= 1 and `beside` between lists; got "
                 f"{names}, "
                 f"{k} and {self.beside}"
             )
         self.spaces = {
-            name: _Space(name, held, self.sides, centring) for name, held in lists.items()
+            name: _Space(name, held, self.sides, centering) for name, held in lists.items()
         }
-        self.k, self.hide_source, self.of_class, self.failures = k, hide_source, "", ""
+        self.k, self.hide_source_video, self.of_class, self.failures = k, hide_source_video, "", ""
         self.compare: tuple[str, str] | tuple[()] = ()
         self.kinds = tuple(
             kind for kind in self.sides["gallery"].clips if kind in self.sides["queries"].clips
@@ -215,7 +215,7 @@ class Browser:
         k: int | None = None,
         of_class: str | None = None,
         failures: str | None = None,
-        hide_source: bool | None = None,
+        hide_source_video: bool | None = None,
         compare: Sequence[str] | None = None,
         kind: str | None = None,
     ) -> None:
@@ -223,14 +223,14 @@ class Browser:
 
         of_class: queries of this class only, "" for all; failures: a list's name, for the queries
         of which its first k hold no right one, "" for all; compare: two lists, whose gained and
-        lost neighbours are shown, () for none; kind: of clips. The first query that is left becomes
+        lost neighbors are shown, () for none; kind: of clips. The first query that is left becomes
         the query where that of now is none of them. Raises ValueError on a thing that is not there.
         """
         wanted = {
             "k": k,
             "of_class": of_class,
             "failures": failures,
-            "hide_source": hide_source,
+            "hide_source_video": hide_source_video,
             "kind": kind,
             "compare": None if compare is None else tuple(compare),
         }
@@ -274,13 +274,13 @@ class Browser:
     def nearest(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """The query's nearest gallery rows by one list, and their similarities; fewer than k where
         there are fewer."""
-        return self._near(name, *self.query, self.k, self.hide_source)
+        return self._near(name, *self.query, self.k, self.hide_source_video)
 
     def rows(self) -> dict[str, list[dict[str, Any]]]:
-        """For each list the query's neighbours, nearest first.
+        """For each list the query's neighbors, nearest first.
 
         Of each: rank from 1, score, row in the gallery, id, label, right (None where a label is
-        unknown), shared (it is among the neighbours in the list beside, too) and the names of all
+        unknown), shared (it is among the neighbors in the list beside, too) and the names of all
         lists that it is in besides."""
         found = {name: self.nearest(name) for name in self.spaces}
         made = {}
@@ -301,7 +301,7 @@ class Browser:
         return made
 
     def gained_lost(self, a: str, b: str) -> dict[str, list[dict[str, Any]]]:
-        """What list b has of the query's k neighbours that a has not (gained), the reverse (lost),
+        """What list b has of the query's k neighbors that a has not (gained), the reverse (lost),
         and both (kept).
 
         Each a row as in `rows`, of b for gained and kept, of a for lost.
@@ -315,16 +315,16 @@ class Browser:
         }
 
     def right(self, name: str) -> np.ndarray:
-        """Of every query's k neighbours by one list, which show its class: bool [Q,k]; searched
+        """Of every query's k neighbors by one list, which show its class: bool [Q,k]; searched
         once."""
         rows = self._all(name)
         label = self.names["queries"][:, None]
         return (self.names["gallery"][rows] == label) & (label != "") & (rows >= 0)
 
     def csv(self, path: str | Path) -> Path:
-        """Neighbours of the queries that are left, all lists, as a table of ids and scores; whole
+        """Neighbors of the queries that are left, all lists, as a table of ids and scores; whole
         or not at all."""
-        path, asked = Path(path), self.query
+        path, before = Path(path), self.query
         with (
             written(path) as temporary,
             open(temporary, "w", newline="", encoding="utf-8") as file,
@@ -349,7 +349,7 @@ class Browser:
                     for name, rows in self.rows().items()
                     for row in rows
                 )
-        self.query = asked
+        self.query = before
         return path
 
     def places(self, name: str = "", method: str = "pca") -> dict[str, np.ndarray]:
@@ -382,57 +382,63 @@ class Browser:
         }
 
     def _all(self, name: str) -> np.ndarray:
-        """Neighbours of every query [Q,k], -1 where it has fewer."""
-        key = (name, self.k, self.hide_source)
+        """Neighbors of every query [Q,k], -1 where it has fewer."""
+        key = (name, self.k, self.hide_source_video)
         if key not in self._lists:
-            asked = np.arange(len(self.sides["queries"]))
-            room = self._room("queries", asked, self.hide_source)
-            self._lists[key] = np.full((len(asked), self.k), -1)
+            query_rows = np.arange(len(self.sides["queries"]))
+            room = self._room("queries", query_rows, self.hide_source_video)
+            self._lists[key] = np.full((len(query_rows), self.k), -1)
             for few in np.unique(np.minimum(room, self.k)):  # nearly always one value
-                some = asked[np.minimum(room, self.k) == few]
+                some = query_rows[np.minimum(room, self.k) == few]
                 self._lists[key][some, :few] = self._search(
-                    name, "queries", some, int(few), self.hide_source
+                    name, "queries", some, int(few), self.hide_source_video
                 )[0]
         return self._lists[key]
 
     def _searched(
         self, name: str, side: str, row: int, k: int, hide: bool
     ) -> tuple[np.ndarray, np.ndarray]:
-        asked = np.array([row])
-        room = int(self._room(side, asked, hide)[0])
-        rows, scores = self._search(name, side, asked, min(k, room), hide)
+        query_rows = np.array([row])
+        room = int(self._room(side, query_rows, hide)[0])
+        rows, scores = self._search(name, side, query_rows, min(k, room), hide)
         return rows[0], scores[0]
 
     def _search(
-        self, name: str, side: str, asked: np.ndarray, k: int, hide: bool
+        self, name: str, side: str, query_rows: np.ndarray, k: int, hide: bool
     ) -> tuple[np.ndarray, np.ndarray]:
         """The k nearest gallery rows [q,k] of some videos of a side, and their similarities."""
         if k < 1:
-            return np.empty((len(asked), 0), np.int64), np.empty((len(asked), 0), np.float32)
+            return np.empty((len(query_rows), 0), np.int64), np.empty(
+                (len(query_rows), 0), np.float32
+            )
         space = self.spaces[name]
         near = retrieval.search(
             space.parts["gallery"],
-            [part[asked] for part in space.parts[side]],
+            [part[query_rows] for part in space.parts[side]],
             k,
-            sources=self._barred(side, asked, hide),
+            source_videos=self._barred(side, query_rows, hide),
         )
         return near.rows, near.scores
 
-    def _room(self, side: str, asked: np.ndarray, hide: bool) -> np.ndarray:
+    def _room(self, side: str, query_rows: np.ndarray, hide: bool) -> np.ndarray:
         """Count the gallery videos [q] that each query may find."""
-        return len(self.sides["gallery"]) - retrieval.siblings(*self._barred(side, asked, hide))
+        return len(self.sides["gallery"]) - retrieval.siblings(
+            *self._barred(side, query_rows, hide)
+        )
 
-    def _barred(self, side: str, asked: np.ndarray, hide: bool) -> tuple[np.ndarray, np.ndarray]:
-        """What must not be equal in a neighbour and its query: sources, or else the videos
+    def _barred(
+        self, side: str, query_rows: np.ndarray, hide: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What must not be equal in a neighbor and its query: sources, or else the videos
         themselves."""
         if hide:
-            return self.sides["gallery"].source, self.sides[side].source[asked]
-        return np.arange(len(self.sides["gallery"])), self._own[side][asked]
+            return self.sides["gallery"].source_video, self.sides[side].source_video[query_rows]
+        return np.arange(len(self.sides["gallery"])), self._own[side][query_rows]
 
     # ---- as pictures and HTML
 
     def tiles(self, places: Sequence[tuple[str, int]]) -> list[Tile]:
-        """Clips of videos, as (side, row), each made once; one that cannot be had is grey and says
+        """Clips of videos, as (side, row), each made once; one that cannot be had is gray and says
         why."""
         with ThreadPoolExecutor(min(8, cores())) as pool:  # decoders leave other threads their turn
             return list(pool.map(lambda place: self._tile(self.kind, *place), places))
@@ -445,7 +451,7 @@ class Browser:
             return Tile(blank, str(self.names[side][row]), f"cannot be shown: {error}")
 
     def shown(self) -> dict[str, Row]:
-        """The query and its neighbours as a gallery's rows, a line a list, then what was gained and
+        """The query and its neighbors as a gallery's rows, a line a list, then what was gained and
         lost."""
         found, changes = self.rows(), {}
         if self.compare:
@@ -477,7 +483,7 @@ class Browser:
         return made
 
     def html(self, queries: int | Iterable[int | str] = 6, title: str = "") -> Html:
-        """Queries and their neighbours without a script, a kernel or a network.
+        """Queries and their neighbors without a script, a kernel or a network.
 
         queries: so many, evenly spread over those that are left, or the ones to show, as `select`
         takes them."""
@@ -511,8 +517,8 @@ class Browser:
         )
 
     def map(self, name: str = "", method: str = "pca") -> Figure:
-        """All videos in the plane, coloured by class, open marks for queries; the query and its
-        neighbours ringed."""
+        """All videos in the plane, colored by class, open marks for queries; the query and its
+        neighbors ringed."""
         name = name or next(iter(self.spaces))
         places, layers = self.places(name, method), {}
         for side in SIDES:
