@@ -6,11 +6,14 @@ process. Chains do not need one another, so they run in parallel. In a chain eac
 once: choosing 42 alone runs the notebooks before it first. `make test` runs 00, which renders its
 own toy world; the other chains begin with a copy of the tests' world."""
 
+import ast
+import importlib
 import os
 import shutil
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -172,3 +175,37 @@ def test_the_runner_reports_a_failing_a_hanging_and_a_dying_cell(cell, seconds, 
     source = scratch(tmp_path, 'runs_dir: str = "../runs"', cell, "x = 1")
     trouble, took = run(source, seconds)
     assert says in trouble and took < 50
+
+
+def missing_names(source: str) -> list[str]:
+    """What a notebook's code takes from vidbench that does not exist."""
+    tree, found, missing = ast.parse(source), {}, []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("vidbench"):
+            package = importlib.import_module(node.module)
+            for alias in node.names:
+                if not hasattr(package, alias.name):
+                    with suppress(ImportError):
+                        importlib.import_module(f"{node.module}.{alias.name}")
+                if hasattr(package, alias.name):
+                    found[alias.asname or alias.name] = getattr(package, alias.name)
+                else:
+                    missing.append(f"{node.module}.{alias.name}")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            owner = found.get(node.value.id)
+            if owner is not None and not hasattr(owner, node.attr):
+                missing.append(f"{node.value.id}.{node.attr}")
+    return missing
+
+
+def test_notebooks_take_only_names_that_exist():
+    """Cells that the tiny defaults skip are covered, too."""
+    assert missing_names("from vidbench.engine import ranks, nothing\nranks.lanch") == [
+        "vidbench.engine.nothing",
+        "ranks.lanch",
+    ]
+    for path in NOTEBOOKS.values():
+        cells = nbformat.read(path, as_version=4).cells
+        source = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+        assert missing_names(source) == [], path.name
