@@ -313,6 +313,11 @@ def run(what: str, data: str, out: str, format: str = "mp4") -> None:
         flow_store.extract(manifest, out, "dis", format=format, workers=2, progress=False)
 
 
+def hear_ctrl_c() -> None:
+    """Undo what a shell does to its jobs in the background: they and their children ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def started(what: str, data: Path, out: Path, format: str = "mp4") -> subprocess.Popen:
     """`run` as a process group of its own."""
     code = f"from tests import makes; makes.run({what!r}, {str(data)!r}, {str(out)!r}, {format!r})"
@@ -322,6 +327,7 @@ def started(what: str, data: Path, out: Path, format: str = "mp4") -> subprocess
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=hear_ctrl_c,
     )
 
 

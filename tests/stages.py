@@ -80,10 +80,11 @@ def regress(
     poison: int = -1,
     pause: float = 0.0,
     torn: tuple = (),
+    progress: str = "none",
 ):
     """A whole stage, as the methods' `train` functions are."""
     recipe = recipe_from(Fit, recipe)
-    return regress_as("regress", recipe, recipe, folder, dropout, poison, pause, torn)
+    return regress_as("regress", recipe, recipe, folder, dropout, poison, pause, torn, progress)
 
 
 def regress_as(
@@ -95,6 +96,7 @@ def regress_as(
     poison: int = -1,
     pause: float = 0.0,
     torn: tuple = (),
+    progress: str = "none",
 ):
     """The same under another stage's name and with the recipe `held` in its run folder."""
     run = Run.create(folder, stage, held) if ranks.rank() == 0 else None
@@ -113,7 +115,7 @@ def regress_as(
         worker_init_fn=training_worker,
         multiprocessing_context="spawn" if workers else None,
     )
-    fit(method, loader, recipe, run, "none")
+    fit(method, loader, recipe, run, progress)
     return folder
 
 

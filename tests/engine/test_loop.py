@@ -163,8 +163,8 @@ def test_a_stop_at_an_epochs_end_keeps_the_plateau_exact(tmp_path, monkeypatch):
     stages.regress(recipe_dict(recipe), str(tmp_path / "whole"))
     saved, sent = Run.log, []
 
-    def log(self, **numbers):
-        saved(self, **numbers)
+    def log(self, name, **numbers):
+        saved(self, name, **numbers)
         if numbers["step"] == 18 and not sent:  # the last step of the third epoch
             sent.append(os.kill(os.getpid(), signal.SIGTERM))
 
@@ -181,8 +181,8 @@ def test_an_interrupted_run_goes_on_in_the_same_process(tmp_path, monkeypatch):
     held."""
     saved, sent = Run.log, []
 
-    def log(self, **numbers):
-        saved(self, **numbers)
+    def log(self, name, **numbers):
+        saved(self, name, **numbers)
         if not sent:
             sent.append(os.kill(os.getpid(), signal.SIGINT))
 
@@ -413,10 +413,9 @@ def test_batch_must_divide_over_ranks_and_parts(tmp_path):
         stages.regress(recipe_dict(replace(SHORT, optimizer="lamb")), str(tmp_path / "b"))
 
 
-def test_a_log_gets_the_first_line_the_last_and_few_between(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("VIDBENCH_PROGRESS", "lines")
+def test_a_log_gets_the_first_line_the_last_and_few_between(tmp_path, capsys):
     recipe = recipe_dict(SHORT)
-    stages.regress(recipe, str(tmp_path / "run"), 0.3)
+    stages.regress(recipe, str(tmp_path / "run"), 0.3, progress="lines")
     said = [line for line in capsys.readouterr().out.splitlines() if " step " in line]
     steps = [line["step"] for line in Run(tmp_path / "run").metrics()]
     assert len(steps) > 2 and [int(line.split(" step ")[1].split()[0]) for line in said] == [

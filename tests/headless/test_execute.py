@@ -19,6 +19,7 @@ from vidbench.__main__ import main
 from vidbench.headless import kernel as kernels
 from vidbench.headless import status as statuses
 from vidbench.headless.parameters import digest_of
+from vidbench.system.progress import Every
 
 PARAMETERS = 'runs_dir: str = "../runs"\nn: int = 2\nlr: float = 0.1\nmore: dict = {}'
 
@@ -340,7 +341,7 @@ def test_streams_in_any_pieces_become_what_a_terminal_shows(tmp_path):
         assert shown.replace("\r", "") == screen(text)
         with (tmp_path / "log").open("w") as file:
             lines = kernels.Lines([file])
-            lines.spoken["stdout"] = time.monotonic()  # no line between
+            lines.due["stdout"] = Every()  # no line between
             for piece in pieces:
                 lines.write("stdout", piece)
             lines.flush()
@@ -348,7 +349,7 @@ def test_streams_in_any_pieces_become_what_a_terminal_shows(tmp_path):
 
 
 def test_a_long_bar_is_said_now_and_then(tmp_path, monkeypatch):
-    monkeypatch.setattr(kernels, "EVERY", 0.0)
+    monkeypatch.setattr(kernels, "Every", lambda first: lambda: True)
     with (tmp_path / "log").open("w") as file:
         lines = kernels.Lines([file])
         for step in ("\r1/3", "\r2/3", "\r3/3", "\n"):

@@ -48,7 +48,7 @@ def test_simclr_is_trained_evaluated_and_shown(toy_tiny, tmp_path):
     "name", ["tests.evil", "antigravity", "common", "monitor", "..engine.runs", "coclr.x", ""]
 )
 def test_a_run_directory_cannot_choose_what_is_imported(name, tmp_path):
-    held = {"stage": name, "recipe": {}}
+    held = {"method": name, "recipe": {}}
     (tmp_path / "recipe.json").write_text(json.dumps(held))
     with pytest.raises(RunError, match=r"must be one of .*classify, coclr, .*; got") as raised:
         _ = Run(tmp_path).recipe
@@ -57,7 +57,7 @@ def test_a_run_directory_cannot_choose_what_is_imported(name, tmp_path):
 
 
 def test_an_old_run_is_refused_in_a_sentence_that_names_the_fields(tmp_path):
-    held = {"stage": "simclr", "recipe": {"width": 32}}
+    held = {"method": "simclr", "recipe": {"width": 32}}
     (tmp_path / "recipe.json").write_text(json.dumps(held))
     with pytest.raises(RunError, match=r"no field 'width'; the known ones are stream, .*, dim, "):
         _ = Run(tmp_path).recipe

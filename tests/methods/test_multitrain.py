@@ -262,7 +262,6 @@ def test_accuracy_is_each_data_sets_own_and_nan_where_it_has_no_clip():
         ({"parts": (Part("k400.scan", "", ("x", "y")),)}, "without . or >"),
         ({"parts": (Part("a", "", ("x",)),)}, "at least 2 classes"),
         ({"fit": replace(RECIPE.fit, batch=1)}, "at least 2 clips at once"),
-        ({"mixing": ({"name": "cutout"},)}, "cutmix, mixup"),
         ({"stream": "sound"}, "stream is one of"),
     ],
 )

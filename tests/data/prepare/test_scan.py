@@ -230,7 +230,7 @@ def test_a_file_that_changed_is_looked_at_anew(data, tmp_path, looked, change):
         expected = []  # it is the file that it was
     else:
         second, expected = None, ["four.avi", "one.mp4", "three.mkv", "two.mp4"]
-    found = scan.scan(data, tmp_path / "scan", second=second, progress=False)
+    found = scan.scan(data, tmp_path / "scan", check_with=second, progress=False)
     assert sorted(looked) == expected
     assert found.facts[1].frames == (25 if change == "bytes" else 20) == found.manifest.frames[1]
 
@@ -289,6 +289,7 @@ def test_stopped_on_the_command_line_and_resumed(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=makes.hear_ctrl_c,
     )
     makes.wait_for(lambda: (folder / "scan.jsonl").is_file() and len(lines(folder)) >= 1, process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them

@@ -378,7 +378,7 @@ def test_two_extractions_at_once_one_waits_for_another_day(textures, tmp_path):
             flow_store.extract(textures, tmp_path / "flow", "dis", format="mp4", progress=False)
         with pytest.raises(BusyError):
             flow_store.extract(
-                textures, tmp_path / "flow", "dis", format="mp4", part=(0, 2), progress=False
+                textures, tmp_path / "flow", "dis", format="mp4", shard=(0, 2), progress=False
             )
     finally:
         process.communicate(timeout=60)
@@ -392,7 +392,7 @@ def test_other_settings_are_refused_and_nothing_is_lost(textures, tmp_path):
     store.store(one, tmp_path / "store", "jpeg", size=32, progress=False)
     before = makes.stamps(tmp_path / "store")
     for format, options, said in (
-        ("raw", {"size": 32}, "form: there 'jpeg', wanted 'raw'"),
+        ("raw", {"size": 32}, "format: there 'jpeg', wanted 'raw'"),
         ("jpeg", {"size": 48}, "size: there 32, wanted 48"),
         ("jpeg", {"size": 32, "decoder": "decord"}, "decoder: there 'pyav', wanted 'decord'"),
     ):
@@ -706,13 +706,13 @@ def test_flow_in_mp4_is_small_and_near_on_a_texture(tmp_path):
     small_in_mp4(rows(tmp_path / "data", ["a.mp4"]), tmp_path / "flow", None)
 
 
-@pytest.mark.parametrize("parts", [2, 3, 8, 9])
-def test_parts_cover_every_row_once(textures, tmp_path, parts):
+@pytest.mark.parametrize("shards", [2, 3, 8, 9])
+def test_shards_cover_every_row_once(textures, tmp_path, shards):
     done = []
-    for part in range(parts):
+    for number in range(shards):
         before = set(makes.stamps(tmp_path))
         report = flow_store.extract(
-            textures, tmp_path, "dis", size=24, part=(part, parts), progress=False
+            textures, tmp_path, "dis", size=24, shard=(number, shards), progress=False
         )
         new = {name for name in set(makes.stamps(tmp_path)) - before if name.endswith(".npz")}
         assert report.done == len(new) and report.skipped == 0
@@ -721,7 +721,7 @@ def test_parts_cover_every_row_once(textures, tmp_path, parts):
     assert flow_store.extract(textures, tmp_path, "dis", size=24, progress=False)[:2] == (0, 8)
     for wrong in ((2, 2), (-1, 2), (0, 0)):
         with pytest.raises(ValueError, match=r"shard \(k, n\) with k < n"):
-            flow_store.extract(textures, tmp_path, "dis", size=24, part=wrong, progress=False)
+            flow_store.extract(textures, tmp_path, "dis", size=24, shard=wrong, progress=False)
 
 
 @pytest.mark.parametrize("format", ["npz", "mp4"])

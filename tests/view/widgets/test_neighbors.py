@@ -547,9 +547,9 @@ def test_the_map_is_opened_with_its_points_in_it(browser, monkeypatch):
 
 def test_headless_runs_get_html_and_people_controls(browser, monkeypatch):
     monkeypatch.delenv("VIDBENCH_HEADLESS", raising=False)
-    assert type(widgets.shown(browser)).__name__ == "View"
+    assert type(widgets.shown(browser)).__name__ == "NeighborControls"
     monkeypatch.setenv("VIDBENCH_HEADLESS", "0")
-    assert type(widgets.shown(browser)).__name__ == "View"
+    assert type(widgets.shown(browser)).__name__ == "NeighborControls"
     monkeypatch.setenv("VIDBENCH_HEADLESS", "1")
     assert widgets.shown(browser, [2]) == browser.html([2])
 
