@@ -129,7 +129,7 @@ class Browser:
         self.sides = {
             side: one
             if isinstance(one, Videos)
-            else Videos.streams(one, flow_folder=flow_folder, speed=speed)
+            else Videos.of(one, flow_folder=flow_folder, speed=speed)
             for side, one in given.items()
         }
         for side, videos in self.sides.items():
