@@ -182,3 +182,54 @@ def test_a_file_system_without_locks_is_named_as_such(tmp_path, monkeypatch):
     with pytest.raises(OSError, match=f"cannot lock {tmp_path}/.lock: .* no locks; mount it"):
         lock_folder(tmp_path)
     assert is_locked(tmp_path / ".lock"), "nothing shows that its process ended"
+
+
+# ---- stamps and names --------------------------------------------------------------------------
+
+
+def test_a_stamp_changes_with_size_time_and_content(tmp_path):
+    file = tmp_path / "clip.mp4"
+    content = bytearray(os.urandom(1 << 20))
+    file.write_bytes(content)
+    os.utime(file, ns=(5, 5))
+    first = files.stamp(file)
+    assert files.stamp(str(file)) == first
+    for place in (0, len(content) // 2, len(content) - 1):
+        changed = content.copy()
+        changed[place] ^= 1
+        file.write_bytes(changed)
+        os.utime(file, ns=(5, 5))
+        assert files.stamp(file) != first
+    file.write_bytes(content)
+    os.utime(file, ns=(5, 6))
+    assert files.stamp(file) != first
+    file.write_bytes(b"")
+    assert files.stamp(file).startswith("0-")
+    with pytest.raises(FileNotFoundError):
+        files.stamp(tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "/etc/x",
+        "../x",
+        "a/../../x",
+        "a\\..\\x",
+        "C:\\x",
+        "\\\\host\\x",
+        "",
+        ".",
+        "..",
+        "a\nb",
+        "a\x00b",
+    ],
+)
+def test_a_name_that_leads_outside_its_folder_is_refused(tmp_path, name):
+    with pytest.raises(ValueError, match="does not name a place inside"):
+        files.path_inside(tmp_path, name)
+
+
+@pytest.mark.parametrize("name", ["a", "a/b.mp4", "..a", "a..b", "run 1", "ü/é"])
+def test_a_name_inside_its_folder_is_joined(tmp_path, name):
+    assert files.path_inside(tmp_path, name) == tmp_path / name

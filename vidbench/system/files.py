@@ -14,6 +14,7 @@ import secrets
 import shutil
 import socket
 import time
+import zlib
 from collections.abc import Iterable
 from contextlib import ExitStack, contextmanager, suppress
 from io import FileIO
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import IO
 
 TRIES, BETWEEN = 12, 0.05  # for a lock, seconds between them
+SAMPLE = 1 << 16  # bytes of each of the three places that a stamp reads
 FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk, or this user's share of it
 
 
@@ -70,6 +72,50 @@ def write_text(path: str | Path, text: str) -> None:
     """Write a text file whole or not at all, in UTF-8 and with the line ends of `text`."""
     with written(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="")
+
+
+def stamp(path: str | Path) -> str:
+    """Read the stamp of a file's content: what a cache made from the file stores to notice changes.
+
+    The stamp has the size, the time of the last change and a checksum of the first, the middle and
+    the last 64 kB. It costs about 0.1 ms, whatever the size of the file.
+
+    Returns:
+        "SIZE-NANOSECONDS-CHECKSUM", equal if and only if the file seems unchanged.
+
+    Raises:
+        OSError: the file is missing or cannot be read.
+    """
+    with open(path, "rb") as file:
+        facts = os.fstat(file.fileno())
+        check = 0
+        for start in (0, (facts.st_size - SAMPLE) // 2, facts.st_size - SAMPLE):
+            file.seek(max(0, start))
+            check = zlib.crc32(file.read(SAMPLE), check)
+    return f"{facts.st_size}-{facts.st_mtime_ns}-{check:08x}"
+
+
+def path_inside(folder: str | Path, name: str | Path) -> Path:
+    """Join a name that a user or a file gave to the folder it must stay in.
+
+    Raises:
+        ValueError: the name is absolute, contains `..` or a control character, or is empty.
+    """
+    text = str(name)
+    parts = text.replace("\\", "/").split("/")
+    if (
+        not text.strip(". ")
+        or ".." in parts
+        or Path(text).is_absolute()
+        or text[:1] in "/\\"
+        or text[1:2] == ":"
+        or any(ord(letter) < 32 or ord(letter) == 127 for letter in text)
+    ):
+        raise ValueError(
+            f"{text!r} does not name a place inside {folder}: use a relative path without `..` and "
+            "control characters"
+        )
+    return Path(folder) / text
 
 
 def delete_leftovers(files: Iterable[Path]) -> None:
