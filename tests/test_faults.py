@@ -755,7 +755,10 @@ def test_a_damaged_checkpoint_is_named_with_what_to_do(complete, tmp_path, file,
         said.startswith(f"{path} is damaged (")
         and f"or delete {path.parent}: there is no older one" in said
     )
-    assert "the same call then starts anew" in said and Run(tmp_path / "run").state == "failed"
+    assert (
+        "the same call then trains from the beginning" in said
+        and Run(tmp_path / "run").state == "failed"
+    )
     shutil.rmtree(path.parent)
     again = training(trained(tmp_path / "run").folder)[1]
     assert again == training(complete.folder)[1], "anew, and no line of the first time is left"
@@ -798,7 +801,7 @@ def test_an_older_checkpoint_is_named_where_there_is_one(complete, tmp_path, mon
     run = trained(tmp_path / "run")
     (run.checkpoint() / "state.pt").write_bytes(b"")
     with pytest.raises(
-        RunError, match=f"delete {run.checkpoint()}: the same call then goes on from step-000000030"
+        RunError, match=f"delete {run.checkpoint()}: the same call then resumes from step-000000030"
     ):
         trained(run.folder)
     shutil.rmtree(run.checkpoint())

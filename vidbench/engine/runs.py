@@ -35,6 +35,8 @@ class RunError(RuntimeError):
     what to do."""
 
 
+_DIGITS = "[0-9]" * 9  # of a checkpoint's step: step-000000026
+
 _recipe_class: Callable[[str], type] | None = None
 
 
@@ -322,10 +324,42 @@ class Run:
         )
         return name
 
+    def _checkpoints(self) -> list[Path]:
+        """The checkpoints that training wrote, oldest first; a user's `step-best` is none."""
+        found = (self.folder / "checkpoints").glob(f"step-{_DIGITS}")
+        return sorted(place for place in found if place.is_dir())
+
     def checkpoint(self) -> Path | None:
         """The newest whole checkpoint's folder, or None."""
-        found = sorted((self.folder / "checkpoints").glob("step-*"))
-        return found[-1] if found else None
+        return (self._checkpoints() or [None])[-1]
+
+    def checkpoint_stamp(self) -> str:
+        """Read the stamp of the newest weights: what a cache of their features stores.
+
+        It follows from the step and the file's bytes alone: another checkpoint in the same place
+        has another stamp, a copy of the run in another folder has the same one. It reads the whole
+        file (about 1 s for 1 GB).
+
+        Returns:
+            "step-NUMBER-SIZE-CHECKSUM".
+
+        Raises:
+            RunError: There is no checkpoint yet, or it cannot be read.
+        """
+        place = self._trained()
+        check = size = 0
+        with self._whole(place / "weights.safetensors") as path, path.open("rb") as file:
+            while block := file.read(1 << 20):
+                check, size = zlib.crc32(block, check), size + len(block)
+        return f"{place.name}-{size}-{check:08x}"
+
+    def _trained(self) -> Path:
+        """The newest checkpoint; RunError if there is none."""
+        if place := self.checkpoint():
+            return place
+        raise RunError(
+            f"{self.folder} has no checkpoint yet (state: {self.state}). Train it first."
+        )
 
     def save(self, step: int, weights: dict[str, torch.Tensor], state: dict) -> Path:
         """Write checkpoints/step-N/{weights.safetensors, state.pt} whole or not at all, then delete
@@ -337,7 +371,7 @@ class Run:
         place = self.folder / "checkpoints" / f"step-{step:09d}"
         if place.exists():
             return place  # the same run at the same step
-        for left in place.parent.glob(".step-*.tmp"):  # a killed process left it
+        for left in place.parent.glob(f".step-{_DIGITS}.*.tmp"):  # a killed process left it
             shutil.rmtree(left, ignore_errors=True)
         weights = {name: tensor.contiguous() for name, tensor in weights.items()}
         packed, noted = safetensors.torch.save(weights, {"crc32": _sum(weights)}), io.BytesIO()
@@ -348,18 +382,15 @@ class Run:
             temporary.mkdir()
             (temporary / "weights.safetensors").write_bytes(packed)
             (temporary / "state.pt").write_bytes(noted.getbuffer())
-        for old in sorted(place.parent.glob("step-*"))[:-1]:
-            delete_folder(old)
+        for old in self._checkpoints():  # `written` has synced the new one to the disk by now
+            if old.name < place.name:
+                delete_folder(old)
         return place
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The newest checkpoint's weights on the CPU. Raises RunError where there is none yet, or
         where it is damaged."""
-        place = self.checkpoint()
-        if place is None:
-            raise RunError(
-                f"{self.folder} has no checkpoint yet (state: {self.state}). Train it first."
-            )
+        place = self._trained()
         with (
             self._whole(place / "weights.safetensors") as file,
             safetensors.safe_open(file, "pt") as held,
@@ -373,9 +404,7 @@ class Run:
     def training(self) -> dict:
         """What the newest checkpoint knows beside weights, on the CPU. Raises RunError where it is
         damaged."""
-        place = self.checkpoint()
-        if place is None:
-            raise RunError(f"{self.folder} has no checkpoint yet; train it first.")
+        place = self._trained()
         with self._whole(place / "state.pt") as file, zipfile.ZipFile(file) as parts:
             if parts.testzip():
                 raise ValueError("its bytes are not those that were written")
@@ -390,11 +419,11 @@ class Run:
         except (
             Exception
         ) as error:  # on damaged bytes zipfile, pickle, torch and safetensors raise a dozen kinds
-            places = sorted(file.parent.parent.glob("step-*"))
+            places = self._checkpoints()
             rest = (
-                f"the same call then goes on from {places[-2].name}"
+                f"the same call then resumes from {places[-2].name}"
                 if len(places) > 1
-                else "there is no older one, so the same call then starts anew"
+                else "no older one exists, so the same call then trains from the beginning"
             )
             raise RunError(
                 f"{file} is damaged ({type(error).__name__}: {error}). Bring back a copy of it, "
