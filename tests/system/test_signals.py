@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -58,3 +60,14 @@ def test_sigterm_interrupts_like_ctrl_c():
             send()
             raise AssertionError("SIGTERM did not interrupt")
         assert came == [signal.SIGTERM]
+
+
+def test_sigterm_exits_and_is_silent_during_the_exit():
+    head = "import os, signal, threading, time; from vidbench.system import signals; signals.exit_on_term(); "
+    kill = "os.kill(os.getpid(), signal.SIGTERM)"
+    for body, code in (
+        (f"{kill}; time.sleep(60)", 1),
+        (f"threading.Thread(target=lambda: (time.sleep(0.3), {kill}, time.sleep(0.3))).start()", 0),
+    ):
+        done = subprocess.run([sys.executable, "-c", head + body], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (code, "")

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
+from types import FrameType
 
 PAUSE = 5.0  # seconds; a signal that comes later is a second stop
 STOPS = (signal.SIGINT, signal.SIGTERM)
@@ -73,7 +74,15 @@ def ignore(*numbers: int) -> None:
 
 def exit_on_term() -> None:
     """Exit in the usual way on SIGTERM, so that temporary files are deleted."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        while frame and frame.f_back:
+            frame = frame.f_back
+        # The interpreter already exits. It would only print what is raised there.
+        if not frame or frame.f_code.co_name != "_shutdown":
+            sys.exit(1)
+
+    signal.signal(signal.SIGTERM, leave)
 
 
 def interrupt_on_term() -> list[int]:
