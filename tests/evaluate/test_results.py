@@ -118,7 +118,9 @@ BREAKS = {
         '{"method": "coclr", "recipe": {"student": "/gone/run", "fit": {"batch": 1}}}',
         "the budget: ",
     ),
-    "results": ("results.json", '{"retrieval": {"ta', "results.json: JSONDecodeError"),
+    "results": ("results.json", '{"retrieval": {"ta', "results.json is damaged"),
+    "list": ("results.json", "[1]", "results.json is damaged"),
+    "huge": ("R@1", 10**400, "OverflowError"),
     "older": (
         "results.json",
         '{"retrieval: test": {"R@1": 0.5}}',

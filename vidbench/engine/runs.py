@@ -21,8 +21,10 @@ import safetensors.torch
 import torch
 
 from vidbench.system.files import (
+    BusyError,
     delete_folder,
     explain_full_disk,
+    lock_file,
     lock_folder,
     write_text,
     written,
@@ -35,6 +37,7 @@ class RunError(RuntimeError):
     what to do."""
 
 
+RESULTS_WAIT = 60.0  # seconds to wait for another process that writes results
 _DIGITS = "[0-9]" * 9  # of a checkpoint's step: step-000000026
 
 _recipe_class: Callable[[str], type] | None = None
@@ -309,20 +312,46 @@ class Run:
         """What evaluations wrote about this run: protocol id -> {"task", "protocol", "numbers",
         "budget"}."""
         path = self.folder / "results.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+        try:
+            held = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        except ValueError as error:
+            held = f"no JSON ({error})"
+        if not isinstance(held, dict):
+            found = held if isinstance(held, str) else f"a JSON {type(held).__name__}"
+            raise RunError(
+                f"{path} is damaged: wanted a JSON object of results, found {found}. Bring back a "
+                "copy, or delete the file and evaluate the run again."
+            )
+        return held
 
     def add_result(self, task: str, protocol: dict, numbers: dict) -> str:
         """Keep an evaluation's numbers with their protocol and the run's budget; returns the
         protocol's id.
 
         numbers: name -> value or (value, low, high), as fractions. protocol: each switch that moves
-        them, plain values."""
+        them, plain values. Several processes may add results of one run at a time.
+
+        Raises:
+            RunError: results.json is damaged.
+            BusyError: another process holds the file's lock for a minute.
+        """
         name = protocol_id(task, protocol)
         record = {"task": task, "protocol": protocol, "numbers": numbers, "budget": self.budget()}
-        write_text(
-            self.folder / "results.json", json.dumps({**self.results(), name: record}, indent=1)
-        )
+        with self._writing_results():
+            write_text(
+                self.folder / "results.json", json.dumps({**self.results(), name: record}, indent=1)
+            )
         return name
+
+    def _writing_results(self) -> io.FileIO:
+        """Wait for the lock of results.json, which another process holds for milliseconds."""
+        path, end = self.folder / ".results.lock", time.monotonic() + RESULTS_WAIT
+        while True:
+            try:
+                return lock_file(path, "is writing results into", self.folder)
+            except BusyError:
+                if time.monotonic() > end:
+                    raise
 
     def _checkpoints(self) -> list[Path]:
         """The checkpoints that training wrote, oldest first; a user's `step-best` is none."""

@@ -42,8 +42,6 @@ DATA = {
 }
 FOLDS = ("1", "2", "3", "")
 METRICS = ("top-1", "R@1", "R@5", "R@10", "R@20", "R@50")
-# what a run folder raises that was not finished, or was edited (a student of itself never ends)
-BROKEN = (RunError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 ROUNDING = 1e-9  # a mean of ones may be so much more than one
 
 
@@ -106,9 +104,16 @@ class Published:
 
 def collect(runs_dir: str | Path) -> list[Folder]:
     """Every run folder below `runs_dir`, by name, those that are broken or half written too; [] where
-    there is none."""
+    there is none. A folder that cannot be read is one with a problem."""
     runs_dir, found = Path(runs_dir), []
-    for here, folders, files in os.walk(runs_dir):
+
+    def unread(error: OSError) -> None:
+        place = Path(error.filename)
+        if place != runs_dir:
+            name = place.relative_to(runs_dir).as_posix()
+            found.append(Folder(name, problems=(_said("the folder", error),)))
+
+    for here, folders, files in os.walk(runs_dir, onerror=unread):
         folders[:] = [name for name in folders if not name.startswith(".")]
         if any(name in files for name in OF_A_RUN):
             found.append(_look(Path(here), runs_dir))
@@ -120,11 +125,11 @@ def collect(runs_dir: str | Path) -> list[Folder]:
 
 def _look(folder: Path, runs_dir: Path) -> Folder:
     name = folder.relative_to(runs_dir).as_posix() if folder != runs_dir else folder.resolve().name
-    try:
+    try:  # a folder that someone edited may raise anything; it is named and the others are shown
         run = Run(folder)
         recipe: Recipe = run.recipe
         method, stream, data = run.method, recipe.stream, _data_of(run, recipe)
-    except BROKEN as error:
+    except Exception as error:
         return Folder(name, problems=(_said("recipe.json", error),))
     problems: list[str] = []
     state = _tried("status.json", lambda: str(run.state), "", problems)
@@ -136,7 +141,7 @@ def _look(folder: Path, runs_dir: Path) -> Folder:
             numbers += _numbers(
                 name, protocol, record, {"data": data, "stream": stream, "state": state}
             )
-        except BROKEN as error:
+        except Exception as error:
             problems.append(_said(f"result {protocol!r}", error))
     return Folder(name, method, state, budget, tuple(numbers), tuple(problems))
 
@@ -153,7 +158,7 @@ def _data_of(run: Run, recipe: Recipe) -> str:
 def _tried(what: str, read, otherwise, problems: list[str]):
     try:
         return read()
-    except BROKEN as error:
+    except Exception as error:
         problems.append(_said(what, error))
         return otherwise
 

@@ -1,0 +1,65 @@
+"""results.json under several writers, and after damage."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests import ROOT
+from vidbench.engine.runs import Run, RunError
+from vidbench.methods import classify
+
+EACH = 40
+WRITER = """
+import sys
+from vidbench.engine.runs import Run
+import vidbench.methods.common
+run = Run(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(int(sys.argv[3])):
+    run.add_result("probe", {"writer": sys.argv[2], "number": number}, {"top-1": 0.5})
+"""
+
+
+def run_in(folder) -> Run:
+    return Run.create(folder, classify.Recipe.method, classify.Recipe())
+
+
+def test_two_processes_lose_no_result(tmp_path):
+    run = run_in(tmp_path / "run")
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(run.folder), name, str(EACH)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for name in ("a", "b")
+    ]
+    for writer in writers:
+        assert writer.stdout.readline() == "ready\n"
+    for writer in writers:
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    for writer in writers:
+        writer.communicate()
+        assert writer.returncode == 0
+    assert len(run.results()) == 2 * EACH
+
+
+@pytest.mark.parametrize("damage", ['{"probe": {"ta', "[1, 2]", "\udcff", "null"])
+def test_damaged_results_name_the_file_and_the_way_out_and_are_not_overwritten(tmp_path, damage):
+    run = run_in(tmp_path / "run")
+    path = run.folder / "results.json"
+    path.write_bytes(damage.encode(errors="surrogateescape"))
+    before = path.read_bytes()
+    for use in (run.results, lambda: run.add_result("probe", {}, {"top-1": 0.5})):
+        with pytest.raises(RunError, match=r"results\.json is damaged.*delete the file"):
+            use()
+    assert path.read_bytes() == before
+    path.unlink()
+    run.add_result("probe", {}, {"top-1": 0.5})
+    assert json.loads(path.read_text()).keys() == {"probe"}
