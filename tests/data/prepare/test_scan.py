@@ -23,6 +23,7 @@ from vidbench.data.loading.augmentation import PRESETS
 from vidbench.data.loading.dataset import Clips, ClipSpec
 from vidbench.data.manifest import Manifest
 from vidbench.data.prepare import jobs, scan, store
+from vidbench.data.prepare.facts import LEVELS
 from vidbench.data.sets.catalogue import detect_dataset, open_dataset
 from vidbench.data.video import clips
 from vidbench.data.video.clips import VideoError
@@ -330,9 +331,8 @@ def test_a_video_that_hangs_is_flagged_and_tried_again_with_more_time(data, tmp_
     ] and "BAD hung: 1" in found.report()
     journal = lines(tmp_path / "scan")
     encode(data.absolute(1), 20)
-    about = data.absolute(1).stat()
     line = next(line for line in journal if line["key"] == "a/two.mp4")
-    line["stamp"][:2] = [about.st_size, about.st_mtime_ns]  # as if it were the same file
+    line["stamp"][0] = jobs.stamp(data.absolute(1))  # as if it were the same file
     (tmp_path / "scan/scan.jsonl").write_text("".join(json.dumps(line) + "\n" for line in journal))
     assert scan.scan(data, tmp_path / "scan", timeout=4.0, progress=False).facts[1].flags == (
         "hung",
@@ -462,7 +462,7 @@ def test_decord_alone_is_wrong_on_them_and_the_adapter_is_not(real_data, name):
         decord.VideoReader(str(path), num_threads=1)[i].asnumpy().astype(int) for i in places[:4]
     ]
     gaps = [np.abs(frame - right.frames[i]).mean() for i, frame in zip(places, found, strict=False)]
-    assert len(alone) != video.frames or max(gaps) > scan.LEVELS
+    assert len(alone) != video.frames or max(gaps) > LEVELS
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ pixels of the frame they were computed on, (u, v) = (right, down). Where flow li
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -25,15 +26,17 @@ def estimator(method: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     not for each pair."""
     import cv2
 
+    solver: Any
+    vision: Any = cv2  # its type stubs lack the contrib modules
     if method == "dis":
-        solver = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        solver = vision.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     elif method in ("tvl1", "tvl1_fast"):
         if not hasattr(cv2, "optflow"):
             raise FlowError(
                 "TV-L1 lives in OpenCV's contrib modules: install opencv-contrib-python-headless"
             )
         solver = (
-            cv2.optflow.DualTVL1OpticalFlow_create()
+            vision.optflow.DualTVL1OpticalFlow_create()
         )  # defaults: tau .25, lambda .15, theta .3, 5 scales, 5 warps
         if method == "tvl1_fast":
             solver.setEpsilon(0.05)  # default 0.01; the one knob that pays

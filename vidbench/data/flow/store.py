@@ -1,25 +1,14 @@
-"""Flow on disk: extracted from every video of a data set, a self-describing 8-bit file each, read
-back at random.
+"""Flow of a data set: extracted from every video, into one file for each (see `files`).
 
-A folder holds flow.json (how it was made) and one file for each video, by its relative path:
-    npz   `<path>.flow.npz`: each flow compressed on its own (zlib); exact; 15 to 18 % of raw uint8
-    mp4   `<path>.flow.mp4`: u above v in the luma plane of H.264, keyframe every 16; 3 to 4.5 % of raw, and it adds up
-          to 0.04 px to the 0.07 px of the 8 bits (benchmarks/flow.py). For Kinetics.
-The constant third channel of CoCLR's flow pictures is not stored; `load` puts it back. Flow i leads
-from frame i to frame i + 1 of the video, as `clips.Video` with the same decoder numbers them; a
-video of n frames has n - 1 flows, and its last frame, which has no successor, takes the flow before
-it."""
+A folder holds flow.json (how it was made) and one file for each video, by its relative path."""
 
 from __future__ import annotations
 
-import json
 import time
-import zlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from functools import lru_cache
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack, cast
 
 import numpy as np
 
@@ -32,33 +21,46 @@ from vidbench.data.flow.estimate import (
     levels,
     to_gray,
 )
+from vidbench.data.flow.files import (
+    FORMATS,
+    Settings,
+    flow_path,
+    length,
+    load,
+    meta,
+    settings_of,
+    write,
+)
 from vidbench.data.prepare import jobs
-from vidbench.data.video import clips, framestore
-from vidbench.data.video.decoders import PyAV, check_decoder, container_of, failures
+from vidbench.data.video import clips
+from vidbench.data.video.decoders import check_decoder
 from vidbench.system.files import delete_leftovers, lock_folder
 
 if TYPE_CHECKING:
     from vidbench.data.manifest import Manifest
 
-FORMATS = {"npz": ".flow.npz", "mp4": ".flow.mp4"}
-VERSION = 1
+__all__ = [
+    "FORMATS",
+    "FlowError",
+    "Settings",
+    "complete",
+    "extract",
+    "flow_path",
+    "length",
+    "load",
+    "meta",
+    "settings_of",
+]
 TIMEOUT = 3600.0  # seconds a video; TV-L1 of ten seconds at 340x256 takes about five minutes
-# of zlib: 15-17 % of raw for 2 % of TV-L1 fast's time; 1 gives 19-22 %, 6 gives 13-15 % for 5-7 %
-_LEVEL = 4
-_CRF = 16  # of x264; 12 makes files half as large again and takes away 0.01 px
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What a store was made with; a folder holds one of these and refuses others."""
+class Options(jobs.Options, total=False):
+    """How to compute flow (see `Settings`) and how to work."""
 
-    method: str = "tvl1"
-    bound: float = BOUND  # pixels at which values are clipped
-    size: int | None = None  # short side of the frames in pixels; None: as the video is
-    decoder: str = clips.DECODER
-    format: str = "npz"
-    channels: str = "u, v"
-    version: int = VERSION
+    bound: float
+    size: int | None
+    decoder: str
+    format: str
 
 
 class Report(NamedTuple):
@@ -80,79 +82,89 @@ def extract(
     folder: str | Path,
     method: str = "tvl1",
     *,
-    bound: float = BOUND,
-    size: int | None = None,
-    format: str = "npz",
-    decoder: str = clips.DECODER,
-    workers: int = 0,
-    timeout: float | None = TIMEOUT,
     device: str | None = None,
     shard: tuple[int, int] = (0, 1),
-    progress: bool = True,
-    dry_run: bool = False,
+    **options: Unpack[Options],
 ) -> Report:
-    """Compute and store the flow of every video of a manifest; call it again to go on where it
-    stopped.
+    """Compute and store the flow of every video of a manifest; the same call resumes.
 
-    `size`: short side in pixels to which frames are brought before estimation (None: as they are).
-    `workers`: 0 computes in this process, else in as many spawned processes with one OpenCV thread
-    each; method "tvl1_torch" computes on `device` in this process and decodes in the others. `shard`
-    (k, n): every n-th video from the k-th, for n machines on one folder. The time and disk it takes
-    are measured on the first videos and told (`dry_run`: no more than that). A video that cannot
-    be read, or takes over `timeout` seconds, is counted and named in the report and does not stop
-    the rest; the next call tries it again. A folder made with other settings is refused
-    (FlowError)."""
-    if (
-        method not in METHODS
-        or format not in FORMATS
-        or not bound > 0
-        or workers < 0
-        or not 0 <= shard[0] < shard[1]
-    ):
-        raise ValueError(
-            f"method in {METHODS}, format in {tuple(FORMATS)}, bound > 0, workers >= 0, shard (k, n) "
-            "with "
-            f"k < n; got {method!r}, {format!r}, {bound}, {workers}, {shard}"
-        )
-    check_decoder(decoder)
+    Method "tvl1_torch" computes on `device` in this process and decodes in the others; each other
+    method computes in the workers, with one OpenCV thread each. A video that cannot be read, or
+    takes too long, is counted and named in the report and does not stop the rest; the next call
+    tries it again.
+
+    Args:
+        device: For "tvl1_torch", such as "cuda:0".
+        shard: (k, n) for every n-th video from the k-th, for n machines on one folder.
+        options: See `Settings` and jobs.Options.
+
+    Raises:
+        ValueError: an argument is out of range.
+        FlowError: the folder was made with other settings.
+    """
+    settings = _settings(method, options)
+    work = jobs.Options(**{"timeout": TIMEOUT, **_only(jobs.Options, options)})
+    if not 0 <= shard[0] < shard[1]:
+        raise ValueError(f"shard (k, n) with k < n; got {shard}")
     began, folder = time.perf_counter(), Path(folder)
-    settings = Settings(method, float(bound), size, decoder, format)
     mine = list(dict.fromkeys(str(p) for p in manifest.path[shard[0] :: shard[1]]))
-    weights = None
-    if manifest.frames is not None:
-        frames = dict(zip(manifest.path.tolist(), manifest.frames.tolist(), strict=True))
     with lock_folder(folder, shard="" if shard[1] == 1 else f"{shard[0]}of{shard[1]}"):
         jobs.claim(folder / "flow.json", asdict(settings), FlowError, opencv=_opencv())
-        todo = [p for p in mine if not flow_path(folder, p, format).is_file()]
-        if manifest.frames is not None:
-            weights = [float(frames[p]) for p in todo]
-        tasks = [
-            (str(manifest.root / p), str(flow_path(folder, p, format)), settings) for p in todo
-        ]
-        run = (
-            None
-            if method != "tvl1_torch"
-            else lambda order: _on_device(tasks, order, workers, device)
-        )
+        delete_leftovers(flow_path(folder, p, settings.format) for p in mine)
+        todo = [p for p in mine if not flow_path(folder, p, settings.format).is_file()]
         done, pairs, failed = 0, 0, []
-        delete_leftovers(flow_path(folder, p, format) for p in mine)
-        for outcome in jobs.work(
-            one,
-            tasks,
-            folder,
-            workers=workers,
-            timeout=timeout,
-            what=f"flow {method}",
-            weights=weights,
-            progress=progress,
-            dry_run=dry_run,
-            run=run,
-        ):
+        for outcome in _work(manifest, folder, todo, settings, device, work):
             if outcome.error:
                 failed.append((todo[outcome.job], outcome.error))
             else:
                 done, pairs = done + 1, pairs + outcome.value
     return Report(done, len(mine) - len(todo), failed, time.perf_counter() - began, pairs)
+
+
+def _settings(method: str, options: Options) -> Settings:
+    settings = Settings(method, **_only(Settings, options))
+    if method not in METHODS or settings.format not in FORMATS or not settings.bound > 0:
+        raise ValueError(
+            f"method in {METHODS}, format in {tuple(FORMATS)}, bound > 0; "
+            f"got {method!r}, {settings.format!r}, {settings.bound}"
+        )
+    check_decoder(settings.decoder)
+    return settings
+
+
+def _only(kind: type, options: Options) -> Any:
+    """The options that are fields of a kind."""
+    return {name: value for name, value in options.items() if name in kind.__annotations__}
+
+
+def _work(
+    manifest: Manifest,
+    folder: Path,
+    todo: list[str],
+    settings: Settings,
+    device: str | None,
+    options: jobs.Options,
+) -> jobs.Outcomes:
+    tasks = [
+        (str(manifest.root / p), str(flow_path(folder, p, settings.format)), settings) for p in todo
+    ]
+    weights = None
+    if manifest.frames is not None:
+        frames = dict(zip(manifest.path.tolist(), manifest.frames.tolist(), strict=True))
+        weights = [float(frames[p]) for p in todo]
+
+    def run(order: list[int]) -> jobs.Outcomes:
+        return _on_device(tasks, order, options.get("workers", 0), device)
+
+    return jobs.work(
+        one,
+        tasks,
+        folder,
+        what=f"flow {settings.method}",
+        weights=weights,
+        run=run if settings.method == "tvl1_torch" else None,
+        **options,
+    )
 
 
 def complete(
@@ -186,11 +198,6 @@ def complete(
     )
 
 
-def flow_path(folder: str | Path, relative_path: str | Path, format: str = "npz") -> Path:
-    """Where a video's flow lies in a store."""
-    return Path(folder) / f"{relative_path}{FORMATS[format]}"
-
-
 def one(job: tuple[str, str, Settings]) -> tuple[int, int]:
     """Flow of one video with OpenCV, its number; a job for jobs.work: (video, file to write,
     settings)."""
@@ -208,7 +215,7 @@ def one(job: tuple[str, str, Settings]) -> tuple[int, int]:
                     yield levels(calc(last, gray), settings.bound)
                     last = gray
 
-            return _write(Path(file), flows(), _facts(video, last.shape, settings), video.fps)
+            return write(Path(file), flows(), _facts(video, last.shape, settings), video.fps)
     except (clips.VideoError, FlowError, cv2.error) as error:
         raise jobs.Bad(f"{type(error).__name__}: {error}") from error
 
@@ -224,25 +231,6 @@ def _facts(video: clips.Video, shape: tuple[int, int], settings: Settings) -> di
         "width": shape[1],
         "opencv": _opencv(),
     }
-
-
-def _write(file: Path, flows: Iterator[np.ndarray], facts: dict, fps: float) -> tuple[int, int]:
-    """uint8 flows [H,W,2] to a file; (their number, its bytes)."""
-    if facts["format"] == "npz":
-        pieces = [
-            zlib.compress(np.ascontiguousarray(f.transpose(2, 0, 1)).tobytes(), _LEVEL)
-            for f in flows
-        ]
-        framestore.write_pack(file, facts, pieces)
-        return len(pieces), file.stat().st_size
-    wide = facts["width"] + facts["width"] % 2  # H.264 wants even sizes
-
-    def stacked(flow: np.ndarray) -> np.ndarray:
-        planes = flow.transpose(2, 0, 1).reshape(-1, flow.shape[1])
-        return np.pad(planes, ((0, 0), (0, wide - planes.shape[1])), "edge")
-
-    count = framestore.write_mp4(file, map(stacked, flows), fps or 25.0, _CRF, json.dumps(facts))
-    return count, file.stat().st_size
 
 
 def _opencv() -> str:
@@ -281,12 +269,12 @@ def _as_is(sample):
 
 def _on_device(
     tasks: list[tuple], order: list[int], workers: int, device: str | None
-) -> Iterator[jobs.Done]:
+) -> jobs.Outcomes:
     """Results for jobs.work: processes decode, this one estimates many pairs at once and writes."""
     import torch
 
-    loader = torch.utils.data.DataLoader(
-        _Gray(tasks, order),
+    loader: torch.utils.data.DataLoader = torch.utils.data.DataLoader(
+        cast(torch.utils.data.Dataset, _Gray(tasks, order)),
         batch_size=None,
         num_workers=workers,
         collate_fn=_as_is,
@@ -308,140 +296,8 @@ def _on_device(
                 .numpy()
                 for f in batched(frames, device)
             ]
-            count, size = _write(
+            count, size = write(
                 Path(tasks[number][1]), (flow for part in parts for flow in part), facts, fps
             )
             yield jobs.Done(number, count, "", time.perf_counter() - began, size)
         began = time.perf_counter()
-
-
-# ---- reading -----------------------------------------------------------------------------------
-
-
-def settings_of(folder: str | Path) -> Settings:
-    """How a store was made. Raises FlowError where there is none."""
-    file = Path(folder) / "flow.json"
-    if not file.is_file():
-        raise FlowError(
-            f"no flow in {folder}: run vidbench flow, or vidbench.data.flow.store.extract"
-        )
-    held = json.loads(file.read_text(encoding="utf-8"))["settings"]
-    if set(held) != set(asdict(Settings())):
-        raise FlowError(
-            f"{file} must have the settings {', '.join(asdict(Settings()))}; it has "
-            f"{', '.join(held)}. Extract the flow again into another folder."
-        )
-    return Settings(**held)
-
-
-def meta(folder: str | Path, relative_path: str | Path) -> dict:
-    """How a video's flow was made: method, bound, frames, sizes, decoder, OpenCV's version."""
-    return _open(folder, relative_path).meta
-
-
-def length(folder: str | Path, relative_path: str | Path) -> int:
-    """Number of flows stored for a video: its frames less one."""
-    return meta(folder, relative_path)["frames"] - 1
-
-
-def load(
-    folder: str | Path, relative_path: str | Path, indices: np.ndarray | None = None
-) -> np.ndarray:
-    """Stored flow at the video's frame indices: uint8 [T,H,W,3] = (u, v, 128); None: all flows.
-
-    The index of the video's last frame gives the last flow; an index outside of the video is an
-    IndexError."""
-    file = _open(folder, relative_path)
-    count = file.meta["frames"] - 1
-    indices = np.arange(count) if indices is None else np.asarray(indices)
-    if len(indices) and not (0 <= indices.min() and indices.max() <= count):
-        raise IndexError(
-            f"{file.path} holds flow for frames 0..{count}, got {indices.min()}..{indices.max()}"
-        )
-    out = np.full((len(indices), file.meta["height"], file.meta["width"], 3), 128, np.uint8)
-    if len(indices):
-        wanted, place = np.unique(np.minimum(indices, count - 1), return_inverse=True)
-        planes = file.planes(wanted)[place]
-        out[..., 0], out[..., 1] = planes[:, 0], planes[:, 1]
-    return out
-
-
-def _open(folder: str | Path, relative_path: str | Path) -> _Npz | _Mp4:
-    folder = Path(folder)
-    for format, kind in (("npz", _Npz), ("mp4", _Mp4)):
-        path = flow_path(folder, relative_path, format)
-        if path.is_file():
-            try:
-                return kind(path)
-            except (OSError, ValueError, KeyError) as error:
-                raise FlowError(
-                    f"{path} is not a flow file ({error}): delete it and extract again"
-                ) from error
-    raise FlowError(
-        f"no flow of {relative_path} in {folder}: run vidbench flow, or "
-        "vidbench.data.flow.store.extract"
-    )
-
-
-class _Npz:
-    """A .flow.npz."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.meta = path, _packed_meta(str(path), path.stat().st_mtime_ns)
-
-    def planes(self, wanted: np.ndarray) -> np.ndarray:
-        """uint8 [n,2,H,W]."""
-        out = np.empty((len(wanted), 2, self.meta["height"], self.meta["width"]), np.uint8)
-        with framestore.Pack(self.path) as pack:
-            for row, i in enumerate(wanted):
-                try:
-                    out[row] = np.frombuffer(zlib.decompress(pack.piece(int(i))), np.uint8).reshape(
-                        out.shape[1:]
-                    )
-                except (zlib.error, ValueError) as error:
-                    raise FlowError(
-                        f"{self.path}: flow {i} is damaged ({error}): delete the file and extract "
-                        "again"
-                    ) from error
-        return out
-
-
-class _Mp4:
-    """A .flow.mp4."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, about = path, path.stat()
-        self.meta = _comment(str(path), about.st_mtime_ns)
-
-    def planes(self, wanted: np.ndarray) -> np.ndarray:
-        """uint8 [n,2,H,W]."""
-        height, width = self.meta["height"], self.meta["width"]
-        try:
-            luma = PyAV(self.path, None, _luma).take(wanted)[0]
-        except (*failures("pyav"), IndexError) as error:
-            raise FlowError(
-                f"{self.path} is damaged ({error}): delete the file and extract again"
-            ) from error
-        return luma.reshape(len(wanted), 2, height, -1)[..., :width]
-
-
-@lru_cache(maxsize=10_000)
-def _packed_meta(path: str, changed: int) -> dict:
-    with framestore.Pack(path) as pack:
-        return pack.meta
-
-
-@lru_cache(maxsize=10_000)
-def _comment(path: str, changed: int) -> dict:
-    with container_of(path) as container:
-        return json.loads(container.metadata["comment"])
-
-
-def _luma(frame) -> np.ndarray:
-    """The luma plane [H,W] of PyAV's frame, untouched by any conversion."""
-    plane = frame.planes[0]
-    return (
-        np.frombuffer(plane, np.uint8)
-        .reshape(-1, plane.line_size)[: frame.height, : frame.width]
-        .copy()
-    )

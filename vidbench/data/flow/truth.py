@@ -51,16 +51,16 @@ def turning_pair(size: int = 128) -> tuple[np.ndarray, np.ndarray]:
     import cv2
 
     rng = np.random.default_rng(0)
-    texture = sum(
+    layers = [
         cv2.GaussianBlur(rng.random((2 * size, 2 * size, 3)), (0, 0), s) * s
         for s in (1.5, 3, 6, 12)
-    )
-    texture = cv2.normalize(texture, None, 0, 255, cv2.NORM_MINMAX).astype(np.float32)
+    ]
+    texture = np.sum(layers, axis=0)
+    texture = cv2.normalize(texture, texture, 0, 255, cv2.NORM_MINMAX).astype(np.float32)
     middle = (size - 1) / 2
     turn = cv2.getRotationMatrix2D((middle, middle), -2.0, 1.02)
-    shift = np.float32(
-        [[1, 0, -size / 2], [0, 1, -size / 2]]
-    )  # the part of the texture that is seen first
+    # the part of the texture that is seen first
+    shift = np.array([[1, 0, -size / 2], [0, 1, -size / 2]], np.float32)
     both = (np.vstack([turn, [0, 0, 1]]) @ np.vstack([shift, [0, 0, 1]]))[:2]
     frames = [
         cv2.warpAffine(texture, matrix, (size, size), flags=cv2.INTER_CUBIC)

@@ -133,22 +133,15 @@ def estimate(
     run = _compiled if (first.is_cuda if compiled is None else compiled) else _eager
     scales = _pyramid(first, second, settings)
     flow = torch.zeros_like(scales[-1][0]), torch.zeros_like(scales[-1][0])
-    numbers = (
-        settings.tau / settings.theta,
-        settings.weight * settings.theta,
-        settings.theta,
-        epsilon**2,
-    )
-    numbers = torch.tensor(
-        numbers, device=first.device
-    )  # a tensor: a compiler neither bakes them in nor widens them
+    rate, pull = settings.tau / settings.theta, settings.weight * settings.theta
+    # a tensor: a compiler neither bakes them in nor widens them
+    numbers = torch.tensor((rate, pull, settings.theta, epsilon**2), device=first.device)
     for first, second in reversed(scales):
-        size = first.shape[-2:]
-        if flow[0].shape[-2:] != size:
-            ratio = tuple(
-                coarse / fine for coarse, fine in zip(flow[0].shape[-2:], size, strict=True)
-            )
-            flow = tuple(_resize(part, size, ratio) / settings.step for part in flow)
+        (height, width), (low, narrow) = first.shape[-2:], flow[0].shape[-2:]
+        if (low, narrow) != (height, width):
+            size, ratio = (height, width), (low / height, narrow / width)
+            u, v = (_resize(part, size, ratio) / settings.step for part in flow)
+            flow = u, v
         flow = _one_scale(first, second, flow, numbers, settings, iterations, run)
     return torch.stack(flow, -1)
 
@@ -191,14 +184,13 @@ def _frames(first, second, device) -> tuple[Tensor, Tensor]:
 
 def _pyramid(first: Tensor, second: Tensor, settings: Settings) -> list[tuple[Tensor, Tensor]]:
     """Both frames [B,H,W] at each scale, finest first."""
-    scales = [(first, second)]
+    scales, ratio = [(first, second)], (1 / settings.step, 1 / settings.step)
     while len(scales) < settings.scales:
-        size = tuple(round(n * settings.step) for n in scales[-1][0].shape[-2:])
+        height, width = scales[-1][0].shape[-2:]
+        size = round(height * settings.step), round(width * settings.step)
         if min(size) < SMALLEST:
             break
-        scales.append(
-            tuple(_resize(frames, size, (1 / settings.step,) * 2) for frames in scales[-1])
-        )
+        scales.append((_resize(scales[-1][0], size, ratio), _resize(scales[-1][1], size, ratio)))
     return scales
 
 
@@ -311,7 +303,7 @@ def _one_warp(
 
 
 def _put_back(whole: tuple | None, rows: Tensor | None, state: tuple) -> tuple:
-    if rows is None:
+    if whole is None:
         return state
     for there, part in zip(whole, state, strict=True):
         there[rows] = part
@@ -364,7 +356,7 @@ def _dual(flow: Tensor, x: Tensor, y: Tensor, rate: Tensor) -> tuple[Tensor, Ten
 
 def _median(u: Tensor, v: Tensor, moving: Tensor) -> tuple[Tensor, Tensor]:
     """5x5 median of each part of the flow [B,H,W], edges repeated, for the pairs that move."""
-    return tuple(torch.where(moving > 0, median5(part), part) for part in (u, v))
+    return torch.where(moving > 0, median5(u), u), torch.where(moving > 0, median5(v), v)
 
 
 def median5(planes: Tensor) -> Tensor:

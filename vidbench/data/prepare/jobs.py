@@ -11,18 +11,20 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+import stat
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, wait
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 
 from vidbench.data.video import windows
+from vidbench.system import files
 from vidbench.system.files import DiskError, explain_full_disk, write_text
 from vidbench.system.processes import DiedError, LostError, Pool, result_of
 from vidbench.system.progress import Progress
@@ -41,10 +43,22 @@ class Done(NamedTuple):
     """What came of one job."""
 
     job: int  # its place in the list of jobs
-    value: object = None
+    value: Any = None
     error: str = ""  # why there is no value
     seconds: float = 0.0  # wall time in its process
     bytes: int = 0  # written
+
+
+Outcomes = Generator[Done, None, None]
+
+
+class Options(TypedDict, total=False):
+    """How to work, for every command over a data set."""
+
+    workers: int  # 0 computes in this process, without a time limit; else spawned processes
+    timeout: float | None  # seconds per video
+    progress: bool  # whether to show a bar or lines
+    dry_run: bool  # measure the first videos, show time and disk, stop
 
 
 class Cost(NamedTuple):
@@ -80,7 +94,7 @@ def size(count: float) -> str:
     return f"{count / 1e3:.0f} kB"
 
 
-def claim(file: Path, settings: dict, error: type[Exception], **facts) -> None:
+def claim(file: Path, settings: dict, error: type[Exception], **facts: object) -> None:
     """Write settings (and facts beside them) into a new folder, or refuse where other settings are
     there."""
     if not file.is_file():
@@ -117,7 +131,7 @@ class Journal:
         if self._lines.tell():
             self._lines.write("\n")  # the last line may have been torn
 
-    def add(self, key: str, **values) -> None:
+    def add(self, key: str, **values: object) -> None:
         """Write a value down at once."""
         self.known[key] = values
         self._lines.write(json.dumps({"key": key, **values}) + "\n")
@@ -126,24 +140,26 @@ class Journal:
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._lines.close()
 
 
-def stamp(file: Path) -> list[int] | None:
-    """Size and time of change, by which a file that was worked on is known again; None where there
-    is no file."""
+def stamp(file: Path) -> str | None:
+    """Read the stamp of a file (see system.files.stamp); None if it does not exist.
+
+    The stamp is empty if the file is there and cannot be read: the work on it will say why.
+    """
     try:
-        about = file.stat()
-    except (
-        FileNotFoundError,
-        NotADirectoryError,
-        ValueError,
-    ):  # ValueError: no file can have such a name
-        return None
-    except OSError:  # no permission to look into a folder: the work on it will say so
-        return [0, 0]
-    return [about.st_size, about.st_mtime_ns]
+        return files.stamp(file) if stat.S_ISREG(file.stat().st_mode) else ""
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None  # ValueError: no file can have such a name
+    except OSError:
+        return ""
+
+
+def size_of(stamp: str) -> int:
+    """The bytes of a stamped file."""
+    return int(stamp.partition("-")[0] or 0)
 
 
 def work(
@@ -151,36 +167,38 @@ def work(
     jobs: Sequence,
     folder: Path,
     *,
-    workers: int = 0,
-    timeout: float | None = TIMEOUT,
     what: str = "work",
-    weights: Sequence[float] | None = None,
-    progress: bool = True,
-    dry_run: bool = False,
+    weights: Sequence[float] | np.ndarray | None = None,
     tell: Callable[[Cost], None] | None = None,
-    bad: Callable[[object], bool] = lambda value: False,
-    run: Callable[[list[int]], Iterator[Done]] | None = None,
-) -> Iterator[Done]:
+    bad: Callable[[Any], bool] = lambda value: False,
+    run: Callable[[list[int]], Outcomes] | None = None,
+    **options: Unpack[Options],
+) -> Outcomes:
     """Do all jobs and yield each result as it comes; raises DiskError before the disk is full.
 
-    workers: 0 computes in this process, without a time limit; else so many spawned processes (a
-    script then needs the `if __name__ == "__main__"` guard). The first jobs are an even sample of
-    all, and once they are done the cost of the rest is told, scaled by `weights` (frames, say);
-    `dry_run` stops there. `timeout` is seconds per job. `bad`: which values count as failed in
-    the progress bar. `run`: makes the results from the order of jobs, instead of these ways."""
-    order = _sample_first(len(jobs), max(4, 2 * workers))
+    The first jobs are an even sample of all. Their cost gives the cost of the rest, scaled by the
+    weights; `dry_run` stops there. With workers a script needs the `if __name__ == "__main__"`
+    guard.
+
+    Args:
+        weights: How much work each job is compared with the others, such as its frames.
+        tell: Called with the cost.
+        bad: Which values count as failed in the progress bar.
+        run: Makes the results from the order of jobs, instead of a loop or a pool of processes.
+        options: See `Options`.
+    """
+    workers, dry_run = options.get("workers", 0), options.get("dry_run", False)
+    sample, done = min(len(jobs), max(4, 2 * workers)), list[Done]()
+    order = _sample_first(len(jobs), sample)
     share = np.ones(len(jobs)) if weights is None else np.asarray(weights, float)
-    sample, done = min(len(jobs), max(4, 2 * workers)), []
     if run is not None:
         outcomes = run(order)
+    elif workers < 1:
+        outcomes = _here(function, jobs, order)
     else:
-        outcomes = (
-            _here(function, jobs, order)
-            if workers < 1
-            else _in_pool(function, jobs, order, workers, timeout)
-        )
+        outcomes = _in_pool(function, jobs, order, workers, options.get("timeout", TIMEOUT))
     chosen = islice(outcomes, sample) if dry_run else outcomes
-    bar = Progress(what, len(jobs), "video", "auto" if progress else "none")
+    bar = Progress(what, len(jobs), "video", "auto" if options.get("progress", True) else "none")
     with explain_full_disk(folder), bar, closing(outcomes):
         failed = 0
         for outcome in chosen:
@@ -242,7 +260,7 @@ def _call(function: Callable, number: int, job: object) -> Done:
     return Done(number, value, "", time.perf_counter() - began, written)
 
 
-def _here(function: Callable, jobs: Sequence, order: list[int]) -> Iterator[Done]:
+def _here(function: Callable, jobs: Sequence, order: list[int]) -> Outcomes:
     import cv2
 
     threads = cv2.getNumThreads()
@@ -262,8 +280,9 @@ def _start_worker() -> None:
 
 def _in_pool(
     function: Callable, jobs: Sequence, order: list[int], workers: int, timeout: float | None
-) -> Iterator[Done]:
-    todo, lost, died, finished = deque(order), deque(), set(), 0
+) -> Outcomes:
+    todo, lost = deque(order), deque[int]()
+    died, finished = set[int](), 0
     while todo or lost:
         # Nobody knows who of the lost broke their pool, so each goes on alone.
         alone = bool(lost)
@@ -291,10 +310,10 @@ def _in_pool(
 
 def _in_one_pool(
     function: Callable, jobs: Sequence, todo: deque[int], workers: int, timeout: float | None
-) -> Iterator[Done]:
+) -> Outcomes:
     """What comes of jobs, taken off `todo`, until none is left or the pool is broken; then those it
     had are LOST."""
-    running = {}
+    running: dict[Future, int] = {}
     with Pool(workers, _start_worker) as pool:
         while running or todo and pool.active:
             while todo and pool.active and len(running) < 2 * workers + 2:
@@ -305,7 +324,7 @@ def _in_one_pool(
                 yield _result(future, running.pop(future), timeout)
 
 
-def _result(future, number: int, timeout: float | None) -> Done:
+def _result(future: Future, number: int, timeout: float | None) -> Done:
     try:
         return result_of(future)
     except TimeoutError:

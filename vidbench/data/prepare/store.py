@@ -14,10 +14,10 @@ fps. Flow for it is computed from it (the same frames, the same numbers). A vide
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
@@ -65,23 +65,24 @@ def store(
     size: int = SIZE,
     crf: int = 18,
     decoder: str = clips.DECODER,
-    workers: int = 0,
-    timeout: float = jobs.TIMEOUT,
-    progress: bool = True,
-    dry_run: bool = False,
+    **options: Unpack[jobs.Options],
 ) -> Report | None:
-    """Store every video of a manifest; the same call goes on where it stopped, and does anew only
-    what changed.
+    """Store every video of a manifest; the same call resumes and repeats only what changed.
 
-    The time and disk it takes are measured on the first videos and told; DiskError where they do
-    not fit. Videos that cannot be read are counted and named in the report. workers, timeout,
-    progress, dry_run: see jobs.work. Raises ValueError on nonsense, StoreError where the folder
-    holds a store of other settings."""
-    if format not in FORMATS or size < 2 or not 0 <= crf <= 51:
-        said = f"format is of {', '.join(FORMATS)}, size from 2 pixels, crf in 0..51"
-        raise ValueError(f"{said}; got {format!r}, {size}, {crf}")
-    check_decoder(decoder)
-    folder, settings = Path(folder), Settings(format, size, crf, decoder)
+    The first videos give the time and disk of the rest. Videos that cannot be read are counted and
+    named in the report.
+
+    Args:
+        options: See jobs.Options; with dry_run the result is None.
+
+    Raises:
+        ValueError: an argument is out of range.
+        StoreError: the folder holds a store of other settings, or no video could be stored.
+        DiskError: the store does not fit on the disk.
+    """
+    settings = Settings(format, size, crf, decoder)
+    _check(settings)
+    folder = Path(folder)
     if folder.resolve() == manifest.root.resolve():
         raise StoreError(f"{folder} is the data set's own folder: take another one")
     with (
@@ -91,43 +92,54 @@ def store(
     ):
         jobs.claim(folder / "store.json", asdict(settings), StoreError)
         names = [f"{path}{FORMATS[format]}" for path in manifest.path]
-        stamps = [jobs.stamp(manifest.absolute(i)) for i in range(len(manifest))]
-        todo = [
-            i
-            for i, name in enumerate(names)
-            if not _there(folder, name, journal.known.get(name), stamps[i])
-        ]
-        tasks = [(str(manifest.absolute(i)), str(folder / names[i]), settings) for i in todo]
-        weights = manifest.frames[todo].astype(float) if manifest.frames is not None else None
-        failed = []
         delete_leftovers(folder / name for name in names)
-        for done in jobs.work(
-            one,
-            tasks,
-            folder,
-            workers=workers,
-            timeout=timeout,
-            what=f"store {format}",
-            weights=weights,
-            progress=progress,
-            dry_run=dry_run,
-        ):
-            i = todo[done.job]
-            if done.error:
-                failed.append((str(manifest.path[i]), done.error))
-            else:
-                journal.add(names[i], stamp=stamps[i], bytes=done.bytes, **done.value)
-        if dry_run:
+        tried, failed = _work(manifest, folder, names, settings, journal, options)
+        if options.get("dry_run"):
             return None
-        return _conclude(manifest, names, journal.known, folder, len(todo), failed)
+        return _conclude(manifest, names, journal.known, folder, tried, failed)
 
 
-def _there(folder: Path, name: str, known: dict | None, stamp: list[int] | None) -> bool:
+def _check(settings: Settings) -> None:
+    format, size, crf = settings.format, settings.size, settings.crf
+    if format not in FORMATS or size < 2 or not 0 <= crf <= 51:
+        said = f"format is of {', '.join(FORMATS)}, size from 2 pixels, crf in 0..51"
+        raise ValueError(f"{said}; got {format!r}, {size}, {crf}")
+    check_decoder(settings.decoder)
+
+
+def _work(
+    manifest: Manifest,
+    folder: Path,
+    names: list[str],
+    settings: Settings,
+    journal: jobs.Journal,
+    options: jobs.Options,
+) -> tuple[int, list[tuple[str, str]]]:
+    """Store what is missing or changed; (videos tried, those that failed with their reasons)."""
+    stamps = [jobs.stamp(manifest.absolute(i)) for i in range(len(manifest))]
+    todo = [
+        i
+        for i, name in enumerate(names)
+        if not _there(folder, name, journal.known.get(name), stamps[i])
+    ]
+    tasks = [(str(manifest.absolute(i)), str(folder / names[i]), settings) for i in todo]
+    weights = manifest.frames[todo].astype(float) if manifest.frames is not None else None
+    what, failed = f"store {settings.format}", []
+    for done in jobs.work(one, tasks, folder, what=what, weights=weights, **options):
+        i = todo[done.job]
+        if done.error:
+            failed.append((str(manifest.path[i]), done.error))
+        else:
+            journal.add(names[i], stamp=stamps[i], bytes=done.bytes, **done.value)
+    return len(todo), failed
+
+
+def _there(folder: Path, name: str, known: dict | None, stamp: str | None) -> bool:
     # a source that was deleted after it was stored is no reason to do it again
-    if not known or stamp not in (None, known["stamp"]):
+    if not known or stamp not in (None, "", known["stamp"]):
         return False
-    stored = jobs.stamp(folder / name)
-    return stored is not None and stored[0] == known["bytes"]
+    stored = folder / name
+    return stored.is_file() and stored.stat().st_size == known["bytes"]
 
 
 def _conclude(
@@ -138,7 +150,7 @@ def _conclude(
     if not good:
         raise StoreError(f"none of {len(manifest)} videos could be stored; the first: {failed[:1]}")
     facts = [known[names[i]] for i in good]
-    columns = {
+    columns: dict[str, Any] = {
         name: np.array([fact[name] for fact in facts], kind) for name, kind in SCANNED.items()
     }
     paths = np.array([names[i] for i in good], STRINGS)
@@ -173,14 +185,20 @@ def one(job: tuple[str, str, Settings]) -> tuple[dict, int]:
 
 def _shape(height: int, width: int, settings: Settings) -> tuple[int, int]:
     """Pixels as stored: never larger than the source, and even for mp4."""
-    shape = (height, width)
-    if min(shape) > settings.size:
-        shape = short_side(height, width, settings.size)
-    return tuple(max(2, n - n % 2) for n in shape) if settings.format == "mp4" else shape
+    if min(height, width) > settings.size:
+        height, width = short_side(height, width, settings.size)
+    if settings.format == "mp4":
+        height, width = (max(2, n - n % 2) for n in (height, width))
+    return height, width
 
 
 def _write(
-    file: Path, frames: Iterator, count: int, fps: float, shape: tuple[int, int], settings: Settings
+    file: Path,
+    frames: Iterable[np.ndarray],
+    count: int,
+    fps: float,
+    shape: tuple[int, int],
+    settings: Settings,
 ) -> None:
     if settings.format == "mp4":
         framestore.write_mp4(file, frames, fps, settings.crf)
