@@ -5,14 +5,11 @@ import argparse
 import ast
 import os
 import sys
+from collections.abc import Callable
+from typing import Any, TypeAlias, TypeVar
 
-_ENDS = (
-    "Exit codes: 0 all complete; 1 a notebook failed; 2 what the caller can mend, such as an "
-    "unknown parameter;"
-    " nothing was started then; 124 a cell's time was up; 130 stopped by Ctrl-C or SIGTERM; 138 "
-    "the kernel died."
-    " Of a batch 1 where any row is not complete, of one row of it that row's own."
-)
+T = TypeVar("T")
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,225 +41,158 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from vidbench.headless.commands import add_batch, add_run
+
     parser = argparse.ArgumentParser(
         prog="vidbench", description="A workbench for video representation learning."
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    for add in (_over_data_sets, _whole_jobs, _over_notebooks):
+    data = (_add_scan, _add_store, _add_flow)
+    jobs = (_add_demo, _add_coclr, _add_rms, _add_multitrain)
+    for add in (*data, *jobs, add_run, add_batch):
         add(commands)
     return parser
 
 
-def _over_data_sets(commands) -> None:
-    scan = commands.add_parser(
+def _add_scan(commands: Commands) -> None:
+    command = commands.add_parser(
         "scan", help="decode every video of a data set once: what can be used, what is bad"
     )
-    _common(scan, "scan")
-    scan.add_argument(
+    _common(command, "scan")
+    command.add_argument(
         "--keep", nargs="*", default=[], help="bad videos to leave in: 'cut short', 'too short'"
     )
-    scan.add_argument(
+    command.add_argument(
         "--check-with", default="decord", help="decoder to check against: decord (default) or none"
     )
-    store = commands.add_parser(
+
+
+def _add_store(commands: Commands) -> None:
+    command = commands.add_parser(
         "store", help="every frame at training size, in a form that reads fast at random"
     )
-    _common(store, "store-FORMAT")
-    store.add_argument("--format", default="mp4", help="mp4, jpeg or raw (%(default)s)")
-    store.add_argument("--size", type=int, default=128, help="short side in pixels (%(default)s)")
-    store.add_argument("--crf", type=int, default=18, help="quality of format mp4 (%(default)s)")
-    _decoder(store)
-    flow = commands.add_parser("flow", help="optical flow of every video, stored in 8 bits")
-    _common(flow, "flow")
-    flow.add_argument(
+    _common(command, "store-FORMAT")
+    command.add_argument("--format", default="mp4", help="mp4, jpeg or raw (%(default)s)")
+    command.add_argument("--size", type=int, default=128, help="short side in pixels (%(default)s)")
+    command.add_argument("--crf", type=int, default=18, help="quality of format mp4 (%(default)s)")
+    _decoder(command)
+
+
+def _add_flow(commands: Commands) -> None:
+    command = commands.add_parser("flow", help="optical flow of every video, stored in 8 bits")
+    _common(command, "flow")
+    command.add_argument(
         "--method", default="tvl1", help="tvl1, tvl1_fast, tvl1_torch or dis (%(default)s)"
     )
-    flow.add_argument(
+    command.add_argument(
         "--format", default="npz", help="npz, exact, or mp4, a quarter of that (%(default)s)"
     )
-    flow.add_argument(
+    command.add_argument(
         "--size", type=int, default=None, help="short side in pixels; default: as the video is"
     )
-    flow.add_argument(
+    command.add_argument(
         "--bound", type=float, default=20.0, help="pixels at which flow is clipped (%(default)s)"
     )
-    flow.add_argument("--device", default=None, help="for tvl1_torch, such as cuda:0")
-    _decoder(flow)
-    flow.add_argument(
+    command.add_argument("--device", default=None, help="for tvl1_torch, such as cuda:0")
+    _decoder(command)
+    command.add_argument(
         "--shard",
         default="0/1",
         help="K/N: every N-th video from the K-th, for N machines (%(default)s)",
     )
 
 
-def _whole_jobs(commands) -> None:
-    demo = commands.add_parser(
+def _add_demo(commands: Commands) -> None:
+    command = commands.add_parser(
         "demo", help="videos to an HTML report: flow, InfoNCE, CoCLR, retrieval, gallery"
     )
-    demo.add_argument(
+    command.add_argument(
         "--out",
         default="runs/demo",
         help="where everything goes (%(default)s); the same call resumes",
     )
-    demo.add_argument(
+    command.add_argument(
         "--data",
         default="",
         help="a folder of class folders, or with list files; default: toy videos",
     )
-    demo.add_argument("--seed", type=int, default=0)
-    again = commands.add_parser(
+    command.add_argument("--seed", type=int, default=0)
+
+
+def _add_coclr(commands: Commands) -> None:
+    command = commands.add_parser(
         "replicate-coclr", help="CoCLR's claim: all methods at equal clip budgets"
     )
-    again.add_argument(
+    command.add_argument(
         "--out", default="runs/replicate-coclr", help="where all goes (%(default)s); resumable"
     )
-    again.add_argument(
+    command.add_argument(
         "--seeds", type=int, nargs="+", default=[1, 2, 3], help="of toy worlds and runs (1 2 3)"
     )
-    again.add_argument(
+    command.add_argument(
         "--data", default="", help="a data set's folder; default: a toy world for each seed"
     )
-    again.add_argument(
+    command.add_argument(
         "--folds", type=int, nargs="+", default=[], help="of the data set, instead of seeds"
     )
-    again.add_argument(
+    command.add_argument(
         "--clips", type=int, default=14_000, help="views that a stage trains on (%(default)s)"
     )
-    again.add_argument("--cycles", type=int, default=2, help="of co-training (%(default)s)")
-    again.add_argument(
+    command.add_argument("--cycles", type=int, default=2, help="of co-training (%(default)s)")
+    command.add_argument(
         "--quick", action="store_true", help="one seed or fold, one cycle, a quarter of the clips"
     )
-    rms = commands.add_parser(
+
+
+def _add_rms(commands: Commands) -> None:
+    command = commands.add_parser(
         "replicate-rms", help="RMS's claim: it and its rivals on the same data, several seeds"
     )
-    rms.add_argument(
+    command.add_argument(
         "--out", default="runs/replicate-rms", help="where all goes (%(default)s); resumable"
     )
-    rms.add_argument(
+    command.add_argument(
         "--data",
         nargs="+",
         default=["toy-5", "toy-10"],
         help="toy-N, worlds with N training sources a class, or folders (toy-5 toy-10)",
     )
-    rms.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="(1 2 3)")
-    rms.add_argument("--longer", type=int, default=1, help="times as many epochs (%(default)s)")
-    rms.add_argument(
+    command.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="(1 2 3)")
+    command.add_argument("--longer", type=int, default=1, help="times as many epochs (%(default)s)")
+    command.add_argument(
         "--arms",
         nargs="+",
         default=None,
         help="beside the baseline, such as rms cutmix; default: all",
     )
-    rms.add_argument(
+    command.add_argument(
         "--quick",
         action="store_true",
         help="one seed, a quarter of the epochs, RMS and its ablations",
     )
-    joint = commands.add_parser(
+
+
+def _add_multitrain(commands: Commands) -> None:
+    command = commands.add_parser(
         "replicate-multitrain", help="MultiTrain's claims: one net for several data sets"
     )
-    joint.add_argument(
+    command.add_argument(
         "--out", default="runs/replicate-multitrain", help="where all goes (%(default)s); resumable"
     )
-    joint.add_argument(
+    command.add_argument(
         "--data",
         nargs="+",
         default=["toy-base", "toy-gym", "toy-street"],
         help="two or more: toy worlds (toy-base toy-gym toy-street, the default) and folders",
     )
-    joint.add_argument(
+    command.add_argument(
         "--preset",
         default="toy",
         help="of methods.multitrain: toy (MViTv2, flow), toy_rgb (CSN), ...",
     )
-    joint.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="(1 2 3)")
-    joint.add_argument("--arms", nargs="+", default=[], help="such as joint both; default: all")
-    joint.add_argument("--quick", action="store_true", help="one seed, a quarter of the epochs")
-
-
-def _over_notebooks(commands) -> None:
-    run = commands.add_parser(
-        "run", help="execute notebooks headless, in the order given", epilog=_ENDS
-    )
-    run.add_argument("notebooks", nargs="+", help="the first that does not complete is the last")
-    run.add_argument(
-        "--out",
-        default="runs/notebooks",
-        help="where the executed copies go, with HTML, log and status of each (%(default)s)",
-    )
-    run.add_argument(
-        "-p",
-        "--parameter",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("NAME", "VALUE"),
-        help="of every notebook given; a Python literal, or text",
-    )
-    run.add_argument(
-        "-f",
-        "--file",
-        action="append",
-        default=[],
-        metavar="SETTINGS.yaml",
-        help="a map of parameters; of several files the last wins, and -p over all of them",
-    )
-    run.add_argument(
-        "--timeout", type=int, default=0, help="seconds for one cell; default: no limit"
-    )
-    launch = run.add_argument_group(
-        "processes",
-        "Also by the environment: VIDBENCH_NPROC and so on. Several nodes exchange data "
-        "unencrypted: the"
-        " network between them must be trusted. To join, each needs the same secret in "
-        "VIDBENCH_SECRET.",
-    )
-    launch.add_argument(
-        "--nproc", type=int, help="of a node that train together; default: one for each GPU"
-    )
-    launch.add_argument(
-        "--nnodes",
-        type=int,
-        help="machines, on each of which the same command is given; default: 1",
-    )
-    launch.add_argument("--endpoint", help="host:port of one of them, where they meet")
-    launch.add_argument(
-        "--trusted-network",
-        action="store_const",
-        const=1,
-        help="allow a public endpoint: only trusted users reach it",
-    )
-    launch.add_argument(
-        "--node", help="this machine's name, which its copies bear; default: the host's"
-    )
-    launch.add_argument(
-        "--restarts", type=int, help="of all processes after one failed; default: none"
-    )
-    launch.add_argument(
-        "--hang-timeout", type=int, help="seconds that they wait for one that hangs; default: 600"
-    )
-    table = commands.add_parser(
-        "batch", help="execute a table of notebooks: settings times seeds", epilog=_ENDS
-    )
-    table.add_argument(
-        "table",
-        help="a .yaml of notebook, parameters, grid, compose (as headless.batch.read_table), or"
-        " a .csv with a column notebook",
-    )
-    table.add_argument(
-        "--out",
-        default="",
-        help="where each row gets a folder; default: runs/ and the table's name",
-    )
-    table.add_argument("--processes", type=int, default=1, help="rows at a time (%(default)s)")
-    table.add_argument(
-        "--row", type=int, default=None, help="only the row of this number, from 0: for job arrays"
-    )
-    table.add_argument(
-        "--list", action="store_true", help="show the rows, their numbers and states, and stop"
-    )
-    table.add_argument(
-        "--timeout", type=int, default=0, help="seconds for one cell; default: no limit"
-    )
+    command.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="(1 2 3)")
+    command.add_argument("--arms", nargs="+", default=[], help="such as joint both; default: all")
+    command.add_argument("--quick", action="store_true", help="one seed, a quarter of the epochs")
 
 
 def _decoder(command: argparse.ArgumentParser) -> None:
@@ -300,7 +230,7 @@ def _common(command: argparse.ArgumentParser, place: str) -> None:
     )
 
 
-def _scan(given) -> int:
+def _scan(given: argparse.Namespace) -> int:
     from vidbench.data.prepare import scan
 
     out, manifest, common = _opened(given, "scan", scan.TIMEOUT)
@@ -314,7 +244,7 @@ def _scan(given) -> int:
     return 0
 
 
-def _store(given) -> int:
+def _store(given: argparse.Namespace) -> int:
     from vidbench.data.prepare import jobs, store
 
     out, manifest, common = _opened(given, f"store-{given.format}", jobs.TIMEOUT)
@@ -338,7 +268,7 @@ def _store(given) -> int:
     return 0
 
 
-def _flow(given) -> int:
+def _flow(given: argparse.Namespace) -> int:
     from vidbench.data.flow import store as flow_store
 
     out, manifest, common = _opened(given, "flow", flow_store.TIMEOUT)
@@ -362,11 +292,13 @@ def _flow(given) -> int:
     return 0
 
 
-def _opened(given, place: str, timeout: float) -> tuple[str, object, dict]:
+def _opened(
+    given: argparse.Namespace, place: str, timeout: float
+) -> tuple[str, Any, dict[str, Any]]:
     """Where to write, the data set, and the arguments that all commands take."""
     from vidbench.data.sets import catalogue
 
-    options = {"missing": "keep"} if given.command == "scan" else {}
+    options: dict[str, Any] = {"missing": "keep"} if given.command == "scan" else {}
     options |= {name: _literal(value) for name, value in given.option}
     name = given.dataset or _mendable(catalogue.detect_dataset, given.data)
     manifest = _mendable(catalogue.open_dataset, name, given.data, **options)
@@ -383,7 +315,7 @@ def _opened(given, place: str, timeout: float) -> tuple[str, object, dict]:
     return given.out or os.path.join("runs", dataset_dir, place), manifest, common
 
 
-def _mendable(function, *arguments, **options):
+def _mendable(function: Callable[..., T], *arguments: Any, **options: Any) -> T:
     """Call; an error that says what to do is shown without the way it took through the code."""
     try:
         return function(*arguments, **options)
@@ -399,24 +331,24 @@ def _failed(failed: list[tuple[str, str]]) -> None:
         print(f"... and {len(failed) - 20} more", file=sys.stderr)
 
 
-def _demo(given) -> int:
+def _demo(given: argparse.Namespace) -> int:
     from vidbench.experiments.demo import demo, settings_for
 
     demo(given.out, settings_for(given.data, given.seed))
     return 0
 
 
-def _replicate_coclr(given) -> int:
+def _replicate_coclr(given: argparse.Namespace) -> int:
     from vidbench.experiments.coclr import replicate, settings_for
 
-    parts = {"seeds": tuple(given.seeds), "folds": tuple(given.folds)}
-    sizes = {"clips": given.clips, "cycles": given.cycles, "quick": given.quick}
+    parts: dict[str, Any] = {"seeds": tuple(given.seeds), "folds": tuple(given.folds)}
+    sizes: dict[str, Any] = {"clips": given.clips, "cycles": given.cycles, "quick": given.quick}
     path = replicate(given.out, settings_for(given.data, **parts, **sizes))
     print(f"report: {path}")
     return 0
 
 
-def _replicate_rms(given) -> int:
+def _replicate_rms(given: argparse.Namespace) -> int:
     from vidbench.experiments.rms import ARMS, experiment, replicate
 
     arms = given.arms or tuple(ARMS)
@@ -428,7 +360,7 @@ def _replicate_rms(given) -> int:
     return 0
 
 
-def _replicate_multitrain(given) -> int:
+def _replicate_multitrain(given: argparse.Namespace) -> int:
     from vidbench.experiments.multitrain import experiment, replicate
 
     one = _mendable(experiment, given.data, given.preset, given.seeds, given.arms, given.quick)
@@ -436,7 +368,7 @@ def _replicate_multitrain(given) -> int:
     return 0
 
 
-def _run(given) -> int:
+def _run(given: argparse.Namespace) -> int:
     from vidbench.headless.execute import execute_all
     from vidbench.headless.parameters import plan
 
@@ -455,8 +387,9 @@ def _run(given) -> int:
     return execute_all(planned, given.out, given.timeout)
 
 
-def _batch(given) -> int:
-    from vidbench.headless.batch import read_table, row_of, run_row, run_rows, summarize
+def _batch(given: argparse.Namespace) -> int:
+    from vidbench.headless.batch import row_of, run_row, run_rows, summarize
+    from vidbench.headless.table import read_table
 
     out = given.out or os.path.join("runs", os.path.splitext(os.path.basename(given.table))[0])
     rows = _mendable(read_table, given.table, out)
@@ -468,7 +401,7 @@ def _batch(given) -> int:
     return run_rows(rows, out, given.processes, given.timeout)
 
 
-def _literal(text: str):
+def _literal(text: str) -> Any:
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):

@@ -13,9 +13,10 @@ import pytest
 
 from tests import ROOT
 from tests.headless.test_execute import handlers, notebook, run, status  # noqa: F401
-from vidbench.headless.batch import gpu_shares, read_table
+from vidbench.headless.batch import gpu_shares
 from vidbench.headless.parameters import ParameterError
 from vidbench.headless.status import read
+from vidbench.headless.table import read_table
 
 PARAMETERS = 'runs_dir: str = "../runs"\nstream: str = "rgb"\nepochs: int = 1\nchanges: dict = {}'
 # Says that it ran; seed 3 fails the first time, as if it went on from a checkpoint the second.

@@ -4,6 +4,7 @@ import os
 import socket
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from click import ClickException
 
@@ -11,6 +12,9 @@ from vidbench.headless.parameters import ParameterError, check, digest_of, injec
 from vidbench.headless.status import EXIT
 from vidbench.system.files import BusyError, DiskError, explain_full_disk, write_text
 from vidbench.system.progress import style
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 FROM = "it begins with the first cell, and each run in it resumes"
 AGAIN = f"run the same again: {FROM}"
@@ -20,9 +24,9 @@ class EndedError(ClickException, RuntimeError):
     """A cell's time was up, or the kernel died, and the executed copy is kept; or another process
     executes into it."""
 
-    def __init__(self, message: str, exit_code: int):
+    def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
-        self.exit_code = exit_code
+        vars(self)["exit_code"] = exit_code  # click declares it for the class
 
 
 def execute_all(
@@ -88,7 +92,8 @@ def execute(
 def _copy_name(notebook: Path) -> str:
     if os.environ.get("VIDBENCH_NNODES", "1") in ("", "1"):
         return notebook.name
-    return f"{notebook.stem}-{os.environ.get('VIDBENCH_NODE') or socket.gethostname()}{notebook.suffix}"
+    node = os.environ.get("VIDBENCH_NODE") or socket.gethostname()
+    return f"{notebook.stem}-{node}{notebook.suffix}"
 
 
 class Engine:
@@ -100,13 +105,13 @@ class Engine:
     notebook's folder unless --cwd says otherwise."""
 
     @classmethod
-    def nb_kernel_name(cls, nb, name=None) -> str:
+    def nb_kernel_name(cls, nb: "NotebookNode", name: str | None = None) -> str:
         from papermill.utils import nb_kernel_name
 
         return nb_kernel_name(nb, name)
 
     @classmethod
-    def nb_language(cls, nb, language=None) -> str:
+    def nb_language(cls, nb: "NotebookNode", language: str | None = None) -> str:
         from papermill.utils import nb_language
 
         return nb_language(nb, language)
@@ -114,66 +119,61 @@ class Engine:
     @classmethod
     def execute_notebook(
         cls,
-        nb,
-        kernel_name,
-        input_path=None,
-        output_path=None,
-        progress_bar=True,
-        log_output=False,
-        autosave_cell_every=30,
-        stdout_file=None,
-        stderr_file=None,
-        start_timeout=60,
-        execution_timeout=None,
-        echo=None,
-        **traits,
-    ):
-        """The executed notebook. Raises ParameterError, EndedError, SystemExit."""
+        nb: "NotebookNode",
+        kernel_name: str,
+        input_path: object = None,
+        output_path: str | None = None,
+        **options: Any,
+    ) -> "NotebookNode":
+        """Execute a notebook that papermill prepared. options: papermill's, such as progress_bar.
+
+        Raises ParameterError, EndedError, SystemExit."""
         from vidbench.headless.kernel import run
 
         values = check(nb, injected(nb))
         begun = _begun_in()
         _write_whole()
         copy = _copy(nb.metadata.papermill.get("output_path"), begun)
-        source = (
-            begun / input_path
-            if isinstance(input_path, str) and (begun / input_path).is_file()
-            else None
-        )
-        beside = source and Path.cwd() == begun
+        source = None
+        if isinstance(input_path, str) and (begun / input_path).is_file():
+            source = begun / input_path
         facts = {"notebook": str(source), "digest": digest_of(nb, values), "parameters": values}
-        watched = bool(progress_bar) and style() == "bar"
-        manager = {
-            "output_path": output_path and str(copy),
-            "progress_bar": watched,
-            "log_output": log_output,
-            "autosave_cell_every": autosave_cell_every,
-        }
-        seconds = execution_timeout or traits.pop("timeout", None)
-        client = {
-            **traits,
-            "kernel_name": kernel_name,
-            "log_output": log_output,
-            "stdout_file": stdout_file,
-            "stderr_file": stderr_file,
-            "startup_timeout": start_timeout,
-        }
-        kernel = {"cwd": str(source.parent if beside else Path.cwd())}
+        cwd = source.parent if source and Path.cwd() == begun else Path.cwd()
+        manager = _manager(options, output_path and str(copy))
+        echo, seconds = options.pop("echo", None), options.pop("execution_timeout", None)
+        seconds = seconds or options.pop("timeout", None)
+        options["startup_timeout"] = options.pop("start_timeout", 60)
+        client = {**options, "kernel_name": kernel_name}
         try:
             with explain_full_disk(copy.parent):
-                state, cell, error = run(nb, copy, facts, kernel, manager, client, seconds, echo)
+                state, cell, error = run(
+                    nb, copy, facts, {"cwd": str(cwd)}, manager, client, seconds, echo
+                )
         except BusyError as busy:
             raise EndedError(str(busy), 2) from None
         except DiskError as full:
             raise EndedError(f"{full.strerror}: {FROM}", EXIT["failed"]) from full
-        if state == "interrupted":
-            print(f"interrupted in cell {cell}; executed copy: {copy}; {AGAIN}", file=sys.stderr)
-            raise SystemExit(EXIT[state])  # papermill's command makes exit code 1 of an Interrupted
-        if state in ("timed out", "kernel died"):
-            raise EndedError(
-                f"{state} in cell {cell}: {error}; executed copy: {copy}; {AGAIN}", EXIT[state]
-            )
-        return nb  # papermill raises where a cell failed
+        _raise_unless_ended_well(state, f"in cell {cell}", error, copy)
+        return nb  # papermill raises if a cell failed
+
+
+def _manager(options: dict[str, Any], output_path: str | None) -> dict[str, Any]:
+    """Take the options of papermill's manager out of those of its engine."""
+    watched = bool(options.pop("progress_bar", True)) and style() == "bar"
+    return {
+        "output_path": output_path,
+        "progress_bar": watched,
+        "log_output": options.get("log_output", False),
+        "autosave_cell_every": options.pop("autosave_cell_every", 30),
+    }
+
+
+def _raise_unless_ended_well(state: str, where: str, error: str | None, copy: Path) -> None:
+    if state == "interrupted":
+        print(f"interrupted {where}; executed copy: {copy}; {AGAIN}", file=sys.stderr)
+        raise SystemExit(EXIT[state])  # papermill's command makes exit code 1 of an Interrupted
+    if state in ("timed out", "kernel died"):
+        raise EndedError(f"{state} {where}: {error}; executed copy: {copy}; {AGAIN}", EXIT[state])
 
 
 def _begun_in() -> Path:

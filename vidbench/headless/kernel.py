@@ -9,6 +9,7 @@ import time
 from contextlib import closing
 from itertools import takewhile
 from pathlib import Path
+from typing import Any, TextIO
 
 import nbformat
 from nbclient.exceptions import DeadKernelError
@@ -56,14 +57,14 @@ class Stopped(Exception):
 
 
 def run(
-    nb,
+    nb: nbformat.NotebookNode,
     copy: Path,
     facts: dict,
     kernel: dict,
     manager: dict,
     client: dict,
     cell_seconds: int | None = None,
-    echo=None,
+    echo: TextIO | None = None,
 ) -> tuple[str, int, str | None]:
     """Execute a notebook that papermill prepared; returns how it ended (of status.EXIT), in which
     cell, why.
@@ -150,8 +151,11 @@ class Client(PapermillNotebookClient):
 
     reason, why, since = "", "", 0.0  # why it stops: a state, in words, since when
     at = 0  # the cell that runs, or ran last
-    loop = None  # while a cell runs
-    timers = ()
+    loop: asyncio.AbstractEventLoop | None = None  # while a cell runs
+    timers: list[asyncio.TimerHandle]
+    lines: "Lines"
+    status: Status
+    cell_seconds: int | None
 
     def ask(self, reason: str, why: str) -> None:
         """Interrupt the cell and begin no other; after GRACE, or when asked again, end the
@@ -177,7 +181,9 @@ class Client(PapermillNotebookClient):
         if self.task_poll_for_reply:
             self.task_poll_for_reply.cancel()  # nbclient takes it for a dead kernel
 
-    async def async_execute_cell(self, cell, cell_index, **options):
+    async def async_execute_cell(
+        self, cell: nbformat.NotebookNode, cell_index: int, **options: Any
+    ) -> nbformat.NotebookNode:
         """The cell, which is interrupted when its time is up. Raises Stopped before and after it,
         where asked to stop."""
         if self.reason:
@@ -215,7 +221,9 @@ class Client(PapermillNotebookClient):
             self.why = self.why or f"the kernel {ended}{'; out of memory?' if code == -9 else ''}"
             raise
 
-    def output(self, outs, msg, display_id, cell_index):
+    def output(
+        self, outs: list, msg: dict, display_id: str, cell_index: int
+    ) -> nbformat.NotebookNode | None:
         """Take up an output; a stream goes on in the one of its name, unless something else was
         shown in between."""
         out = super().output(outs, msg, display_id, cell_index)
@@ -236,7 +244,10 @@ class Manager(NotebookExecutionManager):
     """papermill's manager, which saves whole or not at all and calls no cell completed that never
     ran."""
 
-    def save(self, **changes) -> None:
+    nb: nbformat.NotebookNode
+    output_path: str | None
+
+    def save(self, **changes: Any) -> None:
         """Write the executed copy, where papermill wants it written before the end."""
         self.nb = changes.get("nb") or self.nb
         if self.output_path:
@@ -270,8 +281,10 @@ class Lines:
     """Streams in, whole lines out to files; a line that redraws itself is said as it ends, and
     every SECONDS seconds of system/progress.py."""
 
-    def __init__(self, files: list):
-        self.files, self.open, self.due = files, {}, {}
+    def __init__(self, files: list[TextIO]) -> None:
+        self.files = files
+        self.open: dict[str, str] = {}
+        self.due: dict[str, Every] = {}
 
     def write(self, name: str, text: str) -> None:
         """Take up what stream `name` says."""

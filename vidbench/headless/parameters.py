@@ -4,11 +4,18 @@ and YAML."""
 import ast
 import json
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from click import ClickException
 
 from vidbench.headless.status import INJECTED, digest
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+Book: TypeAlias = Union[str, Path, "NotebookNode"]  # a notebook, or its path
 
 PLAIN = {"str", "int", "float", "bool", "list", "dict", "tuple", "NoneType"}
 PAPERMILLS = ("PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH")  # its options inject them unasked
@@ -21,13 +28,13 @@ class ParameterError(ClickException, ValueError):
     exit_code = 2  # of papermill's command
 
 
-def known_parameters(notebook) -> dict:
+def known_parameters(notebook: Book) -> dict[str, Any]:
     """Name to default of the cell tagged `parameters` of a notebook or the one at that path, plain
     literals all."""
     return {name: default for name, (default, _) in _declared(notebook).items()}
 
 
-def check(notebook, values: dict) -> dict:
+def check(notebook: Book, values: dict) -> dict[str, Any]:
     """The values as the notebook (or the one at that path) wants them.
 
     Raises ParameterError at an unknown name, another type, or what papermill cannot write into a
@@ -36,10 +43,10 @@ def check(notebook, values: dict) -> dict:
     return {name: _checked(_named(notebook), name, value, known) for name, value in values.items()}
 
 
-def spoken(notebook, texts: dict[str, str]) -> dict:
+def spoken(notebook: Book, texts: dict[str, str]) -> dict[str, Any]:
     """Values of a command line or a csv: Python literals where the notebook wants them, else the
     text as it is."""
-    values = {}
+    values: dict[str, Any] = {}
     known = known_parameters(notebook) if texts else {}
     for name, text in texts.items():
         try:
@@ -52,7 +59,7 @@ def spoken(notebook, texts: dict[str, str]) -> dict:
     return values
 
 
-def digest_of(book, values: dict) -> str:
+def digest_of(book: "NotebookNode", values: dict) -> str:
     """Names what a notebook would do with these values: status.digest, values that are the defaults
     being the same as none."""
     try:
@@ -72,7 +79,7 @@ def settings(path: str | Path) -> dict:
     return found
 
 
-def load_yaml(path: str | Path):
+def load_yaml(path: str | Path) -> Any:
     """A YAML file's plain values; 1e-3 is a number and a date is text, which YAML 1.1 reads the
     other way round.
 
@@ -99,7 +106,12 @@ def load_yaml(path: str | Path):
         raise ParameterError(f"{path} is no YAML: {error}") from None
 
 
-def plan(notebooks: list, out: str | Path, files=(), texts=()) -> list[tuple[Path, dict]]:
+def plan(
+    notebooks: Sequence[str | Path],
+    out: str | Path,
+    files: Iterable[str | Path] = (),
+    texts: Iterable[tuple[str, str]] = (),
+) -> list[tuple[Path, dict]]:
     """(notebook, its parameters) of each, all checked before the first starts.
 
     files: YAML files of parameters, of which the last wins; texts: (name, value) pairs of a command
@@ -107,7 +119,8 @@ def plan(notebooks: list, out: str | Path, files=(), texts=()) -> list[tuple[Pat
     ParameterError."""
     import nbformat
 
-    filed, planned = {}, []
+    filed: dict[str, Any] = {}
+    planned: list[tuple[Path, dict]] = []
     for file in files:
         filed |= settings(file)
     for notebook in map(Path, notebooks):
@@ -122,7 +135,7 @@ def plan(notebooks: list, out: str | Path, files=(), texts=()) -> list[tuple[Pat
     return planned
 
 
-def injected(nb) -> dict:
+def injected(nb: "NotebookNode") -> dict[str, Any]:
     """The parameters that papermill put in, or that an executed copy which is executed again
     brought along."""
     given = json.loads(
@@ -140,13 +153,13 @@ def injected(nb) -> dict:
     return {name: value for name, value in given.items() if name not in PAPERMILLS}
 
 
-def _declared(notebook) -> dict[str, tuple]:
+def _declared(notebook: Book) -> dict[str, tuple]:
     """Name -> default and the names of the types it may have, empty where anything goes."""
     import nbformat
 
-    book, where = notebook, _named(notebook)
-    if not isinstance(notebook, dict):
-        book = nbformat.read(notebook, as_version=4)
+    where = _named(notebook)
+    read = isinstance(notebook, str | Path)
+    book: Any = nbformat.read(notebook, as_version=4) if read else notebook
     for cell in book.cells:
         if "parameters" in cell.metadata.get("tags", []):
             try:
@@ -158,14 +171,14 @@ def _declared(notebook) -> dict[str, tuple]:
     raise ParameterError(f"{where} has no cell tagged `parameters`, so it takes none.")
 
 
-def _named(notebook) -> str:
-    return "the notebook" if isinstance(notebook, dict) else Path(notebook).name
+def _named(notebook: Book) -> str:
+    return Path(notebook).name if isinstance(notebook, str | Path) else "the notebook"
 
 
-def _assigned(node, where: str) -> tuple[str, tuple]:
+def _assigned(node: Any, where: str) -> tuple[str, tuple]:
     """(name, (default, types)) of a line `name: type = literal` or `name = literal`."""
     try:
-        target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+        target: Any = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
         name, default = target.id, ast.literal_eval(node.value)
     except (AttributeError, ValueError, TypeError):
         raise ParameterError(

@@ -1,0 +1,110 @@
+"""The commands `vidbench run` and `vidbench batch`: their options and exit codes."""
+
+import argparse
+from typing import TypeAlias
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+_ENDS = (
+    "Exit codes: 0 all complete; 1 a notebook failed; 2 what the caller can mend, such as an "
+    "unknown parameter;"
+    " nothing was started then; 124 a cell's time was up; 130 stopped by Ctrl-C or SIGTERM; 138 "
+    "the kernel died."
+    " Of a batch 1 where any row is not complete, of one row of it that row's own."
+)
+
+
+def add_run(commands: Commands) -> None:
+    """Add the command `run`."""
+    command = commands.add_parser(
+        "run", help="execute notebooks headless, in the order given", epilog=_ENDS
+    )
+    command.add_argument(
+        "notebooks", nargs="+", help="the first that does not complete is the last"
+    )
+    command.add_argument(
+        "--out",
+        default="runs/notebooks",
+        help="where the executed copies go, with HTML, log and status of each (%(default)s)",
+    )
+    command.add_argument(
+        "-p",
+        "--parameter",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="of every notebook given; a Python literal, or text",
+    )
+    command.add_argument(
+        "-f",
+        "--file",
+        action="append",
+        default=[],
+        metavar="SETTINGS.yaml",
+        help="a map of parameters; of several files the last wins, and -p over all of them",
+    )
+    command.add_argument(
+        "--timeout", type=int, default=0, help="seconds for one cell; default: no limit"
+    )
+    _add_processes(command)
+
+
+def _add_processes(command: argparse.ArgumentParser) -> None:
+    launch = command.add_argument_group(
+        "processes",
+        "Also by the environment: VIDBENCH_NPROC and so on. Several nodes exchange data "
+        "unencrypted: the"
+        " network between them must be trusted. To join, each needs the same secret in "
+        "VIDBENCH_SECRET.",
+    )
+    launch.add_argument(
+        "--nproc", type=int, help="of a node that train together; default: one for each GPU"
+    )
+    launch.add_argument(
+        "--nnodes",
+        type=int,
+        help="machines, on each of which the same command is given; default: 1",
+    )
+    launch.add_argument("--endpoint", help="host:port of one of them, where they meet")
+    launch.add_argument(
+        "--trusted-network",
+        action="store_const",
+        const=1,
+        help="allow a public endpoint: only trusted users reach it",
+    )
+    launch.add_argument(
+        "--node", help="this machine's name, which its copies bear; default: the host's"
+    )
+    launch.add_argument(
+        "--restarts", type=int, help="of all processes after one failed; default: none"
+    )
+    launch.add_argument(
+        "--hang-timeout", type=int, help="seconds that they wait for one that hangs; default: 600"
+    )
+
+
+def add_batch(commands: Commands) -> None:
+    """Add the command `batch`."""
+    command = commands.add_parser(
+        "batch", help="execute a table of notebooks: settings times seeds", epilog=_ENDS
+    )
+    command.add_argument(
+        "table",
+        help="a .yaml of notebook, parameters, grid, compose (as headless.batch.read_table), or"
+        " a .csv with a column notebook",
+    )
+    command.add_argument(
+        "--out",
+        default="",
+        help="where each row gets a folder; default: runs/ and the table's name",
+    )
+    command.add_argument("--processes", type=int, default=1, help="rows at a time (%(default)s)")
+    command.add_argument(
+        "--row", type=int, default=None, help="only the row of this number, from 0: for job arrays"
+    )
+    command.add_argument(
+        "--list", action="store_true", help="show the rows, their numbers and states, and stop"
+    )
+    command.add_argument(
+        "--timeout", type=int, default=0, help="seconds for one cell; default: no limit"
+    )
