@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import csv
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +50,8 @@ class Manifest:
     label: np.ndarray  # [N] int64 index into classes, -1 where unknown
     split: np.ndarray  # [N] int8 index into SPLITS
     source_video: np.ndarray  # [N] int64; siblings (clips cut from one long video) share one
-    source_videos: np.ndarray = field(default=None)  # [S] strings, a source's name by its id
+    # [S] strings, a source video's name by its id; empty: the ids
+    source_videos: np.ndarray = field(default_factory=lambda: np.array([], dtype=STRINGS))
     # what `scan` found, or None: frames that decode, frame rate, pixels as shown
     frames: np.ndarray | None = None  # [N] int32
     fps: np.ndarray | None = None  # [N] float32
@@ -57,7 +60,7 @@ class Manifest:
 
     def __post_init__(self) -> None:
         n = len(self.path)
-        kinds = {
+        kinds: dict[str, Any] = {
             "path": STRINGS,
             "label": np.int64,
             "split": np.int8,
@@ -73,8 +76,8 @@ class Manifest:
                     f"manifest column {name} must have shape ({n},) like path, got {column.shape}"
                 )
             object.__setattr__(self, name, column)
-        if self.source_videos is None:
-            names = [str(i) for i in range(int(self.source_video.max()) + 1 if n else 0)]
+        if n and not len(self.source_videos):
+            names = [str(i) for i in range(int(self.source_video.max()) + 1)]
             object.__setattr__(self, "source_videos", np.array(names, dtype=STRINGS))
         object.__setattr__(self, "root", Path(self.root))
         object.__setattr__(self, "classes", tuple(self.classes))
@@ -115,31 +118,18 @@ class Manifest:
             raise ValueError(f"the class list names a class twice: {_first_repeated(classes)!r}")
         seen: dict[str, int] = {}
         ids: dict[str, int] = {}
-        label, split, source_video = (
-            np.empty(len(rows), kind) for kind in (np.int64, np.int8, np.int64)
-        )
+        label = np.empty(len(rows), np.int64)
+        split = np.empty(len(rows), np.int8)
+        source_video = np.empty(len(rows), np.int64)
         for i, row in enumerate(rows):
-            if len(row) != 4:
-                raise ValueError(f"{where(i)}: wanted 4 columns {COLUMNS}, got {len(row)}: {row!r}")
-            path, name, part, origin = row
-            if not path:
-                raise ValueError(f"{where(i)}: the path is empty")
+            path, name, part, origin = _checked(row, number, where(i))
             if path in seen:
                 raise ValueError(
                     f"{where(i)}: {path!r} is listed twice, first in {where(seen[path])}"
                 )
-            if name and name not in number:
-                known = ", ".join(list(classes)[:5]) + (", ..." if len(classes) > 5 else "")
-                raise ValueError(
-                    f"{where(i)}: label {name!r} is not among the {len(classes)} classes ({known})"
-                )
-            if (part or "none") not in SPLIT_WORDS:
-                raise ValueError(
-                    f"{where(i)}: split {part!r} is not one of {', '.join(SPLIT_WORDS)}"
-                )
             seen[path] = i
             label[i] = number[name] if name else -1
-            split[i] = SPLIT_WORDS[part or "none"]
+            split[i] = SPLIT_WORDS[part]
             source_video[i] = ids.setdefault(origin or path, len(ids))
         paths, names = (np.array(list(column), dtype=STRINGS) for column in (seen, ids))
         return cls(Path(root), tuple(classes), paths, label, split, source_video, names)
@@ -175,7 +165,9 @@ class Manifest:
             if split not in SPLIT_WORDS:
                 raise ValueError(f"split {split!r} is not one of {', '.join(SPLITS)}")
             rows = rows[self.split[rows] == SPLIT_WORDS[split]]
-        columns = {name: getattr(self, name)[rows] for name in (*COLUMNS, *self.scanned())}
+        columns: dict[str, Any] = {
+            name: getattr(self, name)[rows] for name in (*COLUMNS, *self.scanned())
+        }
         return replace(self, **columns)
 
     def scanned(self) -> dict[str, np.ndarray]:
@@ -262,13 +254,35 @@ class Manifest:
             raise FileNotFoundError(
                 f"no manifest at {file}: wanted a csv with the header {','.join(COLUMNS)}"
             )
-        rows, lines, scanned = csv_rows(file)
+        rows, lines, columns = csv_rows(file)
+        scanned: dict[str, Any] = {**columns}
         listed, recorded = file.parent / "classes.txt", file.parent / "root.txt"
         classes = text_lines(listed) if listed.is_file() else None
         if root is None:
             root = file.parent / text_lines(recorded)[0] if recorded.is_file() else file.parent
         manifest = cls.from_rows(root, rows, classes, where=lambda i: f"{file}, line {lines[i]}")
         return replace(manifest, **scanned)
+
+
+def _checked(
+    row: Sequence[str | None], number: dict[str, int], place: str
+) -> tuple[str, str, str, str]:
+    """A row's path, label or "", split and source video or "". Raises ValueError with the
+    place."""
+    if len(row) != 4:
+        raise ValueError(f"{place}: wanted 4 columns {COLUMNS}, got {len(row)}: {row!r}")
+    path, name, part, origin = (cell or "" for cell in row)
+    if not path:
+        raise ValueError(f"{place}: the path is empty")
+    if name and name not in number:
+        known = ", ".join(list(number)[:5]) + (", ..." if len(number) > 5 else "")
+        raise ValueError(
+            f"{place}: label {name!r} is not among the {len(number)} classes ({known})"
+        )
+    part = part or "none"
+    if part not in SPLIT_WORDS:
+        raise ValueError(f"{place}: split {part!r} is not one of {', '.join(SPLIT_WORDS)}")
+    return path, name, part, origin
 
 
 def csv_rows(file: Path) -> tuple[list[tuple[str, ...]], list[int], dict[str, np.ndarray]]:
@@ -279,12 +293,14 @@ def csv_rows(file: Path) -> tuple[list[tuple[str, ...]], list[int], dict[str, np
         header = [name.strip() for name in next(reader, [])]
         known = set(header) <= {*COLUMNS, *SCANNED}
         if "path" not in header or not known or len(set(header)) != len(header):
-            known = f"{COLUMNS[1:]} and {tuple(SCANNED)}"
             raise ValueError(
-                f"{file}, line 1: wanted a header of path and some of {known}, got {header}"
+                f"{file}, line 1: wanted a header of path and some of {COLUMNS[1:]} and "
+                f"{tuple(SCANNED)}, got {header}"
             )
         order = [header.index(name) if name in header else None for name in COLUMNS]
-        numbers = {name: (header.index(name), []) for name in SCANNED if name in header}
+        numbers: dict[str, tuple[int, list[float]]] = {
+            name: (header.index(name), []) for name in SCANNED if name in header
+        }
         rows, lines = [], []
         for row in reader:
             if not row:
@@ -319,5 +335,5 @@ def text_lines(file: Path) -> list[str]:
 
 
 def _first_repeated(names: Iterable[str]) -> str | None:
-    seen: set[str] = set()
-    return next((name for name in names if name in seen or seen.add(name)), None)
+    counts = Counter(names)
+    return next((name for name, count in counts.items() if count > 1), None)

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
+from typing import Any
 
 from vidbench.system import signals
 
@@ -107,7 +108,7 @@ def run_all(
     workers: int,
     start: Callable | None = None,
     arguments: Sequence = (),
-    done: Callable[[object], None] = lambda result: None,
+    done: Callable[[Any], object] = lambda result: None,
 ) -> list:
     """Call `function(*task)` for every task in a pool and return the results in order.
 

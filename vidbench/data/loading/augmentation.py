@@ -89,11 +89,7 @@ class Augment:
                 f"jitter must be >= 0, its hue <= 0.5, blur_sigma > 0: {self.jitter}, "
                 f"{self.blur_sigma}"
             )
-        if not isinstance(self.pad, int) or not 0 <= self.pad < self.size:
-            raise ValueError(
-                f"pad is a whole number of pixels from 0 to size - 1 = {self.size - 1}, got "
-                f"{self.pad!r}"
-            )
+        self._check_crops()
         if self.lighting < 0:
             raise ValueError(f"lighting is a standard deviation from 0 up, got {self.lighting!r}")
         if not isinstance(self.randaugment, int) or self.randaugment < 0:
@@ -103,8 +99,14 @@ class Augment:
         if not 0 <= self.magnitude <= randaugment.MOST or not self.magnitude_std >= 0:
             raise ValueError(
                 f"magnitude lies in 0..{randaugment.MOST:g}, magnitude_std is a standard "
-                "deviation from 0 "
-                f"up, got {self.magnitude!r} and {self.magnitude_std!r}"
+                f"deviation from 0 up, got {self.magnitude!r} and {self.magnitude_std!r}"
+            )
+
+    def _check_crops(self) -> None:
+        if not isinstance(self.pad, int) or not 0 <= self.pad < self.size:
+            raise ValueError(
+                f"pad is a whole number of pixels from 0 to size - 1 = {self.size - 1}, got "
+                f"{self.pad!r}"
             )
         if self.short_side and (
             len(self.short_side) != 2 or not self.size <= self.short_side[0] <= self.short_side[1]

@@ -20,6 +20,7 @@ from vidbench.data.flow import store as flow_store
 from vidbench.data.loading import augmentation
 from vidbench.data.loading import transforms as views
 from vidbench.data.loading.augmentation import PRESETS, Augment
+from vidbench.data.loading.cache import VideoCache
 from vidbench.data.loading.transforms import STREAMS, Crops, Stream
 from vidbench.data.manifest import Manifest
 from vidbench.data.video import clips, windows
@@ -89,39 +90,6 @@ class ClipSpec:
                 f"augment.one_clip is about a pair of views, got views={self.views}; set one_clip "
                 "to 0"
             )
-
-
-class VideoCache:
-    """Whole decoded videos (uint8), kept in this process until `limit` bytes are used.
-
-    A copy in another process starts empty, because each worker decodes its own videos."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit, self.used, self.full = limit, 0, False
-        self._held: dict[tuple[str, int], tuple[np.ndarray, float]] = {}
-
-    def __getstate__(self) -> dict:
-        return {"limit": self.limit, "used": 0, "full": False, "_held": {}}
-
-    def get(self, stream: str, row: int) -> tuple[np.ndarray, float] | None:
-        """The frames and the frame rate of a row, or None."""
-        return self._held.get((stream, row))
-
-    @property
-    def room(self) -> bool:
-        """Whether another video may fit."""
-        return self.used < self.limit and not self.full
-
-    def keep(
-        self, stream: str, row: int, frames: np.ndarray, fps: float
-    ) -> tuple[np.ndarray, float]:
-        """Remember a video if it fits, and return it either way."""
-        if self.used + frames.nbytes <= self.limit:
-            self._held[stream, row] = (frames, fps)
-            self.used += frames.nbytes
-        else:
-            self.full = True  # else every further sample would decode its whole video in vain
-        return frames, fps
 
 
 class Clips(torch.utils.data.Dataset):

@@ -27,7 +27,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Literal, get_args
@@ -168,39 +168,14 @@ def apply_batch(
     views, frames = [_color(v, augment, stream) for v in views], clips.shape[1]
     boxes, flips = [_box(v, *clips.shape[-2:]) for v in views], [v.flip for v in views]
     clips, boxes = pixels.surround(clips, boxes, PADDING[stream])
-    early = [
-        v.flip and not v.operations for v in views
-    ]  # the cheap place for a flip, but RandAugment comes before it
+    # the cheap place for a flip, but RandAugment comes before it
+    early = [v.flip and not v.operations for v in views]
     x = pixels.resample_batch(
         clips.transpose(1, 2), boxes, early, augment.size, augment.interpolation == "bicubic"
     )
-
-    def change(
-        chosen: list[int], operation: Callable[[torch.Tensor, list[View]], torch.Tensor]
-    ) -> None:
-        if chosen:
-            x[chosen] = operation(x[chosen], [views[i] for i in chosen])
-
-    change([i for i, v in enumerate(views) if v.operations], _operate)
-    for step, name in itertools.product(
-        range(len(JITTERS)), JITTERS
-    ):  # clips differ in the order of operations
-        chosen = [i for i, v in enumerate(views) if v.order[step : step + 1] == (name,)]
-        change(chosen, partial(_jittered, name))
-    change(
-        [i for i, v in enumerate(views) if v.gray == "luma"],
-        lambda part, vs: pixels.luma_batch(part),
-    )
-    change(
-        [i for i, v in enumerate(views) if v.gray == "channel"],
-        lambda part, vs: pixels.split_channels_batch(part, [_channels(v, frames) for v in vs]),
-    )
-    change(
-        [i for i, v in enumerate(views) if v.sigma > 0],
-        lambda p, vs: pixels.blur_batch(p, [v.sigma for v in vs]),
-    )
+    _change_colors(x, views, frames)
     if stream == "flow" and augment.flow_negate_u:
-        change([i for i, flip in enumerate(flips) if flip], lambda part, vs: _negate_u(part))
+        _change(x, views, flips, lambda part, vs: _negate_u(part))
     mean, std = (
         torch.tensor(m, device=x.device).view(3, 1, 1, 1) for m in _moments(augment, stream)
     )
@@ -213,6 +188,42 @@ def apply_batch(
         if view.erase:
             randaugment.erase(made, view.erase, view.seed)
     return x
+
+
+def _change(
+    x: torch.Tensor,
+    views: Sequence[View],
+    chosen: Iterable[bool],
+    operation: Callable[[torch.Tensor, list[View]], torch.Tensor],
+) -> None:
+    """Apply an operation to the chosen clips, in place."""
+    rows = [i for i, this in enumerate(chosen) if this]
+    if rows:
+        x[rows] = operation(x[rows], [views[i] for i in rows])
+
+
+def _change_colors(x: torch.Tensor, views: Sequence[View], frames: int) -> None:
+    """RandAugment, jitter, gray and blur of each clip's own view, in place."""
+    _change(x, views, (bool(v.operations) for v in views), _operate)
+    for step, name in itertools.product(
+        range(len(JITTERS)), JITTERS
+    ):  # clips differ in the order of operations
+        _change(
+            x, views, (v.order[step : step + 1] == (name,) for v in views), partial(_jittered, name)
+        )
+    _change(x, views, (v.gray == "luma" for v in views), lambda part, vs: pixels.luma_batch(part))
+    _change(
+        x,
+        views,
+        (v.gray == "channel" for v in views),
+        lambda part, vs: pixels.split_channels_batch(part, [_channels(v, frames) for v in vs]),
+    )
+    _change(
+        x,
+        views,
+        (v.sigma > 0 for v in views),
+        lambda part, vs: pixels.blur_batch(part, [v.sigma for v in vs]),
+    )
 
 
 def _jittered(name: str, part: torch.Tensor, drawn: list[View]) -> torch.Tensor:

@@ -2,57 +2,29 @@
 
 A data set is a row in DATASETS: how to read it, what it is, what its folder holds and how it is
 recognized. A reader gives rows (path, label, split, source_video) with the file and line each stands in;
-checks that all share are in `open_dataset`. Readers of lists are in `listfiles` and `youtube`;
-those of plain folders are here. Sources are what a list or a name says and nothing guessed beyond
-it; for folders:
-    videos    the file stem without a trailing clip number (_c01, _clip3); where that ends in a UCF group (_g01) it
-              counts within the class; a name without a clip number is a source of its own
-    pictures  each is its own, but those in a folder below a class folder, as frames of a video are, share it
-    weizmann  the actor, who is in every class: siblings may be of other classes there
-"""
+checks that all share are in `open_dataset`. Readers of lists are in `listfiles`, `youtube` and `activitynet`;
+those of plain folders in `folders`."""
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
 import os
-import re
 import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from vidbench.data.manifest import COLUMNS, SPLIT_WORDS, Manifest
-from vidbench.data.sets import images, listfiles, youtube
-from vidbench.data.sets.listfiles import (
-    CLIP_NUMBER,
-    VIDEO_SUFFIXES,
-    Found,
-    Rows,
-    files_below,
-    holding,
-    one_of,
-)
+from vidbench.data.manifest import COLUMNS, Manifest
+from vidbench.data.sets import activitynet, folders, images, listfiles, youtube
+from vidbench.data.sets.reading import Found, holding
 from vidbench.data.toy import world as toy
-from vidbench.data.video.clips import PICTURES
 from vidbench.system.files import write_text
 
-SPLIT_FOLDERS = {word: word for word in SPLIT_WORDS if word != "none"}
-UCF_GROUP = re.compile(r"(?:^|_)g\d+$", re.IGNORECASE)
 MISSING = ("error", "drop", "keep")
-# (folder, number % 8 // 2) of MoCoGAN's excerpt -> action; Weizmann's own names are wave2, wave1,
-# jack and bend
-WEIZMANN = {
-    ("1", 0): "two-hand wave",
-    ("0", 1): "one-hand wave",
-    ("3", 2): "jumping jack",
-    ("4", 3): "bend",
-}
-WEIZMANN_ACTORS = 9
 
 
 class DataSet(NamedTuple):
@@ -62,143 +34,6 @@ class DataSet(NamedTuple):
     about: str
     holds: str  # what the folder must hold
     fits: Callable[[Path], bool]
-
-
-# ---- folders of class folders ------------------------------------------------------------------
-
-
-def _media_below(root: Path) -> list[str]:
-    """The videos below a folder, or, where there are none, the pictures: thumbnails beside videos
-    are no samples."""
-    return files_below(root, VIDEO_SUFFIXES) or files_below(root, PICTURES)
-
-
-def _source_of(label: str, path: str, inside: list[str]) -> str | None:
-    """What a sample was cut from, as far as its path says so; None for a source of its own.
-
-    inside: the folders between the class folder and the file.
-    """
-    if path.lower().endswith(PICTURES):
-        return os.path.dirname(path) if inside else None
-    stem = Path(path).stem
-    long_video = CLIP_NUMBER.sub("", stem)
-    if long_video == stem:
-        return None
-    return f"{label}/{long_video}" if UCF_GROUP.search(long_video) else long_video
-
-
-def _read_folder(root: Path, *, held_out: float = 0.25, seed: int = 0, into: str = "test") -> Found:
-    """class/video, or train/class/video with the split folders' own names; or pictures, where there
-    are no videos.
-
-    Without split folders, the share `held_out` of each class's sources (at least one, if it has
-    two) goes to the split `into`, by a hash of seed and source: the same on every machine. Added
-    videos can move others between the splits, so a split that was trained on is kept as a manifest
-    (see `keep`)."""
-    if not 0 <= held_out < 1:
-        raise ValueError(f"held_out is a share in 0..1, got {held_out}")
-    videos = [(path, path.split("/")) for path in _media_below(root)]
-    loose = [path for path, parts in videos if len(parts) == 1]
-    if loose:
-        raise ValueError(
-            f"{root}: {len(loose)} files lie outside of class folders, the first is {loose[0]}"
-        )
-    tops = {parts[0] for _, parts in videos}
-    splits = {name for name in tops if name.lower() in SPLIT_FOLDERS}
-    if splits and splits != tops:
-        other = sorted(tops - splits)[0]
-        raise ValueError(
-            f"{root} mixes split folders ({', '.join(sorted(splits))}) with others ({other})"
-        )
-    rows: Rows = []
-    for path, parts in videos:
-        if splits and len(parts) < 3:
-            raise ValueError(
-                f"{root}: {path} lies in a split folder, but in no class folder below it"
-            )
-        split, label, *inside = parts[:-1] if splits else ["none", *parts[:-1]]
-        rows.append(
-            (path, label, SPLIT_FOLDERS.get(split.lower(), split), _source_of(label, path, inside))
-        )
-    if not splits:
-        rows = _split_by_source(rows, held_out, seed, into)
-    return Found(root, rows, [str(root / row[0]) for row in rows], None)
-
-
-def _split_by_source(rows: Rows, share: float, seed: int, into: str) -> Rows:
-    """The same rows with splits: whole sources go to `into`, class by class, until the share of
-    them is there."""
-    by_class: dict[str, dict[str, None]] = {}
-    for path, label, _, source_video in rows:
-        by_class.setdefault(label, {})[source_video or path] = None
-
-    def rank(source_video: str) -> bytes:
-        return hashlib.sha256(f"{seed}/{source_video}".encode()).digest()
-
-    held: set[str] = set()
-    for label in sorted(by_class):
-        ordered = sorted(by_class[label], key=rank)
-        wanted = max(1, round(share * len(ordered))) if share and len(ordered) > 1 else 0
-        missing = wanted - sum(source_video in held for source_video in ordered)
-        held.update(
-            [source_video for source_video in ordered if source_video not in held][
-                : max(0, missing)
-            ]
-        )
-    return [
-        (p, label, into if (source_video or p) in held else "train", source_video)
-        for p, label, _, source_video in rows
-    ]
-
-
-def _weizmann(path: str) -> tuple[str, int] | None:
-    """(action, actor from 1) of a strip by its path, such as 0/00000002.jpg; None where it is none
-    of Weizmann's."""
-    folder, _, name = path.rpartition("/")
-    number = int(name[:8]) if re.fullmatch(r"[0-9]{8}\.\w+", name) else -1
-    label = WEIZMANN.get((folder, number % 8 // 2))
-    return (label, number // 8 + 1) if label and 0 <= number < 8 * WEIZMANN_ACTORS else None
-
-
-def _has_weizmann(root: Path) -> bool:
-    """Whether a folder holds folders of Weizmann's numbers and no others, and in them only files
-    that belong there."""
-    folders = {place.name for place in root.iterdir() if place.is_dir()} if root.is_dir() else set()
-    if not folders or not folders <= {folder for folder, _ in WEIZMANN}:
-        return False
-    files = files_below(root, PICTURES)
-    return bool(files) and all(map(_weizmann, files))
-
-
-def _read_weizmann(root: Path, *, fold: int = 1) -> Found:
-    """Four actions of Weizmann's nine actors as strips, as MoCoGAN has them; fold k leaves actor k
-    out for testing.
-
-    In <folder>/<number>.jpg, n // 8 counts the actors (here from 1) and n % 8 // 2 is the action,
-    as the folder is. An odd n is the mirror image of the number before, pixel for pixel: MoCoGAN
-    has 72 files, 36 of them as they were shot."""
-    one_of("Weizmann's fold, the actor to leave out,", fold, range(1, WEIZMANN_ACTORS + 1))
-    rows: Rows = []
-    for path in files_below(root, PICTURES):
-        known = _weizmann(path)
-        if known is None:
-            raise ValueError(
-                f"{root / path}: none of Weizmann's; wanted an eight-digit number n below 72 in "
-                "folder 1, "
-                "0, 3 or 4 for n % 8 // 2 of 0, 1, 2 or 3"
-            )
-        rows.append((path, known[0], "test" if known[1] == fold else "train", f"actor{known[1]}"))
-    if not rows:
-        raise FileNotFoundError(
-            f"no Weizmann strips in {root}: wanted 0/00000002.jpg, 1/00000000.jpg and so on, as in "
-            "data/actions of sergeytulyakov/mocogan"
-        )
-    if {split for _, _, split, _ in rows} != {"train", "test"}:
-        there = ", ".join(sorted({source_video for *_, source_video in rows}))
-        raise ValueError(
-            f"{root}: fold {fold} tests on actor{fold} and trains on the others; there is {there}"
-        )
-    return Found(root, rows, [str(root / row[0]) for row in rows], list(WEIZMANN.values()))
 
 
 def _read_csv(root: Path) -> Manifest:
@@ -277,10 +112,10 @@ DATASETS: dict[str, DataSet] = {
         lambda root: listfiles.moments_lists(root) is not None,
     ),
     "activitynet": DataSet(
-        youtube.read_activitynet,
+        activitynet.read_activitynet,
         "ActivityNet 1.3, trimmed to its segments: 200 classes (Caba Heilbron et al. 2015)",
         "activity_net.v1-3.min.json and a file a segment",
-        lambda root: youtube.activitynet_list(root) is not None,
+        lambda root: activitynet.activitynet_list(root) is not None,
     ),
     "cifar100": DataSet(
         images.read_cifar100,
@@ -295,17 +130,17 @@ DATASETS: dict[str, DataSet] = {
         lambda root: images.imagenet_place(root) is not None,
     ),
     "weizmann": DataSet(
-        _read_weizmann,
+        folders.read_weizmann,
         "Weizmann (Blank et al. 2005), MoCoGAN's excerpt: 4 actions, in a fold 1 of 9 actors left "
         "out",
         "0/, 1/, 3/ and 4/ with strips of square frames, numbered 00000000.jpg to 00000071.jpg",
-        _has_weizmann,
+        folders.has_weizmann,
     ),
     "folder": DataSet(
-        _read_folder,
+        folders.read_folder,
         "any folder of class folders, if wanted below train/, validate/ and test/",
         "class folders with videos in them, or with pictures",
-        lambda root: root.is_dir() and any("/" in path for path in _media_below(root)),
+        lambda root: root.is_dir() and any("/" in path for path in folders.media_below(root)),
     ),
 }
 
@@ -334,6 +169,27 @@ def open_dataset(name: str, root: str | Path, *, missing: str = "error", **optio
     in a warning, or with "keep" stay rows, and nothing is looked at. Raises ValueError on an
     unknown name or option, a bad list (with file and line) or no videos, FileNotFoundError on
     missing files."""
+    _check_options(name, missing, options)
+    root = Path(root)
+    if not root.exists():
+        raise FileNotFoundError(f"no such folder: {root}")
+    found = DATASETS[name].read(root, **options)
+    if isinstance(found, Manifest):
+        manifest, wheres = found, [f"row {row}" for row in range(1, len(found) + 1)]
+    else:
+        wheres = list(found.where)
+        manifest = Manifest.from_rows(
+            found.root, found.rows, found.classes, where=wheres.__getitem__
+        )
+    if not len(manifest):
+        raise ValueError(
+            f"{root} lists no videos for data set {name!r}; wanted {DATASETS[name].holds}"
+        )
+    return manifest if missing == "keep" else _present(manifest, wheres, missing)
+
+
+def _check_options(name: str, missing: str, options: dict[str, Any]) -> None:
+    """Raise ValueError for an unknown data set, an unknown option, or another value of missing."""
     if name not in DATASETS:
         raise ValueError(f"unknown data set {name!r}; known are {', '.join(DATASETS)}")
     if missing not in MISSING:
@@ -344,37 +200,24 @@ def open_dataset(name: str, root: str | Path, *, missing: str = "error", **optio
         raise ValueError(
             f"data set {name!r} has no option {unknown[0]!r}; its options are {options_known}"
         )
-    root = Path(root)
-    if not root.exists():
-        raise FileNotFoundError(f"no such folder: {root}")
-    found = DATASETS[name].read(root, **options)
-    if isinstance(found, Manifest):
-        manifest, wheres = found, [f"row {row}" for row in range(1, len(found) + 1)]
-    else:
-        wheres = found.where
-        manifest = Manifest.from_rows(
-            found.root, found.rows, found.classes, where=wheres.__getitem__
-        )
-    if not len(manifest):
-        raise ValueError(
-            f"{root} lists no videos for data set {name!r}; wanted {DATASETS[name].holds}"
-        )
-    if missing == "keep":
-        return manifest
+
+
+def _present(manifest: Manifest, wheres: list[str], missing: str) -> Manifest:
+    """The rows whose files exist. Raises FileNotFoundError if missing is "error" or no file
+    exists."""
     there = _there(manifest)
     if there.all():
         return manifest
     first = int(np.argmin(there))
     said = (
         f"{(~there).sum()} of {len(there)} listed videos are missing below {manifest.root}, the "
-        "first is "
-        f"{manifest.path[first]} ({wheres[first]})"
+        f"first is {manifest.path[first]} ({wheres[first]})"
     )
     if missing == "error" or not there.any():
         raise FileNotFoundError(
             f"{said}; check the folder, or go on without them by missing='drop'"
         )
-    warnings.warn(f"{said}; they are dropped", stacklevel=2)
+    warnings.warn(f"{said}; they are dropped", stacklevel=3)
     return manifest.select(mask=there)
 
 
@@ -454,7 +297,8 @@ def keep(folder: str | Path, data: str | Path, fold: int | None = None, **option
     options = {
         key: str(value) if isinstance(value, Path) else value for key, value in options.items()
     }
-    origin, wanted = folder / "origin.json", {"data": str(root), "options": options}
+    origin = folder / "origin.json"
+    wanted: dict[str, Any] = {"data": str(root), "options": options}
     if fold not in (
         None,
         1,

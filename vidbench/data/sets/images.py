@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from vidbench.data.manifest import Manifest, text_lines
-from vidbench.data.sets.listfiles import Found, Rows, files_below
+from vidbench.data.sets.reading import Found, Rows, files_below
 from vidbench.data.video.clips import PICTURES
 from vidbench.system.files import written
 
@@ -195,11 +195,8 @@ def _cifar100_pictures(archive: Path, split: str) -> Iterator[tuple[str, np.ndar
     another's archive."""
     read = _opener(archive)
     if "python" in archive.name:
-        names, batch = (
-            _unpickle(read("meta"), archive)["fine_label_names"],
-            _unpickle(read(split), archive),
-        )
-        labels, pixels = batch["fine_labels"], batch["data"]
+        names = _unpickle(read("meta"), archive).get("fine_label_names", [])
+        labels, pixels = _labelled_pixels(_unpickle(read(split), archive), archive)
     else:
         names, raw = read("fine_label_names.txt").decode().split(), read(f"{split}.bin")
         if len(raw) % 3074:
@@ -213,8 +210,12 @@ def _cifar100_pictures(archive: Path, split: str) -> Iterator[tuple[str, np.ndar
     for number, (got, wanted) in enumerate(zip_longest(names, CIFAR100)):
         if got != wanted:
             raise ValueError(f"{archive}: label {number} is {got!r}, CIFAR-100's is {wanted!r}")
+    if len(labels) != len(pixels):
+        raise ValueError(f"{archive}: {len(labels)} labels for {len(pixels)} pictures in {split}")
     for label, picture in zip(labels, pixels, strict=True):
-        yield names[label], np.asarray(picture, np.uint8)
+        if type(label) is not int or not 0 <= label < len(CIFAR100):
+            raise ValueError(f"{archive}: a label must be a number in 0..99, got {label!r}")
+        yield CIFAR100[label], picture
 
 
 def _opener(archive: Path) -> Callable[[str], bytes]:
@@ -224,32 +225,93 @@ def _opener(archive: Path) -> Callable[[str], bytes]:
 
     def read(name: str) -> bytes:
         with tarfile.open(archive) as tar:
-            return tar.extractfile(f"{archive.name.removesuffix('.tar.gz')}/{name}").read()
+            member = tar.extractfile(f"{archive.name.removesuffix('.tar.gz')}/{name}")
+            if member is None:
+                raise ValueError(f"{archive}: {name} must be a file, not a folder or a link")
+            return member.read()
 
     return read
 
 
+class _Kind:
+    """What stands for a pickled dtype: only uint8, the one that CIFAR-100 has."""
+
+    def __init__(self, kind: str, *_: object) -> None:
+        if kind not in ("u1", "|u1"):
+            raise pickle.UnpicklingError(f"its array must be of uint8 (u1), got {kind!r}")
+
+    def __setstate__(self, state: object) -> None:
+        """The state of uint8 says nothing more."""
+
+
+class _Pixels:
+    """What stands for a pickled array. numpy itself builds nothing from the file."""
+
+    def __init__(self, *_: object) -> None:
+        self.array = np.empty((0, 3072), np.uint8)
+
+    def __setstate__(self, state: object) -> None:
+        if not isinstance(state, tuple) or len(state) != 5:
+            raise pickle.UnpicklingError("its array has no state of 5 parts")
+        _, shape, kind, columns_first, data = state
+        data = data.encode("latin1") if isinstance(data, str) else data
+        if not isinstance(kind, _Kind) or columns_first or not isinstance(data, bytes):
+            raise pickle.UnpicklingError("its array must be of uint8, row by row, in bytes")
+        if shape != (len(data) // 3072, 3072) or len(data) % 3072:
+            raise pickle.UnpicklingError(
+                f"its array must have the shape (pictures, 3072), got {shape!r} and "
+                f"{len(data)} bytes"
+            )
+        self.array = np.frombuffer(data, np.uint8).reshape(-1, 3072)
+
+
+def _as_bytes(text: str, _: str = "latin1") -> bytes:
+    """How Python 3 writes bytes in an old protocol."""
+    return text.encode("latin1")
+
+
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ("numpy.core.multiarray", "_reconstruct"): _Pixels,
+    ("numpy._core.multiarray", "_reconstruct"): _Pixels,
+    ("numpy", "ndarray"): _Pixels,
+    ("numpy", "dtype"): _Kind,
+    ("_codecs", "encode"): _as_bytes,
+}
+
+
 class _Plain(pickle.Unpickler):
-    """Unpickles numbers, strings, lists, dicts and arrays; anything else a file asks for is an
-    error."""
+    """Unpickles numbers, strings, lists, dicts and arrays of pixels; anything else is an error."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
-            return np._core.multiarray._reconstruct
-        if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
-            return getattr(np, name)
-        if (module, name) == ("_codecs", "encode"):  # how Python 3 writes bytes in an old protocol
-            return lambda text, _="latin1": text.encode("latin1")
-        raise pickle.UnpicklingError(
-            f"it asks for {module}.{name}, and only arrays, lists and dicts are read"
-        )
+        if (module, name) not in _ALLOWED:
+            raise pickle.UnpicklingError(
+                f"it asks for {module}.{name}, and only arrays, lists and dicts are read"
+            )
+        return _ALLOWED[module, name]
 
 
-def _unpickle(data: bytes, archive: Path) -> dict:
+def _unpickle(data: bytes, archive: Path) -> dict[str, Any]:
+    """A file of the archive as a dict. Raises ValueError for anything else, whatever the bytes."""
     try:
-        return _Plain(io.BytesIO(data), encoding="latin1").load()
-    except (pickle.UnpicklingError, EOFError) as error:
+        found = _Plain(io.BytesIO(data), encoding="latin1").load()
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged pickles raise nearly every error there is
         raise ValueError(f"{archive}: not a CIFAR-100 pickle ({error})") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{archive}: wanted a pickled dict, got {type(found).__name__}")
+    return found
+
+
+def _labelled_pixels(batch: dict[str, Any], archive: Path) -> tuple[list[int], np.ndarray]:
+    """The fine labels and the pixels [N, 3072] of a pickled split."""
+    labels, pixels = batch.get("fine_labels"), batch.get("data")
+    if not isinstance(pixels, _Pixels) or not isinstance(labels, list):
+        raise ValueError(
+            f"{archive}: wanted an array `data` and a list `fine_labels`, got "
+            f"{type(pixels).__name__} and {type(labels).__name__}"
+        )
+    return labels, pixels.array
 
 
 # ---- digits ------------------------------------------------------------------------------------

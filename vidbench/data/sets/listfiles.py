@@ -12,163 +12,36 @@ nothing guessed beyond it:
     arid     class and scene: Jump_11_1 is of Jump_11; validation clips called 24.mp4 are sources of their own
     ssv2     none is known: each video is its own
     moments  the name without its last number (an assumption): yt-5of6ffo6-Bw_205 is of yt-5of6ffo6-Bw
-Kinetics and ActivityNet, whose clips are named by video and time, are read in `youtube`; ImageNet
-and CIFAR-100 in `pictures`."""
+`youtube` reads Kinetics, `activitynet` reads ActivityNet: their clips are named by video and time.
+`images` reads ImageNet and CIFAR-100."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
-VIDEO_SUFFIXES = (
-    ".mp4",
-    ".avi",
-    ".mkv",
-    ".webm",
-    ".mov",
-    ".mpg",
-    ".mpeg",
-    ".m4v",
-    ".wmv",
-    ".flv",
-    ".ogv",
-    ".3gp",
+from vidbench.data.sets.reading import (
+    CLIP_NUMBER,
+    Found,
+    Rows,
+    below,
+    class_list,
+    count_classes,
+    files_below,
+    holding,
+    lists_in,
+    numbered,
+    one_of,
+    places,
+    read_json,
 )
-CLIP_NUMBER = re.compile(r"_(?:c|clip)\d+$", re.IGNORECASE)
+
 ARID_SCENE = re.compile(r"^([A-Za-z]+_\d+)_\d+$")
 HMDB_SPLITS = {"1": "train", "2": "test", "0": "none"}
 MOMENTS_NUMBER = re.compile(r"_\d+$")
 MOMENTS_CATEGORIES = ("moments_categories.txt", "category_momentsv2.txt")
-Rows = list[tuple[str, str | None, str, str | None]]
-
-
-class Found(NamedTuple):
-    """What a reader found: rows (path below root, label, split, source_video), where each stands, and the
-    classes."""
-
-    root: Path
-    rows: Rows
-    where: Sequence[str]
-    classes: Sequence[str] | None
-
-
-# ---- what readers share ------------------------------------------------------------------------
-
-
-def files_below(folder: Path, suffixes: tuple[str, ...] = VIDEO_SUFFIXES) -> list[str]:
-    """Videos (or what the suffixes say) below a folder, relative with forward slashes, sorted;
-    hidden ones are not."""
-    top, found = os.fspath(folder), []
-    for here, folders, files in os.walk(top, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        inside = os.path.relpath(here, top).replace(os.sep, "/")
-        prefix = "" if inside == "." else f"{inside}/"
-        found += [
-            prefix + f for f in files if f.lower().endswith(suffixes) and not f.startswith(".")
-        ]
-    return sorted(found)
-
-
-def read_text(file: Path) -> str:
-    """A text file without its BOM. Raises ValueError, naming it, where it is not UTF-8."""
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: not a text file in UTF-8 ({error})") from None
-
-
-def read_json(file: Path, kind: type) -> Any:
-    """A json file whose outermost value is a list or an object. Raises ValueError, with the line,
-    where it is not."""
-    try:
-        value = json.loads(read_text(file))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file}, line {error.lineno}: not json ({error.msg})") from None
-    if not isinstance(value, kind):
-        raise ValueError(f"{file}: wanted a json {kind.__name__}, got {type(value).__name__}")
-    return value
-
-
-def numbered(
-    file: Path, separator: str | None, columns: int | Container[int], what: str
-) -> Iterator[tuple[list[str], str]]:
-    """The lines of a list file that are not blank, split into columns, with "file, line n" each."""
-    for number, line in enumerate(read_text(file).splitlines(), 1):
-        if line.strip():
-            parts, where = line.rstrip().split(separator), f"{file}, line {number}"
-            if len(parts) not in ((columns,) if isinstance(columns, int) else columns):
-                raise ValueError(
-                    f"{where}: wanted {what}, got {len(parts)} columns: {line.rstrip()!r}"
-                )
-            yield parts, where
-
-
-def class_list(file: Path, separator: str | None, first: int) -> list[str]:
-    """Class names from lines "number name", which must count from `first`."""
-    names = []
-    for (number, name), where in numbered(file, separator, 2, "2 columns (number, class)"):
-        if number != str(first + len(names)):
-            raise ValueError(f"{where}: wanted class number {first + len(names)}, got {number!r}")
-        names.append(name)
-    return names
-
-
-def count_classes(what: str, classes: Sequence[str], wanted: Sequence[int], file: Path) -> None:
-    """Raise ValueError where a class list has another length than the data set's."""
-    if len(classes) not in wanted:
-        counts = " or ".join(map(str, wanted))
-        some = ", ".join(list(classes)[:3])
-        raise ValueError(
-            f"{file}: {what} has {counts} classes, this list has {len(classes)} ({some}, ...)"
-        )
-
-
-def holding(root: Path, names: Sequence[str]) -> Path | None:
-    """root, or the one folder directly in it, that holds all these files."""
-    return next(
-        (place for place in places(root) if all((place / name).is_file() for name in names)), None
-    )
-
-
-def places(root: Path) -> list[Path]:
-    """A folder and the folders directly in it: where list files are looked for."""
-    return [root, *sorted(p for p in root.iterdir() if p.is_dir())] if root.is_dir() else []
-
-
-def lists_in(root: Path, lists: str | Path | None, names: Sequence[str]) -> Path:
-    """The folder with all these list files. Raises FileNotFoundError."""
-    place = holding(Path(lists or root), names)
-    if place is None:
-        raise FileNotFoundError(
-            f"no lists at {lists or root}: wanted {', '.join(names)} there or one folder below"
-        )
-    return place
-
-
-def one_of(what: str, value: int, known: Sequence[int]) -> int:
-    """The value, if it is a known one. Raises ValueError."""
-    if value not in known:
-        raise ValueError(f"{what} must be one of {', '.join(map(str, known))}, got {value!r}")
-    return value
-
-
-def below(root: Path, paths: Iterable[str], guesses: Sequence[str]) -> str:
-    """Where below root the listed paths lie: "" or "folder/", the first guess or any folder that
-    has one of them."""
-    folders = [name for name in guesses if (root / name).is_dir()]
-    folders += sorted(p.name for p in root.iterdir() if p.is_dir() and p.name not in folders)
-    wanted = {path.split("/")[0].lower() for path in paths}
-    for prefix in ["", *(f"{name}/" for name in folders)]:
-        if any(entry.name.lower() in wanted for entry in os.scandir(root / prefix)):
-            return prefix
-    return ""
-
-
-# ---- videos ------------------------------------------------------------------------------------
 
 
 def read_ucf101(root: Path, *, fold: int = 1, lists: str | Path | None = None) -> Found:
@@ -227,7 +100,8 @@ def read_hmdb51(root: Path, *, fold: int = 1, lists: str | Path | None = None) -
     count_classes("HMDB51", classes, (51,), place / f"*{tail}")
     prefix = below(root, classes, ("hmdb51_org", "hmdb51", "videos"))
     on_disk = {os.path.splitext(path)[0]: path for path in files_below(root / prefix)}
-    rows, wheres = [], []
+    rows: Rows = []
+    wheres: list[str] = []
     for label in classes:
         clip = re.compile(rf"(.+)_{re.escape(label)}_[a-z]_[a-z]+_np\d+_[a-z]+_[a-z]+_\d+\.avi")
         for (name, number), where in numbered(
@@ -266,15 +140,15 @@ def read_arid(root: Path, *, fold: int = 1, lists: str | Path | None = None) -> 
     )
     if files is short and fold != 1:
         raise ValueError(
-            f"{lists or root} holds ARID's six-class subset, which has no folds, and fold {fold} "
-            "was "
-            "asked for: take fold 1, or the full lists, ARID_split1_train.txt and so on"
+            f"{lists or root} holds ARID's six-class subset, which has no fold {fold}: take fold 1 "
+            "or the full lists, ARID_split1_train.txt and so on"
         )
     place = lists_in(root, lists, ["mapping_table.txt", *(name for name, _ in files)])
     if files is full and (place / f"ARID_split{fold}_other.txt").is_file():
         files = [*full, (f"ARID_split{fold}_other.txt", "none")]
     classes = class_list(place / "mapping_table.txt", "\t", 0)
-    rows, wheres = [], []
+    rows: Rows = []
+    wheres: list[str] = []
     for name, split in files:
         for (_, number, path), where in numbered(
             place / name, "\t", 3, "3 columns (index, class number, path)"
@@ -288,10 +162,10 @@ def read_arid(root: Path, *, fold: int = 1, lists: str | Path | None = None) -> 
                 )
             scene = ARID_SCENE.match(Path(path).stem)
             folder = f"{split}/" if files is short else ""
-            rows.append((folder + path, label, split, scene and scene[1]))
+            rows.append((folder + path, label, split, scene[1] if scene else None))
             wheres.append(where)
     prefix = below(root, (row[0] for row in rows), ("clips_v1", "clips", "videos"))
-    return Found(root, [(prefix + path, *rest) for path, *rest in rows], wheres, classes)
+    return Found(root, [(prefix + row[0], *row[1:]) for row in rows], wheres, classes)
 
 
 def ssv2_files(root: Path) -> dict[str, Path]:
@@ -327,46 +201,51 @@ def read_ssv2(root: Path, *, lists: str | Path | None = None) -> Found:
             f"no lists at {lists or root}: wanted something-something-v2-labels.json with -train "
             "or -validation.json (or labels.json, ...) there or one folder below"
         )
-    numbers = {name: str(number) for name, number in read_json(files["labels"], dict).items()}
-    order = {
-        name: i for i, name in enumerate(sorted(numbers, key=lambda name: numbers[name].zfill(9)))
-    }
-    for name, number in numbers.items():
-        if number != str(order[name]):
-            raise ValueError(
-                f"{files['labels']}: classes count from 0, but {name!r} has {number!r}, not "
-                f"{order[name]}"
-            )
-    classes = list(order)
-    count_classes("Something-Something-v2", classes, (174,), files["labels"])
-    answers = {}
+    classes = _ssv2_classes(files["labels"])
+    answers: dict[str, str] = {}
     if "test-answers" in files:
         pairs = numbered(files["test-answers"], ";", 2, "2 columns (id;label)")
         answers = {video: label for (video, label), _ in pairs}
     on_disk = {Path(path).stem: path for path in files_below(root)}
-    rows, wheres = [], []
+    rows: Rows = []
+    wheres: list[str] = []
     for split in ("train", "validation", "test"):
-        for number, entry in enumerate(read_json(files[split], list) if split in files else (), 1):
-            where = f"{files[split]}, entry {number}"
-            if (
-                not isinstance(entry, dict)
-                or "id" not in entry
-                or split != "test"
-                and "template" not in entry
-            ):
-                raise ValueError(
-                    f"{where}: wanted an object with id and template (test: id), got {entry!r}"
-                )
-            video = str(entry["id"])
-            label = (
-                answers.get(video)
-                if split == "test"
-                else entry["template"].replace("[", "").replace("]", "")
-            )
+        for video, template, where in _ssv2_entries(files[split]) if split in files else ():
+            if template is None and split != "test":
+                raise ValueError(f"{where}: wanted an object with id and template, got id {video}")
+            label = answers.get(video) if split == "test" else template
             path = on_disk.get(video, f"20bn-something-something-v2/{video}.webm")
             rows.append((path, label, split, None))
             wheres.append(where)
     return Found(root, rows, wheres, classes)
+
+
+def _ssv2_classes(file: Path) -> list[str]:
+    """The templates in the order of their numbers, which must count from 0."""
+    numbers = {name: str(number) for name, number in read_json(file, dict).items()}
+    classes = sorted(numbers, key=lambda name: numbers[name].zfill(9))
+    order = {name: i for i, name in enumerate(classes)}
+    for name, number in numbers.items():
+        if number != str(order[name]):
+            raise ValueError(
+                f"{file}: classes count from 0, but {name!r} has {number!r}, not {order[name]}"
+            )
+    count_classes("Something-Something-v2", classes, (174,), file)
+    return classes
+
+
+def _ssv2_entries(file: Path) -> Iterator[tuple[str, str | None, str]]:
+    """(id, template without its square brackets or None, where) of each entry of a list."""
+    for number, entry in enumerate(read_json(file, list), 1):
+        where = f"{file}, entry {number}"
+        if not isinstance(entry, dict) or "id" not in entry:
+            raise ValueError(
+                f"{where}: wanted an object with id and template (test: id), got {entry!r}"
+            )
+        template = entry.get("template")
+        if template is not None:
+            template = str(template).replace("[", "").replace("]", "")
+        yield str(entry["id"]), template, where
 
 
 def moments_lists(root: Path) -> tuple[Path, Path] | None:
@@ -397,13 +276,14 @@ def read_moments(root: Path, *, lists: str | Path | None = None) -> Found:
             "trainingSet.csv or validationSet.csv there or one folder below"
         )
     place, categories = found
-    classes = []
+    classes: list[str] = []
     for (name, *number), where in numbered(categories, ",", (1, 2), "a class, or class,number"):
         if number and number[0].strip() != str(len(classes)):
             raise ValueError(f"{where}: wanted class number {len(classes)}, got {number[0]!r}")
         classes.append(name)
     count_classes("Moments in Time", classes, (339, 305), categories)
-    rows, wheres = [], []
+    rows: Rows = []
+    wheres: list[str] = []
     prefix = below(root, ("training", "validation"), ())
     for word, split in (("training", "train"), ("validation", "validate")):
         file = place / f"{word}Set.csv"

@@ -1,5 +1,5 @@
-"""The lists of clips cut from YouTube videos, Kinetics, Mini-Kinetics-200 and ActivityNet, and
-where their files lie.
+"""The lists of clips cut from YouTube videos, Kinetics and Mini-Kinetics-200, and where their
+files lie.
 
 A clip is a video id of eleven characters and two times in seconds; the source of a clip is its
 video's id. Copies of these data sets differ in folders and names, so the tree below `root` is
@@ -24,14 +24,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vidbench.data.manifest import text_lines
-from vidbench.data.sets.listfiles import (
+from vidbench.data.sets.reading import (
     Found,
     Rows,
     count_classes,
     files_below,
     holding,
     places,
-    read_json,
     read_text,
 )
 
@@ -74,7 +73,7 @@ class Clip(NamedTuple):
 # ---- finding files -----------------------------------------------------------------------------
 
 
-class _Tree:
+class Tree:
     """The videos below a folder by the id in their names, each given to one row only."""
 
     def __init__(self, root: Path) -> None:
@@ -106,7 +105,7 @@ class _Tree:
         gaps = [
             (max(abs(start - clip.start), abs(end - clip.end)), path)
             for start, end, path in self.videos.get(clip.video, ())
-            if start is not None
+            if start is not None and end is not None
         ]
         gap, path = min(
             (pair for pair in gaps if pair[1] not in self.taken), default=(within + 1, "")
@@ -138,7 +137,7 @@ def _fits(path: str, clip: Clip) -> tuple[bool, bool, bool]:
 
 def _rows(root: Path, clips: Iterable[Clip]) -> tuple[Rows, list[str]]:
     """Rows of clips with the files found below root, and where each clip stands."""
-    clips, tree = list(clips), _Tree(root)
+    clips, tree = list(clips), Tree(root)
     count = Counter(clip.video for clip in clips)
     rows: Rows = []
     for clip in clips:
@@ -163,11 +162,9 @@ def kinetics_lists(root: Path, number: int) -> dict[str, list[Path]]:
     unlike: dict[str, list[Path]] = {}
     for place in places(root):
         named = [
-            (KINETICS_LIST.fullmatch(name.lower()), place / name)
+            (match, place / name)
             for name in sorted(os.listdir(place))
-        ]
-        named = [
-            (match, file) for match, file in named if match and match[1] in (None, str(number))
+            if (match := KINETICS_LIST.fullmatch(name.lower())) and match[1] in (None, str(number))
         ]
         alike = [(match, file) for match, file in named if _header(file)]
         lists: dict[str, list[Path]] = {}
@@ -189,7 +186,8 @@ def has_kinetics(number: int, root: Path) -> bool:
     lists = {
         split: files for split, files in kinetics_lists(root, number).items() if _header(files[0])
     }
-    if any(KINETICS_LIST.fullmatch(files[0].name.lower())[1] for files in lists.values()):
+    matches = [KINETICS_LIST.fullmatch(files[0].name.lower()) for files in lists.values()]
+    if any(match and match[1] for match in matches):
         return True
     for split in ("validate", "train", "test"):
         header = _header(lists[split][0]) if split in lists else []
@@ -229,7 +227,7 @@ def read_kinetics(
     clips = {
         split: list(_kinetics_clips(files[split][0], split)) for split in ORDER if split in files
     }
-    labels = {split: {clip.label for clip in some} - {None} for split, some in clips.items()}
+    labels = {split: {clip.label for clip in some if clip.label} for split, some in clips.items()}
     labeled = next(
         (split for split in ("validate", "test", "train", "") if labels.get(split)), None
     )
@@ -340,91 +338,3 @@ def read_minikinetics(root: Path, *, lists: str | Path | None = None) -> Found:
     count_classes("Mini-Kinetics-200", classes, (200,), files[0])
     rows, wheres = _rows(root, clips)
     return Found(root, rows, wheres, classes)
-
-
-# ---- ActivityNet -------------------------------------------------------------------------------
-
-
-def activitynet_list(root: Path) -> Path | None:
-    """ActivityNet 1.3's json (activity_net.v1-3.min.json) in a folder or one folder below."""
-    return next(
-        (file for place in places(root) for file in sorted(place.glob("activity_net.v1-3*.json"))),
-        None,
-    )
-
-
-def read_activitynet(
-    root: Path,
-    *,
-    lists: str | Path | None = None,
-    classes: str | Path | None = None,
-    pattern: str = "v_{id}_{start:.2f}_{end:.2f}",
-) -> Found:
-    """ActivityNet 1.3 trimmed: one row and one file a segment, from activity_net.v1-3.min.json
-    (`lists` may be a file).
-
-    How trimmed files are named is an assumption, as no release has them: by `pattern`, with {id},
-    {start} and {end} in seconds and {n}, the number of the segment in its video from 0, in any
-    folder and with any suffix; else any file <id>_<start>_<end> or v_<id>_<start>_<end> whose times
-    are both within a second of the segment's, the nearest. A segment with several labels is one row
-    with the first, as in MultiTrain. The testing subset has no segments and so no rows. classes: a
-    file with a class a line, where their order matters; else the labels, sorted."""
-    place = Path(lists or root)
-    file = place if place.is_file() else activitynet_list(place)
-    if file is None:
-        raise FileNotFoundError(
-            f"no list at {lists or root}: wanted activity_net.v1-3.min.json there or one below"
-        )
-    clips = list(_segments(file))
-    listed = (
-        sorted({clip.label for _, clip in clips}) if classes is None else text_lines(Path(classes))
-    )
-    count_classes("ActivityNet 1.3", listed, (200,), file if classes is None else Path(classes))
-    named: dict[str, Clip] = {}
-    for n, clip in clips:
-        try:
-            name = pattern.format(id=clip.video, start=clip.start, end=clip.end, n=n)
-        except (KeyError, IndexError, ValueError) as error:
-            raise ValueError(
-                f"pattern {pattern!r}: wanted {{id}}, {{start}}, {{end}} and {{n}} ({error!r})"
-            ) from None
-        named.setdefault(name, clip)
-    tree = _Tree(root)
-    # all exact names first, so that no segment beside one is given its file
-    exact = {name: tree.take(tree.stems[name]) for name in named if name in tree.stems}
-    paths = [
-        exact.get(name) or tree.near(clip, 1.0) or f"{name}.mp4" for name, clip in named.items()
-    ]
-    rows = [
-        (path, clip.label, clip.split, clip.video)
-        for path, clip in zip(paths, named.values(), strict=True)
-    ]
-    return Found(root, rows, [clip.where for clip in named.values()], listed)
-
-
-def _segments(file: Path) -> Iterator[tuple[int, Clip]]:
-    """(its number in the video, the clip) of each segment, the first label only. Raises ValueError
-    with the video."""
-    database = read_json(file, dict).get("database")
-    if not isinstance(database, dict):
-        raise ValueError(
-            f'{file}: wanted an object with "database": {{id: {{subset, annotations}}}}'
-        )
-    for video, entry in database.items():
-        seen = set()
-        subset = entry.get("subset")
-        if subset not in SPLITS:
-            raise ValueError(
-                f"{file}, video {video}: wanted a subset of {', '.join(SPLITS)}, got {subset!r}"
-            )
-        for n, annotation in enumerate(entry.get("annotations", ())):
-            where = f"{file}, video {video}, annotation {n}"
-            try:
-                label, (start, end) = annotation["label"], map(float, annotation["segment"])
-            except (KeyError, TypeError, ValueError):
-                raise ValueError(
-                    f"{where}: wanted label and segment [start, end], got {annotation!r}"
-                ) from None
-            if (start, end) not in seen:
-                seen.add((start, end))
-                yield n, Clip(label, video, start, end, SPLITS[subset], where)

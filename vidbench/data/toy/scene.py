@@ -62,21 +62,7 @@ def draw_look(size: int, background: str, camera: str, rng: np.random.Generator)
         shoulders=uniform(0.065, 0.085),
         girth=uniform(0.85, 1.2),
     )
-    amplitude, hertz = {
-        "drift": (uniform(0.01, 0.04, 2), uniform(0.08, 0.22, 2)),
-        "zoom": (uniform(0, 0.006, 2), (0.1, 0.1)),
-        "hand": (uniform(0.006, 0.014, 2), uniform(0.35, 0.7, 2)),
-    }[camera]
-    zoom = (uniform(0.03, 0.07), uniform(0.1, 0.2)) if camera == "zoom" else (0.0, 0.1)
-    sway = np.array(
-        [
-            (amplitude[0], hertz[0], 0),
-            (amplitude[1], hertz[1], 0),
-            (*zoom, 0),
-            (uniform(0, 0.08), uniform(0.1, 0.4), 0),
-        ]
-    )
-    sway[:, 2] = uniform(0, 2 * np.pi, 4)
+    sway = _sway(camera, rng)
     return Look(
         body,
         colors,
@@ -89,6 +75,29 @@ def draw_look(size: int, background: str, camera: str, rng: np.random.Generator)
         sway,
         uniform(0.9, 1.1),
     )
+
+
+def _sway(camera: str, rng: np.random.Generator) -> np.ndarray:
+    """Amplitude, frequency (Hz) and phase [4, 3] of the camera's x, y and zoom, and of the
+    light."""
+    uniform = rng.uniform
+    moves: dict[str, tuple[np.ndarray, np.ndarray]] = {
+        "drift": (uniform(0.01, 0.04, 2), uniform(0.08, 0.22, 2)),
+        "zoom": (uniform(0, 0.006, 2), np.array([0.1, 0.1])),
+        "hand": (uniform(0.006, 0.014, 2), uniform(0.35, 0.7, 2)),
+    }
+    amplitude, hertz = moves[camera]
+    zoom = (uniform(0.03, 0.07), uniform(0.1, 0.2)) if camera == "zoom" else (0.0, 0.1)
+    sway = np.array(
+        [
+            (amplitude[0], hertz[0], 0),
+            (amplitude[1], hertz[1], 0),
+            (*zoom, 0),
+            (uniform(0, 0.08), uniform(0.1, 0.4), 0),
+        ]
+    )
+    sway[:, 2] = uniform(0, 2 * np.pi, 4)
+    return sway
 
 
 def paint(
@@ -133,8 +142,8 @@ def _color(luma: float, rng: np.random.Generator, chroma: float = 85.0) -> np.nd
 
 def _field(side: int, cells: int, rng: np.random.Generator) -> np.ndarray:
     """Smooth noise about 0, [side, side]: a few random numbers, enlarged."""
-    cells = rng.standard_normal((cells, cells)).astype(np.float32)
-    return cv2.resize(cells, (side, side), interpolation=cv2.INTER_CUBIC)
+    noise = rng.standard_normal((cells, cells)).astype(np.float32)
+    return cv2.resize(noise, (side, side), interpolation=cv2.INTER_CUBIC)
 
 
 def _background(
@@ -145,6 +154,8 @@ def _background(
     side = round(size * (1 + 2 * MARGIN))
     a, b, c = (_color(rng.uniform(*luma), rng, 55) for _ in range(3))
     y, x = np.mgrid[0:side, 0:side].astype(np.float32) / side
+    mix: np.ndarray
+    spots: np.ndarray
     if kind == "blobs":
         mix = _field(side, 4, rng) + 0.7 * _field(side, 8, rng)
         spots = 0.8 * _field(side, 6, rng) + 0.8 * _field(side, 13, rng)
@@ -204,12 +215,11 @@ def _view(background: np.ndarray, side: int, zoom: float, shift: np.ndarray) -> 
 
 
 def _figure(canvas: np.ndarray, at: dict[str, np.ndarray], look: Look, height: float) -> None:
-    """Draw the figure, far limbs first and darker; `at` in canvas pixels, `height` of the figure in
-    canvas pixels."""
+    """Draw the figure, far limbs first and darker; `at` and its `height` in canvas pixels."""
     bits = 4  # fixed-point places of OpenCV's drawing: joints land between pixels
 
     def fixed(name: str) -> tuple[int, int]:
-        return tuple(int(v) for v in np.rint(at[name] * (1 << bits)))
+        return round(at[name][0] * (1 << bits)), round(at[name][1] * (1 << bits))
 
     def limb(a: str, b: str, width: float, part: str, shade: float) -> None:
         color = (look.colors[part] * shade).tolist()

@@ -1,0 +1,99 @@
+"""ActivityNet 1.3, trimmed to its segments: one row and one file a segment.
+
+`youtube` finds the files, as it does for Kinetics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from vidbench.data.manifest import text_lines
+from vidbench.data.sets.reading import Found, Rows, count_classes, places, read_json
+from vidbench.data.sets.youtube import SPLITS, Clip, Tree
+
+
+def activitynet_list(root: Path) -> Path | None:
+    """ActivityNet 1.3's json (activity_net.v1-3.min.json) in a folder or one folder below."""
+    return next(
+        (file for place in places(root) for file in sorted(place.glob("activity_net.v1-3*.json"))),
+        None,
+    )
+
+
+def read_activitynet(
+    root: Path,
+    *,
+    lists: str | Path | None = None,
+    classes: str | Path | None = None,
+    pattern: str = "v_{id}_{start:.2f}_{end:.2f}",
+) -> Found:
+    """ActivityNet 1.3 trimmed: one row and one file a segment, from activity_net.v1-3.min.json
+    (`lists` may be a file).
+
+    How trimmed files are named is an assumption, as no release has them: by `pattern`, with {id},
+    {start} and {end} in seconds and {n}, the number of the segment in its video from 0, in any
+    folder and with any suffix; else any file <id>_<start>_<end> or v_<id>_<start>_<end> whose times
+    are both within a second of the segment's, the nearest. A segment with several labels is one row
+    with the first, as in MultiTrain. The testing subset has no segments and so no rows. classes: a
+    file with a class a line, where their order matters; else the labels, sorted."""
+    place = Path(lists or root)
+    file = place if place.is_file() else activitynet_list(place)
+    if file is None:
+        raise FileNotFoundError(
+            f"no list at {lists or root}: wanted activity_net.v1-3.min.json there or one below"
+        )
+    clips = list(_segments(file))
+    listed = (
+        sorted({clip.label for _, clip in clips if clip.label})
+        if classes is None
+        else text_lines(Path(classes))
+    )
+    count_classes("ActivityNet 1.3", listed, (200,), file if classes is None else Path(classes))
+    named: dict[str, Clip] = {}
+    for n, clip in clips:
+        try:
+            name = pattern.format(id=clip.video, start=clip.start, end=clip.end, n=n)
+        except (KeyError, IndexError, ValueError) as error:
+            raise ValueError(
+                f"pattern {pattern!r}: wanted {{id}}, {{start}}, {{end}} and {{n}} ({error!r})"
+            ) from None
+        named.setdefault(name, clip)
+    tree = Tree(root)
+    # all exact names first, so that no segment beside one is given its file
+    exact = {name: tree.take(tree.stems[name]) for name in named if name in tree.stems}
+    paths = [
+        exact.get(name) or tree.near(clip, 1.0) or f"{name}.mp4" for name, clip in named.items()
+    ]
+    rows: Rows = [
+        (path, clip.label, clip.split, clip.video)
+        for path, clip in zip(paths, named.values(), strict=True)
+    ]
+    return Found(root, rows, [clip.where for clip in named.values()], listed)
+
+
+def _segments(file: Path) -> Iterator[tuple[int, Clip]]:
+    """(its number in the video, the clip) of each segment, the first label only. Raises ValueError
+    with the video."""
+    database = read_json(file, dict).get("database")
+    if not isinstance(database, dict):
+        raise ValueError(
+            f'{file}: wanted an object with "database": {{id: {{subset, annotations}}}}'
+        )
+    for video, entry in database.items():
+        seen = set()
+        subset = entry.get("subset")
+        if subset not in SPLITS:
+            raise ValueError(
+                f"{file}, video {video}: wanted a subset of {', '.join(SPLITS)}, got {subset!r}"
+            )
+        for n, annotation in enumerate(entry.get("annotations", ())):
+            where = f"{file}, video {video}, annotation {n}"
+            try:
+                label, (start, end) = annotation["label"], map(float, annotation["segment"])
+            except (KeyError, TypeError, ValueError):
+                raise ValueError(
+                    f"{where}: wanted label and segment [start, end], got {annotation!r}"
+                ) from None
+            if (start, end) not in seen:
+                seen.add((start, end))
+                yield n, Clip(label, video, start, end, SPLITS[subset], where)

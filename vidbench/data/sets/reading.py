@@ -1,0 +1,146 @@
+"""What the readers of data sets share: rows, list files, the media below a folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Container, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+VIDEO_SUFFIXES = (
+    ".mp4",
+    ".avi",
+    ".mkv",
+    ".webm",
+    ".mov",
+    ".mpg",
+    ".mpeg",
+    ".m4v",
+    ".wmv",
+    ".flv",
+    ".ogv",
+    ".3gp",
+)
+CLIP_NUMBER = re.compile(r"_(?:c|clip)\d+$", re.IGNORECASE)
+Rows = list[tuple[str, str | None, str, str | None]]
+
+
+class Found(NamedTuple):
+    """What a reader found: rows (path below root, label, split, source_video), where each stands, and the
+    classes."""
+
+    root: Path
+    rows: Rows
+    where: Sequence[str]
+    classes: Sequence[str] | None
+
+
+def files_below(folder: Path, suffixes: tuple[str, ...] = VIDEO_SUFFIXES) -> list[str]:
+    """Videos (or what the suffixes say) below a folder, relative with forward slashes, sorted;
+    hidden ones are not."""
+    top, found = os.fspath(folder), []
+    for here, folders, files in os.walk(top, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        inside = os.path.relpath(here, top).replace(os.sep, "/")
+        prefix = "" if inside == "." else f"{inside}/"
+        found += [
+            prefix + f for f in files if f.lower().endswith(suffixes) and not f.startswith(".")
+        ]
+    return sorted(found)
+
+
+def read_text(file: Path) -> str:
+    """A text file without its BOM. Raises ValueError, naming it, where it is not UTF-8."""
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: not a text file in UTF-8 ({error})") from None
+
+
+def read_json(file: Path, kind: type) -> Any:
+    """A json file whose outermost value is a list or an object. Raises ValueError, with the line,
+    where it is not."""
+    try:
+        value = json.loads(read_text(file))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file}, line {error.lineno}: not json ({error.msg})") from None
+    if not isinstance(value, kind):
+        raise ValueError(f"{file}: wanted a json {kind.__name__}, got {type(value).__name__}")
+    return value
+
+
+def numbered(
+    file: Path, separator: str | None, columns: int | Container[int], what: str
+) -> Iterator[tuple[list[str], str]]:
+    """The lines of a list file that are not blank, split into columns, with "file, line n" each."""
+    for number, line in enumerate(read_text(file).splitlines(), 1):
+        if line.strip():
+            parts, where = line.rstrip().split(separator), f"{file}, line {number}"
+            if len(parts) not in ((columns,) if isinstance(columns, int) else columns):
+                raise ValueError(
+                    f"{where}: wanted {what}, got {len(parts)} columns: {line.rstrip()!r}"
+                )
+            yield parts, where
+
+
+def class_list(file: Path, separator: str | None, first: int) -> list[str]:
+    """Class names from lines "number name", which must count from `first`."""
+    names: list[str] = []
+    for (number, name), where in numbered(file, separator, 2, "2 columns (number, class)"):
+        if number != str(first + len(names)):
+            raise ValueError(f"{where}: wanted class number {first + len(names)}, got {number!r}")
+        names.append(name)
+    return names
+
+
+def count_classes(what: str, classes: Sequence[str], wanted: Sequence[int], file: Path) -> None:
+    """Raise ValueError where a class list has another length than the data set's."""
+    if len(classes) not in wanted:
+        counts = " or ".join(map(str, wanted))
+        some = ", ".join(list(classes)[:3])
+        raise ValueError(
+            f"{file}: {what} has {counts} classes, this list has {len(classes)} ({some}, ...)"
+        )
+
+
+def holding(root: Path, names: Sequence[str]) -> Path | None:
+    """root, or the one folder directly in it, that holds all these files."""
+    return next(
+        (place for place in places(root) if all((place / name).is_file() for name in names)), None
+    )
+
+
+def places(root: Path) -> list[Path]:
+    """A folder and the folders directly in it: where list files are looked for."""
+    return [root, *sorted(p for p in root.iterdir() if p.is_dir())] if root.is_dir() else []
+
+
+def lists_in(root: Path, lists: str | Path | None, names: Sequence[str]) -> Path:
+    """The folder with all these list files. Raises FileNotFoundError."""
+    place = holding(Path(lists or root), names)
+    if place is None:
+        raise FileNotFoundError(
+            f"no lists at {lists or root}: wanted {', '.join(names)} there or one folder below"
+        )
+    return place
+
+
+def one_of(what: str, value: int, known: Sequence[int]) -> int:
+    """The value, if it is a known one. Raises ValueError."""
+    if value not in known:
+        raise ValueError(f"{what} must be one of {', '.join(map(str, known))}, got {value!r}")
+    return value
+
+
+def below(root: Path, paths: Iterable[str], guesses: Sequence[str]) -> str:
+    """Where below root the listed paths lie: "" or "folder/", the first guess or any folder that
+    has one of them."""
+    folders = [name for name in guesses if (root / name).is_dir()]
+    folders += sorted(p.name for p in root.iterdir() if p.is_dir() and p.name not in folders)
+    wanted = {path.split("/")[0].lower() for path in paths}
+    for prefix in ["", *(f"{name}/" for name in folders)]:
+        if any(entry.name.lower() in wanted for entry in os.scandir(root / prefix)):
+            return prefix
+    return ""
