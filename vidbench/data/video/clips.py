@@ -8,7 +8,7 @@ and VideoInfo.decoder says who read."""
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +20,7 @@ from vidbench.data.video.decoders import (
     DECODERS,
     PyAV,
     Reader,
+    Size,
     check_decoder,
     failures,
     short_side,
@@ -63,7 +64,7 @@ class _Picture(Reader):
     A strip, square frames side by side in one picture, is a video of these.
     """
 
-    def __init__(self, path: Path, size: int | tuple[int, int] | None) -> None:
+    def __init__(self, path: Path, size: Size) -> None:
         from PIL import Image
 
         try:
@@ -93,7 +94,7 @@ class _Picture(Reader):
 class _Stored(Reader):
     """A video of a decode-once store (see packs)."""
 
-    def __init__(self, path: Path, size: int | tuple[int, int] | None) -> None:
+    def __init__(self, path: Path, size: Size) -> None:
         self._pack, self._size = framestore.Pictures(path), size
         self.frames, self.fps = self._pack.frames, self._pack.fps
 
@@ -107,10 +108,10 @@ class _Stored(Reader):
         self._pack.close()
 
 
-def _resized(frame: np.ndarray, size: int | tuple[int, int] | None) -> np.ndarray:
+def _resized(frame: np.ndarray, size: Size) -> np.ndarray:
     import cv2
 
-    height, width = short_side(*frame.shape[:2], size)
+    height, width = short_side(frame.shape[0], frame.shape[1], size)
     return (
         frame
         if (height, width) == frame.shape[:2]
@@ -118,7 +119,7 @@ def _resized(frame: np.ndarray, size: int | tuple[int, int] | None) -> np.ndarra
     )  # area
 
 
-def _reader_of(path: Path, decoder: str) -> tuple[str, type]:
+def _reader_of(path: Path, decoder: str) -> tuple[str, Callable[..., Reader]]:
     name = path.name.lower()
     if name.endswith(framestore.SUFFIX):
         return "pack", _Stored
@@ -155,7 +156,7 @@ class Video:
         self,
         path: str | Path,
         decoder: str = DECODER,
-        size: int | tuple[int, int] | None = None,
+        size: Size = None,
         frames: int | None = None,
     ) -> None:
         check_decoder(decoder)
@@ -172,12 +173,11 @@ class Video:
                 f"{self.path}: {self.decoder} finds no frame in it; re-encode it or drop it"
             )
 
-    def _open(self, decoder: str, size: int | tuple[int, int] | None, frames: int | None) -> None:
+    def _open(self, decoder: str, size: Size, frames: int | None) -> None:
         self.decoder, make = _reader_of(self.path, decoder)
         self._failures = failures(self.decoder)
-        if make is PyAV:
-            make = partial(PyAV, frames=frames)
-        self._reader = self._try("open", make, self.path, size)
+        known = {"frames": frames} if make is PyAV else {}
+        self._reader = self._try("open", partial(make, **known), self.path, size)
 
     def _try(self, what: str, function, *arguments):
         try:
@@ -271,7 +271,7 @@ def read(
     path: str | Path,
     indices: Sequence[int] | np.ndarray | None = None,
     decoder: str = DECODER,
-    size: int | tuple[int, int] | None = None,
+    size: Size = None,
 ) -> Clip:
     """Open, decode the frames of these numbers (None: all; any order, repeats allowed), close; see
     Video for errors."""

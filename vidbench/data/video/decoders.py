@@ -17,37 +17,38 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Iterable, Iterator
-from functools import cache, lru_cache
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-EMPTY = (
-    16  # bytes; MPEG-4's "not coded" picture takes 6 to 8, a coded one where nothing moves over 20
+from vidbench.data.video.packets import (
+    PLACEHOLDERS,
+    STREAMS,
+    container_of,
+    counted_times,
+    decoded,
+    index,
+    untorn,
 )
-# packets of a file that code no picture and add no frame: 0 or 1 in the UCF101 and HMDB51 clips
-# seen
-PLACEHOLDERS = 2
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+    from av.container import InputContainer
+
 BLOCK = 64  # frames
 SEEK = 4  # frames; decoding so few on is cheaper than seeking
-STREAMS = ("mpeg", "mpegts")  # containers without an index of frames
 SKIPPING = (
     "h264",
     "hevc",
     "mpeg4",
 )  # decoders that obey skip_frame packet by packet; dav1d does not
-PLAYLISTS = (
-    b"#EXTM3U",
-    b"ffconcat",
-    b"<?xml",
-    b"<MPD",
-    b"v=0",
-)  # texts; FFmpeg would open what they name
+Size = int | tuple[int, int] | None  # (H, W) or the short side in pixels; None keeps
 
 
-def short_side(height: int, width: int, size: int | tuple[int, int] | None) -> tuple[int, int]:
+def short_side(height: int, width: int, size: Size) -> tuple[int, int]:
     """(H, W) after a resize: None keeps, a number is the short side with the aspect kept, a pair is
     taken as it is."""
     if size is None:
@@ -86,150 +87,7 @@ class Reader:
 # ---- PyAV --------------------------------------------------------------------------------------
 
 
-class Index(NamedTuple):
-    """What a file's packets say about its frames."""
-
-    fps: float
-    packets: int
-    shown: (
-        np.ndarray | None
-    )  # int64 [N] time stamps of the shown frames, ascending; None: they can only be counted
-    keys: np.ndarray | None  # int64 [K] time stamps at which decoding can start
-    unit: float  # seconds of a time stamp's step
-    why: str  # the reason for counting, or ""
-    hidden: bool  # whether an edit list hides frames
-    leading: bool  # whether pictures that are shown before a key frame come after it
-    kind: str  # FFmpeg's name of the container, whatever the suffix says
-    codec: str
-    torn: bool  # whether the last packet is cut off; it is left out
-    streams: int  # of video in the file; the first one is read
-
-
-def container_of(path: str | Path):
-    """An open PyAV container that decodes in one thread."""
-    import av
-
-    # metadata in other encodings than UTF-8 (an HMDB51 clip) must not stop the decoding; the whole
-    # path, since FFmpeg would take "take:1.mp4" for an address
-    container = av.open(os.path.abspath(path), metadata_errors="ignore")
-    if not container.streams.video:
-        container.close()
-        raise ValueError("it holds no video stream")
-    container.streams.video[0].codec_context.thread_count = 1
-    return container
-
-
-def untorn(packets: Iterable) -> Iterator:
-    """A stream's packets but for a last one that is cut off, as a download that broke off leaves
-    it.
-
-    Raises OSError where another one is: a decoder would go on, with pictures that lean on what is
-    missing."""
-    torn = False
-    for packet in packets:
-        if torn and packet.size:
-            raise OSError(
-                "a part of the file is missing before "
-                f"{float((packet.pts or 0) * packet.time_base):.2f} s"
-            )
-        torn = torn or packet.is_corrupt
-        if not torn or not packet.size:
-            yield packet
-
-
-def _decoded(container) -> Iterator:
-    """PyAV's frames of a whole decode."""
-    for packet in untorn(container.demux(container.streams.video[0])):
-        yield from packet.decode()
-
-
-class _About(NamedTuple):
-    """A packet without its data."""
-
-    pts: int | None
-    size: int
-    key: bool
-    discard: bool
-    corrupt: bool
-
-
-@lru_cache(maxsize=4096)
-def _index(path: str, changed: int, size: int) -> Index:
-    with open(path, "rb") as handle:
-        if handle.read(32).lstrip(b"\xef\xbb\xbf\r\n\t ").startswith(PLAYLISTS):
-            raise ValueError("it is a playlist, a text that names other files, not a video")
-    with container_of(path) as container:
-        stream, kind = container.streams.video[0], container.format.name
-        avi, reordered = "avi" in kind, stream.codec_context.has_b_frames
-        streams, codec = len(container.streams.video), stream.codec_context.name
-        # plain values: packets hold their part of the file in memory
-        packets = [
-            _About(p.pts, p.size, p.is_keyframe, p.is_discard, p.is_corrupt)
-            for p in container.demux(stream)
-            if p.size
-        ]
-        fps = float(stream.average_rate or stream.guessed_rate or 0)
-        unit = float(stream.time_base or 0)
-    torn = bool(packets) and packets[-1].corrupt
-    packets = packets[: len(packets) - torn]
-    shown = np.array([p.pts for p in packets if p.pts is not None and not p.discard], np.int64)
-    why, hidden = "", any(p.discard for p in packets)
-    if kind in STREAMS:
-        why = "a stream without an index"
-    elif any(p.pts is None for p in packets) or len(np.unique(shown)) < len(shown):
-        why = "time stamps are missing or repeated"
-    elif avi and any(p.size <= EMPTY for p in packets):
-        why = "packets that code no picture"
-    elif avi and reordered:
-        why = "B-frames in AVI"
-    if why:
-        return Index(
-            fps, len(packets), None, None, unit, why, hidden, False, kind, codec, torn, streams
-        )
-    stamps, key = (
-        np.array([p.pts for p in packets], np.int64),
-        np.array([p.key for p in packets], bool),
-    )
-    latest = np.maximum.accumulate(np.where(key, stamps, np.iinfo(np.int64).min))
-    leading = bool((stamps < latest).any())
-    return Index(
-        fps,
-        len(packets),
-        np.sort(shown),
-        np.sort(stamps[key]),
-        unit,
-        "",
-        hidden,
-        leading,
-        kind,
-        codec,
-        torn,
-        streams,
-    )
-
-
-def index(path: Path) -> Index:
-    """The index of a file, read once per process as long as the file does not change."""
-    about = path.stat()
-    return _index(str(path), about.st_mtime_ns, about.st_size)
-
-
-@lru_cache(maxsize=16_384)
-def _counted_times(path: str, changed: int, size: int) -> np.ndarray:
-    """Presentation times [N] of all frames that a decode from the start shows; kept, as it decodes
-    the whole file."""
-    with container_of(path) as container:
-        stream = container.streams.video[0]
-        fps = float(stream.average_rate or stream.guessed_rate or 1)
-        stamps = [frame.time for frame in _decoded(container)]
-    if None in stamps or len(set(stamps)) < len(stamps):
-        return np.arange(len(stamps)) / fps
-    # packed B-frames leave the stamps out of order; sorted, they are the times at which frames are
-    # shown
-    return np.sort(np.array(stamps, np.float64))
-
-
-def pictures(size: int | tuple[int, int] | None = None):
+def pictures(size: Size = None) -> Callable[[VideoFrame], np.ndarray]:
     """A function from PyAV's frames to RGB uint8 [H,W,3], turned as players show them and resized
     to `size`.
 
@@ -252,7 +110,9 @@ def pictures(size: int | tuple[int, int] | None = None):
         plane = reformatter.reformat(frame, width, height, "rgb24", interpolation="AREA").planes[0]
         # as it lies in memory, where a line may be longer than the picture is wide: copied once,
         # into the clip
-        rgb = np.ndarray((height, width, 3), np.uint8, plane, strides=(plane.line_size, 3, 1))
+        rgb = np.ndarray(
+            (height, width, 3), np.uint8, memoryview(plane), strides=(plane.line_size, 3, 1)
+        )
         return np.rot90(rgb, quarter_turns) if quarter_turns else rgb
 
     return picture
@@ -273,7 +133,7 @@ class PyAV(Reader):
     def __init__(
         self,
         path: Path,
-        size: int | tuple[int, int] | None,
+        size: Size,
         picture: Callable | None = None,
         frames: int | None = None,
     ) -> None:
@@ -284,8 +144,7 @@ class PyAV(Reader):
         elif frames is not None and 0 <= self._index.packets - frames <= PLACEHOLDERS:
             self.times = np.arange(frames) / (self._index.fps or 1.0)
         else:
-            about = path.stat()
-            self.times = _counted_times(str(path), about.st_mtime_ns, about.st_size)
+            self.times = counted_times(path)
         self.frames, self.fps = len(self.times), self._index.fps
 
     def stream(self) -> Iterator[np.ndarray]:
@@ -300,23 +159,22 @@ class PyAV(Reader):
         return (np.empty(0) if frames is None else frames[: i + 1]), self.times[wanted]
 
     def _pictures(self, wanted: np.ndarray) -> Iterator[np.ndarray]:
-        return self._by_count(wanted) if self._index.shown is None else self._by_stamp(wanted)
+        shown = self._index.shown
+        return self._by_count(wanted) if shown is None else self._by_stamp(wanted, shown)
 
     def _by_count(self, wanted: np.ndarray) -> Iterator[np.ndarray]:
         left = set(wanted.tolist())
         with container_of(self._path) as container:
-            for i, frame in enumerate(_decoded(container)):
+            for i, frame in enumerate(decoded(container)):
                 if i in left:
                     yield self._picture(frame)
                 if i == wanted[-1]:
                     return
 
-    def _by_stamp(self, wanted: np.ndarray) -> Iterator[np.ndarray]:
-        shown, keys = self._index.shown, self._index.keys
+    def _by_stamp(self, wanted: np.ndarray, shown: np.ndarray) -> Iterator[np.ndarray]:
         stamps = shown[wanted]
-        keys = np.append(
-            keys, shown[0]
-        )  # for frames before the first key: from the start (the last is place -1)
+        # for frames before the first key: from the start (the last is place -1)
+        keys = np.append(self._index.keys, shown[0])
         starts = keys[np.searchsorted(keys[:-1], stamps, "right") - 1]
         # a new seek pays where a keyframe lies well beyond the frame before; otherwise decoding
         # goes on
@@ -324,18 +182,21 @@ class PyAV(Reader):
         with container_of(self._path) as container:
             for group in np.split(np.arange(len(wanted)), np.flatnonzero(skipped > SEEK) + 1):
                 try:
-                    yield from self._from_key(container, int(starts[group[0]]), stamps[group])
-                except (
-                    _Overshot
-                ):  # a stream that refreshes bit by bit shows nothing right after a "keyframe"
+                    start = int(starts[group[0]])
+                    if start > shown[0]:
+                        container.seek(start, stream=container.streams.video[0])
+                    yield from self._onward(container, start, stamps[group])
+                except _Overshot:
+                    # a stream that refreshes bit by bit shows nothing right after a "keyframe"
                     with container_of(self._path) as afresh:
-                        yield from self._from_key(afresh, int(shown[0]), stamps[group])
+                        yield from self._onward(afresh, int(shown[0]), stamps[group])
 
-    def _from_key(self, container, start: int, stamps: np.ndarray) -> Iterator[np.ndarray]:
+    def _onward(
+        self, container: InputContainer, start: int, stamps: np.ndarray
+    ) -> Iterator[np.ndarray]:
+        """Yield the pictures of these time stamps, decoding from where the container is."""
         stream = container.streams.video[0]
         context = stream.codec_context
-        if start > self._index.shown[0]:
-            container.seek(start, stream=stream)
         left = iter(stamps.tolist())
         want, first = next(left), True
         for packet in untorn(container.demux(stream)):
@@ -365,7 +226,7 @@ class Decord(Reader):
     """decord with one thread, its global bridge untouched, set to fail where it would hand out a
     neighboring frame."""
 
-    def __init__(self, path: Path, size: int | tuple[int, int] | None) -> None:
+    def __init__(self, path: Path, size: Size) -> None:
         import decord
 
         self._about = index(path)  # also keeps decord from what is no video
@@ -434,21 +295,26 @@ class TorchCodec(Reader):
 
     codecs = ("h264", "hevc", "vp8", "vp9", "av1")
 
-    def __init__(self, path: Path, size: int | tuple[int, int] | None) -> None:
+    def __init__(self, path: Path, size: Size) -> None:
         from torchcodec.decoders import VideoDecoder
         from torchcodec.transforms import Resize
 
-        settings = {"dimension_order": "NHWC", "num_ffmpeg_threads": 1, "seek_mode": "exact"}
-        self._decoder = VideoDecoder(str(path), **settings)
+        def opened(transforms: list | None) -> VideoDecoder:
+            return VideoDecoder(
+                str(path),
+                dimension_order="NHWC",
+                num_ffmpeg_threads=1,
+                seek_mode="exact",
+                transforms=transforms,
+            )
+
+        self._decoder: VideoDecoder | None = opened(None)
         about = self._decoder.metadata
         if size is not None:
-            resize = Resize(short_side(about.height, about.width, size))
-            self._decoder = VideoDecoder(str(path), **settings, transforms=[resize])
-        self.frames, self.fps, self._codec = (
-            len(self._decoder),
-            float(about.average_fps),
-            about.codec,
-        )
+            resize = Resize(short_side(about.height or 0, about.width or 0, size))
+            self._decoder = opened([resize])
+        self.frames, self.fps = len(self._decoder), float(about.average_fps or 0)
+        self._codec = about.codec
 
     def exact(self, path: Path) -> bool:
         """Trusted on modern codecs only: with packed B-frames in AVI it returns frame i - 1 for
@@ -458,6 +324,7 @@ class TorchCodec(Reader):
         )
 
     def take(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        assert self._decoder is not None, "the reader is closed"
         batch = self._decoder.get_frames_at(wanted.tolist())
         return batch.data.numpy(), batch.pts_seconds.numpy()
 

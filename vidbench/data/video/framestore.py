@@ -13,11 +13,13 @@ B-frames, of RGB pictures (a reader like any other reads them: decoders.PyAV) or
 from __future__ import annotations
 
 import json
+import math
 import struct
 import zipfile
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -44,72 +46,120 @@ def write_pack(
     file: Path, meta: dict, pieces: list[bytes] | None = None, rows: np.ndarray | None = None
 ) -> None:
     """A pack of compressed pieces, or of raw rows [N,...]; atomic."""
-    members = {"meta": np.frombuffer(json.dumps(meta).encode(), np.uint8)}
-    if rows is not None:
-        members["rows"] = rows
-    else:
-        members["ends"] = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
-        members["data"] = np.frombuffer(b"".join(pieces), np.uint8)
+    about = np.frombuffer(json.dumps(meta).encode(), np.uint8)
     with written(file) as temporary, open(temporary, "wb") as handle:
-        np.savez(handle, **members)
+        if rows is not None:
+            np.savez(handle, meta=about, rows=rows)
+        else:
+            ends = np.cumsum([len(piece) for piece in pieces or ()], dtype=np.int64)
+            data = np.frombuffer(b"".join(pieces or ()), np.uint8)
+            np.savez(handle, meta=about, ends=ends, data=data)
+
+
+class _Member(NamedTuple):
+    """Where an array is in a pack."""
+
+    start: int  # bytes from the start of the file
+    shape: tuple[int, ...]
+    kind: np.dtype
+
+    @property
+    def size(self) -> int:
+        """Bytes of the array."""
+        return math.prod(self.shape) * self.kind.itemsize
 
 
 class Pack:
-    """An open pack: `meta`, and `piece(i)` or `row(i)`; a context manager. Raises PackError on any
-    other file."""
+    """An open pack: `meta`, and `piece(i)` or `rows(wanted)`; a context manager.
+
+    Nothing is allocated before the headers agree with the size of the file.
+
+    Raises:
+        PackError: the file is not a pack, or it is damaged.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self.path, self.handle = Path(path), open(path, "rb")
         try:
+            self._size = self.path.stat().st_size
             self._zip = zipfile.ZipFile(self.handle)
-            self.meta = json.loads(bytes(np.load(self._zip.open("meta.npy"))))
+            self.meta: dict = json.loads(self._small("meta", np.uint8).tobytes())
             self.raw = "rows.npy" in self._zip.namelist()
-            self._start, shape, self._kind = self._member("rows.npy" if self.raw else "data.npy")
-            self._shape = shape[1:]
-            self._ends = None if self.raw else np.load(self._zip.open("ends.npy"))
-            self.count = shape[0] if self.raw else len(self._ends)
-            if (
-                self.raw
-                and self._start + int(np.prod(shape)) * self._kind.itemsize
-                > self.path.stat().st_size
-            ):
-                raise PackError("it is cut short")
-        except (
-            Exception
-        ) as error:  # zipfile's and NumPy's parsers raise a dozen kinds on damaged bytes
+            self._array = self._member("rows" if self.raw else "data")
+            self._ends = np.empty(0, np.int64) if self.raw else self._small("ends", np.int64)
+            self.shape, self.kind = self._array.shape, self._array.kind
+            self._check_pieces()
+            self.count = self._array.shape[0] if self.raw else len(self._ends)
+        except Exception as error:
+            # zipfile's and NumPy's parsers raise a dozen kinds on damaged bytes
             self.handle.close()
             raise PackError(
-                f"{self.path} is not a whole pack ({error}): delete it and make it anew"
+                f"{self.path} is not a whole pack ({error}): delete it and make it again"
             ) from error
 
-    def _member(self, name: str) -> tuple[int, tuple[int, ...], np.dtype]:
-        """Where a member's array begins in the file, its shape and kind."""
-        at = self._zip.getinfo(name).header_offset
-        self.handle.seek(at + 26)
-        at += 30 + sum(struct.unpack("<HH", self.handle.read(4)))
-        self.handle.seek(at)
-        np.lib.format.read_magic(self.handle)
-        shape, _, kind = np.lib.format.read_array_header_1_0(self.handle)
-        return self.handle.tell(), shape, kind
+    def _check_pieces(self) -> None:
+        """Check that the pictures are where the pack says. Raises PackError."""
+        size, kind = self._array.size, self._array.kind
+        if self.raw:
+            if not 1 < len(self._array.shape) < 5:
+                raise PackError(f"rows must be pictures, got shape {self._array.shape}")
+            return
+        if kind != np.uint8 or len(self._array.shape) != 1:
+            raise PackError(f"data must be bytes, got {kind} of shape {self._array.shape}")
+        places = np.concatenate([[0], self._ends, [size]])
+        if (np.diff(places) < 0).any():
+            raise PackError(f"ends must rise from 0 to {size}, the bytes of the pictures")
+
+    def _member(self, name: str) -> _Member:
+        """Find a member's array and check its header against the file. Raises PackError."""
+        about = self._zip.getinfo(f"{name}.npy")
+        if about.compress_type != zipfile.ZIP_STORED or about.compress_size != about.file_size:
+            raise PackError(f"{name} is compressed; a pack is not")
+        self.handle.seek(about.header_offset + 26)
+        first = about.header_offset + 30 + sum(struct.unpack("<HH", self.handle.read(4)))
+        self.handle.seek(first)
+        version = np.lib.format.read_magic(self.handle)
+        if version != (1, 0):
+            raise PackError(f"{name} has an array header of version {version}, not (1, 0)")
+        shape, by_columns, kind = np.lib.format.read_array_header_1_0(self.handle)
+        member = _Member(self.handle.tell(), shape, kind)
+        if kind.kind not in "uif" or by_columns or any(side < 0 for side in shape):
+            raise PackError(f"{name} must be rows of plain numbers, got {kind} of shape {shape}")
+        end = first + about.file_size
+        if end > self._size or member.start + member.size != end:
+            raise PackError(
+                f"{name} must fill its {about.file_size} bytes of the file's {self._size}, its "
+                f"header says {member.size}: it is cut short or damaged"
+            )
+        return member
+
+    def _small(self, name: str, kind: type[np.generic]) -> np.ndarray:
+        """Read a list of numbers whole, with its checksum. Raises PackError on another array."""
+        member = self._member(name)
+        if member.kind != kind or len(member.shape) != 1:
+            raise PackError(
+                f"{name} must be a list of {np.dtype(kind)}, got {member.kind} of shape "
+                f"{member.shape}"
+            )
+        data = self._zip.read(f"{name}.npy")
+        return np.frombuffer(data, kind, offset=len(data) - member.size)
 
     def piece(self, i: int) -> bytes:
-        """The i-th compressed picture."""
+        """Read the i-th compressed picture."""
         first = int(self._ends[i - 1]) if i else 0
-        self.handle.seek(self._start + first)
+        self.handle.seek(self._array.start + first)
         return self.handle.read(int(self._ends[i]) - first)
 
     def rows(self, wanted: np.ndarray) -> np.ndarray:
-        """Raw pictures [n,...] by number; neighbors are read in one go."""
-        out = np.empty((len(wanted), *self._shape), self._kind)
+        """Read raw pictures [n,...] by number; neighbors are read in one go."""
+        out = np.empty((len(wanted), *self._array.shape[1:]), self._array.kind)
         step = out[0].nbytes
         breaks = np.flatnonzero(np.diff(wanted) != 1) + 1
         for run in np.split(np.arange(len(wanted)), breaks):
-            self.handle.seek(self._start + int(wanted[run[0]]) * step)
-            if (
-                self.handle.readinto(memoryview(out[run[0] : run[-1] + 1]).cast("B"))
-                != len(run) * step
-            ):
-                raise PackError(f"{self.path} is cut short: delete it and make it anew")
+            self.handle.seek(self._array.start + int(wanted[run[0]]) * step)
+            place = out[run[0] : run[-1] + 1].data.cast("B")
+            if self.handle.readinto(place) != len(run) * step:
+                raise PackError(f"{self.path} is cut short: delete it and make it again")
         return out
 
     def close(self) -> None:
@@ -128,13 +178,19 @@ class Pictures:
 
     def __init__(self, path: str | Path) -> None:
         self._pack = Pack(path)
-        try:
-            self.frames, self.fps = self._pack.count, float(self._pack.meta["fps"])
-        except (KeyError, TypeError, ValueError) as error:
+        problem = self._problem()
+        if problem:
             self._pack.close()
-            raise PackError(
-                f"{path} is a pack, but not of a video's pictures: it has no frame rate"
-            ) from error
+            raise PackError(f"{path} is a pack, but not of a video's pictures: {problem}")
+        self.frames, self.fps = self._pack.count, float(self._pack.meta["fps"])
+
+    def _problem(self) -> str:
+        fps = self._pack.meta.get("fps") if isinstance(self._pack.meta, dict) else None
+        if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 < fps < math.inf:
+            return f"it has no frame rate (meta's fps must be positive, got {fps!r})"
+        if not self._pack.raw or self._pack.kind == np.uint8 and self._pack.shape[3:] == (3,):
+            return ""
+        return f"rows must be uint8 [N,H,W,3], got {self._pack.kind} {list(self._pack.shape)}"
 
     def take(self, wanted: np.ndarray) -> np.ndarray:
         """uint8 [n,H,W,3] of the numbers wanted, ascending."""
