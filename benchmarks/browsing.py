@@ -325,9 +325,9 @@ def answered(server: subprocess.Popen, address: str, log: Path, seconds: float =
     )
 
 
-def opened(browser, address: str, size: tuple[int, int] = (1280, 1400)) -> tuple:
+def opened(browser, address: str, size: tuple[int, int] = (1280, 1400), script: str = "") -> tuple:
     """A tab with the notebook, all cells started, and the list that its complaints and requests
-    outside go to."""
+    outside go to. script: runs in the page before its own scripts."""
     tab, trouble = browser.new_page(viewport=dict(zip(("width", "height"), size, strict=True))), []
     inside = ("http://127.0.0.1:", "ws://127.0.0.1:", "data:", "blob:")
 
@@ -346,6 +346,8 @@ def opened(browser, address: str, size: tuple[int, int] = (1280, 1400)) -> tuple
     tab.on("pageerror", lambda error: trouble.append(f"error of the page: {error}"))
     tab.on("request", asked)
     tab.on("websocket", asked)
+    if script:
+        tab.add_init_script(script)
     tab.goto(address)
     tab.wait_for_selector(".jp-Cell", timeout=60_000)
     tab.wait_for_selector(

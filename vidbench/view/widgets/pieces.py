@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from vidbench.view.figures import FONT, SOFT, Html, escaped
 
 if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
+    from plotly.graph_objects import Figure, FigureWidget
 
 CLICKS = """
 export default { render({ model, el }) {
@@ -28,6 +28,48 @@ export default { render({ model, el }) {
   model.on("change:html", draw);
   draw();
 } };
+"""
+
+# anywidget gives a module two seconds to load; a widget that takes longer gets no update any more.
+# A slow machine needs more than that for plotly's 5 MB, so this small module answers at once and
+# loads plotly afterwards, once a page. Updates that come in between wait until plotly is there.
+LATER = """
+const libraries = (globalThis.vidbenchLibraries ??= new Map());
+const load = text => {
+  if (!libraries.has(text)) {
+    const url = URL.createObjectURL(new Blob([text], { type: "text/javascript" }));
+    libraries.set(text, import(url).finally(() => URL.revokeObjectURL(url)));
+  }
+  return libraries.get(text);
+};
+const UPDATES = ["addTraces", "deleteTraces", "moveTraces", "restyle", "relayout", "update", "animate",
+  "removeLayoutProps", "removeTraceProps"].map(name => `_py2js_${name}`);
+export default () => {
+  let figure;
+  const begin = async model => {
+    const waiting = [];
+    const keepers = UPDATES.map(name => [`change:${name}`, () => {
+      if (model.get(name)) waiting.push([name, model.get(name)]);
+    }]);
+    keepers.forEach(keeper => model.on(...keeper));
+    await new Promise(done => setTimeout(done));  // the small modules of a cell go first
+    const made = (await load(model.get("_library"))).default();
+    keepers.forEach(keeper => model.off(...keeper));
+    await made.initialize({ model });
+    for (const [name, value] of waiting) { model.set(name, value); model.set(name, null); }
+    return made;
+  };
+  return {
+    initialize({ model }) { figure = begin(model); figure.catch(() => {}); },
+    async render({ model, el }) {
+      try {
+        return (await figure).render({ model, el });
+      } catch (error) {
+        el.textContent = `The plot could not be drawn (${error.message}). Run this cell again.`;
+      }
+    },
+  };
+};
 """
 
 # A FigureWidget keeps one event of the pointer at a time, hovering among them: a lasso is lost
@@ -74,21 +116,29 @@ def clickable():
     return Clickable
 
 
-def whole(figure: Figure):
-    """A FigureWidget that is opened with its data in it.
+def whole(figure: Figure) -> FigureWidget:
+    """Make a FigureWidget that a slow machine shows, too: it opens with its data in it, and loads
+    plotly after anywidget's time limit for its module (see `LATER`)."""
+    made = _whole()(figure)
+    made.open()
+    return made
 
-    plotly 7 opens it empty and sends the data after it; a busy machine then draws before they are
-    there."""
+
+@cache
+def _whole() -> type[FigureWidget]:
+    import traitlets
     from plotly.graph_objects import FigureWidget
 
     class Whole(FigureWidget):
+        _esm = LATER
+        _library = traitlets.Unicode(str(FigureWidget._esm)).tag(sync=True)
+
         def open(self) -> None:
-            if self._widget_data:  # not yet, where its own beginning calls this
+            # plotly 7 opens an empty widget and sends the data later, which may come too late
+            if self._widget_data:
                 super().open()
 
-    made = Whole(figure)
-    made.open()
-    return made
+    return Whole
 
 
 def pointed(
