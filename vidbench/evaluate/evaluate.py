@@ -19,7 +19,7 @@ from vidbench.system.processes import cores, run_all
 from vidbench.system.progress import Progress
 
 KS = (1, 5, 10)
-PROTOCOL = Protocol()
+PROTOCOL = PROTOCOLS["vidbench"]
 VIEWS = {"one view": PROTOCOLS["one_view"], "30 views": PROTOCOLS["thirty_views"]}
 
 

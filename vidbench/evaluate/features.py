@@ -1,10 +1,11 @@
 """Run + manifest to a table with one row of features per video, filled by row index."""
 
+import hashlib
 import json
 import time
-import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,12 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from vidbench.data.flow import store as flow_store
-from vidbench.data.loading.dataset import FIXED, Clips, ClipSpec, FixedSampling, processes
-from vidbench.data.loading.transforms import CROPS, Crops
+from vidbench.data.loading.dataset import Clips, ClipSpec, processes
 from vidbench.data.manifest import Manifest
-from vidbench.data.video.windows import Pad
 from vidbench.engine import ranks
 from vidbench.engine.runs import Run, RunError
+from vidbench.evaluate.protocols import PROTOCOLS, Protocol
+from vidbench.evaluate.tables import Features, class_words
 from vidbench.methods.common import (
     DataSet,
     data_set,
@@ -27,126 +28,17 @@ from vidbench.methods.common import (
     load_head,
     protocol_facts,
 )
-from vidbench.system.files import written
+from vidbench.system.files import stamp
 
+STAMP_THREADS = 8  # that read videos' stamps: on a network disk each waits for its answer
+DIGITS = 16  # of a digest in a table's name
 SECONDS = 30.0  # between two lines about a table that takes long
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """How clips become one row of a video; it is stored with every number that comes from it.
-
-    sampling: "spread" (`windows` of them, both ends touched), "sliding" (one every `hop` frames and
-    one that touches the end) or "segments" (one clip of the middle frames of equal segments,
-    whatever `windows` is); crops: center, three, five or ten; normalize_clips: each clip's feature
-    to unit length before the mean over clips; scale: the frame's short side over the training
-    crop's size; crop: the test crop's size over it; pad: what a video shorter than a window shows,
-    see data.windows."""
-
-    sampling: FixedSampling = "spread"
-    windows: int = 4
-    hop: int = 15
-    crops: Crops = "center"
-    normalize_clips: bool = True
-    scale: float = 256 / 224
-    crop: float = 1.0
-    pad: Pad = "last"
-
-    def __post_init__(self) -> None:
-        if self.sampling not in FIXED or self.crops not in CROPS:
-            raise ValueError(
-                f"a protocol has sampling {', '.join(FIXED)} and crops {', '.join(CROPS)}; "
-                f"got {self.sampling!r} and {self.crops!r}."
-            )
-        if not 0 < self.crop <= self.scale or self.scale < 1:
-            raise ValueError(
-                "scale, the frame's short side over the training crop's size, is at least 1, and "
-                "crop, "
-                f"the test crop's size over it, at most scale; got {self.scale} and {self.crop}."
-            )
-
-
-# Where the released code of CoCLR leaves out a last window that touches the end, and changes
-# colors at random (jitter with p 0.3), these do not.
-PROTOCOLS = {
-    "vidbench": Protocol(),
-    # CoCLR's retrieval and probe, eval/main_classifier.py --retrieval, and dataset/lmdb_dataset.py:
-    # windows of 32 every 15 frames, 224 of the stored frame's 240 pixels (UCF101, HMDB51),
-    # left-padded.
-    "coclr_official": Protocol(sampling="sliding", hop=15, scale=240 / 224, pad="first"),
-    # CoCLR's test of classifiers, eval/main_classifier.py --ten_crop.
-    "coclr_ten_crop": Protocol(
-        sampling="sliding", hop=15, scale=240 / 224, pad="first", crops="ten"
-    ),
-    # What is watched while training, and pictures' one test: the window in the middle, 224 of 256
-    # pixels.
-    "one_view": Protocol(windows=1),
-    # The usual test of supervised video nets (SlowFast's paper), which RMS's supplement does not
-    # name: 10 windows of 3 crops of 256 pixels, by which published top-1 of Kinetics and
-    # Something-Something is to be read.
-    "thirty_views": Protocol(windows=10, crops="three", crop=256 / 224),
-    # IIC, retrieve_clips.py: 10 clips, 112 of 128 pixels, the plain mean.
-    "iic": Protocol(windows=10, normalize_clips=False, scale=128 / 112),
-    # MultiTrain, supplement: 3 windows of 3 crops at short side 256. Data sets that are sampled by
-    # segments give one clip, so 1 x 3 (`fitting`).
-    "multitrain": Protocol(windows=3, crops="three"),
-    # README of its released code: Kinetics-400 5 x 1, Moments 2 x 3, Something-Something 1 x 3;
-    # there the short side is 256 with one crop and 224 with three.
-    "multitrain_k400": Protocol(windows=5),
-    "multitrain_moments": Protocol(windows=2, crops="three", scale=1.0),
-    "multitrain_ssv2": Protocol(sampling="segments", windows=1, crops="three", scale=1.0),
-}
-
-
-@dataclass(frozen=True)
-class Features:
-    """What a run makes of videos, in manifest order: features float32 [N,D], or class probabilities
-    [N,classes].
-
-    label and source_video are int64 [N]; protocol holds what the values depend on besides the run, `rows`
-    being the videos' fingerprint."""
-
-    values: np.ndarray
-    label: np.ndarray
-    source_video: np.ndarray
-    classes: tuple[str, ...]
-    protocol: dict
-
-    def save(self, path: str | Path) -> None:
-        """Write one .npz file, whole or not at all."""
-        path = Path(path)
-        with written(path) as temporary, open(temporary, "wb") as file:
-            np.savez(
-                file,
-                values=self.values,
-                label=self.label,
-                source_video=self.source_video,
-                classes=np.array(self.classes),
-                protocol=json.dumps(self.protocol),
-            )
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Features":
-        """What `save` wrote."""
-        with np.load(path) as held:
-            if "source_video" not in held:
-                raise ValueError(
-                    f"{path} must have the column 'source_video'; it has "
-                    f"{', '.join(held)}. Extract the features again."
-                )
-            return cls(
-                held["values"],
-                held["label"],
-                held["source_video"],
-                tuple(map(str, held["classes"])),
-                json.loads(str(held["protocol"])),
-            )
 
 
 def extract(
     run: Run,
     manifest: Manifest,
-    protocol: Protocol = Protocol(),
+    protocol: Protocol = PROTOCOLS["vidbench"],
     *,
     flow: str | Path = "",
     batch: int = 32,
@@ -229,42 +121,108 @@ MAKERS = {"features": extract, "probabilities": predict}
 def load_or_extract(
     run: Run,
     split: str,
-    protocol: Protocol = Protocol(),
+    protocol: Protocol = PROTOCOLS["vidbench"],
     *,
     manifest: Manifest | None = None,
     flow: str | Path = "",
     what: str = "features",
-    batch: int = 32,
     workers: int = 0,
     data: str = "",
 ) -> Features:
     """A table of one split, read from <run>/features/ where it fits, else made and kept there.
 
-    manifest, flow: those of another data set than the run's own (a run of Kinetics tested on
-    UCF101), of which `split` is taken. what: "features" (extract) or "probabilities" (predict).
-    Tables of many data sets and protocols lie side by side; one fits when protocol, videos, labels
-    and sources are the same and no checkpoint is newer. Raises what `extract` and `predict` raise.
+    A table fits when all that it was made from is unchanged: the checkpoint, the videos or their
+    stored flow (by the stamps of the files), the settings, and the manifest's rows. Tables of many
+    data sets and protocols are side by side. A damaged table is made again.
+
+    Args:
+        manifest, flow: those of another data set than the run's own (a run of Kinetics tested on
+            UCF101), of which `split` is taken.
+        what: "features" (extract) or "probabilities" (predict).
+
+    Raises:
+        RunError: What `extract` and `predict` raise, or training wrote a checkpoint meanwhile.
     """
     rows = (manifest or Manifest.load(data_set(run, data).manifest)).select(split=split)
-    wanted, checkpoint = described(run, rows, protocol, flow, what, data), run.checkpoint()
-    digest = zlib.crc32(json.dumps(wanted, sort_keys=True).encode())
-    name = f"{what}-{wanted['rows']}-{protocol.sampling}-{protocol.crops}-{digest:08x}.npz"
-    path = run.folder / "features" / name
-    fits = bool(path.exists() and checkpoint and path.stat().st_mtime >= checkpoint.stat().st_mtime)
-    if fits:
-        found = Features.load(path)
-        fits = (
-            found.protocol == wanted
-            and found.classes == rows.classes
-            and np.array_equal(found.label, rows.label)
-            and np.array_equal(found.source_video, rows.source_video)
-        )
-    if ranks.any_rank(not fits):
-        made = MAKERS[what](run, rows, protocol, flow=flow, batch=batch, workers=workers, data=data)
+    wanted = described(run, rows, protocol, flow, what, data)
+    checkpoint = run.checkpoint_stamp()
+    made_from = _made_from(
+        checkpoint, [what, wanted, _inputs(run, rows, spec_of(run, protocol, data), flow, data)]
+    )
+    kind = f"{what}-{wanted['rows']}-{protocol.sampling}-{protocol.crops}"
+    path = run.folder / "features" / f"{kind}-{made_from[:DIGITS]}.npz"
+    if ranks.any_rank(not _fits(path, made_from, rows)):
+        made = MAKERS[what](run, rows, protocol, flow=flow, workers=workers, data=data)
+        if run.checkpoint_stamp() != checkpoint:
+            raise RunError(
+                f"{run.folder}: training wrote another checkpoint while the features were made. "
+                "Run the same again."
+            )
         if ranks.rank() == 0:
-            made.save(path)
+            replace(made, made_from=made_from).save(path)
         ranks.barrier()
     return Features.load(path)
+
+
+def _fits(path: Path, made_from: str, rows: Manifest) -> bool:
+    """Whether a stored table is of these inputs and rows; a damaged one is reported and is not."""
+    if not path.exists():
+        return False
+    try:
+        found = Features.load(path)
+    except ValueError as error:
+        if ranks.rank() == 0:
+            print(f"{error} It is made again now.", flush=True)
+        return False
+    return (
+        found.made_from == made_from
+        and found.classes == rows.classes
+        and np.array_equal(found.label, rows.label)
+        and np.array_equal(found.source_video, rows.source_video)
+    )
+
+
+def _made_from(checkpoint: str, inputs: object) -> str:
+    """Two digests, of the inputs and of the checkpoint, as rank 0 sees them.
+
+    Nodes may have their own copies of the videos, whose stamps differ."""
+    parts = (json.dumps(inputs, sort_keys=True), checkpoint)
+    digests = [hashlib.blake2b(part.encode(), digest_size=DIGITS // 2).digest() for part in parts]
+    mine = torch.tensor(list(b"".join(digests)), dtype=torch.uint8, device=ranks.device())
+    text = bytes(ranks.gather(mine[None])[0].tolist()).hex()
+    return f"{text[:DIGITS]}-{text[DIGITS:]}"
+
+
+def _inputs(run: Run, rows: Manifest, spec: ClipSpec, flow: str | Path, data: str) -> dict:
+    """What a table's values depend on besides protocol and checkpoint, as plain values: the run's
+    recipe, how clips are read, and the stamps of the files that are read."""
+    facts: dict[str, object] = {"recipe": run.values, "spec": asdict(spec)}
+    timed = spec.target_fps is not None
+    if timed and rows.fps is not None:
+        facts["fps"] = rows.fps.tolist()
+    if "rgb" in spec.streams or (timed and rows.fps is None):
+        facts["videos"] = stamps(rows.absolute(row) for row in range(len(rows)))
+    if "flow" in spec.streams:
+        store = flow or data_set(run, data).flow
+        settings = flow_store.settings_of(store)
+        facts["flow"] = asdict(settings)
+        facts["flow files"] = stamps(
+            flow_store.flow_path(store, str(path), settings.format) for path in rows.path
+        )
+    return facts
+
+
+def stamps(files: Iterable[Path]) -> list[str]:
+    """Read the stamps of many files (system.files.stamp), "missing" for one that cannot be read."""
+
+    def one(file: Path) -> str:
+        try:
+            return stamp(file)
+        except OSError:
+            return "missing"
+
+    with ThreadPoolExecutor(STAMP_THREADS) as pool:
+        return list(pool.map(one, files))
 
 
 def described(
@@ -297,7 +255,7 @@ def described(
     if clip.decode_size is not None and recipe.stream == "rgb":
         facts["decode_size"] = clip.decode_size
     if recipe.stream == "flow":
-        facts["flow"] = flow_store.settings_of(flow or part.flow).method
+        facts["flow"] = _flow_words(flow_store.settings_of(flow or part.flow))
     if part.name:
         facts["data"] = part.name
     if what == "probabilities":
@@ -306,9 +264,12 @@ def described(
     return facts
 
 
-def class_words(classes) -> str:
-    """A list of classes in a few words, for errors."""
-    return f"{len(classes)} classes ({', '.join(list(classes)[:4])}{', ...' if len(classes) > 4 else ''})"
+def _flow_words(settings: flow_store.Settings) -> str:
+    """A store's flow in a protocol: the method, and bound and size if they are not the usual."""
+    usual = flow_store.Settings()
+    bound = f", bound {settings.bound:g}" if settings.bound != usual.bound else ""
+    size = f", size {settings.size}" if settings.size != usual.size else ""
+    return f"{settings.method}{bound}{size}"
 
 
 @torch.no_grad()
