@@ -753,7 +753,7 @@ def test_a_damaged_checkpoint_is_named_with_what_to_do(complete, tmp_path, file,
     said = str(caught.value)
     assert (
         said.startswith(f"{path} is damaged (")
-        and f"or delete {path.parent}: there is no older one" in said
+        and f"or delete {path.parent}: no older one exists" in said
     )
     assert (
         "the same call then trains from the beginning" in said

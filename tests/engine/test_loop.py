@@ -263,7 +263,7 @@ def test_schedules_by_hand():
     ) == pytest.approx(0.2)
     steps = Fit(epochs=10, lr=1.0, schedule="milestones", milestones=(4, 8))
     assert [learning_rate(steps, e) for e in (3.9, 4, 8)] == pytest.approx([1, 0.1, 0.01])
-    with pytest.raises(ValueError, match="schedule is"):
+    with pytest.raises(ValueError, match="schedule must be one of constant, .*plateau; got .cosin"):
         learning_rate(Fit(schedule="cosin"), 0)
 
 
@@ -409,7 +409,7 @@ def test_plateau_lowers_the_rate_and_the_state_is_resumed(tmp_path):
 def test_batch_must_divide_over_ranks_and_parts(tmp_path):
     with pytest.raises(ValueError, match="not divisible"):
         stages.regress(recipe_dict(replace(SHORT, accumulate=3)), str(tmp_path / "a"))
-    with pytest.raises(ValueError, match="optimizer is"):
+    with pytest.raises(ValueError, match="optimizer must be one of adam, adamw, sgd; got .lamb"):
         stages.regress(recipe_dict(replace(SHORT, optimizer="lamb")), str(tmp_path / "b"))
 
 
@@ -422,3 +422,10 @@ def test_a_log_gets_the_first_line_the_last_and_few_between(tmp_path, capsys):
         steps[0],
         steps[-1],
     ]
+
+
+def test_a_run_without_one_optimizer_step_fails(tmp_path, monkeypatch):
+    monkeypatch.setattr(stages.Regression, "ready", False, raising=False)
+    with pytest.raises(RunError, match="took no optimizer step in 36 iterations"):
+        stages.regress(recipe_dict(SHORT), str(tmp_path / "a"))
+    assert Run(tmp_path / "a").state == "failed"

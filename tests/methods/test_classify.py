@@ -137,7 +137,7 @@ def test_loss_and_accuracy_are_those_of_every_view():
         float(numbers["accuracy"]) == pytest.approx(np.mean(right)) and float(numbers["top5"]) == 1
     )
     for wrong, says in (
-        ({"stream": "depth"}, "stream is"),
+        ({"stream": "depth"}, "stream must be one of rgb, flow"),
         ({"classes": ("a",)}, "at least 2"),
         ({"head": "cosine"}, "a head is one of"),
         ({"network": "c3d"}, "one of"),

@@ -158,7 +158,7 @@ def test_wrong_words_are_refused():
         {"positives": "all"},
         {"siblings": "drop"},
         {"stream": "depth"},
-        {"topk": 64},
+        {"positives": "mined", "topk": 64},
         {"drop_own_key": 1.5},
     ):
         with pytest.raises(ValueError, match="got"):
@@ -453,3 +453,12 @@ def test_two_ranks_share_a_half_cycle_and_fill_one_queue(world, tmp_path):
     torch.testing.assert_close(
         left["queue.other"], right["queue.other"], atol=1e-4, rtol=1e-3
     )  # the teacher's, eval
+
+
+def test_a_stage_that_would_never_fill_its_queue_does_not_begin(world, tmp_path):
+    """It ended `complete` with the weights it began with."""
+    _, recipe = world
+    recipe = replace(recipe, queue=recipe.fit.batch * 1000)
+    with pytest.raises(ValueError, match="before the first optimizer step"):
+        coclr.train(recipe_dict(recipe), str(tmp_path / "run"), "none")
+    assert not (tmp_path / "run").exists()

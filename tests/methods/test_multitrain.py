@@ -262,7 +262,7 @@ def test_accuracy_is_each_data_sets_own_and_nan_where_it_has_no_clip():
         ({"parts": (Part("k400.scan", "", ("x", "y")),)}, "without . or >"),
         ({"parts": (Part("a", "", ("x",)),)}, "at least 2 classes"),
         ({"fit": replace(RECIPE.fit, batch=1)}, "at least 2 clips at once"),
-        ({"stream": "sound"}, "stream is one of"),
+        ({"stream": "sound"}, "stream must be one of"),
     ],
 )
 def test_mistakes_are_refused_at_the_door(changes, says):

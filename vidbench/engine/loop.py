@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import nn
@@ -15,9 +15,12 @@ from torch.nn.parallel import DistributedDataParallel
 from vidbench.engine import ranks
 from vidbench.engine.runs import Run, RunError
 from vidbench.system.progress import Progress, Style, words
+from vidbench.system.ranges import AT_LEAST_0, AT_LEAST_1, SHARE, Range, check_fields
 from vidbench.system.signals import Interrupted, deferred, stop_at_second
 
 Schedule = Literal["constant", "cosine", "cosine_whole", "milestones", "plateau"]
+
+SEED = Range(0, 2**32 - 1)  # a step's seed is a billion times as large and must fit 64 bits
 
 
 @dataclass(frozen=True)
@@ -34,30 +37,33 @@ class Fit:
     autocast. deterministic: torch's deterministic algorithms only, so that a GPU, too, repeats a
     run to the bit, more slowly; an operation that has none raises RuntimeError."""
 
-    epochs: int = 1
-    batch: int = 32
+    epochs: Annotated[int, AT_LEAST_0] = 1
+    batch: Annotated[int, AT_LEAST_1] = 32
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    lr: float = 1e-3
-    weight_decay: float = 1e-5
+    lr: Annotated[float, AT_LEAST_0] = 1e-3
+    weight_decay: Annotated[float, AT_LEAST_0] = 1e-5
     decay_vectors: bool = True
     nesterov: bool = False
     schedule: Schedule = "constant"
-    milestones: tuple[int, ...] = ()
-    gamma: float = 0.1
-    patience: int = 10
-    drops: int = 0
-    warmup_epochs: float = 0.0
-    warmup_lr: float = 0.0
-    final_lr: float = 0.0
+    milestones: Annotated[tuple[int, ...], AT_LEAST_0] = ()
+    gamma: Annotated[float, SHARE] = 0.1
+    patience: Annotated[int, AT_LEAST_0] = 10
+    drops: Annotated[int, AT_LEAST_0] = 0
+    warmup_epochs: Annotated[float, AT_LEAST_0] = 0.0
+    warmup_lr: Annotated[float, AT_LEAST_0] = 0.0
+    final_lr: Annotated[float, AT_LEAST_0] = 0.0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     deterministic: bool = False
-    accumulate: int = 1
-    clip_norm: float = 0.0
-    seed: int = 0
-    workers: int = 0
-    save_every: int = 1
-    validate_every: int = 1
-    log_every: int = 20
+    accumulate: Annotated[int, AT_LEAST_1] = 1
+    clip_norm: Annotated[float, AT_LEAST_0] = 0.0
+    seed: Annotated[int, SEED] = 0
+    workers: Annotated[int, AT_LEAST_0] = 0
+    save_every: Annotated[int, AT_LEAST_1] = 1
+    validate_every: Annotated[int, AT_LEAST_1] = 1
+    log_every: Annotated[int, AT_LEAST_1] = 20
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 def fit(
@@ -131,12 +137,7 @@ def learning_rate(recipe: Fit, epoch: float, scale: float = 1.0) -> float:
         return recipe.lr * recipe.gamma ** sum(
             epoch >= milestone for milestone in recipe.milestones
         )
-    if recipe.schedule in ("constant", "plateau"):
-        return recipe.lr * scale
-    raise ValueError(
-        "schedule is constant, cosine, cosine_whole, milestones or plateau; got "
-        f"{recipe.schedule!r}."
-    )
+    return recipe.lr * scale  # constant or plateau
 
 
 def make_optimizer(recipe: Fit, method: Any) -> torch.optim.Optimizer:
@@ -173,7 +174,6 @@ def make_optimizer(recipe: Fit, method: Any) -> torch.optim.Optimizer:
             return torch.optim.AdamW(groups, **common)
         case "sgd":
             return torch.optim.SGD(groups, momentum=0.9, nesterov=recipe.nesterov, **common)
-    raise ValueError(f"optimizer is adam, adamw or sgd; got {recipe.optimizer!r}.")
 
 
 @contextmanager
@@ -282,6 +282,11 @@ class _Trainer:
             self.save()
         while self.step < total:
             self.epoch(stops)
+        if total and not getattr(self.method, "ready", True):
+            raise RunError(
+                f"{self.run.folder} took no optimizer step in {total} iterations: the method never "
+                "became ready, so its weights are random. Train more epochs or shrink its queue."
+            )
         if self.progress:
             self.progress.close()
 

@@ -170,9 +170,13 @@ class Run:
             raise RunError(
                 f"{self.folder}: nothing can read recipes yet; import vidbench.methods.common first."
             )
-        return recipe_from(
-            _recipe_class(self.method), self.values, where=f"{self.folder}: {self.method}.Recipe"
-        )
+        where = f"{self.folder}: {self.method}.Recipe"
+        try:
+            return recipe_from(_recipe_class(self.method), self.values, where=where)
+        except ValueError as error:  # a range that the version that wrote it did not check
+            raise RunError(
+                f"{self.folder}/recipe.json: {error} Train the run again in another folder."
+            ) from error
 
     @property
     def epochs(self) -> int:

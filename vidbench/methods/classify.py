@@ -17,6 +17,7 @@ residual branches, `mixing` mixes clips. Of RMS's paper only the supplement was 
 preset's comment says what that leaves open."""
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,6 @@ from torch.utils.data import DataLoader
 from vidbench import models
 from vidbench.data.loading.augmentation import PRESETS as AUGMENTS
 from vidbench.data.loading.dataset import Clips, ClipSpec, processes
-from vidbench.data.loading.transforms import STREAMS
 from vidbench.data.manifest import Manifest
 from vidbench.engine import ranks
 from vidbench.engine.loop import Fit
@@ -34,6 +34,7 @@ from vidbench.engine.runs import Run
 from vidbench.methods import common
 from vidbench.models.published import PublishedWeights
 from vidbench.system.progress import Style
+from vidbench.system.ranges import AT_LEAST_0, BELOW_1
 from vidbench.tensors.metrics import topk_hit
 from vidbench.tensors.mixing import Mixing, soft_labels
 from vidbench.tensors.regularizers import NAMES, Regularizer
@@ -45,16 +46,18 @@ class Recipe(common.Recipe, method="classify"):
     from."""
 
     head: str = "linear"  # models.heads.HEADS
-    dropout: float = 0.0  # before the linear layer
-    label_smoothing: float = 0.0
+    dropout: Annotated[float, BELOW_1] = 0.0  # before the linear layer
+    label_smoothing: Annotated[float, BELOW_1] = 0.0
     regularizer: Regularizer | None = None  # in the residual branches
     mixing: Mixing | None = None
     classes: tuple[
         str, ...
     ] = ()  # names in order of their numbers; empty takes the manifest's and writes them down
     freeze: bool = False  # the backbone stays as it is, its batch-norm statistics too
-    backbone_lr: float = 1.0  # the backbone's rate over the head's
-    held_out: float = 0.0  # share of train, whole sources, that is watched and not trained on
+    backbone_lr: Annotated[float, AT_LEAST_0] = 1.0  # the backbone's rate over the head's
+    held_out: Annotated[float, BELOW_1] = (
+        0.0  # share of train, whole sources, that is watched and not trained on
+    )
     selection: str = (
         ""  # what was chosen and on which videos, if anything: it goes with every number
     )
@@ -322,8 +325,6 @@ class Classifier(nn.Module):
 
     def __init__(self, recipe: Recipe):
         super().__init__()
-        if recipe.stream not in STREAMS:
-            raise ValueError(f"Classifier: stream is one of {STREAMS}; got {recipe.stream!r}.")
         self.recipe = recipe
         self.encoder = recipe.build_backbone()
         known = tuple(NAMES.values())

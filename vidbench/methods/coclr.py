@@ -20,7 +20,7 @@ released code)."""
 import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeVar, get_args
+from typing import Annotated, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,7 @@ from vidbench.engine.runs import Run, RunError
 from vidbench.methods import common
 from vidbench.methods.monitor import Monitor
 from vidbench.system.progress import Style
+from vidbench.system.ranges import ABOVE_0, AT_LEAST_0, AT_LEAST_1, BELOW_1, SHARE
 from vidbench.tensors.bank import FeatureQueue, masked_topk
 from vidbench.tensors.losses import multi_positive_nce, nce_logits
 from vidbench.tensors.metrics import purity, topk_hit
@@ -45,7 +46,6 @@ from vidbench.tensors.metrics import purity, topk_hit
 OTHER: dict[Stream, Stream] = {"rgb": "flow", "flow": "rgb"}
 Positives = Literal["instance", "class", "mined"]
 Siblings = Literal["positive", "ignore", "negative"]
-POSITIVES, SIBLINGS = get_args(Positives), get_args(Siblings)
 
 
 @dataclass(frozen=True)
@@ -60,48 +60,37 @@ class Recipe(common.Recipe, method="coclr"):
     mine_siblings: bool = (
         False  # let them take places among the topk (Algorithm 1 bars nothing; the code bars them)
     )
-    topk: int = 5  # CoCLR table 1
-    drop_own_key: float = (
+    topk: Annotated[int, AT_LEAST_0] = 5  # CoCLR table 1
+    drop_own_key: Annotated[float, SHARE] = (
         0.0  # 0 in the paper, 0.9 in the released code since October 2021 (issue 43)
     )
-    queue: int = 2048  # 2,048 on UCF101, 16,384 on Kinetics-400 (supplement)
-    dim: int = 128
-    momentum: float = 0.999
-    temperature: float = 0.07
-    key_groups: int = 1
+    queue: Annotated[int, AT_LEAST_1] = 2048  # 2,048 on UCF101, 16,384 on Kinetics-400 (supplement)
+    dim: Annotated[int, AT_LEAST_1] = 128
+    momentum: Annotated[float, SHARE] = 0.999
+    temperature: Annotated[float, ABOVE_0] = 0.07
+    key_groups: Annotated[int, AT_LEAST_1] = 1
     clip: ClipSpec = ClipSpec(frames=32, stride=1, views=2, augment=AUGMENTS["vidbench"])
     fit: Fit = Fit(epochs=300, batch=32, schedule="milestones", milestones=(250, 280))
-    held_out: float = (
+    held_out: Annotated[float, BELOW_1] = (
         0.0  # share of train's videos, whole sources, that is watched and never trained on
     )
-    monitor_rows: int = 1024  # of train and of the held-out part, at most
+    monitor_rows: Annotated[int, AT_LEAST_1] = 1024  # of train and of the held-out part, at most
     manifest: str = ""
     flow: str = ""
     student: str = ""  # the run whose encoder starts this one
     teacher: str = ""  # the run of the other stream that mines
 
     def __post_init__(self) -> None:
-        if (
-            self.positives not in POSITIVES
-            or self.siblings not in SIBLINGS
-            or self.stream not in OTHER
-        ):
-            raise ValueError(
-                f"CoCLR wants positives of {POSITIVES}, siblings of {SIBLINGS}, stream of "
-                f"{(*OTHER,)}; "
-                f"got {self.positives!r}, {self.siblings!r}, {self.stream!r}."
-            )
+        super().__post_init__()
         if self.queue % self.fit.batch:
             near = max(1, round(self.queue / self.fit.batch)) * self.fit.batch
             raise ValueError(
                 f"CoCLR: the queue, {self.queue} slots, is not divisible by the global batch of "
                 f"{self.fit.batch}; {near} would be."
             )
-        if not 0 <= self.topk < self.queue or not 0 <= self.drop_own_key <= 1:
+        if self.positives == "mined" and self.topk >= self.queue:
             raise ValueError(
-                f"CoCLR wants topk from 0 to below the queue's {self.queue} slots and drop_own_key "
-                "within 0 "
-                f"and 1; got {self.topk} and {self.drop_own_key}."
+                f"recipe of coclr: topk must be below the queue's {self.queue} slots; got {self.topk}."
             )
 
     def data_sets(self) -> tuple[common.DataSet, ...]:
@@ -473,6 +462,7 @@ def train(recipe: dict, folder: str, progress: Style = "auto", threads: int = 0)
     """
     own = common.read_recipe(Recipe, recipe, threads)
     rows, held = parts(own)
+    check_budget(own, len(rows))
 
     def start(method: CoCLR) -> list[LoadedWeights]:
         return method.load_student_and_teacher(
@@ -491,7 +481,7 @@ def train(recipe: dict, folder: str, progress: Style = "auto", threads: int = 0)
         CoCLR,
         loader(own),
         start=start,
-        notes=[effort(own, len(rows))],
+        notes=[effort(own, len(rows)), *warnings_of(own, len(rows))],
         watch=watch,
         progress=progress,
     )
@@ -501,6 +491,33 @@ def effort(recipe: Recipe, rows: int) -> str:
     """What the stage will take, in one line: effective batch, iterations, epochs, clips."""
     line = common.budget_line(recipe.fit, rows, rows // recipe.fit.batch)
     return f"{line}, of which the first {recipe.queue:,} fill the queue without a step"
+
+
+def check_budget(recipe: Recipe, rows: int) -> None:
+    """Refuse a recipe whose training ends before the queue is full: it would take no step.
+
+    Raises:
+        ValueError: The iterations on so many rows do not fill the queue.
+    """
+    fit = recipe.fit
+    clips = rows // fit.batch * fit.batch
+    if 0 < clips * fit.epochs < recipe.queue:
+        raise ValueError(
+            f"recipe of coclr: {fit.epochs} epochs of {clips} clips must fill the queue of "
+            f"{recipe.queue} slots before the first optimizer step; got {fit.epochs * clips} clips. "
+            f"Train at least {-(-recipe.queue // clips) + 1} epochs, or shrink the queue to "
+            f"{clips} slots or fewer."
+        )
+
+
+def warnings_of(recipe: Recipe, rows: int) -> list[str]:
+    """Say what in a recipe cannot work well on so many rows."""
+    if recipe.queue <= rows or recipe.siblings != "negative" or recipe.positives == "class":
+        return []
+    return [
+        f"warning: the queue's {recipe.queue} slots exceed the {rows} training videos, so a clip's "
+        "own older views are among its negatives. Shrink the queue, or set siblings='ignore'."
+    ]
 
 
 def parts(recipe: Recipe) -> tuple[Manifest, Manifest | None]:

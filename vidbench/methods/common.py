@@ -40,6 +40,7 @@ from vidbench.engine.runs import (
 from vidbench.models.backbone import Backbone
 from vidbench.models.published import PublishedWeights, load_published
 from vidbench.system.progress import Style
+from vidbench.system.ranges import check_fields
 
 CACHE = 1 << 29  # bytes of decoded videos that a loader without workers keeps
 SHARED = ("common", "monitor")  # modules of this package that are no methods
@@ -85,6 +86,9 @@ class Recipe(ABC):
     network_args: dict = field(default_factory=dict)
     clip: ClipSpec = ClipSpec()
     fit: Fit = Fit()
+
+    def __post_init__(self) -> None:
+        check_fields(self, f"recipe of {self.method}")
 
     def __init_subclass__(cls, method: str = "", **rest) -> None:
         super().__init_subclass__(**rest)

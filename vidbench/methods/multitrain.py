@@ -26,7 +26,7 @@ import operator
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import permutations
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,6 @@ from torch.utils.data import DataLoader
 from vidbench.data.loading.augmentation import PRESETS as AUGMENTS
 from vidbench.data.loading.dataset import ClipSpec, Sampling
 from vidbench.data.loading.joint import Joint, JointBatches, Mix, plan_batches
-from vidbench.data.loading.transforms import STREAMS
 from vidbench.data.manifest import Manifest
 from vidbench.engine import ranks
 from vidbench.engine.loop import Fit
@@ -44,6 +43,7 @@ from vidbench.methods import common
 from vidbench.models.heads import mlp
 from vidbench.models.published import PublishedWeights
 from vidbench.system.progress import Style
+from vidbench.system.ranges import ABOVE_0, AT_LEAST_0, AT_LEAST_1, BELOW_1, SHARE
 from vidbench.tensors.losses import informative, soft_cross_entropy, widest
 from vidbench.tensors.mixing import Mixed, Mixing
 
@@ -58,10 +58,10 @@ class ClipChange:
     neither. flip is the augmentation's, as Something-Something's labels have directions."""
 
     sampling: Sampling | None = None
-    stride: int | None = None
-    target_fps: float | None = None
-    decode_size: int | None = None
-    flip: float | None = None
+    stride: Annotated[int | None, AT_LEAST_1] = None
+    target_fps: Annotated[float | None, ABOVE_0] = None
+    decode_size: Annotated[int | None, AT_LEAST_1] = None
+    flip: Annotated[float | None, SHARE] = None
 
     def applied(self, clip: ClipSpec) -> ClipSpec:
         """The clip with these fields changed."""
@@ -86,7 +86,7 @@ class Part:
     classes: tuple[str, ...] = ()
     flow: str = ""
     clip: ClipChange = ClipChange()
-    weight: float = 1.0  # of its clips' losses
+    weight: Annotated[float, ABOVE_0] = 1.0  # of its clips' losses
 
 
 @dataclass(frozen=True)
@@ -96,14 +96,21 @@ class Recipe(common.Recipe, method="multitrain"):
 
     parts: tuple[Part, ...] = ()
     network: str = "mvit"
-    hidden: int = 2048  # of each head
-    dropout: float = 0.5  # after both layers of a head
-    projection: float = 1.0  # weight of the projection losses; 0 is without maps
-    informative: float = 0.1  # weight of the informative loss; 0 is without expander
-    variance: float = 25.0
-    covariance: float = 1.0
-    expander: tuple[int, int] = (4096, 768)  # hidden and out; the supplement has 2,048 hidden
-    label_smoothing: float = 0.1
+    hidden: Annotated[int, AT_LEAST_1] = 2048  # of each head
+    dropout: Annotated[float, BELOW_1] = 0.5  # after both layers of a head
+    projection: Annotated[float, AT_LEAST_0] = (
+        1.0  # weight of the projection losses; 0 is without maps
+    )
+    informative: Annotated[float, AT_LEAST_0] = (
+        0.1  # weight of the informative loss; 0 is without expander
+    )
+    variance: Annotated[float, AT_LEAST_0] = 25.0
+    covariance: Annotated[float, AT_LEAST_0] = 1.0
+    expander: Annotated[tuple[int, int], AT_LEAST_1] = (
+        4096,
+        768,
+    )  # hidden and out; the supplement has 2,048 hidden
+    label_smoothing: Annotated[float, BELOW_1] = 0.1
     mixing: tuple[Mixing, ...] = ()  # one of them is drawn for each batch
     released: bool = False
     mix: Mix = Mix()
@@ -260,8 +267,6 @@ class MultiTrain(nn.Module):
                 "the informative loss wants at least 2 clips at once, as one has no variance; got "
                 f"{clips}: raise fit.batch or set informative to 0."
             )
-        if recipe.stream not in STREAMS:
-            raise ValueError(f"MultiTrain: stream is one of {STREAMS}; got {recipe.stream!r}.")
         self.recipe, self.names = recipe, names
         self.encoder = recipe.build_backbone()
         width = self.encoder.out_channels
