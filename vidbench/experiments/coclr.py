@@ -1,8 +1,10 @@
 """CoCLR's claim: all methods at equal clip budgets, several seeds, paired differences."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +12,7 @@ from vidbench.data.flow import store as flow_store
 from vidbench.data.manifest import Manifest
 from vidbench.data.sets import catalogue
 from vidbench.data.toy import world as toy
-from vidbench.engine.runs import recipe_dict
+from vidbench.engine.runs import changed, recipe_dict
 from vidbench.evaluate.evaluate import Evaluation, evaluate_all, source_videos, two_stream
 from vidbench.evaluate.features import Protocol
 from vidbench.experiments import compare
@@ -24,7 +26,7 @@ STREAMS = {"rgb": "RGB", "flow": "flow", "both": "two-stream"}
 METRICS = ("R@1", "probe")
 GAP = 0.2  # between InfoNCE and UberNCE, from which the share that CoCLR closes means something
 # CoCLR's first half-cycle on RGB with one switch changed, compared with the run without the change.
-ABLATIONS = {
+ABLATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "coclr-rgb-k1": ("coclr-rgb", {"topk": 1}),
     "coclr-rgb-k5": ("coclr-rgb", {"topk": 5}),
     "coclr-rgb-drop0": ("coclr-rgb", {"drop_own_key": 0.0}),
@@ -163,7 +165,7 @@ def stages(case: Case, settings: Settings) -> dict[str, coclr.Recipe]:
     for kind, positives in (("infonce", "instance"), ("ubernce", "class")):
         for stream in coclr.OTHER:
             name = f"{kind}-{stream}"
-            made[name] = last = replace(made[f"infonce-{stream}"], positives=positives)
+            made[name] = last = changed(made[f"infonce-{stream}"], {"positives": positives})
             for cycle in range(1, preset.cycles + 1):
                 epochs, seed = preset.together.fit.epochs, last.fit.seed + 100
                 fit = replace(preset.alone.fit, epochs=epochs, seed=seed)
@@ -185,7 +187,7 @@ def _at(kind: str, stream: str, cycle: int) -> str:
 
 def evaluated(case: Case, settings: Settings) -> dict[str, Evaluation]:
     """Evaluate every run of a case and, at each cycle, a method's two streams ("coclr-both-2")."""
-    switches = {
+    switches: dict[str, Any] = {
         "held_out": case.held_out,
         "protocol": settings.protocol,
         "centering": settings.centering,
@@ -195,8 +197,9 @@ def evaluated(case: Case, settings: Settings) -> dict[str, Evaluation]:
     found = evaluate_all(folders, processes=settings.processes, **switches)
     for kind in METHODS:
         for cycle in range(0 if kind != "coclr" else 1, settings.preset.cycles + 1):
-            pair = [found[_at(kind, stream, cycle)] for stream in coclr.OTHER]
-            found[_at(kind, "both", cycle)] = two_stream(*pair, case.folder, **switches)
+            rgb, flow = (found[_at(kind, stream, cycle)] for stream in ("rgb", "flow"))
+            both = two_stream(rgb, flow, folder=case.folder, **switches)
+            found[_at(kind, "both", cycle)] = both
     return found
 
 
@@ -221,17 +224,17 @@ def outcome(held: Sequence[Mapping], groups: Sequence[np.ndarray]) -> list[Numbe
     return made
 
 
-def ladders(names) -> list[tuple[str, str, str]]:
+def ladders(names: Iterable[str]) -> list[tuple[str, str, str]]:
     """(InfoNCE, CoCLR, UberNCE) of one stream and one clip budget."""
-    rungs = [
-        tuple(_at(kind, stream, cycle) for kind in METHODS)
-        for stream in STREAMS
-        for cycle in range(1, 9)
-    ]
-    return [rung for rung in rungs if set(rung) <= set(names)]
+    names, rungs = set(names), []
+    for stream, cycle in product(STREAMS, range(1, 9)):
+        low, middle, high = (_at(kind, stream, cycle) for kind in METHODS)
+        if {low, middle, high} <= names:
+            rungs.append((low, middle, high))
+    return rungs
 
 
-def pairs(names) -> list[tuple[str, str]]:
+def pairs(names: Iterable[str]) -> list[tuple[str, str]]:
     """What is compared with what: neighbors on each ladder, and each ablation with its untouched
     fellow."""
     steps = [

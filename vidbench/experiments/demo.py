@@ -171,8 +171,9 @@ def stages(out: Path, settings: Settings) -> dict[str, coclr.Recipe]:
 class _Clock:
     """Seconds of each part, spoken as they pass."""
 
-    def __init__(self):
-        self.seconds, self.last = {}, time.monotonic()
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.last = time.monotonic()
 
     def mark(self, name: str) -> None:
         now = time.monotonic()

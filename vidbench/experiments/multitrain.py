@@ -1,9 +1,12 @@
 """MultiTrain's claims: one network for several data sets against one each, each loss alone."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,11 +30,14 @@ from vidbench.experiments.compare import Measured, Number, Paired, pick, plain
 from vidbench.methods import multitrain
 from vidbench.system.processes import cores
 from vidbench.view.figures import bars, whiskers
-from vidbench.view.html import Section, table
+from vidbench.view.html import Html, Section, table
+
+if TYPE_CHECKING:
+    from vidbench.view.figures import Figure
 
 # Of each arm: in words, and what is changed in the recipe of all losses. The first two are a run
 # for each data set.
-ARMS = {
+ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "alone": ("alone, same epochs", {}),
     "alone-long": ("alone, same steps", {}),
     "joint": ("jointly", {"projection": 0.0, "informative": 0.0}),
@@ -289,7 +295,7 @@ def report(facts: Mapping, numbers: Sequence[Number]) -> list[Section]:
     return made
 
 
-def top1(facts: Mapping, numbers: Sequence[Number]):
+def top1(facts: Mapping, numbers: Sequence[Number]) -> Html:
     """A table of all arms: top-1 of each data set, and last their mean."""
     names, rows = facts["data"], []
     own = pick(numbers, metric=TOP1, minus="")
@@ -307,14 +313,14 @@ def top1(facts: Mapping, numbers: Sequence[Number]):
     return table(rows, note=note)
 
 
-def gains(found: Sequence[Number], base: str):
+def gains(found: Sequence[Number], base: str) -> Figure:
     """Top-1 of each data set minus that of the arm `base`, as dots with intervals."""
     rows = [one.bar(ARMS[one.arm][0], one.data) for one in found]
     title = "Each data set, with 95 % intervals"
     return whiskers(rows, f"points of top-1 minus {ARMS[base][0]}", title)
 
 
-def found_pairs(numbers: Sequence[Number], side: str):
+def found_pairs(numbers: Sequence[Number], side: str) -> Figure:
     """The share of classes whose planted match is the read-out's first choice, a bar an arm."""
     readouts = {_metric(TOP1, readout, side): readout for readout in READOUTS}
     found = [one for one in numbers if one.metric in readouts]
@@ -325,7 +331,7 @@ def found_pairs(numbers: Sequence[Number], side: str):
     return bars(rows, "top-1 (%)", title, levels={"chance": chance})
 
 
-def pair_numbers(numbers: Sequence[Number]):
+def pair_numbers(numbers: Sequence[Number]) -> Html:
     """The same and the mean reciprocal rank as a table, with chance."""
     at, rows = {(one.arm, one.metric): one for one in numbers}, []
     arms = [arm for arm in ARMS if any(one.arm == arm for one in numbers)]

@@ -1,8 +1,11 @@
 """The demo's report: one offline page with the numbers, the curves and a gallery of playing
 clips."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,7 +18,10 @@ from vidbench.evaluate.retrieval import Neighbors
 from vidbench.view.clips import neighbors_gallery
 from vidbench.view.figures import PALETTE, Bar, bars, curves
 from vidbench.view.galleries import filmstrip
-from vidbench.view.html import Section, table, write_page
+from vidbench.view.html import Html, Section, table, write_page
+
+if TYPE_CHECKING:
+    from vidbench.view.figures import Figure
 
 COMPARED = ("infonce-rgb-long", "coclr-rgb")  # equal clip budgets
 TITLES = {
@@ -68,7 +74,7 @@ def write_report(
     return out / "report.html"
 
 
-def numbers_table(rows: list[dict], split: str):
+def numbers_table(rows: list[dict], split: str) -> Html:
     """R@1, R@5 and probe of each run in percent, with bootstrap intervals over sources."""
     shown = [
         {
@@ -104,7 +110,7 @@ def _words(facts: dict, manifest: Manifest, train: Manifest, queries: Manifest, 
     )
 
 
-def _bars(rows: list[dict], classes: int):
+def _bars(rows: list[dict], classes: int) -> Figure:
     groups = {"R@1": "R@1", "probe": "linear probe"}
     made = [
         Bar(TITLES[row["run"]], group, *row[key]) for key, group in groups.items() for row in rows
@@ -154,7 +160,7 @@ def _strips(out: Path, queries: Manifest, method: str) -> list:
     return [filmstrip(strips, titles)]
 
 
-def _made(facts: dict):
+def _made(facts: dict) -> Html:
     rows = [{"part": name, "seconds": seconds} for name, seconds in facts["seconds"].items()]
     machine = facts["environment"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())

@@ -1,15 +1,18 @@
 """RMS's claim: RMS and its rivals on the same data with the same seeds, paired differences."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vidbench.data.manifest import Manifest
-from vidbench.data.sets import catalogue
+from vidbench.data.sets import catalogue, folders
 from vidbench.data.toy import world as toy
 from vidbench.data.video import clips
 from vidbench.engine.runs import recipe_dict
@@ -21,7 +24,10 @@ from vidbench.methods import classify
 from vidbench.tensors.mixing import Mixing
 from vidbench.tensors.regularizers import Regularizer
 from vidbench.view.figures import bars, whiskers
-from vidbench.view.html import Section, table
+from vidbench.view.html import Html, Section, table
+
+if TYPE_CHECKING:
+    from vidbench.view.figures import Figure
 
 # What is added to the baseline, by name: (words, regularizer, mixing). Filter, border and alpha's
 # law are those of tensors.regularizers; sigma 1 of the Gaussian and the probability of CutMix (its
@@ -115,7 +121,7 @@ def experiment(
     views = {"one view": PROTOCOLS["one_view"]}
     if not pictures:
         views["4 views"] = Protocol(windows=4)
-    seeds = tuple(range(1, catalogue.WEIZMANN_ACTORS + 1)) if name == "weizmann" else tuple(seeds)
+    seeds = tuple(range(1, folders.WEIZMANN_ACTORS + 1)) if name == "weizmann" else tuple(seeds)
     fit = replace(fit, epochs=longer * fit.epochs)
     arms = tuple(arm for arm in ARMS if arm in {BASELINE, *arms})
     if quick:
@@ -179,7 +185,8 @@ def videos(one: Experiment, out: Path, seed: int) -> Path:
 
 def fewer(rows: Manifest, source_videos: int, seed: int = 0) -> Manifest:
     """Keep so many source videos of each class in train, drawn once for all; keep other splits."""
-    train, rng, kept = rows.select(split="train"), np.random.default_rng([seed, 11]), []
+    train, rng = rows.select(split="train"), np.random.default_rng([seed, 11])
+    kept: list[int] = []
     for label in np.unique(train.label):
         kept.extend(
             rng.permutation(np.unique(train.source_video[train.label == label]))[:source_videos]
@@ -261,7 +268,8 @@ def outcome(one: Experiment, found: Mapping[tuple[int, str], Measured]) -> list[
 
 def classes(one: Experiment, found: Mapping[tuple[int, str], Measured]) -> list[dict]:
     """What each class gains by RMS, mean over seeds, the largest gain first."""
-    columns, each = ("before", "after", "gain"), {}
+    columns = ("before", "after", "gain")
+    each: dict[str, list[list[float]]] = {}
     for seed in one.seeds if "rms" in one.arms else ():
         for row in gains(found[seed, "rms"].table, found[seed, BASELINE].table):
             each.setdefault(row["action"], []).append([row[name] for name in columns])
@@ -296,7 +304,7 @@ def _gain(numbers: Sequence[Number], one: Mapping, arm: str) -> Number | None:
     return next(iter(pick(numbers, arm=arm, **wanted)), None)
 
 
-def over_baseline(numbers: Sequence[Number], found: Sequence[Mapping]):
+def over_baseline(numbers: Sequence[Number], found: Sequence[Mapping]) -> Figure:
     """Top-1 of all arms minus the baseline's on each data set, as a figure."""
     gained = [_gain(numbers, one, arm) for one in found for arm in ARMS]
     rows = [one.bar(ARMS[one.arm][0], one.data) for one in gained if one]
@@ -304,7 +312,7 @@ def over_baseline(numbers: Sequence[Number], found: Sequence[Mapping]):
     return whiskers(rows, "points of top-1 minus the baseline's", title)
 
 
-def _all(numbers: Sequence[Number], found: Sequence[Mapping]):
+def _all(numbers: Sequence[Number], found: Sequence[Mapping]) -> Html:
     """A table of all arms: top-1 minus the baseline's on each data set."""
     rows = []
     for arm, (words, *_) in ARMS.items():
@@ -319,14 +327,14 @@ def _all(numbers: Sequence[Number], found: Sequence[Mapping]):
     return table(rows, note=note, formats={one["name"]: "+.1f" for one in found})
 
 
-def figure(numbers: Sequence[Number], one: Mapping):
+def figure(numbers: Sequence[Number], one: Mapping) -> Figure:
     """Top-1 of each arm by each test, with intervals."""
     own = [number for test in one["tests"] for number in pick(numbers, metric=test, minus="")]
     rows = [number.bar(number.metric, ARMS[number.arm][0]) for number in own]
     return bars(rows, "top-1 (%)", f"{one['name']}: test videos")
 
 
-def _arms(numbers: Sequence[Number], one: Mapping):
+def _arms(numbers: Sequence[Number], one: Mapping) -> Html:
     """The arms' numbers by the main test."""
     main, rows = one["tests"][-1], []
     value = {(number.arm, number.metric): number.value for number in numbers if not number.minus}

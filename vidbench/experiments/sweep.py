@@ -40,28 +40,20 @@ def sweep(
             "held_out=0.2."
         )
     folder = Path(folder)
-    trials = []
+    tried: list[tuple[dict[str, float], dict[str, float | None]]] = []
     for values in product(*grid.values()):
         chosen = dict(zip(grid, values, strict=True))
         name = "-".join(f"{key}-{value}" for key, value in chosen.items())
-        trials.append(
-            {**chosen, **_tried(_trial(recipe, chosen, epochs), folder / name, nproc, progress)}
-        )
-    best = max(
-        trials,
-        key=lambda trial: (
-            trial["accuracy"],
-            -float("inf" if trial["loss"] is None else trial["loss"]),
-        ),
-    )
-    chosen = {name: best[name] for name in grid}
+        trial = _trial(recipe, chosen, epochs)
+        tried.append((chosen, _tried(trial, folder / name, nproc, progress)))
+    best, _ = max(tried, key=lambda one: _order(one[1]))
     words = " x ".join(f"{name} of {', '.join(map(str, values))}" for name, values in grid.items())
     rule = f"{words} by the accuracy on {recipe.held_out:.0%} of train's sources; last epoch"
     final = replace(
         recipe,
         held_out=0.0,
         selection=rule,
-        fit=recipe_from(Fit, {**recipe_dict(recipe.fit), **chosen}),
+        fit=recipe_from(Fit, {**recipe_dict(recipe.fit), **best}),
     )
     ranks.launch(
         "vidbench.methods.classify:train",
@@ -70,9 +62,16 @@ def sweep(
         progress,
         nproc=nproc,
     )
-    found = {"trials": trials, "best": chosen, "run": str(folder / "best")}
+    trials = [{**chosen, **result} for chosen, result in tried]
+    found = {"trials": trials, "best": best, "run": str(folder / "best")}
     write_text(folder / "sweep.json", json.dumps(found, indent=1))
     return found
+
+
+def _order(result: dict[str, float | None]) -> tuple[float, float]:
+    """The accuracy, then the smaller loss; a loss that was not finite is None."""
+    accuracy, loss = result["accuracy"], result["loss"]
+    return accuracy or 0.0, -float("inf") if loss is None else -loss
 
 
 def _trial(recipe: Recipe, chosen: dict, epochs: int) -> Recipe:
