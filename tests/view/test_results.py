@@ -93,6 +93,18 @@ def test_the_report_is_one_offline_page(tmp_path):
     )
 
 
+@pytest.mark.parametrize("file", ["recipe.json", "status.json", "results.json"])
+@pytest.mark.parametrize("damage", ["{", "[1]", "7", '{"a": 1}', '{"a": {"task": 1}}'])
+def test_one_damaged_run_is_named_on_the_page_and_the_others_are_shown(tmp_path, file, damage):
+    for name in ("a", "b", "bad"):
+        measured(tmp_path / "runs_dir/tiny" / name)
+    (tmp_path / "runs_dir/tiny/bad" / file).write_text(damage)
+    path = drawn.write_report(tmp_path / "r.html", "Runs", results.collect(tmp_path / "runs_dir"))
+    seen = text(re.sub(r"(?s)<script>.*?</script>", "", path.read_text()))
+    assert "tiny/a 50.0" in seen and "1 broken or half written" in seen
+    assert re.search(rf"tiny/bad [^:]*({file}|result|recipe)", seen[seen.index("run folders") :])
+
+
 def test_published_numbers_never_stand_in_our_tables(tmp_path, published):
     measured(tmp_path / "UCF101/coclr")
     numbers = results.numbers_of(results.collect(tmp_path))

@@ -156,7 +156,7 @@ def filmstrip(
         rows.append(
             '<div style="margin:0 0 10px"><div style="margin:0 0 '
             f'3px;font-size:13px;color:{INK}">{escaped(title)}'
-            f' <span style="color:{SOFT}">{count}</span></div>'
+            f' <span style="color:{SOFT}">{escaped(count)}</span></div>'
             f"{clip_html(out.getvalue(), f'{title} {count}'.strip(), strip.width, strip.height)}</div>"
         )
     return Html(f'<div style="font-family:{FONT};overflow-x:auto">{"".join(rows)}</div>')

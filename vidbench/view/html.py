@@ -130,12 +130,12 @@ def _cells(values: Sequence[Any], spec: str | None, best: str | None) -> list[st
     widest = max((end for pair in ends for end in pair), key=len, default="")
     cells = []
     for first, number, pair in zip(firsts, numbers, ends, strict=True):
-        text = "–" if first is None else escaped(first) if number is None else format(first, spec)
+        text = "–" if first is None else escaped(first if number is None else format(first, spec))
         text = f"<b>{text}</b>" if top is not None and number == top else text
         if widest:  # a cell without an interval keeps its room, hidden
             low, high = [end.rjust(len(widest), FIGURE_SPACE) for end in pair or (widest, widest)]
             shown = f"color:{SOFT}" if pair else "visibility:hidden"
-            text += f' <span style="{shown}">[{low}, {high}]</span>'
+            text += f' <span style="{shown}">[{escaped(low)}, {escaped(high)}]</span>'
         cells.append(text)
     return cells
 

@@ -20,7 +20,7 @@ from vidbench.engine.loop import Fit
 from vidbench.engine.runs import Run, recipe_dict
 from vidbench.system.files import lock_folder
 from vidbench.view import widgets
-from vidbench.view.widgets import training
+from vidbench.view.widgets import chart, training
 from vidbench.view.widgets.training import Board, BoardControls, held
 
 FIT = Fit(epochs=40, batch=8, lr=0.01, log_every=1)
@@ -72,7 +72,7 @@ def lines_of(picture):
     ],
 )
 def test_the_numbers_of_a_chart_are_short(value, text):
-    assert training._short(value) == text
+    assert chart._short(value) == text
 
 
 def test_a_folder_of_runs_is_all_runs_in_it(tmp_path):
@@ -138,6 +138,35 @@ def test_a_half_written_line_waits_and_a_broken_log_is_said(tmp_path):
     assert (
         seen.state == "unreadable" and "line 1 is no JSON" in seen.said and "line 1" in board.html()
     )
+
+
+@pytest.mark.parametrize(
+    "file, text",
+    [
+        ("recipe.json", '{"method": "regress", "rec'),
+        ("recipe.json", "[1]"),
+        ("recipe.json", '{"method": "regress", "recipe": 7}'),
+        ("status.json", '{"state"'),
+        ("status.json", "{}"),
+        ("metrics.jsonl", "7\n7\n"),
+        ("metrics.jsonl", '{"step": 1, "loss": 0.5}\n'),
+        ("metrics.jsonl", '{"epoch": 1, "loss": 0.5}\n{"epoch": 2, "loss": "much"}\n'),
+        ("metrics.jsonl", '{"epoch": 1, "loss": 0.5, "seconds": "long"}\n'),
+        ("metrics.jsonl", b"\xff\xfe"),
+        ("results.json", "[1]"),
+    ],
+)
+def test_one_damaged_run_is_named_and_the_others_are_drawn(tmp_path, file, text):
+    made(tmp_path / "whole")
+    bad = made(tmp_path / "bad").folder / file
+    bad.write_bytes(text if isinstance(text, bytes) else text.encode())
+    board = Board(tmp_path)
+    seen = {one.name: one for one in board.look()}
+    html = board.html()
+    assert seen["whole"].state == "complete" and "whole" in html and len(pictures(html)) == 2
+    if file != "results.json":  # which a board does not read
+        assert seen["bad"].state == "unreadable" and str(bad) in seen["bad"].said
+        assert str(bad) in html and board.figure("loss").data[0].name == "whole"
 
 
 def test_a_log_is_read_again_only_where_it_changed(tmp_path, monkeypatch):
@@ -282,7 +311,7 @@ def test_a_view_says_what_goes_wrong_and_looks_again(tmp_path):
     with run.lock():
         (run.folder / "status.json").write_text("{}")
         view = BoardControls(Board(run.folder), every=0.05)
-        assert "cannot be read" in view.html.value
+        assert "status.json is damaged" in view.html.value
         run.status("running")
         until(lambda: "epoch 1.5 of 40" in view.html.value)
         view.stop()

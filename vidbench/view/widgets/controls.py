@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from vidbench.evaluate import layout
-from vidbench.view.figures import Html
+from vidbench.view.figures import Html, plain
 from vidbench.view.galleries import Row, gallery
 from vidbench.view.widgets import plane
 from vidbench.view.widgets.neighbors import Browser
@@ -251,7 +251,7 @@ class NeighborControls:
             for side, trace in zip(SIDES, self.figure.data, strict=False):
                 trace.x, trace.y = places[side][self.browser.drawn(side)].T
             self._ring()
-            self.figure.layout.title.text = self.browser.title(name, method)
+            self.figure.layout.title.text = plain(self.browser.title(name, method))
             self.figure.layout.xaxis.autorange = self.figure.layout.yaxis.autorange = True
 
 

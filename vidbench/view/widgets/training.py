@@ -31,16 +31,16 @@ from vidbench.view.figures import (
     escaped,
 )
 from vidbench.view.galleries import data_uri
+from vidbench.view.widgets.chart import TALL, WIDE, chart
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+Folders = str | Path | Iterable[str | Path] | Mapping[str, str | Path]
 LOGS = {"metrics": "training", "monitor": "watched"}
 BOOKS = ("step", "epoch", "seconds", "clips", "data_share")  # of a log line, what is no curve
-WIDE, TALL = 368, 190  # pixels of a chart, two in a row of a notebook
 POINTS = 400  # of a line at most: more than a chart has pixels is not seen
-DASHES = {"solid": "", "dash": "6 4", "dot": "2 3", "dashdot": "6 3 2 3"}
-OVER = ("complete", "interrupted", "failed", "died", "unreadable")
+OVER = ("complete", "interrupted", "failed", "died")  # an unreadable one may be whole again
 SIGNS = {
     "complete": ("✓", RIGHT),
     "failed": ("✗", WRONG),
@@ -93,7 +93,7 @@ class Board:
     folders: paths, or name -> path; a path's last part is its name. A folder of run folders stands
     for all in it, those that come later, too. Raises ValueError on no folders or one name twice."""
 
-    def __init__(self, folders: str | Path | Iterable[str | Path] | Mapping[str, str | Path]):
+    def __init__(self, folders: Folders):
         folders = [folders] if isinstance(folders, str | Path) else folders
         named = (
             dict(folders)
@@ -128,31 +128,24 @@ class Board:
         return found
 
     def _seen(self, name: str, folder: Path) -> RunState:
-        try:
-            run = Run(folder)
-        except RunError:
+        if not _is_run(folder):
             return RunState(name, "waiting", f"no run in {folder} yet")
-        try:
-            status = json.loads((folder / "status.json").read_text())
-        except FileNotFoundError:  # a moment old
-            status = {"state": "new"}
-        state, said = status["state"], str(status.get("error", ""))
-        if state == "running" and not held(folder):
-            again = run.state  # it may have ended between the two looks
-            state, said = (
-                (
-                    "died",
-                    "its status says running, but no process holds its lock; the same call "
-                    "resumes it",
-                )
-                if again == "running"
-                else (again, "")
-            )
-        try:
-            logs = {log: self._columns(run, log) for log in LOGS}
+        file = "recipe.json"
+        try:  # a damaged file may raise anything; it is named, and the other runs are shown
+            run = Run(folder)
+            epochs = run.epochs
+            file = "status.json"
+            state, said = _status(run)
+            logs = {}
+            for log in LOGS:
+                file = f"{log}.jsonl"
+                logs[log] = self._columns(run, log)
         except RunError as error:
             return RunState(name, "unreadable", str(error))
-        return RunState(name, state, said, run.epochs, logs)
+        except Exception as error:
+            why = f"{folder / file} is damaged ({type(error).__name__}: {error})"
+            return RunState(name, "unreadable", f"{why}; restore it or train in another folder")
+        return RunState(name, state, said, epochs, logs)
 
     def _columns(self, run: Run, log: str) -> dict[str, list]:
         """A log's columns, read again where the file changed. A line half written counts once it is
@@ -162,7 +155,7 @@ class Board:
             return {}
         stamp = (path.stat().st_mtime_ns, path.stat().st_size, path.stat().st_ino)
         if self._read.get(path, (None,))[0] != stamp:
-            self._read[path] = stamp, run.curves(log)
+            self._read[path] = stamp, _numbers(path, run.curves(log))
         return self._read[path][1]
 
     def series(
@@ -232,6 +225,43 @@ class Board:
         )
 
 
+def _status(run: Run) -> tuple[str, str]:
+    """The state of a run, and why it is so, in words."""
+    try:
+        status = json.loads((run.folder / "status.json").read_text())
+    except FileNotFoundError:  # a moment old
+        return "new", ""
+    state, said = str(status["state"]), str(status.get("error", ""))
+    if state != "running" or held(run.folder):
+        return state, said
+    again = run.state  # it may have ended between the two looks
+    if again != "running":
+        return again, ""
+    return (
+        "died",
+        "its status says running, but no process holds its lock; the same call resumes it",
+    )
+
+
+def _numbers(path: Path, columns: dict[str, list]) -> dict[str, list]:
+    """A log's columns of numbers. Raises RunError on a column with numbers and something else, and
+    on a line without its epoch."""
+    kept = {}
+    for name, values in columns.items():
+        odd = [one for one in values if one is not None and not _is_number(one)]
+        if odd and (name in BOOKS or len(odd) < len(values)):
+            raise RunError(f"{path}: {name!r} must be a number in each line; got {odd[0]!r}")
+        if not odd:
+            kept[name] = values
+    if columns and None in kept.get("epoch", [None]):
+        raise RunError(f"{path}: each line must have its epoch; was the log edited?")
+    return kept
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _is_run(folder: Path) -> bool:
     return (folder / "recipe.json").is_file()
 
@@ -285,87 +315,10 @@ def _time(seconds: float) -> str:
     )
 
 
-def chart(
-    lines: Mapping[str, tuple[Sequence, Sequence]], looks: Mapping[str, tuple[str, str]]
-) -> str:
-    """A small line chart as SVG text: name -> (xs, ys), NaN leaves a gap; looks: name -> (color,
-    dash)."""
-    xs = [float(x) for one, _ in lines.values() for x in one]
-    ys = [float(y) for _, one in lines.values() for y in one if math.isfinite(y)]
-    (left, right), (low, high) = _ends(xs), _ends(ys)
-    box = (52, 8, WIDE - 10, TALL - 24)  # left, top, right, bottom
-
-    def at(x: float, y: float) -> str:
-        return (
-            f"{box[0] + (x - left) / (right - left) * (box[2] - box[0]):.1f},"
-            f"{box[3] - (y - low) / (high - low) * (box[3] - box[1]):.1f}"
-        )
-
-    def word(x: float, y: float, value: float, anchor: str) -> str:
-        return f'<text x="{x}" y="{y}" text-anchor="{anchor}">{_short(value)}</text>'
-
-    drawn = []
-    for name, (epochs, values) in lines.items():
-        color, dash = looks[name]
-        for piece in _pieces(epochs, values):
-            points = " ".join(at(x, y) for x, y in piece)
-            end = piece[-1]
-            drawn.append(
-                f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="1.8" '
-                f'stroke-dasharray="{DASHES[dash]}"/>'
-                if len(piece) > 1
-                else f'<circle cx="{at(*end).split(",")[0]}" cy="{at(*end).split(",")[1]}" r="2.4" '
-                f'fill="{color}"/>'
-            )
-    middle = (low + high) / 2
-    rules = "".join(
-        f'<line x1="{box[0]}" x2="{box[2]}" y1="{y}" y2="{y}" stroke="{RULE}"/>'
-        for y in (box[1], (box[1] + box[3]) / 2, box[3])
-    )
-    words = [
-        word(box[0] - 6, box[1] + 4, high, "end"),
-        word(box[0] - 6, (box[1] + box[3]) / 2 + 4, middle, "end"),
-        word(box[0] - 6, box[3] + 4, low, "end"),
-        word(box[0], TALL - 6, left, "start"),
-        word(box[2], TALL - 6, right, "end"),
-    ]
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDE}" height="{TALL}" '
-        f'font-family="{FONT}" '
-        f'font-size="11" fill="{SOFT}"><rect width="{WIDE}" height="{TALL}" fill="#FFFFFF"/>{rules}'
-        f"{''.join(drawn)}{''.join(words)}</svg>"
-    )
-
-
-def _short(value: float) -> str:
-    """Three digits, in as many letters as fit beside a chart."""
-    text = f"{value:.3g}"
-    if len(text.lstrip("-")) <= 7:
-        return text
-    digits, power = f"{value:.2e}".split("e")
-    return f"{digits}e{int(power)}"
-
-
-def _ends(values: Sequence[float]) -> tuple[float, float]:
-    low, high = min(values, default=0.0), max(values, default=1.0)
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
-
-
-def _pieces(xs: Sequence[float], ys: Sequence[float]) -> list[list[tuple[float, float]]]:
-    """Runs of points between the gaps."""
-    pieces: list[list[tuple[float, float]]] = [[]]
-    for x, y in zip(xs, ys, strict=True):
-        if math.isfinite(y):
-            pieces[-1].append((x, y))
-        elif pieces[-1]:
-            pieces.append([])
-    return [piece for piece in pieces if piece]
-
-
 # --------------------------------------------------------------------------------------- controls
 
 
-def show(folders) -> BoardControls:
+def show(folders: Board | Folders) -> BoardControls:
     """Show a board that a thread draws again every two seconds.
 
     It ends when all runs are over or `stop()` is called. The kernel stays free.

@@ -1,0 +1,176 @@
+"""No text from a caller or a file name becomes a tag or an attribute: every public function that
+returns HTML gets hostile words wherever it takes words."""
+
+import importlib
+import inspect
+import pkgutil
+
+import numpy as np
+import pytest
+
+import vidbench.view
+from tests.view.test_galleries import Skeleton, clip
+from vidbench.evaluate.projections import Relation
+from vidbench.evaluate.results import Folder, Number, Published
+from vidbench.evaluate.retrieval import Neighbors
+from vidbench.view import clips, figures, galleries, html, results
+from vidbench.view.galleries import Row, Tile
+from vidbench.view.widgets import neighbors, pairs, pieces, training
+from vidbench.view.widgets.videos import Videos
+
+WEBP = galleries.encode(clip(), 12)
+HOSTILE = ["<script>alert(1)</script>", "\"onerror=\"alert(1)' x='", "a & &lt;b"]
+
+
+def tile(words):
+    return Tile(WEBP, words, words, 0.5, True, True)
+
+
+def number(words, run):
+    return Number(
+        run=run,
+        task=words,
+        metric=words,
+        value=0.5,
+        low=0.25,
+        high=0.75,
+        protocol=words,
+        switches={words: words},
+        budget={"epochs": words},
+        data=words,
+        stream=words,
+        state=words,
+    )
+
+
+def numbers(words):
+    return [number(words, words), number(words, f"{words}2")]
+
+
+def searched(words):
+    def videos(name):
+        clips_of = {"pictures": lambda row: tile(words)}
+        ids = np.array([f"{name}/{words}/{row}" for row in range(4)])
+        return Videos(ids, np.zeros(4, int), np.arange(4), (words,), clips_of)
+
+    features = np.random.default_rng(0).standard_normal((2, 4, 3)).astype(np.float32)
+    return neighbors.Browser(videos("a"), videos("b"), {words: tuple(features), "flow": features})
+
+
+def gained(words):
+    browser = searched(words)
+    browser.look(compare=(words, "flow"))
+    return browser
+
+
+def related(words):
+    def between(source, target):
+        scores = {words: np.eye(2, dtype=np.float32)}
+        return Relation(source, target, (f"{source}1", "x"), (f"{target}1", "x"), scores)
+
+    a, b = f"{words}a", f"{words}b"
+    both = {(a, b): between(a, b), (b, a): between(b, a)}
+    browser = pairs.Browser(both, lambda data, label: [tile(words)])
+    browser.select(f"{a}1", f"{b}1")
+    return browser
+
+
+def state(words):
+    logs = {"metrics": {"epoch": [1, 2], words: [0.5, 0.25]}}
+    return training.RunState(words, words, words, 2, logs)
+
+
+def page(words):
+    parts = [words, figures.curves({words: ([1], [1])}, words, words, words)]
+    return html.page(words, [html.Section(words, parts)]).replace(html.get_plotlyjs(), "")
+
+
+def published(words):
+    values = {name: words for name in Published.__dataclass_fields__} | {"metric": "R@1"}
+    return [Published(**values | {"value": 1.0})]
+
+
+def clips_gallery(words, monkeypatch):
+    class Manifest:
+        label, source_video = np.zeros(2, int), np.arange(2)
+
+        def absolute(self, row):
+            return f"{words}{row}"
+
+        def __len__(self):
+            return 2
+
+    monkeypatch.setattr(clips, "playing", lambda manifest, **look: lambda row: tile(words))
+    found = Neighbors(np.array([[0, 1]] * 2), np.ones((2, 2)))
+    called = {words: f"{words}2", "flow": words}
+    both = {words: found, "flow": found}
+    return clips.neighbors_gallery(
+        Manifest(), Manifest(), both, titles=called, beside={words: "flow"}
+    )
+
+
+CASES = {
+    "clips.neighbors_gallery": clips_gallery,
+    "galleries.clip_html": lambda words: galleries.clip_html(WEBP, words, 9, 9),
+    "galleries.filmstrip": lambda words: galleries.filmstrip([clip(20)], [words], noun=words),
+    "galleries.gallery": lambda words: galleries.gallery(
+        {words: [Row(tile(words), [tile(words)], words)]}, words
+    ),
+    "html.table": lambda words: html.table(
+        [{words: words, "n": 1.0}], title=words, note=words, best={"n": "max"}
+    ),
+    "results.results_table": lambda words: results.results_table(numbers(words), words),
+    "results.results_tables": lambda words: results.results_tables(numbers(words)),
+    "results.inventory": lambda words: results.inventory(
+        [Folder(words, words, words, {"epochs": words}), Folder(words, problems=(words,))]
+    ),
+    "results.published_table": lambda words: results.published_table(published(words)),
+    "widgets.neighbors.Browser.html": lambda words: gained(words).html(2, words),
+    "widgets.neighbors.Browser.grid": lambda words: searched(words).grid([f"a/{words}/0"]),
+    "widgets.pairs.Browser.table": lambda words: related(words).table(),
+    "widgets.pairs.Browser.chosen": lambda words: related(words).chosen(),
+    "widgets.pairs.Browser.html": lambda words: related(words).html(),
+    "widgets.pieces.said": pieces.said,
+    "widgets.training.Board.html": lambda words: training.Board("x").html([state(words)]),
+}
+
+
+@pytest.mark.parametrize("words", HOSTILE)
+@pytest.mark.parametrize("name", CASES)
+def test_words_are_escaped_exactly_once(name, words, monkeypatch):
+    more = (monkeypatch,) if name == "clips.neighbors_gallery" else ()
+    seen, calm = (Skeleton(CASES[name](one, *more)) for one in (words, "a" * len(words)))
+    assert seen.tags == calm.tags
+    read = [*seen.words, *(value for _, _, value in seen.attributes)]
+    assert any(words in text for text in read), "the words are not shown at all"
+    assert not any("&amp;" in text or "&quot;" in text for text in read), "escaped twice"
+    assert not any("&lt;" in text for text in read if "&lt;" not in words), "escaped twice"
+
+
+@pytest.mark.parametrize("words", HOSTILE)
+def test_a_page_takes_words_as_words(words):
+    def body(one):
+        parts = [one, figures.Html("<i>as it is</i>")]
+        return Skeleton(html.page(one, [html.Section(one, parts)]))
+
+    seen = body(words)
+    assert seen.tags == body("calm").tags and seen.words.count(words) == 4
+    drawn = html.page("t", [html.Section("s", [figures.curves({words: ([1], [1])}, words, words)])])
+    assert "<script>alert" not in drawn and 'onerror="alert' not in drawn
+
+
+def test_each_function_that_returns_html_has_a_case():
+    found = set()
+    for module in pkgutil.walk_packages(vidbench.view.__path__, "vidbench.view."):
+        loaded = importlib.import_module(module.name)
+        short = module.name.removeprefix("vidbench.view.")
+        for name, one in vars(loaded).items():
+            if getattr(one, "__module__", "") != module.name:
+                continue
+            members = vars(one).items() if inspect.isclass(one) else [("", one)]
+            for member, function in members:
+                given = getattr(function, "__annotations__", {}).get("return", "")
+                public = not name.startswith("_") and not member.startswith("_")
+                if public and given in ("Html", figures.Html):
+                    found.add(".".join(filter(None, (short, name, member))))
+    assert found == set(CASES)
