@@ -19,6 +19,8 @@ from vidbench.data.video.decoders import (
     pictures,
     untorn,
 )
+from vidbench.data.video.orientation import UPRIGHT, orientation_of
+from vidbench.data.video.packets import rate
 
 COMPARED = 5  # frames of each video that the decoders must agree on
 # gray levels of mean difference; two decoders' colors differ by up to 3, a frame off by one by
@@ -138,7 +140,7 @@ def _whole(container, stream, keep: set[int], picture) -> _Pass:
                 if len(times) in keep:
                     shown[len(times)] = picture(frame)
                 times.append(frame.time)
-                turned = turned or frame.rotation != 0
+                turned = turned or orientation_of(frame) != UPRIGHT
     except failures("pyav") as error:
         damaged = damaged or f"after frame {len(times) - 1}: {' '.join(str(error).split())[:200]}"
     promised = (
@@ -165,7 +167,7 @@ def _rate(times: list, declared: float) -> float:
     known = [t for t in times if t is not None]
     if len(known) < 2 or len(known) < len(times) or max(known) <= min(known):
         return declared
-    return declared or (len(known) - 1) / (max(known) - min(known))
+    return rate(np.sort(np.array(known)), declared)
 
 
 def _remarks(path: Path, about, decoded: _Pass) -> list[str]:
@@ -174,6 +176,7 @@ def _remarks(path: Path, about, decoded: _Pass) -> list[str]:
         flags.append("edit list")
     if decoded.turned:
         flags.append("rotated")
+    flags += about.remarks
     gaps = np.diff(np.sort([t for t in decoded.times if t is not None]))
     if about.shown is not None and len(gaps) > 1 and gaps.max() > 1.5 * np.median(gaps):
         flags.append("variable rate")

@@ -15,8 +15,10 @@ Bad, and left out of the manifest:
     too short    fewer than two frames: no flow, no clip
 Remarks, which leave a video in: `decord differs` (it counts or shows other frames: vidbench reads
 with PyAV, which is right, others may not be), `edit list` (frames hidden by the container),
-`counted` (frame numbers need a decode from the start: slow), `variable rate`, `rotated`, `10 bit`,
-`full range`, `same bytes` (as another video of the list)."""
+`counted` (frame numbers need a decode from the start: slow), `variable rate`, `rotated` (or
+mirrored), `rate from time stamps` (the container declares another rate), `pixel aspect` (pixels are
+not square, and stay as stored), `interlaced` (frames hold two fields), `10 bit`, `full range`, `same
+bytes` (as another video of the list)."""
 
 from __future__ import annotations
 

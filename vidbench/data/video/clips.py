@@ -7,7 +7,6 @@ and VideoInfo.decoder says who read."""
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,16 +21,10 @@ from vidbench.data.video.decoders import (
     Reader,
     Size,
     check_decoder,
-    failures,
-    short_side,
 )
+from vidbench.data.video.stills import PICTURES, Still, resized
 
 DECODER = "pyav"  # the default
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
-# frames; a picture so many whole times as wide as it is high, as no photograph is, is a strip of
-# them
-STRIP = 16
-STRIP_FPS = 25.0  # an assumption, PAL's: a strip names no rate
 
 
 class Clip(NamedTuple):
@@ -58,39 +51,6 @@ class VideoError(RuntimeError):
     """A file or frame that cannot be had; names the path, the decoder, what came and what to do."""
 
 
-class _Picture(Reader):
-    """A picture as a video of one frame, so that data sets of images need no rooms of their own.
-
-    A strip, square frames side by side in one picture, is a video of these.
-    """
-
-    def __init__(self, path: Path, size: Size) -> None:
-        from PIL import Image
-
-        try:
-            with Image.open(path) as picture:
-                whole = np.array(picture.convert("RGB"))
-        except (
-            SyntaxError,
-            EOFError,
-            struct.error,
-            Image.DecompressionBombError,
-        ) as error:  # Pillow's, where damaged
-            raise OSError(f"{type(error).__name__}: {error}") from error
-        height, width = whole.shape[:2]
-        count = width // height if width % height == 0 and width >= STRIP * height else 1
-        self._shown, self._size = (
-            whole.reshape(height, count, width // count, 3).swapaxes(0, 1),
-            size,
-        )
-        self.frames, self.fps = count, STRIP_FPS if count > 1 else 1.0
-
-    def take(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return np.stack(
-            [_resized(frame, self._size) for frame in self._shown[wanted]]
-        ), wanted / self.fps
-
-
 class _Stored(Reader):
     """A video of a decode-once store (see packs)."""
 
@@ -101,22 +61,11 @@ class _Stored(Reader):
     def take(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         frames = self._pack.take(wanted)
         if self._size is not None:
-            frames = np.stack([_resized(frame, self._size) for frame in frames])
+            frames = np.stack([resized(frame, self._size) for frame in frames])
         return frames, wanted / self.fps
 
     def close(self) -> None:
         self._pack.close()
-
-
-def _resized(frame: np.ndarray, size: Size) -> np.ndarray:
-    import cv2
-
-    height, width = short_side(frame.shape[0], frame.shape[1], size)
-    return (
-        frame
-        if (height, width) == frame.shape[:2]
-        else cv2.resize(frame, (width, height), None, 0, 0, 3)
-    )  # area
 
 
 def _reader_of(path: Path, decoder: str) -> tuple[str, Callable[..., Reader]]:
@@ -124,7 +73,7 @@ def _reader_of(path: Path, decoder: str) -> tuple[str, Callable[..., Reader]]:
     if name.endswith(framestore.SUFFIX):
         return "pack", _Stored
     if name.endswith(PICTURES):
-        return "picture", _Picture
+        return "picture", Still
     return decoder, DECODERS[decoder]
 
 
@@ -175,14 +124,13 @@ class Video:
 
     def _open(self, decoder: str, size: Size, frames: int | None) -> None:
         self.decoder, make = _reader_of(self.path, decoder)
-        self._failures = failures(self.decoder)
         known = {"frames": frames} if make is PyAV else {}
         self._reader = self._try("open", partial(make, **known), self.path, size)
 
     def _try(self, what: str, function, *arguments):
         try:
             return function(*arguments)
-        except self._failures as error:
+        except Exception as error:  # of whatever kind: this file's error must not end the others
             said = " ".join(str(error).split())[:300]
             others = ", ".join(name for name in DECODERS if name != self.decoder)
             ways = (

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vidbench.data.video.orientation import UPRIGHT, orientation, orientation_of
 from vidbench.data.video.packets import (
     PLACEHOLDERS,
     STREAMS,
@@ -31,6 +32,7 @@ from vidbench.data.video.packets import (
     counted_times,
     decoded,
     index,
+    rate,
     untorn,
 )
 
@@ -40,11 +42,8 @@ if TYPE_CHECKING:
 
 BLOCK = 64  # frames
 SEEK = 4  # frames; decoding so few on is cheaper than seeking
-SKIPPING = (
-    "h264",
-    "hevc",
-    "mpeg4",
-)  # decoders that obey skip_frame packet by packet; dav1d does not
+SKIPPING = ("h264", "hevc", "mpeg4")  # obey skip_frame packet by packet; dav1d does not
+STRICT = ("h264", "hevc")  # show nothing before a picture that needs no other
 Size = int | tuple[int, int] | None  # (H, W) or the short side in pixels; None keeps
 
 
@@ -100,26 +99,21 @@ def pictures(size: Size = None) -> Callable[[VideoFrame], np.ndarray]:
     def picture(frame) -> np.ndarray:
         if frame.is_corrupt:
             raise OSError(f"the frame at {frame.time} s is damaged")
-        quarter_turns = int(round(frame.rotation / 90)) % 4
-        height, width = (
-            (frame.width, frame.height) if quarter_turns % 2 else (frame.height, frame.width)
-        )
-        height, width = short_side(height, width, size)
-        if quarter_turns % 2:
-            height, width = width, height
+        turned = orientation_of(frame)
+        height, width = frame.height, frame.width
+        if turned.swapped:
+            width, height = short_side(width, height, size)
+        else:
+            height, width = short_side(height, width, size)
         plane = reformatter.reformat(frame, width, height, "rgb24", interpolation="AREA").planes[0]
         # as it lies in memory, where a line may be longer than the picture is wide: copied once,
         # into the clip
         rgb = np.ndarray(
             (height, width, 3), np.uint8, memoryview(plane), strides=(plane.line_size, 3, 1)
         )
-        return np.rot90(rgb, quarter_turns) if quarter_turns else rgb
+        return turned.apply(rgb)
 
     return picture
-
-
-class _Overshot(OSError):
-    """The first frame after a seek lies behind the wanted one."""
 
 
 class PyAV(Reader):
@@ -145,7 +139,7 @@ class PyAV(Reader):
             self.times = np.arange(frames) / (self._index.fps or 1.0)
         else:
             self.times = counted_times(path)
-        self.frames, self.fps = len(self.times), self._index.fps
+        self.frames, self.fps = len(self.times), rate(self.times, self._index.fps)
 
     def stream(self) -> Iterator[np.ndarray]:
         return self._pictures(np.arange(self.frames))
@@ -181,15 +175,20 @@ class PyAV(Reader):
         skipped = np.searchsorted(shown, starts[1:]) - wanted[:-1]
         with container_of(self._path) as container:
             for group in np.split(np.arange(len(wanted)), np.flatnonzero(skipped > SEEK) + 1):
+                start, left, done = int(starts[group[0]]), stamps[group], 0
                 try:
-                    start = int(starts[group[0]])
                     if start > shown[0]:
                         container.seek(start, stream=container.streams.video[0])
-                    yield from self._onward(container, start, stamps[group])
-                except _Overshot:
-                    # a stream that refreshes bit by bit shows nothing right after a "keyframe"
-                    with container_of(self._path) as afresh:
-                        yield from self._onward(afresh, int(shown[0]), stamps[group])
+                    for picture in self._onward(container, start, left):
+                        yield picture
+                        done += 1
+                except (OSError, ValueError):
+                    # a "key frame" that does not open the stream, or a real fault: a decode from
+                    # the start shows which
+                    if start <= shown[0]:
+                        raise
+                    with container_of(self._path) as again:
+                        yield from self._onward(again, int(shown[0]), left[done:])
 
     def _onward(
         self, container: InputContainer, start: int, stamps: np.ndarray
@@ -205,9 +204,11 @@ class PyAV(Reader):
             context.skip_frame = "NONREF" if skip else "DEFAULT"
             for frame in packet.decode():
                 if first and frame.pts > want:
-                    raise _Overshot(
+                    raise OSError(
                         f"seeking to time stamp {start} led to {frame.pts}, {want} was wanted"
                     )
+                if frame.pts == start and not frame.key_frame and context.name not in STRICT:
+                    raise OSError(f"the packet at time stamp {start} is no key frame")
                 first = False
                 if frame.pts == want:
                     yield self._picture(frame)
@@ -240,7 +241,7 @@ class Decord(Reader):
 
         self._reader, self._path, self._size = reader(), path, None
         self.frames = len(self._reader)
-        self.fps = float(self._reader.get_avg_fps())
+        self.fps = self._about.fps
         stamps = np.asarray(self._reader.get_frame_timestamp(np.arange(self.frames)), np.float64)
         self.times = stamps[:, 0] if self.frames else np.empty(0)
         if size is not None and self.exact(path):
@@ -258,7 +259,7 @@ class Decord(Reader):
             return False
         if about.shown is None or about.hidden or about.leading or about.streams > 1:
             return False
-        if len(about.shown) != self.frames:
+        if len(about.shown) != self.frames or orientation(path).is_reflection():
             return False
         return not self.frames or bool(self.times[0] > -1e-6 and (np.diff(self.times) > 0).all())
 
@@ -313,15 +314,15 @@ class TorchCodec(Reader):
         if size is not None:
             resize = Resize(short_side(about.height or 0, about.width or 0, size))
             self._decoder = opened([resize])
-        self.frames, self.fps = len(self._decoder), float(about.average_fps or 0)
+        self.frames, self.fps = len(self._decoder), index(path).fps
         self._codec = about.codec
 
     def exact(self, path: Path) -> bool:
-        """Trusted on modern codecs only: with packed B-frames in AVI it returns frame i - 1 for
-        i."""
-        return self._codec in self.codecs and not any(
-            kind in index(path).kind for kind in ("avi", *STREAMS)
-        )
+        """Trusted on modern codecs and upright frames only: with packed B-frames in AVI it returns
+        frame i - 1 for i, and not every release turns frames."""
+        if any(kind in index(path).kind for kind in ("avi", *STREAMS)):
+            return False
+        return self._codec in self.codecs and orientation(path) == UPRIGHT
 
     def take(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         assert self._decoder is not None, "the reader is closed"
@@ -336,12 +337,6 @@ class TorchCodec(Reader):
 
 DECODERS = {"decord": Decord, "torchcodec": TorchCodec, "pyav": PyAV}
 _MODULES = {"decord": "decord", "torchcodec": "torchcodec.decoders", "pyav": "av"}
-# exception classes that are not below Python's; all ask PyAV for the index of a file
-_FAILURES = {
-    "decord": ("decord.DECORDError", "decord.DECORDLimitReachedError", "av.FFmpegError"),
-    "torchcodec": ("av.FFmpegError",),
-    "pyav": ("av.FFmpegError",),
-}
 
 
 def check_decoder(decoder: str) -> None:
@@ -379,12 +374,13 @@ def _not_loaded(decoder: str, error: Exception) -> ImportError:
 
 @cache
 def failures(decoder: str) -> tuple[type[Exception], ...]:
-    """What a decoder raises on a bad file. Raises ImportError, with the ways out, where the decoder
-    does not load."""
+    """Name what a decoder raises on a bad file: any error, since damaged bytes reach everything.
+
+    Raises:
+        ImportError: the decoder does not load; the message has the ways out.
+    """
     try:
         _load(decoder)
     except (ImportError, RuntimeError, OSError) as error:
         raise _not_loaded(decoder, error) from error
-    names = (name.split(".") for name in _FAILURES.get(decoder, ()))
-    own = (getattr(importlib.import_module(module), name) for module, name in names)
-    return (*own, RuntimeError, OSError, ValueError, IndexError)
+    return (Exception,)

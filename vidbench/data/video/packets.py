@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
-    from av import Packet, VideoFrame
+    from av import Packet, VideoFrame, VideoStream
     from av.container import InputContainer
 
 # bytes; MPEG-4's "not coded" picture takes 6 to 8, a coded one where nothing moves over 20
@@ -23,6 +23,8 @@ EMPTY = 16
 # seen
 PLACEHOLDERS = 2
 STREAMS = ("mpeg", "mpegts")  # containers without an index of frames
+AGREES = 0.1  # a declared rate this close to the time stamps' one is the exact value of it
+PROGRESSIVE = 1  # FFmpeg's number; 2 to 5 are interlaced fields by their order
 # texts; FFmpeg would open what they name
 PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"<?xml", b"<MPD", b"v=0")
 
@@ -43,6 +45,7 @@ class Index(NamedTuple):
     codec: str
     torn: bool  # whether the last packet is cut off; it is left out
     streams: int  # of video in the file; the first one is read
+    remarks: tuple[str, ...]  # what a viewer or another program may do in another way
 
 
 class _About(NamedTuple):
@@ -65,6 +68,9 @@ def container_of(path: str | Path) -> InputContainer:
     if not container.streams.video:
         container.close()
         raise ValueError("it holds no video stream")
+    if container.streams.video[0].codec_context is None:
+        container.close()
+        raise ValueError("FFmpeg has no decoder for its codec; re-encode it, such as to H.264")
     container.streams.video[0].codec_context.thread_count = 1
     return container
 
@@ -117,12 +123,17 @@ def _index(path: str, changed: int, size: int) -> Index:
         packets = packets[: len(packets) - torn]
         why = _why_counted(kind, bool(stream.codec_context.has_b_frames), packets)
         shown, keys, leading = (None, np.empty(0, np.int64), False) if why else _stamps(packets)
+        declared = float(stream.average_rate or stream.guessed_rate or 0)
+        unit, pts = float(stream.time_base or 0), [p.pts for p in packets if p.pts is not None]
+        times = np.unique(pts if shown is None else shown) * unit
+        # counted packets without stamps say nothing about the rate
+        fps = declared if len(times) < len(packets) and shown is None else rate(times, declared)
         return Index(
-            fps=float(stream.average_rate or stream.guessed_rate or 0),
+            fps=fps,
             packets=len(packets),
             shown=shown,
             keys=keys,
-            unit=float(stream.time_base or 0),
+            unit=unit,
             why=why,
             hidden=any(p.discard for p in packets),
             leading=leading,
@@ -130,6 +141,7 @@ def _index(path: str, changed: int, size: int) -> Index:
             codec=stream.codec_context.name,
             torn=torn,
             streams=len(container.streams.video),
+            remarks=_remarks(stream, declared, fps),
         )
 
 
@@ -140,6 +152,8 @@ def _why_counted(kind: str, reordered: bool, packets: list[_About]) -> str:
         return "a stream without an index"
     if any(p.pts is None for p in packets) or len(set(shown)) < len(shown):
         return "time stamps are missing or repeated"
+    if kind == "gif":
+        return "packets that code no picture"  # such as a comment behind the last one
     if "avi" in kind and any(p.size <= EMPTY for p in packets):
         return "packets that code no picture"
     if "avi" in kind and reordered:
@@ -154,6 +168,34 @@ def _stamps(packets: list[_About]) -> tuple[np.ndarray, np.ndarray, bool]:
     shown = np.array([not p.discard for p in packets], bool)
     latest = np.maximum.accumulate(np.where(key, stamps, np.iinfo(np.int64).min))
     return np.sort(stamps[shown]), np.sort(stamps[key]), bool((stamps < latest).any())
+
+
+def rate(times: np.ndarray, declared: float) -> float:
+    """Frames per second: as declared, unless the time stamps disagree.
+
+    Containers declare their clock (1000 per second), the fields of interlaced video or nothing.
+
+    Args:
+        times: Presentation times [N] in seconds, ascending.
+        declared: Frames per second that the container names; 0 if it names none.
+    """
+    gaps = np.diff(times)
+    if not len(gaps) or not gaps.sum() > 0:
+        return declared
+    mean, typical = len(gaps) / float(gaps.sum()), 1 / max(float(np.median(gaps)), 1e-9)
+    believed = any(abs(declared / found - 1) <= AGREES for found in (mean, typical))
+    return declared if believed else mean
+
+
+def _remarks(stream: VideoStream, declared: float, fps: float) -> tuple[str, ...]:
+    remarks = []
+    if declared and fps != declared:
+        remarks.append("rate from time stamps")
+    if stream.sample_aspect_ratio not in (None, 0, 1):
+        remarks.append("pixel aspect")
+    if stream.codec_context.field_order > PROGRESSIVE:
+        remarks.append("interlaced")
+    return tuple(remarks)
 
 
 def counted_times(path: Path) -> np.ndarray:
