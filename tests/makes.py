@@ -251,6 +251,8 @@ def trip(job: tuple[str, int, str]) -> tuple[int, int]:
         and Path(folder, "calls").read_text().split().count(str(number)) == 1
     ):
         os.kill(os.getpid(), signal.SIGKILL)
+    if what == "stops":
+        os.kill(os.getpid(), signal.SIGSTOP)
     if what == "bad":
         raise jobs.Bad(f"{number} is bad")
     if what == "wrong":

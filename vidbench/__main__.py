@@ -8,6 +8,11 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar
 
+_ENDS = (
+    "Exit codes: 0 no video failed (scan: some can be used); 1 some videos failed, the rest is done;"
+    " 2 no video could be done, or the command is wrong and nothing was started; 130 stopped by"
+    " Ctrl-C or SIGTERM."
+)
 T = TypeVar("T")
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -56,7 +61,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_scan(commands: Commands) -> None:
     command = commands.add_parser(
-        "scan", help="decode every video of a data set once: what can be used, what is bad"
+        "scan",
+        help="decode every video of a data set once: what can be used, what is bad",
+        epilog=_ENDS,
     )
     _common(command, "scan")
     command.add_argument(
@@ -69,17 +76,23 @@ def _add_scan(commands: Commands) -> None:
 
 def _add_store(commands: Commands) -> None:
     command = commands.add_parser(
-        "store", help="every frame at training size, in a form that reads fast at random"
+        "store",
+        help="every frame at training size, in a form that reads fast at random",
+        epilog=_ENDS,
     )
     _common(command, "store-FORMAT")
     command.add_argument("--format", default="mp4", help="mp4, jpeg or raw (%(default)s)")
-    command.add_argument("--size", type=int, default=128, help="short side in pixels (%(default)s)")
+    command.add_argument(
+        "--size", type=int, default=128, help="short side in pixels, 2 to 8192 (%(default)s)"
+    )
     command.add_argument("--crf", type=int, default=18, help="quality of format mp4 (%(default)s)")
     _decoder(command)
 
 
 def _add_flow(commands: Commands) -> None:
-    command = commands.add_parser("flow", help="optical flow of every video, stored in 8 bits")
+    command = commands.add_parser(
+        "flow", help="optical flow of every video, stored in 8 bits", epilog=_ENDS
+    )
     _common(command, "flow")
     command.add_argument(
         "--method", default="tvl1", help="tvl1, tvl1_fast, tvl1_torch or dis (%(default)s)"
@@ -88,10 +101,16 @@ def _add_flow(commands: Commands) -> None:
         "--format", default="npz", help="npz, exact, or mp4, a quarter of that (%(default)s)"
     )
     command.add_argument(
-        "--size", type=int, default=None, help="short side in pixels; default: as the video is"
+        "--size",
+        type=int,
+        default=None,
+        help="short side in pixels, 2 to 8192; default: as the video is",
     )
     command.add_argument(
-        "--bound", type=float, default=20.0, help="pixels at which flow is clipped (%(default)s)"
+        "--bound",
+        type=float,
+        default=20.0,
+        help="pixels at which flow is clipped, 0.1 to 1000 (%(default)s)",
     )
     command.add_argument("--device", default=None, help="for tvl1_torch, such as cuda:0")
     _decoder(command)
@@ -241,6 +260,7 @@ def _scan(given: argparse.Namespace) -> int:
             f"{found.report()}\n-> {out}/manifest.csv ({len(found.manifest)} videos), scan.csv "
             "(all)"
         )
+        return 0 if len(found.manifest) else 2
     return 0
 
 
@@ -259,12 +279,9 @@ def _store(given: argparse.Namespace) -> int:
         **common,
     )
     if made is not None:
-        _failed(made.failed)
-        size = jobs.size(made.bytes)
-        print(
-            f"{made.done} stored, {made.skipped} were there, {len(made.failed)} failed; {size} -> "
-            f"{out}"
-        )
+        size, done = jobs.size(made.bytes), f"{made.done} stored, {made.skipped} were there"
+        print(f"{done}, {len(made.failed)} failed{_again(made)}; {size} -> {out}")
+        return _ended(made)
     return 0
 
 
@@ -272,7 +289,7 @@ def _flow(given: argparse.Namespace) -> int:
     from vidbench.data.flow import store as flow_store
 
     out, manifest, common = _opened(given, "flow", flow_store.TIMEOUT)
-    shard = _mendable(lambda: tuple(int(number) for number in given.shard.split("/")))
+    shard = _mendable(_shard, given.shard)
     made = _mendable(
         flow_store.extract,
         manifest,
@@ -286,10 +303,9 @@ def _flow(given: argparse.Namespace) -> int:
         shard=shard,
         **common,
     )
-    _failed(made.failed)
-    done = f"{made.done} videos ({made.pairs} pairs) done"
-    print(f"{done}, {made.skipped} were there, {len(made.failed)} failed -> {out}")
-    return 0
+    done = f"{made.done} videos ({made.pairs} pairs) done, {made.skipped} were there"
+    print(f"{done}, {len(made.failed)} failed{_again(made)} -> {out}")
+    return _ended(made)
 
 
 def _opened(
@@ -308,11 +324,25 @@ def _opened(
     )
     common = {
         "workers": given.workers,
-        "timeout": given.timeout or timeout,
+        "timeout": given.timeout if given.timeout != 0 else timeout,
         "dry_run": given.dry_run,
     }
     dataset_dir = catalogue.name_of(given.data, options.get("fold", 1))
-    return given.out or os.path.join("runs", dataset_dir, place), manifest, common
+    out = given.out or os.path.join("runs", dataset_dir, place)
+    _mendable(_keep_input, given.data, out, given.command)
+    return out, manifest, common
+
+
+def _keep_input(data: str, out: str, command: str) -> None:
+    """Refuse to replace the manifest that the command reads."""
+    csv = os.path.join(data, "manifest.csv") if os.path.isdir(data) else data
+    other = os.path.join(out, "manifest.csv")
+    if (
+        command != "flow"
+        and all(map(os.path.isfile, (csv, other)))
+        and os.path.samefile(csv, other)
+    ):
+        raise ValueError(f"{other} is the data set's own manifest: use another --out")
 
 
 def _mendable(function: Callable[..., T], *arguments: Any, **options: Any) -> T:
@@ -324,11 +354,25 @@ def _mendable(function: Callable[..., T], *arguments: Any, **options: Any) -> T:
         raise SystemExit(2) from error
 
 
-def _failed(failed: list[tuple[str, str]]) -> None:
+def _shard(text: str) -> tuple[int, int]:
+    numbers = text.split("/")
+    if len(numbers) != 2 or not all(number.isdecimal() for number in numbers):
+        raise ValueError(f"shard must be K/N, such as 0/4; got {text!r}")
+    return int(numbers[0]), int(numbers[1])
+
+
+def _again(made: Any) -> str:
+    return f", {made.remade} made again: the source or a setting changed" if made.remade else ""
+
+
+def _ended(made: Any) -> int:
+    """Name what failed; the exit code: 1 if any video failed, 2 if none could be done."""
+    failed = made.failed
     for path, reason in failed[:20]:
         print(f"failed: {path}: {reason}", file=sys.stderr)
     if len(failed) > 20:
         print(f"... and {len(failed) - 20} more", file=sys.stderr)
+    return (1 if made.done or made.skipped else 2) if failed else 0
 
 
 def _demo(given: argparse.Namespace) -> int:

@@ -151,7 +151,7 @@ def _strips(out: Path, queries: Manifest, method: str) -> list:
     strips, titles = [], []
     for row in picked:
         path = str(queries.path[row])
-        info = flow_store.meta(out / "flow", path)
+        info = flow_store.meta(out / "flow", path, queries.absolute(row))
         colored = estimate.colors(
             estimate.dequantize(flow_store.load(out / "flow", path), info["bound"])
         )

@@ -136,7 +136,7 @@ def neighbors_gallery(
 def _flows(manifest, folder: str | Path, row: int, most: int) -> np.ndarray:
     """Read at most so many flows of a video, evenly spread: float [T,H,W,2] in pixels."""
     path = str(manifest.path[row])
-    held = flow_store.meta(folder, path)
+    held = flow_store.meta(folder, path, manifest.absolute(row))
     return estimate.dequantize(
         flow_store.load(folder, path, windows.spread(held["frames"] - 1, most)), held["bound"]
     )

@@ -5,8 +5,10 @@ import errno
 import json
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures.process import BrokenProcessPool
 from types import SimpleNamespace
@@ -73,6 +75,24 @@ def test_a_process_that_hangs_costs_its_own_video_only(tmp_path, what):
     assert time.monotonic() - began < 30 and not multiprocessing.active_children()
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs signals that stop a process")
+def test_time_without_a_core_is_no_hang(tmp_path):
+    """A process that is stopped waits as one does that gets no core on a busy machine."""
+
+    def let_it_wait() -> None:
+        while not (tmp_path / "calls").exists():
+            time.sleep(0.01)
+        time.sleep(2.5)
+        for child in multiprocessing.active_children():
+            os.kill(child.pid, signal.SIGCONT)
+
+    thread = threading.Thread(target=let_it_wait)
+    thread.start()
+    outcomes = by_job(work(tmp_path, {0: "stops"}, count=1, workers=1, timeout=1.0))
+    thread.join()
+    assert (outcomes[0].value, outcomes[0].error) == (0, "")
+
+
 def test_a_process_that_dies_is_tried_once_more_and_then_reported(tmp_path):
     outcomes = by_job(work(tmp_path, {1: "dies", 2: "dies once"}, workers=2))
     assert outcomes[1].error == DIED and "crash in the decoder" in DIED
@@ -129,7 +149,7 @@ def test_workers_that_never_start_are_said_to_do_so(tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_bad_video_is_counted_and_a_mistake_in_the_code_stops(tmp_path, workers, capsys):
+def test_a_bad_video_and_a_mistake_in_the_code_cost_that_video_only(tmp_path, workers, capsys):
     outcomes = by_job(work(tmp_path, {1: "bad"}, workers=workers, progress=True, what="try"))
     assert outcomes[1].error == "1 is bad" and [outcomes[i].value for i in (0, 2, 3, 4, 5)] == [
         0,
@@ -140,8 +160,12 @@ def test_a_bad_video_is_counted_and_a_mistake_in_the_code_stops(tmp_path, worker
     ]
     said = capsys.readouterr()
     assert "try: 6 of 6 videos, 1 failed" in said.out + said.err
-    with pytest.raises(ZeroDivisionError, match="a mistake in the code at 0"):
-        work(tmp_path, {0: "wrong"}, workers=workers)
+    outcomes = by_job(work(tmp_path, {0: "wrong"}, workers=workers))
+    assert outcomes[0].error.startswith(
+        "ZeroDivisionError: a mistake in the code at 0 (makes.py, l"
+    )
+    assert [outcomes[i].value for i in range(1, 6)] == [2, 4, 6, 8, 10]
+    assert not outcomes[0].hung
     assert not multiprocessing.active_children()
 
 
@@ -156,9 +180,25 @@ def test_a_full_disk_stops_and_says_so(tmp_path, workers, number):
     assert caught.value.errno == number and not multiprocessing.active_children()
 
 
-def test_other_errors_of_the_system_pass_as_they_are(tmp_path):
-    with pytest.raises(PermissionError, match="said by the system"):
-        work(tmp_path, {0: f"errno {errno.EACCES}"})
+def test_other_errors_of_the_system_cost_that_video_only(tmp_path):
+    outcomes = by_job(work(tmp_path, {0: f"errno {errno.EACCES}"}))
+    assert outcomes[0].error.startswith("PermissionError: [Errno 13] said by the system (makes.py")
+    assert [outcomes[i].value for i in range(1, 6)] == [2, 4, 6, 8, 10]
+
+
+@pytest.mark.parametrize(
+    "wrong, kind, said",
+    [
+        ({"sized": 3}, TypeError, "unknown options sized; known are workers, timeout"),
+        ({"workers": -1}, ValueError, "workers must be 0 to 1024 processes; got -1"),
+        ({"timeout": 0}, ValueError, "timeout must be a finite number of seconds above 0; got 0"),
+        ({"timeout": float("nan")}, ValueError, "got nan"),
+    ],
+)
+def test_options_are_checked_at_the_door(tmp_path, wrong, kind, said):
+    with pytest.raises(kind, match=said):
+        work(tmp_path, **wrong)
+    assert not (tmp_path / "calls").exists()
 
 
 # ---- the cost ----------------------------------------------------------------------------------

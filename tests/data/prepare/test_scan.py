@@ -117,6 +117,7 @@ def test_facts_and_what_is_left_in_the_folder(data, tmp_path, workers):
         "classes.txt",
         "root.txt",
         ".lock",
+        ".made.jsonl",
     }
 
 

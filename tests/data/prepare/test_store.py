@@ -407,9 +407,9 @@ def test_other_settings_are_refused_and_nothing_is_lost(textures, tmp_path):
     }
     with pytest.raises(StoreError, match="is the data set's own folder: take another one"):
         store.store(textures, textures.root, progress=False)
-    for wrong in ({"format": "gif"}, {"size": 1}, {"crf": 60}):
+    for wrong in ({"format": "gif"}, {"size": 1}, {"size": 10_000}, {"crf": 60}):
         with pytest.raises(
-            ValueError, match="format is of mp4, jpeg, raw, size from 2 pixels, crf in 0..51"
+            ValueError, match="format is of mp4, jpeg, raw, size in 2..8192 pixels, crf in 0..51"
         ):
             store.store(textures, tmp_path / "other", progress=False, **wrong)
 

@@ -16,15 +16,22 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from vidbench.data.flow.estimate import BOUND, FlowError
+from vidbench.data.flow.estimate import BOUND, METHODS, FlowError
+from vidbench.data.prepare import jobs
+from vidbench.data.prepare.outputs import name_of
 from vidbench.data.video import clips, framestore
 from vidbench.data.video.decoders import PyAV, container_of, failures
 
 FORMATS = {"npz": ".flow.npz", "mp4": ".flow.mp4"}
-VERSION = 1
+VERSION = 2  # 1 did not record what the flow was computed from
+BOUNDS = (0.1, 1000.0)  # pixels; 8 bits of more, or of less, hold nothing
+SIZES = (2, 8192)  # pixels
+LARGEST = 1 << 15  # pixels; height or width in a file
+_RATIO = 1100  # zlib packs at most 1,032 bytes into one
 # of zlib: 15-17 % of raw for 2 % of TV-L1 fast's time; 1 gives 19-22 %, 6 gives 13-15 % for 5-7 %
 _LEVEL = 4
 _CRF = 16  # of x264; 12 makes files half as large again and takes away 0.01 px
@@ -42,10 +49,28 @@ class Settings:
     channels: str = "u, v"
     version: int = VERSION
 
+    def __post_init__(self) -> None:
+        if self.method not in METHODS or self.format not in FORMATS:
+            raise ValueError(
+                f"method in {METHODS}, format in {tuple(FORMATS)}; got {self.method!r}, "
+                f"{self.format!r}"
+            )
+        if isinstance(self.bound, bool) or not isinstance(self.bound, int | float):
+            raise ValueError(f"bound must be a number of pixels; got {self.bound!r}")
+        if not BOUNDS[0] <= self.bound <= BOUNDS[1]:  # not a number is refused, too
+            raise ValueError(f"bound must be {BOUNDS[0]} to {BOUNDS[1]} pixels; got {self.bound}")
+        whole = isinstance(self.size, int) and not isinstance(self.size, bool)
+        if self.size is not None and not (whole and SIZES[0] <= self.size <= SIZES[1]):
+            raise ValueError(
+                f"size, the short side, must be {SIZES[0]} to {SIZES[1]} pixels, or nothing for "
+                f"the video's own; got {self.size!r}"
+            )
+        object.__setattr__(self, "bound", float(self.bound))
+
 
 def flow_path(folder: str | Path, relative_path: str | Path, format: str = "npz") -> Path:
-    """Where a video's flow lies in a store."""
-    return Path(folder) / f"{relative_path}{FORMATS[format]}"
+    """The place of a video's flow in a store, inside the folder whatever the path is."""
+    return Path(folder) / name_of(str(relative_path), FORMATS[format])
 
 
 def write(file: Path, flows: Iterator[np.ndarray], facts: dict, fps: float) -> tuple[int, int]:
@@ -71,39 +96,74 @@ def write(file: Path, flows: Iterator[np.ndarray], facts: dict, fps: float) -> t
 
 
 def settings_of(folder: str | Path) -> Settings:
-    """How a store was made. Raises FlowError where there is none."""
+    """How a store was made.
+
+    Raises:
+        FlowError: the folder holds no store, or one of another version.
+    """
     file = Path(folder) / "flow.json"
     if not file.is_file():
         raise FlowError(
             f"no flow in {folder}: run vidbench flow, or vidbench.data.flow.store.extract"
         )
-    held = json.loads(file.read_text(encoding="utf-8"))["settings"]
-    if set(held) != set(asdict(Settings())):
+    return _settings_of(str(file), file.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=100)
+def _settings_of(file: str, changed: int) -> Settings:
+    ways = "Extract the flow again into another folder."
+    try:
+        held = dict(json.loads(Path(file).read_text(encoding="utf-8"))["settings"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise FlowError(f"{file} does not describe flow ({error!r}). {ways}") from error
+    if set(held) != set(asdict(Settings())) or held["version"] != VERSION:
         raise FlowError(
-            f"{file} must have the settings {', '.join(asdict(Settings()))}; it has "
-            f"{', '.join(held)}. Extract the flow again into another folder."
+            f"{file} must have the settings {', '.join(asdict(Settings()))} and version {VERSION}; "
+            f"it has {', '.join(held)} and version {held.get('version')}. {ways}"
         )
-    return Settings(**held)
+    try:
+        return Settings(**held)
+    except ValueError as error:
+        raise FlowError(f"{file}: {error}. {ways}") from error
 
 
-def meta(folder: str | Path, relative_path: str | Path) -> dict:
-    """How a video's flow was made: method, bound, frames, sizes, decoder, OpenCV's version."""
-    return _open(folder, relative_path).meta
+def meta(
+    folder: str | Path, relative_path: str | Path, source: str | Path | None = None
+) -> dict[str, Any]:
+    """How a video's flow was made: method, bound, frames, sizes, decoder, OpenCV's version.
+
+    Args:
+        source: The video; if it is given and exists, the flow must be of it as it is now.
+
+    Raises:
+        FlowError: the flow is missing, damaged, or of another version of the video.
+    """
+    return _open(folder, relative_path, source).meta
 
 
-def length(folder: str | Path, relative_path: str | Path) -> int:
-    """Number of flows stored for a video: its frames less one."""
-    return meta(folder, relative_path)["frames"] - 1
+def length(folder: str | Path, relative_path: str | Path, source: str | Path | None = None) -> int:
+    """Number of flows stored for a video: its frames less one. source: see `meta`."""
+    return meta(folder, relative_path, source)["frames"] - 1
 
 
 def load(
-    folder: str | Path, relative_path: str | Path, indices: np.ndarray | None = None
+    folder: str | Path,
+    relative_path: str | Path,
+    indices: np.ndarray | None = None,
+    source: str | Path | None = None,
 ) -> np.ndarray:
     """Stored flow at the video's frame indices: uint8 [T,H,W,3] = (u, v, 128); None: all flows.
 
-    The index of the video's last frame gives the last flow; an index outside of the video is an
-    IndexError."""
-    file = _open(folder, relative_path)
+    The index of the video's last frame gives the last flow.
+
+    Args:
+        source: See `meta`.
+
+    Raises:
+        IndexError: an index outside of the video.
+        FlowError: see `meta`.
+    """
+    file = _open(folder, relative_path, source)
     count = file.meta["frames"] - 1
     indices = np.arange(count) if indices is None else np.asarray(indices)
     if len(indices) and not (0 <= indices.min() and indices.max() <= count):
@@ -118,28 +178,91 @@ def load(
     return out
 
 
-def _open(folder: str | Path, relative_path: str | Path) -> _Npz | _Mp4:
-    folder = Path(folder)
-    for format, kind in (("npz", _Npz), ("mp4", _Mp4)):
+def _open(folder: str | Path, relative_path: str | Path, source: str | Path | None) -> _Npz | _Mp4:
+    made = settings_of(folder) if Path(folder, "flow.json").is_file() else None
+    for format in FORMATS if made is None else (made.format,):
         path = flow_path(folder, relative_path, format)
         if path.is_file():
-            try:
-                return kind(path)
-            except (OSError, ValueError, KeyError) as error:
+            file = opened(path)
+            if made is not None and not of_settings(file.meta, made):
                 raise FlowError(
-                    f"{path} is not a flow file ({error}): delete it and extract again"
-                ) from error
+                    f"{path} was made with other settings than {folder}/flow.json says: run "
+                    "vidbench flow again"
+                )
+            _check_source(file, source)
+            return file
     raise FlowError(
         f"no flow of {relative_path} in {folder}: run vidbench flow, or "
         "vidbench.data.flow.store.extract"
     )
 
 
+def opened(path: Path) -> _Npz | _Mp4:
+    """Open a flow file by its own name.
+
+    Raises:
+        FlowError: it is not one, or what it says of itself does not fit its bytes.
+    """
+    try:
+        return _Npz(path) if path.name.endswith(FORMATS["npz"]) else _Mp4(path)
+    except (OSError, ValueError, KeyError, TypeError, IndexError, MemoryError) as error:
+        raise FlowError(
+            f"{path} is not a flow file ({error}): delete it and extract again"
+        ) from error
+
+
+def of_settings(facts: dict[str, Any], settings: Settings) -> bool:
+    """Whether a flow file's facts are of these settings."""
+    return all(facts.get(name) == value for name, value in asdict(settings).items())
+
+
+def _check_source(file: _Npz | _Mp4, source: str | Path | None) -> None:
+    stamp = None if source is None else _stamp_of(Path(source))
+    if stamp and file.meta.get("source") != stamp:
+        raise FlowError(
+            f"{file.path} was computed from another version of {source} (stamp "
+            f"{file.meta.get('source')}, now {stamp}): run vidbench flow again"
+        )
+
+
+def _stamp_of(source: Path) -> str | None:
+    try:
+        about = source.stat()
+    except (OSError, ValueError):
+        return None
+    return _stamp(str(source), about.st_size, about.st_mtime_ns)
+
+
+@lru_cache(maxsize=10_000)
+def _stamp(source: str, size: int, changed: int) -> str | None:
+    return jobs.stamp(Path(source))
+
+
+def _checked(facts: Any, size: int, flows: int, packed: bool) -> dict[str, Any]:
+    """A file's facts, if they fit its bytes and the number of flows in it.
+
+    Raises:
+        ValueError: they do not, and must not decide how much memory is taken.
+    """
+    numbers = [facts[name] for name in ("frames", "height", "width")]
+    if any(type(number) is not int for number in numbers):
+        raise ValueError(f"frames, height and width must be whole numbers, got {numbers}")
+    frames, height, width = numbers
+    if frames - 1 != flows or not (1 <= flows <= size):
+        raise ValueError(f"it promises {frames - 1} flows and holds {flows}")
+    if not (0 < height <= LARGEST and 0 < width <= LARGEST):
+        raise ValueError(f"it promises flow of {height} x {width} pixels")
+    if packed and 2 * flows * height * width > _RATIO * size:
+        raise ValueError(f"{size} bytes cannot hold {flows} flows of {height} x {width} pixels")
+    return facts
+
+
 class _Npz:
     """A .flow.npz."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.meta = path, _packed_meta(str(path), path.stat().st_mtime_ns)
+        about = path.stat()
+        self.path, self.meta = path, _packed_meta(str(path), about.st_size, about.st_mtime_ns)
 
     def planes(self, wanted: np.ndarray) -> np.ndarray:
         """uint8 [n,2,H,W]."""
@@ -147,10 +270,9 @@ class _Npz:
         with framestore.Pack(self.path) as pack:
             for row, i in enumerate(wanted):
                 try:
-                    out[row] = np.frombuffer(zlib.decompress(pack.piece(int(i))), np.uint8).reshape(
-                        out.shape[1:]
-                    )
-                except (zlib.error, ValueError) as error:
+                    plain = _unpacked(pack.piece(int(i)), out[row].nbytes)
+                    out[row] = np.frombuffer(plain, np.uint8).reshape(out.shape[1:])
+                except (zlib.error, ValueError, OSError, MemoryError, OverflowError) as error:
                     raise FlowError(
                         f"{self.path}: flow {i} is damaged ({error}): delete the file and extract "
                         "again"
@@ -158,12 +280,21 @@ class _Npz:
         return out
 
 
+def _unpacked(piece: bytes, size: int) -> bytes:
+    """Unpack a zlib stream that must give so many bytes; more are never made."""
+    stream = zlib.decompressobj()
+    plain = stream.decompress(piece, size + 1)
+    if len(plain) != size or not stream.eof:
+        raise ValueError(f"it is not of {size} bytes, or cut short")
+    return plain
+
+
 class _Mp4:
     """A .flow.mp4."""
 
     def __init__(self, path: Path) -> None:
-        self.path, about = path, path.stat()
-        self.meta = _comment(str(path), about.st_mtime_ns)
+        about = path.stat()
+        self.path, self.meta = path, _comment(str(path), about.st_size, about.st_mtime_ns)
 
     def planes(self, wanted: np.ndarray) -> np.ndarray:
         """uint8 [n,2,H,W]."""
@@ -171,23 +302,31 @@ class _Mp4:
         bad: tuple[type[Exception], ...] = (*failures("pyav"), IndexError)
         try:
             luma = PyAV(self.path, None, _luma).take(wanted)[0]
+            return luma.reshape(len(wanted), 2, height, -1)[..., :width]
         except bad as error:
             raise FlowError(
                 f"{self.path} is damaged ({error}): delete the file and extract again"
             ) from error
-        return luma.reshape(len(wanted), 2, height, -1)[..., :width]
 
 
 @lru_cache(maxsize=10_000)
-def _packed_meta(path: str, changed: int) -> dict:
+def _packed_meta(path: str, size: int, changed: int) -> dict[str, Any]:
     with framestore.Pack(path) as pack:
-        return pack.meta
+        if pack.raw:
+            raise ValueError("it holds pictures, not flow")
+        return _checked(pack.meta, size, pack.count, packed=True)
 
 
 @lru_cache(maxsize=10_000)
-def _comment(path: str, changed: int) -> dict:
+def _comment(path: str, size: int, changed: int) -> dict[str, Any]:
     with container_of(path) as container:
-        return json.loads(container.metadata["comment"])
+        stream = container.streams.video[0]
+        facts = _checked(json.loads(container.metadata["comment"]), size, stream.frames, False)
+        shape = stream.codec_context.height, stream.codec_context.width
+    wanted = 2 * facts["height"], facts["width"] + facts["width"] % 2
+    if shape != wanted:
+        raise ValueError(f"its pictures are of {shape} pixels, not {wanted}")
+    return facts
 
 
 def _luma(frame) -> np.ndarray:

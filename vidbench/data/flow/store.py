@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Unpack, cast
 import numpy as np
 
 from vidbench.data.flow.estimate import (
-    BOUND,
-    METHODS,
     FlowError,
     batched,
     estimator,
@@ -28,10 +26,14 @@ from vidbench.data.flow.files import (
     length,
     load,
     meta,
+    of_settings,
+    opened,
     settings_of,
     write,
 )
 from vidbench.data.prepare import jobs
+from vidbench.data.prepare.outputs import Outputs, json_lines, name_of
+from vidbench.data.prepare.pool import unforeseen
 from vidbench.data.video import clips
 from vidbench.data.video.decoders import check_decoder
 from vidbench.system.files import delete_leftovers, lock_folder
@@ -72,6 +74,7 @@ class Report(NamedTuple):
     failed: list[tuple[str, str]]  # (relative path, reason)
     seconds: float
     pairs: int  # flows computed in this call
+    remade: int = 0  # of done: because the source or the settings changed
 
 
 # ---- extraction --------------------------------------------------------------------------------
@@ -101,35 +104,79 @@ def extract(
     Raises:
         ValueError: an argument is out of range.
         FlowError: the folder was made with other settings.
+        OutputError: the folder holds a file of a name in use that vidbench did not make.
     """
-    settings = _settings(method, options)
-    work = jobs.Options(**{"timeout": TIMEOUT, **_only(jobs.Options, options)})
-    if not 0 <= shard[0] < shard[1]:
+    settings = Settings(method, **_only(Settings, options))
+    check_decoder(settings.decoder)
+    work: jobs.Options = {"timeout": TIMEOUT, **_without(Settings, options)}
+    jobs.check(work)
+    if len(shard) != 2 or not 0 <= shard[0] < shard[1]:
         raise ValueError(f"shard (k, n) with k < n; got {shard}")
     began, folder = time.perf_counter(), Path(folder)
     mine = list(dict.fromkeys(str(p) for p in manifest.path[shard[0] :: shard[1]]))
-    with lock_folder(folder, shard="" if shard[1] == 1 else f"{shard[0]}of{shard[1]}"):
+    part = "" if shard[1] == 1 else f"{shard[0]}of{shard[1]}"
+    made = _outputs(folder, mine, settings, part)
+    with lock_folder(folder, shard=part), jobs.Journal(folder / f"flow{part}.jsonl") as journal:
         jobs.claim(folder / "flow.json", asdict(settings), FlowError, opencv=_opencv())
-        delete_leftovers(flow_path(folder, p, settings.format) for p in mine)
-        todo = [p for p in mine if not flow_path(folder, p, settings.format).is_file()]
-        done, pairs, failed = 0, 0, []
+        names = [name_of(path, FORMATS[settings.format]) for path in mine]
+        made.claim(names)
+        delete_leftovers(folder / name for name in names)
+        states = _states(manifest, folder, mine, settings)
+        todo = {path: stamp for path, (state, stamp) in states.items() if state != "there"}
+        order, done, pairs, remade, failed = list(todo), 0, 0, 0, list[tuple[str, str]]()
         for outcome in _work(manifest, folder, todo, settings, device, work):
+            path = order[outcome.job]
             if outcome.error:
-                failed.append((todo[outcome.job], outcome.error))
-            else:
-                done, pairs = done + 1, pairs + outcome.value
-    return Report(done, len(mine) - len(todo), failed, time.perf_counter() - began, pairs)
+                failed.append((path, outcome.error))
+                continue
+            done, pairs = done + 1, pairs + outcome.value
+            remade += states[path][0] == "changed"
+            journal.add(path, **_line(settings, todo[path], outcome.bytes))
+    seconds = time.perf_counter() - began
+    return Report(done, len(mine) - len(todo), failed, seconds, pairs, remade)
 
 
-def _settings(method: str, options: Options) -> Settings:
-    settings = Settings(method, **_only(Settings, options))
-    if method not in METHODS or settings.format not in FORMATS or not settings.bound > 0:
-        raise ValueError(
-            f"method in {METHODS}, format in {tuple(FORMATS)}, bound > 0; "
-            f"got {method!r}, {settings.format!r}, {settings.bound}"
-        )
-    check_decoder(settings.decoder)
-    return settings
+def _outputs(folder: Path, paths: list[str], settings: Settings, part: str) -> Outputs:
+    """The record of the folder; refuses one that holds files vidbench did not make."""
+    made = Outputs(folder, part)
+    names = [name_of(path, FORMATS[settings.format]) for path in paths]
+    made.refuse_others(n for n in names if n in made.known or not _is_flow(folder / n))
+    return made
+
+
+def _is_flow(file: Path) -> bool:
+    """Whether a file describes itself as flow, so that vidbench made it wherever it came from."""
+    try:
+        return file.is_file() and bool(opened(file))
+    except FlowError:
+        return False
+
+
+def _line(settings: Settings, stamp: str | None, size: int) -> dict[str, Any]:
+    """A file's line in the journal."""
+    return {"stamp": stamp, "settings": jobs.digest(asdict(settings)), "bytes": size}
+
+
+def _states(
+    manifest: Manifest, folder: Path, paths: list[str], settings: Settings
+) -> dict[str, tuple[jobs.State, str | None]]:
+    """Whether the flow of each path is there, missing or of another source; the source's stamp.
+
+    What no journal knows, such as a file from another machine, describes itself.
+    """
+    known: dict[str, dict] = {}
+    for journal in sorted(folder.glob("flow*.jsonl")):
+        known |= {str(line.pop("key")): line for line in json_lines(journal) if "key" in line}
+    digest, states = jobs.digest(asdict(settings)), {}
+    for path in paths:
+        file, stamp = flow_path(folder, path, settings.format), jobs.stamp(manifest.root / path)
+        state = jobs.state(file, known.get(path), stamp, digest)
+        if state != "there" and _is_flow(file):
+            facts = opened(file).meta
+            same = of_settings(facts, settings) and stamp in (None, "", facts.get("source"))
+            state = "there" if same else "changed"
+        states[path] = state, stamp
+    return states
 
 
 def _only(kind: type, options: Options) -> Any:
@@ -137,16 +184,21 @@ def _only(kind: type, options: Options) -> Any:
     return {name: value for name, value in options.items() if name in kind.__annotations__}
 
 
+def _without(kind: type, options: Options) -> Any:
+    return {name: value for name, value in options.items() if name not in kind.__annotations__}
+
+
 def _work(
     manifest: Manifest,
     folder: Path,
-    todo: list[str],
+    todo: dict[str, str | None],
     settings: Settings,
     device: str | None,
     options: jobs.Options,
 ) -> jobs.Outcomes:
     tasks = [
-        (str(manifest.root / p), str(flow_path(folder, p, settings.format)), settings) for p in todo
+        (str(manifest.root / p), str(flow_path(folder, p, settings.format)), settings, stamp)
+        for p, stamp in todo.items()
     ]
     weights = None
     if manifest.frames is not None:
@@ -181,10 +233,12 @@ def complete(
     Where nothing is missing no lock is taken, so several processes and nodes may ask at one time.
     """
     begun = Path(folder, "flow.json").is_file()
-    held = settings_of(folder) if begun else Settings(method, BOUND, None, clips.DECODER, "npz")
-    paths = dict.fromkeys(map(str, manifest.path))
-    if begun and all(flow_path(folder, path, held.format).is_file() for path in paths):
-        return Report(0, len(paths), [], 0.0, 0)
+    held = settings_of(folder) if begun else Settings(method)
+    paths = list(dict.fromkeys(map(str, manifest.path)))
+    if begun:
+        states = _states(manifest, Path(folder), paths, held)
+        if all(state == "there" for state, _ in states.values()):
+            return Report(0, len(paths), [], 0.0, 0)
     return extract(
         manifest,
         folder,
@@ -198,12 +252,14 @@ def complete(
     )
 
 
-def one(job: tuple[str, str, Settings]) -> tuple[int, int]:
-    """Flow of one video with OpenCV, its number; a job for jobs.work: (video, file to write,
-    settings)."""
+Job = tuple[str, str, Settings, str | None]  # video, file to write, settings, the video's stamp
+
+
+def one(job: Job) -> tuple[int, int]:
+    """Flow of one video with OpenCV, its number; a job for jobs.work."""
     import cv2
 
-    source, file, settings = job
+    source, file, settings, stamp = job
     try:
         with clips.Video(source, settings.decoder, settings.size) as video:
             frames = (to_gray(frame) for frame in video.stream())
@@ -215,16 +271,19 @@ def one(job: tuple[str, str, Settings]) -> tuple[int, int]:
                     yield levels(calc(last, gray), settings.bound)
                     last = gray
 
-            return write(Path(file), flows(), _facts(video, last.shape, settings), video.fps)
+            return write(Path(file), flows(), _facts(video, last.shape, settings, stamp), video.fps)
     except (clips.VideoError, FlowError, cv2.error) as error:
         raise jobs.Bad(f"{type(error).__name__}: {error}") from error
 
 
-def _facts(video: clips.Video, shape: tuple[int, int], settings: Settings) -> dict:
+def _facts(
+    video: clips.Video, shape: tuple[int, ...], settings: Settings, stamp: str | None
+) -> dict[str, Any]:
     if video.frames < 2:
         raise FlowError(f"flow needs two frames, {video.path} has {video.frames}")
     return {
         **asdict(settings),
+        "source": stamp,
         "read_by": video.decoder,
         "frames": video.frames,
         "height": shape[0],
@@ -254,13 +313,15 @@ class _Gray:
 
     def __getitem__(self, place: int):
         number = self.order[place]
-        source, _, settings = self.tasks[number]
+        source, _, settings, stamp = self.tasks[number]
         try:
             with clips.Video(source, settings.decoder, settings.size) as video:
                 frames = np.stack([to_gray(frame) for frame in video.stream()])
-                return number, frames, _facts(video, frames.shape[1:], settings), video.fps
+                return number, frames, _facts(video, frames.shape[1:], settings, stamp), video.fps
         except (clips.VideoError, FlowError) as error:
             return number, f"{type(error).__name__}: {error}", {}, 0.0
+        except Exception as error:
+            return number, unforeseen(error), {}, 0.0
 
 
 def _as_is(sample):
@@ -286,18 +347,24 @@ def _on_device(
         if isinstance(frames, str):
             yield jobs.Done(number, error=frames, seconds=time.perf_counter() - began)
         else:
-            bound = facts["bound"]
-            # estimate.levels on the device, to the bit: a fourth of the bytes come back
-            parts = [
-                ((f.clamp(-bound, bound) + bound) * (255 / (2 * bound)))
-                .round()
-                .byte()
-                .cpu()
-                .numpy()
-                for f in batched(frames, device)
-            ]
-            count, size = write(
-                Path(tasks[number][1]), (flow for part in parts for flow in part), facts, fps
+            yield _estimated(number, Path(tasks[number][1]), frames, facts, fps, device)._replace(
+                seconds=time.perf_counter() - began
             )
-            yield jobs.Done(number, count, "", time.perf_counter() - began, size)
         began = time.perf_counter()
+
+
+def _estimated(
+    number: int, file: Path, frames: np.ndarray, facts: dict[str, Any], fps: float, device: str
+) -> jobs.Done:
+    """Estimate and write the flow of gray frames [T,H,W]."""
+    bound = facts["bound"]
+    try:
+        # estimate.levels on the device, to the bit: a fourth of the bytes come back
+        parts = [
+            ((f.clamp(-bound, bound) + bound) * (255 / (2 * bound))).round().byte().cpu().numpy()
+            for f in batched(frames, device)
+        ]
+        count, size = write(file, (flow for part in parts for flow in part), facts, fps)
+    except Exception as error:
+        return jobs.Done(number, error=unforeseen(error))
+    return jobs.Done(number, count, "", 0.0, size)

@@ -301,6 +301,8 @@ class _Row:
                 f"{flows} flows, those of {flows + 1}: its numbers mean other "
                 "frames. Delete its file there and extract the flow again."
             )
+        if not kept:  # the right number of flows, maybe of another video
+            flow_store.length(dataset.flow_folder, self._path, dataset.manifest.absolute(self._row))
         return flows
 
     def _opened(self) -> clips.Video:

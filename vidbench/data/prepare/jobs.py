@@ -1,55 +1,57 @@
-"""Work on every video of a data set: spawned processes, a time limit a video, one owner a folder,
-the cost told first.
+"""Run a function over every video of a data set: in parallel, with a cost estimate first.
 
 A job function gets one job (plain values), writes what it writes at once and whole, and returns
-(value, bytes written). It raises Bad where this video cannot be worked on and others can. A process
-that hangs costs its own video only; that of one that died is tried once more (pebble's pool). A
-full disk, Ctrl-C or a mistake in the code stop the work, and what is finished stays."""
+(value, bytes written). It raises Bad if this video cannot be worked on and others can; any other
+exception costs that video only, too. A process that hangs costs its own video only; that of one
+that died is tried once more (see `pool`). A full disk and Ctrl-C stop the work, and what is
+finished stays."""
 
 from __future__ import annotations
 
 import errno
 import json
+import math
 import shutil
 import stat
-import time
-from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+import zlib
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict, Unpack
+from typing import Any, Literal, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 
+from vidbench.data.prepare.outputs import json_lines
+from vidbench.data.prepare.pool import DIED, Bad, Done, Outcomes, here, in_pool
 from vidbench.data.video import windows
 from vidbench.system import files
 from vidbench.system.files import DiskError, explain_full_disk, write_text
-from vidbench.system.processes import DiedError, LostError, Pool, result_of
 from vidbench.system.progress import Progress
 
 TIMEOUT = 600.0  # seconds for one video
-DIED = "its process died: a crash in the decoder, no memory, or a script without `if __name__ == '__main__'`"
-# as an outcome: where no worker starts, or one dies before it was heard of
-LOST = "the pool of processes broke"
+MOST_WORKERS = 1024  # more is a slip of the pen: each is a process
+__all__ = [
+    "DIED",
+    "Bad",
+    "Cost",
+    "Done",
+    "Journal",
+    "Options",
+    "Outcomes",
+    "check",
+    "claim",
+    "duration",
+    "size",
+    "digest",
+    "size_of",
+    "stamp",
+    "state",
+    "work",
+]
 
 
-class Bad(Exception):
-    """This video cannot be worked on, for the reason given; others can."""
-
-
-class Done(NamedTuple):
-    """What came of one job."""
-
-    job: int  # its place in the list of jobs
-    value: Any = None
-    error: str = ""  # why there is no value
-    seconds: float = 0.0  # wall time in its process
-    bytes: int = 0  # written
-
-
-Outcomes = Generator[Done, None, None]
+State = Literal["there", "missing", "changed"]
 
 
 class Options(TypedDict, total=False):
@@ -78,6 +80,23 @@ class Cost(NamedTuple):
         )
 
 
+def check(options: Options) -> None:
+    """Refuse unknown options and values out of range.
+
+    Raises:
+        TypeError: an unknown option.
+        ValueError: a value out of range.
+    """
+    if unknown := set(options) - set(Options.__annotations__):
+        known = ", ".join(Options.__annotations__)
+        raise TypeError(f"unknown options {', '.join(sorted(unknown))}; known are {known}")
+    workers, timeout = options.get("workers", 0), options.get("timeout")
+    if not 0 <= workers <= MOST_WORKERS:
+        raise ValueError(f"workers must be 0 to {MOST_WORKERS} processes; got {workers}")
+    if timeout is not None and not 0 < timeout < math.inf:
+        raise ValueError(f"timeout must be a finite number of seconds above 0; got {timeout}")
+
+
 def duration(seconds: float) -> str:
     """1.5 h, 12 min or 40 s."""
     for limit, unit in ((3600, "h"), (60, "min")):
@@ -100,7 +119,10 @@ def claim(file: Path, settings: dict, error: type[Exception], **facts: object) -
     if not file.is_file():
         write_text(file, json.dumps({"settings": settings, **facts}, indent=1) + "\n")
         return
-    there = json.loads(file.read_text(encoding="utf-8"))["settings"]
+    try:
+        there = dict(json.loads(file.read_text(encoding="utf-8"))["settings"])
+    except (ValueError, KeyError, TypeError) as problem:
+        raise error(f"{file} was not written by vidbench: use another folder") from problem
     differ = [name for name in {**settings, **there} if there.get(name) != settings.get(name)]
     if differ:
         listed = "; ".join(
@@ -117,16 +139,9 @@ class Journal:
 
     def __init__(self, file: Path) -> None:
         self.known: dict[str, dict] = {}
-        for text in (
-            file.read_text(encoding="utf-8", errors="replace").splitlines()
-            if file.is_file()
-            else ()
-        ):
-            try:
-                line = json.loads(text or "{}")
-                self.known[line.pop("key")] = line
-            except (ValueError, KeyError, AttributeError, TypeError):
-                continue  # a line that was torn when the disk was full or the machine stopped
+        for line in json_lines(file):
+            if isinstance(key := line.pop("key", None), str):
+                self.known[key] = line
         self._lines = open(file, "a", encoding="utf-8")
         if self._lines.tell():
             self._lines.write("\n")  # the last line may have been torn
@@ -162,6 +177,32 @@ def size_of(stamp: str) -> int:
     return int(stamp.partition("-")[0] or 0)
 
 
+def digest(settings: dict) -> str:
+    """A checksum of settings, for the record of a file that was made with them."""
+    return f"{zlib.crc32(json.dumps(settings, sort_keys=True).encode()):08x}"
+
+
+def state(file: Path, known: dict | None, stamp: str | None, settings: str) -> State:
+    """Compare what was made from a video with the video and the settings of now.
+
+    A video that was deleted or cannot be read is no reason to make its file again.
+
+    Args:
+        file: What was made.
+        known: Its line in the journal, with the source's `stamp`, `settings` and `bytes`.
+        stamp: The stamp of the source.
+        settings: The digest of the settings.
+    """
+    try:
+        size = file.stat().st_size
+    except OSError:
+        return "missing"
+    if not known or size != known.get("bytes"):
+        return "missing"  # half-made, or not all of it is left
+    same = known.get("settings") == settings and stamp in (None, "", known.get("stamp"))
+    return "there" if same else "changed"
+
+
 def work(
     function: Callable,
     jobs: Sequence,
@@ -187,6 +228,7 @@ def work(
         run: Makes the results from the order of jobs, instead of a loop or a pool of processes.
         options: See `Options`.
     """
+    check(options)
     workers, dry_run = options.get("workers", 0), options.get("dry_run", False)
     sample, done = min(len(jobs), max(4, 2 * workers)), list[Done]()
     order = _sample_first(len(jobs), sample)
@@ -194,9 +236,9 @@ def work(
     if run is not None:
         outcomes = run(order)
     elif workers < 1:
-        outcomes = _here(function, jobs, order)
+        outcomes = here(function, jobs, order)
     else:
-        outcomes = _in_pool(function, jobs, order, workers, options.get("timeout", TIMEOUT))
+        outcomes = in_pool(function, jobs, order, workers, options.get("timeout", TIMEOUT))
     chosen = islice(outcomes, sample) if dry_run else outcomes
     bar = Progress(what, len(jobs), "video", "auto" if options.get("progress", True) else "none")
     with explain_full_disk(folder), bar, closing(outcomes):
@@ -249,87 +291,3 @@ def _tell(
             "make "
             "room or choose a smaller form; what is finished is kept",
         )
-
-
-def _call(function: Callable, number: int, job: object) -> Done:
-    began = time.perf_counter()
-    try:
-        value, written = function(job)
-    except Bad as error:
-        return Done(number, error=str(error), seconds=time.perf_counter() - began)
-    return Done(number, value, "", time.perf_counter() - began, written)
-
-
-def _here(function: Callable, jobs: Sequence, order: list[int]) -> Outcomes:
-    import cv2
-
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        for number in order:
-            yield _call(function, number, jobs[number])
-    finally:
-        cv2.setNumThreads(threads)
-
-
-def _start_worker() -> None:
-    import cv2
-
-    cv2.setNumThreads(1)
-
-
-def _in_pool(
-    function: Callable, jobs: Sequence, order: list[int], workers: int, timeout: float | None
-) -> Outcomes:
-    todo, lost = deque(order), deque[int]()
-    died, finished = set[int](), 0
-    while todo or lost:
-        # Nobody knows who of the lost broke their pool, so each goes on alone.
-        alone = bool(lost)
-        jobs_now, processes = (
-            (deque([lost.popleft()]), 1) if alone else (todo, min(workers, len(jobs)) or 1)
-        )
-        with closing(_in_one_pool(function, jobs, jobs_now, processes, timeout)) as outcomes:
-            for outcome in outcomes:
-                if outcome.error == LOST:
-                    if not alone:
-                        lost.append(outcome.job)
-                        continue
-                    if not finished:
-                        raise RuntimeError(f"no worker process starts: {DIED}")
-                    outcome = outcome._replace(error=DIED)
-                if outcome.error == DIED and outcome.job not in died:
-                    died.add(
-                        outcome.job
-                    )  # perhaps not its fault (the kernel's choice when memory ends): once more
-                    (lost if alone else todo).append(outcome.job)
-                else:
-                    finished += 1
-                    yield outcome
-
-
-def _in_one_pool(
-    function: Callable, jobs: Sequence, todo: deque[int], workers: int, timeout: float | None
-) -> Outcomes:
-    """What comes of jobs, taken off `todo`, until none is left or the pool is broken; then those it
-    had are LOST."""
-    running: dict[Future, int] = {}
-    with Pool(workers, _start_worker) as pool:
-        while running or todo and pool.active:
-            while todo and pool.active and len(running) < 2 * workers + 2:
-                number = todo.popleft()
-                future = pool.submit(_call, function, number, jobs[number], timeout=timeout)
-                running[future] = number
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                yield _result(future, running.pop(future), timeout)
-
-
-def _result(future: Future, number: int, timeout: float | None) -> Done:
-    try:
-        return result_of(future)
-    except TimeoutError:
-        return Done(number, error=f"no end after {timeout:g} s: its process was stopped")
-    except LostError:
-        return Done(number, error=LOST)
-    except DiedError:
-        return Done(number, error=DIED)

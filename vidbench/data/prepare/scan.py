@@ -35,9 +35,11 @@ import numpy as np
 from vidbench.data.manifest import SCANNED, SPLITS, Manifest
 from vidbench.data.prepare import jobs
 from vidbench.data.prepare.facts import Facts, examine
+from vidbench.data.prepare.outputs import Outputs, json_lines
 from vidbench.data.video.decoders import failures
 from vidbench.system.files import explain_full_disk, lock_folder, written
 
+OUTPUTS = ("scan.csv", "manifest.csv", "classes.txt", "root.txt")
 BAD = ("missing", "unreadable", "damaged", "cut short", "hung", "too short")
 TIMEOUT = 120.0  # seconds a video; ten seconds of 340x256 take half a second
 FACTS = ("frames", "fps", "height", "width", "bytes", "codec", "sha256")
@@ -118,15 +120,18 @@ def scan(
 
     Raises:
         ValueError: an unknown word for check_with or keep.
+        OutputError: the folder holds a manifest that no scan made.
         BusyError: another process writes the folder.
     """
     if check_with not in ("decord", None) or not set(keep) <= set(BAD[3:]):
         raise ValueError(
             f"check_with is 'decord' or None, keep is of {BAD[3:]}; got {check_with!r} and {keep!r}"
         )
+    jobs.check(options)
     folder = Path(folder)
     if check_with:
         failures(check_with)  # an ImportError here rather than in each process
+    made = _outputs(folder)
     with (
         lock_folder(folder),
         explain_full_disk(folder),
@@ -135,7 +140,16 @@ def scan(
         found = _work(manifest, folder, check_with, journal, options)
         if options.get("dry_run"):
             return None
-        return _conclude(manifest, [found[i] for i in range(len(manifest))], folder, set(keep))
+        with made.writing(OUTPUTS):
+            return _conclude(manifest, [found[i] for i in range(len(manifest))], folder, set(keep))
+
+
+def _outputs(folder: Path) -> Outputs:
+    """The record of the folder; refuses one whose manifest a scan did not make."""
+    made = Outputs(folder)
+    if made.known or not any("facts" in line for line in json_lines(folder / "scan.jsonl")):
+        made.refuse_others(OUTPUTS)
+    return made  # else the scan of an earlier version, which kept no record
 
 
 def _work(
@@ -166,7 +180,8 @@ def _work(
         examine, tasks, folder, what="scan", weights=weights, bad=_is_bad, **options
     ):
         i, key = todo[done.job], keys[done.job]
-        lost = Facts(("hung",), f"hung: {done.error}", bytes=jobs.size_of(key[0]))
+        kind = "hung" if done.hung else "unreadable"
+        lost = Facts((kind,), f"{kind}: {done.error}", bytes=jobs.size_of(key[0]))
         found[i] = done.value or lost
         facts = found[i]._asdict()
         journal.add(str(manifest.path[i]), stamp=key, timeout=timeout, facts=facts)

@@ -23,11 +23,14 @@ import numpy as np
 
 from vidbench.data.manifest import SCANNED, STRINGS, Manifest
 from vidbench.data.prepare import jobs
+from vidbench.data.prepare.outputs import Outputs, name_of
 from vidbench.data.video import clips, framestore
 from vidbench.data.video.decoders import check_decoder, short_side
 from vidbench.system.files import delete_leftovers, explain_full_disk, lock_folder
 
 FORMATS = {"mp4": ".mp4", "jpeg": framestore.SUFFIX, "raw": framestore.SUFFIX}
+OUTPUTS = ("manifest.csv", "classes.txt", "root.txt")
+LARGEST = 8192  # pixels, short side
 VERSION = 1
 SIZE = 128  # pixels, short side: crops of 128 (CoCLR) and 112
 
@@ -55,6 +58,7 @@ class Report(NamedTuple):
     skipped: int  # were there
     failed: list[tuple[str, str]]  # (path, reason); not in the manifest
     bytes: int  # of the whole store
+    remade: int = 0  # of done: because the source or the settings changed
 
 
 def store(
@@ -78,10 +82,12 @@ def store(
     Raises:
         ValueError: an argument is out of range.
         StoreError: the folder holds a store of other settings, or no video could be stored.
+        OutputError: the folder holds a file of a name in use that vidbench did not make.
         DiskError: the store does not fit on the disk.
     """
     settings = Settings(format, size, crf, decoder)
     _check(settings)
+    jobs.check(options)
     folder = Path(folder)
     if folder.resolve() == manifest.root.resolve():
         raise StoreError(f"{folder} is the data set's own folder: take another one")
@@ -91,20 +97,40 @@ def store(
         jobs.Journal(folder / "store.jsonl") as journal,
     ):
         jobs.claim(folder / "store.json", asdict(settings), StoreError)
-        names = [f"{path}{FORMATS[format]}" for path in manifest.path]
+        names = [name_of(str(path), FORMATS[format]) for path in manifest.path]
+        made = _outputs(folder, names, journal)
         delete_leftovers(folder / name for name in names)
-        tried, failed = _work(manifest, folder, names, settings, journal, options)
+        work = _work(manifest, folder, names, settings, journal, options)
         if options.get("dry_run"):
             return None
-        return _conclude(manifest, names, journal.known, folder, tried, failed)
+        with made.writing(OUTPUTS):
+            return _conclude(manifest, names, journal.known, folder, work)
+
+
+def _outputs(folder: Path, names: list[str], journal: jobs.Journal) -> Outputs:
+    """The record of the folder with these names claimed; refuses what vidbench did not make."""
+    made = Outputs(folder)
+    if made.known or not journal.known:
+        made.refuse_others(OUTPUTS)
+        made.refuse_others(names)
+    made.claim(names)
+    return made  # else the store of an earlier version, which kept no record
 
 
 def _check(settings: Settings) -> None:
     format, size, crf = settings.format, settings.size, settings.crf
-    if format not in FORMATS or size < 2 or not 0 <= crf <= 51:
-        said = f"format is of {', '.join(FORMATS)}, size from 2 pixels, crf in 0..51"
+    if format not in FORMATS or not 2 <= size <= LARGEST or not 0 <= crf <= 51:
+        said = f"format is of {', '.join(FORMATS)}, size in 2..{LARGEST} pixels, crf in 0..51"
         raise ValueError(f"{said}; got {format!r}, {size}, {crf}")
     check_decoder(settings.decoder)
+
+
+class _Work(NamedTuple):
+    """What `_work` did."""
+
+    tried: int
+    remade: int  # because the source or the settings changed
+    failed: list[tuple[str, str]]
 
 
 def _work(
@@ -114,41 +140,37 @@ def _work(
     settings: Settings,
     journal: jobs.Journal,
     options: jobs.Options,
-) -> tuple[int, list[tuple[str, str]]]:
-    """Store what is missing or changed; (videos tried, those that failed with their reasons)."""
+) -> _Work:
+    """Store what is missing or changed."""
     stamps = [jobs.stamp(manifest.absolute(i)) for i in range(len(manifest))]
-    todo = [
-        i
-        for i, name in enumerate(names)
-        if not _there(folder, name, journal.known.get(name), stamps[i])
+    made_with, known = jobs.digest(asdict(settings)), journal.known
+    states = [
+        jobs.state(folder / name, known.get(name), stamp, made_with)
+        for name, stamp in zip(names, stamps, strict=True)
     ]
+    todo = [i for i, state in enumerate(states) if state != "there"]
     tasks = [(str(manifest.absolute(i)), str(folder / names[i]), settings) for i in todo]
     weights = manifest.frames[todo].astype(float) if manifest.frames is not None else None
-    what, failed = f"store {settings.format}", []
+    what, failed, remade = f"store {settings.format}", list[tuple[str, str]](), 0
     for done in jobs.work(one, tasks, folder, what=what, weights=weights, **options):
         i = todo[done.job]
         if done.error:
             failed.append((str(manifest.path[i]), done.error))
         else:
-            journal.add(names[i], stamp=stamps[i], bytes=done.bytes, **done.value)
-    return len(todo), failed
-
-
-def _there(folder: Path, name: str, known: dict | None, stamp: str | None) -> bool:
-    # a source that was deleted after it was stored is no reason to do it again
-    if not known or stamp not in (None, "", known["stamp"]):
-        return False
-    stored = folder / name
-    return stored.is_file() and stored.stat().st_size == known["bytes"]
+            facts = {"stamp": stamps[i], "settings": made_with, "bytes": done.bytes}
+            journal.add(names[i], **facts, **done.value)
+            remade += states[i] == "changed"
+    return _Work(len(todo), remade, failed)
 
 
 def _conclude(
-    manifest: Manifest, names: list[str], known: dict, folder: Path, tried: int, failed: list
+    manifest: Manifest, names: list[str], known: dict, folder: Path, work: _Work
 ) -> Report:
-    bad = {path for path, _ in failed}
+    bad = {path for path, _ in work.failed}
     good = [i for i, path in enumerate(manifest.path) if str(path) not in bad]
     if not good:
-        raise StoreError(f"none of {len(manifest)} videos could be stored; the first: {failed[:1]}")
+        first = work.failed[:1]
+        raise StoreError(f"none of {len(manifest)} videos could be stored; the first: {first}")
     facts = [known[names[i]] for i in good]
     columns: dict[str, Any] = {
         name: np.array([fact[name] for fact in facts], kind) for name, kind in SCANNED.items()
@@ -156,13 +178,9 @@ def _conclude(
     paths = np.array([names[i] for i in good], STRINGS)
     stored = replace(manifest.select(mask=np.array(good)), root=folder, path=paths, **columns)
     stored.save(folder)
-    return Report(
-        stored,
-        tried - len(failed),
-        len(manifest) - tried,
-        failed,
-        sum(fact["bytes"] for fact in facts),
-    )
+    size = sum(fact["bytes"] for fact in facts)
+    done, skipped = work.tried - len(work.failed), len(manifest) - work.tried
+    return Report(stored, done, skipped, work.failed, size, work.remade)
 
 
 def one(job: tuple[str, str, Settings]) -> tuple[dict, int]:
