@@ -797,7 +797,7 @@ def equal(left, right) -> bool:
 
 
 def test_an_older_checkpoint_is_named_where_there_is_one(complete, tmp_path, monkeypatch):
-    monkeypatch.setattr("vidbench.engine.runs.delete_folder", lambda folder: None)
+    monkeypatch.setattr("vidbench.engine.checkpoints.delete_folder", lambda folder: None)
     run = trained(tmp_path / "run")
     (run.checkpoint() / "state.pt").write_bytes(b"")
     with pytest.raises(

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.engine.test_loop import Outer
-from vidbench.engine import runs
+from vidbench.engine import checkpoints
 from vidbench.engine.runs import Run, RunError
 
 
@@ -42,7 +42,7 @@ def test_a_file_named_like_a_checkpoint_is_none(tmp_path):
 
 def test_the_older_checkpoint_goes_after_the_newer_is_on_the_disk(tmp_path, monkeypatch):
     run = run_of(tmp_path / "a", 1)
-    order, synced, replace, delete = [], os.fsync, os.replace, runs.delete_folder
+    order, synced, replace, delete = [], os.fsync, os.replace, checkpoints.delete_folder
 
     def sync(number):
         order.append("folder" if stat.S_ISDIR(os.fstat(number).st_mode) else "file")
@@ -50,7 +50,9 @@ def test_the_older_checkpoint_goes_after_the_newer_is_on_the_disk(tmp_path, monk
 
     monkeypatch.setattr(os, "fsync", sync)
     monkeypatch.setattr(os, "replace", lambda *names: (order.append("rename"), replace(*names)))
-    monkeypatch.setattr(runs, "delete_folder", lambda old: (order.append("delete"), delete(old)))
+    monkeypatch.setattr(
+        checkpoints, "delete_folder", lambda old: (order.append("delete"), delete(old))
+    )
     run.save(2, {"w": torch.ones(3)}, {"step": 2})
     assert order == ["file", "file", "folder", "rename", "folder", "delete"]
 

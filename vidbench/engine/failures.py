@@ -13,6 +13,8 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 
+import torch.distributed as dist
+
 from vidbench.engine import meeting
 from vidbench.system.files import write_text
 
@@ -28,7 +30,7 @@ LOST = re.compile(
 )
 
 
-def report(folder: str, rank: str, error: BaseException, store=None) -> None:
+def report(folder: str, rank: str, error: BaseException, store: dist.Store | None = None) -> None:
     """Leave failed-ATTEMPT-RANK.json in the folder and, for other nodes, the first one in the
     store; wait GRACE."""
     facts = {
@@ -45,7 +47,7 @@ def report(folder: str, rank: str, error: BaseException, store=None) -> None:
     time.sleep(GRACE)
 
 
-def watch(folder: str, rank: str, store) -> threading.Event:
+def watch(folder: str, rank: str, store: dist.Store | None) -> threading.Event:
     """Where another rank failed, leave stack-ATTEMPT-RANK.txt with what this one does, and end it
     after NOTICE.
 

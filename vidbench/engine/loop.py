@@ -1,74 +1,26 @@
-"""The one training loop: optimizer, schedule, precision, accumulation, resume."""
+"""The one training loop: steps, accumulation, validation, checkpoints, resume."""
 
 import math
-import os
 import time
 from collections.abc import Callable
-from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from contextlib import nullcontext, suppress
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
 
 from vidbench.engine import ranks
+from vidbench.engine.optimize import DTYPES, Fit, learning_rate, make_optimizer, repeatable
 from vidbench.engine.runs import Run, RunError
 from vidbench.system.progress import Progress, Style, words
-from vidbench.system.ranges import AT_LEAST_0, AT_LEAST_1, SHARE, Range, check_fields
 from vidbench.system.signals import Interrupted, deferred, stop_at_second
-
-Schedule = Literal["constant", "cosine", "cosine_whole", "milestones", "plateau"]
-
-SEED = Range(0, 2**32 - 1)  # a step's seed is a billion times as large and must fit 64 bits
-
-
-@dataclass(frozen=True)
-class Fit:
-    """How a method is optimized. Batches are global: the number of processes is a fact of the
-    launch.
-
-    schedule: constant, cosine (to `final_lr`, from where the warm-up ends), cosine_whole (the same
-    over all epochs, the warm-up over its beginning, as in PySlowFast), milestones (times `gamma` at
-    each of `milestones`, in epochs) or plateau (times `gamma` when the validation loss, or without
-    validation the epoch's mean loss, has not fallen for `patience` epochs, at most `drops` times
-    unless that is 0). The warm-up is linear, from `warmup_lr` on. nesterov: of SGD's momentum.
-    decay_vectors: whether weight_decay acts on biases and norms, too. precision: fp32, bf16 or fp16
-    autocast. deterministic: torch's deterministic algorithms only, so that a GPU, too, repeats a
-    run to the bit, more slowly; an operation that has none raises RuntimeError."""
-
-    epochs: Annotated[int, AT_LEAST_0] = 1
-    batch: Annotated[int, AT_LEAST_1] = 32
-    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    lr: Annotated[float, AT_LEAST_0] = 1e-3
-    weight_decay: Annotated[float, AT_LEAST_0] = 1e-5
-    decay_vectors: bool = True
-    nesterov: bool = False
-    schedule: Schedule = "constant"
-    milestones: Annotated[tuple[int, ...], AT_LEAST_0] = ()
-    gamma: Annotated[float, SHARE] = 0.1
-    patience: Annotated[int, AT_LEAST_0] = 10
-    drops: Annotated[int, AT_LEAST_0] = 0
-    warmup_epochs: Annotated[float, AT_LEAST_0] = 0.0
-    warmup_lr: Annotated[float, AT_LEAST_0] = 0.0
-    final_lr: Annotated[float, AT_LEAST_0] = 0.0
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    deterministic: bool = False
-    accumulate: Annotated[int, AT_LEAST_1] = 1
-    clip_norm: Annotated[float, AT_LEAST_0] = 0.0
-    seed: Annotated[int, SEED] = 0
-    workers: Annotated[int, AT_LEAST_0] = 0
-    save_every: Annotated[int, AT_LEAST_1] = 1
-    validate_every: Annotated[int, AT_LEAST_1] = 1
-    log_every: Annotated[int, AT_LEAST_1] = 20
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
 
 def fit(
     method: nn.Module,
-    loader,
+    loader: DataLoader,
     recipe: Fit,
     run: Run,
     progress: Style = "auto",
@@ -93,7 +45,7 @@ def fit(
             f"{recipe.accumulate} accumulation parts."
         )
     lock = run.lock() if ranks.rank() == 0 else nullcontext()
-    with lock, _repeatable(recipe.deterministic), deferred(stop_at_second) as stops:
+    with lock, repeatable(recipe.deterministic), deferred(stop_at_second) as stops:
         trainer = _Trainer(method.to(ranks.device()), loader, recipe, run, progress, validate)
         try:
             trainer.resume()
@@ -111,92 +63,27 @@ def fit(
             raise
         finally:
             # Workers leave signals to this process, so Python's exit, which sends them one, would
-            # wait for ever.
-            if getattr(loader, "_iterator", None) is not None:
-                loader._iterator._shutdown_workers()
+            # never end.
+            workers: Any = getattr(loader, "_iterator", None)
+            if workers is not None:
+                workers._shutdown_workers()
         if ranks.rank() == 0:
             run.status("complete", step=trainer.step, seconds=trainer.seconds)
     return method
 
 
-def learning_rate(recipe: Fit, epoch: float, scale: float = 1.0) -> float:
-    """The rate at a fractional epoch; `scale` is what a plateau has left of it."""
-    if epoch < recipe.warmup_epochs:
-        share = (epoch + 1e-9) / recipe.warmup_epochs
-        return (
-            recipe.warmup_lr
-            + (learning_rate(recipe, recipe.warmup_epochs, scale) - recipe.warmup_lr) * share
-        )
-    if recipe.schedule in ("cosine", "cosine_whole"):
-        start = recipe.warmup_epochs if recipe.schedule == "cosine" else 0.0
-        share = (epoch - start) / max(recipe.epochs - start, 1e-9)
-        return recipe.final_lr + (recipe.lr - recipe.final_lr) * 0.5 * (
-            1 + math.cos(math.pi * min(share, 1))
-        )
-    if recipe.schedule == "milestones":
-        return recipe.lr * recipe.gamma ** sum(
-            epoch >= milestone for milestone in recipe.milestones
-        )
-    return recipe.lr * scale  # constant or plateau
-
-
-def make_optimizer(recipe: Fit, method: Any) -> torch.optim.Optimizer:
-    """Adam, AdamW or SGD with momentum 0.9 over the parameters that want gradients.
-
-    Where the method has `parameter_groups()`, its dicts {"params", "scale"} say by what each rate
-    is multiplied. Without `decay_vectors`, parameters of fewer than two axes (biases, norms) are
-    groups of their own, not decayed."""
-    groups = (
-        method.parameter_groups()
-        if hasattr(method, "parameter_groups")
-        else [{"params": method.parameters()}]
-    )
-    groups = [
-        {**group, "params": [p for p in group["params"] if p.requires_grad]} for group in groups
-    ]
-    if not recipe.decay_vectors:
-        groups = [
-            {
-                **group,
-                "params": [p for p in group["params"] if (p.ndim > 1) == decayed],
-                **({} if decayed else {"weight_decay": 0.0}),
-            }
-            for group in groups
-            for decayed in (True, False)
-        ]
-    if recipe.nesterov and recipe.optimizer != "sgd":
-        raise ValueError(f"nesterov is of SGD's momentum; got the optimizer {recipe.optimizer!r}.")
-    common: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
-    match recipe.optimizer:
-        case "adam":
-            return torch.optim.Adam(groups, **common)
-        case "adamw":
-            return torch.optim.AdamW(groups, **common)
-        case "sgd":
-            return torch.optim.SGD(groups, momentum=0.9, nesterov=recipe.nesterov, **common)
-
-
-@contextmanager
-def _repeatable(wanted: bool):
-    """Inside, torch takes deterministic algorithms only, where wanted."""
-    if not wanted:
-        yield
-        return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
-    kept = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(kept[0])
-        torch.backends.cudnn.benchmark = kept[1]
-
-
 class _Trainer:
     """The loop's state: what a checkpoint must hold and what a log line counts."""
 
-    def __init__(self, method, loader, recipe: Fit, run: Run, progress: Style, validate):
+    def __init__(
+        self,
+        method: Any,
+        loader: Any,
+        recipe: Fit,
+        run: Run,
+        progress: Style,
+        validate: Callable[[float], dict] | None,
+    ):
         self.method, self.loader, self.recipe, self.run, self.validate = (
             method,
             loader,
@@ -337,7 +224,7 @@ class _Trainer:
         losses, logged = [], []
         for part in _parts(batch, recipe.accumulate):
             with torch.autocast(
-                device.type, _DTYPES[recipe.precision], enabled=recipe.precision != "fp32"
+                device.type, DTYPES[recipe.precision], enabled=recipe.precision != "fp32"
             ):
                 loss, numbers = self.wrapped(part)
             self.scaler.scale(loss / recipe.accumulate).backward()
@@ -367,14 +254,7 @@ class _Trainer:
         bar."""
         if not self.pending:
             return
-        for step, rows, numbers in self.pending:
-            if not bool(torch.isfinite(numbers["loss"])):
-                raise FloatingPointError(
-                    f"the loss is {float(numbers['loss'])} at step {step} (epoch "
-                    f"{step // self.steps_per_epoch}), rows "
-                    f"{rows.tolist()}. Look at these rows; lower lr or use fp32. The last "
-                    "checkpoint is whole."
-                )
+        self._check_losses()
         names = list(self.pending[0][2])
         table = torch.tensor(
             [[float(numbers[name]) for name in names] for _, _, numbers in self.pending],
@@ -405,6 +285,16 @@ class _Trainer:
                 f"{self.run.folder.name} epoch {line['epoch']:.2f}/{self.recipe.epochs} "
                 f"step {self.step} {words(rest)}",
             )
+
+    def _check_losses(self) -> None:
+        for step, rows, numbers in self.pending:
+            if not bool(torch.isfinite(numbers["loss"])):
+                raise FloatingPointError(
+                    f"the loss is {float(numbers['loss'])} at step {step} (epoch "
+                    f"{step // self.steps_per_epoch}), rows "
+                    f"{rows.tolist()}. Look at these rows; lower lr or use fp32. The last "
+                    "checkpoint is whole."
+                )
 
     def monitor(self) -> dict:
         """Validate, log what was found, and go back to training."""
@@ -438,9 +328,6 @@ class _Trainer:
                 0,
                 self.dropped + 1,
             )
-
-
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def _parts(batch: dict, count: int):

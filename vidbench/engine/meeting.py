@@ -7,6 +7,7 @@ import socket
 import tempfile
 from contextlib import ExitStack, suppress
 from datetime import timedelta
+from typing import Any
 
 import torch.distributed as dist
 
@@ -207,19 +208,19 @@ class Signed:
     torch unpickles the state, and its store takes one from everyone who connects: without the
     secret no state is read."""
 
-    def __init__(self, backend, secret: str):
+    def __init__(self, backend: Any, secret: str):
         self.backend, self.key, self.name = backend, secret.encode(), backend.name
 
-    def get_state(self):
+    def get_state(self) -> tuple | None:
         return self._checked(self.backend.get_state())
 
-    def set_state(self, state: bytes, token=None):
+    def set_state(self, state: bytes, token: Any = None) -> tuple | None:
         return self._checked(self.backend.set_state(self._signature(state) + state, token))
 
     def _signature(self, state: bytes) -> bytes:
         return hmac.digest(self.key, state, "sha256")
 
-    def _checked(self, found):
+    def _checked(self, found: tuple | None) -> tuple | None:
         from torch.distributed.elastic.rendezvous import RendezvousStateError
 
         if found is None:

@@ -7,8 +7,10 @@ import os
 import signal
 import tempfile
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -100,7 +102,7 @@ def launch(
     restarts: int | None = None,
     hang_timeout: float = 0,
     log_dir: str | Path = "",
-):
+) -> Any:
     """Run `module:function`(*args) on nproc processes of each of nnodes nodes with torch's elastic
     launcher.
 
@@ -124,12 +126,7 @@ def launch(
     )
     restarts = _number(environment, "restarts", 0) if restarts is None else restarts
     hang_timeout = hang_timeout or _number(environment, "hang_timeout", 600)
-    if torch.cuda.is_available() and nproc > (gpus := torch.cuda.device_count()):
-        raise ValueError(
-            f"{nproc} processes want {nproc} GPUs, one each; here are {gpus}. Ask for as many, or "
-            "set "
-            "CUDA_VISIBLE_DEVICES= (empty) for ranks on the CPU."
-        )
+    _check_gpus(nproc)
     if nproc == 1 and nnodes == 1 and not restarts:
         return _function(target)(*args)
     if nnodes > 1 and not endpoint:
@@ -140,85 +137,103 @@ def launch(
     folder = Path(log_dir or environment["log_dir"] or tempfile.mkdtemp(prefix="vidbench-ranks-"))
     folder.mkdir(parents=True, exist_ok=True)
     failures.clear(folder)
-    address = meeting.point(endpoint) if nnodes > 1 else ""
-    given = (target, nproc, str(folder), address, hang_timeout, *args)
-    # Nodes meet by a name only where they are about to do the same; one that was used is closed for
-    # good.
+    work = _Work(target, args, nproc, nnodes, endpoint, restarts, hang_timeout, folder)
+    # Nodes meet by a name only if they are about to do the same; a used name is closed for good.
     digest = hashlib.sha256(repr((target, args)).encode()).hexdigest()[:12]
     for again in itertools.count(1):
-        results = _launched(
-            f"vidbench-{digest}-{again}", given, nproc, nnodes, endpoint, restarts, folder, address
-        )
-        if results:
+        if results := work.launched(f"vidbench-{digest}-{again}"):
             return results[min(results)]
 
 
-def _launched(
-    name: str,
-    given: tuple,
-    nproc: int,
-    nnodes: int,
-    endpoint: str,
-    restarts: int,
-    folder: Path,
-    address: str,
-) -> dict:
-    """Rank -> return value, of this node's ranks; nothing where the nodes have met by this name
-    before."""
-    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.elastic.rendezvous import RendezvousClosedError, RendezvousError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+@dataclass(frozen=True)
+class _Work:
+    """What `launch` starts, under whatever name the nodes meet."""
 
-    places = ExitStack()
-    logs = DefaultLogsSpecs(log_dir=str(folder), redirects=Std.ALL, tee={0: Std.OUT})
-    config = LaunchConfig(
-        min_nodes=nnodes,
-        max_nodes=nnodes,
-        nproc_per_node=nproc,
-        run_id=name,
-        max_restarts=restarts,
-        start_method="spawn",
-        rdzv_backend=meeting.backend(),
-        rdzv_endpoint=endpoint,
-        rdzv_configs={
-            "timeout": JOIN,
-            "join_timeout": JOIN,
-            "read_timeout": 300,
-            "is_host": False,
-            "places": places,
-        },
-        local_addr=address or None,
-        monitor_interval=0.5,
-        logs_specs=logs,
-        log_line_prefix_template="[rank ${rank}] ",
-    )
-    try:
-        # torch's launcher leaves its own handlers behind, and Ctrl-C then raises nothing
-        with kept(*HANDLED), places:
-            return elastic_launch(config, _rank_main)(*given)
-    except ChildFailedError as error:
-        if asked_to := failures.stopped(folder):
-            raise KeyboardInterrupt(asked_to) from error
-        raise RankError(failures.root_cause(error.failures, folder, nnodes)) from error
-    except SignalException as error:
-        raise KeyboardInterrupt(
-            failures.stopped(folder) or f"the ranks were stopped by {error.sigval.name}"
-        ) from error
-    except (RendezvousError, dist.DistError) as error:
-        if isinstance(error, RendezvousClosedError) and not list(
-            folder.glob(f"{name}_*")
-        ):  # no rank was started
-            return {}
-        if failures.known(folder):  # the node that holds the store left first
-            raise RankError(failures.root_cause({}, folder, nnodes)) from error
-        raise RankError(
-            f"the {nnodes} nodes did not meet, or lost each other, at {endpoint}: "
-            f"{type(error).__name__}: "
-            f"{error} Start the same command on each of them within {JOIN // 60} minutes; "
-            f"{endpoint} must "
-            "be an address of one of them which all others reach."
-        ) from error
+    target: str
+    args: tuple
+    nproc: int
+    nnodes: int
+    endpoint: str
+    restarts: int
+    hang_timeout: float
+    folder: Path
+
+    def launched(self, name: str) -> dict[int, Any]:
+        """Rank -> return value, of this node's ranks; empty if the nodes have met by this name."""
+        from torch.distributed.elastic.multiprocessing import SignalException
+        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+        from torch.distributed.elastic.rendezvous import RendezvousClosedError, RendezvousError
+        from torch.distributed.launcher.api import elastic_launch
+
+        places = ExitStack()
+        address = meeting.point(self.endpoint) if self.nnodes > 1 else ""
+        given = (self.target, self.nproc, str(self.folder), address, self.hang_timeout, *self.args)
+        config = self._config(name, address, places)
+        try:
+            # torch's launcher leaves its own handlers behind, and Ctrl-C then raises nothing
+            with kept(*HANDLED), places:
+                return elastic_launch(config, _rank_main)(*given)
+        except ChildFailedError as error:
+            if asked_to := failures.stopped(self.folder):
+                raise KeyboardInterrupt(asked_to) from error
+            said = failures.root_cause(error.failures, self.folder, self.nnodes)
+            raise RankError(said) from error
+        except SignalException as error:
+            raise KeyboardInterrupt(
+                failures.stopped(self.folder) or f"the ranks were stopped by {error.sigval.name}"
+            ) from error
+        except (RendezvousError, dist.DistError) as error:
+            started = list(self.folder.glob(f"{name}_*"))
+            if isinstance(error, RendezvousClosedError) and not started:
+                return {}
+            raise RankError(self._not_met(error)) from error
+
+    def _config(self, name: str, address: str, places: ExitStack) -> Any:
+        from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
+        from torch.distributed.launcher.api import LaunchConfig
+
+        return LaunchConfig(
+            min_nodes=self.nnodes,
+            max_nodes=self.nnodes,
+            nproc_per_node=self.nproc,
+            run_id=name,
+            max_restarts=self.restarts,
+            start_method="spawn",
+            rdzv_backend=meeting.backend(),
+            rdzv_endpoint=self.endpoint,
+            rdzv_configs={
+                "timeout": JOIN,
+                "join_timeout": JOIN,
+                "read_timeout": 300,
+                "is_host": False,
+                "places": places,
+            },
+            local_addr=address or None,
+            monitor_interval=0.5,
+            logs_specs=DefaultLogsSpecs(
+                log_dir=str(self.folder), redirects=Std.ALL, tee={0: Std.OUT}
+            ),
+            log_line_prefix_template="[rank ${rank}] ",
+        )
+
+    def _not_met(self, error: Exception) -> str:
+        if failures.known(self.folder):  # the node that holds the store left first
+            return failures.root_cause({}, self.folder, self.nnodes)
+        return (
+            f"the {self.nnodes} nodes did not meet, or lost each other, at {self.endpoint}: "
+            f"{type(error).__name__}: {error} Start the same command on each of them within "
+            f"{JOIN // 60} minutes; {self.endpoint} must be an address of one of them which all "
+            "others reach."
+        )
+
+
+def _check_gpus(nproc: int) -> None:
+    """Raise ValueError if there are fewer GPUs than processes."""
+    if torch.cuda.is_available() and nproc > (gpus := torch.cuda.device_count()):
+        raise ValueError(
+            f"{nproc} processes want {nproc} GPUs, one each; here are {gpus}. Ask for as many, or "
+            "set CUDA_VISIBLE_DEVICES= (empty) for ranks on the CPU."
+        )
 
 
 def _number(environment: dict[str, str], name: str, default: int) -> int:

@@ -1,44 +1,36 @@
 """A run on disk: recipe, checkpoints, log, status, numbers."""
 
-import dataclasses
 import io
 import json
 import platform
-import shutil
 import sys
 import time
-import types
-import typing
-import zipfile
-import zlib
 from collections.abc import Callable
-from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 
+from vidbench.engine.checkpoints import (
+    checkpoint_stamp,
+    checkpoints,
+    read_state,
+    read_weights,
+    write_checkpoint,
+)
+from vidbench.engine.recipes import RunError, differences, recipe_dict, recipe_from
+from vidbench.engine.recipes import changed as changed
 from vidbench.system.files import (
     BusyError,
-    delete_folder,
     explain_full_disk,
     lock_file,
     lock_folder,
     write_text,
-    written,
 )
 from vidbench.system.processes import cores
 
-
-class RunError(RuntimeError):
-    """A run folder that cannot be used as asked; the message says what was wanted, what came and
-    what to do."""
-
-
 RESULTS_WAIT = 60.0  # seconds to wait for another process that writes results
-_DIGITS = "[0-9]" * 9  # of a checkpoint's step: step-000000026
 
 _recipe_class: Callable[[str], type] | None = None
 
@@ -49,80 +41,6 @@ def read_recipes_with(find: Callable[[str], type]) -> None:
     The engine knows no method; methods.common calls this when it is imported."""
     global _recipe_class
     _recipe_class = find
-
-
-def recipe_dict(recipe) -> dict:
-    """A recipe (frozen dataclass of plain values, nested ones too) as JSON's own types."""
-    return json.loads(json.dumps(dataclasses.asdict(recipe)))
-
-
-def recipe_from(cls, values: dict, where: str = ""):
-    """The recipe of class `cls` from JSON's values. An unknown field is an error that lists the
-    known ones."""
-    hints = typing.get_type_hints(cls)
-    known = [field.name for field in dataclasses.fields(cls)]
-    unknown = sorted(set(values) - set(known))
-    if unknown:
-        raise RunError(
-            f"{where or cls.__name__} has no field {unknown[0]!r}; the known ones are "
-            f"{', '.join(known)}."
-        )
-    made = {}
-    for name, value in values.items():
-        kinds = (
-            typing.get_args(hints[name])
-            if isinstance(hints[name], types.UnionType)
-            else (hints[name],)
-        )
-        nested = next((kind for kind in kinds if dataclasses.is_dataclass(kind)), None)
-        if nested and isinstance(value, dict):
-            value = recipe_from(nested, value, where=f"{where or cls.__name__}.{name}")
-        each = typing.get_args(hints[name])[:1] if typing.get_origin(hints[name]) is tuple else ()
-        if each and dataclasses.is_dataclass(each[0]):
-            value = [
-                recipe_from(each[0], item, where=f"{where or cls.__name__}.{name}")
-                for item in value
-            ]
-        made[name] = _tuples(value)
-    try:
-        return cls(**made)
-    except TypeError as error:
-        raise RunError(
-            f"{where or cls.__name__} does not fit: {error}; its fields are {', '.join(known)}."
-        ) from error
-
-
-def changed(recipe, changes: dict):
-    """The recipe with some fields changed; a dictionary for a nested recipe (clip, fit, mix)
-    changes its fields alone.
-
-    Raises RunError at an unknown field, listing the known ones.
-    """
-    nested = {
-        name: recipe_dict(changed(getattr(recipe, name), value))
-        for name, value in changes.items()
-        if isinstance(value, dict) and dataclasses.is_dataclass(getattr(recipe, name, None))
-    }
-    return recipe_from(type(recipe), {**recipe_dict(recipe), **changes, **nested})
-
-
-def _tuples(value):
-    """JSON's lists as tuples, those within a dictionary too."""
-    if isinstance(value, dict):
-        return {name: _tuples(item) for name, item in value.items()}
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
-
-
-def differences(wanted: dict, found: dict, prefix: str = "") -> list[str]:
-    """Lines `field: wanted X, found Y` for two nested dictionaries of plain values."""
-    lines = []
-    for name in sorted(set(wanted) | set(found)):
-        left, right = wanted.get(name, "nothing"), found.get(name, "nothing")
-        if isinstance(left, dict) and isinstance(right, dict):
-            lines += differences(left, right, f"{prefix}{name}.")
-        elif left != right:
-            lines.append(f"{prefix}{name}: wanted {left!r}, found {right!r}")
-    return lines
 
 
 def find(place: str | Path, name: str) -> "Run":
@@ -184,7 +102,7 @@ class Run:
         return int(self.values.get("fit", self.values).get("epochs", 0))
 
     @classmethod
-    def create(cls, folder: str | Path, method: str, recipe) -> "Run":
+    def create(cls, folder: str | Path, method: str, recipe: Any) -> "Run":
         """Make the folder, or take up one that holds the same method and recipe.
 
         A field that the recipe did not have when the run began counts as its default. Raises
@@ -357,14 +275,10 @@ class Run:
                 if time.monotonic() > end:
                     raise
 
-    def _checkpoints(self) -> list[Path]:
-        """The checkpoints that training wrote, oldest first; a user's `step-best` is none."""
-        found = (self.folder / "checkpoints").glob(f"step-{_DIGITS}")
-        return sorted(place for place in found if place.is_dir())
-
     def checkpoint(self) -> Path | None:
         """The newest whole checkpoint's folder, or None."""
-        return (self._checkpoints() or [None])[-1]
+        found = checkpoints(self.folder / "checkpoints")
+        return found[-1] if found else None
 
     def checkpoint_stamp(self) -> str:
         """Read the stamp of the newest weights: what a cache of their features stores.
@@ -379,12 +293,7 @@ class Run:
         Raises:
             RunError: There is no checkpoint yet, or it cannot be read.
         """
-        place = self._trained()
-        check = size = 0
-        with self._whole(place / "weights.safetensors") as path, path.open("rb") as file:
-            while block := file.read(1 << 20):
-                check, size = zlib.crc32(block, check), size + len(block)
-        return f"{place.name}-{size}-{check:08x}"
+        return checkpoint_stamp(self._trained())
 
     def _trained(self) -> Path:
         """The newest checkpoint; RunError if there is none."""
@@ -394,75 +303,25 @@ class Run:
             f"{self.folder} has no checkpoint yet (state: {self.state}). Train it first."
         )
 
-    def save(self, step: int, weights: dict[str, torch.Tensor], state: dict) -> Path:
-        """Write checkpoints/step-N/{weights.safetensors, state.pt} whole or not at all, then delete
-        older checkpoints.
-
-        weights: the method's state dict (buffers such as the queue among them); state: optimizer,
-        schedule, position. Both bear their sums, by which `weights` and `training` tell a damaged
-        file."""
-        place = self.folder / "checkpoints" / f"step-{step:09d}"
-        if place.exists():
-            return place  # the same run at the same step
-        for left in place.parent.glob(f".step-{_DIGITS}.*.tmp"):  # a killed process left it
-            shutil.rmtree(left, ignore_errors=True)
-        weights = {name: tensor.contiguous() for name, tensor in weights.items()}
-        packed, noted = safetensors.torch.save(weights, {"crc32": _sum(weights)}), io.BytesIO()
-        torch.save(
-            state, noted
-        )  # to memory, and from there to disk: writing itself, torch does not say what is wrong
-        with written(place) as temporary:
-            temporary.mkdir()
-            (temporary / "weights.safetensors").write_bytes(packed)
-            (temporary / "state.pt").write_bytes(noted.getbuffer())
-        for old in self._checkpoints():  # `written` has synced the new one to the disk by now
-            if old.name < place.name:
-                delete_folder(old)
-        return place
+    def save(self, step: int, weights: dict[str, torch.Tensor], state: dict[str, Any]) -> Path:
+        """Write a checkpoint whole or not at all, then delete the older ones (write_checkpoint)."""
+        return write_checkpoint(self.folder / "checkpoints", step, weights, state)
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """The newest checkpoint's weights on the CPU. Raises RunError where there is none yet, or
-        where it is damaged."""
-        place = self._trained()
-        with (
-            self._whole(place / "weights.safetensors") as file,
-            safetensors.safe_open(file, "pt") as held,
-        ):
-            weights = {name: held.get_tensor(name) for name in held.keys()}  # noqa: SIM118, it is no dict
-            wanted = (held.metadata() or {}).get("crc32")
-            if wanted and wanted != _sum(weights):
-                raise ValueError("its bytes are not those that were written")
-        return weights
+        """Read the newest checkpoint's weights on the CPU.
 
-    def training(self) -> dict:
-        """What the newest checkpoint knows beside weights, on the CPU. Raises RunError where it is
-        damaged."""
-        place = self._trained()
-        with self._whole(place / "state.pt") as file, zipfile.ZipFile(file) as parts:
-            if parts.testzip():
-                raise ValueError("its bytes are not those that were written")
-            return torch.load(file, map_location="cpu", weights_only=True)
+        Raises:
+            RunError: There is no checkpoint yet, or it is damaged.
+        """
+        return read_weights(self._trained())
 
-    @contextmanager
-    def _whole(self, file: Path):
-        """Whatever reading a checkpoint's file raises as a RunError that names it and says what to
-        do."""
-        try:
-            yield file
-        except (
-            Exception
-        ) as error:  # on damaged bytes zipfile, pickle, torch and safetensors raise a dozen kinds
-            places = self._checkpoints()
-            rest = (
-                f"the same call then resumes from {places[-2].name}"
-                if len(places) > 1
-                else "no older one exists, so the same call then trains from the beginning"
-            )
-            raise RunError(
-                f"{file} is damaged ({type(error).__name__}: {error}). Bring back a copy of it, "
-                "or delete "
-                f"{file.parent}: {rest}."
-            ) from error
+    def training(self) -> dict[str, Any]:
+        """Read what the newest checkpoint contains besides weights, on the CPU.
+
+        Raises:
+            RunError: There is no checkpoint yet, or it is damaged.
+        """
+        return read_state(self._trained())
 
     def load_into(
         self, module: torch.nn.Module, prefix: str, change: Callable = lambda part: (part, "")
@@ -486,16 +345,6 @@ class Run:
                 f"{self.values.get('network_args')}): {str(error).splitlines()[1].strip()}"
             ) from error
         return said
-
-
-def _sum(weights: dict[str, torch.Tensor]) -> str:
-    """CRC-32 of names, kinds, shapes and bytes, in hex; safetensors has no sum of its own."""
-    total = 0
-    for name in sorted(weights):
-        tensor = weights[name].detach().cpu().contiguous()
-        total = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), total)
-        total = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, total)
-    return f"{total:08x}"
 
 
 def environment() -> dict:

@@ -2,7 +2,7 @@
 rest resumed."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import closing
 from pathlib import Path
@@ -74,7 +74,7 @@ def _train(module: str, recipe: dict, folder: str, threads: int) -> None:
     importlib.import_module(module).train(recipe, folder, "none", threads)
 
 
-def complete(folder: Path, recipe) -> bool:
+def complete(folder: Path, recipe: Any) -> bool:
     """Whether the folder holds this recipe's complete run. Raises RunError where it holds another
     recipe's."""
     if not (folder / "recipe.json").exists():
@@ -100,7 +100,7 @@ class _Watch:
         self.style, self.due = style(), Every()
         self.bars: dict[str, Progress] = {}
 
-    def look(self, names) -> None:
+    def look(self, names: Collection[str]) -> None:
         """Show the progress of the named runs."""
         self.begun = list(dict.fromkeys([*self.begun, *names]))
         if self.style == "bar":

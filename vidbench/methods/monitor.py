@@ -178,7 +178,7 @@ def mining(queue: FeatureQueue, topk: int, mine_siblings: bool = False) -> dict[
     }
 
 
-def health(epochs: list[dict], recipe) -> dict[str, str]:
+def health(epochs: list[dict], recipe: Any) -> dict[str, str]:
     """Sentences, by kind, about a run whose curves look like failures that users of the released
     code met.
 

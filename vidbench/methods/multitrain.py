@@ -246,27 +246,8 @@ class MultiTrain(nn.Module):
 
     def __init__(self, recipe: Recipe):
         super().__init__()
+        _check_parts(recipe)
         names = [part.name for part in recipe.parts]
-        fit = all(
-            name and not set(name) & set(".>") for name in names
-        )  # they are in the names of weights
-        if (
-            not names
-            or not fit
-            or len(set(names)) < len(names)
-            or any(len(part.classes) < 2 for part in recipe.parts)
-        ):
-            raise ValueError(
-                "MultiTrain wants parts of different names without . or >, each with at least 2 "
-                "classes; "
-                f"got {[(part.name, len(part.classes)) for part in recipe.parts]}."
-            )
-        clips = recipe.fit.batch * recipe.clip.views // recipe.fit.accumulate
-        if recipe.informative and clips < 2:
-            raise ValueError(
-                "the informative loss wants at least 2 clips at once, as one has no variance; got "
-                f"{clips}: raise fit.batch or set informative to 0."
-            )
         self.recipe, self.names = recipe, names
         self.encoder = recipe.build_backbone()
         width = self.encoder.out_channels
@@ -362,6 +343,30 @@ class MultiTrain(nn.Module):
         return self.recipe.mixing[int(torch.randint(len(self.recipe.mixing), ()))](views)
 
 
+def _check_parts(recipe: Recipe) -> None:
+    """Raise ValueError on parts that cannot be trained on together."""
+    names = [part.name for part in recipe.parts]
+    # the names become parts of weights' names
+    fit = all(name and not set(name) & set(".>") for name in names)
+    if (
+        not names
+        or not fit
+        or len(set(names)) < len(names)
+        or any(len(part.classes) < 2 for part in recipe.parts)
+    ):
+        raise ValueError(
+            "MultiTrain wants parts of different names without . or >, each with at least 2 "
+            "classes; "
+            f"got {[(part.name, len(part.classes)) for part in recipe.parts]}."
+        )
+    clips = recipe.fit.batch * recipe.clip.views // recipe.fit.accumulate
+    if recipe.informative and clips < 2:
+        raise ValueError(
+            "the informative loss wants at least 2 clips at once, as one has no variance; got "
+            f"{clips}: raise fit.batch or set informative to 0."
+        )
+
+
 def between(source: str, target: str) -> str:
     """The name of the map from one data set's scores to another's labels."""
     return f"{source}>{target}"
@@ -377,12 +382,12 @@ class _Gathered(torch.autograd.Function):
     over ranks expects times their number."""
 
     @staticmethod
-    def forward(ctx, rows: Tensor) -> Tensor:
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
         ctx.part = slice(ranks.rank() * len(rows), (ranks.rank() + 1) * len(rows))
         return ranks.gather(rows)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return gradient[ctx.part] * ranks.world()
 
 

@@ -15,7 +15,7 @@ import shutil
 import socket
 import time
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from io import FileIO
 from pathlib import Path
@@ -35,7 +35,7 @@ class DiskError(OSError):
 
 
 @contextmanager
-def written(path: str | Path, sync: bool = True):
+def written(path: str | Path, sync: bool = True) -> Iterator[Path]:
     """Write a file, or a folder of files, whole or not at all.
 
     Yields a temporary path in the folder of `path`: make a file or a folder of that name. When the
@@ -135,7 +135,7 @@ def delete_folder(folder: Path) -> None:
 
 
 @contextmanager
-def explain_full_disk(folder: Path):
+def explain_full_disk(folder: Path) -> Iterator[None]:
     """Turn the system's error for a full disk into a DiskError that says what to do."""
     try:
         yield

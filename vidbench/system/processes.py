@@ -83,7 +83,7 @@ class Pool:
         self._pool.join()
 
 
-def result_of(future: Future):
+def result_of(future: Future) -> Any:
     """Return what a pool's call returned.
 
     Raises:

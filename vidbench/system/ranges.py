@@ -65,7 +65,8 @@ def check_fields(value: Any, where: str = "") -> None:
 
 
 def _check_nested(value: Any, prefix: str) -> None:
-    for name, hint in _hints(type(value)).items():
+    kind: Any = type(value)
+    for name, hint in _hints(kind).items():
         _check(getattr(value, name), hint, f"{prefix}{name}")
 
 
@@ -91,7 +92,7 @@ def _check(value: Any, hint: Any, name: str) -> None:
     elif dataclasses.is_dataclass(value):
         _check_nested(value, f"{name}.")
     elif dataclasses.is_dataclass(hint):
-        raise ValueError(f"{name} must be of {hint.__name__}; got {value!r}.")
+        raise ValueError(f"{name} must be of {getattr(hint, '__name__', hint)}; got {value!r}.")
     elif origin is tuple:
         if not isinstance(value, list | tuple):
             raise ValueError(f"{name} must be several values in parentheses; got {value!r}.")

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -23,7 +23,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 @contextmanager
-def deferred(act: Callable[[list[str]], None] = lambda names: None):
+def deferred(act: Callable[[list[str]], None] = lambda names: None) -> Iterator[list[str]]:
     """Note Ctrl-C and SIGTERM instead of raising.
 
     Yields the list of the signals' names that came; it stays empty outside the main thread, which
@@ -55,7 +55,7 @@ def stop_at_second(names: list[str]) -> None:
 
 
 @contextmanager
-def kept(*numbers: int):
+def kept(*numbers: int) -> Iterator[bool]:
     """Restore the signals' handlers afterwards; yields whether this thread may change them."""
     ours = threading.current_thread() is threading.main_thread()
     handlers = {number: signal.getsignal(number) for number in numbers if ours}

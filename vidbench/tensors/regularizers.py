@@ -150,12 +150,12 @@ class _Scaled(torch.autograd.Function):
     x."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, own: Tensor | None, low: Tensor, smoother: Filter) -> Tensor:
+    def forward(ctx: Any, x: Tensor, own: Tensor | None, low: Tensor, smoother: Filter) -> Tensor:
         ctx.own, ctx.low, ctx.smoother = own, low, smoother
         return torch.addcmul(x if own is None else own * x, low, smoother(x))
 
     @staticmethod
-    def backward(ctx, g: Tensor) -> tuple:
+    def backward(ctx: Any, g: Tensor) -> tuple:
         own, low = ctx.own, ctx.low
         base = g if own is None else own * g
         if all(
@@ -337,12 +337,12 @@ class RandomDrop(nn.Module):
 
 class _TwoFactors(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, ahead: Tensor, back: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, ahead: Tensor, back: Tensor) -> Tensor:
         ctx.back = back
         return x * ahead
 
     @staticmethod
-    def backward(ctx, g: Tensor) -> tuple:
+    def backward(ctx: Any, g: Tensor) -> tuple:
         return g * ctx.back, None, None
 
 

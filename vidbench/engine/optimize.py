@@ -1,0 +1,133 @@
+"""How a method is optimized: the settings, the optimizer, the learning rate, the precision."""
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import torch
+
+from vidbench.system.ranges import AT_LEAST_0, AT_LEAST_1, SHARE, Range, check_fields
+
+Schedule = Literal["constant", "cosine", "cosine_whole", "milestones", "plateau"]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+SEED = Range(0, 2**32 - 1)  # a step's seed is a billion times as large and must fit 64 bits
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a method is optimized. Batches are global: the number of processes is a fact of the
+    launch.
+
+    schedule: constant, cosine (to `final_lr`, from where the warm-up ends), cosine_whole (the same
+    over all epochs, the warm-up over its beginning, as in PySlowFast), milestones (times `gamma` at
+    each of `milestones`, in epochs) or plateau (times `gamma` when the validation loss, or without
+    validation the epoch's mean loss, has not fallen for `patience` epochs, at most `drops` times
+    unless that is 0). The warm-up is linear, from `warmup_lr` on. nesterov: of SGD's momentum.
+    decay_vectors: whether weight_decay acts on biases and norms, too. precision: fp32, bf16 or fp16
+    autocast. deterministic: torch's deterministic algorithms only, so that a GPU, too, repeats a
+    run to the bit, more slowly; an operation that has none raises RuntimeError."""
+
+    epochs: Annotated[int, AT_LEAST_0] = 1
+    batch: Annotated[int, AT_LEAST_1] = 32
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    lr: Annotated[float, AT_LEAST_0] = 1e-3
+    weight_decay: Annotated[float, AT_LEAST_0] = 1e-5
+    decay_vectors: bool = True
+    nesterov: bool = False
+    schedule: Schedule = "constant"
+    milestones: Annotated[tuple[int, ...], AT_LEAST_0] = ()
+    gamma: Annotated[float, SHARE] = 0.1
+    patience: Annotated[int, AT_LEAST_0] = 10
+    drops: Annotated[int, AT_LEAST_0] = 0
+    warmup_epochs: Annotated[float, AT_LEAST_0] = 0.0
+    warmup_lr: Annotated[float, AT_LEAST_0] = 0.0
+    final_lr: Annotated[float, AT_LEAST_0] = 0.0
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    deterministic: bool = False
+    accumulate: Annotated[int, AT_LEAST_1] = 1
+    clip_norm: Annotated[float, AT_LEAST_0] = 0.0
+    seed: Annotated[int, SEED] = 0
+    workers: Annotated[int, AT_LEAST_0] = 0
+    save_every: Annotated[int, AT_LEAST_1] = 1
+    validate_every: Annotated[int, AT_LEAST_1] = 1
+    log_every: Annotated[int, AT_LEAST_1] = 20
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+def learning_rate(recipe: Fit, epoch: float, scale: float = 1.0) -> float:
+    """The rate at a fractional epoch; `scale` is what a plateau has left of it."""
+    if epoch < recipe.warmup_epochs:
+        share = (epoch + 1e-9) / recipe.warmup_epochs
+        return (
+            recipe.warmup_lr
+            + (learning_rate(recipe, recipe.warmup_epochs, scale) - recipe.warmup_lr) * share
+        )
+    if recipe.schedule in ("cosine", "cosine_whole"):
+        start = recipe.warmup_epochs if recipe.schedule == "cosine" else 0.0
+        share = (epoch - start) / max(recipe.epochs - start, 1e-9)
+        return recipe.final_lr + (recipe.lr - recipe.final_lr) * 0.5 * (
+            1 + math.cos(math.pi * min(share, 1))
+        )
+    if recipe.schedule == "milestones":
+        return recipe.lr * recipe.gamma ** sum(
+            epoch >= milestone for milestone in recipe.milestones
+        )
+    return recipe.lr * scale  # constant or plateau
+
+
+def make_optimizer(recipe: Fit, method: Any) -> torch.optim.Optimizer:
+    """Adam, AdamW or SGD with momentum 0.9 over the parameters that want gradients.
+
+    Where the method has `parameter_groups()`, its dicts {"params", "scale"} say by what each rate
+    is multiplied. Without `decay_vectors`, parameters of fewer than two axes (biases, norms) are
+    groups of their own, not decayed."""
+    groups = (
+        method.parameter_groups()
+        if hasattr(method, "parameter_groups")
+        else [{"params": method.parameters()}]
+    )
+    groups = [
+        {**group, "params": [p for p in group["params"] if p.requires_grad]} for group in groups
+    ]
+    if not recipe.decay_vectors:
+        groups = [
+            {
+                **group,
+                "params": [p for p in group["params"] if (p.ndim > 1) == decayed],
+                **({} if decayed else {"weight_decay": 0.0}),
+            }
+            for group in groups
+            for decayed in (True, False)
+        ]
+    if recipe.nesterov and recipe.optimizer != "sgd":
+        raise ValueError(f"nesterov is of SGD's momentum; got the optimizer {recipe.optimizer!r}.")
+    common: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
+    match recipe.optimizer:
+        case "adam":
+            return torch.optim.Adam(groups, **common)
+        case "adamw":
+            return torch.optim.AdamW(groups, **common)
+        case "sgd":
+            return torch.optim.SGD(groups, momentum=0.9, nesterov=recipe.nesterov, **common)
+
+
+@contextmanager
+def repeatable(wanted: bool) -> Iterator[None]:
+    """Let torch use deterministic algorithms only, if wanted, inside the block."""
+    if not wanted:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+    kept = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(kept[0])
+        torch.backends.cudnn.benchmark = kept[1]

@@ -1,0 +1,91 @@
+"""A recipe (a frozen dataclass of plain values) to JSON's values and back."""
+
+import dataclasses
+import json
+import types
+import typing
+from typing import Any, TypeVar
+
+R = TypeVar("R")
+
+
+class RunError(RuntimeError):
+    """A run folder that cannot be used as asked; the message says what was wanted, what came and
+    what to do."""
+
+
+def recipe_dict(recipe: Any) -> dict[str, Any]:
+    """A recipe (frozen dataclass of plain values, nested ones too) as JSON's own types."""
+    return json.loads(json.dumps(dataclasses.asdict(recipe)))
+
+
+def recipe_from(cls: type[R], values: dict[str, Any], where: str = "") -> R:
+    """The recipe of class `cls` from JSON's values. An unknown field is an error that lists the
+    known ones."""
+    hints = typing.get_type_hints(cls)
+    kind: Any = cls
+    known = [field.name for field in dataclasses.fields(kind)]
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise RunError(
+            f"{where or cls.__name__} has no field {unknown[0]!r}; the known ones are "
+            f"{', '.join(known)}."
+        )
+    made = {}
+    for name, value in values.items():
+        kinds = (
+            typing.get_args(hints[name])
+            if isinstance(hints[name], types.UnionType)
+            else (hints[name],)
+        )
+        nested: Any = next((kind for kind in kinds if dataclasses.is_dataclass(kind)), None)
+        if nested and isinstance(value, dict):
+            value = recipe_from(nested, value, where=f"{where or cls.__name__}.{name}")
+        each: Any = (
+            typing.get_args(hints[name])[:1] if typing.get_origin(hints[name]) is tuple else ()
+        )
+        if each and dataclasses.is_dataclass(each[0]):
+            value = [
+                recipe_from(each[0], item, where=f"{where or cls.__name__}.{name}")
+                for item in value
+            ]
+        made[name] = _tuples(value)
+    try:
+        return cls(**made)
+    except TypeError as error:
+        raise RunError(
+            f"{where or cls.__name__} does not fit: {error}; its fields are {', '.join(known)}."
+        ) from error
+
+
+def changed(recipe: R, changes: dict[str, Any]) -> R:
+    """The recipe with some fields changed; a dictionary for a nested recipe (clip, fit, mix)
+    changes its fields alone.
+
+    Raises RunError at an unknown field, listing the known ones.
+    """
+    nested = {
+        name: recipe_dict(changed(getattr(recipe, name), value))
+        for name, value in changes.items()
+        if isinstance(value, dict) and dataclasses.is_dataclass(getattr(recipe, name, None))
+    }
+    return recipe_from(type(recipe), {**recipe_dict(recipe), **changes, **nested})
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as tuples, those within a dictionary too."""
+    if isinstance(value, dict):
+        return {name: _tuples(item) for name, item in value.items()}
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def differences(wanted: dict, found: dict, prefix: str = "") -> list[str]:
+    """Lines `field: wanted X, found Y` for two nested dictionaries of plain values."""
+    lines = []
+    for name in sorted(set(wanted) | set(found)):
+        left, right = wanted.get(name, "nothing"), found.get(name, "nothing")
+        if isinstance(left, dict) and isinstance(right, dict):
+            lines += differences(left, right, f"{prefix}{name}.")
+        elif left != right:
+            lines.append(f"{prefix}{name}: wanted {left!r}, found {right!r}")
+    return lines
