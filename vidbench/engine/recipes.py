@@ -22,6 +22,11 @@ def recipe_dict(recipe: Any) -> dict[str, Any]:
 def recipe_from(cls: type[R], values: dict[str, Any], where: str = "") -> R:
     """The recipe of class `cls` from JSON's values. An unknown field is an error that lists the
     known ones."""
+    if not isinstance(values, dict):
+        raise RunError(
+            f"{where or cls.__name__} must have fields with names; got {values!r}. Write it as "
+            "{...}, with a name for each value."
+        )
     hints = typing.get_type_hints(cls)
     kind: Any = cls
     known = [field.name for field in dataclasses.fields(kind)]
@@ -44,10 +49,10 @@ def recipe_from(cls: type[R], values: dict[str, Any], where: str = "") -> R:
         each: Any = (
             typing.get_args(hints[name])[:1] if typing.get_origin(hints[name]) is tuple else ()
         )
-        if each and dataclasses.is_dataclass(each[0]):
+        inner: Any = each[0] if each else None
+        if hasattr(inner, "__dataclass_fields__") and isinstance(value, list | tuple):
             value = [
-                recipe_from(each[0], item, where=f"{where or cls.__name__}.{name}")
-                for item in value
+                recipe_from(inner, item, where=f"{where or cls.__name__}.{name}") for item in value
             ]
         made[name] = _tuples(value)
     try:
