@@ -1,4 +1,4 @@
-"""Exact search, one thread: evaluate.retrieval.search beside a bare matrix product with top-k, and
+"""Exact search, one thread: evaluate.search.search beside a bare matrix product with top-k, and
 faiss as installed.
 
 UCF101's size: 10,000 gallery rows of 1024, 4,000 queries, 10 nearest by cosine. The bare product
@@ -86,7 +86,7 @@ def contestants() -> dict:
     import faiss
     import torch
 
-    from vidbench.evaluate.retrieval import search
+    from vidbench.evaluate.search import search
 
     faiss.omp_set_num_threads(1)
 

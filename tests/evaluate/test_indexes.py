@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from vidbench.evaluate import indexes, retrieval
+from vidbench.evaluate import indexes, retrieval, search
 from vidbench.evaluate.features import Features
 from vidbench.evaluate.indexes import build, fingerprint, load, recall
 
@@ -20,7 +20,7 @@ def clustered(rows, seed, width=48, clusters=40):
     """Unit rows around centers that are the same for each seed."""
     centers = np.random.default_rng(0).normal(0, 1, (clusters, width))
     rng = np.random.default_rng(seed)
-    return retrieval.unit(
+    return search.unit(
         centers[rng.integers(0, clusters, rows)] + 0.5 * rng.normal(0, 1, (rows, width))
     )
 
@@ -118,7 +118,7 @@ def test_blocks_and_float_types_make_no_other_index(tmp_path, monkeypatch):
 
 def test_equal_rows_stand_in_order_and_a_short_list_is_filled():
     rng = np.random.default_rng(0)
-    some = retrieval.unit(rng.normal(0, 1, (3, 8)))
+    some = search.unit(rng.normal(0, 1, (3, 8)))
     gallery = np.repeat(some, 60, axis=0)  # a list, and a part of a graph, that only copies are in
     for kind in indexes.KINDS:
         index = replace(build(gallery, kind), effort=1)
@@ -194,9 +194,10 @@ def test_a_number_from_an_index_says_so():
         table(3 * rng.normal(0, 1, (20, 16)), rows="b"),
     )
     index = build(gallery)
-    found, hits = retrieval.retrieve(gallery, queries, index=index)
-    exact, wanted = retrieval.retrieve(gallery, queries)
-    assert np.array_equal(found.rows, exact.rows) and np.array_equal(hits["R@5"], wanted["R@5"])
+    by_index = retrieval.retrieve(gallery, queries, index=index)
+    exactly = retrieval.retrieve(gallery, queries)
+    assert np.array_equal(by_index.neighbors.rows, exactly.neighbors.rows)
+    assert np.array_equal(by_index.hits["R@5"], exactly.hits["R@5"])
     said = retrieval.protocol_of(gallery, queries)
     assert "index" not in said and retrieval.protocol_of(gallery, queries, index=index) == {
         **said,
@@ -212,7 +213,9 @@ def test_a_number_from_an_index_says_so():
         )
     less = replace(build(gallery, "ivf_sq8", seed=7), effort=1)
     assert "1 probes" in retrieval.protocol_of(gallery, queries, index=less)["index"]
-    assert not np.array_equal(retrieval.retrieve(gallery, queries, index=less)[0].rows, exact.rows)
+    assert not np.array_equal(
+        retrieval.retrieve(gallery, queries, index=less).neighbors.rows, exactly.neighbors.rows
+    )
     for switches in ({"centering": "gallery"}, {"exclude_source_video": True}):
         with pytest.raises(ValueError, match="an index holds one stream's cosines as they are"):
             retrieval.retrieve(gallery, queries, index=index, **switches)

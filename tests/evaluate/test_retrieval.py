@@ -8,17 +8,16 @@ import numpy as np
 import pytest
 
 from vidbench.engine.runs import protocol_id
-from vidbench.evaluate import retrieval
+from vidbench.evaluate import search as exact
 from vidbench.evaluate.features import Features
 from vidbench.evaluate.retrieval import (
     macro,
     per_class,
     protocol_of,
     retrieve,
-    search,
     summary,
-    unit,
 )
+from vidbench.evaluate.search import search, unit
 
 
 def table(values, label, classes=("a", "b", "c"), source_video=None):
@@ -62,8 +61,8 @@ def plain_search(gallery, queries, k, barred=()):
 
 @pytest.mark.parametrize(("block", "spare"), [(16_384, 16), (16_384, 1), (7, 1)])
 def test_neighbors_of_the_own_source_are_left_out(block, spare, monkeypatch):
-    monkeypatch.setattr(retrieval, "BLOCK", block)
-    monkeypatch.setattr(retrieval, "SPARE", spare)
+    monkeypatch.setattr(exact, "BLOCK", block)
+    monkeypatch.setattr(exact, "SPARE", spare)
     rng = np.random.default_rng(3)
     source_video = np.array([0] * 9 + [1] * 2 + [2] * 12 + [4] * 7)
     gallery = (
@@ -102,8 +101,8 @@ def test_ties_stand_in_the_gallerys_order_however_it_is_cut(monkeypatch):
     gallery, queries = np.tile(some, (12, 1)), rng.normal(0, 1, (5, 40))  # row j is row j + 6 again
     wanted = plain_search(np.round(gallery, 12), queries, 30)
     for block, spare in ((16_384, 16), (16_384, 1), (5, 2), (1, 1)):
-        monkeypatch.setattr(retrieval, "BLOCK", block)
-        monkeypatch.setattr(retrieval, "SPARE", spare)
+        monkeypatch.setattr(exact, "BLOCK", block)
+        monkeypatch.setattr(exact, "SPARE", spare)
         found = search(gallery, queries, 30)
         for rows, scores in zip(found.rows, found.scores, strict=True):
             assert [rows[i : i + 12].tolist() for i in (0, 12)] == [
@@ -130,15 +129,15 @@ def test_blocks_and_order_of_rows_move_no_neighbor(monkeypatch):
     whole = search(gallery, queries, 12, centering="gallery")
     shuffled = search(gallery[order], queries, 12, centering="gallery")
     assert np.array_equal(order[shuffled.rows], whole.rows)
-    monkeypatch.setattr(retrieval, "BLOCK", 5)
-    monkeypatch.setattr(retrieval, "HELD", 1)
+    monkeypatch.setattr(exact, "BLOCK", 5)
+    monkeypatch.setattr(exact, "HELD", 1)
     parted = search(gallery, queries, 12, centering="gallery")
     assert np.array_equal(parted.rows, whole.rows)
     np.testing.assert_allclose(parted.scores, whole.scores, atol=1e-6)
 
 
 def test_siblings_are_counted_and_nobody_elses():
-    assert retrieval.siblings(np.array([4, 0, 4, 2]), np.array([2, 4, 1, 9, 0])).tolist() == [
+    assert exact.siblings(np.array([4, 0, 4, 2]), np.array([2, 4, 1, 9, 0])).tolist() == [
         1,
         2,
         0,
@@ -197,7 +196,8 @@ def test_two_streams_are_the_sum_of_their_cosines(centering):
 def test_recall_on_a_toy_matrix():
     gallery = table(np.eye(4), [0, 0, 1, 2])
     queries = table([[1, 0.9, 0, 0], [0, 0, 0.4, 1], [0.1, 0, 1, 0.2]], [0, 1, 1])
-    found, hits = retrieve(gallery, queries, ks=(1, 2))
+    made = retrieve(gallery, queries, ks=(1, 2))
+    found, hits = made.neighbors, made.hits
     assert found.rows[:, 0].tolist() == [0, 3, 2]
     assert hits["R@1"].tolist() == [True, False, True] and hits["R@2"].tolist() == [
         True,
@@ -212,14 +212,14 @@ def test_a_k_asked_for_is_kept_or_refused_and_the_usual_ones_are_cut_and_said():
     queries = table(
         rng.normal(0, 1, (5, 4)), [0, 1, 2, 0, 1], source_video=np.array([0, 1, 7, 8, 9])
     )
-    assert list(retrieve(gallery, queries)[1]) == ["R@1", "R@5", "R@10"]
+    assert list(retrieve(gallery, queries).hits) == ["R@1", "R@5", "R@10"]
     assert protocol_of(gallery, queries)["ks_left_out"] == "20,50"
-    assert list(retrieve(gallery, queries, exclude_source_video=True)[1]) == ["R@1", "R@5"]
+    assert list(retrieve(gallery, queries, exclude_source_video=True).hits) == ["R@1", "R@5"]
     assert protocol_of(gallery, queries, exclude_source_video=True)["ks_left_out"] == "10,20,50"
-    assert list(retrieve(gallery, queries, ks=(12, 2))[1]) == ["R@12", "R@2"]
+    assert list(retrieve(gallery, queries, ks=(12, 2)).hits) == ["R@12", "R@2"]
     assert "ks_left_out" not in protocol_of(gallery, queries, ks=(12, 2))
     big = table(rng.normal(0, 1, (300, 4)), np.arange(300) % 3)
-    assert list(retrieve(big, queries, ks=(200,))[1]) == ["R@200"]
+    assert list(retrieve(big, queries, ks=(200,)).hits) == ["R@200"]
     with pytest.raises(ValueError, match="R@50: the gallery has 12 rows, fewer than k = 50"):
         retrieve(gallery, queries, ks=(1, 50))
     with pytest.raises(
@@ -243,8 +243,9 @@ def test_a_hit_counts_only_outside_of_the_own_source():
         [[1, 0], [0, 1], [1, 1], [1, -1]], [0, 0, 1, 1], source_video=np.array([0, 1, 2, 3])
     )
     queries = table([[1, 0.1], [1, -0.9]], [0, 1], source_video=np.array([0, 3]))
-    assert retrieve(gallery, queries, ks=(1,))[1]["R@1"].tolist() == [True, True]
-    found, hits = retrieve(gallery, queries, ks=(1, 2), exclude_source_video=True)
+    assert retrieve(gallery, queries, ks=(1,)).hits["R@1"].tolist() == [True, True]
+    made = retrieve(gallery, queries, ks=(1, 2), exclude_source_video=True)
+    found, hits = made.neighbors, made.hits
     assert found.rows[:, 0].tolist() == [2, 0] and hits["R@1"].tolist() == [False, False]
     assert hits["R@2"].tolist() == [False, True]
 
@@ -268,7 +269,7 @@ def test_two_streams_of_tables_and_what_does_not_belong_together():
         )
         for one in (rgb, flow)
     ]
-    found, _ = retrieve([rgb, flow], queries_of, ks=(3,))
+    found = retrieve([rgb, flow], queries_of, ks=(3,)).neighbors
     wanted = search([rgb.values, flow.values], [one.values for one in queries_of], 3)
     assert np.array_equal(found.rows, wanted.rows) and found.scores.max() > 1
     said = protocol_of([rgb, flow], queries_of, centering="gallery", ks=(3,))
@@ -375,7 +376,7 @@ def test_search_refuses_what_would_give_a_false_number():
 
 
 def test_a_bad_row_is_named_by_its_own_number_in_a_later_block(monkeypatch):
-    monkeypatch.setattr(retrieval, "BLOCK", 4)
+    monkeypatch.setattr(exact, "BLOCK", 4)
     gallery = np.ones((11, 2))
     gallery[9] = 0
     with pytest.raises(ValueError, match="gallery: row 9 is zero"):

@@ -188,6 +188,7 @@ def written(path, **changes) -> None:
         "classes": np.array(["a", "b"]),
         "protocol": np.array(json.dumps({})),
         "made_from": np.array(""),
+        "video": np.array([7, 8]),
     }
     np.savez(path, **{**parts, **changes})
 

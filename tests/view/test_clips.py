@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.view.test_galleries import KEPT, Skeleton, styles
-from vidbench.evaluate.retrieval import Neighbors
+from vidbench.evaluate.search import Neighbors
 from vidbench.view.clips import neighbors_gallery
 
 

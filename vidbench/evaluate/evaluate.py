@@ -13,7 +13,8 @@ from vidbench.data.manifest import Manifest
 from vidbench.engine.runs import Run
 from vidbench.evaluate import probe as probes
 from vidbench.evaluate.features import PROTOCOLS, Protocol, fitting, load_or_extract
-from vidbench.evaluate.retrieval import Neighbors, protocol_of, retrieve, summary
+from vidbench.evaluate.retrieval import protocol_of, retrieve, summary
+from vidbench.evaluate.search import Neighbors
 from vidbench.methods.common import data_set
 from vidbench.system.processes import cores, run_all
 from vidbench.system.progress import Progress
@@ -47,13 +48,13 @@ def evaluate(
     """Retrieval and probe of a run: its manifest's split `held_out` against its split train."""
     run = Run(folder)
     gallery, queries = (load_or_extract(run, part, protocol) for part in ("train", held_out))
-    neighbors, hits = retrieve(gallery, queries, centering=centering, ks=KS)
+    retrieved = retrieve(gallery, queries, centering=centering, ks=KS)
     probe = probes.logistic(gallery, queries, seed=seed)
     found = {
         "retrieval": protocol_of(gallery, queries, centering=centering, ks=KS),
         "probe": probe.protocol,
     }
-    hits = {**hits, "probe": probe.right}
+    hits = {**retrieved.hits, "probe": probe.right}
     numbers = summary(hits, seed, by="source_video", source_video=queries.source_video)
     run.add_result(
         "retrieval",
@@ -62,7 +63,13 @@ def evaluate(
     )
     run.add_result("probe", found["probe"], {"top-1": numbers["probe"]})
     return Evaluation(
-        run.folder.name, hits, probe.probabilities, neighbors, numbers, found, run.budget()
+        run.folder.name,
+        hits,
+        probe.probabilities,
+        retrieved.neighbors,
+        numbers,
+        found,
+        run.budget(),
     )
 
 
@@ -81,9 +88,9 @@ def two_stream(
     gallery, queries = (
         [load_or_extract(run, part, protocol) for run in pair] for part in ("train", held_out)
     )
-    neighbors, hits = retrieve(gallery, queries, centering=centering, ks=KS)
+    retrieved = retrieve(gallery, queries, centering=centering, ks=KS)
     mean = probes.fuse(rgb.probabilities, flow.probabilities)
-    hits["probe"] = mean.argmax(axis=1) == queries[0].label
+    hits = {**retrieved.hits, "probe": mean.argmax(axis=1) == queries[0].label}
     found = {
         "retrieval": protocol_of(gallery, queries, centering=centering, ks=KS),
         "probe": {**rgb.protocols["probe"], "stream": "rgb+flow"},
@@ -97,7 +104,7 @@ def two_stream(
         f"{rgb.run} + {flow.run}",
         hits,
         mean,
-        neighbors,
+        retrieved.neighbors,
         numbers,
         found,
         {

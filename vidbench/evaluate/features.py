@@ -20,7 +20,7 @@ from vidbench.data.manifest import Manifest
 from vidbench.engine import ranks
 from vidbench.engine.runs import Run, RunError
 from vidbench.evaluate.protocols import PROTOCOLS, Protocol
-from vidbench.evaluate.tables import Features, class_words
+from vidbench.evaluate.tables import Features, class_words, video_numbers
 from vidbench.methods.common import (
     DataSet,
     data_set,
@@ -67,6 +67,7 @@ def extract(
         manifest.source_video.copy(),
         manifest.classes,
         described(run, manifest, protocol, flow, data=data),
+        video=video_numbers(manifest),
     )
 
 
@@ -112,6 +113,7 @@ def predict(
         manifest.source_video.copy(),
         manifest.classes,
         described(run, manifest, protocol, flow, "probabilities", data),
+        video=video_numbers(manifest),
     )
 
 

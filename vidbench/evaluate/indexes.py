@@ -1,6 +1,6 @@
 """Indexes for large galleries, by faiss: exact, in lists of 8-bit codes, or a graph; on disk, mapped.
 
-The numbers that are reported come from `retrieval.search`, which is exact and needs no index: then
+The numbers that are reported come from `search.search`, which is exact and needs no index: then
 recall is the model's and not the index's. An index is for looking at more videos than that takes. A
 number that comes from one names it in its protocol (`retrieve` and `protocol` take `index`), and
 `recall` says what it misses."""
@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from vidbench.evaluate.neighbors import shared
-from vidbench.evaluate.retrieval import BLOCK, Neighbors, best, digest, unit
+from vidbench.evaluate.retrieval import digest
+from vidbench.evaluate.search import BLOCK, Neighbors, best, unit
 from vidbench.system.files import write_text, written
 
 KINDS = ("flat", "ivf_sq8", "hnsw")
@@ -355,7 +356,7 @@ def _unit_rows(features, values: np.ndarray, which: slice | np.ndarray, who: str
                 f"{who}: row {first + i} has length {np.linalg.norm(part[i]):.4g}, and {more} "
                 "more are "
                 "not of length 1; an index holds cosines. Take a table of features, or "
-                "retrieval.unit(rows)."
+                "search.unit(rows)."
             )
     return made
 

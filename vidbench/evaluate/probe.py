@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from vidbench.data.manifest import Manifest
 from vidbench.engine import ranks
-from vidbench.evaluate.features import Features, class_words
-from vidbench.evaluate.retrieval import summary
+from vidbench.evaluate.retrieval import refuse_shared, summary
+from vidbench.evaluate.tables import Features, class_words
 from vidbench.models.heads import build_head
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)  # C of logistic regression, an inverse regularization
@@ -193,6 +193,7 @@ def _check(train: Features, test: Features, who: str) -> None:
         )
     if len(np.unique(train.label)) < 2:
         raise ValueError(f"{who} wants at least two classes among the training labels.")
+    refuse_shared(train, test, "training table")
     if _how(train) != _how(test):
         raise ValueError(
             f"{who}: train and test features were made differently, {_how(train)} and "
@@ -257,6 +258,11 @@ def score(table: Features) -> Score:
         ValueError: Rows without label, or values that are no probabilities.
     """
     _labeled(table, "score")
+    if len(table.classes) < 2 or not len(table.label):
+        raise ValueError(
+            f"score wants videos and at least two classes, else top-1 is no number; got "
+            f"{len(table.label)} videos of {class_words(table.classes)}."
+        )
     _probabilities(table.values, (len(table.label), len(table.classes)), "score")
     best = np.argsort(-table.values, axis=1, kind="stable")[:, :5]
     top5 = (best == table.label[:, None]).any(axis=1)

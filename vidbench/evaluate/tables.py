@@ -5,10 +5,12 @@ import math
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
 
+from vidbench.data.manifest import Manifest
 from vidbench.system.files import written
 
 # what a file contains: the kind of each array's numbers, and its dimensions
@@ -19,6 +21,7 @@ ARRAYS = {
     "classes": ("U", 1),
     "protocol": ("U", 0),
     "made_from": ("U", 0),
+    "video": ("i", 1),
 }
 
 
@@ -29,7 +32,8 @@ class Features:
 
     label and source_video are int64 [N]; label is -1 where it is unknown. protocol holds what the
     values depend on besides the run, `rows` being the videos' fingerprint. made_from is the digest
-    of the files that a stored table was made from (`features.load_or_extract`), else empty.
+    of the files that a stored table was made from (`features.load_or_extract`), else empty. video
+    int64 [N] identifies each row's video by its path (`video_numbers`), or is None.
 
     Raises:
         ValueError: the columns do not fit each other, or a label is not in the class list.
@@ -41,6 +45,7 @@ class Features:
     classes: tuple[str, ...]
     protocol: dict
     made_from: str = ""
+    video: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         shapes = [np.shape(part) for part in (self.values, self.label, self.source_video)]
@@ -49,6 +54,8 @@ class Features:
                 "a table has values [N,D], label [N] and source_video [N]; got shapes "
                 f"{', '.join(str(list(shape)) for shape in shapes)}."
             )
+        if self.video is not None and np.shape(self.video) != shapes[1]:
+            raise ValueError(f"video must have shape {shapes[1]}; got {np.shape(self.video)}.")
         label = np.asarray(self.label)
         if len(label) and not -1 <= label.min() <= label.max() < len(self.classes):
             raise ValueError(
@@ -69,6 +76,7 @@ class Features:
                 classes=np.array(self.classes, np.str_),
                 protocol=json.dumps(self.protocol),
                 made_from=self.made_from,
+                video=np.zeros(0, np.int64) if self.video is None else self.video,
             )
 
     @classmethod
@@ -91,6 +99,7 @@ class Features:
                 tuple(map(str, parts["classes"])),
                 dict(json.loads(str(parts["protocol"]))),
                 str(parts["made_from"]),
+                parts["video"] if len(parts["video"]) or not len(parts["label"]) else None,
             )
         except (
             Exception
@@ -127,6 +136,13 @@ def _check_arrays(path: str | Path) -> None:
                 raise ValueError(
                     f"{name} {list(shape)} wants {size} bytes, it has {entry.file_size}"
                 )
+
+
+def video_numbers(manifest: Manifest) -> np.ndarray:
+    """Numbers that identify videos across manifests: int64 [N], a digest of each absolute path."""
+    root = manifest.root.resolve()
+    digests = [blake2b(str(root / str(path)).encode(), digest_size=8) for path in manifest.path]
+    return np.array([int.from_bytes(one.digest(), "little", signed=True) for one in digests], "i8")
 
 
 def class_words(classes: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from vidbench.data.flow import store as flow_store
 from vidbench.data.manifest import Manifest
 from vidbench.data.video import clips, windows
 from vidbench.engine.runs import Run
-from vidbench.evaluate.retrieval import Neighbors
+from vidbench.evaluate.search import Neighbors
 from vidbench.view.clips import neighbors_gallery
 from vidbench.view.figures import PALETTE, Bar, bars, curves
 from vidbench.view.galleries import filmstrip

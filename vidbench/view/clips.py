@@ -20,7 +20,7 @@ from vidbench.view.galleries import Row, Tile, encode, filmstrip, gallery
 
 if TYPE_CHECKING:
     from vidbench.data.manifest import Manifest
-    from vidbench.evaluate.retrieval import Neighbors
+    from vidbench.evaluate.search import Neighbors
 
 
 def playing(

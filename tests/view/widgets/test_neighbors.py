@@ -12,7 +12,7 @@ from PIL import Image
 from tests import makes
 from tests.view.test_galleries import HOSTILE, KEPT, Skeleton, clip, styles
 from vidbench.data.manifest import Manifest
-from vidbench.evaluate import retrieval
+from vidbench.evaluate import search
 from vidbench.evaluate.features import Features
 from vidbench.view import widgets
 from vidbench.view.galleries import Tile, encode
@@ -99,7 +99,7 @@ def test_rows_are_the_nearest_by_cosine_with_verdicts_and_shared_ids(browser, pa
             )
 
 
-@pytest.mark.parametrize("centering", retrieval.CENTERINGS)
+@pytest.mark.parametrize("centering", search.CENTERINGS)
 def test_every_query_finds_what_retrieval_finds_for_all_at_once(parts, centering):
     streams = {
         "both": [[parts["lists"][name][side] for name in ("rgb", "flow")] for side in (0, 1)]
@@ -108,7 +108,7 @@ def test_every_query_finds_what_retrieval_finds_for_all_at_once(parts, centering
         parts["gallery"], parts["queries"], {**parts["lists"], **streams}, k=6, centering=centering
     )
     for name, sides in (*parts["lists"].items(), *streams.items()):
-        near = retrieval.search(*sides, 6, centering=centering)
+        near = search.search(*sides, 6, centering=centering)
         right = parts["gallery"].label[near.rows] == parts["queries"].label[:, None]
         np.testing.assert_array_equal(browser.right(name), right)
         for query in range(12):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vidbench.data.video import windows
-from vidbench.evaluate import layout, retrieval
+from vidbench.evaluate import layout, search
 from vidbench.system.files import written
 from vidbench.system.processes import cores
 from vidbench.view.clips import top_speed
@@ -84,17 +84,17 @@ class _Space:
         )
 
     def _means(self, values: dict[str, list[np.ndarray]], side: str, centering: str) -> list:
-        """What comes off each stream, as in retrieval.search, whose queries here are one at a
+        """What comes off each stream, as in search.search, whose queries here are one at a
         time."""
-        if centering not in retrieval.CENTERINGS:
-            raise ValueError(f"centering is one of {retrieval.CENTERINGS}; got {centering!r}")
+        if centering not in search.CENTERINGS:
+            raise ValueError(f"centering is one of {search.CENTERINGS}; got {centering!r}")
         streams = values["queries" if (side, centering) == ("queries", "split") else "gallery"]
         return [part.mean(0, dtype=np.float64).astype(np.float32) for part in streams]
 
     def units(self, side: str) -> np.ndarray:
         """The vectors of a side as they are compared: unit length in each stream, streams side by
         side."""
-        return np.concatenate([retrieval.unit(part) for part in self.parts[side]], axis=1)
+        return np.concatenate([search.unit(part) for part in self.parts[side]], axis=1)
 
 
 class Browser:
@@ -105,7 +105,7 @@ class Browser:
     (features of the gallery, of the queries), each [N,D] or a Features table or a list of those,
     one a stream. k: neighbors;
     hide_source_video: leave out what is of the query's own source (a video is never its own neighbor);
-    centering as in retrieval.search; beside: list -> the list that it is held against for shared
+    centering as in search.search; beside: list -> the list that it is held against for shared
     ids, the first two against each other and others against the first when left away; flow_folder:
     of Manifests, see `Videos.of`. Raises ValueError on what does not fit together."""
 
@@ -412,7 +412,7 @@ class Browser:
                 (len(query_rows), 0), np.float32
             )
         space = self.spaces[name]
-        near = retrieval.search(
+        near = search.search(
             space.parts["gallery"],
             [part[query_rows] for part in space.parts[side]],
             k,
@@ -422,9 +422,7 @@ class Browser:
 
     def _room(self, side: str, query_rows: np.ndarray, hide: bool) -> np.ndarray:
         """Count the gallery videos [q] that each query may find."""
-        return len(self.sides["gallery"]) - retrieval.siblings(
-            *self._barred(side, query_rows, hide)
-        )
+        return len(self.sides["gallery"]) - search.siblings(*self._barred(side, query_rows, hide))
 
     def _barred(
         self, side: str, query_rows: np.ndarray, hide: bool
