@@ -1,6 +1,7 @@
 """Rates, codecs and packets that a container describes wrongly."""
 
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 from PIL import Image
 
 from tests.makes import encode, numbers
+from vidbench.data.loading.dataset import Clips, ClipSpec, _Row
+from vidbench.data.manifest import Manifest
 from vidbench.data.prepare.facts import examine
 from vidbench.data.video import clips, windows
 from vidbench.data.video.clips import VideoError
@@ -47,6 +50,39 @@ def test_rate():
     assert rate(steady, 25) == rate(pause, 25) == 25  # a pause does not change the rate
     assert rate(steady, 50) == rate(steady, 0) == pytest.approx(25)
     assert rate(steady[:1], 30) == rate(np.zeros(3), 30) == 30  # nothing to measure
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 1 << 26])
+@pytest.mark.parametrize("scanned", [False, True])
+def test_clips_of_an_uneven_rate_are_chosen_by_time(tmp_path, scanned, cache_bytes):
+    """20 frames at 25 per second, then 10 frames at 5 per second: 8 frames a second show each."""
+    stamps = [40 * i for i in range(20)] + [800 + 200 * i for i in range(10)]
+    path = encode(tmp_path / "a.mkv", 30, rate=25, pts=stamps)
+    assert "variable rate" in flags_of(path)
+    manifest = Manifest.from_rows(tmp_path, [("a.mkv", "a", "train", None)])
+    if scanned:
+        fps = np.array([clips.probe(path).fps])
+        manifest = replace(manifest, fps=fps, frames=np.array([30]))
+    spec = ClipSpec(frames=20, target_fps=8, sampling="spread", windows=1)
+    data = Clips(manifest, spec, cache_bytes=cache_bytes)
+    with _Row(data, 0) as row:
+        chosen = data._windows(row.length, row.stride, np.random.default_rng(0))
+        frames = row.frames(chosen)["rgb"][0].permute(0, 2, 3, 1).numpy()
+        shown = np.array(stamps)[numbers(frames)] / 1000
+    first = shown[0]
+    wanted = first + np.arange(20) / 8
+    assert (np.abs(shown - wanted) <= 0.2 + 0.04).all() and (np.diff(shown) >= 0).all()
+
+
+def test_by_time():
+    """A plain loop: the last frame that is shown at the wanted time or before."""
+    times = np.array([0.5, 0.54, 0.58, 1.5, 1.54])
+    assert windows.length_at(times, 25) == 27
+    chosen = np.arange(27).reshape(3, 9)
+    plain = [max(i for i, t in enumerate(times) if t <= 0.5 + n / 25 + 1e-6) for n in range(27)]
+    assert windows.by_time(chosen, times, 25).reshape(-1).tolist() == plain
+    even = np.arange(30) / 29.97
+    assert windows.by_time(np.arange(30), even, 29.97).tolist() == list(range(30))
 
 
 # ---- codecs ------------------------------------------------------------------------------------

@@ -102,8 +102,7 @@ class Clips(torch.utils.data.Dataset):
     cache_bytes: limit of the VideoCache, for small worlds, where decoding is half of a training
     step.
 
-    Raises clips.VideoError, which names the file, where a video cannot be decoded; nothing is
-    replaced."""
+    Raises clips.VideoError, which names the file, if a video cannot be decoded."""
 
     def __init__(
         self,
@@ -233,17 +232,22 @@ class _Row:
         self._path = str(dataset.manifest.path[row])
         self._kept = dataset.cache.get("rgb", row)
         self._video: clips.Video | None = None
+        self._times: np.ndarray | None = None  # seconds, where a rate is wanted of an uneven file
 
     def __enter__(self) -> _Row:
         spec, fps = self._dataset.spec, self._dataset.manifest.fps  # known without opening the file
         try:
             if "rgb" in spec.streams or (spec.target_fps is not None and fps is None):
                 self._open()
-            self.length = self._length()
+            self._last = self._length() - 1
+            self.length = self._last + 1
             self.stride: int | Fraction = spec.stride
             if spec.target_fps is not None:
-                rate = self._fps() if fps is None else float(fps[self._row])
-                self.stride = windows.stride_for(rate, spec.target_fps)
+                self._rate = self._fps() if fps is None else float(fps[self._row])
+                self.stride = windows.stride_for(self._rate, spec.target_fps)
+                self._times = clips.uneven_times(self._dataset.manifest.absolute(self._row))
+                if self._times is not None:
+                    self.length = windows.length_at(self._times, self._rate)
         except BaseException:
             self.__exit__()
             raise
@@ -256,6 +260,8 @@ class _Row:
     def frames(self, chosen: np.ndarray) -> dict[str, torch.Tensor]:
         """Windows [V,T] of each stream, uint8 [V,T,C,H,W], a permuted view of [V,T,H,W,C]
         memory."""
+        if self._times is not None:
+            chosen = windows.by_time(chosen, self._times, self._rate).clip(0, self._last)
         found: dict[str, torch.Tensor] = {}
         for stream in self._dataset.spec.streams:
             read = self._rgb if stream == "rgb" else self._flow

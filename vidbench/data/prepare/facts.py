@@ -20,7 +20,7 @@ from vidbench.data.video.decoders import (
     untorn,
 )
 from vidbench.data.video.orientation import UPRIGHT, orientation_of
-from vidbench.data.video.packets import rate
+from vidbench.data.video.packets import rate, uneven
 
 COMPARED = 5  # frames of each video that the decoders must agree on
 # gray levels of mean difference; two decoders' colors differ by up to 3, a frame off by one by
@@ -177,8 +177,8 @@ def _remarks(path: Path, about, decoded: _Pass) -> list[str]:
     if decoded.turned:
         flags.append("rotated")
     flags += about.remarks
-    gaps = np.diff(np.sort([t for t in decoded.times if t is not None]))
-    if about.shown is not None and len(gaps) > 1 and gaps.max() > 1.5 * np.median(gaps):
+    times = np.sort([t for t in decoded.times if t is not None])
+    if about.shown is not None and uneven(times):
         flags.append("variable rate")
     return flags
 

@@ -24,6 +24,7 @@ EMPTY = 16
 PLACEHOLDERS = 2
 STREAMS = ("mpeg", "mpegts")  # containers without an index of frames
 AGREES = 0.1  # a declared rate this close to the time stamps' one is the exact value of it
+UNEVEN = 1.5  # the longest gap between frames over the usual one
 PROGRESSIVE = 1  # FFmpeg's number; 2 to 5 are interlaced fields by their order
 # texts; FFmpeg would open what they name
 PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"<?xml", b"<MPD", b"v=0")
@@ -185,6 +186,12 @@ def rate(times: np.ndarray, declared: float) -> float:
     mean, typical = len(gaps) / float(gaps.sum()), 1 / max(float(np.median(gaps)), 1e-9)
     believed = any(abs(declared / found - 1) <= AGREES for found in (mean, typical))
     return declared if believed else mean
+
+
+def uneven(times: np.ndarray) -> bool:
+    """Whether frames are shown for different lengths; times [N]: seconds, ascending."""
+    gaps = np.diff(times)
+    return len(gaps) > 1 and bool(gaps.max() > UNEVEN * np.median(gaps))
 
 
 def _remarks(stream: VideoStream, declared: float, fps: float) -> tuple[str, ...]:

@@ -41,6 +41,23 @@ def stride_for(fps: float, target_fps: float) -> Fraction:
     return Fraction(fps).limit_denominator(1001) / Fraction(target_fps).limit_denominator(1001)
 
 
+def length_at(times: np.ndarray, fps: float) -> int:
+    """Count the frames of a video resampled to fps; times [N]: seconds of its frames, ascending."""
+    return int((times[-1] - times[0]) * fps + 1e-6) + 1
+
+
+def by_time(chosen: np.ndarray, times: np.ndarray, fps: float) -> np.ndarray:
+    """Turn frame numbers of a video resampled to fps into the frames shown at these times.
+
+    Args:
+        chosen: Frame numbers, any shape, below `length_at(times, fps)`.
+        times: Seconds [N] at which each frame of the file is first shown, ascending.
+        fps: The even rate at which the numbers were chosen.
+    """
+    wanted = times[0] + chosen / fps + 1e-6  # a time stamp's own rounding
+    return np.searchsorted(times, wanted, side="right") - 1
+
+
 def _offsets(length: int, frames: int, stride: Stride, pad: str) -> np.ndarray:
     """Frame numbers [T] of a window at 0, before padding. Raises ValueError on nonsense, at the
     door."""
