@@ -99,8 +99,7 @@ class Clips(torch.utils.data.Dataset):
     motion from frame i to i + 1, so with flow a video counts one frame less. `flow_folder` is a
     store written by flow_store.extract.
 
-    cache_bytes: limit of the VideoCache, for small worlds, where decoding is half of a training
-    step.
+    cache_bytes: limit of the VideoCache, for small worlds, where decoding is half of a step.
 
     Raises clips.VideoError, which names the file, if a video cannot be decoded."""
 
@@ -239,8 +238,7 @@ class _Row:
         try:
             if "rgb" in spec.streams or (spec.target_fps is not None and fps is None):
                 self._open()
-            self._last = self._length() - 1
-            self.length = self._last + 1
+            self.length = self._length()
             self.stride: int | Fraction = spec.stride
             if spec.target_fps is not None:
                 self._rate = self._fps() if fps is None else float(fps[self._row])
@@ -261,7 +259,7 @@ class _Row:
         """Windows [V,T] of each stream, uint8 [V,T,C,H,W], a permuted view of [V,T,H,W,C]
         memory."""
         if self._times is not None:
-            chosen = windows.by_time(chosen, self._times, self._rate).clip(0, self._last)
+            chosen = windows.by_time(chosen, self._times, self._rate).clip(0, self._length() - 1)
         found: dict[str, torch.Tensor] = {}
         for stream in self._dataset.spec.streams:
             read = self._rgb if stream == "rgb" else self._flow
