@@ -4,6 +4,7 @@ a csv."""
 from __future__ import annotations
 
 import csv
+import warnings
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -13,26 +14,20 @@ from typing import Any
 
 import numpy as np
 
+from vidbench.data.tables import (
+    COLUMNS,
+    SCANNED,
+    SPLIT_WORDS,
+    SPLITS,
+    check_row,
+    manifest_rows,
+    same_path,
+    spelled_twice,
+    text_lines,
+    tidy_name,
+)
 from vidbench.system.files import write_text, written
 
-SPLITS = ("train", "validate", "test", "none")
-SPLIT_WORDS = {
-    "train": 0,
-    "training": 0,
-    "validate": 1,
-    "validation": 1,
-    "val": 1,
-    "test": 2,
-    "testing": 2,
-    "none": 3,
-}
-COLUMNS = ("path", "label", "split", "source_video")
-SCANNED = {
-    "frames": np.int32,
-    "fps": np.float32,
-    "height": np.int32,
-    "width": np.int32,
-}  # columns that a scan adds
 STRINGS = np.dtypes.StringDType()
 
 
@@ -80,7 +75,8 @@ class Manifest:
             names = [str(i) for i in range(int(self.source_video.max()) + 1)]
             object.__setattr__(self, "source_videos", np.array(names, dtype=STRINGS))
         object.__setattr__(self, "root", Path(self.root))
-        object.__setattr__(self, "classes", tuple(self.classes))
+        classes = tuple(tidy_name(name, "the class list", "class") for name in self.classes)
+        object.__setattr__(self, "classes", classes)
         if n and not (-1 <= self.label.min() and self.label.max() < len(self.classes)):
             have = f"{self.label.min()}..{self.label.max()}"
             raise ValueError(f"labels must lie in -1..{len(self.classes) - 1}, got {have}")
@@ -111,28 +107,35 @@ class Manifest:
         split, empty or repeated path."""
         where = where or (lambda i: f"row {i}")
         rows = [tuple(row) for row in rows]
+        written = [(row[1], where(i)) for i, row in enumerate(rows) if len(row) == 4 and row[1]]
+        for said in spelled_twice(written):
+            warnings.warn(f"two spellings of one label: {said}", stacklevel=2)
         if classes is None:
-            classes = sorted({row[1] for row in rows if len(row) == 4 and row[1]})
+            classes = sorted({tidy_name(name, place) for name, place in written} - {""})
+        classes = [tidy_name(name, "the class list", "class") for name in classes]
         number = {name: i for i, name in enumerate(classes)}
         if len(number) != len(classes):
             raise ValueError(f"the class list names a class twice: {_first_repeated(classes)!r}")
         seen: dict[str, int] = {}
         ids: dict[str, int] = {}
+        paths: list[str] = []
         label = np.empty(len(rows), np.int64)
         split = np.empty(len(rows), np.int8)
         source_video = np.empty(len(rows), np.int64)
         for i, row in enumerate(rows):
-            path, name, part, origin = _checked(row, number, where(i))
-            if path in seen:
+            path, name, part, origin = check_row(row, number, where(i))
+            first = seen.setdefault(same_path(path), i)
+            if first != i:
                 raise ValueError(
-                    f"{where(i)}: {path!r} is listed twice, first in {where(seen[path])}"
+                    f"{where(i)}: {row[0]!r} is listed twice, first in {where(first)}"
+                    + (f" as {rows[first][0]!r}" if rows[first][0] != row[0] else "")
                 )
-            seen[path] = i
+            paths.append(path)
             label[i] = number[name] if name else -1
             split[i] = SPLIT_WORDS[part]
             source_video[i] = ids.setdefault(origin or path, len(ids))
-        paths, names = (np.array(list(column), dtype=STRINGS) for column in (seen, ids))
-        return cls(Path(root), tuple(classes), paths, label, split, source_video, names)
+        texts, names = (np.array(list(column), dtype=STRINGS) for column in (paths, ids))
+        return cls(Path(root), tuple(classes), texts, label, split, source_video, names)
 
     def __len__(self) -> int:
         return len(self.path)
@@ -254,84 +257,14 @@ class Manifest:
             raise FileNotFoundError(
                 f"no manifest at {file}: wanted a csv with the header {','.join(COLUMNS)}"
             )
-        rows, lines, columns = csv_rows(file)
-        scanned: dict[str, Any] = {**columns}
         listed, recorded = file.parent / "classes.txt", file.parent / "root.txt"
         classes = text_lines(listed) if listed.is_file() else None
+        rows, lines, columns = manifest_rows(file, classes)
+        scanned: dict[str, Any] = {**columns}
         if root is None:
             root = file.parent / text_lines(recorded)[0] if recorded.is_file() else file.parent
         manifest = cls.from_rows(root, rows, classes, where=lambda i: f"{file}, line {lines[i]}")
         return replace(manifest, **scanned)
-
-
-def _checked(
-    row: Sequence[str | None], number: dict[str, int], place: str
-) -> tuple[str, str, str, str]:
-    """A row's path, label or "", split and source video or "". Raises ValueError with the
-    place."""
-    if len(row) != 4:
-        raise ValueError(f"{place}: wanted 4 columns {COLUMNS}, got {len(row)}: {row!r}")
-    path, name, part, origin = (cell or "" for cell in row)
-    if not path:
-        raise ValueError(f"{place}: the path is empty")
-    if name and name not in number:
-        known = ", ".join(list(number)[:5]) + (", ..." if len(number) > 5 else "")
-        raise ValueError(
-            f"{place}: label {name!r} is not among the {len(number)} classes ({known})"
-        )
-    part = part or "none"
-    if part not in SPLIT_WORDS:
-        raise ValueError(f"{place}: split {part!r} is not one of {', '.join(SPLIT_WORDS)}")
-    return path, name, part, origin
-
-
-def csv_rows(file: Path) -> tuple[list[tuple[str, ...]], list[int], dict[str, np.ndarray]]:
-    """Rows (path, label, split, source_video), "" where a column misses, the line each stands on, and a
-    scan's columns."""
-    with open(file, newline="", encoding="utf-8-sig") as handle:
-        reader = csv.reader(handle)
-        header = [name.strip() for name in next(reader, [])]
-        known = set(header) <= {*COLUMNS, *SCANNED}
-        if "path" not in header or not known or len(set(header)) != len(header):
-            raise ValueError(
-                f"{file}, line 1: wanted a header of path and some of {COLUMNS[1:]} and "
-                f"{tuple(SCANNED)}, got {header}"
-            )
-        order = [header.index(name) if name in header else None for name in COLUMNS]
-        numbers: dict[str, tuple[int, list[float]]] = {
-            name: (header.index(name), []) for name in SCANNED if name in header
-        }
-        rows, lines = [], []
-        for row in reader:
-            if not row:
-                continue
-            place = f"{file}, line {reader.line_num}"
-            if len(row) != len(header):
-                raise ValueError(
-                    f"{place}: wanted {len(header)} columns {header}, got {len(row)}: {row}"
-                )
-            rows.append(tuple("" if at is None else row[at] for at in order))
-            lines.append(reader.line_num)
-            for name, (at, values) in numbers.items():
-                try:
-                    values.append(float(row[at]))
-                except ValueError:
-                    raise ValueError(
-                        f"{place}: wanted a number as {name}, got {row[at]!r}"
-                    ) from None
-    return (
-        rows,
-        lines,
-        {name: np.array(values, SCANNED[name]) for name, (_, values) in numbers.items()},
-    )
-
-
-def text_lines(file: Path) -> list[str]:
-    """The lines of a small text file that are not blank, without trailing blanks; CRLF and LF are
-    the same."""
-    return [
-        line.rstrip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()
-    ]
 
 
 def _first_repeated(names: Iterable[str]) -> str | None:

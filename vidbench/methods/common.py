@@ -23,6 +23,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from vidbench import models
+from vidbench.data.loading.augmentation import flip_warning
 from vidbench.data.loading.dataset import Batches, Clips, ClipSpec, processes
 from vidbench.data.loading.joint import Joint
 from vidbench.data.loading.transforms import Stream
@@ -271,6 +272,9 @@ def train(
     torch.manual_seed(recipe.fit.seed)
     module = build(recipe)
     lines = list(notes)
+    if isinstance(batches.dataset, Clips):
+        clips = batches.dataset
+        lines += flip_warning("the data set", clips.manifest.classes, clips.spec.augment)
     if run.checkpoint() is None:
         lines += map(str, start(module))
     for line in lines if ranks.rank() == 0 else ():

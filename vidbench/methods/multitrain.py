@@ -34,6 +34,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from vidbench.data.loading.augmentation import PRESETS as AUGMENTS
+from vidbench.data.loading.augmentation import flip_warning
 from vidbench.data.loading.dataset import ClipSpec, Sampling
 from vidbench.data.loading.joint import Joint, JointBatches, Mix, plan_batches
 from vidbench.data.manifest import Manifest
@@ -476,13 +477,9 @@ def warnings_of(recipe: Recipe) -> list[str]:
     """What in a recipe cannot come out well, in plain words. Classes are those of the recipe's
     parts."""
     rows = recipe.fit.batch * recipe.clip.views // recipe.fit.accumulate
-    found = [
-        f"classes of {part.name} tell left from right, and its clips are flipped in training; set "
-        "clip=ClipChange(flip=0.0) for it "
-        "(SEGMENTS does so for Something-Something)"
-        for part in recipe.parts
-        if spec_of(recipe, part).augment.flip and _sided(part.classes)
-    ]
+    found: list[str] = []
+    for part in recipe.parts:
+        found += flip_warning(part.name, part.classes, spec_of(recipe, part).augment)
     if recipe.informative and recipe.expander[1] > widest(rows, recipe.variance, recipe.covariance):
         found.append(
             f"the expander's {recipe.expander[1]} dimensions are too many for the informative "
@@ -492,14 +489,6 @@ def warnings_of(recipe: Recipe) -> list[str]:
             f"{' (accumulation does not help)' * (recipe.fit.accumulate > 1)}"
         )
     return found
-
-
-def _sided(classes: tuple[str, ...]) -> bool:
-    """Whether there are two classes that a flip exchanges: "from left to right" and "from right to
-    left"."""
-    turned = {"left": "right", "right": "left"}
-    names = {tuple(name.lower().split()) for name in classes}
-    return any(tuple(turned.get(word, word) for word in name) in names - {name} for name in names)
 
 
 def alone(recipe: Recipe, part: Part) -> Recipe:

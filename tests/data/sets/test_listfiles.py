@@ -77,7 +77,7 @@ def test_options_that_are_paths_are_kept_as_text(tmp_path):
     [
         ("ucf101", "fold, lists"),
         ("kinetics400", "lists, classes"),
-        ("csv", "none"),
+        ("csv", "overlap"),
         ("activitynet", "lists, classes, pattern"),
         ("folder", "held_out, seed, into"),
     ],

@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from vidbench.data.manifest import text_lines
 from vidbench.data.sets.reading import Found, Rows, count_classes, places, read_json
 from vidbench.data.sets.youtube import SPLITS, Clip, Tree
+from vidbench.data.tables import text_lines
 
 
 def activitynet_list(root: Path) -> Path | None:

@@ -12,15 +12,17 @@ import json
 import os
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from vidbench.data.manifest import COLUMNS, Manifest
-from vidbench.data.sets import activitynet, folders, images, listfiles, youtube
+from vidbench.data.manifest import COLUMNS, STRINGS, Manifest
+from vidbench.data.sets import activitynet, folders, images, listfiles, opened, youtube
 from vidbench.data.sets.reading import Found, holding
+from vidbench.data.tables import same_path
 from vidbench.data.toy import world as toy
 from vidbench.system.files import write_text
 
@@ -36,9 +38,13 @@ class DataSet(NamedTuple):
     fits: Callable[[Path], bool]
 
 
-def _read_csv(root: Path) -> Manifest:
+def _read_csv(root: Path, *, overlap: str = "error") -> Manifest:
     """manifest.csv of a folder, or a csv itself: it is a manifest as it stands, with what a scan
-    added to it."""
+    added to it.
+
+    A source video or a content in two splits is an error, or with overlap "warn" a warning."""
+    if overlap not in ("error", "warn"):
+        raise ValueError(f"overlap must be 'error' or 'warn', got {overlap!r}")
     return Manifest.load(root)
 
 
@@ -158,7 +164,10 @@ def detect_dataset(root: str | Path) -> str:
         if row.fits(root):
             return name
     looked = "; ".join(f"{name}: {row.holds}" for name, row in DATASETS.items())
-    raise ValueError(f"no data set recognized in {root}; looked for {looked}")
+    raise ValueError(
+        f"no data set recognized in {root}, which has {opened.what_is_there(root)}; looked for "
+        f"{looked}"
+    )
 
 
 def open_dataset(name: str, root: str | Path, *, missing: str = "error", **options) -> Manifest:
@@ -168,7 +177,11 @@ def open_dataset(name: str, root: str | Path, *, missing: str = "error", **optio
     missing: listed files that are not there are an error, or with "drop" are left out and reported
     in a warning, or with "keep" stay rows, and nothing is looked at. Raises ValueError on an
     unknown name or option, a bad list (with file and line) or no videos, FileNotFoundError on
-    missing files."""
+    missing files.
+
+    Files that are no rows, and what is in more than one split, are named in one warning. A csv of
+    your own that puts one source video or one content into two splits is an error, unless its
+    option overlap is "warn"."""
     _check_options(name, missing, options)
     root = Path(root)
     if not root.exists():
@@ -185,7 +198,41 @@ def open_dataset(name: str, root: str | Path, *, missing: str = "error", **optio
         raise ValueError(
             f"{root} lists no videos for data set {name!r}; wanted {DATASETS[name].holds}"
         )
-    return manifest if missing == "keep" else _present(manifest, wheres, missing)
+    if missing != "keep":
+        manifest = _present(manifest, wheres, missing)
+    _say_what_was_opened(name, root, manifest, missing != "keep", options.get("overlap", "error"))
+    return manifest
+
+
+def _say_what_was_opened(
+    name: str, root: Path, manifest: Manifest, look: bool, overlap: str
+) -> None:
+    """Warn of files that are no rows and of what is in more than one split.
+
+    Raises:
+        ValueError: a csv of the user's own puts one source video or one content into two splits,
+            and overlap is "error".
+    """
+    shared = opened.across_splits(manifest, look)
+    if shared and name == "csv" and overlap == "error" and not _made_here(root):
+        raise ValueError(
+            f"{root}: {'; '.join(shared)}. Put them into one split, or open it with the option "
+            "overlap='warn'"
+        )
+    left = opened.left_out(manifest, root, name == "folder") if look and name != "csv" else []
+    if left or shared:
+        said = "; ".join((*(f"left out: {text}" for text in left), *shared))
+        warnings.warn(
+            f"opened {root} as {name}, {len(manifest)} videos in {len(manifest.classes)} classes. "
+            f"{said}",
+            stacklevel=3,
+        )
+
+
+def _made_here(root: Path) -> bool:
+    """Whether `scan`, `store` or `keep` wrote this manifest: its splits are another list's."""
+    place = root if root.is_dir() else root.parent
+    return any((place / name).is_file() for name in ("scan.csv", "store.json", "origin.json"))
 
 
 def _check_options(name: str, missing: str, options: dict[str, Any]) -> None:
@@ -205,7 +252,9 @@ def _check_options(name: str, missing: str, options: dict[str, Any]) -> None:
 def _present(manifest: Manifest, wheres: list[str], missing: str) -> Manifest:
     """The rows whose files exist. Raises FileNotFoundError if missing is "error" or no file
     exists."""
-    there = _there(manifest)
+    there, paths = _there(manifest)
+    if paths != manifest.path.tolist():
+        manifest = replace(manifest, path=np.array(paths, dtype=STRINGS))
     if there.all():
         return manifest
     first = int(np.argmin(there))
@@ -324,15 +373,22 @@ def keep(folder: str | Path, data: str | Path, fold: int | None = None, **option
     return manifest
 
 
-def _there(manifest: Manifest) -> np.ndarray:
-    """Which rows' files exist [N]: one listing a folder instead of a question a file, which network
-    disks mind."""
-    names: dict[str, set[str]] = {}
+def _there(manifest: Manifest) -> tuple[np.ndarray, list[str]]:
+    """Which rows' files exist [N], and each path as the disk spells it: one listing a folder instead
+    of a question a file, which network disks mind.
+
+    A path whose accents are composed (NFC) also fits a name whose accents are not."""
+    names: dict[str, dict[str, str]] = {}
     there = np.zeros(len(manifest), bool)
-    for i, path in enumerate(manifest.path.tolist()):
+    paths = manifest.path.tolist()
+    for i, path in enumerate(paths):
         folder, file = os.path.split(path)
         if folder not in names:
             place = manifest.root / folder
-            names[folder] = set(os.listdir(place)) if place.is_dir() else set()
-        there[i] = file in names[folder]
-    return there
+            on_disk = os.listdir(place) if place.is_dir() else []
+            names[folder] = {same_path(name): name for name in on_disk}
+            names[folder] |= {name: name for name in on_disk}  # the exact name comes first
+        known = names[folder].get(file) or names[folder].get(same_path(file))
+        if known is not None:
+            there[i], paths[i] = True, os.path.join(folder, known) if known != file else path
+    return there, paths

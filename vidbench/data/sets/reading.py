@@ -9,6 +9,8 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vidbench.data.tables import is_plain, same_path
+
 VIDEO_SUFFIXES = (
     ".mp4",
     ".avi",
@@ -37,18 +39,71 @@ class Found(NamedTuple):
     classes: Sequence[str] | None
 
 
+class Listing(NamedTuple):
+    """What is below a folder, relative, with forward slashes, sorted. Hidden files are no part of
+    it."""
+
+    files: list[str]
+    odd: list[str]  # files and folders whose names no manifest can hold; they are left out
+    closed: list[str]  # folders that could not be entered, with the reason
+    again: list[str]  # links to folders that were already listed
+
+
+def walk(folder: Path) -> Listing:
+    """List each real folder below a folder once, whatever links lead to it; real folders first."""
+    found, seen = Listing([], [], [], []), set()
+    todo, links = [""], list[str]()
+    while todo or links:
+        inside = todo.pop() if todo else links.pop(0)
+        place = os.path.join(folder, inside)
+        try:
+            facts = os.stat(place)
+            if (facts.st_dev, facts.st_ino) in seen:
+                found.again.append(inside)
+                continue
+            seen.add((facts.st_dev, facts.st_ino))
+            with os.scandir(place) as entries:
+                kinds = [(e.name, _is_folder(e), e.is_symlink()) for e in entries]
+        except OSError as error:
+            found.closed.append(f"{inside or os.curdir} ({error.strerror})")
+            continue
+        for name, is_folder, is_link in sorted(kinds):
+            path = f"{inside}/{name}" if inside else name
+            if name.startswith("."):
+                continue
+            if not is_plain(name):
+                found.odd.append(path)
+            elif is_folder:
+                (links if is_link else todo).append(path)
+            else:
+                found.files.append(path)
+    return _one_spelling(found)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads nowhere one may look
+        return False
+
+
+def _one_spelling(found: Listing) -> Listing:
+    """Sort all parts. Of two files whose names differ in how accents are written, leave out the
+    second."""
+    first: dict[str, str] = {}
+    files: list[str] = []
+    for path in sorted(found.files):
+        if first.setdefault(same_path(path), path) == path:
+            files.append(path)
+        else:
+            found.odd.append(path)
+    return Listing(files, sorted(found.odd), sorted(found.closed), sorted(found.again))
+
+
 def files_below(folder: Path, suffixes: tuple[str, ...] = VIDEO_SUFFIXES) -> list[str]:
-    """Videos (or what the suffixes say) below a folder, relative with forward slashes, sorted;
-    hidden ones are not."""
-    top, found = os.fspath(folder), []
-    for here, folders, files in os.walk(top, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        inside = os.path.relpath(here, top).replace(os.sep, "/")
-        prefix = "" if inside == "." else f"{inside}/"
-        found += [
-            prefix + f for f in files if f.lower().endswith(suffixes) and not f.startswith(".")
-        ]
-    return sorted(found)
+    """Videos (or what the suffixes say) below a folder, relative with forward slashes, sorted; see
+    `walk`. `opened.left_out` says what is not among them."""
+    return [path for path in walk(folder).files if path.lower().endswith(suffixes)]
 
 
 def read_text(file: Path) -> str:
@@ -74,8 +129,9 @@ def read_json(file: Path, kind: type) -> Any:
 def numbered(
     file: Path, separator: str | None, columns: int | Container[int], what: str
 ) -> Iterator[tuple[list[str], str]]:
-    """The lines of a list file that are not blank, split into columns, with "file, line n" each."""
-    for number, line in enumerate(read_text(file).splitlines(), 1):
+    """The lines of a list file that are not blank, split into columns, with "file, line n" each.
+    Backslashes, which Windows writes in paths, become slashes."""
+    for number, line in enumerate(read_text(file).replace("\\", "/").split("\n"), 1):
         if line.strip():
             parts, where = line.rstrip().split(separator), f"{file}, line {number}"
             if len(parts) not in ((columns,) if isinstance(columns, int) else columns):

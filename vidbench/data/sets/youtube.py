@@ -23,7 +23,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from vidbench.data.manifest import text_lines
 from vidbench.data.sets.reading import (
     Found,
     Rows,
@@ -33,6 +32,7 @@ from vidbench.data.sets.reading import (
     places,
     read_text,
 )
+from vidbench.data.tables import text_lines
 
 SPLITS = {
     "train": "train",

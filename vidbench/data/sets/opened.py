@@ -1,0 +1,148 @@
+"""What opening a data set must say: files that are no rows, and what is in more than one split."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from vidbench.data.manifest import SPLITS, Manifest
+from vidbench.data.sets.reading import VIDEO_SUFFIXES, walk
+from vidbench.data.video.clips import PICTURES
+
+# videos and pictures that no reader takes
+OTHER_MEDIA = tuple(
+    ".mts .m2ts .ts .m2t .gif .y4m .vob .asf .rm .rmvb .divx .f4v .m2v .qt .mxf .dv .heic .avif "
+    ".apng .hevc .h264 .264 .265 .yuv".split()
+)
+LISTS = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".xlsx", ".xml", ".parquet")
+SAMPLE = 1 << 14  # bytes at the beginning, the middle and the end of a file
+MOST = 50_000  # files to read in part, to find equal content; a minute on a network disk
+
+
+def left_out(manifest: Manifest, root: Path, any_list: bool) -> list[str]:
+    """Say which files below a folder are no rows and why, with counts.
+
+    Args:
+        manifest: The rows that were read.
+        root: The folder that was opened.
+        any_list: Whether list files (csv, txt, json) were not read either.
+    """
+    found = walk(root)
+    used = set(manifest.path.tolist())
+    unused = [path for path in found.files if path not in used]
+    suffixes = (*OTHER_MEDIA, *(LISTS if any_list else ()))
+    said = [
+        _said(len(found.odd), "names that a manifest cannot hold", found.odd),
+        _said(len(found.closed), "folders that could not be entered", found.closed),
+        _said(len(found.again), "links to folders that were already read", found.again),
+    ]
+    unlisted = [path for path in unused if path.lower().endswith(VIDEO_SUFFIXES)]
+    said.append(_said(len(unlisted), "videos that no list names", unlisted))
+    if any_list:
+        pictures = [path for path in unused if path.lower().endswith(PICTURES)]
+        said.append(_said(len(pictures), "pictures next to videos", pictures))
+    kinds: dict[str, list[str]] = defaultdict(list)
+    for path in unused:
+        suffix = os.path.splitext(path)[1].lower()
+        if suffix in suffixes:
+            kinds[suffix].append(path)
+    for suffix, paths in sorted(kinds.items()):
+        what = "list files" if suffix in LISTS else "files"
+        said.append(_said(len(paths), f"{suffix} {what} that were not understood", paths))
+    return [text for text in said if text]
+
+
+def _said(count: int, what: str, examples: Iterable[str]) -> str:
+    shown = [repr(path) for path, _ in zip(examples, range(3), strict=False)]
+    more = ", ..." if count > len(shown) else ""
+    return f"{count} {what}: {', '.join(shown)}{more}" if count else ""
+
+
+def what_is_there(root: Path) -> str:
+    """Say how many files of each suffix a folder contains, for the message that none fits."""
+    found = walk(root) if root.is_dir() else None
+    kinds = (
+        Counter(os.path.splitext(path)[1].lower() or "no suffix" for path in found.files)
+        if (found)
+        else Counter([root.suffix])
+    )
+    some = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(6)) or "no files"
+    flat = sum("/" not in path for path in found.files) if found else 0
+    return f"{some}{f'; {flat} of them in no folder' if flat else ''}"
+
+
+def across_splits(manifest: Manifest, look: bool = True) -> list[str]:
+    """Say how many source videos, and how many files of equal content, are in more than one of
+    train, validate and test.
+
+    Args:
+        manifest: The rows.
+        look: False looks at no file, so only source videos are counted.
+    """
+    rows = np.flatnonzero(manifest.split != SPLITS.index("none"))
+    if len(np.unique(manifest.split[rows])) < 2:
+        return []
+    said = []
+    pairs = np.unique(np.stack([manifest.source_video[rows], manifest.split[rows]], 1), axis=0)
+    ids, counts = np.unique(pairs[:, 0], return_counts=True)
+    names = [str(name) for name in manifest.source_videos[ids[counts > 1]]]
+    said.append(_said(len(names), "source videos are in more than one split", names))
+    if look:
+        said.append(_equal_content(manifest, rows))
+    return [text for text in said if text]
+
+
+def _equal_content(manifest: Manifest, rows: np.ndarray) -> str:
+    """Compare the files of equal sizes by samples of their bytes."""
+    groups = _across(manifest, rows.tolist(), lambda path: (path.stat().st_size,))
+    groups = {size: same for size, same in groups.items() if size[0]}
+    candidates = [row for same in groups.values() for row in same]
+    if len(candidates) > MOST:
+        return (
+            f"{len(candidates)} files have the size of a file in another split: too many to "
+            "compare their content"
+        )
+    groups = _across(manifest, candidates, _content)
+    paths = [" = ".join(str(manifest.path[row]) for row in same[:3]) for same in groups.values()]
+    count = sum(map(len, groups.values()))
+    return _said(count, "files have equal content and are in more than one split", paths)
+
+
+def _across(
+    manifest: Manifest, rows: list[int], key: Callable[[Path], tuple[int, ...]]
+) -> dict[tuple[int, ...], list[int]]:
+    """Rows whose files have equal keys, where they are in more than one split."""
+
+    def of(row: int) -> tuple[int, ...]:
+        try:
+            return key(manifest.absolute(row))
+        except OSError:  # a missing file; the reader of videos names it
+            return (0,)
+
+    groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    with ThreadPoolExecutor(8) as pool:  # a network disk answers several questions at once
+        for row, one in zip(rows, pool.map(of, rows), strict=True):
+            groups[one].append(row)
+    return {
+        one: same
+        for one, same in groups.items()
+        if len(same) > 1 and len({int(manifest.split[row]) for row in same}) > 1
+    }
+
+
+def _content(path: Path) -> tuple[int, ...]:
+    """The size of a file and a checksum of three samples of it."""
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        # not a crc32: PNG files of one size share it, as each part of them ends with its own
+        check = hashlib.blake2b(digest_size=8)
+        for start in (0, (size - SAMPLE) // 2, size - SAMPLE):
+            file.seek(max(0, start))
+            check.update(file.read(SAMPLE))
+    return size, int.from_bytes(check.digest())
