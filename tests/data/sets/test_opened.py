@@ -173,3 +173,8 @@ def test_too_many_files_of_equal_size_are_said_to_be_uncompared(tmp_path, monkey
 
 def test_walk_of_nothing_names_it(tmp_path):
     assert walk(tmp_path / "none").closed == [". (No such file or directory)"]
+
+
+def test_a_scan_hears_of_what_is_left_out_too(tmp_path):
+    put(tmp_path, "run/a.mp4", "walk/b.mp4", "run/c.MTS")
+    assert "1 .mts files" in opens("folder", tmp_path, missing="keep")[1]

@@ -219,7 +219,7 @@ def _say_what_was_opened(
             f"{root}: {'; '.join(shared)}. Put them into one split, or open it with the option "
             "overlap='warn'"
         )
-    left = opened.left_out(manifest, root, name == "folder") if look and name != "csv" else []
+    left = opened.left_out(manifest, root, name == "folder") if name != "csv" else []
     if left or shared:
         said = "; ".join((*(f"left out: {text}" for text in left), *shared))
         warnings.warn(
