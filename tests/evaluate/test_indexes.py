@@ -1,6 +1,7 @@
 """Indexes against plain loops: what approximate ones find, files, mapped ones, the protocol of a
 number."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -315,17 +316,46 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-4])
     says("it was cut off, or is another file")
     path.write_bytes(b"\0" * facts["bytes"])
+    says("its bytes do not have the digest")
+    side.write_text(json.dumps({**facts, "digest": hashlib.sha256(path.read_bytes()).hexdigest()}))
     says("faiss cannot read")
     build(clustered(48, 1, width=40)).save(path)  # as many bytes
-    side.write_text(json.dumps(facts))
+    digest = json.loads(side.read_text())["digest"]
+    side.write_text(json.dumps({**facts, "digest": digest}))
     says(
         "holds flat, 48 rows of 40; x.faiss.json says flat, 40 rows of 48. It is another index's "
         "file"
     )
     side.write_text(json.dumps({**facts, "format": 0}))
-    says("describes format 0, kind 'flat'; wanted format 1")
+    says("describes format 0, kind 'flat'; wanted format 2")
+    side.write_text(json.dumps({**facts, "rows": "40"}))
+    says("rows is '40', wanted int")
+    side.write_text("[]")
+    says("describes format None")
+    side.write_text('{"format": 2')
+    says("x.faiss.json is damaged")
     side.unlink()
     says("x.faiss.json is not there")
+
+
+@pytest.mark.parametrize("kind", indexes.KINDS)
+def test_a_damaged_index_is_refused_before_faiss_reads_it_and_built_again(
+    tmp_path, monkeypatch, capsys, kind
+):
+    import faiss
+
+    gallery = table(clustered(300, 1))
+    indexes.load_or_build(gallery, kind, tmp_path)
+    (path,) = tmp_path.glob("*.faiss")
+    data = bytearray(path.read_bytes())
+    data[12:20] = b"\xff" * 8  # a number of rows
+    path.write_bytes(data)
+    with monkeypatch.context() as patch:
+        patch.setattr(faiss, "read_index", lambda *_: pytest.fail("faiss reads it"))
+        with pytest.raises(ValueError, match="do not have the digest"):
+            load(path)
+    indexes.load_or_build(gallery, kind, tmp_path).check(gallery)
+    assert "It is built again now." in capsys.readouterr().out
 
 
 def test_a_writing_that_fails_leaves_the_old_index(tmp_path, monkeypatch):

@@ -6,9 +6,9 @@ number that comes from one names it in its protocol (`retrieve` and `protocol` t
 `recall` says what it misses."""
 
 import contextlib
+import hashlib
 import json
 import math
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from vidbench.evaluate.neighbors import shared
-from vidbench.evaluate.retrieval import digest
-from vidbench.evaluate.search import BLOCK, Neighbors, best, unit
+from vidbench.evaluate.rows import Rows, fingerprint, shaped, unit_rows
+from vidbench.evaluate.search import BLOCK, Neighbors, best
 from vidbench.system.files import write_text, written
 
 KINDS = ("flat", "ivf_sq8", "hnsw")
@@ -29,8 +29,18 @@ SAMPLE = 64  # rows a list that k-means sees; faiss wants at least 39
 # (benchmarks/indexes.py)
 PROBES = 64
 LINKS, EF = 32, 64  # of a graph: neighbors a row, and how many candidates a query holds
-LENGTH = 1e-3  # that a row may be off unit length by: half precision needs 5e-4
-FORMAT = 1
+FORMAT = 2
+# what the JSON beside an index file contains
+FACTS = {
+    "kind": str,
+    "rows": int,
+    "width": int,
+    "fingerprint": str,
+    "seed": int,
+    "effort": int,
+    "bytes": int,
+    "digest": str,
+}
 
 
 @dataclass(frozen=True)
@@ -59,7 +69,7 @@ class Index:
             return f"ivf_sq8, {self.held.nlist} lists, {min(self.effort, self.held.nlist)} probes, seed {self.seed}"
         return f"hnsw, {LINKS} links, ef {self.effort}, seed {self.seed}"
 
-    def search(self, queries, k: int) -> Neighbors:
+    def search(self, queries: Rows, k: int) -> Neighbors:
         """The k nearest rows of each query, and their cosines: queries [Q,D] of unit length, or a
         table of features.
 
@@ -69,9 +79,7 @@ class Index:
         rows, and at queries that do not fit."""
         if not 1 <= k <= self.rows:
             raise ValueError(f"the index has {self.rows} rows; wanted k from 1 to that, got {k}.")
-        values = _unit_rows(
-            queries, _shaped(queries, "queries", self.width), slice(None), "queries"
-        )
+        values = unit_rows(queries, shaped(queries, "queries", self.width), slice(None), "queries")
         scores, rows = self._asked(values, k)
         short = np.flatnonzero((rows < 0).any(axis=1))
         if len(short):
@@ -100,7 +108,7 @@ class Index:
             )
         return self.held.storage.search(queries, k)
 
-    def check(self, features) -> None:
+    def check(self, features: Rows) -> None:
         """Raise ValueError where `features` are not the rows that the index was made of."""
         found = fingerprint(features)
         if found != self.fingerprint:
@@ -130,79 +138,112 @@ class Index:
                 "seed": self.seed,
                 "effort": self.effort,
                 "bytes": temporary.stat().st_size,
+                "digest": _digest(temporary),
                 "faiss": faiss.__version__,
             }
             side.unlink(missing_ok=True)  # an old one would vouch for a new file
         write_text(side, json.dumps(facts, indent=1) + "\n")
 
 
-def load(path: str | Path, mapped: bool = True, features=None) -> Index:
-    """What `save` wrote; features: the table that it has to be of, which costs reading that once.
+def load(path: str | Path, mapped: bool = True, features: Rows | None = None) -> Index:
+    """Read what `save` wrote.
 
-    mapped: rows stay on disk, opening takes neither time nor memory for them, and pages come as a
-    search needs them; a graph's links are read, 264 bytes a row. This is faiss's IO_FLAG_MMAP_IFC:
-    its older IO_FLAG_MMAP reads a flat index whole. The file must stay as it is while mapped;
-    `save` replaces it and changes nothing in it. Raises ValueError where a file is missing, cut
-    off, not what its JSON says, or of another table."""
+    The file's digest is compared before faiss reads anything, for faiss trusts the sizes in a file:
+    damaged ones end the process. That reads the file once, about 1 s per GB.
+
+    Args:
+        mapped: rows stay on disk and take no memory of this process; pages come as a search needs
+            them. A graph's links are read, 264 bytes a row. This is faiss's IO_FLAG_MMAP_IFC: its
+            older IO_FLAG_MMAP reads a flat index whole. The file must stay as it is while mapped;
+            `save` replaces it and changes nothing in it.
+        features: the table that the index must be of, which costs reading that once.
+
+    Raises:
+        ValueError: A file is missing, damaged, not what its JSON says, or of another table.
+    """
     import faiss
 
-    path, side = Path(path), _side(Path(path))
-    for file in (path, side):
-        if not file.is_file():
-            raise ValueError(
-                f"{file} is not there; an index is two files, written by Index.save. Save it anew."
-            )
-    facts = json.loads(side.read_text(encoding="utf-8"))
-    if facts.get("format") != FORMAT or facts.get("kind") not in KINDS:
-        raise ValueError(
-            f"{side} describes format {facts.get('format')}, kind {facts.get('kind')!r}; wanted "
-            "format "
-            f"{FORMAT} and one of {', '.join(KINDS)}. Build the index anew."
-        )
-    if path.stat().st_size != facts["bytes"]:
-        raise ValueError(
-            f"{path} has {path.stat().st_size} bytes, {side.name} says {facts['bytes']}: it was "
-            "cut off, "
-            "or is another file. Save it anew."
-        )
+    path = Path(path)
+    facts = _checked_facts(path)
     try:
         held = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
     except RuntimeError as error:
-        raise ValueError(
-            f"faiss cannot read {path}: {str(error).splitlines()[-1]}. Save it anew."
-        ) from error
+        reason = str(error).splitlines()[-1]
+        raise ValueError(f"faiss cannot read {path}: {reason}. Save it again.") from error
     found = (_kind(held), held.ntotal, held.d)
     if found != (facts["kind"], facts["rows"], facts["width"]):
         raise ValueError(
-            f"{path} holds {found[0]}, {found[1]} rows of {found[2]}; {side.name} says "
-            f"{facts['kind']}, "
-            f"{facts['rows']} rows of {facts['width']}. It is another index's file."
+            f"{path} holds {found[0]}, {found[1]} rows of {found[2]}; {_side(path).name} says "
+            f"{facts['kind']}, {facts['rows']} rows of {facts['width']}. It is another index's "
+            "file."
         )
     index = Index(
-        facts["kind"],
-        facts["rows"],
-        facts["width"],
-        facts["seed"],
-        facts["effort"],
-        facts["fingerprint"],
-        held,
+        **{name: facts[name] for name in FACTS if name in Index.__annotations__}, held=held
     )
     if features is not None:
         index.check(features)
     return index
 
 
-def load_or_build(features, kind: str, folder: str | Path) -> Index:
-    """Load the index of a table from a folder. If none is there, build it and save it.
+def _checked_facts(path: Path) -> dict[str, Any]:
+    """Read the facts beside an index file. Raises ValueError where they do not fit its bytes."""
+    side = _side(path)
+    for file in (path, side):
+        if not file.is_file():
+            raise ValueError(
+                f"{file} is not there; an index is two files, written by Index.save. Save it again."
+            )
+    try:
+        facts = json.loads(side.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{side} is damaged ({error}). Build the index again.") from error
+    facts = facts if isinstance(facts, dict) else {}
+    if facts.get("format") != FORMAT or facts.get("kind") not in KINDS:
+        raise ValueError(
+            f"{side} describes format {facts.get('format')}, kind {facts.get('kind')!r}; wanted "
+            f"format {FORMAT} and one of {', '.join(KINDS)}. Build the index again."
+        )
+    wrong = [name for name, kind in FACTS.items() if not isinstance(facts.get(name), kind)]
+    if wrong:
+        raise ValueError(
+            f"{side}: {wrong[0]} is {facts.get(wrong[0])!r}, wanted {FACTS[wrong[0]].__name__}. "
+            "Build the index again."
+        )
+    if path.stat().st_size != facts["bytes"]:
+        raise ValueError(
+            f"{path} has {path.stat().st_size} bytes, {side.name} says {facts['bytes']}: it was "
+            "cut off, or is another file. Save it again."
+        )
+    if _digest(path) != facts["digest"]:
+        raise ValueError(
+            f"{path} is damaged or another file: its bytes do not have the digest in {side.name}. "
+            "Bring back a copy of both, or build the index again."
+        )
+    return facts
 
-    Args: features: table or rows, as `build` takes them. kind: see `build`. folder: holds a file
-        for each kind and table; the table's fingerprint is in its name.
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_or_build(features: Rows, kind: str, folder: str | Path) -> Index:
+    """Load the index of a table from a folder. If it is missing or damaged, build and save it.
+
+    Args:
+        features: table or rows, as `build` takes them.
+        kind: see `build`.
+        folder: holds a file for each kind and table; the table's fingerprint is in its name.
     """
     path = Path(folder) / f"{kind}-{fingerprint(features)}.faiss"
-    if not _side(path).is_file():  # written last, so it vouches for the whole file
-        index = build(features, kind)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        index.save(path)
+    if _side(path).is_file():  # written last, so it vouches for the whole file
+        try:
+            return load(path)
+        except ValueError as error:
+            print(f"{error} It is built again now.", flush=True)
+    index = build(features, kind)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    index.save(path)
     return load(path)
 
 
@@ -223,7 +264,7 @@ def _kind(held) -> str:
 # ---- building ----------------------------------------------------------------------------------
 
 
-def build(features, kind: str = "auto", seed: int = 0) -> Index:
+def build(features: Rows, kind: str = "auto", seed: int = 0) -> Index:
     """An index of a table of features, whose rows are brought to unit length, or of rows [N,D] that
     are of unit length.
 
@@ -236,7 +277,7 @@ def build(features, kind: str = "auto", seed: int = 0) -> Index:
     of unit length."""
     if kind not in ("auto", *KINDS):
         raise ValueError(f"kind is auto or one of {', '.join(KINDS)}; got {kind!r}.")
-    values = _shaped(features, "features")
+    values = shaped(features, "features")
     rows, width = values.shape
     if not rows or not width:
         raise ValueError(
@@ -246,24 +287,24 @@ def build(features, kind: str = "auto", seed: int = 0) -> Index:
     for (
         block
     ) in blocks:  # a bad row in the last block is to be said before k-means, not an hour after
-        _unit_rows(features, values, block, "features")
+        unit_rows(features, values, block, "features")
     if kind == "auto":
         kind = "flat" if rows <= FLAT_TO else "ivf_sq8"
     with _one_thread():
         held = _MAKERS[kind](features, values, seed)
         for block in blocks:
-            held.add(_unit_rows(features, values, block, "features"))
+            held.add(unit_rows(features, values, block, "features"))
     effort = {"flat": 0, "ivf_sq8": PROBES, "hnsw": EF}[kind]
     return Index(kind, rows, width, seed, effort, fingerprint(features), held)
 
 
-def _flat(features, values: np.ndarray, seed: int):
+def _flat(features: Rows, values: np.ndarray, seed: int):
     import faiss
 
     return faiss.IndexFlatIP(values.shape[1])
 
 
-def _ivf_sq8(features, values: np.ndarray, seed: int):
+def _ivf_sq8(features: Rows, values: np.ndarray, seed: int):
     """Empty lists around the centers of k-means, which is spherical as faiss's is for inner
     products."""
     import faiss
@@ -281,11 +322,11 @@ def _ivf_sq8(features, values: np.ndarray, seed: int):
     which = np.sort(
         np.random.default_rng(seed).choice(rows, min(rows, SAMPLE * lists), replace=False)
     )
-    held.train(_unit_rows(features, values, which, "features"))
+    held.train(unit_rows(features, values, which, "features"))
     return held
 
 
-def _hnsw(features, values: np.ndarray, seed: int):
+def _hnsw(features: Rows, values: np.ndarray, seed: int):
     import faiss
 
     held = faiss.IndexHNSWFlat(values.shape[1], LINKS, faiss.METRIC_INNER_PRODUCT)
@@ -309,62 +350,10 @@ def _one_thread() -> Iterator[None]:
         faiss.omp_set_num_threads(before)
 
 
-def fingerprint(features) -> str:
-    """A checksum of values in single precision, and of a table's videos: what tells one table of
-    features from others.
-
-    Rows of one network are of other values than another's of the same videos, so both count.
-    """
-    values, crc = _shaped(features, "features"), 0
-    for start in range(0, len(values), BLOCK):
-        crc = zlib.crc32(np.ascontiguousarray(values[start : start + BLOCK], "<f4").data, crc)
-    rows = digest(features) if _is_table(features) else len(values)
-    return f"{rows}x{values.shape[1]}-{crc:08x}"
-
-
-def _is_table(features) -> bool:
-    return hasattr(features, "protocol")
-
-
-def _shaped(features, who: str, width: int | None = None) -> np.ndarray:
-    """The values [N,D] of a table or an array, not copied. Raises ValueError at other shapes, or
-    another width."""
-    values = features.values if _is_table(features) else np.asanyarray(features)
-    if values.ndim != 2 or width not in (None, values.shape[1]):
-        raise ValueError(
-            f"{who}: wanted rows [N,{width or 'D'}], got {list(values.shape)}; gallery and "
-            "queries come "
-            "from one network."
-        )
-    return values
-
-
-def _unit_rows(features, values: np.ndarray, which: slice | np.ndarray, who: str) -> np.ndarray:
-    """Some rows as float32 of unit length. Raises ValueError at what has no direction, and at
-    arrays of other length.
-
-    Rows of a table have whatever length the network gave them; of an array that is not of unit
-    length nobody knows whether cosine was meant."""
-    first = which.start or 0 if isinstance(which, slice) else 0
-    part = np.asarray(values[which], np.float32)
-    made = unit(part, who=who, first=first)
-    if not _is_table(features):
-        off = np.abs(np.sqrt(np.einsum("nd,nd->n", part, part)) - 1)
-        if off.max(initial=0) > LENGTH:
-            i, more = int((off > LENGTH).argmax()), int((off > LENGTH).sum()) - 1
-            raise ValueError(
-                f"{who}: row {first + i} has length {np.linalg.norm(part[i]):.4g}, and {more} "
-                "more are "
-                "not of length 1; an index holds cosines. Take a table of features, or "
-                "search.unit(rows)."
-            )
-    return made
-
-
 # ---- what an index misses ----------------------------------------------------------------------
 
 
-def recall(approximate: Index, exact: Index, queries, k: int) -> float:
+def recall(approximate: Index, exact: Index, queries: Rows, k: int) -> float:
     """Return the share of the exact k nearest rows that an approximate index finds among its k.
 
     Raises: ValueError: the two indexes are of different tables.
