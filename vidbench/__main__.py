@@ -6,6 +6,7 @@ import ast
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 _ENDS = (
@@ -345,6 +346,32 @@ def _keep_input(data: str, out: str, command: str) -> None:
         raise ValueError(f"{other} is the data set's own manifest: use another --out")
 
 
+def _claim_results(out: str) -> None:
+    """Refuse to replace a report or numbers that no experiment of vidbench wrote."""
+    from vidbench.data.prepare.outputs import Outputs
+
+    made = Outputs(Path(out))
+    if made.known or '"environment"' not in _text(Path(out, "numbers.json")):
+        made.refuse_others(("numbers.json", "numbers.csv", "report.html"))
+    made.claim(("numbers.json", "numbers.csv", "report.html"))
+
+
+def _keep_copies(out: str, names: list[str]) -> None:
+    """Refuse to replace a notebook or page that is not an executed copy."""
+    for copy in (Path(out, name) for name in names):
+        executed = copy.with_suffix(".status.json").is_file() or '"papermill"' in _text(copy)
+        for file in (copy, copy.with_suffix(".html")):
+            if file.exists() and not executed:
+                raise ValueError(
+                    f"{file} would be overwritten, and it is no executed copy: move it away, or "
+                    "use another --out"
+                )
+
+
+def _text(file: Path) -> str:
+    return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+
+
 def _mendable(function: Callable[..., T], *arguments: Any, **options: Any) -> T:
     """Call; an error that says what to do is shown without the way it took through the code."""
     try:
@@ -378,7 +405,9 @@ def _ended(made: Any) -> int:
 def _demo(given: argparse.Namespace) -> int:
     from vidbench.experiments.demo import demo, settings_for
 
-    demo(given.out, settings_for(given.data, given.seed))
+    settings = settings_for(given.data, given.seed)
+    _mendable(_claim_results, given.out)
+    demo(given.out, settings)
     return 0
 
 
@@ -387,7 +416,9 @@ def _replicate_coclr(given: argparse.Namespace) -> int:
 
     parts: dict[str, Any] = {"seeds": tuple(given.seeds), "folds": tuple(given.folds)}
     sizes: dict[str, Any] = {"clips": given.clips, "cycles": given.cycles, "quick": given.quick}
-    path = replicate(given.out, settings_for(given.data, **parts, **sizes))
+    settings = settings_for(given.data, **parts, **sizes)
+    _mendable(_claim_results, given.out)
+    path = replicate(given.out, settings)
     print(f"report: {path}")
     return 0
 
@@ -400,6 +431,7 @@ def _replicate_rms(given: argparse.Namespace) -> int:
         _mendable(experiment, data, given.seeds, given.quick, given.longer, arms)
         for data in given.data
     ]
+    _mendable(_claim_results, given.out)
     print(f"report: {replicate(given.out, found)}")
     return 0
 
@@ -408,6 +440,7 @@ def _replicate_multitrain(given: argparse.Namespace) -> int:
     from vidbench.experiments.multitrain import experiment, replicate
 
     one = _mendable(experiment, given.data, given.preset, given.seeds, given.arms, given.quick)
+    _mendable(_claim_results, given.out)
     print(f"report: {replicate(given.out, one)}")
     return 0
 
@@ -428,6 +461,7 @@ def _run(given: argparse.Namespace) -> int:
         if getattr(given, name) is not None:
             os.environ[f"VIDBENCH_{name.upper()}"] = str(getattr(given, name))
     planned = _mendable(plan, given.notebooks, given.out, given.file, given.parameter)
+    _mendable(_keep_copies, given.out, [os.path.basename(notebook) for notebook, _ in planned])
     return execute_all(planned, given.out, given.timeout)
 
 

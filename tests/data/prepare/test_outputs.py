@@ -14,6 +14,8 @@ from vidbench.data.flow import store as flow_store
 from vidbench.data.manifest import Manifest
 from vidbench.data.prepare import scan, store
 from vidbench.data.prepare.outputs import OUTSIDE, OutputError, Outputs, name_of
+from vidbench.data.sets import catalogue
+from vidbench.data.toy import world
 from vidbench.data.video import clips
 from vidbench.system.files import path_inside
 
@@ -167,6 +169,44 @@ def test_store_and_flow_keep_other_files(tmp_path, name, work):
     with pytest.raises(RuntimeError, match="vidbench did not make it|was not written by vidbench"):
         work(data, tmp_path / "out", progress=False)
     assert (tmp_path / "out" / name).read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(
+    "command", ["demo", "replicate-coclr", "replicate-rms", "replicate-multitrain"]
+)
+@pytest.mark.parametrize("name", ["report.html", "numbers.json"])
+def test_experiments_keep_other_reports(tmp_path, capsys, command, name):
+    (tmp_path / name).write_text("mine")
+    assert run(command, "--out", tmp_path) == 2
+    assert f"{name} would be overwritten, and vidbench did not make it" in capsys.readouterr().err
+    assert contents(tmp_path) == {name: b"mine"}, "nothing was started"
+
+
+@pytest.mark.parametrize("name", ["book.ipynb", "book.html"])
+def test_run_keeps_other_notebooks(tmp_path, capsys, name):
+    import nbformat
+
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 + 1")])
+    nbformat.write(book, tmp_path / "book.ipynb")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("mine")
+    assert run("run", tmp_path / "book.ipynb", "--out", tmp_path / "out") == 2
+    assert f"{name} would be overwritten, and it is no executed copy" in capsys.readouterr().err
+    assert contents(tmp_path / "out") == {name: b"mine"}
+
+
+@pytest.mark.parametrize("name", ["manifest.csv", "classes.txt"])
+def test_a_kept_manifest_and_a_toy_world_replace_no_others(tmp_path, name):
+    moving(tmp_path / "data/a/one.mp4")
+    (tmp_path / "place").mkdir()
+    (tmp_path / "place" / name).write_text("mine")
+    with pytest.raises(OutputError, match=f"{name} would be overwritten"):
+        catalogue.keep(tmp_path / "place", tmp_path / "data")
+    with pytest.raises(world.ToyError, match=f"holds {name} but no toy.json"):
+        world.render(tmp_path / "place", "tiny")
+    assert contents(tmp_path / "place") == {name: b"mine"}
+    made = catalogue.keep(tmp_path / "new", tmp_path / "data")
+    assert len(catalogue.keep(tmp_path / "new", tmp_path / "data")) == len(made) == 1
 
 
 def test_a_torn_record_and_a_stop_while_writing(tmp_path):

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vidbench.data.manifest import COLUMNS, STRINGS, Manifest
+from vidbench.data.prepare.outputs import Outputs
 from vidbench.data.sets import activitynet, folders, images, listfiles, opened, youtube
 from vidbench.data.sets.reading import Found, holding
 from vidbench.data.tables import same_path
@@ -27,6 +28,7 @@ from vidbench.data.toy import world as toy
 from vidbench.system.files import write_text
 
 MISSING = ("error", "drop", "keep")
+KEPT = ("manifest.csv", "classes.txt", "root.txt")  # what `keep` writes
 
 
 class DataSet(NamedTuple):
@@ -368,6 +370,9 @@ def keep(folder: str | Path, data: str | Path, fold: int | None = None, **option
     if fold not in (None, 1) and name not in _with_folds():
         raise _no_folds(f"{root} ({name})", fold)
     manifest = open_dataset(name, root, **wanted["options"])
+    made = Outputs(folder)
+    made.refuse_others(KEPT)
+    made.claim(KEPT)
     manifest.save(folder)
     write_text(origin, json.dumps(wanted))
     return manifest

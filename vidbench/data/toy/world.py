@@ -296,10 +296,10 @@ def _claim(folder: Path, wanted: dict) -> None:
                 "delete it"
             )
         return
-    if (folder / "manifest.csv").exists() or (folder / "videos").exists():
+    names = ("manifest.csv", "videos", "classes.txt", "root.txt", "correspondence.csv")
+    if other := [name for name in names if (folder / name).exists()]:
         raise ToyError(
-            f"{folder} holds videos or a manifest but no toy.json, so it is not a toy world; "
-            "choose another"
+            f"{folder} holds {other[0]} but no toy.json, so it is not a toy world; choose another"
         )
     folder.mkdir(parents=True, exist_ok=True)
     write_text(card, json.dumps(wanted, indent=1) + "\n")
