@@ -167,3 +167,31 @@ def test_promised_frames_fit_the_file(tmp_path):
     (tmp_path / "a.png").write_bytes(data[:at] + lie + data[at + len(lie) :])
     with pytest.raises(VideoError, match=r"a\.png: .*1073741824 frames in"):
         clips.read(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("side", [13_000])
+def test_a_gif_of_too_many_pixels_is_refused_unread(tmp_path, side):
+    Image.fromarray(np.zeros(SIDE, np.uint8)).save(tmp_path / "a.gif")
+    data = bytearray((tmp_path / "a.gif").read_bytes())
+    data[6:10] = struct.pack("<HH", side, side)
+    (tmp_path / "a.gif").write_bytes(data)
+    with pytest.raises(VideoError, match=rf"a\.gif: .*{side} x {side} pixels; at most"):
+        clips.read(tmp_path / "a.gif")
+
+
+def test_transparent_pixels_of_a_gif_are_white(tmp_path):
+    indexed = Image.fromarray(np.repeat([[0, 1]], 15, 1).repeat(SIDE[0], 0).astype(np.uint8))
+    indexed.putpalette([250, 0, 0, 0, 0, 0])
+    indexed.save(tmp_path / "a.gif", transparency=0)
+    got = clips.read(tmp_path / "a.gif").frames[0]
+    assert (got[:, :15] == 255).all() and (got[:, 15:] == 0).all()
+    assert (clips.read(tmp_path / "a.gif", size=10).frames[0, :, 9:] == 0).all()
+
+
+def test_uneven_durations_are_read_without_decoding(tmp_path):
+    frames = [Image.fromarray(level(i)) for i in range(4)]
+    for name, durations in (("even", 40), ("uneven", [40, 40, 200, 40])):
+        path = tmp_path / f"{name}.png"
+        frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations)
+    assert clips.uneven_times(tmp_path / "even.png") is None
+    assert np.allclose(clips.uneven_times(tmp_path / "uneven.png"), [0, 0.04, 0.08, 0.28])

@@ -23,7 +23,7 @@ from vidbench.data.video.decoders import (
     check_decoder,
 )
 from vidbench.data.video.packets import index, uneven
-from vidbench.data.video.stills import PICTURES, Still, resized
+from vidbench.data.video.stills import PICTURES, Still, plan_of, resized
 
 DECODER = "pyav"  # the default
 
@@ -212,17 +212,19 @@ class Video:
 def uneven_times(path: str | Path) -> np.ndarray | None:
     """Read the times [N] in seconds of a file's frames, if these are shown for different lengths.
 
-    Nothing is decoded. The result is None for even rates, for pictures and packs, for files whose
+    Nothing is decoded. The result is None for even rates, for packs, for files whose
     frames can only be counted, and for files that are missing or damaged.
     """
     path = Path(path)
-    if _reader_of(path, DECODER)[0] != DECODER:
-        return None
+    kind, times = _reader_of(path, DECODER)[0], None
     try:
-        about = index(path)
+        if kind == "picture":
+            times = plan_of(path).times
+        elif kind == DECODER:
+            about = index(path)
+            times = None if about.shown is None else about.shown * about.unit
     except Exception:  # whoever opens the file names what is wrong with it
         return None
-    times = None if about.shown is None else about.shown * about.unit
     return times if times is not None and uneven(times) else None
 
 

@@ -86,6 +86,12 @@ class Reader:
 # ---- PyAV --------------------------------------------------------------------------------------
 
 
+def over_white(rgba: np.ndarray) -> np.ndarray:
+    """Blend RGBA uint8 [H,W,4] over white, as viewers do: uint8 [H,W,3]."""
+    alpha = rgba[..., 3:].astype(np.uint16)
+    return ((rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+
+
 def pictures(size: Size = None) -> Callable[[VideoFrame], np.ndarray]:
     """A function from PyAV's frames to RGB uint8 [H,W,3], turned as players show them and resized
     to `size`.
@@ -105,13 +111,18 @@ def pictures(size: Size = None) -> Callable[[VideoFrame], np.ndarray]:
             width, height = short_side(width, height, size)
         else:
             height, width = short_side(height, width, size)
-        plane = reformatter.reformat(frame, width, height, "rgb24", interpolation="AREA").planes[0]
+        alpha = any(component.is_alpha for component in frame.format.components)
+        kind, channels = ("rgba", 4) if alpha else ("rgb24", 3)
+        plane = reformatter.reformat(frame, width, height, kind, interpolation="AREA").planes[0]
         # as it lies in memory, where a line may be longer than the picture is wide: copied once,
         # into the clip
-        rgb = np.ndarray(
-            (height, width, 3), np.uint8, memoryview(plane), strides=(plane.line_size, 3, 1)
+        shown = np.ndarray(
+            (height, width, channels),
+            np.uint8,
+            memoryview(plane),
+            strides=(plane.line_size, channels, 1),
         )
-        return turned.apply(rgb)
+        return turned.apply(over_white(shown) if alpha else shown)
 
     return picture
 

@@ -26,6 +26,7 @@ STREAMS = ("mpeg", "mpegts")  # containers without an index of frames
 AGREES = 0.1  # a declared rate this close to the time stamps' one is the exact value of it
 UNEVEN = 1.5  # the longest gap between frames over the usual one
 PROGRESSIVE = 1  # FFmpeg's number; 2 to 5 are interlaced fields by their order
+PIXELS = 1 << 27  # of one frame; more take gigabytes, and few bytes can promise them
 # texts; FFmpeg would open what they name
 PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"<?xml", b"<MPD", b"v=0")
 
@@ -69,10 +70,19 @@ def container_of(path: str | Path) -> InputContainer:
     if not container.streams.video:
         container.close()
         raise ValueError("it holds no video stream")
-    if container.streams.video[0].codec_context is None:
+    context = container.streams.video[0].codec_context
+    problem = ""
+    if context is None:
+        problem = "FFmpeg has no decoder for its codec; re-encode it, such as to H.264"
+    elif context.width * context.height > PIXELS:
+        problem = (
+            f"it has {context.width} x {context.height} pixels; at most {PIXELS:,} are read, scale "
+            "it down"
+        )
+    if problem:
         container.close()
-        raise ValueError("FFmpeg has no decoder for its codec; re-encode it, such as to H.264")
-    container.streams.video[0].codec_context.thread_count = 1
+        raise ValueError(problem)
+    context.thread_count = 1
     return container
 
 

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vidbench.data.video.decoders import Reader, Size, short_side
+from vidbench.data.video.decoders import Reader, Size, over_white, short_side
+from vidbench.data.video.packets import PIXELS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 ANIMATED = ("WEBP", "PNG", "TIFF")  # a JPEG's further pictures are its thumbnails or depth
-PIXELS = 1 << 27  # of one frame; more take gigabytes, and few bytes can promise them
 # frames; a picture so many whole times as wide as it is high, as no photograph is, is a strip of
 # them
 STRIP = 16
@@ -31,7 +31,7 @@ UNSAID = 0.1
 REDUCED = 254  # TIFF's tag NewSubfileType; its bit 0 marks a smaller copy of another page
 
 
-class _Plan(NamedTuple):
+class Plan(NamedTuple):
     """The frames of a picture file."""
 
     places: tuple[int, ...]  # their numbers in the file
@@ -43,9 +43,8 @@ class Still(Reader):
     """A picture file as a video, so that data sets of images need no rooms of their own."""
 
     def __init__(self, path: Path, size: Size) -> None:
-        about = path.stat()
         self._path, self._size = path, size
-        plan = _plan(str(path), about.st_mtime_ns, about.st_size)
+        plan = plan_of(path)
         self._places, self.times, self.fps = plan.places, plan.times, plan.fps
         self._whole = next(self._frames(np.zeros(1, np.int64))) if len(self._places) == 1 else None
         if self._whole is not None:
@@ -108,14 +107,20 @@ def check_pixels(picture: Image) -> None:
         )
 
 
+def plan_of(path: Path) -> Plan:
+    """Read which frames a picture file has and when they are shown; kept until the file changes."""
+    about = path.stat()
+    return _plan(str(path), about.st_mtime_ns, about.st_size)
+
+
 @lru_cache(maxsize=16_384)
-def _plan(path: str, changed: int, size: int) -> _Plan:
+def _plan(path: str, changed: int, size: int) -> Plan:
     with opened(path) as picture:
         count = getattr(picture, "n_frames", 1) if picture.format in ANIMATED else 1
         if count > size:
             raise OSError(f"it promises {count} frames in {size} bytes; it is damaged")
         if count == 1:
-            return _Plan((0,), np.zeros(1), 1.0)
+            return Plan((0,), np.zeros(1), 1.0)
         places, seconds = [], []
         for i in range(count):
             picture.seek(i)
@@ -130,10 +135,10 @@ def _plan(path: str, changed: int, size: int) -> _Plan:
                 continue  # an APNG's picture for programs that show no animation
             places.append(i)
     if len(places) < 2:
-        return _Plan(tuple(places or (0,)), np.zeros(1), 1.0)
+        return Plan(tuple(places or (0,)), np.zeros(1), 1.0)
     ends = np.cumsum(seconds)
     times = np.concatenate([[0.0], ends[:-1]])
-    return _Plan(tuple(places), times, (len(times) - 1) / float(times[-1]))
+    return Plan(tuple(places), times, (len(times) - 1) / float(times[-1]))
 
 
 def _duration(picture: Image) -> float:
@@ -168,13 +173,5 @@ def rgb(picture: Image) -> np.ndarray:
             "ranges; convert it to 8 or 16 bits"
         )
     if shown.has_transparency_data:
-        return _over_white(shown.convert("RGBA"))
+        return over_white(np.array(shown.convert("RGBA")))
     return np.array(shown.convert("RGB"))
-
-
-def _over_white(picture: Image) -> np.ndarray:
-    """Blend RGBA over white: uint8 [H,W,3]."""
-    import PIL.Image
-
-    white = PIL.Image.new("RGBA", picture.size, "white")
-    return np.array(PIL.Image.alpha_composite(white, picture).convert("RGB"))
