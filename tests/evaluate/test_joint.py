@@ -196,13 +196,13 @@ def test_gains_and_losses_stand_for_each_data_set_before_their_mean():
         "b": predictions([True, True, True, False]),
     }
     rows = gained(together, apart)
-    assert [(row["data"], row["videos"], row["alone"], row["together"]) for row in rows] == [
+    assert [(row.data, row.videos, row.alone, row.together) for row in rows] == [
         ("a", 4, 0.25, 0.75),
         ("b", 4, 0.75, 0.25),
         ("mean of these", 8, 0.5, 0.5),
     ]
-    assert rows[0]["gain"][0] == 0.5 and rows[1]["gain"][0] == -0.5 and rows[2]["gain"] == 0
-    assert rows[0]["gain"][1] < 0.5 < rows[0]["gain"][2]
+    assert rows[0].gain[0] == 0.5 and rows[1].gain[0] == -0.5 and rows[2].gain == 0
+    assert rows[0].gain[1] < 0.5 < rows[0].gain[2]
     with pytest.raises(ValueError, match="same videos of b"):
         gained(together, {**apart, "b": predictions([True], rows="y")})
 

@@ -7,14 +7,12 @@ import pytest
 import torch
 
 from vidbench.data.manifest import Manifest
+from vidbench.evaluate.confusions import ClassGain, confusion, confusions, gains
 from vidbench.evaluate.features import Features
 from vidbench.evaluate.probe import (
     Released,
-    confusion,
-    confusions,
     fuse,
     fuse_tables,
-    gains,
     held_out,
     logistic,
     numbers,
@@ -285,11 +283,13 @@ def test_confusions_are_counted():
         pair = CLASSES[table.label[row]], CLASSES[table.values[row].argmax()]
         counts[pair] = counts.get(pair, 0) + (pair[0] != pair[1])
     found = confusions(table, most=5)
-    assert [line["videos"] for line in found] == sorted(counts.values(), reverse=True)[:5]
+    assert [line.videos for line in found] == sorted(counts.values(), reverse=True)[:5]
     for line in found:
-        assert counts[line["action"], line["taken for"]] == line["videos"] and line[
-            "share"
-        ] == line["videos"] / sum(CLASSES[label] == line["action"] for label in table.label)
+        assert counts[
+            line.action, line.taken_for
+        ] == line.videos and line.share == line.videos / sum(
+            CLASSES[label] == line.action for label in table.label
+        )
     perfect = replace(table, values=np.eye(6, dtype=np.float32)[table.label])
     assert confusions(perfect) == []
 
@@ -310,11 +310,11 @@ def test_what_classes_gain_is_counted():
         labels, [0, 0, 0, 1, 1, 0, 3, 2], training="another"
     )  # how it was trained may differ
     assert gains(better, worse) == [
-        {"action": "bow", "videos": 4, "before": 0.25, "after": 0.75, "gain": 0.5},
-        {"action": "walk", "videos": 2, "before": 0.5, "after": 0.5, "gain": 0.0},
-        {"action": "clap", "videos": 2, "before": 1.0, "after": 0.5, "gain": -0.5},
+        ClassGain("bow", 4, 0.25, 0.75, 0.5),
+        ClassGain("walk", 2, 0.5, 0.5, 0.0),
+        ClassGain("clap", 2, 1.0, 0.5, -0.5),
     ]
-    assert [row["gain"] for row in gains(worse, better)] == [0.5, 0.0, -0.5]
+    assert [row.gain for row in gains(worse, better)] == [0.5, 0.0, -0.5]
     for other in (
         replace(worse, label=worse.label[::-1].copy()),
         replace(worse, classes=CLASSES[::-1]),
@@ -337,7 +337,9 @@ def test_the_confusion_matrix_is_shares_of_each_classs_videos():
 
 
 @pytest.mark.parametrize(
-    "function", [lambda table: gains(table, table), confusion], ids=["gains", "confusion"]
+    "function",
+    [lambda table: gains(table, table), confusion, confusions],
+    ids=["gains", "matrix", "pairs"],
 )
 def test_rows_without_label_are_no_class(function):
     """Label -1 must not be counted as the last class."""

@@ -4,6 +4,7 @@ run, with protocol."""
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from vidbench.system.processes import cores, run_all
 from vidbench.system.progress import Progress
 
 KS = (1, 5, 10)
+SIDES = ("alone", "together")
 PROTOCOL = PROTOCOLS["vidbench"]
 VIEWS = {"one view": PROTOCOLS["one_view"], "30 views": PROTOCOLS["thirty_views"]}
 
@@ -162,47 +164,56 @@ def classified(
     numbers over sources. They are written to the run's results, under `task`, unless the split is
     train."""
     run = Run(folder)
+    part = data_set(run, data)
+    inputs: dict[str, Any] = {"manifest": manifest, "flow": flow, "workers": workers, "data": data}
     found: dict[str, probes.Score] = {}
     for name, protocol in views.items():
-        protocol = fitting(protocol, data_set(run, data))
-        table = load_or_extract(
-            run,
-            split,
-            protocol,
-            what="probabilities",
-            manifest=manifest,
-            flow=flow,
-            workers=workers,
-            data=data,
-        )
+        protocol = fitting(protocol, part)
+        table = load_or_extract(run, split, protocol, what="probabilities", **inputs)
         scored = probes.score(table)
         scored = found[name] = replace(scored, numbers=probes.numbers(scored, by="source_video"))
         if split != "train":
             run.add_result(task, scored.protocol, dict(scored.numbers))
-        (top1, low, high), (top5, *_) = (scored.numbers[metric] for metric in ("top-1", "top-5"))
-        windows = {"spread": protocol.windows, "segments": 1}.get(
-            protocol.sampling, f"every {protocol.hop} frames, any number of"
-        )
-        print(
-            f"{run.folder.name}, {f'{data} {split}'.strip()}, {name} ({windows} windows x "
-            f"{CROPS[protocol.crops]} crops): "
-            f"top-1 {top1:.1%} [{low:.1%}, {high:.1%}], top-5 {top5:.1%}, {len(scored.right)} "
-            "videos",
-            flush=True,
-        )
+        title = f"{run.folder.name}, {f'{data} {split}'.strip()}, {name}"
+        print(f"{title} {_score_words(scored, protocol)}", flush=True)
     return found
+
+
+def _score_words(scored: probes.Score, protocol: Protocol) -> str:
+    (top1, low, high), (top5, *_) = (scored.numbers[metric] for metric in ("top-1", "top-5"))
+    windows = {"spread": protocol.windows, "segments": 1}.get(
+        protocol.sampling, f"every {protocol.hop} frames, any number of"
+    )
+    return (
+        f"({windows} windows x {CROPS[protocol.crops]} crops): "
+        f"top-1 {top1:.1%} [{low:.1%}, {high:.1%}], top-5 {top5:.1%}, {len(scored.right)} videos"
+    )
+
+
+@dataclass(frozen=True)
+class Gained:
+    """Top-1 of one data set by a joint run and by the run on it alone.
+
+    gain: the difference, paired, with its interval over sources; the mean's has none."""
+
+    data: str
+    videos: int
+    alone: float
+    together: float
+    gain: tuple[float, float, float] | float
 
 
 def gained(
     together: Mapping[str, probes.Score], alone: Mapping[str, probes.Score], seed: int = 0
-) -> list[dict]:
-    """Rows of a table: top-1 of each data set by a joint run and by the run on it alone, and the
-    difference, paired.
+) -> list[Gained]:
+    """Compare a joint run with one run per data set: data set -> score, of the same videos.
 
-    Both: data set -> score, of the same videos. A mean over data sets hides that
-    one gains and another loses, so it is the last row and never stands without them. Each {"data",
-    "videos", "alone", "together", "gain"}, gain with its 95 % interval over sources (the mean's has
-    none). Raises ValueError where a data set is missing or its videos differ."""
+    A mean over data sets hides that one gains and another loses, so it is the last row and never
+    stands without them.
+
+    Raises:
+        ValueError: A data set is missing or its videos differ.
+    """
     rows = []
     for name, joint in together.items():
         if name not in alone or alone[name].protocol["rows"] != joint.protocol["rows"]:
@@ -210,29 +221,11 @@ def gained(
                 f"gained wants both runs tested on the same videos of {name}; test them on one "
                 "split."
             )
-        source_video, (left, right) = (
-            joint.table.source_video,
-            (one.right.astype(float) for one in (joint, alone[name])),
-        )
-        gap = summary({"gain": left - right}, seed, by="source_video", source_video=source_video)[
-            "gain"
-        ]
-        rows.append(
-            {
-                "data": name,
-                "videos": len(left),
-                "alone": float(right.mean()),
-                "together": float(left.mean()),
-                "gain": gap,
-            }
-        )
-    mean = {name: float(np.mean([row[name] for row in rows])) for name in ("alone", "together")}
-    return [
-        *rows,
-        {
-            "data": "mean of these",
-            "videos": sum(row["videos"] for row in rows),
-            **mean,
-            "gain": mean["together"] - mean["alone"],
-        },
-    ]
+        left, right = (one.right.astype(float) for one in (joint, alone[name]))
+        sources = joint.table.source_video
+        found = summary({"gain": left - right}, seed, by="source_video", source_video=sources)
+        means = float(right.mean()), float(left.mean())
+        rows.append(Gained(name, len(left), *means, found["gain"]))
+    before, after = (float(np.mean([getattr(row, of) for row in rows])) for of in SIDES)
+    videos = sum(row.videos for row in rows)
+    return [*rows, Gained("mean of these", videos, before, after, after - before)]

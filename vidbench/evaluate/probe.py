@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from vidbench.data.manifest import Manifest
 from vidbench.engine import ranks
+from vidbench.evaluate.confusions import check_labeled
 from vidbench.evaluate.retrieval import refuse_shared, summary
 from vidbench.evaluate.tables import Features, class_words
 from vidbench.models.heads import build_head
@@ -122,47 +123,44 @@ def released(
     `trials` all of them."""
     _check(train, test, "released")
     grid = list(product(recipe.lrs, recipe.decays))
-    trials, rule = [], f"rate {grid[0][0]:g}, decay {grid[0][1]:g}, fixed"
+    trials: list[dict[str, float]] = []
+    rule = f"rate {grid[0][0]:g}, decay {grid[0][1]:g}, fixed"
+    best: dict[str, float] = {"lr": grid[0][0], "weight_decay": grid[0][1]}
     if len(grid) > 1:
-        held = held_out(train, recipe.held_out)
-        label = torch.from_numpy(train.label[held])
-        for lr, decay in grid:
-            scores = _fitted(
-                train.values[~held],
-                train.label[~held],
-                train.values[held],
-                recipe,
-                lr,
-                decay,
-                seed,
-                len(train.classes),
-            )
-            trials.append(
-                {
-                    "lr": lr,
-                    "weight_decay": decay,
-                    "loss": float(F.cross_entropy(scores, label)),
-                    "accuracy": float((scores.argmax(1) == label).float().mean()),
-                }
-            )
-        lrs, decays = (
-            ", ".join(f"{value:g}" for value in values) for values in (recipe.lrs, recipe.decays)
+        trials = _trials(train, recipe, seed)
+        best = max(trials, key=_order)
+        rates, decays = (", ".join(f"{one:g}" for one in of) for of in (recipe.lrs, recipe.decays))
+        rule = (
+            f"rate of {rates} x decay of {decays} by the accuracy on {recipe.held_out:.0%} of "
+            "train's sources"
         )
-        rule = f"rate of {lrs} x decay of {decays} by the accuracy on {recipe.held_out:.0%} of train's sources"
-    best = max(trials, default=dict(zip(("lr", "weight_decay"), grid[0], strict=True)), key=_order)
-    scores = _fitted(
-        train.values,
-        train.label,
-        test.values,
-        recipe,
-        best["lr"],
-        best["weight_decay"],
-        seed,
-        len(train.classes),
+    scores = _fitted(train, test.values, recipe, best["lr"], best["weight_decay"], seed)
+    head = (
+        f"{'batch norm, ' * recipe.batch_norm}linear; SGD, {recipe.epochs} epochs of batch "
+        f"{recipe.batch}"
     )
-    head = f"{'batch norm, ' * recipe.batch_norm}linear; SGD, {recipe.epochs} epochs of batch {recipe.batch}"
     facts = {"head": head, "selection": f"{rule}; last epoch"}
     return _result(train, test, scores.softmax(1).numpy(), facts, best, trials)
+
+
+def _trials(train: Features, recipe: Released, seed: int) -> list[dict[str, float]]:
+    """Fit every rate and decay without the held-out sources, and score it on these."""
+    held = held_out(train, recipe.held_out)
+    label = torch.from_numpy(train.label[held])
+    kept = replace(
+        train,
+        values=train.values[~held],
+        label=train.label[~held],
+        source_video=train.source_video[~held],
+        video=None,
+    )
+    trials = []
+    for lr, decay in product(recipe.lrs, recipe.decays):
+        scores = _fitted(kept, train.values[held], recipe, lr, decay, seed)
+        loss = float(F.cross_entropy(scores, label))
+        accuracy = float((scores.argmax(1) == label).float().mean())
+        trials.append({"lr": lr, "weight_decay": decay, "loss": loss, "accuracy": accuracy})
+    return trials
 
 
 def held_out(table: Features, share: float, seed: int = 0) -> np.ndarray:
@@ -207,24 +205,18 @@ def _how(table: Features) -> dict:
 
 
 def _fitted(
-    train: np.ndarray,
-    label: np.ndarray,
-    test: np.ndarray,
-    recipe: Released,
-    lr: float,
-    decay: float,
-    seed: int,
-    classes: int,
+    train: Features, test: np.ndarray, recipe: Released, lr: float, decay: float, seed: int
 ) -> torch.Tensor:
     """Scores [N_test,classes] of one fit, on the CPU."""
     device = ranks.device()
     values, wanted, inputs = (
-        torch.from_numpy(np.ascontiguousarray(part)).to(device) for part in (train, label, test)
+        torch.from_numpy(np.ascontiguousarray(part)).to(device)
+        for part in (train.values, train.label, test)
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = build_head(
-            "bn_linear" if recipe.batch_norm else "linear", values.shape[1], classes
+            "bn_linear" if recipe.batch_norm else "linear", values.shape[1], len(train.classes)
         ).to(device)
     order = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.SGD(head.parameters(), lr=lr, momentum=0.9, weight_decay=decay)
@@ -257,7 +249,7 @@ def score(table: Features) -> Score:
     Raises:
         ValueError: Rows without label, or values that are no probabilities.
     """
-    _labeled(table, "score")
+    check_labeled(table, "score")
     if len(table.classes) < 2 or not len(table.label):
         raise ValueError(
             f"score wants videos and at least two classes, else top-1 is no number; got "
@@ -322,85 +314,6 @@ def fuse_tables(left: Features, right: Features) -> Features:
             values[0] if values.count(values[0]) == len(values) else "+".join(map(str, values))
         )
     return replace(left, values=fuse(left.values, right.values), protocol=protocol)
-
-
-def confusions(table: Features, most: int = 8) -> list[dict]:
-    """Rows of a table: the pairs of classes that are most often taken for each other's first, most
-    frequent first.
-
-    Each {"action", "taken for", "videos", "share"}, share being that of the action's videos.
-    """
-    predictions = table.values.argmax(axis=1)
-    counts = np.zeros((len(table.classes),) * 2, np.int64)
-    np.add.at(counts, (table.label, predictions), 1)
-    of_class = counts.sum(axis=1)
-    np.fill_diagonal(counts, 0)
-    order = np.argsort(-counts, axis=None, kind="stable")[:most]
-    pairs = [divmod(int(place), len(table.classes)) for place in order]
-    return [
-        {
-            "action": table.classes[a],
-            "taken for": table.classes[b],
-            "videos": int(counts[a, b]),
-            "share": float(counts[a, b] / of_class[a]),
-        }
-        for a, b in pairs
-        if counts[a, b]
-    ]
-
-
-def gains(better: Features, worse: Features) -> list[dict]:
-    """Rows of a table: what each class gains from one run to another, the largest gain first.
-
-    Both are class probabilities of the same videos, in the same order, and one protocol as far as
-    that is not the run. Each {"action", "videos", "before", "after", "gain"}: shares of the class's
-    videos that are told right. Raises ValueError where videos, labels or classes are not the same.
-    """
-    if (
-        better.classes != worse.classes
-        or not np.array_equal(better.label, worse.label)
-        or better.protocol.get("rows") != worse.protocol.get("rows")
-    ):
-        raise ValueError(
-            f"gains wants two tables of the same videos and classes; got {len(better.label)} "
-            "videos of "
-            f"{class_words(better.classes)} and {len(worse.label)} of {class_words(worse.classes)}."
-        )
-    _labeled(better, "gains")
-    after, before = (table.values.argmax(axis=1) == table.label for table in (better, worse))
-    rows = []
-    for number in np.unique(better.label):
-        here = better.label == number
-        rows.append(
-            {
-                "action": better.classes[number],
-                "videos": int(here.sum()),
-                "before": float(before[here].mean()),
-                "after": float(after[here].mean()),
-                "gain": float(after[here].mean() - before[here].mean()),
-            }
-        )
-    return sorted(rows, key=lambda row: -row["gain"])
-
-
-def confusion(table: Features) -> np.ndarray:
-    """The confusion matrix as shares of each class's videos [classes, classes told]; NaN for a
-    class without videos.
-
-    Raises ValueError at rows without label.
-    """
-    _labeled(table, "confusion")
-    counts = np.zeros((len(table.classes),) * 2)
-    np.add.at(counts, (table.label, table.values.argmax(axis=1)), 1)
-    with np.errstate(invalid="ignore"):
-        return counts / counts.sum(axis=1, keepdims=True)
-
-
-def _labeled(table: Features, who: str) -> None:
-    if (table.label < 0).any():
-        raise ValueError(
-            f"{who}: {int((table.label < 0).sum())} rows have no label; select the labeled ones."
-        )
 
 
 def _probabilities(values: np.ndarray, shape: tuple[int, ...], who: str) -> None:

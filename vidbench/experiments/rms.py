@@ -16,8 +16,8 @@ from vidbench.data.sets import catalogue, folders
 from vidbench.data.toy import world as toy
 from vidbench.data.video import clips
 from vidbench.engine.runs import recipe_dict
+from vidbench.evaluate.confusions import gains
 from vidbench.evaluate.features import PROTOCOLS, Protocol
-from vidbench.evaluate.probe import gains
 from vidbench.experiments import compare
 from vidbench.experiments.compare import Measured, Number, Paired, pick, plain
 from vidbench.methods import classify
@@ -272,7 +272,7 @@ def classes(one: Experiment, found: Mapping[tuple[int, str], Measured]) -> list[
     each: dict[str, list[list[float]]] = {}
     for seed in one.seeds if "rms" in one.arms else ():
         for row in gains(found[seed, "rms"].table, found[seed, BASELINE].table):
-            each.setdefault(row["action"], []).append([row[name] for name in columns])
+            each.setdefault(row.action, []).append([getattr(row, name) for name in columns])
     rows = [
         {"action": action} | dict(zip(columns, np.mean(values, axis=0).tolist(), strict=True))
         for action, values in each.items()

@@ -1,0 +1,102 @@
+"""Which classes are taken for each other, and what each class gains from one run to another."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vidbench.evaluate.tables import Features, class_words
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """How many videos of an action are taken for another, and their share of its videos."""
+
+    action: str
+    taken_for: str
+    videos: int
+    share: float
+
+
+@dataclass(frozen=True)
+class ClassGain:
+    """A class's share of right predictions before and after, and the difference."""
+
+    action: str
+    videos: int
+    before: float
+    after: float
+    gain: float
+
+
+def confusions(table: Features, most: int = 8) -> list[Confusion]:
+    """The pairs of classes that are most often taken for each other, most frequent first.
+
+    Raises:
+        ValueError: Rows without label.
+    """
+    check_labeled(table, "confusions")
+    counts = _counts(table)
+    of_class = counts.sum(axis=1)
+    np.fill_diagonal(counts, 0)
+    order = np.argsort(-counts, axis=None, kind="stable")[:most]
+    found = []
+    for place in order.tolist():
+        action, other = divmod(place, len(table.classes))
+        if videos := int(counts[action, other]):
+            share = float(videos / of_class[action])
+            found.append(Confusion(table.classes[action], table.classes[other], videos, share))
+    return found
+
+
+def gains(better: Features, worse: Features) -> list[ClassGain]:
+    """What each class gains from one run to another, the largest gain first.
+
+    Both are class probabilities of the same videos, in the same order, and one protocol as far as
+    that is not the run.
+
+    Raises:
+        ValueError: Videos, labels or classes are not the same, or rows have no label.
+    """
+    same = better.classes == worse.classes and np.array_equal(better.label, worse.label)
+    if not same or better.protocol.get("rows") != worse.protocol.get("rows"):
+        raise ValueError(
+            f"gains wants two tables of the same videos and classes; got {len(better.label)} "
+            f"videos of {class_words(better.classes)} and {len(worse.label)} of "
+            f"{class_words(worse.classes)}."
+        )
+    check_labeled(better, "gains")
+    after, before = (table.values.argmax(axis=1) == table.label for table in (better, worse))
+    made = []
+    for number in np.unique(better.label).tolist():
+        here = better.label == number
+        left, right = float(before[here].mean()), float(after[here].mean())
+        made.append(ClassGain(better.classes[number], int(here.sum()), left, right, right - left))
+    return sorted(made, key=lambda one: -one.gain)
+
+
+def confusion(table: Features) -> np.ndarray:
+    """The confusion matrix as shares of each class's videos [classes, classes predicted]; NaN for a
+    class without videos.
+
+    Raises:
+        ValueError: Rows without label.
+    """
+    check_labeled(table, "confusion")
+    counts = _counts(table)
+    with np.errstate(invalid="ignore"):
+        return counts / counts.sum(axis=1, keepdims=True)
+
+
+def _counts(table: Features) -> np.ndarray:
+    """How many videos of each class get each prediction: int64 [classes,classes]."""
+    counts = np.zeros((len(table.classes),) * 2, np.int64)
+    np.add.at(counts, (table.label, table.values.argmax(axis=1)), 1)
+    return counts
+
+
+def check_labeled(table: Features, who: str) -> None:
+    """Raise ValueError at rows without label; `who` names the function."""
+    if (table.label < 0).any():
+        raise ValueError(
+            f"{who}: {int((table.label < 0).sum())} rows have no label; select the labeled ones."
+        )
