@@ -175,8 +175,8 @@ def videos(name: str, label: np.ndarray):
 def acts(browser, rounds: int) -> dict[str, list[float]]:
     """Milliseconds of what the kernel does, a value a round; another query each time."""
     from vidbench.evaluate import layout
-    from vidbench.view.figures import Html
     from vidbench.view.galleries import gallery
+    from vidbench.view.looks import Html
 
     units = {side: browser.spaces["rgb"].units(side) for side in browser.sides}
     asked, times = np.random.default_rng(1).permutation(len(browser.sides["queries"])), {}

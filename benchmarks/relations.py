@@ -110,7 +110,7 @@ def pictures(sources: int, targets: int) -> dict[str, Callable]:
     """What makes each picture of a synthetic relation with planted blocks, clusters worked out anew
     each time."""
     from vidbench.evaluate.projections import Relation, pairs
-    from vidbench.view import relations
+    from vidbench.view import clouds, relations
     from vidbench.view.widgets.pairs import Browser
 
     random, names = np.random.default_rng(0), ("K400", "K700")
@@ -139,8 +139,8 @@ def pictures(sources: int, targets: int) -> dict[str, Callable]:
             there, *classes, "heatmap", exact=False, **heat
         ),
         "sankey": lambda: relations.sankey(pairs(*both.values(), most=30), *names, "sankey"),
-        "asymmetry": lambda: relations.asymmetry(there, back.T, *classes, "asymmetry", names=names),
-        "against": lambda: relations.against(there, back, *classes, "against"),
+        "asymmetry": lambda: clouds.asymmetry(there, back.T, *classes, "asymmetry", names=names),
+        "against": lambda: clouds.against(there, back, *classes, "against"),
         "table of 50": lambda: Browser(both, most=50).table(),
     }
 

@@ -18,7 +18,7 @@ from benchmarks import measure
 from benchmarks.browsing import lab, opened
 from benchmarks.notebook import write
 from tests import ROOT
-from vidbench.view.figures import INK
+from vidbench.view.looks import INK
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 ARTIFACTS = Path(os.environ.get("VIDBENCH_ARTIFACTS") or ROOT / "runs" / "browser")
@@ -397,13 +397,13 @@ def test_pairs(desk):
 SLOW = (
     """import numpy as np
 from vidbench.evaluate.projections import Relation
-from vidbench.view.widgets import pairs
+from vidbench.view.widgets import pair_controls, pairs
 names = {"a": tuple(f"a{i}" for i in range(40)), "b": tuple(f"b{i}" for i in range(30))}""",
     """def between(s, t):
     raw = np.random.default_rng(0).standard_normal((len(names[s]), len(names[t])))
     return Relation(s, t, names[s], names[t], {"raw": raw})
 browser = pairs.Browser({("a", "b"): between("a", "b"), ("b", "a"): between("b", "a")})
-controls = pairs.show(browser)
+controls = pair_controls.show(browser)
 controls""",
     "controls.select('a3', 'b4')",
 )

@@ -12,8 +12,8 @@ import vidbench.view
 from tests.view.test_galleries import Skeleton, clip
 from vidbench.evaluate.projections import Relation
 from vidbench.evaluate.results import Folder, Number, Published
-from vidbench.evaluate.retrieval import Neighbors
-from vidbench.view import clips, figures, galleries, html, results
+from vidbench.evaluate.search import Neighbors
+from vidbench.view import clips, figures, galleries, html, looks, results
 from vidbench.view.galleries import Row, Tile
 from vidbench.view.widgets import neighbors, pairs, pieces, training
 from vidbench.view.widgets.videos import Videos
@@ -80,11 +80,6 @@ def state(words):
     return training.RunState(words, words, words, 2, logs)
 
 
-def page(words):
-    parts = [words, figures.curves({words: ([1], [1])}, words, words, words)]
-    return html.page(words, [html.Section(words, parts)]).replace(html.get_plotlyjs(), "")
-
-
 def published(words):
     values = {name: words for name in Published.__dataclass_fields__} | {"metric": "R@1"}
     return [Published(**values | {"value": 1.0})]
@@ -131,6 +126,7 @@ CASES = {
     "widgets.pairs.Browser.chosen": lambda words: related(words).chosen(),
     "widgets.pairs.Browser.html": lambda words: related(words).html(),
     "widgets.pieces.said": pieces.said,
+    "widgets.pieces.video_grid": lambda words: pieces.video_grid([tile(words)], words),
     "widgets.training.Board.html": lambda words: training.Board("x").html([state(words)]),
 }
 
@@ -150,7 +146,7 @@ def test_words_are_escaped_exactly_once(name, words, monkeypatch):
 @pytest.mark.parametrize("words", HOSTILE)
 def test_a_page_takes_words_as_words(words):
     def body(one):
-        parts = [one, figures.Html("<i>as it is</i>")]
+        parts = [one, looks.Html("<i>as it is</i>")]
         return Skeleton(html.page(one, [html.Section(one, parts)]))
 
     seen = body(words)
@@ -171,6 +167,6 @@ def test_each_function_that_returns_html_has_a_case():
             for member, function in members:
                 given = getattr(function, "__annotations__", {}).get("return", "")
                 public = not name.startswith("_") and not member.startswith("_")
-                if public and given in ("Html", figures.Html):
+                if public and given in ("Html", looks.Html):
                     found.add(".".join(filter(None, (short, name, member))))
     assert found == set(CASES)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.view.test_galleries import HOSTILE
-from vidbench.view import figures
+from vidbench.view import figures, looks
 from vidbench.view.figures import Bar
 
 
@@ -28,7 +28,7 @@ def test_curves_draw_intervals_as_bands_in_the_curves_color():
     )
     band, line, other = figure.data
     assert (
-        band.fillcolor == line.line.color == figures.COLORS["CoCLR"]
+        band.fillcolor == line.line.color == looks.COLORS["CoCLR"]
         and band.opacity < 0.3
         and not band.showlegend
     )
@@ -50,11 +50,11 @@ def test_curves_draw_intervals_as_bands_in_the_curves_color():
 def test_a_method_keeps_its_color_and_no_two_look_alike():
     one = figures.curves({"CoCLR": ([0], [1]), "mine": ([0], [1])}, "x", "y")
     two = figures.bars([Bar("other", "R@1", 0.1), Bar("CoCLR", "R@1", 0.2)], "y")
-    assert one.data[0].line.color == figures.COLORS["CoCLR"]
-    assert [t.marker.color for t in two.data if t.type == "bar"][1] == figures.COLORS["CoCLR"]
+    assert one.data[0].line.color == looks.COLORS["CoCLR"]
+    assert [t.marker.color for t in two.data if t.type == "bar"][1] == looks.COLORS["CoCLR"]
     named = figures.curves({"mine": ([0], [1])}, "x", "y", colors={"mine": "#123456"})
     assert named.data[0].line.color == "#123456"
-    many = figures.colors_for([f"m{i}" for i in range(20)] + ["CoCLR", "InfoNCE"])
+    many = looks.colors_for([f"m{i}" for i in range(20)] + ["CoCLR", "InfoNCE"])
     assert len(set(many.values())) == 22
 
 
@@ -144,7 +144,7 @@ def test_ranked_bars_stand_in_order_and_tell_gain_from_loss():
     (drawn,) = figure.data
     np.testing.assert_allclose(drawn.x, [50, 0, -25])
     assert drawn.y[1:] == ("bow", "kick") and "<" not in drawn.y[0]
-    assert drawn.marker.color == (figures.RIGHT, figures.RIGHT, figures.WRONG)
+    assert drawn.marker.color == (looks.RIGHT, looks.RIGHT, looks.WRONG)
     assert figure.layout.yaxis.autorange == "reversed" and not figure.layout.showlegend
 
 

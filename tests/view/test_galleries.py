@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vidbench.view import figures, galleries
+from vidbench.view import galleries, looks
 from vidbench.view.galleries import Row, Tile
 
 HOSTILE = '<b>"x"</b> & \'y\' <script>alert(1)</script>" onload="z'
@@ -140,7 +140,7 @@ def test_filmstrip_has_one_row_per_clip_and_is_never_wider_than_a_figure():
     strip = galleries.filmstrip([clip(20), clip(3, 24, 90)], ["first", HOSTILE])
     page = Skeleton(strip)
     widths = [int(value) for tag, name, value in page.attributes if (tag, name) == ("img", "width")]
-    assert len(widths) == 2 and max(widths) <= figures.WIDTH
+    assert len(widths) == 2 and max(widths) <= looks.WIDTH
     assert widths == [8 * 95 - 2, 3 * (760 // 3) - 2]  # 112 pixels a frame would have been too wide
     assert "8 of 20 frames" in strip and "(3 frames)" in strip
     assert "(3 pictures)" in galleries.filmstrip([clip(3)], noun="pictures")
@@ -181,7 +181,7 @@ def test_gallery_tells_right_from_wrong_by_color_and_sign():
     assert page.words.count("✓") == 1 and page.words.count("✗") == 1
     frames = [v for _, name, v in page.attributes if name == "style" and "border:3px" in v]
     colors = [re.search(r"solid (#\w+)", v).group(1) for v in frames]
-    assert colors == [figures.INK, figures.RIGHT, figures.WRONG, figures.INK]
+    assert colors == [looks.INK, looks.RIGHT, looks.WRONG, looks.INK]
     alts = [value for tag, name, value in page.attributes if (tag, name) == ("img", "alt")]
     assert alts == [
         "query, jump",

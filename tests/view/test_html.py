@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from tests.view.test_galleries import HOSTILE, KEPT, Skeleton, clip, rows, styles
-from vidbench.view import figures, galleries, html
-from vidbench.view.figures import Bar, Html
+from vidbench.view import figures, galleries, html, looks
+from vidbench.view.figures import Bar
 from vidbench.view.html import FIGURE_SPACE, Section, page, table, write_page
+from vidbench.view.looks import Html
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -206,4 +207,4 @@ def test_a_browser_shows_the_page_as_meant(tmp_path):
 
 
 def test_pages_share_the_look_of_figures():
-    assert f"color: {figures.INK}" in html.CSS and f"max-width: {figures.WIDTH}px" in html.CSS
+    assert f"color: {looks.INK}" in html.CSS and f"max-width: {looks.WIDTH}px" in html.CSS

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from tests.view.test_galleries import HOSTILE
-from vidbench.view import relations
-from vidbench.view.figures import RULE
+from vidbench.view import clouds, relations
+from vidbench.view.looks import RULE
 
 SOURCES, TARGETS = ["walk", "bow", HOSTILE], ["go", "nod"]
 SCORES = np.array([[0.5, -0.1], [0.0, 0.4], [-0.2, 0.1]], dtype=np.float32)
@@ -177,8 +177,8 @@ def test_marks_are_rings_on_their_cells():
 def test_figures_refuse_what_does_not_fit(scores, sources, targets, says):
     for draw in (
         relations.heatmap,
-        lambda a, s, t: relations.asymmetry(a, a.T, s, t),
-        lambda a, s, t: relations.against(a, a, s, t),
+        lambda a, s, t: clouds.asymmetry(a, a.T, s, t),
+        lambda a, s, t: clouds.against(a, a, s, t),
     ):
         with pytest.raises(ValueError, match=says):
             draw(scores, sources, targets)
@@ -220,7 +220,7 @@ def test_sankey_draws_the_strongest_positive_links():
 
 def test_asymmetry_sets_each_pair_against_itself():
     back = np.array([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]], dtype=np.float32)
-    figure = relations.asymmetry(
+    figure = clouds.asymmetry(
         SCORES, back, SOURCES, TARGETS, names=("A", "B"), unit="w", marks=[("walk", "nod")]
     )
     found = dict(
@@ -238,7 +238,7 @@ def test_asymmetry_sets_each_pair_against_itself():
     assert (figure.data[1].x[0], figure.data[1].y[0]) == (SCORES[0, 1], back[1, 0])
     assert not any("<b>" in (note.text or "") for note in figure.layout.annotations)
     with pytest.raises(ValueError, match="backward"):
-        relations.asymmetry(SCORES, SCORES, SOURCES, TARGETS)
+        clouds.asymmetry(SCORES, SCORES, SOURCES, TARGETS)
 
 
 def test_against_says_spearmans_correlation_of_all_known_pairs():
@@ -247,23 +247,21 @@ def test_against_says_spearmans_correlation_of_all_known_pairs():
     y += x
     y[3] = np.nan
     names = [f"s{i}" for i in range(30)], [f"t{i}" for i in range(20)]
-    figure = relations.against(x, y, *names, drawn=10)
+    figure = clouds.against(x, y, *names, drawn=10)
     ranks = [
         np.delete(a, 3, axis=0).ravel().argsort().argsort() for a in (x, y)
     ]  # no ties: Pearson of the ranks
     said = [note.text for note in figure.layout.annotations][0]
     assert f"580 pairs: {np.corrcoef(*ranks)[0, 1]:.2f}" in said
-    assert (
-        "not defined" in relations.against(np.ones((30, 20)), x, *names).layout.annotations[0].text
-    )
+    assert "not defined" in clouds.against(np.ones((30, 20)), x, *names).layout.annotations[0].text
     with pytest.raises(ValueError, match="both scores are known"):
-        relations.against(np.full((30, 20), np.nan), x, *names)
+        clouds.against(np.full((30, 20), np.nan), x, *names)
 
 
 def test_of_many_pairs_the_highest_by_either_are_drawn_and_the_others_counted(large):
     scores, sources, targets = large
     other = blocks(400, 700, 20, seed=3)[0]
-    figure = relations.against(scores, other, sources, targets, drawn=500, labels=7)
+    figure = clouds.against(scores, other, sources, targets, drawn=500, labels=7)
     points = {(float(x), float(y)) for x, y in zip(figure.data[0].x, figure.data[0].y, strict=True)}
     for array in (scores, other):
         for flat in np.argsort(-array, axis=None)[:500]:
@@ -281,7 +279,7 @@ def test_names_of_points_never_cover_each_other():
     random = np.random.default_rng(0)
     points = random.random((60, 2)) * (600, 400)
     texts = {i: "a name of some length" for i in range(60)}
-    found = relations.placed(points, texts, (600, 400), 12)
+    found = clouds.placed(points, texts, (600, 400), 12)
     assert len(found) == 12 and list(found)[0] < 5
     boxes = [box[1:] for box in found.values()]
     for i, (left, low, right, top) in enumerate(boxes):
@@ -289,6 +287,5 @@ def test_names_of_points_never_cover_each_other():
         for other in boxes[:i]:
             assert left >= other[2] or right <= other[0] or low >= other[3] or top <= other[1]
     assert (
-        relations.placed(np.array([[5.0, 5.0]] * 9), texts={0: "x", 1: "y"}, size=(8, 8), most=3)
-        == {}
+        clouds.placed(np.array([[5.0, 5.0]] * 9), texts={0: "x", 1: "y"}, size=(8, 8), most=3) == {}
     )

@@ -18,8 +18,9 @@ from vidbench.evaluate.features import Protocol
 from vidbench.experiments import compare
 from vidbench.experiments.compare import Number, Paired, pick
 from vidbench.methods import coclr
-from vidbench.view.figures import PALETTE, bars
+from vidbench.view.figures import bars
 from vidbench.view.html import Section, table
+from vidbench.view.looks import PALETTE
 
 METHODS = {"infonce": "InfoNCE", "coclr": "CoCLR", "ubernce": "UberNCE"}
 STREAMS = {"rgb": "RGB", "flow": "flow", "both": "two-stream"}

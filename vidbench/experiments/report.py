@@ -16,9 +16,10 @@ from vidbench.data.video import clips, windows
 from vidbench.engine.runs import Run
 from vidbench.evaluate.search import Neighbors
 from vidbench.view.clips import neighbors_gallery
-from vidbench.view.figures import PALETTE, Bar, bars, curves
+from vidbench.view.figures import Bar, bars, curves
 from vidbench.view.galleries import filmstrip
 from vidbench.view.html import Html, Section, table, write_page
+from vidbench.view.looks import PALETTE
 
 if TYPE_CHECKING:
     from vidbench.view.figures import Figure

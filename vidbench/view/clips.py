@@ -15,8 +15,8 @@ from vidbench.data.flow import estimate
 from vidbench.data.flow import store as flow_store
 from vidbench.data.video import windows
 from vidbench.data.video.clips import Video
-from vidbench.view.figures import Html
 from vidbench.view.galleries import Row, Tile, encode, filmstrip, gallery
+from vidbench.view.looks import Html
 
 if TYPE_CHECKING:
     from vidbench.data.manifest import Manifest
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def playing(
-    manifest,
+    manifest: Manifest,
     *,
     side: int = 96,
     most: int = 16,
@@ -59,7 +59,9 @@ def playing(
     return tile
 
 
-def top_speed(manifest, flow_folder: str | Path, videos: int = 8, flows: int = 4) -> float:
+def top_speed(
+    manifest: Manifest, flow_folder: str | Path, videos: int = 8, flows: int = 4
+) -> float:
     """Return the pixels a frame that 99 % of the pixels stay below, in so many flows of so many
     videos."""
     speeds = [
@@ -90,14 +92,10 @@ def neighbors_gallery(
     """
     titles = {name: (titles or {}).get(name, name) for name in found}
     limit = top_speed(queries, flow_folder, shown, 8) if flow_folder else 0.0
-    look = {
-        "side": 112,
-        "most": 24,
-        "quality": 80,
-        "flow_folder": flow_folder,
-        "speed": lambda: limit,
-    }
-    plays = {"train": playing(train, **look), "query": playing(queries, **look)}
+    look = partial(
+        playing, side=112, most=24, quality=80, flow_folder=flow_folder, speed=lambda: limit
+    )
+    plays = {"train": look(train), "query": look(queries)}
     made: dict[Path, Tile] = {}
 
     def tile(side: str, path: Path, row: int, **verdict) -> Tile:
@@ -133,7 +131,7 @@ def neighbors_gallery(
     return Html(filmstrip(*wheel, height=96) + made_of) if flow_folder else made_of
 
 
-def _flows(manifest, folder: str | Path, row: int, most: int) -> np.ndarray:
+def _flows(manifest: Manifest, folder: str | Path, row: int, most: int) -> np.ndarray:
     """Read at most so many flows of a video, evenly spread: float [T,H,W,2] in pixels."""
     path = str(manifest.path[row])
     held = flow_store.meta(folder, path, manifest.absolute(row))

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vidbench.data.video import windows
-from vidbench.view.figures import FONT, INK, RIGHT, RULE, SOFT, WIDTH, WRONG, Html, escaped
+from vidbench.view.looks import FONT, INK, RIGHT, RULE, SOFT, WIDTH, WRONG, Html, escaped
 
 LETTER = 7  # pixels at most of a letter in names, in the fonts that browsers take
 
@@ -67,8 +67,10 @@ def encode(frames: np.ndarray, fps: float, side: int | None = None, quality: int
     pictures = [Image.fromarray(frame) for frame in np.ascontiguousarray(frames)]
     if side is not None:
         scale = side / max(pictures[0].size)
-        size = tuple(max(1, round(s * scale)) for s in pictures[0].size)
-        pictures = [picture.resize(size, Image.Resampling.LANCZOS) for picture in pictures]
+        width, height = (max(1, round(s * scale)) for s in pictures[0].size)
+        pictures = [
+            picture.resize((width, height), Image.Resampling.LANCZOS) for picture in pictures
+        ]
     # WebP counts whole milliseconds: rounding the times, not the steps, keeps the clip's length
     steps = np.diff(np.round(np.arange(len(frames) + 1) * 1000.0 / fps)).astype(int).tolist()
     out = io.BytesIO()
@@ -211,10 +213,10 @@ def gallery(
     Raises ValueError on nothing to show, or when the methods' queries are not the same ones in the
     same order."""
     blocks = dict(queries) if isinstance(queries, Mapping) else {"": list(queries)}
-    queries = [[(row.query.label, row.query.caption) for row in rows] for rows in blocks.values()]
-    if not queries or not queries[0]:
+    asked = [[(row.query.label, row.query.caption) for row in rows] for rows in blocks.values()]
+    if not asked or not asked[0]:
         raise ValueError("gallery: wanted at least one query, got none")
-    if any(other != queries[0] for other in queries):
+    if any(other != asked[0] for other in asked):
         raise ValueError(
             "gallery: wanted the same queries in the same order for every method; select them once"
         )
@@ -256,12 +258,13 @@ def _neighbors(name: str, row: Row, side: int) -> str:
 def _tile(tile: Tile, rank: int, side: int, mark: str = "") -> str:
     """A framed clip with its class in the corner; verdict, rank, score and caption under it; rank 0
     is the query."""
-    color, sign, word = {True: (RIGHT, "✓", "right"), False: (WRONG, "✗", "wrong")}.get(
-        tile.right, (INK, "", "")
-    )
+    color, sign, word = INK, "", ""
+    if tile.right is not None:
+        color, sign, word = (RIGHT, "✓", "right") if tile.right else (WRONG, "✗", "wrong")
     score, mark = "" if tile.score is None else f"{tile.score:.2f}", mark if tile.mark else ""
-    alt = [f"rank {rank}" if rank else "query", tile.label, score and f"score {score}", word, mark]
-    alt = ", ".join(filter(None, alt))
+    place = f"rank {rank}" if rank else "query"
+    words = [place, tile.label, score and f"score {score}", word, mark]
+    alt = ", ".join(filter(None, words))
     width, height = _fit(_uri(tile.clip), side)
     line = f'<b style="color:{color}">{sign}</b> {rank}' if rank else "<b>query</b>"
     chip = f"position:absolute;left:0;max-width:{side - 8}px;overflow:hidden;white-space:nowrap;text-overflow:ellipsis;"

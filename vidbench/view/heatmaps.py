@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vidbench.view.figures import INK, PALETTE, RULE, SOFT, WIDTH, colors_for, dress, plain
+from vidbench.view.looks import INK, PALETTE, RULE, SOFT, WIDTH, colors_for, dress, plain
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

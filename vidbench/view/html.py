@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from vidbench.system.files import write_text
-from vidbench.view.figures import FONT, INK, RULE, SOFT, WIDTH, Html, escaped
+from vidbench.view.looks import FONT, INK, RULE, SOFT, WIDTH, Html, escaped
 
 FIGURE_SPACE = "\u2007"  # as wide as a digit
 LONG = 48  # letters from which a text column is broken into lines

@@ -19,8 +19,9 @@ from vidbench.evaluate.results import (
     numbers_of,
     one_protocol,
 )
-from vidbench.view.figures import FONT, SOFT, Bar, Html, bars, escaped
+from vidbench.view.figures import Bar, bars
 from vidbench.view.html import Section, table, write_page
+from vidbench.view.looks import FONT, SOFT, Html, escaped
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -32,7 +33,8 @@ def results_table(numbers: Sequence[Number], title: str = "") -> Html:
     Intervals stand at the main metric, and at all where there are no more than two: six of them
     fill no page."""
     one_protocol(numbers)
-    metrics, rows = list(dict.fromkeys(number.metric for number in numbers)), {}
+    metrics = list(dict.fromkeys(number.metric for number in numbers))
+    rows: dict[str, dict[str, Any]] = {}
     shown_with_interval = metrics if len(metrics) < 3 else [main_metric(numbers)]
     for number in numbers:
         row = rows.setdefault(
@@ -47,13 +49,14 @@ def results_table(numbers: Sequence[Number], title: str = "") -> Html:
         ["run", *metrics, *BUDGET, *states],
         best=best,
         title=title,
-        formats={name: ",d" for name in ("batch", "iterations", "clips") if _whole(rows, name)},
+        formats=_formats(list(rows.values()), "batch", "iterations", "clips"),
     )
 
 
 def _percent(number: Number, interval: bool) -> float | tuple[float, float, float]:
-    parts = [100.0 * part for part in (number.value, number.low, number.high) if part is not None]
-    return tuple(parts) if interval and len(parts) == 3 else parts[0]
+    if not interval or number.low is None or number.high is None:
+        return 100.0 * number.value
+    return 100.0 * number.value, 100.0 * number.low, 100.0 * number.high
 
 
 def _shown(budget: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,8 +67,13 @@ def _shown(budget: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _whole(rows: Mapping[str, Mapping], name: str) -> bool:
-    return all(row[name] is None or isinstance(row[name], int) for row in rows.values())
+def _formats(rows: Sequence[Mapping[str, Any]], *names: str) -> dict[str, str]:
+    """Thousands with commas in the columns that hold whole numbers only."""
+    return {
+        name: ",d"
+        for name in names
+        if all(row[name] is None or isinstance(row[name], int) for row in rows)
+    }
 
 
 def results_tables(numbers: Iterable[Number]) -> Html:
@@ -129,7 +137,7 @@ def inventory(folders: Sequence[Folder]) -> Html:
     pieces = [
         table(
             rows,
-            formats={n: ",d" for n in ("iterations", "clips") if _whole(dict(enumerate(rows)), n)},
+            formats=_formats(rows, "iterations", "clips"),
         )
     ]
     said = f"{len(folders)} run folders: {len(whole)} whole, {len(broken)} broken or half written."
@@ -178,7 +186,7 @@ def published_table(rows: Sequence[Published]) -> Html:
                 "stream": row.stream,
                 "backbone": row.backbone,
             }
-            empty = {
+            empty: dict[str, Any] = {
                 **{name: words or None for name, words in named.items()},
                 **dict.fromkeys(name for name, _ in columns),
                 "source, note": set(),

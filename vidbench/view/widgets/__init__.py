@@ -1,9 +1,11 @@
 """What one clicks on: plain Python classes that say what is looked at, and ipywidgets over them."""
 
 import os
+from collections.abc import Callable
+from typing import Any
 
 
-def shown(thing, *arguments, **options):
+def shown(thing: Any, *arguments: Any, **options: Any) -> Any:
     """The controls of a browser or board where a person is there, its `html(...)` where a notebook
     runs headless.
 
@@ -11,11 +13,11 @@ def shown(thing, *arguments, **options):
     VIDBENCH_HEADLESS=1. The arguments are those of its `html`."""
     if os.environ.get("VIDBENCH_HEADLESS", "0") not in ("", "0"):
         return thing.html(*arguments, **options)
-    from vidbench.view.widgets import controls, neighbors, pairs, training
+    from vidbench.view.widgets import controls, neighbors, pair_controls, pairs, training
 
-    show = {
+    show: dict[type, Callable[[Any], Any]] = {
         neighbors.Browser: controls.show,
-        pairs.Browser: pairs.show,
+        pairs.Browser: pair_controls.show,
         training.Board: training.show,
     }
     return show[type(thing)](thing)

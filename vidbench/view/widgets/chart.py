@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from vidbench.view.figures import FONT, RULE, SOFT
+from vidbench.view.looks import FONT, RULE, SOFT
 
 WIDE, TALL = 368, 190  # pixels of a chart, two in a row of a notebook
 DASHES = {"solid": "", "dash": "6 4", "dot": "2 3", "dashdot": "6 3 2 3"}

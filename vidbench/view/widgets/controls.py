@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from vidbench.evaluate import layout
-from vidbench.view.figures import Html, plain
 from vidbench.view.galleries import Row, gallery
+from vidbench.view.looks import Html, plain
 from vidbench.view.widgets import plane
 from vidbench.view.widgets.neighbors import Browser
 from vidbench.view.widgets.pieces import clickable, pointed, said, whole
@@ -219,7 +219,7 @@ class NeighborControls:
         )
         self.number.unobserve(self._stepped, "value")
         self.number.max = max(1, len(left))
-        at = np.flatnonzero(left == row) if side == "queries" else []
+        at = np.flatnonzero(left == row) if side == "queries" else left[:0]
         if len(at):
             self.number.value = int(at[0]) + 1
         self.number.observe(self._stepped, "value")

@@ -10,91 +10,30 @@ import csv
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import cache, lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vidbench.data.video import windows
-from vidbench.evaluate import layout, search
+from vidbench.evaluate import layout
 from vidbench.system.files import written
 from vidbench.system.processes import cores
-from vidbench.view.clips import top_speed
-from vidbench.view.figures import FONT, INK, SOFT, Html, escaped
-from vidbench.view.galleries import Row, Tile, clip_html, encode, fitted, gallery
+from vidbench.view.galleries import Row, Tile, gallery
+from vidbench.view.looks import Html
 from vidbench.view.widgets import plane
-from vidbench.view.widgets.pieces import said
-from vidbench.view.widgets.videos import GRID, SIDE, SIDES, Videos
+from vidbench.view.widgets.pieces import said, video_grid
+from vidbench.view.widgets.spaces import Searches, Space
+from vidbench.view.widgets.videos import GRID, SIDE, SIDES, Videos, both_sides
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+    from vidbench.data.manifest import Manifest
+
+COLUMNS = ("query", "query_label", "list", "rank", "id", "label", "score", "right")  # of the csv
 HELD = 4000  # clips kept in memory, of about 10 kB each
-
-
-class _Space:
-    """One search: the vectors of both sides, a part a stream, with their means taken off once."""
-
-    def __init__(self, name: str, held: Sequence, sides: Mapping[str, Videos], centering: str):
-        tables = {
-            side: list(table) if isinstance(table, list | tuple) else [table]
-            for side, table in zip(SIDES, held, strict=True)
-        }
-        for side, parts in tables.items():
-            for part in parts:
-                columns = [column for column in ("label", "source_video") if hasattr(part, column)]
-                if any(
-                    not np.array_equal(getattr(part, one), getattr(sides[side], one))
-                    for one in columns
-                ):
-                    raise ValueError(
-                        f"{name}: the features of the {side} are of other videos than the {side}; "
-                        "extract "
-                        "them from this manifest"
-                    )
-        values = {
-            side: [np.asarray(getattr(part, "values", part), dtype=np.float32) for part in parts]
-            for side, parts in tables.items()
-        }
-        shapes = {side: [part.shape for part in parts] for side, parts in values.items()}
-        widths = [[shape[1:] for shape in shapes[side]] for side in SIDES]
-        counts = {side: {shape[0] for shape in shapes[side]} for side in SIDES}
-        if (
-            widths[0] != widths[1]
-            or any(len(width) != 1 for width in widths[0])
-            or any(counts[side] != {len(sides[side])} for side in SIDES)
-        ):
-            raise ValueError(
-                f"{name}: wanted features [N,D] of {len(sides['gallery'])} gallery videos and "
-                f"{len(sides['queries'])} queries, or a list of those, one a stream; got {shapes}"
-            )
-        self.parts = (
-            values
-            if centering == "none"
-            else {
-                side: [
-                    part - mean
-                    for part, mean in zip(
-                        values[side], self._means(values, side, centering), strict=True
-                    )
-                ]
-                for side in SIDES
-            }
-        )
-
-    def _means(self, values: dict[str, list[np.ndarray]], side: str, centering: str) -> list:
-        """What comes off each stream, as in search.search, whose queries here are one at a
-        time."""
-        if centering not in search.CENTERINGS:
-            raise ValueError(f"centering is one of {search.CENTERINGS}; got {centering!r}")
-        streams = values["queries" if (side, centering) == ("queries", "split") else "gallery"]
-        return [part.mean(0, dtype=np.float64).astype(np.float32) for part in streams]
-
-    def units(self, side: str) -> np.ndarray:
-        """The vectors of a side as they are compared: unit length in each stream, streams side by
-        side."""
-        return np.concatenate([search.unit(part) for part in self.parts[side]], axis=1)
 
 
 class Browser:
@@ -111,8 +50,8 @@ class Browser:
 
     def __init__(
         self,
-        gallery,
-        queries,
+        gallery: Videos | Manifest,
+        queries: Videos | Manifest,
         lists: Mapping[str, Sequence],
         *,
         k: int = 5,
@@ -121,26 +60,10 @@ class Browser:
         beside: Mapping[str, str] | None = None,
         flow_folder: str | Path = "",
     ):
-        given, flow_folder = dict(zip(SIDES, (gallery, queries), strict=True)), str(flow_folder)
-        raw = [one for one in given.values() if not isinstance(one, Videos)]
-        speed = (
-            cache(partial(top_speed, raw[0], flow_folder)) if raw else None
-        )  # one scale of colors on both sides
-        self.sides = {
-            side: one
-            if isinstance(one, Videos)
-            else Videos.of(one, flow_folder=flow_folder, speed=speed)
-            for side, one in given.items()
-        }
-        for side, videos in self.sides.items():
-            if not len(videos) or len(set(videos.ids.tolist())) < len(videos):
-                raise ValueError(
-                    f"Browser: wanted videos in the {side}, each id once; got {len(videos)}"
-                )
+        self.sides = both_sides(gallery, queries, flow_folder)
         names = list(lists)
         standard = {
-            name: names[0] if number else names[min(1, len(names) - 1)]
-            for number, name in enumerate(names)
+            name: names[0] if number else names[:2][-1] for number, name in enumerate(names)
         }
         self.beside = standard if beside is None else dict(beside)
         if (
@@ -151,12 +74,12 @@ class Browser:
         ):
             raise ValueError(
                 "Browser: wanted lists of neighbors, k >= 1 and `beside` between lists; got "
-                f"{names}, "
-                f"{k} and {self.beside}"
+                f"{names}, {k} and {self.beside}"
             )
         self.spaces = {
-            name: _Space(name, held, self.sides, centering) for name, held in lists.items()
+            name: Space(name, held, self.sides, centering) for name, held in lists.items()
         }
+        self._searches = Searches(self.spaces, self.sides)
         self.k, self.hide_source_video, self.of_class, self.failures = k, hide_source_video, "", ""
         self.compare: tuple[str, str] | tuple[()] = ()
         self.kinds = tuple(
@@ -164,18 +87,10 @@ class Browser:
         )
         self.kind = self.kinds[0]
         self.names = {side: videos.names for side, videos in self.sides.items()}
-        self._rows = {
-            side: {str(id): row for row, id in enumerate(videos.ids)}
-            for side, videos in self.sides.items()
-        }
-        own = self._rows["gallery"]
-        self._own = {
-            "gallery": np.arange(len(own)),
-            "queries": np.array([own.get(str(id), -1) for id in self.sides["queries"].ids]),
-        }
         self.query: tuple[str, int] = ("queries", 0)
         self.past: list[tuple[str, int]] = []
-        self._tile, self._near = lru_cache(HELD)(self._made), lru_cache(64)(self._searched)
+        self._near = lru_cache(64)(self._searches.one)
+        self._tile = lru_cache(HELD)(lambda kind, side, row: self.sides[side].tile(kind, row))
         self._lists: dict[tuple, np.ndarray] = {}
         self._places: dict[tuple[str, str], dict[str, np.ndarray]] = {}
 
@@ -184,21 +99,18 @@ class Browser:
     def select(self, which: int | str) -> None:
         """Make a video the query: the number of a query, or an id of either side. Raises ValueError
         on another."""
-        number = isinstance(which, int | np.integer)
-        found = [
-            (side, int(which) if number else self._rows[side].get(which))
-            for side in ("queries", "gallery")
-        ]
-        found = [
-            (side, row)
-            for side, row in found
-            if row is not None and 0 <= row < len(self.sides[side])
-        ]
-        if not found or number and found[0][0] != "queries":
+        queries, gallery = self.sides["queries"], self.sides["gallery"]
+        if isinstance(which, int | np.integer):
+            found = [("queries", int(which))] if 0 <= which < len(queries) else []
+        else:
+            found = [
+                (side, self.sides[side].rows.get(which, -1)) for side in ("queries", "gallery")
+            ]
+            found = [(side, row) for side, row in found if row >= 0]
+        if not found:
             raise ValueError(
-                f"select: wanted a query from 0 to {len(self.sides['queries']) - 1} or an id of "
-                "either "
-                f"side, such as {str(self.sides['gallery'].ids[0])!r}; got {which!r}"
+                f"select: wanted a query from 0 to {len(queries) - 1} or an id of either side, "
+                f"such as {str(gallery.ids[0])!r}; got {which!r}"
             )
         if found[0] != self.query:
             self.past.append(self.query)
@@ -226,7 +138,7 @@ class Browser:
         lost neighbors are shown, () for none; kind: of clips. The first query that is left becomes
         the query where that of now is none of them. Raises ValueError on a thing that is not there.
         """
-        wanted = {
+        given = {
             "k": k,
             "of_class": of_class,
             "failures": failures,
@@ -234,8 +146,8 @@ class Browser:
             "kind": kind,
             "compare": None if compare is None else tuple(compare),
         }
-        wanted = {
-            name: getattr(self, name) if value is None else value for name, value in wanted.items()
+        wanted: dict[str, Any] = {
+            name: getattr(self, name) if value is None else value for name, value in given.items()
         }
         unknown = [
             name
@@ -250,8 +162,7 @@ class Browser:
             or wanted["kind"] not in self.kinds
         ):
             raise ValueError(
-                f"look: wanted k >= 1, a class of the queries, lists of {list(self.spaces)} (two "
-                "to "
+                f"look: wanted k >= 1, a class of the queries, lists of {list(self.spaces)} (two to "
                 f"compare) and clips of {self.kinds}; got {wanted}"
             )
         for name, value in wanted.items():
@@ -272,8 +183,7 @@ class Browser:
     # ---- as data
 
     def nearest(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """The query's nearest gallery rows by one list, and their similarities; fewer than k where
-        there are fewer."""
+        """Return the query's nearest gallery rows by one list, at most k, and similarities."""
         return self._near(name, *self.query, self.k, self.hide_source_video)
 
     def rows(self) -> dict[str, list[dict[str, Any]]]:
@@ -322,17 +232,14 @@ class Browser:
         return (self.names["gallery"][rows] == label) & (label != "") & (rows >= 0)
 
     def csv(self, path: str | Path) -> Path:
-        """Neighbors of the queries that are left, all lists, as a table of ids and scores; whole
-        or not at all."""
+        """Write the neighbors of the queries that are left, of all lists: ids and scores."""
         path, before = Path(path), self.query
         with (
             written(path) as temporary,
             open(temporary, "w", newline="", encoding="utf-8") as file,
         ):
             table = csv.writer(file, lineterminator="\n")
-            table.writerow(
-                ["query", "query_label", "list", "rank", "id", "label", "score", "right"]
-            )
+            table.writerow(COLUMNS)
             for query in self.choices():
                 self.query = ("queries", int(query))
                 own = [self.sides["queries"].ids[query], self.names["queries"][query]]
@@ -362,8 +269,7 @@ class Browser:
         if method not in layout.methods() or name not in self.spaces:
             raise ValueError(
                 f"places: wanted one of {layout.methods()} and of {list(self.spaces)}; got "
-                f"{method!r} and "
-                f"{name!r}"
+                f"{method!r} and {name!r}"
             )
         if (name, method) not in self._places:
             self._places[name, method] = layout.lay(
@@ -382,71 +288,18 @@ class Browser:
         }
 
     def _all(self, name: str) -> np.ndarray:
-        """Neighbors of every query [Q,k], -1 where it has fewer."""
+        """Neighbors of every query [Q,k], -1 where it has fewer; searched once."""
         key = (name, self.k, self.hide_source_video)
         if key not in self._lists:
-            query_rows = np.arange(len(self.sides["queries"]))
-            room = self._room("queries", query_rows, self.hide_source_video)
-            self._lists[key] = np.full((len(query_rows), self.k), -1)
-            for few in np.unique(np.minimum(room, self.k)):  # nearly always one value
-                some = query_rows[np.minimum(room, self.k) == few]
-                self._lists[key][some, :few] = self._search(
-                    name, "queries", some, int(few), self.hide_source_video
-                )[0]
+            self._lists[key] = self._searches.every(*key)
         return self._lists[key]
-
-    def _searched(
-        self, name: str, side: str, row: int, k: int, hide: bool
-    ) -> tuple[np.ndarray, np.ndarray]:
-        query_rows = np.array([row])
-        room = int(self._room(side, query_rows, hide)[0])
-        rows, scores = self._search(name, side, query_rows, min(k, room), hide)
-        return rows[0], scores[0]
-
-    def _search(
-        self, name: str, side: str, query_rows: np.ndarray, k: int, hide: bool
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The k nearest gallery rows [q,k] of some videos of a side, and their similarities."""
-        if k < 1:
-            return np.empty((len(query_rows), 0), np.int64), np.empty(
-                (len(query_rows), 0), np.float32
-            )
-        space = self.spaces[name]
-        near = search.search(
-            space.parts["gallery"],
-            [part[query_rows] for part in space.parts[side]],
-            k,
-            source_videos=self._barred(side, query_rows, hide),
-        )
-        return near.rows, near.scores
-
-    def _room(self, side: str, query_rows: np.ndarray, hide: bool) -> np.ndarray:
-        """Count the gallery videos [q] that each query may find."""
-        return len(self.sides["gallery"]) - search.siblings(*self._barred(side, query_rows, hide))
-
-    def _barred(
-        self, side: str, query_rows: np.ndarray, hide: bool
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """What must not be equal in a neighbor and its query: sources, or else the videos
-        themselves."""
-        if hide:
-            return self.sides["gallery"].source_video, self.sides[side].source_video[query_rows]
-        return np.arange(len(self.sides["gallery"])), self._own[side][query_rows]
 
     # ---- as pictures and HTML
 
     def tiles(self, places: Sequence[tuple[str, int]]) -> list[Tile]:
-        """Clips of videos, as (side, row), each made once; one that cannot be had is gray and says
-        why."""
+        """Return the clips of videos, given as (side, row), each made once; see `Videos.tile`."""
         with ThreadPoolExecutor(min(8, cores())) as pool:  # decoders leave other threads their turn
             return list(pool.map(lambda place: self._tile(self.kind, *place), places))
-
-    def _made(self, kind: str, side: str, row: int) -> Tile:
-        try:
-            return self.sides[side].clips[kind](row)
-        except Exception as error:  # one video that cannot be read must not hide the others
-            blank = encode(np.full((1, 48, 64, 3), 225, np.uint8), 1)
-            return Tile(blank, str(self.names[side][row]), f"cannot be shown: {error}")
 
     def shown(self) -> dict[str, Row]:
         """The query and its neighbors as a gallery's rows, a line a list, then what was gained and
@@ -487,7 +340,7 @@ class Browser:
         takes them."""
         if isinstance(queries, int):
             left = self.choices()
-            queries = left[windows.spread(len(left), queries)]
+            queries = left[windows.spread(len(left), queries)].tolist()
         kept, blocks = (self.query, list(self.past)), []
         for which in queries:
             self.select(which if isinstance(which, str) else int(which))
@@ -502,17 +355,10 @@ class Browser:
         ids = list(ids)
         if not ids:
             return said("Draw around points of the map to see their clips here.")
-        sides = [next(side for side in SIDES if id in self._rows[side]) for id in ids[:GRID]]
-        tiles = self.tiles(
-            [(side, self._rows[side][id]) for side, id in zip(sides, ids, strict=False)]
-        )
+        sides = [next(side for side in SIDES if id in self.sides[side].rows) for id in ids[:GRID]]
+        places = [(side, self.sides[side].rows[id]) for side, id in zip(sides, ids, strict=False)]
         left = f", the first {GRID}" if len(ids) > GRID else ""
-        return Html(
-            f'<div style="font-family:{FONT};color:{INK}"><div style="font-size:13px;margin:0 0 '
-            '4px">'
-            f'{len(ids)} videos{left}</div><div style="display:flex;flex-wrap:wrap;gap:8px">'
-            f"{''.join(map(_small, tiles))}</div></div>"
-        )
+        return video_grid(self.tiles(places), f"{len(ids)} videos{left}")
 
     def map(self, name: str = "", method: str = "pca") -> Figure:
         """All videos in the plane, colored by class, open marks for queries; the query and its
@@ -535,11 +381,9 @@ class Browser:
     def drawn(self, side: str) -> np.ndarray:
         """The rows of a side that a map draws: queries that lie in the gallery, too, are drawn
         once."""
-        return (
-            np.arange(len(self.sides["gallery"]))
-            if side == "gallery"
-            else np.flatnonzero(self._own[side] < 0)
-        )
+        if side == "gallery":
+            return np.arange(len(self.sides["gallery"]))
+        return np.flatnonzero(self._searches.own[side] < 0)
 
     def rings(
         self, name: str = "", method: str = "pca"
@@ -551,14 +395,3 @@ class Browser:
             rows = self.nearest(other)[0]
             rings[other] = (*places["gallery"][rows].T, [str(id) for id in ids[rows]])
         return {**rings, "query": (*places[side][[row]].T, [str(self.sides[side].ids[row])])}
-
-
-def _small(tile: Tile) -> str:
-    """A clip of a grid: its class and its name under it."""
-    cut = f"width:{SIDE}px;overflow:hidden;text-overflow:ellipsis;white-space:nowrap"
-    return (
-        f'<div title="video {escaped(tile.label)}, {escaped(tile.caption)}" style="width:{SIDE}px">'
-        f"{clip_html(tile.clip, tile.label, SIDE)}<div "
-        f'style="font-size:12px;{cut}">{escaped(tile.label)}</div>'
-        f'<div style="font-size:11px;color:{SOFT};{cut}">{escaped(fitted(tile.caption, SIDE))}</div></div>'
-    )

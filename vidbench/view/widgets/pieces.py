@@ -3,13 +3,17 @@ a line of words."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
-from vidbench.view.figures import FONT, SOFT, Html, escaped
+from vidbench.view.galleries import Tile, clip_html, fitted
+from vidbench.view.looks import FONT, INK, SOFT, Html, escaped
+from vidbench.view.widgets.videos import SIDE
 
 if TYPE_CHECKING:
+    from anywidget import AnyWidget
+    from ipywidgets import Box
     from plotly.graph_objects import Figure, FigureWidget
 
 CLICKS = """
@@ -101,7 +105,7 @@ export default { render({ model, el }) {
 
 
 @cache
-def clickable():
+def clickable() -> type[AnyWidget]:
     """The class of a piece of HTML whose tiles, found by `picks`, say their id when they are
     clicked."""
     import anywidget
@@ -110,7 +114,7 @@ def clickable():
     class Clickable(anywidget.AnyWidget):
         _esm = CLICKS
         html = traitlets.Unicode().tag(sync=True)
-        ids = traitlets.List().tag(sync=True)
+        ids: traitlets.List = traitlets.List().tag(sync=True)
         picks = traitlets.Unicode().tag(sync=True)
 
     return Clickable
@@ -142,10 +146,10 @@ def _whole() -> type[FigureWidget]:
 
 
 def pointed(
-    figure,
+    figure: FigureWidget,
     clicked: Callable[[dict], None],
     lassoed: Callable[[dict[int, list[int]]], None] | None = None,
-):
+) -> Box:
     """A FigureWidget in a box that tells what the pointer does in it.
 
     clicked: is given trace and point, numbers (of a heatmap's cell row and column), and x and y, as
@@ -182,4 +186,25 @@ def said(words: str) -> Html:
     return Html(
         f'<div style="font-family:{FONT};font-size:13px;color:{SOFT};padding:8px '
         f'0">{escaped(words)}</div>'
+    )
+
+
+def video_grid(tiles: Sequence[Tile], heading: str) -> Html:
+    """Return clips side by side in rows, under a heading."""
+    return Html(
+        f'<div style="font-family:{FONT};color:{INK}"><div style="font-size:13px;margin:0 0 '
+        f'4px">{escaped(heading)}</div><div style="display:flex;flex-wrap:wrap;gap:8px">'
+        f"{''.join(map(_video, tiles))}</div></div>"
+    )
+
+
+def _video(tile: Tile) -> str:
+    """A clip of a grid, its class and its name under it."""
+    cut = f"width:{SIDE}px;overflow:hidden;text-overflow:ellipsis;white-space:nowrap"
+    return (
+        f'<div title="video {escaped(tile.label)}, {escaped(tile.caption)}" style="width:{SIDE}px">'
+        f"{clip_html(tile.clip, tile.label, SIDE)}<div "
+        f'style="font-size:12px;{cut}">{escaped(tile.label)}</div>'
+        f'<div style="font-size:11px;color:{SOFT};{cut}">{escaped(fitted(tile.caption, SIDE))}'
+        "</div></div>"
     )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from vidbench.view.figures import INK, PALETTE, RULE, dress, plain
+from vidbench.view.looks import INK, PALETTE, RULE, dress, plain
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -55,64 +55,13 @@ def scatter(
     `faded`. Traces are the layers, then the rings, then entries of the legend."""
     import plotly.graph_objects as go
 
-    figure, number = go.Figure(), {name: index for index, name in enumerate(classes)}
+    figure = go.Figure()
     draw = go.Scattergl if sum(len(layer.ids) for layer in layers.values()) > MANY else go.Scatter
-    for place, (layer, (points, names, ids)) in enumerate(layers.items()):
-        index = np.array([number.get(str(name), -1) for name in names], int)
-        shape = np.where((index < 0) | (len(classes) > LISTED), 0, index // COLORS % len(SHAPES))
-        end = (
-            "-open" if place else ""
-        )  # one shape as a word is drawn faster than the same word for each point
-        shapes = [SHAPES[one] + end for one in shape] if shape.any() else SHAPES[0] + end
-        figure.add_trace(
-            draw(
-                x=points[:, 0],
-                y=points[:, 1],
-                mode="markers",
-                name=plain(layer),
-                showlegend=False,
-                marker=dict(
-                    color=np.where(index < 0, COLORS - 1, index % COLORS).astype(np.uint8),
-                    colorscale=STEPS,
-                    cmin=-0.5,
-                    cmax=COLORS - 0.5,
-                    symbol=shapes,
-                    size=5,
-                    line_width=0 if not place else 1,
-                    opacity=faded(names, lit),
-                ),
-                text=[
-                    f"{plain(name)}<br>{plain(id.rpartition('/')[2])}"
-                    for name, id in zip(names, ids.tolist(), strict=True)
-                ],
-                hovertemplate="%{text}<extra></extra>",
-                unselected=dict(marker=dict(opacity=0.15)),
-            )
-        )
+    for name, layer in layers.items():
+        figure.add_trace(draw(_points(name, layer, classes, bool(figure.data), lit)))
     for place, (ring, (x, y)) in enumerate(rings.items()):
-        star, color = place == len(rings) - 1, PALETTE[place % COLORS]
-        look = (
-            dict(symbol="star", size=17, color=INK, line=dict(width=1.5, color="#FFFFFF"))
-            if star
-            else dict(
-                symbol="circle-open",
-                size=13 + 4 * place,
-                color=color,
-                line=dict(width=3, color=color),
-            )
-        )
-        figure.add_trace(
-            draw(  # as the points are: plotly draws WebGL above all else
-                x=x,
-                y=y,
-                mode="markers",
-                name=plain(ring),
-                hoverinfo="skip",
-                unselected=dict(marker=dict(opacity=1)),
-                marker=look,
-                legendrank=1 if star else None,
-            )
-        )
+        # drawn as the points are: plotly draws WebGL above all else
+        figure.add_trace(draw(_ring(ring, x, y, place, star=place == len(rings) - 1)))
     for index, name in enumerate(classes if len(classes) <= LISTED else ()):
         figure.add_scatter(
             x=[None],
@@ -122,6 +71,66 @@ def scatter(
             marker=dict(size=7, color=PALETTE[index % COLORS], symbol=SHAPES[index // COLORS]),
         )
     dress(figure, "", "", title, [], BESIDE)
+    return _framed(figure)
+
+
+def _points(
+    name: str, layer: Layer, classes: Sequence[str], hollow: bool, lit: str
+) -> dict[str, Any]:
+    """A layer's trace; hollow: with open shapes."""
+    number = {one: index for index, one in enumerate(classes)}
+    index = np.array([number.get(str(one), -1) for one in layer.names], int)
+    shape = np.where((index < 0) | (len(classes) > LISTED), 0, index // COLORS % len(SHAPES))
+    end = "-open" if hollow else ""
+    # one shape as a word is drawn faster than the same word for each point
+    shapes = [SHAPES[one] + end for one in shape] if shape.any() else SHAPES[0] + end
+    return dict(
+        x=layer.points[:, 0],
+        y=layer.points[:, 1],
+        mode="markers",
+        name=plain(name),
+        showlegend=False,
+        marker=dict(
+            color=np.where(index < 0, COLORS - 1, index % COLORS).astype(np.uint8),
+            colorscale=STEPS,
+            cmin=-0.5,
+            cmax=COLORS - 0.5,
+            symbol=shapes,
+            size=5,
+            line_width=1 if hollow else 0,
+            opacity=faded(layer.names, lit),
+        ),
+        text=[
+            f"{plain(one)}<br>{plain(id.rpartition('/')[2])}"
+            for one, id in zip(layer.names, layer.ids.tolist(), strict=True)
+        ],
+        hovertemplate="%{text}<extra></extra>",
+        unselected=dict(marker=dict(opacity=0.15)),
+    )
+
+
+def _ring(name: str, x: np.ndarray, y: np.ndarray, place: int, *, star: bool) -> dict[str, Any]:
+    """A trace of rings, wider from place to place, or of a star."""
+    color = PALETTE[place % COLORS]
+    ring = dict(
+        symbol="circle-open", size=13 + 4 * place, color=color, line=dict(width=3, color=color)
+    )
+    return dict(
+        x=x,
+        y=y,
+        mode="markers",
+        name=plain(name),
+        hoverinfo="skip",
+        unselected=dict(marker=dict(opacity=1)),
+        marker=dict(symbol="star", size=17, color=INK, line=dict(width=1.5, color="#FFFFFF"))
+        if star
+        else ring,
+        legendrank=1 if star else None,
+    )
+
+
+def _framed(figure: Figure) -> Figure:
+    """The figure without axes, its legend at the right."""
     bare = dict(
         showgrid=False,
         showticklabels=False,
@@ -131,7 +140,7 @@ def scatter(
         linecolor=RULE,
         zeroline=False,
     )
-    figure.update_layout(
+    return figure.update_layout(
         width=WIDE,
         height=TALL,
         hovermode="closest",
@@ -150,4 +159,3 @@ def scatter(
             itemdoubleclick=False,
         ),
     )
-    return figure

@@ -18,19 +18,9 @@ from typing import TYPE_CHECKING
 from vidbench.data.video import windows
 from vidbench.engine.runs import Run, RunError
 from vidbench.system.files import is_locked
-from vidbench.view.figures import (
-    FONT,
-    INK,
-    RIGHT,
-    RULE,
-    SOFT,
-    WRONG,
-    Html,
-    colors_for,
-    curves,
-    escaped,
-)
+from vidbench.view.figures import curves
 from vidbench.view.galleries import data_uri
+from vidbench.view.looks import FONT, INK, RIGHT, RULE, SOFT, WRONG, Html, colors_for, escaped
 from vidbench.view.widgets.chart import TALL, WIDE, chart
 
 if TYPE_CHECKING:
@@ -116,7 +106,7 @@ class Board:
         return [self._seen(name, folder) for name, folder in self._runs().items()]
 
     def _runs(self) -> dict[str, Path]:
-        found = {}
+        found: dict[str, Path] = {}
         for name, folder in self.folders.items():
             within = (
                 []
@@ -176,7 +166,7 @@ class Board:
 
     def drawn(self, states: Sequence[RunState]) -> list[tuple[str, str]]:
         """The (log, column) pairs there is something to draw of, training first."""
-        there = {}
+        there: dict[tuple[str, str], None] = {}
         for log in LOGS:
             for one in states:
                 for column, values in one.logs.get(log, {}).items():
@@ -282,10 +272,11 @@ def _row(one: RunState, look: tuple[str, str]) -> str:
     epoch, facts = one.last("epoch"), []
     if epoch is not None:
         facts.append(f"epoch {epoch:.4g}" + f" of {one.epochs}" * bool(one.epochs))
-    if one.last("seconds") and one.last("clips"):
-        facts.append(f"{one.last('clips') / one.last('seconds'):.3g} clips/s")
-    if one.state == "running" and one.left() is not None:
-        facts.append(f"{_time(one.left())} left")
+    clips, seconds, left = one.last("clips"), one.last("seconds"), one.left()
+    if clips and seconds:
+        facts.append(f"{clips / seconds:.3g} clips/s")
+    if one.state == "running" and left is not None:
+        facts.append(f"{_time(left)} left")
     facts += filter(None, [one.said])
     share = min(1.0, epoch / one.epochs) if epoch and one.epochs else 0.0
     bar = (
@@ -344,7 +335,8 @@ class BoardControls:
         )
         self.when = ipywidgets.HTML()
         self.box = ipywidgets.VBox([ipywidgets.HBox([self.watching, self.when]), self.html])
-        self._ended, self.thread = threading.Event(), None
+        self._ended = threading.Event()
+        self.thread: threading.Thread | None = None
         self.watching.observe(self._toggled, "value")
         self.watching.value = not self.draw()
 
@@ -359,7 +351,7 @@ class BoardControls:
         except (
             Exception
         ) as error:  # a thread's error goes to a log that few see; the next look may find all well
-            html, over = f"<b>cannot be read: {escaped(error)}</b>", False
+            html, over = Html(f"<b>cannot be read: {escaped(error)}</b>"), False
         if html != self.html.value:
             self.html.value = html
         self.when.value = (

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache, cached_property, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vidbench.view.clips import playing
-from vidbench.view.galleries import Tile
+from vidbench.view.clips import playing, top_speed
+from vidbench.view.galleries import Tile, encode
+
+if TYPE_CHECKING:
+    from vidbench.data.manifest import Manifest
 
 SIDE = 96  # pixels of a clip
 GRID = 48  # clips of a lasso at most
@@ -33,7 +38,7 @@ class Videos:
     @classmethod
     def of(
         cls,
-        manifest,
+        manifest: Manifest,
         *,
         flow_folder: str | Path = "",
         speed: Callable[[], float] | None = None,
@@ -59,5 +64,42 @@ class Videos:
         """The class of each video in words [N], "" where it is unknown."""
         return np.array([*self.classes, ""])[np.asarray(self.label)]
 
+    @cached_property
+    def rows(self) -> dict[str, int]:
+        """The row of each id."""
+        return {str(id): row for row, id in enumerate(self.ids)}
+
+    def tile(self, kind: str, row: int) -> Tile:
+        """Return a video's clip; a video that cannot be read is gray, and its caption says why."""
+        try:
+            return self.clips[kind](row)
+        except Exception as error:  # one video that cannot be read must not hide the others
+            blank = encode(np.full((1, 48, 64, 3), 225, np.uint8), 1)
+            return Tile(blank, str(self.names[row]), f"cannot be shown: {error}")
+
     def __len__(self) -> int:
         return len(self.ids)
+
+
+def both_sides(
+    gallery: Videos | Manifest, queries: Videos | Manifest, flow_folder: str | Path = ""
+) -> dict[str, Videos]:
+    """Return the videos of both sides; manifests' flows share one scale of colors.
+
+    Raises ValueError on a side without videos, or with one id twice.
+    """
+    given = dict(zip(SIDES, (gallery, queries), strict=True))
+    raw = [one for one in given.values() if not isinstance(one, Videos)]
+    speed = cache(partial(top_speed, raw[0], str(flow_folder))) if raw else None
+    sides = {
+        side: one
+        if isinstance(one, Videos)
+        else Videos.of(one, flow_folder=flow_folder, speed=speed)
+        for side, one in given.items()
+    }
+    for side, videos in sides.items():
+        if not len(videos) or len(videos.rows) < len(videos):
+            raise ValueError(
+                f"Browser: wanted videos in the {side}, each id once; got {len(videos)}"
+            )
+    return sides

@@ -1,0 +1,298 @@
+"""Two scores of the same pairs of classes against each other: a cloud of points, the strongest of
+them named, the others a shade.
+
+Scores are arrays [C_s,C_t] as in `relations`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vidbench.view.looks import INK, PALETTE, SOFT, WIDTH, dress, plain
+from vidbench.view.relations import checked, marked_places, rings, shortened
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+SHADE = (
+    (0, "rgba(91,99,109,0)"),
+    (1e-6, "rgba(91,99,109,0.08)"),
+    (1, "rgba(91,99,109,0.5)"),
+)  # of points not drawn
+TALL = 440  # pixels of a cloud of points
+BINS = 64  # of the shade, each way
+LINE, LETTER = 16, 6.6  # pixels of a label: its height, the width of a letter
+
+
+def asymmetry(
+    forward: np.ndarray,
+    backward: np.ndarray,
+    sources: Sequence[str],
+    targets: Sequence[str],
+    title: str = "",
+    *,
+    names: tuple[str, str] = ("source", "target"),
+    unit: str = "score",
+    drawn: int = 2000,
+    labels: int = 8,
+    marks: Sequence[tuple[str, str]] | None = None,
+    marked: str = "marked",
+) -> Figure:
+    """Each pair's score in one direction against that in the other; off the diagonal may stand
+    parent and child.
+
+    forward: [C_s,C_t]; backward: [C_t,C_s]; names: of the two data sets. See `against` for the
+    rest."""
+    backward = checked(backward, targets, sources, "asymmetry, backward").T
+    forward = checked(forward, sources, targets, "asymmetry")
+    words = [f"{unit}, {a} → {b}" for a, b in (names, names[::-1])]
+    figure = _cloud(
+        forward,
+        backward,
+        (sources, targets),
+        words,
+        title,
+        drawn,
+        labels,
+        marks,
+        marked,
+        alike=True,
+    )
+    low, high = figure.layout.xaxis.range
+    figure.add_shape(
+        type="line",
+        x0=low,
+        x1=high,
+        y0=low,
+        y1=high,
+        layer="below",
+        line=dict(color=SOFT, width=1.4, dash="dot"),
+    )
+    return figure
+
+
+def against(
+    x: np.ndarray,
+    y: np.ndarray,
+    sources: Sequence[str],
+    targets: Sequence[str],
+    title: str = "",
+    *,
+    names: tuple[str, str] = ("weight", "behavior"),
+    drawn: int = 2000,
+    labels: int = 8,
+    marks: Sequence[tuple[str, str]] | None = None,
+    marked: str = "marked",
+) -> Figure:
+    """Two scores of the same pairs, both [C_s,C_t], against each other, with Spearman's rank
+    correlation of all pairs.
+
+    names: of the two scores; drawn: so many of the highest by either one are points, the others a
+    shade, and a line below says how many; labels: at most so many of the strongest are named, none
+    over another. marks: (source, target) classes that get a ring, drawn in any case; marked: what
+    these are. Raises ValueError as `heatmap` does."""
+    from scipy.stats import spearmanr
+
+    x, y = (checked(scores, sources, targets, "against") for scores in (x, y))
+    both = [scores[np.isfinite(x + y)] for scores in (x, y)]
+    still = (
+        min(np.ptp(scores) if len(scores) else 0 for scores in both) == 0
+    )  # ranks of equal numbers say nothing
+    rank = "not defined" if still else f"{spearmanr(*both).statistic:.2f}"
+    said = f"Spearman's rank correlation of all {len(both[0]):,} pairs: {rank}"
+    return _cloud(x, y, (sources, targets), names, title, drawn, labels, marks, marked, said=[said])
+
+
+def _cloud(
+    x, y, classes, words, title, drawn, labels, marks, marked, *, alike=False, said=()
+) -> Figure:
+    """The strongest pairs by either score as points, the other ones as a shade, some of them
+    named."""
+    import plotly.graph_objects as go
+
+    sources, targets = classes
+    ringed = np.ravel_multi_index(marked_places(marks or (), sources, targets), x.shape)
+    known = np.flatnonzero(np.isfinite(x + y))
+    if not len(known):
+        raise ValueError(
+            f"{title or 'a cloud'}: wanted pairs of which both scores are known, got none"
+        )
+    kept = np.unique(np.concatenate([_highest(x, drawn), _highest(y, drawn), ringed]))
+    kept = np.intersect1d(kept, known, assume_unique=True)
+    s, t = np.unravel_index(kept, x.shape)
+    points = [scores.ravel()[kept] for scores in (x, y)]
+    figure = go.Figure(
+        go.Scatter(
+            x=points[0],
+            y=points[1],
+            mode="markers",
+            showlegend=False,
+            marker=dict(size=5, opacity=0.55, color=PALETTE[0]),
+            text=[
+                f"{plain(sources[i])}<br>→ {plain(targets[j])}" for i, j in zip(s, t, strict=True)
+            ],
+            hovertemplate="%{text}<br>%{x:.3g}, %{y:.3g}<extra></extra>",
+        )
+    )
+    if marks is not None:
+        rings(figure, x.ravel()[ringed], y.ravel()[ringed], marked)
+    ends = [_ends(scores) for scores in ((np.concatenate([x, y]),) * 2 if alike else (x, y))]
+    left = np.setdiff1d(known, kept, assume_unique=True)
+    if len(left):
+        said = [
+            *said,
+            f"Points: the {len(kept):,} pairs that are highest by either; shade: the other "
+            f"{len(left):,}",
+        ]
+        _shade(figure, x.ravel()[left], y.ravel()[left], ends)
+    dress(figure, words[0], words[1], title, [marked] if marks is not None else [], 24)
+    top, bottom = figure.layout.margin.t, 56 + 18 * len(said)
+    figure.update_layout(height=top + TALL + bottom, margin_b=bottom, hovermode="closest")
+    for axis, (low, high) in zip((figure.update_xaxes, figure.update_yaxes), ends, strict=True):
+        axis(
+            range=[low, high],
+            showgrid=True,
+            zeroline=low < 0 < high,
+            zerolinecolor="#8A929C",
+            automargin=False,
+        )
+    if said:
+        figure.add_annotation(
+            text="<br>".join(map(plain, said)),
+            align="left",
+            showarrow=False,
+            x=0,
+            xref="paper",
+            xanchor="left",
+            y=0,
+            yref="paper",
+            yanchor="top",
+            yshift=-48,
+            font=dict(size=12, color=SOFT),
+        )
+    _label(
+        figure,
+        points,
+        [f"{shortened(sources[i])} → {shortened(targets[j])}" for i, j in zip(s, t, strict=True)],
+        ends,
+        (WIDTH - 64 - 24, TALL),
+        labels,
+    )
+    return figure
+
+
+# ----------------------------------------------------------------------------------------- pieces
+
+
+def _highest(scores: np.ndarray, count: int) -> np.ndarray:
+    """Flat indices of the highest scores."""
+    count = min(count, scores.size)
+    return np.argpartition(-np.nan_to_num(scores, nan=-np.inf), count - 1, axis=None)[:count]
+
+
+def _ends(scores: np.ndarray) -> tuple[float, float]:
+    """An axis' range, with a margin for the points."""
+    low, high = float(np.nanmin(scores)), float(np.nanmax(scores))
+    reach = 0.04 * (high - low) or 1.0
+    return low - reach, high + reach
+
+
+def _shade(
+    figure: Figure, x: np.ndarray, y: np.ndarray, ends: Sequence[tuple[float, float]]
+) -> None:
+    """How many pairs lie where, on a logarithmic scale of 8 bits."""
+    counts, *edges = np.histogram2d(x, y, BINS, ends)
+    levels = np.log1p(counts.T)
+    (x0, dx), (y0, dy) = (((edge[0] + edge[1]) / 2, edge[1] - edge[0]) for edge in edges)
+    figure.add_heatmap(
+        z=(255 * levels / levels.max()).astype(np.uint8),
+        x0=x0,
+        dx=dx,
+        y0=y0,
+        dy=dy,
+        zmin=0,
+        zmax=255,
+        colorscale=SHADE,
+        showscale=False,
+        hoverinfo="skip",
+    )
+
+
+def _label(
+    figure: Figure, points, texts: Sequence[str], ends, size: tuple[int, int], most: int
+) -> None:
+    """Name the strongest points and color them, where there is room."""
+    share = np.stack(
+        [(p - low) / (high - low) for p, (low, high) in zip(points, ends, strict=True)], axis=1
+    )
+    best = np.argsort(-share.max(axis=1), kind="stable")[: 6 * most]
+    spots = placed(share * size, {int(i): texts[i] for i in best}, size, most)
+    named = list(spots)
+    figure.add_scatter(
+        x=points[0][named],
+        y=points[1][named],
+        mode="markers",
+        hoverinfo="skip",
+        showlegend=False,
+        marker=dict(size=7, color=PALETTE[1]),
+    )
+    for i, (side, left, low, right, top) in spots.items():
+        across = {"left": left, "right": right}.get(side, (left + right) / 2)
+        figure.add_annotation(
+            text=plain(texts[i]),
+            x=across / size[0],
+            xanchor=side,
+            y=(low + top) / 2 / size[1],
+            xref="paper",
+            yref="paper",
+            yanchor="middle",
+            showarrow=False,
+            borderpad=0,
+            font=dict(size=12, color=INK),
+        )
+
+
+def placed(
+    points: np.ndarray, texts: Mapping[int, str], size: tuple[float, float], most: int
+) -> dict[int, tuple[str, float, float, float, float]]:
+    """Where names of points go: index -> (which side of the box is at the point, left, low, right,
+    top), in pixels.
+
+    points: [n,2]; texts: index -> name, the most important first. A name stands right of its point,
+    left, above or below, where it covers the fewest points, two at most, and no name; one without
+    room is left out, as is what comes after the first `most`. Boxes lie within (0, 0, *size);
+    widths are estimated from the number of letters."""
+    found: dict[int, tuple[str, float, float, float, float]] = {}
+    for i, text in texts.items():
+        (x, y), wide, gap, half = points[i], LETTER * len(text), 7, LINE / 2
+        corners = [
+            ("left", x + gap, y - half),
+            ("right", x - gap - wide, y - half),
+            ("center", x - wide / 2, y + gap),
+            ("center", x - wide / 2, y - gap - LINE),
+        ]
+        tries = [(side, left, low, left + wide, low + LINE) for side, left, low in corners]
+        free = [
+            (_covered(points, box[1:]), box)
+            for box in tries
+            if min(box[1:3]) >= 0
+            and box[3] <= size[0]
+            and box[4] <= size[1]
+            and not any(_meet(box[1:], other[1:]) for other in found.values())
+        ]
+        best = min(free, key=lambda one: one[0], default=None)
+        if best and best[0] <= 2 and len(found) < most:
+            found[i] = best[1]
+    return found
+
+
+def _covered(points: np.ndarray, box: Sequence[float]) -> int:
+    """How many points lie in a box."""
+    return int(((points > box[:2]) & (points < box[2:])).all(axis=1).sum())
+
+
+def _meet(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether two boxes overlap."""
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]

@@ -1,0 +1,156 @@
+"""Controls over the browser of class pairs: data sets, read-out, heatmap, clips, a button for each
+row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from vidbench.view.looks import FONT, PALETTE, escaped, plain
+from vidbench.view.widgets.pairs import Browser
+from vidbench.view.widgets.pieces import pointed, whole
+
+MANY = (10, 20, 50)  # rows that one can choose
+
+
+class PairControls:
+    """Controls over a `Browser`: data sets, read-out, number of rows, heatmap, clips, a button for
+    each row."""
+
+    def __init__(self, browser: Browser):
+        import ipywidgets
+
+        pairs = [(f"{source} → {target}", (source, target)) for source, target in browser.relations]
+        self.browser = browser
+        self.pair = ipywidgets.Dropdown(
+            options=pairs, value=(browser.source, browser.target), description="data sets"
+        )
+        self.readout = ipywidgets.Dropdown(
+            options=browser.readouts, value=browser.readout, description="read-out"
+        )
+        self.most = ipywidgets.Dropdown(
+            options=sorted({*MANY, browser.most}), value=browser.most, description="pairs"
+        )
+        self.figure = whole(browser.figure(exact=True))
+        self.clips, self.rows = ipywidgets.HTML(), ipywidgets.VBox(layout={"overflow": "auto"})
+        self.box = ipywidgets.VBox(
+            [
+                ipywidgets.HBox([self.pair, self.readout, self.most]),
+                pointed(self.figure, self._clicked),
+                self.clips,
+                self.rows,
+            ]
+        )
+        for control in (self.pair, self.readout, self.most):
+            control.observe(self._moved, "value")
+        self._list()
+        self._play()
+
+    def _repr_mimebundle_(self, **kwargs):
+        return self.box._repr_mimebundle_(**kwargs)
+
+    def select(self, source_class: str, target_class: str) -> None:
+        """Choose a pair: a cross-hair in the heatmap, its clips below."""
+        self.browser.select(source_class, target_class)
+        self._play()
+
+    def _moved(self, _change) -> None:
+        """A control was moved: all is drawn anew, in the same FigureWidget, of which each weighs
+        megabytes."""
+        source, target = self.pair.value
+        self.browser.look(source, target, self.readout.value, self.most.value)
+        drawn = self.browser.figure(exact=True)
+        with self.figure.batch_update():
+            for old, new in zip(self.figure.data, drawn.data, strict=True):
+                old.update(
+                    {
+                        key: value
+                        for key, value in new.to_plotly_json().items()
+                        if key not in ("type", "uid")
+                    },
+                    overwrite=True,
+                )
+            self.figure.layout.update(drawn.layout.to_plotly_json(), overwrite=True)
+        self._list()
+        self._play()
+
+    def _clicked(self, place: dict) -> None:
+        """A cell of the heatmap was clicked; names come as they are drawn."""
+        sources, targets = (
+            {plain(name): name for name in names}
+            for names in (self.browser.there.sources, self.browser.there.targets)
+        )
+        self.select(sources[place["y"]], targets[place["x"]])
+
+    def _list(self) -> None:
+        """The head of the table, then a button and a line for each row."""
+        import ipywidgets
+
+        rows, fixed = self.browser.lines(), {"flex": "none"}
+        narrow = {"width": "34px", "height": "22px", **fixed}
+        head = ipywidgets.HTML(self._line(rows[0], head=True), layout=fixed)
+        lines = [ipywidgets.HBox([ipywidgets.Label(layout=narrow), head])]
+        for row in rows:
+            button = ipywidgets.Button(
+                icon="play", tooltip="play clips of both classes", layout=narrow
+            )
+            button.on_click(
+                lambda _, pair=(row[self.browser.source], row[self.browser.target]): self.select(
+                    *pair
+                )
+            )
+            lines.append(ipywidgets.HBox([button, ipywidgets.HTML(self._line(row), layout=fixed)]))
+        self.rows.children = lines
+
+    def _line(self, row: Mapping[str, Any], head: bool = False) -> str:
+        """A row, or the names of its columns, in columns of fixed widths."""
+        cells, weight = [], 600 if head else 400
+        look = "display:inline-block;overflow:hidden;text-overflow:ellipsis;white-space:nowrap;"
+        for name, value in row.items():
+            shown = "–" if value is None else f"{value:.3f}" if isinstance(value, float) else value
+            text = escaped(name if head else shown)
+            named = name in (self.browser.source, self.browser.target)
+            wide = (
+                "width:160px"
+                if named
+                else f"width:{12 + max(32, 7 * len(name))}px;text-align:right"
+            )
+            cells.append(
+                f'<span style="{look}padding-right:8px;{wide}" title="{text}">{text}</span>'
+            )
+        look = f"font-family:{FONT};font-size:13px;line-height:22px;font-weight:{weight};white-space:nowrap"
+        return f'<div style="{look}">{"".join(cells)}</div>'
+
+    def _play(self) -> None:
+        """The selected pair's cross-hair and clips."""
+        browser, lines = self.browser, []
+        if browser.selected:
+            places = [
+                list(order).index(names.index(name))
+                for order, names, name in zip(
+                    browser.order(),
+                    (browser.there.sources, browser.there.targets),
+                    browser.selected,
+                    strict=True,
+                )
+            ]
+            look = dict(type="line", line=dict(color=PALETTE[4], width=1.4))
+            lines = [
+                dict(xref="paper", x0=0, x1=1, y0=places[0], y1=places[0], **look),
+                dict(yref="paper", y0=0, y1=1, x0=places[1], x1=places[1], **look),
+            ]
+        self.figure.layout.shapes = lines
+        try:
+            self.clips.value = browser.chosen()
+        except Exception as error:  # a callback's error goes to a log that few see
+            self.clips.value = f"<b>no clips: {escaped(error)}</b>"
+            raise
+
+
+def show(browser: Browser) -> PairControls:
+    """The browser with controls: what a notebook with a kernel shows, where a cell or a row's
+    button plays clips.
+
+    The heatmap is a FigureWidget, with which a saved notebook grows by about 5 MB: what is kept is
+    better shown as `browser.html()` and `browser.figure()`."""
+    return PairControls(browser)

@@ -1,0 +1,144 @@
+"""The searches of a browser of neighbors: vectors of both sides, and what is nearest by each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from vidbench.evaluate import search
+from vidbench.view.widgets.videos import SIDES, Videos
+
+
+class Space:
+    """One search: the vectors of both sides, one part a stream, without their means."""
+
+    def __init__(self, name: str, held: Sequence, sides: Mapping[str, Videos], centering: str):
+        tables = {
+            side: list(table) if isinstance(table, list | tuple) else [table]
+            for side, table in zip(SIDES, held, strict=True)
+        }
+        for side, parts in tables.items():
+            for part in parts:
+                _check_videos(name, side, part, sides[side])
+        values = {
+            side: [np.asarray(getattr(part, "values", part), dtype=np.float32) for part in parts]
+            for side, parts in tables.items()
+        }
+        _check_shapes(name, values, sides)
+        self.parts = (
+            values
+            if centering == "none"
+            else {side: _centered(values, side, centering) for side in SIDES}
+        )
+
+    def units(self, side: str) -> np.ndarray:
+        """Return the vectors of a side as they are compared: unit length in each stream, streams
+        joined."""
+        return np.concatenate([search.unit(part) for part in self.parts[side]], axis=1)
+
+
+class Searches:
+    """The spaces of a browser, and which gallery videos a query may find.
+
+    Args: spaces: name of a list -> its space. sides: the gallery and the queries.
+    """
+
+    def __init__(self, spaces: Mapping[str, Space], sides: Mapping[str, Videos]):
+        self.spaces, self.sides = spaces, sides
+        rows = sides["gallery"].rows
+        self.own = {  # the row of each video in the gallery, -1 where it is not there
+            "gallery": np.arange(len(rows)),
+            "queries": np.array([rows.get(str(id), -1) for id in sides["queries"].ids]),
+        }
+
+    def one(
+        self, name: str, side: str, row: int, k: int, hide: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return one video's nearest gallery rows, at most k, and their similarities."""
+        query_rows = np.array([row])
+        room = int(self._room(side, query_rows, hide)[0])
+        rows, scores = self._search(name, side, query_rows, min(k, room), hide)
+        return rows[0], scores[0]
+
+    def every(self, name: str, k: int, hide: bool) -> np.ndarray:
+        """Return the neighbors of every query [Q,k], -1 where it has fewer."""
+        query_rows = np.arange(len(self.sides["queries"]))
+        room = self._room("queries", query_rows, hide)
+        found = np.full((len(query_rows), k), -1)
+        for few in np.unique(np.minimum(room, k)):  # nearly always one value
+            some = query_rows[np.minimum(room, k) == few]
+            found[some, :few] = self._search(name, "queries", some, int(few), hide)[0]
+        return found
+
+    def _search(
+        self, name: str, side: str, query_rows: np.ndarray, k: int, hide: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The k nearest gallery rows [q,k] of some videos of a side, and their similarities."""
+        if k < 1:
+            return np.empty((len(query_rows), 0), np.int64), np.empty(
+                (len(query_rows), 0), np.float32
+            )
+        space = self.spaces[name]
+        near = search.search(
+            space.parts["gallery"],
+            [part[query_rows] for part in space.parts[side]],
+            k,
+            source_videos=self._barred(side, query_rows, hide),
+        )
+        return near.rows, near.scores
+
+    def _room(self, side: str, query_rows: np.ndarray, hide: bool) -> np.ndarray:
+        """Count the gallery videos [q] that each query may find."""
+        return len(self.sides["gallery"]) - search.siblings(
+            *self._barred(side, query_rows, hide)
+        )
+
+    def _barred(
+        self, side: str, query_rows: np.ndarray, hide: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What must not be equal in a neighbor and its query: sources, or else the videos
+        themselves."""
+        if hide:
+            return self.sides["gallery"].source_video, self.sides[side].source_video[query_rows]
+        return np.arange(len(self.sides["gallery"])), self.own[side][query_rows]
+
+
+def _check_videos(name: str, side: str, table: Any, videos: Videos) -> None:
+    """Raise ValueError where a table of features is of other videos than a side."""
+    columns = [column for column in ("label", "source_video") if hasattr(table, column)]
+    if any(not np.array_equal(getattr(table, one), getattr(videos, one)) for one in columns):
+        raise ValueError(
+            f"{name}: the features of the {side} are of other videos than the {side}; extract "
+            "them from this manifest"
+        )
+
+
+def _check_shapes(
+    name: str, values: Mapping[str, list[np.ndarray]], sides: Mapping[str, Videos]
+) -> None:
+    """Raise ValueError where streams differ in width, or vectors and videos in number."""
+    shapes = {side: [part.shape for part in parts] for side, parts in values.items()}
+    widths = [[shape[1:] for shape in shapes[side]] for side in SIDES]
+    counts = {side: {shape[0] for shape in shapes[side]} for side in SIDES}
+    if (
+        widths[0] != widths[1]
+        or any(len(width) != 1 for width in widths[0])
+        or any(counts[side] != {len(sides[side])} for side in SIDES)
+    ):
+        raise ValueError(
+            f"{name}: wanted features [N,D] of {len(sides['gallery'])} gallery videos and "
+            f"{len(sides['queries'])} queries, or a list of those, one a stream; got {shapes}"
+        )
+
+
+def _centered(
+    values: Mapping[str, list[np.ndarray]], side: str, centering: str
+) -> list[np.ndarray]:
+    """Take each stream's mean off, as search.search does; queries here are one at a time."""
+    if centering not in search.CENTERINGS:
+        raise ValueError(f"centering is one of {search.CENTERINGS}; got {centering!r}")
+    streams = values["queries" if (side, centering) == ("queries", "split") else "gallery"]
+    means = [part.mean(0, dtype=np.float64).astype(np.float32) for part in streams]
+    return [part - mean for part, mean in zip(values[side], means, strict=True)]
