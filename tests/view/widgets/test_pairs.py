@@ -12,7 +12,6 @@ from tests.view.widgets.test_neighbors import pointed
 from vidbench.evaluate.projections import Relation
 from vidbench.view.galleries import Tile, encode
 from vidbench.view.looks import plain
-from vidbench.view.widgets import pairs as widgets
 from vidbench.view.widgets.pair_controls import show
 from vidbench.view.widgets.pairs import Browser, examples
 
@@ -152,7 +151,7 @@ def test_figure_shows_the_scores_with_rings_at_mutual_best_pairs(browser):
         for t in range(2)
         if scores[s, t] == scores[s].max() and back[t, s] == back[t].max()
     }
-    assert {(plain(s), widgets.plain(t)) for s, t in best} == set(
+    assert {(plain(s), plain(t)) for s, t in best} == set(
         zip(figure.data[1].y, figure.data[1].x, strict=True)
     )
     assert figure.data[0].zmin < 0
@@ -188,7 +187,7 @@ def test_a_rows_button_plays_its_clips_and_sets_a_cross_hair(browser, asked):
     assert browser.selected == (row["A"], row["B"]) and view.clips.value.count("<img") == 4
     across, up = view.figure.layout.shapes
     heat = view.figure.data[0]
-    assert heat.y[across.y0] == plain(row["A"]) and heat.x[up.x0] == widgets.plain(row["B"])
+    assert heat.y[across.y0] == plain(row["A"]) and heat.x[up.x0] == plain(row["B"])
 
 
 def test_a_click_on_a_cell_selects_by_the_names_that_are_drawn(browser):

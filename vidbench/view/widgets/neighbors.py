@@ -338,11 +338,11 @@ class Browser:
 
         queries: so many, evenly spread over those that are left, or the ones to show, as `select`
         takes them."""
+        asked: Iterable[int | str] = () if isinstance(queries, int) else queries
         if isinstance(queries, int):
-            left = self.choices()
-            queries = left[windows.spread(len(left), queries)].tolist()
+            asked = self.choices()[windows.spread(len(self.choices()), queries)].tolist()
         kept, blocks = (self.query, list(self.past)), []
-        for which in queries:
+        for which in asked:
             self.select(which if isinstance(which, str) else int(which))
             blocks.append(self.shown())
         self.query, self.past = kept

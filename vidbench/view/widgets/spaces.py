@@ -91,9 +91,7 @@ class Searches:
 
     def _room(self, side: str, query_rows: np.ndarray, hide: bool) -> np.ndarray:
         """Count the gallery videos [q] that each query may find."""
-        return len(self.sides["gallery"]) - search.siblings(
-            *self._barred(side, query_rows, hide)
-        )
+        return len(self.sides["gallery"]) - search.siblings(*self._barred(side, query_rows, hide))
 
     def _barred(
         self, side: str, query_rows: np.ndarray, hide: bool
