@@ -1,6 +1,6 @@
 """Clips in, HTML out: animated pictures, filmstrips, galleries of neighbors.
 
-Pieces are `figures.Html`, which a notebook shows as it is: inline styles only and no script,
+Pieces are `looks.Html`, which a notebook shows as it is: inline styles only and no script,
 because an untrusted notebook loses <style> and <script>; clips lie in the page as data URIs, so
 nothing is asked of a network. Every text from outside is escaped on its way in."""
 
