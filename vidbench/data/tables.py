@@ -134,8 +134,12 @@ def spelled_twice(labels: Iterable[tuple[str, str]]) -> list[str]:
     return list(found.values())
 
 
-def csv_lines(file: Path) -> list[Line]:
+def csv_lines(file: Path, strict: bool = True) -> list[Line]:
     """Read a csv as (cells, line number), without empty lines; a BOM is no part of it.
+
+    Args:
+        file: The csv.
+        strict: False stops at the first bad line, to recognize a file.
 
     Raises:
         ValueError: it is not UTF-8, or a quoted cell goes on over the end of its line. The message
@@ -153,11 +157,15 @@ def csv_lines(file: Path) -> list[Line]:
                     lines.append((row, begins))
                 begins = reader.line_num + 1
     except csv.Error as error:
+        if not strict:
+            return lines
         raise ValueError(
             f"{file}, line {begins}: a row must end with its line, and every quote must be "
             f"closed; got {error}"
         ) from None
     except UnicodeDecodeError as error:
+        if not strict:
+            return lines
         raise ValueError(f"{file}: not a text file in UTF-8 ({error}); save it as UTF-8") from None
     return lines
 

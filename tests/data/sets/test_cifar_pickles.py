@@ -1,6 +1,7 @@
 """CIFAR-100's pickles: exactly what the official archives contain is read, by code of our own."""
 
 import pickle
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -86,3 +87,19 @@ def test_a_length_that_does_not_fit_the_shape_is_refused(tmp_path):
     train = array(b"U\x02u1", b"M\x00\x0cM\x00\x0c\x86") + b"\x89U\x04abcdtbu."
     with pytest.raises(ValueError, match="shape"):
         open_dataset("cifar100", archive(tmp_path, train))
+
+
+@pytest.mark.parametrize("content", ["nothing", "no tar", "cut", "a link"])
+def test_a_bad_archive_is_named(tmp_path, content):
+    place = tmp_path / "cifar-100-python.tar.gz"
+    with tarfile.open(place, "w:gz") as tar:
+        if content in ("cut", "a link"):
+            link = tarfile.TarInfo("cifar-100-python/meta")
+            link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
+            tar.addfile(link)
+    if content == "no tar":
+        place.write_bytes(b"<html>not found</html>")
+    if content == "cut":
+        place.write_bytes(place.read_bytes()[:60])
+    with pytest.raises(ValueError, match="cifar-100-python.tar.gz: cannot read meta"):
+        open_dataset("cifar100", tmp_path)

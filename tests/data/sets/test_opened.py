@@ -9,7 +9,7 @@ import pytest
 
 from vidbench.data.sets import opened
 from vidbench.data.sets.catalogue import detect_dataset, open_dataset
-from vidbench.data.sets.reading import files_below, walk
+from vidbench.data.sets.reading import files_below, numbered, walk
 
 
 def put(root: Path, *paths: str, text: str = "") -> Path:
@@ -88,6 +88,7 @@ def test_a_class_folder_that_may_not_be_entered_is_named():
         try:
             if me == 0:
                 os.seteuid(65534)
+            assert detect_dataset(root) == "folder"
             paths, said = opens("folder", root)
         finally:
             os.seteuid(me)
@@ -178,3 +179,31 @@ def test_walk_of_nothing_names_it(tmp_path):
 def test_a_scan_hears_of_what_is_left_out_too(tmp_path):
     put(tmp_path, "run/a.mp4", "walk/b.mp4", "run/c.MTS")
     assert "1 .mts files" in opens("folder", tmp_path, missing="keep")[1]
+
+
+def test_pictures_that_are_no_rows_are_counted(tmp_path):
+    put(tmp_path, "train/apple/1.png", "test/apple/2.png", "valid/apple/3.png")
+    assert "1 pictures that are no rows: 'valid/apple/3.png'" in opens("cifar100", tmp_path)[1]
+
+
+def test_a_list_from_windows(tmp_path):
+    (tmp_path / "trainlist01.txt").write_bytes(b"Archery\\v_Archery_g08_c01.avi 1\r\n")
+    (found,) = numbered(tmp_path / "trainlist01.txt", None, 2, "2 columns")
+    assert found[0] == ["Archery/v_Archery_g08_c01.avi", "1"]
+
+
+def test_an_open_quote_in_a_kinetics_list_swallows_no_rows(tmp_path):
+    put(tmp_path, "a.mp4")
+    lines = [f"yoga,abcdefghij{i},1,11,{chr(34) if i == 1 else ''}train" for i in range(3)]
+    text = "\n".join(["label,youtube_id,time_start,time_end,split", *lines])
+    (tmp_path / "kinetics-400_train.csv").write_text(text)
+    assert detect_dataset(tmp_path) == "kinetics400"
+    with pytest.raises(ValueError, match="kinetics-400_train.csv, line 3: a row must end"):
+        open_dataset("kinetics400", tmp_path)
+
+
+def test_a_line_of_imagenets_names_without_a_name_is_shown(tmp_path):
+    put(tmp_path, "train/n01440764/a.JPEG")
+    (tmp_path / "LOC_synset_mapping.txt").write_text("n01440764\n")
+    with pytest.raises(ValueError, match="LOC_synset_mapping.txt: wanted lines like .* got 'n0144"):
+        open_dataset("imagenet", tmp_path)

@@ -12,6 +12,7 @@ import os
 import pickle
 import re
 import tarfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import zip_longest
@@ -26,6 +27,7 @@ from vidbench.data.sets.reading import Found, Rows, files_below
 from vidbench.data.video.clips import PICTURES
 from vidbench.system.files import written
 
+LARGEST = 1 << 29  # bytes of a member of an archive; the largest of CIFAR-100 has 155 MB
 WNID = re.compile(r"n\d{8}")
 CIFAR100 = tuple(
     """
@@ -100,7 +102,12 @@ def read_imagenet(root: Path, *, lists: str | Path | None = None) -> Found:
 
 def _synset_names(file: Path) -> dict[str, str]:
     """Readable names by wnid, each of one wnid only; none without the file."""
-    names = dict(line.split(" ", 1) for line in text_lines(file)) if file.is_file() else {}
+    names: dict[str, str] = {}
+    for line in text_lines(file) if file.is_file() else ():
+        wnid, _, name = line.partition(" ")
+        if not WNID.fullmatch(wnid) or not name.strip():
+            raise ValueError(f"{file}: wanted lines like 'n01440764 tench', got {line!r}")
+        names[wnid] = name.strip()
     several = [name for name, count in Counter(names.values()).items() if count > 1]
     return {wnid: f"{name} ({wnid})" if name in several else name for wnid, name in names.items()}
 
@@ -224,11 +231,20 @@ def _opener(archive: Path) -> Callable[[str], bytes]:
         return lambda name: (archive / name).read_bytes()
 
     def read(name: str) -> bytes:
-        with tarfile.open(archive) as tar:
-            member = tar.extractfile(f"{archive.name.removesuffix('.tar.gz')}/{name}")
-            if member is None:
-                raise ValueError(f"{archive}: {name} must be a file, not a folder or a link")
-            return member.read()
+        try:
+            with tarfile.open(archive) as tar:
+                member = tar.getmember(f"{archive.name.removesuffix('.tar.gz')}/{name}")
+                content = tar.extractfile(member) if member.size <= LARGEST else None
+                if content is None:
+                    raise ValueError(
+                        f"{archive}: {name} must be a file of at most {LARGEST} bytes, got "
+                        f"{member.size}"
+                    )
+                return content.read()
+        except (tarfile.TarError, zlib.error, EOFError, KeyError) as error:
+            raise ValueError(
+                f"{archive}: cannot read {name} ({error}); download it again"
+            ) from None
 
     return read
 
@@ -294,8 +310,6 @@ def _unpickle(data: bytes, archive: Path) -> dict[str, Any]:
     """A file of the archive as a dict. Raises ValueError for anything else, whatever the bytes."""
     try:
         found = _Plain(io.BytesIO(data), encoding="latin1").load()
-    except MemoryError:
-        raise
     except Exception as error:  # damaged pickles raise nearly every error there is
         raise ValueError(f"{archive}: not a CIFAR-100 pickle ({error})") from None
     if not isinstance(found, dict):

@@ -44,9 +44,11 @@ def left_out(manifest: Manifest, root: Path, any_list: bool) -> list[str]:
     ]
     unlisted = [path for path in unused if path.lower().endswith(VIDEO_SUFFIXES)]
     said.append(_said(len(unlisted), "videos that no list names", unlisted))
+    pictures = [path for path in unused if path.lower().endswith(PICTURES)]
     if any_list:
-        pictures = [path for path in unused if path.lower().endswith(PICTURES)]
         said.append(_said(len(pictures), "pictures next to videos", pictures))
+    elif str(manifest.path[0]).lower().endswith(PICTURES):
+        said.append(_said(len(pictures), "pictures that are no rows", pictures))
     kinds: dict[str, list[str]] = defaultdict(list)
     for path in unused:
         suffix = os.path.splitext(path)[1].lower()

@@ -169,8 +169,20 @@ def holding(root: Path, names: Sequence[str]) -> Path | None:
 
 
 def places(root: Path) -> list[Path]:
-    """A folder and the folders directly in it: where list files are looked for."""
-    return [root, *sorted(p for p in root.iterdir() if p.is_dir())] if root.is_dir() else []
+    """A folder and the folders directly in it that may be entered: where list files are looked
+    for."""
+    inside = sorted(root.iterdir()) if root.is_dir() else []
+    return [root, *(p for p in inside if _may_enter(p))] if root.is_dir() else []
+
+
+def _may_enter(place: Path) -> bool:
+    """Whether a path is a folder that this user may list and enter."""
+    try:
+        os.scandir(place).close()
+        os.stat(os.path.join(place, os.curdir))
+    except OSError:
+        return False
+    return True
 
 
 def lists_in(root: Path, lists: str | Path | None, names: Sequence[str]) -> Path:
@@ -193,8 +205,9 @@ def one_of(what: str, value: int, known: Sequence[int]) -> int:
 def below(root: Path, paths: Iterable[str], guesses: Sequence[str]) -> str:
     """Where below root the listed paths lie: "" or "folder/", the first guess or any folder that
     has one of them."""
-    folders = [name for name in guesses if (root / name).is_dir()]
-    folders += sorted(p.name for p in root.iterdir() if p.is_dir() and p.name not in folders)
+    inside = [place.name for place in places(root)[1:]]
+    folders = [name for name in guesses if name in inside]
+    folders += [name for name in inside if name not in folders]
     wanted = {path.split("/")[0].lower() for path in paths}
     for prefix in ["", *(f"{name}/" for name in folders)]:
         if any(entry.name.lower() in wanted for entry in os.scandir(root / prefix)):

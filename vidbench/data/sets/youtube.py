@@ -14,8 +14,6 @@ and so counts as missing: train|val|test/<class>/<id>_000012_000022.mp4."""
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import re
 from collections import Counter
@@ -32,7 +30,7 @@ from vidbench.data.sets.reading import (
     places,
     read_text,
 )
-from vidbench.data.tables import text_lines
+from vidbench.data.tables import csv_lines, text_lines
 
 SPLITS = {
     "train": "train",
@@ -192,11 +190,9 @@ def has_kinetics(number: int, root: Path) -> bool:
     for split in ("validate", "train", "test"):
         header = _header(lists[split][0]) if split in lists else []
         if "label" in header:
-            with open(lists[split][0], newline="", encoding="utf-8-sig", errors="replace") as file:
-                lines = csv.reader(file)
-                next(lines)
-                at = header.index("label")
-                return len({line[at] for line in lines if len(line) == len(header)}) == number
+            at = header.index("label")
+            lines = csv_lines(lists[split][0], strict=False)[1:]
+            return len({line[at] for line, _ in lines if len(line) == len(header)}) == number
     return False
 
 
@@ -266,12 +262,8 @@ def _kinetics_clips(file: Path, split: str) -> Iterator[Clip]:
             f"{','.join(KINETICS_COLUMNS[1:4])}; got {first[:80]!r}"
         )
     at = [header.index(name) if name in header else len(header) for name in KINETICS_COLUMNS[:5]]
-    reader = csv.reader(io.StringIO(read_text(file), newline=""))
-    next(reader)
-    for line in reader:
-        if not line:
-            continue
-        where = f"{file}, line {reader.line_num}"
+    for line, number in csv_lines(file)[1:]:
+        where = f"{file}, line {number}"
         if len(line) != len(header):
             raise ValueError(
                 f"{where}: wanted {len(header)} columns ({','.join(header)}), got {len(line)}: "
