@@ -2,6 +2,7 @@
 videos."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -462,3 +463,17 @@ def test_a_stage_that_would_never_fill_its_queue_does_not_begin(world, tmp_path)
     with pytest.raises(ValueError, match="before the first optimizer step"):
         coclr.train(recipe_dict(recipe), str(tmp_path / "run"), "none")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_resumed_stage_refuses_a_video_that_changed(world, toy_tiny, tmp_path):
+    """Same paths and labels, other pixels: it resumed in silence."""
+    _, recipe = world
+    shutil.copytree(toy_tiny.root, tmp_path / "videos")
+    replace(toy_tiny, root=tmp_path / "videos").save(tmp_path / "videos")
+    recipe = replace(recipe, manifest=str(tmp_path / "videos"), fit=replace(recipe.fit, epochs=0))
+    coclr.train(recipe_dict(recipe), str(tmp_path / "run"), "none")
+    rows, _ = coclr.parts(recipe)
+    with rows.absolute(0).open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(RunError, match=r"1 of \d+ videos changed since .*run began, first "):
+        coclr.train(recipe_dict(recipe), str(tmp_path / "run"), "none")

@@ -21,6 +21,7 @@ from vidbench.engine.checkpoints import (
 )
 from vidbench.engine.recipes import RunError, differences, recipe_dict, recipe_from
 from vidbench.engine.recipes import changed as changed
+from vidbench.engine.records import read_log, read_record
 from vidbench.system.files import (
     BusyError,
     explain_full_disk,
@@ -30,6 +31,7 @@ from vidbench.system.files import (
 )
 from vidbench.system.processes import cores
 
+STATES = ("new", "running", "complete", "interrupted", "failed")
 RESULTS_WAIT = 60.0  # seconds to wait for another process that writes results
 
 _recipe_class: Callable[[str], type] | None = None
@@ -68,11 +70,12 @@ class Run:
             raise RunError(
                 f"{folder} is no run folder: it has no recipe.json. Train a run into it first."
             )
-        held = json.loads((self.folder / "recipe.json").read_text())
-        if "method" not in held:
+        way_out = "Restore it from a copy, or train the run again in another folder."
+        held = read_record(self.folder / "recipe.json", way_out)
+        if not isinstance(held.get("method"), str) or not isinstance(held.get("recipe"), dict):
             raise RunError(
-                f"{folder}/recipe.json must have the field 'method' (once 'stage'); it has "
-                f"{', '.join(held)}. Train the run again in another folder."
+                f"{folder}/recipe.json must have the fields 'method' (once 'stage') and 'recipe'; "
+                f"it has {', '.join(held) or 'none'}. {way_out}"
             )
         self.method: str = held["method"]
         self.values: dict = held["recipe"]
@@ -147,24 +150,22 @@ class Run:
 
     @property
     def state(self) -> str:
-        """The state last written; new where the run was killed before there was one, or anything
-        else."""
-        path = self.folder / "status.json"
-        if not path.exists() and not (self.folder / "metrics.jsonl").exists():
-            return "new"
-        return json.loads(path.read_text())["state"]
+        """The state last written; without one, interrupted if there is a checkpoint, else new.
 
-    def check_rows(self, rows: dict) -> None:
-        """Keep in rows.json what is trained on; a resumed run must find the same. Raises RunError
-        where it does not."""
-        path = self.folder / "rows.json"
-        if path.exists() and (before := json.loads(path.read_text())) != rows:
+        Raises:
+            RunError: status.json is damaged.
+        """
+        path = self.folder / "status.json"
+        if not path.exists():
+            return "interrupted" if self.checkpoint() else "new"
+        way_out = "Delete it and train again: the same call resumes from the last checkpoint."
+        held = read_record(path, way_out)
+        if held.get("state") not in STATES:
             raise RunError(
-                f"the videos changed since {self.folder} began: it trained on {before}, now there "
-                f"is {rows}."
-                " Use another folder."
+                f"{path} is damaged: its state must be one of {', '.join(STATES)}; got "
+                f"{held.get('state')!r}. {way_out}"
             )
-        write_text(path, json.dumps(rows))
+        return held["state"]
 
     def log(self, name: str = "metrics", **numbers) -> None:
         """Append one JSON line to metrics.jsonl, or to monitor.jsonl, which has a line for each
@@ -173,19 +174,8 @@ class Run:
             file.write(json.dumps(numbers) + "\n")
 
     def metrics(self, name: str = "metrics") -> list[dict]:
-        """The logged lines; a last line cut off by a kill is left out."""
-        path = self.folder / f"{name}.jsonl"
-        lines = path.read_text().splitlines() if path.exists() else []
-        read = []
-        for number, line in enumerate(lines):
-            try:
-                read.append(json.loads(line))
-            except json.JSONDecodeError:
-                if number != len(lines) - 1:
-                    raise RunError(
-                        f"{path}, line {number + 1} is no JSON; was the log edited?"
-                    ) from None
-        return read
+        """The logged lines; damaged ones are left out (read_log)."""
+        return read_log(self.folder / f"{name}.jsonl")
 
     def curves(self, name: str = "metrics") -> dict[str, list]:
         """A log as columns of equal length, None where a line lacks a number."""
@@ -234,17 +224,9 @@ class Run:
         """What evaluations wrote about this run: protocol id -> {"task", "protocol", "numbers",
         "budget"}."""
         path = self.folder / "results.json"
-        try:
-            held = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        except ValueError as error:
-            held = f"no JSON ({error})"
-        if not isinstance(held, dict):
-            found = held if isinstance(held, str) else f"a JSON {type(held).__name__}"
-            raise RunError(
-                f"{path} is damaged: wanted a JSON object of results, found {found}. Bring back a "
-                "copy, or delete the file and evaluate the run again."
-            )
-        return held
+        if not path.exists():
+            return {}
+        return read_record(path, "Bring back a copy, or delete it and evaluate the run again.")
 
     def add_result(self, task: str, protocol: dict, numbers: dict) -> str:
         """Keep an evaluation's numbers with their protocol and the run's budget; returns the

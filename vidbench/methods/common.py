@@ -10,7 +10,6 @@ a module of this package, or a method whose module the program has already impor
 directory from elsewhere cannot choose what code runs."""
 
 import importlib
-import json
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +29,7 @@ from vidbench.data.loading.transforms import Stream
 from vidbench.data.manifest import Manifest
 from vidbench.engine import ranks
 from vidbench.engine.loop import Fit, fit
+from vidbench.engine.records import check_rows, check_videos, read_record
 from vidbench.engine.runs import (
     Run,
     RunError,
@@ -209,9 +209,13 @@ def load_head(run: Run, width: int, data: str = "") -> nn.Module:
 
 def protocol_facts(run: Run, data: DataSet) -> dict[str, Any]:
     """What the classifier's numbers depend on: how it was trained, and on which rows."""
-    path = run.folder / "rows.json"
-    rows = json.loads(path.read_text())[data.name or "train"] if path.exists() else None
-    return {**run.recipe.classifier_facts(), "train_rows": rows}
+    path, part, way_out = run.folder / "rows.json", data.name or "train", "Restore it from a copy."
+    rows = read_record(path, way_out) if path.exists() else {part: None}
+    if part not in rows:
+        raise RunError(
+            f"{path} must have the rows of {part!r}; it has {', '.join(rows)}. {way_out}"
+        )
+    return {**run.recipe.classifier_facts(), "train_rows": rows[part]}
 
 
 def classifier_words(
@@ -260,13 +264,13 @@ def train(
         watch: The module and its run -> what is measured between epochs, or None.
 
     Raises:
-        RunError: The directory holds another recipe or other rows.
+        RunError: The directory holds another recipe or other rows, or a video's content changed.
     """
     run = Run.create(folder, recipe.method, recipe) if ranks.rank() == 0 else None
     if run:
-        run.check_rows(
-            {name: None if part is None else part.fingerprint() for name, part in rows.items()}
-        )
+        parts = {name: None if part is None else part.fingerprint() for name, part in rows.items()}
+        check_rows(run.folder, parts)
+        notes = [*notes, *check_videos(run.folder, _videos(rows), run.checkpoint() is not None)]
     ranks.barrier()
     run = run or Run(folder)
     torch.manual_seed(recipe.fit.seed)
@@ -281,6 +285,16 @@ def train(
         print(f"{run.folder.name}: {line}", flush=True)
     fit(module, batches, recipe.fit, run, progress, watch(module, run))
     return folder
+
+
+def _videos(rows: Mapping[str, Manifest | None]) -> dict[str, Path]:
+    """Every video that is trained on or held out: its name in videos.json -> the file."""
+    return {
+        f"{name}/{part.path[row]}": part.absolute(row)
+        for name, part in rows.items()
+        if part is not None
+        for row in range(len(part))
+    }
 
 
 def training_rows(manifest: str, held_out: float = 0.0) -> tuple[Manifest, Manifest | None]:

@@ -1,0 +1,143 @@
+"""What a run directory records as JSON, and the videos that a resumed run must find again."""
+
+import json
+import warnings
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from vidbench.engine.recipes import RunError
+from vidbench.system.files import stamp, write_text
+
+THREADS = 8  # that read videos' stamps: on a network disk each waits for its answer
+
+
+def read_record(path: Path, way_out: str) -> dict[str, Any]:
+    """Read a JSON object from a file of a run.
+
+    Args:
+        way_out: What to do if it is damaged, a sentence.
+
+    Raises:
+        RunError: It is no JSON object, or cannot be read.
+    """
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
+        raise RunError(
+            f"{path} is damaged: it must be a JSON object; {type(error).__name__}: {error}. "
+            f"{way_out}"
+        ) from error
+    if not isinstance(held, dict):
+        raise RunError(
+            f"{path} is damaged: it must be a JSON object; got {held!r:.80}. {way_out}"
+        ) from None
+    return held
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Read the lines of a log that are JSON objects with a step.
+
+    A last line cut off by a kill is left out, and so, with a warning, is any damaged one.
+
+    Raises:
+        RunError: No line is readable.
+    """
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    if lines and lines[-1].startswith(b"{") and not lines[-1].endswith(b"\n"):
+        lines = lines if _logged(lines[-1]) else lines[:-1]
+    found = [_logged(line) for line in lines]
+    damaged = [number for number, held in enumerate(found, 1) if held is None]
+    read = [held for held in found if held is not None]
+    if damaged and not read:
+        raise RunError(
+            f"{path} is damaged: none of its {len(lines)} lines is a JSON object with a step. "
+            "Restore it from a copy, or delete it: the curves then begin at the last checkpoint."
+        )
+    if damaged:
+        warnings.warn(
+            f"{path} is damaged: {len(damaged)} lines are left out, first line {damaged[0]}, which "
+            "must be a JSON object with a step. Restore the file from a copy if you need them.",
+            stacklevel=2,
+        )
+    return read
+
+
+def _logged(line: bytes) -> dict[str, Any] | None:
+    try:
+        held = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    known = isinstance(held, dict) and isinstance(held.get("step"), int | float)
+    return held if known else None
+
+
+def check_rows(folder: Path, rows: Mapping[str, str | None]) -> None:
+    """Keep in rows.json which rows are trained on, or compare them with those kept.
+
+    Raises:
+        RunError: The run began with other rows, or rows.json is damaged.
+    """
+    path = folder / "rows.json"
+    if path.exists():
+        before = read_record(path, "Restore it from a copy, or train in another folder.")
+        if before != rows:
+            raise RunError(
+                f"the videos changed since {folder} began: it trained on {before}, now there is "
+                f"{dict(rows)}. Use another folder."
+            )
+    else:
+        write_text(path, json.dumps(dict(rows)))
+
+
+def check_videos(folder: Path, videos: Mapping[str, Path], resumed: bool) -> list[str]:
+    """Keep the stamp of each video in videos.json, or compare it with the one kept.
+
+    Videos are the same if their size and checksum are, whatever the time of their last change. A
+    missing file is not compared: reading it fails, if it is read. It costs about 0.1 ms a video.
+
+    Args:
+        videos: The manifest's path -> the file.
+        resumed: Whether the run has a checkpoint.
+
+    Returns:
+        What a user must know, a line each.
+
+    Raises:
+        RunError: A video changed, or videos.json is damaged.
+    """
+    with ThreadPoolExecutor(THREADS) as pool:
+        found = dict(zip(videos, pool.map(_stamp_of, videos.values()), strict=True))
+    now = {name: text for name, text in found.items() if text}
+    path = folder / "videos.json"
+    if not path.exists():
+        write_text(path, json.dumps(now))
+        unknown = "this run began before videos had stamps; those of now are assumed to be the same"
+        return [unknown] if resumed else []
+    before = read_record(
+        path, "Restore it from a copy, or delete it if you know that no video changed."
+    )
+    changed = [
+        name for name in now if name in before and _content(before[name]) != _content(now[name])
+    ]
+    if changed:
+        raise RunError(
+            f"{len(changed)} of {len(videos)} videos changed since {folder} began, first "
+            f"{videos[changed[0]]}: its stamp was {before[changed[0]]}, now it is "
+            f"{now[changed[0]]}. Restore the videos, or train in another folder."
+        )
+    return []
+
+
+def _stamp_of(file: Path) -> str | None:
+    try:
+        return stamp(file)
+    except OSError:
+        return None
+
+
+def _content(text: object) -> tuple[str, str]:
+    """Size and checksum of a stamp, without its time."""
+    size, _, rest = str(text).partition("-")
+    return size, rest.rpartition("-")[2]
