@@ -207,3 +207,9 @@ def test_a_line_of_imagenets_names_without_a_name_is_shown(tmp_path):
     (tmp_path / "LOC_synset_mapping.txt").write_text("n01440764\n")
     with pytest.raises(ValueError, match="LOC_synset_mapping.txt: wanted lines like .* got 'n0144"):
         open_dataset("imagenet", tmp_path)
+
+
+def test_classes_that_differ_in_capitals_only_are_named(tmp_path):
+    put(tmp_path, "Run_fast/a.mp4", "run fast/b.mp4", "walk/c.mp4")
+    said = opens("folder", tmp_path)[1]
+    assert "1 groups of classes with one name: 'Run_fast = run fast'" in said

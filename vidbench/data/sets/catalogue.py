@@ -222,8 +222,9 @@ def _say_what_was_opened(
             "overlap='warn'"
         )
     left = opened.left_out(manifest, root, name == "folder") if name != "csv" else []
-    if left or shared:
-        said = "; ".join((*(f"left out: {text}" for text in left), *shared))
+    same = opened.alike(manifest.classes)
+    if left or shared or same:
+        said = "; ".join((*(f"left out: {text}" for text in left), *shared, *same))
         warnings.warn(
             f"opened {root} as {name}, {len(manifest)} videos in {len(manifest.classes)} classes. "
             f"{said}",

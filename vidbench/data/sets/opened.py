@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -64,6 +64,15 @@ def _said(count: int, what: str, examples: Iterable[str]) -> str:
     shown = [repr(path) for path, _ in zip(examples, range(3), strict=False)]
     more = ", ..." if count > len(shown) else ""
     return f"{count} {what}: {', '.join(shown)}{more}" if count else ""
+
+
+def alike(classes: Sequence[str]) -> list[str]:
+    """Say which classes differ only in capitals, blanks and underscores."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in classes:
+        groups["".join(name.casefold().replace("_", " ").split())].append(name)
+    pairs = [" = ".join(same) for same in groups.values() if len(same) > 1]
+    return [text] if (text := _said(len(pairs), "groups of classes with one name", pairs)) else []
 
 
 def what_is_there(root: Path) -> str:
