@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.engine.test_runs import run_of
-from vidbench.engine.records import check_rows, check_videos
+from vidbench.engine.records import check_rows, check_videos, read_rows
 from vidbench.engine.runs import Run, RunError
 
 DAMAGES = [
@@ -98,6 +98,15 @@ def test_a_missing_video_is_not_compared_and_an_old_run_says_so(tmp_path):
     videos["train/0.mp4"].unlink()
     assert check_videos(run.folder, videos, resumed=True) == []
     assert set(json.loads((run.folder / "videos.json").read_text())) == set(videos)
+
+
+def test_rows_of_a_part_that_is_missing_are_named(tmp_path):
+    run = run_of(tmp_path / "a")
+    assert read_rows(run.folder, "train") is None
+    check_rows(run.folder, {"train": "3-ab"})
+    assert read_rows(run.folder, "train") == "3-ab"
+    with pytest.raises(RunError, match="must have the rows of 'ucf'; it has train"):
+        read_rows(run.folder, "ucf")
 
 
 @pytest.mark.slow

@@ -91,6 +91,21 @@ def check_rows(folder: Path, rows: Mapping[str, str | None]) -> None:
         write_text(path, json.dumps(dict(rows)))
 
 
+def read_rows(folder: Path, part: str) -> str | None:
+    """Read the fingerprint of the rows that a run trained on; None if the run kept none.
+
+    Raises:
+        RunError: rows.json is damaged, or has no such part.
+    """
+    path, way_out = folder / "rows.json", "Restore it from a copy."
+    rows = read_record(path, way_out) if path.exists() else {part: None}
+    if part not in rows:
+        raise RunError(
+            f"{path} must have the rows of {part!r}; it has {', '.join(rows) or 'none'}. {way_out}"
+        )
+    return rows[part]
+
+
 def check_videos(folder: Path, videos: Mapping[str, Path], resumed: bool) -> list[str]:
     """Keep the stamp of each video in videos.json, or compare it with the one kept.
 

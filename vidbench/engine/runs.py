@@ -58,8 +58,8 @@ def protocol_id(task: str, protocol: dict) -> str:
 
 
 class Run:
-    """One run folder: recipe.json, environment.json, status.json, metrics.jsonl, monitor.jsonl,
-    results.json, checkpoints/.
+    """One run folder: recipe.json, environment.json, status.json, rows.json, videos.json,
+    metrics.jsonl, monitor.jsonl, results.json, checkpoints/.
 
     A run folder is the only thing that training and evaluation share. All writing is done by rank
     0."""

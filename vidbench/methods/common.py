@@ -29,7 +29,7 @@ from vidbench.data.loading.transforms import Stream
 from vidbench.data.manifest import Manifest
 from vidbench.engine import ranks
 from vidbench.engine.loop import Fit, fit
-from vidbench.engine.records import check_rows, check_videos, read_record
+from vidbench.engine.records import check_rows, check_videos, read_rows
 from vidbench.engine.runs import (
     Run,
     RunError,
@@ -209,13 +209,8 @@ def load_head(run: Run, width: int, data: str = "") -> nn.Module:
 
 def protocol_facts(run: Run, data: DataSet) -> dict[str, Any]:
     """What the classifier's numbers depend on: how it was trained, and on which rows."""
-    path, part, way_out = run.folder / "rows.json", data.name or "train", "Restore it from a copy."
-    rows = read_record(path, way_out) if path.exists() else {part: None}
-    if part not in rows:
-        raise RunError(
-            f"{path} must have the rows of {part!r}; it has {', '.join(rows)}. {way_out}"
-        )
-    return {**run.recipe.classifier_facts(), "train_rows": rows[part]}
+    rows = read_rows(run.folder, data.name or "train")
+    return {**run.recipe.classifier_facts(), "train_rows": rows}
 
 
 def classifier_words(
@@ -276,8 +271,7 @@ def train(
     torch.manual_seed(recipe.fit.seed)
     module = build(recipe)
     lines = list(notes)
-    if isinstance(batches.dataset, Clips):
-        clips = batches.dataset
+    if isinstance(clips := batches.dataset, Clips):
         lines += flip_warning("the data set", clips.manifest.classes, clips.spec.augment)
     if run.checkpoint() is None:
         lines += map(str, start(module))
@@ -300,7 +294,7 @@ def _videos(rows: Mapping[str, Manifest | None]) -> dict[str, Path]:
 def training_rows(manifest: str, held_out: float = 0.0) -> tuple[Manifest, Manifest | None]:
     """The rows of the train split that are trained on, and those held out (None if none are).
 
-    The held-out rows do not depend on a recipe's seed, so runs of several seeds share them."""
+    The held-out rows follow from the manifest, so runs of all seeds share them."""
     rows = Manifest.load(manifest).select(split="train")
     return rows.hold_out(held_out) if held_out else (rows, None)
 
@@ -331,8 +325,7 @@ def loader(dataset: Clips | Joint, fit: Fit, batches: Batches | None = None) -> 
 
 
 def budget_line(fit: Fit, rows: int, steps: int, note: str = "") -> str:
-    """What a run will take, in one line. CoCLR's users asked what a batch and an epoch are (issue
-    21).
+    """Say in one line what a run will take.
 
     Args:
         steps: Iterations an epoch.
@@ -349,9 +342,6 @@ def budget_line(fit: Fit, rows: int, steps: int, note: str = "") -> str:
         f"{fit.epochs} epochs: {steps * fit.epochs:,} iterations, "
         f"{steps * fit.epochs * fit.batch:,} clips"
     )
-
-
-# ---- starting from other weights ---------------------------------------------------------------
 
 
 def load_start(module: Trained, init: str, published: PublishedWeights | None) -> list[str]:
