@@ -108,6 +108,10 @@ def test_flo_files(tmp_path):
     file.write_bytes(head + truth.tobytes()[:-4])
     with pytest.raises(ValueError, match="wanted 292 bytes for 7 x 5, got 288"):
         known.read_flo(file)
+    negative = np.int32([-7, -5]).tobytes()  # their product fits the bytes
+    file.write_bytes(head[:4] + negative + truth.tobytes())
+    with pytest.raises(ValueError, match="wanted 292 bytes for -7 x -5"):
+        known.read_flo(file)
     file.write_bytes(b"PIEH" * 20)
     with pytest.raises(ValueError, match="wanted 80|wanted .* bytes"):
         known.read_flo(file)

@@ -92,6 +92,7 @@ def test_a_pack_of_pictures_is_no_flow(tmp_path):
         ("not json", "does not describe flow"),
         ("[]", "does not describe flow"),
         ('{"settings": 3}', "does not describe flow"),
+        ("[" * 100_000, "does not describe flow"),
         ('{"settings": {"method": "dis"}}', "must have the settings"),
         ("version 1", "and version 2; it has .* and version 1"),
         ("bound NaN", "bound must be 0.1 to 1000.0 pixels; got nan"),

@@ -1,5 +1,6 @@
 """scan, store and flow on the command line: one bad video costs itself only; exit codes."""
 
+import json
 import shutil
 
 import pytest
@@ -79,6 +80,27 @@ def test_any_exception_costs_its_own_video(tmp_path, monkeypatch, capsys, kind, 
     assert "a mistake in a library" in said and "test_commands.py, line" in said
     monkeypatch.undo()
     assert run(*words) == 0, "the next call tries it again"
+
+
+@pytest.mark.parametrize("kind", ["scan", "store", "flow"])
+@pytest.mark.parametrize("damage", ["facts", "frames", "bytes", "stamp"])
+def test_a_damaged_line_of_a_journal_costs_its_own_video(tmp_path, kind, damage, capsys):
+    """Whole JSON that says something else."""
+    listed(tmp_path / "data", ["0.mp4", "1.mp4"])
+    for i in range(2):
+        moving(tmp_path / f"data/{i}.mp4")
+    command, *more = WORDS[kind]
+    words = (command, tmp_path / "data", *more, "--workers", 0, "--out", tmp_path / "out")
+    assert run(*words) == 0
+    journal = tmp_path / "out" / f"{kind}.jsonl"
+    lines = [json.loads(line) for line in journal.read_text().splitlines() if line]
+    for line in lines[1:]:
+        line[damage] = "damaged"
+    journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    capsys.readouterr()
+    assert run(*words) == 0
+    said = capsys.readouterr().out
+    assert "2 of 2 usable" in said if kind == "scan" else "0 failed" in said
 
 
 @pytest.mark.parametrize("kind", ["scan", "store", "flow"])

@@ -114,7 +114,7 @@ def _settings_of(file: str, changed: int) -> Settings:
     ways = "Extract the flow again into another folder."
     try:
         held = dict(json.loads(Path(file).read_text(encoding="utf-8"))["settings"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise FlowError(f"{file} does not describe flow ({error!r}). {ways}") from error
     if set(held) != set(asdict(Settings())) or held["version"] != VERSION:
         raise FlowError(
@@ -205,7 +205,7 @@ def opened(path: Path) -> _Npz | _Mp4:
     """
     try:
         return _Npz(path) if path.name.endswith(FORMATS["npz"]) else _Mp4(path)
-    except (OSError, ValueError, KeyError, TypeError, IndexError, MemoryError) as error:
+    except (OSError, ValueError, LookupError, TypeError, MemoryError, RecursionError) as error:
         raise FlowError(
             f"{path} is not a flow file ({error}): delete it and extract again"
         ) from error

@@ -18,7 +18,7 @@ def read_flo(path: str | Path) -> np.ndarray:
     if len(data) < 12 or np.frombuffer(data, "<f4", 1)[0] != TAG:
         raise ValueError(f"{path} is no .flo file: wanted the tag {TAG} in its first four bytes")
     width, height = (int(n) for n in np.frombuffer(data, "<i4", 2, 4))
-    if len(data) != 12 + 8 * width * height:
+    if min(width, height) < 1 or len(data) != 12 + 8 * width * height:
         raise ValueError(
             f"{path}: wanted {12 + 8 * width * height} bytes for {width} x {height}, got "
             f"{len(data)}"

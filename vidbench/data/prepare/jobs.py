@@ -121,7 +121,7 @@ def claim(file: Path, settings: dict, error: type[Exception], **facts: object) -
         return
     try:
         there = dict(json.loads(file.read_text(encoding="utf-8"))["settings"])
-    except (ValueError, KeyError, TypeError) as problem:
+    except (ValueError, KeyError, TypeError, RecursionError) as problem:
         raise error(f"{file} was not written by vidbench: use another folder") from problem
     differ = [name for name in {**settings, **there} if there.get(name) != settings.get(name)]
     if differ:

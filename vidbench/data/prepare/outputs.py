@@ -109,7 +109,7 @@ def json_lines(file: Path) -> Iterator[dict]:
         for text in file.read_text(encoding="utf-8", errors="replace").split("\n"):
             try:
                 line = json.loads(text or "null")
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(line, dict):
                 yield line

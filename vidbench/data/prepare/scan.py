@@ -168,8 +168,8 @@ def _work(
         stamp, known = jobs.stamp(manifest.absolute(i)), journal.known.get(str(path), {})
         if stamp is None:
             found[i] = Facts(("missing",), "missing: no such file")
-        elif known.get("stamp") == [stamp, check_with] and not _once_more(known, timeout):
-            found[i] = Facts(**{**known["facts"], "flags": tuple(known["facts"]["flags"])})
+        elif (old := _known_facts(known, [stamp, check_with], timeout)) is not None:
+            found[i] = old
         else:
             todo.append(i)
             keys.append((stamp, check_with))
@@ -190,6 +190,15 @@ def _work(
 
 def _is_bad(facts: Facts | None) -> bool:
     return facts is not None and bool(facts.error)
+
+
+def _known_facts(known: dict, key: list, timeout: float | None) -> Facts | None:
+    """The facts of a line of the journal; None if the video must be looked at."""
+    try:
+        facts = Facts(**{**known["facts"], "flags": tuple(known["facts"]["flags"])})
+        return facts if known["stamp"] == key and not _once_more(known, timeout) else None
+    except (KeyError, TypeError):
+        return None  # a line of another version, or a damaged one
 
 
 def _once_more(known: dict, timeout: float | None) -> bool:

@@ -143,7 +143,12 @@ def _work(
 ) -> _Work:
     """Store what is missing or changed."""
     stamps = [jobs.stamp(manifest.absolute(i)) for i in range(len(manifest))]
-    made_with, known = jobs.digest(asdict(settings)), journal.known
+    made_with = jobs.digest(asdict(settings))
+    known = {  # a damaged line is no line
+        name: line
+        for name, line in journal.known.items()
+        if all(isinstance(line.get(column), int | float) for column in SCANNED)
+    }
     states = [
         jobs.state(folder / name, known.get(name), stamp, made_with)
         for name, stamp in zip(names, stamps, strict=True)
