@@ -148,12 +148,13 @@ def test_help_documents_the_exit_codes(capsys, command):
     assert run(command, "--help") == 0
     said = " ".join(capsys.readouterr().out.split())
     for words in (
-        "0 all complete",
-        "1 a notebook failed",
-        "2 what the caller can mend",
-        "124 a cell's time was up",
-        "130 stopped by Ctrl-C or SIGTERM",
-        "138 the kernel died",
+        "exit code of run of batch (with --list, too)",
+        "0 all notebooks are complete all rows are complete",
+        "1 a notebook failed a row is not complete",
+        "2 nothing was done: the command is wrong",
+        "124 a cell reached its time limit (1;",
+        "130 stopped by Ctrl-C or SIGTERM stopped by",
+        "138 the kernel died (1;",
     ):
         assert words in said
 

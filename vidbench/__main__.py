@@ -2,7 +2,6 @@
 no logic."""
 
 import argparse
-import ast
 import os
 import sys
 from collections.abc import Callable
@@ -316,7 +315,7 @@ def _opened(
     from vidbench.data.sets import catalogue
 
     options: dict[str, Any] = {"missing": "keep"} if given.command == "scan" else {}
-    options |= {name: _literal(value) for name, value in given.option}
+    options |= _mendable(_options, given.option)
     name = given.dataset or _mendable(catalogue.detect_dataset, given.data)
     manifest = _mendable(catalogue.open_dataset, name, given.data, **options)
     print(
@@ -370,6 +369,12 @@ def _keep_copies(out: str, names: list[str]) -> None:
 
 def _text(file: Path) -> str:
     return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+
+
+def _options(texts: list[tuple[str, str]]) -> dict[str, Any]:
+    from vidbench.headless.values import once, value_of
+
+    return {name: value_of(text) for name, text in once(texts, "option").items()}
 
 
 def _mendable(function: Callable[..., T], *arguments: Any, **options: Any) -> T:
@@ -475,15 +480,8 @@ def _batch(given: argparse.Namespace) -> int:
         return run_row(_mendable(row_of, rows, given.row), given.timeout)
     if given.list:
         print(summarize(rows, out))
-        return 0
+        return 0 if all(row.status()["state"] == "complete" for row in rows) else 1
     return run_rows(rows, out, given.processes, given.timeout)
-
-
-def _literal(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import os
 import shutil
 import signal
@@ -14,9 +13,9 @@ from datetime import datetime
 from pathlib import Path
 
 from vidbench.headless.execute import execute_all
-from vidbench.headless.parameters import ParameterError
 from vidbench.headless.status import read
 from vidbench.headless.table import Row, leaves
+from vidbench.headless.values import ParameterError, yaml_text
 from vidbench.system.files import write_text
 from vidbench.system.processes import cores
 from vidbench.system.progress import Every
@@ -227,11 +226,7 @@ def _start(row: Row, processes: int, timeout: int, gpus: list[str]) -> subproces
 def _prepared(row: Row) -> dict:
     """Make the folder, with the row's parameters as a file for -f."""
     row.folder.mkdir(parents=True, exist_ok=True)
-    lines = [
-        f"{json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}"
-        for name, value in row.parameters.items()
-    ]
-    write_text(row.folder / "settings.yaml", "\n".join(lines or ["{}"]) + "\n")
+    write_text(row.folder / "settings.yaml", yaml_text(row.parameters))
     return row.parameters
 
 
@@ -256,7 +251,7 @@ def _last_words(row: Row) -> str:
     """Of a row that never had a status."""
     if read(row.copy)["state"] != "new" or not _errors(row).exists():
         return ""
-    return _errors(row).read_text().strip().rpartition("\n")[2]
+    return _errors(row).read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
 
 
 def _line(found: dict) -> str:

@@ -1,22 +1,39 @@
 """The commands `vidbench run` and `vidbench batch`: their options and exit codes."""
 
 import argparse
+from collections.abc import Callable
 from typing import TypeAlias
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
-_ENDS = (
-    "Exit codes: 0 all complete; 1 a notebook failed; 2 what the caller can mend, such as an "
-    "unknown parameter;"
-    " nothing was started then; 124 a cell's time was up; 130 stopped by Ctrl-C or SIGTERM; 138 "
-    "the kernel died."
-    " Of a batch 1 where any row is not complete, of one row of it that row's own."
-)
+_ENDS = """
+exit code  of run                              of batch (with --list, too)
+---------  ----------------------------------  ------------------------------------
+0          all notebooks are complete          all rows are complete
+1          a notebook failed                   a row is not complete
+2          nothing was done: the command is wrong, such as an unknown parameter
+124        a cell reached its time limit       (1; with --row as of run)
+130        stopped by Ctrl-C or SIGTERM        stopped by Ctrl-C or SIGTERM
+138        the kernel died                     (1; with --row as of run)
+"""
+_RAW = argparse.RawDescriptionHelpFormatter
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def whole(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be {least} or more; got {text}")
+        return int(text)
+
+    return whole
 
 
 def add_run(commands: Commands) -> None:
     """Add the command `run`."""
     command = commands.add_parser(
-        "run", help="execute notebooks headless, in the order given", epilog=_ENDS
+        "run",
+        help="execute notebooks headless, in the order given",
+        epilog=_ENDS,
+        formatter_class=_RAW,
     )
     command.add_argument(
         "notebooks", nargs="+", help="the first that does not complete is the last"
@@ -33,7 +50,7 @@ def add_run(commands: Commands) -> None:
         action="append",
         default=[],
         metavar=("NAME", "VALUE"),
-        help="of every notebook given; a Python literal, or text",
+        help="of every notebook given; a Python literal, or a value of YAML 1.2, or text",
     )
     command.add_argument(
         "-f",
@@ -44,7 +61,7 @@ def add_run(commands: Commands) -> None:
         help="a map of parameters; of several files the last wins, and -p over all of them",
     )
     command.add_argument(
-        "--timeout", type=int, default=0, help="seconds for one cell; default: no limit"
+        "--timeout", type=_at_least(0), default=0, help="seconds for one cell; default: no limit"
     )
     _add_processes(command)
 
@@ -86,11 +103,14 @@ def _add_processes(command: argparse.ArgumentParser) -> None:
 def add_batch(commands: Commands) -> None:
     """Add the command `batch`."""
     command = commands.add_parser(
-        "batch", help="execute a table of notebooks: settings times seeds", epilog=_ENDS
+        "batch",
+        help="execute a table of notebooks: settings times seeds",
+        epilog=_ENDS,
+        formatter_class=_RAW,
     )
     command.add_argument(
         "table",
-        help="a .yaml of notebook, parameters, grid, compose (as headless.batch.read_table), or"
+        help="a .yaml of notebook, parameters, grid, compose (as headless.table.read_table), or"
         " a .csv with a column notebook",
     )
     command.add_argument(
@@ -98,7 +118,9 @@ def add_batch(commands: Commands) -> None:
         default="",
         help="where each row gets a folder; default: runs/ and the table's name",
     )
-    command.add_argument("--processes", type=int, default=1, help="rows at a time (%(default)s)")
+    command.add_argument(
+        "--processes", type=_at_least(1), default=1, help="rows at a time (%(default)s)"
+    )
     command.add_argument(
         "--row", type=int, default=None, help="only the row of this number, from 0: for job arrays"
     )
@@ -106,5 +128,5 @@ def add_batch(commands: Commands) -> None:
         "--list", action="store_true", help="show the rows, their numbers and states, and stop"
     )
     command.add_argument(
-        "--timeout", type=int, default=0, help="seconds for one cell; default: no limit"
+        "--timeout", type=_at_least(0), default=0, help="seconds for one cell; default: no limit"
     )

@@ -1,15 +1,15 @@
 """papermill: notebooks executed headless, one engine for `vidbench run` and for papermill."""
 
 import os
-import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from click import ClickException
 
-from vidbench.headless.parameters import ParameterError, check, digest_of, injected
-from vidbench.headless.status import EXIT
+from vidbench.headless.parameters import check, digest_of, injected
+from vidbench.headless.status import EXIT, copy_name
+from vidbench.headless.values import ParameterError
 from vidbench.system.files import BusyError, DiskError, explain_full_disk, write_text
 from vidbench.system.progress import style
 
@@ -68,7 +68,7 @@ def execute(
     from papermill.engines import papermill_engines
 
     values = check(notebook, values or {})
-    notebook, copy = Path(notebook), Path(out) / _copy_name(Path(notebook))
+    notebook, copy = Path(notebook), Path(out) / copy_name(Path(notebook))
     copy.parent.mkdir(parents=True, exist_ok=True)
     papermill_engines.register(
         "vidbench", Engine
@@ -87,13 +87,6 @@ def execute(
         echo=sys.stdout,
     )
     return copy
-
-
-def _copy_name(notebook: Path) -> str:
-    if os.environ.get("VIDBENCH_NNODES", "1") in ("", "1"):
-        return notebook.name
-    node = os.environ.get("VIDBENCH_NODE") or socket.gethostname()
-    return f"{notebook.stem}-{node}{notebook.suffix}"
 
 
 class Engine:

@@ -3,14 +3,16 @@ and YAML."""
 
 import ast
 import json
-import re
+import math
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
-from click import ClickException
-
-from vidbench.headless.status import INJECTED, digest
+from vidbench.headless.status import INJECTED, copy_name, digest
+from vidbench.headless.values import ParameterError, load_yaml, once, value_of
+from vidbench.system.files import path_inside
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -21,41 +23,33 @@ PLAIN = {"str", "int", "float", "bool", "list", "dict", "tuple", "NoneType"}
 PAPERMILLS = ("PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH")  # its options inject them unasked
 
 
-class ParameterError(ClickException, ValueError):
-    """A parameter the notebook does not have, or of another type; the message lists the known
-    ones."""
-
-    exit_code = 2  # of papermill's command
-
-
 def known_parameters(notebook: Book) -> dict[str, Any]:
     """Name to default of the cell tagged `parameters` of a notebook or the one at that path, plain
     literals all."""
-    return {name: default for name, (default, _) in _declared(notebook).items()}
+    return {name: deepcopy(default) for name, (default, _) in _declared(notebook).items()}
 
 
-def check(notebook: Book, values: dict) -> dict[str, Any]:
-    """The values as the notebook (or the one at that path) wants them.
+def check(notebook: Book, values: dict, where: str = "") -> dict[str, Any]:
+    """The values as the notebook (or the one at that path) wants them. where: its name in messages.
 
     Raises ParameterError at an unknown name, another type, or what papermill cannot write into a
     notebook. int goes for float, and a tuple as a list."""
     known = _declared(notebook) if values else {}
-    return {name: _checked(_named(notebook), name, value, known) for name, value in values.items()}
+    where = where or _named(notebook)
+    return {name: _checked(where, name, value, known) for name, value in values.items()}
 
 
 def spoken(notebook: Book, texts: dict[str, str]) -> dict[str, Any]:
-    """Values of a command line or a csv: Python literals where the notebook wants them, else the
-    text as it is."""
+    """Read the texts of a command line or a csv (`values.value_of`).
+
+    A text stays text if the notebook declares text and not the type of the value."""
     values: dict[str, Any] = {}
-    known = known_parameters(notebook) if texts else {}
+    known = _declared(notebook) if texts else {}
     for name, text in texts.items():
-        try:
-            value = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            value = text
-        values[name] = (
-            text if isinstance(known.get(name), str) and not isinstance(value, str) else value
-        )
+        types = known[name][1] if name in known else set()
+        value = value_of(text)
+        keep = "str" in types and type(value).__name__ not in types
+        values[name] = text if keep else value
     return values
 
 
@@ -79,33 +73,6 @@ def settings(path: str | Path) -> dict:
     return found
 
 
-def load_yaml(path: str | Path) -> Any:
-    """A YAML file's plain values; 1e-3 is a number and a date is text, which YAML 1.1 reads the
-    other way round.
-
-    Raises ParameterError where it is no YAML.
-    """
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        pass
-
-    kept = {
-        first: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:timestamp"]
-        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-    Loader.yaml_implicit_resolvers = kept
-    Loader.add_implicit_resolver(
-        "tag:yaml.org,2002:float",
-        re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"),
-        list("-+0123456789"),
-    )
-    try:
-        return yaml.load(Path(path).read_text(encoding="utf-8"), Loader)
-    except yaml.YAMLError as error:
-        raise ParameterError(f"{path} is no YAML: {error}") from None
-
-
 def plan(
     notebooks: Sequence[str | Path],
     out: str | Path,
@@ -117,22 +84,62 @@ def plan(
     files: YAML files of parameters, of which the last wins; texts: (name, value) pairs of a command
     line, which win over files. Each notebook must know all of them, or a slip would pass. Raises
     ParameterError."""
-    import nbformat
-
     filed: dict[str, Any] = {}
     planned: list[tuple[Path, dict]] = []
+    taken: set[str] = set()
     for file in files:
         filed |= settings(file)
+    given = once(texts)
     for notebook in map(Path, notebooks):
-        nbformat.read(notebook, as_version=4)  # it is there, and a notebook
-        planned.append((notebook, check(notebook, filed | spoken(notebook, dict(texts)))))
+        book = read_book(notebook)
+        known_kernel(book, notebook)
+        named = check(notebook, filed | spoken(notebook, given))
         if notebook.resolve().parent == Path(out).resolve():
             raise ParameterError(f"the executed copy would replace {notebook}; name another --out.")
-        if [other.name for other, _ in planned].count(notebook.name) > 1:
+        copy = copy_name(notebook).casefold()  # some disks ignore case
+        if copy in taken:
             raise ParameterError(
                 f"two notebooks are called {notebook.name}; their copies want two calls, two --out."
             )
+        taken.add(copy)
+        planned.append((notebook, named))
     return planned
+
+
+def read_book(path: str | Path) -> Any:
+    """Read a notebook, in nbformat's version 4.
+
+    Raises:
+        OSError: it is missing.
+        ParameterError: it is no notebook.
+    """
+    import nbformat
+
+    try:
+        book = nbformat.read(path, as_version=4)
+        for cell in book.cells:
+            cell.cell_type, cell.source, cell.metadata  # noqa: B018
+    except OSError:
+        raise
+    except Exception as error:  # nbformat raises many types
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise ParameterError(f"{path} is no notebook: {said}.") from None
+    return book
+
+
+def known_kernel(book: "NotebookNode", path: Path) -> None:
+    """Check that a notebook's kernel is installed. Raises ParameterError with the installed ones."""
+    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+
+    name = book.metadata.get("kernelspec", {}).get("name", "")
+    try:
+        KernelSpecManager().get_kernel_spec(name)
+    except NoSuchKernel:
+        installed = ", ".join(sorted(KernelSpecManager().find_kernel_specs()))
+        raise ParameterError(
+            f"{path}: its kernel {name!r} is not installed; the installed kernels are {installed}."
+            " Choose one of them in JupyterLab (Kernel, Change Kernel), and save."
+        ) from None
 
 
 def injected(nb: "NotebookNode") -> dict[str, Any]:
@@ -155,20 +162,20 @@ def injected(nb: "NotebookNode") -> dict[str, Any]:
 
 def _declared(notebook: Book) -> dict[str, tuple]:
     """Name -> default and the names of the types it may have, empty where anything goes."""
-    import nbformat
-
     where = _named(notebook)
-    read = isinstance(notebook, str | Path)
-    book: Any = nbformat.read(notebook, as_version=4) if read else notebook
+    book: Any = read_book(notebook) if isinstance(notebook, str | Path) else notebook
     for cell in book.cells:
         if "parameters" in cell.metadata.get("tags", []):
-            try:
-                return dict(_assigned(node, where) for node in ast.parse(cell.source).body)
-            except SyntaxError as error:
-                raise ParameterError(
-                    f"{where}: its parameters cell is no Python: {error}"
-                ) from None
+            return _parsed(cell.source, where)
     raise ParameterError(f"{where} has no cell tagged `parameters`, so it takes none.")
+
+
+@lru_cache(32)  # a table reads the same cell for each of its rows
+def _parsed(source: str, where: str) -> dict[str, tuple]:
+    try:
+        return dict(_assigned(node, where) for node in ast.parse(source).body)
+    except SyntaxError as error:
+        raise ParameterError(f"{where}: its parameters cell is no Python: {error}") from None
 
 
 def _named(notebook: Book) -> str:
@@ -206,6 +213,8 @@ def _checked(where: str, name: str, value, known: dict):
         raise ParameterError(
             f"{where}: {name} wants what YAML can hold; got {value!r}: {error}."
         ) from None
+    if name == "name" and kind == "str" and value:
+        _named_folder(where, value)
     if kind == "int" and "float" in types and "int" not in types:
         return float(value)
     if not types or kind in types or {kind, *types} == {"list", "tuple"}:
@@ -216,7 +225,15 @@ def _checked(where: str, name: str, value, known: dict):
     )
 
 
-def _plain(value):
+def _named_folder(where: str, value: str) -> None:
+    """Check the parameter `name`, which names a run's folder in all notebooks."""
+    try:
+        path_inside("the folder of runs", value)
+    except ValueError as error:
+        raise ParameterError(f"{where}: name {error}.") from None
+
+
+def _plain(value: Any) -> Any:
     """As papermill can write it into a notebook: tuples, of which it would make text, as lists."""
     if isinstance(value, dict):
         if not all(isinstance(key, str) for key in value):
@@ -224,6 +241,8 @@ def _plain(value):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
+    if isinstance(value, float) and math.isnan(value):
+        raise TypeError("nan equals nothing, not even itself")
     if value is None or isinstance(value, str | bool | int | float):
         return value
     raise TypeError(f"{type(value).__name__} is none of its types")

@@ -7,12 +7,25 @@ import os
 import socket
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from vidbench.system.files import is_locked, lock_file, write_text
+from vidbench.system.files import is_locked, lock_file, path_inside, write_text
 
 # What a run of a notebook may come to -> exit code: 124 is timeout(1)'s, 130 a shell's for Ctrl-C,
 # 138 papermill's.
 EXIT = {"complete": 0, "failed": 1, "timed out": 124, "interrupted": 130, "kernel died": 138}
+FIELDS = {
+    "state": str,
+    "digest": str,
+    "cell": int,
+    "cells": int,
+    "pid": int,
+    "host": str,
+    "begun": str,
+    "ended": str | None,
+    "exit": int | None,
+    "error": str | None,
+}
 INJECTED = "injected-parameters"  # papermill's tag of the cell that it adds
 
 
@@ -59,19 +72,64 @@ class Status:
 def read(copy: str | Path) -> dict:
     """The status of the executed copy at that path, {"state": "new"} where there is none.
 
-    State `killed`: the file says running, but nobody holds its lock (files.is_locked)."""
+    State `killed`: the file says running, but nobody holds its lock (files.is_locked). State
+    `damaged`: see `read_file`."""
     path = Path(copy).with_suffix(".status.json")
-    if not path.exists():
-        return {"state": "new"}
-    facts = json.loads(path.read_text())
+    facts = read_file(path)
     if facts["state"] == "running" and not is_locked(_lock_path(Path(copy))):
-        facts = json.loads(path.read_text())  # it may have ended between the two looks
+        facts = read_file(path)  # it may have ended between the two looks
         if facts["state"] == "running":
             facts |= {
                 "state": "killed",
                 "error": f"process {facts['pid']} on {facts['host']} was killed",
             }
     return facts
+
+
+def read_file(path: Path) -> dict:
+    """The content of a status file, {"state": "new"} if it is missing.
+
+    State `damaged` if it is not what `Status` writes; `error` says what is wrong and what to do."""
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        problem = _problem(facts)
+    except FileNotFoundError:
+        return {"state": "new"}
+    except (OSError, ValueError, RecursionError) as error:
+        problem = f"{type(error).__name__}: {error}"
+    if not problem:
+        return facts
+    way_out = "Delete it and run the same again: the notebook then starts with its first cell"
+    return {"state": "damaged", "error": f"{path} is damaged ({problem}). {way_out}"}
+
+
+def _problem(facts: Any) -> str:
+    """What is wrong with the content of a status file; empty if nothing is."""
+    if not isinstance(facts, dict):
+        return f"it must hold a map; got {type(facts).__name__}"
+    for name, kind in FIELDS.items():
+        if name not in facts or not isinstance(facts[name], kind):
+            return f"its {name} is {facts.get(name, 'missing')!r}"
+    if facts["state"] not in ("running", *EXIT):
+        return f"its state is {facts['state']!r}"
+    for name in ("begun", "ended"):
+        datetime.fromisoformat(facts[name] or facts["begun"])
+    return ""
+
+
+def copy_name(notebook: Path) -> str:
+    """The file name of a notebook's executed copy, which has the node's name if there are several.
+
+    Raises:
+        ValueError: the node's name (--node, VIDBENCH_NODE) is no file name.
+    """
+    if os.environ.get("VIDBENCH_NNODES", "1") in ("", "1"):
+        return notebook.name
+    node = os.environ.get("VIDBENCH_NODE") or socket.gethostname()
+    inside = path_inside("the folder of the copies", node)
+    if len(inside.parts) != 2 or set(node) & set('\\/:*?"<>|'):
+        raise ValueError(f"--node must be a file name without separators; got {node!r}")
+    return f"{notebook.stem}-{node}{notebook.suffix}"
 
 
 def digest(cells: list, parameters: dict) -> str:

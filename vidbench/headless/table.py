@@ -1,25 +1,32 @@
 """The table of a batch: a YAML or csv file, read into rows, each with its own folder."""
 
 import csv
+import io
 import itertools
 import json
 import re
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from vidbench.headless.parameters import (
-    ParameterError,
     check,
     digest_of,
     known_parameters,
-    load_yaml,
+    read_book,
     spoken,
 )
-from vidbench.headless.status import read
+from vidbench.headless.status import read, read_file
+from vidbench.headless.values import ParameterError, load_yaml, read_text
+from vidbench.system.files import path_inside
 
 LONGEST = 100  # letters of a folder's name
+PARTS = ("parameters", "grid", "compose")
+Entry: TypeAlias = tuple[str, Any, dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -38,14 +45,12 @@ class Row:
         return self.folder / self.notebook.name
 
     def status(self) -> dict:
-        """As status.read; state `new` also where the folder holds a run of other contents or
+        """As status.read; state `new` also if the folder holds a run of other contents or
         parameters."""
         found = read(self.copy)
-        return (
-            found
-            if found.get("digest") == self.digest or found["state"] == "running"
-            else {"state": "new"}
-        )
+        if found["state"] in ("running", "damaged") or found.get("digest") == self.digest:
+            return found
+        return {"state": "new"}
 
 
 def read_table(table: str | Path, out: str | Path) -> list[Row]:
@@ -59,56 +64,99 @@ def read_table(table: str | Path, out: str | Path) -> list[Row]:
     an empty cell being one not given. A row whose folder exists under another name, since the table
     has grown, keeps it. Raises ParameterError."""
     table, out = Path(table), Path(out)
-    entries = _csv_entries(table) if table.suffix == ".csv" else load_yaml(table)
-    entries = entries if isinstance(entries, list) else [entries]
+    books: dict[Path, Any] = {}
     found = []
-    for number, entry in enumerate(entries, 1):
+    for where, entry, texts in _entries(table):
         try:
-            found += _expanded(entry, table.parent)
-        except (ParameterError, OSError) as error:
-            raise ParameterError(f"{table}, entry {number}: {error}") from None
+            found += _expanded(entry, texts, table.parent, books)
+        except (ValueError, OSError) as error:
+            raise ParameterError(f"{table}, {where}: {error}") from None
     if not found:
         raise ParameterError(f"{table} has no rows.")
-    return _placed(found, out)
+    return _placed(found, out, books)
 
 
-def _csv_entries(table: Path) -> list[dict]:
-    with table.open(newline="", encoding="utf-8") as file:
-        lines = list(csv.DictReader(file))
-    entries = []
-    for line in lines:
-        given = {name: text for name, text in line.items() if text not in ("", None)}
-        if None in given or "notebook" not in given:
-            raise ParameterError(
-                f"{table}: wanted a column notebook and a name over every other; got {line}."
-            )
-        notebook = given.pop("notebook")
-        entries.append({"notebook": notebook, "parameters": spoken(table.parent / notebook, given)})
-    return entries
+def _entries(table: Path) -> Iterator[Entry]:
+    """Where each entry is in the table, for messages, its content, and parameters yet to read."""
+    if table.suffix.lower() == ".csv":
+        yield from _csv_entries(table)
+        return
+    loaded = load_yaml(table)
+    for number, entry in enumerate(loaded if isinstance(loaded, list) else [loaded], 1):
+        yield f"entry {number}", entry, {}
 
 
-def _expanded(entry, folder: Path) -> list[tuple[Path, dict, dict]]:
-    """(notebook, parameters, those that name the row) of each row of an entry."""
-    if (
-        not isinstance(entry, dict)
-        or "notebook" not in entry
-        or set(entry) - {"notebook", "parameters", "grid", "compose"}
-    ):
+def _csv_entries(table: Path) -> Iterator[Entry]:
+    lines = _csv_lines(table)
+    _, names = next(lines, (0, []))
+    twice = [name for name in names if names.count(name) > 1]
+    if "notebook" not in names or not all(name.strip() for name in names) or twice:
         raise ParameterError(
-            "wanted a map of notebook, parameters, grid, compose, the first at least; got "
-            f"{entry!r}."
+            f"{table}, line 1: wanted a column notebook and different names over all others,"
+            f" separated by commas; got {','.join(names)!r}."
         )
-    parameters, grid, compose = (
-        entry.get(part) or {} for part in ("parameters", "grid", "compose")
-    )
-    if not all(isinstance(part, dict) for part in (parameters, grid, compose)):
-        raise ParameterError(f"parameters, grid and compose are maps; got {entry!r}.")
+    for number, cells in lines:
+        if len(cells) != len(names):
+            raise ParameterError(
+                f"{table}, line {number}: wanted {len(names)} cells; got {len(cells)}: {cells}."
+            )
+        texts = {name: text for name, text in zip(names, cells, strict=True) if text}
+        if texts:
+            yield f"line {number}", {"notebook": texts.pop("notebook", "")}, texts
+
+
+def _csv_lines(table: Path) -> Iterator[tuple[int, list[str]]]:
+    """The lines of a csv with their numbers. A cell cannot go over a line's end: a quote that is
+    opened and not closed would take in the lines after it."""
+    for number, line in enumerate(io.StringIO(read_text(table), newline=None), 1):
+        try:
+            cells = next(csv.reader([line.rstrip("\n")], strict=True), [])
+        except csv.Error as error:
+            raise ParameterError(
+                f"{table}, line {number}: a cell's quotes must be closed in its line; got"
+                f" {line.rstrip()!r} ({error}). For text with line breaks use a .yaml table."
+            ) from None
+        if cells:
+            yield number, cells
+
+
+def _expanded(
+    entry: Any, texts: dict[str, str], folder: Path, books: dict[Path, Any]
+) -> list[tuple[Path, dict[str, Any], dict[str, Any]]]:
+    """(notebook, parameters, those that name the row) of each row of an entry."""
+    if not isinstance(entry, dict) or set(entry) - {*PARTS, "notebook"}:
+        raise ParameterError(
+            f"wanted a map of notebook, parameters, grid, compose, the first at least; got {entry!r}."
+        )
+    notebook = entry.get("notebook")
+    if not isinstance(notebook, str) or not notebook.strip():
+        raise ParameterError(
+            f"wanted a map of notebook, parameters, grid, compose; notebook is the path of a"
+            f" notebook; got {notebook!r}."
+        )
+    path = folder / notebook
+    book = books[path] if path in books else books.setdefault(path, read_book(path))
+    maps = [entry.get(part) or {} for part in PARTS]
+    if not all(isinstance(part, dict) and all(map(_is_name, part)) for part in maps):
+        raise ParameterError(f"parameters, grid and compose are maps of names; got {entry!r}.")
+    parameters, grid, compose = maps
+    parameters = parameters | spoken(book, texts)
+    combined = _combined(parameters, grid, compose, book)
+    return [(path, check(book, made, path.name), named) for made, named in combined]
+
+
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and all(field.strip() for field in name.split("."))
+
+
+def _combined(
+    parameters: dict[str, Any], grid: dict[str, Any], compose: dict[str, str], book: Any
+) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """The parameters of each combination of a grid, with and without those of `compose`."""
     for name, values in grid.items():
         if not isinstance(values, list) or not values:
             raise ParameterError(f"grid: {name} wants a list of values; got {values!r}.")
-    notebook = folder / entry["notebook"]
-    known = known_parameters(notebook) if parameters or grid or compose else {}
-    rows = []
+    known = known_parameters(book) if parameters or grid or compose else {}
     for values in itertools.product(*grid.values()):
         made = _fields(parameters)
         for name, value in zip(grid, values, strict=True):
@@ -117,17 +165,26 @@ def _expanded(entry, folder: Path) -> list[tuple[Path, dict, dict]]:
         named = deepcopy(made)
         try:
             _fields({name: text.format(**made) for name, text in compose.items()}, made)
-        except (LookupError, ValueError, AttributeError) as error:
+        except (LookupError, ValueError, AttributeError, TypeError) as error:
             raise ParameterError(
                 f"compose {compose} of {named}: {type(error).__name__}: {error}"
             ) from None
-        rows.append((notebook, check(notebook, made), named))
-    return rows
+        yield made, named
 
 
-def _fields(values: dict, into: dict | None = None) -> dict:
-    """Set names with dots as fields of maps."""
+def _fields(values: dict, into: dict | None = None) -> dict[str, Any]:
+    """Set names with dots as fields of maps.
+
+    Raises:
+        ParameterError: two of the names set the same field.
+    """
     into = {} if into is None else into
+    for name in values:
+        if not _is_name(name):
+            raise ParameterError(f"a parameter's name is text; got {name!r} in {values!r}.")
+        above = [name[:at] for at, letter in enumerate(name) if letter == "."]
+        if any(short in values for short in above):
+            raise ParameterError(f"{name} is set twice, by itself and by {above[0]}: {values!r}.")
     for name, value in values.items():
         *maps, last = name.split(".")
         place = into
@@ -139,44 +196,47 @@ def _fields(values: dict, into: dict | None = None) -> dict:
     return into
 
 
-def _placed(found: list[tuple[Path, dict, dict]], out: Path) -> list[Row]:
+def _placed(
+    found: list[tuple[Path, dict[str, Any], dict[str, Any]]], out: Path, books: dict[Path, Any]
+) -> list[Row]:
     """The rows with their folders: below the notebook's name, what distinguishes the row from
-    others of it."""
-    import nbformat
-
-    books = {notebook: nbformat.read(notebook, as_version=4) for notebook, _, _ in found}
+    others of it. No two folders differ only in case."""
     digests = [digest_of(books[notebook], parameters) for notebook, parameters, _ in found]
-    twice = next((d for i, d in enumerate(digests) if d in digests[:i]), None)
-    if twice:
-        same = [i for i, d in enumerate(digests) if d == twice]
-        raise ParameterError(
-            f"rows {same} are the same: {found[same[0]][0].name} with {found[same[0]][1]}."
-        )
-    there = {
-        json.loads(path.read_text()).get("digest"): path.parent
-        for path in out.rglob("*.status.json")
-    }
-    taken = {there[d] for d in digests if d in there}
+    _refuse_same(found, digests)
+    there = _places(out)
+    taken = {str(there[mark]).casefold() for mark in digests if mark in there}
+    names = _names([(notebook.stem, leaves(named)) for notebook, _, named in found])
     rows = []
-    for number, ((notebook, parameters, named), mark) in enumerate(
-        zip(found, digests, strict=True)
-    ):
-        others = [leaves(other) for book, _, other in found if book.stem == notebook.stem]
-        folder = there.get(mark) or out / notebook.stem / _name(leaves(named), others)
-        if mark not in there and folder in taken:
+    for number, (notebook, parameters, _) in enumerate(found):
+        mark = digests[number]
+        folder = there.get(mark) or path_inside(out, Path(notebook.stem, names[number]))
+        if mark not in there and str(folder).casefold() in taken:
             folder = folder.with_name(f"{folder.name}-{mark[:8]}")
-        taken.add(folder)
-        rows.append(
-            Row(
-                number,
-                folder.relative_to(out).as_posix(),
-                notebook.resolve(),
-                parameters,
-                folder,
-                mark,
-            )
-        )
+        taken.add(str(folder).casefold())
+        name = folder.relative_to(out).as_posix()
+        rows.append(Row(number, name, notebook.resolve(), parameters, folder, mark))
     return rows
+
+
+def _refuse_same(found: list, digests: list[str]) -> None:
+    first: dict[str, int] = {}
+    for number, mark in enumerate(digests):
+        if first.setdefault(mark, number) != number:
+            same = [i for i, other in enumerate(digests) if other == mark]
+            notebook, parameters, _ = found[number]
+            raise ParameterError(f"rows {same} are the same: {notebook.name} with {parameters}.")
+
+
+def _places(out: Path) -> dict[str, Path]:
+    """The folder of each run below `out`, by digest. A damaged status file is reported and left."""
+    places = {}
+    for path in sorted(out.rglob("*.status.json")):
+        facts = read_file(path)
+        if facts["state"] == "damaged":
+            print(f"vidbench: {facts['error']}.", file=sys.stderr)
+        elif "digest" in facts:
+            places[facts["digest"]] = path.parent
+    return places
 
 
 def leaves(values: dict, prefix: str = "") -> dict[str, Any]:
@@ -190,18 +250,29 @@ def leaves(values: dict, prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _name(own: dict, others: list[dict]) -> str:
-    """What differs, as name=value; empty where nothing does."""
-    differing = [
-        name
-        for name, value in own.items()
-        if any(other.get(name, ...) != value for other in others)
-    ]
-    words = [
-        f"{name}={re.sub(r'[^A-Za-z0-9._+-]+', '-', str(own[name])).strip('-')}"
-        for name in differing
-    ]
-    text = ",".join(words)
-    if not text and any(set(other) - set(own) for other in others):
-        text = "plain"
-    return text[:LONGEST]
+def _names(rows: list[tuple[str, dict[str, Any]]]) -> list[str]:
+    """For each (group, values) what differs from others of the group, as name=value; empty if
+    nothing does. It is safe as a part of a path."""
+    known: dict[str, set[str]] = defaultdict(set)  # of each group, all names
+    sizes, shared = Counter(group for group, _ in rows), Counter[tuple[str, str, str]]()
+    for group, values in rows:
+        known[group].update(values)
+        shared.update((group, name, _key(value)) for name, value in values.items())
+    names = []
+    for group, values in rows:
+        words = [
+            f"{_clean(name)}={_clean(value)}"
+            for name, value in values.items()
+            if shared[group, name, _key(value)] < sizes[group]
+        ]
+        plain = "plain" if known[group] - values.keys() else ""
+        names.append((",".join(words) or plain)[:LONGEST].rstrip("."))
+    return names
+
+
+def _key(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def _clean(value: Any) -> str:
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", str(value)).strip("-")
