@@ -453,6 +453,7 @@ def _replicate_multitrain(given: argparse.Namespace) -> int:
 def _run(given: argparse.Namespace) -> int:
     from vidbench.headless.execute import execute_all
     from vidbench.headless.parameters import plan
+    from vidbench.headless.status import copy_name
 
     for name in (
         "nproc",
@@ -466,7 +467,8 @@ def _run(given: argparse.Namespace) -> int:
         if getattr(given, name) is not None:
             os.environ[f"VIDBENCH_{name.upper()}"] = str(getattr(given, name))
     planned = _mendable(plan, given.notebooks, given.out, given.file, given.parameter)
-    _mendable(_keep_copies, given.out, [os.path.basename(notebook) for notebook, _ in planned])
+    _mendable(_keep_copies, given.out, [copy_name(notebook) for notebook, _ in planned])
+    _mendable(os.makedirs, given.out, exist_ok=True)
     return execute_all(planned, given.out, given.timeout)
 
 
@@ -476,8 +478,9 @@ def _batch(given: argparse.Namespace) -> int:
 
     out = given.out or os.path.join("runs", os.path.splitext(os.path.basename(given.table))[0])
     rows = _mendable(read_table, given.table, out)
+    _mendable(os.makedirs, out, exist_ok=True)
     if given.row is not None:
-        return run_row(_mendable(row_of, rows, given.row), given.timeout)
+        return _mendable(run_row, _mendable(row_of, rows, given.row), given.timeout)
     if given.list:
         print(summarize(rows, out))
         return 0 if all(row.status()["state"] == "complete" for row in rows) else 1

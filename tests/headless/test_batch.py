@@ -321,3 +321,15 @@ def test_a_slurm_task_runs_its_row_saves_itself_before_the_limit_and_goes_on(tmp
         done.returncode == 0 and "[complete]" in done.stdout and status(copy)["state"] == "complete"
     )
     assert not (tmp_path / "begun-1").exists() and (tmp_path / "asked").read_text().count("\n") == 1
+
+
+def test_a_row_that_cannot_be_started_stops_no_other(tmp_path, capsys):
+    notebook(tmp_path / "book.ipynb", "x = epochs", parameters=PARAMETERS)
+    path = table(tmp_path / "t.yaml", "notebook: book.ipynb\ngrid: {epochs: [1, 2]}\n")
+    first, second = read_table(path, tmp_path / "out")
+    first.folder.parent.mkdir(parents=True)
+    first.folder.touch()  # a file where its folder must be
+    assert run("batch", path, "--out", tmp_path / "out") == 1
+    said = capsys.readouterr().err
+    assert "row 0, book/epochs=1: not started: FileExistsError" in said
+    assert "Traceback" not in said and second.status()["state"] == "complete"

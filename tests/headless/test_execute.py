@@ -372,3 +372,51 @@ def test_a_run_goes_on_where_nobody_reads_its_lines_any_more(tmp_path):
     assert process.wait(120) == 0, errors
     assert "the end" in (tmp_path / "out" / "book.log").read_text() and "BrokenPipe" not in errors
     assert status(tmp_path / "out" / "book.ipynb")["state"] == "complete"
+
+
+# -------------------------------------------------------------------------- notebooks as they come
+
+
+def test_a_kernel_that_is_not_installed_is_refused_before_anything_starts(tmp_path, capsys):
+    book = notebook(tmp_path / "book.ipynb", "x = 1")
+    text = book.read_text().replace('"name": "python3"', '"name": "my-lab-env"')
+    book.write_text(text)
+    assert run("run", book, "--out", tmp_path / "out") == 2
+    said = capsys.readouterr().err
+    assert "its kernel 'my-lab-env' is not installed; the installed kernels are" in said
+    assert "python3" in said and "Traceback" not in said and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", ["", "no json", "{}", "[]", '{"nbformat": 4}', '"x"'])
+def test_a_file_that_is_no_notebook_is_refused(tmp_path, capsys, content):
+    (tmp_path / "book.ipynb").write_text(content)
+    assert run("run", tmp_path / "book.ipynb", "--out", tmp_path / "out") == 2
+    said = capsys.readouterr().err
+    assert "book.ipynb is no notebook" in said and "Traceback" not in said
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_anything_starts(tmp_path, capsys):
+    book = notebook(tmp_path / "book.ipynb", "x = 1")
+    (tmp_path / "file").touch()
+    (tmp_path / "t.csv").write_text("notebook\nbook.ipynb\n")
+    for words in (("run", book), ("batch", tmp_path / "t.csv")):
+        for out in (tmp_path / "file", tmp_path / "file" / "below"):
+            assert run(*words, "--out", out) == 2
+            said = capsys.readouterr().err
+            assert "file" in said and "Traceback" not in said
+    for words in (("--processes", 0), ("--timeout", -1), ("--row", 1), ("--row", -1)):
+        assert run("batch", tmp_path / "t.csv", "--out", tmp_path / "out", *words) == 2
+
+
+def test_what_goes_into_an_output_widget_is_shown(tmp_path):
+    code = """import ipywidgets
+from IPython.display import display
+out = ipywidgets.Output()
+with out:
+    print("inside")
+display(ipywidgets.IntSlider(), out)"""
+    book = notebook(tmp_path / "book.ipynb", code)
+    assert run("run", book, "--out", tmp_path / "out") == 0
+    copy = tmp_path / "out" / "book.ipynb"
+    assert ("stdout", "inside\n") in streams(copy)[1]
+    assert "inside" in copy.with_suffix(".log").read_text()

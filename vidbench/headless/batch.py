@@ -102,7 +102,12 @@ class _Batch:
             return
         taken = {share for _, share in self.running.values()}
         share = next(number for number in range(len(self.shares)) if number not in taken)
-        process = _start(row, self.processes, self.timeout, self.shares[share])
+        try:
+            process = _start(row, self.processes, self.timeout, self.shares[share])
+        except OSError as error:  # the other rows run
+            said = f"{type(error).__name__}: {error}"
+            print(f"row {row.number}, {row.name}: not started: {said}", file=sys.stderr, flush=True)
+            return
         self.running[process] = row, share
 
     def stop(self) -> None:

@@ -46,6 +46,8 @@ def execute_all(
             said, code = f"failed in cell {error.cell_index + 1}: {error.ename}: {error.evalue}", 1
         except EndedError as error:
             said, code = str(error), error.exit_code
+        except OSError as error:  # such as a folder that cannot be written
+            said, code = f"{type(error).__name__}: {error}", EXIT["failed"]
         else:
             continue
         print(f"vidbench: {notebook}: {said}", file=sys.stderr)

@@ -221,6 +221,9 @@ class Client(PapermillNotebookClient):
             self.why = self.why or f"the kernel {ended}{'; out of memory?' if code == -9 else ''}"
             raise
 
+    def on_comm_open_jupyter_widget(self, msg: dict) -> None:
+        """Open no widget: what goes into an Output widget is shown as the cell's own output."""
+
     def output(
         self, outs: list, msg: dict, display_id: str, cell_index: int
     ) -> nbformat.NotebookNode | None:
