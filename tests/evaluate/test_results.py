@@ -11,6 +11,7 @@ import pytest
 
 from tests import ROOT
 from vidbench.engine.runs import Run, protocol_id
+from vidbench.evaluate import published as published_numbers
 from vidbench.evaluate import results
 from vidbench.view import results as drawn
 
@@ -306,7 +307,7 @@ def test_a_csv_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def published():
-    return results.read_published(PUBLISHED)
+    return published_numbers.read_published(PUBLISHED)
 
 
 def test_every_published_number_has_a_source_and_stands_once(published):
@@ -322,9 +323,11 @@ def test_every_published_number_has_a_source_and_stands_once(published):
     for row in published:
         assert 0 <= row.value <= 100 and len(row.source) > 10 and row.paper and row.method
         assert (
-            row.task in results.TASKS and row.metric in results.METRICS and row.data in results.DATA
+            row.task in published_numbers.TASKS
+            and row.metric in published_numbers.METRICS
+            and row.data in published_numbers.DATA
         )
-        assert row.stream in (*results.STREAMS, "") and (row.metric == "top-1") == (
+        assert row.stream in (*published_numbers.STREAMS, "") and (row.metric == "top-1") == (
             row.task != "retrieval"
         )
         assert row.pretrain in ("UCF101", "K400", "HowTo100M", "ImageNet-21K-P", "none", "")
@@ -420,7 +423,7 @@ def test_a_bad_published_row_is_refused_with_its_line(tmp_path, change, said):
     with open(tmp_path / "p.csv", "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([ROW, ROW.values(), {**ROW, "method": "N", **change}.values()])
     with pytest.raises(ValueError, match=said):
-        results.read_published(tmp_path / "p.csv")
+        published_numbers.read_published(tmp_path / "p.csv")
 
 
 def test_a_published_file_of_other_columns_is_refused(tmp_path):
@@ -430,14 +433,14 @@ def test_a_published_file_of_other_columns_is_refused(tmp_path):
     ):
         (tmp_path / "p.csv").write_text(body)
         with pytest.raises(ValueError, match=said):
-            results.read_published(tmp_path / "p.csv")
+            published_numbers.read_published(tmp_path / "p.csv")
 
 
 @pytest.mark.parametrize("place", ["UCF101", "ucf101-fold2", "UCF-101", "UCF101-scan"])
 def test_published_rows_are_found_by_task_metric_data_and_stream(tmp_path, published, place):
     measured(tmp_path / place / "coclr", numbers={"R@1": 0.5})
     measured(tmp_path / place / "coclr", "linear probe", {"top-1": 0.7})
-    found = results.beside(results.numbers_of(results.collect(tmp_path)), published)
+    found = published_numbers.beside(results.numbers_of(results.collect(tmp_path)), published)
     assert {(row.task, row.metric, row.data) for row in found} == {
         ("retrieval", "R@1", "UCF101"),
         ("probe", "top-1", "UCF101"),
@@ -452,9 +455,11 @@ def test_published_rows_of_another_data_set_only_where_asked_for(tmp_path, publi
         tmp_path / "tiny/coclr", numbers={"R@1": 0.5, "macro R@1": 0.4, "probe": 0.6}, stream="flow"
     )
     numbers = results.numbers_of(results.collect(tmp_path))
-    assert results.beside(numbers, published) == []
-    found = results.beside(numbers, published, "UCF101")
+    assert published_numbers.beside(numbers, published) == []
+    found = published_numbers.beside(numbers, published, "UCF101")
     assert {(row.task, row.metric) for row in found} == {("retrieval", "R@1"), ("probe", "top-1")}
     assert {row.value for row in found if row.method in ("InfoNCE", "CoCLR")} >= {66.8, 45.2, 48.4}
-    assert not {row.data for row in results.beside(numbers, published, "HMDB51")} - {"HMDB51"}
+    assert not {row.data for row in published_numbers.beside(numbers, published, "HMDB51")} - {
+        "HMDB51"
+    }
     assert "Nothing published" in drawn.published_table([])

@@ -11,7 +11,8 @@ import pytest
 import vidbench.view
 from tests.view.test_galleries import Skeleton, clip
 from vidbench.evaluate.projections import Relation
-from vidbench.evaluate.results import Folder, Number, Published
+from vidbench.evaluate.published import Published
+from vidbench.evaluate.results import Folder, Number
 from vidbench.evaluate.search import Neighbors
 from vidbench.view import clips, figures, galleries, html, looks, results
 from vidbench.view.galleries import Row, Tile

@@ -6,13 +6,14 @@ from dataclasses import replace
 import pytest
 
 from tests.evaluate.test_results import PUBLISHED, measured, text
+from vidbench.evaluate import published as published_numbers
 from vidbench.evaluate import results
 from vidbench.view import results as drawn
 
 
 @pytest.fixture(scope="module")
 def published():
-    return results.read_published(PUBLISHED)
+    return published_numbers.read_published(PUBLISHED)
 
 
 def test_runs_are_rows_and_metrics_columns(tmp_path):
@@ -73,7 +74,7 @@ def test_the_report_is_one_offline_page(tmp_path):
     (tmp_path / "runs_dir/tiny/half").mkdir()
     (tmp_path / "runs_dir/tiny/half/environment.json").write_text("{}")
     folders = results.collect(tmp_path / "runs_dir")
-    published = results.read_published(PUBLISHED)
+    published = published_numbers.read_published(PUBLISHED)
     page = drawn.write_report(
         tmp_path / "r.html", "All runs", folders, published, data="UCF101"
     ).read_text()
@@ -108,7 +109,7 @@ def test_one_damaged_run_is_named_on_the_page_and_the_others_are_shown(tmp_path,
 def test_published_numbers_never_stand_in_our_tables(tmp_path, published):
     measured(tmp_path / "UCF101/coclr")
     numbers = results.numbers_of(results.collect(tmp_path))
-    rows = results.beside(numbers, published)
+    rows = published_numbers.beside(numbers, published)
     ours, theirs = text(drawn.results_tables(numbers)), text(drawn.published_table(rows))
     assert "51.8" not in ours and "CoCLR," not in ours and "UCF101/coclr" not in theirs
     assert "Protocol, backbone and data differ from ours" in theirs

@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,16 @@ DIGITS = 16  # of a digest in a table's name
 SECONDS = 30.0  # between two lines about a table that takes long
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """Where clips come from and how they are loaded, as in `extract`."""
+
+    flow: str | Path
+    batch: int
+    workers: int
+    data: str
+
+
 def extract(
     run: Run,
     manifest: Manifest,
@@ -59,7 +69,7 @@ def extract(
         return F.normalize(rows, dim=1) if protocol.normalize_clips else rows
 
     values = _table(
-        run, manifest, protocol, pooled, encoder.out_channels, flow, batch, workers, data
+        run, manifest, protocol, pooled, encoder.out_channels, Inputs(flow, batch, workers, data)
     )
     return Features(
         values,
@@ -104,9 +114,8 @@ def predict(
     def probabilities(clips: Tensor) -> Tensor:
         return network[1](network[0](clips).mean(dim=(2, 3, 4))).softmax(dim=1)
 
-    values = _table(
-        run, manifest, protocol, probabilities, len(manifest.classes), flow, batch, workers, data
-    )
+    inputs = Inputs(flow, batch, workers, data)
+    values = _table(run, manifest, protocol, probabilities, len(manifest.classes), inputs)
     return Features(
         values,
         manifest.label.copy(),
@@ -281,10 +290,7 @@ def _table(
     protocol: Protocol,
     function: Callable[[Tensor], Tensor],
     width: int,
-    flow: str | Path,
-    batch: int,
-    workers: int,
-    data: str,
+    inputs: Inputs,
 ) -> np.ndarray:
     """The mean of `function` ([n,C,T,H,W] -> [n,width]) over the clips of each video: float32
     [N,width].
@@ -296,22 +302,17 @@ def _table(
             "no videos to extract features of: the split is empty in the manifest of "
             f"{manifest.root}."
         )
-    store = flow or data_set(run, data).flow or None
-    clips = Clips(manifest, spec_of(run, protocol, data), flow_folder=store)
+    store = inputs.flow or data_set(run, inputs.data).flow or None
+    clips = Clips(manifest, spec_of(run, protocol, inputs.data), flow_folder=store)
     device, mine = ranks.device(), list(range(ranks.rank(), len(manifest), ranks.world()))
-    loader = DataLoader(_Share(clips, mine, batch), batch_size=None, **processes(workers))
+    share = _Share(clips, mine, inputs.batch)
+    loader = DataLoader(share, batch_size=None, **processes(inputs.workers))
     sums = torch.zeros(len(manifest), width + 1)  # the last column counts clips
-    said, began = time.monotonic(), time.monotonic()
-    for views, rows in _batches(loader, batch):
+    report = _Remaining(run.folder.name, len(mine))
+    for views, rows in _batches(loader, inputs.batch):
         made = function(views.to(device)).float().cpu()
         sums.index_add_(0, rows, torch.cat([made, torch.ones(len(rows), 1)], dim=1))
-        if ranks.rank() == 0 and time.monotonic() - said > SECONDS:
-            said, done = time.monotonic(), int((sums[:, -1] > 0).sum())
-            left = (said - began) * (len(mine) - done) / done
-            print(
-                f"{run.folder.name}: {done} of {len(mine)} videos, about {left:.0f} s left",
-                flush=True,
-            )
+        report(int((sums[:, -1] > 0).sum()))
     sums = (ranks.mean(sums.to(device)) * ranks.world()).cpu()
     values = (sums[:, :-1] / sums[:, -1:]).numpy()
     bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
@@ -321,6 +322,23 @@ def _table(
             f"({manifest.path[bad[0]]})."
         )
     return values
+
+
+class _Remaining:
+    """Prints, on rank 0, how far a long table is and how long it will take."""
+
+    def __init__(self, name: str, videos: int) -> None:
+        self.name, self.videos = name, videos
+        self.began = self.said = time.monotonic()
+
+    def __call__(self, done: int) -> None:
+        now = time.monotonic()
+        if ranks.rank() == 0 and now - self.said > SECONDS:
+            self.said = now
+            left = (now - self.began) * (self.videos - done) / done
+            print(
+                f"{self.name}: {done} of {self.videos} videos, about {left:.0f} s left", flush=True
+            )
 
 
 def fitting(protocol: Protocol, data: DataSet) -> Protocol:

@@ -1,11 +1,9 @@
-"""Every run's numbers, grouped by protocol, and the published numbers to compare with; written as a
-csv.
+"""Every run's numbers, grouped by protocol and written as a csv.
 
 Two numbers stand in one column only where they were measured alike: the same task, data and
 protocol id (see `engine.runs`). What was measured otherwise gets a table of its own, and the
-switches that differ are its heading. Published numbers come from a csv, one a row with its source;
-their protocol, backbone and data are never ours, so they have a block of their own. `view.results`
-draws both."""
+switches that differ are its heading. `view.results` draws them, and `published` has the numbers to
+compare with, in a block of their own: their protocol, backbone and data are never ours."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ import io
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +28,6 @@ OF_DATA = (
     "flow.json",
     "store.json",
 )  # below such a folder lie videos by the thousand
-TASKS = ("probe", "finetune", "retrieval", "classes")  # classes: supervised, evaluate.classified
-STREAMS = ("rgb", "flow", "rgb+flow")
-# as papers and as folders name them
-DATA = {
-    "UCF101": "ucf101",
-    "HMDB51": "hmdb51",
-    "K400": "kinetics400",
-    "MiT": "moments",
-    "SSv2": "something",
-}
-FOLDS = ("1", "2", "3", "")
-METRICS = ("top-1", "R@1", "R@5", "R@10", "R@20", "R@50")
 ROUNDING = 1e-9  # a mean of ones may be so much more than one
 
 
@@ -78,25 +64,6 @@ class Folder:
     budget: Mapping[str, Any] = field(default_factory=dict)
     numbers: tuple[Number, ...] = ()
     problems: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Published:
-    """One published number in percent; "" where the source does not say."""
-
-    paper: str
-    method: str
-    variant: str
-    pretrain: str
-    stream: str
-    backbone: str
-    task: str
-    metric: str
-    data: str
-    fold: str
-    value: float
-    note: str
-    source: str  # where it is stated
 
 
 # ------------------------------------------------------------------------------------- collecting
@@ -287,99 +254,6 @@ def main_metric(numbers: Sequence[Number]) -> str:
     """Return the metric that a figure shows for a protocol."""
     held = [number.metric for number in numbers]
     return next((metric for metric in ("R@1", "top-1") if metric in held), held[0])
-
-
-# -------------------------------------------------------------------------------------- published
-
-
-def read_published(path: str | Path) -> list[Published]:
-    """Published numbers from a csv with Published's columns.
-
-    Raises FileNotFoundError without the file, ValueError, with the line, on an unknown word, a
-    value out of 0..100, a missing source, or one number twice."""
-    path, names = Path(path), [column.name for column in fields(Published)]
-    known: dict[tuple, tuple[int, Published]] = {}
-    words = {
-        "task": TASKS,
-        "stream": (*STREAMS, ""),
-        "data": tuple(DATA),
-        "metric": METRICS,
-        "fold": FOLDS,
-    }
-    with open(path, newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if reader.fieldnames != names:
-            raise ValueError(
-                f"{path}, line 1: wanted the columns {', '.join(names)}, got {reader.fieldnames}"
-            )
-        for row in reader:
-            where = f"{path}, line {reader.line_num}"
-            if None in row or None in row.values():
-                raise ValueError(f"{where}: wanted {len(names)} columns")
-            for name, allowed in words.items():
-                if row[name] not in allowed:
-                    raise ValueError(
-                        f"{where}: {name} {row[name]!r} is not one of "
-                        f"{', '.join(filter(None, allowed))}"
-                    )
-            value = _percentage(row["value"], where)
-            if not 0 <= value <= 100 or not all(
-                row[name].strip() for name in ("paper", "method", "source")
-            ):
-                raise ValueError(
-                    f"{where}: wanted a value within 0 and 100, paper, method, and the source "
-                    "that has it"
-                )
-            key = tuple(row[name] for name in names if name not in ("value", "note", "source"))
-            if key in known:
-                raise ValueError(
-                    f"{where}: the same number as in line {known[key][0]}; a variant tells two "
-                    "apart"
-                )
-            named: dict[str, Any] = {**row, "value": value}
-            known[key] = (reader.line_num, Published(**named))
-    return [published for _, published in known.values()]
-
-
-def _percentage(text: str, where: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"{where}: value {text!r} is no number") from None
-
-
-def _meant(number: Number, data: str) -> tuple[str, str, str, str]:
-    """(task, metric, data, stream) of one of our numbers in the words of Published, "" where it has
-    none."""
-    named = (
-        number.metric if number.metric in TASKS else number.task
-    )  # a probe's accuracy beside a retrieval's R@k
-    task = next((task for task in TASKS if task in named), "")
-    metric = (
-        number.metric
-        if number.metric in METRICS
-        else "top-1"
-        if task in ("probe", "finetune", "classes")
-        else ""
-    )
-    place = "".join(letter for letter in (data or number.data).lower() if letter.isalnum())
-    known = next(
-        (name for name, start in DATA.items() if place.startswith((start, name.lower()))), ""
-    )
-    return task, metric, known, number.stream
-
-
-def beside(
-    numbers: Iterable[Number], published: Iterable[Published], data: str = ""
-) -> list[Published]:
-    """The published numbers of the same task, metric, data and stream as any of ours; a source may
-    not say its stream.
-
-    data: look at this data set's instead of the one ours are of (UCF101 for a toy world's, to see
-    the order)."""
-    wanted = {_meant(number, data) for number in numbers}
-    wanted |= {(task, metric, known, "") for task, metric, known, _ in wanted}
-    return [row for row in published if (row.task, row.metric, row.data, row.stream) in wanted]
 
 
 # ------------------------------------------------------------------------------------------ files

@@ -6,13 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vidbench.evaluate.published import METRICS, Published, beside
 from vidbench.evaluate.results import (
     BUDGET,
-    METRICS,
     Folder,
     Number,
-    Published,
-    beside,
     by_task,
     in_words,
     main_metric,
