@@ -1,4 +1,4 @@
-"""A batch: the rows of a table, some at a time; complete rows are skipped, others start or resume."""
+"""A batch: the rows of a table, some at a time; complete rows are skipped, the others run."""
 
 import csv
 import io
