@@ -1,10 +1,12 @@
 """The headers of a pack are checked before anything is read or allocated."""
 
 import io
+import struct
 import tracemalloc
 import zipfile
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -96,3 +98,19 @@ def test_what_is_written_is_read(tmp_path):
     assert (clips.read(path).frames == 7).all()
     with framestore.Pack(pack(path, PIECES)) as opened:
         assert opened.piece(1) == bytes(range(4, 9)) and opened.count == 2
+
+
+@pytest.mark.parametrize("kind", ["a JPEG of 60,000 pixels a side", "a PNG"])
+def test_a_piece_that_is_no_jpeg_of_a_frame_is_refused(tmp_path, kind):
+    piece = framestore.encode_jpeg(np.full((16, 24, 3), 90, np.uint8))
+    path = tmp_path / "a.frames.npz"
+    framestore.write_pack(path, {"fps": 25}, pieces=[piece])
+    assert clips.read(path).frames.shape == (1, 16, 24, 3)
+    if kind == "a PNG":
+        piece = cv2.imencode(".png", np.zeros((9, 9, 3), np.uint8))[1].tobytes()
+    else:
+        at = piece.index(b"\xff\xc0") + 5
+        piece = piece[:at] + struct.pack(">HH", 60_000, 60_000) + piece[at + 4 :]
+    framestore.write_pack(path, {"fps": 25}, pieces=[piece])
+    with pytest.raises(VideoError, match=r"a\.frames\.npz: .*holds a damaged picture"):
+        clips.read(path)

@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vidbench.data.video.packets import PIXELS
 from vidbench.system.files import written
 
 SUFFIX = ".frames.npz"
@@ -214,13 +215,26 @@ def encode_jpeg(frame: np.ndarray) -> bytes:
 
 
 def decode_jpeg(data: bytes, where: Path) -> np.ndarray:
-    """Back to RGB; PackError names the file where the bytes are no JPEG."""
+    """Decode a JPEG to RGB. Raises PackError, which names the file, if it is damaged or too big."""
     import cv2
 
-    frame = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    frame = None
+    if 0 < _jpeg_pixels(data) <= PIXELS:  # OpenCV allocates them before it looks at the data
+        frame = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     if frame is None:
         raise PackError(f"{where} holds a damaged picture: delete it and make it anew")
     return frame
+
+
+def _jpeg_pixels(data: bytes) -> int:
+    """Read the number of pixels from a JPEG's frame header; 0 if there is none."""
+    at = 2 if data[:2] == b"\xff\xd8" else len(data)
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        if 0xC0 <= data[at + 1] <= 0xCF and data[at + 1] not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack_from(">HH", data, at + 5)
+            return height * width
+        at += 2 + int.from_bytes(data[at + 2 : at + 4])
+    return 0
 
 
 # ---- short-GOP mp4 -----------------------------------------------------------------------------
