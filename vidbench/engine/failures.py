@@ -24,6 +24,7 @@ NOTICE = (
     5.0  # seconds in which a rank notices that another failed; who has not is ended, as it hangs
 )
 FIRST = "failed"  # the first report's key in the ranks' store
+LEFT = re.compile(r"failed-\d+-\d+\.json|stack-\d+-\d+\.txt")
 SHOWN = 20  # lines of a log or a stack in a message
 LOST = re.compile(
     r"Connection (reset|closed|refused)|closed by peer|Timed out|timed out|timeout|DistBackendError"
@@ -100,10 +101,16 @@ def _write(folder: str, facts: dict) -> None:
 
 
 def clear(folder: Path) -> None:
-    """Forget what an earlier launch left."""
-    for pattern in ("failed-*.json", "stack-*.txt"):
-        for old in folder.glob(pattern):
-            old.unlink()
+    """Forget what an earlier launch left; a user's files in the folder stay."""
+    for old in [*_left(folder, "failed"), *_left(folder, "stack")]:
+        old.unlink()
+
+
+def _left(folder: Path, kind: str) -> list[Path]:
+    """The ranks' files of one kind, failed or stack: KIND-ATTEMPT-RANK and nothing else."""
+    return sorted(
+        path for path in folder.iterdir() if LEFT.fullmatch(path.name) and kind in path.name
+    )
 
 
 def known(folder: Path) -> bool:
@@ -149,7 +156,7 @@ def root_cause(failures: dict, folder: Path, nnodes: int) -> str:
 def _reports(folder: Path) -> list[dict]:
     """Those of the last attempt, the earliest first."""
     by_attempt: dict[int, list[dict]] = {}
-    for path in folder.glob("failed-*.json"):
+    for path in _left(folder, "failed"):
         by_attempt.setdefault(int(path.stem.split("-")[1]), []).append(json.loads(path.read_text()))
     return (
         sorted(by_attempt[max(by_attempt)], key=lambda one: one["nanoseconds"])
@@ -161,7 +168,7 @@ def _reports(folder: Path) -> list[dict]:
 def _hung(folder: Path, heard: set[str]) -> str:
     """The ranks of this node that never failed by themselves, with what they did."""
     said = ""
-    for path in sorted(folder.glob("stack-*.txt")):
+    for path in _left(folder, "stack"):
         rank = path.stem.split("-")[2]
         if rank not in heard:
             said += f"rank {rank} hung, most recent call first:\n{_main(path.read_text())}\n"
