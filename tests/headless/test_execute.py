@@ -385,6 +385,9 @@ def test_a_kernel_that_is_not_installed_is_refused_before_anything_starts(tmp_pa
     said = capsys.readouterr().err
     assert "its kernel 'my-lab-env' is not installed; the installed kernels are" in said
     assert "python3" in said and "Traceback" not in said and not (tmp_path / "out").exists()
+    (tmp_path / "t.csv").write_text("notebook\nbook.ipynb\n")
+    assert run("batch", tmp_path / "t.csv", "--out", tmp_path / "out") == 2
+    assert "kernel 'my-lab-env' is not installed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", ["", "no json", "{}", "[]", '{"nbformat": 4}', '"x"'])

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 from vidbench.headless.parameters import (
     check,
     digest_of,
+    known_kernel,
     known_parameters,
     read_book,
     spoken,
@@ -135,7 +136,10 @@ def _expanded(
             f" notebook; got {notebook!r}."
         )
     path = folder / notebook
-    book = books[path] if path in books else books.setdefault(path, read_book(path))
+    if path not in books:
+        books[path] = read_book(path)
+        known_kernel(books[path], path)
+    book = books[path]
     maps = [entry.get(part) or {} for part in PARTS]
     if not all(isinstance(part, dict) and all(map(_is_name, part)) for part in maps):
         raise ParameterError(f"parameters, grid and compose are maps of names; got {entry!r}.")
