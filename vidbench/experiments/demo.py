@@ -57,15 +57,7 @@ def demo(out: str | Path, settings: Settings = Settings()) -> Path:
     clock = _Clock()
     manifest = videos(out, settings)
     clock.mark("videos")
-    flow_folder = out / "flow"
-    print(f"flow: {settings.flow}", flush=True)
-    size, processes = settings.short_side, settings.processes
-    made = flow_store.extract(manifest, flow_folder, settings.flow, size=size, workers=processes)
-    if made.failed:
-        raise RuntimeError(
-            f"flow failed on {len(made.failed)} videos, first {made.failed[0]}; repair or drop "
-            "them."
-        )
+    _extract_flow(manifest, out / "flow", settings)
     clock.mark("flow")
     settings = replace(settings, recipe=fitted(settings, len(manifest.select(split="train"))))
     run_all(stages(out, settings), out / "runs", settings.processes)
@@ -96,6 +88,17 @@ def demo(out: str | Path, settings: Settings = Settings()) -> Path:
         print(f"{TITLES[row['run']]:28} {shares}")
     print(f"report: {path}", flush=True)
     return path
+
+
+def _extract_flow(manifest: Manifest, folder: Path, settings: Settings) -> None:
+    print(f"flow: {settings.flow}", flush=True)
+    size, processes = settings.short_side, settings.processes
+    made = flow_store.extract(manifest, folder, settings.flow, size=size, workers=processes)
+    if made.failed:
+        raise RuntimeError(
+            f"flow failed on {len(made.failed)} videos, first {made.failed[0]}; repair or drop "
+            "them."
+        )
 
 
 def _row(one: Evaluation) -> dict:

@@ -4,6 +4,7 @@ whole of it."""
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -39,13 +40,12 @@ def sweep(
             "a sweep chooses on a held-out part of train; give the recipe a share such as "
             "held_out=0.2."
         )
-    folder = Path(folder)
+    folder, trial = Path(folder), partial(_trial, recipe, epochs=epochs)
     tried: list[tuple[dict[str, float], dict[str, float | None]]] = []
     for values in product(*grid.values()):
         chosen = dict(zip(grid, values, strict=True))
         name = "-".join(f"{key}-{value}" for key, value in chosen.items())
-        trial = _trial(recipe, chosen, epochs)
-        tried.append((chosen, _tried(trial, folder / name, nproc, progress)))
+        tried.append((chosen, _tried(trial(chosen), folder / name, nproc, progress)))
     best, _ = max(tried, key=lambda one: _order(one[1]))
     words = " x ".join(f"{name} of {', '.join(map(str, values))}" for name, values in grid.items())
     rule = f"{words} by the accuracy on {recipe.held_out:.0%} of train's sources; last epoch"
@@ -74,7 +74,7 @@ def _order(result: dict[str, float | None]) -> tuple[float, float]:
     return accuracy or 0.0, -float("inf") if loss is None else -loss
 
 
-def _trial(recipe: Recipe, chosen: dict, epochs: int) -> Recipe:
+def _trial(recipe: Recipe, chosen: dict[str, float], *, epochs: int) -> Recipe:
     epochs = epochs or recipe.fit.epochs
     milestones = tuple(round(at * epochs / recipe.fit.epochs) for at in recipe.fit.milestones)
     values = {**recipe_dict(recipe.fit), "epochs": epochs, "milestones": milestones, **chosen}
