@@ -121,6 +121,28 @@ def bars(
     import plotly.graph_objects as go
 
     rows = [Bar(*row) for row in rows]
+    _check_bars(rows, percent)
+    scale, methods = 100.0 if percent else 1.0, list(dict.fromkeys(r.method for r in rows))
+    spec = ".1f" if percent or any(r.value % 1 for r in rows) else ".0f"
+    styles, figure = colors_for(methods, colors), go.Figure()
+    for method in methods:
+        _bars_of(figure, [r for r in rows if r.method == method], styles[method][0], scale, spec)
+    dress(figure, "", y, title, methods if len(methods) > 1 else [], _beside(levels))
+    figure.update_layout(
+        barmode="group", scattermode="group", bargap=0.3, bargroupgap=0.08, scattergap=0.3
+    )
+    figure.update_xaxes(
+        type="category", categoryarray=list(dict.fromkeys(plain(r.group) for r in rows)), ticks=""
+    )
+    if min(r.value for r in rows) >= 0:  # headroom for the numbers
+        top = max([_interval(r)[1] for r in rows] + list((levels or {}).values()))
+        figure.update_yaxes(range=[0, 1.1 * scale * (top or 1.0)])
+    _levels(figure, {name: v * scale for name, v in (levels or {}).items()})
+    return figure
+
+
+def _check_bars(rows: Sequence[Bar], percent: bool) -> None:
+    """Raise ValueError where `bars` cannot draw these rows."""
     if not rows:
         raise ValueError(
             "bars: wanted at least one row, got none; pass Bar(method, group, value, low, high)"
@@ -138,60 +160,45 @@ def bars(
             )
     if percent:
         _fractions(np.array([v for r in rows for v in (r.value, *_interval(r))]), "bars")
-    scale, methods = 100.0 if percent else 1.0, list(dict.fromkeys(r.method for r in rows))
-    spec = ".1f" if percent or any(r.value % 1 for r in rows) else ".0f"
-    styles, figure = colors_for(methods, colors), go.Figure()
-    for method in methods:
-        mine = [r for r in rows if r.method == method]
-        value, (low, high) = (
-            np.array([r.value for r in mine]),
-            np.array([_interval(r) for r in mine]).T,
-        )
-        groups, shared = (
-            [plain(r.group) for r in mine],
-            dict(name=plain(method), offsetgroup=method),
-        )
-        figure.add_bar(
-            x=groups,
-            y=value * scale,
-            marker_color=styles[method][0],
-            **shared,
-            hovertemplate="%{y:.1f}",
-            error_y=dict(
-                type="data",
-                symmetric=False,
-                array=np.maximum(high - value, 0) * scale,
-                color=INK,
-                arrayminus=np.maximum(value - low, 0) * scale,
-                thickness=1.3,
-                width=4,
-                visible=bool((high > low).any()),
-            ),
-        )
-        # the numbers stand above the whiskers, where no bar or line crosses them
-        figure.add_scatter(
-            x=groups,
-            y=np.maximum(high, value) * scale,
-            mode="text",
-            text=[format(v, spec) for v in value * scale],
-            textposition="top center",
-            textfont=dict(size=12),
-            showlegend=False,
-            hoverinfo="skip",
-            **shared,
-        )
-    dress(figure, "", y, title, methods if len(methods) > 1 else [], _beside(levels))
-    figure.update_layout(
-        barmode="group", scattermode="group", bargap=0.3, bargroupgap=0.08, scattergap=0.3
+
+
+def _bars_of(figure: Figure, rows: Sequence[Bar], color: str, scale: float, spec: str) -> None:
+    """Add the bars of one method, their intervals and their numbers."""
+    value, (low, high) = (
+        np.array([r.value for r in rows]),
+        np.array([_interval(r) for r in rows]).T,
     )
-    figure.update_xaxes(
-        type="category", categoryarray=list(dict.fromkeys(plain(r.group) for r in rows)), ticks=""
+    groups = [plain(r.group) for r in rows]
+    shared = dict(name=plain(rows[0].method), offsetgroup=rows[0].method)
+    figure.add_bar(
+        x=groups,
+        y=value * scale,
+        marker_color=color,
+        **shared,
+        hovertemplate="%{y:.1f}",
+        error_y=dict(
+            type="data",
+            symmetric=False,
+            array=np.maximum(high - value, 0) * scale,
+            color=INK,
+            arrayminus=np.maximum(value - low, 0) * scale,
+            thickness=1.3,
+            width=4,
+            visible=bool((high > low).any()),
+        ),
     )
-    if min(r.value for r in rows) >= 0:  # headroom for the numbers
-        top = max([_interval(r)[1] for r in rows] + list((levels or {}).values()))
-        figure.update_yaxes(range=[0, 1.1 * scale * (top or 1.0)])
-    _levels(figure, {name: v * scale for name, v in (levels or {}).items()})
-    return figure
+    # the numbers are above the whiskers, where no bar or line crosses them
+    figure.add_scatter(
+        x=groups,
+        y=np.maximum(high, value) * scale,
+        mode="text",
+        text=[format(v, spec) for v in value * scale],
+        textposition="top center",
+        textfont=dict(size=12),
+        showlegend=False,
+        hoverinfo="skip",
+        **shared,
+    )
 
 
 def whiskers(rows: Sequence[Bar], x: str, title: str = "") -> Figure:

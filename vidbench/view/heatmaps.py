@@ -191,36 +191,12 @@ def slider(
     import plotly.graph_objects as go
 
     maps = {value: np.asarray(picture, dtype=np.float32) for value, picture in steps.items()}
-    shapes, fixed = (
-        sorted({m.shape for m in maps.values()}),
-        {n: np.asarray(v, np.float32) for n, v in beside.items()},
-    )
-    if (
-        len(shapes) != 1
-        or not 0 <= row < shapes[0][0]
-        or any(line.shape != shapes[0][1:] for line in fixed.values())
-    ):
-        raise ValueError(
-            f"slider: wanted pictures [H,W] of one size with a row {row}, and lines [W] beside; "
-            "got "
-            f"{shapes} and {[line.shape for line in fixed.values()]}"
-        )
-    figure, styles, start = go.Figure(), colors_for(list(fixed)), len(maps) // 2
+    fixed = {label: np.asarray(line, np.float32) for label, line in beside.items()}
+    _check_slider(maps, row, fixed)
+    figure, start = go.Figure(), len(maps) // 2
     for number, picture in enumerate(maps.values()):
-        now = dict(visible=number == start)
-        figure.add_heatmap(
-            z=picture, coloraxis="coloraxis", hovertemplate="%{z:.3g}<extra></extra>", **now
-        )
-        figure.add_scatter(
-            y=picture[row],
-            xaxis="x2",
-            yaxis="y2",
-            name=f"with this {plain(name)}",
-            line_width=2.4,
-            line_color=INK,
-            hovertemplate="%{y:.3g}",
-            **now,
-        )
+        _add_step(figure, picture, row, f"with this {plain(name)}", number == start)
+    styles = colors_for(list(fixed))
     for label, line in fixed.items():
         figure.add_scatter(
             y=line,
@@ -231,42 +207,13 @@ def slider(
             line=dict(color=styles[label][0], width=1.6, dash="dot"),
         )
     dress(figure, "column", unit, title, [f"with this {name}", *fixed], 24)
-    wanted = [
-        [i // 2 == number for i in range(2 * len(maps))] + [True] * len(fixed)
-        for number in range(len(maps))
-    ]
-    states = [
-        dict(label=plain(value), method="restyle", args=[{"visible": shown}])
-        for value, shown in zip(maps, wanted, strict=True)
-    ]
-    lines, values = (
-        np.concatenate([*(m[row] for m in maps.values()), *fixed.values()]),
-        np.stack([*maps.values()]),
-    )
-    part, reach, top = (
-        SIDE / (WIDTH - 24),
-        0.05 * float(np.ptp(lines)) or 1.0,
-        figure.layout.margin.t,
-    )
-    axes = figure.layout.xaxis.title.text, figure.layout.yaxis.title.text
+    lines = np.concatenate([*(m[row] for m in maps.values()), *fixed.values()])
+    _lay_out_slider(figure, np.stack([*maps.values()]), lines)
     figure.update_layout(
-        height=top + SIDE + 150,
-        margin=dict(l=0, b=150),
-        legend_x=part + 0.1,
-        hovermode="closest",
-        coloraxis=dict(
-            cmin=float(values.min()), cmax=float(values.max()), colorscale=GRAYS, showscale=False
-        ),
-        xaxis=dict(domain=[0, part], visible=False, constrain="domain"),
-        yaxis=dict(visible=False, autorange="reversed", scaleanchor="x", constrain="domain"),
-        xaxis2=dict(domain=[part + 0.1, 1], anchor="y2", title_text=axes[0]),
-        yaxis2=dict(
-            anchor="x2", title_text=axes[1], range=[lines.min() - reach, lines.max() + reach]
-        ),
         sliders=[
             dict(
                 active=start,
-                steps=states,
+                steps=_states(list(maps), len(fixed)),
                 currentvalue=dict(prefix=f"{plain(name)} = ", font_size=14),
                 pad=dict(t=52),
                 bordercolor="#8A929C",
@@ -284,6 +231,74 @@ def slider(
         line=dict(color=PALETTE[4], dash="dot"),
     )
     return figure
+
+
+def _check_slider(
+    maps: Mapping[str, np.ndarray], row: int, fixed: Mapping[str, np.ndarray]
+) -> None:
+    """Raise ValueError where a slider's pictures and lines do not fit."""
+    shapes = sorted({m.shape for m in maps.values()})
+    if (
+        len(shapes) != 1
+        or not 0 <= row < shapes[0][0]
+        or any(line.shape != shapes[0][1:] for line in fixed.values())
+    ):
+        raise ValueError(
+            f"slider: wanted pictures [H,W] of one size with a row {row}, and lines [W] beside; "
+            "got "
+            f"{shapes} and {[line.shape for line in fixed.values()]}"
+        )
+
+
+def _add_step(figure: Figure, picture: np.ndarray, row: int, name: str, visible: bool) -> None:
+    """Add what one value of the slider shows: a picture and the profile of its row."""
+    figure.add_heatmap(
+        z=picture, coloraxis="coloraxis", hovertemplate="%{z:.3g}<extra></extra>", visible=visible
+    )
+    figure.add_scatter(
+        y=picture[row],
+        xaxis="x2",
+        yaxis="y2",
+        name=name,
+        line_width=2.4,
+        line_color=INK,
+        hovertemplate="%{y:.3g}",
+        visible=visible,
+    )
+
+
+def _states(values: Sequence[str], fixed: int) -> list[dict]:
+    """The slider's steps: each shows its own two traces, and the lines that stay."""
+    traces = 2 * len(values)
+    return [
+        dict(
+            label=plain(value),
+            method="restyle",
+            args=[{"visible": [i // 2 == number for i in range(traces)] + [True] * fixed}],
+        )
+        for number, value in enumerate(values)
+    ]
+
+
+def _lay_out_slider(figure: Figure, values: np.ndarray, lines: np.ndarray) -> None:
+    """Put the picture left and the profile right, on fixed scales."""
+    part, reach = SIDE / (WIDTH - 24), 0.05 * float(np.ptp(lines)) or 1.0
+    axes = figure.layout.xaxis.title.text, figure.layout.yaxis.title.text
+    figure.update_layout(
+        height=figure.layout.margin.t + SIDE + 150,
+        margin=dict(l=0, b=150),
+        legend_x=part + 0.1,
+        hovermode="closest",
+        coloraxis=dict(
+            cmin=float(values.min()), cmax=float(values.max()), colorscale=GRAYS, showscale=False
+        ),
+        xaxis=dict(domain=[0, part], visible=False, constrain="domain"),
+        yaxis=dict(visible=False, autorange="reversed", scaleanchor="x", constrain="domain"),
+        xaxis2=dict(domain=[part + 0.1, 1], anchor="y2", title_text=axes[0]),
+        yaxis2=dict(
+            anchor="x2", title_text=axes[1], range=[lines.min() - reach, lines.max() + reach]
+        ),
+    )
 
 
 def _checked(rows: Mapping[str, np.ndarray], columns: Sequence[str]) -> dict[str, np.ndarray]:

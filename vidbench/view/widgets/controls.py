@@ -3,7 +3,8 @@ its lasso's grid."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,7 +16,25 @@ from vidbench.view.widgets.neighbors import Browser
 from vidbench.view.widgets.pieces import clickable, pointed, said, whole
 from vidbench.view.widgets.videos import GRID, SIDE, SIDES
 
+if TYPE_CHECKING:
+    from ipywidgets import Box, Dropdown
+
 DEPTHS = (5, 10, 20, 50)  # neighbors that one can choose
+
+
+BARE = {"description_width": "initial"}
+
+
+def _choice(options: Sequence, value: object, description: str, width: str) -> Dropdown:
+    import ipywidgets
+
+    return ipywidgets.Dropdown(
+        options=options,
+        value=value,
+        description=description,
+        layout={"width": width},
+        style=BARE,
+    )
 
 
 class NeighborControls:
@@ -25,64 +44,11 @@ class NeighborControls:
     CSV = "neighbors.csv"
 
     def __init__(self, browser: Browser):
-        import ipywidgets as w
+        import ipywidgets
 
-        self.browser, names = browser, list(browser.spaces)
-        pairs = [(f"{a} → {b}", (a, b)) for a in names for b in names if a != b]
-        bare = {"description_width": "initial"}
-
-        def choice(options, value, description, width):
-            return w.Dropdown(
-                options=options,
-                value=value,
-                description=description,
-                layout={"width": width},
-                style=bare,
-            )
-
-        self.back = w.Button(
-            description="back", icon="arrow-left", layout={"width": "80px"}, disabled=True
-        )
-        self.number = w.BoundedIntText(
-            value=1, min=1, max=1, description="query", layout={"width": "110px"}, style=bare
-        )
-        self.find = w.Text(
-            placeholder="part of an id, then Enter",
-            description="find",
-            continuous_update=False,
-            layout={"width": "210px"},
-            style=bare,
-        )
-        self.of_class = choice(
-            [("all classes", ""), *((one, one) for one in browser.sides["queries"].classes)],
-            browser.of_class,
-            "class",
-            "170px",
-        )
-        self.failures = choice(
-            [("all queries", ""), *((f"only failures of {name}", name) for name in names)],
-            browser.failures,
-            "show",
-            "270px",
-        )
-        self.k = choice(sorted({*DEPTHS, browser.k}), browser.k, "k", "90px")
-        self.hide = w.Checkbox(
-            value=browser.hide_source_video,
-            description="hide same source",
-            indent=False,
-            layout={"width": "140px"},
-        )
-        self.compare = choice([("none", ()), *pairs], browser.compare, "gained and lost", "310px")
-        self.kind = choice(browser.kinds, browser.kind, "clips", "130px")
-        self.of_map = choice(names, names[0], "map of", "230px")
-        self.method = choice(layout.methods(), "pca", "by", "110px")
-        self.save = w.Button(
-            description="save csv",
-            icon="download",
-            layout={"width": "110px"},
-            tooltip=f"ids and scores of the queries that are left, to {self.CSV} in this folder",
-        )
-        self.said = w.HTML()
+        self.browser = browser
+        self._make_choices()
+        self.said = ipywidgets.HTML()
         self.tiles = clickable()(picks='div[title^="rank "]')
         self.chosen = clickable()(picks='div[title^="video "]', html=str(browser.grid([])))
         self.chosen.layout = {
@@ -91,12 +57,72 @@ class NeighborControls:
             "flex": "1 1 220px",
         }
         self.figure = whole(browser.map())
-        kind, compare = [self.kind] * (len(browser.kinds) > 1), [self.compare] * (len(names) > 1)
+        self.box = self._boxed()
+        self._connect()
+        self._draw()
+
+    def _make_choices(self) -> None:
+        """Make what sets the query, the filters and the map."""
+        import ipywidgets as w
+
+        browser, names = self.browser, list(self.browser.spaces)
+        pairs = [(f"{a} → {b}", (a, b)) for a in names for b in names if a != b]
+        self.back = w.Button(
+            description="back", icon="arrow-left", layout={"width": "80px"}, disabled=True
+        )
+        self.number = w.BoundedIntText(
+            value=1, min=1, max=1, description="query", layout={"width": "110px"}, style=BARE
+        )
+        self.find = w.Text(
+            placeholder="part of an id, then Enter",
+            description="find",
+            continuous_update=False,
+            layout={"width": "210px"},
+            style=BARE,
+        )
+        self.of_class = _choice(
+            [("all classes", ""), *((one, one) for one in browser.sides["queries"].classes)],
+            browser.of_class,
+            "class",
+            "170px",
+        )
+        self.failures = _choice(
+            [("all queries", ""), *((f"only failures of {name}", name) for name in names)],
+            browser.failures,
+            "show",
+            "270px",
+        )
+        self.k = _choice(sorted({*DEPTHS, browser.k}), browser.k, "k", "90px")
+        self.hide = w.Checkbox(
+            value=browser.hide_source_video,
+            description="hide same source",
+            indent=False,
+            layout={"width": "140px"},
+        )
+        self.compare = _choice([("none", ()), *pairs], browser.compare, "gained and lost", "310px")
+        self.kind = _choice(browser.kinds, browser.kind, "clips", "130px")
+        self.of_map = _choice(names, names[0], "map of", "230px")
+        self.method = _choice(layout.methods(), "pca", "by", "110px")
+        self.save = w.Button(
+            description="save csv",
+            icon="download",
+            layout={"width": "110px"},
+            tooltip=f"ids and scores of the queries that are left, to {self.CSV} in this folder",
+        )
+
+    def _boxed(self) -> Box:
+        """The controls, one line of them below the other."""
+        import ipywidgets as w
+
+        kind, compare = (
+            [self.kind] * (len(self.browser.kinds) > 1),
+            [self.compare] * (len(self.browser.spaces) > 1),
+        )
         line = {
             "flex_flow": "row wrap",
             "align_items": "center",
         }  # 850 pixels: beside an open file browser
-        self.box = w.VBox(
+        return w.VBox(
             [
                 w.HBox(
                     [self.back, self.number, self.find, self.of_class, *kind, self.save],
@@ -111,6 +137,9 @@ class NeighborControls:
                 ),
             ]
         )
+
+    def _connect(self) -> None:
+        """Let controls, tiles and buttons do what they are for."""
         for control in (self.of_class, self.failures, self.k, self.hide, self.compare, self.kind):
             control.observe(self._moved, "value")
         for control in (self.of_map, self.method):
@@ -121,7 +150,6 @@ class NeighborControls:
         self.save.on_click(lambda _: self._saved())
         for tiles in (self.tiles, self.chosen):
             tiles.on_msg(lambda _, message, __: self.select(message["pick"]))
-        self._draw()
 
     def _repr_mimebundle_(self, **kwargs):
         return self.box._repr_mimebundle_(**kwargs)
