@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vidbench.engine.recipes import RunError
-from vidbench.system.files import stamp, write_text
+from vidbench.system.files import same_content, stamp, write_text
 
 THREADS = 8  # that read videos' stamps: on a network disk each waits for its answer
 
@@ -134,7 +134,7 @@ def check_videos(folder: Path, videos: Mapping[str, Path], resumed: bool) -> lis
         path, "Restore it from a copy, or delete it if you know that no video changed."
     )
     changed = [
-        name for name in now if name in before and _content(before[name]) != _content(now[name])
+        name for name in now if name in before and not same_content(str(before[name]), now[name])
     ]
     if changed:
         raise RunError(
@@ -150,9 +150,3 @@ def _stamp_of(file: Path) -> str | None:
         return stamp(file)
     except OSError:
         return None
-
-
-def _content(text: object) -> tuple[str, str]:
-    """Size and checksum of a stamp, without its time."""
-    size, _, rest = str(text).partition("-")
-    return size, rest.rpartition("-")[2]

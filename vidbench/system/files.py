@@ -95,6 +95,16 @@ def stamp(path: str | Path) -> str:
     return f"{facts.st_size}-{facts.st_mtime_ns}-{check:08x}"
 
 
+def same_content(one: str, other: str) -> bool:
+    """Whether two stamps have the same size and checksum; a copy of a file has another time."""
+    return _content(one) == _content(other)
+
+
+def _content(stamp: str) -> tuple[str, str]:
+    size, _, rest = stamp.partition("-")
+    return size, rest.rpartition("-")[2]
+
+
 def path_inside(folder: str | Path, name: str | Path) -> Path:
     """Join a name that a user or a file gave to the folder it must stay in.
 

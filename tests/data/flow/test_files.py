@@ -176,6 +176,13 @@ def test_training_refuses_flow_of_a_replaced_video(data, tmp_path):
         flow_store.extract(data, tmp_path / "flow", "dis", progress=False)
 
 
+def test_flow_of_a_copied_video_is_read(data, tmp_path):
+    """A copy has another time of change and the same bytes."""
+    flow_store.extract(data, tmp_path / "flow", "dis", progress=False)
+    os.utime(data.absolute(0), ns=(7, 7))
+    assert len(flow_store.load(tmp_path / "flow", "0.mp4", source=data.absolute(0)))
+
+
 def test_files_from_another_machine_describe_themselves(data, tmp_path):
     """Shards made without a shared disk: the files come without journal and record."""
     flow_store.extract(data, tmp_path / "flow", "dis", progress=False)

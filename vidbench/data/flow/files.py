@@ -25,6 +25,7 @@ from vidbench.data.prepare import jobs
 from vidbench.data.prepare.outputs import name_of
 from vidbench.data.video import clips, framestore
 from vidbench.data.video.decoders import PyAV, container_of, failures
+from vidbench.system.files import same_content
 
 FORMATS = {"npz": ".flow.npz", "mp4": ".flow.mp4"}
 VERSION = 2  # 1 did not record what the flow was computed from
@@ -218,7 +219,7 @@ def of_settings(facts: dict[str, Any], settings: Settings) -> bool:
 
 def _check_source(file: _Npz | _Mp4, source: str | Path | None) -> None:
     stamp = None if source is None else _stamp_of(Path(source))
-    if stamp and file.meta.get("source") != stamp:
+    if stamp and not same_content(str(file.meta.get("source")), stamp):
         raise FlowError(
             f"{file.path} was computed from another version of {source} (stamp "
             f"{file.meta.get('source')}, now {stamp}): run vidbench flow again"
