@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import filelock
@@ -208,6 +209,13 @@ def test_a_stamp_changes_with_size_time_and_content(tmp_path):
     assert files.stamp(file).startswith("0-")
     with pytest.raises(FileNotFoundError):
         files.stamp(tmp_path / "missing")
+
+
+def test_contents_that_end_with_their_own_crc_differ(tmp_path):
+    """As the chunks of a PNG do: the CRC of all of them is the same number."""
+    for name in (b"a", b"b"):
+        (tmp_path / name.decode()).write_bytes(name + zlib.crc32(name).to_bytes(4, "little"))
+    assert not files.same_content(files.stamp(tmp_path / "a"), files.stamp(tmp_path / "b"))
 
 
 @pytest.mark.parametrize(
