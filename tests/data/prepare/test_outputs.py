@@ -187,6 +187,7 @@ def test_run_keeps_other_notebooks(tmp_path, capsys, name):
     import nbformat
 
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 + 1")])
+    book.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
     nbformat.write(book, tmp_path / "book.ipynb")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / name).write_text("mine")
