@@ -25,6 +25,13 @@ def test_a_label_with_a_trailing_blank_is_no_second_class(tmp_path):
     assert Manifest.load(tmp_path / "saved").label.tolist() == [0, 0]
 
 
+@pytest.mark.parametrize("odd", ["\u200b", "\ufeff", "\u200f", "\u2060", "\u00a0\u200b "])
+def test_a_label_with_an_invisible_end_is_no_second_class(tmp_path, odd):
+    with pytest.warns(UserWarning, match="are one class, 'run'"):
+        manifest = load(tmp_path, HEAD + f"a.mp4,run{odd},train\nb.mp4,run,test\nc.mp4,{odd}run,\n")
+    assert manifest.classes == ("run",)
+
+
 def test_labels_with_accents_written_in_two_ways_are_one_class(tmp_path):
     with pytest.warns(UserWarning, match="are one class"):
         manifest = load(tmp_path, HEAD + "a.mp4,caf\u00e9,train\nb.mp4,cafe\u0301,test\n")
@@ -52,7 +59,7 @@ def test_a_name_of_more_than_one_line_is_refused_with_its_row(odd):
         Manifest.from_rows("/v", [], [f"be{odd}fore"])
 
 
-@pytest.mark.parametrize("word", ["nan", "None", "NULL", "<NA>"])
+@pytest.mark.parametrize("word", ["nan", "None", "NULL", "<NA>", "N/A", "#N/A", "NaT"])
 def test_words_for_a_missing_label_are_no_class(tmp_path, word):
     with pytest.raises(ValueError, match=f"manifest.csv, line 3: label '{word}' is how other"):
         load(tmp_path, HEAD + f"a.mp4,run,train\nb.mp4,{word},train\nc.mp4,,train\n")

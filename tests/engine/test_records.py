@@ -116,3 +116,9 @@ def test_ten_thousand_videos_take_seconds(tmp_path):
     check_videos(run.folder, videos, resumed=False)
     check_videos(run.folder, videos, resumed=True)
     assert time.process_time() - start < 20
+
+
+@pytest.mark.parametrize("fit", [3, {"epochs": "many"}, {"epochs": None}, []])
+def test_a_recipe_with_another_fit_has_no_epochs(tmp_path, fit):
+    (tmp_path / "recipe.json").write_text(json.dumps({"method": "coclr", "recipe": {"fit": fit}}))
+    assert Run(tmp_path).epochs == 0

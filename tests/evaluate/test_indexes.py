@@ -134,7 +134,7 @@ def test_equal_rows_stand_in_order_and_a_short_list_is_filled():
 @pytest.mark.parametrize("mapped", [True, False])
 def test_a_saved_index_finds_the_same(made, kind, mapped, tmp_path):
     gallery, queries, built = made
-    built[kind].save(tmp_path / "x.faiss")
+    built[kind].save(str(tmp_path / "x.faiss"))
     found = load(tmp_path / "x.faiss", mapped=mapped, features=gallery)
     assert (
         replace(found, held=None) == replace(built[kind], held=None)

@@ -1,8 +1,9 @@
 """A manifest's rows at the door: read a csv, check paths and names.
 
 A name (a label, a source video) fits in one line of a text file: no control characters, no line
-ends of any alphabet. Blanks around it are removed, and its accents are composed (NFC). A path has
-forward slashes and no `.` in it. So two spellings of one name or file cannot be two."""
+ends of any alphabet. Blanks and characters of no width around it are removed, and its accents are
+composed (NFC). A path has forward slashes and no `.` in it. So two spellings of one name or file
+cannot be two."""
 
 from __future__ import annotations
 
@@ -36,7 +37,10 @@ SCANNED = {
 ODD_PATH = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 # in a name: the line ends of Unicode too, because lists have one name a line
 ODD_NAME = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-NO_NAMES = ("nan", "none", "null", "<na>")  # what other programs write for a missing value
+# what other programs write for a missing value
+NO_NAMES = ("nan", "none", "null", "<na>", "na", "n/a", "#n/a", "nat")
+# blanks, and characters of no width, which editors and web pages leave at the ends of a name
+ENDS = re.compile("^[\\s\u200b-\u200f\u2060\ufeff]+|[\\s\u200b-\u200f\u2060\ufeff]+$")
 Line = tuple[list[str], int]
 
 
@@ -57,8 +61,9 @@ def tidy_name(name: str, place: str, what: str = "label") -> str:
             f"{place}: {what} {name!r} contains the character {odd[0]!r}: use one line of plain "
             "text (a quote that is not closed swallows the lines below it)"
         )
-    text = text.strip()
-    return text if text.isascii() else unicodedata.normalize("NFC", text)
+    if text.isascii():
+        return text.strip()
+    return unicodedata.normalize("NFC", ENDS.sub("", text))
 
 
 def tidy_path(path: str, place: str) -> str:

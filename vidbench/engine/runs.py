@@ -102,7 +102,9 @@ class Run:
     @property
     def epochs(self) -> int:
         """How many epochs the run trains."""
-        return int(self.values.get("fit", self.values).get("epochs", 0))
+        fit = self.values.get("fit", self.values)
+        epochs = fit.get("epochs") if isinstance(fit, dict) else None
+        return epochs if isinstance(epochs, int) else 0  # `recipe` says what is wrong with it
 
     @classmethod
     def create(cls, folder: str | Path, method: str, recipe: Any) -> "Run":

@@ -125,7 +125,8 @@ class Index:
         """
         import faiss
 
-        path, side = Path(path), _side(path)
+        path = Path(path)
+        side = _side(path)
         with written(path) as temporary:
             faiss.write_index(self.held, str(temporary))
             facts = {

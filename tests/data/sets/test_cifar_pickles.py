@@ -2,6 +2,7 @@
 
 import pickle
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -103,3 +104,15 @@ def test_a_bad_archive_is_named(tmp_path, content):
         place.write_bytes(place.read_bytes()[:60])
     with pytest.raises(ValueError, match="cifar-100-python.tar.gz: cannot read meta"):
         open_dataset("cifar100", tmp_path)
+
+
+def test_a_short_file_takes_no_memory_for_objects_that_it_does_not_have(tmp_path):
+    """The number of an object: pickle in C makes room for twice as many."""
+    train = b"\x80\x02}r" + (1 << 24).to_bytes(4, "little") + b"."
+    root = archive(tmp_path, train)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="wanted an array `data`"):
+        open_dataset("cifar100", root)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 50e6

@@ -213,3 +213,9 @@ def test_classes_that_differ_in_capitals_only_are_named(tmp_path):
     put(tmp_path, "Run_fast/a.mp4", "run fast/b.mp4", "walk/c.mp4")
     said = opens("folder", tmp_path)[1]
     assert "1 groups of classes with one name: 'Run_fast = run fast'" in said
+
+
+def test_classes_that_look_the_same_are_named(tmp_path):
+    put(tmp_path, "of\u200bf/a.mp4", "off/b.mp4", "o\ufb00/c.mp4", "walk/d.mp4")
+    said = opens("folder", tmp_path)[1]
+    assert "1 groups of classes with one name" in said and "'off = of" in said

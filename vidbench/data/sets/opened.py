@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -67,10 +68,13 @@ def _said(count: int, what: str, examples: Iterable[str]) -> str:
 
 
 def alike(classes: Sequence[str]) -> list[str]:
-    """Say which classes differ only in capitals, blanks and underscores."""
+    """Say which classes differ only in capitals, blanks, underscores and what one cannot see."""
     groups: dict[str, list[str]] = defaultdict(list)
     for name in classes:
-        groups["".join(name.casefold().replace("_", " ").split())].append(name)
+        seen = unicodedata.normalize("NFKC", name).casefold().replace("_", " ")
+        groups["".join(c for c in "".join(seen.split()) if unicodedata.category(c) != "Cf")].append(
+            name
+        )
     pairs = [" = ".join(same) for same in groups.values() if len(same) > 1]
     return [text] if (text := _said(len(pairs), "groups of classes with one name", pairs)) else []
 
