@@ -26,7 +26,7 @@ class Outer:
     inner: Inner | None = None
     size: Annotated[int | None, AT_LEAST_1] = None
     either: int | tuple[int, int] = 3
-    more: dict = None
+    more: dict | None = None
     name: str = ""
     on: bool = False
 
@@ -52,6 +52,7 @@ class Outer:
         ({"size": 0}, "size must be at least 1"),
         ({"either": "x"}, "either must be a whole number; got 'x'"),
         ({"more": {"a": [1, math.inf]}}, r"more\['a'\] must be a finite number; got inf"),
+        ({"more": 3}, "more must be a map of names to values; got 3"),
         ({"name": 3}, "name must be text; got 3"),
         ({"on": "no"}, "on must be True or False; got 'no'"),
     ],

@@ -22,7 +22,13 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
 
-KINDS = {bool: "True or False", str: "text", int: "a whole number", float: "a finite number"}
+KINDS = {
+    bool: "True or False",
+    str: "text",
+    int: "a whole number",
+    float: "a finite number",
+    dict: "a map of names to values",
+}
 
 
 @dataclass(frozen=True)
@@ -101,8 +107,8 @@ def _check(value: Any, hint: Any, name: str) -> None:
             raise ValueError(f"{name} must have {len(each)} values; got {value!r}.")
         for item, kind in zip(value, each, strict=True):
             _check(item, kind, name)
-    elif hint in KINDS and not _fits(value, hint):
-        raise ValueError(f"{name} must be {KINDS[hint]}; got {value!r}.")
+    elif (kind := origin or hint) in KINDS and not _fits(value, kind):
+        raise ValueError(f"{name} must be {KINDS[kind]}; got {value!r}.")
     else:
         _check_finite(value, name)
 
@@ -123,7 +129,7 @@ def _check_any(value: Any, hints: tuple, name: str) -> None:
 
 
 def _fits(value: Any, kind: type) -> bool:
-    if kind is bool or kind is str:
+    if kind in (bool, str, dict):
         return isinstance(value, kind)
     if isinstance(value, bool):
         return False

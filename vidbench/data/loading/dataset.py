@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from vidbench.data.loading.transforms import STREAMS, Crops, Stream
 from vidbench.data.manifest import Manifest
 from vidbench.data.video import clips, windows
 from vidbench.data.video.decoders import DECODERS, check_decoder
+from vidbench.system.ranges import AT_LEAST_1, check_fields
 
 # seconds for a DataLoader to wait for a batch before it gives up: a decoder hangs; `scan` finds the
 # file
@@ -45,21 +46,23 @@ class ClipSpec:
     of them), "sliding" (every `hop` frames; the number of views then differs between videos, so
     load with batch 1) or "segments" (middle frames), times `crops`."""
 
-    frames: int = 32
-    stride: int = 1  # source frames per clip frame
+    frames: Annotated[int, AT_LEAST_1] = 32
+    stride: Annotated[int, AT_LEAST_1] = 1  # source frames per clip frame
     target_fps: float | None = (
         None  # instead of stride: whatever brings the video to this frame rate
     )
     streams: tuple[Stream, ...] = ("rgb",)
-    views: int = 2  # V in training
+    views: Annotated[int, AT_LEAST_1] = 2  # V in training
     augment: Augment = PRESETS["vidbench"]
     pad: windows.Pad = "last"  # windows.PADS: what a video too short for a window shows
     sampling: Sampling = "random"
-    windows: int = 10
-    hop: int = 15  # frames; CoCLR's test
+    windows: Annotated[int, AT_LEAST_1] = 10
+    hop: Annotated[int, AT_LEAST_1] = 15  # frames; CoCLR's test
     crops: Crops = "center"  # transforms.test_crops
-    resize: int | None = None  # testing: short side in pixels before the crop
-    decode_size: int | tuple[int, int] | None = None  # rgb: short side or (H, W) while decoding
+    # testing: short side in pixels before the crop
+    resize: Annotated[int | None, AT_LEAST_1] = None
+    # rgb: short side or (H, W) while decoding
+    decode_size: Annotated[int | tuple[int, int] | None, AT_LEAST_1] = None
     decoder: str = clips.DECODER  # of video files: pyav, decord or torchcodec
 
     def __post_init__(self) -> None:
@@ -73,14 +76,9 @@ class ClipSpec:
             raise ValueError(
                 f"sampling must be one of {', '.join(RANDOM + FIXED)}, got {self.sampling!r}"
             )
-        if self.pad not in windows.PADS:
-            raise ValueError(f"pad must be one of {windows.PADS}, got {self.pad!r}")
         if self.decoder not in DECODERS:
             raise ValueError(f"decoder must be one of {', '.join(DECODERS)}, got {self.decoder!r}")
-        for name in ("frames", "stride", "views", "windows", "hop"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number from 1 up, got {value!r}")
+        check_fields(self, "clip")
         if self.target_fps is not None and (self.stride != 1 or not self.target_fps > 0):
             raise ValueError(
                 f"give stride or a positive target_fps, got {self.stride} and {self.target_fps}"
