@@ -57,7 +57,9 @@ def test_damaged_results_name_the_file_and_the_way_out_and_are_not_overwritten(t
     path.write_bytes(damage.encode(errors="surrogateescape"))
     before = path.read_bytes()
     for use in (run.results, lambda: run.add_result("probe", {}, {"top-1": 0.5})):
-        with pytest.raises(RunError, match=r"results\.json is damaged.*or delete it and evaluate the run again"):
+        with pytest.raises(
+            RunError, match=r"results\.json is damaged.*or delete it and evaluate the run again"
+        ):
             use()
     assert path.read_bytes() == before
     path.unlink()

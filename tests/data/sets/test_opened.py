@@ -128,6 +128,22 @@ def test_equal_content_in_two_splits_is_counted(tmp_path):
     assert "d.mp4" not in said
 
 
+def test_files_that_differ_between_the_samples_are_not_called_equal(tmp_path):
+    put(tmp_path, "train/run/a.mp4", text="a" * 100_000)
+    put(tmp_path, "test/run/b.mp4", text="a" * 30_000 + "b" + "a" * 69_999)
+    assert opens("folder", tmp_path)[1] == ""
+
+
+def test_a_scan_refuses_a_csv_whose_splits_overlap(tmp_path):
+    """A scan keeps missing files, and its own manifest is taken as it is later."""
+    put(tmp_path, "a.mp4", "b.mp4", text="same")
+    rows = "a.mp4,run,train\nb.mp4,run,test\nmissing.mp4,run,test\ngone.mp4,run,train\n"
+    (tmp_path / "manifest.csv").write_text(f"path,label,split\n{rows}")
+    with pytest.raises(ValueError, match="2 files have equal content .* overlap='warn'"):
+        open_dataset("csv", tmp_path, missing="keep")
+    assert len(opens("csv", tmp_path, missing="keep", overlap="warn")[0]) == 4
+
+
 def test_pictures_of_one_size_are_not_called_equal(tmp_path):
     """PNG files hold checksums of their parts, so a crc32 of the whole is the same for many."""
     import numpy as np

@@ -177,7 +177,7 @@ def open_dataset(name: str, root: str | Path, *, missing: str = "error", **optio
     held_out, seed, into; ...).
 
     missing: listed files that are not there are an error, or with "drop" are left out and reported
-    in a warning, or with "keep" stay rows, and nothing is looked at. Raises ValueError on an
+    in a warning, or with "keep" stay rows. Raises ValueError on an
     unknown name or option, a bad list (with file and line) or no videos, FileNotFoundError on
     missing files.
 
@@ -202,20 +202,18 @@ def open_dataset(name: str, root: str | Path, *, missing: str = "error", **optio
         )
     if missing != "keep":
         manifest = _present(manifest, wheres, missing)
-    _say_what_was_opened(name, root, manifest, missing != "keep", options.get("overlap", "error"))
+    _say_what_was_opened(name, root, manifest, options.get("overlap", "error"))
     return manifest
 
 
-def _say_what_was_opened(
-    name: str, root: Path, manifest: Manifest, look: bool, overlap: str
-) -> None:
+def _say_what_was_opened(name: str, root: Path, manifest: Manifest, overlap: str) -> None:
     """Warn of files that are no rows and of what is in more than one split.
 
     Raises:
         ValueError: a csv of the user's own puts one source video or one content into two splits,
             and overlap is "error".
     """
-    shared = opened.across_splits(manifest, look)
+    shared = opened.across_splits(manifest)
     if shared and name == "csv" and overlap == "error" and not _made_here(root):
         raise ValueError(
             f"{root}: {'; '.join(shared)}. Put them into one split, or open it with the option "

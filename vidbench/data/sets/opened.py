@@ -92,14 +92,9 @@ def what_is_there(root: Path) -> str:
     return f"{some}{f'; {flat} of them in no folder' if flat else ''}"
 
 
-def across_splits(manifest: Manifest, look: bool = True) -> list[str]:
+def across_splits(manifest: Manifest) -> list[str]:
     """Say how many source videos, and how many files of equal content, are in more than one of
-    train, validate and test.
-
-    Args:
-        manifest: The rows.
-        look: False looks at no file, so only source videos are counted.
-    """
+    train, validate and test. Missing files equal nothing."""
     rows = np.flatnonzero(manifest.split != SPLITS.index("none"))
     if len(np.unique(manifest.split[rows])) < 2:
         return []
@@ -108,13 +103,12 @@ def across_splits(manifest: Manifest, look: bool = True) -> list[str]:
     ids, counts = np.unique(pairs[:, 0], return_counts=True)
     names = [str(name) for name in manifest.source_videos[ids[counts > 1]]]
     said.append(_said(len(names), "source videos are in more than one split", names))
-    if look:
-        said.append(_equal_content(manifest, rows))
+    said.append(_equal_content(manifest, rows))
     return [text for text in said if text]
 
 
 def _equal_content(manifest: Manifest, rows: np.ndarray) -> str:
-    """Compare the files of equal sizes by samples of their bytes."""
+    """Compare the files of equal sizes by samples of their bytes, then whole if those are equal."""
     groups = _across(manifest, rows.tolist(), lambda path: (path.stat().st_size,))
     groups = {size: same for size, same in groups.items() if size[0]}
     candidates = [row for same in groups.values() for row in same]
@@ -123,7 +117,8 @@ def _equal_content(manifest: Manifest, rows: np.ndarray) -> str:
             f"{len(candidates)} files have the size of a file in another split: too many to "
             "compare their content"
         )
-    groups = _across(manifest, candidates, _content)
+    alike = _across(manifest, candidates, _content)
+    groups = _across(manifest, [row for same in alike.values() for row in same], _digest)
     paths = [" = ".join(str(manifest.path[row]) for row in same[:3]) for same in groups.values()]
     count = sum(map(len, groups.values()))
     return _said(count, "files have equal content and are in more than one split", paths)
@@ -161,3 +156,9 @@ def _content(path: Path) -> tuple[int, ...]:
             file.seek(max(0, start))
             check.update(file.read(SAMPLE))
     return size, int.from_bytes(check.digest())
+
+
+def _digest(path: Path) -> tuple[int, ...]:
+    """A checksum of a whole file."""
+    with open(path, "rb") as file:
+        return (int.from_bytes(hashlib.file_digest(file, "blake2b").digest()[:16]),)
