@@ -121,3 +121,10 @@ def test_two_spellings_of_a_path_are_one_file(tmp_path, one, other):
 def test_paths_from_windows(tmp_path):
     manifest = load(tmp_path, HEAD + "run\\a.mp4,run,train\nwalk\\b.mp4,walk,test\n")
     assert manifest.path.tolist() == ["run/a.mp4", "walk/b.mp4"]
+
+
+@pytest.mark.parametrize("text", ["", "\n \n", "/videos\n/others\n"])
+def test_a_damaged_root_is_named(tmp_path, text):
+    (tmp_path / "root.txt").write_text(text)
+    with pytest.raises(ValueError, match="root.txt must have one line, the folder of the videos"):
+        load(tmp_path, HEAD + "a.mp4,run,train\n")

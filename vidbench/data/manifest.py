@@ -262,9 +262,19 @@ class Manifest:
         rows, lines, columns = manifest_rows(file, classes)
         scanned: dict[str, Any] = {**columns}
         if root is None:
-            root = file.parent / text_lines(recorded)[0] if recorded.is_file() else file.parent
+            root = file.parent / (_recorded_root(recorded) if recorded.is_file() else "")
         manifest = cls.from_rows(root, rows, classes, where=lambda i: f"{file}, line {lines[i]}")
         return replace(manifest, **scanned)
+
+
+def _recorded_root(recorded: Path) -> str:
+    lines = text_lines(recorded)
+    if len(lines) != 1:
+        raise ValueError(
+            f"{recorded} must have one line, the folder of the videos; got {len(lines)} lines. "
+            f"Write that line, or delete the file if the paths start at {recorded.parent}"
+        )
+    return lines[0]
 
 
 def _first_repeated(names: Iterable[str]) -> str | None:
