@@ -7,10 +7,11 @@ from dataclasses import fields, replace
 from numbers import Real
 
 import pytest
+from torch.utils.data import DataLoader
 
 from vidbench.engine.loop import Fit
 from vidbench.engine.runs import RunError, recipe_dict, recipe_from
-from vidbench.methods import classify, coclr, multitrain
+from vidbench.methods import classify, coclr, common, multitrain
 from vidbench.system.ranges import Range
 
 RECIPES = {
@@ -105,7 +106,7 @@ def test_a_recipe_that_cannot_learn_is_refused(method, change):
 def test_numbers_deep_in_a_recipe_are_finite(method):
     recipe = RECIPES[method]
     augment = replace(recipe.clip.augment, lighting=math.nan)
-    with pytest.raises(ValueError, match=r"clip.augment.lighting must be a finite number; got nan"):
+    with pytest.raises(ValueError, match=r"clip: augment.lighting must be a finite number; got nan"):
         replace(recipe, clip=replace(recipe.clip, augment=augment))
     with pytest.raises(ValueError, match=r"network_args\['width'\] must be a finite number"):
         replace(recipe, network_args={"width": math.inf})
@@ -161,3 +162,10 @@ def test_a_stored_recipe_outside_the_ranges_names_its_run(tmp_path):
     run.values = recipe | {"temperature": 0}
     with pytest.raises(RunError, match=r"a/recipe.json: .*temperature must be above 0; got 0"):
         _ = run.recipe
+
+
+def test_a_network_that_is_refused_leaves_no_run_behind(tmp_path):
+    recipe = replace(RECIPES["coclr"], network="no such network")
+    with pytest.raises(ValueError, match="models.build wants one of"):
+        common.train(recipe, str(tmp_path / "run"), {}, coclr.CoCLR, DataLoader([]))
+    assert not (tmp_path / "run").exists()

@@ -261,6 +261,8 @@ def train(
     Raises:
         RunError: The directory holds another recipe or other rows, or a video's content changed.
     """
+    torch.manual_seed(recipe.fit.seed)
+    module = build(recipe)  # before the folder: a network that is refused leaves none behind
     run = Run.create(folder, recipe.method, recipe) if ranks.rank() == 0 else None
     if run:
         parts = {name: None if part is None else part.fingerprint() for name, part in rows.items()}
@@ -268,8 +270,6 @@ def train(
         notes = [*notes, *check_videos(run.folder, _videos(rows), run.checkpoint() is not None)]
     ranks.barrier()
     run = run or Run(folder)
-    torch.manual_seed(recipe.fit.seed)
-    module = build(recipe)
     lines = list(notes)
     if isinstance(clips := batches.dataset, Clips):
         lines += flip_warning("the data set", clips.manifest.classes, clips.spec.augment)
