@@ -106,7 +106,9 @@ def test_a_recipe_that_cannot_learn_is_refused(method, change):
 def test_numbers_deep_in_a_recipe_are_finite(method):
     recipe = RECIPES[method]
     augment = replace(recipe.clip.augment, lighting=math.nan)
-    with pytest.raises(ValueError, match=r"clip: augment.lighting must be a finite number; got nan"):
+    with pytest.raises(
+        ValueError, match=r"clip: augment.lighting must be a finite number; got nan"
+    ):
         replace(recipe, clip=replace(recipe.clip, augment=augment))
     with pytest.raises(ValueError, match=r"network_args\['width'\] must be a finite number"):
         replace(recipe, network_args={"width": math.inf})
