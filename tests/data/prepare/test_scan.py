@@ -152,20 +152,8 @@ def test_same_bytes_are_flagged_wherever_they_lie(data, tmp_path):
     assert found.counts() == {"same bytes": 2} and len(found.manifest) == 4, (
         "a remark leaves them in"
     )
-    assert found.in_more_splits() == [], "a row of no split counts for none"
     data.absolute(3).unlink()
     assert scan.scan(data, tmp_path / "scan", progress=False).counts() == {"missing": 1}
-
-
-def test_the_report_names_equal_files_in_more_than_one_split(data, tmp_path):
-    shutil.copy(data.absolute(0), data.absolute(1))
-    found = scan.scan(data, tmp_path / "scan", progress=False)
-    one, two = (str(path) for path in data.path[:2])
-    assert found.in_more_splits() == [[one, two]]
-    assert (
-        f"2 files of equal content in more than one split: {one} = {two}"
-        in found.report().splitlines()
-    )
 
 
 def test_bad_videos_can_be_kept_that_are_good_enough(data, tmp_path):

@@ -162,7 +162,7 @@ def test_a_csv_of_ones_own_is_refused_if_its_splits_overlap(tmp_path):
     put(tmp_path, "a.mp4", "b.mp4", text="same")
     csv = tmp_path / "manifest.csv"
     csv.write_text("path,label,split\na.mp4,run,train\nb.mp4,run,test\n")
-    with pytest.raises(ValueError, match="2 files have equal content .* overlap='warn'"):
+    with pytest.raises(ValueError, match="2 files have equal .*'a.mp4 = b.mp4'. .*overlap='warn'"):
         open_dataset("csv", tmp_path)
     assert "2 files have equal content" in opens("csv", tmp_path, overlap="warn")[1]
     put(tmp_path, "b.mp4")

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,18 +64,6 @@ class Scan:
         """How many videos carry each flag, the most frequent first."""
         return dict(Counter(flag for f in self.facts for flag in f.flags).most_common())
 
-    def in_more_splits(self) -> list[list[str]]:
-        """The paths of equal files, a list for each content that two splits or more hold."""
-        places: dict[str, list[int]] = defaultdict(list)
-        for row, f in enumerate(self.facts):
-            if f.sha256 and self.listed.split[row] != SPLITS.index("none"):
-                places[f.sha256].append(row)
-        return [
-            [str(self.listed.path[row]) for row in rows]
-            for rows in places.values()
-            if len(np.unique(self.listed.split[rows])) > 1
-        ]
-
     def availability(self) -> list[dict]:
         """A row a split (MultiTrain supplement, Table 1): videos listed, there and usable, and
         percent of the list."""
@@ -107,11 +95,6 @@ class Scan:
             f"{'BAD ' if flag in BAD else ''}{flag}: {count}"
             for flag, count in self.counts().items()
         ]
-        if shared := self.in_more_splits():
-            some = ", ".join(" = ".join(paths) for paths in shared[:3])
-            more = ", ..." if len(shared) > 3 else ""
-            count = sum(map(len, shared))
-            lines.append(f"{count} files of equal content in more than one split: {some}{more}")
         bad = self.bad()
         lines += [f"  {path}: {reason}" for path, reason in bad[:10]]
         return "\n".join(

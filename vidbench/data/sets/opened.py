@@ -121,7 +121,8 @@ def _equal_content(manifest: Manifest, rows: np.ndarray) -> str:
     groups = _across(manifest, [row for same in alike.values() for row in same], _digest)
     paths = [" = ".join(str(manifest.path[row]) for row in same[:3]) for same in groups.values()]
     count = sum(map(len, groups.values()))
-    return _said(count, "files have equal content and are in more than one split", paths)
+    said = _said(count, "files have equal content and are in more than one split", paths)
+    return said if len(paths) > 3 else said.removesuffix(", ...")  # `count` is of files
 
 
 def _across(
