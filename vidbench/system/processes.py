@@ -133,7 +133,7 @@ def _begin(start: Callable | None, arguments: Sequence) -> None:
     signals.exit_on_term()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if start:
-        start(*arguments)
+        _call(start, arguments)  # stopped while it imports: no traceback from pebble
 
 
 def _end_with_parent() -> None:
