@@ -3,6 +3,8 @@ something is wrong."""
 
 import os
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -178,3 +180,15 @@ def test_a_signal_that_falls_into_an_import_is_a_signal(capsys, monkeypatch, kin
     )
     with pytest.raises(kind):
         main(["scan", "x"])
+
+
+def test_a_warning_is_one_line_without_its_source(tmp_path):
+    (tmp_path / "videos/run").mkdir(parents=True)
+    (tmp_path / "videos/run/broken.mp4").write_bytes(b"no video" * 100)
+    (tmp_path / "videos/train.csv").write_text("run/broken.mp4 run\n")
+    command = [sys.executable, "-m", "vidbench", "scan", "videos", "--out", "out", "--workers", "0"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    lines = [line for line in done.stderr.splitlines() if "train.csv" in line]
+    assert len(lines) == 1 and lines[0].startswith("vidbench: opened ")
+    assert "UserWarning" not in done.stderr

@@ -4,6 +4,7 @@ no logic."""
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -23,6 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     from vidbench.system.signals import interrupt_on_term
 
     given = _parser().parse_args(arguments)
+    warnings.formatwarning = lambda message, *_, **__: f"vidbench: {message}\n"  # no source line
     came = interrupt_on_term()  # a scheduler's stop is a person's: save, then end
     commands = {
         "demo": _demo,
