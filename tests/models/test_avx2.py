@@ -74,7 +74,7 @@ def short_runs(videos: str, folder: str) -> dict[str, list[float]]:
     classes = Manifest.load(videos).classes
     part = multitrain.Part("toy", videos, classes)
     recipes = {
-        "coclr": (coclr, replace(coclr.PRESETS["tiny"].alone, manifest=videos)),
+        "coclr": (coclr, replace(coclr.PRESETS["tiny"].alone, manifest=videos, queue=16)),
         "classify": (classify, replace(classify.PRESETS["tiny"], manifest=videos)),
         "rms": (classify, replace(classify.PRESETS["rms_tiny"], manifest=videos)),
         "multitrain": (
