@@ -43,7 +43,10 @@ def main(arguments: list[str] | None = None) -> int:
         if not (came or isinstance(error, KeyboardInterrupt)):
             raise
         # Into the import of a compiled module a signal falls as ImportError or SystemError.
-        print("interrupted; the same command goes on from here.", file=sys.stderr)
+        print(
+            "interrupted; the same command goes on from here. Now run the same again.",
+            file=sys.stderr,
+        )
         return 130
 
 
