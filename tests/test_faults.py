@@ -287,7 +287,7 @@ def jobs(world, shared) -> dict[str, Job]:
     def shell(words: list) -> dict:
         return {
             "command": lambda place: ["vidbench", *words, "--out", place, "--workers", "2"],
-            "again": "interrupted; the same command goes on from here.",
+            "again": "interrupted; run the same again to resume",
         }
 
     def book(name: str, look, door: str) -> Job:

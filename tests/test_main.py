@@ -176,7 +176,7 @@ def test_a_signal_that_falls_into_an_import_is_a_signal(capsys, monkeypatch, kin
     monkeypatch.setattr(__main__, "_scan", torn)
     assert (
         main(["scan", "x", "--dry-run"]) == 130
-        and "the same command goes on" in capsys.readouterr().err
+        and "run the same again to resume" in capsys.readouterr().err
     )
     with pytest.raises(kind):
         main(["scan", "x"])

@@ -5,32 +5,28 @@ import argparse
 import os
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 _ENDS = (
     "Exit codes: 0 no video failed (scan: some can be used); 1 some videos failed, the rest is done;"
     " 2 no video could be done, or the command is wrong and nothing was started; 130 stopped by"
     " Ctrl-C or SIGTERM."
 )
-T = TypeVar("T")
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and hand over. Exit codes: 0, 2 for what the caller can mend, 130 for
     Ctrl-C."""
+    from vidbench.experiments import commands as experiments
     from vidbench.system.signals import interrupt_on_term
 
     given = _parser().parse_args(arguments)
     warnings.formatwarning = lambda message, *_, **__: f"vidbench: {message}\n"  # no source line
     came = interrupt_on_term()  # a scheduler's stop is a person's: save, then end
     commands = {
-        "demo": _demo,
-        "replicate-coclr": _replicate_coclr,
-        "replicate-rms": _replicate_rms,
-        "replicate-multitrain": _replicate_multitrain,
+        **experiments.COMMANDS,
         "run": _run,
         "batch": _batch,
         "scan": _scan,
@@ -43,23 +39,19 @@ def main(arguments: list[str] | None = None) -> int:
         if not (came or isinstance(error, KeyboardInterrupt)):
             raise
         # Into the import of a compiled module a signal falls as ImportError or SystemError.
-        print(
-            "interrupted; the same command goes on from here. Now run the same again.",
-            file=sys.stderr,
-        )
+        print("interrupted; run the same again to resume", file=sys.stderr)
         return 130
 
 
 def _parser() -> argparse.ArgumentParser:
+    from vidbench.experiments.commands import add_all
     from vidbench.headless.commands import add_batch, add_run
 
     parser = argparse.ArgumentParser(
         prog="vidbench", description="A workbench for video representation learning."
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    data = (_add_scan, _add_store, _add_flow)
-    jobs = (_add_demo, _add_coclr, _add_rms, _add_multitrain)
-    for add in (*data, *jobs, add_run, add_batch):
+    for add in (_add_scan, _add_store, _add_flow, add_all, add_run, add_batch):
         add(commands)
     return parser
 
@@ -126,99 +118,6 @@ def _add_flow(commands: Commands) -> None:
     )
 
 
-def _add_demo(commands: Commands) -> None:
-    command = commands.add_parser(
-        "demo", help="videos to an HTML report: flow, InfoNCE, CoCLR, retrieval, gallery"
-    )
-    command.add_argument(
-        "--out",
-        default="runs/demo",
-        help="where everything goes (%(default)s); the same call resumes",
-    )
-    command.add_argument(
-        "--data",
-        default="",
-        help="a folder of class folders, or with list files; default: toy videos",
-    )
-    command.add_argument("--seed", type=int, default=0)
-
-
-def _add_coclr(commands: Commands) -> None:
-    command = commands.add_parser(
-        "replicate-coclr", help="CoCLR's claim: all methods at equal clip budgets"
-    )
-    command.add_argument(
-        "--out", default="runs/replicate-coclr", help="where all goes (%(default)s); resumable"
-    )
-    command.add_argument(
-        "--seeds", type=int, nargs="+", default=[1, 2, 3], help="of toy worlds and runs (1 2 3)"
-    )
-    command.add_argument(
-        "--data", default="", help="a data set's folder; default: a toy world for each seed"
-    )
-    command.add_argument(
-        "--folds", type=int, nargs="+", default=[], help="of the data set, instead of seeds"
-    )
-    command.add_argument(
-        "--clips", type=int, default=14_000, help="views that a stage trains on (%(default)s)"
-    )
-    command.add_argument("--cycles", type=int, default=2, help="of co-training (%(default)s)")
-    command.add_argument(
-        "--quick", action="store_true", help="one seed or fold, one cycle, a quarter of the clips"
-    )
-
-
-def _add_rms(commands: Commands) -> None:
-    command = commands.add_parser(
-        "replicate-rms", help="RMS's claim: it and its rivals on the same data, several seeds"
-    )
-    command.add_argument(
-        "--out", default="runs/replicate-rms", help="where all goes (%(default)s); resumable"
-    )
-    command.add_argument(
-        "--data",
-        nargs="+",
-        default=["toy-5", "toy-10"],
-        help="toy-N, worlds with N training sources a class, or folders (toy-5 toy-10)",
-    )
-    command.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="(1 2 3)")
-    command.add_argument("--longer", type=int, default=1, help="times as many epochs (%(default)s)")
-    command.add_argument(
-        "--arms",
-        nargs="+",
-        default=None,
-        help="beside the baseline, such as rms cutmix; default: all",
-    )
-    command.add_argument(
-        "--quick",
-        action="store_true",
-        help="one seed, a quarter of the epochs, RMS and its ablations",
-    )
-
-
-def _add_multitrain(commands: Commands) -> None:
-    command = commands.add_parser(
-        "replicate-multitrain", help="MultiTrain's claims: one net for several data sets"
-    )
-    command.add_argument(
-        "--out", default="runs/replicate-multitrain", help="where all goes (%(default)s); resumable"
-    )
-    command.add_argument(
-        "--data",
-        nargs="+",
-        default=["toy-base", "toy-gym", "toy-street"],
-        help="two or more: toy worlds (toy-base toy-gym toy-street, the default) and folders",
-    )
-    command.add_argument(
-        "--preset",
-        default="toy",
-        help="of methods.multitrain: toy (MViTv2, flow), toy_rgb (CSN), ...",
-    )
-    command.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="(1 2 3)")
-    command.add_argument("--arms", nargs="+", default=[], help="such as joint both; default: all")
-    command.add_argument("--quick", action="store_true", help="one seed, a quarter of the epochs")
-
-
 def _decoder(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--decoder", default="pyav", help="pyav, decord or torchcodec (%(default)s)"
@@ -256,10 +155,11 @@ def _common(command: argparse.ArgumentParser, place: str) -> None:
 
 def _scan(given: argparse.Namespace) -> int:
     from vidbench.data.prepare import scan
+    from vidbench.system.door import at_the_door
 
     out, manifest, common = _opened(given, "scan", scan.TIMEOUT)
     check_with = None if given.check_with == "none" else given.check_with
-    found = _mendable(scan.scan, manifest, out, check_with=check_with, keep=given.keep, **common)
+    found = at_the_door(scan.scan, manifest, out, check_with=check_with, keep=given.keep, **common)
     if found is not None:
         print(
             f"{found.report()}\n-> {out}/manifest.csv ({len(found.manifest)} videos), scan.csv "
@@ -271,9 +171,10 @@ def _scan(given: argparse.Namespace) -> int:
 
 def _store(given: argparse.Namespace) -> int:
     from vidbench.data.prepare import jobs, store
+    from vidbench.system.door import at_the_door
 
     out, manifest, common = _opened(given, f"store-{given.format}", jobs.TIMEOUT)
-    made = _mendable(
+    made = at_the_door(
         store.store,
         manifest,
         out,
@@ -292,10 +193,11 @@ def _store(given: argparse.Namespace) -> int:
 
 def _flow(given: argparse.Namespace) -> int:
     from vidbench.data.flow import store as flow_store
+    from vidbench.system.door import at_the_door
 
     out, manifest, common = _opened(given, "flow", flow_store.TIMEOUT)
-    shard = _mendable(_shard, given.shard)
-    made = _mendable(
+    shard = at_the_door(_shard, given.shard)
+    made = at_the_door(
         flow_store.extract,
         manifest,
         out,
@@ -318,11 +220,12 @@ def _opened(
 ) -> tuple[str, Any, dict[str, Any]]:
     """Where to write, the data set, and the arguments that all commands take."""
     from vidbench.data.sets import catalogue
+    from vidbench.system.door import at_the_door
 
     options: dict[str, Any] = {"missing": "keep"} if given.command == "scan" else {}
-    options |= _mendable(_options, given.option)
-    name = given.dataset or _mendable(catalogue.detect_dataset, given.data)
-    manifest = _mendable(catalogue.open_dataset, name, given.data, **options)
+    options |= at_the_door(_options, given.option)
+    name = given.dataset or at_the_door(catalogue.detect_dataset, given.data)
+    manifest = at_the_door(catalogue.open_dataset, name, given.data, **options)
     print(
         f"{name}: {len(manifest)} videos in {len(manifest.classes)} classes below {manifest.root}",
         flush=True,
@@ -334,7 +237,7 @@ def _opened(
     }
     dataset_dir = catalogue.name_of(given.data, options.get("fold", 1))
     out = given.out or os.path.join("runs", dataset_dir, place)
-    _mendable(_keep_input, given.data, out, given.command)
+    at_the_door(_keep_input, given.data, out, given.command)
     return out, manifest, common
 
 
@@ -348,16 +251,6 @@ def _keep_input(data: str, out: str, command: str) -> None:
         and os.path.samefile(csv, other)
     ):
         raise ValueError(f"{other} is the data set's own manifest: use another --out")
-
-
-def _claim_results(out: str) -> None:
-    """Refuse to replace a report or numbers that no experiment of vidbench wrote."""
-    from vidbench.data.prepare.outputs import Outputs
-
-    made = Outputs(Path(out))
-    if made.known or '"environment"' not in _text(Path(out, "numbers.json")):
-        made.refuse_others(("numbers.json", "numbers.csv", "report.html"))
-    made.claim(("numbers.json", "numbers.csv", "report.html"))
 
 
 def _keep_copies(out: str, names: list[str]) -> None:
@@ -382,15 +275,6 @@ def _options(texts: list[tuple[str, str]]) -> dict[str, Any]:
     return {name: value_of(text) for name, text in once(texts, "option").items()}
 
 
-def _mendable(function: Callable[..., T], *arguments: Any, **options: Any) -> T:
-    """Call; an error that says what to do is shown without the way it took through the code."""
-    try:
-        return function(*arguments, **options)
-    except (ValueError, OSError, RuntimeError, ImportError) as error:
-        print(f"vidbench: {type(error).__name__}: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
-
-
 def _shard(text: str) -> tuple[int, int]:
     numbers = text.split("/")
     if len(numbers) != 2 or not all(number.isdecimal() for number in numbers):
@@ -412,53 +296,11 @@ def _ended(made: Any) -> int:
     return (1 if made.done or made.skipped else 2) if failed else 0
 
 
-def _demo(given: argparse.Namespace) -> int:
-    from vidbench.experiments.demo import demo, settings_for
-
-    settings = settings_for(given.data, given.seed)
-    _mendable(_claim_results, given.out)
-    demo(given.out, settings)
-    return 0
-
-
-def _replicate_coclr(given: argparse.Namespace) -> int:
-    from vidbench.experiments.coclr import replicate, settings_for
-
-    parts: dict[str, Any] = {"seeds": tuple(given.seeds), "folds": tuple(given.folds)}
-    sizes: dict[str, Any] = {"clips": given.clips, "cycles": given.cycles, "quick": given.quick}
-    settings = settings_for(given.data, **parts, **sizes)
-    _mendable(_claim_results, given.out)
-    path = replicate(given.out, settings)
-    print(f"report: {path}")
-    return 0
-
-
-def _replicate_rms(given: argparse.Namespace) -> int:
-    from vidbench.experiments.rms import ARMS, experiment, replicate
-
-    arms = given.arms or tuple(ARMS)
-    found = [
-        _mendable(experiment, data, given.seeds, given.quick, given.longer, arms)
-        for data in given.data
-    ]
-    _mendable(_claim_results, given.out)
-    print(f"report: {replicate(given.out, found)}")
-    return 0
-
-
-def _replicate_multitrain(given: argparse.Namespace) -> int:
-    from vidbench.experiments.multitrain import experiment, replicate
-
-    one = _mendable(experiment, given.data, given.preset, given.seeds, given.arms, given.quick)
-    _mendable(_claim_results, given.out)
-    print(f"report: {replicate(given.out, one)}")
-    return 0
-
-
 def _run(given: argparse.Namespace) -> int:
     from vidbench.headless.execute import execute_all
     from vidbench.headless.parameters import plan
     from vidbench.headless.status import copy_name
+    from vidbench.system.door import at_the_door
 
     for name in (
         "nproc",
@@ -471,21 +313,22 @@ def _run(given: argparse.Namespace) -> int:
     ):
         if getattr(given, name) is not None:
             os.environ[f"VIDBENCH_{name.upper()}"] = str(getattr(given, name))
-    planned = _mendable(plan, given.notebooks, given.out, given.file, given.parameter)
-    _mendable(_keep_copies, given.out, [copy_name(notebook) for notebook, _ in planned])
-    _mendable(os.makedirs, given.out, exist_ok=True)
+    planned = at_the_door(plan, given.notebooks, given.out, given.file, given.parameter)
+    at_the_door(_keep_copies, given.out, [copy_name(notebook) for notebook, _ in planned])
+    at_the_door(os.makedirs, given.out, exist_ok=True)
     return execute_all(planned, given.out, given.timeout)
 
 
 def _batch(given: argparse.Namespace) -> int:
     from vidbench.headless.batch import row_of, run_row, run_rows, summarize
     from vidbench.headless.table import read_table
+    from vidbench.system.door import at_the_door
 
     out = given.out or os.path.join("runs", os.path.splitext(os.path.basename(given.table))[0])
-    rows = _mendable(read_table, given.table, out)
-    _mendable(os.makedirs, out, exist_ok=True)
+    rows = at_the_door(read_table, given.table, out)
+    at_the_door(os.makedirs, out, exist_ok=True)
     if given.row is not None:
-        return _mendable(run_row, _mendable(row_of, rows, given.row), given.timeout)
+        return at_the_door(run_row, at_the_door(row_of, rows, given.row), given.timeout)
     if given.list:
         print(summarize(rows, out))
         return 0 if all(row.status()["state"] == "complete" for row in rows) else 1

@@ -297,7 +297,7 @@ def test_stopped_on_the_command_line_and_resumed(tmp_path):
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
     _, errors = process.communicate(timeout=30)
     assert (
-        process.returncode == 130 and "interrupted; the same command goes on from here." in errors
+        process.returncode == 130 and "interrupted; run the same again to resume" in errors
     )
     assert makes.gone(process)
     assert {p.name for p in folder.iterdir()} == {"scan.jsonl", ".lock"}

@@ -1,0 +1,171 @@
+"""The commands `vidbench demo` and `vidbench replicate-...`: their options, and the experiments they call."""
+
+import argparse
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from vidbench.system.door import at_the_door
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def add_all(commands: Commands) -> None:
+    """Add the demo and the three replications."""
+    for add in (_add_demo, _add_coclr, _add_rms, _add_multitrain):
+        add(commands)
+
+
+def _add_demo(commands: Commands) -> None:
+    command = commands.add_parser(
+        "demo", help="videos to an HTML report: flow, InfoNCE, CoCLR, retrieval, gallery"
+    )
+    command.add_argument(
+        "--out",
+        default="runs/demo",
+        help="where everything goes (%(default)s); the same call resumes",
+    )
+    command.add_argument(
+        "--data",
+        default="",
+        help="a folder of class folders, or with list files; default: toy videos",
+    )
+    command.add_argument("--seed", type=int, default=0)
+
+
+def _add_coclr(commands: Commands) -> None:
+    command = commands.add_parser(
+        "replicate-coclr", help="CoCLR's claim: all methods at equal clip budgets"
+    )
+    command.add_argument(
+        "--out", default="runs/replicate-coclr", help="where all goes (%(default)s); resumable"
+    )
+    command.add_argument(
+        "--seeds", type=int, nargs="+", default=[1, 2, 3], help="of toy worlds and runs (1 2 3)"
+    )
+    command.add_argument(
+        "--data", default="", help="a data set's folder; default: a toy world for each seed"
+    )
+    command.add_argument(
+        "--folds", type=int, nargs="+", default=[], help="of the data set, instead of seeds"
+    )
+    command.add_argument(
+        "--clips", type=int, default=14_000, help="views that a stage trains on (%(default)s)"
+    )
+    command.add_argument("--cycles", type=int, default=2, help="of co-training (%(default)s)")
+    command.add_argument(
+        "--quick", action="store_true", help="one seed or fold, one cycle, a quarter of the clips"
+    )
+
+
+def _add_rms(commands: Commands) -> None:
+    command = commands.add_parser(
+        "replicate-rms", help="RMS's claim: it and its rivals on the same data, several seeds"
+    )
+    command.add_argument(
+        "--out", default="runs/replicate-rms", help="where all goes (%(default)s); resumable"
+    )
+    command.add_argument(
+        "--data",
+        nargs="+",
+        default=["toy-5", "toy-10"],
+        help="toy-N, worlds with N training sources a class, or folders (toy-5 toy-10)",
+    )
+    command.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="(1 2 3)")
+    command.add_argument("--longer", type=int, default=1, help="times as many epochs (%(default)s)")
+    command.add_argument(
+        "--arms",
+        nargs="+",
+        default=None,
+        help="compared with the baseline, such as rms cutmix; default: all",
+    )
+    command.add_argument(
+        "--quick",
+        action="store_true",
+        help="one seed, a quarter of the epochs, RMS and its ablations",
+    )
+
+
+def _add_multitrain(commands: Commands) -> None:
+    command = commands.add_parser(
+        "replicate-multitrain", help="MultiTrain's claims: one net for several data sets"
+    )
+    command.add_argument(
+        "--out", default="runs/replicate-multitrain", help="where all goes (%(default)s); resumable"
+    )
+    command.add_argument(
+        "--data",
+        nargs="+",
+        default=["toy-base", "toy-gym", "toy-street"],
+        help="two or more: toy worlds (toy-base toy-gym toy-street, the default) and folders",
+    )
+    command.add_argument(
+        "--preset",
+        default="toy",
+        help="of methods.multitrain: toy (MViTv2, flow), toy_rgb (CSN), ...",
+    )
+    command.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="(1 2 3)")
+    command.add_argument("--arms", nargs="+", default=[], help="such as joint both; default: all")
+    command.add_argument("--quick", action="store_true", help="one seed, a quarter of the epochs")
+
+
+def _demo(given: argparse.Namespace) -> int:
+    from vidbench.experiments.demo import demo, settings_for
+
+    settings = settings_for(given.data, given.seed)
+    at_the_door(_claim_results, given.out)
+    demo(given.out, settings)
+    return 0
+
+
+def _replicate_coclr(given: argparse.Namespace) -> int:
+    from vidbench.experiments.coclr import replicate, settings_for
+
+    parts: dict[str, Any] = {"seeds": tuple(given.seeds), "folds": tuple(given.folds)}
+    sizes: dict[str, Any] = {"clips": given.clips, "cycles": given.cycles, "quick": given.quick}
+    settings = settings_for(given.data, **parts, **sizes)
+    at_the_door(_claim_results, given.out)
+    path = replicate(given.out, settings)
+    print(f"report: {path}")
+    return 0
+
+
+def _replicate_rms(given: argparse.Namespace) -> int:
+    from vidbench.experiments.rms import ARMS, experiment, replicate
+
+    arms = given.arms or tuple(ARMS)
+    found = [
+        at_the_door(experiment, data, given.seeds, given.quick, given.longer, arms)
+        for data in given.data
+    ]
+    at_the_door(_claim_results, given.out)
+    print(f"report: {replicate(given.out, found)}")
+    return 0
+
+
+def _replicate_multitrain(given: argparse.Namespace) -> int:
+    from vidbench.experiments.multitrain import experiment, replicate
+
+    one = at_the_door(experiment, given.data, given.preset, given.seeds, given.arms, given.quick)
+    at_the_door(_claim_results, given.out)
+    print(f"report: {replicate(given.out, one)}")
+    return 0
+
+
+def _claim_results(out: str) -> None:
+    """Refuse to replace a report or numbers that no experiment of vidbench wrote."""
+    from vidbench.data.prepare.outputs import Outputs
+
+    made = Outputs(Path(out))
+    numbers = Path(out, "numbers.json")
+    ours = numbers.is_file() and '"environment"' in numbers.read_text("utf-8", errors="replace")
+    if made.known or not ours:
+        made.refuse_others(("numbers.json", "numbers.csv", "report.html"))
+    made.claim(("numbers.json", "numbers.csv", "report.html"))
+
+
+COMMANDS = {
+    "demo": _demo,
+    "replicate-coclr": _replicate_coclr,
+    "replicate-rms": _replicate_rms,
+    "replicate-multitrain": _replicate_multitrain,
+}

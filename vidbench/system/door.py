@@ -1,0 +1,22 @@
+"""Errors at a command's door: shown without a traceback, because the caller can fix them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def at_the_door(function: Callable[..., T], *arguments: Any, **options: Any) -> T:
+    """Call a function whose errors say what to do.
+
+    Raises:
+        SystemExit: The call failed; the message is on stderr, the exit code is 2.
+    """
+    try:
+        return function(*arguments, **options)
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
+        print(f"vidbench: {type(error).__name__}: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
