@@ -1,4 +1,4 @@
-"""Exact search, one thread: evaluate.search.search beside a bare matrix product with top-k, and
+"""Exact search, one thread: evaluate.search.search compared with a bare matrix product with top-k, and
 faiss as installed.
 
 UCF101's size: 10,000 gallery rows of 1024, 4,000 queries, 10 nearest by cosine. The bare product

@@ -31,6 +31,15 @@ DONE = [
     *(f"tests/system/test_{name}.py" for name in ("files", "processes", "progress", "signals")),
     *("tests/experiments/test_compare.py", "vidbench/experiments/compare.py"),
     *("vidbench/experiments/coclr.py", "vidbench/experiments/rms.py"),
+    *("vidbench/__main__.py", "vidbench/data/tables.py", "vidbench/data/flow/files.py"),
+    *(f"vidbench/{name}/commands.py" for name in ("experiments", "headless")),
+    *(f"vidbench/system/{name}.py" for name in ("door", "ranges")),
+    *(f"vidbench/engine/{name}.py" for name in ("checkpoints", "optimize", "recipes", "records")),
+    *(f"vidbench/data/prepare/{name}.py" for name in ("facts", "outputs", "pool")),
+    *(f"vidbench/data/sets/{name}.py" for name in ("activitynet", "folders", "opened", "reading")),
+    *(f"vidbench/data/video/{name}.py" for name in ("orientation", "packets", "stills")),
+    *(f"vidbench/evaluate/{name}.py" for name in ("protocols", "rows", "search", "tables")),
+    *(f"vidbench/headless/{name}.py" for name in ("table", "values")),
 ]
 LONGEST = {"README.md": 150} | dict.fromkeys(PAGES, 120)  # lines
 NEEDED = {

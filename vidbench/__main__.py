@@ -125,7 +125,7 @@ def _decoder(command: argparse.ArgumentParser) -> None:
 
 
 def _common(command: argparse.ArgumentParser, place: str) -> None:
-    """What the commands over a whole data set share; the same call goes on where it stopped."""
+    """What the commands over a whole data set share; the same call resumes."""
     from vidbench.system.processes import cores
 
     command.add_argument(

@@ -1,4 +1,4 @@
-"""What ranks leave for their launcher, told apart from a user's files in the same folder."""
+"""What ranks leave for their launcher, kept apart from a user's files in the same folder."""
 
 from vidbench.engine import failures
 from vidbench.system.files import write_text

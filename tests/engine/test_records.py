@@ -94,7 +94,7 @@ def test_a_changed_video_refuses_a_resumed_run(tmp_path):
 def test_a_missing_video_is_not_compared_and_an_old_run_says_so(tmp_path):
     run, videos = run_of(tmp_path / "run", 1), videos_in(tmp_path / "videos")
     (said,) = check_videos(run.folder, videos, resumed=True)
-    assert said.startswith("this run began before videos had stamps")
+    assert said.startswith("this run is older than stamps of videos")
     videos["train/0.mp4"].unlink()
     assert check_videos(run.folder, videos, resumed=True) == []
     assert set(json.loads((run.folder / "videos.json").read_text())) == set(videos)

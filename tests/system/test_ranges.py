@@ -1,4 +1,4 @@
-"""Ranges beside the fields of a dataclass."""
+"""Ranges in the annotations of a dataclass."""
 
 import math
 from dataclasses import dataclass

@@ -147,7 +147,7 @@ def csv_lines(file: Path, strict: bool = True) -> list[Line]:
         strict: False stops at the first bad line, to recognize a file.
 
     Raises:
-        ValueError: it is not UTF-8, or a quoted cell goes on over the end of its line. The message
+        ValueError: it is not UTF-8, or a quoted cell continues past the end of its line. The message
             names file and line.
     """
     lines: list[Line] = []
@@ -157,7 +157,7 @@ def csv_lines(file: Path, strict: bool = True) -> list[Line]:
             reader = csv.reader(handle, strict=True)
             for row in reader:
                 if reader.line_num > begins:
-                    raise csv.Error("a quoted cell goes on in the next line")
+                    raise csv.Error("a quoted cell continues in the next line")
                 if row:
                     lines.append((row, begins))
                 begins = reader.line_num + 1

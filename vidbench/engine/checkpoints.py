@@ -87,7 +87,7 @@ def read_weights(place: Path) -> dict[str, torch.Tensor]:
 
 
 def read_state(place: Path) -> dict[str, Any]:
-    """Read what a checkpoint contains besides weights, on the CPU.
+    """Read what a checkpoint contains in addition to weights, on the CPU.
 
     Raises:
         RunError: It is damaged.
@@ -117,7 +117,7 @@ def _whole(file: Path) -> Iterator[Path]:
 
 
 def _sum(weights: dict[str, torch.Tensor]) -> str:
-    """CRC-32 of names, kinds, shapes and bytes, in hex; safetensors has no sum of its own."""
+    """CRC-32 of names, kinds, shapes and bytes, in hex; safetensors itself has no checksum."""
     total = 0
     for name in sorted(weights):
         tensor = weights[name].detach().cpu().contiguous()

@@ -85,7 +85,7 @@ def make_optimizer(recipe: Fit, method: Any) -> torch.optim.Optimizer:
 
     Where the method has `parameter_groups()`, its dicts {"params", "scale"} say by what each rate
     is multiplied. Without `decay_vectors`, parameters of fewer than two axes (biases, norms) are
-    groups of their own, not decayed."""
+    separate groups without decay."""
     groups = (
         method.parameter_groups()
         if hasattr(method, "parameter_groups")

@@ -231,7 +231,7 @@ def _check_gpus(nproc: int) -> None:
     """Raise ValueError if there are fewer GPUs than processes."""
     if torch.cuda.is_available() and nproc > (gpus := torch.cuda.device_count()):
         raise ValueError(
-            f"{nproc} processes want {nproc} GPUs, one each; here are {gpus}. Ask for as many, or "
+            f"{nproc} processes want {nproc} GPUs, one each; here are {gpus}. Use that many processes, or "
             "set CUDA_VISIBLE_DEVICES= (empty) for ranks on the CPU."
         )
 

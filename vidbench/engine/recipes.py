@@ -10,7 +10,7 @@ R = TypeVar("R")
 
 
 class RunError(RuntimeError):
-    """A run folder that cannot be used as asked; the message says what was wanted, what came and
+    """A run directory that cannot be used for this; the message says what was wanted, what came and
     what to do."""
 
 

@@ -128,7 +128,7 @@ def check_videos(folder: Path, videos: Mapping[str, Path], resumed: bool) -> lis
     path = folder / "videos.json"
     if not path.exists():
         write_text(path, json.dumps(now))
-        unknown = "this run began before videos had stamps; those of now are assumed to be the same"
+        unknown = "this run is older than stamps of videos; its videos are assumed unchanged"
         return [unknown] if resumed else []
     before = read_record(
         path, "Restore it from a copy, or delete it if you know that no video changed."

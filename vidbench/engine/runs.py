@@ -300,7 +300,7 @@ class Run:
         return read_weights(self._trained())
 
     def training(self) -> dict[str, Any]:
-        """Read what the newest checkpoint contains besides weights, on the CPU.
+        """Read what the newest checkpoint contains in addition to weights, on the CPU.
 
         Raises:
             RunError: There is no checkpoint yet, or it is damaged.

@@ -209,7 +209,7 @@ def gained(
     """Compare a joint run with one run per data set: data set -> score, of the same videos.
 
     A mean over data sets hides that one gains and another loses, so it is the last row and never
-    stands without them.
+    appears without them.
 
     Raises:
         ValueError: A data set is missing or its videos differ.

@@ -205,7 +205,7 @@ def _made_from(checkpoint: str, inputs: object) -> str:
 
 
 def _inputs(run: Run, rows: Manifest, spec: ClipSpec, flow: str | Path, data: str) -> dict:
-    """What a table's values depend on besides protocol and checkpoint, as plain values: the run's
+    """What a table's values depend on in addition to protocol and checkpoint, as plain values: the run's
     recipe, how clips are read, and the stamps of the files that are read."""
     facts: dict[str, object] = {"recipe": run.values, "spec": asdict(spec)}
     timed = spec.target_fps is not None

@@ -30,7 +30,7 @@ SAMPLE = 64  # rows a list that k-means sees; faiss wants at least 39
 PROBES = 64
 LINKS, EF = 32, 64  # of a graph: neighbors a row, and how many candidates a query holds
 FORMAT = 2
-# what the JSON beside an index file contains
+# what the JSON of an index file contains
 FACTS = {
     "kind": str,
     "rows": int,
@@ -187,7 +187,7 @@ def load(path: str | Path, mapped: bool = True, features: Rows | None = None) ->
 
 
 def _checked_facts(path: Path) -> dict[str, Any]:
-    """Read the facts beside an index file. Raises ValueError where they do not fit its bytes."""
+    """Read the JSON of an index file. Raises ValueError if it does not fit its bytes."""
     side = _side(path)
     for file in (path, side):
         if not file.is_file():

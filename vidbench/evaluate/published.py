@@ -70,7 +70,7 @@ def read_published(path: str | Path) -> list[Published]:
             key = tuple(row[name] for name in names if name not in ("value", "note", "source"))
             if key in known:
                 raise ValueError(
-                    f"{where}: the same number as in line {known[key][0]}; a variant tells two "
+                    f"{where}: the same number as in line {known[key][0]}; a variant separates two "
                     "apart"
                 )
             known[key] = (reader.line_num, one)
@@ -107,7 +107,7 @@ def _meant(number: Number, data: str) -> tuple[str, str, str, str]:
     none."""
     named = (
         number.metric if number.metric in TASKS else number.task
-    )  # a probe's accuracy beside a retrieval's R@k
+    )  # a probe's accuracy next to a retrieval's R@k
     task = next((task for task in TASKS if task in named), "")
     metric = (
         number.metric

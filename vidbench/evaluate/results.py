@@ -3,7 +3,7 @@
 Two numbers stand in one column only where they were measured alike: the same task, data and
 protocol id (see `engine.runs`). What was measured otherwise gets a table of its own, and the
 switches that differ are its heading. `view.results` draws them, and `published` has the numbers to
-compare with, in a block of their own: their protocol, backbone and data are never ours."""
+compare with, in a separate block: their protocol, backbone and data are never ours."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ Rows: TypeAlias = Features | np.ndarray
 
 
 def fingerprint(features: Rows) -> str:
-    """A checksum of values in single precision, and of a table's videos: what tells one table of
+    """A checksum of values in single precision, and of a table's videos: it separates one table of
     features from others.
 
     Rows of one network are of other values than another's of the same videos, so both count.
@@ -47,7 +47,7 @@ def unit_rows(
     arrays of other length.
 
     Rows of a table have whatever length the network gave them; of an array that is not of unit
-    length nobody knows whether cosine was meant."""
+    length it is unknown whether cosine was meant."""
     first = which.start or 0 if isinstance(which, slice) else 0
     part = np.asarray(values[which], np.float32)
     made = unit(part, who=who, first=first)

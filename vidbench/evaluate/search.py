@@ -101,7 +101,7 @@ def search(
     room = room_of(len(gallery[0]), len(queries[0]), source_videos)
     if not 1 <= k <= room.min(initial=k):
         raise ValueError(
-            f"{too_few(room, len(gallery[0]))}, fewer than k = {k}; ask for fewer or add videos."
+            f"{too_few(room, len(gallery[0]))}, fewer than k = {k}; use a smaller k or add videos."
             if k > 0
             else f"k counts neighbors from 1; got {k}."
         )
@@ -197,7 +197,7 @@ class _Search:
             yield np.arange(part.start, part.stop), self._unit(part, part.start)
 
     def _barred(self, query_rows: np.ndarray | slice, rows: np.ndarray) -> np.ndarray:
-        """Where gallery rows [q,n] are of the source of the queries asked [q]."""
+        """Where gallery rows [q,n] are of the queries' source videos [q]."""
         if self.source_videos is None:
             return np.zeros(rows.shape, bool)
         return (

@@ -31,7 +31,7 @@ class Features:
     [N,classes].
 
     label and source_video are int64 [N]; label is -1 where it is unknown. protocol holds what the
-    values depend on besides the run, `rows` being the videos' fingerprint. made_from is the digest
+    values depend on in addition to the run, `rows` being the videos' fingerprint. made_from is the digest
     of the files that a stored table was made from (`features.load_or_extract`), else empty. video
     int64 [N] identifies each row's video by its path (`video_numbers`), or is None.
 

@@ -90,7 +90,7 @@ def _add_processes(command: argparse.ArgumentParser) -> None:
         help="allow a public endpoint: only trusted users reach it",
     )
     launch.add_argument(
-        "--node", help="this machine's name, which its copies bear; default: the host's"
+        "--node", help="this machine's name, part of the names of its copies; default: the host's"
     )
     launch.add_argument(
         "--restarts", type=int, help="of all processes after one failed; default: none"

@@ -72,7 +72,7 @@ class Status:
 def read(copy: str | Path) -> dict:
     """The status of the executed copy at that path, {"state": "new"} where there is none.
 
-    State `killed`: the file says running, but nobody holds its lock (files.is_locked). State
+    State `killed`: the file says running, but no process holds its lock (files.is_locked). State
     `damaged`: see `read_file`."""
     path = Path(copy).with_suffix(".status.json")
     facts = read_file(path)

@@ -32,7 +32,7 @@ Entry: TypeAlias = tuple[str, Any, dict[str, str]]
 
 @dataclass(frozen=True)
 class Row:
-    """One notebook with its parameters, and the folder that its executed copy lies in."""
+    """One notebook with its parameters, and the folder of its executed copy."""
 
     number: int
     name: str

@@ -12,7 +12,7 @@ from vidbench.data.prepare import facts, scan, store
 
 
 def unknown_codec(path):
-    """A whole mp4 whose codec nobody knows."""
+    """A whole mp4 with an unknown codec."""
     whole = encode(path, 4).read_bytes()
     assert whole.count(b"avc1") >= 1
     kinds = whole.replace(b"avc1", b"zzzz")

@@ -296,9 +296,7 @@ def test_stopped_on_the_command_line_and_resumed(tmp_path):
     makes.wait_for(lambda: (folder / "scan.jsonl").is_file() and len(lines(folder)) >= 1, process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
     _, errors = process.communicate(timeout=30)
-    assert (
-        process.returncode == 130 and "interrupted; run the same again to resume" in errors
-    )
+    assert process.returncode == 130 and "interrupted; run the same again to resume" in errors
     assert makes.gone(process)
     assert {p.name for p in folder.iterdir()} == {"scan.jsonl", ".lock"}
     done = len(lines(folder))

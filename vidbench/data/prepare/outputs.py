@@ -53,7 +53,7 @@ class Outputs:
 
     Args:
         folder: The output folder.
-        shard: The shard's name; each shard writes a record of its own.
+        shard: The shard's name; each shard writes its own record.
     """
 
     def __init__(self, folder: Path, shard: str = "") -> None:

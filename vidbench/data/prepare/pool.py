@@ -91,7 +91,7 @@ def in_pool(
     todo, lost = deque(order), deque[int]()
     died, finished = set[int](), 0
     while todo or lost:
-        # Nobody knows who of the lost broke their pool, so each goes on alone.
+        # Any of the lost may have broken the pool, so each runs alone.
         alone = bool(lost)
         jobs_now, processes = (
             (deque([lost.popleft()]), 1) if alone else (todo, min(workers, len(jobs)) or 1)
@@ -118,8 +118,7 @@ def in_pool(
 def _in_one_pool(
     function: Callable, jobs: Sequence, todo: deque[int], workers: int, timeout: float | None
 ) -> Outcomes:
-    """What comes of jobs, taken off `todo`, until none is left or the pool is broken; then those it
-    had are LOST."""
+    """Run the jobs of `todo` until none is left or the pool is broken; its jobs are then LOST."""
     running: dict[Future, int] = {}
     clock = _Clock(len(jobs))
     with Pool(workers, _start_worker, (clock.pids,)) as pool:

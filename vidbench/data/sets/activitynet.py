@@ -59,7 +59,7 @@ def read_activitynet(
             ) from None
         named.setdefault(name, clip)
     tree = Tree(root)
-    # all exact names first, so that no segment beside one is given its file
+    # all exact names first, so that no neighboring segment takes its file
     exact = {name: tree.take(tree.stems[name]) for name in named if name in tree.stems}
     paths = [
         exact.get(name) or tree.near(clip, 1.0) or f"{name}.mp4" for name, clip in named.items()

@@ -2,7 +2,7 @@
 
 Sources are what a name says and nothing guessed beyond it:
     videos    the file stem without a trailing clip number (_c01, _clip3); where that ends in a UCF group (_g01) it
-              counts within the class; a name without a clip number is a source of its own
+              counts within the class; a name without a clip number is its own source
     pictures  each is its own, but those in a folder below a class folder, as frames of a video are, share it
     weizmann  the actor, who is in every class: siblings may be of other classes there
 """
@@ -39,13 +39,13 @@ WEIZMANN_ACTORS = 9
 
 
 def media_below(root: Path) -> list[str]:
-    """The videos below a folder, or, where there are none, the pictures: thumbnails beside videos
+    """The videos below a folder, or the pictures if it has no videos: thumbnails next to videos
     are no samples."""
     return files_below(root, VIDEO_SUFFIXES) or files_below(root, PICTURES)
 
 
 def _source_of(label: str, path: str, inside: list[str]) -> str | None:
-    """What a sample was cut from, as far as its path says so; None for a source of its own.
+    """What a sample was cut from, as far as its path says so; None if it is its own source.
 
     inside: the folders between the class folder and the file.
     """
@@ -85,7 +85,7 @@ def read_folder(root: Path, *, held_out: float = 0.25, seed: int = 0, into: str 
     for path, parts in videos:
         if splits and len(parts) < 3:
             raise ValueError(
-                f"{root}: {path} lies in a split folder, but in no class folder below it"
+                f"{root}: {path} is in a split folder, but in no class folder below it"
             )
         split, label, *inside = parts[:-1] if splits else ["none", *parts[:-1]]
         rows.append(

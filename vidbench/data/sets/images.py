@@ -250,7 +250,7 @@ def _opener(archive: Path) -> Callable[[str], bytes]:
 
 
 class _Kind:
-    """What stands for a pickled dtype: only uint8, the one that CIFAR-100 has."""
+    """Stand-in for a pickled dtype: only uint8, the one that CIFAR-100 has."""
 
     def __init__(self, kind: str, *_: object) -> None:
         if kind not in ("u1", "|u1"):
@@ -261,7 +261,7 @@ class _Kind:
 
 
 class _Pixels:
-    """What stands for a pickled array. numpy itself builds nothing from the file."""
+    """Stand-in for a pickled array. numpy itself builds nothing from the file."""
 
     def __init__(self, *_: object) -> None:
         self.array = np.empty((0, 3072), np.uint8)

@@ -30,7 +30,7 @@ Rows = list[tuple[str, str | None, str, str | None]]
 
 
 class Found(NamedTuple):
-    """What a reader found: rows (path below root, label, split, source_video), where each stands, and the
+    """What a reader found: rows (path below root, label, split, source_video), the line of each, and the
     classes."""
 
     root: Path

@@ -1,6 +1,6 @@
 """The index of a video file: what its packets say about its frames, without decoding.
 
-Every decoder needs it. It says whether each shown frame has a time stamp of its own, at which
+Every decoder needs it. It says whether each shown frame has its own time stamp, at which
 stamps decoding can start, and which files can only be decoded from the start and counted."""
 
 from __future__ import annotations

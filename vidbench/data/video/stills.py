@@ -40,7 +40,7 @@ class Plan(NamedTuple):
 
 
 class Still(Reader):
-    """A picture file as a video, so that data sets of images need no rooms of their own."""
+    """A picture file as a video, so that data sets of images need no separate code."""
 
     def __init__(self, path: Path, size: Size) -> None:
         self._path, self._size = path, size
