@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vidbench.view.looks import INK, PALETTE, SOFT, WIDTH, dress, plain
+from vidbench.view.looks import INK, PALETTE, SOFT, WIDTH, dress, plain, say
 from vidbench.view.relations import checked, marked_places, rings, shortened
 
 if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
+    from plotly.graph_objects import Figure, Scatter
 
 SHADE = (
     (0, "rgba(91,99,109,0)"),
@@ -40,8 +40,9 @@ def asymmetry(
     marks: Sequence[tuple[str, str]] | None = None,
     marked: str = "marked",
 ) -> Figure:
-    """Each pair's score in one direction against that in the other; off the diagonal may stand
-    parent and child.
+    """Draw each pair's score in one direction against that in the other.
+
+    A pair far off the diagonal may be parent and child.
 
     forward: [C_s,C_t]; backward: [C_t,C_s]; names: of the two data sets. See `against` for the
     rest."""
@@ -108,38 +109,18 @@ def against(
 def _cloud(
     x, y, classes, words, title, drawn, labels, marks, marked, *, alike=False, said=()
 ) -> Figure:
-    """The strongest pairs by either score as points, the other ones as a shade, some of them
-    named."""
+    """Draw the strongest pairs by either score as points, the others as a shade; name some."""
     import plotly.graph_objects as go
 
-    sources, targets = classes
-    ringed = np.ravel_multi_index(marked_places(marks or (), sources, targets), x.shape)
-    known = np.flatnonzero(np.isfinite(x + y))
-    if not len(known):
-        raise ValueError(
-            f"{title or 'a cloud'}: wanted pairs of which both scores are known, got none"
-        )
-    kept = np.unique(np.concatenate([_highest(x, drawn), _highest(y, drawn), ringed]))
-    kept = np.intersect1d(kept, known, assume_unique=True)
-    s, t = np.unravel_index(kept, x.shape)
+    ringed = np.ravel_multi_index(marked_places(marks or (), *classes), x.shape)
+    kept, left = _split(x, y, drawn, ringed, title)
     points = [scores.ravel()[kept] for scores in (x, y)]
-    figure = go.Figure(
-        go.Scatter(
-            x=points[0],
-            y=points[1],
-            mode="markers",
-            showlegend=False,
-            marker=dict(size=5, opacity=0.55, color=PALETTE[0]),
-            text=[
-                f"{plain(sources[i])}<br>→ {plain(targets[j])}" for i, j in zip(s, t, strict=True)
-            ],
-            hovertemplate="%{text}<br>%{x:.3g}, %{y:.3g}<extra></extra>",
-        )
-    )
+    places = zip(*np.unravel_index(kept, x.shape), strict=True)
+    pairs = [(classes[0][s], classes[1][t]) for s, t in places]
+    figure = go.Figure(_dots(points, pairs))
     if marks is not None:
         rings(figure, x.ravel()[ringed], y.ravel()[ringed], marked)
     ends = [_ends(scores) for scores in ((np.concatenate([x, y]),) * 2 if alike else (x, y))]
-    left = np.setdiff1d(known, kept, assume_unique=True)
     if len(left):
         said = [
             *said,
@@ -148,6 +129,54 @@ def _cloud(
         ]
         _shade(figure, x.ravel()[left], y.ravel()[left], ends)
     dress(figure, words[0], words[1], title, [marked] if marks is not None else [], 24)
+    _lay_out(figure, ends, said)
+    texts = [" → ".join(map(shortened, pair)) for pair in pairs]
+    _label(figure, points, texts, ends, (WIDTH - 64 - 24, TALL), labels)
+    return figure
+
+
+# ----------------------------------------------------------------------------------------- pieces
+
+
+def _split(
+    x: np.ndarray, y: np.ndarray, drawn: int, ringed: np.ndarray, title: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Flat indices of the pairs that become points, and of the others.
+
+    Raises ValueError if no pair has both scores."""
+    known = np.flatnonzero(np.isfinite(x + y))
+    if not len(known):
+        raise ValueError(
+            f"{title or 'a cloud'}: wanted pairs of which both scores are known, got none"
+        )
+    kept = np.unique(np.concatenate([_highest(x, drawn), _highest(y, drawn), ringed]))
+    kept = np.intersect1d(kept, known, assume_unique=True)
+    return kept, np.setdiff1d(known, kept, assume_unique=True)
+
+
+def _highest(scores: np.ndarray, count: int) -> np.ndarray:
+    """Flat indices of the highest scores."""
+    count = min(count, scores.size)
+    return np.argpartition(-np.nan_to_num(scores, nan=-np.inf), count - 1, axis=None)[:count]
+
+
+def _dots(points: Sequence[np.ndarray], pairs: Sequence[tuple[str, str]]) -> Scatter:
+    """The points, with both classes as hover text."""
+    import plotly.graph_objects as go
+
+    return go.Scatter(
+        x=points[0],
+        y=points[1],
+        mode="markers",
+        showlegend=False,
+        marker=dict(size=5, opacity=0.55, color=PALETTE[0]),
+        text=["<br>→ ".join(map(plain, pair)) for pair in pairs],
+        hovertemplate="%{text}<br>%{x:.3g}, %{y:.3g}<extra></extra>",
+    )
+
+
+def _lay_out(figure: Figure, ends: Sequence[tuple[float, float]], said: Sequence[str]) -> None:
+    """Set the size and both axes, and write the lines `said` below the plot."""
     top, bottom = figure.layout.margin.t, 56 + 18 * len(said)
     figure.update_layout(height=top + TALL + bottom, margin_b=bottom, hovermode="closest")
     for axis, (low, high) in zip((figure.update_xaxes, figure.update_yaxes), ends, strict=True):
@@ -159,37 +188,8 @@ def _cloud(
             automargin=False,
         )
     if said:
-        figure.add_annotation(
-            text="<br>".join(map(plain, said)),
-            align="left",
-            showarrow=False,
-            x=0,
-            xref="paper",
-            xanchor="left",
-            y=0,
-            yref="paper",
-            yanchor="top",
-            yshift=-48,
-            font=dict(size=12, color=SOFT),
-        )
-    _label(
-        figure,
-        points,
-        [f"{shortened(sources[i])} → {shortened(targets[j])}" for i, j in zip(s, t, strict=True)],
-        ends,
-        (WIDTH - 64 - 24, TALL),
-        labels,
-    )
-    return figure
-
-
-# ----------------------------------------------------------------------------------------- pieces
-
-
-def _highest(scores: np.ndarray, count: int) -> np.ndarray:
-    """Flat indices of the highest scores."""
-    count = min(count, scores.size)
-    return np.argpartition(-np.nan_to_num(scores, nan=-np.inf), count - 1, axis=None)[:count]
+        below = dict(align="left", xanchor="left", yanchor="top", yshift=-48)
+        say(figure, (0, 0), *said, size=12, color=SOFT, **below)
 
 
 def _ends(scores: np.ndarray) -> tuple[float, float]:
@@ -202,7 +202,7 @@ def _ends(scores: np.ndarray) -> tuple[float, float]:
 def _shade(
     figure: Figure, x: np.ndarray, y: np.ndarray, ends: Sequence[tuple[float, float]]
 ) -> None:
-    """How many pairs lie where, on a logarithmic scale of 8 bits."""
+    """Shade the plot by the number of pairs, on a logarithmic scale of 8 bits."""
     counts, *edges = np.histogram2d(x, y, BINS, ends)
     levels = np.log1p(counts.T)
     (x0, dx), (y0, dy) = (((edge[0] + edge[1]) / 2, edge[1] - edge[0]) for edge in edges)
@@ -240,18 +240,9 @@ def _label(
     )
     for i, (side, left, low, right, top) in spots.items():
         across = {"left": left, "right": right}.get(side, (left + right) / 2)
-        figure.add_annotation(
-            text=plain(texts[i]),
-            x=across / size[0],
-            xanchor=side,
-            y=(low + top) / 2 / size[1],
-            xref="paper",
-            yref="paper",
-            yanchor="middle",
-            showarrow=False,
-            borderpad=0,
-            font=dict(size=12, color=INK),
-        )
+        place = across / size[0], (low + top) / 2 / size[1]
+        box = dict(xanchor=side, yanchor="middle", borderpad=0)
+        say(figure, place, texts[i], size=12, color=INK, **box)
 
 
 def placed(
@@ -260,9 +251,9 @@ def placed(
     """Where names of points go: index -> (which side of the box is at the point, left, low, right,
     top), in pixels.
 
-    points: [n,2]; texts: index -> name, the most important first. A name stands right of its point,
+    points: [n,2]; texts: index -> name, the most important first. A name is right of its point,
     left, above or below, where it covers the fewest points, two at most, and no name; one without
-    room is left out, as is what comes after the first `most`. Boxes lie within (0, 0, *size);
+    room is left out, as is what comes after the first `most`. Boxes are within (0, 0, *size);
     widths are estimated from the number of letters."""
     found: dict[int, tuple[str, float, float, float, float]] = {}
     for i, text in texts.items():
@@ -289,7 +280,7 @@ def placed(
 
 
 def _covered(points: np.ndarray, box: Sequence[float]) -> int:
-    """How many points lie in a box."""
+    """Count the points in a box."""
     return int(((points > box[:2]) & (points < box[2:])).all(axis=1).sum())
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vidbench.view.looks import INK, PALETTE, RULE, SOFT, WIDTH, colors_for, dress, plain
+from vidbench.view.looks import INK, PALETTE, RULE, SOFT, WIDTH, colors_for, dress, plain, say
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -80,6 +80,13 @@ def confusion(shares: np.ndarray, classes: Sequence[str], title: str = "") -> Fi
     figure.update_layout(
         height=figure.layout.margin.t + min(660, 160 + 34 * count), hovermode="closest"
     )
+    _name_classes(figure, classes)
+    return figure
+
+
+def _name_classes(figure: Figure, classes: Sequence[str]) -> None:
+    """Dress both axes of a confusion matrix, with names if there is room for them."""
+    count, names = len(classes), [plain(name) for name in classes]
     short = [plain(name if len(name) <= LETTERS else f"{name[: LETTERS - 1]}…") for name in classes]
     looks = dict(
         type="category", showgrid=False, showline=True, mirror=True, ticks="", showticklabels=False
@@ -95,7 +102,6 @@ def confusion(shares: np.ndarray, classes: Sequence[str], title: str = "") -> Fi
         )
     figure.update_xaxes(**looks, tickangle=-45 if max(map(len, short)) > 4 else 0)
     figure.update_yaxes(**looks, autorange="reversed")
-    return figure
 
 
 def heatmaps(
@@ -113,7 +119,7 @@ def heatmaps(
 
     rows: name -> [n,H,W], the same n in all; columns: a word under each of the n. signed: the rows
     that hold differences; they share a scale whose white is 0, the others one from their smallest
-    to their largest value or between `ends`, and both stand beside their rows. unit: what the
+    to their largest value or between `ends`, and both are drawn next to their rows. unit: what the
     numbers are; scale: the others' colors. Raises ValueError on no rows, another number of maps or
     columns, or values that are not finite."""
     import plotly.graph_objects as go
@@ -121,55 +127,30 @@ def heatmaps(
     maps = _checked(rows, columns)
     figure, count = go.Figure(), len(next(iter(maps.values())))
     wide = min(PICTURE, (WIDTH - EDGE - GAP * (count - 1)) // count)
-    talls = [max(1, round(wide * values.shape[1] / values.shape[2])) for values in maps.values()]
-    width, height = (wide + GAP) * count - GAP, sum(talls) + HEAD * len(maps)
-    down, spans = 0, {}
-    for (name, values), tall in zip(maps.items(), talls, strict=True):
-        top, down = down + HEAD, down + HEAD + tall
-        spans[name] = (1 - down / height, 1 - top / height)
-        _say(figure, name, 0, spans[name][1], xanchor="left", yanchor="bottom", size=13)
-        for column, picture in enumerate(values):
-            left = column * (wide + GAP)
-            _place(figure, (left / width, (left + wide) / width), spans[name])
-            number = len(figure.data) + 1
-            figure.add_heatmap(
-                z=picture,
-                xaxis=f"x{number}",
-                yaxis=f"y{number}",
-                name=plain(name),
-                coloraxis="coloraxis2" if name in signed else "coloraxis",
-                hovertemplate="row %{y}, column %{x}: %{z:.3g}",
-            )
-    for column, word in enumerate(columns):
-        _say(
-            figure,
-            word,
-            (column * (wide + GAP) + wide / 2) / width,
-            0,
-            xanchor="center",
-            yanchor="top",
-            size=12,
-        )
+    lefts, width = [column * (wide + GAP) for column in range(count)], (wide + GAP) * count - GAP
+    spans, height = _spans(maps, wide)
+    for name, values in maps.items():
+        over = dict(xanchor="left", yanchor="bottom")
+        say(figure, (0, spans[name][1]), name, size=13, color=INK, **over)
+        for left, picture in zip(lefts, values, strict=True):
+            across = left / width, (left + wide) / width
+            _add_picture(figure, picture, name, across, spans[name], name in signed)
+    for left, word in zip(lefts, columns, strict=False):
+        under = dict(xanchor="center", yanchor="top")
+        say(figure, ((left + wide / 2) / width, 0), word, size=12, color=SOFT, **under)
     dress(figure, "", "", title, [], EDGE)
-    top, bottom, full = (
-        figure.layout.margin.t,
-        24 if columns else 8,
-        max(width + EDGE, LEAST),
-    )  # room for the title
+    top, bottom = figure.layout.margin.t, 24 if columns else 8
+    full = max(width + EDGE, LEAST)  # room for the title
     figure.update_layout(
         width=full,
         height=height + top + bottom,
         hovermode="closest",
         margin=dict(l=0, r=full - width, t=top, b=bottom),
     )
-    for axis, kind in (("coloraxis", False), ("coloraxis2", True)):
-        shown = [name for name in maps if (name in signed) is kind]
-        if shown:
-            span = min(spans[name][0] for name in shown), max(spans[name][1] for name in shown)
-            looks = _scale([maps[name] for name in shown], SIGNED if kind else scale, span, unit)
-            if ends and not kind:
-                looks |= dict(cmin=ends[0], cmax=ends[1])
-            figure.update_layout({axis: looks})
+    if unsigned := [name for name in maps if name not in signed]:
+        figure.update_layout(coloraxis=_scale(maps, unsigned, spans, scale, unit, ends))
+    if differences := [name for name in maps if name in signed]:
+        figure.update_layout(coloraxis2=_scale(maps, differences, spans, SIGNED, unit))
     return figure
 
 
@@ -196,16 +177,7 @@ def slider(
     figure, start = go.Figure(), len(maps) // 2
     for number, picture in enumerate(maps.values()):
         _add_step(figure, picture, row, f"with this {plain(name)}", number == start)
-    styles = colors_for(list(fixed))
-    for label, line in fixed.items():
-        figure.add_scatter(
-            y=line,
-            xaxis="x2",
-            yaxis="y2",
-            name=plain(label),
-            hovertemplate="%{y:.3g}",
-            line=dict(color=styles[label][0], width=1.6, dash="dot"),
-        )
+    _add_fixed(figure, fixed)
     dress(figure, "column", unit, title, [f"with this {name}", *fixed], 24)
     lines = np.concatenate([*(m[row] for m in maps.values()), *fixed.values()])
     _lay_out_slider(figure, np.stack([*maps.values()]), lines)
@@ -221,15 +193,8 @@ def slider(
             )
         ],
     )
-    figure.add_shape(
-        type="line",
-        xref="x domain",
-        x0=0,
-        x1=1,
-        y0=row,
-        y1=row,
-        line=dict(color=PALETTE[4], dash="dot"),
-    )
+    dotted = dict(color=PALETTE[4], dash="dot")
+    figure.add_shape(type="line", xref="x domain", x0=0, x1=1, y0=row, y1=row, line=dotted)
     return figure
 
 
@@ -245,8 +210,7 @@ def _check_slider(
     ):
         raise ValueError(
             f"slider: wanted pictures [H,W] of one size with a row {row}, and lines [W] beside; "
-            "got "
-            f"{shapes} and {[line.shape for line in fixed.values()]}"
+            f"got {shapes} and {[line.shape for line in fixed.values()]}"
         )
 
 
@@ -265,6 +229,20 @@ def _add_step(figure: Figure, picture: np.ndarray, row: int, name: str, visible:
         hovertemplate="%{y:.3g}",
         visible=visible,
     )
+
+
+def _add_fixed(figure: Figure, fixed: Mapping[str, np.ndarray]) -> None:
+    """Add the dotted lines that stay whatever the slider sets."""
+    styles = colors_for(list(fixed))
+    for label, line in fixed.items():
+        figure.add_scatter(
+            y=line,
+            xaxis="x2",
+            yaxis="y2",
+            name=plain(label),
+            hovertemplate="%{y:.3g}",
+            line=dict(color=styles[label][0], width=1.6, dash="dot"),
+        )
 
 
 def _states(values: Sequence[str], fixed: int) -> list[dict]:
@@ -319,54 +297,65 @@ def _checked(rows: Mapping[str, np.ndarray], columns: Sequence[str]) -> dict[str
     return maps
 
 
-def _place(figure: Figure, across: tuple[float, float], up: tuple[float, float]) -> None:
-    """A frame for the next picture, in these shares of the figure."""
-    number, looks = (
-        len(figure.data) + 1,
-        dict(
-            ticks="",
-            showticklabels=False,
-            showgrid=False,
-            mirror=True,
-            linecolor=RULE,
-            automargin=False,
-        ),
-    )
-    figure.update_layout(
-        {
-            f"xaxis{number}": dict(domain=list(across), anchor=f"y{number}", **looks),
-            f"yaxis{number}": dict(
-                domain=list(up), anchor=f"x{number}", autorange="reversed", **looks
-            ),
-        }
-    )
+def _spans(maps: Mapping[str, np.ndarray], wide: int) -> tuple[dict[str, tuple[float, float]], int]:
+    """Lower and upper end of each row of pictures, as shares of the height, and that in pixels."""
+    talls = [max(1, round(wide * values.shape[1] / values.shape[2])) for values in maps.values()]
+    height, down, spans = sum(talls) + HEAD * len(maps), 0, {}
+    for name, tall in zip(maps, talls, strict=True):
+        top, down = down + HEAD, down + HEAD + tall
+        spans[name] = (1 - down / height, 1 - top / height)
+    return spans, height
 
 
-def _say(figure: Figure, text: str, x: float, y: float, *, size: int, **anchors) -> None:
-    figure.add_annotation(
-        text=plain(text),
-        xref="paper",
-        yref="paper",
-        x=x,
-        y=y,
-        showarrow=False,
-        font=dict(size=size, color=INK if size > 12 else SOFT),
-        **anchors,
+def _add_picture(
+    figure: Figure,
+    picture: np.ndarray,
+    name: str,
+    across: tuple[float, float],
+    up: tuple[float, float],
+    signed: bool,
+) -> None:
+    """Add one picture of a row in a frame of its own axes, at these shares of the figure."""
+    number = len(figure.data) + 1
+    looks = dict(
+        ticks="",
+        showticklabels=False,
+        showgrid=False,
+        mirror=True,
+        linecolor=RULE,
+        automargin=False,
+    )
+    x = dict(domain=list(across), anchor=f"y{number}", **looks)
+    y = dict(domain=list(up), anchor=f"x{number}", autorange="reversed", **looks)
+    figure.update_layout({f"xaxis{number}": x, f"yaxis{number}": y})
+    figure.add_heatmap(
+        z=picture,
+        xaxis=f"x{number}",
+        yaxis=f"y{number}",
+        name=plain(name),
+        coloraxis="coloraxis2" if signed else "coloraxis",
+        hovertemplate="row %{y}, column %{x}: %{z:.3g}",
     )
 
 
 def _scale(
-    maps: Sequence[np.ndarray], colors: Sequence, span: tuple[float, float], unit: str
+    maps: Mapping[str, np.ndarray],
+    names: Sequence[str],
+    spans: Mapping[str, tuple[float, float]],
+    colors: Sequence,
+    unit: str,
+    ends: tuple[float, float] | None = None,
 ) -> dict:
-    """A color axis for all these maps, its bar as high as their rows; white is 0 in that of signed
-    values."""
-    low, high = (
-        min(float(values.min()) for values in maps),
-        max(float(values.max()) for values in maps),
-    )
-    if colors is SIGNED:
+    """A color axis for these rows, its bar as high as they are; in that of signed values, white is
+    0."""
+    low = min(float(maps[name].min()) for name in names)
+    high = max(float(maps[name].max()) for name in names)
+    if ends:
+        low, high = ends
+    elif colors is SIGNED:
         high = max(-low, high, 1e-12)
         low = -high
+    span = min(spans[name][0] for name in names), max(spans[name][1] for name in names)
     return dict(
         cmin=low,
         cmax=high,

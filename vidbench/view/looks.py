@@ -7,7 +7,7 @@ import html
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -88,11 +88,8 @@ class Html(str):
     def _repr_html_(self) -> str:
         return str(self)
 
-    def __repr__(
-        self,
-    ) -> (
-        str
-    ):  # a notebook keeps the repr beside the HTML, so it must not be the same megabytes again
+    # a notebook keeps the repr next to the HTML, so it must not be the same megabytes again
+    def __repr__(self) -> str:
         return f"<Html, {len(self)} characters>"
 
 
@@ -146,3 +143,19 @@ def dress(figure: Figure, x: str, y: str, title: str, legend: Sequence[str], rig
     )
     if lines:
         figure.update_layout(title_text="<br>".join(map(plain, lines)))
+
+
+def say(
+    figure: Figure, place: tuple[float, float], *lines: str, size: int, color: str, **anchors: Any
+) -> None:
+    """Write lines of text at a place of the figure, in shares of its plot."""
+    figure.add_annotation(
+        text="<br>".join(map(plain, lines)),
+        xref="paper",
+        yref="paper",
+        x=place[0],
+        y=place[1],
+        showarrow=False,
+        font=dict(size=size, color=color),
+        **anchors,
+    )
