@@ -259,3 +259,10 @@ def test_examples_are_clips_of_the_class_from_different_sources_first(toy_tiny):
     )
     alone = examples({"toy": few})("toy", 1)
     assert len(alone) == 3 and len({tile.caption for tile in alone}) == 3  # all of one source
+
+
+def test_the_name_under_a_clip_fills_its_width():
+    webp = encode(clip(), 12)
+    browser = Browser(made(), lambda data, index: [Tile(webp, "walk", "walk_s00_c1_of_many_more")])
+    shown = re.findall(r">([^<]*…[^<]*)</div>", browser.html(pairs=1))
+    assert shown and all(len(name) >= 12 for name in shown), shown

@@ -254,13 +254,10 @@ def examples(manifests: Mapping) -> Callable[[str, int], list[Tile]]:
 
 
 def _clip(tile: Tile) -> str:
-    caption = f'<div style="font-size:11px;color:{SOFT};width:{SIDE}px;overflow:hidden;text-overflow:ellipsis;'
-    caption += (
-        f'white-space:nowrap">{escaped(fitted(tile.caption, SIDE // 6))}</div>'
-        if tile.caption
-        else ""
-    )
-    return f"<div>{clip_html(tile.clip, ', '.join(filter(None, (tile.label, tile.caption))), SIDE)}{caption}</div>"
+    name = ", ".join(filter(None, (tile.label, tile.caption)))
+    style = f"font-size:11px;color:{SOFT};width:{SIDE}px;overflow:hidden;white-space:nowrap"
+    caption = f'<div style="{style}">{escaped(fitted(tile.caption, SIDE))}</div>'
+    return f"<div>{clip_html(tile.clip, name, SIDE)}{caption if tile.caption else ''}</div>"
 
 
 def _none(name: object) -> str:
