@@ -209,7 +209,7 @@ def test_extract_stores_what_estimate_finds_and_resumes(videos, tmp_path):
 
 
 def test_complete_goes_on_with_a_stores_own_settings_and_takes_no_lock_where_nothing_is_missing(
-    videos, tmp_path
+    videos, tmp_path, capsys
 ):
     fine, store = videos.select(mask=np.isin(videos.path, good(videos))), tmp_path / "flow"
     flow_store.extract(fine, store, "dis", bound=10.0, format="mp4", progress=False)
@@ -224,7 +224,9 @@ def test_complete_goes_on_with_a_stores_own_settings_and_takes_no_lock_where_not
     )
     with lock_folder(store):
         assert flow_store.complete(fine, store).skipped == 4
+    assert capsys.readouterr().out == ""
     assert flow_store.complete(fine, tmp_path / "new", "dis", progress=False).done == 4
+    assert "computing it by dis. The papers use TV-L1" in capsys.readouterr().out
     assert flow_store.settings_of(tmp_path / "new") == flow_store.Settings("dis")
 
 

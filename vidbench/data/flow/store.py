@@ -227,10 +227,12 @@ def complete(
     workers: int = 0,
     progress: bool = True,
 ) -> Report:
-    """Extract what a store lacks, in the settings it was begun with; `method` makes it where there
-    is none.
+    """Extract the flow that a store lacks, with the store's own settings.
 
-    Where nothing is missing no lock is taken, so several processes and nodes may ask at one time.
+    If nothing is missing no lock is taken, so several processes and nodes may call at one time.
+
+    Args:
+        method: Estimator of a new store. Any other than TV-L1, the papers', is named in a line.
     """
     begun = Path(folder, "flow.json").is_file()
     held = settings_of(folder) if begun else Settings(method)
@@ -239,6 +241,11 @@ def complete(
         states = _states(manifest, Path(folder), paths, held)
         if all(state == "there" for state, _ in states.values()):
             return Report(0, len(paths), [], 0.0, 0)
+    elif method != "tvl1":
+        print(
+            f"no flow in {folder}: computing it by {method}. The papers use TV-L1; for numbers to "
+            "compare with theirs, run 02_flow or `vidbench flow` first."
+        )
     return extract(
         manifest,
         folder,
