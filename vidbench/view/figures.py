@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -55,51 +55,61 @@ def curves(
         raise ValueError("curves: wanted at least one series, got none; pass {name: (xs, ys)}")
     styles, scale = colors_for(list(series), colors), 100.0 if percent else 1.0
     figure = go.Figure()
-    for name, (first, *rest) in series.items():
-        xs, lines = np.asarray(first), [np.asarray(line, dtype=np.float64) for line in rest]
-        if (
-            len(lines) not in (1, 3)
-            or xs.ndim != 1
-            or any(xs.shape != line.shape for line in lines)
-            or not len(xs)
-        ):
-            raise ValueError(
-                f"curves: series {name!r} wanted xs and ys [n], n > 0, and lows and highs [n] or "
-                f"none; got {xs.shape} "
-                f"and {', '.join(str(line.shape) for line in lines)}; give one y per x"
-            )
-        if percent:
-            for line in lines:
-                _fractions(line, f"curves: series {name!r}")
-        ys, (color, dash) = lines[0], styles[name]
-        if len(lines) == 3:  # the outline of the band: there along the lows, back along the highs
-            figure.add_scatter(
-                x=np.concatenate([xs, xs[::-1]]),
-                y=np.concatenate([lines[1], lines[2][::-1]]) * scale,
-                fill="toself",
-                fillcolor=color,
-                opacity=0.15,
-                line_width=0,
-                mode="lines",
-                hoverinfo="skip",
-                showlegend=False,
-                name=plain(name),
-            )
-            figure.update_layout(
-                legend=dict(itemclick=False, itemdoubleclick=False)
-            )  # a band would stay behind
+    for name, sequences in series.items():
+        xs, *lines = _checked_series(name, sequences, percent)
+        if len(lines) == 3:
+            _add_band(figure, name, xs, lines[1] * scale, lines[2] * scale, styles[name][0])
         figure.add_scatter(
             x=xs,
-            y=ys * scale,
+            y=lines[0] * scale,
             name=plain(name),
             mode="lines+markers" if len(xs) <= 30 else "lines",
-            line=dict(color=color, width=2.2, dash=dash),
-            marker=dict(color=color, size=6),
+            line=dict(color=styles[name][0], width=2.2, dash=styles[name][1]),
+            marker=dict(color=styles[name][0], size=6),
             hovertemplate="%{y:.4g}",
         )
-    dress(figure, x, y, title, list(series) if len(series) > 1 else [], _beside(levels))
+    dress(figure, x, y, title, list(series) if len(series) > 1 else [], _right_margin(levels))
     _levels(figure, {name: v * scale for name, v in (levels or {}).items()})
     return figure
+
+
+def _checked_series(
+    name: str, sequences: tuple[Sequence[float], ...], percent: bool
+) -> list[np.ndarray]:
+    """A series' xs and lines as arrays. Raises ValueError where `curves` cannot draw them."""
+    first, *rest = sequences
+    xs, lines = np.asarray(first), [np.asarray(line, dtype=np.float64) for line in rest]
+    fit = all(xs.shape == line.shape for line in lines)
+    if len(lines) not in (1, 3) or xs.ndim != 1 or not fit or not len(xs):
+        raise ValueError(
+            f"curves: series {name!r} wanted xs and ys [n], n > 0, and lows and highs [n] or "
+            f"none; got {xs.shape} "
+            f"and {', '.join(str(line.shape) for line in lines)}; give one y per x"
+        )
+    if percent:
+        for line in lines:
+            _fractions(line, f"curves: series {name!r}")
+    return [xs, *lines]
+
+
+def _add_band(
+    figure: Figure, name: str, xs: np.ndarray, lows: np.ndarray, highs: np.ndarray, color: str
+) -> None:
+    """Add a band of intervals: its outline runs along the lows and back along the highs."""
+    figure.add_scatter(
+        x=np.concatenate([xs, xs[::-1]]),
+        y=np.concatenate([lows, highs[::-1]]),
+        fill="toself",
+        fillcolor=color,
+        opacity=0.15,
+        line_width=0,
+        mode="lines",
+        hoverinfo="skip",
+        showlegend=False,
+        name=plain(name),
+    )
+    # a click on the legend would hide the line and leave the band
+    figure.update_layout(legend=dict(itemclick=False, itemdoubleclick=False))
 
 
 def bars(
@@ -127,7 +137,7 @@ def bars(
     styles, figure = colors_for(methods, colors), go.Figure()
     for method in methods:
         _bars_of(figure, [r for r in rows if r.method == method], styles[method][0], scale, spec)
-    dress(figure, "", y, title, methods if len(methods) > 1 else [], _beside(levels))
+    dress(figure, "", y, title, methods if len(methods) > 1 else [], _right_margin(levels))
     figure.update_layout(
         barmode="group", scattermode="group", bargap=0.3, bargroupgap=0.08, scattergap=0.3
     )
@@ -164,40 +174,39 @@ def _check_bars(rows: Sequence[Bar], percent: bool) -> None:
 
 def _bars_of(figure: Figure, rows: Sequence[Bar], color: str, scale: float, spec: str) -> None:
     """Add the bars of one method, their intervals and their numbers."""
-    value, (low, high) = (
-        np.array([r.value for r in rows]),
-        np.array([_interval(r) for r in rows]).T,
-    )
-    groups = [plain(r.group) for r in rows]
+    groups, values = [plain(r.group) for r in rows], np.array([r.value for r in rows]) * scale
+    known = any(high > low for low, high in map(_interval, rows))
     shared = dict(name=plain(rows[0].method), offsetgroup=rows[0].method)
     figure.add_bar(
         x=groups,
-        y=value * scale,
+        y=values,
         marker_color=color,
         **shared,
         hovertemplate="%{y:.1f}",
-        error_y=dict(
-            type="data",
-            symmetric=False,
-            array=np.maximum(high - value, 0) * scale,
-            color=INK,
-            arrayminus=np.maximum(value - low, 0) * scale,
-            thickness=1.3,
-            width=4,
-            visible=bool((high > low).any()),
-        ),
+        error_y=dict(**_intervals(rows, scale), color=INK, thickness=1.3, width=4, visible=known),
     )
     # the numbers are above the whiskers, where no bar or line crosses them
     figure.add_scatter(
         x=groups,
-        y=np.maximum(high, value) * scale,
+        y=np.array([max(r.value, _interval(r)[1]) for r in rows]) * scale,
         mode="text",
-        text=[format(v, spec) for v in value * scale],
+        text=[format(v, spec) for v in values],
         textposition="top center",
         textfont=dict(size=12),
         showlegend=False,
         hoverinfo="skip",
         **shared,
+    )
+
+
+def _intervals(rows: Sequence[Bar], scale: float) -> dict[str, Any]:
+    """How far each interval reaches below and above its value, for plotly's error bars."""
+    value, (low, high) = np.array([r.value for r in rows]), np.array([_interval(r) for r in rows]).T
+    return dict(
+        type="data",
+        symmetric=False,
+        array=np.maximum(high - value, 0) * scale,
+        arrayminus=np.maximum(value - low, 0) * scale,
     )
 
 
@@ -215,38 +224,15 @@ def whiskers(rows: Sequence[Bar], x: str, title: str = "") -> Figure:
         raise ValueError(
             f"whiskers: wanted rows, one for each method and group; got {len(rows)}, some twice"
         )
-    methods, groups = (
-        list(dict.fromkeys(values))
-        for values in zip(*((r.method, r.group) for r in rows), strict=True)
-    )
+    methods = list(dict.fromkeys(r.method for r in rows))
+    groups = list(dict.fromkeys(r.group for r in rows))
     styles, figure = colors_for(groups), go.Figure()
     for number, group in enumerate(groups):
+        # of a row's height, below each other
+        shift = (number - (len(groups) - 1) / 2) * 0.7 / max(len(groups), 2)
         mine = [r for r in rows if r.group == group]
-        value, (low, high) = (
-            np.array([r.value for r in mine]),
-            np.array([_interval(r) for r in mine]).T,
-        )
-        shift = (
-            (number - (len(groups) - 1) / 2) * 0.7 / max(len(groups), 2)
-        )  # of a row's height, below each other
-        figure.add_scatter(
-            x=value * 100,
-            y=[methods.index(r.method) + shift for r in mine],
-            mode="markers",
-            name=plain(group),
-            marker=dict(size=9, color=styles[group][0]),
-            text=[plain(r.method) for r in mine],
-            hovertemplate="%{text}: %{x:+.1f}",
-            error_x=dict(
-                type="data",
-                symmetric=False,
-                array=np.maximum(high - value, 0) * 100,
-                thickness=1.6,
-                width=0,
-                arrayminus=np.maximum(value - low, 0) * 100,
-                color=styles[group][0],
-            ),
-        )
+        heights = [methods.index(r.method) + shift for r in mine]
+        _dots_of(figure, mine, heights, styles[group][0])
     dress(figure, x, "", title, groups if len(groups) > 1 else [], 24)
     figure.update_layout(
         height=figure.layout.margin.t + 60 + 52 * len(methods), hovermode="closest"
@@ -266,12 +252,22 @@ def whiskers(rows: Sequence[Bar], x: str, title: str = "") -> Figure:
     return figure
 
 
+def _dots_of(figure: Figure, rows: Sequence[Bar], heights: Sequence[float], color: str) -> None:
+    """Add the dots of one group and their intervals."""
+    figure.add_scatter(
+        x=np.array([r.value for r in rows]) * 100,
+        y=heights,
+        mode="markers",
+        name=plain(rows[0].group),
+        marker=dict(size=9, color=color),
+        text=[plain(r.method) for r in rows],
+        hovertemplate="%{text}: %{x:+.1f}",
+        error_x=dict(**_intervals(rows, 100), color=color, thickness=1.6, width=0),
+    )
+
+
 def ranked(
-    values: Mapping[str, float],
-    x: str,
-    title: str = "",
-    *,
-    percent: bool = False,
+    values: Mapping[str, float], x: str, title: str = "", *, percent: bool = False
 ) -> Figure:
     """Horizontal bars of named values, the largest on top (what each class gains).
 
@@ -297,12 +293,8 @@ def ranked(
             marker_color=[WRONG if value < 0 else RIGHT for value in heights],
         )
     )
-    said = (
-        f"{len(rows)} of {len(rows) + left_out}, the {left_out} in the middle left out"
-        if left_out
-        else ""
-    )
-    dress(figure, x, said, title, [], 24)
+    said = f"{len(rows)} of {len(values)}, the {left_out} in the middle left out"
+    dress(figure, x, said if left_out else "", title, [], 24)
     top = figure.layout.margin.t
     figure.update_layout(height=top + 52 + 8 + 22 * len(rows), bargap=0.35, hovermode="closest")
     figure.update_yaxes(
@@ -330,8 +322,8 @@ def _fractions(values: np.ndarray, who: str) -> None:
         )
 
 
-def _beside(levels: Mapping[str, float] | None) -> int:
-    """Pixels of the right margin, where the levels' names stand."""
+def _right_margin(levels: Mapping[str, float] | None) -> int:
+    """Pixels of the right margin, where the levels' names are."""
     return 32 + 7 * max(min(16, len(name)) for name in levels) if levels else 24
 
 

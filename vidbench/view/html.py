@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from vidbench.system.files import write_text
 from vidbench.view.looks import FONT, INK, RULE, SOFT, WIDTH, Html, escaped
 
 FIGURE_SPACE = "\u2007"  # as wide as a digit
+PAD = "padding:5px 14px 5px 0;background-color:#FFFFFF"  # JupyterLab shades every second row
 LONG = 48  # letters from which a text column is broken into lines
 
 
@@ -57,47 +58,40 @@ def table(
         _cells(values, formats.get(name), best.get(name))
         for name, values in zip(columns, body, strict=True)
     ]
-    sides = ["right" if any(_number(v) is not None for v in values) else "left" for values in body]
-    td = "padding:5px 14px 5px 0;background-color:#FFFFFF"  # JupyterLab shades every second row
-    breaks = [
-        side == "left" and max(len(str(v)) for v in values) > LONG
-        for side, values in zip(sides, body, strict=True)
-    ]
-    sides = [
-        f"text-align:{side};white-space:{'normal' if broken else 'nowrap'}"
-        for side, broken in zip(sides, breaks, strict=True)
-    ]
-    head = "".join(
-        f'<th style="{td};{side};font-weight:600;border-bottom:1px solid '
-        f'{INK}">{escaped(name)}</th>'
-        for name, side in zip(columns, sides, strict=True)
+    sides = [_side(values) for values in body]
+    head = _row(
+        "th", map(escaped, columns), sides, f"font-weight:600;border-bottom:1px solid {INK}"
     )
-    lines = "".join(
-        "<tr>"
-        + "".join(
-            f'<td style="{td};{side};border-bottom:1px solid {RULE}">{cell}</td>'
-            for cell, side in zip(row, sides, strict=True)
-        )
-        + "</tr>"
-        for row in zip(*cells, strict=True)
-    )
-    caption = (
-        f'<div style="font-size:15px;font-weight:600;margin:0 0 4px">{escaped(title)}</div>'
-        if title
-        else ""
-    )
-    foot = (
-        f'<div style="font-size:12px;color:{SOFT};margin:6px 0 0">{escaped(note)}</div>'
-        if note
-        else ""
-    )
+    rule = f"border-bottom:1px solid {RULE}"
+    lines = "".join(_row("td", row, sides, rule) for row in zip(*cells, strict=True))
+    caption = _line(title, "font-size:15px;font-weight:600;margin:0 0 4px")
+    foot = _line(note, f"font-size:12px;color:{SOFT};margin:6px 0 0")
     return Html(
         f'<div style="font-family:{FONT};color:{INK};overflow-x:auto">{caption}<table '
-        'style="border-collapse:collapse;'
-        "font-size:14px;margin:0;border-top:1px solid "
-        f'{INK}"><thead><tr>{head}</tr></thead><tbody>{lines}</tbody>'
-        f"</table>{foot}</div>"
+        f'style="border-collapse:collapse;font-size:14px;margin:0;border-top:1px solid {INK}">'
+        f"<thead>{head}</thead><tbody>{lines}</tbody></table>{foot}</div>"
     )
+
+
+def _side(values: Sequence[Any]) -> str:
+    """The CSS of a column: numbers to the right, text to the left, long text in several lines."""
+    if any(_number(value) is not None for value in values):
+        return "text-align:right;white-space:nowrap"
+    broken = max(len(str(value)) for value in values) > LONG
+    return f"text-align:left;white-space:{'normal' if broken else 'nowrap'}"
+
+
+def _row(tag: str, cells: Iterable[str], sides: Sequence[str], looks: str) -> str:
+    """One row of a table; tag: "th" or "td"."""
+    made = (
+        f'<{tag} style="{PAD};{side};{looks}">{cell}</{tag}>'
+        for cell, side in zip(cells, sides, strict=True)
+    )
+    return f"<tr>{''.join(made)}</tr>"
+
+
+def _line(text: str, looks: str) -> str:
+    return f'<div style="{looks}">{escaped(text)}</div>' if text else ""
 
 
 def _number(value: Any) -> float | None:
@@ -151,7 +145,7 @@ p {{ max-width: 66ch; margin: 0 0 14px; overflow-wrap: break-word; }}
 figure, .piece {{ margin: 18px 0 22px; overflow-x: auto; font-variant-numeric: tabular-nums; }}
 @media print {{ body {{ padding: 0; }} h2 {{ break-after: avoid; }} figure, .piece {{ break-inside: avoid; }} }}
 """
-# nothing but what lies in the file may be loaded: a browser refuses the rest
+# a browser loads nothing but what the file contains
 POLICY = "default-src 'none'; img-src data: blob:; media-src data:; " + "; ".join(
     f"{kind}-src 'unsafe-inline'" for kind in ("style", "script")
 )

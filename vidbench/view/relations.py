@@ -16,19 +16,19 @@ from vidbench.view.heatmaps import LETTERS, NAMED, SHARES, SIGNED
 from vidbench.view.looks import INK, PALETTE, RULE, SOFT, dress, plain
 
 if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
+    from plotly.graph_objects import Figure, Heatmap
 
-# this share of the scores lies within the colors: one outlier shall not turn the rest white
+# the colors cover this share of the scores: one outlier shall not turn the rest white
 FULL = 0.999
 CELL, LOW, HIGH = 26, 180, 520  # pixels: a row of a heatmap, its least and its greatest height
 LINK, NODE = "66", 22  # a link's opacity, in hex; pixels of a class in a Sankey diagram
 
 
 def clustered(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """An order of the rows and one of the columns [C_s,C_t] in which like ones stand together.
+    """An order of the rows and one of the columns [C_s,C_t] in which like ones are neighbors.
 
     Average linkage by cosine distance, leaves in the optimal order (SciPy). NaN counts as 0; rows
-    or columns without any other number are like nothing and stand last. Raises ValueError where
+    or columns without any other number come last. Raises ValueError where
     scores are not [C_s,C_t], or infinite."""
     scores = np.asarray(scores, dtype=np.float64)
     if scores.ndim != 2 or not scores.size or np.isinf(scores).any():
@@ -87,58 +87,54 @@ def heatmap(
     if not signed and (scores < 0).any():
         raise ValueError(f"heatmap: signed=False wants scores from 0 up, got {np.nanmin(scores):g}")
     rows, columns = clustered(scores) if order is None else order
-    x, y = [plain(targets[t]) for t in columns], [plain(sources[s]) for s in rows]
-    full, shown, gaps = _full(scores), scores[np.ix_(rows, columns)], bool(np.isnan(scores).any())
-    largest = float(np.abs(np.nan_to_num(scores)).max())
-    words = plain(unit) + (f"<br>up to {largest:.2g}" if largest > full else "")
-    bar = dict(
-        thickness=12,
-        outlinewidth=0,
-        xpad=14,
-        nticks=6,
-        title=dict(text=words, side="top", font_size=12),
-    )
-    if exact or gaps:
-        top, value = full, "%{z:.3g}"
-    else:  # a hover text counts in what is stored
-        shown, top, value = (
-            np.clip(100 * shown / full, -127, 127).round().astype(np.int8),
-            100,
-            "%{z} %",
-        )
-        ticks = np.arange(-75 if signed else 0, 76, 25)
-        bar |= dict(tickvals=ticks, ticktext=[f"{full * tick / 100:.2g}" for tick in ticks])
-        value += f" of {full:.3g}"
-    wide = len(x) > NAMED or len(y) > NAMED
-    figure = go.Figure(
-        go.Heatmap(
-            z=shown,
-            x=x,
-            y=y,
-            zmin=-top if signed else 0,
-            zmax=top,
-            colorscale=SIGNED if signed else SHARES,
-            colorbar=bar,
-            xgap=int(not wide),
-            ygap=int(not wide),
-            hovertemplate=f"%{{y}}<br>→ %{{x}}: {value}<extra></extra>",
-        )
-    )
+    down, across = [sources[s] for s in rows], [targets[t] for t in columns]
+    x, y, gaps = list(map(plain, across)), list(map(plain, down)), bool(np.isnan(scores).any())
+    cells = _cells(scores[np.ix_(rows, columns)], x, y, unit, signed, exact or gaps)
+    figure = go.Figure(cells)
     if marks is not None:
         s, t = marked_places(marks, sources, targets)
         rings(figure, [plain(targets[i]) for i in t], [plain(sources[i]) for i in s], marked)
     axes = [f"{name}, {len(classes)} classes" for name, classes in zip(names, (y, x), strict=True)]
     dress(figure, axes[1], axes[0], title, [marked] if marks is not None else [], 24)
-    room = _named_axis(
-        figure.update_xaxes, x, [targets[t] for t in columns], range=[-0.5, len(x) - 0.5]
-    )
-    _named_axis(figure.update_yaxes, y, [sources[s] for s in rows], range=[len(y) - 0.5, -0.5])
+    room = _named_axis(figure.update_xaxes, x, across, range=[-0.5, len(x) - 0.5])
+    _named_axis(figure.update_yaxes, y, down, range=[len(y) - 0.5, -0.5])
     tall = max(LOW, min(HIGH, CELL * len(y)))
     return figure.update_layout(
         height=figure.layout.margin.t + tall + 52 + room,
         hovermode="closest",
-        plot_bgcolor=RULE if gaps else "white",
-    )  # what is unknown is gray
+        plot_bgcolor=RULE if gaps else "white",  # what is unknown is gray
+    )
+
+
+def _cells(
+    shown: np.ndarray, x: list[str], y: list[str], unit: str, signed: bool, exact: bool
+) -> Heatmap:
+    """The colored cells of a heatmap, in the order given, and their color bar."""
+    import plotly.graph_objects as go
+
+    full, largest = _full(shown), float(np.abs(np.nan_to_num(shown)).max())
+    words = plain(unit) + (f"<br>up to {largest:.2g}" if largest > full else "")
+    title = dict(text=words, side="top", font_size=12)
+    bar = dict(thickness=12, outlinewidth=0, xpad=14, nticks=6, title=title)
+    top, value = full, "%{z:.3g}"
+    if not exact:  # a hover text counts in what is stored
+        shown = np.clip(100 * shown / full, -127, 127).round().astype(np.int8)
+        top, value = 100, f"%{{z}} % of {full:.3g}"
+        ticks = np.arange(-75 if signed else 0, 76, 25)
+        bar |= dict(tickvals=ticks, ticktext=[f"{full * tick / 100:.2g}" for tick in ticks])
+    gap = int(max(len(x), len(y)) <= NAMED)
+    return go.Heatmap(
+        z=shown,
+        x=x,
+        y=y,
+        zmin=-top if signed else 0,
+        zmax=top,
+        colorscale=SIGNED if signed else SHARES,
+        colorbar=bar,
+        xgap=gap,
+        ygap=gap,
+        hovertemplate=f"%{{y}}<br>→ %{{x}}: {value}<extra></extra>",
+    )
 
 
 def sankey(
@@ -158,64 +154,64 @@ def sankey(
     score is positive: a width has no sign."""
     import plotly.graph_objects as go
 
-    drawn = sorted((row for row in pairs if row["score"] > 0), key=lambda row: -row["score"])[
-        :links
-    ]
-    if not drawn:
+    flows = sorted(
+        ((row[source_name], row[target_name], row["score"]) for row in pairs if row["score"] > 0),
+        key=lambda flow: -flow[2],
+    )[:links]
+    if not flows:
         raise ValueError(
             f"sankey: wanted pairs with positive scores, got none among {len(pairs)}; center the "
             "scores"
         )
-    sides = [list(dict.fromkeys(row[name] for row in drawn)) for name in (source_name, target_name)]
-    hues = {
-        name: PALETTE[i % (len(PALETTE) - 1)] for i, name in enumerate(sides[0])
-    }  # gray is for the targets
-    ends = [
-        np.array([offset + side.index(row[key]) for row in drawn], dtype=np.int16)
-        for key, side, offset in (
-            (source_name, sides[0], 0),
-            (target_name, sides[1], len(sides[0])),
-        )
-    ]
+    sources, targets = (list(dict.fromkeys(flow[side] for flow in flows)) for side in (0, 1))
+    colors = len(PALETTE) - 1  # gray is for the targets
+    hues = {name: PALETTE[i % colors] for i, name in enumerate(sources)}
     figure = go.Figure(
         go.Sankey(
             arrangement="snap",
             textfont=dict(size=12, color=INK, shadow="none"),
-            node=dict(
-                label=[plain(shortened(name, 2 * LETTERS)) for side in sides for name in side],
-                pad=10,
-                thickness=10,
-                customdata=[plain(name) for side in sides for name in side],
-                color=[*hues.values(), *[SOFT] * len(sides[1])],
-                line_width=0,
-                hovertemplate="%{customdata}: %{value:.3g}<extra></extra>",
-            ),
-            link=dict(
-                source=ends[0],
-                target=ends[1],
-                value=np.array([row["score"] for row in drawn], dtype=np.float32),
-                color=[hues[row[source_name]] + LINK for row in drawn],
-                hovertemplate="%{source.customdata}<br>→ %{target.customdata}: "
-                "%{value:.3g}<extra></extra>",
-            ),
+            node=_nodes([*sources, *targets], [*hues.values(), *[SOFT] * len(targets)]),
+            link=_links(flows, sources, targets, hues),
         )
     )
     dress(figure, "", "", title, [], 24)
     top = figure.layout.margin.t + 20
+    over = dict(xref="paper", y=1, yref="paper", yanchor="bottom", yshift=6, showarrow=False)
     for text, x, side in ((source_name, 0, "left"), (f"{target_name}, {unit}", 1, "right")):
-        figure.add_annotation(
-            text=f"<b>{plain(text)}</b>",
-            x=x,
-            xref="paper",
-            xanchor=side,
-            y=1,
-            yref="paper",
-            yanchor="bottom",
-            yshift=6,
-            showarrow=False,
-        )
-    return figure.update_layout(
-        height=top + max(120, NODE * max(map(len, sides))) + 20, margin=dict(l=8, r=8, t=top, b=20)
+        figure.add_annotation(text=f"<b>{plain(text)}</b>", x=x, xanchor=side, **over)
+    tall = max(120, NODE * max(len(sources), len(targets)))
+    return figure.update_layout(height=top + tall + 20, margin=dict(l=8, r=8, t=top, b=20))
+
+
+def _nodes(names: Sequence[str], colors: Sequence[str]) -> dict[str, Any]:
+    """The classes of a Sankey diagram; the whole name is shown on hover."""
+    return dict(
+        label=[plain(shortened(name, 2 * LETTERS)) for name in names],
+        pad=10,
+        thickness=10,
+        customdata=[plain(name) for name in names],
+        color=colors,
+        line_width=0,
+        hovertemplate="%{customdata}: %{value:.3g}<extra></extra>",
+    )
+
+
+def _links(
+    flows: Sequence[tuple[str, str, float]],
+    sources: list[str],
+    targets: list[str],
+    hues: Mapping[str, str],
+) -> dict[str, Any]:
+    """The links of a Sankey diagram, (source, target, score) each, in the source's color."""
+    ends = [(sources.index(s), len(sources) + targets.index(t)) for s, t, _ in flows]
+    source, target = np.array(ends, dtype=np.int16).T
+    hover = "%{source.customdata}<br>→ %{target.customdata}: %{value:.3g}<extra></extra>"
+    return dict(
+        source=source,
+        target=target,
+        value=np.array([score for *_, score in flows], dtype=np.float32),
+        color=[hues[s] + LINK for s, *_ in flows],
+        hovertemplate=hover,
     )
 
 
@@ -244,8 +240,7 @@ def checked(
         if len(set(classes)) < len(classes):
             twice = next(name for i, name in enumerate(classes) if name in classes[:i])
             raise ValueError(
-                f"{who}: wanted a name of its own for each class, got {twice!r} twice; add its "
-                "number"
+                f"{who}: wanted another name for each class, got {twice!r} twice; add its number"
             )
     return scores
 
@@ -293,8 +288,8 @@ def rings(figure: Figure, x: Sequence, y: Sequence, word: str) -> None:
 
 
 def _named_axis(update, drawn: list[str], classes: list[str], **looks) -> int:
-    """Dress a class axis, with names where there is room for them; pixels that they need if they
-    stand slanted."""
+    """Dress a class axis, with names where there is room for them; return the pixels that slanted
+    names need."""
     looks |= dict(
         type="category",
         showgrid=False,
