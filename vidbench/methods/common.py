@@ -22,9 +22,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from vidbench import models
-from vidbench.data.loading.augmentation import flip_warning
 from vidbench.data.loading.dataset import Batches, Clips, ClipSpec, processes
 from vidbench.data.loading.joint import Joint
+from vidbench.data.loading.mirrored import flip_warning
 from vidbench.data.loading.transforms import Stream
 from vidbench.data.manifest import Manifest
 from vidbench.engine import ranks

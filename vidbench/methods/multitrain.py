@@ -34,9 +34,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from vidbench.data.loading.augmentation import PRESETS as AUGMENTS
-from vidbench.data.loading.augmentation import flip_warning
 from vidbench.data.loading.dataset import ClipSpec, Sampling
 from vidbench.data.loading.joint import Joint, JointBatches, Mix, plan_batches
+from vidbench.data.loading.mirrored import flip_warning
 from vidbench.data.manifest import Manifest
 from vidbench.engine import ranks
 from vidbench.engine.loop import Fit

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pytest
 from torch import nn
 
-from vidbench.data.loading.augmentation import Augment, flip_warning, mirrored_classes
+from vidbench.data.loading.augmentation import Augment
 from vidbench.data.loading.dataset import Clips, ClipSpec
+from vidbench.data.loading.mirrored import flip_warning, mirrored_classes
 from vidbench.data.manifest import Manifest
 from vidbench.methods import common
 

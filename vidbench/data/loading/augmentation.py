@@ -4,8 +4,6 @@ frames and streams."""
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -126,14 +124,6 @@ class Augment:
             )
 
 
-MIRRORED = {
-    "left": "right",
-    "leftward": "rightward",
-    "leftwards": "rightwards",
-    "lefthanded": "righthanded",
-    "clockwise": "counterclockwise",
-}
-MIRRORED |= {other: word for word, other in MIRRORED.items()}
 PRESETS = {
     # What CoCLR's paper says (crop, flip, jitter, blur), with its code's ranges and gray, without
     # that code's departures.
@@ -362,46 +352,3 @@ def _draw_scaled(
     low, high = augment.short_side
     side = max(1, round(min(height, width) * augment.size / round(rng.uniform(low, high))))
     return int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1)), side, side
-
-
-def mirrored_classes(classes: Sequence[str]) -> list[tuple[str, str]]:
-    """Pairs of classes that a horizontal flip exchanges: "from left to right" and "from right to
-    left", "TurnLeft" and "TurnRight", "clockwise" and "counterclockwise"."""
-    words = {name: _words(name) for name in classes}
-    known = {said: name for name, said in words.items()}
-    pairs = []
-    for name, said in words.items():
-        other = known.get(tuple(MIRRORED.get(word, word) for word in said), name)
-        if other != name and (other, name) not in pairs:
-            pairs.append((name, other))
-    return pairs
-
-
-def _words(name: str) -> tuple[str, ...]:
-    """The words of a class name in lower case, whether blanks, signs or capitals part them."""
-    parted = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
-    parted = re.sub(r"(?:counter|anti)[\W_]*clockwise", "counterclockwise", parted)
-    return tuple(re.findall(r"[^\W_]+", parted))
-
-
-def flip_warning(what: str, classes: Sequence[str], augment: Augment) -> list[str]:
-    """Warn if an augmentation flips clips whose classes a flip exchanges.
-
-    Args:
-        what: The data set's name.
-        classes: Its class names.
-        augment: What changes its clips in training.
-
-    Returns:
-        One line, or none.
-    """
-    pairs = mirrored_classes(classes) if augment.flip else []
-    if not pairs:
-        return []
-    shown = "; ".join(f"{one!r} and {other!r}" for one, other in pairs[:3])
-    more = f"; {len(pairs) - 3} more pairs" if len(pairs) > 3 else ""
-    return [
-        f"classes of {what} tell left from right ({shown}{more}), and its clips are flipped with "
-        f"probability {augment.flip:g} in training: set flip=0 in the clip's augmentation "
-        "(Augment(flip=0.0); MultiTrain: clip=ClipChange(flip=0.0), as SEGMENTS does)"
-    ]
