@@ -1,8 +1,8 @@
 """Clips in, HTML out: animated pictures, filmstrips, galleries of neighbors.
 
 Pieces are `looks.Html`, which a notebook shows as it is: inline styles only and no script,
-because an untrusted notebook loses <style> and <script>; clips lie in the page as data URIs, so
-nothing is asked of a network. Every text from outside is escaped on its way in."""
+because an untrusted notebook loses <style> and <script>; the page contains clips as data URIs, so
+it loads nothing from a network. Every text from outside is escaped on its way in."""
 
 from __future__ import annotations
 
@@ -213,10 +213,10 @@ def gallery(
     Raises ValueError on nothing to show, or when the methods' queries are not the same ones in the
     same order."""
     blocks = dict(queries) if isinstance(queries, Mapping) else {"": list(queries)}
-    asked = [[(row.query.label, row.query.caption) for row in rows] for rows in blocks.values()]
-    if not asked or not asked[0]:
+    shown = [[(row.query.label, row.query.caption) for row in rows] for rows in blocks.values()]
+    if not shown or not shown[0]:
         raise ValueError("gallery: wanted at least one query, got none")
-    if any(other != asked[0] for other in asked):
+    if any(other != shown[0] for other in shown):
         raise ValueError(
             "gallery: wanted the same queries in the same order for every method; select them once"
         )

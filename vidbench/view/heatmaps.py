@@ -42,11 +42,10 @@ PICTURE, SIDE, LEAST = (
 
 
 def confusion(shares: np.ndarray, classes: Sequence[str], title: str = "") -> Figure:
-    """A confusion matrix [classes, classes told] as shares of each row; its diagonal is what is
-    told right.
+    """Draw a confusion matrix [classes, predicted classes] as shares of each row.
 
-    Whole names, and those of many classes at all, are told where one points at: on the axes they
-    would not be readable. A row of NaN, a class without videos, stays empty. Raises ValueError on
+    Correct predictions are on the diagonal. Whole names are shown on hover; the axes shorten them,
+    and leave out those of many classes. A row of NaN, a class without videos, stays empty. Raises ValueError on
     another shape or shares outside of 0..1."""
     import plotly.graph_objects as go
 
@@ -315,7 +314,7 @@ def _add_picture(
     up: tuple[float, float],
     signed: bool,
 ) -> None:
-    """Add one picture of a row in a frame of its own axes, at these shares of the figure."""
+    """Add one picture of a row in a frame with new axes, at these shares of the figure."""
     number = len(figure.data) + 1
     looks = dict(
         ticks="",

@@ -166,27 +166,8 @@ def page(title: str, sections: Sequence[Section]) -> str:
     for section in sections:
         body.append(f"<section><h2>{escaped(section.heading)}</h2>")
         for part in section.parts:
-            if isinstance(part, Html):
-                body.append(f'<div class="piece">{part}</div>')
-            elif isinstance(part, str):
-                body.append(f"<p>{escaped(part)}</p>")
-            elif isinstance(part, BaseFigure):
-                drawn += 1
-                chart = part.to_html(
-                    full_html=False,
-                    include_plotlyjs=False,
-                    div_id=f"figure-{drawn}",
-                    config={"displaylogo": False, "displayModeBar": False},
-                )
-                label = escaped(
-                    html.unescape(part.layout.title.text or section.heading).replace("<br>", " ")
-                )
-                body.append(f'<figure aria-label="{label}">{chart}</figure>')
-            else:
-                raise TypeError(
-                    f"page: wanted text, Html or a plotly figure in {section.heading!r}, got "
-                    f"{type(part)}"
-                )
+            drawn += isinstance(part, BaseFigure)
+            body.append(_part(part, section.heading, drawn))
         body.append("</section>")
     script = f"<script>{get_plotlyjs()}</script>" if drawn else ""
     return (
@@ -199,6 +180,28 @@ def page(title: str, sections: Sequence[Section]) -> str:
         + "\n".join(body)
         + "\n</main></body></html>\n"
     )
+
+
+def _part(part: Any, heading: str, number: int) -> str:
+    """The HTML of a section's part; number: of the figure, if it is one."""
+    from plotly.basedatatypes import BaseFigure
+
+    if isinstance(part, Html):
+        return f'<div class="piece">{part}</div>'
+    if isinstance(part, str):
+        return f"<p>{escaped(part)}</p>"
+    if not isinstance(part, BaseFigure):
+        raise TypeError(
+            f"page: wanted text, Html or a plotly figure in {heading!r}, got {type(part)}"
+        )
+    chart = part.to_html(
+        full_html=False,
+        include_plotlyjs=False,
+        div_id=f"figure-{number}",
+        config={"displaylogo": False, "displayModeBar": False},
+    )
+    label = html.unescape(part.layout.title.text or heading).replace("<br>", " ")
+    return f'<figure aria-label="{escaped(label)}">{chart}</figure>'
 
 
 def write_page(path: str | Path, title: str, sections: Sequence[Section]) -> Path:

@@ -240,7 +240,7 @@ def checked(
         if len(set(classes)) < len(classes):
             twice = next(name for i, name in enumerate(classes) if name in classes[:i])
             raise ValueError(
-                f"{who}: wanted another name for each class, got {twice!r} twice; add its number"
+                f"{who}: wanted a different name for each class, got {twice!r} twice; add its number"
             )
     return scores
 

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 def results_table(numbers: Sequence[Number], title: str = "") -> Html:
     """Runs by metrics in percent, with budgets, of numbers under one protocol (see one_protocol).
 
-    Intervals stand at the main metric, and at all where there are no more than two: six of them
-    fill no page."""
+    The main metric has intervals, and each metric if there are at most two: six intervals are too
+    wide for a page."""
     one_protocol(numbers)
     metrics = list(dict.fromkeys(number.metric for number in numbers))
     rows: dict[str, dict[str, Any]] = {}
@@ -221,8 +221,9 @@ def write_report(
     task: str = "",
     data: str = "",
 ) -> Path:
-    """One offline page of all runs: inventory, a table and bars a protocol, what is published (see
-    beside for data)."""
+    """Write one offline page of all runs: inventory, a table and bars a protocol, what is published.
+
+    data: as `published.beside` takes it."""
     numbers = numbers_of(folders, task)
     sections = [
         Section("Numbers", [results_tables(numbers)]),

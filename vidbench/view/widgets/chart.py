@@ -77,7 +77,7 @@ def _words(across: tuple[float, float], up: tuple[float, float]) -> str:
 
 
 def _short(value: float) -> str:
-    """Three digits, in as many letters as fit beside a chart."""
+    """Three digits, in as many letters as fit next to a chart."""
     text = f"{value:.3g}"
     if len(text.lstrip("-")) <= 7:
         return text

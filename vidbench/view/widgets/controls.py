@@ -118,10 +118,8 @@ class NeighborControls:
             [self.kind] * (len(self.browser.kinds) > 1),
             [self.compare] * (len(self.browser.spaces) > 1),
         )
-        line = {
-            "flex_flow": "row wrap",
-            "align_items": "center",
-        }  # 850 pixels: beside an open file browser
+        # 850 pixels: next to an open file browser
+        line = {"flex_flow": "row wrap", "align_items": "center"}
         return w.VBox(
             [
                 w.HBox(
@@ -255,7 +253,7 @@ class NeighborControls:
             self._ring()
 
     def _ids(self, shown: Mapping[str, Row]) -> list[str]:
-        """The ids of all tiles in the order in which they stand."""
+        """The ids of all tiles in the order in which they are shown."""
         rows = self.browser.rows()
         moved = (
             self.browser.gained_lost(*self.browser.compare)

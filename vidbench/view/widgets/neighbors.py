@@ -190,7 +190,7 @@ class Browser:
         """For each list the query's neighbors, nearest first.
 
         Of each: rank from 1, score, row in the gallery, id, label, right (None where a label is
-        unknown), shared (it is among the neighbors in the list beside, too) and the names of all
+        unknown), shared (it is among the neighbors in the other list, too) and the names of all
         lists that it is in besides."""
         found = {name: self.nearest(name) for name in self.spaces}
         made = {}
@@ -338,11 +338,11 @@ class Browser:
 
         queries: so many, evenly spread over those that are left, or the ones to show, as `select`
         takes them."""
-        asked: Iterable[int | str] = () if isinstance(queries, int) else queries
+        chosen: Iterable[int | str] = () if isinstance(queries, int) else queries
         if isinstance(queries, int):
-            asked = self.choices()[windows.spread(len(self.choices()), queries)].tolist()
+            chosen = self.choices()[windows.spread(len(self.choices()), queries)].tolist()
         kept, blocks = (self.query, list(self.past)), []
-        for which in asked:
+        for which in chosen:
             self.select(which if isinstance(which, str) else int(which))
             blocks.append(self.shown())
         self.query, self.past = kept

@@ -55,8 +55,7 @@ class PairControls:
         self._play()
 
     def _moved(self, _change) -> None:
-        """A control was moved: all is drawn anew, in the same FigureWidget, of which each weighs
-        megabytes."""
+        """Redraw all after a control has moved, in the same FigureWidget: each takes megabytes."""
         source, target = self.pair.value
         self.browser.look(source, target, self.readout.value, self.most.value)
         drawn = self.browser.figure(exact=True)

@@ -116,7 +116,7 @@ class Browser:
         return projections.pairs(self.there, self.back, self.readout, self.most)
 
     def clips(self, data: str, name: str) -> list[Tile]:
-        """Tiles of a class of one of the two data sets, asked for once."""
+        """Tiles of a class of one of the two data sets, made once."""
         if (data, name) not in self._clips:
             classes = self.there.sources if data == self.source else self.there.targets
             found = self.clips_of(data, classes.index(name)) if self.clips_of else []

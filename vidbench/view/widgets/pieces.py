@@ -1,4 +1,4 @@
-"""Pieces of controls: HTML whose tiles one clicks, a figure that tells what the pointer does in it,
+"""Pieces of controls: HTML whose tiles one clicks, a figure that reports what the pointer does in it,
 a line of words."""
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def pointed(
     clicked: Callable[[dict], None],
     lassoed: Callable[[dict[int, list[int]]], None] | None = None,
 ) -> Box:
-    """A FigureWidget in a box that tells what the pointer does in it.
+    """A FigureWidget in a box that reports what the pointer does in it.
 
     clicked: is given trace and point, numbers (of a heatmap's cell row and column), and x and y, as
     they are drawn. lassoed: the numbers of the points in a lasso by that of their trace; empty

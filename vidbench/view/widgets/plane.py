@@ -50,8 +50,8 @@ def scatter(
     rings over them.
 
     classes: in the order that colors and shapes follow; of more than 21 all are discs, their
-    colors begin again, and where one points tells the class; rings: name -> (xs, ys), the last of
-    which is a star, over the others that lie near it and before them in the legend; lit: see
+    colors begin again, and the class is shown on hover; rings: name -> (xs, ys), the last of
+    which is a star, over the others near it and before them in the legend; lit: see
     `faded`. Traces are the layers, then the rings, then entries of the legend."""
     import plotly.graph_objects as go
 

@@ -1,8 +1,8 @@
 """A board of runs while they train: curves, progress and what became of them, read from their logs
 on disk.
 
-`Board` is plain Python and only reads, so any notebook may open it beside a batch run. `show` draws
-it anew by itself."""
+`Board` is plain Python and only reads, so any notebook may open it during a batch run. `show`
+redraws it at intervals."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SIGNS = {
 class RunState:
     """A run as it was found.
 
-    state: that of status.json, or "waiting" (no run folder yet), "died" (it says running and nobody
+    state: that of status.json, or "waiting" (no run folder yet), "died" (it says running and no process
     holds its lock) or "unreadable"; said: why, in words; epochs: of the recipe, 0 where it names
     none; logs: name -> its columns."""
 
@@ -70,7 +70,7 @@ class RunState:
         )
 
     def left(self) -> float | None:
-        """Seconds until the last epoch at the pace so far; None where it cannot be told."""
+        """Seconds until the last epoch at the pace so far; None if it is unknown."""
         epoch, seconds = self.last("epoch"), self.last("seconds")
         return (
             None if not (epoch and seconds and self.epochs) else seconds * (self.epochs / epoch - 1)
@@ -78,10 +78,10 @@ class RunState:
 
 
 class Board:
-    """One or several run folders, read anew each time it is looked at; a folder may come later.
+    """One or several run folders, read again at each look; a folder may come later.
 
-    folders: paths, or name -> path; a path's last part is its name. A folder of run folders stands
-    for all in it, those that come later, too. Raises ValueError on no folders or one name twice."""
+    folders: paths, or name -> path; a path's last part is its name. A folder of run folders means
+    all in it, those that come later, too. Raises ValueError on no folders or one name twice."""
 
     def __init__(self, folders: Folders):
         folders = [folders] if isinstance(folders, str | Path) else folders
@@ -320,7 +320,7 @@ def show(folders: Board | Folders) -> BoardControls:
 
 
 class BoardControls:
-    """A `Board` in a notebook: its HTML, drawn anew by a thread, and a button that stops and starts
+    """A `Board` in a notebook: its HTML, redrawn by a thread, and a button that stops and starts
     it."""
 
     def __init__(self, board: Board, every: float = 2.0):
