@@ -15,7 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.video.mvit import MSBlockConfig
 
 from vidbench import models
-from vidbench.models.mvit import Attention, MViT, inflated, stretched, strided
+from vidbench.models.attention import Attention, stretched, strided
+from vidbench.models.mvit import MViT, inflated
 from vidbench.models.planes import PlaneMaxPool
 from vidbench.models.published import SOURCES, load_published, torchvision_mvit_key
 

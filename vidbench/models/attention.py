@@ -1,0 +1,177 @@
+"""Pooling attention on tokens of a grid, its relative positions, and the block around it
+(MViTv2, section 4.1)."""
+
+from collections.abc import Sequence
+from functools import partial
+from math import prod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import StochasticDepth
+
+from vidbench.models.planes import PlaneMaxPool
+
+Grid = tuple[int, int, int]  # positions along time, height and width
+MLP_RATIO = 4
+AXES = ("t", "h", "w")
+norm_layer = partial(nn.LayerNorm, eps=1e-6)
+
+
+def strided(grid: Sequence[int], stride: Sequence[int]) -> Grid:
+    """What a convolution or pool with odd kernel k and padding k // 2 leaves of a grid."""
+    t, h, w = (-(-n // s) for n, s in zip(grid, stride, strict=True))
+    return t, h, w
+
+
+def stretched(table: Tensor, size: Sequence[int]) -> Tensor:
+    """An embedding [D,n] or [D,n,m] at another size, linear or bilinear; at its own size itself."""
+    if table.shape[1:] == tuple(size):
+        return table
+    mode = "linear" if table.dim() == 2 else "bilinear"
+    return F.interpolate(table[None].float(), tuple(size), mode=mode, align_corners=False)[0].to(
+        table.dtype
+    )
+
+
+def distances(table: Tensor, queries: int, keys: int) -> Tensor:
+    """A table of relative positions [L,d] read for each pair along one axis: [queries,keys,d]
+    (MViTv2, section 4.1).
+
+    The finer of the two sides counts: the table stands for 2 max(queries, keys) - 1 distances and
+    is stretched to them."""
+    table = stretched(table.T, [2 * max(queries, keys) - 1]).T
+    q = torch.arange(queries, device=table.device)[:, None] * max(keys / queries, 1.0)
+    k = (torch.arange(keys, device=table.device) + 1.0 - keys) * max(queries / keys, 1.0)
+    return table[(q - k).long()]
+
+
+def on_grid(layer: nn.Module, x: Tensor, grid: Grid) -> Tensor:
+    """A layer for maps [B,d,T,H,W] on tokens [B,N,d] or [B,heads,N,d]; a class token before the
+    grid's passes by."""
+    if first := x.shape[-2] - prod(grid):
+        return torch.cat([x[..., :first, :], on_grid(layer, x[..., first:, :], grid)], dim=-2)
+    # On a CPU channels last, as they lie: a copy to contiguous memory makes a depthwise convolution
+    # far slower. In bfloat16 it is needed there, without it the weight's gradient is garbage
+    # (PyTorch 2.15). On a GPU a depthwise convolution's step on channels-last maps takes up to 28
+    # times as long as on contiguous ones (H200, PyTorch 2.11).
+    maps = x.flatten(0, -3).transpose(1, 2).unflatten(2, grid)
+    as_they_lie = x.device.type == "cpu" and x.dtype != torch.bfloat16
+    maps = layer(maps if as_they_lie else maps.contiguous())
+    return maps.flatten(2).transpose(1, 2).unflatten(0, x.shape[:-2])
+
+
+class Pool(nn.Module):
+    """Queries, keys or values [B,heads,N,d] through a depthwise convolution, the same in each head,
+    and a norm."""
+
+    def __init__(self, channels: int, stride: int, eps: float):
+        super().__init__()
+        self.conv = nn.Conv3d(
+            channels, channels, 3, (1, stride, stride), 1, groups=channels, bias=False
+        )
+        self.norm = nn.LayerNorm(channels, eps)
+
+    def forward(self, x: Tensor, grid: Grid) -> Tensor:
+        return self.norm(on_grid(self.conv, x, grid))
+
+
+class Attention(nn.Module):
+    """Pooling attention with the query added to its result (MViTv2, section 4.1): tokens [B,N,C] ->
+    [B,N',D].
+
+    It runs as scaled_dot_product_attention, and what relative positions add to the scores is its
+    mask, of their size."""
+
+    def __init__(
+        self,
+        inputs: int,
+        channels: int,
+        heads: int,
+        strides: tuple[int, int],
+        eps: float,
+        tables: Grid | None,
+        token_query: bool = False,
+    ):
+        super().__init__()
+        (q_stride, kv_stride), width = strides, channels // heads  # in height and width
+        self.token_query = token_query
+        self.heads, self.strides = heads, ((1, q_stride, q_stride), (1, kv_stride, kv_stride))
+        self.qkv, self.project = nn.Linear(inputs, 3 * channels), nn.Linear(channels, channels)
+        self.pool_q, self.pool_k, self.pool_v = (
+            Pool(width, s, eps) for s in (q_stride, kv_stride, kv_stride)
+        )
+        self.relative = (
+            None
+            if tables is None
+            else nn.ParameterDict(
+                {
+                    axis: torch.empty(length, width)
+                    for axis, length in zip(AXES, tables, strict=True)
+                }
+            )
+        )
+
+    def forward(self, x: Tensor, grid: Grid) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = self.pool_q(q, grid), self.pool_k(k, grid), self.pool_v(v, grid)
+        grid_q, grid_k = (strided(grid, stride) for stride in self.strides)
+        first = q.shape[2] - prod(grid_q)  # 1 with a class token, which has no relative position
+        bias = None
+        if self.relative is not None:
+            bias = F.pad(
+                self.bias(q[:, :, first:].unflatten(2, grid_q), grid_k), (first, 0, first, 0)
+            )
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        out = out + (
+            F.pad(q[:, :, first:], (0, 0, first, 0)) if first and not self.token_query else q
+        )
+        return self.project(out.transpose(1, 2).flatten(2))
+
+    def bias(self, q: Tensor, grid: Grid) -> Tensor:
+        """What relative positions add to the scores of queries on their grid: [B,heads,T,H,W,d] ->
+        [B,heads,N',N]."""
+        tables = self.relative
+        assert tables is not None, "a net without relative positions asks for no bias"
+        t, h, w = (
+            distances(tables[axis], q.shape[2 + at], grid[at]) for at, axis in enumerate(AXES)
+        )
+        t = torch.einsum("bnthwd,tkd->bnthwk", q, t)[..., :, None, None]
+        h = torch.einsum("bnthwd,hkd->bnthwk", q, h)[..., None, :, None]
+        w = torch.einsum("bnthwd,wkd->bnthwk", q, w)[..., None, None, :]
+        return (t + h + w).flatten(5).flatten(2, 4)
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x)); tokens [B,N,C] on a grid -> [B,N',D] on the
+    next.
+
+    Where the channels grow, the stride of the queries is 2 and the skip path is projected and
+    max-pooled."""
+
+    def __init__(
+        self,
+        inputs: int,
+        channels: int,
+        attention: Attention,
+        normed_skip: bool,
+        stochastic_depth: float,
+    ):
+        super().__init__()
+        self.norm1, self.attention, self.norm2 = norm_layer(inputs), attention, norm_layer(channels)
+        self.mlp = nn.Sequential(
+            nn.Linear(channels, MLP_RATIO * channels),
+            nn.GELU(),
+            nn.Linear(MLP_RATIO * channels, channels),
+        )
+        self.grows, self.normed_skip = inputs != channels, normed_skip
+        if self.grows:
+            self.skip, self.pool = nn.Linear(inputs, channels), PlaneMaxPool(3, 2)
+        self.stochastic_depth = StochasticDepth(stochastic_depth, "row")
+
+    def forward(self, x: Tensor, grid: Grid) -> Tensor:
+        normed = self.norm1(x)
+        if self.grows:
+            x = on_grid(self.pool, self.skip(normed if self.normed_skip else x), grid)
+        x = x + self.stochastic_depth(self.attention(normed, grid))
+        return x + self.stochastic_depth(self.mlp(self.norm2(x)))
