@@ -18,7 +18,8 @@ from torch.nn import functional as F
 
 from benchmarks import measure
 from vidbench import models
-from vidbench.tensors.regularizers import Filter, build_regularizer, random_scaling
+from vidbench.tensors.regularizers import build_regularizer
+from vidbench.tensors.scaling import Filter, random_scaling
 
 ON_GPU = True  # with results of their own there
 FEATURES = {

@@ -29,7 +29,8 @@ from vidbench.evaluate import features
 from vidbench.methods import classify, coclr, multitrain
 from vidbench.methods.multitrain import Part
 from vidbench.tensors.mixing import Mixing
-from vidbench.tensors.regularizers import Filter, Regularizer, build_regularizer, random_scaling
+from vidbench.tensors.regularizers import Regularizer, build_regularizer
+from vidbench.tensors.scaling import Filter, random_scaling
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("one_thread")]
 TINY_S3D = {"width": 0.125, "units": (1, 1, 1)}

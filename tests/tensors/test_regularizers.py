@@ -21,21 +21,23 @@ from vidbench.models.resnets import Residual, Site
 from vidbench.tensors import regularizers
 from vidbench.tensors.mixing import Mixing
 from vidbench.tensors.regularizers import (
-    BORDERS,
     DECAYS,
-    LEVELS,
     NAMES,
-    PARTS,
-    Filter,
     RandomDrop,
-    RandomMeanScaling,
     Regularizer,
     ShakeDrop,
     build_regularizer,
     random_drop,
-    random_scaling,
     shake_drop,
     survival,
+)
+from vidbench.tensors.scaling import (
+    BORDERS,
+    LEVELS,
+    PARTS,
+    Filter,
+    RandomMeanScaling,
+    random_scaling,
     taps,
 )
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from vidbench.view.figures import Figure
 
 # What is added to the baseline, by name: (words, regularizer, mixing). Filter, border and alpha's
-# law are those of tensors.regularizers; sigma 1 of the Gaussian and the probability of CutMix (its
+# law are those of tensors.scaling; sigma 1 of the Gaussian and the probability of CutMix (its
 # code's for CIFAR) are assumptions.
 ARMS: dict[str, tuple[str, Regularizer | None, Mixing | None]] = {
     "baseline": ("baseline", None, None),

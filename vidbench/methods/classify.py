@@ -129,7 +129,7 @@ _PROBE = Recipe(
 )
 # RMS's supplement, B.1: SlowOnly-50 on Kinetics-400, 4 GPUs. 8 frames of 224 pixels are table A1's;
 # their stride of 8, Nesterov's momentum and the crops' range are assumptions. alpha: see
-# tensors.regularizers.
+# tensors.scaling.
 _RMS = Recipe(
     network="slowonly",
     network_args={"depth": 50},
