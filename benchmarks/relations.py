@@ -12,6 +12,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -107,7 +108,7 @@ def main(rounds: int = 7, classes: tuple[int, int] = CLASSES) -> list[dict]:
 
 
 def pictures(sources: int, targets: int) -> dict[str, Callable]:
-    """What makes each picture of a synthetic relation with planted blocks, clusters worked out anew
+    """What makes each picture of a synthetic relation with planted blocks, with clusters computed
     each time."""
     from vidbench.evaluate.projections import Relation, pairs
     from vidbench.view import clouds, relations
@@ -128,19 +129,16 @@ def pictures(sources: int, targets: int) -> dict[str, Callable]:
         names: Relation(*names, *classes, {"raw": there}),
         names[::-1]: Relation(*names[::-1], *classes[::-1], {"raw": np.ascontiguousarray(back.T)}),
     }
-    heat = dict(
-        names=names,
-        unit="weight",
-        marks=[(classes[0][i], classes[1][i]) for i in range(min(MARKED, *shape))],
-    )
+    marks = [(classes[0][i], classes[1][i]) for i in range(min(MARKED, *shape))]
+    marked = relations.Classes(*classes, names, marks)
+    heat = partial(relations.heatmap, there, marked, "heatmap", unit="weight")
+    bare = relations.Classes(*classes, names)
     return {
-        "heatmap": lambda: relations.heatmap(there, *classes, "heatmap", **heat),
-        "heatmap, 8 bits": lambda: relations.heatmap(
-            there, *classes, "heatmap", exact=False, **heat
-        ),
+        "heatmap": heat,
+        "heatmap, 8 bits": partial(heat, exact=False),
         "sankey": lambda: relations.sankey(pairs(*both.values(), most=30), *names, "sankey"),
-        "asymmetry": lambda: clouds.asymmetry(there, back.T, *classes, "asymmetry", names=names),
-        "against": lambda: clouds.against(there, back, *classes, "against"),
+        "asymmetry": lambda: clouds.asymmetry(there, back.T, bare, "asymmetry"),
+        "against": lambda: clouds.against(there, back, bare, "against"),
         "table of 50": lambda: Browser(both, most=50).table(),
     }
 

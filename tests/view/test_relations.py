@@ -9,8 +9,10 @@ import pytest
 from tests.view.test_galleries import HOSTILE
 from vidbench.view import clouds, relations
 from vidbench.view.looks import RULE
+from vidbench.view.relations import Classes
 
 SOURCES, TARGETS = ["walk", "bow", HOSTILE], ["go", "nod"]
+CLASSES = Classes(SOURCES, TARGETS)
 SCORES = np.array([[0.5, -0.1], [0.0, 0.4], [-0.2, 0.1]], dtype=np.float32)
 
 
@@ -74,7 +76,7 @@ def test_rows_that_are_like_nothing_stand_last():
 
 
 def test_heatmap_shows_scores_by_name_and_white_is_zero():
-    figure = relations.heatmap(SCORES, SOURCES, TARGETS, "t", names=("A", "B"), unit="weight")
+    figure = relations.heatmap(SCORES, Classes(SOURCES, TARGETS, ("A", "B")), "t", unit="weight")
     drawn = figure.data[0]
     assert (
         drawn.z.dtype == np.float32
@@ -90,43 +92,36 @@ def test_heatmap_shows_scores_by_name_and_white_is_zero():
         figure.layout.xaxis.title.text == "B, 2 classes"
         and figure.layout.yaxis.title.text == "A, 3 classes"
     )
-    kept = relations.heatmap(
-        SCORES, SOURCES, TARGETS, order=(np.array([2, 0, 1]), np.array([1, 0]))
-    )
+    kept = relations.heatmap(SCORES, CLASSES, order=(np.array([2, 0, 1]), np.array([1, 0])))
     np.testing.assert_array_equal(kept.data[0].z, SCORES[[2, 0, 1]][:, [1, 0]])
     assert kept.layout.yaxis.range == (2.5, -0.5), "the first row stands on top"
 
 
 def test_heatmap_of_probabilities_starts_at_zero_and_what_is_unknown_is_gray():
     chances = np.abs(SCORES)
-    figure = relations.heatmap(chances, SOURCES, TARGETS, signed=False)
+    figure = relations.heatmap(chances, CLASSES, signed=False)
     assert figure.data[0].zmin == 0 and figure.data[0].colorscale[0][1] == "#FFFFFF"
     assert figure.layout.plot_bgcolor == "white"
     chances[1] = np.nan
     for exact in (True, False):  # 8 bits know no NaN
-        figure = relations.heatmap(chances, SOURCES, TARGETS, signed=False, exact=exact)
+        figure = relations.heatmap(chances, CLASSES, signed=False, exact=exact)
         assert np.isnan(figure.data[0].z[-1]).all() and figure.layout.plot_bgcolor == RULE
     with pytest.raises(ValueError, match="from 0 up, got -0.2"):
-        relations.heatmap(SCORES, SOURCES, TARGETS, signed=False)
+        relations.heatmap(SCORES, CLASSES, signed=False)
 
 
 def test_one_outlier_does_not_turn_the_rest_white():
     scores = np.random.default_rng(0).standard_normal((100, 100)).astype(np.float32)
     scores[3, 4] = 1000
     figure = relations.heatmap(
-        scores, list(map(str, range(100))), [f"t{i}" for i in range(100)], unit="u"
+        scores, Classes(list(map(str, range(100))), [f"t{i}" for i in range(100)]), unit="u"
     )
     assert 2 < figure.data[0].zmax < 10 and figure.data[0].colorbar.title.text == "u<br>up to 1e+03"
-    assert (
-        "up to"
-        not in relations.heatmap(SCORES, SOURCES, TARGETS, unit="u").data[0].colorbar.title.text
-    )
+    assert "up to" not in relations.heatmap(SCORES, CLASSES, unit="u").data[0].colorbar.title.text
 
 
 def test_eight_bits_say_the_same_in_whole_percents():
-    exact, coarse = (
-        relations.heatmap(SCORES, SOURCES, TARGETS, exact=e).data[0] for e in (True, False)
-    )
+    exact, coarse = (relations.heatmap(SCORES, CLASSES, exact=e).data[0] for e in (True, False))
     assert coarse.z.dtype == np.int8 and coarse.zmax == 100
     np.testing.assert_allclose(coarse.z / 100 * 0.5, exact.z, atol=0.5 / 200 + 1e-9)
     assert coarse.hovertemplate.endswith("%{z} % of 0.5<extra></extra>")
@@ -137,30 +132,32 @@ def test_eight_bits_say_the_same_in_whole_percents():
 
 
 def test_heatmap_of_many_classes_is_small_and_names_them_on_hover_alone(large):
-    exact, coarse = (relations.heatmap(*large, exact=e) for e in (True, False))
+    exact, coarse = (
+        relations.heatmap(large[0], Classes(*large[1:]), exact=e) for e in (True, False)
+    )
     assert len(exact.to_json()) < 2_000_000 and len(coarse.to_json()) < 700_000
     for axis in (exact.layout.xaxis, exact.layout.yaxis):
         assert axis.showticklabels is False and axis.showspikes
     assert "%{y}" in exact.data[0].hovertemplate and exact.data[0].x[0].startswith("target class")
     assert exact.layout.height < 700
-    few = relations.heatmap(large[0][:40, :41], large[1][:40], large[2][:41]).layout
+    few = relations.heatmap(large[0][:40, :41], Classes(large[1][:40], large[2][:41])).layout
     assert few.yaxis.showticklabels and not few.xaxis.showticklabels
 
 
 def test_marks_are_rings_on_their_cells():
     marks = [("bow", "nod"), (HOSTILE, "go")]
-    figure = relations.heatmap(SCORES, SOURCES, TARGETS, marks=marks, marked="planted")
+    figure = relations.heatmap(SCORES, Classes(SOURCES, TARGETS, marks=marks, marked="planted"))
     for ring in figure.data[1:]:
         assert list(ring.x) == ["nod", "go"] and list(ring.y) == ["bow", relations.plain(HOSTILE)]
         assert ring.marker.symbol == "circle-open" and ring.hoverinfo == "skip"
     assert [ring.showlegend for ring in figure.data[1:]] == [False, True] and figure.data[
         2
     ].name == "planted"
-    assert len(relations.heatmap(SCORES, SOURCES, TARGETS, marks=[]).data) == 3, (
+    assert len(relations.heatmap(SCORES, Classes(SOURCES, TARGETS, marks=[])).data) == 3, (
         "the same traces with no mark"
     )
     with pytest.raises(ValueError, match="no such pair"):
-        relations.heatmap(SCORES, SOURCES, TARGETS, marks=[("go", "walk")])
+        relations.heatmap(SCORES, Classes(SOURCES, TARGETS, marks=[("go", "walk")]))
 
 
 @pytest.mark.parametrize(
@@ -177,11 +174,11 @@ def test_marks_are_rings_on_their_cells():
 def test_figures_refuse_what_does_not_fit(scores, sources, targets, says):
     for draw in (
         relations.heatmap,
-        lambda a, s, t: clouds.asymmetry(a, a.T, s, t),
-        lambda a, s, t: clouds.against(a, a, s, t),
+        lambda a, classes: clouds.asymmetry(a, a.T, classes),
+        lambda a, classes: clouds.against(a, a, classes),
     ):
         with pytest.raises(ValueError, match=says):
-            draw(scores, sources, targets)
+            draw(scores, Classes(sources, targets))
 
 
 # ------------------------------------------------------------------------------- links and points
@@ -220,9 +217,8 @@ def test_sankey_draws_the_strongest_positive_links():
 
 def test_asymmetry_sets_each_pair_against_itself():
     back = np.array([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]], dtype=np.float32)
-    figure = clouds.asymmetry(
-        SCORES, back, SOURCES, TARGETS, names=("A", "B"), unit="w", marks=[("walk", "nod")]
-    )
+    classes = Classes(SOURCES, TARGETS, ("A", "B"), [("walk", "nod")])
+    figure = clouds.asymmetry(SCORES, back, classes, unit="w")
     found = dict(
         zip(figure.data[0].text, zip(figure.data[0].x, figure.data[0].y, strict=True), strict=True)
     )
@@ -238,7 +234,7 @@ def test_asymmetry_sets_each_pair_against_itself():
     assert (figure.data[1].x[0], figure.data[1].y[0]) == (SCORES[0, 1], back[1, 0])
     assert not any("<b>" in (note.text or "") for note in figure.layout.annotations)
     with pytest.raises(ValueError, match="backward"):
-        clouds.asymmetry(SCORES, SCORES, SOURCES, TARGETS)
+        clouds.asymmetry(SCORES, SCORES, CLASSES)
 
 
 def test_against_says_spearmans_correlation_of_all_known_pairs():
@@ -246,22 +242,22 @@ def test_against_says_spearmans_correlation_of_all_known_pairs():
     x, y = random.random((30, 20)).astype(np.float32), random.random((30, 20)).astype(np.float32)
     y += x
     y[3] = np.nan
-    names = [f"s{i}" for i in range(30)], [f"t{i}" for i in range(20)]
-    figure = clouds.against(x, y, *names, drawn=10)
+    classes = Classes([f"s{i}" for i in range(30)], [f"t{i}" for i in range(20)])
+    figure = clouds.against(x, y, classes, drawn=10)
     ranks = [
         np.delete(a, 3, axis=0).ravel().argsort().argsort() for a in (x, y)
     ]  # no ties: Pearson of the ranks
     said = [note.text for note in figure.layout.annotations][0]
     assert f"580 pairs: {np.corrcoef(*ranks)[0, 1]:.2f}" in said
-    assert "not defined" in clouds.against(np.ones((30, 20)), x, *names).layout.annotations[0].text
+    assert "not defined" in clouds.against(np.ones((30, 20)), x, classes).layout.annotations[0].text
     with pytest.raises(ValueError, match="both scores are known"):
-        clouds.against(np.full((30, 20), np.nan), x, *names)
+        clouds.against(np.full((30, 20), np.nan), x, classes)
 
 
 def test_of_many_pairs_the_highest_by_either_are_drawn_and_the_others_counted(large):
     scores, sources, targets = large
     other = blocks(400, 700, 20, seed=3)[0]
-    figure = clouds.against(scores, other, sources, targets, drawn=500, labels=7)
+    figure = clouds.against(scores, other, Classes(sources, targets), drawn=500, labels=7)
     points = {(float(x), float(y)) for x, y in zip(figure.data[0].x, figure.data[0].y, strict=True)}
     for array in (scores, other):
         for flat in np.argsort(-array, axis=None)[:500]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vidbench.view.looks import INK, PALETTE, SOFT, WIDTH, dress, plain, say
-from vidbench.view.relations import checked, marked_places, rings, shortened
+from vidbench.view.relations import Classes, rings, shortened
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure, Scatter
@@ -29,38 +29,23 @@ LINE, LETTER = 16, 6.6  # pixels of a label: its height, the width of a letter
 def asymmetry(
     forward: np.ndarray,
     backward: np.ndarray,
-    sources: Sequence[str],
-    targets: Sequence[str],
+    classes: Classes,
     title: str = "",
     *,
-    names: tuple[str, str] = ("source", "target"),
     unit: str = "score",
     drawn: int = 2000,
     labels: int = 8,
-    marks: Sequence[tuple[str, str]] | None = None,
-    marked: str = "marked",
 ) -> Figure:
     """Draw each pair's score in one direction against that in the other.
 
     A pair far off the diagonal may be parent and child.
 
-    forward: [C_s,C_t]; backward: [C_t,C_s]; names: of the two data sets. See `against` for the
-    rest."""
-    backward = checked(backward, targets, sources, "asymmetry, backward").T
-    forward = checked(forward, sources, targets, "asymmetry")
-    words = [f"{unit}, {a} → {b}" for a, b in (names, names[::-1])]
-    figure = _cloud(
-        forward,
-        backward,
-        (sources, targets),
-        words,
-        title,
-        drawn,
-        labels,
-        marks,
-        marked,
-        alike=True,
-    )
+    forward: [C_s,C_t]; backward: [C_t,C_s]. See `against` for the rest."""
+    turned = Classes(classes.targets, classes.sources)
+    backward = turned.checked(backward, "asymmetry, backward").T
+    scores = classes.checked(forward, "asymmetry"), backward
+    words = [f"{unit}, {a} → {b}" for a, b in (classes.names, classes.names[::-1])]
+    figure = _cloud(scores, classes, words, title, drawn, labels, alike=True)
     low, high = figure.layout.xaxis.range
     figure.add_shape(
         type="line",
@@ -77,50 +62,54 @@ def asymmetry(
 def against(
     x: np.ndarray,
     y: np.ndarray,
-    sources: Sequence[str],
-    targets: Sequence[str],
+    classes: Classes,
     title: str = "",
     *,
     names: tuple[str, str] = ("weight", "behavior"),
     drawn: int = 2000,
     labels: int = 8,
-    marks: Sequence[tuple[str, str]] | None = None,
-    marked: str = "marked",
 ) -> Figure:
-    """Two scores of the same pairs, both [C_s,C_t], against each other, with Spearman's rank
+    """Draw two scores of the same pairs, both [C_s,C_t], against each other, with Spearman's rank
     correlation of all pairs.
 
     names: of the two scores; drawn: so many of the highest by either one are points, the others a
     shade, and a line below says how many; labels: at most so many of the strongest are named, none
-    over another. marks: (source, target) classes that get a ring, drawn in any case; marked: what
-    these are. Raises ValueError as `heatmap` does."""
+    over another. Marked pairs are drawn in any case. Raises ValueError as `heatmap` does."""
     from scipy.stats import spearmanr
 
-    x, y = (checked(scores, sources, targets, "against") for scores in (x, y))
+    x, y = (classes.checked(scores, "against") for scores in (x, y))
     both = [scores[np.isfinite(x + y)] for scores in (x, y)]
-    still = (
-        min(np.ptp(scores) if len(scores) else 0 for scores in both) == 0
-    )  # ranks of equal numbers say nothing
+    # ranks of equal numbers say nothing
+    still = min(np.ptp(scores) if len(scores) else 0 for scores in both) == 0
     rank = "not defined" if still else f"{spearmanr(*both).statistic:.2f}"
     said = f"Spearman's rank correlation of all {len(both[0]):,} pairs: {rank}"
-    return _cloud(x, y, (sources, targets), names, title, drawn, labels, marks, marked, said=[said])
+    return _cloud((x, y), classes, names, title, drawn, labels, said=[said])
 
 
 def _cloud(
-    x, y, classes, words, title, drawn, labels, marks, marked, *, alike=False, said=()
+    scores: tuple[np.ndarray, np.ndarray],
+    classes: Classes,
+    words: Sequence[str],
+    title: str,
+    drawn: int,
+    labels: int,
+    *,
+    alike: bool = False,
+    said: Sequence[str] = (),
 ) -> Figure:
     """Draw the strongest pairs by either score as points, the others as a shade; name some."""
     import plotly.graph_objects as go
 
-    ringed = np.ravel_multi_index(marked_places(marks or (), *classes), x.shape)
+    x, y = scores
+    ringed = np.ravel_multi_index(classes.marked_places(), x.shape)
     kept, left = _split(x, y, drawn, ringed, title)
-    points = [scores.ravel()[kept] for scores in (x, y)]
+    points = [x.ravel()[kept], y.ravel()[kept]]
     places = zip(*np.unravel_index(kept, x.shape), strict=True)
-    pairs = [(classes[0][s], classes[1][t]) for s, t in places]
+    pairs = [(classes.sources[s], classes.targets[t]) for s, t in places]
     figure = go.Figure(_dots(points, pairs))
-    if marks is not None:
-        rings(figure, x.ravel()[ringed], y.ravel()[ringed], marked)
-    ends = [_ends(scores) for scores in ((np.concatenate([x, y]),) * 2 if alike else (x, y))]
+    if classes.marks is not None:
+        rings(figure, x.ravel()[ringed], y.ravel()[ringed], classes.marked)
+    ends = [_ends(np.concatenate(scores))] * 2 if alike else [_ends(x), _ends(y)]
     if len(left):
         said = [
             *said,
@@ -128,7 +117,7 @@ def _cloud(
             f"{len(left):,}",
         ]
         _shade(figure, x.ravel()[left], y.ravel()[left], ends)
-    dress(figure, words[0], words[1], title, [marked] if marks is not None else [], 24)
+    dress(figure, words[0], words[1], title, classes.legend, 24)
     _lay_out(figure, ends, said)
     texts = [" → ".join(map(shortened, pair)) for pair in pairs]
     _label(figure, points, texts, ends, (WIDTH - 64 - 24, TALL), labels)

@@ -8,6 +8,7 @@ x 700 classes are drawn at once."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,65 @@ if TYPE_CHECKING:
 FULL = 0.999
 CELL, LOW, HIGH = 26, 180, 520  # pixels: a row of a heatmap, its least and its greatest height
 LINK, NODE = "66", 22  # a link's opacity, in hex; pixels of a class in a Sankey diagram
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The classes that scores [C_s,C_t] relate, and the pairs of them to mark.
+
+    sources, targets: names of the rows and of the columns, each name once. names: of the two data
+    sets. marks: (source, target) classes that get a ring, and marked: what these are; without
+    marks, the legend has no entry for them."""
+
+    sources: Sequence[str]
+    targets: Sequence[str]
+    names: tuple[str, str] = ("source", "target")
+    marks: Sequence[tuple[str, str]] | None = None
+    marked: str = "marked"
+
+    @property
+    def legend(self) -> list[str]:
+        return [] if self.marks is None else [self.marked]
+
+    def checked(self, scores: np.ndarray, who: str) -> np.ndarray:
+        """Return scores as float32, unknown ones NaN. Raises ValueError unless they and the names
+        fit."""
+        scores = np.asarray(scores, dtype=np.float32)
+        wanted = len(self.sources), len(self.targets)
+        if scores.shape != wanted or not scores.size:
+            raise ValueError(
+                f"{who}: wanted scores [{wanted[0]},{wanted[1]}], a row for each source class and a "
+                f"column for each target class, got {list(scores.shape)}; is the other direction "
+                "meant?"
+            )
+        if np.isinf(scores).any():
+            raise ValueError(
+                f"{who}: wanted finite scores, or NaN for unknown ones, got "
+                f"{int(np.isinf(scores).sum())} infinite ones; look whether the run has diverged"
+            )
+        for names in (self.sources, self.targets):
+            if len(set(names)) < len(names):
+                twice = next(name for i, name in enumerate(names) if name in names[:i])
+                raise ValueError(
+                    f"{who}: wanted a different name for each class, got {twice!r} twice; add its "
+                    "number"
+                )
+        return scores
+
+    def marked_places(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and columns of the marked pairs. Raises ValueError on an unknown name."""
+        rows, columns = (
+            {name: i for i, name in enumerate(n)} for n in (self.sources, self.targets)
+        )
+        marks = self.marks or ()
+        wrong = [(s, t) for s, t in marks if s not in rows or t not in columns]
+        if wrong:
+            raise ValueError(
+                f"marks: wanted (source, target) class names, got {wrong[0]}, which is no such pair"
+            )
+        places = [(rows[s], columns[t]) for s, t in marks]
+        first, second = np.array(places, dtype=np.int64).reshape(-1, 2).T
+        return first, second
 
 
 def clustered(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -58,44 +118,41 @@ def _leaves(rows: np.ndarray) -> np.ndarray:
 
 def heatmap(
     scores: np.ndarray,
-    sources: Sequence[str],
-    targets: Sequence[str],
+    classes: Classes,
     title: str = "",
     *,
-    names: tuple[str, str] = ("source", "target"),
     unit: str = "",
     signed: bool = True,
     order: tuple[np.ndarray, np.ndarray] | None = None,
-    marks: Sequence[tuple[str, str]] | None = None,
-    marked: str = "marked",
     exact: bool = True,
 ) -> Figure:
-    """Scores [C_s,C_t] as colors, rows and columns in clusters; names where one points at, few
-    ones on the axes, too.
+    """Draw scores [C_s,C_t] as colors, rows and columns in clusters; names on hover, few ones on
+    the axes, too.
 
-    names: of the two data sets; unit: what the scores are. signed: white is 0, blue above,
-    vermilion below; else they are probabilities, from white to dark blue. Colors reach to the
-    99.9th percentile. order: rows and columns, such as those of another read-out; `clustered` when
-    None. marks: (source, target) classes that get a ring, and marked: what these are. exact:
-    numbers in single precision; else 8 bits each, whole percents of the strongest color, a third
-    of the size in a saved notebook; where any is NaN, all stay exact. Raises ValueError on shapes
-    that do not fit, names that come twice, unknown marks, infinite scores, and negative ones where
-    not signed."""
+    unit: what the scores are. signed: white is 0, blue above, vermilion below; else they are
+    probabilities, from white to dark blue. Colors reach to the 99.9th percentile. order: rows and
+    columns, such as those of another read-out; `clustered` when None. exact: numbers in single
+    precision; else 8 bits each, whole percents of the strongest color, a third of the size in a
+    saved notebook; where any is NaN, all stay exact. Raises ValueError on shapes that do not fit,
+    names that come twice, unknown marks, infinite scores, and negative ones where not signed."""
     import plotly.graph_objects as go
 
-    scores = checked(scores, sources, targets, "heatmap")
+    scores = classes.checked(scores, "heatmap")
     if not signed and (scores < 0).any():
         raise ValueError(f"heatmap: signed=False wants scores from 0 up, got {np.nanmin(scores):g}")
     rows, columns = clustered(scores) if order is None else order
-    down, across = [sources[s] for s in rows], [targets[t] for t in columns]
+    down, across = [classes.sources[s] for s in rows], [classes.targets[t] for t in columns]
     x, y, gaps = list(map(plain, across)), list(map(plain, down)), bool(np.isnan(scores).any())
     cells = _cells(scores[np.ix_(rows, columns)], x, y, unit, signed, exact or gaps)
     figure = go.Figure(cells)
-    if marks is not None:
-        s, t = marked_places(marks, sources, targets)
-        rings(figure, [plain(targets[i]) for i in t], [plain(sources[i]) for i in s], marked)
-    axes = [f"{name}, {len(classes)} classes" for name, classes in zip(names, (y, x), strict=True)]
-    dress(figure, axes[1], axes[0], title, [marked] if marks is not None else [], 24)
+    if classes.marks is not None:
+        s, t = classes.marked_places()
+        names = [plain(classes.targets[i]) for i in t], [plain(classes.sources[i]) for i in s]
+        rings(figure, *names, classes.marked)
+    axes = [
+        f"{name}, {len(side)} classes" for name, side in zip(classes.names, (y, x), strict=True)
+    ]
+    dress(figure, axes[1], axes[0], title, classes.legend, 24)
     room = _named_axis(figure.update_xaxes, x, across, range=[-0.5, len(x) - 0.5])
     _named_axis(figure.update_yaxes, y, down, range=[len(y) - 0.5, -0.5])
     tall = max(LOW, min(HIGH, CELL * len(y)))
@@ -218,47 +275,6 @@ def _links(
 # ----------------------------------------------------------------------------------------- pieces
 
 
-def checked(
-    scores: np.ndarray, sources: Sequence[str], targets: Sequence[str], who: str
-) -> np.ndarray:
-    """Scores as float32 [C_s,C_t], unknown ones NaN. Raises ValueError where they or the names are
-    something else."""
-    scores = np.asarray(scores, dtype=np.float32)
-    if scores.shape != (len(sources), len(targets)) or not scores.size:
-        raise ValueError(
-            f"{who}: wanted scores [{len(sources)},{len(targets)}], a row for each source class "
-            "and a "
-            f"column for each target class, got {list(scores.shape)}; is the other direction meant?"
-        )
-    if np.isinf(scores).any():
-        raise ValueError(
-            f"{who}: wanted finite scores, or NaN for unknown ones, got "
-            f"{int(np.isinf(scores).sum())} "
-            "infinite ones; look whether the run has diverged"
-        )
-    for classes in (sources, targets):
-        if len(set(classes)) < len(classes):
-            twice = next(name for i, name in enumerate(classes) if name in classes[:i])
-            raise ValueError(
-                f"{who}: wanted a different name for each class, got {twice!r} twice; add its number"
-            )
-    return scores
-
-
-def marked_places(
-    marks, sources: Sequence[str], targets: Sequence[str]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of marked pairs. Raises ValueError on an unknown name."""
-    places = [{name: i for i, name in enumerate(classes)} for classes in (sources, targets)]
-    wrong = [(s, t) for s, t in marks if s not in places[0] or t not in places[1]]
-    if wrong:
-        raise ValueError(
-            f"marks: wanted (source, target) class names, got {wrong[0]}, which is no such pair"
-        )
-    rows, columns = ([places[side][pair[side]] for pair in marks] for side in (0, 1))
-    return np.array(rows, dtype=np.int64), np.array(columns, dtype=np.int64)
-
-
 def _full(scores: np.ndarray) -> float:
     """Where the colors end: the FULL quantile of absolute scores, or the largest where that is
     0."""
@@ -272,7 +288,7 @@ def shortened(name: str, letters: int = LETTERS) -> str:
     return name if len(name) <= letters else f"{name[: letters - 1]}…"
 
 
-def rings(figure: Figure, x: Sequence, y: Sequence, word: str) -> None:
+def rings(figure: Figure, x: Sequence | np.ndarray, y: Sequence | np.ndarray, word: str) -> None:
     """Rings at these places: dark on white, so that they are seen on any color; the pointer goes
     through them."""
     for color, width, shown in (("#FFFFFF", 3.6, False), (INK, 1.6, True)):

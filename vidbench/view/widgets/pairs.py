@@ -140,17 +140,20 @@ class Browser:
             projections.mutual(scores, self.back.scores[self.readout]) & np.isfinite(scores)
         )
         best = best[np.argsort(-scores[tuple(best.T)], kind="stable")][: self.most]
-        return relations.heatmap(
-            scores,
+        classes = relations.Classes(
             there.sources,
             there.targets,
+            (self.source, self.target),
+            marks=[(there.sources[s], there.targets[t]) for s, t in best],
+            marked="best for each other",
+        )
+        return relations.heatmap(
+            scores,
+            classes,
             f"{self.source} → {self.target}, {self.readout}",
-            names=(self.source, self.target),
             unit=self.readout,
             signed=bool((scores < 0).any()),
             order=self.order(),
-            marks=[(there.sources[s], there.targets[t]) for s, t in best],
-            marked="best for each other",
             exact=exact,
         )
 
