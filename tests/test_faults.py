@@ -14,6 +14,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -437,7 +438,8 @@ def send(number: int, whom: str, process: subprocess.Popen, place: Path, mark: s
     if whom == "group":
         os.killpg(process.pid, number)
     elif whom == "kernel":
-        os.kill(int((place / "kernel").read_text()), number)
+        with suppress(ProcessLookupError):  # it ended a moment before, as send_signal allows, too
+            os.kill(int((place / "kernel").read_text()), number)
     elif whom == "worker":
         if not Path("/proc").is_dir():
             pytest.skip("finds the pool's processes in /proc")

@@ -415,7 +415,7 @@ ROW = dict(
         ({"data": "ucf"}, "data 'ucf' is not one of"),
         (
             {"method": "M", "value": "60", "source": "elsewhere"},
-            "line 3: the same number as in line 2; a variant tells",
+            "line 3: the same number as in line 2; a variant separates",
         ),
     ],
 )

@@ -70,8 +70,7 @@ def read_published(path: str | Path) -> list[Published]:
             key = tuple(row[name] for name in names if name not in ("value", "note", "source"))
             if key in known:
                 raise ValueError(
-                    f"{where}: the same number as in line {known[key][0]}; a variant separates two "
-                    "apart"
+                    f"{where}: the same number as in line {known[key][0]}; a variant separates two"
                 )
             known[key] = (reader.line_num, one)
     return [published for _, published in known.values()]
