@@ -15,6 +15,7 @@ from vidbench.__main__ import main
 from vidbench.data.flow import store as flow_store
 from vidbench.data.manifest import Manifest
 from vidbench.data.video import clips
+from vidbench.system.version import version
 
 
 @pytest.fixture
@@ -143,6 +144,16 @@ def test_other_settings_are_refused(folder, tmp_path, capsys, monkeypatch):
     assert run(*words) == 0
     assert run(*words, "--size", 32) == 2
     assert "size: there None, wanted 32" in capsys.readouterr().err
+
+
+def test_the_version_is_printed_without_importing_torch():
+    program = (
+        "import sys; from vidbench.__main__ import main\n"
+        "try: main(['--version'])\n"
+        "except SystemExit as stopped: print(stopped.code, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.splitlines() == [str(version()), "0 False"] and done.stderr == ""
 
 
 @pytest.mark.parametrize("command", ["run", "batch"])

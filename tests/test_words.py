@@ -33,7 +33,7 @@ DONE = [
     *("vidbench/experiments/coclr.py", "vidbench/experiments/rms.py"),
     *("vidbench/__main__.py", "vidbench/data/tables.py", "vidbench/data/flow/files.py"),
     *(f"vidbench/{name}/commands.py" for name in ("experiments", "headless")),
-    *(f"vidbench/system/{name}.py" for name in ("door", "ranges")),
+    *(f"vidbench/system/{name}.py" for name in ("door", "ranges", "version")),
     *(f"vidbench/engine/{name}.py" for name in ("checkpoints", "optimize", "recipes", "records")),
     *(f"vidbench/data/prepare/{name}.py" for name in ("facts", "outputs", "pool")),
     *(f"vidbench/data/sets/{name}.py" for name in ("activitynet", "folders", "opened", "reading")),

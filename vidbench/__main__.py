@@ -16,6 +16,19 @@ _ENDS = (
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
+class _Version(argparse.Action):
+    """`--version`, which looks for the commit only if it is wanted."""
+
+    def __init__(self, option_strings: list[str], dest: str, help: str = "") -> None:
+        super().__init__(option_strings, dest, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from vidbench.system.version import version
+
+        print(version())
+        parser.exit()
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and hand over. Exit codes: 0, 2 for what the caller can mend, 130 for
     Ctrl-C."""
@@ -49,6 +62,11 @@ def _parser() -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(
         prog="vidbench", description="A workbench for video representation learning."
+    )
+    parser.add_argument(
+        "--version",
+        action=_Version,
+        help="print the version and the commit, and whether it is dirty",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     for add in (_add_scan, _add_store, _add_flow, add_all, add_run, add_batch):
