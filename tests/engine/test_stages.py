@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 
@@ -19,6 +20,7 @@ from vidbench.engine.stages import run_all
 class Recipe:
     """Of the stage below: a regression that starts from nothing, but may wait for a parent."""
 
+    method: ClassVar[str] = "test_stages"
     fit: Fit = Fit(epochs=1, batch=16)
     student: str = ""
     poison: int = -1

@@ -79,9 +79,7 @@ def complete(folder: Path, recipe: Any) -> bool:
     recipe's."""
     if not (folder / "recipe.json").exists():
         return False
-    return (
-        Run.create(folder, type(recipe).__module__.rpartition(".")[2], recipe).state == "complete"
-    )
+    return Run.create(folder, recipe.method, recipe).state == "complete"
 
 
 def _needs(recipe, folder: Path) -> set[str]:

@@ -5,12 +5,9 @@ an `nn.Module` with an `encoder`, and `train(recipe, folder, progress, threads)`
 read a run through its recipe alone: the data sets, the backbone, the heads, the protocol facts. So a
 new method is one module. Nothing in `evaluate` or `view` changes.
 
-A run directory stores its method's name. That name never becomes an import path by itself: it must be
-a module of this package, or a method whose module the program has already imported. So a run
-directory from elsewhere cannot choose what code runs."""
+A run directory stores the names of its method and its network. How a name becomes code is said in
+registry.py and models/own.py; a run directory from elsewhere cannot choose what is imported."""
 
-import importlib
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,14 +35,15 @@ from vidbench.engine.runs import (
     recipe_dict,
     recipe_from,
 )
+from vidbench.methods.registry import import_method as import_method
+from vidbench.methods.registry import recipe_class as recipe_class
+from vidbench.methods.registry import register
 from vidbench.models.backbone import Backbone
 from vidbench.models.published import PublishedWeights, load_published
 from vidbench.system.progress import Style
 from vidbench.system.ranges import check_fields
 
 CACHE = 1 << 29  # bytes of decoded videos that a loader without workers keeps
-SHARED = ("common", "monitor")  # modules of this package that are no methods
-_recipes: dict[str, type["Recipe"]] = {}  # by the name of the method, as modules are imported
 
 
 # ---- what other rooms ask of a run -------------------------------------------------------------
@@ -95,7 +93,7 @@ class Recipe(ABC):
         super().__init_subclass__(**rest)
         if method:
             cls.method = method
-            _recipes[method] = cls
+            register(method, cls)
 
     @abstractmethod
     def data_sets(self) -> tuple[DataSet, ...]:
@@ -136,28 +134,6 @@ class Trained(Protocol):
 
     recipe: Any
     encoder: Backbone
-
-
-def known_methods() -> list[str]:
-    """The methods of this package and those registered by imported modules."""
-    own = {module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)])}
-    return sorted((own - set(SHARED)) | set(_recipes))
-
-
-def recipe_class(method: str) -> type[Recipe]:
-    """Return the recipe class of a method by its name.
-
-    Raises:
-        RunError: The name is neither a module of vidbench.methods nor registered by an imported one.
-    """
-    if method not in _recipes and method in known_methods():
-        importlib.import_module(f"{__package__}.{method}")
-    if method not in _recipes:
-        raise RunError(
-            f"the method must be one of {', '.join(known_methods())}; got {method!r}. If it is "
-            "yours, import its module first."
-        )
-    return _recipes[method]
 
 
 read_recipes_with(recipe_class)
