@@ -695,11 +695,9 @@ def test_a_list_of_another_data_set_is_refused_at_its_line(data, names, text, wa
         catalogue.open_dataset(wanted, data)
 
 
-def test_a_folder_without_a_data_set_says_what_was_looked_for(tmp_path):
+def test_a_folder_without_a_data_set_says_what_it_has(tmp_path):
     (tmp_path / "notes.txt").write_text("no videos")
-    with pytest.raises(
-        ValueError, match="no data set recognized in .*; looked for csv: manifest.csv"
-    ):
+    with pytest.raises(ValueError, match="no data set recognized in .*: 1 .txt, no videos"):
         catalogue.detect_dataset(tmp_path)
     with pytest.raises(FileNotFoundError, match="no such folder"):
         catalogue.detect_dataset(tmp_path / "gone")

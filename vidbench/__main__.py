@@ -245,7 +245,7 @@ def _opened(
     name = given.dataset or at_the_door(catalogue.detect_dataset, given.data)
     manifest = at_the_door(catalogue.open_dataset, name, given.data, **options)
     print(
-        f"{name}: {len(manifest)} videos in {len(manifest.classes)} classes below {manifest.root}",
+        f"{name}: {manifest.words} below {manifest.root}",
         flush=True,
     )
     common = {

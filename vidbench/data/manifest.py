@@ -140,6 +140,24 @@ class Manifest:
     def __len__(self) -> int:
         return len(self.path)
 
+    @property
+    def labeled(self) -> bool:
+        """Whether any video has a label."""
+        return bool((self.label >= 0).any())
+
+    @property
+    def words(self) -> str:
+        """How many videos and classes, such as "24 videos in 3 classes"."""
+        missing = int((self.label < 0).sum())
+        if not self.labeled:
+            return f"{len(self)} videos without labels"
+        some = f", {missing} of them without a label" if missing else ""
+        return f"{len(self)} videos in {len(self.classes)} classes{some}"
+
+    def without_labels(self) -> Manifest:
+        """The same videos with no classes and label -1 everywhere."""
+        return replace(self, classes=(), label=np.full(len(self), -1))
+
     def absolute(self, row: int) -> Path:
         """The video file of a row."""
         return self.root / str(self.path[row])
@@ -183,7 +201,10 @@ class Manifest:
         for split in ("test", "validate"):
             if (self.split == SPLITS.index(split)).any():
                 return split
-        raise ValueError(f"the manifest of {self.root} has no test or validate split")
+        raise ValueError(
+            f"the manifest of {self.root} must have a test or validate split; got none. Add a "
+            "split column to its csv, or remove the column: then a share goes to test."
+        )
 
     def fingerprint(self) -> str:
         """`rows-digest` of paths and labels: two numbers are of the same videos where it is
@@ -197,9 +218,9 @@ class Manifest:
         """Two parts, the second about `share` of the videos: whole sources, of each class in
         proportion.
 
-        A class keeps at least one source in the first part. For choosing and watching on a part of
-        train, so that the test videos stay unseen. Raises ValueError where share is not within 0
-        and 1 or nothing would be held out."""
+        Videos without label count as one class. A class keeps at least one source in the first
+        part. For choosing and watching on a part of train, so that the test videos stay unseen.
+        Raises ValueError where share is not within 0 and 1 or nothing would be held out."""
         if not 0 < share < 1:
             raise ValueError(f"hold_out wants a share between 0 and 1, got {share}")
         rng, taken = np.random.default_rng([seed, 7]), []
@@ -212,8 +233,10 @@ class Manifest:
             )
         held = np.isin(self.source_video, taken)
         if not held.any():
+            of = "no class has" if self.labeled else "the videos without labels do not have"
             raise ValueError(
-                "nothing to hold out: no class has two sources; use share 0, or name the sources"
+                f"nothing to hold out of {len(self)} videos: {of} two source videos. Use share 0, "
+                "or name the source videos."
             )
         return self.select(mask=~held), self.select(mask=held)
 

@@ -175,6 +175,12 @@ def csv_lines(file: Path, strict: bool = True) -> list[Line]:
     return lines
 
 
+def columns_of(file: Path) -> list[str]:
+    """The names in a csv's first line; [] if it is empty or no text."""
+    with open(file, newline="", encoding="utf-8-sig", errors="replace") as handle:
+        return [name.strip() for name in next(csv.reader(handle), [])]
+
+
 def manifest_rows(
     file: Path, classes: Sequence[str] | None
 ) -> tuple[list[tuple[str, ...]], list[int], dict[str, np.ndarray]]:

@@ -49,7 +49,7 @@ def test_an_unknown_codec_costs_its_own_video(place, tmp_path, kind, capsys):
     assert run(*words) == (0 if command == "scan" else 1)
     said = capsys.readouterr()
     if command == "scan":
-        assert "2 of 4 usable" in said.out and "BAD unreadable: 2" in said.out
+        assert "(2 videos), scan.csv" in said.out and "BAD unreadable: 2" in said.out
     else:
         assert said.err.count("failed: ") == 2 and "2 failed" in said.out
     assert "0.mp4: " in said.out + said.err and "Traceback" not in said.err
@@ -100,7 +100,7 @@ def test_a_damaged_line_of_a_journal_costs_its_own_video(tmp_path, kind, damage,
     capsys.readouterr()
     assert run(*words) == 0
     said = capsys.readouterr().out
-    assert "2 of 2 usable" in said if kind == "scan" else "0 failed" in said
+    assert "(2 videos), scan.csv" in said if kind == "scan" else "0 failed" in said
 
 
 @pytest.mark.parametrize("kind", ["scan", "store", "flow"])

@@ -143,11 +143,8 @@ def test_csv_with_only_paths(tmp_path):
     (tmp_path / "mine.csv").write_text("path\nx/a.mp4\nb.mp4\n")
     assert detect_dataset(tmp_path / "mine.csv") == "csv"
     manifest = open_dataset("csv", tmp_path / "mine.csv")
-    assert (
-        manifest.label.tolist() == [-1, -1]
-        and manifest.split.tolist() == [3, 3]
-        and manifest.classes == ()
-    )
+    assert manifest.label.tolist() == [-1, -1] and manifest.classes == ()
+    assert sorted(manifest.split.tolist()) == [0, 2], "one of two source videos is held out"
     assert manifest.source_video.tolist() == [0, 1]
 
 
@@ -238,17 +235,15 @@ def test_films_that_serve_several_classes_stay_on_one_side(tmp_path):
 def test_folders_that_make_no_sense(tmp_path):
     with pytest.raises(ValueError, match="no videos"):
         open_dataset("folder", tmp_path)
-    with pytest.raises(
-        ValueError, match=r"(?s)no data set recognized.*csv: .*ucf101: .*arid: .*folder: "
-    ):
+    with pytest.raises(ValueError, match="no data set recognized in .*: no files"):
         detect_dataset(tmp_path)
     with pytest.raises(FileNotFoundError, match="no such folder"):
         detect_dataset(tmp_path / "gone")
     with pytest.raises(
-        ValueError, match="known are csv, ucf101, hmdb51, .*imagenet, weizmann, folder"
+        ValueError, match="known are csv, ucf101, hmdb51, .*imagenet, weizmann, loose, folder"
     ):
         open_dataset("ucf", tmp_path)
-    with pytest.raises(ValueError, match="lie outside of class folders, the first is a.mp4"):
+    with pytest.raises(ValueError, match=r"1 files outside of class folders \(a.mp4\)"):
         open_dataset("folder", touch(tmp_path / "loose", "a.mp4", "run/b.mp4"))
     with pytest.raises(ValueError, match=r"mixes split folders \(train\) with others \(run\)"):
         open_dataset("folder", touch(tmp_path / "mixed", "train/run/a.mp4", "run/b.mp4"))

@@ -77,7 +77,7 @@ def test_options_that_are_paths_are_kept_as_text(tmp_path):
     [
         ("ucf101", "fold, lists"),
         ("kinetics400", "lists, classes"),
-        ("csv", "overlap"),
+        ("csv", "overlap, held_out, seed, into"),
         ("activitynet", "lists, classes, pattern"),
         ("folder", "held_out, seed, into"),
     ],
@@ -89,7 +89,7 @@ def test_an_unknown_option_is_told_with_the_known_ones(tmp_path, name, known):
         open_dataset(name, tmp_path, folds=1)
 
 
-@pytest.mark.parametrize("name", sorted(DATASETS.keys() - {"csv", "folder"}))
+@pytest.mark.parametrize("name", sorted(DATASETS.keys() - {"csv", "loose", "folder"}))
 def test_a_folder_without_lists_says_what_was_wanted(tmp_path, name):
     with pytest.raises(FileNotFoundError, match="wanted "):
         open_dataset(name, touch(tmp_path, "run/a.mp4"))
@@ -948,11 +948,12 @@ def test_each_data_set_is_recognized_by_what_its_folder_holds(tmp_path):
         "cifar100/train/apple/1.png",
         "imagenet/train/n01440764/1.JPEG",
         "weizmann/0/00000002.jpg",
+        "loose/a.mp4",
         "folder/run/a.mp4",
     )
     assert {path.name for path in tmp_path.iterdir()} == DATASETS.keys()
     for name in DATASETS:
         fits = [other for other, row in DATASETS.items() if row.fits(tmp_path / name)]
-        assert detect_dataset(tmp_path / name) == name and set(fits) <= {name, "folder"}
+        assert detect_dataset(tmp_path / name) == name and set(fits) <= {name, "folder", "loose"}
     (tmp_path / "plain.txt").touch()
     assert not any(row.fits(tmp_path / "plain.txt") for row in DATASETS.values())

@@ -113,10 +113,20 @@ def test_what_was_not_understood_is_named_with_counts(tmp_path):
         assert part in said
 
 
-def test_a_flat_folder_is_refused_with_what_it_has(tmp_path):
+def test_a_flat_folder_is_opened_without_labels_and_its_list_is_named(tmp_path):
     put(tmp_path, "1.webm", "2.webm", "something-something-v2-train.json")
-    with pytest.raises(ValueError, match=r"has 2 \.webm, 1 \.json; 3 of them in no folder"):
+    assert detect_dataset(tmp_path) == "loose"
+    said = opens("loose", tmp_path)[1]
+    assert "as loose, 2 videos without labels. left out: 1 .json list files" in said
+
+
+def test_an_unknown_folder_is_refused_in_three_lines(tmp_path):
+    put(tmp_path, *(f"{n}.txt" for n in range(24)))
+    with pytest.raises(ValueError) as refused:
         detect_dataset(tmp_path)
+    lines = str(refused.value).splitlines()
+    assert len(lines) == 3 and lines[0].endswith(f"in {tmp_path}: 24 .txt, no videos.")
+    assert "a csv with a column path" in lines[1] and "assets/docs/data.md" in lines[2]
 
 
 def test_equal_content_in_two_splits_is_counted(tmp_path):

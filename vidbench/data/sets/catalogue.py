@@ -3,16 +3,16 @@
 A data set is a row in DATASETS: how to read it, what it is, what its folder holds and how it is
 recognized. A reader gives rows (path, label, split, source_video) with the file and line each stands in;
 checks that all share are in `open_dataset`. Readers of lists are in `listfiles`, `youtube` and `activitynet`;
-those of plain folders in `folders`."""
+those of plain folders in `folders` and `loose`."""
 
 from __future__ import annotations
 
 import inspect
 import json
-import os
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,9 +21,9 @@ import numpy as np
 
 from vidbench.data.manifest import COLUMNS, STRINGS, Manifest
 from vidbench.data.prepare.outputs import Outputs
-from vidbench.data.sets import activitynet, folders, images, listfiles, opened, youtube
-from vidbench.data.sets.reading import Found, holding
-from vidbench.data.tables import same_path
+from vidbench.data.sets import activitynet, folders, images, listfiles, loose, opened, youtube
+from vidbench.data.sets.loose import open_files as open_files
+from vidbench.data.sets.reading import Found, holding, spelled_on_disk
 from vidbench.data.toy import world as toy
 from vidbench.system.files import write_text
 
@@ -38,16 +38,6 @@ class DataSet(NamedTuple):
     about: str
     holds: str  # what the folder must hold
     fits: Callable[[Path], bool]
-
-
-def _read_csv(root: Path, *, overlap: str = "error") -> Manifest:
-    """manifest.csv of a folder, or a csv itself: it is a manifest as it stands, with what a scan
-    added to it.
-
-    A source video or a content in two splits is an error, or with overlap "warn" a warning."""
-    if overlap not in ("error", "warn"):
-        raise ValueError(f"overlap must be 'error' or 'warn', got {overlap!r}")
-    return Manifest.load(root)
 
 
 # ---- the table and its door --------------------------------------------------------------------
@@ -70,9 +60,9 @@ def _kinetics(number: int, about: str) -> DataSet:
 
 DATASETS: dict[str, DataSet] = {
     "csv": DataSet(
-        _read_csv,
-        "a manifest of your own",
-        f"manifest.csv with the header {','.join(COLUMNS)} (path is a must)",
+        loose.read_csv,
+        "a manifest of your own, with or without labels",
+        f"manifest.csv with the header {','.join(COLUMNS)} (only path is required)",
         lambda root: root.suffix == ".csv" and root.is_file() or (root / "manifest.csv").is_file(),
     ),
     "ucf101": DataSet(
@@ -144,6 +134,12 @@ DATASETS: dict[str, DataSet] = {
         "0/, 1/, 3/ and 4/ with strips of square frames, numbered 00000000.jpg to 00000071.jpg",
         folders.has_weizmann,
     ),
+    "loose": DataSet(
+        loose.read_loose,
+        "videos without labels",
+        "videos, if wanted below train/, validate/ and test/, but in no class folders",
+        loose.is_loose,
+    ),
     "folder": DataSet(
         folders.read_folder,
         "any folder of class folders, if wanted below train/, validate/ and test/",
@@ -157,37 +153,50 @@ def detect_dataset(root: str | Path) -> str:
     """The name of the data set in a folder (or of a csv file), by looking at it; the first of
     DATASETS that fits.
 
-    Raises FileNotFoundError where there is no such folder, ValueError, with what was looked for,
-    where none fits."""
-    root = Path(root)
-    if not root.exists():
-        raise FileNotFoundError(f"no such folder: {root}")
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: no data set fits; the message names what was found.
+    """
+    root = _existing(root)
     for name, row in DATASETS.items():
         if row.fits(root):
             return name
-    looked = "; ".join(f"{name}: {row.holds}" for name, row in DATASETS.items())
-    raise ValueError(
-        f"no data set recognized in {root}, which has {opened.what_is_there(root)}; looked for "
-        f"{looked}"
-    )
+    raise ValueError(opened.unknown(root))
 
 
-def open_dataset(name: str, root: str | Path, *, missing: str = "error", **options) -> Manifest:
+def _existing(root: str | Path) -> Path:
+    """The path with ~ replaced.
+
+    Raises:
+        FileNotFoundError: it does not exist; the message names a built-in data set of that name.
+    """
+    path = Path(root).expanduser()
+    if path.exists():
+        return path
+    built_in = ["digits", *toy.PRESETS, *(f"{a}-{b}" for a in toy.PRESETS for b in toy.WORLDS)]
+    near = get_close_matches(path.name.lower(), built_in, 1)
+    meant = f". Did you mean the built-in data set {near[0]!r}?" if near else ""
+    raise FileNotFoundError(f"no such folder: {path}{meant}")
+
+
+def open_dataset(
+    name: str, root: str | Path, *, missing: str = "error", labels: bool = True, **options
+) -> Manifest:
     """The Manifest of a named data set in a folder; options go to its reader (fold, lists;
     held_out, seed, into; ...).
 
     missing: listed files that are not there are an error, or with "drop" are left out and reported
-    in a warning, or with "keep" stay rows. Raises ValueError on an
-    unknown name or option, a bad list (with file and line) or no videos, FileNotFoundError on
-    missing files.
+    in a warning, or with "keep" stay rows. labels False: the videos without their labels; folders
+    are then no classes. Raises ValueError on an unknown name or option, a bad list (with file and
+    line) or no videos, FileNotFoundError on missing files.
 
     Files that are no rows, and what is in more than one split, are named in one warning. A csv of
     your own that puts one source video or one content into two splits is an error, unless its
     option overlap is "warn"."""
+    if name == "folder" and not labels:
+        name = "loose"
     _check_options(name, missing, options)
-    root = Path(root)
-    if not root.exists():
-        raise FileNotFoundError(f"no such folder: {root}")
+    root = _existing(root)
     found = DATASETS[name].read(root, **options)
     if isinstance(found, Manifest):
         manifest, wheres = found, [f"row {row}" for row in range(1, len(found) + 1)]
@@ -202,6 +211,8 @@ def open_dataset(name: str, root: str | Path, *, missing: str = "error", **optio
         )
     if missing != "keep":
         manifest = _present(manifest, wheres, missing)
+    if not labels:
+        manifest = manifest.without_labels()
     _say_what_was_opened(name, root, manifest, options.get("overlap", "error"))
     return manifest
 
@@ -214,18 +225,19 @@ def _say_what_was_opened(name: str, root: Path, manifest: Manifest, overlap: str
             and overlap is "error".
     """
     shared = opened.across_splits(manifest)
-    if shared and name == "csv" and overlap == "error" and not _made_here(root):
+    own = name == "csv" and loose.has_splits(root) and not _made_here(root)
+    if shared and own and overlap == "error":
         raise ValueError(
             f"{root}: {'; '.join(shared)}. Put them into one split, or open it with the option "
             "overlap='warn'"
         )
-    left = opened.left_out(manifest, root, name == "folder") if name != "csv" else []
+    plain = name in ("folder", "loose")
+    left = opened.left_out(manifest, root, plain) if name != "csv" else []
     same = opened.alike(manifest.classes)
     if left or shared or same:
         said = "; ".join((*(f"left out: {text}" for text in left), *shared, *same))
         warnings.warn(
-            f"opened {root} as {name}, {len(manifest)} videos in {len(manifest.classes)} classes. "
-            f"{said}",
+            f"opened {root} as {name}, {manifest.words}. {said}",
             stacklevel=3,
         )
 
@@ -253,7 +265,7 @@ def _check_options(name: str, missing: str, options: dict[str, Any]) -> None:
 def _present(manifest: Manifest, wheres: list[str], missing: str) -> Manifest:
     """The rows whose files exist. Raises FileNotFoundError if missing is "error" or no file
     exists."""
-    there, paths = _there(manifest)
+    there, paths = spelled_on_disk(manifest.root, manifest.path.tolist())
     if paths != manifest.path.tolist():
         manifest = replace(manifest, path=np.array(paths, dtype=STRINGS))
     if there.all():
@@ -298,7 +310,7 @@ def prepare_dataset(
         if data == "digits":
             return folder, images.digits(videos)
         return folder, toy.render(videos, size, world or "base", progress=False)
-    root = Path(data).resolve()
+    root = _existing(data).resolve()
     folder = Path(runs_dir).resolve() / name_of(root, fold)
     return folder, keep(folder / "videos", root, fold, **options)
 
@@ -343,7 +355,7 @@ def keep(folder: str | Path, data: str | Path, fold: int | None = None, **option
     between. fold: None is the one that is there, or the first. Raises what open_dataset raises, and
     ValueError where the folder holds another data set's or fold's, where other options were used,
     or where a data set without folds is to give its second one."""
-    folder, root = Path(folder), Path(data).resolve()
+    folder, root = Path(folder), Path(data).expanduser().resolve()
     options = {
         key: str(value) if isinstance(value, Path) else value for key, value in options.items()
     }
@@ -375,24 +387,3 @@ def keep(folder: str | Path, data: str | Path, fold: int | None = None, **option
     manifest.save(folder)
     write_text(origin, json.dumps(wanted))
     return manifest
-
-
-def _there(manifest: Manifest) -> tuple[np.ndarray, list[str]]:
-    """Which rows' files exist [N], and each path as the disk spells it: one listing a folder instead
-    of a question a file, which network disks mind.
-
-    A path whose accents are composed (NFC) also fits a name whose accents are not."""
-    names: dict[str, dict[str, str]] = {}
-    there = np.zeros(len(manifest), bool)
-    paths = manifest.path.tolist()
-    for i, path in enumerate(paths):
-        folder, file = os.path.split(path)
-        if folder not in names:
-            place = manifest.root / folder
-            on_disk = os.listdir(place) if place.is_dir() else []
-            names[folder] = {same_path(name): name for name in on_disk}
-            names[folder] |= {name: name for name in on_disk}  # the exact name comes first
-        known = names[folder].get(file) or names[folder].get(same_path(file))
-        if known is not None:
-            there[i], paths[i] = True, os.path.join(folder, known) if known != file else path
-    return there, paths

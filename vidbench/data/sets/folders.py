@@ -25,7 +25,7 @@ from vidbench.data.sets.reading import (
 )
 from vidbench.data.video.clips import PICTURES
 
-SPLIT_FOLDERS = {word: word for word in SPLIT_WORDS if word != "none"}
+SPLIT_FOLDERS = tuple(word for word in SPLIT_WORDS if word != "none")
 UCF_GROUP = re.compile(r"(?:^|_)g\d+$", re.IGNORECASE)
 # (folder, number % 8 // 2) of MoCoGAN's excerpt -> action; Weizmann's own names are wave2, wave1,
 # jack and bend
@@ -44,7 +44,7 @@ def media_below(root: Path) -> list[str]:
     return files_below(root, VIDEO_SUFFIXES) or files_below(root, PICTURES)
 
 
-def _source_of(label: str, path: str, inside: list[str]) -> str | None:
+def source_of(label: str, path: str, inside: list[str]) -> str | None:
     """What a sample was cut from, as far as its path says so; None if it is its own source.
 
     inside: the folders between the class folder and the file.
@@ -66,39 +66,62 @@ def read_folder(root: Path, *, held_out: float = 0.25, seed: int = 0, into: str 
     two) goes to the split `into`, by a hash of seed and source: the same on every machine. Added
     videos can move others between the splits, so a split that was trained on is kept as a manifest
     (see `keep`)."""
-    if not 0 <= held_out < 1:
-        raise ValueError(f"held_out is a share in 0..1, got {held_out}")
     videos = [(path, path.split("/")) for path in media_below(root)]
     loose = [path for path, parts in videos if len(parts) == 1]
     if loose:
+        folders = sorted({parts[0] for _, parts in videos if len(parts) > 1})
+        found = f"class folders ({_some(folders)})" if folders else "no class folders"
         raise ValueError(
-            f"{root}: {len(loose)} files lie outside of class folders, the first is {loose[0]}"
+            f"{root} must have all videos in class folders; got {found} and {len(loose)} files "
+            f"outside of class folders ({_some(loose)}). Move these into class folders, or open "
+            "all without labels: labels=False, or by the name 'loose'."
         )
-    tops = {parts[0] for _, parts in videos}
-    splits = {name for name in tops if name.lower() in SPLIT_FOLDERS}
-    if splits and splits != tops:
-        other = sorted(tops - splits)[0]
-        raise ValueError(
-            f"{root} mixes split folders ({', '.join(sorted(splits))}) with others ({other})"
-        )
+    splits = split_folders(root, [parts for _, parts in videos])
     rows: Rows = []
     for path, parts in videos:
         if splits and len(parts) < 3:
             raise ValueError(
-                f"{root}: {path} is in a split folder, but in no class folder below it"
+                f"{root}: {path} is in a split folder, but in no class folder below it. Move it "
+                "into one, or open all without labels: labels=False, or by the name 'loose'."
             )
         split, label, *inside = parts[:-1] if splits else ["none", *parts[:-1]]
-        rows.append(
-            (path, label, SPLIT_FOLDERS.get(split.lower(), split), _source_of(label, path, inside))
-        )
+        rows.append((path, label, split.lower(), source_of(label, path, inside)))
     if not splits:
-        rows = _split_by_source(rows, held_out, seed, into)
+        rows = split_by_source(rows, held_out, seed, into)
     return Found(root, rows, [str(root / row[0]) for row in rows], None)
 
 
-def _split_by_source(rows: Rows, share: float, seed: int, into: str) -> Rows:
-    """The same rows with splits: whole sources go to `into`, class by class, until the share of
-    them is there."""
+def split_folders(root: Path, videos: list[list[str]]) -> bool:
+    """Whether the folders directly below root are the splits, and nothing else.
+
+    Raises:
+        ValueError: some of them are.
+    """
+    tops = {parts[0] if len(parts) > 1 else "" for parts in videos}
+    splits = {name for name in tops if name.lower() in SPLIT_FOLDERS}
+    if splits and splits != tops:
+        other = sorted(tops - splits)[0] or "files outside of folders"
+        raise ValueError(
+            f"{root} mixes split folders ({', '.join(sorted(splits))}) with others ({other}). "
+            "Move or rename the others."
+        )
+    return bool(splits)
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"{names[0]}{more}"
+
+
+def split_by_source(rows: Rows, share: float, seed: int = 0, into: str = "test") -> Rows:
+    """The same rows with splits: whole source videos go to `into`, class by class, until the share
+    of them is there; the rest is train.
+
+    Raises:
+        ValueError: the share is not in 0..1.
+    """
+    if not 0 <= share < 1:
+        raise ValueError(f"held_out is a share in 0..1, got {share}")
     by_class: dict[str, dict[str, None]] = {}
     for path, label, _, source_video in rows:
         by_class.setdefault(label or "", {})[source_video or path] = None

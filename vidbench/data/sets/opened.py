@@ -79,17 +79,21 @@ def alike(classes: Sequence[str]) -> list[str]:
     return [text] if (text := _said(len(pairs), "groups of classes with one name", pairs)) else []
 
 
-def what_is_there(root: Path) -> str:
-    """Say how many files of each suffix a folder contains, for the message that none fits."""
+def unknown(root: Path) -> str:
+    """Say in three lines that no data set fits a folder or file, what is there and what to do."""
     found = walk(root) if root.is_dir() else None
-    kinds = (
-        Counter(os.path.splitext(path)[1].lower() or "no suffix" for path in found.files)
-        if (found)
-        else Counter([root.suffix])
+    files = found.files if found else [root.name]
+    kinds = Counter(os.path.splitext(path)[1].lower() or "no suffix" for path in files)
+    some = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(4)) or "no files"
+    more = ", ..." if len(kinds) > 4 else ""
+    videos = sum(path.lower().endswith(VIDEO_SUFFIXES) for path in files)
+    none = "" if videos or not files else ", no videos"
+    return (
+        f"no data set recognized in {root}: {some}{more}{none}.\n"
+        f"Name a folder with videos ({', '.join(VIDEO_SUFFIXES[:4])}, ...) or a csv with a column "
+        "path.\n"
+        "Layouts of all data sets: table in notebooks/01_manifests.ipynb, assets/docs/data.md."
     )
-    some = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(6)) or "no files"
-    flat = sum("/" not in path for path in found.files) if found else 0
-    return f"{some}{f'; {flat} of them in no folder' if flat else ''}"
 
 
 def across_splits(manifest: Manifest) -> list[str]:

@@ -9,6 +9,8 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from vidbench.data.tables import is_plain, same_path
 
 VIDEO_SUFFIXES = (
@@ -213,3 +215,23 @@ def below(root: Path, paths: Iterable[str], guesses: Sequence[str]) -> str:
         if any(entry.name.lower() in wanted for entry in os.scandir(root / prefix)):
             return prefix
     return ""
+
+
+def spelled_on_disk(root: Path, paths: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    """Which files exist below root [N], and each path as the disk spells it: one listing a folder
+    instead of a question a file, which network disks mind.
+
+    A path whose accents are composed (NFC) also fits a name whose accents are not."""
+    names: dict[str, dict[str, str]] = {}
+    there, found = np.zeros(len(paths), bool), list(paths)
+    for i, path in enumerate(paths):
+        folder, file = os.path.split(path)
+        if folder not in names:
+            place = root / folder
+            on_disk = os.listdir(place) if place.is_dir() else []
+            names[folder] = {same_path(name): name for name in on_disk}
+            names[folder] |= {name: name for name in on_disk}  # the exact name comes first
+        known = names[folder].get(file) or names[folder].get(same_path(file))
+        if known is not None:
+            there[i], found[i] = True, os.path.join(folder, known) if known != file else path
+    return there, found

@@ -1,0 +1,150 @@
+"""Videos without class folders: a folder of loose videos, a list of files, a csv of one's own.
+
+Labels are optional. Without splits, a share of the source videos goes to test, as in `folders`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from vidbench.data.manifest import Manifest
+from vidbench.data.sets.folders import (
+    SPLIT_FOLDERS,
+    media_below,
+    source_of,
+    split_by_source,
+    split_folders,
+)
+from vidbench.data.sets.reading import Found, Rows, files_below
+from vidbench.data.tables import columns_of
+
+
+def is_loose(root: Path) -> bool:
+    """Whether a folder has videos and none of them is in a class folder.
+
+    They are in the folder itself, or directly in its split folders."""
+    videos = [path.split("/") for path in files_below(root)] if root.is_dir() else []
+    deepest = max(map(len, videos), default=0)
+    in_splits = all(parts[0].lower() in SPLIT_FOLDERS for parts in videos if len(parts) > 1)
+    return deepest == 1 or deepest == 2 and in_splits and min(map(len, videos)) == 2
+
+
+def read_loose(root: Path, *, held_out: float = 0.25, seed: int = 0, into: str = "test") -> Found:
+    """All videos below a folder, without labels; or pictures, if there are no videos.
+
+    Folders are no classes. Folders named train, validate and test are the splits; else a share of
+    all source videos is held out as in `folders.read_folder`."""
+    videos = [(path, path.split("/")) for path in media_below(root)]
+    splits = split_folders(root, [parts for _, parts in videos])
+    rows: Rows = [
+        (path, None, parts[0].lower() if splits else "none", loose_source(path))
+        for path, parts in videos
+    ]
+    if not splits:
+        rows = split_by_source(rows, held_out, seed, into)
+    return Found(root, rows, [str(root / row[0]) for row in rows], ())
+
+
+def loose_source(path: str) -> str | None:
+    """The source video of a file without label, as far as its path says so, or None."""
+    inside = path.split("/")[:-1]
+    return source_of(inside[-1] if inside else "", path, inside)
+
+
+def open_files(
+    paths: Sequence[str | Path],
+    labels: Sequence[str | None] | None = None,
+    *,
+    held_out: float = 0.25,
+    seed: int = 0,
+) -> Manifest:
+    """The Manifest of any video files, in the given order.
+
+    Args:
+        paths: The files, N of them. The manifest's root is the folder that all of them share.
+        labels: The name of each video's class, None where it is unknown; None: no labels.
+        held_out: The share of source videos that goes to the split test.
+        seed: Of that choice.
+
+    Raises:
+        FileNotFoundError: a file does not exist.
+        ValueError: there are no paths, one is a folder, two are the same file, or labels has
+            another length.
+    """
+    if isinstance(paths, str | Path):
+        paths = [paths]
+    files = [Path(os.path.abspath(Path(path).expanduser())) for path in paths]
+    if not files or labels is not None and len(labels) != len(files):
+        found = "no paths" if not files else f"{len(files)} paths and {len(labels or ())} labels"
+        raise ValueError(f"open_files needs files, and one label for each; got {found}.")
+    for file in files:
+        if file.is_dir():
+            raise ValueError(f"open_files needs files; got the folder {file}. Use open_dataset.")
+        if not file.is_file():
+            raise FileNotFoundError(f"no such file: {file}")
+    root = Path(os.path.commonpath([file.parent for file in files]))
+    names = [file.relative_to(root).as_posix() for file in files]
+    rows: Rows = [
+        (name, label, "none", loose_source(name))
+        for name, label in zip(names, labels or [None] * len(files), strict=True)
+    ]
+    rows = split_by_source(rows, held_out, seed)
+    return Manifest.from_rows(root, rows, where=lambda row: f"path {row + 1}")
+
+
+def read_csv(
+    root: Path,
+    *,
+    overlap: str = "error",
+    held_out: float | None = None,
+    seed: int = 0,
+    into: str = "test",
+) -> Manifest:
+    """manifest.csv of a folder, or a csv itself: it is a manifest as it stands, with what a scan
+    added to it.
+
+    Without a column split, the share `held_out` (0.25) of all source videos goes to `into`, as in
+    `folders.read_folder`. A source video or a content in two splits of the csv is an error, or with
+    overlap "warn" a warning."""
+    if overlap not in ("error", "warn"):
+        raise ValueError(f"overlap must be 'error' or 'warn', got {overlap!r}")
+    manifest, columns = Manifest.load(root), _columns(root)
+    if "split" not in columns:
+        share = 0.25 if held_out is None else held_out
+        return _split(manifest, "source_video" not in columns, share, seed, into)
+    if held_out is not None:
+        raise ValueError(
+            f"{root} must have no column split if held_out is given; got both. Leave held_out "
+            "away, or remove the column."
+        )
+    return manifest
+
+
+def has_splits(root: Path) -> bool:
+    """Whether a csv has a column split."""
+    return "split" in _columns(root)
+
+
+def _columns(root: Path) -> list[str]:
+    return columns_of(root / "manifest.csv" if root.is_dir() else root)
+
+
+def _split(
+    manifest: Manifest, unnamed: bool, share: float, seed: int = 0, into: str = "test"
+) -> Manifest:
+    """The manifest with a share of its source videos in `into`, and the others in train.
+
+    unnamed: the csv has no column source_video, so clip numbers in file names say which clips are
+    of one source video."""
+    rows: Rows = []
+    for row in map(manifest.names, range(len(manifest))):
+        folder = row["path"].rpartition("/")[0]
+        source = source_of(folder, row["path"], []) if unnamed else row["source_video"]
+        rows.append((row["path"], row["label"] or None, "none", source))
+    rows = split_by_source(rows, share, seed, into)
+    made = Manifest.from_rows(manifest.root, rows, manifest.classes)
+    scanned: dict[str, Any] = {**manifest.scanned()}
+    return replace(made, **scanned)
