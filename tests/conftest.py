@@ -1,13 +1,23 @@
-"""Fixtures that several rooms share: real clips, the toy world, trained runs, one thread.
+"""Fixtures that several rooms share: real clips, the toy world, trained runs.
 
 pytest-xdist spreads the tests over processes. A shared fixture is made once in a folder that all
-of them see, whichever asks first.
+of them see, whichever asks first. Read from it, never write: a test that adds files to a run, such
+as a table of features or results, copies it by `tests.copied` (hard links, no time).
+
+| fixture | what it holds |
+| --- | --- |
+| toy_tiny | Manifest of the tiny toy world |
+| toy_three | folder of the manifest of its first three classes: 54 videos of train, 18 of test |
+| toy_flow | folder of its flow (DIS) |
+| infonce | (folder of the InfoNCE runs `rgb` and `flow` on toy_tiny, recipe) |
+| classifier | (run directory, recipe): classify, two epochs from scratch on toy_three, a part held out |
+| multitrained | (run directory, recipe): multitrain, two epochs on the parts `first` (toy_three) and `second` |
 """
 
 import os
 
 # Networks and matrices this small are up to ten times slower with a thread for each busy core.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import re
 import shutil
@@ -72,17 +82,6 @@ def real_data() -> Path:
     return folder.resolve()
 
 
-@pytest.fixture(scope="module")
-def one_thread():
-    """Limit torch to one thread, also when OMP_NUM_THREADS says otherwise."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory, request) -> Callable[[str, Callable[[Path], object]], Path]:
     """A function (name, make) -> folder, which calls make(folder) once for all workers."""
@@ -142,3 +141,79 @@ def infonce(shared, toy_tiny, toy_flow):
             coclr.train(recipe_dict(replace(recipe, stream=stream)), str(folder / stream), "none")
 
     return shared("infonce", make), recipe
+
+
+@pytest.fixture(scope="session")
+def toy_three(shared, toy_tiny) -> Path:
+    """The folder of the manifest of the tiny toy world's first three classes."""
+    return shared("toy_three", lambda folder: classes_of(toy_tiny, 0, 3).save(folder))
+
+
+def classes_of(manifest, first: int, last: int):
+    """The rows of the classes from `first` to before `last`, numbered from 0."""
+    rows = manifest.select(mask=(manifest.label >= first) & (manifest.label < last))
+    return replace(rows, label=rows.label - first, classes=manifest.classes[first:last])
+
+
+@pytest.fixture(scope="session")
+def classifier(shared, toy_three):
+    """(run directory, recipe): a small S3D from scratch on `toy_three`, a quarter held out.
+
+    Do not change the folder: take a copy by `tests.copied`.
+    """
+    from vidbench.engine.loop import Fit
+    from vidbench.engine.runs import recipe_dict
+    from vidbench.methods import classify
+
+    recipe = classify.Recipe(
+        network_args={"width": 0.0625, "units": (1, 0, 0)},
+        clip=small_clips(),
+        held_out=0.25,
+        fit=Fit(epochs=2, batch=12, optimizer="sgd", lr=0.05, weight_decay=0.0, log_every=1),
+        manifest=str(toy_three),
+    )
+
+    def make(folder: Path) -> None:
+        classify.train(recipe_dict(recipe), str(folder / "scratch"), "none")
+
+    return shared("classifier", make) / "scratch", recipe
+
+
+@pytest.fixture(scope="session")
+def multitrained(shared, toy_tiny, toy_three):
+    """(run directory, recipe): a small CSN on two data sets of other classes, maps and expander on.
+
+    Do not change the folder: take a copy by `tests.copied`.
+    """
+    from vidbench.engine.loop import Fit
+    from vidbench.engine.runs import recipe_dict
+    from vidbench.methods import multitrain
+    from vidbench.tensors.mixing import Mixing
+
+    two = shared("toy_two", lambda folder: classes_of(toy_tiny, 3, 5).save(folder))
+    parts = {"first": toy_three, "second": two}
+    recipe = multitrain.Recipe(
+        parts=tuple(multitrain.Part(name, str(folder)) for name, folder in parts.items()),
+        network="csn",
+        network_args={"width": 0.07, "blocks": (1, 1, 1, 1), "stem_stride": 4},
+        hidden=8,
+        dropout=0.0,
+        expander=(8, 6),
+        label_smoothing=0.0,
+        mixing=(Mixing("cutmix"), Mixing("mixup", beta=0.8)),
+        clip=small_clips(),
+        fit=Fit(epochs=2, batch=8, optimizer="adamw", lr=1e-3, save_every=1),
+    )
+
+    def make(folder: Path) -> None:
+        multitrain.train(recipe_dict(recipe), str(folder / "whole"), "none")
+
+    return shared("multitrained", make) / "whole", recipe
+
+
+def small_clips():
+    """Clips of 4 frames of 32 pixels, a view each."""
+    from vidbench.data.loading.augmentation import PRESETS
+    from vidbench.data.loading.dataset import ClipSpec
+
+    return ClipSpec(frames=4, stride=2, views=1, augment=replace(PRESETS["toy"], size=32))

@@ -31,7 +31,6 @@ from vidbench.engine.loop import Fit
 from vidbench.engine.runs import Run, RunError, recipe_dict
 from vidbench.headless import status
 
-pytestmark = [pytest.mark.usefixtures("one_thread")]
 PATIENCE = 120.0  # seconds for what takes a few on an idle machine
 TERM, KILL = signal.SIGTERM, signal.SIGKILL
 # in the environment of all processes of a trial, by which those left behind are found

@@ -32,7 +32,7 @@ from vidbench.tensors.mixing import Mixing
 from vidbench.tensors.regularizers import Regularizer, build_regularizer
 from vidbench.tensors.scaling import Filter, random_scaling
 
-pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("one_thread")]
+pytestmark = pytest.mark.gpu
 TINY_S3D = {"width": 0.125, "units": (1, 1, 1)}
 NETS = {
     "s3d": TINY_S3D,

@@ -139,9 +139,9 @@ def test_results_keep_protocol_and_budget_side_by_side(tmp_path):
         == protocol_id("retrieval", {"centering": "none", "windows": 4})
     )
     found = Run(run.folder).results()
-    assert list(found) == [first, second] and found[first]["numbers"] == {"R@1": [0.5, 0.4, 0.6]}
-    assert found[second]["protocol"] == {"windows": 10, "centering": "none"}
-    assert found[second]["budget"]["iterations"] == 3 and found[second]["budget"]["clips"] == 48
+    assert list(found) == [first, second] and found[first].numbers == {"R@1": [0.5, 0.4, 0.6]}
+    assert found[second].protocol == {"windows": 10, "centering": "none"}
+    assert found[second].budget["iterations"] == 3 and found[second].budget["clips"] == 48
     assert find("elsewhere", str(run.folder)).folder == run.folder
     with pytest.raises(RunError, match="no run folder"):
         find(tmp_path, "b")

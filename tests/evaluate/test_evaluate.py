@@ -21,7 +21,6 @@ from vidbench.methods import classify
 from vidbench.models.resnets import Residual
 from vidbench.tensors.regularizers import Regularizer
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 CLASSES = ("bow", "clap", "wave")
 CLIP = ClipSpec(frames=4, stride=2, views=1, augment=replace(AUGMENTS["toy"], size=32))
 SMALL = {"depth": 34, "width": 0.0625, "blocks": (1, 1, 1, 1), "stem_stride": 2}
@@ -139,11 +138,11 @@ def test_one_view_and_thirty_are_both_told_by_name_and_kept_apart(run, videos, c
             "6 videos"
         )
     kept = run.results()
-    assert len(kept) == 2 and {record["task"] for record in kept.values()} == {"classes"}
-    by_windows = {record["protocol"]["windows"]: record for record in kept.values()}
+    assert len(kept) == 2 and {one.task for one in kept.values()} == {"classes"}
+    by_windows = {one.protocol["windows"]: one for one in kept.values()}
     for name, windows in (("one view", 1), ("30 views", 10)):
-        assert by_windows[windows]["protocol"] == found[name].protocol
-        assert by_windows[windows]["numbers"] == {
+        assert by_windows[windows].protocol == found[name].protocol
+        assert by_windows[windows].numbers == {
             key: list(value) for key, value in found[name].numbers.items()
         }
 
@@ -160,6 +159,6 @@ def test_numbers_of_train_are_told_and_not_kept(run, capsys):
     )
     classified(run.folder, "test", {"slid": Protocol(sampling="sliding", hop=7)}, task="arid")
     added = {name: record for name, record in run.results().items() if name not in before}
-    assert [record["task"] for record in added.values()] == ["arid"] and next(
-        iter(added)
-    ).startswith("arid ")
+    assert [one.task for one in added.values()] == ["arid"] and next(iter(added)).startswith(
+        "arid "
+    )

@@ -33,7 +33,6 @@ from vidbench.evaluate.features import (
 )
 from vidbench.methods import classify, coclr
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 CLASSES = ("bow", "clap", "wave")
 LENGTHS = (
     12,

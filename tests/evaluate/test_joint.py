@@ -23,7 +23,6 @@ from vidbench.methods import multitrain
 from vidbench.methods.common import data_set
 from vidbench.methods.multitrain import MultiTrain, Part
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 CLASSES = {"a": ("bow", "clap", "wave"), "b": ("push left", "push right")}
 CLIP = ClipSpec(frames=4, stride=2, views=1, augment=replace(AUGMENTS["toy"], size=32))
 RECIPE = multitrain.Recipe(
@@ -115,9 +114,7 @@ def test_each_head_is_tested_on_its_own_data_set_as_its_clips_are_seen(videos, t
     said = capsys.readouterr().out
     assert "run, a test, 3 x 3 (3 windows x 3 crops): top-1" in said
     assert "run, b test, 3 x 3 (1 windows x 3 crops): top-1" in said
-    load_or_extract = {
-        record["protocol"]["data"]: record["protocol"] for record in run.results().values()
-    }
+    load_or_extract = {one.protocol["data"]: one.protocol for one in run.results().values()}
     assert (
         load_or_extract["a"]["sampling"],
         load_or_extract["b"]["sampling"],

@@ -20,7 +20,6 @@ from vidbench.evaluate.probe import (
     score,
 )
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 CLASSES = ("bow", "clap", "wave", "walk", "kick", "squat")
 QUICK = Released(epochs=20, milestones=(12, 16), lrs=(0.1, 1.0), decays=(1e-4, 1e-1))
 

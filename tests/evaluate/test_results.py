@@ -124,7 +124,7 @@ BREAKS = {
     "older": (
         "results.json",
         '{"retrieval: test": {"R@1": 0.5}}',
-        "wanted task, protocol, numbers and budget",
+        "wanted task, protocol, numbers, budget",
     ),
     "percent": ("R@1", 53.0, "R@1 is 53.0; wanted a fraction within 0 and 1"),
     "nothing": ("R@1", None, "R@1 is None; wanted a fraction"),
@@ -141,7 +141,7 @@ def test_a_broken_folder_is_named_and_counted_and_stops_no_other(tmp_path, name)
     measured(tmp_path / "good")
     run = measured(tmp_path / name)
     if what == "R@1":
-        held = run.results()
+        held = run.records()
         held[protocol_id("retrieval", PROTOCOL)]["numbers"]["R@1"] = given
         what, given = "results.json", json.dumps(held)
     (run.folder / what).write_text(given) if given else (run.folder / what).unlink()

@@ -22,7 +22,6 @@ from vidbench.evaluate.features import Protocol, load_or_extract
 from vidbench.evaluate.tables import Features
 from vidbench.methods import classify
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 CLIP = ClipSpec(frames=2, stride=1, views=1, augment=replace(AUGMENTS["toy"], size=32))
 ONE = Protocol(windows=1)
 

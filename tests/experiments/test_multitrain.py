@@ -186,7 +186,7 @@ def test_a_small_one_whole(small, tmp_path, capsys):
         "reciprocal rank, raw, from the target",
     }
     run = Run(tmp_path / "seed-1" / "both")
-    assert {record["protocol"]["data"] for record in run.results().values()} == set(WORLDS)
+    assert {one.protocol["data"] for one in run.results().values()} == set(WORLDS)
     before = run.checkpoint().stat().st_mtime_ns
     multi.replicate(tmp_path, one)
     assert run.checkpoint().stat().st_mtime_ns == before  # what is complete is not trained again

@@ -15,7 +15,6 @@ from vidbench.data.loading.transforms import test_crops as crops_of
 from vidbench.data.manifest import Manifest
 from vidbench.data.video import clips
 from vidbench.engine import ranks
-from vidbench.engine.loop import Fit
 from vidbench.engine.runs import Run, RunError, recipe_dict, recipe_from
 from vidbench.experiments import sweep
 from vidbench.methods import classify, common
@@ -25,29 +24,22 @@ from vidbench.models.published import PublishedWeights
 from vidbench.tensors import regularizers
 from vidbench.tensors.mixing import Mixing
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 NETWORK = {"width": 0.0625, "units": (1, 0, 0)}
 CLIP = ClipSpec(frames=4, stride=2, views=1, augment=replace(AUGMENTS["toy"], size=32))
-SMALL = Recipe(
-    network_args=NETWORK,
-    clip=CLIP,
-    held_out=0.25,
-    fit=Fit(epochs=2, batch=12, optimizer="sgd", lr=0.05, weight_decay=0.0, log_every=1),
-)
+SMALL = Recipe(network_args=NETWORK, clip=CLIP)
 
 
 @pytest.fixture(scope="module")
-def world(toy_tiny, tmp_path_factory):
-    """A recipe on three actions of the tiny toy world: 54 training videos, 18 of test whose files
-    are not there."""
+def world(classifier, tmp_path_factory):
+    """The recipe of `classifier`, whose 18 test videos' files are missing, and its folder."""
     folder = tmp_path_factory.mktemp("classify")
-    few = toy_tiny.select(mask=toy_tiny.label < 3)
+    few = Manifest.load(classifier[1].manifest)
     gone = few.split == 2
     path = np.array(
         [f"gone/{name}" if lost else name for name, lost in zip(few.path, gone, strict=True)]
     )
-    replace(few, path=path, classes=few.classes[:3]).save(folder / "videos")
-    return folder, replace(SMALL, manifest=str(folder / "videos"))
+    replace(few, path=path).save(folder / "videos")
+    return folder, replace(classifier[1], manifest=str(folder / "videos"))
 
 
 def trained(recipe: Recipe, folder) -> Run:
@@ -55,11 +47,10 @@ def trained(recipe: Recipe, folder) -> Run:
     return Run(folder)
 
 
-@pytest.fixture(scope="module")
-def scratch(world):
+@pytest.fixture
+def scratch(classifier):
     """A complete run from scratch, two epochs."""
-    folder, recipe = world
-    return trained(recipe, folder / "scratch")
+    return Run(classifier[0])
 
 
 def lively(recipe: Recipe, rows: Manifest) -> Classifier:
@@ -212,8 +203,9 @@ def test_a_frozen_backbone_stays_to_the_bit_with_its_statistics(head, world, scr
     assert not torch.equal(left["head.fc.weight"], right["head.fc.weight"])
     if head == "norm_linear":
         assert float(right["head.norm.running_mean"].abs().max()) > 0
-    free = trained(replace(recipe, init=str(scratch.folder)), tmp_path / "free").weights()
-    assert not any(torch.equal(left[name], free[name]) for name in buffers)  # what would have moved
+    else:  # what moves when it is not frozen
+        free = trained(replace(recipe, init=str(scratch.folder)), tmp_path / "free").weights()
+        assert not any(torch.equal(left[name], free[name]) for name in buffers)
     method = Classifier(replace(recipe, freeze=True, classes=("a", "b", "c"))).train()
     assert method.head.training and not any(module.training for module in method.encoder.modules())
 
@@ -545,17 +537,17 @@ def test_a_sweep_chooses_on_held_out_rows_of_train_and_never_sees_test(
         len(held),
         54,
     }  # trials leave the held-out part alone, the best one has all
-    by_rate = {trial["lr"]: trial for trial in found["trials"]}
-    assert by_rate[1e30] == {"lr": 1e30, "weight_decay": 0.0, "accuracy": 0.0, "loss": None}
+    by_rate = {trial.chosen["lr"]: trial for trial in found.trials}
+    assert by_rate[1e30].row == {"lr": 1e30, "weight_decay": 0.0, "accuracy": 0.0, "loss": None}
     for rate in (1e-6, 0.05):
         last = Run(tmp_path / f"lr-{rate}-weight_decay-0.0").metrics("monitor")[-1]
-        assert (by_rate[rate]["accuracy"], by_rate[rate]["loss"]) == (
+        assert (by_rate[rate].accuracy, by_rate[rate].loss) == (
             last["accuracy"],
             last["loss"],
         )
-    top = max(found["trials"], key=lambda trial: (trial["accuracy"], -(trial["loss"] or np.inf)))
-    assert found["best"] == {"lr": top["lr"], "weight_decay": 0.0} and top["lr"] != 1e30
-    best, trial = Run(found["run"]), Run(tmp_path / "lr-1e-06-weight_decay-0.0")
+    top = max(found.trials, key=lambda trial: (trial.accuracy, -(trial.loss or np.inf))).chosen
+    assert found.best == {"lr": top["lr"], "weight_decay": 0.0} and top["lr"] != 1e30
+    best, trial = Run(found.run), Run(tmp_path / "lr-1e-06-weight_decay-0.0")
     assert (
         best.recipe.held_out,
         best.recipe.fit.epochs,

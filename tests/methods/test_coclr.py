@@ -331,7 +331,9 @@ def test_a_resumed_stage_wants_the_rows_it_began_with(world, toy_tiny, tmp_path)
         coclr.train(recipe_dict(recipe), str(tmp_path / "run"), "none")
 
 
-def test_a_half_cycle_trains_mines_and_logs_purity(world):
+@pytest.fixture(scope="module")
+def mined(world):
+    """A complete half-cycle: its recipe, and its run."""
     folder, recipe = world
     near = replace(
         recipe,
@@ -341,11 +343,14 @@ def test_a_half_cycle_trains_mines_and_logs_purity(world):
         student=str(folder / "rgb"),
         teacher=str(folder / "flow"),
     )
-    coclr.train(recipe_dict(near), str(folder / "coclr"), "none")
-    curves = Run(folder / "coclr").curves()
-    found = [value for value in curves["purity"] if value is not None]
+    return near, Run(coclr.train(recipe_dict(near), str(folder / "coclr"), "none"))
+
+
+def test_a_half_cycle_trains_mines_and_logs_purity(world, mined):
+    run = mined[1]
+    found = [value for value in run.curves()["purity"] if value is not None]
     assert found and all(0 <= value <= 1 for value in found)
-    watched = Run(folder / "coclr").metrics("monitor")
+    watched = run.metrics("monitor")
     assert [line["epoch"] for line in watched] == [0, 1, 2] and {
         "knn",
         "rank",
@@ -360,9 +365,9 @@ def test_a_half_cycle_trains_mines_and_logs_purity(world):
         "class_recall",
         "sibling_share",
     } <= watched[-1].keys()
-    assert Run(folder / "coclr").state == "complete"
-    weights = Run(folder / "coclr").weights()
-    for name, value in Run(folder / "flow").weights().items():
+    assert run.state == "complete"
+    weights = run.weights()
+    for name, value in Run(world[0] / "flow").weights().items():
         if name.startswith("encoder."):
             assert torch.equal(
                 weights[f"teacher.0.{name.removeprefix('encoder.')}"], value
@@ -370,18 +375,8 @@ def test_a_half_cycle_trains_mines_and_logs_purity(world):
 
 
 @pytest.mark.slow
-def test_a_half_cycle_that_was_stopped_goes_on_to_the_same_numbers(world, tmp_path, monkeypatch):
-    folder, recipe = world
-    near = recipe_dict(
-        replace(
-            recipe,
-            positives="mined",
-            drop_own_key=0.9,
-            student=str(folder / "rgb"),
-            teacher=str(folder / "flow"),
-        )
-    )
-    coclr.train(near, str(tmp_path / "whole"), "none")
+def test_a_half_cycle_that_was_stopped_goes_on_to_the_same_numbers(mined, tmp_path, monkeypatch):
+    near, whole = recipe_dict(mined[0]), mined[1]
     look = coclr.Monitor.__call__
 
     def stopped(self, epoch):
@@ -395,7 +390,7 @@ def test_a_half_cycle_that_was_stopped_goes_on_to_the_same_numbers(world, tmp_pa
     assert Run(tmp_path / "cut").state == "interrupted"
     monkeypatch.setattr(coclr.Monitor, "__call__", look)
     coclr.train(near, str(tmp_path / "cut"), "none")
-    whole, cut = Run(tmp_path / "whole"), Run(tmp_path / "cut")
+    cut = Run(tmp_path / "cut")
     assert all(torch.equal(value, cut.weights()[name]) for name, value in whole.weights().items())
     assert (
         whole.curves("monitor") == cut.curves("monitor")

@@ -16,8 +16,6 @@ from vidbench.evaluate.evaluate import evaluate
 from vidbench.evaluate.features import Protocol, predict
 from vidbench.view.results import inventory, results_tables
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def test_simclr_is_trained_evaluated_and_shown(toy_tiny, tmp_path):
     toy_tiny.select(mask=toy_tiny.label < 3).save(tmp_path / "videos")

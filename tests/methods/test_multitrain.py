@@ -18,9 +18,8 @@ from vidbench.methods import classify, common, multitrain
 from vidbench.methods.multitrain import RELEASED_CLASSES, MultiTrain, Part, Recipe, between
 from vidbench.models.published import PublishedWeights
 from vidbench.tensors.losses import covariance_floor, informative, soft_cross_entropy, widest
-from vidbench.tensors.mixing import Mixed, Mixing
+from vidbench.tensors.mixing import Mixed
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 CLASSES = {"a": ("x", "y", "z"), "b": ("p", "q"), "c": ("1", "2", "3", "4")}
 SMALL = {"width": 0.07, "blocks": (1, 1, 1, 1), "stem_stride": 4}
 RECIPE = Recipe(
@@ -305,31 +304,9 @@ def test_flipped_clips_of_classes_with_directions_are_warned_about():
 # ---- runs --------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def worlds(toy_tiny, tmp_path):
-    """Two data sets of different classes and sizes."""
-    parts = []
-    for name, keep in (
-        ("first", toy_tiny.label < 3),
-        ("second", (toy_tiny.label >= 3) & (toy_tiny.label < 5)),
-    ):
-        rows = toy_tiny.select(mask=keep)
-        low = int(rows.label.min())
-        classes = tuple(toy_tiny.classes[low : int(rows.label.max()) + 1])
-        replace(rows, label=rows.label - low, classes=classes).save(tmp_path / name)
-        parts.append(Part(name, str(tmp_path / name)))
-    return replace(
-        RECIPE,
-        parts=tuple(parts),
-        mixing=(Mixing("cutmix"), Mixing("mixup", beta=0.8)),
-        clip=replace(RECIPE.clip, augment=replace(PRESETS["toy"], size=32)),
-    )
-
-
-def test_a_run_learns_from_both_and_resumes_to_the_bit(worlds, tmp_path):
-    recipe = replace(worlds, fit=replace(RECIPE.fit, epochs=2, save_every=1))
-    multitrain.train(recipe_dict(recipe), str(tmp_path / "whole"), "none")
-    run = Run(tmp_path / "whole")
+def test_a_run_learns_from_both_and_resumes_to_the_bit(multitrained, tmp_path):
+    folder, recipe = multitrained
+    run = Run(folder)
     assert run.state == "complete" and [len(part.classes) for part in run.recipe.parts] == [
         3,
         2,
@@ -346,8 +323,8 @@ def test_a_run_learns_from_both_and_resumes_to_the_bit(worlds, tmp_path):
     assert [row["data"] for row in table] == ["first", "second"] and table[0]["videos"] == 54
 
 
-def test_classes_travel_with_the_run_and_another_list_is_refused(worlds, tmp_path):
-    manifests, recipe = multitrain.rows_of(worlds)
+def test_classes_travel_with_the_run_and_another_list_is_refused(multitrained, tmp_path):
+    manifests, recipe = multitrain.rows_of(multitrained[1])
     assert [part.classes for part in recipe.parts] == [rows.classes for rows in manifests]
     turned = replace(
         recipe,
@@ -428,15 +405,16 @@ def test_named_settings_build_and_say_what_the_sources_say():
     assert released.released and not paper.released and released.clip.augment.randaugment == 4
 
 
-def test_a_run_starts_from_kinetics_weights_in_torchvisions_format(worlds, tmp_path, capsys):
+def test_a_run_starts_from_kinetics_weights_in_torchvisions_format(multitrained, tmp_path, capsys):
     """mvit_v2_s of torchvision, as published but for its numbers, which are not at hand."""
     theirs = torchvision.models.video.mvit_v2_s()
     torch.save(theirs.state_dict(), tmp_path / "mvit_v2_s.pth")
+    _, recipe = multitrained
     recipe = replace(
-        worlds,
+        recipe,
         network="mvit",
         network_args={"preset": "official_s"},
-        fit=replace(worlds.fit, epochs=0),
+        fit=replace(recipe.fit, epochs=0),
         published=PublishedWeights("torchvision_mvit_v2_s", str(tmp_path / "mvit_v2_s.pth")),
     )
     run = Run(multitrain.train(recipe_dict(recipe), str(tmp_path / "run"), "none"))

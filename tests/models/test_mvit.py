@@ -23,7 +23,6 @@ from vidbench.models.published import SOURCES, load_published, torchvision_mvit_
 OFFICIAL = {"relative": True, "class_token": True, "normed_skip": True, "pool_eps": 1e-6}
 MINI = {"preset": "tiny", "width": 8, "heads": 2, "frames": 4, "size": 32}
 TABLE_2 = (2, 3, 16, 3)
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,6 @@ from vidbench.methods.classify import Classifier, Recipe
 from vidbench.models.slowfast import slow_frames
 from vidbench.tensors.mixing import Mixed, Mixing, cutmix, mixup, soft_labels
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 SHAPES = [
     (5, 2, 3, 4, 9, 14),
     (5, 3, 4, 9, 14),

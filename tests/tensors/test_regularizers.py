@@ -41,7 +41,6 @@ from vidbench.tensors.scaling import (
     taps,
 )
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 ONES = (1, 1, 1, 1)
 SMALL = {  # for clips of 8 frames and 32 pixels, cifar_resnet for images
     "slowonly": {

@@ -4,6 +4,7 @@ import json
 import warnings
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,31 @@ from vidbench.engine.recipes import RunError
 from vidbench.system.files import same_content, stamp, write_text
 
 THREADS = 8  # that read videos' stamps: on a network disk each waits for its answer
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an evaluation of a run found, as results.json holds it under its protocol's id.
+
+    protocol contains every switch that moves the numbers. numbers are fractions: a value, or
+    [value, low, high]. budget is `Run.budget` at the time."""
+
+    task: str
+    protocol: dict[str, Any]
+    numbers: dict[str, Any]
+    budget: dict[str, Any]
+
+    @classmethod
+    def read(cls, record: Any) -> "Result":
+        """Read an entry of results.json; fields that other versions wrote are left out.
+
+        Raises:
+            ValueError: A field is missing.
+        """
+        names = tuple(cls.__dataclass_fields__)
+        if not isinstance(record, dict) or not set(names) <= set(record):
+            raise ValueError(f"wanted {', '.join(names)}; evaluate the run again")
+        return cls(**{name: record[name] for name in names})
 
 
 def read_record(path: Path, way_out: str) -> dict[str, Any]:

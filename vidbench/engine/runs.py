@@ -6,6 +6,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from vidbench.engine.checkpoints import (
 )
 from vidbench.engine.recipes import RunError, differences, recipe_dict, recipe_from
 from vidbench.engine.recipes import changed as changed
-from vidbench.engine.records import read_log, read_record
+from vidbench.engine.records import Result, read_log, read_record
 from vidbench.system.files import (
     BusyError,
     explain_full_disk,
@@ -222,9 +223,26 @@ class Run:
             "stages": [*before.get("stages", []), self.folder.name],
         }
 
-    def results(self) -> dict[str, dict]:
-        """What evaluations wrote about this run: protocol id -> {"task", "protocol", "numbers",
-        "budget"}."""
+    def results(self) -> dict[str, Result]:
+        """What evaluations wrote about this run, by protocol id.
+
+        Raises:
+            RunError: results.json is damaged, or an entry lacks a field.
+        """
+        found = {}
+        for name, record in self.records().items():
+            try:
+                found[name] = Result.read(record)
+            except ValueError as error:
+                raise RunError(f"{self.folder}/results.json: {name!r}: {error}") from error
+        return found
+
+    def records(self) -> dict[str, Any]:
+        """The entries of results.json as they are on disk, unchecked; {} without the file.
+
+        Raises:
+            RunError: results.json is damaged.
+        """
         path = self.folder / "results.json"
         if not path.exists():
             return {}
@@ -242,10 +260,10 @@ class Run:
             BusyError: another process holds the file's lock for a minute.
         """
         name = protocol_id(task, protocol)
-        record = {"task": task, "protocol": protocol, "numbers": numbers, "budget": self.budget()}
+        record = asdict(Result(task, protocol, numbers, self.budget()))
         with self._writing_results():
             write_text(
-                self.folder / "results.json", json.dumps({**self.results(), name: record}, indent=1)
+                self.folder / "results.json", json.dumps({**self.records(), name: record}, indent=1)
             )
         return name
 

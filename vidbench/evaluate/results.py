@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vidbench.engine.records import Result
 from vidbench.engine.runs import Run, RunError, differences
 from vidbench.methods.common import Recipe
 from vidbench.system.files import write_text
@@ -101,12 +102,15 @@ def _look(folder: Path, runs_dir: Path) -> Folder:
     problems: list[str] = []
     state = _tried("status.json", lambda: str(run.state), "", problems)
     budget = _tried("the budget", run.budget, {}, problems)
-    results = _tried("results.json", lambda: dict(run.results()), {}, problems)
+    results = _tried("results.json", run.records, {}, problems)
     numbers: list[Number] = []
     for protocol, record in results.items():
         try:
             numbers += _numbers(
-                name, protocol, record, {"data": data, "stream": stream, "state": state}
+                name,
+                protocol,
+                Result.read(record),
+                {"data": data, "stream": stream, "state": state},
             )
         except Exception as error:
             problems.append(_said(f"result {protocol!r}", error))
@@ -139,18 +143,16 @@ def _said(what: str, error: Exception) -> str:
     )
 
 
-def _numbers(run: str, protocol: str, record: dict, facts: dict) -> list[Number]:
-    """Checked numbers of one record of results.json; facts: of the run, where the protocol does not
+def _numbers(run: str, protocol: str, result: Result, facts: dict) -> list[Number]:
+    """Checked numbers of one result; facts: of the run, where the protocol does not
     say them itself."""
-    if not isinstance(record, dict) or not {"task", "protocol", "numbers", "budget"} <= set(record):
-        raise ValueError("wanted task, protocol, numbers and budget; evaluate the run again")
-    switches, budget = dict(record["protocol"]), dict(record["budget"])
+    switches, budget = dict(result.protocol), dict(result.budget)
     budget = {name: budget[name] for name in BUDGET if name in budget}
     named = {name: str(switches[name]) for name in ("data", "stream") if name in switches}
     common = {"protocol": protocol, "switches": switches, "budget": budget, **facts, **named}
     return [
-        Number(run, str(record["task"]), metric, *_fraction(metric, given), **common)
-        for metric, given in record["numbers"].items()
+        Number(run, str(result.task), metric, *_fraction(metric, given), **common)
+        for metric, given in result.numbers.items()
     ]
 
 

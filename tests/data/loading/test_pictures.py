@@ -16,7 +16,6 @@ from vidbench.data.loading.dataset import Batches, Clips, ClipSpec
 from vidbench.data.loading.transforms import apply, apply_batch
 from vidbench.data.sets.catalogue import open_dataset
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 RMS = ("rms_kinetics", "rms_ssv2", "rms_cifar", "rms_imagenet")
 CIFAR = PRESETS["rms_cifar"]
 IMAGENET = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]).view(

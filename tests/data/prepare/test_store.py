@@ -219,9 +219,7 @@ def test_videos_that_cannot_be_stored_are_named_and_the_rest_is_there(mixed, tmp
 
 
 @pytest.mark.parametrize("method", ["dis", "tvl1_torch"])
-def test_flow_that_cannot_be_computed_is_named_and_the_rest_is_there(
-    mixed, tmp_path, one_thread, method
-):
+def test_flow_that_cannot_be_computed_is_named_and_the_rest_is_there(mixed, tmp_path, method):
     encode(mixed.root / "missing.mp4", 1)
     report = flow_store.extract(mixed, tmp_path / "flow", method, size=24, progress=False)
     reasons = dict(report.failed)
@@ -650,19 +648,8 @@ def test_flow_of_a_store_is_the_flow_of_its_frames(textures, tmp_path, format):
         assert np.abs(estimate.dequantize(stored)).mean() > 0.2, "something moves"
 
 
-@pytest.fixture
-def one_thread():
-    """PyTorch in one thread: two that wait for each other are slow where others are at work."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.mark.parametrize("workers", [0, 1])
-def test_the_torch_method_stores_what_it_estimates(tmp_path, one_thread, workers):
+def test_the_torch_method_stores_what_it_estimates(tmp_path, workers):
     frames = texture(3, (32, 48))
     encode(tmp_path / "data/a.mp4", frames, crf="8")
     data = rows(tmp_path / "data", ["a.mp4"])

@@ -91,7 +91,7 @@ def test_a_folder_of_runs_is_all_runs_in_it(tmp_path):
     ]
 
 
-def test_a_board_sees_a_run_begin_train_die_and_go_on(tmp_path, one_thread):
+def test_a_board_sees_a_run_begin_train_die_and_go_on(tmp_path):
     folder = tmp_path / "later"
     board = Board(folder)
     view = BoardControls(board, every=0.1)
