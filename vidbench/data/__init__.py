@@ -1,1 +1,1 @@
-"""Wing 3: from a file to a batch."""
+"""From a file to a batch."""

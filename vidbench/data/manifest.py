@@ -1,5 +1,4 @@
-"""The manifest of a data set: one row a video (path, label, split, source_video), as columns, on disk as
-a csv."""
+"""The manifest: one row per video (path, label, split, source video), a csv on disk."""
 
 from __future__ import annotations
 

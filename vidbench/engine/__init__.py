@@ -1,1 +1,1 @@
-"""Wing 4: running things."""
+"""Run things: training, processes, run directories."""

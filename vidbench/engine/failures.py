@@ -1,5 +1,4 @@
-"""What a failing rank leaves behind for its launcher, and which of several ranks' failures began
-it."""
+"""What a failing rank leaves for its launcher, and which failure came first."""
 
 import faulthandler
 import json

@@ -1,4 +1,4 @@
-"""The one training loop: steps, accumulation, validation, checkpoints, resume."""
+"""The training loop: steps, accumulation, validation, checkpoints, resume."""
 
 import math
 import time

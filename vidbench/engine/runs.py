@@ -1,4 +1,4 @@
-"""A run on disk: recipe, checkpoints, log, status, numbers."""
+"""A run directory: recipe, checkpoints, log, status, results."""
 
 import io
 import json

@@ -1,5 +1,4 @@
-"""Many runs that need one another: as many at a time as processes allow, complete ones skipped, the
-rest resumed."""
+"""Many runs that need one another: in parallel, complete ones skipped, the rest resumed."""
 
 import importlib
 from collections.abc import Collection, Mapping

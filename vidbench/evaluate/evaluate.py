@@ -1,5 +1,4 @@
-"""A run on held-out videos: features, retrieval, linear probe, classes; numbers are kept in the
-run, with protocol."""
+"""Evaluate one run on held-out videos; numbers are stored in the run with their protocol."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Run + manifest to a table with one row of features per video, filled by row index."""
+"""Run and manifest to a table with one row of features per video, filled by row index."""
 
 import hashlib
 import json

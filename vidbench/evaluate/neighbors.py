@@ -1,5 +1,4 @@
-"""What lists of neighbors say of each other: overlap, gained and lost; and of the gallery: its
-hubs."""
+"""Compare lists of neighbors (overlap, gained, lost) and count the gallery's hubs."""
 
 import math
 from dataclasses import dataclass

@@ -1,5 +1,4 @@
-"""Linear probes on tables of features, and what class probabilities come to: top-1, two-stream
-fusion, confusions."""
+"""Linear probes on features; top-1, two-stream fusion and confusions of class probabilities."""
 
 import math
 from collections.abc import Mapping, Sequence

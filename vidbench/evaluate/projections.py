@@ -1,5 +1,4 @@
-"""What MultiTrain's maps between label spaces learned: read-outs of them, pairs of classes, and
-planted pairs found.
+"""What MultiTrain's maps learned: read-outs, pairs of classes, planted pairs found.
 
 Facts: the released code's maps act on raw scores, and their supplement's table 4 lists the largest
 weights of each. Raw weights mislead, since adding a number to all weights of a source class leaves

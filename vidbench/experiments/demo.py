@@ -1,5 +1,4 @@
-"""The main job end to end: videos to an HTML report with curves, retrieval, probes and a
-gallery."""
+"""The demo: videos to an HTML report with curves, retrieval, probes and a gallery."""
 
 import json
 import time
@@ -14,7 +13,7 @@ from vidbench.engine.runs import environment, recipe_dict
 from vidbench.engine.stages import run_all
 from vidbench.evaluate.evaluate import Evaluation, evaluate_all
 from vidbench.evaluate.features import Protocol
-from vidbench.experiments.report import TITLES, write_report
+from vidbench.experiments.report import METRICS, TITLES, Made, write_report
 from vidbench.methods import coclr
 from vidbench.system.files import write_text
 
@@ -72,20 +71,18 @@ def demo(out: str | Path, settings: Settings = Settings()) -> Path:
         settings.processes,
     )
     clock.mark("evaluation")
-    numbers = [_row(one) for one in found.values()]
     facts = {
         "settings": {**asdict(settings), "recipe": recipe_dict(settings.recipe)},
         "seconds": clock.seconds,
         "environment": environment(),
-        "numbers": numbers,
+        "numbers": [_record(one) for one in found.values()],
     }
     write_text(out / "numbers.json", json.dumps(facts, indent=1))
-    path = write_report(
-        out, manifest, held_out, facts, {name: one.neighbors for name, one in found.items()}
-    )
-    for row in numbers:
-        shares = "  ".join(f"{key} {row[key][0]:6.1%}" for key in ("R@1", "R@5", "probe"))
-        print(f"{TITLES[row['run']]:28} {shares}")
+    made = Made(settings.flow, clock.seconds, facts["environment"])
+    path = write_report(out, manifest, held_out, found, made)
+    for one in found.values():
+        shares = "  ".join(f"{key} {one.numbers[key][0]:6.1%}" for key in METRICS)
+        print(f"{TITLES[one.run]:28} {shares}")
     print(f"report: {path}", flush=True)
     return path
 
@@ -101,7 +98,8 @@ def _extract_flow(manifest: Manifest, folder: Path, settings: Settings) -> None:
         )
 
 
-def _row(one: Evaluation) -> dict:
+def _record(one: Evaluation) -> dict:
+    """An entry of numbers.json."""
     return {
         "run": one.run,
         "clips": one.budget["clips"],

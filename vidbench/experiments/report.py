@@ -1,11 +1,11 @@
-"""The demo's report: one offline page with the numbers, the curves and a gallery of playing
-clips."""
+"""The demo's report: one offline page with numbers, curves and a gallery of playing clips."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from vidbench.data.flow import store as flow_store
 from vidbench.data.manifest import Manifest
 from vidbench.data.video import clips, windows
 from vidbench.engine.runs import Run
-from vidbench.evaluate.search import Neighbors
+from vidbench.evaluate.evaluate import Evaluation
 from vidbench.view.clips import neighbors_gallery
 from vidbench.view.figures import Bar, bars, curves
 from vidbench.view.galleries import filmstrip
@@ -24,6 +24,7 @@ from vidbench.view.looks import PALETTE
 if TYPE_CHECKING:
     from vidbench.view.figures import Figure
 
+METRICS = ("R@1", "R@5", "probe")  # that the report shows
 COMPARED = ("infonce-rgb-long", "coclr-rgb")  # equal clip budgets
 TITLES = {
     "random": "random net",
@@ -41,88 +42,78 @@ COLORS = {
 }
 
 
+@dataclass(frozen=True)
+class Made:
+    """How the numbers came about: the flow's method, seconds of each part, runs.environment."""
+
+    flow: str
+    seconds: Mapping[str, float]
+    machine: Mapping[str, Any]
+
+
 def write_report(
-    out: Path, manifest: Manifest, split: str, facts: dict, found: Mapping[str, Neighbors]
+    out: Path, manifest: Manifest, split: str, found: Mapping[str, Evaluation], made: Made
 ) -> Path:
-    """Write `out`/report.html. facts: what demo's numbers.json holds; found: a run's neighbors of
-    the split's rows."""
-    gallery_rows, queries = manifest.select(split="train"), manifest.select(split=split)
-    rows = sorted(facts["numbers"], key=lambda row: list(TITLES).index(row["run"]))
+    """Write `out`/report.html.
+
+    Args:
+        found: of each run of TITLES, on the rows of `split`.
+    """
+    train, queries = manifest.select(split="train"), manifest.select(split=split)
+    runs = [found[name] for name in TITLES]
+    neighbors = {name: found[name].neighbors for name in COMPARED}
+    how = (
+        f"Queries from {split}, spread evenly over its list, not chosen; their nearest videos in "
+        "train."
+    )
+    words = (
+        f"{len(manifest)} videos of {len(manifest.classes)} classes, cut from "
+        f"{len(np.unique(manifest.source_video))} sources; {len(train)} for training, "
+        f"{len(queries)} held out ({split}). Flow: {made.flow.upper()}. No label was used in "
+        "training; labels serve the numbers below and the purity curve."
+    )
+    shown = [words, numbers_table(runs, split), _bars(runs, len(manifest.classes))]
+    gallery = neighbors_gallery(train, queries, neighbors, titles=TITLES)
     sections = [
-        Section(
-            "Numbers",
-            [
-                _words(facts, manifest, gallery_rows, queries, split),
-                numbers_table(rows, split),
-                _bars(rows, len(manifest.classes)),
-            ],
-        ),
-        Section(
-            "Neighbors",
-            [
-                f"Queries from {split}, spread evenly over its list, not chosen; their nearest "
-                "videos in train.",
-                neighbors_gallery(
-                    gallery_rows, queries, {name: found[name] for name in COMPARED}, titles=TITLES
-                ),
-            ],
-        ),
+        Section("Numbers", shown),
+        Section("Neighbors", [how, gallery]),
         Section("Training", _curves(out / "runs")),
-        Section("What the networks see", _strips(out, queries, facts["settings"]["flow"])),
-        Section("How it was made", [_made(facts)]),
+        Section("What the networks see", _strips(out, queries, made.flow)),
+        Section("How it was made", [_how(made)]),
     ]
-    write_page(out / "report.html", "vidbench demo: from video files to neighbors", sections)
-    return out / "report.html"
+    return write_page(out / "report.html", "vidbench demo: from video files to neighbors", sections)
 
 
-def numbers_table(rows: list[dict], split: str) -> Html:
+def numbers_table(runs: Sequence[Evaluation], split: str) -> Html:
     """R@1, R@5 and probe of each run in percent, with bootstrap intervals over sources."""
     shown = [
         {
-            "run": TITLES[row["run"]],
-            "clips seen": row["clips"],
-            **{key: tuple(100 * x for x in row[key]) for key in ("R@1", "R@5", "probe")},
+            "run": TITLES[one.run],
+            "clips seen": one.budget["clips"],
+            **{key: tuple(100 * x for x in one.numbers[key]) for key in METRICS},
         }
-        for row in rows
+        for one in runs
     ]
-    protocol = rows[0]["protocol"]
+    protocol = runs[0].protocols["retrieval"]
     note = (
         f"Percent, with 95 % bootstrap intervals over sources. R@k: {split} queries, train "
-        "gallery, cosine, "
-        f"{protocol['windows']} windows a video, {protocol['crops']} crop, pooled backbone "
-        "features, "
-        f"centering {protocol['centering']}. Probe: logistic regression on the same features, "
-        "standardized, its C "
-        "chosen on train. Clips seen include those of the run a stage starts from; a view pair "
-        "counts as one."
+        f"gallery, cosine, {protocol['windows']} windows a video, {protocol['crops']} crop, pooled "
+        f"backbone features, centering {protocol['centering']}. Probe: logistic regression on the "
+        "same features, standardized, its C chosen on train. Clips seen include those of the run "
+        "a stage starts from; a view pair counts as one."
     )
-    return table(shown, best={"R@1": "max", "R@5": "max", "probe": "max"}, note=note)
+    return table(shown, best=dict.fromkeys(METRICS, "max"), note=note)
 
 
-def _words(facts: dict, manifest: Manifest, train: Manifest, queries: Manifest, split: str) -> str:
-    source_videos = len(np.unique(manifest.source_video))
-    method = facts["settings"]["flow"].upper()
-    return (
-        f"{len(manifest)} videos of {len(manifest.classes)} classes, cut from {source_videos} sources; "
-        f"{len(train)} for "
-        f"training, {len(queries)} held out ({split}). Flow: {method}. No label was used in "
-        "training; labels serve "
-        "the numbers below and the purity curve."
-    )
-
-
-def _bars(rows: list[dict], classes: int) -> Figure:
+def _bars(runs: Sequence[Evaluation], classes: int) -> Figure:
     groups = {"R@1": "R@1", "probe": "linear probe"}
     made = [
-        Bar(TITLES[row["run"]], group, *row[key]) for key, group in groups.items() for row in rows
+        Bar(TITLES[one.run], group, *one.numbers[key])
+        for key, group in groups.items()
+        for one in runs
     ]
-    return bars(
-        made,
-        "percent",
-        "Retrieval and probe on held-out videos",
-        levels={"chance": 1 / classes},
-        colors=COLORS,
-    )
+    title, chance = "Retrieval and probe on held-out videos", {"chance": 1 / classes}
+    return bars(made, "percent", title, levels=chance, colors=COLORS)
 
 
 def _curves(runs: Path) -> list:
@@ -161,9 +152,9 @@ def _strips(out: Path, queries: Manifest, method: str) -> list:
     return [filmstrip(strips, titles)]
 
 
-def _made(facts: dict) -> Html:
-    rows = [{"part": name, "seconds": seconds} for name, seconds in facts["seconds"].items()]
-    machine = facts["environment"]
+def _how(made: Made) -> Html:
+    rows = [{"part": name, "seconds": seconds} for name, seconds in made.seconds.items()]
+    machine = made.machine
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     where = (
         f"{machine['cores']} cores, {machine['device']}, Python {machine['python']}; {versions}."

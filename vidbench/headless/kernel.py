@@ -1,5 +1,4 @@
-"""One notebook executed: its kernel, its streams as lines, its HTML, and what stays of it when it
-is stopped."""
+"""Execute one notebook: its kernel, its output as lines, its HTML, what remains if it stops."""
 
 import asyncio
 import os

@@ -1,5 +1,4 @@
-"""A notebook's parameters: found in its tagged cell, checked before anything starts, read from text
-and YAML."""
+"""A notebook's parameters: found in its tagged cell, checked before anything starts."""
 
 import ast
 import json

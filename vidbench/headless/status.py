@@ -1,5 +1,4 @@
-"""What is known of an executed notebook: a status file beside it that stays true, and a lock that
-tells who lives."""
+"""The status file beside an executed notebook, and the lock that shows a live process."""
 
 import hashlib
 import json

@@ -1,1 +1,1 @@
-"""Where the wings meet: one file per training problem."""
+"""One file per training problem."""

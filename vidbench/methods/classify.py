@@ -1,5 +1,4 @@
-"""Supervised training of a backbone and a head: from scratch, fine-tuned, or a linear probe on a
-frozen backbone.
+"""Supervised training of a backbone and a head: from scratch, fine-tuned, or a linear probe.
 
 Source: CoCLR's supplement (table 2) and its released evaluation (TengdaHan/CoCLR,
 eval/main_classifier.py and model/classifier.py). What differs between the three is in the recipe:

@@ -1,4 +1,4 @@
-"""InfoNCE, UberNCE, CoCLR: one method, a choice of positives.
+"""InfoNCE, UberNCE and CoCLR: one method with a choice of positives.
 
 Source: Han, Xie, Zisserman, "Self-supervised Co-Training for Video Representation Learning"
 (NeurIPS 2020), its supplement (tables 1 and 2, Algorithm 1) and the released code

@@ -1,5 +1,4 @@
-"""What is watched between epochs of contrastive training, on held-out rows, and what looks like a
-known failure.
+"""Held-out measures between epochs of contrastive training, and signs of known failures.
 
 Nothing here chooses anything on test data, and nothing has randomness: fixed windows, center crops,
 the whole queue. Labels serve the eye only; training does not see them."""

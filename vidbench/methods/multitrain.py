@@ -1,5 +1,4 @@
-"""MultiTrain: one backbone for several data sets, a head for each, projections between heads, an
-informative loss.
+"""MultiTrain: one backbone, a head per data set, maps between heads, an informative loss.
 
 Source: Liang et al. (NeurIPS 2022), its supplement, and the released code (JunweiLiang/MultiTrain),
 which is of three data sets where the paper has four; the paper's main text was not to be had. Every

@@ -1,4 +1,4 @@
-"""Wing 2: networks, and one table of builders by name."""
+"""Networks, and one table that builds them by name."""
 
 from collections.abc import Callable
 from inspect import signature

@@ -1,5 +1,4 @@
-"""Pooling attention on tokens of a grid, its relative positions, and the block around it
-(MViTv2, section 4.1)."""
+"""Pooling attention on tokens of a grid, and the block around it (MViTv2, section 4.1)."""
 
 from collections.abc import Sequence
 from functools import partial

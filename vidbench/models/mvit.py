@@ -1,5 +1,4 @@
-"""MViTv2 for video: the plain form of MultiTrain, the official one by switches, and position
-embeddings of any size.
+"""MViTv2 for video: MultiTrain's plain form, the official one, position embeddings of any size.
 
 A clip becomes tokens [B,N,D] on a grid (T',H',W'), N = T'H'W', which shrinks while D grows, stage
 by stage. Sources: Li et al. 2022 (MViTv2), MultiTrain's supplement, table 2, its released code

@@ -1,5 +1,4 @@
-"""Convolutions and pools that are flat in time or space, run as 2-D ones with the same weights and
-outputs."""
+"""Convolutions and pools flat in time or space, computed as 2-D ones with the same weights."""
 
 from typing import Any
 

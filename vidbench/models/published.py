@@ -1,5 +1,4 @@
-"""Published weight files of pytorchvideo, torchvision and timm, read into the backbones of this
-library.
+"""Published weight files of pytorchvideo, torchvision and timm, loaded into our backbones.
 
 Nothing is downloaded here: the file lies on disk, as its publisher serves it or as safetensors. A
 file fits one network alone (`SOURCES`), eps of norms included, which no shape would show; all else

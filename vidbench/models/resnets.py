@@ -1,5 +1,4 @@
-"""Residual nets as one family of blocks: SlowOnly, CSN, ResNet-50 and the CIFAR nets, with a door
-for regularizers.
+"""Residual networks as one family of blocks: SlowOnly, CSN, ResNet-50, networks of CIFAR size.
 
 All are bare backbones of 3-D convolutions, clips [B,3,T,H,W] -> feature map [B,D,T',H',W'] with
 `out_channels` = D; a net for images is one whose kernels are flat in time, so that frames pass one

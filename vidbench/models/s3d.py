@@ -1,5 +1,4 @@
-"""S3D, the separable 3-D Inception of CoCLR, in torchvision's layout and state-dict keys, faster on
-CPU.
+"""S3D, the separable 3-D Inception of CoCLR, in torchvision's layout and state-dict keys.
 
 Source: Xie et al. (ECCV 2018) through torchvision.models.video.s3d, whose blocks are used here;
 CoCLR supplement, table 1, uses it without gating. Ours are: a `width` factor with a choice of

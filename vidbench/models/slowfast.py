@@ -1,5 +1,4 @@
-"""SlowFast-50: a slow, wide and a fast, narrow residual pathway over one clip, joined by lateral
-convolutions."""
+"""SlowFast-50: a slow and a fast residual pathway over one clip, joined by lateral convolutions."""
 
 from collections.abc import Sequence
 from functools import partial

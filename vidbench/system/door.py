@@ -1,4 +1,4 @@
-"""Errors at a command's door: shown without a traceback, because the caller can fix them."""
+"""Errors of a command that its caller can fix, shown without a traceback."""
 
 from __future__ import annotations
 

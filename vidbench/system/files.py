@@ -68,6 +68,21 @@ def written(path: str | Path, sync: bool = True) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)  # on a full disk it takes the room that is left
 
 
+@contextmanager
+def written_in_steps(folder: str | Path) -> Iterator[Path]:
+    """Write a folder of very many files whole or not at all; a killed call resumes.
+
+    Yields the hidden folder in which the body makes the files, each by `written`; those of an
+    earlier call are still in it. When the body ends well, the folder is renamed to `folder`.
+    """
+    folder = Path(folder)
+    partial = folder.with_name(f".{folder.name}.partial")
+    yield partial
+    for left in partial.rglob("*.tmp"):
+        left.unlink()
+    os.replace(partial, folder)
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file whole or not at all, in UTF-8 and with the line ends of `text`."""
     with written(path) as temporary:

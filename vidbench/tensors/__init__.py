@@ -1,1 +1,1 @@
-"""Wing 1: tensors in, tensors out; knows no model, file or process."""
+"""Tensors in, tensors out; knows no model, file or process."""

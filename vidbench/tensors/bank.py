@@ -1,4 +1,4 @@
-"""The rolling feature queue of MoCo with its side columns, and the masked top-k search in it."""
+"""The queue of keys with its metadata (MoCo), and masked top-k search in it."""
 
 import torch
 from torch import Tensor, nn

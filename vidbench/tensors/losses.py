@@ -1,4 +1,4 @@
-"""What we minimize: multi-positive NCE, soft cross-entropy, MultiTrain's informative terms."""
+"""Losses: multi-positive NCE, soft cross-entropy, MultiTrain's informative terms."""
 
 import torch
 from torch import Tensor

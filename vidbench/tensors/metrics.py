@@ -1,4 +1,4 @@
-"""What we report: top-k, recall at k, mining purity, mean over views, bootstrap intervals."""
+"""Measures: top-k, recall at k, mining purity, mean over views, bootstrap intervals."""
 
 import torch
 from torch import Tensor

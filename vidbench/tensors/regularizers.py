@@ -1,5 +1,4 @@
-"""What random mean scaling is compared with (RandomDrop, ShakeDrop), and where a network applies
-any of the three.
+"""RandomDrop and ShakeDrop, and where a network applies them or random mean scaling.
 
 Source: the supplement of Kim et al. (CVPR 2020). `vidbench.tensors.scaling` describes this source
 and the conventions for features, functions, modules and random numbers."""

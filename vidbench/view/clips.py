@@ -1,5 +1,4 @@
-"""Playing clips of a manifest's videos or of their flow, and a gallery of neighbors made of
-them."""
+"""Playing clips of videos and of their flow; a gallery of neighbors."""
 
 from __future__ import annotations
 

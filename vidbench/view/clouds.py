@@ -1,5 +1,4 @@
-"""Two scores of the same pairs of classes against each other: a cloud of points, the strongest of
-them named, the others a shade.
+"""Two scores of the same class pairs against each other, the strongest pairs named.
 
 Scores are arrays [C_s,C_t] as in `relations`."""
 

@@ -1,4 +1,4 @@
-"""Clips in, HTML out: animated pictures, filmstrips, galleries of neighbors.
+"""Encoded clips, filmstrips, galleries of neighbors: clips in, HTML out.
 
 Pieces are `looks.Html`, which a notebook shows as it is: inline styles only and no script,
 because an untrusted notebook loses <style> and <script>; the page contains clips as data URIs, so

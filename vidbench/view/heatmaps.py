@@ -1,5 +1,4 @@
-"""Arrays with two axes in, plotly figures out: confusion matrices, small multiples on shared
-scales, a slider."""
+"""Figures of arrays with two axes: confusion matrices, small multiples, a slider."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers, clips and figures in, tables and one offline HTML page out."""
+"""Tables, and one offline HTML page."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The looks that all of view shares: colors, type, a piece of HTML, words that are safe in HTML
-and in figures."""
+"""Colors, type, a piece of HTML and safe words, which all of view shares."""
 
 from __future__ import annotations
 

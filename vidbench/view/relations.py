@@ -1,5 +1,4 @@
-"""Relations between two label spaces as figures: a clustered heatmap, the strongest links, one
-score against another.
+"""Relations between two label spaces as figures: a clustered heatmap, the strongest links.
 
 Scores are arrays [C_s,C_t]: what the class of a row, of the source data set, has to do with that of
 a column, of the target's; NaN where that is unknown. Figures hold NumPy arrays, never lists, so 400

@@ -1,4 +1,4 @@
-"""Flow of a data set: extracted from every video, into one file for each (see `files`).
+"""Extract the flow of a data set, one file per video (see `files`).
 
 A folder holds flow.json (how it was made) and one file for each video, by its relative path."""
 

@@ -1,5 +1,4 @@
-"""Ground truth for flow: Middlebury's .flo files, a pair of frames with a known motion, and the
-end-point error."""
+"""Ground truth for flow: Middlebury's .flo files, pairs with a known motion, end-point error."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""TV-L1 optical flow of many frame pairs at once in PyTorch, step for step as OpenCV computes it,
-meant for GPUs.
+"""TV-L1 optical flow of many frame pairs at once in PyTorch, step for step as in OpenCV.
 
 Zach, Pock, Bischof: A Duality Based Approach for Realtime TV-L1 Optical Flow, DAGM 2007; Sanchez,
 Meinhardt-Llopis, Facciolo: TV-L1 Optical Flow Estimation, IPOL 2013; with the numbers, borders,

@@ -1,5 +1,4 @@
-"""Augmentation presets by name, and what is drawn from one for a clip: a View, the same for all
-frames and streams."""
+"""Augmentation presets by name, and the draw of one View that all frames and streams share."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Manifest rows to samples, each a pure function of (seed, epoch, row), and the order in which they
-come.
+"""Manifest rows to samples, each a pure function of (seed, epoch, row), and their order.
 
 Nothing here knows a process: rank and world size are plain integers, and whichever worker or rank
 makes a sample, it is bit for bit the same. Pass `transforms.worker_init` to a DataLoader, so that a

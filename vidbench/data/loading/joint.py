@@ -1,5 +1,4 @@
-"""Several data sets in one stream of batches: whose clips come how often, planned before anything
-runs."""
+"""Several data sets in one stream of batches, planned before training starts."""
 
 from __future__ import annotations
 

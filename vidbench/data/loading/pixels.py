@@ -1,5 +1,4 @@
-"""The pixel operations behind views, each in two forms: 8-bit frames of one clip, torch on a batch
-of clips.
+"""Pixel operations of views in two forms: 8-bit frames of one clip, torch on a batch of clips.
 
 The first form takes a clip as one tall picture, uint8 [T*H,W,3], and never changes it in place. The
 second takes whole levels 0..255 as float32 [B,C,T,H,W] with a list of numbers, one a clip, and has

@@ -1,5 +1,4 @@
-"""RandAugment and random erasing for clips: plain values drawn once a clip, the same in all of its
-frames.
+"""RandAugment and random erasing, drawn once per clip for all of its frames.
 
 The draws are those of MultiTrain's released code: slowfast/datasets/rand_augment.py and
 random_erasing.py there, PySlowFast's files, which come from timm, under "rand-m7-n4-mstd0.5-inc1"

@@ -1,5 +1,4 @@
-"""Scan a data set once: decode every video whole, check a second decoder against it, list what is
-bad and count it.
+"""Scan a data set once: decode every video, check a second decoder, list and count what is bad.
 
 What a scan leaves in its folder: `scan.jsonl`, a line a video as it is finished (the same call goes
 on after it, and looks anew only at files that changed, could not be read, or hung and now get more

@@ -1,5 +1,4 @@
-"""A decode-once store: every frame of a data set's videos at training size, in a form that reads
-fast at random.
+"""Store every frame of a data set at training size, in a form that reads fast at random.
 
     format what lies there                                   a second of video*   clips of 32 beside decord, source*
     mp4    H.264, a keyframe every 16, no B-frames           59 kB                11 times as fast

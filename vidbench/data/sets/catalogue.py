@@ -1,4 +1,4 @@
-"""The named data sets: a table of readers that turn what lies in a folder into a Manifest.
+"""Data sets by name: recognize a folder, read it into a Manifest.
 
 A data set is a row in DATASETS: how to read it, what it is, what its folder holds and how it is
 recognized. A reader gives rows (path, label, split, source_video) with the file and line each stands in;

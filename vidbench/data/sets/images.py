@@ -1,5 +1,4 @@
-"""Data sets of pictures: ImageNet's folders of classes, and CIFAR-100 out of its archives or as PNG
-files.
+"""Data sets of pictures: ImageNet's folders of classes, CIFAR-100's archives or PNG files.
 
 A picture is a video of one frame (`clips`), so these are rows of a manifest like any others; each
 is a source of its own. Also the digits that come with scikit-learn, for which nothing is
@@ -25,7 +24,7 @@ from PIL import Image
 from vidbench.data.manifest import Manifest, text_lines
 from vidbench.data.sets.reading import Found, Rows, files_below
 from vidbench.data.video.clips import PICTURES
-from vidbench.system.files import written
+from vidbench.system.files import written, written_in_steps
 
 LARGEST = 1 << 29  # bytes of a member of an archive; the largest of CIFAR-100 has 155 MB
 WNID = re.compile(r"n\d{8}")
@@ -182,19 +181,16 @@ def read_cifar100(root: Path) -> Found:
 
 
 def _unpack_cifar100(archive: Path, target: Path) -> Path:
-    """Write an archive's pictures below target: each under its own name last, and the folder under
-    its name last."""
-    partial = target.with_name(f".{target.name}.partial")
-    for split in ("train", "test"):
-        for number, (label, pixels) in enumerate(_cifar100_pictures(archive, split)):
-            file = partial / split / label / f"{number:05d}.png"
-            if not file.exists():
-                picture = Image.fromarray(pixels.reshape(3, 32, 32).transpose(1, 2, 0))
-                with written(file, sync=False) as temporary:
-                    picture.save(temporary, format="png")
-    for left in partial.rglob("*.tmp"):
-        left.unlink()
-    return partial.rename(target)
+    """Write an archive's pictures below target; returns target."""
+    with written_in_steps(target) as partial:
+        for split in ("train", "test"):
+            for number, (label, pixels) in enumerate(_cifar100_pictures(archive, split)):
+                file = partial / split / label / f"{number:05d}.png"
+                if not file.exists():
+                    picture = Image.fromarray(pixels.reshape(3, 32, 32).transpose(1, 2, 0))
+                    with written(file, sync=False) as temporary:
+                        picture.save(temporary, format="png")
+    return target
 
 
 def _cifar100_pictures(archive: Path, split: str) -> Iterator[tuple[str, np.ndarray]]:

@@ -1,5 +1,4 @@
-"""The list files that come with data sets, read as rows of a manifest: UCF101, HMDB51, ARID, SSv2,
-Moments.
+"""List files of UCF101, HMDB51, ARID, Something-Something and Moments in Time as manifest rows.
 
 A reader gets the folder `root` that videos lie below, and options. `lists` is the folder of the
 list files where they lie elsewhere; they are looked for in it and one folder below. Lists may begin

@@ -1,5 +1,4 @@
-"""The lists of clips cut from YouTube videos, Kinetics and Mini-Kinetics-200, and where their
-files lie.
+"""Lists and file names of clips cut from YouTube videos: Kinetics and Mini-Kinetics-200.
 
 A clip is a video id of eleven characters and two times in seconds; the source of a clip is its
 video's id. Copies of these data sets differ in folders and names, so the tree below `root` is

@@ -1,5 +1,4 @@
-"""The toy world's figure: actions as keyframes, poses as joint angles, and the joints they put on
-the ground."""
+"""The toy world's figure: actions as keyframes, poses as joint angles."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The toy world's looks: clothes, background, camera and light of one source, and drawing its
-figure into frames."""
+"""Clothes, background, camera and light of a source video; drawing a figure into frames."""
 
 from __future__ import annotations
 

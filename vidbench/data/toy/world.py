@@ -1,5 +1,4 @@
-"""The toy worlds: real mp4 files where motion is the label and appearance is noise, in three
-related label spaces.
+"""The toy worlds: real mp4 files where motion is the label and appearance is noise.
 
 A source is one long take: one figure, one background, one camera, one action again and again. Its
 clips (siblings, as in UCF101) are cut from it at different times and share all of its appearance,

@@ -1,5 +1,4 @@
-"""The decoders behind `clips.Video`: PyAV, decord and torchcodec, each as a reader of numbered
-frames of one file.
+"""Readers of one file by frame number: PyAV, decord, torchcodec.
 
 A reader has `frames`, `fps`, `exact(path)` (whether its frame numbers hold for this file),
 `take(wanted)`, `stream()` and `close()`. Frame i means the i-th frame that a full decode from the

@@ -1,5 +1,4 @@
-"""Our own files of many pictures: written once and whole, then read at random, a few pictures at a
-time.
+"""Files of many pictures: written whole or not at all, read at random.
 
 A pack is an uncompressed .npz (any NumPy opens it) with `meta`, JSON as bytes, and either `rows`
 (raw arrays, one per picture) or `data` and `ends` (compressed pictures one after the other, and

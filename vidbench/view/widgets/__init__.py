@@ -1,4 +1,4 @@
-"""What one clicks on: plain Python classes that say what is looked at, and ipywidgets over them."""
+"""Browsers in plain Python, and ipywidgets that control them."""
 
 import os
 from collections.abc import Callable
