@@ -20,6 +20,7 @@ from vidbench.engine import failures, meeting
 from vidbench.engine.meeting import JOIN
 from vidbench.system.processes import cores
 from vidbench.system.signals import kept
+from vidbench.system.trusted import spread
 
 
 class RankError(RuntimeError):
@@ -134,6 +135,9 @@ def launch(
             "launch on several nodes wants one endpoint, host:port of a node that all can reach."
         )
     _function(target)  # an unknown name fails here, not in a rank
+    for recipe in args:
+        if isinstance(recipe, dict):
+            spread(str(recipe.get("network", "")))
     folder = Path(log_dir or environment["log_dir"] or tempfile.mkdtemp(prefix="vidbench-ranks-"))
     folder.mkdir(parents=True, exist_ok=True)
     failures.clear(folder)

@@ -10,6 +10,7 @@ from typing import Any
 from vidbench.engine.runs import Run, recipe_dict
 from vidbench.system.processes import DiedError, Pool, cores, result_of
 from vidbench.system.progress import Every, Progress, style, words
+from vidbench.system.trusted import spread
 
 
 def run_all(recipes: Mapping[str, Any], folder: str | Path, processes: int = 2) -> None:
@@ -28,6 +29,8 @@ def run_all(recipes: Mapping[str, Any], folder: str | Path, processes: int = 2) 
     }
     if not waiting:
         return
+    for recipe in waiting.values():
+        spread(getattr(recipe, "network", ""), type(recipe).__module__)
     open_, processes = set(waiting), max(1, min(processes, len(waiting)))
     threads = max(1, cores() // processes)
     watch = _Watch({name: recipe.fit.epochs for name, recipe in waiting.items()}, folder)

@@ -38,10 +38,12 @@ from vidbench.engine.runs import (
 from vidbench.methods.registry import import_method as import_method
 from vidbench.methods.registry import recipe_class as recipe_class
 from vidbench.methods.registry import register
+from vidbench.models import own
 from vidbench.models.backbone import Backbone
 from vidbench.models.published import PublishedWeights, load_published
 from vidbench.system.progress import Style
 from vidbench.system.ranges import check_fields
+from vidbench.system.trusted import UntrustedError
 
 CACHE = 1 << 29  # bytes of decoded videos that a loader without workers keeps
 
@@ -160,9 +162,12 @@ def load_encoder(run: Run) -> Backbone:
     """Load a run's backbone in eval mode: clips [B,3,T,H,W] -> map [B,D,T',H',W'].
 
     Raises:
-        RunError: The weights do not fit.
+        RunError: The weights do not fit, or the network is code that this program may not import.
     """
-    encoder = run.recipe.build_backbone()
+    try:
+        encoder = run.recipe.build_backbone()
+    except UntrustedError as error:
+        raise RunError(f"{run.folder}: {error}") from error
     run.load_into(encoder, "encoder.")
     return encoder.eval()
 
@@ -236,9 +241,14 @@ def train(
 
     Raises:
         RunError: The directory holds another recipe or other rows, or a video's content changed.
+        ValueError: A network of your own breaks the contract of models/own.py.
     """
     torch.manual_seed(recipe.fit.seed)
     module = build(recipe)  # before the folder: a network that is refused leaves none behind
+    if own.is_own(recipe.network):
+        sizes = {(data.clip.frames, data.clip.augment.size) for data in recipe.data_sets()}
+        for frames, size in sizes:
+            own.check_trainable(recipe.network, getattr(module, "encoder", None), frames, size)
     run = Run.create(folder, recipe.method, recipe) if ranks.rank() == 0 else None
     if run:
         parts = {name: None if part is None else part.fingerprint() for name, part in rows.items()}

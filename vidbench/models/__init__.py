@@ -5,6 +5,7 @@ from inspect import signature
 
 from torch import nn
 
+from vidbench.models import own
 from vidbench.models.backbone import Backbone
 from vidbench.models.heads import build_head
 from vidbench.models.mvit import mvit_v2
@@ -14,7 +15,7 @@ from vidbench.models.slowfast import SlowFast
 
 __all__ = ["BUILDERS", "Backbone", "Site", "build", "build_head"]
 
-# The only registry of the house: a checkpoint must say which network it holds.
+# A checkpoint says which network it contains: a name of this table, or an importable one.
 BUILDERS: dict[str, Callable[..., Backbone]] = {
     "s3d": S3D,  # CoCLR's backbone, 7,910,048 parameters at width 1
     "slowonly": slowonly,  # depth 50: 31,634,496 parameters; 34: 60,802,880
@@ -29,33 +30,47 @@ BUILDERS: dict[str, Callable[..., Backbone]] = {
 def build(
     name: str, regularizer: Callable[[Site], nn.Module] | None = None, **arguments
 ) -> Backbone:
-    """The bare backbone `name`: clips [B,3,T,H,W] -> feature map [B,D,T',H',W'], with its D as
-    `out_channels`.
+    """Build a bare backbone: clips [B,3,T,H,W] -> feature map [B,D,T',H',W'], with D as `out_channels`.
 
-    `regularizer` is given each Site of a residual net once and returns the module for the end of
-    that branch. It is not part of a network's arguments, so that a checkpoint loads with and
-    without it. Raises ValueError for an unknown name or argument (the known ones are listed), for
-    values the network refuses, and for a regularizer that it has no place for."""
-    if name not in BUILDERS:
-        raise ValueError(f"models.build wants one of {sorted(BUILDERS)}; got {name!r}.")
-    known = set(signature(BUILDERS[name]).parameters)
-    unknown = sorted(set(arguments) - known)
+    Args:
+        name: A network of BUILDERS, or one of your own as "mypackage.mine:Net" (see models/own.py).
+        regularizer: Takes each Site of a residual network once and returns the module for the end
+            of that branch. It is no argument of the network, so a checkpoint loads with and without.
+        arguments: Those of the network.
+
+    Raises:
+        UntrustedError: The program neither imported the module of `name` nor did the caller name it.
+        ValueError: The name or an argument is unknown (the message lists the known ones), the
+            network refuses a value, has no place for a regularizer, or breaks the contract.
+    """
+    if name not in BUILDERS and not own.is_own(name):
+        raise ValueError(
+            f"models.build wants one of {sorted(BUILDERS)}, or your own as 'mypackage.mine:Net'; "
+            f"got {name!r}."
+        )
+    builder = BUILDERS[name] if name in BUILDERS else own.find(name)
+    known = _arguments(builder)
+    unknown = sorted(set(arguments) - known) if "**" not in known else []
     if unknown:
         raise ValueError(
             f"models.build({name!r}): unknown {unknown}; its arguments are {sorted(known)}."
         )
     if regularizer is not None:
         if "regularizer" not in known:
-            residual = sorted(
-                n
-                for n, builder in BUILDERS.items()
-                if "regularizer" in signature(builder).parameters
-            )
+            residual = sorted(n for n in BUILDERS if "regularizer" in _arguments(BUILDERS[n]))
             raise ValueError(
                 f"models.build({name!r}) has no place for a regularizer; take one of {residual}."
             )
         arguments["regularizer"] = regularizer
+    if own.is_own(name):
+        return own.build(name, builder, arguments)
     try:
-        return BUILDERS[name](**arguments)
+        return builder(**arguments)
     except TypeError as error:
         raise ValueError(f"models.build({name!r}): {error}.") from error
+
+
+def _arguments(builder: Callable[..., Backbone]) -> set[str]:
+    """The names of a builder's arguments; "**" if it takes any."""
+    parameters = signature(builder).parameters.values()
+    return {"**" if one.kind is one.VAR_KEYWORD else one.name for one in parameters}

@@ -106,8 +106,21 @@ def how(module: str) -> str:
     )
 
 
-def spread(*modules: str) -> None:
-    """Let processes started from here import modules that this process already uses."""
+def spread(network: str, *modules: str) -> None:
+    """Let processes started from here import what this process uses: a network and modules.
+
+    Args:
+        network: A recipe's network; only an importable name ("mypackage.mine:Net") has a module.
+        modules: Imported modules, such as a method's; those of vidbench need no permission.
+
+    Raises:
+        UntrustedError: This process itself may not import the network's module.
+        CodeError: Its import fails.
+    """
+    place, colon, _ = network.partition(":")
+    if colon:
+        load(place, f"the network {network!r}")
+        modules = (*modules, place)
     inside = ("vidbench", "__main__", "__mp_main__")
     trust(*(name for name in modules if name.partition(".")[0] not in inside))
 
@@ -136,9 +149,17 @@ def _failure(module: str, error: BaseException) -> str:
 
 
 def place_of(error: BaseException) -> str:
-    """Say where in a file an error was raised, as ` (mine.py, line 3)`; empty if that is unknown."""
+    """Say where the caller's own code raised an error, as ` (mine.py, line 3)`; empty if unknown.
+
+    Frames of installed packages, of Python and of vidbench come last: they show less."""
     if isinstance(error, SyntaxError):
         return ""  # its text has the place
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not frame.filename.startswith("<frozen")]
+    own = [frame for frame in frames if not _installed(frame.filename)] or frames
     return f" ({os.path.basename(own[-1].filename)}, line {own[-1].lineno})" if own else ""
+
+
+def _installed(file: str) -> bool:
+    ours = os.path.dirname(os.path.dirname(__file__))
+    libraries = (ours, os.path.dirname(os.__file__))
+    return file.startswith(("<", *(f"{one}{os.sep}" for one in libraries))) or "-packages" in file
