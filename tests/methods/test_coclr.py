@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from tests import copied
+from vidbench.data.manifest import Manifest
 from vidbench.engine import ranks
 from vidbench.engine.runs import Run, RunError, recipe_dict
 from vidbench.methods import coclr
@@ -193,6 +194,50 @@ def test_ubernce_and_coclr_agree_where_each_row_has_one_positive():
         coclr.multi_positive_nce(logits, positives, form) for form in ("inside", "outside")
     )
     torch.testing.assert_close(inside, outside)
+
+
+@pytest.mark.parametrize("positives", ["instance", "mined"])
+def test_labels_never_enter_self_supervised_training(positives):
+    """The same loss, queue and gradients whatever the labels are; unknown ones give no purity."""
+    recipe = replace(TINY, positives=positives, topk=3)
+    found = []
+    for labels in (torch.arange(16) % 3, torch.full((16,), -1)):
+        torch.manual_seed(3)
+        method = CoCLR(recipe)
+        for seed in range(recipe.queue // 16 + 1):
+            batch = {**batch_of(16, seed), "label": labels}
+            loss, numbers = method(batch)
+        loss.backward()
+        gradients = [p.grad for p in method.parameters() if p.grad is not None]
+        found.append([loss.detach(), method.queue.features, *gradients])
+        assert bool((method.queue.label == -1).all()) == bool((labels < 0).all())
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("rows", [4, 5, 9, 14, 18, 24, 40, 63, 64])
+def test_a_small_data_set_takes_its_first_step_within_the_first_epoch(rows):
+    for recipe in (TINY, coclr.PRESETS["tiny"].together, coclr.PRESETS["toy"].together):
+        made = coclr.fitted(recipe, rows)
+        assert 2 <= made.fit.batch <= rows // 2 and 1 <= made.topk < made.queue
+        assert made.queue <= rows // made.fit.batch * made.fit.batch
+        assert (made == recipe) == (recipe.queue <= rows)
+        assert made == recipe or made.siblings == "ignore"
+        coclr.check_budget(made, rows)
+        said = coclr.fitted_words(recipe, made, rows)
+        assert (f"queue {recipe.queue} -> {made.queue}" in said) == (made != recipe)
+    assert coclr.fitted(TINY, 64) == TINY
+    with pytest.raises(ValueError, match="at least 4 training videos; got 3"):
+        coclr.fitted(TINY, 3)
+
+
+def test_ubernce_without_labels_is_refused_in_one_sentence(world, tmp_path):
+    _, recipe = world
+    bare = Manifest.load(recipe.manifest).without_labels().save(tmp_path / "bare").parent
+    recipe = replace(recipe, positives="class", manifest=str(bare))
+    with pytest.raises(ValueError, match="UberNCE .* needs labels; got .* videos without labels"):
+        coclr.train(recipe_dict(recipe), str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_graph_hands_the_newest_runs_on(tmp_path):

@@ -114,6 +114,14 @@ def test_a_loss_that_the_own_key_satisfies_is_named_unless_it_is_dropped():
     assert health(low, RECIPE) == {}
 
 
+def test_without_labels_nothing_that_counts_them_is_measured_or_warned_of():
+    queue = queue_of()
+    queue.label[:] = -1
+    assert mining(queue, 3).keys() == {"sibling_share"}
+    bare = {name: FINE[name] for name in ("rank", "spread", "loss", "accuracy")}
+    assert health([{"epoch": epoch, **bare} for epoch in (0, 5, 10)], RECIPE) == {}
+
+
 def test_an_untrained_net_and_a_falling_accuracy_are_no_failures():
     assert health([{"epoch": 0, "knn": 0.1, "rank": 1.5, "spread": 0.01}], RECIPE) == {}
     dip = [{"epoch": 0, **FINE, "knn": 0.3}, {"epoch": 1, **FINE, "accuracy": 0.05}]

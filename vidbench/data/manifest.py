@@ -153,6 +153,14 @@ class Manifest:
         some = f", {missing} of them without a label" if missing else ""
         return f"{len(self)} videos in {len(self.classes)} classes{some}"
 
+    def need_labels(self, what: str) -> None:
+        """Raise ValueError if no video has a label, which `what` needs."""
+        if not self.labeled:
+            raise ValueError(
+                f"{what} needs labels; got {self.words} in {self.root}. Use class folders, or a "
+                "csv with a column label."
+            )
+
     def without_labels(self) -> Manifest:
         """The same videos with no classes and label -1 everywhere."""
         return replace(self, classes=(), label=np.full(len(self), -1))

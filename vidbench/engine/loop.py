@@ -277,8 +277,10 @@ class _Trainer:
                 "seconds": round(self.seconds, 2),
                 "clips": self.step * self.recipe.batch,
             }
+            # a number that no step had, such as one that counts labels, is absent, not NaN
+            line = {name: value for name, value in line.items() if not _missing(value)}
             self.run.log("metrics", **{name: _plain(value) for name, value in line.items()})
-            rest = {n: line[n] for n in [*means, "lr", "data_share"]}
+            rest = {n: line[n] for n in [*means, "lr", "data_share"] if n in line}
             self.progress.show(
                 self.step,
                 words({"loss": means["loss"]}, ".3f"),
@@ -335,6 +337,10 @@ def _parts(batch: dict, count: int):
     size = len(batch["row"]) // count
     for part in range(count):
         yield {name: value[part * size : (part + 1) * size] for name, value in batch.items()}
+
+
+def _missing(value: float) -> bool:
+    return isinstance(value, float) and math.isnan(value)
 
 
 def _plain(value: float) -> float | None:

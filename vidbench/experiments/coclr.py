@@ -136,18 +136,14 @@ def fitted(settings: Settings, rows: int) -> coclr.Preset:
     """
 
     def fit(recipe: coclr.Recipe) -> coclr.Recipe:
+        recipe = coclr.fitted(recipe, rows, share=0.75)
         batch = recipe.fit.batch
-        while batch > rows // 2:
-            batch //= 2
-        queue = max(batch, min(recipe.queue, 3 * rows // 4 // batch * batch))
         epochs = max(1, round(settings.clips / (rows // batch * batch)))
         return replace(
             recipe,
-            queue=queue,
-            topk=max(1, round(recipe.topk * queue / recipe.queue)),
             held_out=0.0,
             clip=replace(recipe.clip, decode_size=settings.short_side),
-            fit=replace(recipe.fit, batch=batch, epochs=epochs, save_every=max(1, epochs // 10)),
+            fit=replace(recipe.fit, epochs=epochs, save_every=max(1, epochs // 10)),
         )
 
     return replace(

@@ -115,16 +115,11 @@ def fitted(settings: Settings, rows: int) -> coclr.Recipe:
 
     A queue near the data set's size would hold each query's own older keys as negatives.
     """
-    recipe, batch = settings.recipe, settings.recipe.fit.batch
-    if rows < batch:
-        raise ValueError(
-            f"the demo trains on batches of {batch}; the train split has only {rows} videos."
-        )
+    recipe = coclr.fitted(settings.recipe, rows, share=0.5)
+    batch = recipe.fit.batch
     epochs = max(1, round(settings.clips / (rows // batch * batch)))
-    queue = max(batch, min(recipe.queue, rows // 2 // batch * batch))
     return replace(
         recipe,
-        queue=queue,
         siblings="ignore",
         held_out=0.0,
         clip=replace(recipe.clip, decode_size=settings.short_side),
@@ -141,7 +136,8 @@ def videos(out: Path, settings: Settings) -> Manifest:
             out / "videos", settings.world, seed=settings.seed, workers=settings.processes
         )
     manifest = catalogue.keep(out / "videos", settings.data)
-    print(f"{settings.data}: {len(manifest)} videos, {len(manifest.classes)} classes", flush=True)
+    manifest.need_labels("the demo's report")
+    print(f"{settings.data}: {manifest.words}", flush=True)
     return manifest
 
 

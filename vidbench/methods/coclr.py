@@ -46,6 +46,7 @@ from vidbench.tensors.metrics import purity, topk_hit
 OTHER: dict[Stream, Stream] = {"rgb": "flow", "flow": "rgb"}
 Positives = Literal["instance", "class", "mined"]
 Siblings = Literal["positive", "ignore", "negative"]
+FITTED = ("queue", "topk", "siblings")  # what `fitted` may change, and fit.batch
 
 
 @dataclass(frozen=True)
@@ -462,6 +463,8 @@ def train(recipe: dict, folder: str, progress: Style = "auto", threads: int = 0)
     """
     own = common.read_recipe(Recipe, recipe, threads)
     rows, held = parts(own)
+    if own.positives == "class":
+        rows.need_labels("UberNCE (positives='class')")
     check_budget(own, len(rows))
 
     def start(method: CoCLR) -> list[LoadedWeights]:
@@ -491,6 +494,50 @@ def effort(recipe: Recipe, rows: int) -> str:
     """What the stage will take, in one line: effective batch, iterations, epochs, clips."""
     line = common.budget_line(recipe.fit, rows, rows // recipe.fit.batch)
     return f"{line}, of which the first {recipe.queue:,} fill the queue without a step"
+
+
+def fitted(recipe: Recipe, rows: int, share: float = 1.0) -> Recipe:
+    """Fit batch, queue and topk to a small data set; a recipe that fits stays as it is.
+
+    An epoch has at least two batches, and the queue at most so many clips as an epoch, so the first
+    optimizer step comes in the first epoch. topk stays the same share of the queue. In a smaller
+    queue, most clips meet older views of themselves: siblings that were negatives are ignored.
+
+    Args:
+        rows: The training videos.
+        share: Of the training videos, the part that the queue may hold.
+
+    Raises:
+        ValueError: There are fewer than 4 training videos.
+    """
+    if rows < 4:
+        raise ValueError(
+            f"CoCLR needs at least 4 training videos; got {rows}. Add videos, or hold out fewer."
+        )
+    batch = recipe.fit.batch
+    while batch > rows // 2:
+        batch = max(2, batch // 2)
+    queue = max(batch, min(recipe.queue, int(share * rows)) // batch * batch)
+    if (batch, queue) == (recipe.fit.batch, recipe.queue):
+        return recipe
+    siblings = "ignore" if recipe.siblings == "negative" else recipe.siblings
+    return replace(
+        recipe,
+        queue=queue,
+        topk=max(1, round(recipe.topk * queue / recipe.queue)) if recipe.topk else 0,
+        siblings=siblings,
+        fit=replace(recipe.fit, batch=batch),
+    )
+
+
+def fitted_words(recipe: Recipe, made: Recipe, rows: int) -> str:
+    """Say in one line what `fitted` changed."""
+    pairs = {name: (getattr(recipe, name), getattr(made, name)) for name in FITTED}
+    pairs["batch"] = recipe.fit.batch, made.fit.batch
+    changed = [f"{name} {old} -> {new}" for name, (old, new) in pairs.items() if old != new]
+    if not changed:
+        return f"the recipe fits {rows} training videos"
+    return f"changed to fit {rows} training videos: {', '.join(changed)}"
 
 
 def check_budget(recipe: Recipe, rows: int) -> None:

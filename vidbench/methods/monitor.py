@@ -1,8 +1,10 @@
 """Held-out measures between epochs of contrastive training, and signs of known failures.
 
 Nothing here chooses anything on test data, and nothing has randomness: fixed windows, center crops,
-the whole queue. Labels serve the eye only; training does not see them."""
+the whole queue. Labels serve the eye only; training does not see them. Without labels, the numbers
+that count them are absent."""
 
+import math
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -43,7 +45,8 @@ class Monitor:
     they look bad.
 
     On the held-out rows: `knn`, R@1 of backbone features (mean of two windows, cosine, gallery's
-    mean taken off) in a part of the training rows; `rank` and `spread` of those features. Once the
+    mean taken off) in a part of the training rows, if both have labels; `rank` and `spread` of
+    those features. Once the
     queue is full: `loss` and `accuracy` of the contrastive task against it, `key_rank` of its keys,
     and, with a teacher, what `mining` says of it."""
 
@@ -79,11 +82,9 @@ class Monitor:
         self.method.eval()
         queries, sums = self._look(self.held_clips, self.method.queue.full)
         gallery, _ = self._look(self.train_clips, False)
-        numbers = {
-            "knn": _knn(gallery, queries, self.train.label, self.held.label),
-            "rank": effective_rank(queries),
-            "spread": spread(queries),
-        }
+        numbers = {"rank": effective_rank(queries), "spread": spread(queries)}
+        if self.train.labeled and self.held.labeled:
+            numbers["knn"] = _knn(gallery, queries, self.train.label, self.held.label)
         queue, recipe = self.method.queue, self.method.recipe
         if queue.full:
             numbers |= {name: total / len(self.held) for name, total in sums.items()}
@@ -142,7 +143,7 @@ def mining(queue: FeatureQueue, topk: int, mine_siblings: bool = False) -> dict[
     class_recall: of each class's slots the share that its queries mine, median over classes (CPR,
     arXiv 2201.07989, speaks of class mining recall); sibling_share: the share of the `topk` places
     that siblings would take if nothing barred them. Slots without label count nowhere but in
-    siblings."""
+    siblings. If nothing is left to count, a measure is absent."""
     label, source_video, slots = (
         queue.label,
         queue.source_video,
@@ -169,12 +170,13 @@ def mining(queue: FeatureQueue, topk: int, mine_siblings: bool = False) -> dict[
         sums.index_add_(1, torch.where(label[rows] < 0, sums.shape[1] - 1, label[rows]), counts)
     right, mined, same, allowed = sums[:, :-1]
     recalls = (right / same)[same > 0]
-    return {
+    numbers = {
         "purity": float(right.sum() / mined.sum()),
         "chance": float(same.sum() / allowed.sum()),
-        "class_recall": float(recalls.median()) if len(recalls) else float("nan"),
+        "class_recall": float(recalls.median()) if len(recalls) else math.nan,
         "sibling_share": siblings_mined / max(places, 1),
     }
+    return {name: value for name, value in numbers.items() if not math.isnan(value)}
 
 
 def health(epochs: list[dict], recipe: Any) -> dict[str, str]:
@@ -200,7 +202,8 @@ def health(epochs: list[dict], recipe: Any) -> dict[str, str]:
             "the epochs. 4 to 5 % was the sign of a broken InfoNCE in the released code's issue 3: "
             "look at the views, the queue and the rate."
         )
-    if done >= 0.5 and last["knn"] <= epochs[0]["knn"]:
+    labeled = last.get("knn") is not None and epochs[0].get("knn") is not None
+    if done >= 0.5 and labeled and last["knn"] <= epochs[0]["knn"]:
         said["knn"] = (
             f"R@1 of held-out rows is {last['knn']:.1%}, no more than the {epochs[0]['knn']:.1%} "
             "this stage "
@@ -213,7 +216,8 @@ def health(epochs: list[dict], recipe: Any) -> dict[str, str]:
                 "gradients "
                 "are small (issue 43 of the released code, whose remedy is drop_own_key=0.9)."
             )
-        if last.get("purity") is not None and last["purity"] < 1.5 * last["chance"]:
+        mined = last.get("purity") is not None and last.get("chance") is not None
+        if mined and last["purity"] < 1.5 * last["chance"]:
             said["purity"] = (
                 f"purity {last['purity']:.1%} beside a chance of {last['chance']:.1%}: the "
                 "teacher mines "
