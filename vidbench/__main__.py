@@ -339,17 +339,18 @@ def _run(given: argparse.Namespace) -> int:
 
 def _batch(given: argparse.Namespace) -> int:
     from vidbench.headless.batch import row_of, run_row, run_rows, summarize
-    from vidbench.headless.table import read_table
+    from vidbench.headless.table import check_rows, read_table
     from vidbench.system.door import at_the_door
 
     out = given.out or os.path.join("runs", os.path.splitext(os.path.basename(given.table))[0])
     rows = at_the_door(read_table, given.table, out)
-    at_the_door(os.makedirs, out, exist_ok=True)
     if given.row is not None:
         return at_the_door(run_row, at_the_door(row_of, rows, given.row), given.timeout)
     if given.list:
         print(summarize(rows, out))
         return 0 if all(row.status()["state"] == "complete" for row in rows) else 1
+    at_the_door(check_rows, rows)
+    at_the_door(os.makedirs, out, exist_ok=True)
     return run_rows(rows, out, given.processes, given.timeout)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from vidbench.headless.execute import execute_all
 from vidbench.headless.status import read
-from vidbench.headless.table import Row, leaves
+from vidbench.headless.table import Row, check_rows, leaves
 from vidbench.headless.values import ParameterError, yaml_text
 from vidbench.system.files import write_text
 from vidbench.system.processes import cores
@@ -35,10 +35,11 @@ def row_of(rows: list[Row], number: int) -> Row:
 
 def run_row(row: Row, timeout: int = 0) -> int:
     """Execute a row in this process, unless it is complete; returns its exit code. Raises
-    SystemExit after Ctrl-C or SIGTERM."""
+    ParameterError if its `data` is no data set, SystemExit after Ctrl-C or SIGTERM."""
     if row.status()["state"] == "complete":
         print(f"row {row.number}, {row.name}: complete before")
         return 0
+    check_rows([row])
     return execute_all([(row.notebook, _prepared(row))], row.folder, timeout)
 
 

@@ -7,8 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from click import ClickException
 
-from vidbench.headless.parameters import check, digest_of, injected
-from vidbench.headless.status import EXIT, copy_name
+from vidbench.headless.parameters import (
+    PAPERMILLS,
+    check,
+    digest_of,
+    injected,
+    look_at_data,
+)
+from vidbench.headless.paths import absolute
+from vidbench.headless.status import EXIT, INJECTED, copy_name
 from vidbench.headless.values import ParameterError
 from vidbench.system.files import BusyError, DiskError, explain_full_disk, write_text
 from vidbench.system.progress import style
@@ -87,6 +94,7 @@ def execute(
         progress_bar=False,
         execution_timeout=timeout,
         echo=sys.stdout,
+        data_checked=True,
     )
     return copy
 
@@ -96,7 +104,8 @@ class Engine:
     `vidbench run` does.
 
     Not papermill's subclass, since papermill loads this module in the midst of its own import.
-    Unknown and mistyped parameters are refused before the kernel starts. The kernel runs in the
+    Unknown and mistyped parameters are refused before the kernel starts, and `data` that is no data
+    set. Paths are relative to the folder that papermill was called in. The kernel runs in the
     notebook's folder unless --cwd says otherwise."""
 
     @classmethod
@@ -125,13 +134,16 @@ class Engine:
         Raises ParameterError, EndedError, SystemExit."""
         from vidbench.headless.kernel import run
 
-        values = check(nb, injected(nb))
         begun = _begun_in()
+        values = check(nb, absolute(injected(nb), begun))
+        _inject(nb, values, kernel_name)
         _write_whole()
         copy = _copy(nb.metadata.papermill.get("output_path"), begun)
         source = None
         if isinstance(input_path, str) and (begun / input_path).is_file():
             source = begun / input_path
+        if not options.pop("data_checked", False):
+            look_at_data(nb, values, source or Path("notebook.ipynb"))
         facts = {"notebook": str(source), "digest": digest_of(nb, values), "parameters": values}
         cwd = source.parent if source and Path.cwd() == begun else Path.cwd()
         manager = _manager(options, output_path and str(copy))
@@ -150,6 +162,20 @@ class Engine:
             raise EndedError(f"{full.strerror}: {FROM}", EXIT["failed"]) from full
         _raise_unless_ended_well(state, f"in cell {cell}", error, copy)
         return nb  # papermill raises if a cell failed
+
+
+def _inject(nb: "NotebookNode", values: dict[str, Any], kernel_name: str) -> None:
+    """Write values whose paths are absolute where papermill put them as they were given."""
+    from papermill.parameterize import translate_parameters
+
+    if values == injected(nb):
+        return
+    given = nb.metadata.papermill.get("parameters") or {}
+    values = {name: given[name] for name in PAPERMILLS if name in given} | values
+    cell = next(cell for cell in nb.cells if INJECTED in cell.metadata.get("tags", []))
+    language = nb.metadata.kernelspec.get("language", "python")
+    cell.source = translate_parameters(kernel_name, language, values, "Parameters")
+    nb.metadata.papermill["parameters"] = values
 
 
 def _manager(options: dict[str, Any], output_path: str | None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
+from vidbench.headless.paths import absolute, check_data
 from vidbench.headless.status import INJECTED, copy_name, digest
 from vidbench.headless.values import ParameterError, load_yaml, once, value_of
 from vidbench.system.files import path_inside
@@ -81,18 +82,18 @@ def plan(
     """(notebook, its parameters) of each, all checked before the first starts.
 
     files: YAML files of parameters, of which the last wins; texts: (name, value) pairs of a command
-    line, which win over files. Each notebook must know all of them, or a slip would pass. Raises
-    ParameterError."""
+    line, which win over files. Relative paths among them are relative to the file, and to the
+    working directory. Each notebook must know all of them, or a slip would pass. Raises
+    ParameterError, also for `data` that is no data set."""
     filed: dict[str, Any] = {}
     planned: list[tuple[Path, dict]] = []
     taken: set[str] = set()
     for file in files:
-        filed |= settings(file)
+        filed |= absolute(settings(file), Path(file).parent)
     given = once(texts)
     for notebook in map(Path, notebooks):
-        book = read_book(notebook)
-        known_kernel(book, notebook)
-        named = check(notebook, filed | spoken(notebook, given))
+        named = check(notebook, filed | absolute(spoken(notebook, given), Path.cwd()))
+        look_at_data(notebook, named, notebook)
         if notebook.resolve().parent == Path(out).resolve():
             raise ParameterError(f"the executed copy would replace {notebook}; name another --out.")
         copy = copy_name(notebook).casefold()  # some disks ignore case
@@ -102,7 +103,19 @@ def plan(
             )
         taken.add(copy)
         planned.append((notebook, named))
+    for notebook, _ in planned:  # last: nbformat and jupyter_client take seconds to import
+        known_kernel(read_book(notebook), notebook)
     return planned
+
+
+def look_at_data(book: Book, values: dict[str, Any], path: Path) -> None:
+    """Look at the data sets among a notebook's checked values (see paths.check_data).
+
+    Raises:
+        ParameterError: one does not exist, or is no data set.
+    """
+    if "data" in values:
+        check_data(path.name, known_parameters(book) | values, path.resolve().parent)
 
 
 def read_book(path: str | Path) -> Any:
@@ -162,11 +175,23 @@ def injected(nb: "NotebookNode") -> dict[str, Any]:
 def _declared(notebook: Book) -> dict[str, tuple]:
     """Name -> default and the names of the types it may have, empty where anything goes."""
     where = _named(notebook)
-    book: Any = read_book(notebook) if isinstance(notebook, str | Path) else notebook
-    for cell in book.cells:
-        if "parameters" in cell.metadata.get("tags", []):
-            return _parsed(cell.source, where)
+    cells = _cells(notebook) if isinstance(notebook, str | Path) else notebook.cells
+    for cell in cells:
+        if "parameters" in cell["metadata"].get("tags", []):
+            return _parsed("".join(cell["source"]), where)
     raise ParameterError(f"{where} has no cell tagged `parameters`, so it takes none.")
+
+
+def _cells(path: str | Path) -> Any:
+    """The cells of a notebook, without nbformat if it is of version 4."""
+    try:
+        cells = json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
+        for cell in cells:
+            "".join(cell["source"]), "parameters" in cell["metadata"].get("tags", [])
+        return cells
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        pass
+    return read_book(path).cells
 
 
 @lru_cache(32)  # a table reads the same cell for each of its rows

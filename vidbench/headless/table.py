@@ -7,7 +7,7 @@ import json
 import re
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +18,11 @@ from vidbench.headless.parameters import (
     digest_of,
     known_kernel,
     known_parameters,
+    look_at_data,
     read_book,
     spoken,
 )
+from vidbench.headless.paths import absolute
 from vidbench.headless.status import read, read_file
 from vidbench.headless.values import ParameterError, load_yaml, read_text
 from vidbench.system.files import path_inside
@@ -62,8 +64,8 @@ def read_table(table: str | Path, out: str | Path) -> list[Row]:
     of the row's other parameters, such as {name: "{stream}-seed{changes[seed]}"}. A name with dots
     is a field of a map: changes.seed. In a grid a name of your own may hold a list of maps,
     settings of several parameters each. A .csv has a column `notebook` and one for each parameter,
-    an empty cell being one not given. A row whose folder exists under another name, since the table
-    has grown, keeps it. Raises ParameterError."""
+    an empty cell being one not given. Relative paths are relative to the table's folder. A row whose
+    folder exists under another name, since the table has grown, keeps it. Raises ParameterError."""
     table, out = Path(table), Path(out)
     books: dict[Path, Any] = {}
     found = []
@@ -75,6 +77,23 @@ def read_table(table: str | Path, out: str | Path) -> list[Row]:
     if not found:
         raise ParameterError(f"{table} has no rows.")
     return _placed(found, out, books)
+
+
+def check_rows(rows: Sequence[Row]) -> None:
+    """Look at the data sets of the rows that are not complete.
+
+    Raises:
+        ParameterError: one does not exist, or is no data set.
+    """
+    books: dict[Path, Any] = {}
+    for row in rows:
+        if "data" in row.parameters and row.status()["state"] != "complete":
+            if row.notebook not in books:
+                books[row.notebook] = read_book(row.notebook)
+            try:
+                look_at_data(books[row.notebook], row.parameters, row.notebook)
+            except ParameterError as error:
+                raise ParameterError(f"row {row.number}: {error}") from None
 
 
 def _entries(table: Path) -> Iterator[Entry]:
@@ -146,7 +165,9 @@ def _expanded(
     parameters, grid, compose = maps
     parameters = parameters | spoken(book, texts)
     combined = _combined(parameters, grid, compose, book)
-    return [(path, check(book, made, path.name), named) for made, named in combined]
+    return [
+        (path, check(book, absolute(made, folder), path.name), named) for made, named in combined
+    ]
 
 
 def _is_name(name: object) -> bool:

@@ -29,6 +29,11 @@ from vidbench.system.files import write_text
 
 MISSING = ("error", "drop", "keep")
 KEPT = ("manifest.csv", "classes.txt", "root.txt")  # what `keep` writes
+BUILT_IN = (  # data sets that need no files: toy worlds and scikit-learn's digits
+    *toy.PRESETS,
+    *(f"{size}-{world}" for world in toy.WORLDS if world != "base" for size in toy.PRESETS),
+    "digits",
+)
 
 
 class DataSet(NamedTuple):
@@ -283,6 +288,12 @@ def _present(manifest: Manifest, wheres: list[str], missing: str) -> Manifest:
     return manifest.select(mask=there)
 
 
+def is_built_in(data: str) -> bool:
+    """Whether a name means a data set that needs no files (see BUILT_IN)."""
+    size, _, world = str(data).partition("-")
+    return data == "digits" or size in toy.PRESETS and (world or "base") in toy.WORLDS
+
+
 def prepare_dataset(
     runs_dir: str | Path, data: str = "tiny", fold: int = 1, **options
 ) -> tuple[Path, Manifest]:
@@ -295,9 +306,7 @@ def prepare_dataset(
     set that has several; each beyond the first is a place of its own, such as UCF101-fold2. Raises
     what keep raises."""
     size, _, world = str(data).partition("-")
-    if (
-        size in toy.PRESETS and (world or "base") in toy.WORLDS or data == "digits"
-    ) and not options:
+    if is_built_in(data) and not options:
         if fold != 1:
             raise _no_folds(
                 f"the built-in data set {data!r}"
