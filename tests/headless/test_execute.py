@@ -275,7 +275,7 @@ def test_papermill_refuses_what_vidbench_run_refuses_and_does_the_same(
 ):
     from papermill.cli import papermill
 
-    book = notebook(tmp_path / "books" / "book.ipynb", "import os\nprint(os.getcwd(), n)")
+    book = notebook(tmp_path / "books" / "book.ipynb", "import os\nprint(os.getcwd(), n, runs_dir)")
     (tmp_path / "out").mkdir()
     monkeypatch.chdir(tmp_path)
 
@@ -300,19 +300,24 @@ def test_papermill_refuses_what_vidbench_run_refuses_and_does_the_same(
     ):
         code, said = call(*words)
         assert code == 2 and says in said and list((tmp_path / "out").iterdir()) == []
-    assert call("-p", "n", "3", "--inject-paths")[0] == 0
-    assert run("run", book, "-p", "n", "3", "--out", tmp_path / "other") == 0
+    paths = ("-p", "runs_dir", "here")
+    assert call("-p", "n", "3", *paths, "--inject-paths")[0] == 0
+    assert run("run", book, "-p", "n", "3", *paths, "--out", tmp_path / "other") == 0
     ours, theirs = tmp_path / "other" / "book.ipynb", tmp_path / "out" / "book.ipynb"
-    assert streams(ours)[2] == streams(theirs)[2] == [("stdout", f"{book.parent} 3\n")]
+    assert (
+        streams(ours)[2] == streams(theirs)[2] == [("stdout", f"{book.parent} 3 {tmp_path}/here\n")]
+    )
     same = ("state", "exit", "cell", "cells", "parameters", "digest", "notebook", "html")
     assert {name: status(ours)[name] for name in same} == {
         name: status(theirs)[name] for name in same
     }
     source = nbformat.read(book, as_version=4)
-    assert status(ours)["digest"] == digest_of(source, {"n": 3, "lr": 0.1}), "defaults said or not"
-    others = [digest_of(source, {}), digest_of(source, {"n": 4})]
+    here = {"runs_dir": f"{tmp_path}/here"}
+    same_values = digest_of(source, {"n": 3, "lr": 0.1, **here})
+    assert status(ours)["digest"] == same_values, "defaults said or not"
+    others = [digest_of(source, here), digest_of(source, {"n": 4, **here})]
     source.cells[1].source += "  # "
-    assert status(ours)["digest"] not in (*others, digest_of(source, {"n": 3}))
+    assert status(ours)["digest"] not in (*others, digest_of(source, {"n": 3, **here}))
 
 
 # ---------------------------------------------------------------------------------------- streams

@@ -11,7 +11,6 @@ notebook's folder, as in JupyterLab. Which parameters are paths follows from the
 The rule also holds for each item of a list and each field of a map. `data` may be a built-in data set.
 """
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -91,16 +90,9 @@ def _problem(data: str, values: Mapping[str, Any], folder: Path) -> str:
     if catalogue.is_built_in(data):
         return ""
     place, runs_dir, fold = folder / data, values.get("runs_dir"), values.get("fold", 1)
-    if not place.exists():
-        near = difflib.get_close_matches(place.name, catalogue.BUILT_IN, 1, 0.7)
-        meant = f"did you mean {near[0]}? Else give" if near else "give"
-        return (
-            f"{place} does not exist; {meant} a folder, a csv or a built-in data set "
-            f"({', '.join(catalogue.BUILT_IN)})."
-        )
     if isinstance(runs_dir, str) and isinstance(fold, int):
         kept = folder / runs_dir / catalogue.name_of(place, fold) / "videos" / "origin.json"
-        if kept.is_file():
+        if place.exists() and kept.is_file():
             return ""
     try:
         catalogue.detect_dataset(place)

@@ -85,15 +85,17 @@ def check_rows(rows: Sequence[Row]) -> None:
     Raises:
         ParameterError: one does not exist, or is no data set.
     """
-    books: dict[Path, Any] = {}
+    looked: set[str] = set()
     for row in rows:
-        if "data" in row.parameters and row.status()["state"] != "complete":
-            if row.notebook not in books:
-                books[row.notebook] = read_book(row.notebook)
-            try:
-                look_at_data(books[row.notebook], row.parameters, row.notebook)
-            except ParameterError as error:
-                raise ParameterError(f"row {row.number}: {error}") from None
+        given = {n: row.parameters[n] for n in ("data", "runs_dir", "fold") if n in row.parameters}
+        key = f"{row.notebook} {given}"
+        if key in looked or row.status()["state"] == "complete":
+            continue
+        try:
+            look_at_data(row.notebook, given, row.notebook)
+        except ParameterError as error:
+            raise ParameterError(f"row {row.number}: {error}") from None
+        looked.add(key)
 
 
 def _entries(table: Path) -> Iterator[Entry]:

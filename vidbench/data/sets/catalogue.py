@@ -29,11 +29,6 @@ from vidbench.system.files import write_text
 
 MISSING = ("error", "drop", "keep")
 KEPT = ("manifest.csv", "classes.txt", "root.txt")  # what `keep` writes
-BUILT_IN = (  # data sets that need no files: toy worlds and scikit-learn's digits
-    *toy.PRESETS,
-    *(f"{size}-{world}" for world in toy.WORLDS if world != "base" for size in toy.PRESETS),
-    "digits",
-)
 
 
 class DataSet(NamedTuple):
@@ -289,7 +284,7 @@ def _present(manifest: Manifest, wheres: list[str], missing: str) -> Manifest:
 
 
 def is_built_in(data: str) -> bool:
-    """Whether a name means a data set that needs no files (see BUILT_IN)."""
+    """Whether a name means a toy world or the digits, which need no files."""
     size, _, world = str(data).partition("-")
     return data == "digits" or size in toy.PRESETS and (world or "base") in toy.WORLDS
 
