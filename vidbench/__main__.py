@@ -1,4 +1,4 @@
-"""`vidbench scan | store | flow | demo | replicate-coclr, -rms, -multitrain | run | batch`: a door,
+"""`vidbench runs | scan | store | flow | demo | replicate-coclr, -rms, -multitrain | run | batch`: a door,
 no logic."""
 
 import argparse
@@ -32,6 +32,7 @@ class _Version(argparse.Action):
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and hand over. Exit codes: 0, 2 for what the caller can mend, 130 for
     Ctrl-C."""
+    from vidbench.api.runs import runs
     from vidbench.experiments import commands as experiments
     from vidbench.system.signals import interrupt_on_term
 
@@ -40,6 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     came = interrupt_on_term()  # a scheduler's stop is a person's: save, then end
     commands = {
         **experiments.COMMANDS,
+        "runs": runs,
         "run": _run,
         "batch": _batch,
         "scan": _scan,
@@ -57,6 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from vidbench.api.runs import add_runs
     from vidbench.experiments.commands import add_all
     from vidbench.headless.commands import add_batch, add_run
 
@@ -69,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         help="print the version and the commit, and whether it is dirty",
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    for add in (_add_scan, _add_store, _add_flow, add_all, add_run, add_batch):
+    for add in (add_runs, _add_scan, _add_store, _add_flow, add_all, add_run, add_batch):
         add(commands)
     return parser
 

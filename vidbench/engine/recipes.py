@@ -84,13 +84,19 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
-def differences(wanted: dict, found: dict, prefix: str = "") -> list[str]:
-    """Lines `field: wanted X, found Y` for two nested dictionaries of plain values."""
-    lines = []
-    for name in sorted(set(wanted) | set(found)):
-        left, right = wanted.get(name, "nothing"), found.get(name, "nothing")
+def differing(one: dict, other: dict, prefix: str = "") -> list[tuple[str, Any, Any]]:
+    """(dotted name, value of the one, value of the other) of what differs between two nested
+    dictionaries of plain values; "nothing" for a name that only one of them has."""
+    found: list[tuple[str, Any, Any]] = []
+    for name in sorted(set(one) | set(other)):
+        left, right = one.get(name, "nothing"), other.get(name, "nothing")
         if isinstance(left, dict) and isinstance(right, dict):
-            lines += differences(left, right, f"{prefix}{name}.")
+            found += differing(left, right, f"{prefix}{name}.")
         elif left != right:
-            lines.append(f"{prefix}{name}: wanted {left!r}, found {right!r}")
-    return lines
+            found.append((f"{prefix}{name}", left, right))
+    return found
+
+
+def differences(wanted: dict, found: dict) -> list[str]:
+    """Lines `field: wanted X, found Y` for two nested dictionaries of plain values."""
+    return [f"{name}: wanted {a!r}, found {b!r}" for name, a, b in differing(wanted, found)]
