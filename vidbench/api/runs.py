@@ -222,23 +222,20 @@ def _compared(found: Comparison) -> str:
 
     parts = ["the recipes are equal"]
     if found.recipe:
-        rows = [(name, _short(a), _short(b)) for name, a, b in found.recipe]
-        parts = [aligned([("recipe", *found.runs), *rows])]
+        fields = [(name, _short(a), _short(b)) for name, a, b in found.recipe]
+        parts = [aligned([("recipe", *found.runs), *fields])]
     if not found.results:
         return "\n\n".join([*parts, "neither run was evaluated yet"])
     protocols = list(dict.fromkeys(pair.known.protocol for pair in found.results))
-    head = ("result", "protocol", *found.runs)
-    rows = [
-        (
-            f"{pair.known.task} {pair.known.metric}",
-            f"[{protocols.index(pair.known.protocol) + 1}]",
-            *(number and _percent(number) or "-" for number in (pair.one, pair.other)),
-        )
-        for pair in found.results
-    ]
+    rows = [("result", "protocol", *found.runs)]
+    for pair in found.results:
+        result = f"{pair.known.task} {pair.known.metric}"
+        marked = f"[{protocols.index(pair.known.protocol) + 1}]"
+        one, other = ("-" if n is None else _percent(n) for n in (pair.one, pair.other))
+        rows.append((result, marked, one, other))
     switches = {pair.known.protocol: pair.known.switches for pair in found.results}
     notes = [f"[{i + 1}] {in_words(switches[name])}" for i, name in enumerate(protocols)]
-    return "\n\n".join([*parts, aligned([head, *rows]), *notes])
+    return "\n\n".join([*parts, aligned(rows), *notes])
 
 
 def _rm(given: argparse.Namespace) -> int:
@@ -257,7 +254,10 @@ def _rm(given: argparse.Namespace) -> int:
         )
         return 2
     if not given.yes and not _confirmed(given.runs):
-        print("vidbench: nothing was deleted. Use --yes to delete without a question.", file=sys.stderr)
+        print(
+            "vidbench: nothing was deleted. Use --yes to delete without a question.",
+            file=sys.stderr,
+        )
         return 2
     with notes_to_stderr():
         deleted = at_the_door(inventory.delete, given.runs)

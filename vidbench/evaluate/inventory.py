@@ -120,7 +120,8 @@ def compare(one: str | Path, other: str | Path) -> Comparison:
     keyed = [{(n.task, n.data, n.protocol, n.metric): n for n in each} for each in numbers]
     keys = sorted({*keyed[0], *keyed[1]})
     results = [Pair(keyed[0].get(key), keyed[1].get(key)) for key in keys]
-    return Comparison((str(one), str(other)), differing(*recipes), results)
+    changes = differing(recipes[0], recipes[1])
+    return Comparison((str(one), str(other)), changes, results)
 
 
 def users(folders: Sequence[str | Path], among: str | Path = "") -> dict[str, list[str]]:
@@ -238,5 +239,9 @@ def _time(place: Path) -> float | None:
             return held
     except RunError:
         pass
-    times = [path.stat().st_mtime for name in ("recipe.json", "status.json") if (path := place / name).is_file()]
+    times = [
+        path.stat().st_mtime
+        for name in ("recipe.json", "status.json")
+        if (path := place / name).is_file()
+    ]
     return max(times, default=None)
