@@ -22,7 +22,9 @@ from tests import ROOT
 
 HOUSE = ROOT / "vidbench" / "README.md"
 DOORS = {"__init__", "__main__", "api"}  # the only modules in the root
-ARROWS = 35  # between top-level rooms, at most
+ARROWS = (
+    33  # between top-level rooms, at most; what the doors __init__ and __main__ open is not counted
+)
 CARD = (
     "torch",
     "torchvision",
@@ -164,7 +166,8 @@ def import_law(law: Law, sources: dict[str, str]) -> list[str]:
             continue
         if inner == room and room not in DOORS and not _holds(name, sources):
             complaints.append(f"{name}: a module in the root; only {sorted(DOORS)} may be there")
-        for target, line, late, _ in imports(name, sources):
+        for target, line, late, typed in imports(name, sources):
+            late |= typed  # for type checkers only, so it never runs
             where, top = f"{name}:{line}", target.split(".")[0]
             if top == "vidbench":
                 complaints += _within(
@@ -174,7 +177,7 @@ def import_law(law: Law, sources: dict[str, str]) -> list[str]:
                 complaints.append(
                     f"{where}: imports {target}; nothing in the package imports {top}"
                 )
-            else:
+            elif not typed:
                 complaints += _outside(law, room, inner, target, where)
     return complaints
 
@@ -250,7 +253,7 @@ def test_no_module_imports_itself_in_a_ring():
 
 
 def test_few_arrows_lead_from_room_to_room():
-    found = arrows(package())
+    found = {pair for pair in arrows(package()) if not set(pair) & {"__init__", "__main__"}}
     assert ("view", "evaluate") in found and len(found) <= ARROWS, sorted(found)
 
 

@@ -14,3 +14,43 @@ Words with one meaning: a *stream* is "rgb" or "flow"; a *source video* is the l
 sibling clips were cut from; a *view* is one augmented look at one clip; a *run* is a folder on disk; a
 *recipe* is the frozen set of plain values that made it; a *stage* is one training job; *purity* is
 the share of mined positives whose label is the query's."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vidbench.api.table import Table as Table
+    from vidbench.api.trained import Trained as Trained
+    from vidbench.api.trained import load as load
+    from vidbench.api.training import train as train
+    from vidbench.api.videos import Videos as Videos
+    from vidbench.api.videos import videos as videos
+
+    __version__: str
+
+_HOMES = {
+    "videos": "videos",
+    "Videos": "videos",
+    "train": "training",
+    "load": "trained",
+    "Trained": "trained",
+    "Table": "table",
+}
+__all__ = ["Table", "Trained", "Videos", "__version__", "load", "train", "videos"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a name of the front door when it is first used, so that `import vidbench` is fast."""
+    import importlib
+    from importlib import metadata
+
+    if name == "__version__":
+        return metadata.version("vidbench")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vidbench' has no attribute {name!r}; it has {__all__}")
+    value = getattr(importlib.import_module(f"vidbench.api.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

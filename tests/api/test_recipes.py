@@ -1,0 +1,51 @@
+"""Fields by plain or dotted names, batch and queue for few videos, names of folders."""
+
+import pytest
+
+from vidbench.api.recipes import fitted, label, with_changes
+from vidbench.methods import classify, coclr
+
+TOY = coclr.PRESETS["toy"].together
+
+
+def test_a_field_is_found_by_its_plain_or_dotted_name():
+    changes = {"epochs": 3, "clip.frames": 4, "lr": 0.5, "temperature": 0.2}
+    made = with_changes(TOY, changes)
+    assert (made.fit.epochs, made.clip.frames, made.fit.lr) == (3, 4, 0.5)
+    assert made.temperature == 0.2 and made.clip.stride == TOY.clip.stride
+
+
+def test_another_network_starts_from_its_own_arguments():
+    assert with_changes(TOY, {"network": "slowonly"}).network_args == {}
+    given = {"network": "slowonly", "network_args": {"depth": 18}}
+    assert with_changes(TOY, given).network_args == {"depth": 18}
+
+
+@pytest.mark.parametrize("name", ["epoch", "manifest", "seed", "fit.seed", "positives"])
+def test_unknown_fields_and_those_of_train_are_refused_with_the_known_ones(name):
+    with pytest.raises(ValueError, match=f"'{name}'.*(unknown|train itself).*fit.epochs"):
+        with_changes(TOY, {name: 1})
+
+
+@pytest.mark.parametrize("rows", [4, 5, 16, 18, 40, 700])
+def test_batch_and_queue_fit_few_videos(rows):
+    made, said = fitted(TOY, rows)
+    assert 2 * made.fit.batch <= max(rows, 64) and made.queue % made.fit.batch == 0
+    assert made.queue <= max(made.fit.batch, rows // 2) and made.topk < made.queue
+    assert made.fit.batch % made.key_groups == 0
+    assert ("batch 32" in said[0]) == (rows < 64)
+    assert f"fitted to {rows} training videos" in said[0]
+
+
+def test_enough_videos_change_nothing_and_too_few_are_refused():
+    assert fitted(TOY, 2000) == (TOY, [])
+    assert fitted(classify.PRESETS["toy"], 10)[0].fit.batch == 4
+    with pytest.raises(ValueError, match="at least 4 videos that are not held out; got 3"):
+        fitted(TOY, 3)
+
+
+def test_a_folder_is_named_by_what_differs():
+    assert label("coclr", "toy", 0, {}) == "coclr-toy-seed0"
+    assert label("coclr", "toy", 2, {"epochs": 3}) == "coclr-toy-epochs=3-seed2"
+    long = label("coclr", "toy", 0, {"network_args": {"width": 0.5, "units": (1, 1, 0)}})
+    assert long.startswith("coclr-toy-changed-") and long != label("coclr", "toy", 0, {"a/b": 1})

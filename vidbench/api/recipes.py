@@ -1,0 +1,117 @@
+"""Recipes at the front door: fields changed by plain or dotted names, batch and queue fitted to few
+videos, and a folder's name that carries what differs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from vidbench.engine.runs import changed
+from vidbench.methods import coclr, common
+
+R = TypeVar("R", bound=common.Recipe)
+
+FIXED = ("manifest", "flow", "student", "teacher", "parts", "positives", "seed")  # what train sets
+LEAST = 4  # training videos
+STEPS = 200  # of the optimizer, below which a network hardly learns
+LONG = 40  # letters of changes in a folder's name
+
+
+def with_changes(recipe: R, changes: Mapping[str, Any]) -> R:
+    """Change fields of a recipe by plain or dotted names: epochs, lr, "fit.lr", "clip.frames".
+
+    Another network starts from its own default arguments.
+
+    Raises:
+        ValueError: A name is unknown or set by `train`; the known ones are listed.
+    """
+    nested: dict[str, Any] = {}
+    if "network" in changes and "network_args" not in changes:
+        nested["network_args"] = {}
+        recipe = replace(recipe, network=changes["network"], network_args={})
+    for name, value in changes.items():
+        *homes, field = _path_of(recipe, name).split(".")
+        inner = nested
+        for home in homes:
+            inner = inner.setdefault(home, {})
+        inner[field] = value
+    return changed(recipe, nested)
+
+
+def _path_of(recipe: Any, name: str) -> str:
+    """The dotted name of a field, the one nearest to the recipe's root."""
+    known = [path for path in _fields(recipe) if path.split(".")[-1] not in FIXED]
+    found = [path for path in known if f".{path}".endswith(f".{name}")]
+    if not found:
+        reason = "is set by train itself" if name.split(".")[-1] in FIXED else "is unknown"
+        raise ValueError(
+            f"the field {name!r} of {recipe.method}'s recipe {reason}; the known ones are "
+            f"{', '.join(known)}."
+        )
+    return min(found, key=lambda path: path.count("."))
+
+
+def _fields(recipe: Any, home: str = "") -> Iterator[str]:
+    for field in dataclasses.fields(recipe):
+        yield home + field.name
+        value = getattr(recipe, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _fields(value, f"{home}{field.name}.")
+
+
+def fitted(recipe: R, rows: int) -> tuple[R, list[str]]:
+    """Fit batch and queue to few training videos; returns the recipe and what was changed, in words.
+
+    A batch is at most half of the videos, and a queue holds under half of them, because a fuller
+    one holds the query's own older keys.
+
+    Args:
+        rows: Videos to train on.
+
+    Raises:
+        ValueError: There are fewer than LEAST videos.
+    """
+    if rows < LEAST:
+        raise ValueError(
+            f"training needs at least {LEAST} videos that are not held out; got {rows}. Add "
+            "videos, or move some into the train split."
+        )
+    batch = min(recipe.fit.batch, 1 << (rows // 2).bit_length() - 1)
+    values: dict[str, Any] = {"batch": batch}
+    fit = replace(recipe.fit, batch=batch)
+    made: R = recipe
+    if isinstance(recipe, coclr.Recipe):
+        values["queue"] = queue = max(batch, min(recipe.queue, rows // 2) // batch * batch)
+        values["topk"] = topk = min(recipe.topk, max(1, queue // 4))
+        groups = recipe.key_groups if batch >= 2 * recipe.key_groups else 1
+        made = replace(recipe, queue=queue, topk=topk, key_groups=groups, fit=fit)
+    elif batch != recipe.fit.batch:
+        made = replace(recipe, fit=fit)
+    before = {"batch": recipe.fit.batch, **{n: getattr(recipe, n) for n in values if n != "batch"}}
+    words = [
+        f"{name} {before[name]} -> {now}" for name, now in values.items() if now != before[name]
+    ]
+    steps = rows // batch * fit.epochs
+    said = [f"fitted to {rows} training videos: {', '.join(words)}"] if words else []
+    if fit.epochs and steps < STEPS:
+        said.append(
+            f"{steps} steps in {fit.epochs} epochs try things out, but teach little; "
+            f"epochs={-(-STEPS * fit.epochs // steps)} gives {STEPS}"
+        )
+    return made, said
+
+
+def label(method: str, preset: str, seed: int, changes: Mapping[str, Any]) -> str:
+    """Name a folder of runs by all that differs between two calls of `train`."""
+    parts = [method, preset]
+    if changes:
+        words = "-".join(f"{name}={value}" for name, value in sorted(changes.items()))
+        plain = re.fullmatch(r"[\w=.,+-]+", words) and len(words) <= LONG
+        digest = zlib.crc32(json.dumps(changes, sort_keys=True, default=str).encode())
+        parts.append(words if plain else f"changed-{digest:08x}")
+    return "-".join([*filter(None, parts), f"seed{seed}"])

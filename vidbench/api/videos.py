@@ -1,0 +1,196 @@
+"""Videos at the front door: a folder, a csv, a list of files or a data set, kept below one folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidbench.data.manifest import SPLITS, Manifest
+from vidbench.data.sets import catalogue
+from vidbench.data.toy import world as toy
+from vidbench.data.video import windows
+from vidbench.system.processes import without_main
+from vidbench.view.clips import playing
+from vidbench.view.html import table
+from vidbench.view.looks import Html
+from vidbench.view.widgets.pieces import video_grid
+
+SHOWN = 4  # clips of a notebook's view
+CLASSES = 6  # names of classes in a repr
+
+
+@dataclass(frozen=True, repr=False)
+class Videos:
+    """Videos to train on or to search, with the folder where their flow and runs are kept.
+
+    manifest has a row for each video: path, label (-1 if unknown), split and source video."""
+
+    manifest: Manifest
+    folder: Path
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    @property
+    def labeled(self) -> bool:
+        """Whether any video has a label."""
+        return bool((self.manifest.label >= 0).any())
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes; () without labels."""
+        return self.manifest.classes
+
+    @cached_property
+    def paths(self) -> list[str]:
+        """Absolute paths, in the manifest's order."""
+        return [str(self.manifest.absolute(row)) for row in range(len(self))]
+
+    @cached_property
+    def splits(self) -> list[str]:
+        """The split of each video: train, validate or test."""
+        return [SPLITS[number] for number in self.manifest.split]
+
+    def of(self, split: str) -> Videos:
+        """Return the videos of one split.
+
+        Raises:
+            ValueError: There is no such split.
+        """
+        return Videos(self.manifest.select(split=split), self.folder)
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{name} {count}" for name, count in self._counts().items())
+        return f"Videos({len(self)} videos ({counts}), {self._label_words()}, in {self.folder})"
+
+    def _repr_html_(self) -> str:
+        rows = [{"split": name, "videos": count} for name, count in self._counts().items()]
+        note = f"{len(self)} videos, {self._label_words()}. Flow and runs are kept in {self.folder}"
+        look = playing(self.manifest)
+        tiles = [look(int(row)) for row in windows.spread(len(self), min(SHOWN, len(self)))]
+        return Html(table(rows, note=note) + video_grid(tiles, "Some of the videos"))
+
+    def _counts(self) -> dict[str, int]:
+        counts = np.bincount(self.manifest.split, minlength=len(SPLITS))
+        return {name: int(n) for name, n in zip(SPLITS, counts, strict=True) if n}
+
+    def _label_words(self) -> str:
+        if not self.labeled:
+            return "no labels"
+        names = ", ".join(self.classes[:CLASSES]) + ", ..." * (len(self.classes) > CLASSES)
+        unknown = int((self.manifest.label < 0).sum())
+        return f"{len(self.classes)} classes: {names}" + f"; {unknown} unlabeled" * bool(unknown)
+
+
+Source = str | Path | Sequence[str | Path]
+
+
+@without_main()
+def videos(source: Source, *, name: str = "", out: str | Path = "runs", **options: Any) -> Videos:
+    """Open videos, and keep their list below `out`, so that training and tests share the splits.
+
+    Args:
+        source: A folder (flat, of class folders, or a public data set), a csv with a column `path`,
+            a list of files, or a toy world (tiny, small, large). Labels are optional.
+        name: Of the folder below `out`; by default it follows from the source.
+        out: Folder of all lists, flow stores and runs.
+        options: Of the data set's reader, such as fold, held_out, seed.
+
+    Returns:
+        The videos. A later call with the same source returns the list that the first one kept.
+
+    Raises:
+        FileNotFoundError: A path does not exist.
+        ValueError: No videos are found, or an option is unknown.
+    """
+    place = Path(out).expanduser().resolve()
+    if not isinstance(source, str | Path):
+        return _kept_files(source, place, name)
+    if _built_in(str(source)):
+        if name:
+            raise ValueError(f"the toy world {str(source)!r} has its own name; got name={name!r}")
+        folder, manifest = catalogue.prepare_dataset(place, str(source), **options)
+        return Videos(manifest, folder)
+    root = Path(source).expanduser().resolve()
+    if root.is_file() and root.suffix.lower() != ".csv":
+        return _kept_files([root], place, name)
+    fold = options.pop("fold", 1)
+    folder = place / (name or catalogue.name_of(root, fold))
+    if not name and _others(folder / "videos", root, options):
+        folder = folder.with_name(f"{folder.name}-{_digest([root, sorted(options.items())])}")
+    return Videos(catalogue.keep(folder / "videos", root, fold, **options), folder)
+
+
+def opened(source: Source | Videos | Manifest) -> Manifest:
+    """Open videos without keeping anything: `Videos`, a path, a list of paths or a folder.
+
+    Raises:
+        FileNotFoundError: A path does not exist.
+        ValueError: There are no videos in it.
+    """
+    if isinstance(source, Videos):
+        return source.manifest
+    if isinstance(source, Manifest):
+        return source
+    if isinstance(source, str | Path):
+        root = Path(source).expanduser().resolve()
+        if root.is_dir() or root.suffix.lower() == ".csv":
+            return catalogue.open_dataset(catalogue.detect_dataset(root), root)
+        source = [root]
+    return _files([Path(path).expanduser().resolve() for path in source])
+
+
+def _files(paths: list[Path]) -> Manifest:
+    """Loose files without labels, all in the train split."""
+    missing = [path for path in paths if not path.is_file()]
+    if missing or not paths:
+        what = (
+            f"{len(missing)} files do not exist, the first is {missing[0]}" if missing else "none"
+        )
+        raise FileNotFoundError(f"videos must be existing files; {what}. Check the paths.")
+    root = Path(os.path.commonpath([path.parent for path in paths]))
+    rows = [(path.relative_to(root).as_posix(), None, "train", None) for path in paths]
+    return Manifest.from_rows(root, rows, ())
+
+
+def _built_in(source: str) -> bool:
+    """Whether it names a toy world, or the digits."""
+    size, _, world = source.partition("-")
+    return source == "digits" or size in toy.PRESETS and (world or "base") in toy.WORLDS
+
+
+def _others(folder: Path, root: Path, options: dict[str, Any]) -> bool:
+    """Whether a folder keeps the list of another source, or of other options."""
+    if not (folder / "origin.json").is_file():
+        return False
+    kept = json.loads((folder / "origin.json").read_text(encoding="utf-8"))
+    held = {key: value for key, value in kept["options"].items() if key != "fold"}
+    return kept["data"] != str(root) or bool(options) and held != options
+
+
+def _kept_files(files: Sequence[str | Path], place: Path, name: str) -> Videos:
+    """The list of files, kept in a folder that is named after them."""
+    manifest = opened(files)
+    folder = place / (name or f"files-{_digest(manifest.path.tolist() + [manifest.root])}")
+    kept = folder / "videos"
+    if not (kept / "manifest.csv").is_file():
+        manifest.save(kept)
+    found = Manifest.load(kept)
+    if found.fingerprint() != manifest.fingerprint() or found.root != manifest.root:
+        raise ValueError(
+            f"{folder} keeps another list of {len(found)} videos; got {len(manifest)}. "
+            "Use another name."
+        )
+    return Videos(found, folder)
+
+
+def _digest(value: object) -> str:
+    return f"{zlib.crc32(repr(value).encode()):08x}"
