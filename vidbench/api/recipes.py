@@ -64,44 +64,34 @@ def _fields(recipe: Any, home: str = "") -> Iterator[str]:
             yield from _fields(value, f"{home}{field.name}.")
 
 
-def fitted(recipe: R, rows: int) -> tuple[R, list[str]]:
-    """Fit batch and queue to few training videos; returns the recipe and what was changed, in words.
-
-    A batch is at most half of the videos, and a queue holds under half of them, because a fuller
-    one holds the query's own older keys.
+def fitted(recipe: Any, rows: int) -> tuple[Any, list[str]]:
+    """Fit batch, and CoCLR's queue, to few training videos; returns what was changed in words, too.
 
     Args:
         rows: Videos to train on.
 
     Raises:
-        ValueError: There are fewer than LEAST videos.
+        ValueError: There are fewer than four.
     """
-    if rows < LEAST:
+    made = recipe
+    said: list[str] = []
+    if isinstance(recipe, coclr.Recipe):
+        made = coclr.fitted(recipe, rows)
+        said = [coclr.fitted_words(recipe, made, rows)] if made != recipe else []
+    elif rows < LEAST:
         raise ValueError(
             f"training needs at least {LEAST} videos that are not held out; got {rows}. Add "
             "videos, or move some into the train split."
         )
-    batch = min(recipe.fit.batch, 1 << (rows // 2).bit_length() - 1)
-    values: dict[str, Any] = {"batch": batch}
-    fit = replace(recipe.fit, batch=batch)
-    made: R = recipe
-    if isinstance(recipe, coclr.Recipe):
-        values["queue"] = queue = max(batch, min(recipe.queue, rows // 2) // batch * batch)
-        values["topk"] = topk = min(recipe.topk, max(1, queue // 4))
-        groups = recipe.key_groups if batch >= 2 * recipe.key_groups else 1
-        made = replace(recipe, queue=queue, topk=topk, key_groups=groups, fit=fit)
-    elif batch != recipe.fit.batch:
-        made = replace(recipe, fit=fit)
-    before = {"batch": recipe.fit.batch, **{n: getattr(recipe, n) for n in values if n != "batch"}}
-    words = [
-        f"{name} {before[name]} -> {now}" for name, now in values.items() if now != before[name]
-    ]
-    steps = rows // batch * fit.epochs
-    said = [f"fitted to {rows} training videos: {', '.join(words)}"] if words else []
-    if fit.epochs and steps < STEPS:
+    elif (batch := min(recipe.fit.batch, 1 << (rows // 2).bit_length() - 1)) < recipe.fit.batch:
+        made = replace(recipe, fit=replace(recipe.fit, batch=batch))
+        said = [f"changed to fit {rows} training videos: batch {recipe.fit.batch} -> {batch}"]
+    epochs = made.fit.epochs
+    steps = rows // made.fit.batch * epochs
+    if epochs and steps < STEPS:
         said.append(
-            f"{steps} steps in {fit.epochs} epochs try things out, but teach little; "
-            f"epochs={-(-STEPS * fit.epochs // steps)} gives {STEPS}"
+            f"{steps} steps in {epochs} epochs are enough to try things out, but a network learns "
+            f"little; epochs={-(-STEPS * epochs // max(1, steps))} gives {STEPS} steps"
         )
     return made, said
 

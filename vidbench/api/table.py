@@ -107,13 +107,12 @@ class Table:
         Raises:
             ValueError: There are no labels, no held-out split, or fewer than two classes.
         """
-        labeled = self.manifest.label >= 0
-        if not labeled.any():
+        if not self.manifest.labeled:
             raise ValueError(
                 f"a probe needs labels; got {len(self)} videos without any. Open them as class "
                 "folders, or from a csv with the columns path and label."
             )
-        known = self._rows(labeled)
+        known = self._rows(self.manifest.label >= 0)
         train, test = (known.of(name).features for name in ("train", known.manifest.held_out()))
         score = probes.logistic(train, test, seed=seed)
         top1, low, high = probes.numbers(score, seed, by="source_video")["top-1"]
@@ -122,7 +121,7 @@ class Table:
 
     def __repr__(self) -> str:
         labels = "no labels"
-        if (self.manifest.label >= 0).any():
+        if self.manifest.labeled:
             labels = f"{len(self.manifest.classes)} classes"
         rows, width = self.vectors.shape
         return f"Table({rows} videos x {width} features of {self.run}; {labels})"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,7 +41,7 @@ class Videos:
     @property
     def labeled(self) -> bool:
         """Whether any video has a label."""
-        return bool((self.manifest.label >= 0).any())
+        return self.manifest.labeled
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -113,7 +112,7 @@ def videos(source: Source, *, name: str = "", out: str | Path = "runs", **option
     """
     place = Path(out).expanduser().resolve()
     if not isinstance(source, str | Path):
-        return _kept_files(source, place, name)
+        return _kept_files(source, place, name, options)
     if _built_in(str(source)):
         if name:
             raise ValueError(f"the toy world {str(source)!r} has its own name; got name={name!r}")
@@ -121,7 +120,7 @@ def videos(source: Source, *, name: str = "", out: str | Path = "runs", **option
         return Videos(manifest, folder)
     root = Path(source).expanduser().resolve()
     if root.is_file() and root.suffix.lower() != ".csv":
-        return _kept_files([root], place, name)
+        return _kept_files([root], place, name, options)
     fold = options.pop("fold", 1)
     folder = place / (name or catalogue.name_of(root, fold))
     if not name and _others(folder / "videos", root, options):
@@ -145,20 +144,7 @@ def opened(source: Source | Videos | Manifest) -> Manifest:
         if root.is_dir() or root.suffix.lower() == ".csv":
             return catalogue.open_dataset(catalogue.detect_dataset(root), root)
         source = [root]
-    return _files([Path(path).expanduser().resolve() for path in source])
-
-
-def _files(paths: list[Path]) -> Manifest:
-    """Loose files without labels, all in the train split."""
-    missing = [path for path in paths if not path.is_file()]
-    if missing or not paths:
-        what = (
-            f"{len(missing)} files do not exist, the first is {missing[0]}" if missing else "none"
-        )
-        raise FileNotFoundError(f"videos must be existing files; {what}. Check the paths.")
-    root = Path(os.path.commonpath([path.parent for path in paths]))
-    rows = [(path.relative_to(root).as_posix(), None, "train", None) for path in paths]
-    return Manifest.from_rows(root, rows, ())
+    return catalogue.open_files(source)
 
 
 def _built_in(source: str) -> bool:
@@ -176,10 +162,13 @@ def _others(folder: Path, root: Path, options: dict[str, Any]) -> bool:
     return kept["data"] != str(root) or bool(options) and held != options
 
 
-def _kept_files(files: Sequence[str | Path], place: Path, name: str) -> Videos:
+def _kept_files(
+    files: Sequence[str | Path], place: Path, name: str, options: dict[str, Any]
+) -> Videos:
     """The list of files, kept in a folder that is named after them."""
-    manifest = opened(files)
-    folder = place / (name or f"files-{_digest(manifest.path.tolist() + [manifest.root])}")
+    manifest = catalogue.open_files(files, **options)
+    facts = [manifest.path.tolist(), manifest.root, sorted(options.items())]
+    folder = place / (name or f"files-{_digest(facts)}")
     kept = folder / "videos"
     if not (kept / "manifest.csv").is_file():
         manifest.save(kept)
