@@ -217,3 +217,26 @@ def small_clips():
     from vidbench.data.loading.dataset import ClipSpec
 
     return ClipSpec(frames=4, stride=2, views=1, augment=replace(PRESETS["toy"], size=32))
+
+
+@pytest.fixture(scope="session")
+def front_door(shared, toy_tiny):
+    """(Videos, Trained) of vb.train: CoCLR's four stages on 36 labeled videos, for a few seconds.
+
+    Do not change the folder.
+    """
+    import vidbench as vb
+
+    def make(folder: Path) -> None:
+        for name in ("wave", "squat", "kick"):
+            (folder / "clips" / name).mkdir(parents=True)
+            files = sorted((toy_tiny.root / "videos" / name).iterdir())[:12]
+            for file in files:
+                os.link(file, folder / "clips" / name / file.name)
+        trained(folder)
+
+    def trained(folder: Path):
+        videos = vb.videos(folder / "clips", out=folder / "runs")
+        return videos, vb.train(videos, "coclr", preset="tiny", epochs=2, processes=0)
+
+    return trained(shared("front_door", make))

@@ -92,7 +92,8 @@ def train(
         out: Folder of the runs. By default it is below the videos' folder, and its name carries
             method, preset, changes and seed.
         nproc: Ranks of each stage; 0 is one for each GPU, or VIDBENCH_NPROC.
-        processes: Stages that train side by side on a CPU.
+        processes: Stages that train side by side on a CPU, and workers that compute flow; 0 does
+            all in this process.
         changes: Fields of the recipe by plain or dotted names: epochs=40, lr=1e-3, stream="flow",
             network="slowonly", network_args={"depth": 18}, **{"clip.frames": 16}. Of epochs and
             network an empty value leaves the preset's.
@@ -171,15 +172,18 @@ def _contrastive(job: _Job, folder: Path) -> tuple[dict[str, common.Recipe], lis
     """InfoNCE or UberNCE on one stream, or all stages of CoCLR."""
     preset = _preset(coclr, job)
     changes = dict(job.changes)
+    if job.method == "coclr" and "stream" in changes:
+        raise ValueError(
+            "coclr trains both streams, so it takes no stream. Remove it, or use infonce."
+        )
     cycles = changes.pop("cycles", preset.cycles) if job.method == "coclr" else 0
     stream = changes.pop("stream", "rgb") if job.method != "coclr" else "rgb"
     place = str(job.videos.folder / "videos")
     said: list[str] = []
     halves = []
-    for half in (preset.alone, preset.together):
+    for half in (preset.alone, preset.together)[: 2 if job.method == "coclr" else 1]:
         recipe = replace(with_changes(_sized(half, job), changes), manifest=place)
-        rows = len(coclr.parts(recipe)[0])
-        recipe, words = fitted(recipe, rows)
+        recipe, words = fitted(recipe, len(coclr.parts(recipe)[0]))
         said += [word for word in words if word not in said]
         halves.append(recipe)
     store = str(job.store_of(job.videos))
@@ -257,9 +261,9 @@ def _complete_flow(job: _Job, recipes: Mapping[str, common.Recipe], processes: i
 
 
 def _run(recipes: Mapping[str, common.Recipe], folder: Path, nproc: int, processes: int) -> None:
-    """Side by side on a CPU, one after another on ranks."""
+    """Side by side on a CPU; one after another on ranks, or in this process."""
     asked = nproc > 1 or any(os.environ.get(ranks.VARIABLES[name]) for name in ("nproc", "nnodes"))
-    if not (asked or torch.cuda.is_available()):
+    if processes and not asked and not torch.cuda.is_available():
         stages.run_all(recipes, folder, processes)
         return
     for name, recipe in recipes.items():

@@ -66,6 +66,15 @@ class Videos:
         """
         return Videos(self.manifest.select(split=split), self.folder)
 
+    @property
+    def held_out(self) -> Videos:
+        """The videos that no training sees: the split test, else validate.
+
+        Raises:
+            ValueError: Nothing is held out.
+        """
+        return self.of(self.manifest.held_out())
+
     def __repr__(self) -> str:
         counts = ", ".join(f"{name} {count}" for name, count in self._counts().items())
         return f"Videos({len(self)} videos ({counts}), {self._label_words()}, in {self.folder})"
