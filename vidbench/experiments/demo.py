@@ -71,14 +71,14 @@ def demo(out: str | Path, settings: Settings = Settings()) -> Path:
         settings.processes,
     )
     clock.mark("evaluation")
+    made = Made(settings.flow, clock.seconds, environment())
     facts = {
         "settings": {**asdict(settings), "recipe": recipe_dict(settings.recipe)},
-        "seconds": clock.seconds,
-        "environment": environment(),
+        "seconds": made.seconds,
+        "environment": made.machine,
         "numbers": [_record(one) for one in found.values()],
     }
     write_text(out / "numbers.json", json.dumps(facts, indent=1))
-    made = Made(settings.flow, clock.seconds, facts["environment"])
     path = write_report(out, manifest, held_out, found, made)
     for one in found.values():
         shares = "  ".join(f"{key} {one.numbers[key][0]:6.1%}" for key in METRICS)
