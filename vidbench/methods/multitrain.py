@@ -1,7 +1,7 @@
 """MultiTrain: one backbone, a head per data set, maps between heads, an informative loss.
 
 Source: Liang et al. (NeurIPS 2022), its supplement, and the released code (JunweiLiang/MultiTrain),
-which is of three data sets where the paper has four; the paper's main text was not to be had. Every
+which is of three data sets where the paper has four; the paper's main text is not available. Every
 clip passes every head. Its own head's scores are trained with its label, and so are the other
 heads' raw scores after a bias-free map into its own label space, one map for each ordered pair; an
 expander's rows of the whole mixed batch are kept varied and uncorrelated. Maps and expander serve
@@ -23,217 +23,37 @@ Something-Something are equal to a frame, not rounded at (N - 1) / T."""
 import functools
 import operator
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import permutations
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from vidbench.data.loading.augmentation import PRESETS as AUGMENTS
-from vidbench.data.loading.dataset import ClipSpec, Sampling
-from vidbench.data.loading.joint import Joint, JointBatches, Mix, plan_batches
+from vidbench.data.loading.joint import Joint, JointBatches, plan_batches
 from vidbench.data.loading.mirrored import flip_warning
 from vidbench.data.manifest import Manifest
 from vidbench.engine import ranks
-from vidbench.engine.loop import Fit
 from vidbench.methods import common
+from vidbench.methods.recipes.multitrain import (  # noqa: F401
+    OF_DATA,
+    PRESETS,
+    SEGMENTS,
+    ClipChange,
+    Part,
+    Recipe,
+    alone,
+    between,
+    spec_of,
+)
 from vidbench.models.heads import mlp
-from vidbench.models.published import PublishedWeights
 from vidbench.system.progress import Style
-from vidbench.system.ranges import ABOVE_0, AT_LEAST_0, AT_LEAST_1, BELOW_1, SHARE
 from vidbench.tensors.losses import informative, soft_cross_entropy, widest
-from vidbench.tensors.mixing import Mixed, Mixing
+from vidbench.tensors.mixing import Mixed
 
 RELEASED_CLASSES = 700  # mixup's class count there, for all heads
-
-
-@dataclass(frozen=True)
-class ClipChange:
-    """In which fields a data set's clips differ from the recipe's `clip`; None is no difference.
-
-    A stride replaces the recipe's frame rate, and the other way round. Segments of whole videos have
-    neither. flip is the augmentation's, as Something-Something's labels have directions."""
-
-    sampling: Sampling | None = None
-    stride: Annotated[int | None, AT_LEAST_1] = None
-    target_fps: Annotated[float | None, ABOVE_0] = None
-    decode_size: Annotated[int | None, AT_LEAST_1] = None
-    flip: Annotated[float | None, SHARE] = None
-
-    def applied(self, clip: ClipSpec) -> ClipSpec:
-        """The clip with these fields changed."""
-        given = {name: value for name, value in vars(self).items() if value is not None}
-        flip = given.pop("flip", clip.augment.flip)
-        if self.sampling == "random_segments" or self.stride is not None:
-            given.setdefault("target_fps", None)
-        if self.target_fps is not None:
-            given.setdefault("stride", 1)
-        return replace(clip, augment=replace(clip.augment, flip=flip), **given)
-
-
-@dataclass(frozen=True)
-class Part:
-    """One data set of several.
-
-    classes: in order; if empty, they are taken from the manifest and written into the run. flow:
-    the flow store if the stream is flow."""
-
-    name: str
-    manifest: str
-    classes: tuple[str, ...] = ()
-    flow: str = ""
-    clip: ClipChange = ClipChange()
-    weight: Annotated[float, ABOVE_0] = 1.0  # of its clips' losses
-
-
-@dataclass(frozen=True)
-class Recipe(common.Recipe, method="multitrain"):
-    """One joint training. Defaults are the released configuration's, "supplement" where that says
-    otherwise."""
-
-    parts: tuple[Part, ...] = ()
-    network: str = "mvit"
-    hidden: Annotated[int, AT_LEAST_1] = 2048  # of each head
-    dropout: Annotated[float, BELOW_1] = 0.5  # after both layers of a head
-    projection: Annotated[float, AT_LEAST_0] = (
-        1.0  # weight of the projection losses; 0 is without maps
-    )
-    informative: Annotated[float, AT_LEAST_0] = (
-        0.1  # weight of the informative loss; 0 is without expander
-    )
-    variance: Annotated[float, AT_LEAST_0] = 25.0
-    covariance: Annotated[float, AT_LEAST_0] = 1.0
-    expander: Annotated[tuple[int, int], AT_LEAST_1] = (
-        4096,
-        768,
-    )  # hidden and out; the supplement has 2,048 hidden
-    label_smoothing: Annotated[float, BELOW_1] = 0.1
-    mixing: tuple[Mixing, ...] = ()  # one of them is drawn for each batch
-    released: bool = False
-    mix: Mix = Mix()
-    clip: ClipSpec = ClipSpec(frames=32, stride=3, views=2, augment=AUGMENTS["multitrain"])
-    fit: Fit = Fit(
-        epochs=50,
-        batch=512,
-        optimizer="adamw",
-        lr=2e-4,
-        weight_decay=0.05,
-        decay_vectors=False,
-        schedule="cosine",
-        warmup_epochs=10,
-        warmup_lr=2e-6,
-        final_lr=2e-6,
-        clip_norm=1.0,
-        precision="bf16",
-        workers=12,
-    )
-    init: str = ""  # the run whose backbone starts this one
-    published: PublishedWeights | None = None  # a file whose backbone starts this one
-    selection: str = (
-        ""  # what was chosen and on which videos, if anything: it goes with every number
-    )
-
-    def data_sets(self) -> tuple[common.DataSet, ...]:
-        """The parts."""
-        return tuple(
-            common.DataSet(part.manifest, part.flow, spec_of(self, part), part.classes, part.name)
-            for part in self.parts
-        )
-
-    @property
-    def parent(self) -> str:
-        """The run whose backbone starts this one."""
-        return self.init
-
-    def build_head(self, width: int, data: common.DataSet) -> common.Head:
-        """Build a part's head, for evaluation (without dropout)."""
-        head = mlp(width, self.hidden, len(data.classes))
-        return common.Head(head, f"heads.{data.name}.")
-
-    def classifier_facts(self) -> dict[str, str]:
-        """Say how the heads were trained, which is alike for all."""
-        head = f"mlp of {self.hidden}"
-        return common.classifier_words(
-            self.fit, head, self.dropout, "1.0 of the rate", self.selection
-        )
-
-    def map_name(self, source: str, target: str) -> str:
-        """The weight of the map between two parts."""
-        return f"maps.{between(source, target)}.weight" if self.projection else ""
-
-
-# Supplement: Mixup, crops of 224 after a short side of 256 to 320, expander 2,048 wide, AdamW,
-# batch 512 (videos of two clips each are an assumption taken from the release), 2e-4 by a cosine
-# from a linear warm-up at 2e-6, 50 epochs, no smoothing named (0.1 is the release's). Start it from
-# a Kinetics run by `init`.
-_PAPER = Recipe(
-    expander=(2048, 768),
-    mixing=(Mixing("mixup", beta=0.8),),
-    clip=ClipSpec(frames=32, target_fps=10.0, views=2, augment=AUGMENTS["multitrain_supplement"]),
-)
-# Its two YAML files: RandAugment, random erasing, Mixup and CutMix in turn, quirks as released, 64
-# videos by 8 parts. Its code multiplies the rate by the number of machines, so its README's run on
-# two had 4e-4.
-_RELEASED = replace(
-    _PAPER,
-    expander=(4096, 768),
-    released=True,
-    clip=replace(_PAPER.clip, augment=AUGMENTS["multitrain"]),
-    mixing=(Mixing("mixup", beta=0.8), Mixing("cutmix", beta=1.0)),
-    fit=replace(_PAPER.fit, accumulate=8),
-)
-_MILD = replace(AUGMENTS["toy"], jitter_p=0.3, gray_p=0.0, blur_p=0.0)  # as classify's toy settings
-# The smallest MViTv2 on optical flow: on RGB it stays at chance on the toy worlds for 10,000 clips
-# (measured). Every number is an assumption.
-_TOY = Recipe(
-    network_args={"preset": "tiny", "size": 48},
-    hidden=128,
-    dropout=0.1,
-    expander=(256, 128),
-    stream="flow",
-    clip=ClipSpec(frames=8, stride=3, views=1, augment=_MILD),
-    fit=Fit(
-        epochs=8,
-        batch=32,
-        optimizer="adamw",
-        lr=1e-3,
-        weight_decay=0.05,
-        decay_vectors=False,
-        schedule="cosine",
-        warmup_epochs=1,
-        warmup_lr=1e-5,
-        clip_norm=1.0,
-        log_every=11,
-    ),
-)
-_CSN: dict[str, Any] = {
-    "network": "csn",
-    "network_args": {"width": 0.125, "blocks": (1, 1, 2, 2), "stem_stride": 2},
-}
-PRESETS = {
-    # As notebook 30 opens: a net that learns from the few clips of a minute.
-    "tiny": replace(
-        _TOY,
-        **_CSN,
-        hidden=64,
-        expander=(64, 64),
-        clip=replace(_TOY.clip, stride=2),
-        fit=replace(_TOY.fit, batch=16, lr=3e-3),
-    ),
-    "toy": _TOY,  # the toy worlds `small`
-    "toy_rgb": replace(
-        _TOY, **_CSN, stream="rgb", fit=replace(_TOY.fit, lr=3e-3)
-    ),  # a net that learns them on RGB
-    "paper": _PAPER,
-    "released": _RELEASED,
-}
-SEGMENTS = ClipChange(sampling="random_segments", flip=0.0)
-# What differs for a data set, by its name in data.datasets: of Something-Something segments of the
-# whole video and no flip (supplement), as its labels have directions.
-OF_DATA = {"ssv2": SEGMENTS}
 
 
 class MultiTrain(nn.Module):
@@ -367,11 +187,6 @@ def _check_parts(recipe: Recipe) -> None:
         )
 
 
-def between(source: str, target: str) -> str:
-    """The name of the map from one data set's scores to another's labels."""
-    return f"{source}>{target}"
-
-
 def _added(losses: Iterable[Tensor]) -> Tensor:
     """Losses of each clip [B], added in their order."""
     return functools.reduce(operator.add, losses)
@@ -467,11 +282,6 @@ def loader(recipe: Recipe, manifests: list[Manifest]) -> DataLoader:
     return common.loader(Joint(clips), recipe.fit, batches)
 
 
-def spec_of(recipe: Recipe, part: Part) -> ClipSpec:
-    """How a part's videos become clips."""
-    return replace(part.clip.applied(recipe.clip), streams=(recipe.stream,))
-
-
 def warnings_of(recipe: Recipe) -> list[str]:
     """What in a recipe cannot come out well, in plain words. Classes are those of the recipe's
     parts."""
@@ -488,12 +298,6 @@ def warnings_of(recipe: Recipe) -> list[str]:
             f"{' (accumulation does not help)' * (recipe.fit.accumulate > 1)}"
         )
     return found
-
-
-def alone(recipe: Recipe, part: Part) -> Recipe:
-    """The recipe on one data set alone, which joint training is compared with: no maps, no
-    expander."""
-    return replace(recipe, parts=(part,), projection=0.0, informative=0.0)
 
 
 def cost(

@@ -21,7 +21,7 @@ from vidbench.system import trusted
 if TYPE_CHECKING:
     from vidbench.methods.common import Recipe
 
-SHARED = ("common", "monitor", "registry")  # modules of this package that are no methods
+SHARED = ("common", "monitor", "recipes", "registry")  # modules of this package that are no methods
 _recipes: dict[str, type[Recipe]] = {}  # by the name of the method, as modules are imported
 
 
@@ -44,6 +44,8 @@ def register(method: str, cls: type[Recipe]) -> None:
     """
     other = _recipes.get(method)
     taken = f"{__package__}.{method}" if method in own_methods() else other and other.__module__
+    if cls.__module__ == f"{__package__}.recipes.{method}":
+        taken = None
     mains = ("__main__", "__mp_main__")  # `python -m mypackage.mymethod` is that module once more
     if taken and taken != cls.__module__ and not {taken, cls.__module__} & set(mains):
         raise ValueError(

@@ -1,0 +1,1 @@
+"""What can be set of each method, and its presets, each number with its section or table."""

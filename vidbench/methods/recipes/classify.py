@@ -1,0 +1,259 @@
+"""Recipes of supervised training, and the presets of CoCLR's evaluation and of RMS.
+
+Of RMS's paper (Kim et al., CVPR 2020) only the supplement is available; a preset's comment says what
+that leaves open."""
+
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+from vidbench import models
+from vidbench.data.loading.augmentation import PRESETS as AUGMENTS
+from vidbench.data.loading.dataset import ClipSpec
+from vidbench.engine.loop import Fit
+from vidbench.engine.runs import Run
+from vidbench.methods import common
+from vidbench.models.published import PublishedWeights
+from vidbench.system.ranges import AT_LEAST_0, BELOW_1
+from vidbench.tensors.mixing import Mixing
+from vidbench.tensors.regularizers import Regularizer
+
+
+@dataclass(frozen=True)
+class Recipe(common.Recipe, method="classify"):
+    """One supervised run. Paths name what it reads: a manifest, a flow store, the run it starts
+    from."""
+
+    head: str = "linear"  # models.heads.HEADS
+    dropout: Annotated[float, BELOW_1] = 0.0  # before the linear layer
+    label_smoothing: Annotated[float, BELOW_1] = 0.0
+    regularizer: Regularizer | None = None  # in the residual branches
+    mixing: Mixing | None = None
+    # names in order of their numbers; empty takes the manifest's and writes them down
+    classes: tuple[str, ...] = ()
+    freeze: bool = False  # the backbone stays as it is, its batch-norm statistics too
+    backbone_lr: Annotated[float, AT_LEAST_0] = 1.0  # the backbone's rate over the head's
+    held_out: Annotated[float, BELOW_1] = 0.0  # of train, whole sources: watched, not trained on
+    selection: str = ""  # what was chosen on which videos, if anything: it goes with every number
+    clip: ClipSpec = ClipSpec(frames=32, stride=1, views=1, augment=AUGMENTS["coclr_finetune"])
+    fit: Fit = Fit(epochs=100, batch=64)
+    manifest: str = ""
+    flow: str = ""
+    init: str = ""  # the run whose backbone starts this one; empty is from scratch
+    published: PublishedWeights | None = None  # a file whose backbone starts this one
+
+    def data_sets(self) -> tuple[common.DataSet, ...]:
+        """The videos of the recipe's manifest, with their classes."""
+        return (common.DataSet(self.manifest, self.flow, self.clip, self.classes),)
+
+    @property
+    def parent(self) -> str:
+        """The run whose backbone starts this one."""
+        return self.init
+
+    def build_backbone(self) -> models.Backbone:
+        """Build the backbone with its regularizer, as some of these scale in evaluation, too."""
+        branches = self.regularizer.build() if self.regularizer else None
+        return models.build(self.network, regularizer=branches, **self.network_args)
+
+    def build_head(self, width: int, data: common.DataSet) -> common.Head:
+        """Build the classifier, for evaluation (without dropout)."""
+        return common.Head(models.build_head(self.head, width, len(self.classes)), "head.")
+
+    def classifier_facts(self) -> dict[str, str]:
+        """Say how the classifier was trained."""
+        backbone = "frozen" if self.freeze else f"{self.backbone_lr} of the rate"
+        return common.classifier_words(self.fit, self.head, self.dropout, backbone, self.selection)
+
+
+def starting_from(recipe: Recipe, run: Run) -> Recipe:
+    """The recipe with a run's backbone as `init`: its network, its stream and how it sees flow."""
+    theirs = run.recipe
+    augment = replace(
+        recipe.clip.augment,
+        flow_as_rgb=theirs.clip.augment.flow_as_rgb,
+        flow_negate_u=theirs.clip.augment.flow_negate_u,
+    )
+    # RandomDrop and ShakeDrop scale in evaluation, too: without them the backbone would be another
+    # function
+    regularizer = recipe.regularizer or getattr(theirs, "regularizer", None)
+    return replace(
+        recipe,
+        regularizer=regularizer,
+        init=str(run.folder),
+        stream=theirs.stream,
+        network=theirs.network,
+        network_args=theirs.network_args,
+        clip=replace(recipe.clip, augment=augment),
+    )
+
+
+_CIFAR = AUGMENTS["rms_cifar"]
+_LAST_FLAT = Regularizer("rms", stages=(3,), kernel=(1, 3, 3))  # of pictures, clips of one frame
+_TINY = {"width": 0.125, "units": (1, 1, 0)}
+# as coclr_finetune changes vidbench's
+_MILD = replace(AUGMENTS["toy"], jitter_p=0.3, gray_p=0.0, blur_p=0.0)
+# CoCLR's code, README and issue 30: 2 GPUs of 32 clips. S3D, 32 frames, 128 pixels.
+_STEPS = Fit(batch=64, weight_decay=1e-3, schedule="milestones", workers=12)
+_FINETUNE = Recipe(
+    dropout=0.9,
+    backbone_lr=0.1,
+    fit=replace(_STEPS, epochs=500, optimizer="adam", lr=1e-3, milestones=(400, 450)),
+)
+_PROBE = Recipe(
+    head="norm_linear",
+    freeze=True,
+    fit=replace(_STEPS, epochs=100, optimizer="sgd", lr=0.1, milestones=(60, 80)),
+)
+_SGD = Fit(optimizer="sgd", nesterov=True, weight_decay=1e-4, schedule="cosine")
+# RMS's supplement, B.1: SlowOnly-50 on Kinetics-400, 4 GPUs. 8 frames of 224 pixels are table A1's;
+# their stride of 8, Nesterov's momentum and the crops' range are assumptions. alpha: see
+# tensors.scaling.
+_RMS = Recipe(
+    network="slowonly",
+    network_args={"depth": 50},
+    dropout=0.5,
+    regularizer=Regularizer("rms", stages=(4, 5)),
+    clip=ClipSpec(frames=8, stride=8, views=1, augment=AUGMENTS["rms_kinetics"]),
+    fit=replace(
+        _SGD,
+        epochs=250,
+        batch=128,
+        lr=0.2,
+        warmup_epochs=20,
+        warmup_lr=0.1,
+        precision="fp16",
+        workers=12,
+    ),
+)
+# Supplement B.1: the cited code's SlowFast. The warm-up's start is said to be above the official
+# one's 0.01, not where: half the rate, as of SlowOnly, is an assumption, and so are its length, the
+# epochs and full precision.
+_SLOWFAST = replace(
+    _RMS,
+    network="slowfast",
+    network_args={"preset": "paper"},
+    clip=replace(_RMS.clip, frames=32, stride=2),
+    fit=replace(_RMS.fit, batch=64, lr=0.1, warmup_lr=0.05, precision="fp32"),
+)
+_IMAGE = ClipSpec(frames=1, views=1, augment=AUGMENTS["rms_imagenet"])
+PRESETS = {
+    # Tests and notebooks as opened: seconds on a CPU. Every number is an assumption.
+    "tiny": Recipe(
+        network_args=_TINY,
+        backbone_lr=0.3,
+        held_out=0.2,
+        clip=ClipSpec(frames=8, stride=2, views=1, augment=_MILD),
+        fit=Fit(epochs=8, batch=16, lr=1e-2, weight_decay=1e-4, schedule="cosine", log_every=11),
+    ),
+    # The toy world `small`: about a minute on one core. Every number is an assumption.
+    "toy": Recipe(
+        network_args={"width": 0.25, "units": (2, 2, 0)},
+        backbone_lr=0.3,
+        held_out=0.1,
+        clip=ClipSpec(frames=8, stride=3, views=1, augment=_MILD),
+        fit=Fit(epochs=20, batch=32, lr=3e-3, weight_decay=1e-4, schedule="cosine", log_every=11),
+    ),
+    # The supplement's table 2: one linear layer on the pooled features. It does not say how it was
+    # trained; rate, decay and schedule are assumptions, those of the released code.
+    "probe_paper": replace(_PROBE, head="linear"),
+    # README of the released code: SGD, rate 0.1 and decay 1e-3 (tune 0.1 to 1.0, 1e-4 to 1e-1),
+    # dropped at 60 and 80.
+    "probe_official": _PROBE,
+    # README and code: Adam, 1e-3 and for the backbone 1e-4, decay 1e-3, dropout 0.9, dropped at 400
+    # and 450.
+    "finetune_official": _FINETUNE,
+    # Issue 30 of the released code: the same at one rate, dropped at 300 and 400.
+    "scratch_official": replace(
+        _FINETUNE, backbone_lr=1.0, fit=replace(_FINETUNE.fit, milestones=(300, 400))
+    ),
+    # ir-CSN made small for the toy worlds, as notebook 20 opens: under a minute. A small SlowOnly,
+    # whose first kernels in time see maps of a few positions only, does not learn their motion so
+    # soon. Every number is an assumption.
+    "rms_tiny": Recipe(
+        network="csn",
+        network_args={"width": 0.125, "blocks": (1, 1, 2, 2), "stem_stride": 2},
+        regularizer=Regularizer("rms", stages=(4, 5), kernel=(1, 3, 3)),
+        clip=ClipSpec(frames=8, stride=2, views=1, augment=_MILD),
+        fit=replace(_SGD, epochs=8, batch=16, lr=0.05, warmup_epochs=1, log_every=11),
+    ),
+    # ResNet-8 for pictures of 32 pixels, as notebook 21 opens. Every number is an assumption.
+    "rms_tiny_image": Recipe(
+        network="cifar_resnet",
+        network_args={"depth": 8},
+        regularizer=_LAST_FLAT,
+        clip=replace(_IMAGE, augment=_CIFAR),
+        fit=replace(_SGD, epochs=8, batch=64, lr=0.1, warmup_epochs=1, log_every=11),
+    ),
+    # RMS's supplement, B.1 and table A1.
+    "rms_kinetics400": _RMS,
+    # The same with batch 64, whose rate is not said: 0.1 is the linear rule's. Mini-Kinetics ran on
+    # 4 GPUs, in fp32.
+    "rms_minikinetics": replace(
+        _RMS, fit=replace(_RMS.fit, batch=64, lr=0.1, warmup_lr=0.05, precision="fp32")
+    ),
+    "rms_slowfast": _SLOWFAST,
+    # PySlowFast's SLOWFAST_8x8_R50 without RMS, the other side of the four differences of B.1:
+    # lateral batch norm, zero gamma, no decay of batch norms, a warm-up of 34 epochs from 0.01. Its
+    # one decayed vector, the last layer's bias, is not decayed here.
+    "slowfast_official": replace(
+        _SLOWFAST,
+        network_args={"preset": "official"},
+        regularizer=None,
+        fit=replace(
+            _SLOWFAST.fit,
+            epochs=196,
+            schedule="cosine_whole",
+            warmup_epochs=34,
+            warmup_lr=0.01,
+            decay_vectors=False,
+        ),
+    ),
+    # B.1: the filter is 1x3x3, as the time may be shorter than 3. Kind, depth, clip and schedule
+    # are assumptions.
+    "rms_csn": replace(
+        _RMS,
+        network="csn",
+        network_args={"kind": "ir", "depth": 50},
+        regularizer=Regularizer("rms", stages=(4, 5), kernel=(1, 3, 3)),
+    ),
+    # B.2: fine-tuned SlowFast, 40 epochs at 0.01, dropped at 24 and 30, crops of 15 to 75 %. Start
+    # it from Kinetics by `init` or `published` (assumption); the batch is that of SlowFast, an
+    # assumption, too.
+    "rms_ssv2": replace(
+        _SLOWFAST,
+        clip=replace(_SLOWFAST.clip, augment=AUGMENTS["rms_ssv2"]),
+        fit=replace(
+            _SLOWFAST.fit,
+            epochs=40,
+            lr=0.01,
+            schedule="milestones",
+            milestones=(24, 30),
+            warmup_epochs=0,
+        ),
+    ),
+    # B.3: 300 epochs, batch 1,024, 0.2 dropped at 150 and 225, RMS in the last stage; decay and
+    # Nesterov of the CutMix code, whose recipe it follows. Basic blocks are an assumption.
+    "rms_cifar100": Recipe(
+        network="cifar_resnet",
+        network_args={"depth": 110},
+        regularizer=_LAST_FLAT,
+        clip=replace(_IMAGE, augment=_CIFAR),
+        fit=replace(
+            _SGD,
+            epochs=300,
+            batch=1024,
+            lr=0.2,
+            schedule="milestones",
+            milestones=(150, 225),
+            workers=8,
+        ),
+    ),
+    # B.3: 300 epochs, batch 1,024, 0.4 by a cosine after 5 epochs of warm-up, RMS in res4 and res5;
+    # the rest is the CutMix code's.
+    "rms_imagenet": Recipe(
+        network="resnet50",
+        regularizer=replace(_LAST_FLAT, stages=(4, 5)),
+        clip=_IMAGE,
+        fit=replace(_SGD, epochs=300, batch=1024, lr=0.4, warmup_epochs=5, workers=16),
+    ),
+}
