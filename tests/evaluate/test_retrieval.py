@@ -375,6 +375,16 @@ def test_search_refuses_what_would_give_a_false_number():
         retrieve(table(np.eye(2), [0, 1]), table(np.eye(2), [0, 2]))
 
 
+def test_tables_without_labels_have_neighbors_and_no_hits():
+    values = np.random.default_rng(2).normal(size=(14, 5))
+    bare = [table(part, np.full(len(part), -1), ()) for part in (values[:9], values[9:])]
+    known = [table(part, np.arange(len(part)) % 3) for part in (values[:9], values[9:])]
+    found, wanted = retrieve(*bare), retrieve(*known)
+    assert found.hits == {} and wanted.hits and summary(found.hits) == {}
+    np.testing.assert_array_equal(found.neighbors.rows, wanted.neighbors.rows)
+    assert protocol_of(*bare)["centering"] == "none"
+
+
 def test_a_bad_row_is_named_by_its_own_number_in_a_later_block(monkeypatch):
     monkeypatch.setattr(exact, "BLOCK", 4)
     gallery = np.ones((11, 2))

@@ -149,6 +149,8 @@ def test_recall_hits_and_purity_by_hand():
     assert float(purity(mined, torch.tensor([4, 5, 4]), torch.tensor([4, 5]))) == pytest.approx(
         2 / 3
     )
+    assert float(purity(mined, torch.tensor([4, 5, 4]), torch.tensor([4, -1]))) == 0.5
+    assert bool(purity(mined, torch.tensor([-1] * 3), torch.tensor([-1, -1])).isnan())
 
 
 def test_interval_is_the_two_quantiles_of_the_draws_that_exist():

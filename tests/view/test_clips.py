@@ -27,6 +27,14 @@ def world(toy_tiny, toy_flow):
     return train, queries, toy_flow, found
 
 
+def test_without_labels_no_neighbor_is_right_or_wrong(world):
+    train, queries, _, found = world
+    bare = train.without_labels(), queries.without_labels()
+    page = Skeleton(neighbors_gallery(*bare, {"before": found["before"]}, shown=2))
+    assert not re.search("right|wrong|[✓✗]", " ".join(page.words))
+    assert "before" in page.words and str(train.names(0)["path"].split("/")[-1][:-4]) in page.words
+
+
 def test_the_gallery_counts_and_marks_what_stands_in_both_lists(world):
     train, queries, _, found = world
     text = neighbors_gallery(

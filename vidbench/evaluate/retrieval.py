@@ -35,7 +35,9 @@ class Searchable(Protocol):
 
 @dataclass(frozen=True)
 class Retrieved:
-    """What a retrieval found: the neighbors of each query, and hits "R@k" -> bool [Q]."""
+    """What a retrieval found: the neighbors of each query, and hits "R@k" -> bool [Q].
+
+    Tables without labels have no hits."""
 
     neighbors: Neighbors
     hits: dict[str, np.ndarray]
@@ -60,14 +62,18 @@ def retrieve(
         index: one of `indexes` over this gallery, searched instead of the exact search, for one
             stream without centering and exclusion.
 
+    If no row of both sides has a label, neighbors are found and nothing is counted.
+
     Raises:
         ValueError: R@k would be no number: a query is in the gallery itself, the gallery has one
-            class, a query's class is not in it, a row has no label, or a k exceeds the rows that a
-            query may find. Or tables, or index and gallery, do not belong together.
+            class, a query's class is not in it, some rows have no label, or a k exceeds the rows
+            that a query may find. Or tables, or index and gallery, do not belong together.
     """
     gallery, queries = _sides(gallery, queries)
-    _countable(gallery[0], queries[0])
-    _findable(gallery[0], queries[0], exclude_source_video)
+    labeled = bool((gallery[0].label >= 0).any() or (queries[0].label >= 0).any())
+    if labeled:
+        _countable(gallery[0], queries[0])
+        _findable(gallery[0], queries[0], exclude_source_video)
     if not exclude_source_video:
         refuse_shared(gallery[0], queries[0], "gallery", "exclude_source_video=True")
     ks = _room_for(gallery[0], queries[0], ks, exclude_source_video)
@@ -90,7 +96,7 @@ def retrieve(
             source_videos=sources if exclude_source_video else None,
         )
     labels = torch.from_numpy(gallery[0].label[found.rows])
-    hits = recall_at(labels, torch.from_numpy(queries[0].label), ks)
+    hits = recall_at(labels, torch.from_numpy(queries[0].label), ks) if labeled else {}
     return Retrieved(found, {f"R@{k}": hit.numpy() for k, hit in hits.items()})
 
 

@@ -29,10 +29,11 @@ def recall_at(neighbor_labels: Tensor, labels: Tensor, ks: tuple[int, ...]) -> d
 def purity(mined: Tensor, slot_labels: Tensor, labels: Tensor) -> Tensor:
     """Share of mined positives with the query's own (hidden) label.
 
-    mined bool [B,K], slot_labels [K], labels [B] -> scalar; NaN where nothing was mined. An unknown
-    label (-1) is never right."""
-    right = mined & (slot_labels[None, :] == labels[:, None]) & (labels >= 0)[:, None]
-    return right.sum() / mined.sum()
+    mined bool [B,K], slot_labels [K], labels [B] -> scalar. Queries without label (-1) are not
+    counted; NaN if nothing else was mined. A slot without label is never right."""
+    counted = mined & (labels >= 0)[:, None]
+    right = counted & (slot_labels[None, :] == labels[:, None])
+    return right.sum() / counted.sum()
 
 
 def effective_rank(rows: Tensor) -> float:

@@ -106,14 +106,14 @@ def neighbors_gallery(
         rows, scores = (part[query, :results] for part in (found[name].rows, found[name].scores))
         other = (beside or {}).get(name)
         both = np.isin(rows, found[other].rows[query, :results] if other else [])
-        right = train.label[rows] == queries.label[query]
+        right = [_right(train.label[row], queries.label[query]) for row in rows]
         tiles = [
             tile(
                 "train",
                 train.absolute(row),
                 row,
                 score=float(score),
-                right=bool(good),
+                right=good,
                 mark=bool(mark),
             )
             for row, score, good, mark in zip(rows, scores, right, both, strict=True)
@@ -128,6 +128,11 @@ def neighbors_gallery(
         [f"direction by color; at the rim {limit:.1f} pixels a frame"],
     )
     return Html(filmstrip(*wheel, height=96) + made_of) if flow_folder else made_of
+
+
+def _right(label: int, wanted: int) -> bool | None:
+    """Whether a neighbor shows the query's class; None where a label is unknown."""
+    return bool(label == wanted) if label >= 0 and wanted >= 0 else None
 
 
 def _flows(manifest: Manifest, folder: str | Path, row: int, most: int) -> np.ndarray:

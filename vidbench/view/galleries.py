@@ -274,13 +274,18 @@ def _tile(tile: Tile, rank: int, side: int, mark: str = "") -> str:
         and f'<span style="{chip}top:{side - 16}px;background-color:{INK};color:#FFFFFF">in '
         "both</span>"
     )
+    named = (
+        tile.label
+        and f'<span style="{chip}top:0;background-color:#FFFFFF;color:{INK}">'
+        f"{escaped(tile.label)}</span>"
+    )
     return (
         f'<div style="width:{side + 6}px;font-size:12px" title="{escaped(alt)}">'
         f'<div style="position:relative;box-sizing:border-box;width:{side + 6}px;height:{side + 6}px;display:flex;'
         "align-items:center;justify-content:center;background-color:#F3F4F6;border:3px solid "
         f'{color}">'
         f"{clip_html(tile.clip, alt, width, height)}"
-        f'<span style="{chip}top:0;background-color:#FFFFFF;color:{INK}">{escaped(tile.label)}</span>{marked}</div>'
+        f"{named}{marked}</div>"
         f'<div style="display:flex;justify-content:space-between;margin-top:2px"><span>{line}</span>'
         f'<span>{score}</span></div><div style="color:{SOFT};font-size:11px;'
         f'overflow:hidden;white-space:nowrap"><span title="{escaped(tile.caption)}">'
