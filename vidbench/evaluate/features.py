@@ -2,8 +2,7 @@
 
 import hashlib
 import json
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from vidbench.data.flow import store as flow_store
-from vidbench.data.loading.dataset import Clips, ClipSpec, processes
+from vidbench.data.loading.dataset import Clips, ClipSpec
 from vidbench.data.manifest import Manifest
 from vidbench.engine import ranks
 from vidbench.engine.runs import Run, RunError
+from vidbench.evaluate.pooling import pooled
 from vidbench.evaluate.protocols import PROTOCOLS, Protocol
 from vidbench.evaluate.tables import Features, class_words, video_numbers
 from vidbench.methods.common import (
@@ -32,7 +31,6 @@ from vidbench.system.files import stamp
 
 STAMP_THREADS = 8  # that read videos' stamps: on a network disk each waits for its answer
 DIGITS = 16  # of a digest in a table's name
-SECONDS = 30.0  # between two lines about a table that takes long
 
 
 @dataclass(frozen=True)
@@ -43,6 +41,7 @@ class Inputs:
     batch: int
     workers: int
     data: str
+    faults: dict[int, str] | None = None  # of rows that cannot be read, as in pooling.pooled
 
 
 def extract(
@@ -54,22 +53,28 @@ def extract(
     batch: int = 32,
     workers: int = 0,
     data: str = "",
+    faults: dict[int, str] | None = None,
 ) -> Features:
     """Pooled backbone features of every row of `manifest` (CoCLR section 4.4: no projection head),
     without randomness.
 
     The clip's length, stride, size and stream are those of the run; flow: the flow store of these
     videos, the run's own where empty; batch: clips that the network sees at once; data: of a run on
-    several data sets, as whose videos these are seen. Raises RunError where a feature
-    is not finite."""
+    several data sets, as whose videos these are seen; faults: see pooling.pooled. Raises RunError if
+    a feature is not finite."""
     encoder = load_encoder(run).to(ranks.device())
 
-    def pooled(clips: Tensor) -> Tensor:
+    def rows_of(clips: Tensor) -> Tensor:
         rows = encoder(clips).mean(dim=(2, 3, 4))
         return F.normalize(rows, dim=1) if protocol.normalize_clips else rows
 
     values = _table(
-        run, manifest, protocol, pooled, encoder.out_channels, Inputs(flow, batch, workers, data)
+        run,
+        manifest,
+        protocol,
+        rows_of,
+        encoder.out_channels,
+        Inputs(flow, batch, workers, data, faults),
     )
     return Features(
         values,
@@ -90,6 +95,7 @@ def predict(
     batch: int = 32,
     workers: int = 0,
     data: str = "",
+    faults: dict[int, str] | None = None,
 ) -> Features:
     """Class probabilities [N,classes] of every row by a run of methods.classify (CoCLR,
     eval/main_classifier.py), or by the head of one data set of a run of methods.multitrain; its
@@ -114,7 +120,7 @@ def predict(
     def probabilities(clips: Tensor) -> Tensor:
         return network[1](network[0](clips).mean(dim=(2, 3, 4))).softmax(dim=1)
 
-    inputs = Inputs(flow, batch, workers, data)
+    inputs = Inputs(flow, batch, workers, data, faults)
     values = _table(run, manifest, protocol, probabilities, len(manifest.classes), inputs)
     return Features(
         values,
@@ -155,20 +161,48 @@ def load_or_extract(
         RunError: What `extract` and `predict` raise, or training wrote a checkpoint meanwhile.
     """
     rows = (manifest or Manifest.load(data_set(run, data).manifest)).select(split=split)
+    inputs = inputs_of(run, rows, spec_of(run, protocol, data), flow, data)
     wanted = described(run, rows, protocol, flow, what, data)
+
+    def make() -> Features:
+        return MAKERS[what](run, rows, protocol, flow=flow, workers=workers, data=data)
+
+    return kept(run, rows, run.folder / "features", (what, wanted, inputs), make)
+
+
+def kept(
+    run: Run,
+    rows: Manifest,
+    folder: Path,
+    facts: tuple[str, dict, object],
+    make: Callable[[], Features],
+) -> Features:
+    """Read a table from a folder if it fits, else make it and keep it there.
+
+    A table with rows that are not finite, those of unreadable videos, is returned and not kept.
+
+    Args:
+        rows: The videos of the table.
+        facts: What its values are ("features"), its protocol (`described`), and what else it
+            depends on, as plain values.
+
+    Raises:
+        RunError: What `make` raises, or training wrote a checkpoint meanwhile.
+    """
+    what, wanted, _ = facts
     checkpoint = run.checkpoint_stamp()
-    made_from = _made_from(
-        checkpoint, [what, wanted, _inputs(run, rows, spec_of(run, protocol, data), flow, data)]
-    )
-    kind = f"{what}-{wanted['rows']}-{protocol.sampling}-{protocol.crops}"
-    path = run.folder / "features" / f"{kind}-{made_from[:DIGITS]}.npz"
+    made_from = _made_from(checkpoint, list(facts))
+    kind = f"{what}-{wanted['rows']}-{wanted['sampling']}-{wanted['crops']}"
+    path = folder / f"{kind}-{made_from[:DIGITS]}.npz"
     if ranks.any_rank(not _fits(path, made_from, rows)):
-        made = MAKERS[what](run, rows, protocol, flow=flow, workers=workers, data=data)
+        made = make()
         if run.checkpoint_stamp() != checkpoint:
             raise RunError(
                 f"{run.folder}: training wrote another checkpoint while the features were made. "
                 "Run the same again."
             )
+        if not np.isfinite(made.values).all():
+            return made
         if ranks.rank() == 0:
             replace(made, made_from=made_from).save(path)
         ranks.barrier()
@@ -204,7 +238,7 @@ def _made_from(checkpoint: str, inputs: object) -> str:
     return f"{text[:DIGITS]}-{text[DIGITS:]}"
 
 
-def _inputs(run: Run, rows: Manifest, spec: ClipSpec, flow: str | Path, data: str) -> dict:
+def inputs_of(run: Run, rows: Manifest, spec: ClipSpec, flow: str | Path, data: str) -> dict:
     """What a table's values depend on in addition to protocol and checkpoint, as plain values: the run's
     recipe, how clips are read, and the stamps of the files that are read."""
     facts: dict[str, object] = {"recipe": run.values, "spec": asdict(spec)}
@@ -283,7 +317,6 @@ def _flow_words(settings: flow_store.Settings) -> str:
     return f"{settings.method}{bound}{size}"
 
 
-@torch.no_grad()
 def _table(
     run: Run,
     manifest: Manifest,
@@ -292,11 +325,8 @@ def _table(
     width: int,
     inputs: Inputs,
 ) -> np.ndarray:
-    """The mean of `function` ([n,C,T,H,W] -> [n,width]) over the clips of each video: float32
-    [N,width].
-
-    Rows are shared out over ranks and filled in by row index, so neither rank order nor padding
-    matters. Memory follows `batch` and dataset.DECODED, not the number of windows of a video."""
+    """`pooling.pooled` of the run's clips, float32 [N,width], checked: every number is finite but
+    in rows with a fault."""
     if len(manifest) == 0:
         raise RunError(
             "no videos to extract features of: the split is empty in the manifest of "
@@ -304,41 +334,22 @@ def _table(
         )
     store = inputs.flow or data_set(run, inputs.data).flow or None
     clips = Clips(manifest, spec_of(run, protocol, inputs.data), flow_folder=store)
-    device, mine = ranks.device(), list(range(ranks.rank(), len(manifest), ranks.world()))
-    share = _Share(clips, mine, inputs.batch)
-    loader = DataLoader(share, batch_size=None, **processes(inputs.workers))
-    sums = torch.zeros(len(manifest), width + 1)  # the last column counts clips
-    report = _Remaining(run.folder.name, len(mine))
-    for views, rows in _batches(loader, inputs.batch):
-        made = function(views.to(device)).float().cpu()
-        sums.index_add_(0, rows, torch.cat([made, torch.ones(len(rows), 1)], dim=1))
-        report(int((sums[:, -1] > 0).sum()))
-    sums = (ranks.mean(sums.to(device)) * ranks.world()).cpu()
-    values = (sums[:, :-1] / sums[:, -1:]).numpy()
-    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    values = pooled(
+        clips,
+        function,
+        width,
+        name=run.folder.name,
+        batch=inputs.batch,
+        workers=inputs.workers,
+        faults=inputs.faults,
+    )
+    bad = np.setdiff1d(np.flatnonzero(~np.isfinite(values).all(axis=1)), list(inputs.faults or ()))
     if len(bad):
         raise RunError(
             f"{run.folder}: {len(bad)} rows are not finite, first row {bad[0]} "
             f"({manifest.path[bad[0]]})."
         )
     return values
-
-
-class _Remaining:
-    """Prints, on rank 0, how far a long table is and how long it will take."""
-
-    def __init__(self, name: str, videos: int) -> None:
-        self.name, self.videos = name, videos
-        self.began = self.said = time.monotonic()
-
-    def __call__(self, done: int) -> None:
-        now = time.monotonic()
-        if ranks.rank() == 0 and now - self.said > SECONDS:
-            self.said = now
-            left = (now - self.began) * (self.videos - done) / done
-            print(
-                f"{self.name}: {done} of {self.videos} videos, about {left:.0f} s left", flush=True
-            )
 
 
 def fitting(protocol: Protocol, data: DataSet) -> Protocol:
@@ -366,35 +377,3 @@ def spec_of(run: Run, protocol: Protocol, data: str = "") -> ClipSpec:
         resize=None if clip.augment.pad else round(size * protocol.scale),
         augment=replace(clip.augment, size=round(size * protocol.crop)),
     )
-
-
-class _Share(IterableDataset):
-    """(views [n,C,T,H,W], row) of some rows, each worker its part of them."""
-
-    def __init__(self, clips: Clips, rows: list[int], most: int):
-        self.clips, self.rows, self.most = clips, rows, most
-
-    def __iter__(self) -> Iterator[tuple[Tensor, int]]:
-        worker = get_worker_info()
-        for row in self.rows[worker.id :: worker.num_workers] if worker else self.rows:
-            for views in self.clips.test_views(row, self.most):
-                yield views, row
-
-
-def _batches(pieces, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pieces (views [n,...], row) put together, or cut, to at most `batch` clips, with the row of
-    each clip [n]."""
-    held: list[Tensor] = []
-    rows: list[int] = []
-    for views, row in pieces:
-        if held and len(rows) + len(views) > batch:
-            yield torch.cat(held), torch.tensor(rows)
-            held, rows = [], []
-        for part in views.split(batch):
-            held.append(part)
-            rows += [row] * len(part)
-            if len(rows) >= batch:
-                yield torch.cat(held), torch.tensor(rows)
-                held, rows = [], []
-    if held:
-        yield torch.cat(held), torch.tensor(rows)

@@ -1,5 +1,6 @@
 """Exact cosine search with faiss, which double precision decides where cosines are close."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -108,6 +109,43 @@ def search(
     return _Search(gallery, queries, centering, source_videos, room).nearest(k)
 
 
+def directions(
+    gallery: Sequence[np.ndarray], queries: Sequence[np.ndarray], centering: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Unit rows whose inner product is what `search` sums, over the number of streams: what an
+    index can hold.
+
+    Both sides are centered as `search` does, each stream is brought to unit length, and the streams
+    are put side by side, D in total.
+
+    Args:
+        gallery, queries: An array [N,D] and [Q,D] for each stream.
+
+    Returns:
+        Gallery [N,D] and queries [Q,D], float32.
+    """
+    wide = np.float32(math.sqrt(len(gallery)))
+    own, theirs = centers(gallery, queries, centering)
+    sides = (gallery, own, "gallery"), (queries, theirs, "queries")
+    made = [
+        _side_by_side([unit(part, at, who) / wide for part, at in zip(parts, places, strict=True)])
+        for parts, places, who in sides
+    ]
+    return made[0], made[1]
+
+
+def centers(
+    gallery: Sequence[np.ndarray], queries: Sequence[np.ndarray], centering: str
+) -> tuple[list[np.ndarray | None], list[np.ndarray | None]]:
+    """What is taken off each stream of both sides."""
+    means: list[np.ndarray | None] = [
+        None if centering == "none" else part.mean(0, dtype=np.float64) for part in gallery
+    ]
+    if centering != "split":
+        return means, means
+    return means, [part.mean(0, dtype=np.float64) for part in queries]
+
+
 def siblings(gallery: np.ndarray, queries: np.ndarray) -> np.ndarray:
     """How many gallery rows are of each query's own source: source ids [N] and [Q] -> [Q]."""
     ids, counts = np.unique(gallery, return_counts=True)
@@ -151,14 +189,7 @@ class _Search:
         room: np.ndarray,
     ) -> None:
         self.gallery, self.source_videos, self.room = gallery, source_videos, room
-        self.centers = [
-            None if centering == "none" else part.mean(0, dtype=np.float64) for part in gallery
-        ]
-        own = (
-            [part.mean(0, dtype=np.float64) for part in queries]
-            if centering == "split"
-            else self.centers
-        )
+        self.centers, own = centers(gallery, queries, centering)
         self.queries = _side_by_side(
             [unit(part, center, "queries") for part, center in zip(queries, own, strict=True)]
         )

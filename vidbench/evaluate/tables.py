@@ -4,7 +4,7 @@ import json
 import math
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 
@@ -63,6 +63,18 @@ class Features:
                 f"{class_words(self.classes)}; got {label.min()}..{label.max()}. Take table and "
                 "class list from one manifest."
             )
+
+    def select(self, rows: np.ndarray, fingerprint: str) -> "Features":
+        """Some rows, by number or mask [N], of the videos with that fingerprint."""
+        return replace(
+            self,
+            values=self.values[rows],
+            label=self.label[rows],
+            source_video=self.source_video[rows],
+            protocol={**self.protocol, "rows": fingerprint},
+            made_from="",
+            video=None if self.video is None else self.video[rows],
+        )
 
     def save(self, path: str | Path) -> None:
         """Write one .npz file, whole or not at all."""

@@ -224,6 +224,7 @@ def complete(
     folder: str | Path,
     method: str = "tvl1",
     *,
+    settings: Settings | None = None,
     workers: int = 0,
     progress: bool = True,
 ) -> Report:
@@ -233,9 +234,10 @@ def complete(
 
     Args:
         method: Estimator of a new store. Any other than TV-L1, the papers', is named in a line.
+        settings: All settings of a new store, instead of a method.
     """
     begun = Path(folder, "flow.json").is_file()
-    held = settings_of(folder) if begun else Settings(method)
+    held = settings_of(folder) if begun else settings or Settings(method)
     paths = list(dict.fromkeys(map(str, manifest.path)))
     if begun:
         states = _states(manifest, Path(folder), paths, held)
