@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.methods import simclr
+from tests.examples import mymethod as simclr
 from vidbench.data.loading.augmentation import PRESETS
 from vidbench.engine.loop import Fit
 from vidbench.engine.runs import Run, RunError, recipe_dict

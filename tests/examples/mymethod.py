@@ -1,37 +1,41 @@
-"""SimCLR (Chen et al. 2020) as a fourth method: each clip's other view is its only positive, and the
-rest of the batch are negatives."""
+"""A method of your own: SimCLR (Chen et al. 2020), whose only positive is a clip's other view."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vidbench.data.loading.augmentation import PRESETS
+from vidbench.data.loading.augmentation import PRESETS as AUGMENTS
 from vidbench.data.loading.dataset import ClipSpec
+from vidbench.engine.loop import Fit
 from vidbench.methods import common
 from vidbench.models.heads import mlp
 
 
 @dataclass(frozen=True)
 class Recipe(common.Recipe, method="simclr"):
-    """One training run."""
+    """One training run: the fields of common.Recipe (stream, network, clip, fit) and these."""
 
     dim: int = 32
     temperature: float = 0.1
-    clip: ClipSpec = ClipSpec(frames=8, stride=2, views=2, augment=PRESETS["toy"])
+    clip: ClipSpec = ClipSpec(frames=8, stride=2, views=2, augment=AUGMENTS["toy"])
     manifest: str = ""
     flow: str = ""
 
     def data_sets(self) -> tuple[common.DataSet, ...]:
-        """The videos of the manifest."""
+        """The videos of the manifest, of which this method uses no labels."""
         return (common.DataSet(self.manifest, self.flow, self.clip),)
 
 
-class SimCLR(nn.Module):
-    """A backbone and a projection head.
+PRESETS = {"toy": Recipe(network_args={"width": 0.25}, fit=Fit(epochs=40, batch=32))}
 
-    forward: batch {stream: [B,2,C,T,H,W]} -> (loss [], numbers)."""
+
+class SimCLR(nn.Module):
+    """A backbone `encoder` and a projection head.
+
+    forward: batch {stream: [B,2,C,T,H,W]} -> (loss [], numbers to log). On several ranks, B is a
+    rank's part of the batch, and negatives are those of the part."""
 
     def __init__(self, recipe: Recipe):
         super().__init__()
@@ -53,6 +57,6 @@ def train(recipe: dict, folder: str, progress: str = "auto", threads: int = 0) -
     """Train into a run directory, or resume there. Returns the directory."""
     own = common.read_recipe(Recipe, recipe, threads)
     rows, _ = common.training_rows(own.manifest)
-    clips = common.clips_of(rows, own.clip, own.flow, own.fit)
-    batches = common.loader(clips, own.fit)
+    spec = replace(own.clip, streams=(own.stream,))
+    batches = common.loader(common.clips_of(rows, spec, own.flow, own.fit), own.fit)
     return common.train(own, folder, {"train": rows}, SimCLR, batches, progress=progress)

@@ -1,0 +1,1 @@
+"""The examples of assets/docs/extending.md: modules as yours could be in a package `mypackage`."""
