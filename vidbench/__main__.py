@@ -34,9 +34,12 @@ def main(arguments: list[str] | None = None) -> int:
     Ctrl-C."""
     from vidbench.api.runs import runs
     from vidbench.experiments import commands as experiments
+    from vidbench.system import trusted
+    from vidbench.system.door import at_the_door
     from vidbench.system.signals import interrupt_on_term
 
     given = _parser().parse_args(arguments)
+    at_the_door(trusted.trust, *getattr(given, "imports", ()))
     warnings.formatwarning = lambda message, *_, **__: f"vidbench: {message}\n"  # no source line
     came = interrupt_on_term()  # a scheduler's stop is a person's: save, then end
     commands = {
@@ -74,6 +77,15 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     for add in (add_runs, _add_scan, _add_store, _add_flow, add_all, add_run, add_batch):
         add(commands)
+    for name in commands.choices.keys() - {"scan", "store", "flow"}:
+        commands.choices[name].add_argument(
+            "--import",
+            dest="imports",
+            action="append",
+            default=[],
+            metavar="MODULE",
+            help="a module with your own network or method; repeatable (assets/docs/extending.md)",
+        )
     return parser
 
 

@@ -18,6 +18,7 @@ from vidbench.evaluate.search import Neighbors
 from vidbench.methods.common import data_set
 from vidbench.system.processes import cores, run_all
 from vidbench.system.progress import Progress
+from vidbench.system.trusted import spread
 
 KS = (1, 5, 10)
 SIDES = ("alone", "together")
@@ -125,6 +126,9 @@ def evaluate_all(
     processes: int = 2,
 ) -> dict[str, Evaluation]:
     """`evaluate` of many runs, so many processes at a time; by run name."""
+    for folder in folders:
+        recipe = Run(folder).recipe
+        spread(recipe.network, type(recipe).__module__)
     threads = max(1, cores() // processes)
     tasks = [(str(folder), held_out, protocol, centering, seed) for folder in folders]
     with Progress("features, search, probe", len(tasks), "run") as progress:

@@ -19,7 +19,7 @@ VARIABLE = "VIDBENCH_IMPORT"  # names of modules, separated by commas
 
 
 class UntrustedError(ValueError):
-    """Code outside vidbench that nobody in this program named; the message says how to name it."""
+    """Code outside vidbench that this program may not import; the message says how to name it."""
 
 
 class CodeError(ValueError):
