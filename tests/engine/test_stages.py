@@ -21,6 +21,7 @@ class Recipe:
     """Of the stage below: a regression that starts from nothing, but may wait for a parent."""
 
     method: ClassVar[str] = "test_stages"
+    home: ClassVar[str] = __name__
     fit: Fit = Fit(epochs=1, batch=16)
     student: str = ""
     poison: int = -1

@@ -268,5 +268,5 @@ def _run(recipes: Mapping[str, common.Recipe], folder: Path, nproc: int, process
         return
     for name, recipe in recipes.items():
         if not stages.complete(folder / name, recipe):
-            target = f"{type(recipe).__module__}:train"
+            target = f"{recipe.home}:train"
             ranks.launch(target, recipe_dict(recipe), str(folder / name), nproc=nproc)

@@ -30,7 +30,7 @@ def run_all(recipes: Mapping[str, Any], folder: str | Path, processes: int = 2) 
     if not waiting:
         return
     for recipe in waiting.values():
-        spread(getattr(recipe, "network", ""), type(recipe).__module__)
+        spread(getattr(recipe, "network", ""), recipe.home)
     open_, processes = set(waiting), max(1, min(processes, len(waiting)))
     threads = max(1, cores() // processes)
     watch = _Watch({name: recipe.fit.epochs for name, recipe in waiting.items()}, folder)
@@ -43,7 +43,7 @@ def run_all(recipes: Mapping[str, Any], folder: str | Path, processes: int = 2) 
                     raise ValueError(f"these runs wait for one another: {sorted(waiting)}")
                 for name in ready:
                     recipe = waiting.pop(name)
-                    module, values = type(recipe).__module__, recipe_dict(recipe)
+                    module, values = recipe.home, recipe_dict(recipe)
                     job = pool.submit(_train, module, values, str(folder / name), threads)
                     running[job] = name
                 done, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)

@@ -128,7 +128,7 @@ def evaluate_all(
     """`evaluate` of many runs, so many processes at a time; by run name."""
     for folder in folders:
         recipe = Run(folder).recipe
-        spread(recipe.network, type(recipe).__module__)
+        spread(recipe.network, recipe.home)
     threads = max(1, cores() // processes)
     tasks = [(str(folder), held_out, protocol, centering, seed) for folder in folders]
     with Progress("features, search, probe", len(tasks), "run") as progress:

@@ -78,9 +78,12 @@ class Recipe(ABC):
     """What every method's recipe contains and answers.
 
     Subclass it as `class Recipe(common.Recipe, method="name")`. Only `data_sets` must be written.
-    The rest describes a method without classifier that starts from random weights."""
+    The rest describes a method without classifier that starts from random weights. `home` is the
+    module with the method's `train`: the recipe's own, unless `home="package.module"` names another.
+    """
 
     method: ClassVar[str] = ""
+    home: ClassVar[str] = ""
 
     stream: Stream = "rgb"
     network: str = "s3d"
@@ -91,10 +94,10 @@ class Recipe(ABC):
     def __post_init__(self) -> None:
         check_fields(self, f"recipe of {self.method}")
 
-    def __init_subclass__(cls, method: str = "", **rest) -> None:
+    def __init_subclass__(cls, method: str = "", home: str = "", **rest) -> None:
         super().__init_subclass__(**rest)
         if method:
-            cls.method = method
+            cls.method, cls.home = method, home or cls.__module__
             register(method, cls)
 
     @abstractmethod

@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -43,13 +42,11 @@ def register(method: str, cls: type[Recipe]) -> None:
         ValueError: Another module has a method of this name.
     """
     other = _recipes.get(method)
-    taken = f"{__package__}.{method}" if method in own_methods() else other and other.__module__
-    if cls.__module__ == f"{__package__}.recipes.{method}":
-        taken = None
+    taken = f"{__package__}.{method}" if method in own_methods() else other and other.home
     mains = ("__main__", "__mp_main__")  # `python -m mypackage.mymethod` is that module once more
-    if taken and taken != cls.__module__ and not {taken, cls.__module__} & set(mains):
+    if taken and taken != cls.home and not {taken, cls.home} & set(mains):
         raise ValueError(
-            f"the method {method!r} of {cls.__module__} has the name of the method in {taken}. Use "
+            f"the method {method!r} of {cls.home} has the name of the method in {taken}. Use "
             "another name: run directories store it."
         )
     _recipes[method] = cls
@@ -100,7 +97,7 @@ def import_method(name: str) -> ModuleType:
         if "." not in name:
             trusted.import_named()
         if name in _recipes:
-            return sys.modules[_recipes[name].__module__]
+            return importlib.import_module(_recipes[name].home)
         module = trusted.imported(name)
     except trusted.CodeError as error:
         raise ValueError(

@@ -19,7 +19,7 @@ from vidbench.tensors.regularizers import Regularizer
 
 
 @dataclass(frozen=True)
-class Recipe(common.Recipe, method="classify"):
+class Recipe(common.Recipe, method="classify", home="vidbench.methods.classify"):
     """One supervised run. Paths name what it reads: a manifest, a flow store, the run it starts
     from."""
 

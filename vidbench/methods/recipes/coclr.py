@@ -22,7 +22,7 @@ FITTED = ("queue", "topk", "siblings")  # what `fitted` may change, and fit.batc
 
 
 @dataclass(frozen=True)
-class Recipe(common.Recipe, method="coclr"):
+class Recipe(common.Recipe, method="coclr", home="vidbench.methods.coclr"):
     """One stage of CoCLR. Paths name what it reads: a manifest, a flow store, the runs it starts
     from."""
 

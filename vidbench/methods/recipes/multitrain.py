@@ -57,7 +57,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Recipe(common.Recipe, method="multitrain"):
+class Recipe(common.Recipe, method="multitrain", home="vidbench.methods.multitrain"):
     """One joint training. Defaults are the released configuration's, "supplement" where that says
     otherwise."""
 
