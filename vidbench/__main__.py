@@ -1,5 +1,5 @@
-"""`vidbench runs | scan | store | flow | demo | replicate-coclr, -rms, -multitrain | run | batch`: a door,
-no logic."""
+"""The command line: a door, no logic. `vidbench train | runs`, and
+`scan | store | flow | demo | replicate-coclr, -rms, -multitrain | run | batch`."""
 
 import argparse
 import os
@@ -32,6 +32,7 @@ class _Version(argparse.Action):
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and hand over. Exit codes: 0, 2 for what the caller can mend, 130 for
     Ctrl-C."""
+    from vidbench.api.commands import VERBS
     from vidbench.api.runs import runs
     from vidbench.experiments import commands as experiments
     from vidbench.system import trusted
@@ -43,6 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     warnings.formatwarning = lambda message, *_, **__: f"vidbench: {message}\n"  # no source line
     came = interrupt_on_term()  # a scheduler's stop is a person's: save, then end
     commands = {
+        **dict.fromkeys(VERBS, _verb),
         **experiments.COMMANDS,
         "runs": runs,
         "run": _run,
@@ -62,6 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from vidbench.api.commands import add_verbs
     from vidbench.api.runs import add_runs
     from vidbench.experiments.commands import add_all
     from vidbench.headless.commands import add_batch, add_run
@@ -75,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         help="print the version and the commit, and whether it is dirty",
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    for add in (add_runs, _add_scan, _add_store, _add_flow, add_all, add_run, add_batch):
+    for add in (add_verbs, add_runs, _add_scan, _add_store, _add_flow, add_all, add_run, add_batch):
         add(commands)
     for name in commands.choices.keys() - {"scan", "store", "flow"}:
         commands.choices[name].add_argument(
@@ -184,6 +187,17 @@ def _common(command: argparse.ArgumentParser, place: str) -> None:
     command.add_argument(
         "--dry-run", action="store_true", help="measure a few videos, tell time and disk, stop"
     )
+
+
+def _verb(given: argparse.Namespace) -> int:
+    """A command of the front door, with the values of its options read."""
+    from vidbench.api.commands import VERBS
+    from vidbench.system.door import at_the_door
+
+    for kind in ("change", "option"):
+        if hasattr(given, kind):
+            setattr(given, kind, at_the_door(_options, getattr(given, kind), kind))
+    return VERBS[given.command](given)
 
 
 def _scan(given: argparse.Namespace) -> int:
@@ -302,10 +316,10 @@ def _text(file: Path) -> str:
     return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
 
 
-def _options(texts: list[tuple[str, str]]) -> dict[str, Any]:
+def _options(texts: list[tuple[str, str]], kind: str = "option") -> dict[str, Any]:
     from vidbench.headless.values import once, value_of
 
-    return {name: value_of(text) for name, text in once(texts, "option").items()}
+    return {name: value_of(text) for name, text in once(texts, kind).items()}
 
 
 def _shard(text: str) -> tuple[int, int]:
