@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from vidbench.api.answers import Found
 from vidbench.api.table import Probe, Table
 from vidbench.api.videos import Source, Videos, opened
-from vidbench.data.manifest import SPLITS, Manifest
+from vidbench.data.manifest import Manifest
 from vidbench.engine.runs import Run, RunError
-from vidbench.evaluate.features import PROTOCOLS, extract, load_or_extract
-from vidbench.evaluate.tables import Features
+from vidbench.evaluate import query
+from vidbench.evaluate.embed import embed_readable, left_out
+from vidbench.evaluate.features import load_or_extract
+from vidbench.evaluate.protocols import PROTOCOLS, Protocol
 from vidbench.methods.common import data_set
 from vidbench.view.html import table
 
@@ -47,16 +48,48 @@ class Trained:
             RunError: A feature is not finite.
             VideoError: A video cannot be read.
         """
-        if protocol not in PROTOCOLS:
-            known = ", ".join(PROTOCOLS)
-            raise ValueError(f"protocol must be one of {known}; got {protocol!r}.")
-        own = Manifest.load(data_set(self.run, data).manifest)
-        manifest = own if videos is None else opened(videos)
-        if manifest.fingerprint() == own.fingerprint() and manifest.root == own.root:
-            features = _kept(self.run, own, protocol, data)
-        else:
-            features = extract(self.run, manifest, PROTOCOLS[protocol], data=data)
-        return Table(features, manifest, self.run.folder.name)
+        own = data_set(self.run, data).manifest
+        manifest = Manifest.load(own) if videos is None else opened(videos)
+        done = embed_readable(self.run, manifest, _protocol(protocol), data=data)
+        if done.failed:
+            print(left_out(done.failed, len(manifest)), "They are left out.", flush=True)
+        return Table(done.table, done.manifest, self.run.folder.name)
+
+    def search(
+        self,
+        what: Videos | Source,
+        k: int = 5,
+        *,
+        among: Videos | Source | None = None,
+        fused: bool = False,
+        index: str = "auto",
+        html: str | Path = "",
+    ) -> Found:
+        """Find the nearest videos. Labels are not used.
+
+        Args:
+            what: A video file, several, a folder, or `Videos`: the queries.
+            k: Hits of each query.
+            among: The videos to search in; by default the training videos.
+            fused: Sum the cosines of both streams.
+            index: auto, exact, or an index for large galleries (flat, ivf_sq8, hnsw).
+            html: Also write a page on which the clips play.
+
+        Raises:
+            ValueError: There is no run on the other stream, or an argument is out of range.
+            RunError: No query can be read.
+        """
+        if fused and len(self._runs) < 2:
+            raise ValueError(
+                f"fused=True needs runs on rgb and flow; got {', '.join(self._runs)} of {self!r}. "
+                "Train 'coclr', or load the folder of both runs."
+            )
+        runs = list(self._runs.values()) if fused else [self.run]
+        gallery = None if among is None else opened(among)
+        found = Found(query.search(runs, opened(what), gallery, k, index=index))
+        if html:
+            print(f"gallery: {found.save_html(html)}", flush=True)
+        return found
 
     def probe(self, seed: int = 0) -> Probe:
         """Fit and test a linear probe on the run's own labeled videos: `Table.probe`."""
@@ -118,20 +151,7 @@ def _stages(run: Run) -> int:
     return len(run.budget()["stages"])
 
 
-def _kept(run: Run, manifest: Manifest, protocol: str, data: str) -> Features:
-    """The features of all splits that are kept in the run, in the manifest's order."""
-    parts = {
-        number: load_or_extract(run, SPLITS[number], PROTOCOLS[protocol], data=data)
-        for number in np.unique(manifest.split).tolist()
-    }
-    first = next(iter(parts.values()))
-    values = np.empty((len(manifest), first.values.shape[1]), first.values.dtype)
-    video = np.empty(len(manifest), np.int64)
-    for number, part in parts.items():
-        values[manifest.split == number] = part.values
-        if part.video is not None:
-            video[manifest.split == number] = part.video
-    protocol_ = {**first.protocol, "rows": manifest.fingerprint()}
-    return Features(
-        values, manifest.label, manifest.source_video, manifest.classes, protocol_, video=video
-    )
+def _protocol(name: str) -> Protocol:
+    if name not in PROTOCOLS:
+        raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}; got {name!r}.")
+    return PROTOCOLS[name]

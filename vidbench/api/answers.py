@@ -1,0 +1,67 @@
+"""What a search returns at the front door: text, a notebook's view, a page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from vidbench.evaluate.query import Hits
+from vidbench.view.clips import neighbors_gallery
+from vidbench.view.html import Section, write_page
+from vidbench.view.looks import Html
+
+LINES = 20  # of a text
+SHOWN = 12  # queries of a page
+
+
+@dataclass(frozen=True, repr=False)
+class Found:
+    """The nearest videos of each query, nearest first.
+
+    hits: the manifests of both sides, and rows and scores [Q,k] of the neighbors."""
+
+    hits: Hits
+
+    @cached_property
+    def records(self) -> list[dict[str, Any]]:
+        """One dictionary a hit: query, rank, path, score, label."""
+        return self.hits.records()
+
+    @property
+    def paths(self) -> list[str]:
+        """The path of each hit, query by query."""
+        return [str(line["path"]) for line in self.records]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self.records)
+
+    def save_html(self, path: str | Path) -> Path:
+        """Write a page on which the clips of queries and hits play, offline; returns its path."""
+        target = Path(path).expanduser().resolve()
+        heading = f"{len(self.hits.queries)} queries, by {' + '.join(self.hits.runs)}"
+        return write_page(target, "Nearest videos", [Section(heading, [self._gallery()])])
+
+    def __repr__(self) -> str:
+        lines: list[str] = []
+        for hit in self.records[:LINES]:
+            if hit["rank"] == 1:
+                lines.append(str(hit["query"]))
+            label = hit["label"] or "no label"
+            lines.append(f"  {hit['rank']}. {hit['score']:+.3f}  {label}  {hit['path']}")
+        more = len(self) - LINES
+        return "\n".join(lines + [f"  ... and {more} more"] * (more > 0))
+
+    def _repr_html_(self) -> str:
+        return self._gallery()
+
+    def _gallery(self) -> Html:
+        hits = self.hits
+        names = {" + ".join(hits.runs): hits.neighbors}
+        deep = hits.neighbors.rows.shape[1]
+        return neighbors_gallery(hits.gallery, hits.queries, names, shown=SHOWN, results=deep)
