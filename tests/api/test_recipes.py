@@ -41,5 +41,8 @@ def test_batch_and_queue_fit_few_videos_and_many_change_nothing():
 def test_a_folder_is_named_by_what_differs():
     assert label("coclr", "toy", 0, {}) == "coclr-toy-seed0"
     assert label("coclr", "toy", 2, {"epochs": 3}) == "coclr-toy-epochs=3-seed2"
-    long = label("coclr", "toy", 0, {"network_args": {"width": 0.5, "units": (1, 1, 0)}})
-    assert long.startswith("coclr-toy-changed-") and long != label("coclr", "toy", 0, {"a/b": 1})
+    some = {"network_args": {"width": 0.5, "units": (1, 1, 0)}, "network": "my.code:Net"}
+    names = {label("coclr", "toy", 0, {name: some[name]}) for name in some}
+    assert len(names) == 2 and all("/" not in name and ":" not in name for name in names)
+    many = label("coclr", "toy", 0, {f"field_number_{n}": n for n in range(9)})
+    assert many.startswith("coclr-toy-changes=") and len(many) < 40

@@ -64,9 +64,26 @@ def test_a_repr_says_counts_splits_and_labels_and_a_notebook_shows_clips(flat, t
     assert page.count("data:image/webp") == 4 and "no labels" in page
 
 
+def test_videos_that_came_later_are_named(flat, tmp_path, capsys):
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    files = sorted(flat.iterdir())
+    for file in files[:4]:
+        os.link(file, folder / file.name)
+    assert len(vb.videos(folder, out=tmp_path / "runs")) == 4
+    os.link(files[5], folder / files[5].name)
+    assert len(vb.videos(folder, out=tmp_path / "runs")) == 4
+    assert f"1 videos in {folder} are not in the list" in capsys.readouterr().out
+    assert len(vb.videos(folder, out=tmp_path / "runs", name="more")) == 5
+    assert capsys.readouterr().out == ""
+
+
 def test_wrong_sources_say_what_to_do(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         vb.videos(tmp_path / "nowhere", out=tmp_path)
+    for nothing in ("", []):
+        with pytest.raises(ValueError, match="source must be a folder, a csv or files"):
+            vb.videos(nothing, out=tmp_path)
     with pytest.raises(FileNotFoundError, match="gone.mp4"):
         vb.videos([tmp_path / "gone.mp4"], out=tmp_path)
     with pytest.raises(ValueError, match="toy world 'tiny' has its own name"):

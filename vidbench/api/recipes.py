@@ -19,7 +19,7 @@ R = TypeVar("R", bound=common.Recipe)
 FIXED = ("manifest", "flow", "student", "teacher", "parts", "positives", "seed")  # what train sets
 LEAST = 4  # training videos
 STEPS = 200  # of the optimizer, below which a network hardly learns
-LONG = 40  # letters of changes in a folder's name
+LONG = 80  # letters of changes in a folder's name
 
 
 def with_changes(recipe: R, changes: Mapping[str, Any]) -> R:
@@ -98,10 +98,15 @@ def fitted(recipe: Any, rows: int) -> tuple[Any, list[str]]:
 
 def label(method: str, preset: str, seed: int, changes: Mapping[str, Any]) -> str:
     """Name a folder of runs by all that differs between two calls of `train`."""
-    parts = [method, preset]
-    if changes:
-        words = "-".join(f"{name}={value}" for name, value in sorted(changes.items()))
-        plain = re.fullmatch(r"[\w=.,+-]+", words) and len(words) <= LONG
-        digest = zlib.crc32(json.dumps(changes, sort_keys=True, default=str).encode())
-        parts.append(words if plain else f"changed-{digest:08x}")
-    return "-".join([*filter(None, parts), f"seed{seed}"])
+    said = [_word(name, value) for name, value in sorted(changes.items())]
+    if len("-".join(said)) > LONG:
+        said = [_word("changes", changes)]
+    return "-".join([method, preset, *said, f"seed{seed}"])
+
+
+def _word(name: str, value: Any) -> str:
+    """A change as a part of a folder's name, with a checksum in place of what is long or special."""
+    if re.fullmatch(r"[\w.,+-]{1,24}", str(value)):
+        return f"{name}={value}"
+    digest = zlib.crc32(json.dumps(value, sort_keys=True, default=str).encode())
+    return f"{name}={digest:08x}"

@@ -64,6 +64,7 @@ class Trained:
         fused: bool = False,
         index: str = "auto",
         html: str | Path = "",
+        data: str = "",
     ) -> Found:
         """Find the nearest videos. Labels are not used.
 
@@ -74,6 +75,7 @@ class Trained:
             fused: Sum the cosines of both streams.
             index: auto, exact, or an index for large galleries (flat, ivf_sq8, hnsw).
             html: Also write a page on which the clips play.
+            data: Of a run on several data sets, as whose videos these are seen.
 
         Raises:
             ValueError: There is no run on the other stream, or an argument is out of range.
@@ -86,7 +88,7 @@ class Trained:
             )
         runs = list(self._runs.values()) if fused else [self.run]
         gallery = None if among is None else opened(among)
-        found = Found(query.search(runs, opened(what), gallery, k, index=index))
+        found = Found(query.search(runs, opened(what), gallery, k, index=index, data=data))
         if html:
             print(f"gallery: {found.save_html(html)}", flush=True)
         return found
@@ -95,8 +97,11 @@ class Trained:
         """Fit and test a linear probe on the run's own labeled videos: `Table.probe`."""
         return self.embed().probe(seed)
 
-    def browse(self) -> Any:
+    def browse(self, data: str = "") -> Any:
         """Open the browser of neighbors: held-out videos as queries, training videos as gallery.
+
+        Args:
+            data: Of a run on several data sets, whose videos are shown.
 
         Raises:
             ValueError: Nothing is held out.
@@ -104,14 +109,14 @@ class Trained:
         from vidbench.view.widgets import shown
         from vidbench.view.widgets.neighbors import Browser
 
-        manifest = Manifest.load(data_set(self.run).manifest)
+        manifest = Manifest.load(data_set(self.run, data).manifest)
         sides = ("train", manifest.held_out())
         lists = {
-            run.folder.name: [load_or_extract(run, split) for split in sides]
+            run.folder.name: [load_or_extract(run, split, data=data) for split in sides]
             for run in self._runs.values()
         }
         gallery, queries = (manifest.select(split=split) for split in sides)
-        flow = next((data_set(run).flow for run in self._runs.values()), "")
+        flow = next((data_set(run, data).flow for run in self._runs.values()), "")
         return shown(Browser(gallery, queries, lists, centering="gallery", flow_folder=flow), 3)
 
     def __repr__(self) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 
 from vidbench.data.manifest import SPLITS, Manifest
 from vidbench.data.sets import catalogue
+from vidbench.data.sets.folders import media_below
 from vidbench.data.toy import world as toy
 from vidbench.data.video import windows
 from vidbench.system.processes import without_main
@@ -119,6 +120,8 @@ def videos(source: Source, *, name: str = "", out: str | Path = "runs", **option
         FileNotFoundError: A path does not exist.
         ValueError: No videos are found, or an option is unknown.
     """
+    if not str(source) or not isinstance(source, str | Path) and not len(source):
+        raise ValueError(f"source must be a folder, a csv or files; got {source!r}.")
     place = Path(out).expanduser().resolve()
     if not isinstance(source, str | Path):
         return _kept_files(source, place, name, options)
@@ -134,7 +137,11 @@ def videos(source: Source, *, name: str = "", out: str | Path = "runs", **option
     folder = place / (name or catalogue.name_of(root, fold))
     if not name and _others(folder / "videos", root, options):
         folder = folder.with_name(f"{folder.name}-{_digest([root, sorted(options.items())])}")
-    return Videos(catalogue.keep(folder / "videos", root, fold, **options), folder)
+    known = (folder / "videos" / "origin.json").is_file()
+    manifest = catalogue.keep(folder / "videos", root, fold, **options)
+    if known:
+        _say_what_is_new(root, manifest, folder)
+    return Videos(manifest, folder)
 
 
 def opened(source: Source | Videos | Manifest) -> Manifest:
@@ -169,6 +176,19 @@ def _others(folder: Path, root: Path, options: dict[str, Any]) -> bool:
     kept = json.loads((folder / "origin.json").read_text(encoding="utf-8"))
     held = {key: value for key, value in kept["options"].items() if key != "fold"}
     return kept["data"] != str(root) or bool(options) and held != options
+
+
+def _say_what_is_new(root: Path, manifest: Manifest, folder: Path) -> None:
+    """Name the videos of a plain folder that its kept list lacks, because they came later."""
+    if manifest.root != root or catalogue.detect_dataset(root) not in ("folder", "loose"):
+        return
+    new = sorted(set(media_below(root)) - set(map(str, manifest.path)))
+    if new:
+        print(
+            f"{len(new)} videos in {root} are not in the list that {folder} keeps, the first is "
+            f"{new[0]}. To use them, open the folder under another name: name='...'.",
+            flush=True,
+        )
 
 
 def _kept_files(
