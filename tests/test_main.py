@@ -80,11 +80,11 @@ def test_scan_then_store_then_flow(folder, tmp_path, capsys, monkeypatch):
         "moves",
     )
     assert run(*words, "--dry-run") == 0
-    assert "measured on" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "flow dis: 6 to go: about " in said and "174 frames of 6 videos" in said
+    assert not os.path.exists("moves")
     assert run(*words) == 0
-    assert "2 videos (58 pairs) done, 4 were there, 0 failed" in capsys.readouterr().out, (
-        "what was measured is kept"
-    )
+    assert "6 videos (174 pairs) done, 0 were there, 0 failed" in capsys.readouterr().out
     assert flow_store.load("moves", str(stored.path[0])).shape == (29, 32, 32, 3)
 
 

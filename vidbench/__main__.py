@@ -128,7 +128,9 @@ def _add_flow(commands: Commands) -> None:
     )
     _common(command, "flow")
     command.add_argument(
-        "--method", default="tvl1", help="tvl1, tvl1_fast, tvl1_torch or dis (%(default)s)"
+        "--method",
+        default="tvl1",
+        help="tvl1, tvl1_fast, tvl1_torch or dis (%(default)s); with --dry-run also all",
     )
     command.add_argument(
         "--format", default="npz", help="npz, exact, or mp4, a quarter of that (%(default)s)"
@@ -185,7 +187,9 @@ def _common(command: argparse.ArgumentParser, place: str) -> None:
         "--timeout", type=float, default=0.0, help="seconds for one video; 0: the command's own"
     )
     command.add_argument(
-        "--dry-run", action="store_true", help="measure a few videos, tell time and disk, stop"
+        "--dry-run",
+        action="store_true",
+        help="estimate time and disk from a few frames of a few videos, within 15 s; write nothing",
     )
 
 
@@ -206,14 +210,12 @@ def _scan(given: argparse.Namespace) -> int:
 
     out, manifest, common = _opened(given, "scan", scan.TIMEOUT)
     check_with = None if given.check_with == "none" else given.check_with
+    if given.dry_run:
+        cost = at_the_door(scan.cost, manifest, out, check_with=check_with, workers=given.workers)
+        return _estimated({"scan": cost})
     found = at_the_door(scan.scan, manifest, out, check_with=check_with, keep=given.keep, **common)
-    if found is not None:
-        print(
-            f"{found.report()}\n-> {out}/manifest.csv ({len(found.manifest)} videos), scan.csv "
-            "(all)"
-        )
-        return 0 if len(found.manifest) else 2
-    return 0
+    print(f"{found.report()}\n-> {out}/manifest.csv ({len(found.manifest)} videos), scan.csv (all)")
+    return 0 if len(found.manifest) else 2
 
 
 def _store(given: argparse.Namespace) -> int:
@@ -221,45 +223,43 @@ def _store(given: argparse.Namespace) -> int:
     from vidbench.system.door import at_the_door
 
     out, manifest, common = _opened(given, f"store-{given.format}", jobs.TIMEOUT)
-    made = at_the_door(
-        store.store,
-        manifest,
-        out,
-        given.format,
-        size=given.size,
-        crf=given.crf,
-        decoder=given.decoder,
-        **common,
-    )
-    if made is not None:
-        size, done = jobs.size(made.bytes), f"{made.done} stored, {made.skipped} were there"
-        print(f"{done}, {len(made.failed)} failed{_again(made)}; {size} -> {out}")
-        return _ended(made)
-    return 0
+    settings = {"size": given.size, "crf": given.crf, "decoder": given.decoder}
+    if given.dry_run:
+        settings["workers"] = given.workers
+        cost = at_the_door(store.cost, manifest, out, given.format, **settings)
+        return _estimated({f"store {given.format}": cost})
+    made = at_the_door(store.store, manifest, out, given.format, **settings, **common)
+    size, done = jobs.size(made.bytes), f"{made.done} stored, {made.skipped} were there"
+    print(f"{done}, {len(made.failed)} failed{_again(made)}; {size} -> {out}")
+    return _ended(made)
 
 
 def _flow(given: argparse.Namespace) -> int:
     from vidbench.data.flow import store as flow_store
+    from vidbench.data.flow.cost import costs
+    from vidbench.data.flow.estimate import METHODS
     from vidbench.system.door import at_the_door
 
     out, manifest, common = _opened(given, "flow", flow_store.TIMEOUT)
-    shard = at_the_door(_shard, given.shard)
-    made = at_the_door(
-        flow_store.extract,
-        manifest,
-        out,
-        given.method,
-        format=given.format,
-        size=given.size,
-        bound=given.bound,
-        device=given.device,
-        decoder=given.decoder,
-        shard=shard,
-        **common,
-    )
+    settings = {name: getattr(given, name) for name in ("format", "size", "bound", "decoder")}
+    settings |= {"device": given.device, "shard": at_the_door(_shard, given.shard)}
+    at_the_door(_one_method, given)
+    if given.dry_run:
+        methods = METHODS if given.method == "all" else (given.method,)
+        settings["workers"] = given.workers
+        found = at_the_door(costs, manifest, out, methods, **settings)
+        return _estimated({f"flow {method}": cost for method, cost in found.items()})
+    made = at_the_door(flow_store.extract, manifest, out, given.method, **settings, **common)
     done = f"{made.done} videos ({made.pairs} pairs) done, {made.skipped} were there"
     print(f"{done}, {len(made.failed)} failed{_again(made)} -> {out}")
     return _ended(made)
+
+
+def _estimated(costs: dict[str, Any]) -> int:
+    """Print a line for each estimate; the exit code: 2 if none could be made."""
+    for what, cost in costs.items():
+        print(f"{what}: {cost}")
+    return 0 if any(cost.videos or not cost.jobs for cost in costs.values()) else 2
 
 
 def _opened(
@@ -280,7 +280,6 @@ def _opened(
     common = {
         "workers": given.workers,
         "timeout": given.timeout if given.timeout != 0 else timeout,
-        "dry_run": given.dry_run,
     }
     dataset_dir = catalogue.name_of(given.data, options.get("fold", 1))
     out = given.out or os.path.join("runs", dataset_dir, place)
@@ -320,6 +319,11 @@ def _options(texts: list[tuple[str, str]], kind: str = "option") -> dict[str, An
     from vidbench.headless.values import once, value_of
 
     return {name: value_of(text) for name, text in once(texts, kind).items()}
+
+
+def _one_method(given: argparse.Namespace) -> None:
+    if given.method == "all" and not given.dry_run:
+        raise ValueError("--method all needs --dry-run: a folder has the flow of one method")
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -225,21 +225,6 @@ def test_the_cost_is_told_after_the_sample_and_scales_with_the_weights(tmp_path,
     assert told[1].bytes == pytest.approx(160)
 
 
-def test_cost_only_stops_after_the_sample(tmp_path, capsys):
-    told = []
-    assert (
-        len(work(tmp_path, count=20, dry_run=True, tell=told.append, progress=True, what="try"))
-        == 4
-    )
-    assert len(makes.calls(tmp_path)) == 4 and told[0].jobs == 16
-    said = capsys.readouterr()
-    assert "try: 16 to go: about " in said.out + said.err
-    assert work(tmp_path, count=0, dry_run=True, tell=told.append) == []
-    assert (told[1].jobs, told[1].bytes, told[1].measured) == (0, 0, 0), (
-        "nothing to do is an answer"
-    )
-
-
 def test_work_that_will_not_fit_is_refused_before_the_disk_is_full(tmp_path, disk):
     disk(free=1000)
     outcomes = []

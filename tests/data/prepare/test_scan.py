@@ -346,13 +346,6 @@ def test_one_scan_at_a_time(data, tmp_path):
     assert len(scan.scan(data, tmp_path / "scan", progress=False).manifest) == 4
 
 
-def test_an_estimate_writes_no_manifest_and_is_not_lost(data, tmp_path, looked):
-    assert scan.scan(data, tmp_path / "scan", dry_run=True, progress=False) is None
-    assert not (tmp_path / "scan/manifest.csv").exists() and len(looked) == 4
-    scan.scan(data, tmp_path / "scan", progress=False)
-    assert len(looked) == 4
-
-
 @pytest.mark.skipif(
     not os.path.exists("/dev/full"), reason="needs Linux's /dev/full, where every write fails"
 )

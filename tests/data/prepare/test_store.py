@@ -21,7 +21,7 @@ from vidbench.data.flow import estimate
 from vidbench.data.flow import store as flow_store
 from vidbench.data.flow.estimate import FlowError
 from vidbench.data.manifest import Manifest
-from vidbench.data.prepare import jobs, scan, store
+from vidbench.data.prepare import jobs, store
 from vidbench.data.prepare.store import StoreError
 from vidbench.data.sets.catalogue import open_dataset
 from vidbench.data.video import clips, framestore
@@ -425,29 +425,6 @@ def test_what_will_not_fit_is_refused_after_the_sample(textures, tmp_path, monke
     monkeypatch.undo()
     report = makes.fill(what, "mp4", textures, tmp_path / "out")
     assert (report[1:3] if what == "store" else report[:2]) == (4, 4), "the sample of four is kept"
-
-
-def test_the_estimate_is_near_what_it_takes(textures, tmp_path):
-    told = []
-    monkeyed, jobs._tell = jobs._tell, None
-    jobs._tell = lambda done, share, folder, workers, what, progress, tell: monkeyed(
-        done, share, folder, workers, what, progress, told.append
-    )
-    try:
-        counted = scan.scan(
-            textures, tmp_path / "scan", progress=False
-        ).manifest  # frames weigh the estimate
-        told.clear()
-        assert (
-            store.store(counted, tmp_path / "store", size=32, dry_run=True, progress=False) is None
-        )
-    finally:
-        jobs._tell = monkeyed
-    (cost,) = told
-    assert cost.jobs == 4 == cost.measured and not (tmp_path / "store/manifest.csv").exists()
-    sample = sum(file.stat().st_size for file in (tmp_path / "store").rglob("*.mp4"))
-    whole = store.store(counted, tmp_path / "store", size=32, progress=False)
-    assert whole.skipped == 4 and cost.bytes == pytest.approx(whole.bytes - sample, rel=0.25)
 
 
 @pytest.fixture(scope="module")

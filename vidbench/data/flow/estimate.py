@@ -14,7 +14,7 @@ import numpy as np
 
 METHODS = ("tvl1", "tvl1_fast", "tvl1_torch", "dis")
 BOUND = 20.0  # pixels; MemDPC's extract_ff.py, which CoCLR's flow comes from
-_BATCH = 2**22  # pixels that the batched estimator takes at once
+PIXELS = 2**22  # pixels that the batched estimator takes at once
 
 
 class FlowError(RuntimeError):
@@ -77,7 +77,7 @@ def batched(gray: np.ndarray, device: str | None = None) -> Iterator:
     all."""
     from vidbench.data.flow import tvl1
 
-    step = max(1, _BATCH // gray[0].size)
+    step = max(1, PIXELS // gray[0].size)
     for start in range(0, len(gray) - 1, step):
         stop = min(start + step, len(gray) - 1)
         yield tvl1.estimate(gray[start:stop], gray[start + 1 : stop + 1], device=device)

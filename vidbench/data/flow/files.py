@@ -69,6 +69,37 @@ class Settings:
         object.__setattr__(self, "bound", float(self.bound))
 
 
+Job = tuple[str, str, Settings, str | None]  # video, file to write, settings, the video's stamp
+
+
+def facts_of(
+    video: clips.Video, shape: tuple[int, ...], settings: Settings, stamp: str | None
+) -> dict[str, Any]:
+    """What a flow file says of itself.
+
+    Raises:
+        FlowError: the video has one frame.
+    """
+    if video.frames < 2:
+        raise FlowError(f"flow needs two frames, {video.path} has {video.frames}")
+    return {
+        **asdict(settings),
+        "source": stamp,
+        "read_by": video.decoder,
+        "frames": video.frames,
+        "height": shape[0],
+        "width": shape[1],
+        "opencv": opencv(),
+    }
+
+
+def opencv() -> str:
+    """OpenCV's version."""
+    import cv2
+
+    return cv2.__version__
+
+
 def flow_path(folder: str | Path, relative_path: str | Path, format: str = "npz") -> Path:
     """The place of a video's flow in a store, inside the folder whatever the path is."""
     return Path(folder) / name_of(str(relative_path), FORMATS[format])

@@ -8,32 +8,29 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Unpack, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 import numpy as np
 
-from vidbench.data.flow.estimate import (
-    FlowError,
-    batched,
-    estimator,
-    levels,
-    to_gray,
-)
+from vidbench.data.flow.device import on_device
+from vidbench.data.flow.estimate import FlowError, estimator, levels, to_gray
 from vidbench.data.flow.files import (
     FORMATS,
+    Job,
     Settings,
+    facts_of,
     flow_path,
     length,
     load,
     meta,
     of_settings,
+    opencv,
     opened,
     settings_of,
     write,
 )
 from vidbench.data.prepare import jobs
 from vidbench.data.prepare.outputs import Outputs, json_lines, name_of
-from vidbench.data.prepare.pool import unforeseen
 from vidbench.data.video import clips
 from vidbench.data.video.decoders import check_decoder
 from vidbench.system.files import delete_leftovers, lock_folder
@@ -110,14 +107,11 @@ def extract(
     check_decoder(settings.decoder)
     work: jobs.Options = {"timeout": TIMEOUT, **_without(Settings, options)}
     jobs.check(work)
-    if len(shard) != 2 or not 0 <= shard[0] < shard[1]:
-        raise ValueError(f"shard (k, n) with k < n; got {shard}")
-    began, folder = time.perf_counter(), Path(folder)
-    mine = list(dict.fromkeys(str(p) for p in manifest.path[shard[0] :: shard[1]]))
+    began, folder, mine = time.perf_counter(), Path(folder), _mine(manifest, shard)
     part = "" if shard[1] == 1 else f"{shard[0]}of{shard[1]}"
     made = _outputs(folder, mine, settings, part)
     with lock_folder(folder, shard=part), jobs.Journal(folder / f"flow{part}.jsonl") as journal:
-        jobs.claim(folder / "flow.json", asdict(settings), FlowError, opencv=_opencv())
+        jobs.claim(folder / "flow.json", asdict(settings), FlowError, opencv=opencv())
         names = [name_of(path, FORMATS[settings.format]) for path in mine]
         made.claim(names)
         delete_leftovers(folder / name for name in names)
@@ -134,6 +128,39 @@ def extract(
             journal.add(path, **_line(settings, todo[path], outcome.bytes))
     seconds = time.perf_counter() - began
     return Report(done, len(mine) - len(todo), failed, seconds, pairs, remade)
+
+
+def jobs_of(
+    manifest: Manifest, folder: Path, settings: Settings, shard: tuple[int, int] = (0, 1)
+) -> tuple[list[Job], list[float] | None]:
+    """The jobs that `extract` would do, with their weights if the manifest knows numbers of frames.
+    Nothing is written."""
+    paths = _mine(manifest, shard)
+    todo: dict[str, str | None] = dict.fromkeys(paths)
+    if folder.is_dir():  # else reading all stamps would only take time
+        states = _states(manifest, folder, paths, settings)
+        todo = {path: stamp for path, (state, stamp) in states.items() if state != "there"}
+    return _jobs(manifest, folder, todo, settings)
+
+
+def _mine(manifest: Manifest, shard: tuple[int, int]) -> list[str]:
+    """The paths of a shard, each once."""
+    if len(shard) != 2 or not 0 <= shard[0] < shard[1]:
+        raise ValueError(f"shard (k, n) with k < n; got {shard}")
+    return list(dict.fromkeys(str(p) for p in manifest.path[shard[0] :: shard[1]]))
+
+
+def _jobs(
+    manifest: Manifest, folder: Path, todo: dict[str, str | None], settings: Settings
+) -> tuple[list[Job], list[float] | None]:
+    tasks = [
+        (str(manifest.root / p), str(flow_path(folder, p, settings.format)), settings, stamp)
+        for p, stamp in todo.items()
+    ]
+    if manifest.frames is None:
+        return tasks, None
+    frames = dict(zip(manifest.path.tolist(), manifest.frames.tolist(), strict=True))
+    return tasks, [float(frames[p]) for p in todo]
 
 
 def _outputs(folder: Path, paths: list[str], settings: Settings, part: str) -> Outputs:
@@ -196,17 +223,10 @@ def _work(
     device: str | None,
     options: jobs.Options,
 ) -> jobs.Outcomes:
-    tasks = [
-        (str(manifest.root / p), str(flow_path(folder, p, settings.format)), settings, stamp)
-        for p, stamp in todo.items()
-    ]
-    weights = None
-    if manifest.frames is not None:
-        frames = dict(zip(manifest.path.tolist(), manifest.frames.tolist(), strict=True))
-        weights = [float(frames[p]) for p in todo]
+    tasks, weights = _jobs(manifest, folder, todo, settings)
 
     def run(order: list[int]) -> jobs.Outcomes:
-        return _on_device(tasks, order, options.get("workers", 0), device)
+        return on_device(tasks, order, options.get("workers", 0), device)
 
     return jobs.work(
         one,
@@ -261,9 +281,6 @@ def complete(
     )
 
 
-Job = tuple[str, str, Settings, str | None]  # video, file to write, settings, the video's stamp
-
-
 def one(job: Job) -> tuple[int, int]:
     """Flow of one video with OpenCV, its number; a job for jobs.work."""
     import cv2
@@ -280,100 +297,8 @@ def one(job: Job) -> tuple[int, int]:
                     yield levels(calc(last, gray), settings.bound)
                     last = gray
 
-            return write(Path(file), flows(), _facts(video, last.shape, settings, stamp), video.fps)
+            return write(
+                Path(file), flows(), facts_of(video, last.shape, settings, stamp), video.fps
+            )
     except (clips.VideoError, FlowError, cv2.error) as error:
         raise jobs.Bad(f"{type(error).__name__}: {error}") from error
-
-
-def _facts(
-    video: clips.Video, shape: tuple[int, ...], settings: Settings, stamp: str | None
-) -> dict[str, Any]:
-    if video.frames < 2:
-        raise FlowError(f"flow needs two frames, {video.path} has {video.frames}")
-    return {
-        **asdict(settings),
-        "source": stamp,
-        "read_by": video.decoder,
-        "frames": video.frames,
-        "height": shape[0],
-        "width": shape[1],
-        "opencv": _opencv(),
-    }
-
-
-def _opencv() -> str:
-    import cv2
-
-    return cv2.__version__
-
-
-# ---- on a GPU ----------------------------------------------------------------------------------
-
-
-class _Gray:
-    """Gray frames of one video after the other, for a DataLoader: (job, frames [T,H,W] or a reason,
-    facts, fps)."""
-
-    def __init__(self, tasks: list[tuple], order: list[int]) -> None:
-        self.tasks, self.order = tasks, order
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __getitem__(self, place: int):
-        number = self.order[place]
-        source, _, settings, stamp = self.tasks[number]
-        try:
-            with clips.Video(source, settings.decoder, settings.size) as video:
-                frames = np.stack([to_gray(frame) for frame in video.stream()])
-                return number, frames, _facts(video, frames.shape[1:], settings, stamp), video.fps
-        except (clips.VideoError, FlowError) as error:
-            return number, f"{type(error).__name__}: {error}", {}, 0.0
-        except Exception as error:
-            return number, unforeseen(error), {}, 0.0
-
-
-def _as_is(sample):
-    return sample
-
-
-def _on_device(
-    tasks: list[tuple], order: list[int], workers: int, device: str | None
-) -> jobs.Outcomes:
-    """Results for jobs.work: processes decode, this one estimates many pairs at once and writes."""
-    import torch
-
-    loader: torch.utils.data.DataLoader = torch.utils.data.DataLoader(
-        cast(torch.utils.data.Dataset, _Gray(tasks, order)),
-        batch_size=None,
-        num_workers=workers,
-        collate_fn=_as_is,
-        multiprocessing_context="spawn" if workers else None,
-    )
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    began = time.perf_counter()
-    for number, frames, facts, fps in loader:
-        if isinstance(frames, str):
-            yield jobs.Done(number, error=frames, seconds=time.perf_counter() - began)
-        else:
-            yield _estimated(number, Path(tasks[number][1]), frames, facts, fps, device)._replace(
-                seconds=time.perf_counter() - began
-            )
-        began = time.perf_counter()
-
-
-def _estimated(
-    number: int, file: Path, frames: np.ndarray, facts: dict[str, Any], fps: float, device: str
-) -> jobs.Done:
-    """Estimate and write the flow of gray frames [T,H,W]."""
-    bound = facts["bound"]
-    try:
-        # estimate.levels on the device, to the bit: a fourth of the bytes come back
-        parts = [
-            ((f.clamp(-bound, bound) + bound) * (255 / (2 * bound))).round().byte().cpu().numpy()
-            for f in batched(frames, device)
-        ]
-        count, size = write(file, (flow for part in parts for flow in part), facts, fps)
-    except Exception as error:
-        return jobs.Done(number, error=unforeseen(error))
-    return jobs.Done(number, count, "", 0.0, size)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from vidbench.data.prepare.estimate import Pace, Slice
 from vidbench.data.video import clips, framestore, windows
 from vidbench.data.video.decoders import (
     Decord,
@@ -69,6 +71,25 @@ def examine(job: tuple[str, str | None]) -> tuple[Facts, int]:
         return facts._replace(
             flags=("unreadable",), error=f"unreadable: {type(error).__name__}: {said}"
         ), 0
+
+
+def pace(job: tuple[str, str | None], sample: Slice) -> Pace:
+    """Measure `examine`: whole if the video is short, else by decoding its first frames."""
+    path, began = Path(job[0]), time.perf_counter()
+    frames = packets = 1
+    seconds = 0.0
+    if not path.name.lower().endswith((*clips.PICTURES, framestore.SUFFIX)):
+        with container_of(path) as container:
+            packets = index(path).packets
+            start = time.perf_counter()
+            decoded = container.decode(container.streams.video[0])
+            frames = sum(1 for _ in sample.of(decoded))
+            seconds = start - began + (time.perf_counter() - start) / max(frames, 1) * packets
+    if frames >= packets:
+        began = time.perf_counter()
+        examine(job)
+        seconds = time.perf_counter() - began
+    return Pace(frames, seconds, 0.0)
 
 
 def _look(path: Path, facts: Facts) -> Facts:

@@ -16,7 +16,6 @@ import stat
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypedDict, Unpack
 
@@ -60,7 +59,6 @@ class Options(TypedDict, total=False):
     workers: int  # 0 computes in this process, without a time limit; else spawned processes
     timeout: float | None  # seconds per video
     progress: bool  # whether to show a bar or lines
-    dry_run: bool  # measure the first videos, show time and disk, stop
 
 
 class Cost(NamedTuple):
@@ -218,8 +216,8 @@ def work(
     """Do all jobs and yield each result as it comes; raises DiskError before the disk is full.
 
     The first jobs are an even sample of all. Their cost gives the cost of the rest, scaled by the
-    weights; `dry_run` stops there. With workers a script needs the `if __name__ == "__main__"`
-    guard.
+    weights (before any work, `estimate` gives it). With workers a script needs the
+    `if __name__ == "__main__"` guard.
 
     Args:
         weights: How much work each job is compared with the others, such as its frames.
@@ -229,7 +227,7 @@ def work(
         options: See `Options`.
     """
     check(options)
-    workers, dry_run = options.get("workers", 0), options.get("dry_run", False)
+    workers = options.get("workers", 0)
     sample, done = min(len(jobs), max(4, 2 * workers)), list[Done]()
     order = _sample_first(len(jobs), sample)
     share = np.ones(len(jobs)) if weights is None else np.asarray(weights, float)
@@ -239,20 +237,17 @@ def work(
         outcomes = here(function, jobs, order)
     else:
         outcomes = in_pool(function, jobs, order, workers, options.get("timeout", TIMEOUT))
-    chosen = islice(outcomes, sample) if dry_run else outcomes
     bar = Progress(what, len(jobs), "video", "auto" if options.get("progress", True) else "none")
     with explain_full_disk(folder), bar, closing(outcomes):
         failed = 0
-        for outcome in chosen:
+        for outcome in outcomes:
             failed += bool(outcome.error) or bad(outcome.value)
             bar.add(text=f"{failed} failed")
             yield outcome
             if len(done) < sample:
                 done.append(outcome)
-                if len(done) == sample and (sample < len(jobs) or dry_run):
+                if len(done) == sample < len(jobs):
                     _tell(done, share, folder, 1 if run else workers, what, bar, tell)
-        if dry_run and not jobs:
-            _tell([], share, folder, workers, what, bar, tell)
 
 
 def _sample_first(count: int, sample: int) -> list[int]:

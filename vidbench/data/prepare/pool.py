@@ -10,9 +10,9 @@ import multiprocessing
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import closing
+from contextlib import closing, contextmanager
 from multiprocessing.sharedctypes import RawArray
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,17 +71,24 @@ def _call(function: Callable, number: int, job: object) -> Done:
     return Done(number, value, "", time.perf_counter() - began, written)
 
 
-def here(function: Callable, jobs: Sequence, order: list[int]) -> Outcomes:
-    """Call the function for each job in this process, with one OpenCV thread."""
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let OpenCV use one thread in this process."""
     import cv2
 
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
-        for number in order:
-            yield _call(function, number, jobs[number])
+        yield
     finally:
         cv2.setNumThreads(threads)
+
+
+def here(function: Callable, jobs: Sequence, order: list[int]) -> Outcomes:
+    """Call the function for each job in this process, with one OpenCV thread."""
+    with one_thread():
+        for number in order:
+            yield _call(function, number, jobs[number])
 
 
 def in_pool(

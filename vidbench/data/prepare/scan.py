@@ -27,13 +27,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
 from vidbench.data.manifest import SCANNED, SPLITS, Manifest
 from vidbench.data.prepare import jobs
-from vidbench.data.prepare.facts import Facts, examine
+from vidbench.data.prepare.estimate import SECONDS, Cost, Estimator
+from vidbench.data.prepare.facts import Facts, examine, pace
 from vidbench.data.prepare.outputs import Outputs, json_lines
 from vidbench.data.video.decoders import failures
 from vidbench.system.files import explain_full_disk, lock_folder, written
@@ -108,28 +109,23 @@ def scan(
     check_with: str | None = "decord",
     keep: Sequence[str] = (),
     **options: Unpack[jobs.Options],
-) -> Scan | None:
+) -> Scan:
     """Look at every video of a manifest and write the manifest of those that can be used.
 
     Args:
         manifest: Missing files may be in it.
         check_with: The decoder to check against, "decord" or None.
         keep: Kinds of BAD to leave in: "cut short", "too short".
-        options: See jobs.Options; with dry_run the result is None.
+        options: See jobs.Options.
 
     Raises:
         ValueError: an unknown word for check_with or keep.
         OutputError: the folder holds a manifest that no scan made.
         BusyError: another process writes the folder.
     """
-    if check_with not in ("decord", None) or not set(keep) <= set(BAD[3:]):
-        raise ValueError(
-            f"check_with is 'decord' or None, keep is of {BAD[3:]}; got {check_with!r} and {keep!r}"
-        )
+    _check(check_with, keep)
     jobs.check(options)
     folder = Path(folder)
-    if check_with:
-        failures(check_with)  # an ImportError here rather than in each process
     made = _outputs(folder)
     with (
         lock_folder(folder),
@@ -137,10 +133,42 @@ def scan(
         jobs.Journal(folder / "scan.jsonl") as journal,
     ):
         found = _work(manifest, folder, check_with, journal, options)
-        if options.get("dry_run"):
-            return None
         with made.writing(OUTPUTS):
             return _conclude(manifest, [found[i] for i in range(len(manifest))], folder, set(keep))
+
+
+def cost(
+    manifest: Manifest,
+    folder: str | Path,
+    *,
+    check_with: str | None = "decord",
+    workers: int = 0,
+    seconds: float = SECONDS,
+) -> Cost:
+    """Estimate the time of `scan` from a bounded slice of the videos; write nothing.
+
+    Args:
+        workers: Processes that `scan` will use; 0 also measures in this process.
+        seconds: Wall time of the measurements.
+
+    Raises:
+        ValueError: an unknown word for check_with.
+    """
+    _check(check_with, ())
+    known = {str(line.pop("key", "")): line for line in json_lines(Path(folder) / "scan.jsonl")}
+    todo = _todo(manifest, known, check_with, TIMEOUT)
+    with Estimator(workers, seconds) as limited:
+        jobs = [(str(manifest.absolute(i)), check_with) for i in todo.rows]
+        return limited.cost(pace, jobs, Path(folder), weights=todo.weights)
+
+
+def _check(check_with: str | None, keep: Sequence[str]) -> None:
+    if check_with not in ("decord", None) or not set(keep) <= set(BAD[3:]):
+        raise ValueError(
+            f"check_with is 'decord' or None, keep is of {BAD[3:]}; got {check_with!r} and {keep!r}"
+        )
+    if check_with:
+        failures(check_with)  # an ImportError here rather than in each process
 
 
 def _outputs(folder: Path) -> Outputs:
@@ -159,32 +187,47 @@ def _work(
     options: jobs.Options,
 ) -> dict[int, Facts]:
     """Facts of each row: from the journal, else from a look at the file."""
-    found: dict[int, Facts] = {}
-    todo, weights = [], []
-    keys: list[tuple[str, str | None]] = []
     timeout = options.setdefault("timeout", TIMEOUT)
-    for i, path in enumerate(manifest.path):
-        stamp, known = jobs.stamp(manifest.absolute(i)), journal.known.get(str(path), {})
-        if stamp is None:
-            found[i] = Facts(("missing",), "missing: no such file")
-        elif (old := _known_facts(known, [stamp, check_with], timeout)) is not None:
-            found[i] = old
-        else:
-            todo.append(i)
-            keys.append((stamp, check_with))
-            weights.append(jobs.size_of(stamp) + 1.0)
-    tasks = [(str(manifest.absolute(i)), check_with) for i in todo]
+    todo = _todo(manifest, journal.known, check_with, timeout)
+    found, tasks = todo.found, [(str(manifest.absolute(i)), check_with) for i in todo.rows]
     # not named: a traceback that a notebook holds would keep the processes
     for done in jobs.work(
-        examine, tasks, folder, what="scan", weights=weights, bad=_is_bad, **options
+        examine, tasks, folder, what="scan", weights=todo.weights, bad=_is_bad, **options
     ):
-        i, key = todo[done.job], keys[done.job]
+        i, key = todo.rows[done.job], todo.keys[done.job]
         kind = "hung" if done.hung else "unreadable"
         lost = Facts((kind,), f"{kind}: {done.error}", bytes=jobs.size_of(key[0]))
         found[i] = done.value or lost
         facts = found[i]._asdict()
         journal.add(str(manifest.path[i]), stamp=key, timeout=timeout, facts=facts)
     return found
+
+
+class _Todo(NamedTuple):
+    """The rows to look at, and the facts of the others."""
+
+    found: dict[int, Facts]
+    rows: list[int]
+    keys: list[tuple[str, str | None]]  # of each row: its stamp, the second decoder
+    weights: list[float]  # bytes
+
+
+def _todo(
+    manifest: Manifest, known: dict[str, dict], check_with: str | None, timeout: float | None
+) -> _Todo:
+    """known: What the journal says, by path."""
+    todo = _Todo({}, [], [], [])
+    for i, path in enumerate(manifest.path):
+        stamp, line = jobs.stamp(manifest.absolute(i)), known.get(str(path), {})
+        if stamp is None:
+            todo.found[i] = Facts(("missing",), "missing: no such file")
+        elif (old := _known_facts(line, [stamp, check_with], timeout)) is not None:
+            todo.found[i] = old
+        else:
+            todo.rows.append(i)
+            todo.keys.append((stamp, check_with))
+            todo.weights.append(jobs.size_of(stamp) + 1.0)
+    return todo
 
 
 def _is_bad(facts: Facts | None) -> bool:

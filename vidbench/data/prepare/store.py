@@ -13,6 +13,7 @@ fps. Flow for it is computed from it (the same frames, the same numbers). A vide
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,7 +23,8 @@ import numpy as np
 
 from vidbench.data.manifest import SCANNED, STRINGS, Manifest
 from vidbench.data.prepare import jobs
-from vidbench.data.prepare.outputs import Outputs, name_of
+from vidbench.data.prepare.estimate import SECONDS, Cost, Estimator, Pace, Slice
+from vidbench.data.prepare.outputs import Outputs, json_lines, name_of
 from vidbench.data.video import clips, framestore
 from vidbench.data.video.decoders import check_decoder, short_side
 from vidbench.system.files import delete_leftovers, explain_full_disk, lock_folder
@@ -49,6 +51,9 @@ class Settings:
     version: int = VERSION
 
 
+Job = tuple[str, str, Settings]  # source, file to write, settings
+
+
 class Report(NamedTuple):
     """What `store` did."""
 
@@ -69,14 +74,14 @@ def store(
     crf: int = 18,
     decoder: str = clips.DECODER,
     **options: Unpack[jobs.Options],
-) -> Report | None:
+) -> Report:
     """Store every video of a manifest; the same call resumes and repeats only what changed.
 
     The first videos give the time and disk of the rest. Videos that cannot be read are counted and
     named in the report.
 
     Args:
-        options: See jobs.Options; with dry_run the result is None.
+        options: See jobs.Options.
 
     Raises:
         ValueError: an argument is out of range.
@@ -84,12 +89,8 @@ def store(
         OutputError: the folder holds a file of a name in use that vidbench did not make.
         DiskError: the store does not fit on the disk.
     """
-    settings = Settings(format, size, crf, decoder)
-    _check(settings)
+    settings, folder = _checked(manifest, Path(folder), Settings(format, size, crf, decoder))
     jobs.check(options)
-    folder = Path(folder)
-    if folder.resolve() == manifest.root.resolve():
-        raise StoreError(f"{folder} is the data set's own folder: take another one")
     with (
         lock_folder(folder),
         explain_full_disk(folder),
@@ -100,10 +101,61 @@ def store(
         made = _outputs(folder, names, journal)
         delete_leftovers(folder / name for name in names)
         work = _work(manifest, folder, names, settings, journal, options)
-        if options.get("dry_run"):
-            return None
         with made.writing(OUTPUTS):
             return _conclude(manifest, names, journal.known, folder, work)
+
+
+def cost(
+    manifest: Manifest,
+    folder: str | Path,
+    format: str = "mp4",
+    *,
+    size: int = SIZE,
+    crf: int = 18,
+    decoder: str = clips.DECODER,
+    workers: int = 0,
+    seconds: float = SECONDS,
+) -> Cost:
+    """Estimate time and disk of `store` from a bounded slice of the videos; write nothing.
+
+    Args:
+        workers: Processes that `store` will use; 0 also measures in this process.
+        seconds: Wall time of the measurements.
+
+    Raises:
+        ValueError: an argument is out of range.
+        StoreError: the folder is the data set's own.
+    """
+    settings, folder = _checked(manifest, Path(folder), Settings(format, size, crf, decoder))
+    names = [name_of(str(path), FORMATS[format]) for path in manifest.path]
+    known = {str(line.pop("key", "")): line for line in json_lines(folder / "store.jsonl")}
+    todo = list(range(len(manifest)))
+    if folder.is_dir():
+        states, _ = _states(manifest, folder, names, settings, known)
+        todo = [i for i, state in enumerate(states) if state != "there"]
+    with Estimator(workers, seconds) as limited:
+        return limited.cost(
+            pace,
+            [(str(manifest.absolute(i)), names[i], settings) for i in todo],
+            folder,
+            weights=_weights(manifest, todo),
+        )
+
+
+def pace(job: Job, sample: Slice) -> Pace:
+    """Measure the first frames of one video; the cost of the whole video."""
+    source, name, settings = job
+    began = time.perf_counter()
+    video, shape = _opened(source, settings)
+    with video:
+        start = time.perf_counter()
+        frames = list(sample.of(video.stream()))
+        file = Path(sample.scratch, "pace").with_suffix(FORMATS[settings.format])
+        _write(file, frames, len(frames), video.fps or 1.0, shape, settings)
+        each = (time.perf_counter() - start) / len(frames)
+        bytes = file.stat().st_size / len(frames)
+        seconds = start - began + each * video.frames
+        return Pace(len(frames), seconds, bytes * video.frames)
 
 
 def _outputs(folder: Path, names: list[str], journal: jobs.Journal) -> Outputs:
@@ -116,12 +168,16 @@ def _outputs(folder: Path, names: list[str], journal: jobs.Journal) -> Outputs:
     return made  # else the store of an earlier version, which kept no record
 
 
-def _check(settings: Settings) -> None:
+def _checked(manifest: Manifest, folder: Path, settings: Settings) -> tuple[Settings, Path]:
+    """Settings and folder; ValueError or StoreError unless they are usable."""
     format, size, crf = settings.format, settings.size, settings.crf
     if format not in FORMATS or not 2 <= size <= LARGEST or not 0 <= crf <= 51:
         said = f"format is of {', '.join(FORMATS)}, size in 2..{LARGEST} pixels, crf in 0..51"
         raise ValueError(f"{said}; got {format!r}, {size}, {crf}")
     check_decoder(settings.decoder)
+    if folder.resolve() == manifest.root.resolve():
+        raise StoreError(f"{folder} is the data set's own folder: take another one")
+    return settings, folder
 
 
 class _Work(NamedTuple):
@@ -141,20 +197,11 @@ def _work(
     options: jobs.Options,
 ) -> _Work:
     """Store what is missing or changed."""
-    stamps = [jobs.stamp(manifest.absolute(i)) for i in range(len(manifest))]
+    states, stamps = _states(manifest, folder, names, settings, journal.known)
     made_with = jobs.digest(asdict(settings))
-    known = {  # a damaged line is no line
-        name: line
-        for name, line in journal.known.items()
-        if all(isinstance(line.get(column), int | float) for column in SCANNED)
-    }
-    states = [
-        jobs.state(folder / name, known.get(name), stamp, made_with)
-        for name, stamp in zip(names, stamps, strict=True)
-    ]
     todo = [i for i, state in enumerate(states) if state != "there"]
     tasks = [(str(manifest.absolute(i)), str(folder / names[i]), settings) for i in todo]
-    weights = manifest.frames[todo].astype(float) if manifest.frames is not None else None
+    weights = _weights(manifest, todo)
     what, failed, remade = f"store {settings.format}", list[tuple[str, str]](), 0
     for done in jobs.work(one, tasks, folder, what=what, weights=weights, **options):
         i = todo[done.job]
@@ -165,6 +212,32 @@ def _work(
             journal.add(names[i], **facts, **done.value)
             remade += states[i] == "changed"
     return _Work(len(todo), remade, failed)
+
+
+def _states(
+    manifest: Manifest, folder: Path, names: list[str], settings: Settings, lines: dict[str, dict]
+) -> tuple[list[jobs.State], list[str | None]]:
+    """Whether each video is stored, missing or changed, and the source's stamp.
+
+    Args:
+        lines: What the journal knows, by name.
+    """
+    stamps = [jobs.stamp(manifest.absolute(i)) for i in range(len(manifest))]
+    made_with = jobs.digest(asdict(settings))
+    known = {  # a damaged line is no line
+        name: line
+        for name, line in lines.items()
+        if all(isinstance(line.get(column), int | float) for column in SCANNED)
+    }
+    states = [
+        jobs.state(folder / name, known.get(name), stamp, made_with)
+        for name, stamp in zip(names, stamps, strict=True)
+    ]
+    return states, stamps
+
+
+def _weights(manifest: Manifest, todo: list[int]) -> list[float] | None:
+    return None if manifest.frames is None else manifest.frames[todo].astype(float).tolist()
 
 
 def _conclude(
@@ -187,22 +260,26 @@ def _conclude(
     return Report(stored, done, skipped, work.failed, size, work.remade)
 
 
-def one(job: tuple[str, str, Settings]) -> tuple[dict, int]:
+def one(job: Job) -> tuple[dict, int]:
     """Store one video; a job for jobs.work: (source, file to write, settings)."""
     source, file, settings = job[0], Path(job[1]), job[2]
     try:
-        with clips.Video(source, settings.decoder) as video:
-            height, width = video.read([0]).frames.shape[1:3]
-        shape = _shape(height, width, settings)
-        with clips.Video(
-            source, settings.decoder, None if shape == (height, width) else shape
-        ) as video:
+        video, shape = _opened(source, settings)
+        with video:
             count, fps = video.frames, video.fps or 1.0
             _write(file, video.stream(), count, fps, shape, settings)
     except clips.VideoError as error:
         raise jobs.Bad(str(error)) from error
     facts = {"frames": count, "fps": fps, "height": shape[0], "width": shape[1]}
     return facts, file.stat().st_size
+
+
+def _opened(source: str, settings: Settings) -> tuple[clips.Video, tuple[int, int]]:
+    """The video at the size in which it is stored, and that size."""
+    with clips.Video(source, settings.decoder) as video:
+        height, width = video.read([0]).frames.shape[1:3]
+    shape = _shape(height, width, settings)
+    return clips.Video(source, settings.decoder, None if shape == (height, width) else shape), shape
 
 
 def _shape(height: int, width: int, settings: Settings) -> tuple[int, int]:
