@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 from torch.nn import functional as F
 
 from vidbench.data.manifest import Manifest
@@ -77,13 +79,62 @@ def logistic(train: Features, test: Features, seed: int = 0) -> Score:
     Its regularization is chosen by cross-validation on train, folds split by source; the test part
     is looked at once. `chosen` has C. Raises ValueError at unlabeled rows, fewer than two classes or sources in
     train, or tables that do not belong together."""
+    _check(train, test, "logistic")
+    search, rule = _searched(train, seed)
+    with threadpool_limits(1):
+        known = search.predict_proba(test.values)
+    values = np.zeros((len(test.label), len(test.classes)), np.float32)
+    values[:, search.classes_] = known  # a class that train lacks is never predicted
+    return _result(
+        train,
+        test,
+        values,
+        {"head": "logistic regression, standardized", "selection": rule},
+        {"C": search.best_params_["logisticregression__C"]},
+    )
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A fitted linear classifier: class probabilities are the softmax of values @ weight.T + bias.
+
+    weight is float64 [L,D] and bias [L]; a class that train lacks has a bias of minus infinity."""
+
+    weight: np.ndarray
+    bias: np.ndarray
+    facts: Mapping[str, float | str]  # C, and the rule by which it was selected
+
+    def probabilities(self, values: np.ndarray) -> np.ndarray:
+        """Features [N,D] -> class probabilities float32 [N,L]."""
+        scores = torch.from_numpy(values.astype(np.float64) @ self.weight.T + self.bias)
+        return scores.softmax(dim=1).float().numpy()
+
+
+def linear(train: Features, seed: int = 0) -> Linear:
+    """Fit the classifier of `logistic` on all rows of a table, to keep it.
+
+    Raises ValueError at unlabeled rows, or fewer than two classes or sources."""
+    _check_train(train, "linear")
+    search, rule = _searched(train, seed)
+    scaler, model = (step for _, step in search.best_estimator_.steps)
+    weight, bias = model.coef_, model.intercept_
+    if len(search.classes_) == 2:  # scikit-learn has one row of scores, the second class's
+        weight, bias = np.concatenate([0 * weight, weight]), np.concatenate([0 * bias, bias])
+    weight = weight / scaler.scale_
+    whole = np.zeros((len(train.classes), weight.shape[1]))
+    start = np.full(len(train.classes), -np.inf)
+    whole[search.classes_], start[search.classes_] = weight, bias - weight @ scaler.mean_
+    chosen = float(search.best_params_["logisticregression__C"])
+    return Linear(whole, start, {"C": chosen, "selection": rule})
+
+
+def _searched(train: Features, seed: int) -> tuple[Any, str]:
+    """The fitted search for C of logistic regression (scikit-learn), and the rule in words."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV, GroupKFold
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
-    from threadpoolctl import threadpool_limits
 
-    _check(train, test, "logistic")
     source_videos = len(np.unique(train.source_video))
     if source_videos < 2:
         raise ValueError(
@@ -94,21 +145,11 @@ def logistic(train: Features, test: Features, seed: int = 0) -> Score:
     folds = GroupKFold(parts, shuffle=True, random_state=seed)
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
     search = GridSearchCV(model, {"logisticregression__C": list(STRENGTHS)}, cv=folds)
-    with threadpool_limits(
-        1
-    ):  # matrices this small are 40 times slower where BLAS threads wait for each other
+    # matrices this small are 40 times slower where BLAS threads wait for each other
+    with threadpool_limits(1):
         search.fit(train.values, train.label, groups=train.source_video)
-        known = search.predict_proba(test.values)
-    values = np.zeros((len(test.label), len(test.classes)), np.float32)
-    values[:, search.classes_] = known  # a class that train lacks is never told
-    rule = f"C of {', '.join(f'{c:g}' for c in STRENGTHS)} by {parts}-fold cross-validation over train's sources"
-    return _result(
-        train,
-        test,
-        values,
-        {"head": "logistic regression, standardized", "selection": rule},
-        {"C": search.best_params_["logisticregression__C"]},
-    )
+    strengths = ", ".join(f"{c:g}" for c in STRENGTHS)
+    return search, f"C of {strengths} by {parts}-fold cross-validation over train's sources"
 
 
 def released(
@@ -181,15 +222,14 @@ def _order(trial: dict) -> tuple[float, float]:
 
 def _check(train: Features, test: Features, who: str) -> None:
     """Raise where a number would be meaningless."""
-    if min(train.label.min(), test.label.min()) < 0:
+    _check_train(train, who)
+    if test.label.min() < 0:
         raise ValueError(f"{who}: some rows have no label; select the labeled ones.")
     if train.classes != test.classes:
         raise ValueError(
             f"{who}: the classes differ, {class_words(train.classes)} in train and "
             f"{class_words(test.classes)} in test."
         )
-    if len(np.unique(train.label)) < 2:
-        raise ValueError(f"{who} wants at least two classes among the training labels.")
     refuse_shared(train, test, "training table")
     if _how(train) != _how(test):
         raise ValueError(
@@ -197,6 +237,13 @@ def _check(train: Features, test: Features, who: str) -> None:
             f"{_how(test)}; make "
             "both by one protocol."
         )
+
+
+def _check_train(train: Features, who: str) -> None:
+    if train.label.min() < 0:
+        raise ValueError(f"{who}: some rows have no label; select the labeled ones.")
+    if len(np.unique(train.label)) < 2:
+        raise ValueError(f"{who} wants at least two classes among the training labels.")
 
 
 def _how(table: Features) -> dict:
