@@ -30,13 +30,11 @@ from benchmarks.relations import FRAME, LATE, draw, shell
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES, WIDTH, CLASSES = (10_000, 1_000), 128, 101
+TRACKER = "@jupyterlab/notebook-extension:tracker"
 PRESETS = {  # no news, no dialog over the notebook
     "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
     "@jupyterlab/docmanager-extension:plugin": {"autoStartDefaultKernel": True},
-    "@jupyterlab/notebook-extension:tracker": {
-        "windowingMode": "none",
-        "autoStartDefaultKernel": True,
-    },
+    TRACKER: {"autoStartDefaultKernel": True},
 }
 # pictures outside the notebook's panel, such as behind the bar at the foot, are not loaded: to wait
 # for one is for ever
@@ -52,7 +50,7 @@ CLICK = f"""async ([what, number]) => {{
     const tile = what === "back" ? [...document.querySelectorAll("button")].find(one => one.innerText.trim() === "back")
         : place.querySelectorAll('div[title^="rank "]')[number];
     const changed = new Promise(done => new MutationObserver((_, self) => {{ self.disconnect(); done(); }}).observe(
-        place, {{childList: true}}));
+        place, {{childList: true, subtree: true}}));
     const ringed = new Promise(done => plot.once("plotly_afterplot", done));
     const began = performance.now();
     tile.click();
@@ -86,7 +84,8 @@ MIDDLE = """() => {
 LASSO = f"""async () => {{
     const place = document.querySelectorAll(".vidbench-tiles")[1];
     const filled = new Promise(done => new MutationObserver(
-        (_, self) => place.querySelector("img") && (self.disconnect(), done())).observe(place, {{childList: true}}));
+        (_, self) => place.querySelector("img") && (self.disconnect(), done())).observe(
+        place, {{childList: true, subtree: true}}));
     if (!place.querySelector("img")) await Promise.race([filled, {LATE}]);
     {SEEN}
     return place.querySelectorAll("img").length;
@@ -259,16 +258,19 @@ def lassoed(tab) -> float:
 
 
 @contextmanager
-def lab(books: Path, scratch: Path) -> Iterator[Callable[[str], str]]:
+def lab(books: Path, scratch: Path, windowing: str = "none") -> Iterator[Callable[[str], str]]:
     """JupyterLab on a free port of loopback over a folder of notebooks; what it keeps for itself
-    lies in scratch.
+    is in scratch. windowing: which cells are in the page, "" for JupyterLab's own default.
 
     Gives what makes a notebook's name an address. Kernels have this Python and find vidbench and
     benchmarks. Raises RuntimeError with the end of its log where it ends or answers nothing in two
     minutes."""
+    presets = {name: dict(values) for name, values in PRESETS.items()}
+    if windowing:
+        presets[TRACKER]["windowingMode"] = windowing
     config = scratch / "config" / "labconfig"
     config.mkdir(parents=True)
-    (config / "default_setting_overrides.json").write_text(json.dumps(PRESETS))
+    (config / "default_setting_overrides.json").write_text(json.dumps(presets))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -289,6 +291,7 @@ def lab(books: Path, scratch: Path) -> Iterator[Callable[[str], str]]:
         "jupyterlab",
         "--allow-root",
         "--no-browser",
+        "--LabApp.expose_app_in_browser=True",  # for commands of it, such as another theme
         f"--port={port}",
         "--ServerApp.port_retries=0",
         f"--IdentityProvider.token={token}",
@@ -325,10 +328,20 @@ def answered(server: subprocess.Popen, address: str, log: Path, seconds: float =
     )
 
 
-def opened(browser, address: str, size: tuple[int, int] = (1280, 1400), script: str = "") -> tuple:
+def opened(
+    browser,
+    address: str,
+    size: tuple[int, int] = (1280, 1400),
+    script: str = "",
+    slowdown: float = 1,
+) -> tuple:
     """A tab with the notebook, all cells started, and the list that its complaints and requests
-    outside go to. script: runs in the page before its own scripts."""
+    outside go to. script: runs in the page before its own scripts. slowdown: how many times slower
+    the page's processor is than this machine's."""
     tab, trouble = browser.new_page(viewport=dict(zip(("width", "height"), size, strict=True))), []
+    if slowdown > 1:
+        devtools = tab.context.new_cdp_session(tab)
+        devtools.send("Emulation.setCPUThrottlingRate", {"rate": slowdown})
     inside = ("http://127.0.0.1:", "ws://127.0.0.1:", "data:", "blob:")
 
     def asked(request) -> None:

@@ -18,6 +18,7 @@ from benchmarks import measure
 from benchmarks.browsing import lab, opened
 from benchmarks.notebook import write
 from tests import ROOT
+from tests.contrast import LINES, LOW, OUTPUTS, TEXT
 from vidbench.view.looks import INK
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -73,6 +74,7 @@ SEEN = """stderr => {
             one.querySelectorAll(".point, .js-line, .hm image, .sankey-node").length),
     };
 }"""
+THEME = "name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})"
 STAR = "plot => (star => [star.x[0], star.y[0]])(plot._fullData.find(one => one.name === 'query'))"
 # where the points of the first traces stand in the page, what they say, and the plot's frame
 POINTS = """plot => {
@@ -166,6 +168,16 @@ def holds(tab, condition: str, argument=None) -> None:
     )
 
 
+def readable(tab, name: str) -> None:
+    """All words and lines of outputs have enough contrast in JupyterLab's dark and light theme."""
+    for theme in ("JupyterLab Dark", "JupyterLab Light"):
+        tab.evaluate(THEME, theme)
+        holds(tab, "theme => document.body.dataset.jpThemeName === theme", theme)
+        tab.screenshot(path=ARTIFACTS / f"{name}-{theme.split()[1].lower()}.png")
+        low = tab.evaluate(LOW, [OUTPUTS, TEXT, LINES])
+        assert low == [], f"{name}, {theme}:\n" + "\n".join(low)
+
+
 def inside(
     left: float, top: float, right: float, bottom: float, point: dict, room: float = 0
 ) -> bool:
@@ -196,6 +208,7 @@ def test_tour(desk):
         holds(tab, near, [*third, 0.02 * (whole[1] - whole[0])])
         tab.mouse.dblclick((left + right) / 2, (top + bottom) / 2)
         holds(tab, near, [*whole, 0.02 * (whole[1] - whole[0])])
+        readable(tab, TOUR)
         wait(tab, DRAWN, argument=PLOTS[TOUR])
         assert complaints(tab, trouble, PLOTS[TOUR]) == []
 
@@ -205,7 +218,9 @@ def test_neighbors(desk, name):
     with run(desk, name) as (tab, trouble):
         assert complaints(tab, trouble, PLOTS[name]) == []
         picture(tab, f"{name}-browser")
+        readable(tab, name)
         tiles_and_back(tab)
+        keys(tab)
         point_of_the_map(tab)
         picture(tab, f"{name}-clicked")
         lasso(tab)
@@ -257,6 +272,21 @@ def tiles_and_back(tab) -> None:
         [MAP, *star],
     )
     assert back.is_disabled()
+
+
+def keys(tab) -> None:
+    """Arrows move between tiles, Enter picks one, and the focus stays where it was."""
+    tiles = tab.locator(".vidbench-tiles").first.locator("[data-pick]")
+    first, name = asked(tab), named(tiles.nth(1))
+    tiles.first.focus()
+    tab.keyboard.press("ArrowRight")
+    tab.keyboard.press("Enter")
+    holds(tab, ASKED, [QUERY, name])
+    at = """() => [...document.querySelectorAll(".vidbench-tiles [data-pick]")].indexOf(
+        document.activeElement) === 1"""
+    holds(tab, at)
+    tab.locator("button:has-text('back')").click()
+    holds(tab, ASKED, [QUERY, first])
 
 
 def point_of_the_map(tab) -> None:
@@ -355,6 +385,7 @@ def one_class(tab) -> None:
 def test_pairs(desk):
     with run(desk, PAIRS) as (tab, trouble):
         assert complaints(tab, trouble, PLOTS[PAIRS]) == []
+        readable(tab, PAIRS)
         pair = tab.locator(MAP)
         pair.scroll_into_view_if_needed()
         found = pair.evaluate("""plot => {
@@ -421,6 +452,37 @@ def test_a_slow_machine_draws_and_updates(desk):
         crossed = "where => document.querySelector(where)?._fullLayout?.shapes.length === 2"
         holds(tab, crossed, MAP)
         assert complaints(tab, trouble, 1) == []
+
+
+BUSY = (
+    "from benchmarks.browsing import synthetic\nfrom vidbench.view.widgets.controls import show",
+    "show(synthetic(400, 40))",
+)
+LISTENING = "() => getComputedStyle(document.querySelector('[data-pick]')).cursor === 'pointer'"
+SHOWN = """() => {
+    const seen = one => one.complete && one.naturalWidth && one.checkVisibility();
+    return [...document.querySelectorAll(".vidbench-tiles img")].some(seen);
+}"""
+
+
+def test_a_page_six_times_slower_shows_tiles_that_one_clicks(desk, tmp_path):
+    """With JupyterLab's own choice of which cells are in the page. Twice: it once came up empty."""
+    books = tmp_path / "books"
+    books.mkdir()
+    write(books / "96_busy.ipynb", BUSY)
+    with lab(books, tmp_path / "lab", windowing="") as address:
+        for number in range(2):
+            tab, _ = opened(desk[0], address("96_busy.ipynb"), SIZE, slowdown=6)
+            try:
+                tab.wait_for_function(SHOWN, timeout=30_000, polling=100)
+                tile = tab.locator(".vidbench-tiles [data-pick]").nth(1)
+                name = named(tile)
+                tab.wait_for_function(LISTENING, timeout=1e3 * CLICK_SECONDS, polling=100)
+                tile.click()
+                holds(tab, ASKED, [QUERY, name])
+            finally:
+                tab.screenshot(path=ARTIFACTS / f"96_busy-{number}.png")
+                tab.close()
 
 
 CRACKS = {  # what a cell does -> what must be said of it

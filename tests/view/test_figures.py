@@ -16,7 +16,7 @@ def test_curves_draw_what_they_are_given():
     np.testing.assert_allclose(figure.data[0].y, [50, np.nan, 25])
     assert figure.layout.showlegend and figure.layout.xaxis.title.text == "epoch"
     assert "<" not in figure.data[1].name and "&lt;b&gt;" in figure.data[1].name
-    assert not figures.curves({"one": ([0], [1.0])}, "x", "y").layout.showlegend
+    assert figures.curves({"one": ([0], [1.0])}, "x", "y").layout.showlegend
     level = figures.curves({"one": ([0, 1], [1.0, 10.0])}, "x", "y", levels={"floor": 0.1}).layout
     assert level.annotations[0].y == level.shapes[0].y0 == 0.1
 
@@ -28,7 +28,7 @@ def test_curves_draw_intervals_as_bands_in_the_curves_color():
     )
     band, line, other = figure.data
     assert (
-        band.fillcolor == line.line.color == looks.COLORS["CoCLR"]
+        band.fillcolor == line.line.color == looks.METHODS["coclr"]
         and band.opacity < 0.3
         and not band.showlegend
     )
@@ -50,8 +50,8 @@ def test_curves_draw_intervals_as_bands_in_the_curves_color():
 def test_a_method_keeps_its_color_and_no_two_look_alike():
     one = figures.curves({"CoCLR": ([0], [1]), "mine": ([0], [1])}, "x", "y")
     two = figures.bars([Bar("other", "R@1", 0.1), Bar("CoCLR", "R@1", 0.2)], "y")
-    assert one.data[0].line.color == looks.COLORS["CoCLR"]
-    assert [t.marker.color for t in two.data if t.type == "bar"][1] == looks.COLORS["CoCLR"]
+    assert one.data[0].line.color == looks.METHODS["coclr"]
+    assert [t.marker.color for t in two.data if t.type == "bar"][1] == looks.METHODS["coclr"]
     named = figures.curves({"mine": ([0], [1])}, "x", "y", colors={"mine": "#123456"})
     assert named.data[0].line.color == "#123456"
     many = looks.colors_for([f"m{i}" for i in range(20)] + ["CoCLR", "InfoNCE"])
@@ -165,3 +165,49 @@ def test_ranked_bars_of_many_names_leave_out_the_middle_and_say_so():
 def test_ranked_refuses(values, says):
     with pytest.raises(ValueError, match=says):
         figures.ranked(values, "gain", percent=True)
+
+
+def test_color_follows_the_method_and_dash_the_stream_in_every_figure():
+    names = ["infonce-rgb", "tiny/infonce-flow", "infonce-rgb-long", "coclr-rgb", "CoCLR flow"]
+    styles = looks.colors_for(names)
+    blue, vermilion = looks.METHODS["infonce"], looks.METHODS["coclr"]
+    assert [color for color, _ in styles.values()] == [blue, blue, blue, vermilion, vermilion]
+    assert [dash for _, dash in styles.values()] == ["solid", "dash", "dot", "solid", "dash"]
+    for few in (names[3:], names[::-1]):
+        assert {name: looks.colors_for(few)[name] for name in few[:2]} == {
+            name: styles[name] for name in few[:2]
+        }, "which others are drawn does not change a run's look"
+    drawn = figures.curves({name: ([0], [1.0]) for name in names}, "x", "y").data
+    assert [(one.line.color, one.line.dash) for one in drawn] == [*styles.values()]
+    bars = figures.bars([Bar(name, "R@1", 0.5) for name in names[:2]], "y")
+    assert [bars.data[0].marker.pattern.shape, bars.data[2].marker.pattern.shape] == ["", "/"]
+    runs = figures.bars([Bar("R@1", name, 0.5) for name in names], "y", by_group=True)
+    assert list(runs.data[0].marker.color) == [color for color, _ in styles.values()]
+    assert not runs.layout.showlegend
+
+
+def luminance(color):
+    shares = [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in shares]
+    return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+
+
+def contrast(one, other):
+    low, high = sorted([luminance(one), luminance(other)])
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_lines_are_seen_on_white_and_on_a_dark_theme():
+    assert contrast("#000000", "#FFFFFF") == pytest.approx(21)
+    for color in (*looks.PALETTE, looks.RIGHT, looks.WRONG, looks.AXIS_LINE):
+        assert min(contrast(color, "#FFFFFF"), contrast(color, "#111111")) >= 3, color
+    assert all(contrast(color, "#FFFFFF") >= 3 for color in looks.CLASS_COLORS)
+    assert not set(looks.CLASS_COLORS) & set(looks.PALETTE)
+
+
+def test_figures_have_no_logo_and_icons_only_under_the_pointer():
+    from plotly import io
+
+    figures.curves({"one": ([0], [1.0])}, "x", "y")
+    for name in looks.RENDERERS:
+        assert io.renderers[name].config == {"displaylogo": False, "displayModeBar": "hover"}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -15,11 +15,22 @@ from vidbench.data.flow import store as flow_store
 from vidbench.data.video import windows
 from vidbench.data.video.clips import Video
 from vidbench.view.galleries import Row, Tile, encode, filmstrip, gallery
-from vidbench.view.looks import Html
+from vidbench.view.looks import FAINT, FONT, Html, colors_for, escaped
 
 if TYPE_CHECKING:
     from vidbench.data.manifest import Manifest
     from vidbench.evaluate.search import Neighbors
+
+NO_LABELS = (
+    "No labels: no frame says right or wrong. A blue frame: a clip of the query's own source video."
+)
+
+
+class HasLabels(Protocol):
+    """Videos as columns, among them the number of each one's class, -1 if it is unknown."""
+
+    @property
+    def label(self) -> np.ndarray: ...
 
 
 def playing(
@@ -106,33 +117,47 @@ def neighbors_gallery(
         rows, scores = (part[query, :results] for part in (found[name].rows, found[name].scores))
         other = (beside or {}).get(name)
         both = np.isin(rows, found[other].rows[query, :results] if other else [])
-        right = [_right(train.label[row], queries.label[query]) for row in rows]
+        verdicts = [_verdict(train, queries, row, query) for row in rows]
         tiles = [
-            tile(
-                "train",
-                train.absolute(row),
-                row,
-                score=float(score),
-                right=good,
-                mark=bool(mark),
-            )
-            for row, score, good, mark in zip(rows, scores, right, both, strict=True)
+            tile("train", train.absolute(row), row, score=float(score), mark=bool(mark), **verdict)
+            for row, score, mark, verdict in zip(rows, scores, both, verdicts, strict=True)
         ]
         query_tile = tile("query", queries.absolute(query), query)
         return Row(query_tile, tiles, f"also in {titles[other]}" if other else "")
 
     picked = windows.spread(len(queries), shown)
-    made_of = gallery({titles[name]: [line(name, query) for query in picked] for name in found})
-    wheel = (
-        [estimate.wheel(96)[None]],
-        [f"direction by color; at the rim {limit:.1f} pixels a frame"],
+    lines = {titles[name]: [line(name, query) for query in picked] for name in found}
+    made_of = gallery(lines, looks=colors_for(list(lines)))
+    unlabeled = "" if labeled(train) and labeled(queries) else said(NO_LABELS)
+    return Html(f"{wheel(limit) if flow_folder else ''}{unlabeled}{made_of}")
+
+
+def labeled(videos: HasLabels) -> bool:
+    """Whether the class of any of the videos is known."""
+    return bool((np.asarray(videos.label) >= 0).any())
+
+
+def wheel(limit: float, side: int = 96) -> Html:
+    """Draw the key to the colors of flow. limit: pixels a frame of full color."""
+    words = f"direction by color; at the rim {limit:.1f} pixels a frame"
+    return filmstrip([estimate.wheel(side)[None]], [words], height=side)
+
+
+def said(words: str) -> Html:
+    """Set a line of words among clips."""
+    return Html(
+        f'<div style="font-family:{FONT};font-size:13px;color:{FAINT};padding:8px '
+        f'0">{escaped(words)}</div>'
     )
-    return Html(filmstrip(*wheel, height=96) + made_of) if flow_folder else made_of
 
 
-def _right(label: int, wanted: int) -> bool | None:
-    """Whether a neighbor shows the query's class; None where a label is unknown."""
-    return bool(label == wanted) if label >= 0 and wanted >= 0 else None
+def _verdict(train: Manifest, queries: Manifest, row: int, query: int) -> dict[str, bool | None]:
+    """What a neighbor's frame says: right or wrong, or its source if a label is unknown."""
+    both = int(train.label[row]), int(queries.label[query])
+    if min(both) >= 0:
+        return {"right": both[0] == both[1]}
+    own = train.source_videos[train.source_video[row]]
+    return {"sibling": bool(own == queries.source_videos[queries.source_video[query]])}
 
 
 def _flows(manifest: Manifest, folder: str | Path, row: int, most: int) -> np.ndarray:

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from vidbench.view.looks import INK, RIGHT, SOFT, WRONG, colors_for, dress, plain
+from vidbench.view.looks import DASHES, INK, RIGHT, SOFT, WRONG, colors_for, dress, plain
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 ENDS = 20  # names at each end of `ranked`
+# what a dash is on a bar and on a dot
+FILLS, DOTS = ("", "/", ".", "x"), ("circle", "circle-open", "diamond", "diamond-open")
 
 
 class Bar(NamedTuple):
@@ -68,7 +70,7 @@ def curves(
             marker=dict(color=styles[name][0], size=6),
             hovertemplate="%{y:.4g}",
         )
-    dress(figure, x, y, title, list(series) if len(series) > 1 else [], _right_margin(levels))
+    dress(figure, x, y, title, list(series), _right_margin(levels))
     _levels(figure, {name: v * scale for name, v in (levels or {}).items()})
     return figure
 
@@ -120,13 +122,15 @@ def bars(
     percent: bool = True,
     levels: Mapping[str, float] | None = None,
     colors: Mapping[str, str] | None = None,
+    by_group: bool = False,
 ) -> Figure:
     """Grouped bars with their intervals and their numbers (R@1 and probe of each method, bootstrap
     intervals).
 
     rows: `Bar`s or tuples (method, group, value, low, high); groups and methods keep the order of
-    first appearance. percent: values are fractions and are drawn times 100. Raises ValueError on no
-    rows, on one (method, group) twice, on an interval that misses its value, and on a "fraction"
+    first appearance. percent: values are fractions and are drawn times 100. by_group: groups are
+    runs, so they decide the colors; without a legend, as the axis names them. Raises ValueError on
+    no rows, on one (method, group) twice, on an interval that misses its value, and on a "fraction"
     above 1."""
     import plotly.graph_objects as go
 
@@ -136,8 +140,14 @@ def bars(
     spec = ".1f" if percent or any(r.value % 1 for r in rows) else ".0f"
     styles, figure = colors_for(methods, colors), go.Figure()
     for method in methods:
-        _bars_of(figure, [r for r in rows if r.method == method], styles[method][0], scale, spec)
-    dress(figure, "", y, title, methods if len(methods) > 1 else [], _right_margin(levels))
+        _bars_of(figure, [r for r in rows if r.method == method], styles[method], scale, spec)
+    dress(figure, "", y, title, [] if by_group else methods, _right_margin(levels))
+    if by_group:
+        looks = colors_for(list(dict.fromkeys(r.group for r in rows)), colors)
+        for method, trace in zip(methods, figure.data[::2], strict=True):
+            mine = [looks[r.group] for r in rows if r.method == method]
+            trace.marker.color = [color for color, _ in mine]
+            trace.marker.pattern.shape = [FILLS[DASHES.index(dash)] for _, dash in mine]
     figure.update_layout(
         barmode="group", scattermode="group", bargap=0.3, bargroupgap=0.08, scattergap=0.3
     )
@@ -172,7 +182,9 @@ def _check_bars(rows: Sequence[Bar], percent: bool) -> None:
         _fractions(np.array([v for r in rows for v in (r.value, *_interval(r))]), "bars")
 
 
-def _bars_of(figure: Figure, rows: Sequence[Bar], color: str, scale: float, spec: str) -> None:
+def _bars_of(
+    figure: Figure, rows: Sequence[Bar], look: tuple[str, str], scale: float, spec: str
+) -> None:
     """Add the bars of one method, their intervals and their numbers."""
     groups, values = [plain(r.group) for r in rows], np.array([r.value for r in rows]) * scale
     known = any(high > low for low, high in map(_interval, rows))
@@ -180,7 +192,7 @@ def _bars_of(figure: Figure, rows: Sequence[Bar], color: str, scale: float, spec
     figure.add_bar(
         x=groups,
         y=values,
-        marker_color=color,
+        marker=dict(color=look[0], line_width=0, pattern_shape=FILLS[DASHES.index(look[1])]),
         **shared,
         hovertemplate="%{y:.1f}",
         error_y=dict(**_intervals(rows, scale), color=INK, thickness=1.3, width=4, visible=known),
@@ -232,8 +244,8 @@ def whiskers(rows: Sequence[Bar], x: str, title: str = "") -> Figure:
         shift = (number - (len(groups) - 1) / 2) * 0.7 / max(len(groups), 2)
         mine = [r for r in rows if r.group == group]
         heights = [methods.index(r.method) + shift for r in mine]
-        _dots_of(figure, mine, heights, styles[group][0])
-    dress(figure, x, "", title, groups if len(groups) > 1 else [], 24)
+        _dots_of(figure, mine, heights, styles[group])
+    dress(figure, x, "", title, groups, 24)
     figure.update_layout(
         height=figure.layout.margin.t + 60 + 52 * len(methods), hovermode="closest"
     )
@@ -252,14 +264,17 @@ def whiskers(rows: Sequence[Bar], x: str, title: str = "") -> Figure:
     return figure
 
 
-def _dots_of(figure: Figure, rows: Sequence[Bar], heights: Sequence[float], color: str) -> None:
+def _dots_of(
+    figure: Figure, rows: Sequence[Bar], heights: Sequence[float], look: tuple[str, str]
+) -> None:
     """Add the dots of one group and their intervals."""
+    color, dash = look
     figure.add_scatter(
         x=np.array([r.value for r in rows]) * 100,
         y=heights,
         mode="markers",
         name=plain(rows[0].group),
-        marker=dict(size=9, color=color),
+        marker=dict(size=9, color=color, symbol=DOTS[DASHES.index(dash)]),
         text=[plain(r.method) for r in rows],
         hovertemplate="%{text}: %{x:+.1f}",
         error_x=dict(**_intervals(rows, 100), color=color, thickness=1.6, width=0),
@@ -290,7 +305,7 @@ def ranked(
             y=[plain(name) for name, _ in rows],
             orientation="h",
             hovertemplate="%{y}: %{x:.3g}<extra></extra>",
-            marker_color=[WRONG if value < 0 else RIGHT for value in heights],
+            marker=dict(color=[WRONG if value < 0 else RIGHT for value in heights], line_width=0),
         )
     )
     said = f"{len(rows)} of {len(values)}, the {left_out} in the middle left out"

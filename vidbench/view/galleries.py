@@ -16,18 +16,38 @@ from dataclasses import dataclass
 import numpy as np
 
 from vidbench.data.video import windows
-from vidbench.view.looks import FONT, INK, RIGHT, RULE, SOFT, WIDTH, WRONG, Html, escaped
+from vidbench.view.looks import (
+    AXIS_LINE,
+    BACK,
+    BAD,
+    CARD,
+    FAINT,
+    FONT,
+    GOOD,
+    INK,
+    LINE,
+    PALETTE,
+    RIGHT,
+    WIDTH,
+    WRONG,
+    Html,
+    escaped,
+    swatch,
+)
 
+OWN = "the query's source video"
 LETTER = 7  # pixels at most of a letter in names, in the fonts that browsers take
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One clip of a gallery: encoded bytes or a data URI, its class, a line under it; results add
-    score and verdict.
+    """One clip of a gallery: encoded bytes or a data URI, its class ("" if unknown), a line under it.
 
-    mark: it is in two lists of neighbors; which, the `mark` of its Row says. rank: where it is not
-    its place in its Row."""
+    Args: score, right: of a neighbor; right is None where a label is unknown. mark: it is in two
+        lists of neighbors; which, the `mark` of its Row says. rank: where it is not its place in
+        its Row. sibling: whether it comes from the query's own source video, for videos without
+        labels; None: not said. pick: what a click on it chooses, "" if it cannot be clicked.
+    """
 
     clip: bytes | str
     label: str
@@ -36,6 +56,8 @@ class Tile:
     right: bool | None = None
     mark: bool = False
     rank: int = 0
+    sibling: bool | None = None
+    pick: str = ""
 
 
 @dataclass(frozen=True)
@@ -143,7 +165,8 @@ def filmstrip(
             1, min(round(wide * height / tall), WIDTH // len(shown) - 2)
         )  # a row is never wider than a figure
         size = (width, max(1, round(tall * width / wide)))
-        strip = Image.new("RGB", ((width + 2) * len(shown) - 2, size[1]), "white")
+        # transparent between the frames: a theme may be dark
+        strip = Image.new("RGBA", ((width + 2) * len(shown) - 2, size[1]))
         for j, t in enumerate(shown):
             picture = Image.fromarray(np.ascontiguousarray(clip[t]))
             strip.paste(picture.resize(size, Image.Resampling.LANCZOS), (j * (width + 2), 0))
@@ -157,8 +180,8 @@ def filmstrip(
         )
         rows.append(
             '<div style="margin:0 0 10px"><div style="margin:0 0 '
-            f'3px;font-size:13px;color:{INK}">{escaped(title)}'
-            f' <span style="color:{SOFT}">{escaped(count)}</span></div>'
+            f'3px;font-size:13px">{escaped(title)}'
+            f' <span style="color:{FAINT}">{escaped(count)}</span></div>'
             f"{clip_html(out.getvalue(), f'{title} {count}'.strip(), strip.width, strip.height)}</div>"
         )
     return Html(f'<div style="font-family:{FONT};overflow-x:auto">{"".join(rows)}</div>')
@@ -203,13 +226,17 @@ def _uri(clip: bytes | str) -> str:
 
 
 def gallery(
-    queries: Sequence[Row] | Mapping[str, Sequence[Row]], title: str = "", side: int = 108
+    queries: Sequence[Row] | Mapping[str, Sequence[Row]],
+    title: str = "",
+    side: int = 108,
+    looks: Mapping[str, tuple[str, str]] | None = None,
 ) -> Html:
     """Queries left, their neighbors right, nearest first (the layout of the CoCLR supplement's
     Figure 1).
 
     queries: rows of one method, or method -> rows; then each query is shown once, with a line of
-    neighbors per method. side: pixels of a tile. Right and wrong differ by color and by sign.
+    neighbors per method. side: pixels of a tile. looks: method -> color and dash of the square before
+    its name, as `looks.colors_for` gives them. Right and wrong differ by color and by sign.
     Raises ValueError on nothing to show, or when the methods' queries are not the same ones in the
     same order."""
     blocks = dict(queries) if isinstance(queries, Mapping) else {"": list(queries)}
@@ -226,71 +253,99 @@ def gallery(
         else []
     )
     for rows in zip(*blocks.values(), strict=True):
-        lines = "".join(_neighbors(name, row, side) for name, row in zip(blocks, rows, strict=True))
+        lines = "".join(
+            _neighbors(name, row, side, (looks or {}).get(name))
+            for name, row in zip(blocks, rows, strict=True)
+        )
         parts.append(
             '<div style="display:flex;gap:14px;align-items:stretch;padding:12px 0;border-top:1px '
-            f'solid {RULE}">'
+            f'solid {LINE}">'
             '<div style="padding-right:14px;border-right:1px solid '
-            f'{RULE}">{_tile(rows[0].query, 0, side)}</div>'
+            f'{LINE}">{_tile(rows[0].query, 0, side)}</div>'
             f'<div style="flex:1;min-width:{side + 6}px">{lines}</div></div>'
         )
     return Html(
-        f'<div style="font-family:{FONT};color:{INK};line-height:1.35;overflow-x:auto">{"".join(parts)}</div>'
+        f'<div style="font-family:{FONT};line-height:1.35;overflow-x:auto">{"".join(parts)}</div>'
     )
 
 
-def _neighbors(name: str, row: Row, side: int) -> str:
+def _neighbors(name: str, row: Row, side: int, look: tuple[str, str] | None) -> str:
     """One method's neighbors of one query; a named method says how many of them are right, and how
     many marked."""
-    judged = [tile for tile in row.results if tile.right is not None]
-    count = f" · {sum(bool(t.right) for t in judged)} of {len(judged)} right" if judged else ""
-    count += f" · {sum(t.mark for t in row.results)} {escaped(row.mark)}" if row.mark else ""
-    head = f'<b>{escaped(name)}</b><span style="color:{SOFT}">{count}</span>' if name else ""
-    head = head and f'<div style="font-size:13px;margin:0 0 4px">{head}</div>'
+    head = name and f"<b>{escaped(name)}</b>{_counted(row)}"
+    square = swatch(look) if look else ""
+    head = head and f'<div style="font-size:13px;margin:0 0 4px">{square}{head}</div>'
     strip = "".join(
         _tile(tile, tile.rank or place, side, row.mark) for place, tile in enumerate(row.results, 1)
     )
-    strip = strip or f'<span style="font-size:13px;color:{SOFT}">no neighbors</span>'
+    strip = strip or f'<span style="font-size:13px;color:{FAINT}">no neighbors</span>'
     strip = f'<div style="display:flex;flex-wrap:wrap;gap:8px;align-items:flex-start">{strip}</div>'
     return f'<div style="margin:0 0 10px">{head}{strip}</div>'
+
+
+def _counted(row: Row) -> str:
+    """How many neighbors are right, or siblings where labels are unknown, and how many marked."""
+    judged = [tile for tile in row.results if tile.right is not None]
+    known = [tile for tile in row.results if tile.sibling is not None]
+    words = []
+    if judged:
+        words.append(f"{sum(bool(tile.right) for tile in judged)} of {len(judged)} right")
+    elif known:
+        count = sum(bool(tile.sibling) for tile in known)
+        words.append(f"{count} of {len(known)} from {OWN}")
+    if row.mark:
+        words.append(f"{sum(tile.mark for tile in row.results)} {row.mark}")
+    said = "".join(f" · {escaped(one)}" for one in words)
+    return f'<span style="color:{FAINT}">{said}</span>'
+
+
+def _verdict(tile: Tile, rank: int) -> tuple[str, str, str]:
+    """The color of a tile's frame, the sign before its rank, and what both say in words."""
+    if tile.right is not None:
+        if tile.right:
+            return RIGHT, f'<b style="color:{GOOD}">✓</b> ', "right"
+        return WRONG, f'<b style="color:{BAD}">✗</b> ', "wrong"
+    if tile.sibling:
+        return PALETTE[0], "", f"from {OWN}"
+    return (AXIS_LINE if rank else ""), "", ""
 
 
 def _tile(tile: Tile, rank: int, side: int, mark: str = "") -> str:
     """A framed clip with its class in the corner; verdict, rank, score and caption under it; rank 0
     is the query."""
-    color, sign, word = INK, "", ""
-    if tile.right is not None:
-        color, sign, word = (RIGHT, "✓", "right") if tile.right else (WRONG, "✗", "wrong")
+    color, sign, word = _verdict(tile, rank)
     score, mark = "" if tile.score is None else f"{tile.score:.2f}", mark if tile.mark else ""
     place = f"rank {rank}" if rank else "query"
     words = [place, tile.label, score and f"score {score}", word, mark]
     alt = ", ".join(filter(None, words))
     width, height = _fit(_uri(tile.clip), side)
-    line = f'<b style="color:{color}">{sign}</b> {rank}' if rank else "<b>query</b>"
+    line = f"{sign}{rank}" if rank else "<b>query</b>"
     chip = f"position:absolute;left:0;max-width:{side - 8}px;overflow:hidden;white-space:nowrap;text-overflow:ellipsis;"
     chip += "padding:0 4px 1px;font-size:11px;"
+    label = tile.label and f'<span style="{chip}top:0;{CARD}">{escaped(tile.label)}</span>'
     marked = (
         mark
         and f'<span style="{chip}top:{side - 16}px;background-color:{INK};color:#FFFFFF">in '
         "both</span>"
     )
-    named = (
-        tile.label
-        and f'<span style="{chip}top:0;background-color:#FFFFFF;color:{INK}">'
-        f"{escaped(tile.label)}</span>"
-    )
     return (
-        f'<div style="width:{side + 6}px;font-size:12px" title="{escaped(alt)}">'
+        f'<div style="width:{side + 6}px;font-size:12px" title="{escaped(alt)}"{picked(tile)}>'
         f'<div style="position:relative;box-sizing:border-box;width:{side + 6}px;height:{side + 6}px;display:flex;'
-        "align-items:center;justify-content:center;background-color:#F3F4F6;border:3px solid "
-        f'{color}">'
-        f"{clip_html(tile.clip, alt, width, height)}"
-        f"{named}{marked}</div>"
+        f'align-items:center;justify-content:center;background-color:{BACK};border:3px solid {color}">'
+        f"{clip_html(tile.clip, alt, width, height)}{label}{marked}</div>"
         f'<div style="display:flex;justify-content:space-between;margin-top:2px"><span>{line}</span>'
-        f'<span>{score}</span></div><div style="color:{SOFT};font-size:11px;'
+        f'<span>{score}</span></div><div style="color:{FAINT};font-size:11px;'
         f'overflow:hidden;white-space:nowrap"><span title="{escaped(tile.caption)}">'
         f"{escaped(fitted(tile.caption, side))}</span></div></div>"
     )
+
+
+def picked(tile: Tile) -> str:
+    """The attributes of a tile that one clicks, or reaches by Tab; JupyterLab leaves it its keys."""
+    if not tile.pick:
+        return ""
+    keys = 'tabindex="0" role="button" data-lm-suppress-shortcuts="true"'
+    return f' data-pick="{escaped(tile.pick)}" {keys}'
 
 
 def fitted(text: str, width: int) -> str:

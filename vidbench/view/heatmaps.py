@@ -70,11 +70,11 @@ def confusion(shares: np.ndarray, classes: Sequence[str], title: str = "") -> Fi
             texttemplate="%{z:.0f}" if count <= NUMBERED else None,
             xgap=int(count <= NAMED),
             ygap=int(count <= NAMED),
-            hovertemplate="%{y}<br>told as %{x}: %{z:.0f} %<extra></extra>",
+            hovertemplate="%{y}<br>predicted %{x}: %{z:.0f} %<extra></extra>",
             colorbar=dict(thickness=12, outlinewidth=0, xpad=14),
         )
     )
-    dress(figure, "told as, % of a row", "shown", title, [], 24)
+    dress(figure, "predicted class, % of a row", "true class", title, [], 24)
     figure.update_layout(
         height=figure.layout.margin.t + min(660, 160 + 34 * count), hovermode="closest"
     )

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from vidbench.system.files import write_text
-from vidbench.view.looks import FONT, INK, RULE, SOFT, WIDTH, Html, escaped
+from vidbench.view.looks import CSS, FAINT, FONT, LINE, Html, escaped
 
 FIGURE_SPACE = "\u2007"  # as wide as a digit
-PAD = "padding:5px 14px 5px 0;background-color:#FFFFFF"  # JupyterLab shades every second row
+PAD = "padding:5px 14px 5px 0"
 LONG = 48  # letters from which a text column is broken into lines
 
 
@@ -59,16 +59,14 @@ def table(
         for name, values in zip(columns, body, strict=True)
     ]
     sides = [_side(values) for values in body]
-    head = _row(
-        "th", map(escaped, columns), sides, f"font-weight:600;border-bottom:1px solid {INK}"
-    )
-    rule = f"border-bottom:1px solid {RULE}"
+    head = _row("th", map(escaped, columns), sides, "font-weight:600;border-bottom:1px solid")
+    rule = f"border-bottom:1px solid {LINE}"
     lines = "".join(_row("td", row, sides, rule) for row in zip(*cells, strict=True))
     caption = _line(title, "font-size:15px;font-weight:600;margin:0 0 4px")
-    foot = _line(note, f"font-size:12px;color:{SOFT};margin:6px 0 0")
+    foot = _line(note, f"font-size:12px;color:{FAINT};margin:6px 0 0")
     return Html(
-        f'<div style="font-family:{FONT};color:{INK};overflow-x:auto">{caption}<table '
-        f'style="border-collapse:collapse;font-size:14px;margin:0;border-top:1px solid {INK}">'
+        f'<div style="font-family:{FONT};overflow-x:auto">{caption}<table '
+        'style="border-collapse:collapse;font-size:14px;margin:0;border-top:1px solid">'
         f"<thead>{head}</thead><tbody>{lines}</tbody></table>{foot}</div>"
     )
 
@@ -87,7 +85,8 @@ def _row(tag: str, cells: Iterable[str], sides: Sequence[str], looks: str) -> st
         f'<{tag} style="{PAD};{side};{looks}">{cell}</{tag}>'
         for cell, side in zip(cells, sides, strict=True)
     )
-    return f"<tr>{''.join(made)}</tr>"
+    # JupyterLab shades every second row
+    return f'<tr style="background-color:transparent">{"".join(made)}</tr>'
 
 
 def _line(text: str, looks: str) -> str:
@@ -106,7 +105,7 @@ def _number(value: Any) -> float | None:
 
 
 def _cells(values: Sequence[Any], spec: str | None, best: str | None) -> list[str]:
-    """The HTML of one column's cells; figure spaces pad the intervals, so that decimals meet."""
+    """The HTML of one column's cells; figure spaces before the intervals let decimals meet."""
     firsts = [v[0] if isinstance(v, tuple) and len(v) == 3 else v for v in values]
     numbers = [_number(v) for v in values]
     whole = all(
@@ -127,24 +126,16 @@ def _cells(values: Sequence[Any], spec: str | None, best: str | None) -> list[st
         text = "–" if first is None else escaped(first if number is None else format(first, spec))
         text = f"<b>{text}</b>" if top is not None and number == top else text
         if widest:  # a cell without an interval keeps its room, hidden
-            low, high = [end.rjust(len(widest), FIGURE_SPACE) for end in pair or (widest, widest)]
-            shown = f"color:{SOFT}" if pair else "visibility:hidden"
-            text += f' <span style="{shown}">[{escaped(low)}, {escaped(high)}]</span>'
+            low, high = pair or (widest, widest)
+            interval = f"[{low}, {high}]".rjust(2 * len(widest) + 4, FIGURE_SPACE)
+            shown = f"color:{FAINT}" if pair else "visibility:hidden"
+            text += f' <span style="{shown}">{escaped(interval)}</span>'
         cells.append(text)
     return cells
 
 
 # ------------------------------------------------------------------------------------------ pages
 
-CSS = f"""
-html {{ background: #fff; color: {INK}; -webkit-text-size-adjust: 100%; }}
-body {{ max-width: {WIDTH}px; margin: 0 auto; padding: 44px 24px 72px; font: 16px/1.55 {FONT}; }}
-h1 {{ font-size: 30px; line-height: 1.2; letter-spacing: -.01em; margin: 0 0 20px; text-wrap: balance; }}
-h2 {{ font-size: 21px; line-height: 1.3; margin: 44px 0 10px; }}
-p {{ max-width: 66ch; margin: 0 0 14px; overflow-wrap: break-word; }}
-figure, .piece {{ margin: 18px 0 22px; overflow-x: auto; font-variant-numeric: tabular-nums; }}
-@media print {{ body {{ padding: 0; }} h2 {{ break-after: avoid; }} figure, .piece {{ break-inside: avoid; }} }}
-"""
 # a browser loads nothing but what the file contains
 POLICY = "default-src 'none'; img-src data: blob:; media-src data:; " + "; ".join(
     f"{kind}-src 'unsafe-inline'" for kind in ("style", "script")
@@ -198,7 +189,7 @@ def _part(part: Any, heading: str, number: int) -> str:
         full_html=False,
         include_plotlyjs=False,
         div_id=f"figure-{number}",
-        config={"displaylogo": False, "displayModeBar": False},
+        config={"displaylogo": False, "displayModeBar": False},  # a page is read, not worked on
     )
     label = html.unescape(part.layout.title.text or heading).replace("<br>", " ")
     return f'<figure aria-label="{escaped(label)}">{chart}</figure>'

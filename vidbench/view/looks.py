@@ -4,39 +4,68 @@ from __future__ import annotations
 
 import html
 import math
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-# Okabe and Ito's colors (Color Universal Design, 2008) without the yellow, lost on white; gray
-# replaces black.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5F5F5F")
-# One method, one color, in every figure; the `colors` argument of a figure adds to this and
-# overrides it.
-COLORS = {
-    "InfoNCE": PALETTE[0],
-    "CoCLR": PALETTE[1],
-    "UberNCE": PALETTE[2],
-    "random init": PALETTE[6],
+# Okabe and Ito's colors (Color Universal Design, 2008) without the yellow. Orange, sky and gray
+# are moved until a line of theirs has contrast 3 on white and on JupyterLab's dark background.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B47B00", "#3A93C8", "#6E6E6E")
+# Classes on a map have their own colors: those of the palette are for methods and their lists.
+CLASS_COLORS = ("#4B3FA3", "#A02860", "#1A7A42", "#76761F", "#AA4499", "#83593F", "#3C6F80")
+# A method keeps its color in every figure and widget: the longest of these that a name begins with
+# decides, in any case of letters. `colors` of a figure overrides it.
+METHODS = {
+    "infonce": PALETTE[0],
+    "coclr": PALETTE[1],
+    "ubernce": PALETTE[2],
+    "rms": PALETTE[3],
+    "joint": PALETTE[4],
+    "multitrain": PALETTE[4],
+    "random": PALETTE[6],
+    "untrained": PALETTE[6],
 }
-DASHES = ("solid", "dash", "dot", "dashdot")  # the next round of the palette differs by the dash
-RIGHT, WRONG = (
-    "#00795A",
-    "#BF4600",
-)  # the palette's green and vermilion, darkened until text in them reads on white
-INK, SOFT, RULE = "#1F2328", "#5B636D", "#E3E6EA"
+# the stream decides the dash; of names alike in both, the later ones take the next free dash
+STREAM_DASHES = {"rgb": "solid", "flow": "dash"}
+DASHES = ("solid", "dash", "dot", "dashdot")
+# frames and bars: the palette's green and vermilion, darkened until text in them reads on white
+RIGHT, WRONG = ("#007E5E", "#BF4600")
+INK, SOFT, RULE = "#1F2328", "#5B636D", "#E3E6EA"  # on white: figures and pages
+AXIS_LINE = "#8A929C"
+
+# HTML stands on the background of a page, or of a light or dark theme. Its words inherit the color
+# that the theme gives (Jupyter's variables decide it), and other colors are mixed with that one.
+# JupyterLab's sanitizer drops such a mixture in an untrusted notebook, and the words are inked.
+FAINT = "color-mix(in srgb,currentColor 72%,transparent)"  # of what is said in passing
+GOOD, BAD = (f"color-mix(in srgb,{one} 70%,currentColor)" for one in (PALETTE[2], PALETTE[1]))
+LINE = "rgba(128,128,128,0.4)"  # between the rows of a table or gallery
+BACK = "rgba(128,128,128,0.15)"  # around a clip that is not square
+CARD = f"background-color:#FFFFFF;color:{INK}"  # words over a picture
 # short on purpose: JupyterLab's sanitiser matches font lists with a slow pattern
 FONT = "system-ui, sans-serif"
 WIDTH = 760  # pixels
 
+# the looks of an offline page
+CSS = f"""
+html {{ background: #fff; color: {INK}; -webkit-text-size-adjust: 100%; }}
+body {{ max-width: {WIDTH}px; margin: 0 auto; padding: 44px 24px 72px; font: 16px/1.55 {FONT}; }}
+h1 {{ font-size: 30px; line-height: 1.2; letter-spacing: -.01em; margin: 0 0 20px; text-wrap: balance; }}
+h2 {{ font-size: 21px; line-height: 1.3; margin: 44px 0 10px; }}
+p {{ max-width: 66ch; margin: 0 0 14px; overflow-wrap: break-word; }}
+figure, .piece {{ margin: 18px 0 22px; overflow-x: auto; font-variant-numeric: tabular-nums; }}
+@media print {{ body {{ padding: 0; }} h2 {{ break-after: avoid; }} figure, .piece {{ break-inside: avoid; }} }}
+"""
+
 AXIS = dict(
     showline=True,
-    linecolor="#8A929C",
+    linecolor=AXIS_LINE,
     ticks="outside",
-    tickcolor="#8A929C",
+    tickcolor=AXIS_LINE,
     ticklen=4,
     zeroline=False,
     gridcolor=RULE,
@@ -57,7 +86,7 @@ TEMPLATE = dict(
             y=1,
             yref="container",
             yanchor="top",
-            pad=dict(t=14, l=0),
+            pad=dict(t=14, l=12),
             font=dict(size=17),
         ),
         legend=dict(
@@ -79,6 +108,20 @@ TEMPLATE = dict(
         ),
     )
 )
+
+
+# plotly's icons appear under the pointer, without its logo
+CONFIG = {"displaylogo": False, "displayModeBar": "hover"}
+RENDERERS = ("plotly_mimetype", "jupyterlab", "vscode", "notebook", "notebook_connected")
+
+
+@cache
+def configure() -> None:
+    """Give plotly's renderers of notebooks `CONFIG`: a figure by itself cannot set it."""
+    import plotly.io
+
+    for name in RENDERERS:
+        plotly.io.renderers[name].config.update(CONFIG)
 
 
 class Html(str):
@@ -103,24 +146,65 @@ def plain(text: str) -> str:
     return html.escape(str(text), quote=False)
 
 
+def method_color(name: str) -> str:
+    """Return the color of the method that a run's name begins with, "" if it names none.
+
+    name: of a run, or its path.
+    """
+    last = name.lower().rpartition("/")[2]
+    known = [one for one in METHODS if last.startswith(one)]
+    return METHODS[max(known, key=len)] if known else ""
+
+
+def stream_dash(name: str) -> str:
+    """Return the dash of the stream that a run's name has as a word: solid unless it is flow."""
+    words = re.split(r"[^a-z0-9]+", name.lower())
+    return next((STREAM_DASHES[word] for word in words if word in STREAM_DASHES), DASHES[0])
+
+
 def colors_for(
     names: Sequence[str], colors: Mapping[str, str] | None = None
 ) -> dict[str, tuple[str, str]]:
-    """Color and dash of each name: its own where `COLORS` or `colors` knows it, else the
-    palette's next free one."""
-    known = {**COLORS, **(colors or {})}
-    taken = {known[name] for name in names if name in known}
-    free = [c for c in PALETTE if c not in taken] or list(PALETTE)
-    fresh = [name for name in dict.fromkeys(names) if name not in known]
-    styles = {name: (known[name], DASHES[0]) for name in names if name in known}
-    for i, name in enumerate(fresh):
-        styles[name] = (free[i % len(free)], DASHES[i // len(free) % len(DASHES)])
-    return styles
+    """Return color and dash of each name, no two of them alike.
+
+    The color is that of `colors`, else of the name's method (`METHODS`), else the palette's next
+    free one. The dash is that of the stream; if another name looks the same, the next free dash.
+    """
+    given = dict(colors or {})
+    known = {name: given.get(name) or method_color(name) for name in dict.fromkeys(names)}
+    free = [one for one in PALETTE if one not in known.values()] or list(PALETTE)
+    fresh = [name for name, color in known.items() if not color]
+    known |= {name: free[place % len(free)] for place, name in enumerate(fresh)}
+    wanted = {name: (color, stream_dash(name)) for name, color in known.items()}
+    kept = dict(zip(reversed(wanted.values()), reversed(wanted), strict=True))  # look -> first name
+    spare = {
+        name: [(color, dash) for dash in DASHES]
+        + [(one, dash) for dash in DASHES for one in PALETTE]
+        for name, color in known.items()
+        if kept[wanted[name]] != name
+    }
+    taken = set(wanted.values())
+    for name, looks in spare.items():
+        wanted[name] = next((look for look in looks if look not in taken), wanted[name])
+        taken.add(wanted[name])
+    return wanted
+
+
+def swatch(look: tuple[str, str]) -> Html:
+    """Draw a small square before a run's name, in its color; a dashed line's square is hollow."""
+    color, dash = look
+    border = {"dot": "dotted", "dashdot": "dashed"}.get(dash, "solid")
+    filled = f";background-color:{color}" if dash == DASHES[0] else ""
+    return Html(
+        '<span style="display:inline-block;box-sizing:border-box;width:10px;height:10px;'
+        f'margin:0 6px 0 0;border:2px {border} {color}{filled}"></span>'
+    )
 
 
 def dress(figure: Figure, x: str, y: str, title: str, legend: Sequence[str], right: int) -> None:
     """Titles, template and a top margin that holds title and legend, so that neither meets the
     other or the plot."""
+    configure()
     lines, room = textwrap.wrap(title, 84), WIDTH - 64 - right - 20
     entries = [
         len(name) * 7.6 + 50 for name in legend

@@ -19,7 +19,7 @@ from vidbench.evaluate.results import (
 )
 from vidbench.view.figures import Bar, bars
 from vidbench.view.html import Section, table, write_page
-from vidbench.view.looks import FONT, SOFT, Html, escaped
+from vidbench.view.looks import FAINT, FONT, Html, escaped
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -110,7 +110,9 @@ def charts(numbers: Iterable[Number]) -> list[Figure]:
         if len(rows) > 1:  # a bar by itself says what the table says
             gap = max(0.3, 1 - 0.14 * len(rows))  # and bars are as wide as those of other figures
             figures.append(
-                bars(rows, f"{metric}, percent", heading).update_layout(bargap=gap, scattergap=gap)
+                bars(rows, f"{metric}, percent", heading, by_group=True).update_layout(
+                    bargap=gap, scattergap=gap
+                )
             )
     return figures
 
@@ -151,7 +153,7 @@ def inventory(folders: Sequence[Folder]) -> Html:
 
 def _small(words: str) -> Html:
     return Html(
-        f'<div style="font-family:{FONT};font-size:12px;color:{SOFT};margin:6px 0 '
+        f'<div style="font-family:{FONT};font-size:12px;color:{FAINT};margin:6px 0 '
         f'22px">{escaped(words)}</div>'
     )
 
@@ -200,7 +202,7 @@ def published_table(rows: Sequence[Published]) -> Html:
     numbered = "".join(
         f"<div>{number} {escaped(words)}</div>" for number, words in enumerate(order, 1)
     )
-    style = f"font-family:{FONT};font-size:12px;color:{SOFT};columns:2;column-gap:28px"
+    style = f"font-family:{FONT};font-size:12px;color:{FAINT};columns:2;column-gap:28px"
     said = _small(
         "Percent, as published, of our tasks, metrics and streams. Protocol, backbone and data "
         "differ from "

@@ -3,6 +3,7 @@ browser is started."""
 
 import csv
 import re
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -14,7 +15,7 @@ from tests.view.test_galleries import HOSTILE, KEPT, Skeleton, clip, styles
 from vidbench.data.manifest import Manifest
 from vidbench.evaluate import search
 from vidbench.evaluate.features import Features
-from vidbench.view import widgets
+from vidbench.view import looks, widgets
 from vidbench.view.galleries import Tile, encode
 from vidbench.view.widgets.controls import show
 from vidbench.view.widgets.neighbors import Browser
@@ -386,6 +387,10 @@ def test_pca_is_that_of_the_gallery_and_its_points_are_drawn_by_class(browser, p
     figure = browser.map()
     np.testing.assert_array_equal(figure.data[0].x, places["gallery"][:, 0])
     np.testing.assert_array_equal(figure.data[0].marker.color, parts["gallery"].label)
+    rings = {trace.marker.color for trace in figure.data[2:4]}
+    assert rings == {color for color, _ in browser.looks().values()} and not rings & {
+        color for _, color in figure.data[0].marker.colorscale[: 2 * len(looks.CLASS_COLORS)]
+    }, "classes and lists have different colors"
     assert figure.data[0].type == "scatter" and figure.data[1].marker.symbol == "circle-open"
     star = figure.data[
         2 + len(browser.spaces)
@@ -437,12 +442,19 @@ def test_clips_of_files_and_of_flow(tmp_path):
 # --------------------------------------------------------------------------------------- controls
 
 
-def clicked(place, id):
-    place._handle_custom_msg({"pick": id}, [])
+def clicked(view, id):
+    """What the page sends of a click on a tile."""
+    view.clicks.widget._handle_custom_msg({"pick": id}, [])
+
+
+def picks(place):
+    """The ids of the tiles that can be clicked, in their order."""
+    return re.findall(r'data-pick="([^"]*)"', place.value)
 
 
 def pointed(view, **message):
     """What the page sends of the pointer in the view's plot."""
+    view.open()
     boxes = [view.box]
     while "vidbench-plot" not in boxes[0]._dom_classes:
         boxes += getattr(boxes.pop(0), "children", ())
@@ -451,21 +463,20 @@ def pointed(view, **message):
 
 def test_a_click_on_a_tile_makes_it_the_query(browser):
     view = show(browser)
-    assert view.tiles.ids == [row["id"] for rows in browser.rows().values() for row in rows]
-    assert len(view.tiles.ids) == view.tiles.html.count('title="rank ')
-    assert view.back.disabled
-    third = view.tiles.ids[2]
-    clicked(view.tiles, third)
+    assert picks(view.tiles) == [row["id"] for rows in browser.rows().values() for row in rows]
+    assert len(picks(view.tiles)) == view.tiles.value.count('title="rank ')
+    assert view.back.disabled and "data-pick" not in browser.html(1), "HTML alone takes no clicks"
+    third = picks(view.tiles)[2]
+    clicked(view, third)
     row = int(re.search(r"\d+", third)[0])
     assert (
         browser.query == ("gallery", row)
-        and f">train-{row}</span>" in view.tiles.html.split('title="rank')[0]
+        and f">train-{row}</span>" in view.tiles.value.split('title="rank')[0]
     )
     assert view.figure.data[2 + len(browser.spaces)].x[0] == browser.places()["gallery"][row, 0]
     assert third in view.said.value and not view.back.disabled
     view.back.click()
     assert browser.query == ("queries", 0) and view.back.disabled
-    assert "application/vnd.jupyter.widget-view+json" in view._repr_mimebundle_()
 
 
 def test_moving_the_controls_changes_what_is_looked_at(browser, parts, monkeypatch, tmp_path):
@@ -479,11 +490,12 @@ def test_moving_the_controls_changes_what_is_looked_at(browser, parts, monkeypat
     view.find.value = "train/17"
     assert browser.query == ("gallery", 17)
     view.k.value = 10
-    assert len(view.tiles.ids) == 20 and len(view.figure.data[3].x) == 10
+    assert len(picks(view.tiles)) == 20 and len(view.figure.data[3].x) == 10
     view.compare.value = ("rgb", "flow")
     gained = browser.gained_lost("rgb", "flow")
-    assert view.tiles.ids[20:] == [row["id"] for name in ("gained", "lost") for row in gained[name]]
-    assert len(view.tiles.ids) == view.tiles.html.count('title="rank ')
+    moved = [row["id"] for name in ("gained", "lost") for row in gained[name]]
+    assert picks(view.tiles)[20:] == moved
+    assert len(picks(view.tiles)) == view.tiles.value.count('title="rank ')
     view.of_class.value = "sit"
     assert (
         view.number.max == int((parts["queries"].label == 2).sum()) and "queries" in view.said.value
@@ -520,29 +532,84 @@ def test_the_map_moves_in_the_same_figure_and_points_and_lassos_lead_to_clips(br
         view, event="lasso", points={"1": [4], "0": [1, 2], "3": [0]}
     )  # JSON's keys; the third is a ring's
     assert (
-        view.chosen.ids == ["train/1.mp4", "train/2.mp4", "test/4.mp4"]
-        and view.chosen.html.count("<img") == 3
+        picks(view.chosen) == ["train/1.mp4", "train/2.mp4", "test/4.mp4"]
+        and view.chosen.value.count("<img") == 3
     )
-    assert view.chosen.html.count('title="video ') == 3
-    clicked(view.chosen, "test/4.mp4")
+    assert view.chosen.value.count('title="video ') == 3
+    clicked(view, "test/4.mp4")
     assert browser.query == ("queries", 4)
     pointed(view, event="lasso", points={})
-    assert view.chosen.ids == [] and "<img" not in view.chosen.html
+    assert picks(view.chosen) == [] and "<img" not in view.chosen.value
 
 
-def test_the_map_is_opened_with_its_points_in_it(browser, monkeypatch):
-    """A machine that is busy shows an empty plot where they come in a second message."""
+@pytest.fixture
+def sent(monkeypatch):
+    """What goes to the page, in order: the comm id of an opened widget with its state, and the
+    bundles that are displayed."""
     import comm
+    from IPython import display
 
-    opened = {}
+    messages = []
 
     def publish(self, kind, data=None, *rest, **more):
         if kind == "comm_open":
-            opened[self.comm_id] = data["state"]
+            messages.append((self.comm_id, data["state"]))
 
     monkeypatch.setattr(comm.DummyComm, "publish_msg", publish)
+    monkeypatch.setattr(display, "display", lambda bundle, raw: messages.append(("shown", bundle)))
+    return messages
+
+
+def test_tiles_are_shown_before_the_map_is_opened_with_its_points_in_it(browser, sent):
+    """Updates that follow an open message may be lost while a machine is busy."""
     view = show(browser)
-    assert len(opened[view.figure.comm.comm_id]["_widget_data"]) == len(view.figure.data) == 8
+    assert not [state for _, state in sent if "_esm" in state], "no module before the tiles"
+    view._ipython_display_()
+    kinds = [kind for kind, _ in sent]
+    after, bundle = kinds.index("shown"), dict(sent)["shown"]
+    assert "application/vnd.jupyter.widget-view+json" in bundle and kinds.count("shown") == 1
+    assert view.tiles.value in bundle["text/html"] and "static view" in bundle["text/html"]
+    opened = kinds.index(view.figure.comm.comm_id), kinds.index(view.clicks.widget.comm.comm_id)
+    assert min(opened) > after
+    assert len(dict(sent)[view.figure.comm.comm_id]["_widget_data"]) == 8
+    assert sum(len(str(state)) for _, state in sent[:after]) < 500_000, "a small first message"
+    assert "static view" in view.clicks.late.value
+    view.open()
+    assert len(view.below.children) == 3
+
+
+def unlabeled(parts):
+    """The same videos without classes and labels."""
+    return {
+        name: replace(parts[name], label=np.full(len(parts[name]), -1), classes=())
+        for name in ("gallery", "queries")
+    }
+
+
+def test_videos_without_labels_are_neither_right_nor_wrong_and_say_so(parts):
+    browser = Browser(**{**parts, **unlabeled(parts)}, k=5)
+    text, view = browser.html(2), show(browser)
+    assert "No labels" in text and "✓" not in text and "✗" not in text
+    assert (
+        looks.RIGHT not in text and looks.WRONG not in text and " right" not in Skeleton(text).words
+    )
+    for row in browser.rows()["rgb"]:
+        same = parts["gallery"].source_video[row["row"]] == parts["queries"].source_video[0]
+        assert row["right"] is None and row["sibling"] == same
+    shown = [one for line in view.box.children for one in getattr(line, "children", ())]
+    assert view.of_class not in shown and view.failures not in shown and view.k in shown
+    figure = browser.map()
+    assert "no labels, color by source video" in figure.layout.title.text
+    sources = np.unique(np.concatenate([parts[one].source_video for one in ("gallery", "queries")]))
+    assert [one.name for one in figure.data[5:]] == [f"source {one}" for one in sources]
+    many = {
+        name: replace(one, source_video=np.arange(len(one)))
+        for name, one in unlabeled(parts).items()
+    }
+    figure = Browser(**{**parts, **many}, k=5).map()
+    assert [one.name for one in figure.data[5:]] == ["gallery", "queries"]
+    assert {int(one) for one in figure.data[0].marker.color} == {0}
+    assert "color by side" in figure.layout.title.text
 
 
 def test_headless_runs_get_html_and_people_controls(browser, monkeypatch):

@@ -218,7 +218,8 @@ def test_moving_the_controls_redraws_the_same_figure(browser):
     view.readout.value = "behavioral"
     assert "behavioral" in figure.layout.title.text and figure.data[0].zmin == 0
     assert HOSTILE not in "".join(line.children[1].value for line in view.rows.children)
-    assert "application/vnd.jupyter.widget-view+json" in view._repr_mimebundle_()
+    view.open()
+    assert [one.children[0] for one in view.plot.children] == [figure]
 
 
 def test_clips_that_fail_are_said_where_one_looks():

@@ -3,23 +3,26 @@ its lasso's grid."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vidbench.evaluate import layout
-from vidbench.view.galleries import Row, gallery
-from vidbench.view.looks import Html, plain
+from vidbench.view.clips import said
+from vidbench.view.looks import plain
 from vidbench.view.widgets import plane
 from vidbench.view.widgets.neighbors import Browser
-from vidbench.view.widgets.pieces import clickable, pointed, said, whole
-from vidbench.view.widgets.videos import GRID, SIDE, SIDES
+from vidbench.view.widgets.pieces import Clicks, pointed, whole
+from vidbench.view.widgets.videos import SIDES
 
 if TYPE_CHECKING:
     from ipywidgets import Box, Dropdown
+    from plotly.graph_objects import FigureWidget
 
 DEPTHS = (5, 10, 20, 50)  # neighbors that one can choose
+NO_WIDGETS = "This page shows no controls (it lacks ipywidgets), so this is a static view."
 
 
 BARE = {"description_width": "initial"}
@@ -48,18 +51,24 @@ class NeighborControls:
 
         self.browser = browser
         self._make_choices()
-        self.said = ipywidgets.HTML()
-        self.tiles = clickable()(picks='div[title^="rank "]')
-        self.chosen = clickable()(picks='div[title^="video "]', html=str(browser.grid([])))
+        self.said, self.tiles = ipywidgets.HTML(), ipywidgets.HTML()
+        self.chosen = ipywidgets.HTML(str(browser.grid([])))
         self.chosen.layout = {
             "max_height": f"{plane.TALL}px",
             "overflow": "auto",
             "flex": "1 1 220px",
+            "margin": "0 0 0 12px",
         }
-        self.figure = whole(browser.map())
+        for place in (self.tiles, self.chosen):
+            place.add_class("vidbench-tiles")
+        self._draw()
         self.box = self._boxed()
         self._connect()
-        self._draw()
+
+    @cached_property
+    def figure(self) -> FigureWidget:
+        """The map. It weighs megabytes, so it is made after the tiles are on their way."""
+        return whole(self.browser.map(self.of_map.value, self.method.value))
 
     def _make_choices(self) -> None:
         """Make what sets the query, the filters and the map."""
@@ -114,27 +123,39 @@ class NeighborControls:
         """The controls, one line of them below the other."""
         import ipywidgets as w
 
-        kind, compare = (
-            [self.kind] * (len(self.browser.kinds) > 1),
-            [self.compare] * (len(self.browser.spaces) > 1),
-        )
+        browser = self.browser
+        of_class = [self.of_class] * browser.sides["queries"].labeled
+        failures = [self.failures] * browser.judged  # without labels no neighbor is wrong
+        kind = [self.kind] * (len(browser.kinds) > 1)
+        compare = [self.compare] * (len(browser.spaces) > 1)
         # 850 pixels: next to an open file browser
         line = {"flex_flow": "row wrap", "align_items": "center"}
-        return w.VBox(
-            [
-                w.HBox(
-                    [self.back, self.number, self.find, self.of_class, *kind, self.save],
-                    layout=line,
-                ),
-                w.HBox([self.failures, *compare, self.k, self.hide], layout=line),
-                self.said,
-                self.tiles,
-                w.HBox([self.of_map, self.method], layout=line),
-                w.HBox(
-                    [pointed(self.figure, self._clicked, self._lassoed), self.chosen], layout=line
-                ),
-            ]
-        )
+        box = w.VBox()
+        self.clicks = Clicks(box, self.select)
+        self.below = w.VBox()  # of the map, once it is opened
+        box.children = [
+            w.HBox([self.back, self.number, self.find, *of_class, *kind, self.save], layout=line),
+            w.HBox([*failures, *compare, self.k, self.hide], layout=line),
+            self.said,
+            self.clicks.late,
+            self.tiles,
+            self.below,
+        ]
+        return box
+
+    def open(self) -> None:
+        """Add the listener to clicks and the map; nothing, if they are there."""
+        import ipywidgets as w
+
+        if self.below.children:
+            return
+        line = {"flex_flow": "row wrap", "align_items": "center"}
+        plot = pointed(self.figure, self._clicked, self._lassoed)
+        self.below.children = [
+            self.clicks.widget,
+            w.HBox([self.of_map, self.method], layout=line),
+            w.HBox([plot, self.chosen], layout=line),
+        ]
 
     def _connect(self) -> None:
         """Let controls, tiles and buttons do what they are for."""
@@ -146,11 +167,14 @@ class NeighborControls:
         self.find.observe(self._sought, "value")
         self.back.on_click(lambda _: self._went())
         self.save.on_click(lambda _: self._saved())
-        for tiles in (self.tiles, self.chosen):
-            tiles.on_msg(lambda _, message, __: self.select(message["pick"]))
 
-    def _repr_mimebundle_(self, **kwargs):
-        return self.box._repr_mimebundle_(**kwargs)
+    def _ipython_display_(self) -> None:
+        """Show the tiles first, then open the map. A page without ipywidgets shows a static view."""
+        from IPython.display import display
+
+        bundle = self.box._repr_mimebundle_()
+        display({**bundle, "text/html": f"{said(NO_WIDGETS)}{self.tiles.value}"}, raw=True)
+        self.open()
 
     def select(self, which: int | str) -> None:
         """Make a video the query: its neighbors play, its place on the map is ringed."""
@@ -195,7 +219,7 @@ class NeighborControls:
             kind=self.kind.value,
         )
         self._draw()
-        if change["owner"] is self.of_class:
+        if change["owner"] is self.of_class and self._opened:
             with self.figure.batch_update():
                 for side, trace in zip(SIDES, self.figure.data, strict=False):
                     names = self.browser.names[side][self.browser.drawn(side)]
@@ -215,23 +239,14 @@ class NeighborControls:
 
     def _lassoed(self, points: dict[int, list[int]]) -> None:
         ids = [one for trace in sorted(points) for one in self._ids_at(trace, points[trace])]
-        self._put(self.chosen, self.browser.grid(ids), ids[:GRID])
-
-    def _put(self, place, html: Html, ids: list[str]) -> None:
-        with place.hold_sync():
-            place.ids, place.html = ids, str(html)
+        self.chosen.value = str(self.browser.grid(ids, picks=True))
 
     def _draw(self) -> None:
         """The query, its neighbors and its rings."""
         browser, (side, row) = self.browser, self.browser.query
         left = browser.choices()
         self.back.disabled = not browser.past
-        shown = browser.shown()
-        self._put(
-            self.tiles,
-            gallery({name: [line] for name, line in shown.items()}, side=SIDE),
-            self._ids(shown),
-        )
+        self.tiles.value = str(browser.clickable())
         words = [
             f"{len(left)} of {len(browser.sides['queries'])} queries"
             if len(left)
@@ -249,19 +264,14 @@ class NeighborControls:
         if len(at):
             self.number.value = int(at[0]) + 1
         self.number.observe(self._stepped, "value")
-        with self.figure.batch_update():
-            self._ring()
+        if self._opened:
+            with self.figure.batch_update():
+                self._ring()
 
-    def _ids(self, shown: Mapping[str, Row]) -> list[str]:
-        """The ids of all tiles in the order in which they are shown."""
-        rows = self.browser.rows()
-        moved = (
-            self.browser.gained_lost(*self.browser.compare)
-            if self.browser.compare
-            else {"gained": [], "lost": []}
-        )
-        lines = [*rows.values(), moved["gained"], moved["lost"]]
-        return [row["id"] for line in lines for row in line]
+    @property
+    def _opened(self) -> bool:
+        """Whether the map has been made."""
+        return "figure" in self.__dict__
 
     def _ring(self) -> None:
         rings = self.browser.rings(self.of_map.value, self.method.value)
@@ -271,6 +281,8 @@ class NeighborControls:
     def _map(self) -> None:
         """Other places for the same points, in the same FigureWidget, of which each weighs
         megabytes."""
+        if not self._opened:
+            return
         name, method = self.of_map.value, self.method.value
         places = self.browser.places(name, method)
         with self.figure.batch_update():

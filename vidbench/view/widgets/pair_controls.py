@@ -4,11 +4,15 @@ row."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from vidbench.view.looks import FONT, PALETTE, escaped, plain
 from vidbench.view.widgets.pairs import Browser
 from vidbench.view.widgets.pieces import pointed, whole
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import FigureWidget
 
 MANY = (10, 20, 50)  # rows that one can choose
 
@@ -31,23 +35,36 @@ class PairControls:
         self.most = ipywidgets.Dropdown(
             options=sorted({*MANY, browser.most}), value=browser.most, description="pairs"
         )
-        self.figure = whole(browser.figure(exact=True))
         self.clips, self.rows = ipywidgets.HTML(), ipywidgets.VBox(layout={"overflow": "auto"})
-        self.box = ipywidgets.VBox(
-            [
-                ipywidgets.HBox([self.pair, self.readout, self.most]),
-                pointed(self.figure, self._clicked),
-                self.clips,
-                self.rows,
-            ]
-        )
+        self.plot = ipywidgets.VBox()  # of the heatmap, once it is opened
+        choices = ipywidgets.HBox([self.pair, self.readout, self.most])
+        self.box = ipywidgets.VBox([choices, self.plot, self.clips, self.rows])
         for control in (self.pair, self.readout, self.most):
             control.observe(self._moved, "value")
         self._list()
         self._play()
 
-    def _repr_mimebundle_(self, **kwargs):
-        return self.box._repr_mimebundle_(**kwargs)
+    @cached_property
+    def figure(self) -> FigureWidget:
+        """The heatmap. It weighs megabytes, so it is made after the rest is on its way."""
+        return whole(self.browser.figure(exact=True).update_layout(shapes=self._cross()))
+
+    @property
+    def _opened(self) -> bool:
+        """Whether the heatmap has been made."""
+        return "figure" in self.__dict__
+
+    def _ipython_display_(self) -> None:
+        """Show choices, clips and rows first, then open the heatmap."""
+        from IPython.display import display
+
+        display(self.box)
+        self.open()
+
+    def open(self) -> None:
+        """Add the heatmap; nothing, if it is there."""
+        if not self.plot.children:
+            self.plot.children = [pointed(self.figure, self._clicked)]
 
     def select(self, source_class: str, target_class: str) -> None:
         """Choose a pair: a cross-hair in the heatmap, its clips below."""
@@ -58,6 +75,12 @@ class PairControls:
         """Redraw all after a control has moved, in the same FigureWidget: each takes megabytes."""
         source, target = self.pair.value
         self.browser.look(source, target, self.readout.value, self.most.value)
+        if self._opened:
+            self._redraw()
+        self._list()
+        self._play()
+
+    def _redraw(self) -> None:
         drawn = self.browser.figure(exact=True)
         with self.figure.batch_update():
             for old, new in zip(self.figure.data, drawn.data, strict=True):
@@ -70,8 +93,6 @@ class PairControls:
                     overwrite=True,
                 )
             self.figure.layout.update(drawn.layout.to_plotly_json(), overwrite=True)
-        self._list()
-        self._play()
 
     def _clicked(self, place: dict) -> None:
         """A cell of the heatmap was clicked; names come as they are drawn."""
@@ -122,28 +143,31 @@ class PairControls:
 
     def _play(self) -> None:
         """The selected pair's cross-hair and clips."""
-        browser, lines = self.browser, []
-        if browser.selected:
-            places = [
-                list(order).index(names.index(name))
-                for order, names, name in zip(
-                    browser.order(),
-                    (browser.there.sources, browser.there.targets),
-                    browser.selected,
-                    strict=True,
-                )
-            ]
-            look = dict(type="line", line=dict(color=PALETTE[4], width=1.4))
-            lines = [
-                dict(xref="paper", x0=0, x1=1, y0=places[0], y1=places[0], **look),
-                dict(yref="paper", y0=0, y1=1, x0=places[1], x1=places[1], **look),
-            ]
-        self.figure.layout.shapes = lines
+        if self._opened:
+            self.figure.layout.shapes = self._cross()
         try:
-            self.clips.value = browser.chosen()
+            self.clips.value = self.browser.chosen()
         except Exception as error:  # a callback's error goes to a log that few see
             self.clips.value = f"<b>no clips: {escaped(error)}</b>"
             raise
+
+    def _cross(self) -> list[dict[str, Any]]:
+        """The lines of the cross-hair on the selected pair; none while no pair is selected."""
+        browser = self.browser
+        if not browser.selected:
+            return []
+        sides = zip(
+            browser.order(),
+            (browser.there.sources, browser.there.targets),
+            browser.selected,
+            strict=True,
+        )
+        places = [list(order).index(names.index(name)) for order, names, name in sides]
+        look = dict(type="line", line=dict(color=PALETTE[4], width=1.4))
+        return [
+            dict(xref="paper", x0=0, x1=1, y0=places[0], y1=places[0], **look),
+            dict(yref="paper", y0=0, y1=1, x0=places[1], x1=places[1], **look),
+        ]
 
 
 def show(browser: Browser) -> PairControls:

@@ -14,10 +14,10 @@ import numpy as np
 from vidbench.evaluate import projections
 from vidbench.evaluate.projections import Relation
 from vidbench.view import relations
-from vidbench.view.clips import playing
+from vidbench.view.clips import playing, said
 from vidbench.view.galleries import Tile, clip_html, fitted
 from vidbench.view.html import table
-from vidbench.view.looks import FONT, INK, RULE, SOFT, Html, escaped
+from vidbench.view.looks import FAINT, FONT, LINE, Html, escaped
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -192,10 +192,8 @@ class Browser:
     def chosen(self) -> Html:
         """Clips of both classes of the selected pair, side by side; a hint while there is none."""
         if self.selected is None:
-            return Html(
-                f'<div style="font-family:{FONT};font-size:13px;color:{SOFT};padding:8px '
-                '0">Choose a cell of '
-                "the heatmap, or a row of the table, to see clips of both classes.</div>"
+            return said(
+                "Choose a cell of the heatmap, or a row of the table, to see clips of both classes."
             )
         s, t = (
             names.index(name)
@@ -226,15 +224,15 @@ class Browser:
         halves = "".join(
             f'<div style="flex:1;min-width:{SIDE}px"><div style="font-size:13px;margin:0 0 '
             '4px"><span style="color:'
-            f'{SOFT}">{escaped(data)}</span> <b>{escaped(name)}</b></div><div '
+            f'{FAINT}">{escaped(data)}</span> <b>{escaped(name)}</b></div><div '
             'style="display:flex;flex-wrap:wrap;'
             f'gap:6px">{"".join(map(_clip, self.clips(data, name))) or _none(self.clips_of)}</div></div>'
             for data, name in ((self.source, source_class), (self.target, target_class))
         )
         return Html(
-            f'<div style="font-family:{FONT};color:{INK};line-height:1.35;border-top:1px solid '
-            f'{RULE};padding:10px 0">'
-            f'<div style="font-size:12px;color:{SOFT};margin:0 0 4px">{escaped(words)}</div>'
+            f'<div style="font-family:{FONT};line-height:1.35;border-top:1px solid '
+            f'{LINE};padding:10px 0">'
+            f'<div style="font-size:12px;color:{FAINT};margin:0 0 4px">{escaped(words)}</div>'
             f'<div style="display:flex;gap:18px">{halves}</div></div>'
         )
 
@@ -258,10 +256,11 @@ def examples(manifests: Mapping) -> Callable[[str, int], list[Tile]]:
 
 def _clip(tile: Tile) -> str:
     name = ", ".join(filter(None, (tile.label, tile.caption)))
-    style = f"font-size:11px;color:{SOFT};width:{SIDE}px;overflow:hidden;white-space:nowrap"
+    style = f"font-size:11px;color:{FAINT};width:{SIDE}px;overflow:hidden;white-space:nowrap"
     caption = f'<div style="{style}">{escaped(fitted(tile.caption, SIDE))}</div>'
     return f"<div>{clip_html(tile.clip, name, SIDE)}{caption if tile.caption else ''}</div>"
 
 
 def _none(name: object) -> str:
-    return f'<span style="font-size:13px;color:{SOFT}">{"no clips of this class" if name else "no clips here"}</span>'
+    words = "no labeled clips of this class" if name else "no clips here"
+    return f'<span style="font-size:13px;color:{FAINT}">{words}</span>'

@@ -1,14 +1,16 @@
-"""Pieces of controls: HTML whose tiles one clicks, a figure that reports what the pointer does in it,
-a line of words."""
+"""Pieces of controls: what listens to clicks on tiles, a figure that reports what the pointer does in
+it."""
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
-from vidbench.view.galleries import Tile, clip_html, fitted
-from vidbench.view.looks import FONT, INK, SOFT, Html, escaped
+from vidbench.view.clips import said
+from vidbench.view.galleries import Tile, clip_html, fitted, picked
+from vidbench.view.looks import CONFIG, FAINT, FONT, Html, escaped
 from vidbench.view.widgets.videos import SIDE
 
 if TYPE_CHECKING:
@@ -16,23 +18,54 @@ if TYPE_CHECKING:
     from ipywidgets import Box
     from plotly.graph_objects import Figure, FigureWidget
 
+# The tiles are HTML, which ipywidgets draws without a module to load. This module only listens, on
+# the whole page: it needs no answer of the kernel, so it may load late (anywidget drops what the
+# kernel sends if loading takes over two seconds), and tiles may come, go and be redrawn meanwhile.
 CLICKS = """
-export default { render({ model, el }) {
-  el.classList.add("vidbench-tiles");
-  const draw = () => {
-    const ids = model.get("ids");
-    el.innerHTML = model.get("html");
-    el.querySelectorAll(model.get("picks")).forEach((tile, i) => {
-      Object.assign(tile, { tabIndex: 0, onclick: () => model.send({ pick: ids[i] }),
-        onkeydown: event => { if (event.key === "Enter") model.send({ pick: ids[i] }); } });
-      tile.style.cursor = "pointer";
-      tile.setAttribute("role", "button");
+export default { initialize({ model }) {
+  const key = model.get("key"), place = `.${key}`, tiles = `${place} [data-pick]`, all = [];
+  const style = document.createElement("style");
+  style.textContent = `${place} .vidbench-late { display: none; } ${tiles} { cursor: pointer; }
+    ${tiles}:focus-visible { outline: 3px solid var(--jp-brand-color1, #0072B2); outline-offset: 1px; }`;
+  document.head.append(style);
+  const listen = (event, act) => { document.addEventListener(event, act); all.push([event, act]); };
+  const tile = event => event.target.closest?.(tiles);
+  const near = one => [...one.closest(".vidbench-tiles, " + place).querySelectorAll("[data-pick]")];
+  const keep = (one, number) => {  // the focus, when the tiles are drawn again
+    const around = one.closest(".vidbench-tiles");
+    if (!around) return;
+    const watch = new MutationObserver(() => {
+      const tiles = around.querySelectorAll("[data-pick]");
+      if (tiles.length) { watch.disconnect(); tiles[Math.min(number, tiles.length - 1)].focus(); }
     });
+    watch.observe(around, { childList: true, subtree: true });
   };
-  model.on("change:html", draw);
-  draw();
+  listen("click", event => { const one = tile(event); if (one) model.send({ pick: one.dataset.pick }); });
+  listen("keydown", event => {
+    const one = tile(event);
+    if (!one || event.ctrlKey || event.altKey || event.metaKey) return;
+    const others = near(one), at = others.indexOf(one);
+    const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+    if (event.key === "Enter" || event.key === " ") {
+      keep(one, at);
+      model.send({ pick: one.dataset.pick });
+    } else if (step) {
+      others[at + step]?.focus();
+    } else return;
+    event.preventDefault();
+  });
+  return () => { style.remove(); all.forEach(one => document.removeEventListener(...one)); };
 } };
 """
+# In a page where nothing listens after 20 seconds, the tiles are a static view, and this says so.
+LATE = """<style>
+@keyframes vidbench-late { to { max-height: 6em; visibility: visible; } }
+.vidbench-late { max-height: 0; overflow: hidden; visibility: hidden; animation: vidbench-late 0s 20s forwards; }
+</style><div class="vidbench-late">%s</div>"""
+STATIC = (
+    "The page has not answered yet, so a click on a clip does nothing: this is a static view. If "
+    "it stays so, reload the page and run the cell again."
+)
 
 # anywidget gives a module two seconds to load; a widget that takes longer gets no update any more.
 # A slow machine needs more than that for plotly's 5 MB, so this small module answers at once and
@@ -104,26 +137,47 @@ export default { render({ model, el }) {
 """
 
 
+class Clicks:
+    """Clicks on tiles of HTML in a box, and the keys Enter, Space and arrows.
+
+    A tile is what has the attribute `data-pick`, see `galleries.picked`.
+
+    Args: box: holds the HTML; it gets a class by which the page finds its tiles. picked: is given
+        the `data-pick` of a tile.
+    """
+
+    def __init__(self, box: Box, picked: Callable[[str], None]):
+        import ipywidgets
+
+        self.key, self.picked = f"vidbench-{uuid.uuid4().hex[:12]}", picked
+        box.add_class(self.key)
+        self.late = ipywidgets.HTML(LATE % said(STATIC))
+
+    @cached_property
+    def widget(self) -> AnyWidget:
+        """What listens in the page. It goes there when it is first looked at: after the tiles."""
+        made = _clicks()(key=self.key)
+        made.on_msg(lambda _, message, __: self.picked(message["pick"]))
+        return made
+
+
 @cache
-def clickable() -> type[AnyWidget]:
-    """The class of a piece of HTML whose tiles, found by `picks`, say their id when they are
-    clicked."""
+def _clicks() -> type[AnyWidget]:
     import anywidget
     import traitlets
 
-    class Clickable(anywidget.AnyWidget):
+    class Listener(anywidget.AnyWidget):
         _esm = CLICKS
-        html = traitlets.Unicode().tag(sync=True)
-        ids: traitlets.List = traitlets.List().tag(sync=True)
-        picks = traitlets.Unicode().tag(sync=True)
+        key = traitlets.Unicode().tag(sync=True)
 
-    return Clickable
+    return Listener
 
 
 def whole(figure: Figure) -> FigureWidget:
     """Make a FigureWidget that a slow machine shows, too: it opens with its data in it, and loads
     plotly after anywidget's time limit for its module (see `LATER`)."""
     made = _whole()(figure)
+    made._config = {**made._config, **CONFIG}
     made.open()
     return made
 
@@ -181,18 +235,10 @@ def _ears():
     return Ears
 
 
-def said(words: str) -> Html:
-    """A line of words among clips."""
-    return Html(
-        f'<div style="font-family:{FONT};font-size:13px;color:{SOFT};padding:8px '
-        f'0">{escaped(words)}</div>'
-    )
-
-
 def video_grid(tiles: Sequence[Tile], heading: str) -> Html:
     """Return clips side by side in rows, under a heading."""
     return Html(
-        f'<div style="font-family:{FONT};color:{INK}"><div style="font-size:13px;margin:0 0 '
+        f'<div style="font-family:{FONT}"><div style="font-size:13px;margin:0 0 '
         f'4px">{escaped(heading)}</div><div style="display:flex;flex-wrap:wrap;gap:8px">'
         f"{''.join(map(_video, tiles))}</div></div>"
     )
@@ -201,10 +247,11 @@ def video_grid(tiles: Sequence[Tile], heading: str) -> Html:
 def _video(tile: Tile) -> str:
     """A clip of a grid, its class and its name under it."""
     cut = f"width:{SIDE}px;overflow:hidden;text-overflow:ellipsis;white-space:nowrap"
+    title = "video " + ", ".join(filter(None, (tile.label, tile.caption)))
     return (
-        f'<div title="video {escaped(tile.label)}, {escaped(tile.caption)}" style="width:{SIDE}px">'
+        f'<div title="{escaped(title)}" style="width:{SIDE}px"{picked(tile)}>'
         f"{clip_html(tile.clip, tile.label, SIDE)}<div "
         f'style="font-size:12px;{cut}">{escaped(tile.label)}</div>'
-        f'<div style="font-size:11px;color:{SOFT};{cut}">{escaped(fitted(tile.caption, SIDE))}'
+        f'<div style="font-size:11px;color:{FAINT};{cut}">{escaped(fitted(tile.caption, SIDE))}'
         "</div></div>"
     )

@@ -7,20 +7,31 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from vidbench.view.looks import INK, PALETTE, RULE, dress, plain
+from vidbench.view.looks import (
+    AXIS_LINE,
+    CLASS_COLORS,
+    DASHES,
+    INK,
+    PALETTE,
+    colors_for,
+    dress,
+    plain,
+)
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 SHAPES = ("circle", "square", "diamond")
-COLORS = len(PALETTE)
+RINGS = ("circle", "square", "diamond", "hexagon")  # by the dash of a list
+COLORS = len(CLASS_COLORS)
 LISTED = COLORS * len(SHAPES)  # classes that look different and are named in the legend
 MANY = 2000  # points from which on they are drawn by WebGL, which not every browser has
 WIDE, TALL, BESIDE = 640, 470, 150  # pixels of a map, and of its legend
+UNKNOWN = PALETTE[-1]  # of a video without a class
 STEPS = [
     [edge, color]
-    for index, color in enumerate(PALETTE)
-    for edge in (index / COLORS, (index + 1) / COLORS)
+    for index, color in enumerate((*CLASS_COLORS, UNKNOWN))
+    for edge in (index / (COLORS + 1), (index + 1) / (COLORS + 1))
 ]
 
 
@@ -36,7 +47,7 @@ class Layer(NamedTuple):
 def faded(names: np.ndarray, lit: str) -> float | np.ndarray:
     """How opaque points of these classes are: all alike, or where `lit` names a class its points
     before the others."""
-    return np.where(names == lit, 0.9, 0.06).astype(np.float32) if lit else 0.7
+    return np.where(names == lit, 0.9, 0.06).astype(np.float32) if lit else 0.85
 
 
 def scatter(
@@ -45,14 +56,16 @@ def scatter(
     rings: Mapping[str, tuple],
     title: str = "",
     lit: str = "",
+    looks: Mapping[str, tuple[str, str]] | None = None,
 ) -> Figure:
     """Layers of points colored and shaped by class, those after the first with open shapes, and
-    rings over them.
+    rings over them. Traces are the layers, then the rings, then entries of the legend.
 
-    classes: in the order that colors and shapes follow; of more than 21 all are discs, their
-    colors begin again, and the class is shown on hover; rings: name -> (xs, ys), the last of
-    which is a star, over the others near it and before them in the legend; lit: see
-    `faded`. Traces are the layers, then the rings, then entries of the legend."""
+    Args: classes: in the order that colors and shapes follow; of more than 21 all are discs, their
+        colors begin again, and the class is shown on hover. rings: name -> (xs, ys), the last of
+        which is a star, over the others near it and before them in the legend. lit: see `faded`.
+        looks: ring -> color and dash, see `looks.colors_for`; the dash decides the ring's shape.
+    """
     import plotly.graph_objects as go
 
     figure = go.Figure()
@@ -61,14 +74,15 @@ def scatter(
         figure.add_trace(draw(_points(name, layer, classes, bool(figure.data), lit)))
     for place, (ring, (x, y)) in enumerate(rings.items()):
         # drawn as the points are: plotly draws WebGL above all else
-        figure.add_trace(draw(_ring(ring, x, y, place, star=place == len(rings) - 1)))
+        look = (looks or colors_for(list(rings))).get(ring, (INK, DASHES[0]))
+        figure.add_trace(draw(_ring(ring, x, y, place, look, star=place == len(rings) - 1)))
     for index, name in enumerate(classes if len(classes) <= LISTED else ()):
         figure.add_scatter(
             x=[None],
             y=[None],
             mode="markers",
             name=plain(name),
-            marker=dict(size=7, color=PALETTE[index % COLORS], symbol=SHAPES[index // COLORS]),
+            marker=dict(size=7, color=CLASS_COLORS[index % COLORS], symbol=SHAPES[index // COLORS]),
         )
     dress(figure, "", "", title, [], BESIDE)
     return _framed(figure)
@@ -91,10 +105,10 @@ def _points(
         name=plain(name),
         showlegend=False,
         marker=dict(
-            color=np.where(index < 0, COLORS - 1, index % COLORS).astype(np.uint8),
+            color=np.where(index < 0, COLORS, index % COLORS).astype(np.uint8),
             colorscale=STEPS,
             cmin=-0.5,
-            cmax=COLORS - 0.5,
+            cmax=COLORS + 0.5,
             symbol=shapes,
             size=5,
             line_width=1 if hollow else 0,
@@ -109,11 +123,16 @@ def _points(
     )
 
 
-def _ring(name: str, x: np.ndarray, y: np.ndarray, place: int, *, star: bool) -> dict[str, Any]:
+def _ring(
+    name: str, x: np.ndarray, y: np.ndarray, place: int, look: tuple[str, str], *, star: bool
+) -> dict[str, Any]:
     """A trace of rings, wider from place to place, or of a star."""
-    color = PALETTE[place % COLORS]
+    color, dash = look
     ring = dict(
-        symbol="circle-open", size=13 + 4 * place, color=color, line=dict(width=3, color=color)
+        symbol=f"{RINGS[DASHES.index(dash)]}-open",
+        size=13 + 4 * place,
+        color=color,
+        line=dict(width=3, color=color),
     )
     return dict(
         x=x,
@@ -137,7 +156,7 @@ def _framed(figure: Figure) -> Figure:
         ticks="",
         showline=True,
         mirror=True,
-        linecolor=RULE,
+        linecolor=AXIS_LINE,
         zeroline=False,
     )
     return figure.update_layout(

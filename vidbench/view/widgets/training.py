@@ -20,7 +20,7 @@ from vidbench.engine.runs import Run, RunError
 from vidbench.system.files import is_locked
 from vidbench.view.figures import curves
 from vidbench.view.galleries import data_uri
-from vidbench.view.looks import FONT, INK, RIGHT, RULE, SOFT, WRONG, Html, colors_for, escaped
+from vidbench.view.looks import BAD, FAINT, FONT, GOOD, LINE, Html, colors_for, escaped, swatch
 from vidbench.view.widgets.chart import TALL, WIDE, chart
 
 if TYPE_CHECKING:
@@ -28,14 +28,15 @@ if TYPE_CHECKING:
 
 Folders = str | Path | Iterable[str | Path] | Mapping[str, str | Path]
 LOGS = {"metrics": "training", "monitor": "watched"}
+TITLES = {"knn": "R@1"}  # of columns of a log that have another name in words
 BOOKS = ("step", "epoch", "seconds", "clips", "data_share")  # of a log line, what is no curve
 POINTS = 400  # of a line at most: more than a chart has pixels is not seen
 OVER = ("complete", "interrupted", "failed", "died")  # an unreadable one may be whole again
 SIGNS = {
-    "complete": ("✓", RIGHT),
-    "failed": ("✗", WRONG),
-    "died": ("✗", WRONG),
-    "unreadable": ("✗", WRONG),
+    "complete": ("✓", GOOD),
+    "failed": ("✗", BAD),
+    "died": ("✗", BAD),
+    "unreadable": ("✗", BAD),
 }
 
 
@@ -188,7 +189,8 @@ class Board:
                 "is "
                 f"{self.drawn(states)}"
             )
-        return curves(lines, "epoch", column, f"{column} ({LOGS['metrics']})")
+        title = TITLES.get(column, column)
+        return curves(lines, "epoch", title, f"{title} ({LOGS['metrics']})")
 
     def html(self, states: Sequence[RunState] | None = None) -> Html:
         """A line for each run and a small chart for each column, as pictures that need no script
@@ -198,18 +200,19 @@ class Board:
         for log, column in self.drawn(states):
             lines = self.series(states, column, log)
             words = ", ".join(f"{name} {ys[-1]:.4g}" for name, (_, ys) in lines.items())
+            title = TITLES.get(column, column)
             picture = data_uri(chart(lines, colors).encode(), "image/svg+xml")
             charts.append(
                 '<div style="margin:0 0 6px"><div '
-                f'style="font-size:13px;font-weight:600">{escaped(column)} <span '
-                f'style="color:{SOFT};font-weight:400">{LOGS[log]}</span></div><img '
+                f'style="font-size:13px;font-weight:600">{escaped(title)} <span '
+                f'style="color:{FAINT};font-weight:400">{LOGS[log]}</span></div><img '
                 f'src="{picture}" width="{WIDE}" '
-                f'height="{TALL}" alt="{escaped(f"{column}, {LOGS[log]}: {words}")}" '
+                f'height="{TALL}" alt="{escaped(f"{title}, {LOGS[log]}: {words}")}" '
                 'style="display:block"></div>'
             )
         rows = "".join(_row(one, colors[one.name]) for one in states)
         return Html(
-            f'<div style="font-family:{FONT};color:{INK};line-height:1.4">{rows}<div '
+            f'<div style="font-family:{FONT};line-height:1.4">{rows}<div '
             'style="display:flex;'
             f'flex-wrap:wrap;gap:16px;margin:10px 0 0">{"".join(charts)}</div></div>'
         )
@@ -268,7 +271,7 @@ def _thinned(count: int) -> list[int]:
 
 def _row(one: RunState, look: tuple[str, str]) -> str:
     """A run's line: its color, state, progress, pace."""
-    sign, color = SIGNS.get(one.state, ("", INK))
+    sign, color = SIGNS.get(one.state, ("", "inherit"))
     epoch, facts = one.last("epoch"), []
     if epoch is not None:
         facts.append(f"epoch {epoch:.4g}" + f" of {one.epochs}" * bool(one.epochs))
@@ -280,18 +283,17 @@ def _row(one: RunState, look: tuple[str, str]) -> str:
     facts += filter(None, [one.said])
     share = min(1.0, epoch / one.epochs) if epoch and one.epochs else 0.0
     bar = (
-        f'<div style="width:120px;height:6px;background-color:{RULE}"><div '
+        f'<div style="width:120px;height:6px;background-color:{LINE}"><div '
         f'style="width:{round(120 * share)}px;'
         f'height:6px;background-color:{look[0]}"></div></div>'
     )
     cut = "overflow:hidden;text-overflow:ellipsis;white-space:nowrap"
-    line = f"display:flex;gap:12px;align-items:center;font-size:13px;padding:4px 0;border-bottom:1px solid {RULE}"
+    line = f"display:flex;gap:12px;align-items:center;font-size:13px;padding:4px 0;border-bottom:1px solid {LINE}"
     return (
-        f'<div style="{line}"><b style="width:190px;{cut};color:{look[0]}" '
-        f'title="{escaped(one.name)}">'
-        f'{escaped(one.name)}</b>{bar}<b style="width:90px;{cut};color:{color}">{sign} '
+        f'<div style="{line}"><b style="width:190px;{cut}" title="{escaped(one.name)}">'
+        f'{swatch(look)}{escaped(one.name)}</b>{bar}<b style="width:90px;{cut};color:{color}">{sign} '
         f"{escaped(one.state)}</b>"
-        f'<span style="flex:1;color:{SOFT}">{escaped(" · ".join(facts))}</span></div>'
+        f'<span style="flex:1;color:{FAINT}">{escaped(" · ".join(facts))}</span></div>'
     )
 
 
@@ -355,7 +357,7 @@ class BoardControls:
         if html != self.html.value:
             self.html.value = html
         self.when.value = (
-            f'<span style="font-family:{FONT};color:{SOFT}">{time.strftime("%H:%M:%S")}</span>'
+            f'<span style="font-family:{FONT};color:{FAINT}">{time.strftime("%H:%M:%S")}</span>'
         )
         return over
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vidbench.view.clips import playing, top_speed
+from vidbench.view.clips import labeled, playing, top_speed
 from vidbench.view.galleries import Tile, encode
 
 if TYPE_CHECKING:
@@ -25,15 +25,19 @@ SIDES = ("gallery", "queries")
 class Videos:
     """The videos of one side as columns, and how to see one.
 
-    ids [N]: names, each once; label [N]: index into classes, -1 where unknown; source_video [N]: videos
-    cut from one long take share one; clips: kind of picture ("pictures", "flow") -> a function from
-    a row to its Tile, called when the row is first looked at, from several threads."""
+    Args: ids: names [N], each once. label: index into classes [N], -1 where unknown. source_video:
+        [N]; videos cut from one long take share one. classes: none, if no label is known. clips:
+        kind of picture ("pictures", "flow") -> a function from a row to its Tile, called when the
+        row is first looked at, from several threads. speed: returns the pixels a frame that get
+        full color in flow; None if no flow can be seen.
+    """
 
     ids: np.ndarray
     label: np.ndarray
     source_video: np.ndarray
     classes: tuple[str, ...]
     clips: Mapping[str, Callable[[int], Tile]]
+    speed: Callable[[], float] | None = None
 
     @classmethod
     def of(
@@ -50,19 +54,28 @@ class Videos:
         """
         clips = {"pictures": playing(manifest)}
         if flow_folder and (Path(flow_folder) / "flow.json").exists():
+            speed = speed or cache(partial(top_speed, manifest, flow_folder))
             clips["flow"] = playing(manifest, flow_folder=flow_folder, speed=speed)
+        else:
+            speed = None
         return cls(
             np.array([str(path) for path in manifest.path]),
             manifest.label,
             manifest.source_video,
             manifest.classes,
             clips,
+            speed,
         )
+
+    @cached_property
+    def labeled(self) -> bool:
+        """Whether the class of any video is known."""
+        return labeled(self)
 
     @property
     def names(self) -> np.ndarray:
         """The class of each video in words [N], "" where it is unknown."""
-        return np.array([*self.classes, ""])[np.asarray(self.label)]
+        return np.array([*self.classes, ""])[np.asarray(self.label, dtype=np.int64)]
 
     @cached_property
     def rows(self) -> dict[str, int]:

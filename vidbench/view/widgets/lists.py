@@ -1,0 +1,291 @@
+"""The lists of neighbors that a browser shows, as data: which query, which filters, what is right,
+gained and lost."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vidbench.evaluate import layout
+from vidbench.system.files import written
+from vidbench.view.widgets.spaces import Searches, Space
+from vidbench.view.widgets.videos import SIDES, Videos, both_sides
+
+if TYPE_CHECKING:
+    from vidbench.data.manifest import Manifest
+
+COLUMNS = ("query", "query_label", "list", "rank", "id", "label", "score", "right")  # of the csv
+
+
+class Lists:
+    """A query and its nearest videos by one or several searches; which are right, shared, gained, lost.
+
+    Args: gallery, queries: `Videos`, or data.Manifests. lists: name of a search ("rgb", "before")
+        -> (features of the gallery, of the queries), each [N,D] or a Features table or a list of
+        those, one a stream. k: neighbors. hide_source_video: leave out the query's own source
+        video (a video is never its own neighbor). centering: as in search.search. beside: list ->
+        the list with which it is compared for shared ids; by default the first two with each
+        other, and the rest with the first. flow_folder: of Manifests, see `Videos.of`.
+
+    Raises ValueError if these do not fit together.
+    """
+
+    def __init__(
+        self,
+        gallery: Videos | Manifest,
+        queries: Videos | Manifest,
+        lists: Mapping[str, Sequence],
+        *,
+        k: int = 5,
+        centering: str = "none",
+        hide_source_video: bool = False,
+        beside: Mapping[str, str] | None = None,
+        flow_folder: str | Path = "",
+    ):
+        self.sides = both_sides(gallery, queries, flow_folder)
+        names = list(lists)
+        standard = {
+            name: names[0] if number else names[:2][-1] for number, name in enumerate(names)
+        }
+        self.beside = standard if beside is None else dict(beside)
+        if (
+            not names
+            or k < 1
+            or set(self.beside) - set(names)
+            or set(self.beside.values()) - set(names)
+        ):
+            raise ValueError(
+                "Browser: wanted lists of neighbors, k >= 1 and `beside` between lists; got "
+                f"{names}, {k} and {self.beside}"
+            )
+        self.spaces = {
+            name: Space(name, held, self.sides, centering) for name, held in lists.items()
+        }
+        self._searches = Searches(self.spaces, self.sides)
+        self.k, self.hide_source_video, self.of_class, self.failures = k, hide_source_video, "", ""
+        self.compare: tuple[str, str] | tuple[()] = ()
+        self.kinds = tuple(
+            kind for kind in self.sides["gallery"].clips if kind in self.sides["queries"].clips
+        )
+        self.kind = self.kinds[0]
+        self.names = {side: videos.names for side, videos in self.sides.items()}
+        self.query: tuple[str, int] = ("queries", 0)
+        self.past: list[tuple[str, int]] = []
+        self._near = lru_cache(64)(self._searches.one)
+        self._lists: dict[tuple, np.ndarray] = {}
+        self._places: dict[tuple[str, str], dict[str, np.ndarray]] = {}
+
+    # ---- what is looked at
+
+    def select(self, which: int | str) -> None:
+        """Make a video the query: the number of a query, or an id of either side. Raises ValueError
+        on another."""
+        queries, gallery = self.sides["queries"], self.sides["gallery"]
+        if isinstance(which, int | np.integer):
+            found = [("queries", int(which))] if 0 <= which < len(queries) else []
+        else:
+            found = [
+                (side, self.sides[side].rows.get(which, -1)) for side in ("queries", "gallery")
+            ]
+            found = [(side, row) for side, row in found if row >= 0]
+        if not found:
+            raise ValueError(
+                f"select: wanted a query from 0 to {len(queries) - 1} or an id of either side, "
+                f"such as {str(gallery.ids[0])!r}; got {which!r}"
+            )
+        if found[0] != self.query:
+            self.past.append(self.query)
+            self.query = found[0]
+
+    def back(self) -> None:
+        """The query before this one; nothing where there was none."""
+        if self.past:
+            self.query = self.past.pop()
+
+    def look(
+        self,
+        *,
+        k: int | None = None,
+        of_class: str | None = None,
+        failures: str | None = None,
+        hide_source_video: bool | None = None,
+        compare: Sequence[str] | None = None,
+        kind: str | None = None,
+    ) -> None:
+        """Change what is looked at; None leaves a thing as it is.
+
+        of_class: queries of this class only, "" for all; failures: a list's name, for the queries
+        of which its first k hold no right one, "" for all; compare: two lists, whose gained and
+        lost neighbors are shown, () for none; kind: of clips. The first query that is left becomes
+        the query where that of now is none of them. Raises ValueError on a thing that is not there.
+        """
+        given = {
+            "k": k,
+            "of_class": of_class,
+            "failures": failures,
+            "hide_source_video": hide_source_video,
+            "kind": kind,
+            "compare": None if compare is None else tuple(compare),
+        }
+        wanted: dict[str, Any] = {
+            name: getattr(self, name) if value is None else value for name, value in given.items()
+        }
+        unknown = [
+            name
+            for name in (wanted["failures"], *wanted["compare"])
+            if name and name not in self.spaces
+        ]
+        if (
+            wanted["k"] < 1
+            or wanted["of_class"] not in ("", *self.sides["queries"].classes)
+            or unknown
+            or len(wanted["compare"]) not in (0, 2)
+            or wanted["kind"] not in self.kinds
+        ):
+            raise ValueError(
+                f"look: wanted k >= 1, a class of the queries, lists of {list(self.spaces)} (two to "
+                f"compare) and clips of {self.kinds}; got {wanted}"
+            )
+        for name, value in wanted.items():
+            setattr(self, name, value)
+        left = self.choices()
+        if self.query[0] == "queries" and len(left) and self.query[1] not in left:
+            self.select(int(left[0]))
+
+    def choices(self) -> np.ndarray:
+        """The queries that class and failures leave, as rows."""
+        keep = np.ones(len(self.sides["queries"]), bool)
+        if self.of_class:
+            keep &= self.names["queries"] == self.of_class
+        if self.failures:
+            keep &= ~self.right(self.failures).any(axis=1)
+        return np.flatnonzero(keep)
+
+    @property
+    def judged(self) -> bool:
+        """Whether neighbors can be right or wrong: both sides have labels."""
+        return all(videos.labeled for videos in self.sides.values())
+
+    # ---- as data
+
+    def nearest(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the query's nearest gallery rows by one list, at most k, and similarities."""
+        return self._near(name, *self.query, self.k, self.hide_source_video)
+
+    def rows(self) -> dict[str, list[dict[str, Any]]]:
+        """For each list the query's neighbors, nearest first.
+
+        Of each: rank from 1, score, row in the gallery, id and label. right: None where a label is
+        unknown. sibling: then only, whether it is of the query's own source video. shared: it is
+        among the neighbors in the other list, too. also in: the names of all other lists with it.
+        """
+        found = {name: self.nearest(name) for name in self.spaces}
+        made = {}
+        for name, (rows, scores) in found.items():
+            others = {
+                other: set(near.tolist()) for other, (near, _) in found.items() if other != name
+            }
+            made[name] = [
+                {
+                    **self._line(int(row)),
+                    "rank": rank,
+                    "score": float(score),
+                    "shared": int(row) in others.get(self.beside.get(name, ""), ()),
+                    "also in": tuple(other for other, near in others.items() if int(row) in near),
+                }
+                for rank, (row, score) in enumerate(zip(rows, scores, strict=True), 1)
+            ]
+        return made
+
+    def gained_lost(self, a: str, b: str) -> dict[str, list[dict[str, Any]]]:
+        """What list b has of the query's k neighbors that a has not (gained), the reverse (lost),
+        and both (kept).
+
+        Each a row as in `rows`, of b for gained and kept, of a for lost.
+        """
+        rows = self.rows()
+        there = {name: {row["row"] for row in rows[name]} for name in (a, b)}
+        return {
+            "kept": [row for row in rows[b] if row["row"] in there[a]],
+            "gained": [row for row in rows[b] if row["row"] not in there[a]],
+            "lost": [row for row in rows[a] if row["row"] not in there[b]],
+        }
+
+    def right(self, name: str) -> np.ndarray:
+        """Of every query's k neighbors by one list, which show its class: bool [Q,k]; searched
+        once."""
+        rows = self._all(name)
+        label = self.names["queries"][:, None]
+        return (self.names["gallery"][rows] == label) & (label != "") & (rows >= 0)
+
+    def csv(self, path: str | Path) -> Path:
+        """Write the neighbors of the queries that are left, of all lists: ids and scores."""
+        path, before = Path(path), self.query
+        with (
+            written(path) as temporary,
+            open(temporary, "w", newline="", encoding="utf-8") as file,
+        ):
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow(COLUMNS)
+            for query in self.choices():
+                self.query = ("queries", int(query))
+                own = [self.sides["queries"].ids[query], self.names["queries"][query]]
+                table.writerows(
+                    [
+                        *own,
+                        name,
+                        row["rank"],
+                        row["id"],
+                        row["label"],
+                        f"{row['score']:.6f}",
+                        "" if row["right"] is None else int(row["right"]),
+                    ]
+                    for name, rows in self.rows().items()
+                    for row in rows
+                )
+        self.query = before
+        return path
+
+    def places(self, name: str = "", method: str = "pca") -> dict[str, np.ndarray]:
+        """Both sides' videos in the plane [N,2] by a list's features as they are compared; worked
+        out once.
+
+        name: the first list when empty. method: "pca" (of the gallery), "t-sne" and, where it is
+        installed, "umap" (of all, from 50 principal components). Raises ValueError on another."""
+        name = name or next(iter(self.spaces))
+        if method not in layout.methods() or name not in self.spaces:
+            raise ValueError(
+                f"places: wanted one of {layout.methods()} and of {list(self.spaces)}; got "
+                f"{method!r} and {name!r}"
+            )
+        if (name, method) not in self._places:
+            self._places[name, method] = layout.lay(
+                {side: self.spaces[name].units(side) for side in SIDES}, method
+            )
+        return self._places[name, method]
+
+    def _line(self, row: int) -> dict[str, Any]:
+        """What a gallery row is to the query."""
+        (side, number), gallery = self.query, self.sides["gallery"]
+        label, own = self.names["gallery"][row], self.names[side][number]
+        known = bool(label and own)
+        sibling = gallery.source_video[row] == self.sides[side].source_video[number]
+        return {
+            "row": row,
+            "id": str(gallery.ids[row]),
+            "label": str(label),
+            "right": bool(label == own) if known else None,
+            "sibling": None if known else bool(sibling),
+        }
+
+    def _all(self, name: str) -> np.ndarray:
+        """Neighbors of every query [Q,k], -1 where it has fewer; searched once."""
+        key = (name, self.k, self.hide_source_video)
+        if key not in self._lists:
+            self._lists[key] = self._searches.every(*key)
+        return self._lists[key]
