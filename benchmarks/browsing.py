@@ -337,11 +337,8 @@ def opened(
 ) -> tuple:
     """A tab with the notebook, all cells started, and the list that its complaints and requests
     outside go to. script: runs in the page before its own scripts. slowdown: how many times slower
-    the page's processor is than this machine's."""
+    than this machine the page runs the cells."""
     tab, trouble = browser.new_page(viewport=dict(zip(("width", "height"), size, strict=True))), []
-    if slowdown > 1:
-        devtools = tab.context.new_cdp_session(tab)
-        devtools.send("Emulation.setCPUThrottlingRate", {"rate": slowdown})
     inside = ("http://127.0.0.1:", "ws://127.0.0.1:", "data:", "blob:")
 
     def asked(request) -> None:
@@ -366,6 +363,9 @@ def opened(
     tab.wait_for_selector(
         "text=/[|] Idle/", timeout=120_000
     )  # what is run before the kernel is there gets lost
+    if slowdown > 1:
+        devtools = tab.context.new_cdp_session(tab)
+        devtools.send("Emulation.setCPUThrottlingRate", {"rate": slowdown})
     tab.click("text=Run >> nth=0")
     tab.click("text=Run All Cells")
     return tab, trouble

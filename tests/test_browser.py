@@ -37,6 +37,8 @@ PLOTS = {
     PAIRS: 5,
     RETRIEVAL: 4,
 }  # plotly figures, those among controls with them
+# anywidget says this of a module that took over two seconds, which vidbench's get over
+LATE = "[anywidget] Failed to initialize model."
 CONTROLS = ".jp-OutputArea-output:has(.jupyter-widgets .js-plotly-plot)"
 MAP = ".jupyter-widgets .js-plotly-plot"
 QUERY = '.vidbench-tiles div[title^="query"]'
@@ -151,7 +153,7 @@ def complaints(tab, trouble: list[str], plots: int) -> list[str]:
     said += [f"a picture is not shown: {text}" for text in seen["pictures"]]
     if len(seen["plots"]) != plots or 0 in seen["plots"]:
         said.append(f"wanted {plots} plots with something in them; got the parts {seen['plots']}")
-    return said + trouble
+    return said + [text for text in trouble if LATE not in text]
 
 
 def picture(tab, name: str, what: str = CONTROLS) -> None:
@@ -439,16 +441,17 @@ controls""",
     "controls.select('a3', 'b4')",
 )
 # anywidget drops a widget's updates if its module takes over 2 seconds to load. Here each module
-# of over a megabyte (plotly) takes 3 seconds more, as on a slow machine.
+# of at least so many bytes takes 3 seconds more, as on a slow machine: plotly's, or every one.
 TARDY = """
 const real = URL.createObjectURL.bind(URL), wait = "await new Promise(done => setTimeout(done, 3000));";
-URL.createObjectURL = blob => real(blob.size < 1e6 ? blob : new Blob([wait, blob], { type: blob.type }));
+URL.createObjectURL = blob => real(blob.size < %d ? blob : new Blob([wait, blob], { type: blob.type }));
 """
 
 
-def test_a_slow_machine_draws_and_updates(desk):
+@pytest.mark.parametrize("least", [1_000_000, 0])
+def test_a_slow_machine_draws_and_updates(desk, least):
     write(desk[2] / "97_slow.ipynb", SLOW)
-    with run(desk, "97_slow", 1, script=TARDY) as (tab, trouble):
+    with run(desk, "97_slow", 1, script=TARDY % least) as (tab, trouble):
         crossed = "where => document.querySelector(where)?._fullLayout?.shapes.length === 2"
         holds(tab, crossed, MAP)
         assert complaints(tab, trouble, 1) == []
@@ -480,6 +483,11 @@ def test_a_page_six_times_slower_shows_tiles_that_one_clicks(desk, tmp_path):
                 tab.wait_for_function(LISTENING, timeout=1e3 * CLICK_SECONDS, polling=100)
                 tile.click()
                 holds(tab, ASKED, [QUERY, name])
+                wait(tab, DRAWN, argument=1)
+                star = tab.locator(MAP).evaluate(STAR)
+                tab.locator("button:has-text('back')").click()
+                moved = f"([where, ...at]) => ({STAR})(document.querySelector(where)).join() !== at.join()"
+                holds(tab, moved, [MAP, *star])  # the map's updates come, too
             finally:
                 tab.screenshot(path=ARTIFACTS / f"96_busy-{number}.png")
                 tab.close()

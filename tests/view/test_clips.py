@@ -7,6 +7,7 @@ import pytest
 
 from tests.view.test_galleries import KEPT, Skeleton, styles
 from vidbench.evaluate.search import Neighbors
+from vidbench.view import looks
 from vidbench.view.clips import neighbors_gallery
 
 
@@ -81,3 +82,17 @@ def test_the_gallery_of_flow_shows_it_in_colors_with_a_wheel(world):
         re.findall(r"base64,([^\"]+)", plain)
     )
     assert styles(text) <= KEPT
+
+
+def test_videos_without_labels_get_frames_of_their_source_and_no_verdict(world):
+    train, queries, _, found = world
+    apart = train.without_labels(), queries.without_labels()
+    text = neighbors_gallery(*apart, {"flow": found["flow"]}, shown=3)
+    words = " ".join(Skeleton(text).words)
+    assert "No labels" in words and "right," not in words and not {"✓", "✗"} & set(words)
+    assert looks.RIGHT not in text and looks.WRONG not in text
+    assert words.count("0 of 3 from the query's source video") == 3
+    own = neighbors_gallery(apart[0], apart[0], {"flow": found["flow"]}, shown=1)
+    alike = int((train.source_video[found["flow"].rows[0]] == train.source_video[0]).sum())
+    assert alike and f"{alike} of 3 from the query's source video" in own
+    assert own.count(f"solid {looks.PALETTE[0]}") == alike

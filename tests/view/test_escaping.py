@@ -88,7 +88,7 @@ def published(words):
 
 def clips_gallery(words, monkeypatch):
     class Manifest:
-        label, source_video = np.zeros(2, int), np.arange(2)
+        label, source_video, labeled = np.zeros(2, int), np.arange(2), True
 
         def absolute(self, row):
             return f"{words}{row}"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,13 +24,6 @@ if TYPE_CHECKING:
 NO_LABELS = (
     "No labels: no frame says right or wrong. A blue frame: a clip of the query's own source video."
 )
-
-
-class HasLabels(Protocol):
-    """Videos as columns, among them the number of each one's class, -1 if it is unknown."""
-
-    @property
-    def label(self) -> np.ndarray: ...
 
 
 def playing(
@@ -128,13 +121,8 @@ def neighbors_gallery(
     picked = windows.spread(len(queries), shown)
     lines = {titles[name]: [line(name, query) for query in picked] for name in found}
     made_of = gallery(lines, looks=colors_for(list(lines)))
-    unlabeled = "" if labeled(train) and labeled(queries) else said(NO_LABELS)
+    unlabeled = "" if train.labeled and queries.labeled else said(NO_LABELS)
     return Html(f"{wheel(limit) if flow_folder else ''}{unlabeled}{made_of}")
-
-
-def labeled(videos: HasLabels) -> bool:
-    """Whether the class of any of the videos is known."""
-    return bool((np.asarray(videos.label) >= 0).any())
 
 
 def wheel(limit: float, side: int = 96) -> Html:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Sequence
 from functools import cache, cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vidbench.view.clips import said
 from vidbench.view.galleries import Tile, clip_html, fitted, picked
@@ -69,8 +69,19 @@ STATIC = (
 
 # anywidget gives a module two seconds to load; a widget that takes longer gets no update any more.
 # A slow machine needs more than that for plotly's 5 MB, so this small module answers at once and
-# loads plotly afterwards, once a page. Updates that come in between wait until plotly is there.
+# loads plotly afterwards, once a page. Updates that come in between wait until plotly is there. On a
+# busy page even this module may come late: it then takes the kernel's messages itself, and asks for
+# those that were lost.
 LATER = """
+const direct = model => {
+  let whole;
+  const hear = found => { whole = found; };  // anywidget gives only a part of the model
+  model.on("change:_whole", hear);
+  model.set("_whole", {});
+  model.off("change:_whole", hear);
+  const handle = Object.getPrototypeOf(Object.getPrototypeOf(whole))?._handle_comm_msg;
+  if (handle) whole.comm?.on_msg?.(message => handle.call(whole, message));
+};
 const libraries = (globalThis.vidbenchLibraries ??= new Map());
 const load = text => {
   if (!libraries.has(text)) {
@@ -89,6 +100,8 @@ export default () => {
       if (model.get(name)) waiting.push([name, model.get(name)]);
     }]);
     keepers.forEach(keeper => model.on(...keeper));
+    direct(model);
+    model.send({ event: "opened" });
     await new Promise(done => setTimeout(done));  // the small modules of a cell go first
     const made = (await load(model.get("_library"))).default();
     keepers.forEach(keeper => model.off(...keeper));
@@ -108,6 +121,9 @@ export default () => {
   };
 };
 """
+
+# what sets values in the page
+UPDATES = [f"_py2js_{name}" for name in ("restyle", "relayout", "update")]
 
 # A FigureWidget keeps one event of the pointer at a time, hovering among them: a lasso is lost
 # where the kernel is busy when it is drawn, and of many points it sends all coordinates. Here its
@@ -190,6 +206,26 @@ def _whole() -> type[FigureWidget]:
     class Whole(FigureWidget):
         _esm = LATER
         _library = traitlets.Unicode(str(FigureWidget._esm)).tag(sync=True)
+
+        def __init__(self, *arguments: Any, **options: Any):
+            super().__init__(*arguments, **options)
+            self._sent: list[tuple[str, dict]] = []  # before the page has opened the widget
+            self.observe(self._keep, UPDATES)
+            self.on_msg(self._opened)
+
+        def _keep(self, change: Any) -> None:
+            if change["new"] is not None:
+                self._sent.append((change["name"], change["new"]))
+
+        def _opened(self, _: Any, message: Any, __: Any) -> None:
+            """Send the updates once more: they set values, so that twice is as good as once."""
+            if not isinstance(message, dict) or message.get("event") != "opened":
+                return
+            self.unobserve(self._keep, UPDATES)
+            for name, update in self._sent:
+                setattr(self, name, update)
+                setattr(self, name, None)
+            self._sent = []
 
         def open(self) -> None:
             # plotly 7 opens an empty widget and sends the data later, which may come too late

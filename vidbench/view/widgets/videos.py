@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vidbench.view.clips import labeled, playing, top_speed
+from vidbench.view.clips import playing, top_speed
 from vidbench.view.galleries import Tile, encode
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Videos:
     @cached_property
     def labeled(self) -> bool:
         """Whether the class of any video is known."""
-        return labeled(self)
+        return bool((np.asarray(self.label) >= 0).any())
 
     @property
     def names(self) -> np.ndarray:
