@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     from vidbench.data.manifest import Manifest
     from vidbench.evaluate.search import Neighbors
 
-NO_LABELS = (
-    "No labels: no frame says right or wrong. A blue frame: a clip of the query's own source video."
-)
+NO_LABELS = "No labels. A blue frame: a clip of the query's own source video."
 
 
 def playing(
