@@ -132,11 +132,8 @@ class MViT(Backbone):
         super().__init__()
         self.form, self.checkpointing = form, checkpointing
         # what no weight's shape shows
-        self.normed_skip, self.kv_stride, self.token_query = (
-            form.normed_skip,
-            form.kv_stride,
-            form.token_query,
-        )
+        self.normed_skip, self.kv_stride = form.normed_skip, form.kv_stride
+        self.token_query = form.token_query
         grid, width = form.grid, form.width
         t, h, w = (k // 2 for k in PATCH)
         self.patches = nn.Conv3d(3, width, PATCH, PATCH_STRIDE, (t, h, w))
@@ -146,35 +143,29 @@ class MViT(Backbone):
             self.space = nn.Parameter(torch.empty(width, *grid[1:]))
             self.time = nn.Parameter(torch.empty(width, grid[0]))
             self.class_position = nn.Parameter(torch.empty(width)) if form.class_token else None
-        self.blocks = nn.ModuleList()
-        channels, total = width, sum(form.depths)
+        self.blocks, self.out_channels = nn.ModuleList(), width
         for stage, depth in enumerate(form.depths):
-            kv_stride = max(form.kv_stride >> stage, 1)
             for index in range(depth):
-                inputs, channels = channels, width << stage
-                strides = (1 if index or not stage else 2, kv_stride)
-                kept = [
-                    strided(grid, (1, stride, stride)) for stride in strides
-                ]  # of queries, of keys and values
-                tables = (
-                    tuple(2 * max(pair) - 1 for pair in zip(*kept, strict=True))
-                    if form.relative
-                    else None
-                )
-                attention = Attention(
-                    inputs,
-                    channels,
-                    form.heads << stage,
-                    strides,
-                    form.pool_eps,
-                    tables,
-                    form.token_query,
-                )
-                rate = form.stochastic_depth * len(self.blocks) / (total - 1)  # from 0, linear
-                self.blocks.append(Block(inputs, channels, attention, form.normed_skip, rate))
-                grid = kept[0]
-        self.norm, self.out_channels = norm_layer(channels), channels
+                grid = self._add_block(stage, index, grid)
+        self.norm = norm_layer(self.out_channels)
         self.start()
+
+    def _add_block(self, stage: int, index: int, grid: Grid) -> Grid:
+        """Add a block on tokens of `grid`; returns the grid of its queries."""
+        form, inputs, channels = self.form, self.out_channels, self.form.width << stage
+        strides = (1 if index or not stage else 2, max(form.kv_stride >> stage, 1))
+        kept = [strided(grid, (1, stride, stride)) for stride in strides]  # queries; keys, values
+        sizes = tuple(2 * max(pair) - 1 for pair in zip(*kept, strict=True))
+        tables = sizes if form.relative else None
+        heads = form.heads << stage
+        attention = Attention(
+            inputs, channels, heads, strides, form.pool_eps, tables, form.token_query
+        )
+        # from 0, linear
+        rate = form.stochastic_depth * len(self.blocks) / (sum(form.depths) - 1)
+        self.blocks.append(Block(inputs, channels, attention, form.normed_skip, rate))
+        self.out_channels = channels
+        return kept[0]
 
     def start(self) -> None:
         """First weights as in all sources: truncated normal of deviation 0.02, in convolutions

@@ -252,38 +252,22 @@ def load_published(network: Any, path: str | Path, source: str, inflation: str =
         raise ValueError(f"load_published wants a source of {sorted(SOURCES)}; got {source!r}.")
     fits = SOURCES[source]
     if inflation and not fits.inflate:
+        inflated = [name for name, other in SOURCES.items() if other.inflate]
         raise ValueError(
-            f"inflation={inflation!r} inflates an image net for video, and {source} is not inflated; of the "
-            "sources, "
-            f"{[name for name, other in SOURCES.items() if other.inflate]} are. Leave it out."
+            f"inflation={inflation!r} inflates an image net for video, and {source} is not "
+            f"inflated; of the sources, {inflated} are. Leave it out."
         )
-    found, unexpected = {}, []
-    for key, value in read_tensors(path).items():
-        name = fits.ours(key)
-        if name is None or name in found:
-            unexpected.append(key)
-        else:
-            found[name] = value
+    found, unexpected = _renamed(read_tensors(path), fits)
     wanted = {k: v for k, v in network.state_dict().items() if ".regularizer." not in k}
     head = {name: found.pop(HEAD + name, None) for name in ("weight", "bias")}
-    head = {
-        name: value
-        if value is None
-        else value.flatten(1 if name == "weight" else 0)  # S3D's is a convolution
-        for name, value in head.items()
-    }
-    found = {name: _in_our_axes(value) for name, value in found.items()}
-    changed = ""
-    if fits.inflate and hasattr(network, "inflated_state"):
-        found, changed = network.inflated_state(found, inflation or "center")
-    elif hasattr(network, "resized_state"):
-        found, changed = network.resized_state(found)
+    if head["weight"] is not None:
+        head["weight"] = head["weight"].flatten(1)  # S3D's is a convolution
+    found, changed = _refitted(network, found, fits, inflation)
     # counters of batches came with PyTorch 0.4.1, files older than that have none; with momentum
     # they do nothing
     counters = [k for k in wanted if k.endswith("num_batches_tracked") and k not in found]
-    complaints = _complaints(
-        wanted, found, unexpected, counters, head, network.out_channels
-    ) + _settings(network, fits)
+    complaints = _complaints(wanted, found, unexpected, counters, head, network.out_channels)
+    complaints += _settings(network, fits)
     if complaints:
         arguments = "".join(f", {name}={value!r}" for name, value in fits.arguments.items())
         raise ValueError(
@@ -294,15 +278,39 @@ def load_published(network: Any, path: str | Path, source: str, inflation: str =
     assert weight is not None and bias is not None, "a missing classifier is a complaint"
     network.load_state_dict({**network.state_dict(), **found})
     values = sum(found[name].numel() for name, _ in network.named_parameters() if name in found)
-    report = (
+    report = [
         f"{Path(path).name} as {source}: {len(found)} tensors with {values:,} weights now stand "
-        "in the backbone; "
-        f"its classifier of {len(bias)} classes is returned, not loaded. Norms have eps "
-        f"{fits.eps:g}. It was trained on {fits.clips}.{changed and ' '}{changed}"
-    )
-    if counters:
-        report += f" The file has no batch counters: {len(counters)} stay as they were."
-    return Published(source, weight, bias, report)
+        f"in the backbone; its classifier of {len(bias)} classes is returned, not loaded. Norms "
+        f"have eps {fits.eps:g}. It was trained on {fits.clips}.",
+        changed,
+        f"The file has no batch counters: {len(counters)} stay as they were." if counters else "",
+    ]
+    return Published(source, weight, bias, " ".join(filter(None, report)))
+
+
+def _renamed(tensors: dict[str, Tensor], fits: Source) -> tuple[dict[str, Tensor], list[str]]:
+    """A file's tensors by our names, and its keys that have none or one that is taken."""
+    found: dict[str, Tensor] = {}
+    unexpected = []
+    for key, value in tensors.items():
+        name = fits.ours(key)
+        if name is None or name in found:
+            unexpected.append(key)
+        else:
+            found[name] = value
+    return found, unexpected
+
+
+def _refitted(
+    network: Any, found: dict[str, Tensor], fits: Source, inflation: str
+) -> tuple[dict[str, Tensor], str]:
+    """A file's tensors for this network's clips, and what was done to them."""
+    found = {name: _in_our_axes(value) for name, value in found.items()}
+    if fits.inflate and hasattr(network, "inflated_state"):
+        return network.inflated_state(found, inflation or "center")
+    if hasattr(network, "resized_state"):
+        return network.resized_state(found)
+    return found, ""
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:

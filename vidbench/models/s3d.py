@@ -48,13 +48,10 @@ class S3D(Backbone):
         norm_momentum: float = 0.1,
     ):
         super().__init__()
-        if not 0 < width <= 4 or any(
-            not 0 <= n <= len(stage) for n, stage in zip(units, UNITS, strict=True)
-        ):
-            raise ValueError(
-                f"S3D wants 0 < width <= 4 and units within (2, 5, 2); got width {width}, units "
-                f"{units}."
-            )
+        fit = all(0 <= n <= len(stage) for n, stage in zip(units, UNITS, strict=True))
+        if not (0 < width <= 4 and fit):
+            got = f"got width {width}, units {units}"
+            raise ValueError(f"S3D wants 0 < width <= 4 and units within (2, 5, 2); {got}.")
         norm = partial(nn.BatchNorm3d, eps=norm_eps, momentum=norm_momentum)
 
         def wide(channels: int) -> int:

@@ -74,20 +74,9 @@ class SlowFast(Backbone):
         self.laterals = nn.ModuleList(
             lateral(channels, lateral_kernel, alpha, lateral_norm) for channels in ends
         )
-        strides = [(1, 1), (1, 2), (1, 2), (1, 2)]
-        stages = [
-            Stage(
-                n, count, stride, partial(bottleneck, channels=c, time=3 if n > 3 else 1), 2 * end
-            )
-            for n, count, stride, c, end in zip(
-                range(2, 6), counts, strides, slow[1:], ends, strict=True
-            )
-        ]
+        stages = _stages(counts, slow[1:], (1, 1, 3, 3), beside=[2 * end for end in ends])
         self.slow = ResNet(stem(slow[0], 1, stem_stride), stages, regularizer, "slow")
-        stages = [
-            Stage(n, count, stride, partial(bottleneck, channels=c, time=3))
-            for n, count, stride, c in zip(range(2, 6), counts, strides, fast[1:], strict=True)
-        ]
+        stages = _stages(counts, fast[1:], (3, 3, 3, 3), beside=[0, 0, 0, 0])
         self.fast = ResNet(stem(fast[0], 5, stem_stride), stages, regularizer, "fast")
         self.out_channels = self.slow.out_channels + self.fast.out_channels
         start(self, zeros if zero_gamma is None else zero_gamma)
@@ -106,6 +95,20 @@ class SlowFast(Backbone):
             slow = slow_stage(torch.cat([slow, lateral(fast)], dim=1))
             fast = fast_stage(fast)
         return torch.cat([slow, fast.unflatten(2, (-1, self.alpha)).mean(dim=3)], dim=1)
+
+
+def _stages(
+    blocks: Sequence[int], channels: Sequence[int], times: Sequence[int], beside: Sequence[int]
+) -> list[Stage]:
+    """The stages res2 to res5 of a pathway, with kernels of `times` frames."""
+    strides = [(1, 1), (1, 2), (1, 2), (1, 2)]
+    numbers = range(2, 6)
+    return [
+        Stage(n, count, stride, partial(bottleneck, channels=c, time=time), more)
+        for n, count, stride, c, time, more in zip(
+            numbers, blocks, strides, channels, times, beside, strict=True
+        )
+    ]
 
 
 def lateral(channels: int, kernel: int, alpha: int, norm: bool) -> nn.Sequential:

@@ -231,31 +231,21 @@ def build_regularizer(
             f"{pathways!r}."
         )
     pathways = pathways or (("", "slow") if name == "rms" else ())
-    falling = {
-        word: arguments.pop(word)
-        for word in ("last", "decay")
-        if word in arguments and name != "rms"
-    }
+    of_survival = () if name == "rms" else ("last", "decay")
+    falling = {word: arguments.pop(word) for word in of_survival if word in arguments}
 
     def made(block: int, blocks: int) -> nn.Module:
-        return (
-            NAMES[name](**arguments)
-            if name == "rms"
-            else NAMES[name](survival(block, blocks, **falling), **arguments)
-        )
+        if name == "rms":
+            return NAMES[name](**arguments)
+        return NAMES[name](survival(block, blocks, **falling), **arguments)
 
     try:
         made(1, 1)
     except TypeError as error:
-        own = [
-            word
-            for word in inspect.signature(NAMES[name]).parameters
-            if word != "p" or name == "rms"
-        ]
-        known = ["stages", "pathways", *own, *(("last", "decay") if name != "rms" else ())]
-        raise ValueError(
-            f"the regularizer {name!r} has the arguments {', '.join(known)}; {error}."
-        ) from error
+        own = inspect.signature(NAMES[name]).parameters
+        words = [word for word in own if word != "p" or name == "rms"]
+        known = ", ".join(["stages", "pathways", *words, *of_survival])
+        raise ValueError(f"the regularizer {name!r} has the arguments {known}; {error}.") from error
 
     def at(site) -> nn.Module:
         here = (not stages or site.stage in stages) and (not pathways or site.pathway in pathways)
