@@ -27,12 +27,8 @@ SPLIT_WORDS = {
     "none": 3,
 }
 COLUMNS = ("path", "label", "split", "source_video")
-SCANNED = {
-    "frames": np.int32,
-    "fps": np.float32,
-    "height": np.int32,
-    "width": np.int32,
-}  # columns that a scan adds
+# columns that a scan adds
+SCANNED = {"frames": np.int32, "fps": np.float32, "height": np.int32, "width": np.int32}
 # in a path: control characters, and bytes of a file name that are not UTF-8
 ODD_PATH = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 # in a name: the line ends of Unicode too, because lists have one name a line

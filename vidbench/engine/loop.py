@@ -124,8 +124,7 @@ class _Trainer:
                     raise
                 raise RunError(
                     f"{place} holds another network's weights, or another optimizer's state: "
-                    f"{error}\n"
-                    "Use another folder, or delete that checkpoint to start anew."
+                    f"{error}\nUse another folder, or delete that checkpoint to start anew."
                 ) from error
             if state["scaler"]:  # empty where it was off, as on a CPU
                 self.scaler.load_state_dict(state["scaler"])
@@ -134,9 +133,8 @@ class _Trainer:
             self.epoch_losses = state["epoch_losses"]
         ranks.barrier()  # nobody writes before all have read
         if ranks.rank() == 0:
-            self.run.rewind(
-                self.step if place else -1
-            )  # the first validation comes before the first checkpoint
+            # the first validation comes before the first checkpoint
+            self.run.rewind(self.step if place else -1)
 
     def save(self) -> None:
         self.flush()
@@ -293,9 +291,8 @@ class _Trainer:
             if not bool(torch.isfinite(numbers["loss"])):
                 raise FloatingPointError(
                     f"the loss is {float(numbers['loss'])} at step {step} (epoch "
-                    f"{step // self.steps_per_epoch}), rows "
-                    f"{rows.tolist()}. Look at these rows; lower lr or use fp32. The last "
-                    "checkpoint is whole."
+                    f"{step // self.steps_per_epoch}), rows {rows.tolist()}. Look at these rows; "
+                    "lower lr or use fp32. The last checkpoint is whole."
                 )
 
     def monitor(self) -> dict:

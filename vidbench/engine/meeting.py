@@ -36,8 +36,7 @@ def point(endpoint: str) -> str:
     if len(os.environ.get(SECRET, "")) < 16:
         raise ValueError(
             f"{SECRET} must be the same random text of at least 16 characters on all nodes. Make "
-            "one "
-            "with `openssl rand -hex 32`."
+            "one with `openssl rand -hex 32`."
         )
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as way:
@@ -45,9 +44,8 @@ def point(endpoint: str) -> str:
             address = way.getsockname()[0]
     except OSError as error:
         raise ValueError(f"endpoint {endpoint} cannot be reached: {error}") from None
-    with suppress(
-        OSError
-    ):  # another machine's address; or open in another process, if two "nodes" share a machine
+    # another machine's address; or open in another process, if two "nodes" share a machine
+    with suppress(OSError):
         if endpoint not in _STORES:
             _STORES[endpoint] = _listen(*place[:2])
     return address
@@ -72,10 +70,8 @@ def _place(endpoint: str) -> tuple[socket.AddressFamily, tuple]:
     if not found.is_private and os.environ.get(TRUSTED, "0") in ("", "0"):
         raise ValueError(
             f"endpoint {endpoint} is the public address {found}, but the nodes exchange data "
-            "unencrypted. "
-            "Use an address of a private network. If only trusted users reach this one, set "
-            f"{TRUSTED}=1 "
-            "(--trusted-network)."
+            "unencrypted. Use an address of a private network. If only trusted users reach this "
+            f"one, set {TRUSTED}=1 (--trusted-network)."
         )
     return family, place
 
@@ -159,9 +155,8 @@ def _rendezvous(parameters):
         nonlocal number
         met = meet()  # its store is of this meeting alone
         met.store.set(f"attempt-{met.rank}", str(number + 1))
-        number = max(
-            int(met.store.get(f"attempt-{node}")) for node in range(met.world_size)
-        )  # a node may be new
+        # a node may be new
+        number = max(int(met.store.get(f"attempt-{node}")) for node in range(met.world_size))
         os.environ[ATTEMPT] = str(number)
         return met
 
@@ -178,9 +173,8 @@ def _alone(parameters):
     places: ExitStack = parameters.get("places")
 
     def meet():
-        folder = places.enter_context(
-            tempfile.TemporaryDirectory(prefix="vidbench-store-")
-        )  # of mode 0700
+        # of mode 0700
+        folder = places.enter_context(tempfile.TemporaryDirectory(prefix="vidbench-store-"))
         os.environ[STORE] = os.path.join(folder, "store")
         return RendezvousInfo(dist.HashStore(), 0, 1, RendezvousStoreInfo("127.0.0.1", 0))
 

@@ -109,8 +109,7 @@ def predict(
         turned = ", in another order" * (set(classes) == set(manifest.classes))
         raise RunError(
             f"{run.folder} tells {class_words(classes)}; the manifest has "
-            f"{class_words(manifest.classes)}"
-            f"{turned}. Its scores would be of other classes."
+            f"{class_words(manifest.classes)}{turned}. Its scores would be of other classes."
         )
     encoder = load_encoder(run)
     network = nn.ModuleList([encoder, load_head(run, encoder.out_channels, data)]).to(

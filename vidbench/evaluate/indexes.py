@@ -114,8 +114,7 @@ class Index:
         if found != self.fingerprint:
             raise ValueError(
                 f"the index is of the table {self.fingerprint}, these features are {found}; build "
-                "one of "
-                "these, or take the table it was built of."
+                "one of these, or take the table it was built of."
             )
 
     def save(self, path: str | Path) -> None:

@@ -106,7 +106,6 @@ def _first(rows: np.ndarray, k: int, who: str) -> np.ndarray:
     if rows.ndim != 2 or not 1 <= k <= rows.shape[1]:
         raise ValueError(
             f"{who}: wanted neighbors [Q,n] and 1 <= k <= n; got {list(rows.shape)} and k = {k}; "
-            "search "
-            "for more."
+            "search for more."
         )
     return rows[:, :k]

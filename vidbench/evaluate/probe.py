@@ -234,8 +234,7 @@ def _check(train: Features, test: Features, who: str) -> None:
     if _how(train) != _how(test):
         raise ValueError(
             f"{who}: train and test features were made differently, {_how(train)} and "
-            f"{_how(test)}; make "
-            "both by one protocol."
+            f"{_how(test)}; make both by one protocol."
         )
 
 

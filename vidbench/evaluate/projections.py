@@ -123,9 +123,8 @@ def pairs(there: Relation, back: Relation, readout: str = "raw", most: int = 5) 
     if readout not in there.scores:
         raise ValueError(f"this run has the read-outs {', '.join(there.scores)}; got {readout!r}.")
     forward, reverse = there.scores[readout], back.scores[readout]
-    ranks = 1 + (-reverse).argsort(axis=1, kind="stable").argsort(
-        axis=1, kind="stable"
-    )  # [C_t,C_s]
+    # [C_t,C_s]
+    ranks = 1 + (-reverse).argsort(axis=1, kind="stable").argsort(axis=1, kind="stable")
     best = mutual(forward, reverse)
     order = np.argsort(-np.nan_to_num(forward, nan=-np.inf), axis=None, kind="stable")[:most]
     rows = []

@@ -104,9 +104,8 @@ def _percentage(text: str, where: str) -> float:
 def _meant(number: Number, data: str) -> tuple[str, str, str, str]:
     """(task, metric, data, stream) of one of our numbers in the words of Published, "" where it has
     none."""
-    named = (
-        number.metric if number.metric in TASKS else number.task
-    )  # a probe's accuracy next to a retrieval's R@k
+    # a probe's accuracy next to a retrieval's R@k
+    named = number.metric if number.metric in TASKS else number.task
     task = next((task for task in TASKS if task in named), "")
     metric = (
         number.metric

@@ -23,12 +23,8 @@ from vidbench.system.files import write_text
 
 BUDGET = ("batch", "iterations", "clips", "epochs")  # of Run.budget, as far as tables show it
 OF_A_RUN = ("recipe.json", "environment.json", "status.json", "metrics.jsonl", "results.json")
-OF_DATA = (
-    "manifest.csv",
-    "scan.csv",
-    "flow.json",
-    "store.json",
-)  # below such a folder lie videos by the thousand
+# below such a folder lie videos by the thousand
+OF_DATA = ("manifest.csv", "scan.csv", "flow.json", "store.json")
 ROUNDING = 1e-9  # a mean of ones may be so much more than one
 
 
@@ -201,8 +197,7 @@ def one_protocol(numbers: Sequence[Number]) -> Number:
             ]
             raise ProtocolError(
                 f"{first.run} and {other.run} were measured under two protocols, and one column "
-                "holds "
-                "one:\n  " + "\n  ".join(lines) + "\nby_protocol makes a group of each."
+                "holds one:\n  " + "\n  ".join(lines) + "\nby_protocol makes a group of each."
             )
     return first
 

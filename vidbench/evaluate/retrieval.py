@@ -199,15 +199,13 @@ def _sides(gallery: Tables, queries: Tables) -> tuple[tuple[Features, ...], tupl
         ):
             rows = " and ".join(map(digest, tables))
             raise ValueError(
-                f"the streams' tables of the {part} are of different videos ({rows}); extract "
-                "both from "
-                "one split of one manifest."
+                f"the streams' tables of the {part} are of different videos ({rows}); extract both "
+                "from one split of one manifest."
             )
     if sides[0][0].classes != sides[1][0].classes:
         raise ValueError(
             "gallery and queries have other class lists, so their labels cannot be compared; take "
-            "both "
-            "from one manifest."
+            "both from one manifest."
         )
     if len(sides[0]) != len(sides[1]):
         raise ValueError(
@@ -238,8 +236,7 @@ def _room_for(
         beyond = next(k for k in ks or KS if k not in fits)
         raise ValueError(
             f"R@{beyond}: {too_few(room, len(gallery.label))}, fewer than k = {beyond}; leave ks "
-            "away to "
-            "take those that fit, or add videos."
+            "away to take those that fit, or add videos."
         )
     return fits
 
@@ -247,9 +244,8 @@ def _room_for(
 def _findable(gallery: Features, queries: Features, exclude_source_video: bool) -> None:
     """Raise ValueError where a query's class is nowhere among the rows it may find."""
     pairs = np.unique(np.stack([gallery.label, gallery.source_video], 1), axis=0)
-    source_videos = np.bincount(pairs[:, 0], minlength=len(queries.classes))[
-        queries.label
-    ]  # with the query's class
+    # with the query's class
+    source_videos = np.bincount(pairs[:, 0], minlength=len(queries.classes))[queries.label]
     if exclude_source_video:
         held = set(map(tuple, pairs.tolist()))
         source_videos = source_videos - [
@@ -261,8 +257,7 @@ def _findable(gallery: Features, queries: Features, exclude_source_video: bool) 
         where = " outside of a query's own source" if exclude_source_video else ""
         raise ValueError(
             f"class {name!r} of the queries is nowhere in the gallery{where}; its R@k would be 0 "
-            "whatever "
-            "the features."
+            "whatever the features."
         )
 
 
@@ -297,9 +292,8 @@ def summary(
     wrong = [name for name, hit in hits.items() if len(hit) != len(source_video)]
     if wrong:
         raise ValueError(
-            f"summary: {len(source_video)} sources, but {len(hits[wrong[0]])} values of {wrong[0]}; "
-            "wanted one "
-            "a query."
+            f"summary: {len(source_video)} sources, but {len(hits[wrong[0]])} values of "
+            f"{wrong[0]}; wanted one a query."
         )
     which = np.unique(source_video, return_inverse=True)[1]
     clips = np.bincount(which)

@@ -33,9 +33,8 @@ def shaped(features: Rows, who: str, width: int | None = None) -> np.ndarray:
     values = features.values if isinstance(features, Features) else np.asanyarray(features)
     if values.ndim != 2 or width not in (None, values.shape[1]):
         raise ValueError(
-            f"{who}: wanted rows [N,{width or 'D'}], got {list(values.shape)}; gallery and "
-            "queries come "
-            "from one network."
+            f"{who}: wanted rows [N,{width or 'D'}], got {list(values.shape)}; gallery and queries "
+            "come from one network."
         )
     return values
 
@@ -56,9 +55,8 @@ def unit_rows(
         if off.max(initial=0) > LENGTH:
             i, more = int((off > LENGTH).argmax()), int((off > LENGTH).sum()) - 1
             raise ValueError(
-                f"{who}: row {first + i} has length {np.linalg.norm(part[i]):.4g}, and {more} "
-                "more are "
-                "not of length 1; an index holds cosines. Take a table of features, or "
+                f"{who}: row {first + i} has length {np.linalg.norm(part[i]):.4g}, and {more} more "
+                "are not of length 1; an index holds cosines. Take a table of features, or "
                 "search.unit(rows)."
             )
     return made

@@ -45,15 +45,13 @@ def unit(
     if bad.any():
         raise ValueError(
             f"{who}: row {first + int(bad.argmax())} holds NaN or infinity, and "
-            f"{int(bad.sum()) - 1} more "
-            "do; look at the run's log before searching in them."
+            f"{int(bad.sum()) - 1} more do; look at the run's log before searching in them."
         )
     if len(norm) and norm.min() < 1e-12:
         after = "zero" if center is None else "zero once the mean is off"
         raise ValueError(
             f"{who}: row {first + int(norm.argmin())} is {after}, so it is near to nothing; look "
-            "whether "
-            "the network is dead, or center in another way."
+            "whether the network is dead, or center in another way."
         )
     return np.ascontiguousarray(values / norm)
 
@@ -94,8 +92,7 @@ def search(
     ):
         raise ValueError(
             "search wants gallery [N,D] and queries [Q,D], or a list of those, one a stream, on "
-            "both "
-            f"sides; got {shapes[0]} and {shapes[1]}."
+            f"both sides; got {shapes[0]} and {shapes[1]}."
         )
     if centering not in CENTERINGS:
         raise ValueError(f"centering is one of {CENTERINGS}; got {centering!r}.")

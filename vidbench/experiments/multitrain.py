@@ -49,10 +49,8 @@ ALONE = ("alone", "alone-long")
 TEST = "4 views"
 TOP1, RANK = "top-1", "reciprocal rank"
 PAIRS = "planted pairs"  # in place of a data set's name
-SIDES = (
-    "source",
-    "target",
-)  # whose classes look for their match, see projections.recovered_both_ways
+# whose classes look for their match, see projections.recovered_both_ways
+SIDES = ("source", "target")
 CHANCE = "chance"  # in place of an arm's name
 WORLD = "toy-"  # and the name of a toy world: of size `small`, rendered with each seed
 

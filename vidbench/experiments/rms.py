@@ -43,9 +43,8 @@ ARMS: dict[str, tuple[str, Regularizer | None, Mixing | None]] = {
     "cutmix": ("CutMix", None, Mixing("cutmix", p=0.5)),
 }
 BASELINE = "baseline"
-TOY = re.compile(
-    r"toy-([1-9]\d*)"
-)  # worlds of size `small`, so many training sources of each class
+# worlds of size `small`, so many training sources of each class
+TOY = re.compile(r"toy-([1-9]\d*)")
 SEEN = "train"  # the metric: top-1 of training videos, one view
 
 

@@ -50,8 +50,7 @@ class Classifier(nn.Module):
         ):
             raise ValueError(
                 f"Classifier: the regularizer {recipe.regularizer} stands nowhere in "
-                f"{recipe.network}: no "
-                "site has such a stage or pathway."
+                f"{recipe.network}: no site has such a stage or pathway."
             )
         self.head = models.build_head(
             recipe.head, self.encoder.out_channels, len(recipe.classes), recipe.dropout
@@ -158,10 +157,9 @@ def rows_of(recipe: Recipe) -> tuple[Manifest, Manifest | None]:
         )
         raise ValueError(
             f"the recipe's {len(recipe.classes)} classes are not the {len(rows.classes)} of the "
-            "manifest "
-            f"in {recipe.manifest}: only in the recipe {here[:5]}, only in the manifest {there[:5]}"
-            f"{', the order differs' * (not here and not there)}. Leave `classes` empty to take "
-            "them."
+            f"manifest in {recipe.manifest}: only in the recipe {here[:5]}, only in the manifest "
+            f"{there[:5]}{', the order differs' * (not here and not there)}. Leave `classes` empty "
+            "to take them."
         )
     return rows.hold_out(recipe.held_out) if recipe.held_out else (rows, None)
 
@@ -188,9 +186,8 @@ class Watch:
     def __init__(self, method: Classifier, rows: Manifest):
         recipe, self.method = method.recipe, method
         augment = recipe.clip.augment
-        size = (
-            None if augment.pad else round(augment.size * 256 / 224)
-        )  # as features.PROTOCOLS["one_view"]
+        # as features.PROTOCOLS["one_view"]
+        size = None if augment.pad else round(augment.size * 256 / 224)
         spec = replace(
             recipe.clip,
             streams=(recipe.stream,),

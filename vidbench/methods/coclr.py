@@ -113,9 +113,8 @@ class CoCLR(nn.Module):
         ranked = (
             logits.detach() if ignored is None else logits.detach().masked_fill(ignored, -torch.inf)
         )
-        numbers = {
-            "accuracy": topk_hit(ranked, positives).float().mean()
-        }  # the own key counts here, dropped or not
+        # the own key counts here, dropped or not
+        numbers = {"accuracy": topk_hit(ranked, positives).float().mean()}
         if mined is not None:
             numbers["purity"] = purity(mined, self.queue.label, batch["label"])
         if self.training:
@@ -141,13 +140,11 @@ class CoCLR(nn.Module):
             ]
         elif other is not None and queue.other is not None:  # "mined"
             barred = (queue.source_video < 0).expand_as(siblings)
-            if (
-                not recipe.mine_siblings
-            ):  # whatever their policy, they take none of the k places (model/pretrain.py)
+            # whatever their policy, they take none of the k places (model/pretrain.py)
+            if not recipe.mine_siblings:
                 barred = barred | siblings
-            with torch.autocast(
-                other.device.type, enabled=False
-            ):  # in half precision near ones would tie
+            # in half precision near ones would tie
+            with torch.autocast(other.device.type, enabled=False):
                 near = mined = masked_topk(other @ queue.other.T, recipe.topk, barred)
         if recipe.siblings == "positive":
             near = near | siblings
@@ -169,9 +166,8 @@ class CoCLR(nn.Module):
     def _keys(self, clips: Tensor) -> Tensor:
         """Keys [B,dim]; the clips of all ranks are shuffled first, so that no batch-norm group
         meets its queries."""
-        if (
-            not self.training
-        ):  # statistics are fixed, and ranks may have batches of different number and size
+        # statistics are fixed, and ranks may have batches of different number and size
+        if not self.training:
             return embed(self.key_encoder, self.key_head, clips)
         rows = clips.shape[0]
         everything = ranks.gather(clips)
@@ -238,8 +234,7 @@ def load_embedding(
     if run.method != "coclr":
         raise RunError(
             f"{run.folder} is a run of {run.method}, which has no projection head; the {part} of a "
-            "CoCLR "
-            "stage is a run of coclr."
+            "CoCLR stage is a run of coclr."
         )
     if run.recipe.stream != stream:
         raise RunError(
@@ -248,8 +243,7 @@ def load_embedding(
     if run.state != "complete":
         raise RunError(
             f"{run.folder} is {run.state}, not complete, and cannot be the {part} yet; the call "
-            "that began "
-            "it goes on with it."
+            "that began it goes on with it."
         )
     run.load_into(encoder, "encoder.")
     run.load_into(head, "head.")

@@ -149,9 +149,8 @@ def mining(queue: FeatureQueue, topk: int, mine_siblings: bool = False) -> dict[
         queue.source_video,
         torch.arange(queue.slots, device=queue.label.device),
     )
-    sums = torch.zeros(
-        4, int(label.max()) + 2, device=label.device
-    )  # right, mined, same, allowed; last: no label
+    # right, mined, same, allowed; last: no label
+    sums = torch.zeros(4, int(label.max()) + 2, device=label.device)
     siblings_mined = places = 0
     assert queue.other is not None, "the queue has no other stream to mine in"
     for rows in slots.split(BLOCK):
@@ -188,26 +187,23 @@ def health(epochs: list[dict], recipe: Any) -> dict[str, str]:
     last, said = epochs[-1], {}
     done = last["epoch"] / max(recipe.fit.epochs, 1)
     late = [line for line in epochs if line.get("loss") is not None]
-    if done >= 0.1 and (
-        last["spread"] < 0.1 or last["rank"] < 2
-    ):  # an untrained net's features lie close together
+    # an untrained net's features lie close together
+    if done >= 0.1 and (last["spread"] < 0.1 or last["rank"] < 2):
         said["collapse"] = (
             f"features collapse: effective rank {last['rank']:.1f}, spread {last['spread']:.2f} (a "
             "sphere has 1). Lower the rate, or look whether both views are the same picture."
         )
     if late and done >= 0.2 and late[-1]["accuracy"] < 0.1:
         said["accuracy"] = (
-            f"contrastive accuracy on held-out rows is {late[-1]['accuracy']:.1%} after "
-            f"{done:.0%} of "
-            "the epochs. 4 to 5 % was the sign of a broken InfoNCE in the released code's issue 3: "
-            "look at the views, the queue and the rate."
+            f"contrastive accuracy on held-out rows is {late[-1]['accuracy']:.1%} after {done:.0%} "
+            "of the epochs. 4 to 5 % was the sign of a broken InfoNCE in the released code's issue "
+            "3: look at the views, the queue and the rate."
         )
     labeled = last.get("knn") is not None and epochs[0].get("knn") is not None
     if done >= 0.5 and labeled and last["knn"] <= epochs[0]["knn"]:
         said["knn"] = (
             f"R@1 of held-out rows is {last['knn']:.1%}, no more than the {epochs[0]['knn']:.1%} "
-            "this stage "
-            "began with: what is learned does not serve the classes."
+            "this stage began with: what is learned does not serve the classes."
         )
     if recipe.positives == "mined" and late:
         if late[0]["loss"] < 0.5 and recipe.drop_own_key == 0:
@@ -219,9 +215,8 @@ def health(epochs: list[dict], recipe: Any) -> dict[str, str]:
         mined = last.get("purity") is not None and last.get("chance") is not None
         if mined and last["purity"] < 1.5 * last["chance"]:
             said["purity"] = (
-                f"purity {last['purity']:.1%} beside a chance of {last['chance']:.1%}: the "
-                "teacher mines "
-                "at random. Train it longer, or look whether its run is the right one."
+                f"purity {last['purity']:.1%} beside a chance of {last['chance']:.1%}: the teacher "
+                "mines at random. Train it longer, or look whether its run is the right one."
             )
     return said
 

@@ -176,8 +176,7 @@ def _check_parts(recipe: Recipe) -> None:
     ):
         raise ValueError(
             "MultiTrain wants parts of different names without . or >, each with at least 2 "
-            "classes; "
-            f"got {[(part.name, len(part.classes)) for part in recipe.parts]}."
+            f"classes; got {[(part.name, len(part.classes)) for part in recipe.parts]}."
         )
     clips = recipe.fit.batch * recipe.clip.views // recipe.fit.accumulate
     if recipe.informative and clips < 2:
@@ -291,11 +290,10 @@ def warnings_of(recipe: Recipe) -> list[str]:
         found += flip_warning(part.name, part.classes, spec_of(recipe, part).augment)
     if recipe.informative and recipe.expander[1] > widest(rows, recipe.variance, recipe.covariance):
         found.append(
-            f"the expander's {recipe.expander[1]} dimensions are too many for the informative "
-            f"loss on {rows} "
-            "clips at once: noise in the covariance weighs more than the variance it asks for; "
-            f"{widest(rows, recipe.variance, recipe.covariance)} would fit"
-            f"{' (accumulation does not help)' * (recipe.fit.accumulate > 1)}"
+            f"the expander's {recipe.expander[1]} dimensions are too many for the informative loss "
+            f"on {rows} clips at once: noise in the covariance weighs more than the variance it "
+            f"asks for; {widest(rows, recipe.variance, recipe.covariance)} would "
+            f"fit{' (accumulation does not help)' * (recipe.fit.accumulate > 1)}"
         )
     return found
 

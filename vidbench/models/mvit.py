@@ -305,8 +305,7 @@ class MViT(Backbone):
                 raise ValueError(
                     f"inflated_state wants an image net or a net for one frame; {long[0]} has "
                     f"{state[long[0]].shape[axis]} entries, not 1. The state of a net for longer "
-                    "clips "
-                    "goes through resized_state."
+                    "clips goes through resized_state."
                 )
             changes = {
                 name: state[name].repeat_interleave(wanted[name].shape[axis], axis)

@@ -40,9 +40,8 @@ class PlaneConv3d(nn.Conv3d):
                 frames, self.weight.squeeze(2), self.bias, stride[1:], self.padding[1:]
             )
             return frames.unsqueeze(2)
-        if (
-            x.device.type not in self.devices or x.shape[0] == 1
-        ):  # of a lone clip conv2d, too, takes its slow path
+        # of a lone clip conv2d, too, takes its slow path
+        if x.device.type not in self.devices or x.shape[0] == 1:
             return F.conv3d(x, self.weight, self.bias, stride, self.padding)
         x = x.contiguous(memory_format=torch.channels_last_3d)
         batch, _, length, height, width = x.shape
@@ -140,9 +139,8 @@ class PlaneMaxPool(nn.Module):
         if x.is_contiguous():  # frames beside channels: a view
             planes = F.max_pool2d(x.flatten(1, 2), self.kernel, self.stride, self.kernel // 2)
             return planes.unflatten(1, x.shape[1:3])
-        planes = x.transpose(1, 2).flatten(
-            0, 1
-        )  # frames beside clips: a view of channels-last memory
+        # frames beside clips: a view of channels-last memory
+        planes = x.transpose(1, 2).flatten(0, 1)
         planes = F.max_pool2d(planes, self.kernel, self.stride, self.kernel // 2)
         return planes.unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)
 

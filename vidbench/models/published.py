@@ -30,14 +30,12 @@ class Source:
 
     network: str  # a key of models.BUILDERS
     arguments: Mapping  # beside the defaults
-    ours: Callable[
-        [str], str | None
-    ]  # published key -> our key, HEAD + weight or bias, or None where it has no place
+    # published key -> our key, HEAD + weight or bias, or None where it has no place
+    ours: Callable[[str], str | None]
     eps: float  # of all norms
     clips: str
-    settings: Mapping = field(
-        default_factory=dict
-    )  # attributes of the network which no shape shows
+    # attributes of the network which no shape shows
+    settings: Mapping = field(default_factory=dict)
     inflate: bool = False  # an image net for a network with kernels in time
 
 

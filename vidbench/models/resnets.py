@@ -24,18 +24,10 @@ from torch.nn import functional as F
 from vidbench.models.backbone import Backbone
 from vidbench.models.planes import PlaneConv3d, PlaneMaxPool
 
-DEPTHS = {
-    34: (3, 4, 6, 3),
-    50: (3, 4, 6, 3),
-    101: (3, 4, 23, 3),
-    152: (3, 8, 36, 3),
-}  # blocks of res2..res5
-CHANNELS = (
-    64,
-    128,
-    256,
-    512,
-)  # of the inner convolutions of res2..res5; a bottleneck's end has four times as many
+# blocks of res2..res5
+DEPTHS = {34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+# of the inner convolutions of res2..res5; a bottleneck's end has four times as many
+CHANNELS = (64, 128, 256, 512)
 
 
 @dataclass(frozen=True)
@@ -227,9 +219,8 @@ Net = TypeVar("Net", bound=Backbone)
 def start(net: Net, zero_gamma: bool) -> Net:
     """First weights of a whole net; then flat convolutions run as 2-D ones where that is faster."""
     for module in net.modules():
-        if isinstance(
-            module, nn.Conv3d
-        ):  # of a depthwise one the fan is that of all channels, as in the sources
+        # of a depthwise one the fan is that of all channels, as in the sources
+        if isinstance(module, nn.Conv3d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         elif isinstance(module, Residual) and zero_gamma:
             branch: Any = module.branch

@@ -10,9 +10,8 @@ def nce_logits(query: Tensor, key: Tensor, queue: Tensor, temperature: float) ->
     query, key [B,D] and queue [K,D], all of unit length -> logits [B,1+K] in float32; column 0 is
     the own key."""
     query, key, queue = query.float(), key.float(), queue.float()
-    with torch.autocast(
-        query.device.type, enabled=False
-    ):  # else it would take the product in half precision
+    # else it would take the product in half precision
+    with torch.autocast(query.device.type, enabled=False):
         own = (query * key).sum(dim=1, keepdim=True)
         return torch.cat([own, query @ queue.T], dim=1) / temperature
 

@@ -84,8 +84,7 @@ class RandomDrop(nn.Module):
         if not 0 < p <= 1 or form not in FORMS or level not in ("batch", "clip"):
             raise ValueError(
                 "RandomDrop: p above 0 up to 1, form paper or library, level batch or clip; got "
-                f"{p}, "
-                f"{form!r}, {level!r}."
+                f"{p}, {form!r}, {level!r}."
             )
         self.p, self.form, self.level = p, form, level
 

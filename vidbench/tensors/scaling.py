@@ -152,9 +152,8 @@ class _Scaled(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple:
         own, low = ctx.own, ctx.low
         base = g if own is None else own * g
-        if all(
-            size == 1 for size in low.shape[2:]
-        ):  # F' and a factor shared by all positions may change places
+        # F' and a factor shared by all positions may change places
+        if all(size == 1 for size in low.shape[2:]):
             return torch.addcmul(base, low, ctx.smoother(g, transposed=True)), None, None, None
         return base + ctx.smoother(low * g, transposed=True), None, None, None
 
@@ -167,8 +166,7 @@ def factor_shape(x: Tensor, level: str) -> tuple[int, ...]:
     if level not in LEVELS or level == "frame" and x.ndim != 5:
         raise ValueError(
             f"level is one of {', '.join(LEVELS)}, frame of clips only; got {level!r} for a "
-            "feature "
-            f"{list(x.shape)}."
+            f"feature {list(x.shape)}."
         )
     shared = {"batch": 0, "clip": 1, "channel": 2, "pixel": x.ndim}.get(level)
     if shared is None:

@@ -156,9 +156,8 @@ def _frames(first, second, device) -> tuple[Tensor, Tensor]:
     if pair[0].shape != pair[1].shape or pair[0].ndim != 3 or min(pair[0].shape[1:]) < 3:
         raise ValueError(
             "wanted two batches of gray frames of one shape [B,H,W], H and W at least 3, got "
-            f"{tuple(pair[0].shape)}"
-            f" and {tuple(pair[1].shape)}: add the batch axis to single frames, turn colors to "
-            "gray"
+            f"{tuple(pair[0].shape)} and {tuple(pair[1].shape)}: add the batch axis to single "
+            "frames, turn colors to gray"
         )
     kinds = [frames.dtype for frames in pair]
     if any(kind != torch.uint8 and not kind.is_floating_point for kind in kinds):
@@ -225,10 +224,8 @@ def _one_scale(
     height, width = (1 << (n - 1).bit_length() for n in second.shape[-2:])
     looks = torch.stack((second, *_central_gradient(second)), 1)
     looks = F.pad(looks, (0, width - second.shape[2], 0, height - second.shape[1]))
-    state = (
-        *flow,
-        *(torch.zeros_like(first) for _ in range(4)),
-    )  # u, v and their duals; these last over warps
+    # u, v and their duals; these last over warps
+    state = (*flow, *(torch.zeros_like(first) for _ in range(4)))
     for _ in range(settings.warps):
         data = _linearize(first, looks, *state[:2])
         state = _one_warp(state, data, numbers, settings, iterations, run)
@@ -274,9 +271,8 @@ def _one_warp(
     """State (u, v, dual of u in x and y, dual of v in x and y), each [B,H,W], after the iterations
     of one warp."""
     total = iterations or settings.inner * settings.outer
-    moving = torch.ones_like(
-        state[0][:, :1, :1]
-    )  # 1 where the pair still moves, 0 where it has stopped [B,1,1]
+    # 1 where the pair still moves, 0 where it has stopped [B,1,1]
+    moving = torch.ones_like(state[0][:, :1, :1])
     whole = rows = None  # all pairs and which of them are in `state`, once some were dropped
     for start in range(0, total, settings.inner):
         state = (*run(_median)(state[0], state[1], moving), *state[2:])
@@ -290,9 +286,8 @@ def _one_warp(
             left = int(moving.sum())  # here the host waits for the device
             if not left:
                 return _put_back(whole, rows, state)
-            size = max(
-                2, 1 << (left - 1).bit_length()
-            )  # few sizes, and never the 1 that compilers treat apart
+            # few sizes, and never the 1 that compilers treat apart
+            size = max(2, 1 << (left - 1).bit_length())
             if size <= len(moving) // 2:
                 keep = moving.flatten().argsort(descending=True, stable=True)[:size]
                 whole, rows = _put_back(whole, rows, state), keep if rows is None else rows[keep]

@@ -42,12 +42,8 @@ class Augment:
     interpolation: str = "bilinear"  # or "bicubic"; both antialiased
     flip: float = 0.5
     strong: float = 1.0  # probability that jitter, gray, blur and lighting are considered at all
-    jitter: tuple[float, float, float, float] = (
-        0.4,
-        0.4,
-        0.4,
-        0.1,
-    )  # brightness, contrast, saturation, hue
+    # brightness, contrast, saturation, hue
+    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1)
     jitter_p: float = 0.8
     gray: str = "luma"  # or "channel": one color channel, drawn for each frame, copied to three
     gray_p: float = 0.2
@@ -112,14 +108,12 @@ class Augment:
         ):
             raise ValueError(
                 f"short_side is two numbers of pixels that rise from size = {self.size} up, or "
-                "empty, got "
-                f"{self.short_side}"
+                f"empty, got {self.short_side}"
             )
         if self.short_side and self.pad:
             raise ValueError(
                 f"short_side and pad are two kinds of crops, got {self.short_side} and "
-                f"pad={self.pad}: "
-                "set one of them"
+                f"pad={self.pad}: set one of them"
             )
 
 
@@ -203,12 +197,10 @@ class View:
     """The parameters drawn for ONE clip: plain values, the same for all its frames, for rgb and for
     flow."""
 
-    frame_size: tuple[
-        int, int
-    ]  # H, W of the frames it was drawn for; frames of another size get the box rescaled
-    box: tuple[
-        int, int, int, int
-    ]  # top, left, height, width; may reach out of the frame, by up to Augment.pad
+    # H, W of the frames it was drawn for; frames of another size get the box rescaled
+    frame_size: tuple[int, int]
+    # top, left, height, width; may reach out of the frame, by up to Augment.pad
+    box: tuple[int, int, int, int]
     flip: bool = False
     order: tuple[str, ...] = ()  # of JITTERS; empty: no jitter
     brightness: float = 1.0
@@ -337,8 +329,7 @@ def _draw_window(
     if min(room) < 0:
         raise ValueError(
             f"frames of {height}x{width}, padded by {pad} on each side, are smaller than "
-            f"size={size}: "
-            f"decode them at {size - 2 * pad} or more, raise pad or lower size"
+            f"size={size}: decode them at {size - 2 * pad} or more, raise pad or lower size"
         )
     return int(rng.integers(room[0] + 1)) - pad, int(rng.integers(room[1] + 1)) - pad, size, size
 

@@ -122,9 +122,8 @@ class Clips(torch.utils.data.Dataset):
             if "rgb" in spec.streams and made.decoder != spec.decoder:
                 raise ValueError(
                     f"{flow_folder} was computed on frames of {made.decoder}, and rgb is to be "
-                    "read by "
-                    f"{spec.decoder}: set ClipSpec.decoder to {made.decoder!r}, or extract the "
-                    "flow again"
+                    f"read by {spec.decoder}: set ClipSpec.decoder to {made.decoder!r}, or extract "
+                    "the flow again"
                 )
         self.manifest, self.spec, self.seed = manifest, spec, seed
         self.cache = VideoCache(cache_bytes)
@@ -187,9 +186,8 @@ class Clips(torch.utils.data.Dataset):
         self, frames: dict[str, torch.Tensor], rng: np.random.Generator
     ) -> dict[str, torch.Tensor]:
         spec = self.spec
-        first = next(
-            iter(frames.values())
-        )  # the view is drawn for the first stream; others of another size rescale it
+        # the view is drawn for the first stream; others of another size rescale it
+        first = next(iter(frames.values()))
         height, width = first.shape[-2:]
         if spec.views == 2:
             pair = augmentation.draw_pair(spec.augment, height, width, spec.frames, rng)

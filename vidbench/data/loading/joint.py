@@ -57,8 +57,7 @@ class Joint(torch.utils.data.Dataset):
         if len(shapes) != 1:
             raise ValueError(
                 "joint data sets want the same frames, size, views and streams, or no batch could "
-                "hold "
-                f"their clips; got {sorted(map(str, shapes))}"
+                f"hold their clips; got {sorted(map(str, shapes))}"
             )
         self.parts = list(parts)
         self.first = np.cumsum([0, *(len(part) for part in parts)])

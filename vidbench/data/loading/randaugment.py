@@ -132,13 +132,11 @@ def draw(
 def change(frames: torch.Tensor, operations: tuple[tuple[str, float], ...]) -> torch.Tensor:
     """All frames of a clip, uint8 [T,3,H,W], through the operations one after another; the input
     stays as it is."""
-    from torchvision.transforms.v2 import (
-        functional,
-    )  # seconds to import, and for those who use it only
+    # seconds to import, and for those who use it only
+    from torchvision.transforms.v2 import functional
 
-    frames = frames.contiguous(
-        memory_format=torch.channels_last
-    )  # a decoder's: one order of sums for all inputs
+    # a decoder's: one order of sums for all inputs
+    frames = frames.contiguous(memory_format=torch.channels_last)
     parts = []
     for part in frames.split(_TOGETHER if frames.device.type == "cpu" else len(frames)):
         for name, value in operations:

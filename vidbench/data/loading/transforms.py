@@ -44,10 +44,8 @@ CROPS = {"center": 1, "three": 3, "five": 5, "ten": 10}  # test crops of a windo
 Stream = Literal["rgb", "flow"]
 STREAMS: tuple[Stream, ...] = get_args(Stream)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, of values in 0..1
-FLOW_MEAN, FLOW_STD = (
-    (0.5,) * 3,
-    (0.226,) * 3,
-)  # zero flow becomes zero; the spread of ImageNet's mean channel
+# zero flow becomes zero; the spread of ImageNet's mean channel
+FLOW_MEAN, FLOW_STD = ((0.5,) * 3, (0.226,) * 3)
 PADDING = {"rgb": 0, "flow": 128}  # stored levels: black, no motion
 
 
@@ -85,8 +83,7 @@ def _color(view: View, augment: Augment, stream: str) -> View:
     if augment.randaugment or view.operations:
         raise ValueError(
             "RandAugment is for rgb alone: it turns, shears and moves pictures and flow would not "
-            "follow. "
-            "Where the streams have flow, choose an augmentation with randaugment=0"
+            "follow. Where the streams have flow, choose an augmentation with randaugment=0"
         )
     if not augment.flow_color:
         view = replace(view, order=(), gray="", channels=())
@@ -205,9 +202,8 @@ def _change(
 def _change_colors(x: torch.Tensor, views: Sequence[View], frames: int) -> None:
     """RandAugment, jitter, gray and blur of each clip's own view, in place."""
     _change(x, views, (bool(v.operations) for v in views), _operate)
-    for step, name in itertools.product(
-        range(len(JITTERS)), JITTERS
-    ):  # clips differ in the order of operations
+    # clips differ in the order of operations
+    for step, name in itertools.product(range(len(JITTERS)), JITTERS):
         _change(
             x, views, (v.order[step : step + 1] == (name,) for v in views), partial(_jittered, name)
         )

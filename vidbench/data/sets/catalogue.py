@@ -365,10 +365,8 @@ def keep(folder: str | Path, data: str | Path, fold: int | None = None, **option
     }
     origin = folder / "origin.json"
     wanted: dict[str, Any] = {"data": str(root), "options": options}
-    if fold not in (
-        None,
-        1,
-    ):  # the first is what readers give unasked, and what places made without a fold hold
+    # the first is what readers give unasked, and what places made without a fold hold
+    if fold not in (None, 1):
         wanted["options"] = {**options, "fold": fold}
     if origin.is_file():
         kept = json.loads(origin.read_text(encoding="utf-8"))

@@ -178,8 +178,7 @@ def read_weizmann(root: Path, *, fold: int = 1) -> Found:
         if known is None:
             raise ValueError(
                 f"{root / path}: none of Weizmann's; wanted an eight-digit number n below 72 in "
-                "folder 1, "
-                "0, 3 or 4 for n % 8 // 2 of 0, 1, 2 or 3"
+                "folder 1, 0, 3 or 4 for n % 8 // 2 of 0, 1, 2 or 3"
             )
         rows.append((path, known[0], "test" if known[1] == fold else "train", f"actor{known[1]}"))
     if not rows:

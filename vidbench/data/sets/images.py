@@ -41,11 +41,10 @@ willow_tree wolf woman worm
 )  # in the order of the official label numbers
 FLAT = (
     "lies in no class folder: move each picture into {split}/<wnid>/. For ImageNet's own "
-    "validation pictures "
-    "torchvision.datasets.ImageNet(root, split='val') does it, from ILSVRC2012_img_val.tar and "
-    "ILSVRC2012_devkit_t12.tar.gz in root (ILSVRC2012_validation_ground_truth.txt alone is not "
-    "enough: its numbers "
-    "are the devkit's, in the order of its meta.mat)"
+    "validation pictures torchvision.datasets.ImageNet(root, split='val') does it, from "
+    "ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz in root "
+    "(ILSVRC2012_validation_ground_truth.txt alone is not enough: its numbers are the devkit's, in "
+    "the order of its meta.mat)"
 )
 
 # scikit-learn's digits: the row each form begins with, as the labels show; every form asks for the
@@ -167,8 +166,7 @@ def read_cifar100(root: Path) -> Found:
             if len(inside) != 1 or inside[0] not in CIFAR100:
                 raise ValueError(
                     f"{place / path}: wanted {split}/<class>/*.png with one of CIFAR-100's 100 "
-                    "classes "
-                    f"({', '.join(CIFAR100[:3])}, ...)"
+                    f"classes ({', '.join(CIFAR100[:3])}, ...)"
                 )
             rows.append((prefix + path, inside[0], split, None))
     occur = {label for _, label, _, _ in rows}
@@ -206,9 +204,8 @@ def _cifar100_pictures(archive: Path, split: str) -> Iterator[tuple[str, np.ndar
             raise ValueError(
                 f"{archive}: {split}.bin is {len(raw)} bytes, no multiple of a picture's 3074"
             )
-        records = np.frombuffer(raw, np.uint8).reshape(
-            -1, 3074
-        )  # coarse label, fine label, 3 planes of 32 x 32
+        # coarse label, fine label, 3 planes of 32 x 32
+        records = np.frombuffer(raw, np.uint8).reshape(-1, 3074)
         labels, pixels = records[:, 1].tolist(), records[:, 2:]
     for number, (got, wanted) in enumerate(zip_longest(names, CIFAR100)):
         if got != wanted:

@@ -75,9 +75,8 @@ def read_ucf101(root: Path, *, fold: int = 1, lists: str | Path | None = None) -
     ]
     prefix = below(root, (path for path, _, _ in entries), ("UCF-101", "videos"))
     videos = files_below(root / prefix)
-    on_disk = {path.lower(): path for path in videos} | {
-        path: path for path in videos
-    }  # the exact name comes first
+    # the exact name comes first
+    on_disk = {path.lower(): path for path in videos} | {path: path for path in videos}
     rows: Rows = []
     for path, split, _ in entries:
         label, stem = path.split("/")[0], Path(path).stem

@@ -89,10 +89,9 @@ def unknown(root: Path) -> str:
     videos = sum(path.lower().endswith(VIDEO_SUFFIXES) for path in files)
     none = "" if videos or not files else ", no videos"
     return (
-        f"no data set recognized in {root}: {some}{more}{none}.\n"
-        f"Name a folder with videos ({', '.join(VIDEO_SUFFIXES[:4])}, ...) or a csv with a column "
-        "path.\n"
-        "Layouts of all data sets: table in notebooks/01_manifests.ipynb, assets/docs/data.md."
+        f"no data set recognized in {root}: {some}{more}{none}.\nName a folder with videos "
+        f"({', '.join(VIDEO_SUFFIXES[:4])}, ...) or a csv with a column path.\nLayouts of all data "
+        "sets: table in notebooks/01_manifests.ipynb, assets/docs/data.md."
     )
 
 

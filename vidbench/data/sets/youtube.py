@@ -46,12 +46,8 @@ KINETICS_LIST = re.compile(
 KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split", "is_cc")
 KINETICS_FOLDERS = {"train": "train", "validate": "val", "test": "test"}
 CLIP_NAME = re.compile(r"(?:v_)?([\w-]{11})(?:_(\d+(?:\.\d+)?)_(\d+(?:\.\d+)?))?", re.ASCII)
-ORDER = (
-    "train",
-    "validate",
-    "test",
-    "",
-)  # of the lists in a manifest; "" is a file named by itself
+# of the lists in a manifest; "" is a file named by itself
+ORDER = ("train", "validate", "test", "")
 VIDEO_ID = re.compile(r"[\w-]{11}", re.ASCII)
 MINI_LISTS = (("train_k200.csv", "val_k200.csv"), ("train_ytid_list.txt", "val_ytid_list.txt"))
 
@@ -256,9 +252,8 @@ def _kinetics_clips(file: Path, split: str) -> Iterator[Clip]:
     if not header:
         first = read_text(file).split("\n", 1)[0].strip()
         raise ValueError(
-            f"{file}, line 1: wanted a header of {','.join(KINETICS_COLUMNS)} or some of these, "
-            "at least "
-            f"{','.join(KINETICS_COLUMNS[1:4])}; got {first[:80]!r}"
+            f"{file}, line 1: wanted a header of {','.join(KINETICS_COLUMNS)} or some of these, at "
+            f"least {','.join(KINETICS_COLUMNS[1:4])}; got {first[:80]!r}"
         )
     at = [header.index(name) if name in header else len(header) for name in KINETICS_COLUMNS[:5]]
     for line, number in csv_lines(file)[1:]:

@@ -37,9 +37,8 @@ NEUTRAL = dict.fromkeys(JOINTS, 0.0) | {
 
 class Action(NamedTuple):
     seconds: float  # one cycle (or one transition, where the action does not return) at speed 1
-    tracks: dict[
-        str, tuple[tuple[float, float], ...]
-    ]  # joint -> (phase, value) keys; neutral at 0 and at 1 if unsaid
+    # joint -> (phase, value) keys; neutral at 0 and at 1 if unsaid
+    tracks: dict[str, tuple[tuple[float, float], ...]]
 
 
 # All actions start standing in the neutral pose and, but for sit_down, end there: one still frame
@@ -228,9 +227,8 @@ ACTIONS = {
     ),
 }
 REVERSED = {"stand_up": "sit_down"}  # the twins: the same path of poses, traversed backwards
-ONE_WAY = frozenset(
-    {"sit_down", "stand_up"}
-)  # they do not return to their first pose, so a clip holds one transition
+# they do not return to their first pose, so a clip holds one transition
+ONE_WAY = frozenset({"sit_down", "stand_up"})
 
 
 def pose(action: str, phase: np.ndarray, amplitude: float = 1.0) -> np.ndarray:

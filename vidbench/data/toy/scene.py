@@ -30,9 +30,8 @@ class Look:
     place: tuple[float, float]  # where it stands: x of the middle, y of the ground, in frame sizes
     mirror: bool
     camera: str
-    sway: (
-        np.ndarray
-    )  # [4, 3] amplitude, frequency (Hz) and phase of the camera's x, y and zoom, and of the light
+    # [4, 3] amplitude, frequency (Hz) and phase of the camera's x, y and zoom, and of the light
+    sway: np.ndarray
     gain: float
 
 
@@ -110,9 +109,8 @@ def paint(
 
     poses [T, joints], times [T] -> uint8 RGB [T, size, size, 3]. `nudge` moves the figure, in frame
     sizes."""
-    wave = look.sway[:, 0] * np.sin(
-        2 * np.pi * look.sway[:, 1] * times[:, None] + look.sway[:, 2]
-    )  # [T, 4]
+    # [T, 4]
+    wave = look.sway[:, 0] * np.sin(2 * np.pi * look.sway[:, 1] * times[:, None] + look.sway[:, 2])
     points = skeleton(poses, look.body)
     facing = -1.0 if look.mirror else 1.0
     foot = np.array(look.place) + nudge

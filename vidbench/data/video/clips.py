@@ -163,9 +163,8 @@ class Video:
         if indices.max() >= self.frames:
             raise VideoError(
                 f"{self.path}: frame {indices.max()} was asked for and {self.decoder} finds "
-                f"{self.frames} "
-                f"(0 to {self.frames - 1}); choose frames by probe() or Video.frames, not by "
-                "another tool's count"
+                f"{self.frames} (0 to {self.frames - 1}); choose frames by probe() or "
+                "Video.frames, not by another tool's count"
             )
         wanted, place = np.unique(indices, return_inverse=True)
         frames, times = self._try(

@@ -281,15 +281,12 @@ class Decord(Reader):
         except decord.DECORDError as error:
             if "The size must exactly match" not in str(error):
                 raise
-            return PyAV(self._path, self._size).take(wanted)[
-                0
-            ]  # it cannot copy frames 16, 24, 48 or 72 pixels wide
-        self._reader.seek(
-            0
-        )  # else its thread decodes on in the background and fills memory (dmlc/decord issue 157)
-        return (
-            batch.asnumpy() if hasattr(batch, "asnumpy") else np.asarray(batch)
-        )  # others may have set the bridge
+            # it cannot copy frames 16, 24, 48 or 72 pixels wide
+            return PyAV(self._path, self._size).take(wanted)[0]
+        # else its thread decodes on in the background and fills memory (dmlc/decord issue 157)
+        self._reader.seek(0)
+        # others may have set the bridge
+        return batch.asnumpy() if hasattr(batch, "asnumpy") else np.asarray(batch)
 
     def take(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self._batch(wanted), self.times[wanted]

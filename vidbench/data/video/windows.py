@@ -146,9 +146,8 @@ def spread_windows(
     if windows == 1:
         return _windows(length, offsets, [room // 2], pad)
     gaps = windows - 1
-    starts = (2 * np.arange(windows, dtype=np.int64) * room + gaps) // (
-        2 * gaps
-    )  # rounded, not cut: symmetric
+    # rounded, not cut: symmetric
+    starts = (2 * np.arange(windows, dtype=np.int64) * room + gaps) // (2 * gaps)
     return _windows(length, offsets, starts, pad)
 
 

@@ -165,9 +165,8 @@ def graph(
     newest: dict[str, str] = {}
 
     def add(name: str, recipe: Recipe, **changes) -> None:
-        fit = replace(
-            recipe.fit, seed=1000 * seed + len(stages)
-        )  # a stage does not see its parent's views again
+        # a stage does not see its parent's views again
+        fit = replace(recipe.fit, seed=1000 * seed + len(stages))
         stages[name] = replace(recipe, manifest=str(manifest), flow=str(flow), fit=fit, **changes)
         newest[stages[name].stream] = str(folder / name)
 
