@@ -12,8 +12,8 @@ from vidbench.data.loading.transforms import CROPS
 from vidbench.data.manifest import Manifest
 from vidbench.engine.runs import Run
 from vidbench.evaluate import probe as probes
-from vidbench.evaluate.features import PROTOCOLS, Protocol, fitting, load_or_extract
-from vidbench.evaluate.retrieval import protocol_of, retrieve, summary
+from vidbench.evaluate.features import PROTOCOLS, Features, Protocol, fitting, load_or_extract
+from vidbench.evaluate.retrieval import Retrieved, protocol_of, retrieve, summary
 from vidbench.evaluate.search import Neighbors
 from vidbench.methods.common import data_set
 from vidbench.system.processes import cores, run_all
@@ -52,27 +52,30 @@ def evaluate(
     gallery, queries = (load_or_extract(run, part, protocol) for part in ("train", held_out))
     retrieved = retrieve(gallery, queries, centering=centering, ks=KS)
     probe = probes.logistic(gallery, queries, seed=seed)
-    found = {
+    protocols = {
         "retrieval": protocol_of(gallery, queries, centering=centering, ks=KS),
         "probe": probe.protocol,
     }
-    hits = {**retrieved.hits, "probe": probe.right}
+    name, budget = run.folder.name, run.budget()
+    found = _evaluation(name, queries, retrieved, probe.probabilities, protocols, budget, seed)
+    recalls = {name: number for name, number in found.numbers.items() if name != "probe"}
+    run.add_result("retrieval", protocols["retrieval"], recalls)
+    run.add_result("probe", protocols["probe"], {"top-1": found.numbers["probe"]})
+    return found
+
+
+def _evaluation(
+    run: str,
+    queries: Features,
+    retrieved: Retrieved,
+    probabilities: np.ndarray,
+    protocols: dict[str, dict],
+    budget: dict,
+    seed: int,
+) -> Evaluation:
+    hits = {**retrieved.hits, "probe": probabilities.argmax(axis=1) == queries.label}
     numbers = summary(hits, seed, by="source_video", source_video=queries.source_video)
-    run.add_result(
-        "retrieval",
-        found["retrieval"],
-        {name: numbers[name] for name in numbers if name != "probe"},
-    )
-    run.add_result("probe", found["probe"], {"top-1": numbers["probe"]})
-    return Evaluation(
-        run.folder.name,
-        hits,
-        probe.probabilities,
-        retrieved.neighbors,
-        numbers,
-        found,
-        run.budget(),
-    )
+    return Evaluation(run, hits, probabilities, retrieved.neighbors, numbers, protocols, budget)
 
 
 def two_stream(
@@ -92,29 +95,15 @@ def two_stream(
     )
     retrieved = retrieve(gallery, queries, centering=centering, ks=KS)
     mean = probes.fuse(rgb.probabilities, flow.probabilities)
-    hits = {**retrieved.hits, "probe": mean.argmax(axis=1) == queries[0].label}
-    found = {
+    protocols = {
         "retrieval": protocol_of(gallery, queries, centering=centering, ks=KS),
         "probe": {**rgb.protocols["probe"], "stream": "rgb+flow"},
     }
-    budget = {
-        name: rgb.budget[name] + flow.budget[name]
-        for name in ("iterations", "clips", "epochs", "seconds")
-    }
-    numbers = summary(hits, seed, by="source_video", source_video=queries[0].source_video)
-    return Evaluation(
-        f"{rgb.run} + {flow.run}",
-        hits,
-        mean,
-        retrieved.neighbors,
-        numbers,
-        found,
-        {
-            **budget,
-            "batch": rgb.budget["batch"],
-            "stages": rgb.budget["stages"] + flow.budget["stages"],
-        },
-    )
+    summed = ("iterations", "clips", "epochs", "seconds", "stages")
+    budget = {name: rgb.budget[name] + flow.budget[name] for name in summed}
+    budget["batch"] = rgb.budget["batch"]
+    name = f"{rgb.run} + {flow.run}"
+    return _evaluation(name, queries[0], retrieved, mean, protocols, budget, seed)
 
 
 def evaluate_all(

@@ -15,97 +15,65 @@ def add_all(commands: Commands) -> None:
         add(commands)
 
 
+def _add(commands: Commands, name: str, words: str) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=words)
+    out = "where everything goes (%(default)s); the same call resumes"
+    command.add_argument("--out", default=f"runs/{name}", help=out)
+    return command
+
+
+def _add_replication(
+    commands: Commands, name: str, words: str, quick: str
+) -> argparse.ArgumentParser:
+    command = _add(commands, name, words)
+    seeds = "of runs and toy worlds (1 2 3)"
+    command.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help=seeds)
+    command.add_argument("--quick", action="store_true", help=quick)
+    return command
+
+
 def _add_demo(commands: Commands) -> None:
-    command = commands.add_parser(
-        "demo", help="videos to an HTML report: flow, InfoNCE, CoCLR, retrieval, gallery"
-    )
-    command.add_argument(
-        "--out",
-        default="runs/demo",
-        help="where everything goes (%(default)s); the same call resumes",
-    )
-    command.add_argument(
-        "--data",
-        default="",
-        help="a folder of class folders, or with list files; default: toy videos",
-    )
+    words = "videos to an HTML report: flow, InfoNCE, CoCLR, retrieval, gallery"
+    command = _add(commands, "demo", words)
+    data = "a folder of class folders, or with list files; default: toy videos"
+    command.add_argument("--data", default="", help=data)
     command.add_argument("--seed", type=int, default=0)
 
 
 def _add_coclr(commands: Commands) -> None:
-    command = commands.add_parser(
-        "replicate-coclr", help="CoCLR's claim: all methods at equal clip budgets"
-    )
-    command.add_argument(
-        "--out", default="runs/replicate-coclr", help="where all goes (%(default)s); resumable"
-    )
-    command.add_argument(
-        "--seeds", type=int, nargs="+", default=[1, 2, 3], help="of toy worlds and runs (1 2 3)"
-    )
-    command.add_argument(
-        "--data", default="", help="a data set's folder; default: a toy world for each seed"
-    )
-    command.add_argument(
-        "--folds", type=int, nargs="+", default=[], help="of the data set, instead of seeds"
-    )
-    command.add_argument(
-        "--clips", type=int, default=14_000, help="views that a stage trains on (%(default)s)"
-    )
+    words = "CoCLR's claim: all methods at equal clip budgets"
+    quick = "one seed or fold, one cycle, a quarter of the clips"
+    command = _add_replication(commands, "replicate-coclr", words, quick)
+    data = "a data set's folder; default: a toy world for each seed"
+    command.add_argument("--data", default="", help=data)
+    folds = "of the data set, instead of seeds"
+    command.add_argument("--folds", type=int, nargs="+", default=[], help=folds)
+    clips = "views that a stage trains on (%(default)s)"
+    command.add_argument("--clips", type=int, default=14_000, help=clips)
     command.add_argument("--cycles", type=int, default=2, help="of co-training (%(default)s)")
-    command.add_argument(
-        "--quick", action="store_true", help="one seed or fold, one cycle, a quarter of the clips"
-    )
 
 
 def _add_rms(commands: Commands) -> None:
-    command = commands.add_parser(
-        "replicate-rms", help="RMS's claim: it and its rivals on the same data, several seeds"
-    )
-    command.add_argument(
-        "--out", default="runs/replicate-rms", help="where all goes (%(default)s); resumable"
-    )
-    command.add_argument(
-        "--data",
-        nargs="+",
-        default=["toy-5", "toy-10"],
-        help="toy-N, worlds with N training sources a class, or folders (toy-5 toy-10)",
-    )
-    command.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="(1 2 3)")
+    words = "RMS's claim: it and its rivals on the same data, several seeds"
+    quick = "one seed, a quarter of the epochs, RMS and its ablations"
+    command = _add_replication(commands, "replicate-rms", words, quick)
+    data = "toy-N, worlds with N training sources a class, or folders (toy-5 toy-10)"
+    command.add_argument("--data", nargs="+", default=["toy-5", "toy-10"], help=data)
     command.add_argument("--longer", type=int, default=1, help="times as many epochs (%(default)s)")
-    command.add_argument(
-        "--arms",
-        nargs="+",
-        default=None,
-        help="compared with the baseline, such as rms cutmix; default: all",
-    )
-    command.add_argument(
-        "--quick",
-        action="store_true",
-        help="one seed, a quarter of the epochs, RMS and its ablations",
-    )
+    arms = "compared with the baseline, such as rms cutmix; default: all"
+    command.add_argument("--arms", nargs="+", default=None, help=arms)
 
 
 def _add_multitrain(commands: Commands) -> None:
-    command = commands.add_parser(
-        "replicate-multitrain", help="MultiTrain's claims: one net for several data sets"
-    )
-    command.add_argument(
-        "--out", default="runs/replicate-multitrain", help="where all goes (%(default)s); resumable"
-    )
-    command.add_argument(
-        "--data",
-        nargs="+",
-        default=["toy-base", "toy-gym", "toy-street"],
-        help="two or more: toy worlds (toy-base toy-gym toy-street, the default) and folders",
-    )
-    command.add_argument(
-        "--preset",
-        default="toy",
-        help="of methods.multitrain: toy (MViTv2, flow), toy_rgb (CSN), ...",
-    )
-    command.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="(1 2 3)")
+    words = "MultiTrain's claims: one net for several data sets"
+    quick = "one seed, a quarter of the epochs"
+    command = _add_replication(commands, "replicate-multitrain", words, quick)
+    worlds = ["toy-base", "toy-gym", "toy-street"]
+    data = f"two or more: toy worlds ({' '.join(worlds)}, the default) and folders"
+    command.add_argument("--data", nargs="+", default=worlds, help=data)
+    preset = "of methods.multitrain: toy (MViTv2, flow), toy_rgb (CSN), ..."
+    command.add_argument("--preset", default="toy", help=preset)
     command.add_argument("--arms", nargs="+", default=[], help="such as joint both; default: all")
-    command.add_argument("--quick", action="store_true", help="one seed, a quarter of the epochs")
 
 
 def _demo(given: argparse.Namespace) -> int:
