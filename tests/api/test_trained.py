@@ -68,6 +68,16 @@ def test_fused_needs_both_streams(front_door):
         run.streams["rgb"].search("x.mp4", fused=True)
 
 
+def test_predictions_sum_to_one_and_name_classes(front_door):
+    videos, run = front_door
+    found = run.predict(videos.paths[:2])
+    assert found.classes == videos.classes and len(found) == 2
+    np.testing.assert_allclose(found.probabilities.sum(axis=1), 1, rtol=1e-5)
+    assert found.labels[0] == found.top(1)[0]["label"]
+    assert videos.paths[0] in repr(found) and "%" in repr(found)
+    assert "probability" in found._repr_html_()
+
+
 def test_the_browser_opens_headless(front_door, monkeypatch):
     monkeypatch.setenv("VIDBENCH_HEADLESS", "1")
     assert "data:image/webp" in front_door[1].browse()

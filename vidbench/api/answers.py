@@ -1,4 +1,4 @@
-"""What a search returns at the front door: text, a notebook's view, a page."""
+"""What a search and a prediction return at the front door: text, a notebook's view, a page."""
 
 from __future__ import annotations
 
@@ -8,13 +8,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from vidbench.data.manifest import Manifest
 from vidbench.evaluate.query import Hits
+from vidbench.evaluate.tables import Features
+from vidbench.system.printing import aligned
 from vidbench.view.clips import neighbors_gallery
-from vidbench.view.html import Section, write_page
+from vidbench.view.html import Section, table, write_page
 from vidbench.view.looks import Html
 
 LINES = 20  # of a text
 SHOWN = 12  # queries of a page
+TOP = 3  # classes of a prediction's text
 
 
 @dataclass(frozen=True, repr=False)
@@ -65,3 +71,57 @@ class Found:
         names = {" + ".join(hits.runs): hits.neighbors}
         deep = hits.neighbors.rows.shape[1]
         return neighbors_gallery(hits.gallery, hits.queries, names, shown=SHOWN, results=deep)
+
+
+@dataclass(frozen=True, repr=False)
+class Predicted:
+    """Class probabilities of videos.
+
+    features: the probabilities, float32 [N,L], with the classes' names."""
+
+    features: Features
+    manifest: Manifest
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, L of them."""
+        return self.features.classes
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """Float32 [N,L]; each row sums to 1."""
+        return self.features.values
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """The most probable class of each video."""
+        return [self.classes[number] for number in self.probabilities.argmax(axis=1)]
+
+    def top(self, k: int = TOP) -> list[dict[str, Any]]:
+        """Return one dictionary for each video and class: path, rank, label, probability."""
+        lines = []
+        for row, values in enumerate(self.probabilities):
+            path = str(self.manifest.absolute(row))
+            for rank, number in enumerate(np.argsort(-values, kind="stable")[:k], 1):
+                found = {"label": self.classes[number], "probability": float(values[number])}
+                lines.append({"path": path, "rank": rank, **found})
+        return lines
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    def __repr__(self) -> str:
+        rows: dict[str, list[str]] = {}
+        for line in self.top():
+            said = f"{line['label']} {line['probability']:.1%}"
+            rows.setdefault(line["path"], []).append(said)
+        cells = [[path, ", ".join(said)] for path, said in rows.items()]
+        more = len(cells) - LINES
+        return aligned(cells[:LINES]) + f"\n... and {more} more" * (more > 0)
+
+    def _repr_html_(self) -> str:
+        rows = [
+            {"video": Path(line["path"]).name, **{n: line[n] for n in ("label", "probability")}}
+            for line in self.top()
+        ]
+        return table(rows[: LINES * TOP], formats={"probability": ".1%"})

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vidbench.api.answers import Found
+from vidbench.api.answers import Found, Predicted
 from vidbench.api.table import Probe, Table
 from vidbench.api.videos import Source, Videos, opened
 from vidbench.data.manifest import Manifest
 from vidbench.engine.runs import Run, RunError
 from vidbench.evaluate import query
+from vidbench.evaluate.classes import classify_readable
 from vidbench.evaluate.embed import embed_readable, left_out
 from vidbench.evaluate.features import load_or_extract
 from vidbench.evaluate.protocols import PROTOCOLS, Protocol
@@ -51,8 +52,7 @@ class Trained:
         own = data_set(self.run, data).manifest
         manifest = Manifest.load(own) if videos is None else opened(videos)
         done = embed_readable(self.run, manifest, _protocol(protocol), data=data)
-        if done.failed:
-            print(left_out(done.failed, len(manifest)), "They are left out.", flush=True)
+        _say_left_out(done.failed, len(manifest))
         return Table(done.table, done.manifest, self.run.folder.name)
 
     def search(
@@ -92,6 +92,24 @@ class Trained:
         if html:
             print(f"gallery: {found.save_html(html)}", flush=True)
         return found
+
+    def predict(
+        self, what: Videos | Source, *, protocol: str = "vidbench", data: str = ""
+    ) -> Predicted:
+        """Compute class probabilities: by the run's head, or by a probe that is fitted and kept.
+
+        Args:
+            what: A video file, several, a folder, or `Videos`.
+            protocol: How clips become a prediction, a name in evaluate.protocols.
+            data: Of a run on several data sets, whose classes are predicted.
+
+        Raises:
+            RunError: The run was trained on videos without labels, or no video can be read.
+        """
+        manifest = opened(what)
+        done = classify_readable(self.run, manifest, protocol=_protocol(protocol), data=data)
+        _say_left_out(done.failed, len(manifest))
+        return Predicted(done.table, done.manifest)
 
     def probe(self, seed: int = 0) -> Probe:
         """Fit and test a linear probe on the run's own labeled videos: `Table.probe`."""
@@ -154,6 +172,11 @@ def load(folder: str | Path) -> Trained:
 
 def _stages(run: Run) -> int:
     return len(run.budget()["stages"])
+
+
+def _say_left_out(failed: Sequence[tuple[str, str]], of: int) -> None:
+    if failed:
+        print(f"{left_out(failed, of)} They are left out.", flush=True)
 
 
 def _protocol(name: str) -> Protocol:
