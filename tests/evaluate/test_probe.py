@@ -263,6 +263,9 @@ def test_tables_of_other_videos_or_classes_are_not_fused():
         score(made(24, 1, 1))
     with pytest.raises(ValueError, match="1 rows have no label"):
         score(replace(rgb, label=np.where(np.arange(24) == 3, -1, rgb.label)))
+    bare = replace(made(24, 1, 1), label=np.full(24, -1), classes=())
+    with pytest.raises(ValueError, match="logistic needs labels; the 24 videos have none"):
+        logistic(bare, bare)
 
 
 def test_numbers_lie_inside_their_intervals():

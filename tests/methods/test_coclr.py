@@ -5,6 +5,7 @@ import json
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -15,6 +16,7 @@ from vidbench.engine import ranks
 from vidbench.engine.runs import Run, RunError, recipe_dict
 from vidbench.methods import coclr
 from vidbench.methods.coclr import CoCLR, Recipe, embed
+from vidbench.methods.monitor import health
 
 TINY = coclr.PRESETS["tiny"].alone
 
@@ -418,6 +420,31 @@ def test_a_half_cycle_trains_mines_and_logs_purity(world, mined):
             assert torch.equal(
                 weights[f"teacher.0.{name.removeprefix('encoder.')}"], value
             )  # stayed frozen
+
+
+@pytest.mark.parametrize("known", [0, pytest.param(3, marks=pytest.mark.slow)])
+def test_a_half_cycle_without_labels_logs_nothing_that_counts_them(world, tmp_path, known):
+    """Of ten classes the labels of so many are known; then the numbers are there, and no NaN."""
+    folder, recipe = world
+    manifest = Manifest.load(recipe.manifest)
+    label = np.where(manifest.label < known, manifest.label, -1)
+    made = replace(manifest, label=label) if known else manifest.without_labels()
+    near = replace(
+        recipe,
+        positives="mined",
+        manifest=str(made.save(tmp_path / "videos").parent),
+        student=str(folder / "rgb"),
+        teacher=str(folder / "flow"),
+    )
+    coclr.train(recipe_dict(near), str(tmp_path / "run"), "none")
+    run = Run(tmp_path / "run")
+    counted = {"knn", "purity", "chance", "class_recall"}
+    seen = set(run.curves()) | set(run.curves("monitor"))
+    assert run.state == "complete" and seen & counted == (counted if known else set())
+    assert {"loss", "accuracy", "rank", "spread", "key_rank", "sibling_share"} <= seen
+    lines = [*run.metrics(), *run.metrics("monitor")]
+    assert all(value is not None for line in lines for value in line.values())
+    assert isinstance(health(run.metrics("monitor"), run.recipe), dict)
 
 
 @pytest.mark.slow

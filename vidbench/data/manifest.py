@@ -243,7 +243,7 @@ class Manifest:
             of = "no class has" if self.labeled else "the videos without labels do not have"
             raise ValueError(
                 f"nothing to hold out of {len(self)} videos: {of} two source videos. Use share 0, "
-                "or name the source videos."
+                "name the source videos, or open the videos without labels."
             )
         return self.select(mask=~held), self.select(mask=held)
 

@@ -96,6 +96,11 @@ def _counts(table: Features) -> np.ndarray:
 
 def check_labeled(table: Features, who: str) -> None:
     """Raise ValueError at rows without label; `who` names the function."""
+    if len(table.label) and (table.label < 0).all():
+        raise ValueError(
+            f"{who} needs labels; the {len(table.label)} videos have none. Use class folders, or a "
+            "csv with a column label."
+        )
     if (table.label < 0).any():
         raise ValueError(
             f"{who}: {int((table.label < 0).sum())} rows have no label; select the labeled ones."

@@ -223,8 +223,7 @@ def _order(trial: dict) -> tuple[float, float]:
 def _check(train: Features, test: Features, who: str) -> None:
     """Raise where a number would be meaningless."""
     _check_train(train, who)
-    if test.label.min() < 0:
-        raise ValueError(f"{who}: some rows have no label; select the labeled ones.")
+    check_labeled(test, who)
     if train.classes != test.classes:
         raise ValueError(
             f"{who}: the classes differ, {class_words(train.classes)} in train and "
@@ -239,8 +238,7 @@ def _check(train: Features, test: Features, who: str) -> None:
 
 
 def _check_train(train: Features, who: str) -> None:
-    if train.label.min() < 0:
-        raise ValueError(f"{who}: some rows have no label; select the labeled ones.")
+    check_labeled(train, who)
     if len(np.unique(train.label)) < 2:
         raise ValueError(f"{who} wants at least two classes among the training labels.")
 

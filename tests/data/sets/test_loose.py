@@ -142,5 +142,7 @@ def test_files_from_anywhere(tmp_path):
 def test_a_name_close_to_a_built_in_data_set_is_suggested(tmp_path):
     with pytest.raises(FileNotFoundError, match="Did you mean the built-in data set 'tiny'"):
         prepare_dataset(tmp_path, "tinny")
+    with pytest.raises(FileNotFoundError, match="'tiny' is a built-in data set: notebooks and"):
+        detect_dataset(tmp_path / "tiny")
     with pytest.raises(FileNotFoundError, match=r"no such folder: .*elsewhere$"):
         prepare_dataset(tmp_path, str(tmp_path / "elsewhere"))

@@ -174,6 +174,11 @@ def _existing(root: str | Path) -> Path:
     if path.exists():
         return path
     built_in = ["digits", *toy.PRESETS, *(f"{a}-{b}" for a in toy.PRESETS for b in toy.WORLDS)]
+    if path.name in built_in:
+        raise FileNotFoundError(
+            f"no such folder: {path}. {path.name!r} is a built-in data set: notebooks and "
+            "vidbench.videos take it by its name, without options."
+        )
     near = get_close_matches(path.name.lower(), built_in, 1)
     meant = f". Did you mean the built-in data set {near[0]!r}?" if near else ""
     raise FileNotFoundError(f"no such folder: {path}{meant}")

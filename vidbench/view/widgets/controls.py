@@ -89,6 +89,8 @@ class NeighborControls:
             layout={"width": "210px"},
             style=BARE,
         )
+        labeled = bool(browser.sides["queries"].classes)  # failures need labels
+        counted = names if labeled or browser.failures else ()
         self.of_class = _choice(
             [("all classes", ""), *((one, one) for one in browser.sides["queries"].classes)],
             browser.of_class,
@@ -96,7 +98,7 @@ class NeighborControls:
             "170px",
         )
         self.failures = _choice(
-            [("all queries", ""), *((f"only failures of {name}", name) for name in names)],
+            [("all queries", ""), *((f"only failures of {name}", name) for name in counted)],
             browser.failures,
             "show",
             "270px",
