@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from vidbench.api.trained import Trained as Trained
     from vidbench.api.trained import load as load
     from vidbench.api.training import train as train
+    from vidbench.api.training import trust as trust
     from vidbench.api.videos import Videos as Videos
     from vidbench.api.videos import videos as videos
 
@@ -31,11 +32,12 @@ _HOMES = {
     "videos": "videos",
     "Videos": "videos",
     "train": "training",
+    "trust": "training",
     "load": "trained",
     "Trained": "trained",
     "Table": "table",
 }
-__all__ = ["Table", "Trained", "Videos", "__version__", "load", "train", "videos"]
+__all__ = ["Table", "Trained", "Videos", "__version__", "load", "train", "trust", "videos"]
 
 
 def __getattr__(name: str) -> Any:

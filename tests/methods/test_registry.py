@@ -50,7 +50,7 @@ def test_a_method_is_found_by_its_name_and_by_its_module(package):
 
 def test_a_module_that_the_caller_named_registers_its_method(package, monkeypatch):
     name = package("named", RECIPE.format(name="later") + TRAIN)
-    with pytest.raises(common.RunError, match="got 'later'. If it is yours, name its module"):
+    with pytest.raises(common.RunError, match="got 'later'. If it is yours, import its module"):
         common.recipe_class("later")
     monkeypatch.setenv(trusted.VARIABLE, name)
     assert common.recipe_class("later").__module__ == name

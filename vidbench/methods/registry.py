@@ -69,7 +69,7 @@ def recipe_class(method: str) -> type[Recipe]:
     if method not in _recipes:
         raise RunError(
             f"the method must be one of {', '.join(known_methods())}; got {method!r}. If it is "
-            f"yours, name its module: {trusted.how('mypackage.mymethod')}."
+            f"yours, import its module, or for all processes {trusted.how('mypackage.mymethod')}."
         )
     return _recipes[method]
 

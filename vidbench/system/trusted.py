@@ -92,7 +92,7 @@ def load(module: str, what: str) -> ModuleType:
     if _checked(module) not in sys.modules and not _among(module, named()):
         raise UntrustedError(
             f"{what} is code outside vidbench, and this program has not imported it. A run "
-            f"directory must not choose what is imported. If you trust {module}: {how(module)}."
+            f"directory must not choose what is imported. If you trust {module}, {how(module)}."
         )
     return imported(module)
 
@@ -100,8 +100,7 @@ def load(module: str, what: str) -> ModuleType:
 def how(module: str) -> str:
     """Say how the caller names a module."""
     return (
-        f"`import {module}` before, or for all processes call "
-        f'vidbench.system.trusted.trust("{module}"), use `--import {module}`, or set '
+        f'call vidbench.trust("{module}"), or give the command `--import {module}`, or set '
         f"{VARIABLE}={module}"
     )
 
