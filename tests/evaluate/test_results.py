@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests import ROOT
+from vidbench.engine.environment import made_by
 from vidbench.engine.runs import Run, protocol_id
 from vidbench.evaluate import published as published_numbers
 from vidbench.evaluate import results
@@ -85,6 +86,7 @@ def test_numbers_come_back_with_protocol_and_budget(tmp_path):
         "tiny",
         "rgb",
         "complete",
+        results.commit_of(made_by()),
     )
     assert (macro.value, macro.low, macro.high) == (0.4375, None, None)
     assert results.numbers_of(folders, "probe") == []
@@ -277,10 +279,11 @@ def test_csv_holds_every_number_in_full(tmp_path):
         rows = list(csv.DictReader(file))
     assert (
         " ".join(rows[0])
-        == "run task metric value low high protocol batch iterations clips epochs data stream"
+        == "run task metric value low high protocol batch iterations clips epochs data stream "
+        "commit"
     )
     for row, number in zip(rows, numbers, strict=True):
-        for name in ("run", "task", "metric", "protocol", "data", "stream"):
+        for name in ("run", "task", "metric", "protocol", "data", "stream", "commit"):
             assert row[name] == getattr(number, name)
         for name in ("value", "low", "high"):
             given = getattr(number, name)
@@ -300,6 +303,40 @@ def test_a_csv_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no space"):
         results.write_csv(tmp_path / "t.csv", numbers)
     assert (tmp_path / "t.csv").read_text() == "old"
+
+
+# ---- commits -----------------------------------------------------------------------------------
+
+
+def recorded(run: Run, **made_by) -> None:
+    """Let all results of a run be another vidbench's; none: an older one, which wrote nothing."""
+    path = run.folder / "results.json"
+    held = json.loads(path.read_text())
+    for record in held.values():
+        del record["vidbench"]
+        record |= {"vidbench": made_by} if made_by else {}
+    path.write_text(json.dumps(held))
+
+
+def test_a_column_of_several_commits_says_which_rows_are_of_which(tmp_path):
+    runs = [measured(tmp_path / name) for name in "abcd"]
+    (group,) = results.by_protocol(results.numbers_of(results.collect(tmp_path)))
+    assert results.mixed_commits(group) == ""
+    assert "commit" not in text(drawn.results_table(group))
+    recorded(runs[0], version="0.1.0", commit="1" * 40, dirty=False)
+    recorded(runs[1], version="0.1.0", commit="1" * 40, dirty=True)
+    recorded(runs[2], version="0.2.0", commit=None, dirty=None)
+    recorded(runs[3])
+    (group,) = results.by_protocol(results.numbers_of(results.collect(tmp_path)))
+    ones = "1" * 12
+    said = results.mixed_commits(group)
+    assert said.startswith(
+        f"One column mixes 4 commits of vidbench: {ones} (a); {ones} (dirty) (b); version 0.2.0 (c); "
+        "an unknown commit (d). Evaluate"
+    )
+    assert text(drawn.results_table(group)).endswith(said)
+    assert said in text(drawn.results_tables(group))
+    assert results.mixed_commits([number for number in group if number.run == "a"]) == ""
 
 
 # ---- published ---------------------------------------------------------------------------------

@@ -24,6 +24,11 @@ from vidbench.system.progress import Every
 PARAMETERS = 'runs_dir: str = "../runs"\nn: int = 2\nlr: float = 0.1\nmore: dict = {}'
 
 
+TELLS = """import json, os
+told = json.loads(os.environ["VIDBENCH_NOTEBOOK"])
+print(os.getcwd(), n, runs_dir, told["notebook"], sorted(told["parameters"]))"""
+
+
 def notebook(path: Path, *sources: str, parameters: str = PARAMETERS) -> Path:
     cells = [nbformat.v4.new_code_cell(source) for source in (parameters, *sources)]
     cells[0].metadata["tags"] = ["parameters"]
@@ -275,7 +280,7 @@ def test_papermill_refuses_what_vidbench_run_refuses_and_does_the_same(
 ):
     from papermill.cli import papermill
 
-    book = notebook(tmp_path / "books" / "book.ipynb", "import os\nprint(os.getcwd(), n, runs_dir)")
+    book = notebook(tmp_path / "books" / "book.ipynb", TELLS)
     (tmp_path / "out").mkdir()
     monkeypatch.chdir(tmp_path)
 
@@ -304,9 +309,8 @@ def test_papermill_refuses_what_vidbench_run_refuses_and_does_the_same(
     assert call("-p", "n", "3", *paths, "--inject-paths")[0] == 0
     assert run("run", book, "-p", "n", "3", *paths, "--out", tmp_path / "other") == 0
     ours, theirs = tmp_path / "other" / "book.ipynb", tmp_path / "out" / "book.ipynb"
-    assert (
-        streams(ours)[2] == streams(theirs)[2] == [("stdout", f"{book.parent} 3 {tmp_path}/here\n")]
-    )
+    said = f"{book.parent} 3 {tmp_path}/here {book} ['n', 'runs_dir']\n"
+    assert streams(ours)[2] == streams(theirs)[2] == [("stdout", said)]
     same = ("state", "exit", "cell", "cells", "parameters", "digest", "notebook", "html")
     assert {name: status(ours)[name] for name in same} == {
         name: status(theirs)[name] for name in same

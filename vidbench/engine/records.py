@@ -4,7 +4,7 @@ import json
 import warnings
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,14 @@ class Result:
     """What an evaluation of a run found, as results.json holds it under its protocol's id.
 
     protocol contains every switch that moves the numbers. numbers are fractions: a value, or
-    [value, low, high]. budget is `Run.budget` at the time."""
+    [value, low, high]. budget is `Run.budget` at the time, vidbench what measured it
+    (environment.made_by), empty in results of older versions."""
 
     task: str
     protocol: dict[str, Any]
     numbers: dict[str, Any]
     budget: dict[str, Any]
+    vidbench: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, record: Any) -> "Result":
@@ -34,9 +36,10 @@ class Result:
             ValueError: A field is missing.
         """
         names = tuple(cls.__dataclass_fields__)
-        if not isinstance(record, dict) or not set(names) <= set(record):
-            raise ValueError(f"wanted {', '.join(names)}; evaluate the run again")
-        return cls(**{name: record[name] for name in names})
+        needed = names[:-1]
+        if not isinstance(record, dict) or not set(needed) <= set(record):
+            raise ValueError(f"wanted {', '.join(needed)}; evaluate the run again")
+        return cls(**{name: record[name] for name in names if name in record})
 
 
 def read_record(path: Path, way_out: str) -> dict[str, Any]:

@@ -2,12 +2,9 @@
 
 import io
 import json
-import platform
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ from vidbench.engine.checkpoints import (
     read_weights,
     write_checkpoint,
 )
+from vidbench.engine.environment import environment, made_by
 from vidbench.engine.recipes import RunError, differences, recipe_dict, recipe_from
 from vidbench.engine.recipes import changed as changed
 from vidbench.engine.records import Result, read_log, read_record
@@ -30,7 +28,6 @@ from vidbench.system.files import (
     lock_folder,
     write_text,
 )
-from vidbench.system.processes import cores
 
 STATES = ("new", "running", "complete", "interrupted", "failed")
 RESULTS_WAIT = 60.0  # seconds to wait for another process that writes results
@@ -131,7 +128,8 @@ class Run:
                 )
             return run
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-        write_text(folder / "environment.json", json.dumps(environment(), indent=1))
+        decoder = getattr(getattr(recipe, "clip", None), "decoder", "")
+        write_text(folder / "environment.json", json.dumps(environment(decoder), indent=1))
         write_text(folder / "recipe.json", json.dumps(wanted, indent=1))
         run = cls(folder)
         run.status("new")
@@ -249,8 +247,8 @@ class Run:
         return read_record(path, "Bring back a copy, or delete it and evaluate the run again.")
 
     def add_result(self, task: str, protocol: dict, numbers: dict) -> str:
-        """Keep an evaluation's numbers with their protocol and the run's budget; returns the
-        protocol's id.
+        """Keep an evaluation's numbers with their protocol, the run's budget and the commit of
+        vidbench that measured them; returns the protocol's id.
 
         numbers: name -> value or (value, low, high), as fractions. protocol: each switch that moves
         them, plain values. Several processes may add results of one run at a time.
@@ -260,7 +258,7 @@ class Run:
             BusyError: another process holds the file's lock for a minute.
         """
         name = protocol_id(task, protocol)
-        record = asdict(Result(task, protocol, numbers, self.budget()))
+        record = asdict(Result(task, protocol, numbers, self.budget(), made_by()))
         with self._writing_results():
             write_text(
                 self.folder / "results.json", json.dumps({**self.records(), name: record}, indent=1)
@@ -347,31 +345,3 @@ class Run:
                 f"{self.values.get('network_args')}): {str(error).splitlines()[1].strip()}"
             ) from error
         return said
-
-
-def environment() -> dict:
-    """What a number depends on besides the recipe: versions, machine, command."""
-    packages = (
-        "torch",
-        "torchvision",
-        "numpy",
-        "decord",
-        "av",
-        "opencv-contrib-python-headless",
-        "faiss-cpu",
-    )
-    versions = {}
-    for name in packages:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = "absent"
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    return {
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "cores": cores(),
-        "device": device,
-        "versions": versions,
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-    }

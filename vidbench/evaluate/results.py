@@ -49,6 +49,7 @@ class Number:
     data: str
     stream: str
     state: str  # of the run, as it is now
+    commit: str = ""  # of vidbench, that measured it, as `commit_of` names it
 
 
 @dataclass(frozen=True)
@@ -145,11 +146,23 @@ def _numbers(run: str, protocol: str, result: Result, facts: dict) -> list[Numbe
     switches, budget = dict(result.protocol), dict(result.budget)
     budget = {name: budget[name] for name in BUDGET if name in budget}
     named = {name: str(switches[name]) for name in ("data", "stream") if name in switches}
-    common = {"protocol": protocol, "switches": switches, "budget": budget, **facts, **named}
+    facts = {**facts, **named, "commit": commit_of(result.vidbench)}
+    common = {"protocol": protocol, "switches": switches, "budget": budget, **facts}
     return [
         Number(run, str(result.task), metric, *_fraction(metric, given), **common)
         for metric, given in result.numbers.items()
     ]
+
+
+def commit_of(made_by: Any) -> str:
+    """Name the commit of a record's `vidbench` (see engine.environment.made_by): 12 digits, "(dirty)"
+    if files differed from it, the package's version if no commit is known, empty if nothing is."""
+    if not isinstance(made_by, Mapping):
+        return ""
+    commit = str(made_by.get("commit") or "")[:12]
+    dirty = " (dirty)" if made_by.get("dirty") else ""
+    version = made_by.get("version")
+    return f"{commit}{dirty}" if commit else f"version {version}" if version else ""
 
 
 def _fraction(metric: str, given) -> tuple[float, float | None, float | None]:
@@ -247,6 +260,22 @@ def in_words(switches: Mapping[str, Any], prefix: str = "") -> str:
     return ", ".join(filter(None, parts))
 
 
+def mixed_commits(numbers: Sequence[Number]) -> str:
+    """Say which rows of a table which commits measured; empty if one commit measured all."""
+    runs: dict[str, list[str]] = {}
+    for number in numbers:
+        held = runs.setdefault(number.commit, [])
+        if number.run not in held:
+            held.append(number.run)
+    if len(runs) < 2:
+        return ""
+    said = [f"{commit or 'an unknown commit'} ({', '.join(rows)})" for commit, rows in runs.items()]
+    return (
+        f"One column mixes {len(runs)} commits of vidbench: {'; '.join(said)}. Evaluate the runs again "
+        "with one commit before you compare them."
+    )
+
+
 def main_metric(numbers: Sequence[Number]) -> str:
     """Return the metric that a figure shows for a protocol."""
     held = [number.metric for number in numbers]
@@ -255,7 +284,10 @@ def main_metric(numbers: Sequence[Number]) -> str:
 
 # ------------------------------------------------------------------------------------------ files
 
-CSV = ("run", "task", "metric", "value", "low", "high", "protocol", *BUDGET, "data", "stream")
+CSV = (
+    *("run", "task", "metric", "value", "low", "high", "protocol", *BUDGET, "data", "stream"),
+    "commit",
+)
 
 
 def write_csv(path: str | Path, numbers: Iterable[Number]) -> Path:
@@ -268,6 +300,7 @@ def write_csv(path: str | Path, numbers: Iterable[Number]) -> Path:
     for n in numbers:
         budget = [n.budget.get(name, "") for name in BUDGET]
         given = ["" if part is None else repr(part) for part in (n.value, n.low, n.high)]
-        writer.writerow([n.run, n.task, n.metric, *given, n.protocol, *budget, n.data, n.stream])
+        last = (n.protocol, *budget, n.data, n.stream, n.commit)
+        writer.writerow([n.run, n.task, n.metric, *given, *last])
     write_text(path, text.getvalue())
     return path

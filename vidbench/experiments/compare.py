@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from vidbench.data.manifest import Manifest
-from vidbench.engine.runs import Run, environment
+from vidbench.engine.environment import environment
+from vidbench.engine.runs import Run
 from vidbench.engine.stages import run_all
 from vidbench.evaluate.evaluate import classified
 from vidbench.evaluate.features import PROTOCOLS, Features, Protocol

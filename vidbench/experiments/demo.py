@@ -9,7 +9,8 @@ from vidbench.data.flow import store as flow_store
 from vidbench.data.manifest import Manifest
 from vidbench.data.sets import catalogue
 from vidbench.data.toy import world as toy
-from vidbench.engine.runs import environment, recipe_dict
+from vidbench.engine.environment import environment
+from vidbench.engine.runs import recipe_dict
 from vidbench.engine.stages import run_all
 from vidbench.evaluate.evaluate import Evaluation, evaluate_all
 from vidbench.evaluate.features import Protocol

@@ -1,6 +1,7 @@
 """Execute one notebook: its kernel, its output as lines, its HTML, what remains if it stops."""
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -83,7 +84,7 @@ def run(
         runner.nb_man.notebook_start()
         with deferred(lambda names: runner.ask("interrupted", names[-1])):
             try:
-                state, error = _execute(runner, copy, kernel)
+                state, error = _execute(runner, copy, kernel, _named(facts))
             except BaseException as trouble:  # such as a kernel that is not there
                 state, error = "failed", f"{type(trouble).__name__}: {trouble}"
                 raise
@@ -106,11 +107,16 @@ def _conclude(client: "Client", copy: Path, state: str, error: str | None) -> No
         client.status.write(html=_html(client.nb, copy.with_suffix(".html")))
 
 
-def _execute(client: "Client", copy: Path, kernel: dict) -> tuple[str, str | None]:
+def _named(facts: dict) -> str:
+    """The notebook and its parameters, for the environment.json of its runs."""
+    return json.dumps({name: facts.get(name) for name in ("notebook", "parameters")})
+
+
+def _execute(client: "Client", copy: Path, kernel: dict, named: str) -> tuple[str, str | None]:
     """How it ended and why."""
     raw, own = (
         copy.with_suffix(".kernel.log"),
-        {"VIDBENCH_RANK_LOGS": str(copy.with_suffix(".ranks"))},
+        {"VIDBENCH_RANK_LOGS": str(copy.with_suffix(".ranks")), "VIDBENCH_NOTEBOOK": named},
     )
     try:
         with raw.open("w") as past:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from dataclasses import dataclass
 from importlib import metadata
@@ -40,9 +41,10 @@ def version(root: Path = ROOT) -> Version:
     number, installed = _installed()
     if not (root / ".git").exists():
         return Version(number, installed)
-    commit = _git(root, "rev-parse", "HEAD")
-    changes = _git(root, "status", "--porcelain", "--", "vidbench")
-    return Version(number, (commit or "").strip(), bool(changes and changes.strip()))
+    said = _git(root, "status", "--porcelain=v2", "--branch", "--", "vidbench") or ""
+    commit = re.search(r"^# branch.oid ([0-9a-f]{40,64})$", said, re.MULTILINE)
+    changed = any(not line.startswith("#") for line in said.splitlines())
+    return Version(number, commit[1] if commit else "", changed)
 
 
 def _installed() -> tuple[str, str]:
@@ -64,7 +66,7 @@ def _git(root: Path, *words: str) -> str | None:
     known = {name: value for name, value in os.environ.items() if name not in elsewhere}
     try:
         done = subprocess.run(
-            ["git", "-C", str(root), *words],
+            ["git", "-c", "core.fsmonitor=false", "-C", str(root), *words],  # runs no hook
             env={**known, "GIT_OPTIONAL_LOCKS": "0"},  # only read
             capture_output=True,
             text=True,

@@ -14,6 +14,7 @@ from vidbench.evaluate.results import (
     by_task,
     in_words,
     main_metric,
+    mixed_commits,
     numbers_of,
     one_protocol,
 )
@@ -29,7 +30,7 @@ def results_table(numbers: Sequence[Number], title: str = "") -> Html:
     """Runs by metrics in percent, with budgets, of numbers under one protocol (see one_protocol).
 
     The main metric has intervals, and each metric if there are at most two: six intervals are too
-    wide for a page."""
+    wide for a page. A sentence below names the commits of vidbench if several measured the rows."""
     one_protocol(numbers)
     metrics = list(dict.fromkeys(number.metric for number in numbers))
     rows: dict[str, dict[str, Any]] = {}
@@ -42,13 +43,15 @@ def results_table(numbers: Sequence[Number], title: str = "") -> Html:
         row.update(_shown(number.budget), state=number.state or None)
     best = {metric: "max" for metric in metrics if len(rows) > 1}
     states = ["state"] if any(number.state != "complete" for number in numbers) else []
-    return table(
+    made = table(
         list(rows.values()),
         ["run", *metrics, *BUDGET, *states],
         best=best,
         title=title,
         formats=_formats(list(rows.values()), "batch", "iterations", "clips"),
     )
+    warning = mixed_commits(numbers)
+    return _joined([made, _small(warning)]) if warning else made
 
 
 def _percent(number: Number, interval: bool) -> float | tuple[float, float, float]:
