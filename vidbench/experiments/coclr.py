@@ -20,7 +20,6 @@ from vidbench.experiments.compare import Number, Paired, pick
 from vidbench.methods import coclr
 from vidbench.view.figures import bars
 from vidbench.view.html import Section, table
-from vidbench.view.looks import PALETTE
 
 METHODS = {"infonce": "InfoNCE", "coclr": "CoCLR", "ubernce": "UberNCE"}
 STREAMS = {"rgb": "RGB", "flow": "flow", "both": "two-stream"}
@@ -310,8 +309,7 @@ def _figure(numbers: Sequence[Number], metric: str):
         for stream in STREAMS
     ]
     words = {"R@1": "R@1 of retrieval", "probe": "Linear probe"}[metric]
-    colors = dict(zip(METHODS.values(), PALETTE, strict=False))
-    return bars(made, f"{metric} (%)", f"{words}, equal clip budgets", colors=colors)
+    return bars(made, f"{metric} (%)", f"{words}, equal clip budgets")
 
 
 def _differences(rows: Sequence[Number]):

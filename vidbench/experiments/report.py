@@ -15,11 +15,10 @@ from vidbench.data.manifest import Manifest
 from vidbench.data.video import clips, windows
 from vidbench.engine.runs import Run
 from vidbench.evaluate.evaluate import Evaluation
-from vidbench.view.clips import neighbors_gallery
+from vidbench.view.clips import neighbors_gallery, wheel
 from vidbench.view.figures import Bar, bars, curves
 from vidbench.view.galleries import filmstrip
 from vidbench.view.html import Html, Section, table, write_page
-from vidbench.view.looks import PALETTE
 
 if TYPE_CHECKING:
     from vidbench.view.figures import Figure
@@ -32,13 +31,6 @@ TITLES = {
     "infonce-rgb-long": "InfoNCE RGB, CoCLR's budget",
     "coclr-rgb": "CoCLR RGB",
     "infonce-flow": "InfoNCE flow",
-}
-COLORS = {
-    TITLES["random"]: PALETTE[6],
-    TITLES["infonce-rgb"]: PALETTE[5],
-    TITLES["infonce-rgb-long"]: PALETTE[0],
-    TITLES["coclr-rgb"]: PALETTE[1],
-    TITLES["infonce-flow"]: PALETTE[2],
 }
 
 
@@ -113,7 +105,7 @@ def _bars(runs: Sequence[Evaluation], classes: int) -> Figure:
         for one in runs
     ]
     title, chance = "Retrieval and probe on held-out videos", {"chance": 1 / classes}
-    return bars(made, "percent", title, levels=chance, colors=COLORS)
+    return bars(made, "percent", title, levels=chance)
 
 
 def _curves(runs: Path) -> list:
@@ -134,7 +126,7 @@ def _curves(runs: Path) -> list:
             )
             for name in names
         }
-        figures.append(curves(series, "epoch", key, words, percent=key != "loss", colors=COLORS))
+        figures.append(curves(series, "epoch", key, words, percent=key != "loss"))
     return figures
 
 
@@ -149,7 +141,7 @@ def _strips(out: Path, queries: Manifest, method: str) -> list:
         )
         strips += [clips.read(queries.absolute(row)).frames, colored]
         titles += [str(queries.classes[queries.label[row]]), f"flow ({method})"]
-    return [filmstrip(strips, titles)]
+    return [filmstrip(strips, titles), wheel()]
 
 
 def _how(made: Made) -> Html:

@@ -123,9 +123,13 @@ def neighbors_gallery(
     return Html(f"{wheel(limit) if flow_folder else ''}{unlabeled}{made_of}")
 
 
-def wheel(limit: float, side: int = 96) -> Html:
-    """Draw the key to the colors of flow. limit: pixels a frame of full color."""
-    words = f"direction by color; at the rim {limit:.1f} pixels a frame"
+def wheel(limit: float | None = None, side: int = 96) -> Html:
+    """Draw the key to the colors of flow.
+
+    Args: limit: pixels a frame of full color; None, if each picture has its own. side: pixels.
+    """
+    speed = f"at the rim {limit:.1f} pixels a frame" if limit else "the faster, the stronger"
+    words = f"direction by color; {speed}"
     return filmstrip([estimate.wheel(side)[None]], [words], height=side)
 
 

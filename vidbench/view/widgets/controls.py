@@ -152,6 +152,7 @@ class NeighborControls:
         if self.below.children:
             return
         line = {"flex_flow": "row wrap", "align_items": "center"}
+        self.below.children = [self.clicks.widget]  # goes first: the map weighs megabytes
         plot = pointed(self.figure, self._clicked, self._lassoed)
         self.below.children = [
             self.clicks.widget,
