@@ -172,9 +172,9 @@ def csv_lines(file: Path, strict: bool = True) -> list[Line]:
 
 
 def columns_of(file: Path) -> list[str]:
-    """The names in a csv's first line; [] if it is empty or no text."""
+    """The names in a csv's first line that is not empty; [] if there is none."""
     with open(file, newline="", encoding="utf-8-sig", errors="replace") as handle:
-        return [name.strip() for name in next(csv.reader(handle), [])]
+        return [name.strip() for name in next(filter(None, csv.reader(handle)), [])]
 
 
 def manifest_rows(

@@ -61,11 +61,21 @@ def test_csvs_of_paths_and_of_splits(tmp_path):
     of_paths = open_dataset(detect_dataset(tmp_path / "paths.csv"), tmp_path / "paths.csv")
     assert splits(of_paths) == splits(open_dataset("loose", tmp_path)), "like the folder itself"
     rows = "".join(f"{name},{'test' if 'p 0' in name else 'train'}\n" for name in FLAT)
-    (tmp_path / "mine.csv").write_text("path,split\n" + rows)
+    (tmp_path / "mine.csv").write_text("\npath, split\n" + rows)
     manifest = keep(tmp_path / "kept", tmp_path / "mine.csv")
     assert not manifest.labeled and np.bincount(manifest.split).tolist() == [14, 0, 10]
     with pytest.raises(ValueError, match="no column split if held_out is given; got both"):
         open_dataset("csv", tmp_path / "mine.csv", held_out=0.5)
+
+
+def test_clips_that_are_all_of_one_source_video_by_name_are_held_out_one_by_one(tmp_path):
+    put(tmp_path, *(f"my_clip{number}.mp4" for number in range(8)))
+    manifest = open_dataset("loose", tmp_path)
+    assert len(set(manifest.source_video)) == 8 and np.bincount(manifest.split).tolist() == [
+        6,
+        0,
+        2,
+    ]
 
 
 def test_a_csv_keeps_its_labels_sources_and_scanned_columns(tmp_path):
@@ -79,6 +89,16 @@ def test_a_csv_keeps_its_labels_sources_and_scanned_columns(tmp_path):
     guessed = open_dataset("csv", tmp_path / "b.csv")
     assert guessed.source_video.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
     assert np.bincount(guessed.split).tolist() == [6, 0, 2]
+
+
+def test_pictures_of_a_csv_are_no_frames_of_their_folder(tmp_path):
+    paths = [f"{name}/{number}.png" for name in ("cat", "dog") for number in range(4)]
+    put(tmp_path, *paths)
+    rows = "".join(f"{path},{path[:3]}\n" for path in paths)
+    (tmp_path / "a.csv").write_text("path,label\n" + rows)
+    manifest = open_dataset("csv", tmp_path / "a.csv")
+    assert manifest.labeled and len(set(manifest.source_video)) == 8
+    assert len(set(open_dataset("loose", tmp_path).source_video)) == 2
 
 
 def test_a_nested_folder_is_class_folders_unless_labels_are_unwanted(tmp_path):

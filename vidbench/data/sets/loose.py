@@ -39,19 +39,27 @@ def read_loose(root: Path, *, held_out: float = 0.25, seed: int = 0, into: str =
     all source videos is held out as in `folders.read_folder`."""
     videos = [(path, path.split("/")) for path in media_below(root)]
     splits = split_folders(root, [parts for _, parts in videos])
+    sources = loose_sources([path for path, _ in videos], frames=True)
     rows: Rows = [
-        (path, None, parts[0].lower() if splits else "none", loose_source(path))
-        for path, parts in videos
+        (path, None, parts[0].lower() if splits else "none", source)
+        for (path, parts), source in zip(videos, sources, strict=True)
     ]
     if not splits:
         rows = split_by_source(rows, held_out, seed, into)
     return Found(root, rows, [str(root / row[0]) for row in rows], ())
 
 
-def loose_source(path: str) -> str | None:
-    """The source video of a file without label, as far as its path says so, or None."""
-    inside = path.split("/")[:-1]
-    return source_of(inside[-1] if inside else "", path, inside)
+def loose_sources(paths: Sequence[str], frames: bool = False) -> list[str | None]:
+    """The source video of each file, as far as its path says so, or None.
+
+    If all files are of one source video by their names, nothing could be held out: then each is
+    its own. frames: pictures in one folder are frames of one video."""
+    folders = [path.split("/")[:-1] for path in paths]
+    named = [
+        source_of(inside[-1] if inside else "", path, inside if frames else [])
+        for path, inside in zip(paths, folders, strict=True)
+    ]
+    return named if None in named or len(set(named)) > 1 else [None] * len(paths)
 
 
 def open_files(
@@ -87,9 +95,9 @@ def open_files(
             raise FileNotFoundError(f"no such file: {file}")
     root = Path(os.path.commonpath([file.parent for file in files]))
     names = [file.relative_to(root).as_posix() for file in files]
+    columns = names, labels or [None] * len(files), loose_sources(names)
     rows: Rows = [
-        (name, label, "none", loose_source(name))
-        for name, label in zip(names, labels or [None] * len(files), strict=True)
+        (name, label, "none", source) for name, label, source in zip(*columns, strict=True)
     ]
     rows = split_by_source(rows, held_out, seed)
     return Manifest.from_rows(root, rows, where=lambda row: f"path {row + 1}")
@@ -139,11 +147,14 @@ def _split(
 
     unnamed: the csv has no column source_video, so clip numbers in file names say which clips are
     of one source video."""
-    rows: Rows = []
-    for row in map(manifest.names, range(len(manifest))):
-        folder = row["path"].rpartition("/")[0]
-        source = source_of(folder, row["path"], []) if unnamed else row["source_video"]
-        rows.append((row["path"], row["label"] or None, "none", source))
+    listed = [manifest.names(row) for row in range(len(manifest))]
+    sources: list[str | None] = [row["source_video"] for row in listed]
+    if unnamed:
+        sources = loose_sources([row["path"] for row in listed])
+    rows: Rows = [
+        (row["path"], row["label"] or None, "none", source)
+        for row, source in zip(listed, sources, strict=True)
+    ]
     rows = split_by_source(rows, share, seed, into)
     made = Manifest.from_rows(manifest.root, rows, manifest.classes)
     scanned: dict[str, Any] = {**manifest.scanned()}
