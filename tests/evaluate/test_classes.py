@@ -41,7 +41,7 @@ def test_the_probe_of_a_run_is_logistic_s_and_is_kept(run, toy_three, monkeypatc
         "logistic.json",
         "logistic.safetensors",
     ]
-    monkeypatch.setattr(module.probe, "linear", lambda *_: pytest.fail("fitted again"))
+    monkeypatch.setattr(module, "load_or_extract", lambda *_, **__: pytest.fail("fitted again"))
     again = class_probabilities(run, test, protocol=FAST)
     assert np.array_equal(again.label, test.label)  # labels of the run's classes are kept
     np.testing.assert_allclose(again.values, wanted, atol=1e-5)

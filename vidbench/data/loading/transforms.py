@@ -72,7 +72,8 @@ def _check(clip: torch.Tensor, stream: str, axes: str) -> torch.Tensor:
     return clip
 
 
-def _moments(augment: Augment, stream: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def moments(augment: Augment, stream: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel, of values in 0..1, that views are normalized by."""
     return (MEAN, STD) if stream == "rgb" or augment.flow_as_rgb else (FLOW_MEAN, FLOW_STD)
 
 
@@ -129,7 +130,7 @@ def _finish(
     picture: np.ndarray, flip: bool, augment: Augment, stream: str, lighting: tuple[float, ...] = ()
 ) -> torch.Tensor:
     """Flip, light and normalize: uint8 [R,W,3] or gray [R,W] to float32 [3,R,W]."""
-    mean, std = _moments(augment, stream)
+    mean, std = moments(augment, stream)
     scales, shifts = [1 / (255 * s) for s in std], [-m / s for m, s in zip(mean, std, strict=True)]
     if lighting:
         shifts = [shift + light / s for shift, light, s in zip(shifts, lighting, std, strict=True)]
@@ -140,7 +141,7 @@ def _finish(
 
 def pictures(views: torch.Tensor, augment: Augment, stream: str = "rgb") -> np.ndarray:
     """Views to look at, the normalization taken back: float32 [V,C,T,H,W] to uint8 [V,T,H,W,C]."""
-    mean, std = (torch.tensor(m).view(3, 1, 1, 1) for m in _moments(augment, stream))
+    mean, std = (torch.tensor(m).view(3, 1, 1, 1) for m in moments(augment, stream))
     return (
         ((views * std + mean) * 255)
         .round()
@@ -174,7 +175,7 @@ def apply_batch(
     if stream == "flow" and augment.flow_negate_u:
         _change(x, views, flips, lambda part, vs: _negate_u(part))
     mean, std = (
-        torch.tensor(m, device=x.device).view(3, 1, 1, 1) for m in _moments(augment, stream)
+        torch.tensor(m, device=x.device).view(3, 1, 1, 1) for m in moments(augment, stream)
     )
     if any(v.lighting for v in views):
         mean = mean - torch.tensor([v.lighting or (0.0,) * 3 for v in views], device=x.device).view(
