@@ -128,7 +128,7 @@ CASES = {
     "widgets.pairs.Browser.table": lambda words: related(words).table(),
     "widgets.pairs.Browser.chosen": lambda words: related(words).chosen(),
     "widgets.pairs.Browser.html": lambda words: related(words).html(),
-    "widgets.neighbors.Browser.clickable": lambda words: gained(words).clickable(),
+    "widgets.neighbors.Browser.now": lambda words: gained(words).now(picks=True),
     "widgets.pieces.video_grid": lambda words: pieces.video_grid([tile(words)], words),
     "widgets.training.Board.html": lambda words: training.Board("x").html([state(words)]),
 }

@@ -568,7 +568,8 @@ def test_tiles_are_shown_before_the_map_is_opened_with_its_points_in_it(browser,
     kinds = [kind for kind, _ in sent]
     after, bundle = kinds.index("shown"), dict(sent)["shown"]
     assert "application/vnd.jupyter.widget-view+json" in bundle and kinds.count("shown") == 1
-    assert view.tiles.value in bundle["text/html"] and "static view" in bundle["text/html"]
+    assert str(browser.now()) in bundle["text/html"] and "static view" in bundle["text/html"]
+    assert "data-pick" not in bundle["text/html"], "what cannot be clicked is no button"
     opened = kinds.index(view.figure.comm.comm_id), kinds.index(view.clicks.widget.comm.comm_id)
     assert after < opened[1] < opened[0], "the listener does not wait for the map"
     assert len(dict(sent)[view.figure.comm.comm_id]["_widget_data"]) == 8

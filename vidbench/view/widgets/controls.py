@@ -176,7 +176,8 @@ class NeighborControls:
         from IPython.display import display
 
         bundle = self.box._repr_mimebundle_()
-        display({**bundle, "text/html": f"{said(NO_WIDGETS)}{self.tiles.value}"}, raw=True)
+        static = f"{said(NO_WIDGETS)}{self.browser.now()}"
+        display({**bundle, "text/html": static}, raw=True)
         self.open()
 
     def select(self, which: int | str) -> None:
@@ -249,7 +250,7 @@ class NeighborControls:
         browser, (side, row) = self.browser, self.browser.query
         left = browser.choices()
         self.back.disabled = not browser.past
-        self.tiles.value = str(browser.clickable())
+        self.tiles.value = str(browser.now(picks=True))
         words = [
             f"{len(left)} of {len(browser.sides['queries'])} queries"
             if len(left)

@@ -6,10 +6,10 @@ puts controls on it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,9 +34,10 @@ HELD = 4000  # clips kept in memory, of about 10 kB each
 class Browser(Lists):
     """`Lists` as clips that play, and a map of all videos."""
 
-    def __init__(self, *arguments: Any, **options: Any):
-        super().__init__(*arguments, **options)
-        self._tile = lru_cache(HELD)(lambda kind, side, row: self.sides[side].tile(kind, row))
+    @cached_property
+    def _tile(self) -> Callable[[str, str, int], Tile]:
+        """Return the clip of (kind, side, row), made once."""
+        return lru_cache(HELD)(lambda kind, side, row: self.sides[side].tile(kind, row))
 
     def tiles(self, places: Sequence[tuple[str, int]]) -> list[Tile]:
         """Return the clips of videos, given as (side, row), each made once; see `Videos.tile`."""
@@ -81,9 +82,9 @@ class Browser(Lists):
             return said("No query is left: widen the class, or look at all queries.")
         return self._drawn({name: [block[name] for block in blocks] for name in blocks[0]}, title)
 
-    def clickable(self) -> Html:
-        """The query of now and its neighbors, whose clips can be clicked: see `pieces.Clicks`."""
-        return self._drawn({name: [line] for name, line in self.shown(picks=True).items()})
+    def now(self, picks: bool = False) -> Html:
+        """Draw the present query and its neighbors. picks: these can be clicked, see `pieces.Clicks`."""
+        return self._drawn({name: [line] for name, line in self.shown(picks).items()})
 
     def _drawn(self, lines: Mapping[str, Sequence[Row]], title: str = "") -> Html:
         """Lines of neighbors with what explains them: the colors of flow, or that labels are
