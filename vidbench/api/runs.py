@@ -136,7 +136,7 @@ def _line(entry: Entry) -> tuple[str, ...]:
         entry.method or "-",
         entry.stream or "-",
         entry.state or "broken",
-        f"{entry.epochs:g}/{entry.planned}" if entry.method else "-",
+        f"{round(entry.epochs, 1):g}/{entry.planned}" if entry.method else "-",
         best,
         _date(entry.time),
         _size(entry.bytes),
@@ -176,7 +176,7 @@ def _words(found: Details) -> str:
     facts = [
         ("run", entry.folder),
         ("method", f"{entry.method}, stream {entry.stream}"),
-        ("state", f"{entry.state}, epoch {entry.epochs:g} of {entry.planned}"),
+        ("state", f"{entry.state}, epoch {round(entry.epochs, 1):g} of {entry.planned}"),
         ("date", _date(entry.time)),
         ("size", _size(entry.bytes)),
         ("budget", budget + f" (of {' > '.join(stages)})" * (len(stages) > 1)),
