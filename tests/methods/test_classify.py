@@ -472,7 +472,8 @@ def test_published_settings_say_what_the_released_code_does():
     assert probe.dropout == 0 and replace(probe, head="linear") == PRESETS["probe_paper"]
     for recipe in PRESETS.values():
         assert recipe_dict(recipe_from(Recipe, recipe_dict(recipe))) == recipe_dict(recipe)
-        assert models.build(recipe.network, **recipe.network_args).out_channels
+        with torch.device("meta"):
+            assert models.build(recipe.network, **recipe.network_args).out_channels
 
 
 def test_a_run_starts_from_published_weights_and_says_so(world, tmp_path, capsys):
@@ -489,7 +490,7 @@ def test_a_run_starts_from_published_weights_and_says_so(world, tmp_path, capsys
         freeze=True,
         held_out=0.0,
         clip=replace(recipe.clip, frames=1),
-        fit=replace(recipe.fit, epochs=1),
+        fit=replace(recipe.fit, epochs=0),
         published=PublishedWeights("torchvision_resnet50", str(tmp_path / "resnet50.pth")),
     )
     held = trained(recipe, tmp_path / "run").weights()
