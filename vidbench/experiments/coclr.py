@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from vidbench.data.flow import store as flow_store
 from vidbench.data.manifest import Manifest
 from vidbench.data.sets import catalogue
 from vidbench.data.toy import world as toy
@@ -117,13 +116,8 @@ def cases(out: Path, settings: Settings) -> list[Case]:
             options = {"fold": part} if settings.folds else {}
             videos, flow = (folder if settings.folds else out) / "videos", out / "flow"
             manifest = catalogue.keep(videos, settings.data, **options)
-        done = flow_store.extract(
-            manifest, flow, settings.flow, size=settings.short_side, workers=settings.processes
-        )
-        if done.failed:
-            raise RuntimeError(
-                f"flow failed on {len(done.failed)} videos, first {done.failed[0]}; repair them."
-            )
+        size, processes = settings.short_side, settings.processes
+        compare.extract_flow(manifest, flow, settings.flow, size, processes)
         made.append(Case(folder, videos, flow, manifest.held_out(), part))
     return made
 

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vidbench.data.flow import store as flow_store
 from vidbench.data.manifest import Manifest
 from vidbench.engine.environment import environment
 from vidbench.engine.runs import Run
@@ -171,6 +172,22 @@ def tested_all(jobs: Mapping[tuple, tuple], processes: int, what: str) -> dict[t
             tested, tasks, processes, torch.set_num_threads, (threads,), lambda _: bar.add()
         )
     return dict(zip(jobs, done, strict=True))
+
+
+def extract_flow(
+    manifest: Manifest, folder: Path, method: str, size: int | None, processes: int
+) -> None:
+    """Compute the flow of every video into `folder`; what is there is kept.
+
+    Raises:
+        RuntimeError: A video failed.
+    """
+    made = flow_store.extract(manifest, folder, method, size=size, workers=processes)
+    if made.failed:
+        raise RuntimeError(
+            f"flow failed on {len(made.failed)} videos, first {made.failed[0]}; repair or drop "
+            "them."
+        )
 
 
 class Replication:

@@ -5,7 +5,6 @@ import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from vidbench.data.flow import store as flow_store
 from vidbench.data.manifest import Manifest
 from vidbench.data.sets import catalogue
 from vidbench.data.toy import world as toy
@@ -14,6 +13,7 @@ from vidbench.engine.runs import recipe_dict
 from vidbench.engine.stages import run_all
 from vidbench.evaluate.evaluate import Evaluation, evaluate_all
 from vidbench.evaluate.features import Protocol
+from vidbench.experiments.compare import extract_flow
 from vidbench.experiments.report import METRICS, TITLES, Made, write_report
 from vidbench.methods import coclr
 from vidbench.system.files import write_text
@@ -57,7 +57,9 @@ def demo(out: str | Path, settings: Settings = Settings()) -> Path:
     clock = _Clock()
     manifest = videos(out, settings)
     clock.mark("videos")
-    _extract_flow(manifest, out / "flow", settings)
+    print(f"flow: {settings.flow}", flush=True)
+    size, processes = settings.short_side, settings.processes
+    extract_flow(manifest, out / "flow", settings.flow, size, processes)
     clock.mark("flow")
     settings = replace(settings, recipe=fitted(settings, len(manifest.select(split="train"))))
     run_all(stages(out, settings), out / "runs", settings.processes)
@@ -86,17 +88,6 @@ def demo(out: str | Path, settings: Settings = Settings()) -> Path:
         print(f"{TITLES[one.run]:28} {shares}")
     print(f"report: {path}", flush=True)
     return path
-
-
-def _extract_flow(manifest: Manifest, folder: Path, settings: Settings) -> None:
-    print(f"flow: {settings.flow}", flush=True)
-    size, processes = settings.short_side, settings.processes
-    made = flow_store.extract(manifest, folder, settings.flow, size=size, workers=processes)
-    if made.failed:
-        raise RuntimeError(
-            f"flow failed on {len(made.failed)} videos, first {made.failed[0]}; repair or drop "
-            "them."
-        )
 
 
 def _record(one: Evaluation) -> dict:
