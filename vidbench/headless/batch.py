@@ -77,9 +77,8 @@ class _Batch:
         self.running: dict[subprocess.Popen, tuple[Row, int]] = {}  # the row, its share of GPUs
         self.shares = gpu_shares(_gpus(), processes)
         print(
-            f"{len(rows)} rows: {states.count('complete')} complete, "
-            f"{states.count('running')} run elsewhere, {len(self.waiting)} to do, "
-            f"{processes} at a time",
+            f"{len(rows)} rows: {states.count('complete')} complete, {states.count('running')} run "
+            f"elsewhere, {len(self.waiting)} to do, {processes} at a time",
             flush=True,
         )
 
@@ -199,9 +198,8 @@ def _start(row: Row, processes: int, timeout: int, gpus: list[str]) -> subproces
     """`vidbench run` of a row: anyone can call the same by hand. Ctrl-C of a terminal does not
     reach it."""
     _prepared(row)
-    row.copy.with_suffix(".status.json").unlink(
-        missing_ok=True
-    )  # what is read from now on is of this run
+    # what is read from now on is of this run
+    row.copy.with_suffix(".status.json").unlink(missing_ok=True)
     environment = {"OMP_NUM_THREADS": str(max(1, cores() // max(1, processes)))} | os.environ
     if gpus:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)

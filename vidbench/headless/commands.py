@@ -70,9 +70,8 @@ def _add_processes(command: argparse.ArgumentParser) -> None:
     launch = command.add_argument_group(
         "processes",
         "Also by the environment: VIDBENCH_NPROC and so on. Several nodes exchange data "
-        "unencrypted: the"
-        " network between them must be trusted. To join, each needs the same secret in "
-        "VIDBENCH_SECRET.",
+        "unencrypted: the network between them must be trusted. To join, each needs the same "
+        "secret in VIDBENCH_SECRET.",
     )
     launch.add_argument(
         "--nproc", type=int, help="of a node that train together; default: one for each GPU"

@@ -79,9 +79,8 @@ def execute(
     values = check(notebook, values or {})
     notebook, copy = Path(notebook), Path(out) / copy_name(Path(notebook))
     copy.parent.mkdir(parents=True, exist_ok=True)
-    papermill_engines.register(
-        "vidbench", Engine
-    )  # where the package is not installed anew since it has an engine
+    # where the package is not installed anew since it has an engine
+    papermill_engines.register("vidbench", Engine)
     paths = (
         str(path).replace("{", "{{").replace("}", "}}")  # papermill fills {parameters} into paths
         for path in (notebook.resolve(), copy.resolve())
@@ -217,8 +216,7 @@ def _copy(path: str | None, begun: Path) -> Path:
     if not path or path == "-" or "://" in path:
         raise ParameterError(
             "the engine vidbench writes its status beside the executed copy; wanted a path for "
-            "that,"
-            f" got {path!r}."
+            f"that, got {path!r}."
         )
     copy = begun / path
     if not copy.parent.is_dir():

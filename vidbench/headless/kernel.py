@@ -122,9 +122,8 @@ def _execute(client: "Client", copy: Path, kernel: dict, named: str) -> tuple[st
         with raw.open("w") as past:
             client.execute(env=ENVIRONMENT | os.environ | own, stdout=past, stderr=past, **kernel)
     except (Stopped, RuntimeError) as ended:
-        if not isinstance(ended, Stopped) and not str(ended).startswith(
-            "Kernel died"
-        ):  # nbclient's and its client's
+        # nbclient's and its client's
+        if not isinstance(ended, Stopped) and not str(ended).startswith("Kernel died"):
             raise
         client.nb_man.cell_exception(client.nb.cells[client.at])
         if not client.reason:
@@ -313,12 +312,11 @@ class Lines:
 
     def say(self, line: str) -> None:
         for file in self.files:
+            # `| head` has read enough, and the run goes on: all later prints end here, too
             try:
                 file.write(line + "\n")
                 file.flush()
-            except (
-                BrokenPipeError
-            ):  # `| head` has read enough, and the run goes on: all later prints end here, too
+            except BrokenPipeError:
                 with open(os.devnull, "w") as nowhere:
                     os.dup2(nowhere.fileno(), file.fileno())
 
@@ -336,9 +334,8 @@ def _html(nb, path: Path) -> str:
         page, _ = HTMLExporter(raw_template=OFFLINE).from_notebook_node(
             nb, {"metadata": {"name": path.stem}}
         )
-        write_text(
-            path, re.sub(r'<script[^>]+src="https?:[^>]*></script>', "", page)
-        )  # plotly asks for MathJax
+        # plotly asks for MathJax
+        write_text(path, re.sub(r'<script[^>]+src="https?:[^>]*></script>', "", page))
     except Exception as error:
         logger.warning(f"no {path.name}: {type(error).__name__}: {error}")
         return f"{type(error).__name__}: {error}"

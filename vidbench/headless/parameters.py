@@ -157,9 +157,8 @@ def known_kernel(book: "NotebookNode", path: Path) -> None:
 def injected(nb: "NotebookNode") -> dict[str, Any]:
     """The parameters that papermill put in, or that an executed copy which is executed again
     brought along."""
-    given = json.loads(
-        json.dumps(nb.metadata.papermill.get("parameters") or {})
-    )  # plain dicts again
+    # plain dicts again
+    given = json.loads(json.dumps(nb.metadata.papermill.get("parameters") or {}))
     cell = next((cell for cell in nb.cells if INJECTED in cell.metadata.get("tags", [])), None)
     if cell is not None and not given:
         given = {

@@ -15,11 +15,8 @@ from vidbench.view.relations import Classes, rings, shortened
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure, Scatter
 
-SHADE = (
-    (0, "rgba(91,99,109,0)"),
-    (1e-6, "rgba(91,99,109,0.08)"),
-    (1, "rgba(91,99,109,0.5)"),
-)  # of points not drawn
+# of points not drawn
+SHADE = ((0, "rgba(91,99,109,0)"), (1e-6, "rgba(91,99,109,0.08)"), (1, "rgba(91,99,109,0.5)"))
 TALL = 440  # pixels of a cloud of points
 BINS = 64  # of the shade, each way
 LINE, LETTER = 16, 6.6  # pixels of a label: its height, the width of a letter

@@ -84,9 +84,8 @@ def _checked_series(
     fit = all(xs.shape == line.shape for line in lines)
     if len(lines) not in (1, 3) or xs.ndim != 1 or not fit or not len(xs):
         raise ValueError(
-            f"curves: series {name!r} wanted xs and ys [n], n > 0, and lows and highs [n] or "
-            f"none; got {xs.shape} "
-            f"and {', '.join(str(line.shape) for line in lines)}; give one y per x"
+            f"curves: series {name!r} wanted xs and ys [n], n > 0, and lows and highs [n] or none; "
+            f"got {xs.shape} and {', '.join(str(line.shape) for line in lines)}; give one y per x"
         )
     if percent:
         for line in lines:

@@ -161,9 +161,8 @@ def filmstrip(
         clip = _checked(clip, f"filmstrip: clip {i}")
         length, tall, wide = clip.shape[:3]
         shown = windows.spread(length, frames)
-        width = max(
-            1, min(round(wide * height / tall), WIDTH // len(shown) - 2)
-        )  # a row is never wider than a figure
+        # a row is never wider than a figure
+        width = max(1, min(round(wide * height / tall), WIDTH // len(shown) - 2))
         size = (width, max(1, round(tall * width / wide)))
         # transparent between the frames: a theme may be dark
         strip = Image.new("RGBA", ((width + 2) * len(shown) - 2, size[1]))

@@ -23,21 +23,13 @@ SHARES = (
 )
 GRAYS = ((0, "#000000"), (1, "#FFFFFF"))
 SIGNED = ((0, PALETTE[1]), (0.5, "#FFFFFF"), (1, PALETTE[0]))  # white is 0
-NAMED, NUMBERED = (
-    40,
-    14,
-)  # classes; of more there is no room for their names, and for numbers in cells
+# classes; of more there is no room for their names, and for numbers in cells
+NAMED, NUMBERED = (40, 14)
 LETTERS = 22  # of a name on an axis
-GAP, HEAD, EDGE = (
-    6,
-    24,
-    110,
-)  # pixels between pictures, over a row of them, and at the right for the scales
-PICTURE, SIDE, LEAST = (
-    150,
-    300,
-    600,
-)  # pixels: a picture of many at most, a slider's, a figure's least width
+# pixels between pictures, over a row of them, and at the right for the scales
+GAP, HEAD, EDGE = (6, 24, 110)
+# pixels: a picture of many at most, a slider's, a figure's least width
+PICTURE, SIDE, LEAST = (150, 300, 600)
 
 
 def confusion(shares: np.ndarray, classes: Sequence[str], title: str = "") -> Figure:
@@ -289,8 +281,7 @@ def _checked(rows: Mapping[str, np.ndarray], columns: Sequence[str]) -> dict[str
         shapes = {name: values.shape for name, values in maps.items()}
         raise ValueError(
             f"heatmaps: wanted rows of n finite maps [n,H,W] and n columns or none; got {shapes} "
-            "and "
-            f"{len(columns)} columns"
+            f"and {len(columns)} columns"
         )
     return maps
 

@@ -206,9 +206,8 @@ def dress(figure: Figure, x: str, y: str, title: str, legend: Sequence[str], rig
     other or the plot."""
     configure()
     lines, room = textwrap.wrap(title, 84), WIDTH - 64 - right - 20
-    entries = [
-        len(name) * 7.6 + 50 for name in legend
-    ]  # pixels; when wrapped, plotly makes them equally wide
+    # pixels; when wrapped, plotly makes them equally wide
+    entries = [len(name) * 7.6 + 50 for name in legend]
     rows = (
         math.ceil(len(entries) / max(1, room // max(entries)))
         if sum(entries) > room

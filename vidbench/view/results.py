@@ -88,8 +88,7 @@ def results_tables(numbers: Iterable[Number]) -> Html:
     if not pieces:
         return _small(
             "No run below this folder has been evaluated yet. Train one with 10_coclr_alone and "
-            "measure it "
-            "with 42_retrieval, with the same runs_dir and data as here."
+            "measure it with 42_retrieval, with the same runs_dir and data as here."
         )
     return _joined(
         [

@@ -120,9 +120,8 @@ def pace_on_device(job: Job, sample: Slice, device: str | None, workers: int) ->
         larger /= pixels[0].size
         facts = facts_of(video, pixels.shape[1:], settings, stamp)
         total = video.frames - 1
-    tvl1.estimate(
-        pixels[:1, :16, :16], pixels[1:2, :16, :16], device=device, compiled=False
-    )  # warm
+    # warm
+    tvl1.estimate(pixels[:1, :16, :16], pixels[1:2, :16, :16], device=device, compiled=False)
     pairs, took = 1, 0.0
     while (
         not took

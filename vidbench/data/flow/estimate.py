@@ -35,9 +35,8 @@ def estimator(method: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
             raise FlowError(
                 "TV-L1 lives in OpenCV's contrib modules: install opencv-contrib-python-headless"
             )
-        solver = (
-            vision.optflow.DualTVL1OpticalFlow_create()
-        )  # defaults: tau .25, lambda .15, theta .3, 5 scales, 5 warps
+        # defaults: tau .25, lambda .15, theta .3, 5 scales, 5 warps
+        solver = vision.optflow.DualTVL1OpticalFlow_create()
         if method == "tvl1_fast":
             solver.setEpsilon(0.05)  # default 0.01; the one knob that pays
     else:

@@ -73,8 +73,7 @@ class Cost(NamedTuple):
     def __str__(self) -> str:
         return (
             f"{self.jobs} to go: about {duration(self.seconds)} and {size(self.bytes)} "
-            f"({size(self.free)} free); "
-            f"measured on {self.measured}"
+            f"({size(self.free)} free); measured on {self.measured}"
         )
 
 
@@ -283,6 +282,5 @@ def _tell(
         raise DiskError(
             errno.EDQUOT,
             f"{what} needs about {size(cost.bytes)} more and {folder} has {size(cost.free)} free: "
-            "make "
-            "room or choose a smaller form; what is finished is kept",
+            "make room or choose a smaller form; what is finished is kept",
         )

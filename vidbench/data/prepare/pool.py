@@ -113,9 +113,8 @@ def in_pool(
                         raise RuntimeError(f"no worker process starts: {DIED}")
                     outcome = outcome._replace(error=DIED)
                 if outcome.error == DIED and outcome.job not in died:
-                    died.add(
-                        outcome.job
-                    )  # perhaps not its fault (the kernel's choice when memory ends): once more
+                    # perhaps not its fault (the kernel's choice when memory ends): once more
+                    died.add(outcome.job)
                     (lost if alone else todo).append(outcome.job)
                 else:
                     finished += 1

@@ -79,9 +79,8 @@ class Browser:
         readout, most = readout or self.readout, self.most if most is None else most
         if pair not in self.relations or readout not in self.readouts or most < 1:
             raise ValueError(
-                f"look: wanted data sets of {[*self.relations]}, a read-out of {self.readouts} "
-                "and most "
-                f">= 1; got {pair}, {readout!r}, {most}"
+                f"look: wanted data sets of {[*self.relations]}, a read-out of {self.readouts} and "
+                f"most >= 1; got {pair}, {readout!r}, {most}"
             )
         if pair != (self.source, self.target):
             self.selected = None

@@ -94,8 +94,7 @@ class Board:
         if not named or len(dict(named)) < len(named):
             raise ValueError(
                 f"Board: wanted run folders, each with a name of its own; got {named or 'none'}; "
-                "pass "
-                "{name: folder} where two folders are called the same"
+                "pass {name: folder} where two folders are called the same"
             )
         self.folders = {name: Path(path) for name, path in dict(named).items()}
         self._read: dict[Path, tuple] = {}
@@ -185,9 +184,8 @@ class Board:
         lines = self.series(states, column, "metrics")
         if not lines:
             raise ValueError(
-                f"figure: no run of {list(self.folders)} has {column!r} in metrics.jsonl yet; there "
-                "is "
-                f"{self.drawn(states)}"
+                f"figure: no run of {list(self.folders)} has {column!r} in metrics.jsonl yet; "
+                f"there is {self.drawn(states)}"
             )
         title = TITLES.get(column, column)
         return curves(lines, "epoch", title, f"{title} ({LOGS['metrics']})")
