@@ -13,6 +13,7 @@ import pytest
 from tests import ROOT
 from tests.examples import mine, mymethod
 from vidbench import models
+from vidbench.__main__ import main
 from vidbench.data.manifest import Manifest
 from vidbench.engine import ranks, stages
 from vidbench.engine.loop import Fit
@@ -161,3 +162,12 @@ def test_a_run_of_another_network_is_no_start(toy_tiny, tmp_path):
         common.load_init(run, module)
     module = mymethod.SimCLR(recipe)
     assert common.load_init(run, module) == "backbone from run"
+
+
+def test_a_command_imports_what_it_is_given(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv(trusted.VARIABLE, "")
+    assert main(["runs", "ls", "--import", METHOD, str(tmp_path)]) in (0, 1)
+    assert trusted.named() == (METHOD,)
+    with pytest.raises(SystemExit, match="2"):
+        main(["run", "--import", "no.such", "10_coclr"])
+    assert "there is no module 'no' on Python's path; got 'no.such'" in capsys.readouterr().err

@@ -80,16 +80,25 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     for add in (add_verbs, add_runs, _add_scan, _add_store, _add_flow, add_all, add_run, add_batch):
         add(commands)
-    for name in commands.choices.keys() - {"scan", "store", "flow"}:
-        commands.choices[name].add_argument(
-            "--import",
-            dest="imports",
-            action="append",
-            default=[],
-            metavar="MODULE",
-            help="a module with your own network or method; repeatable (assets/docs/extending.md)",
-        )
+    _add_import(commands)
     return parser
+
+
+def _add_import(commands: Commands) -> None:
+    """Let commands that read or train runs import modules of your own."""
+    for name, command in commands.choices.items():
+        inner = [one for one in command._actions if isinstance(one, argparse._SubParsersAction)]
+        for one in inner:
+            _add_import(one)
+        if not inner and name not in ("scan", "store", "flow"):
+            command.add_argument(
+                "--import",
+                dest="imports",
+                action="append",
+                default=[],
+                metavar="MODULE",
+                help="a module with your own network or method (assets/docs/extending.md)",
+            )
 
 
 def _add_scan(commands: Commands) -> None:

@@ -228,5 +228,18 @@ def test_what_a_network_does_wrong_is_said_before_training(package, old, new, sa
     net = models.build("own_package.mine:Net", width=4)
     with pytest.raises(ValueError, match=says):
         own.check_trainable("own_package.mine:Net", net, 4, 16)
-    with pytest.raises(ValueError, match="must have its backbone as `encoder`; got None"):
-        own.check_trainable("own_package.mine:Net", None, 4, 16)
+
+
+def test_a_network_that_computes_a_tensor_when_it_is_made_cannot_be_copied(package):
+    trusted.trust(
+        package(NET.replace(WIDTH, f"{WIDTH}; self.a = torch.ones(1).requires_grad_() * 2"))
+    )
+    with pytest.raises(ValueError, match="cannot be copied, which training needs: RuntimeError"):
+        own.check_trainable("own_package.mine:Net", models.build("own_package.mine:Net"), 4, 16)
+
+
+def test_a_method_without_encoder_is_refused():
+    with pytest.raises(ValueError, match="Linear must have its backbone as `encoder`; got None"):
+        own.encoder_of(torch.nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="wants one of"):
+        models.build(5)

@@ -248,10 +248,7 @@ def train(
     """
     torch.manual_seed(recipe.fit.seed)
     module = build(recipe)  # before the folder: a network that is refused leaves none behind
-    if own.is_own(recipe.network):
-        sizes = {(data.clip.frames, data.clip.augment.size) for data in recipe.data_sets()}
-        for frames, size in sizes:
-            own.check_trainable(recipe.network, getattr(module, "encoder", None), frames, size)
+    _check_own(recipe, module)
     run = Run.create(folder, recipe.method, recipe) if ranks.rank() == 0 else None
     if run:
         parts = {name: None if part is None else part.fingerprint() for name, part in rows.items()}
@@ -268,6 +265,16 @@ def train(
         print(f"{run.folder.name}: {line}", flush=True)
     fit(module, batches, recipe.fit, run, progress, watch(module, run))
     return folder
+
+
+def _check_own(recipe: Recipe, module: nn.Module) -> None:
+    """Raise ValueError if a method or network of the user's own cannot be trained and read again."""
+    if not recipe.home.startswith("vidbench."):
+        own.encoder_of(module)
+    if own.is_own(recipe.network):
+        for data in recipe.data_sets():
+            clip, encoder = data.clip, own.encoder_of(module)
+            own.check_trainable(recipe.network, encoder, clip.frames, clip.augment.size)
 
 
 def _videos(rows: Mapping[str, Manifest | None]) -> dict[str, Path]:

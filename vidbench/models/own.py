@@ -23,7 +23,7 @@ HELP = "See assets/docs/extending.md."
 
 def is_own(name: str) -> bool:
     """Whether a network's name is an importable one, and not a name of the table of builders."""
-    return ":" in name
+    return ":" in str(name)
 
 
 def find(name: str) -> Callable[..., Backbone]:
@@ -40,7 +40,7 @@ def find(name: str) -> Callable[..., Backbone]:
             "into a module: other processes cannot import a cell or a script."
         )
     module = trusted.load(place, f"the network {name!r}")
-    found: Any = getattr(module, attribute, None)
+    found: Any = vars(module).get(attribute)  # no getattr: a module's __getattr__ may import more
     if not _builds(found):
         names = ", ".join(one for one in vars(module) if _builds(vars(module)[one])) or "none"
         raise ValueError(
@@ -76,23 +76,40 @@ def build(name: str, builder: Callable[..., Backbone], arguments: Mapping[str, A
     return net
 
 
-def check_trainable(name: str, net: Any, frames: int, size: int) -> None:
+def encoder_of(module: nn.Module) -> Backbone:
+    """The backbone of a method's module.
+
+    Raises:
+        ValueError: The module has none as `encoder`.
+    """
+    found = getattr(module, "encoder", None)
+    if not isinstance(found, Backbone):
+        raise ValueError(
+            f"{type(module).__name__} must have its backbone as `encoder`; got {found!r}. Set "
+            f"self.encoder = recipe.build_backbone(). {HELP}"
+        )
+    return found
+
+
+def check_trainable(name: str, net: Backbone, frames: int, size: int) -> None:
     """Send two clips of a recipe's size through a copy of a network, forward and back.
 
     Args:
-        net: What the method's module has as `encoder`.
         frames, size: T frames of H = W = size pixels.
 
     Raises:
-        ValueError: The network cannot take such clips, returns something else than a finite map
-            [2,out_channels,T',H',W'] of floats, or has parameters without gradient.
+        ValueError: The network cannot be copied or cannot take such clips, returns something else
+            than a finite map [2,out_channels,T',H',W'] of floats, or has parameters without
+            gradient.
     """
-    if not isinstance(net, Backbone):
-        raise ValueError(
-            f"the method's module must have its backbone as `encoder`; got {net!r}. {HELP}"
-        )
     with torch.random.fork_rng(devices=[]):
-        trial = copy.deepcopy(net).cpu().train()
+        try:
+            trial = copy.deepcopy(net).cpu().train()
+        except Exception as error:  # such as a tensor that was computed in the constructor
+            raise ValueError(
+                f"{name!r} cannot be copied, which training needs: {type(error).__name__}: {error}. "
+                "Keep computed tensors as buffers or compute them in forward."
+            ) from error
         clips = torch.randn(2, 3, frames, size, size)
         try:
             with torch.enable_grad():

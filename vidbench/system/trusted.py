@@ -116,7 +116,7 @@ def spread(network: str, *modules: str) -> None:
         UntrustedError: This process itself may not import the network's module.
         CodeError: Its import fails.
     """
-    place, colon, _ = network.partition(":")
+    place, colon, _ = str(network).partition(":")
     if colon:
         load(place, f"the network {network!r}")
         modules = (*modules, place)

@@ -52,7 +52,12 @@ def test_every_training_on_one_data_set_warns(tmp_path, capsys, monkeypatch, fli
     )
     monkeypatch.setattr(common.Run, "create", lambda *arguments: run)
     monkeypatch.setattr(common, "fit", lambda *arguments: None)
-    recipe = SimpleNamespace(method="classify", fit=SimpleNamespace(seed=0))
+    recipe = SimpleNamespace(
+        method="classify",
+        home="vidbench.methods.classify",
+        network="s3d",
+        fit=SimpleNamespace(seed=0),
+    )
     batches = SimpleNamespace(dataset=clips)
     common.train(recipe, str(tmp_path / "run"), {}, lambda recipe: nn.Identity(), batches)
     assert ("'turn left' and 'turn right'" in capsys.readouterr().out) == (flip > 0)
