@@ -65,3 +65,17 @@ def test_damaged_results_name_the_file_and_the_way_out_and_are_not_overwritten(t
     path.unlink()
     run.add_result("probe", {}, {"top-1": 0.5})
     assert json.loads(path.read_text()).keys() == {"probe"}
+
+
+def test_an_entry_that_lacks_a_field_is_named_and_stays_on_disk(tmp_path):
+    run = run_in(tmp_path / "run")
+    whole = run.add_result("probe", {}, {"top-1": 0.5})
+    older = {"task": "retrieval", "numbers": {"R@1": 0.5}}
+    path = run.folder / "results.json"
+    path.write_text(json.dumps({**run.records(), "older": older}))
+    with pytest.raises(RunError, match=r"results\.json: 'older': wanted task, protocol, .*again"):
+        run.results()
+    run.add_result("probe", {"head": "linear"}, {"top-1": 0.5})
+    assert run.records()["older"] == older and whole in run.records()
+    path.write_text(json.dumps({whole: {**run.records()[whole], "of a later version": 1}}))
+    assert run.results()[whole].numbers == {"top-1": 0.5}

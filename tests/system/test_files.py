@@ -48,6 +48,22 @@ def test_a_folder_is_written_whole_or_not_at_all(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_written_in_steps_has_its_name_only_when_whole(tmp_path):
+    for made in ("first", "second"):
+        try:
+            with files.written_in_steps(tmp_path / "pictures") as partial:
+                assert (partial / "first").exists() == (made == "second")
+                with written(partial / made) as temporary:
+                    temporary.write_text(made)
+                if made == "first":
+                    (partial / ".killed.tmp").write_text("half")
+                    raise KeyError
+        except KeyError:
+            assert not (tmp_path / "pictures").exists()
+    assert {p.name for p in (tmp_path / "pictures").iterdir()} == {"first", "second"}
+    assert [p.name for p in tmp_path.iterdir()] == ["pictures"]
+
+
 def test_two_writers_of_one_file_do_not_meet(tmp_path):
     """Threads and machines may share a process number."""
     with written(tmp_path / "a") as first, written(tmp_path / "a") as second:
