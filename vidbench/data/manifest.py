@@ -161,6 +161,11 @@ class Manifest:
                 "csv with a column label."
             )
 
+    @property
+    def countable(self) -> Manifest:
+        """The videos that have a label, or all videos if none has one."""
+        return self.select(mask=self.label >= 0) if self.labeled else self
+
     def without_labels(self) -> Manifest:
         """The same videos with no classes and label -1 everywhere."""
         return replace(self, classes=(), label=np.full(len(self), -1))

@@ -145,7 +145,10 @@ def test_files_from_anywhere(tmp_path):
     assert manifest.root == tmp_path and manifest.absolute(0) == paths[0]
     assert manifest.path.tolist() == ["y/b.mp4", "x/a_c2.mp4", "x/a_c1.mp4"]
     assert manifest.source_video.tolist() == [0, 1, 1] and not manifest.labeled
-    assert open_files(paths, ["run", None, "walk"]).label.tolist() == [0, -1, 1]
+    some = open_files(paths, ["run", None, "walk"])
+    assert some.label.tolist() == [0, -1, 1] and some.countable.label.tolist() == [0, 1]
+    assert some.words == "3 videos in 2 classes, 1 of them without a label"
+    assert len(manifest.countable) == 3
     assert open_files(paths[:1]).path.tolist() == ["b.mp4"]
     for given, labels, said in (
         ([], None, "got no paths"),
