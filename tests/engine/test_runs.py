@@ -3,6 +3,7 @@
 import os
 import shutil
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 from tests.engine.test_loop import Outer
 from vidbench.engine import checkpoints
-from vidbench.engine.runs import Run, RunError
+from vidbench.engine.runs import Run, RunError, find
 
 
 def run_of(folder: Path, *steps: int) -> Run:
@@ -73,3 +74,30 @@ def test_the_stamp_follows_the_bytes_and_not_the_time(tmp_path):
     assert one.checkpoint_stamp() == other.checkpoint_stamp() != before
     with pytest.raises(RunError, match="no checkpoint yet"):
         run_of(tmp_path / "d").checkpoint_stamp()
+
+
+@dataclass(frozen=True)
+class Part:
+    manifest: str = ""
+
+
+@dataclass(frozen=True)
+class Paths:
+    init: str = ""
+    teacher: str = ""
+    parts: tuple[Part, ...] = ()
+
+
+def test_a_recipe_keeps_absolute_paths(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    run_of(tmp_path / "first")
+    monkeypatch.chdir(tmp_path / "here")
+    given = Paths(init="../first", teacher="ema", parts=(Part("."), Part("")))
+    values = Run.create("second", "x", given).values
+    parts = [{"manifest": str(tmp_path / "here")}, {"manifest": ""}]
+    assert values == {"init": str(tmp_path / "first"), "teacher": "ema", "parts": parts}
+    assert Run.create("second", "x", given).values == values, "the same recipe resumes"
+    assert find("/runs", "../first").folder == tmp_path / "first"
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunError, match="holds a run of another recipe"):
+        Run.create("here/second", "x", given)

@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+import os
 import types
 import typing
 from typing import Any, TypeVar
 
 R = TypeVar("R")
+PATHS = ("manifest", "flow", "init", "student", "teacher")
 
 
 class RunError(RuntimeError):
@@ -17,6 +19,24 @@ class RunError(RuntimeError):
 def recipe_dict(recipe: Any) -> dict[str, Any]:
     """A recipe (frozen dataclass of plain values, nested ones too) as JSON's own types."""
     return json.loads(json.dumps(dataclasses.asdict(recipe)))
+
+
+def stored(recipe: Any) -> dict[str, Any]:
+    """A recipe as a run directory keeps it: `recipe_dict`, and its paths absolute.
+
+    Whoever opens the run later may be in another folder. The fields PATHS are paths if such a file or
+    folder exists; nested recipes have them too."""
+    return {name: _absolute(name, value) for name, value in recipe_dict(recipe).items()}
+
+
+def _absolute(name: str, value: Any) -> Any:
+    if isinstance(value, dict):
+        return {inner: _absolute(inner, each) for inner, each in value.items()}
+    if isinstance(value, list):
+        return [_absolute(name, each) for each in value]
+    if name in PATHS and isinstance(value, str) and value and os.path.exists(value):
+        return os.path.abspath(value)
+    return value
 
 
 def recipe_from(cls: type[R], values: dict[str, Any], where: str = "") -> R:

@@ -18,8 +18,9 @@ from vidbench.engine.checkpoints import (
     write_checkpoint,
 )
 from vidbench.engine.environment import environment, made_by
-from vidbench.engine.recipes import RunError, differences, recipe_dict, recipe_from
+from vidbench.engine.recipes import RunError, differences, recipe_from, stored
 from vidbench.engine.recipes import changed as changed
+from vidbench.engine.recipes import recipe_dict as recipe_dict
 from vidbench.engine.records import Result, read_log, read_record
 from vidbench.system.files import (
     BusyError,
@@ -46,7 +47,7 @@ def read_recipes_with(find: Callable[[str], type]) -> None:
 def find(place: str | Path, name: str) -> "Run":
     """The run of that name in a folder of runs, or, where the name has a slash, the run folder at
     that path."""
-    return Run(Path(name) if "/" in name else Path(place) / name)
+    return Run(Path(name).expanduser().resolve() if "/" in name else Path(place) / name)
 
 
 def protocol_id(task: str, protocol: dict) -> str:
@@ -111,11 +112,11 @@ class Run:
         A field that the recipe did not have when the run began counts as its default. Raises
         RunError that prints the difference where it holds another recipe."""
         folder = Path(folder)
-        wanted = {"method": method, "recipe": recipe_dict(recipe)}
+        wanted = {"method": method, "recipe": stored(recipe)}
         if (folder / "recipe.json").exists():
             run = cls(folder)
             held = (
-                recipe_dict(recipe_from(type(recipe), run.values))
+                stored(recipe_from(type(recipe), run.values))
                 if run.method == method
                 else run.values
             )
