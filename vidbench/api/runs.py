@@ -150,7 +150,7 @@ def _entry_json(entry: Entry) -> dict[str, Any]:
 
 
 def _number_json(number: Number) -> dict[str, Any]:
-    names = ("task", "metric", "value", "low", "high", "data", "stream")
+    names = ("task", "metric", "value", "low", "high", "data", "stream", "commit")
     held = {name: getattr(number, name) for name in names}
     return held | {"protocol": dict(number.switches), "budget": dict(number.budget)}
 
