@@ -78,6 +78,23 @@ def test_predictions_sum_to_one_and_name_classes(front_door):
     assert "probability" in found._repr_html_()
 
 
+def test_tables_and_hits_become_data_frames_and_files(front_door, table, tmp_path):
+    videos, run = front_door
+    frame = table.to_pandas()
+    assert list(frame["path"]) == videos.paths and len(frame["vector"][0]) == 64
+    assert table.save(tmp_path / "clips.csv").is_file()
+    assert list(run.search(videos.paths[0], k=2).to_pandas()["rank"]) == [1, 2]
+    assert len(run.predict(videos.paths[0]).to_pandas()) == 3
+
+
+def test_an_export_loads_and_gives_the_same_features(front_door, table, tmp_path):
+    from vidbench.evaluate.export import load_exported
+
+    folder = front_door[1].export(tmp_path / "out")
+    assert (folder / "backbone.safetensors").is_file() and (folder / "README.md").is_file()
+    assert load_exported(folder).out_channels == table.vectors.shape[1]
+
+
 def test_the_browser_opens_headless(front_door, monkeypatch):
     monkeypatch.setenv("VIDBENCH_HEADLESS", "1")
     assert "data:image/webp" in front_door[1].browse()

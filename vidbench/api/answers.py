@@ -1,4 +1,4 @@
-"""What a search and a prediction return at the front door: text, a notebook's view, a page."""
+"""What a search and a prediction return at the front door: text, a notebook's view, a data frame."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vidbench.data.manifest import Manifest
+from vidbench.evaluate.exchange import needed
 from vidbench.evaluate.query import Hits
 from vidbench.evaluate.tables import Features
 from vidbench.system.printing import aligned
 from vidbench.view.clips import neighbors_gallery
 from vidbench.view.html import Section, table, write_page
 from vidbench.view.looks import Html
+
+if TYPE_CHECKING:
+    import pandas
 
 LINES = 20  # of a text
 SHOWN = 12  # queries of a page
@@ -46,6 +50,10 @@ class Found:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return iter(self.records)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Return a data frame with the columns query, rank, path, score and label."""
+        return needed("pandas", "table").DataFrame(self.records)
 
     def save_html(self, path: str | Path) -> Path:
         """Write a page on which the clips of queries and hits play, offline; returns its path."""
@@ -109,6 +117,10 @@ class Predicted:
 
     def __len__(self) -> int:
         return len(self.manifest)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Return a data frame with a row for each video and class, the most probable first."""
+        return needed("pandas", "table").DataFrame(self.top(len(self.classes)))
 
     def __repr__(self) -> str:
         rows: dict[str, list[str]] = {}

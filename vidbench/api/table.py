@@ -11,6 +11,7 @@ import numpy as np
 
 from vidbench.data.manifest import SPLITS, Manifest
 from vidbench.evaluate import probe as probes
+from vidbench.evaluate.exchange import save_table, to_frame
 from vidbench.evaluate.tables import Features
 from vidbench.view.html import table
 
@@ -82,8 +83,6 @@ class Table:
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return a data frame with the columns id, path, label, split, source_video and vector."""
-        from vidbench.evaluate.exchange import to_frame
-
         return to_frame(self.features, self.manifest)
 
     def save(self, path: str | Path, overwrite: bool = False) -> Path:
@@ -93,8 +92,6 @@ class Table:
             ValueError: The file has another ending.
             FileExistsError: The file exists and is not a table of vidbench, unless `overwrite`.
         """
-        from vidbench.evaluate.exchange import save_table
-
         target = Path(path).expanduser()
         return save_table(self.features, self.manifest, target, overwrite=overwrite)
 

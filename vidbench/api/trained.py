@@ -14,6 +14,7 @@ from vidbench.engine.runs import Run, RunError
 from vidbench.evaluate import query
 from vidbench.evaluate.classes import classify_readable
 from vidbench.evaluate.embed import embed_readable, left_out
+from vidbench.evaluate.export import export
 from vidbench.evaluate.features import load_or_extract
 from vidbench.evaluate.protocols import PROTOCOLS, Protocol
 from vidbench.methods.common import data_set
@@ -110,6 +111,30 @@ class Trained:
         done = classify_readable(self.run, manifest, protocol=_protocol(protocol), data=data)
         _say_left_out(done.failed, len(manifest))
         return Predicted(done.table, done.manifest)
+
+    def export(
+        self,
+        folder: str | Path,
+        *,
+        onnx: bool = False,
+        torch_export: bool = False,
+        data: str = "",
+    ) -> Path:
+        """Write the backbone for use elsewhere: weights, config.json and a model card.
+
+        Args:
+            onnx: Also write backbone.onnx, checked against the network's outputs.
+            torch_export: Also write a torch.export program, checked in the same way.
+            data: Of a run on several data sets, whose clips and classes are described.
+
+        Returns:
+            The folder. `evaluate.export.load_exported` reads it.
+
+        Raises:
+            FileExistsError: The folder contains a file that vidbench did not write.
+        """
+        target = Path(folder).expanduser()
+        return export(self.run, target, onnx=onnx, torch_export=torch_export, data=data)
 
     def probe(self, seed: int = 0) -> Probe:
         """Fit and test a linear probe on the run's own labeled videos: `Table.probe`."""

@@ -93,7 +93,7 @@ def train(
             method, preset, changes and seed.
         nproc: Ranks of each stage; 0 is one for each GPU, or VIDBENCH_NPROC.
         processes: Stages that train side by side on a CPU, and workers that compute flow; 0 does
-            all in this process.
+            all in this process. A single stage always trains in it.
         changes: Fields of the recipe by plain or dotted names: epochs=40, lr=1e-3, stream="flow",
             network="slowonly", network_args={"depth": 18}, **{"clip.frames": 16}. Of epochs and
             network an empty value leaves the preset's.
@@ -263,7 +263,8 @@ def _complete_flow(job: _Job, recipes: Mapping[str, common.Recipe], processes: i
 def _run(recipes: Mapping[str, common.Recipe], folder: Path, nproc: int, processes: int) -> None:
     """Side by side on a CPU; one after another on ranks, or in this process."""
     asked = nproc > 1 or any(os.environ.get(ranks.VARIABLES[name]) for name in ("nproc", "nnodes"))
-    if processes and not asked and not torch.cuda.is_available():
+    alone = len(recipes) == 1 or not processes
+    if not (alone or asked or torch.cuda.is_available()):
         stages.run_all(recipes, folder, processes)
         return
     for name, recipe in recipes.items():
