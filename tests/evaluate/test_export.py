@@ -139,11 +139,12 @@ def test_a_damaged_folder_is_refused(runs, tmp_path):
 
 
 def test_a_program_with_other_features_is_not_kept(runs, tmp_path, monkeypatch):
-    def wrong(network, clips, file):
+    def wrong(network, file):
         file.write_bytes(b"a program")
         return lambda clips: network(clips) * 1.01
 
-    monkeypatch.setattr(module, "_program", wrong)
+    monkeypatch.setattr(module, "_program", lambda network, clips: network)
+    monkeypatch.setattr(module, "_pt2", wrong)
     with pytest.raises(RunError, match="backbone.pt2 of .* gives other features"):
         export(runs["rgb"], tmp_path / "out", torch_export=True)
     assert not (tmp_path / "out" / "backbone.pt2").exists()

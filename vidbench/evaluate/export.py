@@ -19,10 +19,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from vidbench import models
 from vidbench.data.flow.store import settings_of
@@ -142,11 +142,14 @@ def export(
         state = {name: value.contiguous() for name, value in encoder.state_dict().items()}
         with written(out / WEIGHTS) as temporary:
             save_file(state, temporary)
-        for wanted, name, write in ((torch_export, PROGRAM, _program), (onnx, ONNX, _onnx)):
-            if wanted:
-                with written(out / name) as temporary:
-                    call = write(network, clips, temporary)
-                    checks[name] = _difference(network, call, clips, name, run)
+        wanted = {PROGRAM: _pt2} if torch_export else {}
+        wanted |= {ONNX: _onnx} if onnx else {}
+        if wanted:
+            program = _program(network, clips)
+        for name, write in wanted.items():
+            with written(out / name) as temporary:
+                call = write(program, temporary)
+                checks[name] = _difference(network, call, clips, name, run)
         write_text(out / CONFIG, json.dumps(asdict(config), indent=1) + "\n")
         about = Export(asdict(config), checks, tuple(clips.shape), data)
         write_text(out / CARD, card(run, about))
@@ -319,18 +322,22 @@ def _difference(
     return worst
 
 
-def _program(network: nn.Module, clips: Tensor, file: Path) -> Callable[[Tensor], Tensor]:
-    """Write a torch.export program; returns what the file computes."""
+def _program(network: nn.Module, clips: Tensor) -> ExportedProgram:
+    """The network as a program for any number of clips."""
     batch = {"clips": {0: torch.export.Dim("batch", min=1)}}
     with torch.no_grad():
-        program = torch.export.export(network, (clips[: BATCHES[0]],), dynamic_shapes=batch)
+        return torch.export.export(network, (clips[: BATCHES[0]],), dynamic_shapes=batch)
+
+
+def _pt2(program: ExportedProgram, file: Path) -> Callable[[Tensor], Any]:
+    """Write a torch.export program; returns what the file computes."""
     with open(file, "wb") as stream:
         torch.export.save(program, stream)
     with open(file, "rb") as stream:
         return torch.export.load(stream).module()
 
 
-def _onnx(network: nn.Module, clips: Tensor, file: Path) -> Callable[[Tensor], np.ndarray]:
+def _onnx(program: ExportedProgram, file: Path) -> Callable[[Tensor], Any]:
     """Write an ONNX file; returns what ONNX Runtime computes from it."""
     import onnxruntime
 
@@ -341,11 +348,9 @@ def _onnx(network: nn.Module, clips: Tensor, file: Path) -> Callable[[Tensor], n
             log.setLevel(logging.ERROR)
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                network,
-                (clips[: BATCHES[0]],),
+            made = torch.onnx.export(
+                program,
                 dynamo=True,
-                dynamic_shapes={"clips": {0: torch.export.Dim("batch", min=1)}},
                 input_names=["clips"],
                 output_names=["features"],
                 external_data=False,
@@ -354,7 +359,7 @@ def _onnx(network: nn.Module, clips: Tensor, file: Path) -> Callable[[Tensor], n
     finally:
         for log, level in zip(loud, before, strict=True):
             log.setLevel(level)
-    assert program is not None
-    program.save(str(file))
+    assert made is not None  # it is None for the older exporter alone
+    made.save(str(file))
     session = onnxruntime.InferenceSession(file.read_bytes(), providers=["CPUExecutionProvider"])
     return lambda clips: session.run(["features"], {"clips": clips.numpy()})[0]
