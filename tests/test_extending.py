@@ -19,6 +19,7 @@ from vidbench.engine import ranks, stages
 from vidbench.engine.loop import Fit
 from vidbench.engine.runs import Run, RunError, recipe_dict
 from vidbench.evaluate.evaluate import evaluate
+from vidbench.evaluate.export import export, load_exported
 from vidbench.evaluate.features import Protocol, extract
 from vidbench.methods import common
 from vidbench.methods.registry import import_method
@@ -94,6 +95,8 @@ def test_both_examples_train_on_two_ranks_and_their_run_is_read_by_the_rule(
     assert extract(run, toy_tiny, Protocol(windows=1)).values.shape == (len(toy_tiny), 8)
     found = evaluate(folder, "test", Protocol(windows=1))
     assert {"R@1", "probe"} <= set(found.numbers)
+    exported = load_exported(export(run, tmp_path / "exported"))
+    assert isinstance(exported, mine.Net) and exported.out_channels == 8
     said = subprocess.run(
         [sys.executable, "-c", STRANGER, folder, METHOD, f"{METHOD},tests.examples.mine"],
         env={**os.environ, trusted.VARIABLE: ""},
