@@ -148,8 +148,6 @@ def filmstrip(
     height: pixels, less where a row would be wider than a figure; noun: what T counts, such as
     "pictures". Raises ValueError on no clips or a wrong number of titles, TypeError or ValueError
     on frames of another kind."""
-    from PIL import Image
-
     if not len(clips):
         raise ValueError("filmstrip: wanted at least one clip, got none")
     if titles is not None and len(titles) != len(clips):
@@ -159,18 +157,9 @@ def filmstrip(
     rows = []
     for i, clip in enumerate(clips):
         clip = _checked(clip, f"filmstrip: clip {i}")
-        length, tall, wide = clip.shape[:3]
+        length = len(clip)
         shown = windows.spread(length, frames)
-        # a row is never wider than a figure
-        width = max(1, min(round(wide * height / tall), WIDTH // len(shown) - 2))
-        size = (width, max(1, round(tall * width / wide)))
-        # transparent between the frames: a theme may be dark
-        strip = Image.new("RGBA", ((width + 2) * len(shown) - 2, size[1]))
-        for j, t in enumerate(shown):
-            picture = Image.fromarray(np.ascontiguousarray(clip[t]))
-            strip.paste(picture.resize(size, Image.Resampling.LANCZOS), (j * (width + 2), 0))
-        out = io.BytesIO()
-        strip.save(out, "WEBP", quality=90)
+        encoded, wide, tall = _strip(clip[shown], height)
         title = titles[i] if titles else f"clip {i}"
         count = (
             f"({len(shown)} of {length} {noun})"
@@ -181,9 +170,27 @@ def filmstrip(
             '<div style="margin:0 0 10px"><div style="margin:0 0 '
             f'3px;font-size:13px">{escaped(title)}'
             f' <span style="color:{FAINT}">{escaped(count)}</span></div>'
-            f"{clip_html(out.getvalue(), f'{title} {count}'.strip(), strip.width, strip.height)}</div>"
+            f"{clip_html(encoded, f'{title} {count}'.strip(), wide, tall)}</div>"
         )
     return Html(f'<div style="font-family:{FONT};overflow-x:auto">{"".join(rows)}</div>')
+
+
+def _strip(frames: np.ndarray, height: int) -> tuple[bytes, int, int]:
+    """Frames [n,H,W,3] in a row, as WEBP, with its width and height in pixels."""
+    from PIL import Image
+
+    tall, wide = frames.shape[1:3]
+    # a row is never wider than a figure
+    width = max(1, min(round(wide * height / tall), WIDTH // len(frames) - 2))
+    size = (width, max(1, round(tall * width / wide)))
+    # transparent between the frames: a theme may be dark
+    strip = Image.new("RGBA", ((width + 2) * len(frames) - 2, size[1]))
+    for j, frame in enumerate(frames):
+        picture = Image.fromarray(np.ascontiguousarray(frame))
+        strip.paste(picture.resize(size, Image.Resampling.LANCZOS), (j * (width + 2), 0))
+    out = io.BytesIO()
+    strip.save(out, "WEBP", quality=90)
+    return out.getvalue(), strip.width, strip.height
 
 
 def _checked(frames: np.ndarray, who: str) -> np.ndarray:

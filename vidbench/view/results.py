@@ -171,46 +171,45 @@ def published_table(rows: Sequence[Published]) -> Html:
         return _small("Nothing published of the same task, metric, data and stream is known here.")
     notes = [(*row.source.split("; "), *filter(None, [row.note])) for row in rows]
     order = list(dict.fromkeys(words for each in notes for words in each))
+    numbers = [{order.index(words) + 1 for words in each} for each in notes]
     pieces = []
     for data in dict.fromkeys(row.data for row in rows):
-        held = [(row, each) for row, each in zip(rows, notes, strict=True) if row.data == data]
-        columns = sorted(
-            {_column(row): METRICS.index(row.metric) for row, _ in held}.items(),
-            key=lambda item: item[1],
-        )
-        lines: dict[tuple, dict] = {}
-        for row, each in held:
-            method = ", ".join(filter(None, (row.method, row.variant)))
-            method = method if row.paper == row.method else f"{method} ({row.paper})"
-            named = {
-                "published": method,
-                "pre-training": row.pretrain,
-                "stream": row.stream,
-                "backbone": row.backbone,
-            }
-            empty: dict[str, Any] = {
-                **{name: words or None for name, words in named.items()},
-                **dict.fromkeys(name for name, _ in columns),
-                "source, note": set(),
-            }
-            line = lines.setdefault(tuple(named.values()), empty)
-            line[_column(row)] = row.value
-            line["source, note"] |= {order.index(words) + 1 for words in each}
-        shown = [
-            {**line, "source, note": ", ".join(map(str, sorted(line["source, note"])))}
-            for line in lines.values()
-        ]
-        pieces.append(table(shown, title=f"Published on {data}"))
+        held = [(row, each) for row, each in zip(rows, numbers, strict=True) if row.data == data]
+        pieces.append(table(_published_on(held), title=f"Published on {data}"))
     numbered = "".join(
         f"<div>{number} {escaped(words)}</div>" for number, words in enumerate(order, 1)
     )
     style = f"font-family:{FONT};font-size:12px;color:{FAINT};columns:2;column-gap:28px"
     said = _small(
         "Percent, as published, of our tasks, metrics and streams. Protocol, backbone and data "
-        "differ from "
-        "ours and from one another's: compare the order, not the digits. A dash: not said."
+        "differ from ours and from one another's: compare the order, not the digits. A dash: not "
+        "said."
     )
     return _joined([*pieces, said, Html(f'<div style="{style}">{numbered}</div>')])
+
+
+def _published_on(held: Sequence[tuple[Published, set[int]]]) -> list[dict[str, Any]]:
+    """The rows of a data set's table, from its published numbers and the numbers of their notes."""
+    columns = {_column(row): METRICS.index(row.metric) for row, _ in held}
+    lines: dict[tuple, dict[str, Any]] = {}
+    noted: dict[tuple, set[int]] = {}
+    for row, each in held:
+        method = ", ".join(filter(None, (row.method, row.variant)))
+        named = {
+            "published": method if row.paper == row.method else f"{method} ({row.paper})",
+            "pre-training": row.pretrain,
+            "stream": row.stream,
+            "backbone": row.backbone,
+        }
+        key = tuple(named.values())
+        empty = dict.fromkeys(sorted(columns, key=lambda name: columns[name]))
+        line = lines.setdefault(key, {name: words or None for name, words in named.items()} | empty)
+        line[_column(row)] = row.value
+        noted[key] = noted.get(key, set()) | each
+    return [
+        {**line, "source, note": ", ".join(map(str, sorted(noted[key])))}
+        for key, line in lines.items()
+    ]
 
 
 def _column(row: Published) -> str:
