@@ -177,6 +177,8 @@ def test_color_follows_the_method_and_dash_the_stream_in_every_figure():
         assert {name: looks.colors_for(few)[name] for name in few[:2]} == {
             name: styles[name] for name in few[:2]
         }, "which others are drawn does not change a run's look"
+    both = looks.colors_for(["infonce-rgb", "infonce-flow", "both streams"])["both streams"]
+    assert both[0] not in looks.METHODS.values(), "no method's color, while there is another"
     drawn = figures.curves({name: ([0], [1.0]) for name in names}, "x", "y").data
     assert [(one.line.color, one.line.dash) for one in drawn] == [*styles.values()]
     bars = figures.bars([Bar(name, "R@1", 0.5) for name in names[:2]], "y")

@@ -173,6 +173,8 @@ def colors_for(
     given = dict(colors or {})
     known = {name: given.get(name) or method_color(name) for name in dict.fromkeys(names)}
     free = [one for one in PALETTE if one not in known.values()] or list(PALETTE)
+    if any(known.values()):  # next to methods, the color of an absent one comes last
+        free.sort(key=lambda one: one in METHODS.values())
     fresh = [name for name, color in known.items() if not color]
     known |= {name: free[place % len(free)] for place, name in enumerate(fresh)}
     wanted = {name: (color, stream_dash(name)) for name, color in known.items()}
