@@ -116,7 +116,7 @@ def _made(run: Run, about: Export) -> Iterator[str]:
         ],
     )
     yield "\n<details><summary>Recipe</summary>\n\n```json"
-    yield json.dumps(recipe_dict(run.recipe), indent=1)
+    yield json.dumps(_without_folders(recipe_dict(run.recipe)), indent=1)
     yield "```\n\n</details>"
     yield "\n## Provenance\n"
     kept = run.folder / "environment.json"
@@ -127,6 +127,17 @@ def _made(run: Run, about: Export) -> Iterator[str]:
     versions = held.get("versions")
     rows += list(versions.items()) if isinstance(versions, dict) else []
     yield from _table(("", ""), rows)
+
+
+def _without_folders(value: Any) -> Any:
+    """A recipe whose absolute paths are cut to their last part: a card may be published."""
+    if isinstance(value, dict):
+        return {name: _without_folders(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(inner) for inner in value]
+    if isinstance(value, str) and Path(value).is_absolute():
+        return Path(value).name
+    return value
 
 
 def _trained_by(held: Mapping[str, Any]) -> str:
