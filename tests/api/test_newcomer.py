@@ -28,7 +28,7 @@ def test_the_script_of_the_page_runs_twice_and_trains_once(toy_tiny, tmp_path):
     assert "changed to fit" in first and "changed to fit" not in second
     assert first.count("no label") == second.count("no label") and "  5. " in second
     made = {path.name for path in tmp_path.iterdir()} - before
-    assert made == {"runs", "found.html", "clips.parquet", "export"}
+    assert made == {"runs", "found.html", "clips.parquet", ".made.jsonl", "export"}
     assert (tmp_path / "found.html").read_text().count("data:image/webp") == 6
     assert (tmp_path / "export" / "backbone.safetensors").is_file()
 
