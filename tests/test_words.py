@@ -34,7 +34,7 @@ DONE = [
     *("vidbench/__main__.py", "vidbench/data/tables.py", "vidbench/data/flow/files.py"),
     *(f"vidbench/{name}/commands.py" for name in ("experiments", "headless")),
     *(f"vidbench/system/{name}.py" for name in ("door", "printing", "ranges", "version")),
-    *("vidbench/api/commands.py", "vidbench/api/runs.py"),
+    *("vidbench/api/arguments.py", "vidbench/api/commands.py", "vidbench/api/runs.py"),
     *("vidbench/engine/deletion.py", "vidbench/evaluate/inventory.py"),
     *(f"vidbench/engine/{name}.py" for name in ("checkpoints", "optimize", "recipes", "records")),
     *(f"vidbench/data/prepare/{name}.py" for name in ("facts", "outputs", "pool")),

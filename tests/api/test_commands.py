@@ -42,7 +42,7 @@ def test_every_example_of_a_help_can_be_parsed(prog, line):
 
 
 def test_each_verb_has_a_description_an_example_and_json():
-    verbs = ["vidbench train", "vidbench search", "vidbench predict"]
+    verbs = [f"vidbench {name}" for name in ("train", "embed", "search", "predict", "export")]
     wanted = [*verbs, *(f"vidbench runs {name}" for name in ("ls", "show", "diff", "rm"))]
     found = {one.prog: one for one in parsers(PARSER)}
     for name in wanted:
@@ -114,12 +114,27 @@ def test_search_prints_hits_and_writes_a_page(front_door, call, monkeypatch, tmp
 def test_predict_prints_the_most_probable_classes(front_door, call):
     videos, run = front_door
     words = ("predict", "--json", run.run.folder.parent, *videos.paths[:2], "-k", 2)
-    code, out, _ = call(*words)
+    code, out, err = call(*words)
+    assert code == 0, err
     held = json.loads(out)
-    assert code == 0 and held["classes"] == list(videos.classes)
+    assert held["classes"] == list(videos.classes)
     assert held["top"] == run.predict(videos.paths[:2]).top(2)
     code, out, _ = call(*(word for word in words if word != "--json"))
     assert code == 0 and len(out.splitlines()) == 5 and out.count(" %") == 4
+
+
+def test_embed_and_export_write_files_and_print_them(front_door, call, monkeypatch, tmp_path):
+    videos, run = front_door
+    monkeypatch.chdir(tmp_path)
+    folder = run.run.folder.parent
+    code, out, _ = call("embed", folder, *videos.paths[:2], "--out", "clips.csv")
+    width = run.embed(videos.paths[:2]).vectors.shape[1]
+    assert code == 0 and out == f"2 videos x {width} features -> clips.csv\n"
+    assert Path("clips.csv").read_text().count("\n") == 3
+    code, out, _ = call("export", folder, "exported", "--json")
+    held = json.loads(out)
+    assert code == 0 and Path(held["folder"]).resolve() == tmp_path / "exported"
+    assert {"backbone.safetensors", "config.json", "README.md"} <= held["files"].keys()
 
 
 def test_a_query_that_cannot_be_read_is_exit_code_1(front_door, call, tmp_path):
@@ -150,6 +165,9 @@ def test_a_query_that_cannot_be_read_is_exit_code_1(front_door, call, tmp_path):
         (("search", "RUN", "a.mp4", "--stream", "depth"), "stream must be one of rgb, flow"),
         (("search", "RUN", "a.mp4", "--html", "clips"), "--html must be a file in a folder"),
         (("search", "RUN", "a.mp4", "--html", "my.txt"), "my.txt exists, and is no page"),
+        (("embed", "RUN", "--out", "table.txt"), "--out must end in one of .parquet, .csv, .npz"),
+        (("embed", "RUN", "clips", "a.mp4", "--out", "t.csv"), "several videos must be files"),
+        (("export", "RUN", "."), "my.txt"),
         (("search", "RUN", "a.mp4", "-k", 0), "must be 1 or more; got 0"),
         (("search", "RUN", "QUERY", "--index", "fast"), "index must be one of auto, exact"),
     ],

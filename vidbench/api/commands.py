@@ -1,4 +1,4 @@
-"""The commands `vidbench train | search | predict`: options over the front door."""
+"""The commands `vidbench train | embed | search | predict | export`: options over the front door."""
 
 from __future__ import annotations
 
@@ -8,24 +8,35 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vidbench.api.arguments import (
+    add_data,
+    add_pairs,
+    add_protocol,
+    add_stream,
+    at_least,
+    check_page,
+    check_table,
+    is_run,
+    loaded,
+    near,
+    source,
+)
 from vidbench.api.runs import Commands, add_command
 from vidbench.system.door import at_the_door
 from vidbench.system.printing import aligned, as_json, notes_to_stderr, printable, show
 
 if TYPE_CHECKING:
     from vidbench.api.answers import Found
-    from vidbench.api.trained import Trained
 
 VIDEOS = "a folder, a csv with a column `path`, or video files; labels are optional"
 RUN = "run directory, or the folder of all stages that `vidbench train` printed"
 
-PAGE = b"<title>Nearest videos</title>"
 SETTINGS = ("preset", "epochs", "network", "seed", "flow", "nproc", "processes")  # of vb.train
 
 
 def add_verbs(commands: Commands) -> None:
     """Add the commands of the front door."""
-    for add in (_add_train, _add_search, _add_predict):
+    for add in (_add_train, _add_embed, _add_search, _add_predict, _add_export):
         add(commands)
 
 
@@ -52,14 +63,14 @@ def _add_train(commands: Commands) -> None:
     )
     one.add_argument("--epochs", type=at_least(0), default=0, help="default: the preset's")
     one.add_argument("--network", default="", help="its name, or yours: mypackage.mine:Net")
-    _add_pairs(one, "-c", "--change", "a field of the recipe, such as: -c clip.frames 16")
+    add_pairs(one, "-c", "--change", "a field of the recipe, such as: -c clip.frames 16")
     one.add_argument("--seed", type=int, default=0, help="of weights, batches and views")
     _add_places(one)
 
 
 def _add_places(one: argparse.ArgumentParser) -> None:
     """Where `train` reads and writes, and on how many processes it runs."""
-    _add_pairs(one, "-o", "--option", "of the data set's reader, such as: -o fold 2")
+    add_pairs(one, "-o", "--option", "of the data set's reader, such as: -o fold 2")
     one.add_argument(
         "--out", default="runs", help="folder of video lists, flow and runs (%(default)s)"
     )
@@ -73,13 +84,6 @@ def _add_places(one: argparse.ArgumentParser) -> None:
         type=at_least(0),
         default=2,
         help="stages side by side on a CPU; 0: all in this process (%(default)s)",
-    )
-
-
-def _add_pairs(command: argparse.ArgumentParser, short: str, long: str, what: str) -> None:
-    """Add an option that takes a name and a value, and may be given many times."""
-    command.add_argument(
-        short, long, nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help=what
     )
 
 
@@ -133,6 +137,43 @@ def _opened(given: argparse.Namespace) -> Any:
     return [videos(word, **options) for word in words]
 
 
+def _add_embed(commands: Commands) -> None:
+    one = add_command(
+        commands,
+        "embed",
+        "compute a vector for each video, and write the table to a file",
+        """vidbench embed runs/clips/coclr-toy-seed0 ~/clips --out clips.parquet
+        vidbench embed runs/clips/coclr-toy-seed0 --stream flow --out clips.csv""",
+    )
+    one.add_argument("run", metavar="RUN", help=RUN)
+    one.add_argument(
+        "videos", nargs="*", metavar="VIDEOS", help=f"{VIDEOS}; default: the run's own"
+    )
+    one.add_argument(
+        "--out", required=True, metavar="FILE", help="the table: .parquet, .csv or .npz"
+    )
+    one.add_argument("--overwrite", action="store_true", help="replace a file of another program")
+    add_stream(one)
+    add_protocol(one)
+
+
+def embed(given: argparse.Namespace) -> int:
+    """Embed videos, and print where the table is."""
+    from vidbench.api.videos import opened
+
+    with notes_to_stderr():
+        at_the_door(check_table, given.out)
+        named = at_the_door(source, given.videos)
+        trained = at_the_door(loaded, given.run, given.stream)
+        wanted = None if named is None else at_the_door(opened, named)
+        table = at_the_door(trained.embed, wanted, protocol=given.protocol, data=given.data)
+        file = at_the_door(table.save, given.out, overwrite=given.overwrite)
+    rows, width = table.vectors.shape
+    facts = {"table": str(file), "videos": rows, "width": width, "run": str(trained.run.folder)}
+    show(as_json(facts) if given.json else f"{rows} videos x {width} features -> {near(file)}")
+    return 0 if wanted is None or rows == len(wanted) else 1
+
+
 def _add_search(commands: Commands) -> None:
     one = add_command(
         commands,
@@ -160,7 +201,7 @@ def _add_search(commands: Commands) -> None:
         "--html", default="", metavar="FILE", help="also write a page that plays clips"
     )
     streams = one.add_mutually_exclusive_group()
-    _add_stream(streams)
+    add_stream(streams)
     streams.add_argument(
         "--fused", action="store_true", help="sum the cosines of a run's both streams"
     )
@@ -192,31 +233,25 @@ def search(given: argparse.Namespace) -> int:
 def _searched(given: argparse.Namespace) -> Found:
     from vidbench.api.trained import Trained
 
-    folders = [word for word in given.words if _is_run(word)]
+    folders = [word for word in given.words if is_run(word)]
     folders = folders if given.words[: len(folders)] == folders else given.words[:1]
     queries = given.words[max(1, len(folders)) :]
     if given.html:
-        _check_page(given.html)
+        check_page(given.html)
     if not queries:
         raise ValueError("search needs a query after the run; got none. Name a video or a folder.")
     if len(folders) < 2:
-        trained = _loaded(given.words[0], given.stream)
+        trained = loaded(given.words[0], given.stream)
     else:
-        trained = Trained({folder: _loaded(folder, given.stream).run for folder in folders})
+        trained = Trained({folder: loaded(folder, given.stream).run for folder in folders})
     return trained.search(
-        _source(queries),
+        source(queries),
         given.k,
         among=given.gallery or None,
         fused=given.fused or len(folders) > 1,
         index=given.index,
         html=given.html,
     )
-
-
-def _is_run(word: str) -> bool:
-    """Whether a word names a run directory or a folder of runs."""
-    place = Path(word).expanduser()
-    return (place / "recipe.json").is_file() or any(place.glob("*/recipe.json"))
 
 
 def _hit_table(records: Sequence[Mapping[str, Any]]) -> str:
@@ -246,8 +281,8 @@ def _add_predict(commands: Commands) -> None:
     one.add_argument("run", metavar="RUN", help=RUN)
     one.add_argument("videos", nargs="+", metavar="VIDEOS", help=VIDEOS)
     one.add_argument("-k", type=at_least(1), default=3, help="classes of each video (%(default)s)")
-    _add_stream(one)
-    _add_protocol(one)
+    add_stream(one)
+    add_protocol(one)
 
 
 def predict(given: argparse.Namespace) -> int:
@@ -255,8 +290,8 @@ def predict(given: argparse.Namespace) -> int:
     from vidbench.api.videos import opened
 
     with notes_to_stderr():
-        trained = at_the_door(_loaded, given.run, given.stream)
-        wanted = at_the_door(lambda: opened(_source(given.videos)))
+        trained = at_the_door(loaded, given.run, given.stream)
+        wanted = at_the_door(lambda: opened(source(given.videos)))
         found = at_the_door(trained.predict, wanted, protocol=given.protocol, data=given.data)
     lines = found.top(given.k)
     if given.json:
@@ -270,76 +305,47 @@ def predict(given: argparse.Namespace) -> int:
     return 1 if len(found) < len(wanted) else 0
 
 
-def _add_stream(command: argparse._ActionsContainer) -> None:
-    command.add_argument("--stream", default="", help="rgb or flow; default: rgb, if there is one")
-
-
-def _add_protocol(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--protocol", default="vidbench", help="how clips become a vector (%(default)s)"
+def _add_export(commands: Commands) -> None:
+    one = add_command(
+        commands,
+        "export",
+        "write a run's backbone for use elsewhere: weights, config.json, a model card",
+        """vidbench export runs/clips/coclr-toy-seed0 exported
+        vidbench export runs/clips/coclr-toy-seed0/coclr-flow exported-flow --onnx --torch-export""",
     )
-    command.add_argument(
-        "--data", default="", help="of a run on several data sets, as whose videos these are seen"
+    one.add_argument("run", metavar="RUN", help=RUN)
+    one.add_argument("out", metavar="OUT", help="a new folder")
+    one.add_argument("--onnx", action="store_true", help="also write ONNX, checked on a clip")
+    one.add_argument(
+        "--torch-export", action="store_true", help="also write a torch.export program, checked"
     )
+    add_stream(one)
+    add_data(one)
 
 
-def _loaded(folder: str, stream: str) -> Trained:
-    """The run of a command line, of the stream that is wanted."""
-    from vidbench.api.trained import load
+def export(given: argparse.Namespace) -> int:
+    """Export, and print the files."""
+    from vidbench.evaluate.export import export as export_run
 
-    if not Path(folder).expanduser().exists():
-        raise FileNotFoundError(f"no such run: {folder}. `vidbench runs ls FOLDER` lists runs.")
-    trained = load(folder)
-    if not stream:
-        return trained
-    if stream not in trained.streams:
-        raise ValueError(
-            f"stream must be one of {', '.join(trained.streams)} in {folder}; got {stream!r}."
-        )
-    return trained.streams[stream]
-
-
-def at_least(least: int) -> Callable[[str], int]:
-    """The type of a whole number in a command line."""
-
-    def whole(text: str) -> int:
-        if int(text) < least:
-            raise argparse.ArgumentTypeError(f"must be {least} or more; got {text}")
-        return int(text)
-
-    return whole
-
-
-def _source(words: Sequence[str]) -> Any:
-    """What the front door opens: a single folder, csv or file, several files, or None."""
-    folders = [word for word in words if Path(word).expanduser().is_dir()]
-    if folders and len(words) > 1:
-        raise ValueError(
-            f"several videos must be files; got the folder {folders[0]}. Name one folder alone, or "
-            "write a csv with a column path."
-        )
-    return list(words) if len(words) > 1 else words[0] if words else None
-
-
-def _check_page(path: str) -> None:
-    """Refuse to replace a file that is no page of a search."""
-    file = Path(path).expanduser()
-    if file.is_dir() or not file.absolute().parent.is_dir():
-        raise ValueError(f"--html must be a file in a folder that exists; got {path}.")
-    if file.exists() and PAGE not in file.read_bytes()[:1000]:
-        raise ValueError(
-            f"{path} exists, and is no page of a search: move it away, or use another name."
-        )
-
-
-def near(path: str | Path) -> str:
-    """A path as a person types it: relative, if it is below the current folder."""
-    place = Path(path)
-    return str(place.relative_to(Path.cwd())) if place.is_relative_to(Path.cwd()) else str(place)
+    wanted = {"onnx": given.onnx, "torch_export": given.torch_export, "data": given.data}
+    with notes_to_stderr():
+        trained = at_the_door(loaded, given.run, given.stream)
+        out = Path(given.out).expanduser()
+        folder = at_the_door(lambda: export_run(trained.run, out, **wanted))
+    files = {
+        file.name: file.stat().st_size for file in sorted(folder.iterdir()) if file.name[0] != "."
+    }
+    if given.json:
+        show(as_json({"folder": str(folder), "run": str(trained.run.folder), "files": files}))
+    else:
+        show(aligned([("file", "bytes"), *((name, f"{n:,}") for name, n in files.items())], (1,)))
+    return 0
 
 
 VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "train": train,
+    "embed": embed,
     "search": search,
     "predict": predict,
+    "export": export,
 }

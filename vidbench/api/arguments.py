@@ -1,0 +1,106 @@
+"""What the commands of the front door read from a command line: runs, videos, files, options."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vidbench.api.trained import Trained
+
+PAGE = b"<title>Nearest videos</title>"
+
+
+def add_pairs(command: argparse.ArgumentParser, short: str, long: str, what: str) -> None:
+    """Add an option that takes a name and a value, and may be given many times."""
+    command.add_argument(
+        short, long, nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help=what
+    )
+
+
+def add_stream(command: argparse._ActionsContainer) -> None:
+    command.add_argument("--stream", default="", help="rgb or flow; default: rgb, if there is one")
+
+
+def add_protocol(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--protocol", default="vidbench", help="how clips become a vector (%(default)s)"
+    )
+    add_data(command)
+
+
+def add_data(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--data", default="", help="of a run on several data sets, which one is meant"
+    )
+
+
+def is_run(word: str) -> bool:
+    """Whether a word names a run directory or a folder of runs."""
+    place = Path(word).expanduser()
+    return (place / "recipe.json").is_file() or any(place.glob("*/recipe.json"))
+
+
+def loaded(folder: str, stream: str) -> Trained:
+    """The run of a command line, of the stream that is wanted."""
+    from vidbench.api.trained import load
+
+    if not Path(folder).expanduser().exists():
+        raise FileNotFoundError(f"no such run: {folder}. `vidbench runs ls FOLDER` lists runs.")
+    trained = load(folder)
+    if not stream:
+        return trained
+    if stream not in trained.streams:
+        raise ValueError(
+            f"stream must be one of {', '.join(trained.streams)} in {folder}; got {stream!r}."
+        )
+    return trained.streams[stream]
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """The type of a whole number in a command line."""
+
+    def whole(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be {least} or more; got {text}")
+        return int(text)
+
+    return whole
+
+
+def source(words: Sequence[str]) -> Any:
+    """What the front door opens: a single folder, csv or file, several files, or None."""
+    folders = [word for word in words if Path(word).expanduser().is_dir()]
+    if folders and len(words) > 1:
+        raise ValueError(
+            f"several videos must be files; got the folder {folders[0]}. Name one folder alone, or "
+            "write a csv with a column path."
+        )
+    return list(words) if len(words) > 1 else words[0] if words else None
+
+
+def check_page(path: str) -> None:
+    """Refuse to replace a file that is no page of a search."""
+    file = Path(path).expanduser()
+    if file.is_dir() or not file.absolute().parent.is_dir():
+        raise ValueError(f"--html must be a file in a folder that exists; got {path}.")
+    if file.exists() and PAGE not in file.read_bytes()[:1000]:
+        raise ValueError(
+            f"{path} exists, and is no page of a search: move it away, or use another name."
+        )
+
+
+def check_table(path: str) -> None:
+    """Refuse a table's name before the work, not after it."""
+    from vidbench.evaluate.exchange import SUFFIXES
+
+    if Path(path).suffix not in SUFFIXES:
+        raise ValueError(f"--out must end in one of {', '.join(SUFFIXES)}; got {path}.")
+
+
+def near(path: str | Path) -> str:
+    """A path as a person types it: relative, if it is below the current folder."""
+    place = Path(path)
+    return str(place.relative_to(Path.cwd())) if place.is_relative_to(Path.cwd()) else str(place)
