@@ -184,3 +184,34 @@ def test_what_cannot_be_used_is_refused_in_one_line(
     assert (code, out) == (2, "") and says in err
     assert sorted(os.listdir()) == ["clips", "my.txt"] or words[0] == "train"
     assert (tmp_path / "my.txt").read_text() == "mine"
+
+
+@pytest.mark.slow
+def test_a_newcomer_with_unlabeled_clips_gets_everywhere_by_commands(toy_tiny, tmp_path):
+    (tmp_path / "my clips").mkdir()
+    rows = range(0, 288, 12)
+    for number, row in enumerate(rows):
+        os.link(toy_tiny.absolute(row), tmp_path / "my clips" / f"clip {number} é.mp4")
+    os.link(toy_tiny.absolute(5), tmp_path / "new.mp4")
+
+    def typed(*words: object) -> str:
+        command = [sys.executable, "-m", "vidbench", *map(str, words)]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    settings = ("--method", "infonce", "--preset", "tiny", "--epochs", 2, "--json")
+    trained = json.loads(typed("train", "my clips", *settings))
+    folder = Path(trained["folder"])
+    found = json.loads(typed("search", folder, "new.mp4", "--html", "page.html", "--json"))
+    assert len(found["hits"]) == 5 and (tmp_path / "page.html").is_file()
+    typed("embed", folder, "my clips", "--out", "clips.csv")
+    assert (tmp_path / "clips.csv").read_text().count("\n") == len(rows) + 1
+    typed("export", folder, "exported")
+    listed = json.loads(typed("runs", "ls", "--json"))
+    assert [one["state"] for one in listed] == ["complete"]
+    run = listed[0]["folder"]
+    assert json.loads(typed("runs", "show", run, "--json"))["recipe"]["fit"]["epochs"] == 2
+    assert json.loads(typed("runs", "diff", run, run, "--json"))["recipe"] == []
+    assert "bytes freed" in typed("runs", "rm", run, "--yes")
+    assert json.loads(typed("runs", "ls", "--json")) == []
