@@ -59,7 +59,7 @@ def test_another_seed_is_another_recipe_of_the_same_stages(front_door):
 @pytest.mark.parametrize(
     ("method", "options", "says"),
     [
-        ("simclr", {}, "vb.train also knows infonce, ubernce, coclr"),
+        ("byol", {}, "vb.train also knows infonce, ubernce, coclr"),
         ("coclr", {"preset": "big"}, "preset of coclr must be one of tiny, toy.*got 'big'"),
         ("coclr", {"epoch": 3}, "'epoch' of coclr's recipe is unknown.*fit.epochs"),
         ("coclr", {"stream": "flow"}, "coclr trains both streams"),

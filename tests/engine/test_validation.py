@@ -176,7 +176,7 @@ def test_hold_out_takes_whole_sources_of_each_class_and_leaves_one():
     for share in (0, 1, 1.5):
         with pytest.raises(ValueError, match="share between 0 and 1"):
             manifest.hold_out(share)
-    with pytest.raises(ValueError, match="no class has two sources"):
+    with pytest.raises(ValueError, match="no class has two source videos"):
         manifest_of((1, 1, 1)).hold_out(0.5)
 
 

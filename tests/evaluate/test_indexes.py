@@ -159,16 +159,16 @@ import sys
 from vidbench.evaluate import indexes
 import faiss
 
-def resident():
+def allocated():  # without pages of files, which the kernel takes back when it wants
     with open("/proc/self/status") as lines:
-        return sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+        return sum(int(line.split()[1]) for line in lines if line.startswith(("RssAnon", "VmSwap")))
 
 held = []
 for path in sys.argv[1:]:
     for mapped in (True, False):
-        before = resident()
+        before = allocated()
         held.append(indexes.load(path, mapped=mapped))
-        print(resident() - before)
+        print(allocated() - before)
 """
 
 
