@@ -829,7 +829,7 @@ def test_another_networks_checkpoint_is_refused_by_name(complete, tmp_path):
     state["optimizer"]["param_groups"][0]["params"] = [0]
     torch.save(state, place / "state.pt")
     with pytest.raises(
-        RunError, match=f"(?s){place} holds .* another optimizer's state.*start anew"
+        RunError, match=f"(?s){place} holds .* another optimizer's state.*start again"
     ):
         trained(tmp_path / "run")
 

@@ -50,9 +50,9 @@ def test_a_kernel_names_its_notebook(words, monkeypatch):
     assert environment()["notebook"] == "notebook" and environment()["command"] is None
     monkeypatch.setenv("JPY_SESSION_NAME", "/work/notebooks/mine.ipynb")
     assert environment()["notebook"] == "mine.ipynb" and environment()["parameters"] is None
-    told = {"notebook": "/books/10.ipynb", "parameters": {"epochs": 2}}
-    monkeypatch.setenv("VIDBENCH_NOTEBOOK", json.dumps(told))
-    assert told.items() <= environment().items()
+    given = {"notebook": "/books/10.ipynb", "parameters": {"epochs": 2}}
+    monkeypatch.setenv("VIDBENCH_NOTEBOOK", json.dumps(given))
+    assert given.items() <= environment().items()
     monkeypatch.setenv("VIDBENCH_NOTEBOOK", "[no json")
     assert environment()["notebook"] == "mine.ipynb"
 

@@ -182,7 +182,7 @@ def test_opening_a_mapped_index_costs_no_memory(tmp_path):
         text=True,
         check=True,
         stdout=subprocess.PIPE,
-        # Each array is a mapping of its own, so none fits into memory that an import has freed.
+        # Each array has its own mapping, so none fits into memory that an import has freed.
         env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "4096", "MALLOC_MMAP_MAX_": "100000"},
     ).stdout
     grown = np.array(said.split(), int).reshape(3, 2)  # kB: mapped, read

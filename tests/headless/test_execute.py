@@ -25,8 +25,8 @@ PARAMETERS = 'runs_dir: str = "../runs"\nn: int = 2\nlr: float = 0.1\nmore: dict
 
 
 TELLS = """import json, os
-told = json.loads(os.environ["VIDBENCH_NOTEBOOK"])
-print(os.getcwd(), n, runs_dir, told["notebook"], sorted(told["parameters"]))"""
+given = json.loads(os.environ["VIDBENCH_NOTEBOOK"])
+print(os.getcwd(), n, runs_dir, given["notebook"], sorted(given["parameters"]))"""
 
 
 def notebook(path: Path, *sources: str, parameters: str = PARAMETERS) -> Path:

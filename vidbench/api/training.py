@@ -262,9 +262,9 @@ def _complete_flow(job: _Job, recipes: Mapping[str, common.Recipe], processes: i
 
 def _run(recipes: Mapping[str, common.Recipe], folder: Path, nproc: int, processes: int) -> None:
     """Side by side on a CPU; one after another on ranks, or in this process."""
-    asked = nproc > 1 or any(os.environ.get(ranks.VARIABLES[name]) for name in ("nproc", "nnodes"))
+    ranked = nproc > 1 or any(os.environ.get(ranks.VARIABLES[name]) for name in ("nproc", "nnodes"))
     alone = len(recipes) == 1 or not processes
-    if not (alone or asked or torch.cuda.is_available()):
+    if not (alone or ranked or torch.cuda.is_available()):
         stages.run_all(recipes, folder, processes)
         return
     for name, recipe in recipes.items():

@@ -80,23 +80,23 @@ def _begun_by() -> dict[str, Any]:
     A kernel's command line says nothing of its notebook. `vidbench run` and papermill's engine name
     it and its parameters, JupyterLab its path."""
     words = [Path(sys.argv[0]).name, *sys.argv[1:]]
-    told = _told()
-    if not told and not words[0].startswith(("ipykernel", "colab_kernel")):
+    given = _from_runner()
+    if not given and not words[0].startswith(("ipykernel", "colab_kernel")):
         return {"notebook": None, "parameters": None, "command": words}
     session = Path(os.environ.get("JPY_SESSION_NAME", "")).name
     return {
-        "notebook": told.get("notebook") or session or "notebook",
-        "parameters": told.get("parameters"),
+        "notebook": given.get("notebook") or session or "notebook",
+        "parameters": given.get("parameters"),
         "command": None,
     }
 
 
-def _told() -> dict[str, Any]:
+def _from_runner() -> dict[str, Any]:
     try:
-        told = json.loads(os.environ.get(NOTEBOOK, "{}"))
+        given = json.loads(os.environ.get(NOTEBOOK, "{}"))
     except ValueError:
         return {}
-    return told if isinstance(told, dict) else {}
+    return given if isinstance(given, dict) else {}
 
 
 def _version(package: str) -> str:

@@ -124,7 +124,7 @@ class _Trainer:
                     raise
                 raise RunError(
                     f"{place} holds another network's weights, or another optimizer's state: "
-                    f"{error}\nUse another folder, or delete that checkpoint to start anew."
+                    f"{error}\nUse another folder, or delete that checkpoint to start again."
                 ) from error
             if state["scaler"]:  # empty where it was off, as on a CPU
                 self.scaler.load_state_dict(state["scaler"])
@@ -275,7 +275,7 @@ class _Trainer:
                 "seconds": round(self.seconds, 2),
                 "clips": self.step * self.recipe.batch,
             }
-            # a number that no step had, such as one that counts labels, is absent, not NaN
+            # a number that no step has, such as one that counts labels, is absent, not NaN
             line = {name: value for name, value in line.items() if not _missing(value)}
             self.run.log("metrics", **{name: _plain(value) for name, value in line.items()})
             rest = {n: line[n] for n in [*means, "lr", "data_share"] if n in line}

@@ -1,7 +1,7 @@
 """Embeddings of any videos: those of a run's data set, another data set, one file from elsewhere.
 
 A video outside of the run's data set has no stored flow. A flow run computes it with the settings of
-its own flow store, into a cache that is by default inside the run directory:
+the flow it was trained on, into a cache that is by default inside the run directory:
 
     <run>/outside/flow-<method>-<checksum of the settings>/    flow, by absolute path
     <run>/outside/features/                                    tables of KEEP_FROM or more videos
@@ -238,7 +238,7 @@ def _flow_settings(run: Run, part: DataSet) -> flow_store.Settings:
     """The settings of the run's own flow store.
 
     Raises:
-        RunError: The store is gone, so nobody can say how the run's flow was made.
+        RunError: The store is gone, and with it the settings of the run's flow.
     """
     try:
         return flow_store.settings_of(part.flow)

@@ -107,12 +107,12 @@ def search(
             raise RunError(
                 f"the data set of {runs[0].folder} has no split train to search in. Name a gallery."
             )
-    asked, queries, unread = _tables(runs, queries, at, "queries")
+    wanted, queries, unread = _tables(runs, queries, at, "queries")
     known, gallery, missed = _tables(runs, gallery, at, "gallery videos")
     if k > len(gallery):
         print(f"the gallery has {len(gallery)} videos, fewer than k = {k}: all are returned.")
         k = len(gallery)
-    sides = [table.values for table in known], [table.values for table in asked]
+    sides = [table.values for table in known], [table.values for table in wanted]
     if index == "auto":
         index = "exact" if len(gallery) <= indexes.FLAT_TO else "ivf_sq8"
     if index == "exact":

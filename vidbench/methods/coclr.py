@@ -65,7 +65,7 @@ class LoadedWeights:
         whole = f"all {self.tensors} tensors of query encoder and head"
         if self.part == "teacher":
             return f"teacher, frozen, in eval mode: {whole} of {taken}"
-        return f"student: {whole} of {taken}, into query and key alike; queue, optimizer and rate begin anew"
+        return f"student: {whole} of {taken}, into query and key alike; queue, optimizer and rate start fresh"
 
 
 class CoCLR(nn.Module):
@@ -242,8 +242,8 @@ def load_embedding(
         )
     if run.state != "complete":
         raise RunError(
-            f"{run.folder} is {run.state}, not complete, and cannot be the {part} yet; the call "
-            "that began it goes on with it."
+            f"{run.folder} is {run.state}, not complete, and cannot be the {part} yet. "
+            "Resume it by the call that began it."
         )
     run.load_into(encoder, "encoder.")
     run.load_into(head, "head.")

@@ -29,7 +29,7 @@ def place(tmp_path_factory):
 
 
 class Clock:
-    """A clock that only moves when it is told to."""
+    """A clock that moves only by its own method."""
 
     def __init__(self, monkeypatch) -> None:
         self.now = 0.0

@@ -84,12 +84,12 @@ def pace(job: Job, sample: Slice) -> Pace:
 
         def flows() -> Iterator[np.ndarray]:
             nonlocal last, decoding
-            asked = time.perf_counter()
+            since = time.perf_counter()
             for frame in sample.of(stream):
-                decoding += time.perf_counter() - asked
+                decoding += time.perf_counter() - since
                 gray = np.ascontiguousarray(frame[middle])
                 yield levels(calc(last, gray), settings.bound)
-                last, asked = gray, time.perf_counter()
+                last, since = gray, time.perf_counter()
 
         start = time.perf_counter()
         file = Path(sample.scratch) / f"pace{FORMATS[settings.format]}"

@@ -27,7 +27,7 @@ from vidbench.system.processes import DiedError, Pool, cores, result_of
 SECONDS = 12.0  # wall time of all measurements of a command; with start and stop less than 15
 VIDEOS = 8  # in the sample
 FRAMES = 64  # of each, at most
-ASKED = 0.6  # of the time left: a video whose last frame is slow shall still answer before the end
+SHARE = 0.6  # of the time left: a video whose last frame is slow shall still answer before the end
 T = TypeVar("T")
 
 
@@ -138,7 +138,7 @@ class Estimator:
             left = end - time.monotonic()
             if left <= 0 and place:
                 break
-            sample = Slice(self.scratch, self.frames, ASKED * max(0.0, left) / (len(order) - place))
+            sample = Slice(self.scratch, self.frames, SHARE * max(0.0, left) / (len(order) - place))
             pace = self._measured(measure, jobs[number], sample)
             if isinstance(pace, Pace):
                 paces[number] = pace

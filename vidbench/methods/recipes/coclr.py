@@ -79,7 +79,7 @@ class Recipe(common.Recipe, method="coclr", home="vidbench.methods.coclr"):
 
 @dataclass(frozen=True)
 class Preset:
-    """The stages of one experiment: how a stream learns alone, how it goes on in a half-cycle, and
+    """The stages of one experiment: how a stream learns alone, how it trains in a half-cycle, and
     how many cycles."""
 
     alone: Recipe
@@ -114,7 +114,7 @@ _TOY = Recipe(
     held_out=0.1,
 )
 # The paper: 4 GPUs x 32, the rate divided by ten twice, on a plateau of validation. Its share of
-# train and the patience are not told: assumptions.
+# train and the patience are not given: assumptions.
 _PAPER = Recipe(
     held_out=0.05,
     fit=Fit(epochs=300, batch=128, schedule="plateau", drops=2, patience=10, workers=12),
@@ -159,7 +159,7 @@ def graph(
 
     infonce-rgb and infonce-flow, then for each cycle coclr-rgb, mined by the newest flow run, and
     coclr-flow, mined by the rgb run just trained; from the second cycle on with the cycle's number
-    behind. Each goes on from the newest run of its stream."""
+    behind. Each starts from the newest run of its stream."""
     folder = Path(folder)
     stages: dict[str, Recipe] = {}
     newest: dict[str, str] = {}

@@ -151,7 +151,7 @@ _PAPER = Recipe(
 )
 # Its two YAML files: RandAugment, random erasing, Mixup and CutMix in turn, quirks as released, 64
 # videos by 8 parts. Its code multiplies the rate by the number of machines, so its README's run on
-# two had 4e-4.
+# two used 4e-4.
 _RELEASED = replace(
     _PAPER,
     expander=(4096, 768),
