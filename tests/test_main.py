@@ -203,3 +203,18 @@ def test_a_warning_is_one_line_without_its_source(tmp_path):
     lines = [line for line in done.stderr.splitlines() if "train.csv" in line]
     assert len(lines) == 1 and lines[0].startswith("vidbench: opened ")
     assert "UserWarning" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["demo", "replicate-coclr"])
+def test_an_experiment_on_videos_without_labels_is_refused_before_it_writes(
+    command,
+    tmp_path,
+    capsys,
+    handlers,  # noqa: F811
+):
+    (tmp_path / "flat").mkdir()
+    (tmp_path / "flat" / "one.mp4").write_bytes(b"x")
+    out = tmp_path / "out"
+    assert run(command, "--data", tmp_path / "flat", "--out", out) == 2
+    assert "needs labels; got 1 videos without labels" in capsys.readouterr().err
+    assert not out.exists()

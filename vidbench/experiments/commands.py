@@ -1,6 +1,7 @@
 """The commands `vidbench demo` and `vidbench replicate-...`: their options, and the experiments they call."""
 
 import argparse
+import warnings
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -80,6 +81,7 @@ def _demo(given: argparse.Namespace) -> int:
     from vidbench.experiments.demo import demo, settings_for
 
     settings = settings_for(given.data, given.seed)
+    at_the_door(_check_data, given.data, "the demo's report")
     at_the_door(_claim_results, given.out)
     demo(given.out, settings)
     return 0
@@ -91,6 +93,7 @@ def _replicate_coclr(given: argparse.Namespace) -> int:
     parts: dict[str, Any] = {"seeds": tuple(given.seeds), "folds": tuple(given.folds)}
     sizes: dict[str, Any] = {"clips": given.clips, "cycles": given.cycles, "quick": given.quick}
     settings = settings_for(given.data, **parts, **sizes)
+    at_the_door(_check_data, given.data, "replicate-coclr")
     at_the_door(_claim_results, given.out)
     path = replicate(given.out, settings)
     print(f"report: {path}")
@@ -117,6 +120,17 @@ def _replicate_multitrain(given: argparse.Namespace) -> int:
     at_the_door(_claim_results, given.out)
     print(f"report: {replicate(given.out, one)}")
     return 0
+
+
+def _check_data(data: str, what: str) -> None:
+    """Refuse a folder that cannot be opened or has no labels before anything is written."""
+    from vidbench.data.sets import catalogue
+
+    if data:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the experiment opens it again, and warns
+            manifest = catalogue.open_dataset(catalogue.detect_dataset(data), data)
+        manifest.need_labels(what)
 
 
 def _claim_results(out: str) -> None:
