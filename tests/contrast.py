@@ -62,7 +62,9 @@ LOW = """([where, text, line]) => {
             const stroke = parse(style(one).stroke), fill = parse(style(one).fill);
             const wide = parseFloat(style(one).strokeWidth) > 0 && stroke?.[3] && Number(style(one).strokeOpacity);
             const filled = one.matches(".point, .scatterpts") && fill?.[3] && Number(style(one).fillOpacity);
-            const color = filled ? fill : wide && stroke;
+            // a white ring is a halo: it parts the dark ring that is drawn over it from a heatmap's cell
+            const halo = !filled && one.matches(".point") && stroke?.slice(0, 3).every(part => part === 255);
+            const color = filled ? fill : wide && !halo && stroke;
             if (color) check(one, color, behind(one), line, `line ${one.getAttribute("class")} of ${
                 one.closest(".js-plotly-plot")?.querySelector(".gtitle")?.textContent}`);
         }

@@ -154,7 +154,7 @@ def _dots(points: Sequence[np.ndarray], pairs: Sequence[tuple[str, str]]) -> Sca
         y=points[1],
         mode="markers",
         showlegend=False,
-        marker=dict(size=5, opacity=0.55, color=PALETTE[0]),
+        marker=dict(size=5, opacity=0.75, color=PALETTE[0]),
         text=["<br>→ ".join(map(plain, pair)) for pair in pairs],
         hovertemplate="%{text}<br>%{x:.3g}, %{y:.3g}<extra></extra>",
     )
