@@ -48,7 +48,7 @@ def test_a_run_keeps_its_environment(tmp_path, words):
 def test_a_kernel_names_its_notebook(words, monkeypatch):
     words("/lib/ipykernel_launcher.py", "-f", "/run/kernel-1.json")
     assert environment()["notebook"] == "notebook" and environment()["command"] is None
-    monkeypatch.setenv("JPY_SESSION_NAME", "/work/notebooks/mine.ipynb")
+    monkeypatch.setenv("JPY_SESSION_NAME", "/books/mine.ipynb")
     assert environment()["notebook"] == "mine.ipynb" and environment()["parameters"] is None
     given = {"notebook": "/books/10.ipynb", "parameters": {"epochs": 2}}
     monkeypatch.setenv("VIDBENCH_NOTEBOOK", json.dumps(given))
