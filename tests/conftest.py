@@ -1,7 +1,7 @@
 """Fixtures that several rooms share: real clips, the toy world, trained runs.
 
 pytest-xdist spreads the tests over processes. A shared fixture is made once in a folder that all
-of them see, whichever asks first. Read from it, never write: a test that adds files to a run, such
+of them see, by the first that needs it. Read from it, never write: a test that adds files to a run, such
 as a table of features or results, copies it by `tests.copied` (hard links, no time).
 
 | fixture | what it holds |

@@ -99,7 +99,7 @@ def lines(**last):
         ({"spread": 0.02}, "collapse", "spread 0.02"),
         ({"accuracy": 0.045}, "accuracy", "4.5% after 100%"),
         ({"knn": 0.2}, "knn", "no more than the 20.0%"),
-        ({"purity": 0.11}, "purity", "purity 11.0% beside a chance of 10.0%"),
+        ({"purity": 0.11}, "purity", "purity 11.0% against a chance of 10.0%"),
     ],
 )
 def test_a_curve_that_looks_like_a_known_failure_is_named(change, kind, says):

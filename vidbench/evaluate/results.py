@@ -23,7 +23,7 @@ from vidbench.system.files import write_text
 
 BUDGET = ("batch", "iterations", "clips", "epochs")  # of Run.budget, as far as tables show it
 OF_A_RUN = ("recipe.json", "environment.json", "status.json", "metrics.jsonl", "results.json")
-# below such a folder lie videos by the thousand
+# such a folder contains thousands of videos
 OF_DATA = ("manifest.csv", "scan.csv", "flow.json", "store.json")
 ROUNDING = 1e-9  # a mean of ones may be so much more than one
 

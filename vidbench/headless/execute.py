@@ -79,7 +79,7 @@ def execute(
     values = check(notebook, values or {})
     notebook, copy = Path(notebook), Path(out) / copy_name(Path(notebook))
     copy.parent.mkdir(parents=True, exist_ok=True)
-    # where the package is not installed anew since it has an engine
+    # where the package is not installed again since it has an engine
     papermill_engines.register("vidbench", Engine)
     paths = (
         str(path).replace("{", "{{").replace("}", "}}")  # papermill fills {parameters} into paths

@@ -312,7 +312,7 @@ class Lines:
 
     def say(self, line: str) -> None:
         for file in self.files:
-            # `| head` has read enough, and the run goes on: all later prints end here, too
+            # `| head` has read enough, and the run continues: all later prints end here, too
             try:
                 file.write(line + "\n")
                 file.flush()
@@ -334,7 +334,7 @@ def _html(nb, path: Path) -> str:
         page, _ = HTMLExporter(raw_template=OFFLINE).from_notebook_node(
             nb, {"metadata": {"name": path.stem}}
         )
-        # plotly asks for MathJax
+        # plotly loads MathJax
         write_text(path, re.sub(r'<script[^>]+src="https?:[^>]*></script>', "", page))
     except Exception as error:
         logger.warning(f"no {path.name}: {type(error).__name__}: {error}")

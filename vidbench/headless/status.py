@@ -1,4 +1,4 @@
-"""The status file beside an executed notebook, and the lock that shows a live process."""
+"""The status file of an executed notebook, and the lock that shows a live process."""
 
 import hashlib
 import json

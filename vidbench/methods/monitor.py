@@ -187,7 +187,7 @@ def health(epochs: list[dict], recipe: Any) -> dict[str, str]:
     last, said = epochs[-1], {}
     done = last["epoch"] / max(recipe.fit.epochs, 1)
     late = [line for line in epochs if line.get("loss") is not None]
-    # an untrained net's features lie close together
+    # an untrained net's features are close together
     if done >= 0.1 and (last["spread"] < 0.1 or last["rank"] < 2):
         said["collapse"] = (
             f"features collapse: effective rank {last['rank']:.1f}, spread {last['spread']:.2f} (a "
@@ -215,7 +215,7 @@ def health(epochs: list[dict], recipe: Any) -> dict[str, str]:
         mined = last.get("purity") is not None and last.get("chance") is not None
         if mined and last["purity"] < 1.5 * last["chance"]:
             said["purity"] = (
-                f"purity {last['purity']:.1%} beside a chance of {last['chance']:.1%}: the teacher "
+                f"purity {last['purity']:.1%} against a chance of {last['chance']:.1%}: the teacher "
                 "mines at random. Train it longer, or look whether its run is the right one."
             )
     return said

@@ -282,7 +282,7 @@ def loader(recipe: Recipe, manifests: list[Manifest]) -> DataLoader:
 
 
 def warnings_of(recipe: Recipe) -> list[str]:
-    """What in a recipe cannot come out well, in plain words. Classes are those of the recipe's
+    """What in a recipe cannot come out well, in sentences. Classes are those of the recipe's
     parts."""
     rows = recipe.fit.batch * recipe.clip.views // recipe.fit.accumulate
     found: list[str] = []
@@ -292,7 +292,7 @@ def warnings_of(recipe: Recipe) -> list[str]:
         found.append(
             f"the expander's {recipe.expander[1]} dimensions are too many for the informative loss "
             f"on {rows} clips at once: noise in the covariance weighs more than the variance it "
-            f"asks for; {widest(rows, recipe.variance, recipe.covariance)} would "
+            f"needs; {widest(rows, recipe.variance, recipe.covariance)} would "
             f"fit{' (accumulation does not help)' * (recipe.fit.accumulate > 1)}"
         )
     return found

@@ -27,7 +27,7 @@ def is_own(name: str) -> bool:
 
 
 def find(name: str) -> Callable[..., Backbone]:
-    """The class or function that an importable name stands for.
+    """The class or function of an importable name.
 
     Raises:
         UntrustedError: The program neither imported the module nor did the caller name it.

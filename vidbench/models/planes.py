@@ -139,7 +139,7 @@ class PlaneMaxPool(nn.Module):
         if x.is_contiguous():  # frames beside channels: a view
             planes = F.max_pool2d(x.flatten(1, 2), self.kernel, self.stride, self.kernel // 2)
             return planes.unflatten(1, x.shape[1:3])
-        # frames beside clips: a view of channels-last memory
+        # frames next to clips: a view of channels-last memory
         planes = x.transpose(1, 2).flatten(0, 1)
         planes = F.max_pool2d(planes, self.kernel, self.stride, self.kernel // 2)
         return planes.unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)

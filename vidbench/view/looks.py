@@ -38,7 +38,7 @@ RIGHT, WRONG = ("#007E5E", "#BF4600")
 INK, SOFT, RULE = "#1F2328", "#5B636D", "#E3E6EA"  # on white: figures and pages
 AXIS_LINE = "#8A929C"
 
-# HTML stands on the background of a page, or of a light or dark theme. Its words inherit the color
+# HTML is shown on the background of a page, or of a light or dark theme. Its words inherit the color
 # that the theme gives (Jupyter's variables decide it), and other colors are mixed with that one.
 # JupyterLab's sanitizer drops such a mixture in an untrusted notebook, and the words are inked.
 FAINT = "color-mix(in srgb,currentColor 72%,transparent)"  # of what is said in passing

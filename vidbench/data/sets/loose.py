@@ -111,7 +111,7 @@ def read_csv(
     seed: int = 0,
     into: str = "test",
 ) -> Manifest:
-    """manifest.csv of a folder, or a csv itself: it is a manifest as it stands, with what a scan
+    """manifest.csv of a folder, or a csv itself: a manifest read as it is, with what a scan
     added to it.
 
     Without a column split, the share `held_out` (0.25) of all source videos goes to `into`, as in

@@ -70,7 +70,7 @@ STATIC = (
 # anywidget gives a module two seconds to load; a widget that takes longer gets no update any more.
 # A slow machine needs more than that for plotly's 5 MB, so this small module answers at once and
 # loads plotly afterwards, once a page. Updates that come in between wait until plotly is there. On a
-# busy page even this module may come late: it then takes the kernel's messages itself, and asks for
+# busy page even this module may come late: it then takes the kernel's messages itself, and requests
 # those that were lost.
 LATER = """
 const direct = model => {
