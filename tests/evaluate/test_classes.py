@@ -11,8 +11,9 @@ from vidbench.data.manifest import Manifest
 from vidbench.engine.runs import Run, RunError
 from vidbench.evaluate import classes as module
 from vidbench.evaluate import probe
-from vidbench.evaluate.classes import class_probabilities, classify_readable
+from vidbench.evaluate.classes import classify
 from vidbench.evaluate.features import PROTOCOLS, load_or_extract, predict
+from vidbench.evaluate.tables import Features
 
 FAST = replace(PROTOCOLS["vidbench"], windows=1)
 
@@ -34,7 +35,7 @@ def test_the_probe_of_a_run_is_logistic_s_and_is_kept(run, toy_three, monkeypatc
     train = load_or_extract(run, "train", FAST)
     wanted = probe.logistic(train, load_or_extract(run, "test", FAST)).probabilities
     files = [test.absolute(row) for row in range(4)]
-    table = class_probabilities(run, loose(*files), protocol=FAST)
+    table = classify(run, loose(*files), protocol=FAST).table
     np.testing.assert_allclose(table.values, wanted[:4], atol=2e-3)
     assert table.classes == test.classes and (table.label == -1).all()
     assert sorted(file.name for file in (run.folder / "probe").iterdir()) == [
@@ -42,19 +43,19 @@ def test_the_probe_of_a_run_is_logistic_s_and_is_kept(run, toy_three, monkeypatc
         "logistic.safetensors",
     ]
     monkeypatch.setattr(module, "load_or_extract", lambda *_, **__: pytest.fail("fitted again"))
-    again = class_probabilities(run, test, protocol=FAST)
+    again = classify(run, test, protocol=FAST).table
     assert np.array_equal(again.label, test.label)  # labels of the run's classes are kept
     np.testing.assert_allclose(again.values, wanted, atol=1e-5)
     with pytest.raises(pytest.fail.Exception, match="fitted again"):
-        class_probabilities(run, loose(*files), protocol=replace(FAST, windows=2))
+        classify(run, loose(*files), protocol=replace(FAST, windows=2))
 
 
 def test_a_damaged_probe_is_fitted_again(run, toy_tiny, capsys):
     query = loose(toy_tiny.absolute(0))
-    before = class_probabilities(run, query, protocol=FAST).values
+    before = classify(run, query, protocol=FAST).table.values
     for name in ("logistic.safetensors", "logistic.json"):
         (run.folder / "probe" / name).write_bytes(b"{")
-        assert np.array_equal(class_probabilities(run, query, protocol=FAST).values, before)
+        assert np.array_equal(classify(run, query, protocol=FAST).table.values, before)
         assert "It is fitted again now" in capsys.readouterr().out
 
 
@@ -64,7 +65,7 @@ def test_two_classes_and_a_class_without_rows():
     values = (rng.normal(size=(40, 5)) + label[:, None]).astype(np.float32)
     columns = label, np.arange(40), ("a", "b", "c"), {}
     half = np.arange(40) % 2 == 0
-    train, test = (module.Features(values, *columns).select(part, "") for part in (half, ~half))
+    train, test = (Features(values, *columns).select(part, "") for part in (half, ~half))
     wanted = probe.logistic(train, test).probabilities
     found = probe.linear(train).probabilities(test.values)
     np.testing.assert_allclose(found, wanted, atol=1e-6)
@@ -76,7 +77,7 @@ def test_a_run_without_labels_says_what_to_do(run, toy_tiny, tmp_path):
     bare.save(tmp_path / "bare")
     run.values["manifest"] = str(tmp_path / "bare")
     with pytest.raises(RunError, match="videos with no labels, .* Use search"):
-        class_probabilities(run, loose(toy_tiny.absolute(0)), protocol=FAST)
+        classify(run, loose(toy_tiny.absolute(0)), protocol=FAST)
 
 
 def test_a_classifier_predicts_loose_files(classifier, toy_three, tmp_path):
@@ -85,11 +86,11 @@ def test_a_classifier_predicts_loose_files(classifier, toy_three, tmp_path):
     wanted = predict(run, test, FAST).values
     torn = tmp_path / "torn.mp4"
     torn.write_bytes(b"no video")
-    done = classify_readable(
+    done = classify(
         run, loose(test.absolute(0), torn, test.absolute(1), test.absolute(2)), protocol=FAST
     )
     np.testing.assert_allclose(done.table.values, wanted, atol=1e-6)
     assert [Path(file).name for file, _ in done.failed] == ["torn.mp4"]
-    with pytest.raises(RunError, match="1 of 2 videos cannot be read"):
-        class_probabilities(run, loose(torn, test.absolute(0)), protocol=FAST)
+    with pytest.raises(RunError, match="The video cannot be read"):
+        classify(run, loose(torn), protocol=FAST)
     assert not (run.folder / "probe").exists()

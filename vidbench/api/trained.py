@@ -12,8 +12,8 @@ from vidbench.api.videos import Source, Videos, opened
 from vidbench.data.manifest import Manifest
 from vidbench.engine.runs import Run, RunError
 from vidbench.evaluate import query
-from vidbench.evaluate.classes import classify_readable
-from vidbench.evaluate.embed import embed_readable, left_out
+from vidbench.evaluate.classes import classify
+from vidbench.evaluate.embed import embed, left_out
 from vidbench.evaluate.export import export
 from vidbench.evaluate.features import load_or_extract
 from vidbench.evaluate.protocols import PROTOCOLS, Protocol
@@ -52,7 +52,7 @@ class Trained:
         """
         own = data_set(self.run, data).manifest
         manifest = Manifest.load(own) if videos is None else opened(videos)
-        done = embed_readable(self.run, manifest, _protocol(protocol), data=data)
+        done = embed(self.run, manifest, _protocol(protocol), data=data)
         _say_left_out(done.failed, len(manifest))
         return Table(done.table, done.manifest, self.run.folder.name)
 
@@ -108,7 +108,7 @@ class Trained:
             RunError: The run was trained on videos without labels, or no video can be read.
         """
         manifest = opened(what)
-        done = classify_readable(self.run, manifest, protocol=_protocol(protocol), data=data)
+        done = classify(self.run, manifest, protocol=_protocol(protocol), data=data)
         _say_left_out(done.failed, len(manifest))
         return Predicted(done.table, done.manifest)
 

@@ -21,47 +21,16 @@ from vidbench.data.manifest import Manifest
 from vidbench.engine import ranks
 from vidbench.engine.runs import Run, RunError
 from vidbench.evaluate import probe
-from vidbench.evaluate.embed import Embedded, embed_readable, left_out
+from vidbench.evaluate.embed import Embedded, embed
 from vidbench.evaluate.features import described, fitting, load_or_extract
 from vidbench.evaluate.protocols import PROTOCOLS, Protocol
-from vidbench.evaluate.tables import Features
 from vidbench.methods.common import data_set
 from vidbench.system.files import write_text, written
 
 HEAD = "logistic regression, standardized"
 
 
-def class_probabilities(
-    run: Run,
-    manifest: Manifest,
-    *,
-    cache: str | Path = "",
-    protocol: Protocol = PROTOCOLS["vidbench"],
-    workers: int = 0,
-    data: str = "",
-) -> Features:
-    """Predict the class probabilities of every video of a manifest.
-
-    Args:
-        manifest: Any videos. Labels are kept where their class is one of the run's.
-        cache, workers: See `embed.embed`.
-        data: Of a run on several data sets, the one whose classifier is used.
-
-    Returns:
-        Probabilities [N,L] in the order of the manifest, with the run's classes.
-
-    Raises:
-        RunError: A video cannot be read, or the run was trained on videos without labels.
-    """
-    done = classify_readable(
-        run, manifest, cache=cache, protocol=protocol, workers=workers, data=data
-    )
-    if done.failed:
-        raise RunError(left_out(done.failed, len(manifest)))
-    return done.table
-
-
-def classify_readable(
+def classify(
     run: Run,
     manifest: Manifest,
     *,
@@ -72,7 +41,13 @@ def classify_readable(
 ) -> Embedded:
     """Predict the class probabilities of the videos that can be read, and name the others.
 
-    The arguments are those of `class_probabilities`; `failed` is as of `embed.embed_readable`.
+    Args:
+        manifest: Any videos. Labels are kept where their class is one of the run's.
+        cache, workers: See `embed.embed`.
+        data: Of a run on several data sets, the one whose classifier is used.
+
+    Returns:
+        Probabilities [N,L] with the run's classes, and the videos that are left out.
 
     Raises:
         RunError: No video can be read, or the run was trained on videos without labels.
@@ -81,13 +56,13 @@ def classify_readable(
     protocol = fitting(protocol, part)
     if part.classes and run.recipe.build_head(1, part) is not None:
         known = _relabeled(manifest, part.classes)
-        return embed_readable(
+        return embed(
             run, known, protocol, cache=cache, workers=workers, data=data, what="probabilities"
         )
     train = _labeled(run, Manifest.load(part.manifest).select(split="train"))
     fitted = _kept_probe(run, train, protocol, data)
     known = _relabeled(manifest, train.classes)
-    done = embed_readable(run, known, protocol, cache=cache, workers=workers, data=data)
+    done = embed(run, known, protocol, cache=cache, workers=workers, data=data)
     facts = {"head": HEAD, "selection": fitted.facts["selection"]}
     table = replace(
         done.table,

@@ -60,47 +60,20 @@ def embed(
     cache: str | Path = "",
     workers: int = 0,
     data: str = "",
-) -> Features:
-    """Embed every video of a manifest, whether the run's data set contains it or not.
-
-    A row equals the row that `features.load_or_extract` stores for the same file, up to the
-    rounding of convolutions in batches of another size.
-
-    Args:
-        cache: Folder of the flow and the tables of videos outside; empty is <run>/outside.
-        workers: Processes that decode and that compute flow; 0 does both in this process.
-        data: Of a run on several data sets, the one whose clip settings are used.
-
-    Returns:
-        A table [N,D] in the order of the manifest.
-
-    Raises:
-        RunError: There is no video, or one cannot be read: the message names the file and the
-            reason. `embed_readable` leaves such videos out.
-    """
-    done = embed_readable(run, manifest, protocol, cache=cache, workers=workers, data=data)
-    if done.failed:
-        raise RunError(left_out(done.failed, len(manifest)))
-    return done.table
-
-
-def embed_readable(
-    run: Run,
-    manifest: Manifest,
-    protocol: Protocol = PROTOCOLS["vidbench"],
-    *,
-    cache: str | Path = "",
-    workers: int = 0,
-    data: str = "",
     what: str = "features",
 ) -> Embedded:
-    """Embed the videos that can be read, and name the others with their reasons.
+    """Embed the videos of a manifest that can be read, whether the run's data set contains them or not.
+
+    A row equals the row that `features.load_or_extract` stores for the same file, up to the
+    rounding of convolutions in batches of another size. Other videos are named with their reasons.
 
     One damaged file among thousands does not stop the rest. If no video can be read, that is an
     error, so a single query that cannot be read always raises.
 
     Args:
-        cache, workers, data: See `embed`.
+        cache: Folder of the flow and the tables of videos outside; empty is <run>/outside.
+        workers: Processes that decode and that compute flow; 0 does both in this process.
+        data: Of a run on several data sets, the one whose clip settings are used.
         what: "features", or "probabilities" of a run with a classifier, whose classes must be
             those of the manifest.
 

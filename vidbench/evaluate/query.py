@@ -17,7 +17,7 @@ import numpy as np
 from vidbench.data.manifest import Manifest
 from vidbench.engine.runs import Run, RunError
 from vidbench.evaluate import indexes
-from vidbench.evaluate.embed import embed_readable, left_out
+from vidbench.evaluate.embed import embed, left_out
 from vidbench.evaluate.protocols import PROTOCOLS, Protocol
 from vidbench.evaluate.search import CENTERINGS, Neighbors, directions
 from vidbench.evaluate.search import search as exact_search
@@ -158,7 +158,7 @@ def _tables(
     failed: tuple[tuple[str, str], ...] = ()
     total = len(manifest)
     for run in runs:
-        done = embed_readable(run, manifest, at.protocol, cache=at.cache, data=at.data)
+        done = embed(run, manifest, at.protocol, cache=at.cache, data=at.data)
         if done.failed:
             left = np.isin(manifest.path, done.manifest.path)
             tables = [table.select(left, done.manifest.fingerprint()) for table in tables]
