@@ -140,8 +140,10 @@ class Journal:
             if isinstance(key := line.pop("key", None), str):
                 self.known[key] = line
         self._lines = open(file, "a", encoding="utf-8")
-        if self._lines.tell():
-            self._lines.write("\n")  # the last line may have been torn
+        # The last line may have been torn; and on a disk that fills up, this takes the room for the
+        # first values.
+        self._lines.write("\n")
+        self._lines.flush()
 
     def add(self, key: str, **values: object) -> None:
         """Write a value down at once."""

@@ -133,13 +133,18 @@ def _in_one_pool(
                 number = todo.popleft()
                 clock.pids[number] = 0  # a job whose process died begins once more
                 running[pool.submit(_timed, function, number, jobs[number])] = number
-            for future in wait(running, TICK, FIRST_COMPLETED).done:
+            # a full disk ends the loop, so what was finished with it comes before
+            for future in sorted(wait(running, TICK, FIRST_COMPLETED).done, key=_raised):
                 yield _result(future, running.pop(future))
             if timeout is not None and clock.tick(running.values()):
                 for future in [f for f, n in running.items() if clock.used[n] > timeout]:
                     if future.cancel():  # stops its process
                         error = f"no end after {timeout:g} s: its process was stopped"
                         yield Done(running.pop(future), error=error, hung=True)
+
+
+def _raised(future: Future) -> bool:
+    return future.cancelled() or future.exception() is not None
 
 
 def _result(future: Future, number: int) -> Done:
