@@ -53,7 +53,7 @@ test-browser: .venv/ready  ## notebooks in JupyterLab and headless Chromium, cli
 	  DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet chromium; } || { \
 	  echo "no Chromium on PATH, and no root with apt-get to install it; install the system's package chromium" >&2; \
 	  exit 1; }
-	$(PY) -m pytest -m browser tests/test_browser.py
+	$(PY) -m pytest -m browser tests/browser
 
 test-gpu: .venv/ready  ## what only a CUDA device can show
 	$(PY) -m pytest -m gpu tests/test_gpu.py
