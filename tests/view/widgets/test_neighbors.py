@@ -207,6 +207,31 @@ def test_a_filter_moves_on_to_the_first_query_that_is_left(browser, parts):
     assert browser.query == ("queries", 0)
 
 
+def test_next_failure_walks_through_the_queries_that_found_nothing_right(browser, parts):
+    browser.look(k=1)
+    for name in ("rgb", "flow"):
+        failing = np.flatnonzero(~browser.right(name).any(axis=1)).tolist()
+        assert 1 < len(failing) < 12
+        browser.select(failing[-1])
+        for query in failing:
+            assert browser.next_failure(name) and browser.query == ("queries", query)
+    browser.select("train/3.mp4")
+    view = show(browser)
+    view.next_failure()
+    first = int(np.flatnonzero(~browser.right("rgb").any(axis=1))[0])
+    assert browser.query == ("queries", first) and f"test/{first}.mp4" in view.said.value
+    browser.look(failures="flow", of_class="walk")
+    left = set(browser.choices().tolist())
+    assert left and {browser.next_failure() and browser.query[1] for _ in range(12)} == left
+    with pytest.raises(ValueError, match="next_failure: wanted one of the lists"):
+        browser.next_failure("blue")
+    every = Browser(parts["gallery"], parts["queries"], {"rgb": parts["lists"]["rgb"]}, k=40)
+    assert not every.next_failure() and every.query == ("queries", 0)
+    view = show(every)
+    view.next_failure()
+    assert "No query is left" in view.said.value
+
+
 def test_gained_lost_and_kept_are_differences_of_the_lists(browser, parts):
     browser.select(2)
     before, after = (
@@ -599,6 +624,7 @@ def test_videos_without_labels_are_neither_right_nor_wrong_and_say_so(parts):
         assert row["right"] is None and row["sibling"] == same
     shown = [one for line in view.box.children for one in getattr(line, "children", ())]
     assert view.of_class not in shown and view.failures not in shown and view.k in shown
+    assert not browser.next_failure(), "without labels no query fails"
     figure = browser.map()
     assert "no labels, color by source video" in figure.layout.title.text
     sources = np.unique(np.concatenate([parts[one].source_video for one in ("gallery", "queries")]))

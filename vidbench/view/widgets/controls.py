@@ -193,6 +193,13 @@ class NeighborControls:
         self.browser.back()
         self._draw()
 
+    def next_failure(self) -> None:
+        """Make the next query that found no right neighbor the query."""
+        if self.browser.next_failure():
+            self._draw()
+        else:
+            self.said.value = said("No query is left of which all neighbors are wrong.")
+
     def _stepped(self, change) -> None:
         left = self.browser.choices()
         if len(left) and self.browser.query != ("queries", int(left[change["new"] - 1])):

@@ -48,21 +48,7 @@ class Lists:
         flow_folder: str | Path = "",
     ):
         self.sides = both_sides(gallery, queries, flow_folder)
-        names = list(lists)
-        standard = {
-            name: names[0] if number else names[:2][-1] for number, name in enumerate(names)
-        }
-        self.beside = standard if beside is None else dict(beside)
-        if (
-            not names
-            or k < 1
-            or set(self.beside) - set(names)
-            or set(self.beside.values()) - set(names)
-        ):
-            raise ValueError(
-                "Browser: wanted lists of neighbors, k >= 1 and `beside` between lists; got "
-                f"{names}, {k} and {self.beside}"
-            )
+        self.beside = _compared(list(lists), k, beside)
         self.spaces = {
             name: Space(name, held, self.sides, centering) for name, held in lists.items()
         }
@@ -103,7 +89,7 @@ class Lists:
             self.query = found[0]
 
     def back(self) -> None:
-        """The query before this one; nothing where there was none."""
+        """Return to the query before this one, if there is one."""
         if self.past:
             self.query = self.past.pop()
 
@@ -132,18 +118,23 @@ class Lists:
             "kind": kind,
             "compare": None if compare is None else tuple(compare),
         }
-        wanted: dict[str, Any] = {
+        wanted = {
             name: getattr(self, name) if value is None else value for name, value in given.items()
         }
-        unknown = [
-            name
-            for name in (wanted["failures"], *wanted["compare"])
-            if name and name not in self.spaces
-        ]
+        self._check_view(wanted)
+        for name, value in wanted.items():
+            setattr(self, name, value)
+        left = self.choices()
+        if self.query[0] == "queries" and len(left) and self.query[1] not in left:
+            self.select(int(left[0]))
+
+    def _check_view(self, wanted: Mapping[str, Any]) -> None:
+        """Raise ValueError unless `look` can show what is wanted."""
+        listed = [name for name in (wanted["failures"], *wanted["compare"]) if name]
         if (
             wanted["k"] < 1
             or wanted["of_class"] not in ("", *self.sides["queries"].classes)
-            or unknown
+            or not set(listed) <= set(self.spaces)
             or len(wanted["compare"]) not in (0, 2)
             or wanted["kind"] not in self.kinds
         ):
@@ -151,20 +142,43 @@ class Lists:
                 f"look: wanted k >= 1, a class of the queries, lists of {list(self.spaces)} (two to "
                 f"compare) and clips of {self.kinds}; got {wanted}"
             )
-        for name, value in wanted.items():
-            setattr(self, name, value)
-        left = self.choices()
-        if self.query[0] == "queries" and len(left) and self.query[1] not in left:
-            self.select(int(left[0]))
 
     def choices(self) -> np.ndarray:
         """The queries that class and failures leave, as rows."""
+        return np.flatnonzero(self._left(self.failures))
+
+    def _left(self, failures: str) -> np.ndarray:
+        """Which queries the class leaves, and a list's failures if it is named: bool [Q]."""
         keep = np.ones(len(self.sides["queries"]), bool)
         if self.of_class:
             keep &= self.names["queries"] == self.of_class
-        if self.failures:
-            keep &= ~self.right(self.failures).any(axis=1)
-        return np.flatnonzero(keep)
+        if failures:
+            keep &= ~self.right(failures).any(axis=1)
+        return keep
+
+    def next_failure(self, name: str = "") -> bool:
+        """Select the next query of which none of the k neighbors is right; after the last, the first.
+
+        Args:
+            name: The list that fails. Default: that of the filter `failures`, else the first list.
+
+        Returns:
+            Whether such a query exists. False without labels, and the query then stays.
+
+        Raises:
+            ValueError: No list has this name.
+        """
+        name = name or self.failures or next(iter(self.spaces))
+        if name not in self.spaces:
+            raise ValueError(
+                f"next_failure: wanted one of the lists {list(self.spaces)}; got {name!r}"
+            )
+        failing = np.flatnonzero(self._left(name) & (self.names["queries"] != ""))
+        if not self.judged or not len(failing):
+            return False
+        now = self.query[1] if self.query[0] == "queries" else -1
+        self.select(int(failing[np.searchsorted(failing, now, "right") % len(failing)]))
+        return True
 
     @property
     def judged(self) -> bool:
@@ -289,3 +303,15 @@ class Lists:
         if key not in self._lists:
             self._lists[key] = self._searches.every(*key)
         return self._lists[key]
+
+
+def _compared(names: Sequence[str], k: int, beside: Mapping[str, str] | None) -> dict[str, str]:
+    """Return each list's partner for shared ids; raise ValueError unless names and k fit a browser."""
+    standard = {name: names[0] if number else names[:2][-1] for number, name in enumerate(names)}
+    pairs = standard if beside is None else dict(beside)
+    if not names or k < 1 or not {*pairs, *pairs.values()} <= set(names):
+        raise ValueError(
+            "Browser: wanted lists of neighbors, k >= 1 and `beside` between lists; got "
+            f"{list(names)}, {k} and {pairs}"
+        )
+    return pairs

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vidbench.data.manifest import SPLITS
 from vidbench.view.clips import playing, top_speed
 from vidbench.view.galleries import Tile, encode
 
@@ -29,7 +30,8 @@ class Videos:
         [N]; videos cut from one long take share one. classes: none, if no label is known. clips:
         kind of picture ("pictures", "flow") -> a function from a row to its Tile, called when the
         row is first looked at, from several threads. speed: returns the pixels a frame that get
-        full color in flow; None if no flow can be seen.
+        full color in flow; None if no flow can be seen. columns: name -> a value for each video
+        [N], words or numbers, by which a map is colored and a table sorted.
     """
 
     ids: np.ndarray
@@ -38,6 +40,7 @@ class Videos:
     classes: tuple[str, ...]
     clips: Mapping[str, Callable[[int], Tile]]
     speed: Callable[[], float] | None = None
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -65,6 +68,7 @@ class Videos:
             manifest.classes,
             clips,
             speed,
+            _columns(manifest),
         )
 
     @cached_property
@@ -92,6 +96,16 @@ class Videos:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+def _columns(manifest: Manifest) -> dict[str, np.ndarray]:
+    """The columns of a manifest that describe a video: split, source video, and what a scan found."""
+    scanned = {name: getattr(manifest, name) for name in ("frames", "fps", "height", "width")}
+    return {
+        "split": np.array(SPLITS)[manifest.split],
+        "source video": np.array(manifest.source_videos[manifest.source_video].tolist(), str),
+        **{name: values for name, values in scanned.items() if values is not None},
+    }
 
 
 def both_sides(
