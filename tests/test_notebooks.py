@@ -167,8 +167,12 @@ def test_the_runner_sees_what_a_notebook_does(tmp_path):
     ("cell", "seconds", "says"),
     [
         ("raise OSError('the disk is made of cheese')", 60, "made of cheese"),
-        ("import time\ntime.sleep(60)", 3, "Timeout of 3 seconds"),
-        ("import os\nos._exit(1)", 3, "Failed to interrupt kernel"),
+        pytest.param(
+            "import time\ntime.sleep(60)", 3, "Timeout of 3 seconds", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            "import os\nos._exit(1)", 3, "Failed to interrupt kernel", marks=pytest.mark.slow
+        ),
     ],  # a dead kernel shows when its time is up
 )
 def test_the_runner_reports_a_failing_a_hanging_and_a_dying_cell(cell, seconds, says, tmp_path):

@@ -271,6 +271,7 @@ def test_a_signal_to_the_launcher_lets_the_ranks_save(tmp_path):
 MAIN = "import sys; from vidbench.__main__ import main; sys.exit(main(sys.argv[1:]))"
 
 
+@pytest.mark.slow
 def test_one_machine_listens_on_loopback_only(tmp_path, whole):
     """Command, kernel, launcher and ranks, with a restart, while the environment names another
     interface."""

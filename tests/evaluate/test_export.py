@@ -202,6 +202,7 @@ def test_a_full_s3d_loads_into_torchvision(tmp_path):
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_a_full_mvit_loads_into_torchvision(tmp_path):
     folder, ours = exported(tmp_path / "mvit", "mvit", preset="official_s")
     theirs = load_into_torchvision(folder, torchvision.models.video.mvit_v2_s())

@@ -216,6 +216,7 @@ def predictions_on_ranks(folder: str, manifest: str, out: str):
         made.save(out)
 
 
+@pytest.mark.slow
 def test_two_ranks_fill_one_processes_table(run, videos, tmp_path):
     for name, nproc in (("one", 1), ("two", 2)):
         ranks.launch(

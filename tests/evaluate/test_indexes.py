@@ -174,6 +174,7 @@ for path in sys.argv[1:]:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.slow
 def test_opening_a_mapped_index_costs_no_memory(tmp_path):
     for kind, rows in (("flat", 8000), ("ivf_sq8", 24_000), ("hnsw", 3000)):
         build(clustered(rows, 1, width=512), kind).save(tmp_path / kind)

@@ -71,6 +71,7 @@ def test_the_experiment_reads_its_data_and_refuses_what_it_does_not_know(tmp_pat
     assert (mixed.recipe.mix.kind, one.recipe.mix.kind) == ("balanced", "natural")
 
 
+@pytest.mark.slow
 def test_arms_differ_in_their_losses_and_single_ones_in_their_length(small, tmp_path):
     one = tiny()
     one = replace(

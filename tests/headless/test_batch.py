@@ -218,6 +218,7 @@ def test_a_batch_skips_resumes_and_sums_up(tmp_path, capsys):
     assert {row.status()["state"] for row in read_table(tmp_path / "t.yaml", out)} == {"new"}
 
 
+@pytest.mark.slow
 def test_rows_at_one_time_have_gpus_of_their_own(tmp_path, monkeypatch):
     assert gpu_shares(list("0123"), 2) == [["0", "1"], ["2", "3"]]
     assert gpu_shares(list("01234"), 3) == [["0"], ["1", "2"], ["3", "4"]]

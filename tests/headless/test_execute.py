@@ -197,6 +197,7 @@ def test_the_status_is_true_however_it_ends(tmp_path, capsys, state):
     )
 
 
+@pytest.mark.slow
 def test_a_cell_deaf_to_interrupts_is_ended_after_the_grace(tmp_path, monkeypatch):
     monkeypatch.setattr(kernels, "GRACE", 0.5)
     deaf = "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nprint('begun')\ntime.sleep(600)"
@@ -221,9 +222,11 @@ except KeyboardInterrupt:
 @pytest.mark.parametrize(
     ("door", "number", "code", "state"),
     [
-        ("papermill", signal.SIGINT, 130, "interrupted"),
+        pytest.param("papermill", signal.SIGINT, 130, "interrupted", marks=pytest.mark.slow),
         ("vidbench", signal.SIGTERM, 130, "interrupted"),
-        ("papermill", signal.SIGKILL, -signal.SIGKILL, "killed"),
+        pytest.param(
+            "papermill", signal.SIGKILL, -signal.SIGKILL, "killed", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_signals_to_a_running_notebook(tmp_path, door, number, code, state):

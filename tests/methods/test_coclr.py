@@ -422,7 +422,8 @@ def test_a_half_cycle_trains_mines_and_logs_purity(world, mined):
             )  # stayed frozen
 
 
-@pytest.mark.parametrize("known", [0, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("known", [0, 3])
+@pytest.mark.slow
 def test_a_half_cycle_without_labels_logs_nothing_that_counts_them(world, tmp_path, known):
     """Of ten classes the labels of so many are known; then the numbers are there, and no NaN."""
     folder, recipe = world

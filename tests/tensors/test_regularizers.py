@@ -1081,6 +1081,7 @@ def test_autocast_trains_as_float32_does(regularizer):
     ],
     ids=["both", "frame", "drop", "shake"],
 )
+@pytest.mark.slow
 def test_compiled_agrees_with_eager(layer):
     compiled = torch.compile(layer.train(), backend="aot_eager", fullgraph=True)
     x, g = rows(18, 3, 2, 3, 5, 5, dtype=torch.float), rows(19, 3, 2, 3, 5, 5, dtype=torch.float)

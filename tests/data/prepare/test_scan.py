@@ -312,6 +312,7 @@ def test_stopped_on_the_command_line_and_resumed(tmp_path):
 # ---- one that hangs, one at a time, a full disk ------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_video_that_hangs_is_flagged_and_tried_again_with_more_time(data, tmp_path):
     """A terabyte of holes takes for ever to be looked at."""
     with open(data.absolute(1), "wb") as file:

@@ -653,6 +653,7 @@ def test_batches_refuse_nonsense(arguments, said):
         Batches(50, seed=0, **arguments)
 
 
+@pytest.mark.slow
 def test_a_big_manifest_is_small():
     """100,000 rows: columns of a few bytes, no list of objects."""
     rows = (

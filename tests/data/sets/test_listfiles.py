@@ -401,6 +401,7 @@ def test_kinetics_file_given_to_a_row_once(tmp_path):
 # ---- Mini-Kinetics-200 -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_mini_kinetics_own_lists(real_data, tmp_path):
     own = real_data / "annotations/mini_kinetics200"
     assert detect_dataset(own) == "minikinetics200"
@@ -523,6 +524,7 @@ def test_ssv2_json_that_is_cut_off(tmp_path):
         open_dataset("ssv2", tmp_path)
 
 
+@pytest.mark.slow
 def test_ssv2s_own_labels_and_the_full_size(real_data, tmp_path):
     """Its json lists are not at hand: lists of their sizes, made of its own 174 templates."""
     labels = (
