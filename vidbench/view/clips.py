@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache, partial
@@ -14,13 +15,14 @@ from vidbench.data.flow import estimate
 from vidbench.data.flow import store as flow_store
 from vidbench.data.video import windows
 from vidbench.data.video.clips import Video
-from vidbench.view.galleries import Row, Tile, encode, filmstrip, gallery
+from vidbench.view.galleries import Row, Source, Tile, encode, filmstrip, gallery
 from vidbench.view.looks import FAINT, FONT, Html, colors_for, escaped
 
 if TYPE_CHECKING:
     from vidbench.data.manifest import Manifest
     from vidbench.evaluate.search import Neighbors
 
+WHOLE, SHORT = 300, 288  # frames of the viewer's clip at most, pixels of its shorter side at most
 NO_LABELS = "No labels. A blue frame: a clip of the query's own source video."
 
 
@@ -45,7 +47,8 @@ def playing(
 
     def tile(row: int) -> Tile:
         with Video(manifest.absolute(row), size=side) as video:
-            at = windows.spread(video.frames, most)
+            of = video.frames
+            at = windows.spread(of, most)
             decoded = video.read(at[[0, -1]] if flow_folder else at)
         frames = (
             estimate.colors(_flows(manifest, flow_folder, row, most), speed())
@@ -55,9 +58,57 @@ def playing(
         seconds = max(float(decoded.times[-1] - decoded.times[0]), 0.1)
         named = manifest.names(row)
         clip = encode(frames, len(frames) / seconds, side=side, quality=quality)
-        return Tile(clip, named["label"], Path(named["path"]).stem)
+        source = _source(named["path"], of, at, decoded.times, bool(flow_folder), most)
+        return Tile(clip, named["label"], Path(named["path"]).stem, source=source)
 
     return tile
+
+
+def whole(
+    manifest: Manifest,
+    row: int,
+    *,
+    flow_folder: str | Path = "",
+    speed: Callable[[], float] | None = None,
+) -> list[Tile]:
+    """Make the clip that the viewer shows of a video: all frames up to `WHOLE`, evenly spread if
+    there are more, `SHORT` pixels high or as the file is. Its flow is the second clip.
+
+    Args: flow_folder: a flow store, "" for the video alone. speed: as in `playing`.
+    """
+    path = manifest.absolute(row)
+    with Video(path) as video:
+        of = video.frames
+        short = min(SHORT, *video.read([0]).frames.shape[1:3])
+    with Video(path, size=short) as video:
+        at = windows.spread(of, WHOLE)
+        decoded = video.read(at)
+    named = manifest.names(row)
+    shown = {"rgb": decoded.frames}
+    if flow_folder:
+        limit = speed() if speed else top_speed(manifest, flow_folder)
+        shown["flow"] = estimate.colors(_flows(manifest, flow_folder, row, WHOLE), limit)
+    made = []
+    for kind, frames in shown.items():
+        source = _source(os.path.abspath(path), of, at, decoded.times, kind == "flow", WHOLE)
+        clip = encode(frames, 25, quality=75, effort=0)
+        made.append(Tile(clip, named["label"], Path(named["path"]).stem, source=source))
+    return made
+
+
+def _source(path: str, of: int, at: np.ndarray, times: np.ndarray, flow: bool, most: int) -> Source:
+    """What the viewer says of a clip of the frames `at`, shown at `times` (of the first and the last
+    frame at least). A flow counts as the frame from which it starts."""
+    if not flow:
+        return Source(path, "rgb", of, at.tolist(), times.tolist())
+    frames = windows.spread(max(of - 1, 1), most)
+    return Source(
+        path,
+        "flow",
+        of,
+        frames.tolist(),
+        np.interp(frames, at[[0, -1]], times[[0, -1]]).tolist(),
+    )
 
 
 def top_speed(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -40,13 +41,40 @@ LETTER = 7  # pixels at most of a letter in names, in the fonts that browsers ta
 
 
 @dataclass(frozen=True)
+class Source:
+    """The video that a clip was made from, as the viewer names it.
+
+    Args: path: of the video. kind: what the clip shows, rgb or flow. of: frames of the video.
+        frames, times: number (from 0) and seconds of each frame of the clip; () if unknown.
+    """
+
+    path: str = ""
+    kind: str = ""
+    of: int = 0
+    frames: Sequence[int] = ()
+    times: Sequence[float] = ()
+
+    @property
+    def facts(self) -> str:
+        """JSON for viewer.js, safe in an attribute."""
+        times = [round(float(time), 4) for time in self.times]
+        frames = [int(frame) for frame in self.frames]
+        facts = {"path": self.path, "kind": self.kind, "of": self.of} | {
+            "frames": frames,
+            "times": times,
+        }
+        return escaped(json.dumps({name: one for name, one in facts.items() if one}))
+
+
+@dataclass(frozen=True)
 class Tile:
     """One clip of a gallery: encoded bytes or a data URI, its class ("" if unknown), a line under it.
 
     Args: score, right: of a neighbor; right is None where a label is unknown. mark: it is in two
         lists of neighbors; which, the `mark` of its Row says. rank: where it is not its place in
         its Row. sibling: whether it comes from the query's own source video, for videos without
-        labels; None: not said. pick: what a click on it chooses, "" if it cannot be clicked.
+        labels; None: not said. pick: what a click on it chooses, "" if a click opens the viewer.
+        source: the video behind it.
     """
 
     clip: bytes | str
@@ -58,6 +86,7 @@ class Tile:
     rank: int = 0
     sibling: bool | None = None
     pick: str = ""
+    source: Source = Source()
 
 
 @dataclass(frozen=True)
@@ -73,12 +102,15 @@ class Row:
 # ------------------------------------------------------------------------------------------ clips
 
 
-def encode(frames: np.ndarray, fps: float, side: int | None = None, quality: int = 80) -> bytes:
+def encode(
+    frames: np.ndarray, fps: float, side: int | None = None, quality: int = 80, effort: int = 4
+) -> bytes:
     """An animated WebP that loops; plays in every browser and in JupyterLab, and needs no encoder
     but Pillow.
 
     frames: uint8 [T,H,W,3] RGB; fps: frames a second; side: the longer side in pixels, kept when
-    None; quality 1..100. Raises TypeError or ValueError when frames are something else."""
+    None; quality 1..100; effort: 0 (fast) to 6 (small). Raises TypeError or ValueError when frames
+    are something else."""
     from PIL import Image
 
     frames = _checked(frames, "encode")
@@ -104,6 +136,7 @@ def encode(frames: np.ndarray, fps: float, side: int | None = None, quality: int
         duration=steps,
         loop=0,
         quality=quality,
+        method=effort,
     )
     return out.getvalue()
 
@@ -130,7 +163,7 @@ def clip_html(
     size = "".join(f' {side}="{n}"' for side, n in sides)
     style = "display:block;margin:0;" + "".join(f"{side}:{n}px;" for side, n in sides)
     return Html(
-        f'<img src="{_uri(clip)}" alt="{escaped(alt)}"{size} loading="lazy" '
+        f'<img src="{uri(clip)}" alt="{escaped(alt)}"{size} loading="lazy" '
         f'style="{style}max-width:none">'
     )
 
@@ -207,7 +240,7 @@ def _checked(frames: np.ndarray, who: str) -> np.ndarray:
     return frames
 
 
-def _uri(clip: bytes | str) -> str:
+def uri(clip: bytes | str) -> str:
     """Encoded bytes as a data URI, their kind read from their head; a data URI passes, anything
     else is refused."""
     if isinstance(clip, str):
@@ -264,11 +297,11 @@ def gallery(
             for name, row in zip(blocks, rows, strict=True)
         )
         parts.append(
-            '<div style="display:flex;gap:14px;align-items:stretch;padding:12px 0;border-top:1px '
+            '<div style="display:flex;flex-wrap:wrap;gap:14px;align-items:stretch;padding:12px 0;border-top:1px '
             f'solid {LINE}">'
             '<div style="padding-right:14px;border-right:1px solid '
             f'{LINE}">{_tile(rows[0].query, 0, side)}</div>'
-            f'<div style="flex:1;min-width:{side + 6}px">{lines}</div></div>'
+            f'<div style="flex:1 1 {2 * side + 20}px;min-width:{side + 6}px">{lines}</div></div>'
         )
     return Html(
         f'<div style="font-family:{FONT};line-height:1.35;overflow-x:auto">{"".join(parts)}</div>'
@@ -324,7 +357,7 @@ def _tile(tile: Tile, rank: int, side: int, mark: str = "") -> str:
     place = f"rank {rank}" if rank else "query"
     words = [place, tile.label, score and f"score {score}", word, mark]
     alt = ", ".join(filter(None, words))
-    width, height = _fit(_uri(tile.clip), side)
+    width, height = _fit(uri(tile.clip), side)
     line = f"{sign}{rank}" if rank else "<b>query</b>"
     chip = f"position:absolute;left:0;max-width:{side - 8}px;overflow:hidden;white-space:nowrap;text-overflow:ellipsis;"
     chip += "padding:0 4px 1px;font-size:11px;"
@@ -335,7 +368,7 @@ def _tile(tile: Tile, rank: int, side: int, mark: str = "") -> str:
         "both</span>"
     )
     return (
-        f'<div style="width:{side + 6}px;font-size:12px" title="{escaped(alt)}"{picked(tile)}>'
+        f'<div style="width:{side + 6}px;font-size:12px" title="{escaped(alt)}"{attributes(tile)}>'
         f'<div style="position:relative;box-sizing:border-box;width:{side + 6}px;height:{side + 6}px;display:flex;'
         f'align-items:center;justify-content:center;background-color:{BACK};border:3px solid {color}">'
         f"{clip_html(tile.clip, alt, width, height)}{label}{marked}</div>"
@@ -346,12 +379,12 @@ def _tile(tile: Tile, rank: int, side: int, mark: str = "") -> str:
     )
 
 
-def picked(tile: Tile) -> str:
-    """The attributes of a tile that one clicks, or reaches by Tab; JupyterLab leaves it its keys."""
-    if not tile.pick:
-        return ""
+def attributes(tile: Tile) -> str:
+    """Return the attributes of a tile, which one clicks or reaches by Tab, for viewer.js and
+    `widgets.pieces`; JupyterLab leaves it its keys."""
+    pick = f' data-pick="{escaped(tile.pick)}"' if tile.pick else ""
     keys = 'tabindex="0" role="button" data-lm-suppress-shortcuts="true"'
-    return f' data-pick="{escaped(tile.pick)}" {keys}'
+    return f'{pick} data-clip="{tile.source.facts}" {keys}'
 
 
 def fitted(text: str, width: int) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 
 from vidbench.system.files import write_text
 from vidbench.view.looks import CSS, FAINT, FONT, LINE, Html, escaped
+from vidbench.view.viewer import with_viewer
 
 FIGURE_SPACE = "\u2007"  # as wide as a digit
 PAD = "padding:5px 14px 5px 0"
@@ -168,7 +169,7 @@ def page(title: str, sections: Sequence[Section]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" '
         'href="data:,">'
         f"<style>{CSS}</style>{script}</head><body><main>\n"
-        + "\n".join(body)
+        + with_viewer("\n".join(body))
         + "\n</main></body></html>\n"
     )
 

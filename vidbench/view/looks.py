@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from vidbench.view.viewer import with_viewer
+
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
@@ -58,6 +60,7 @@ h1 {{ font-size: 30px; line-height: 1.2; letter-spacing: -.01em; margin: 0 0 20p
 h2 {{ font-size: 21px; line-height: 1.3; margin: 44px 0 10px; }}
 p {{ max-width: 66ch; margin: 0 0 14px; overflow-wrap: break-word; }}
 figure, .piece {{ margin: 18px 0 22px; overflow-x: auto; font-variant-numeric: tabular-nums; }}
+@media (max-width: 600px) {{ body {{ padding: 20px 14px 48px; }} h1 {{ font-size: 25px; overflow-wrap: break-word; }} }}
 @media print {{ body {{ padding: 0; }} h2 {{ break-after: avoid; }} figure, .piece {{ break-inside: avoid; }} }}
 """
 
@@ -128,7 +131,7 @@ class Html(str):
     """A piece of finished HTML: text to Python, a picture to a notebook."""
 
     def _repr_html_(self) -> str:
-        return str(self)
+        return with_viewer(str(self))
 
     # a notebook keeps the repr next to the HTML, so it must not be the same megabytes again
     def __repr__(self) -> str:

@@ -4,7 +4,7 @@ its lasso's grid."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +15,7 @@ from vidbench.view.looks import plain
 from vidbench.view.widgets import plane
 from vidbench.view.widgets.neighbors import Browser
 from vidbench.view.widgets.pieces import Clicks, pointed, whole
-from vidbench.view.widgets.videos import SIDES
+from vidbench.view.widgets.videos import SIDES, whole_of
 
 if TYPE_CHECKING:
     from ipywidgets import Box, Dropdown
@@ -133,13 +133,14 @@ class NeighborControls:
         # 850 pixels: next to an open file browser
         line = {"flex_flow": "row wrap", "align_items": "center"}
         box = w.VBox()
-        self.clicks = Clicks(box, self.select)
+        self.clicks = Clicks(box, self.select, partial(whole_of, browser.sides))
         self.below = w.VBox()  # of the map, once it is opened
         box.children = [
             w.HBox([self.back, self.number, self.find, *of_class, *kind, self.save], layout=line),
             w.HBox([*failures, *compare, self.k, self.hide], layout=line),
             self.said,
             self.clicks.late,
+            self.clicks.answer,
             self.tiles,
             self.below,
         ]

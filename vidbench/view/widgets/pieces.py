@@ -4,13 +4,14 @@ it."""
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 from vidbench.view.clips import said
-from vidbench.view.galleries import Tile, clip_html, fitted, picked
+from vidbench.view.galleries import Tile, attributes, clip_html, fitted, uri
 from vidbench.view.looks import CONFIG, FAINT, FONT, Html, escaped
+from vidbench.view.viewer import SCRIPT
 from vidbench.view.widgets.videos import SIDE
 
 if TYPE_CHECKING:
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 # The tiles are HTML, which ipywidgets draws without a module to load. This module only listens, on
 # the whole page: it needs no answer of the kernel, so it may load late (anywidget drops what the
 # kernel sends if loading takes over two seconds), and tiles may come, go and be redrawn meanwhile.
-CLICKS = """
+CLICKS = (
+    f"{SCRIPT}\n"
+    + """
 export default { initialize({ model }) {
   const key = model.get("key"), place = `.${key}`, tiles = `${place} [data-pick]`, all = [];
   const style = document.createElement("style");
@@ -36,10 +39,13 @@ export default { initialize({ model }) {
     if (!around) return;
     const watch = new MutationObserver(() => {
       const tiles = around.querySelectorAll("[data-pick]");
-      if (tiles.length) { watch.disconnect(); tiles[Math.min(number, tiles.length - 1)].focus(); }
+      if (!one.isConnected && tiles.length) { watch.disconnect(); tiles[Math.min(number, tiles.length - 1)].focus(); }
     });
     watch.observe(around, { childList: true, subtree: true });
   };
+  listen("vidbench-view", ({ detail }) => {
+    if (model.get("views") && detail.tile.closest(place)) detail.ask = view => model.send({ view });
+  });
   listen("click", event => { const one = tile(event); if (one) model.send({ pick: one.dataset.pick }); });
   listen("keydown", event => {
     const one = tile(event);
@@ -57,6 +63,7 @@ export default { initialize({ model }) {
   return () => { style.remove(); all.forEach(one => document.removeEventListener(...one)); };
 } };
 """
+)
 # In a page where nothing listens after 20 seconds, the tiles are a static view, and this says so.
 LATE = """<style>
 @keyframes vidbench-late { to { max-height: 6em; visibility: visible; } }
@@ -156,25 +163,55 @@ export default { render({ model, el }) {
 class Clicks:
     """Clicks on tiles of HTML in a box, and the keys Enter, Space and arrows.
 
-    A tile is what has the attribute `data-pick`, see `galleries.picked`.
+    A tile is what has the attribute `data-pick`, see `galleries.attributes`.
 
     Args: box: holds the HTML; it gets a class by which the page finds its tiles. picked: is given
-        the `data-pick` of a tile.
+        the `data-pick` of a tile. whole: is given the path of a tile's `Source`, and returns the
+        clips that the viewer shows. Without it, the viewer shows the tile's own clip.
     """
 
-    def __init__(self, box: Box, picked: Callable[[str], None]):
+    def __init__(
+        self,
+        box: Box,
+        picked: Callable[[str], None] | None = None,
+        whole: Callable[[str], Sequence[Tile]] | None = None,
+    ):
         import ipywidgets
 
-        self.key, self.picked = f"vidbench-{uuid.uuid4().hex[:12]}", picked
+        self.key, self.picked, self.whole = f"vidbench-{uuid.uuid4().hex[:12]}", picked, whole
         box.add_class(self.key)
         self.late = ipywidgets.HTML(LATE % said(STATIC))
+        # goes into the box as well; it is HTML because a module that came late would get no answer
+        self.answer = ipywidgets.HTML(layout={"display": "none"})
 
     @cached_property
     def widget(self) -> AnyWidget:
         """What listens in the page. It goes there when it is first looked at: after the tiles."""
-        made = _clicks()(key=self.key)
-        made.on_msg(lambda _, message, __: self.picked(message["pick"]))
+        made = _clicks()(key=self.key, views=self.whole is not None)
+        made.on_msg(lambda _, message, __: self._heard(message))
         return made
+
+    def _heard(self, message: Mapping[str, str]) -> None:
+        if "pick" in message and self.picked:
+            self.picked(message["pick"])
+        elif (
+            "view" in message and self.whole
+        ):  # an empty path: the viewer has closed, and megabytes leave the page
+            self.answer.value = answered(message["view"], self.whole) if message["view"] else ""
+
+
+def answered(path: str, whole: Callable[[str], Sequence[Tile]]) -> str:
+    """Return the viewer's clips of a video as hidden HTML, which viewer.js waits for."""
+    try:
+        tiles, words = whole(path), ""
+    except Exception as error:  # one video that cannot be read must not end the controls
+        tiles, words = [], f"The whole video cannot be shown: {error}"
+    if tiles and len(tiles[0].source.frames) < tiles[0].source.of:
+        words = f"{len(tiles[0].source.frames)} of {tiles[0].source.of} frames, evenly spread."
+    pictures = "".join(
+        f'<img alt="" src="{uri(tile.clip)}" data-facts="{tile.source.facts}">' for tile in tiles
+    )
+    return f'<div hidden data-whole="{escaped(path)}" data-said="{escaped(words)}">{pictures}</div>'
 
 
 @cache
@@ -185,6 +222,7 @@ def _clicks() -> type[AnyWidget]:
     class Listener(anywidget.AnyWidget):
         _esm = CLICKS
         key = traitlets.Unicode().tag(sync=True)
+        views = traitlets.Bool().tag(sync=True)
 
     return Listener
 
@@ -285,7 +323,7 @@ def _video(tile: Tile) -> str:
     cut = f"width:{SIDE}px;overflow:hidden;text-overflow:ellipsis;white-space:nowrap"
     title = "video " + ", ".join(filter(None, (tile.label, tile.caption)))
     return (
-        f'<div title="{escaped(title)}" style="width:{SIDE}px"{picked(tile)}>'
+        f'<div title="{escaped(title)}" style="width:{SIDE}px"{attributes(tile)}>'
         f"{clip_html(tile.clip, tile.label, SIDE)}<div "
         f'style="font-size:12px;{cut}">{escaped(tile.label)}</div>'
         f'<div style="font-size:11px;color:{FAINT};{cut}">{escaped(fitted(tile.caption, SIDE))}'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vidbench.data.manifest import SPLITS
-from vidbench.view.clips import playing, top_speed
+from vidbench.view.clips import playing, top_speed, whole
 from vidbench.view.galleries import Tile, encode
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ class Videos:
         kind of picture ("pictures", "flow") -> a function from a row to its Tile, called when the
         row is first looked at, from several threads. speed: returns the pixels a frame that get
         full color in flow; None if no flow can be seen. columns: name -> a value for each video
-        [N], words or numbers, by which a map is colored and a table sorted.
+        [N], words or numbers, by which a map is colored and a table sorted. whole: a function from
+        a row to its clips for the viewer, see `clips.whole`; None if there are none but the tiles'.
     """
 
     ids: np.ndarray
@@ -41,6 +42,7 @@ class Videos:
     clips: Mapping[str, Callable[[int], Tile]]
     speed: Callable[[], float] | None = None
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    whole: Callable[[int], list[Tile]] | None = None
 
     @classmethod
     def of(
@@ -56,7 +58,8 @@ class Videos:
             a frame that get full color, see `playing`. Two sides that are compared share one.
         """
         clips = {"pictures": playing(manifest)}
-        if flow_folder and (Path(flow_folder) / "flow.json").exists():
+        flow_folder = flow_folder if (Path(flow_folder or ".") / "flow.json").exists() else ""
+        if flow_folder:
             speed = speed or cache(partial(top_speed, manifest, flow_folder))
             clips["flow"] = playing(manifest, flow_folder=flow_folder, speed=speed)
         else:
@@ -69,6 +72,7 @@ class Videos:
             clips,
             speed,
             _columns(manifest),
+            partial(whole, manifest, flow_folder=flow_folder, speed=speed),
         )
 
     @cached_property
@@ -89,7 +93,8 @@ class Videos:
     def tile(self, kind: str, row: int) -> Tile:
         """Return a video's clip; a video that cannot be read is gray, and its caption says why."""
         try:
-            return self.clips[kind](row)
+            tile = self.clips[kind](row)
+            return replace(tile, source=replace(tile.source, path=str(self.ids[row])))
         except Exception as error:  # one video that cannot be read must not hide the others
             blank = encode(np.full((1, 48, 64, 3), 225, np.uint8), 1)
             return Tile(blank, str(self.names[row]), f"cannot be shown: {error}")
@@ -106,6 +111,13 @@ def _columns(manifest: Manifest) -> dict[str, np.ndarray]:
         "source video": np.array(manifest.source_videos[manifest.source_video].tolist(), str),
         **{name: values for name, values in scanned.items() if values is not None},
     }
+
+
+def whole_of(sides: Mapping[str, Videos], id: str) -> list[Tile]:
+    """Return the viewer's clips of a video of either side; its tile's clip if there are no others."""
+    videos = next(one for one in sides.values() if id in one.rows)
+    row = videos.rows[id]
+    return videos.whole(row) if videos.whole else [videos.tile(next(iter(videos.clips)), row)]
 
 
 def both_sides(
