@@ -135,14 +135,41 @@ def test_momentum_moves_key_parameters_only_and_own_statistics():
 def test_keys_come_back_in_order_whatever_the_groups():
     batch = batch_of()
     for groups in (1, 2, 3):
-        method = filled(
-            replace(TINY, key_groups=groups)
-        )  # eval mode: statistics are fixed, so groups must not show
+        method = filled(TINY)  # eval mode: statistics are fixed, so groups must not show
+        method.groups = groups
         with torch.no_grad():
             wanted = embed(method.key_encoder, method.key_head, batch["rgb"][:, 1])
             torch.testing.assert_close(
                 method._keys(batch["rgb"][:, 1]), wanted, atol=1e-5, rtol=1e-4
             )
+
+
+@pytest.mark.parametrize(
+    ("groups", "world", "share"), [(1, 1, 1), (4, 1, 4), (4, 2, 2), (2, 4, 1), (1, 4, 1)]
+)
+def test_ranks_share_the_key_groups(monkeypatch, groups, world, share):
+    monkeypatch.setattr(coclr.ranks, "world", lambda: world)
+    recipe = replace(TINY, key_groups=groups, queue=64, fit=replace(TINY.fit, batch=8))
+    assert coclr.groups_of_rank(recipe) == share
+    count = max(groups, world)
+    words = f"normalized in {count} group{'s' * (count > 1)} of {8 // count}"
+    assert words in coclr.effort(recipe, 64)
+
+
+def test_key_groups_that_do_not_fit_are_refused(monkeypatch):
+    with pytest.raises(ValueError, match="key_groups must divide .* of 8; got 3. Use 1"):
+        replace(TINY, key_groups=3, queue=64, fit=replace(TINY.fit, batch=8))
+    monkeypatch.setattr(coclr.ranks, "world", lambda: 3)
+    recipe = replace(TINY, key_groups=4, queue=60, fit=replace(TINY.fit, batch=12))
+    with pytest.raises(ValueError, match="3 ranks with 4 clips each must share key_groups = 4"):
+        coclr.groups_of_rank(recipe)
+
+
+def test_presets_have_the_groups_of_the_published_gpus():
+    wanted = {"ucf101_paper": 4, "ucf101_official": 2, "k400_paper": 4, "k400_official": 4}
+    for name, groups in wanted.items():
+        preset = coclr.PRESETS[name]
+        assert preset.alone.key_groups == preset.together.key_groups == groups
 
 
 def test_gradient_reaches_the_query_side_only():

@@ -212,6 +212,21 @@ def test_released_mixing_drops_the_partners_share_and_ours_keeps_it():
         ].tolist() == pytest.approx([0, 0.7, kept])
 
 
+def test_released_targets_are_smoothed_then_mixed_then_masked():
+    batch = batch_of(6)
+    partner, share = torch.tensor([3, 1, 4, 0, 2, 5]), 0.7  # 2 and 4 are of other data sets
+    mixed = Mixed(batch["rgb"], partner, torch.full((6,), share))
+    method = method_of(released=True, label_smoothing=0.1).train()
+    for number, target in enumerate(method.targets(batch["label"], batch["dataset"], mixed)):
+        classes = target.shape[1]
+        smoothed = torch.full((6, classes), 0.1 / RELEASED_CLASSES)
+        for row in (batch["dataset"] == number).nonzero().flatten().tolist():
+            smoothed[row, batch["label"][row]] += 0.9
+        wanted = share * smoothed + (1 - share) * smoothed[partner]
+        wanted[batch["dataset"] != number] = 0
+        torch.testing.assert_close(target, wanted)
+
+
 @pytest.mark.parametrize(
     ("released", "mass"), [(True, lambda c: 0.9 + 0.1 * c / 700), (False, lambda c: 1.0)]
 )
@@ -402,7 +417,9 @@ def test_named_settings_build_and_say_what_the_sources_say():
             0.1,
         )
         assert (one.clip.frames, one.clip.target_fps, one.clip.views) == (32, 10.0, 2)
-    assert released.released and not paper.released and released.clip.augment.randaugment == 4
+        assert (one.clip.augment.randaugment, one.clip.augment.magnitude) == (4, 7.0)
+    assert released.released and not paper.released
+    assert released.clip.one_window and not paper.clip.one_window
 
 
 def test_a_run_starts_from_kinetics_weights_in_torchvisions_format(multitrained, tmp_path, capsys):

@@ -10,10 +10,10 @@ positives:
     near   the own key and the `topk` queue slots nearest in the other stream (CoCLR)
 
 `drop_own_key`, the siblings (clips of one source) and the schedule differ between paper and released
-code, so both are named settings. Departures: `key_groups` splits the key encoder's batch, shuffled,
-into groups that normalize apart: with one process the stand-in for shuffle-BN. With several ranks
-the keys are shuffled over them, but batch-norm statistics are those of a rank's part of the batch,
-so the number of ranks is then no mere fact of the launch. What is handed on is the last checkpoint,
+code, so both are presets. Departures: `key_groups` splits the key encoder's global batch, shuffled,
+into groups that normalize apart: shuffle-BN as on so many GPUs. Fewer ranks share the groups. More
+ranks make more groups, as batch-norm statistics are those of a rank's part of the batch. What is
+handed on is the last checkpoint,
 not the best by training accuracy, which in a CoCLR stage falls before it rises (issue 14 of the
 released code)."""
 
@@ -77,7 +77,7 @@ class CoCLR(nn.Module):
 
     def __init__(self, recipe: Recipe):
         super().__init__()
-        self.recipe = recipe
+        self.recipe, self.groups = recipe, groups_of_rank(recipe)
         self.encoder = recipe.build_backbone()
         self.head = projection(self.encoder.out_channels, recipe.dim)
         self.key_encoder, self.key_head = _frozen_copy(self.encoder), _frozen_copy(self.head)
@@ -174,7 +174,7 @@ class CoCLR(nn.Module):
         generator = torch.Generator().manual_seed(self.queue.enqueued)  # the same on each rank
         order = torch.randperm(len(everything), generator=generator).to(clips.device)
         part = everything[order[ranks.rank() * rows : (ranks.rank() + 1) * rows]]
-        groups = part.chunk(self.recipe.key_groups)
+        groups = part.chunk(self.groups)
         shuffled = ranks.gather(
             torch.cat([embed(self.key_encoder, self.key_head, group) for group in groups])
         )
@@ -305,7 +305,29 @@ def train(recipe: dict, folder: str, progress: Style = "auto", threads: int = 0)
 def effort(recipe: Recipe, rows: int) -> str:
     """What the stage will take, in one line: effective batch, iterations, epochs, clips."""
     line = common.budget_line(recipe.fit, rows, rows // recipe.fit.batch)
-    return f"{line}, of which the first {recipe.queue:,} fill the queue without a step"
+    count = max(recipe.key_groups, ranks.world())
+    return (
+        f"{line}, of which the first {recipe.queue:,} fill the queue without a step; keys are "
+        f"normalized in {count} {'group' if count == 1 else 'groups'} of "
+        f"{recipe.fit.batch // recipe.fit.accumulate // count}"
+    )
+
+
+def groups_of_rank(recipe: Recipe) -> int:
+    """Count the groups of a rank's keys that normalize apart.
+
+    Raises:
+        ValueError: The ranks cannot share the recipe's groups, or a group is not whole clips.
+    """
+    world, fit = ranks.world(), recipe.fit
+    count = max(1, recipe.key_groups // world)
+    clips = fit.batch // fit.accumulate // world
+    if max(world, recipe.key_groups) % min(world, recipe.key_groups) or clips % count:
+        raise ValueError(
+            f"recipe of coclr: {world} ranks with {clips} clips each must share key_groups = "
+            f"{recipe.key_groups} evenly. Use another number of ranks, or key_groups = {world}."
+        )
+    return count
 
 
 def check_budget(recipe: Recipe, rows: int) -> None:

@@ -7,9 +7,10 @@ heads' raw scores after a bias-free map into its own label space, one map for ea
 expander's rows of the whole mixed batch are kept varied and uncorrelated. Maps and expander serve
 training only.
 
-Two things of the released code are quirks, kept by `released=True`: a clip mixed with one of
-another data set loses the partner's share of the label, and label smoothing counts RELEASED_CLASSES
-classes for every head, so targets sum to less than one. `released=False`, the default, trains both
+Two things of the released code are quirks, kept by `released=True`. A clip mixed with one of
+another data set loses the partner's share of the label: targets are smoothed, then mixed, then
+masked. And label smoothing counts RELEASED_CLASSES classes for every head, so targets sum to less
+than one. `released=False`, the default, trains both
 clips' heads by their shares and smooths over each head's own classes. A third one: there the losses
 of the gathered batch reach each rank's own rows alone, and the mean over ranks then divides all
 gradients by their number, which AdamW hides and clipping by a norm does not; `released=True` has
@@ -118,22 +119,22 @@ class MultiTrain(nn.Module):
         """For each data set the targets [B,C_d] of all clips, zeros for those without a share in
         it.
 
-        With `released` the partner of another data set leaves nothing, and smoothing is over
+        With `released`, a partner from another data set leaves only its smoothing, which is over
         RELEASED_CLASSES."""
         recipe, made = self.recipe, []
         smooth = recipe.label_smoothing if self.training else 0.0
         for number, part in enumerate(recipe.parts):
             classes, here = len(part.classes), dataset == number
-            full = F.one_hot(torch.where(here, label, 0), classes).float() * (1 - smooth)
-            full = (full + smooth / (RELEASED_CLASSES if recipe.released else classes)) * here[
-                :, None
-            ]
+            mask = here[:, None]
+            full = F.one_hot(torch.where(here, label, 0), classes) * mask * (1 - smooth)
+            if recipe.released:
+                full = full + smooth / RELEASED_CLASSES  # of every clip: masked after mixing
+            else:
+                full = full + mask * smooth / classes
             if mixed is not None:
                 share = mixed.share.to(full)[:, None]
                 full = share * full + (1 - share) * full[mixed.partner]
-                if recipe.released:
-                    full = full * here[:, None]
-            made.append(full)
+            made.append(full * mask if recipe.released else full)
         return made
 
     def _projected(

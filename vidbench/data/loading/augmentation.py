@@ -184,11 +184,12 @@ PRESETS = {
     # there; here rgb is always normalized with ImageNet's. Resizing there is not antialiased.
     # RandAugment: see the heads of views and of randaugment.
     "multitrain": Augment(size=224, area=(0.08, 1.0), strong=0.0, randaugment=4, erase=0.25),
-    # MultiTrain's supplement: short side drawn in 256..320, a crop of 224, flip (not for SSv2). It
-    # names no RandAugment and no erasing, only Mixup. Not followed: the mean and deviation of the
+    # MultiTrain's supplement: short side drawn in 256..320, a crop of 224, flip (not for SSv2),
+    # RandAugment and Mixup, no erasing. It gives neither magnitude nor layers of RandAugment:
+    # those of the release are an assumption. Not followed: the mean and deviation of the
     # code, as above, as the supplement has none; one resize of the crop's share of the frame, in
     # whole pixels of the frame, stands for a resize of the frame and a crop.
-    "multitrain_supplement": Augment(size=224, short_side=(256, 320), strong=0.0),
+    "multitrain_supplement": Augment(size=224, short_side=(256, 320), strong=0.0, randaugment=4),
 }
 
 

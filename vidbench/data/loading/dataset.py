@@ -41,7 +41,8 @@ class ClipSpec:
     """How a video becomes clips and clips become views: the plain values of a recipe.
 
     Training: "random" draws `views` independent windows, "random_segments" a frame from each of
-    `frames` equal segments (Something-Something). Testing, without randomness: "spread" (`windows`
+    `frames` equal segments (Something-Something). With `one_window` it draws one window for all
+    views. Testing, without randomness: "spread" (`windows`
     of them), "sliding" (every `hop` frames; the number of views then differs between videos, so
     load with batch 1) or "segments" (middle frames), times `crops`."""
 
@@ -52,6 +53,7 @@ class ClipSpec:
     )
     streams: tuple[Stream, ...] = ("rgb",)
     views: Annotated[int, AT_LEAST_1] = 2  # V in training
+    one_window: bool = False  # in training all views augment one window
     augment: Augment = PRESETS["vidbench"]
     pad: windows.Pad = "last"  # windows.PADS: what a video too short for a window shows
     sampling: Sampling = "random"
@@ -164,21 +166,27 @@ class Clips(torch.utils.data.Dataset):
     def _windows(self, length: int, stride: int | Fraction, rng: np.random.Generator) -> np.ndarray:
         """Frame numbers [V,T]."""
         spec = self.spec
-        if spec.sampling == "random":
-            if length == 1:  # a picture: no choice, no draw
-                return np.zeros((spec.views, spec.frames), np.int64)
-            return windows.random_windows(
-                length, spec.frames, spec.views, stride, rng=rng, pad=spec.pad
-            )
-        if spec.sampling == "random_segments":
-            return np.stack(
-                [windows.uniform_segments(length, spec.frames, rng=rng) for _ in range(spec.views)]
-            )
+        if spec.sampling in RANDOM:
+            drawn = self._random_windows(length, stride, 1 if spec.one_window else spec.views, rng)
+            return drawn.repeat(spec.views, axis=0) if spec.one_window else drawn
         if spec.sampling == "spread":
             return windows.spread_windows(length, spec.frames, spec.windows, stride, spec.pad)
         if spec.sampling == "sliding":
             return windows.sliding_windows(length, spec.frames, spec.hop, stride, spec.pad)
         return windows.uniform_segments(length, spec.frames)[None]
+
+    def _random_windows(
+        self, length: int, stride: int | Fraction, count: int, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Frame numbers [count,T]."""
+        spec = self.spec
+        if spec.sampling == "random_segments":
+            return np.stack(
+                [windows.uniform_segments(length, spec.frames, rng=rng) for _ in range(count)]
+            )
+        if length == 1:  # a picture: no choice, no draw
+            return np.zeros((count, spec.frames), np.int64)
+        return windows.random_windows(length, spec.frames, count, stride, rng=rng, pad=spec.pad)
 
     # ---- from frames to views
 

@@ -3,6 +3,7 @@
 Paper and released code differ; both are presets. Sources: the paper's text, its supplement (tables 1
 and 2, Algorithm 1), and TengdaHan/CoCLR (main_coclr.py, README, issues)."""
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -39,6 +40,8 @@ class Recipe(common.Recipe, method="coclr", home="vidbench.methods.coclr"):
     dim: Annotated[int, AT_LEAST_1] = 128
     momentum: Annotated[float, SHARE] = 0.999
     temperature: Annotated[float, ABOVE_0] = 0.07
+    # groups of the global batch in which the keys' batch norm counts apart (shuffled): the GPUs of
+    # the released code. More ranks than groups make more groups
     key_groups: Annotated[int, AT_LEAST_1] = 1
     clip: ClipSpec = ClipSpec(frames=32, stride=1, views=2, augment=AUGMENTS["vidbench"])
     fit: Fit = Fit(epochs=300, batch=32, schedule="milestones", milestones=(250, 280))
@@ -56,6 +59,11 @@ class Recipe(common.Recipe, method="coclr", home="vidbench.methods.coclr"):
             raise ValueError(
                 f"CoCLR: the queue, {self.queue} slots, is not divisible by the global batch of "
                 f"{self.fit.batch}; {near} would be."
+            )
+        if self.fit.batch % self.key_groups:
+            raise ValueError(
+                f"CoCLR: key_groups must divide the global batch of {self.fit.batch}; got "
+                f"{self.key_groups}. Use {math.gcd(self.key_groups, self.fit.batch)}."
             )
         if self.positives == "mined" and self.topk >= self.queue:
             raise ValueError(
@@ -117,11 +125,13 @@ _TOY = Recipe(
 # train and the patience are not given: assumptions.
 _PAPER = Recipe(
     held_out=0.05,
+    key_groups=4,
     fit=Fit(epochs=300, batch=128, schedule="plateau", drops=2, patience=10, workers=12),
 )
 # The released code: its augmentation, milestones (README), 2 GPUs x 32 on UCF101 and 4 x 32 for
 # Kinetics' init.
 _OFFICIAL = Recipe(
+    key_groups=2,
     clip=ClipSpec(frames=32, stride=1, views=2, augment=AUGMENTS["coclr_official"]),
     fit=Fit(epochs=300, batch=64, schedule="milestones", milestones=(250, 280), workers=12),
 )
@@ -143,7 +153,7 @@ PRESETS = {
         replace(_PAPER, queue=16384), replace(_PAPER.fit, epochs=50), 1, mine_siblings=True
     ),
     "k400_official": _preset(
-        replace(_OFFICIAL, queue=16384, fit=replace(_OFFICIAL.fit, batch=128)),
+        replace(_OFFICIAL, queue=16384, key_groups=4, fit=replace(_OFFICIAL.fit, batch=128)),
         replace(_OFFICIAL.fit, epochs=50, milestones=(40,)),
         1,
         **_RELEASED,
@@ -228,6 +238,7 @@ def fitted(recipe: Recipe, rows: int, share: float = 1.0) -> Recipe:
         queue=queue,
         topk=max(1, round(recipe.topk * queue / recipe.queue)) if recipe.topk else 0,
         siblings=siblings,
+        key_groups=math.gcd(recipe.key_groups, batch),
         fit=replace(recipe.fit, batch=batch),
     )
 

@@ -140,7 +140,8 @@ def alone(recipe: Recipe, part: Part) -> Recipe:
     return replace(recipe, parts=(part,), projection=0.0, informative=0.0)
 
 
-# Supplement: Mixup, crops of 224 after a short side of 256 to 320, expander 2,048 wide, AdamW,
+# Supplement: Mixup and RandAugment (magnitude and layers are not given: the release's), crops of
+# 224 after a short side of 256 to 320, expander 2,048 wide, AdamW,
 # batch 512 (videos of two clips each are an assumption taken from the release), 2e-4 by a cosine
 # from a linear warm-up at 2e-6, 50 epochs, no smoothing named (0.1 is the release's). Start it from
 # a Kinetics run by `init`.
@@ -149,14 +150,14 @@ _PAPER = Recipe(
     mixing=(Mixing("mixup", beta=0.8),),
     clip=ClipSpec(frames=32, target_fps=10.0, views=2, augment=AUGMENTS["multitrain_supplement"]),
 )
-# Its two YAML files: RandAugment, random erasing, Mixup and CutMix in turn, quirks as released, 64
-# videos by 8 parts. Its code multiplies the rate by the number of machines, so its README's run on
-# two used 4e-4.
+# Its two YAML files: RandAugment, random erasing, Mixup and CutMix in turn, two augmented views of
+# one window, quirks as released, 64 videos by 8 parts. Its code multiplies the rate by the number of
+# machines, so its README's run on two used 4e-4.
 _RELEASED = replace(
     _PAPER,
     expander=(4096, 768),
     released=True,
-    clip=replace(_PAPER.clip, augment=AUGMENTS["multitrain"]),
+    clip=replace(_PAPER.clip, augment=AUGMENTS["multitrain"], one_window=True),
     mixing=(Mixing("mixup", beta=0.8), Mixing("cutmix", beta=1.0)),
     fit=replace(_PAPER.fit, accumulate=8),
 )
