@@ -160,7 +160,7 @@ def test_a_broken_folder_is_named_and_counted_and_stops_no_other(tmp_path, name)
     )
     seen = text(drawn.inventory(folders))
     assert (
-        "2 run folders: 1 whole, 1 broken or half written." in seen
+        "2 run folders: 1 complete, 1 broken or half written." in seen
         and f"broken or half written what {name}" in seen
     )
 

@@ -4,6 +4,7 @@ returns HTML gets hostile words wherever it takes words."""
 import importlib
 import inspect
 import pkgutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -46,6 +47,11 @@ def number(words, run):
 
 def numbers(words):
     return [number(words, words), number(words, f"{words}2")]
+
+
+def streams(words):
+    both = zip(numbers(words), ("rgb", "flow"), strict=True)
+    return [replace(one, stream=stream, metric=words) for one, stream in both]
 
 
 def searched(words):
@@ -119,6 +125,7 @@ CASES = {
     ),
     "results.results_table": lambda words: results.results_table(numbers(words), words),
     "results.results_tables": lambda words: results.results_tables(numbers(words)),
+    "results.stream_tables": lambda words: results.stream_tables(streams(words)),
     "results.inventory": lambda words: results.inventory(
         [Folder(words, words, words, {"epochs": words}), Folder(words, problems=(words,))]
     ),

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.evaluate.test_results import PUBLISHED, measured, text
+from tests.evaluate.test_results import PROTOCOL, PUBLISHED, measured, text, trained
 from vidbench.evaluate import published as published_numbers
 from vidbench.evaluate import results
 from vidbench.view import results as drawn
@@ -30,15 +30,59 @@ def test_runs_are_rows_and_metrics_columns(tmp_path):
     )
 
 
-def test_a_run_that_is_not_complete_is_told_beside_its_numbers(tmp_path):
+def test_a_run_that_is_not_complete_says_so_next_to_its_numbers(tmp_path):
     measured(tmp_path / "tiny/a")
-    measured(tmp_path / "tiny/b").status("running")
+    run = measured(tmp_path / "tiny/b")
+    run.status("running")
     seen = text(drawn.results_table(results.numbers_of(results.collect(tmp_path))))
+    assert "epochs state tiny/a" in seen and "2.5 complete tiny/b" in seen
+    assert seen.endswith("2.5 died"), "no process trains it"
+    with run.lock():
+        seen = text(drawn.results_table(results.numbers_of(results.collect(tmp_path))))
+    assert seen.endswith("2.5 running")
+
+
+def test_runs_are_counted_by_state(tmp_path):
+    for name, state in {"a": "complete", "b": "interrupted", "c": "running", "d": "failed"}.items():
+        trained(tmp_path / "tiny" / name, state=state)
+    (tmp_path / "tiny/half").mkdir()
+    (tmp_path / "tiny/half/environment.json").write_text("{}")
+    seen = text(drawn.inventory(results.collect(tmp_path)))
     assert (
-        "epochs state tiny/a" in seen
-        and "2.5 complete tiny/b" in seen
-        and seen.endswith("2.5 running")
+        "5 run folders: 1 complete, 1 interrupted, 1 died, 1 failed, 1 broken or half written."
+        in seen
     )
+    assert "1 run folder: 1 broken" in text(
+        drawn.inventory(results.collect(tmp_path / "tiny/half"))
+    )
+
+
+def fused(folder, other, **switches):
+    run = trained(folder)
+    protocol = {**PROTOCOL, "stream": "rgb+flow", "fused_with": other, **switches}
+    run.add_result("retrieval", protocol, {"R@1": (0.75, 0.5, 0.875)})
+    return run
+
+
+def test_streams_of_a_method_are_columns_and_both_together_is_one(tmp_path):
+    measured(tmp_path / "tiny/infonce-rgb")
+    flow = {"R@1": (0.25, 0.125, 0.375)}
+    measured(tmp_path / "tiny/infonce-flow", numbers=flow, fields={"stream": "flow"}, stream="flow")
+    measured(tmp_path / "tiny/coclr-rgb", numbers={"R@1": (0.625, 0.5, 0.75)})
+    fused(tmp_path / "tiny/infonce-rgb", "infonce-flow")
+    fused(tmp_path / "tiny/coclr-rgb", "infonce-flow")
+    measured(tmp_path / "tiny/coclr-rgb", windows=8)  # another protocol, of one stream
+    numbers = results.numbers_of(results.collect(tmp_path))
+    html = drawn.stream_tables(numbers)
+    seen = text(re.sub(r'<span style="visibility:hidden">.*?</span>', "", html))
+    assert seen == (
+        "retrieval: windows 4: R@1, percent method rgb flow both "
+        "tiny/coclr 62.5 [50.0, 75.0] – – "
+        "tiny/coclr-rgb + infonce-flow 62.5 [50.0, 75.0] 25.0 [12.5, 37.5] 75.0 [50.0, 87.5] "
+        "tiny/infonce 50.0 [25.0, 62.5] 25.0 [12.5, 37.5] 75.0 [50.0, 87.5]"
+    )
+    rgb = [number for number in numbers if number.stream == "rgb"]
+    assert "No two streams" in drawn.stream_tables(rgb)
 
 
 def test_many_metrics_keep_the_interval_of_the_main_one(tmp_path):
@@ -83,7 +127,7 @@ def test_the_report_is_one_offline_page(tmp_path):
     for words in (
         "50.0 [25.0, 62.5]",
         "Published on UCF101",
-        "2 run folders: 1 whole, 1 broken",
+        "2 run folders: 1 complete, 1 broken",
         "tiny/half",
     ):
         assert words in seen

@@ -11,6 +11,7 @@ from typing import Any
 from vidbench.engine.recipes import RunError
 from vidbench.system.files import same_content, stamp, write_text
 
+TAIL = 1 << 16  # bytes at a log's end, many lines of it
 THREADS = 8  # that read videos' stamps: on a network disk each waits for its answer
 
 
@@ -91,6 +92,23 @@ def read_log(path: Path) -> list[dict[str, Any]]:
             stacklevel=2,
         )
     return read
+
+
+def read_last(path: Path) -> dict[str, Any]:
+    """Read the last line of a log that is a JSON object with a step; {} without one.
+
+    It reads the file's end alone, unless no line there is such an object.
+
+    Raises:
+        RunError: No line is readable.
+    """
+    if not path.exists():
+        return {}
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - TAIL))
+        lines = file.read().splitlines()
+    found = next(filter(None, map(_logged, reversed(lines))), None)
+    return found or (read_log(path) or [{}])[-1]
 
 
 def _logged(line: bytes) -> dict[str, Any] | None:

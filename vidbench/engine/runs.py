@@ -21,7 +21,7 @@ from vidbench.engine.environment import environment, made_by
 from vidbench.engine.recipes import RunError, differences, recipe_from, stored
 from vidbench.engine.recipes import changed as changed
 from vidbench.engine.recipes import recipe_dict as recipe_dict
-from vidbench.engine.records import Result, read_log, read_record
+from vidbench.engine.records import Result, read_last, read_log, read_record
 from vidbench.system.files import (
     BusyError,
     explain_full_disk,
@@ -203,7 +203,7 @@ class Run:
         Iterations, clips, epochs and seconds include those of the runs it starts from (the recipe's
         `parent`), whose names are listed in `stages`. A teacher's training is not counted: it is of
         the other stream."""
-        last = (self.metrics() or [{}])[-1]
+        last = read_last(self.folder / "metrics.jsonl")
         own = {
             name: last.get(key, 0)
             for name, key in (

@@ -9,7 +9,7 @@ from typing import Any
 
 from vidbench.engine.deletion import Deleted, delete_run, needed_by, size_of
 from vidbench.engine.recipes import differing
-from vidbench.engine.records import read_record
+from vidbench.engine.records import read_last, read_record
 from vidbench.engine.runs import Run, RunError
 from vidbench.evaluate.results import OF_A_RUN, Folder, Number, collect, main_metric
 from vidbench.system.files import is_locked
@@ -211,12 +211,11 @@ def _entry(found: Folder, place: Path) -> Entry:
     if not found.method:
         return Entry(**common)
     run = Run(place)
-    last = (run.metrics() or [{}])[-1]
-    died = found.state == "running" and not is_locked(place / ".lock")
+    last = read_last(place / "metrics.jsonl")
     return Entry(
         method=found.method,
         stream=run.recipe.stream,
-        state="died" if died else found.state,
+        state=found.state,
         epochs=last.get("epoch", 0),
         planned=run.epochs,
         best=_best(found.numbers),

@@ -11,20 +11,21 @@ import csv
 import io
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vidbench.engine.records import Result
+from vidbench.engine.records import Result, read_record
 from vidbench.engine.runs import Run, RunError, differences
 from vidbench.methods.common import Recipe
-from vidbench.system.files import write_text
+from vidbench.system.files import is_locked, write_text
 
 BUDGET = ("batch", "iterations", "clips", "epochs")  # of Run.budget, as far as tables show it
 OF_A_RUN = ("recipe.json", "environment.json", "status.json", "metrics.jsonl", "results.json")
 # such a folder contains thousands of videos
 OF_DATA = ("manifest.csv", "scan.csv", "flow.json", "store.json")
+DIED = "its status says running, but no process holds its lock; the same call resumes it"
 ROUNDING = 1e-9  # a mean of ones may be so much more than one
 
 
@@ -48,7 +49,7 @@ class Number:
     budget: Mapping[str, Any]  # BUDGET, when it was measured
     data: str
     stream: str
-    state: str  # of the run, as it is now
+    state: str  # of the run, as it is now (state_of)
     commit: str = ""  # of vidbench, that measured it, as `commit_of` names it
 
 
@@ -67,29 +68,69 @@ class Folder:
 # ------------------------------------------------------------------------------------- collecting
 
 
-def collect(runs_dir: str | Path) -> list[Folder]:
-    """Every run folder below `runs_dir`, by name, those that are broken or half written too; [] where
-    there is none. A folder that cannot be read is one with a problem."""
+def run_folders(
+    runs_dir: str | Path, unread: Callable[[OSError], None] | None = None
+) -> list[Path]:
+    """Find every run folder below `runs_dir`, those that are broken or half written too, by name.
+
+    Folders of videos and names that begin with a dot are left out. [] if the folder does not exist.
+
+    Args:
+        unread: Is given the error of a folder that cannot be read.
+    """
     runs_dir, found = Path(runs_dir), []
-
-    def unread(error: OSError) -> None:
-        place = Path(error.filename)
-        if place != runs_dir:
-            name = place.relative_to(runs_dir).as_posix()
-            found.append(Folder(name, problems=(_said("the folder", error),)))
-
     for here, folders, files in os.walk(runs_dir, onerror=unread):
         folders[:] = [name for name in folders if not name.startswith(".")]
         if any(name in files for name in OF_A_RUN):
-            found.append(_look(Path(here), runs_dir))
+            found.append(Path(here))
             folders.clear()
         elif Path(here) != runs_dir and any(name in files for name in OF_DATA):
             folders.clear()
-    return sorted(found, key=lambda folder: folder.run)
+    return sorted(found)
 
 
-def _look(folder: Path, runs_dir: Path) -> Folder:
-    name = folder.relative_to(runs_dir).as_posix() if folder != runs_dir else folder.resolve().name
+def name_below(runs_dir: str | Path, folder: Path) -> str:
+    """Name a run folder by its path below the folder that was searched, or by its own name if it is
+    that folder."""
+    below = folder.relative_to(runs_dir)
+    return below.as_posix() if below.parts else folder.resolve().name
+
+
+def collect(runs_dir: str | Path) -> list[Folder]:
+    """Read every run folder below `runs_dir`, those that are broken or half written too, by name.
+
+    [] if the folder does not exist. A folder that cannot be read is one with a problem."""
+    runs_dir, unread = Path(runs_dir), []
+
+    def note(error: OSError) -> None:
+        place = Path(error.filename)
+        if place != runs_dir:
+            name = place.relative_to(runs_dir).as_posix()
+            unread.append(Folder(name, problems=(_said("the folder", error),)))
+
+    found = [_look(place, name_below(runs_dir, place)) for place in run_folders(runs_dir, note)]
+    return sorted([*found, *unread], key=lambda folder: folder.run)
+
+
+def state_of(run: Run) -> tuple[str, str]:
+    """Say the state of a run as it is now, and why it is so.
+
+    The state is that of status.json, but "died" if that says running and no process holds the run's
+    lock.
+
+    Raises:
+        RunError: status.json is damaged.
+    """
+    state = run.state
+    if state == "running" and not is_locked(run.folder / ".lock"):
+        state = run.state  # it may have ended between the two looks
+        if state == "running":
+            return "died", DIED
+    held = read_record(run.folder / "status.json", "") if state == "failed" else {}
+    return state, str(held.get("error", ""))
+
+
+def _look(folder: Path, name: str) -> Folder:
     try:  # a folder that someone edited may raise anything; it is named and the others are shown
         run = Run(folder)
         recipe: Recipe = run.recipe
@@ -97,7 +138,7 @@ def _look(folder: Path, runs_dir: Path) -> Folder:
     except Exception as error:
         return Folder(name, problems=(_said("recipe.json", error),))
     problems: list[str] = []
-    state = _tried("status.json", lambda: str(run.state), "", problems)
+    state = _tried("status.json", lambda: state_of(run)[0], "", problems)
     budget = _tried("the budget", run.budget, {}, problems)
     results = _tried("results.json", run.records, {}, problems)
     numbers: list[Number] = []

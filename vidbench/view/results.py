@@ -18,12 +18,15 @@ from vidbench.evaluate.results import (
     numbers_of,
     one_protocol,
 )
+from vidbench.evaluate.streams import SIDES, by_stream
 from vidbench.view.figures import Bar, bars
 from vidbench.view.html import Section, table, write_page
 from vidbench.view.looks import FAINT, FONT, Html, escaped
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
+
+STATES = ("complete", "running", "waiting", "new", "interrupted", "died", "failed")  # in this order
 
 
 def results_table(numbers: Sequence[Number], title: str = "") -> Html:
@@ -102,6 +105,30 @@ def results_tables(numbers: Iterable[Number]) -> Html:
     )
 
 
+def stream_tables(numbers: Iterable[Number]) -> Html:
+    """Draw a table for each protocol that several streams share: a row a method, a column a stream.
+
+    Percent of the main metric, with its interval."""
+    pieces = []
+    for heading, metric, rows in by_stream(numbers):
+        sides = [side for side in SIDES if any(side in row for row in rows)]
+        lines = [
+            {
+                "method": row["method"],
+                **{side: _percent(row[side], True) if side in row else None for side in sides},
+            }
+            for row in rows
+        ]
+        best = dict.fromkeys(sides, "max") if len(lines) > 1 else {}
+        pieces.append(table(lines, title=f"{heading}: {metric}, percent", best=best))
+    if not pieces:
+        return _small(
+            "No two streams were measured under one protocol yet. 42_retrieval with a run of RGB as "
+            "`run` and one of flow as `other` measures both, and both together."
+        )
+    return _joined(pieces)
+
+
 def charts(numbers: Iterable[Number]) -> list[Figure]:
     """Bars of the main metric, run by run with intervals, a figure for each protocol that several
     runs share."""
@@ -120,9 +147,9 @@ def charts(numbers: Iterable[Number]) -> list[Figure]:
 
 
 def inventory(folders: Sequence[Folder]) -> Html:
-    """Every run with its state, how often it was evaluated, and its budget; the broken ones,
-    counted and with why."""
-    whole, broken = [f for f in folders if not f.problems], [f for f in folders if f.problems]
+    """Every run with its state, how often it was evaluated, and its budget; the runs counted by
+    state, and why the broken ones are broken."""
+    broken = [folder for folder in folders if folder.problems]
     if not folders:
         return _small("There is no run below this folder yet.")
     rows = [
@@ -136,14 +163,9 @@ def inventory(folders: Sequence[Folder]) -> Html:
         for f in folders
         if f.method
     ]
-    pieces = [
-        table(
-            rows,
-            formats=_formats(rows, "iterations", "clips"),
-        )
-    ]
-    said = f"{len(folders)} run folders: {len(whole)} whole, {len(broken)} broken or half written."
-    pieces = [*(pieces if rows else []), _small(said)]
+    pieces = [table(rows, formats=_formats(rows, "iterations", "clips"))] if rows else []
+    states = ["" if folder.problems else folder.state for folder in folders]
+    pieces.append(_small(counted(states)))
     if broken:
         pieces.append(
             table(
@@ -151,6 +173,16 @@ def inventory(folders: Sequence[Folder]) -> Html:
             )
         )
     return _joined(pieces)
+
+
+def counted(states: Sequence[str]) -> str:
+    """Count runs by state in a sentence; a state that is empty or unreadable is a broken run."""
+    named = ["broken or half written" if one in ("", "unreadable") else one for one in states]
+    order = sorted(
+        dict.fromkeys(named), key=lambda one: STATES.index(one) if one in STATES else len(STATES)
+    )
+    parts = [f"{named.count(one)} {one}" for one in order]
+    return f"{len(named)} run folder{'s' * (len(named) != 1)}: {', '.join(parts)}."
 
 
 def _small(words: str) -> Html:
@@ -230,6 +262,7 @@ def write_report(
     numbers = numbers_of(folders, task)
     sections = [
         Section("Numbers", [results_tables(numbers)]),
+        Section("Streams side by side", [stream_tables(numbers)]),
         Section("Main metric, run by run", charts(numbers)),
         Section("Published", [published_table(beside(numbers, published, data))]),
         Section("Runs", [inventory(folders)]),
