@@ -1,4 +1,4 @@
-"""Every notebook runs from top to bottom at its tiny defaults, headless.
+"""Every notebook is a short chapter and runs from top to bottom at its tiny defaults, headless.
 
 papermill writes a copy with `runs_dir` set to the folder of its chain, so that 11 and 42 find what 10
 left. nbval runs the copy in lax mode (no cell may fail, stored outputs are not compared) in its own
@@ -9,6 +9,7 @@ own toy world; the other chains begin with a copy of the tests' world."""
 import ast
 import importlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,7 @@ import pytest
 from tests import ROOT, copied
 
 NOTEBOOKS = {path.name[:2]: path for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))}
-CHAINS = ("00", "01 02 03", "10 11 12 40 41 42 90", "20 21 22", "30 31")
+CHAINS = ("00", "01 02 03", "10 11 12 40 41 42 43 90", "20 22", "30 31")
 NAMED = [
     pytest.param(
         NOTEBOOKS[number],
@@ -213,3 +214,90 @@ def test_notebooks_take_only_names_that_exist():
         cells = nbformat.read(path, as_version=4).cells
         source = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
         assert missing_names(source) == [], path.name
+
+
+MOST = 14  # code cells
+LOOPS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+# what draws a figure or plays clips: a sentence before it says what to see
+FIGURES = {
+    *("curves", "bars", "ranked", "confusion", "heatmaps", "slider", "figure", "map", "shown"),
+    *("sankey", "asymmetry", "against", "filmstrip", "wall", "samples", "neighbors_gallery"),
+    *("recall_curve", "hub_curve", "class_bars", "score_bars", "overlap_curve", "exchange_bars"),
+}
+MOVES = {"samples", "wall", "shipped", "open"}  # a call, or the cell of that id, that plays clips
+
+
+def drawing(call: ast.Call) -> bool:
+    """Whether it is no `Run.curves(...)`, which has at most one argument."""
+    return getattr(call.func, "attr", "") != "curves" or len(call.args) > 1
+
+
+def called(tree: ast.AST) -> set[str]:
+    """The names of all functions that are called, without their modules."""
+    # a run's own `curves` are numbers
+    calls = (node.func for node in ast.walk(tree) if isinstance(node, ast.Call) and drawing(node))
+    return {getattr(one, "attr", getattr(one, "id", "")) for one in calls}
+
+
+def chapter_law(cells: list[dict]) -> list[str]:
+    """What a notebook's cells lack of a chapter: few of them, imports first, plain code, a figure
+    with a sentence before it, and clips that play near the start."""
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    trees = [ast.parse("".join(cell["source"])) for cell in code]
+    complaints = [f"{len(code)} code cells; at most {MOST}"] * (len(code) > MOST)
+    imports = [
+        number
+        for number, tree in enumerate(trees)
+        if any(isinstance(node, ast.Import | ast.ImportFrom) for node in ast.walk(tree))
+    ]
+    if imports not in ([1], [1, 2]):
+        complaints.append(
+            f"imports in code cells {imports}; wanted one after the parameters, or two"
+        )
+    for cell, tree in zip(code, trees, strict=True):
+        for node in ast.walk(tree):
+            inner = [one for one in ast.walk(node) if isinstance(one, LOOPS)]
+            if isinstance(node, LOOPS) and (len(inner) > 1 or len(node.generators) > 1):
+                complaints.append(f"cell {cell['id']}: a comprehension in a comprehension")
+    for before, cell in zip(cells, cells[1:], strict=False):
+        if cell["cell_type"] == "code" and FIGURES & called(ast.parse("".join(cell["source"]))):
+            said = re.sub(r"^#.*$", "", "".join(before["source"]), flags=re.M)
+            if before["cell_type"] != "markdown" or not re.search(r"\w[.;!?:)]", said):
+                complaints.append(f"cell {cell['id']}: a figure without a sentence before it")
+    first = code[1 : 3 + len(imports)]
+    names = {cell["id"] for cell in first}.union(
+        *(called(tree) for tree in trees[1 : 3 + len(imports)])
+    )
+    if not MOVES & names:
+        complaints.append("nothing plays in the first three cells after parameters and imports")
+    return complaints
+
+
+def test_every_notebook_is_a_chapter():
+    for path in NOTEBOOKS.values():
+        assert chapter_law(nbformat.read(path, as_version=4).cells) == [], path.name
+
+
+def test_the_chapter_law_can_be_broken():
+    def book(*sources: str) -> list[dict]:
+        kinds = {"#": "markdown"}
+        return [
+            {"cell_type": kinds.get(source[0], "code"), "id": str(number), "source": source}
+            for number, source in enumerate(sources)
+        ]
+
+    good = ("x = 1", "import cards", "# Videos\n\nThey play.", "cards.samples(x)")
+    assert chapter_law(book(*good)) == []
+    for sources, says in (
+        ((*good, *["x"] * 14), "17 code cells; at most 14"),
+        ((*good, "import late"), "imports in code cells [1, 3]"),
+        ((*good, "[a for b in c for a in b]"), "a comprehension in"),
+        ((*good, "{a: [b for b in a] for a in c}"), "a comprehension in"),
+        ((*good, "figures.curves(x, y)"), "cell 4: a figure without a sentence"),
+        (
+            (*good, "# Only a heading", "figures.curves(x, y)"),
+            "cell 5: a figure without a sentence",
+        ),
+        (("x = 1", "import cards", "x", "x", "x", *good[2:]), "nothing plays"),
+    ):
+        assert says in " ".join(chapter_law(book(*sources))), says

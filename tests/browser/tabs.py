@@ -16,13 +16,13 @@ TOUR, NEIGHBORS, PAIRS, RETRIEVAL = (
     "00_tour",
     "12_coclr_neighbours",
     "31_multitrain_projections",
-    "42_retrieval",
+    "43_neighbors",
 )
 PLOTS = {
     TOUR: 1,
-    NEIGHBORS: 9,
+    NEIGHBORS: 5,
     PAIRS: 5,
-    RETRIEVAL: 4,
+    RETRIEVAL: 2,
 }  # plotly figures, those among controls with them
 # anywidget says this of a module that took over two seconds, which vidbench's get over
 LATE = "[anywidget] Failed to initialize model."

@@ -47,7 +47,7 @@ def test_tour(desk):
         spot, (left, top, right, bottom) = found["sides"][0][3], found["frame"]
         tab.mouse.move(spot["x"], spot["y"])
         label = tab.wait_for_selector(".jp-RenderedPlotly .hoverlayer .legend").text_content()
-        assert f"tour : {spot['at'][1]:#.4g}" in label, f"hovering over {spot} says {label}"
+        assert f"tour-flow-16 : {spot['at'][1]:#.4g}" in label, f"hovering over {spot} says {label}"
         picture(tab, f"{TOUR}-hover", ".jp-RenderedPlotly")
         whole = loss.evaluate("plot => plot._fullLayout.xaxis.range.slice()")
         tab.mouse.move(left + 0.5 * (right - left), (top + bottom) / 2)

@@ -85,7 +85,7 @@ def experiment(
 ) -> Experiment:
     """Plan the experiment on toy worlds ("toy-5") or on the pictures or videos of a folder.
 
-    The recipes are those of notebooks 20 and 21, longer. Their length was chosen with the baseline
+    The recipes are those of notebook 20, longer. Their length was chosen with the baseline
     alone, on held-out training videos. Weizmann, with 4 test videos a fold, has its nine folds in
     place of seeds.
 

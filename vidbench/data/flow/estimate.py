@@ -7,6 +7,7 @@ pixels of the frame they were computed on, (u, v) = (right, down). Where flow li
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -62,6 +63,20 @@ def estimate(frames: np.ndarray, method: str = "tvl1", device: str | None = None
         return np.concatenate([flow.cpu().numpy() for flow in batched(np.stack(gray), device)])
     calc = estimator(method)
     return np.stack([calc(first, second) for first, second in zip(gray, gray[1:], strict=False)])
+
+
+def timed(clip: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """Estimate a clip's flow by each of METHODS; returns the flows and the seconds a pair of frames.
+
+    Args:
+        clip: Frames uint8 [T,H,W,3].
+    """
+    flows, seconds = {}, {}
+    for name in METHODS:
+        began = time.perf_counter()
+        flows[name] = estimate(clip, name)
+        seconds[name] = (time.perf_counter() - began) / len(flows[name])
+    return flows, seconds
 
 
 def to_gray(frame: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -343,6 +343,15 @@ def _shoot(
 ) -> int:
     """Draw and write the numbered clips of one source; which ones are asked for does not change any
     of them."""
+    for k, frames in draw(source_video, clips, preset, world, seed):
+        framestore.write_mp4(folder / source_video.paths[k], frames, preset.fps, crf=19, g=GOP)
+    return len(clips)
+
+
+def draw(
+    source_video: SourceVideo, clips: Iterable[int], preset: Preset, world: str, seed: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Draw the numbered clips of a source video: pairs of number and frames uint8 [T,H,W,3]."""
     from vidbench.data.toy.scene import draw_look, paint
 
     style = WORLDS[world]
@@ -357,9 +366,7 @@ def _shoot(
     takes = [_take(action, speed, preset, k, rng) for k in range(preset.clips)]
     for k in clips:
         times, phases, nudge = takes[k]
-        frames = paint(pose(action, phases, amplitude), times, look, preset.size, nudge)
-        framestore.write_mp4(folder / source_video.paths[k], frames, preset.fps, crf=19, g=GOP)
-    return len(clips)
+        yield k, paint(pose(action, phases, amplitude), times, look, preset.size, nudge)
 
 
 def _take(

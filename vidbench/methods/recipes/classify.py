@@ -176,7 +176,7 @@ PRESETS = {
         clip=ClipSpec(frames=8, stride=2, views=1, augment=_MILD),
         fit=replace(_SGD, epochs=8, batch=16, lr=0.05, warmup_epochs=1, log_every=11),
     ),
-    # ResNet-8 for pictures of 32 pixels, as notebook 21 opens. Every number is an assumption.
+    # ResNet-8 for pictures of 32 pixels, as notebook 20 opens on digits. Every number is an assumption.
     "rms_tiny_image": Recipe(
         network="cifar_resnet",
         network_args={"depth": 8},

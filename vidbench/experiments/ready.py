@@ -1,0 +1,132 @@
+"""Runs that a notebook needs: loaded by name; on the tiny toy worlds, missing ones are trained."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from vidbench.data.flow import store as flow_store
+from vidbench.data.manifest import Manifest
+from vidbench.data.toy import world as toy
+from vidbench.engine import ranks
+from vidbench.engine.recipes import RunError
+from vidbench.engine.runs import Run, find, recipe_dict
+from vidbench.methods import coclr, multitrain
+from vidbench.methods.common import Recipe
+
+EPOCHS = 8  # of a run of InfoNCE or CoCLR that is trained here, as notebooks 10 and 11 open
+JOINT = "multitrain"
+NOTEBOOKS = {  # what trains a run, by the first word of its name
+    "infonce": "10_coclr_alone",
+    "ubernce": "10_coclr_alone",
+    "coclr": "11_coclr_together",
+    "multitrain": "30_multitrain",
+    "alone": "30_multitrain",
+    "probe": "40_linear_probe",
+    "finetune": "41_finetune",
+    "scratch": "41_finetune",
+    "csn": "20_rms",
+    "resnet": "20_rms",
+}
+
+
+def ready_runs(place: str | Path, *names: str) -> dict[str, Run]:
+    """Load runs by name; train those that are missing if the data is a tiny toy world.
+
+    A tiny world's runs take seconds: InfoNCE and CoCLR of both streams, and the joint run of
+    several worlds. There, an incomplete run is resumed with its own recipe. Any other run must
+    exist with a checkpoint.
+
+    Args:
+        place: The folder of a data set's runs, or of the runs of several, named "tiny+tiny-gym".
+        names: Names of runs in it, or paths with a slash; empty ones are left out.
+
+    Returns:
+        The runs by these names.
+
+    Raises:
+        RunError: A run is missing and is none that can be trained here, or it has no checkpoint.
+    """
+    place = Path(place).resolve()
+    worlds = tiny_worlds(place)
+    for world in worlds.values():
+        rows = Manifest.load(world / "videos")
+        flow_store.complete(rows, world / "flow", "dis", workers=2)
+    for name in filter(None, names):
+        _ready(place, name, worlds)
+    return {name: find(place, name) for name in names if name}
+
+
+def tiny_worlds(place: Path) -> dict[str, Path]:
+    """The tiny toy worlds of a folder of runs by name; {} if other data is among its data sets."""
+    names = [place.name] if (place / "videos").exists() else place.name.split("+")
+    worlds = {name: place.parent / name for name in names}
+    return worlds if all(map(_is_tiny, worlds.values())) else {}
+
+
+def _is_tiny(folder: Path) -> bool:
+    card = folder / "videos" / "toy.json"
+    return (
+        card.is_file()
+        and asdict(toy.PRESETS["tiny"]).items() <= json.loads(card.read_text()).items()
+    )
+
+
+def _ready(place: Path, name: str, worlds: Mapping[str, Path]) -> None:
+    """Train or resume a run of tiny worlds, or check that there is one."""
+    folder = place / name
+    if "/" in name or not worlds:
+        _check(place, name)
+    elif (folder / "recipe.json").exists():
+        held = Run(folder)
+        if held.state != "complete":
+            ranks.launch(f"{held.recipe.home}:train", held.values, str(folder), nproc=0)
+    elif recipe := _recipe(place, name, worlds):
+        ranks.launch(f"{recipe.home}:train", recipe_dict(recipe), str(folder), nproc=0)
+    else:
+        _check(place, name)
+
+
+def _recipe(place: Path, name: str, worlds: Mapping[str, Path]) -> Recipe | None:
+    """The recipe of a run that tiny worlds have; None if the name is another one's."""
+    method, _, stream = name.partition("-")
+    if name == JOINT and len(worlds) > 1:
+        parts = tuple(
+            multitrain.Part(one, str(at / "videos"), flow=str(at / "flow"))
+            for one, at in worlds.items()
+        )
+        return multitrain.rows_of(replace(multitrain.PRESETS["tiny"], parts=parts))[1]
+    if len(worlds) > 1 or stream not in coclr.OTHER or method not in ("infonce", "coclr"):
+        return None
+    preset, (world,) = coclr.PRESETS["tiny"], worlds.values()
+    if method == "infonce":
+        return replace(
+            preset.alone,
+            stream=stream,
+            manifest=str(world / "videos"),
+            flow=str(world / "flow"),
+            fit=replace(preset.alone.fit, epochs=EPOCHS),
+        )
+    # as in the paper's cycle: RGB learns from flow alone, then flow from the new RGB
+    parents = {"rgb": ("infonce-rgb", "infonce-flow"), "flow": ("infonce-flow", "coclr-rgb")}
+    for parent in parents[stream]:
+        _ready(place, parent, worlds)
+    together = replace(preset.together, fit=replace(preset.together.fit, epochs=EPOCHS))
+    return coclr.half_cycle(together, *(str(place / parent) for parent in parents[stream]))
+
+
+def _check(place: Path, name: str) -> None:
+    """Raise RunError if a run is missing or has no weights yet."""
+    run = Path(name).expanduser() if "/" in name else place / name
+    if (run / "recipe.json").exists():
+        if Run(run).checkpoint():
+            return
+        wrong = f"the run {name} has no checkpoint yet (state: {Run(run).state})"
+    else:
+        held = sorted(path.parent.name for path in place.glob("*/recipe.json"))
+        wrong = f"the run {name} is missing; {place} has {', '.join(held) or 'no runs'}"
+    book = NOTEBOOKS.get(run.name.partition("-")[0])
+    way = f"Train it with the notebook {book}" if book else "Train it"
+    raise RunError(f"{wrong}. {way} and the same `runs_dir` and `data`, or name another run.")

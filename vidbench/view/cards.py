@@ -1,0 +1,100 @@
+"""Cards: clips that play, each with a name and a sentence, in a wall of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from vidbench.data.video import windows
+from vidbench.view.galleries import clip_html, encode
+from vidbench.view.looks import FAINT, FONT, Html, escaped
+
+if TYPE_CHECKING:
+    from vidbench.data.manifest import Manifest
+
+
+class Card(NamedTuple):
+    """One clip with its name and a sentence; clip: WebP as bytes."""
+
+    clip: bytes
+    name: str
+    words: str = ""
+
+
+def card(frames: np.ndarray, fps: float, name: str, words: str = "", side: int = 96) -> Card:
+    """Make a card of frames.
+
+    Args:
+        frames: uint8 [T,H,W,3].
+        fps: Frames a second.
+        name: Set in bold below the clip.
+        words: A sentence below the name.
+        side: Pixels of the longer side.
+    """
+    return Card(encode(frames, fps, side), name, words)
+
+
+def wall(cards: Sequence[Card], width: int = 140) -> Html:
+    """Set cards side by side, as many in a line as fit.
+
+    Args:
+        cards: In order.
+        width: Pixels of a card; the clips keep their own size.
+
+    Raises:
+        ValueError: There are no cards.
+    """
+    if not cards:
+        raise ValueError("wall: needs at least one card; got none.")
+    made = (
+        f'<div style="width:{width}px">{clip_html(one.clip, one.name)}'
+        f'<div style="font-weight:600;margin-top:4px;overflow-wrap:anywhere">{escaped(one.name)}</div>'
+        f'<div style="color:{FAINT};font-size:12px;line-height:1.35">{escaped(one.words)}</div></div>'
+        for one in cards
+    )
+    looks = f"display:flex;flex-wrap:wrap;gap:14px 12px;font-family:{FONT};font-size:13px"
+    return Html(f'<div style="{looks}">{"".join(made)}</div>')
+
+
+def samples(manifest: Manifest, most: int = 6) -> Html:
+    """Play videos that are evenly spread over a manifest.
+
+    Args:
+        manifest: What to take them from.
+        most: How many at most.
+
+    Returns:
+        A wall with the class below each clip, or the file's name if there is no label.
+    """
+    from vidbench.view.clips import playing
+
+    look = playing(manifest)
+    tiles = [look(int(row)) for row in windows.spread(len(manifest), min(most, len(manifest)))]
+    return wall(
+        [
+            Card(bytes(tile.clip), tile.label or tile.caption, tile.caption if tile.label else "")
+            for tile in tiles
+            if isinstance(tile.clip, bytes)
+        ],
+        width=112,
+    )
+
+
+def shipped(path: str | Path) -> Html:
+    """Play a clip that comes with vidbench, while a notebook loads the rest.
+
+    Args:
+        path: An animated WebP.
+
+    Returns:
+        The clip, or a sentence if the file is missing: a copied notebook lacks it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return Html(
+            f'<div style="color:{FAINT}">{escaped(path)} is missing; nothing needs it</div>'
+        )
+    return Html(clip_html(path.read_bytes(), "a clip of the toy world, playing"))

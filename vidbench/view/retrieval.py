@@ -1,0 +1,141 @@
+"""Tables and curves of searches: R@k with intervals, differences, classes, hubs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vidbench.evaluate.chance import chance_level, guess_words, no_labels
+from vidbench.evaluate.neighbors import Hubness, hubness
+from vidbench.evaluate.retrieval import macro, per_class
+from vidbench.evaluate.searches import Searched, differences
+from vidbench.view.figures import curves
+from vidbench.view.html import table
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+    from vidbench.data.manifest import Manifest
+    from vidbench.view.looks import Html
+
+SWITCHES = (
+    *("stream", "sampling", "windows", "crops", "normalize_clips"),
+    *("centering", "exclude_source_video", "index"),
+)
+OVER = "95 % bootstrap over source videos"
+CLASSES = 24  # rows of the table of classes at most
+NEAREST = 10  # of a query, among which hubs are counted
+Found = Mapping[str, Searched]
+
+
+def numbers_table(found: Found, classes: Sequence[str]) -> Html | str:
+    """R@k of each search in percent, a column a search; a sentence without labels."""
+    first = next(iter(found.values()))
+    if not first.hits:
+        return no_labels("R@k")
+    rows = [
+        {"percent": k, **{name: _percent(found[name], k) for name in found}} for k in first.hits
+    ]
+    return table(rows, note=f"{OVER}. {guess_words(classes, 'R@1')}")
+
+
+def _percent(one: Searched, k: str) -> tuple[float, float, float]:
+    value, low, high = one.numbers[k]
+    return 100 * value, 100 * low, 100 * high
+
+
+def recall_curve(found: Found, classes: Sequence[str]) -> Figure | str:
+    """R@k over k with intervals, a line a search; a sentence without labels."""
+    first = next(iter(found.values()))
+    if not first.hits:
+        return no_labels("R@k")
+    ks = [int(name[2:]) for name in first.hits]
+    lines = {name: (ks, *zip(*one.numbers.values(), strict=True)) for name, one in found.items()}
+    levels = chance_level(classes, "chance at k = 1")
+    return curves(lines, "k", "R@k (%)", "With 95 % intervals", percent=True, levels=levels)
+
+
+def differences_table(found: Found, base: str) -> Html | str:
+    """Points of R@k by which every other search is above `base`, query by query."""
+    if not found[base].hits:
+        return no_labels("R@k")
+    gaps = differences(found, base)
+    if not gaps:
+        return "one search only: nothing to compare"
+    rows = [
+        {"points": k, **{name: tuple(100 * x for x in gap[k]) for name, gap in gaps.items()}}
+        for k in found[base].hits
+    ]
+    return table(rows, formats=dict.fromkeys(gaps, "+.1f"), note=f"R@k - that of {base}; {OVER}")
+
+
+def class_table(found: Found, base: str, classes: Sequence[str]) -> Html | str:
+    """R@1 of each class, the worst of `base` first; of many classes the worst and the best twelve."""
+    if not found[base].hits:
+        return no_labels("R@1 of each class")
+    label = found[base].queries.label
+    shares = {name: per_class(one.hits["R@1"], label, classes) for name, one in found.items()}
+    rows: list[dict[str, Any]] = [
+        {"class": name, "queries": count, **{run: shares[run][name][0] for run in found}}
+        for name, (_, count) in shares[base].items()
+    ]
+    rows.sort(key=itemgetter(base))
+    if len(rows) > CLASSES:
+        rows = rows[: CLASSES // 2] + rows[-CLASSES // 2 :]
+    mean = {name: macro(one.hits["R@1"], label) for name, one in found.items()}
+    rows.append({"class": "macro mean", "queries": len(label), **mean})
+    return table(rows, formats=dict.fromkeys(found, ".0%"))
+
+
+def protocol_table(found: Found) -> Html:
+    """The switches of each search that move its numbers."""
+    rows = [
+        {"run": name, **{key: str(value) for key, value in one.protocol.items()}}
+        for name, one in found.items()
+    ]
+    known = [name for name in SWITCHES if any(name in row for row in rows)]
+    return table(rows, ["run", *known])
+
+
+def hub_table(found: Found, train: Manifest) -> Html:
+    """How unevenly each search finds the gallery: skewness, videos never found, the largest hub."""
+    hubs, k = hubs_of(found, train)
+    rows = [
+        {
+            "run": name,
+            "skewness": hub.skewness,
+            "never found": hub.never,
+            "largest hub": train.names(hub.hub)["path"],
+            "its class": train.names(hub.hub)["label"] or "no label",
+            "near to": hub.hub_share,
+        }
+        for name, hub in hubs.items()
+    ]
+    note = f"Over the {k} nearest of each query; near to: the share of queries that find the hub"
+    formats = {"skewness": ".2f", "never found": ".1%", "near to": ".1%"}
+    return table(rows, formats=formats, note=note)
+
+
+def hub_curve(found: Found, train: Manifest) -> Figure:
+    """How often each gallery video is found, the most often found first."""
+    hubs, k = hubs_of(found, train)
+    places = range(1, len(train) + 1)
+    lines = {name: (places, np.sort(hub.counts)[::-1].tolist()) for name, hub in hubs.items()}
+    queries = len(next(iter(found.values())).queries.label)
+    return curves(
+        lines,
+        "gallery videos, the most often found first",
+        "times found",
+        f"Among the {k} nearest",
+        levels={"all alike": k * queries / len(train)},
+    )
+
+
+def hubs_of(found: Found, train: Manifest) -> tuple[dict[str, Hubness], int]:
+    """Hubness of each search over so many nearest, at most ten."""
+    k = min(NEAREST, *(one.neighbors.rows.shape[1] for one in found.values()))
+    rows = {name: one.neighbors.rows for name, one in found.items()}
+    return {name: hubness(near, len(train), k) for name, near in rows.items()}, k
