@@ -12,20 +12,31 @@ COMPONENTS = 50  # principal ones that t-SNE and UMAP start from
 
 
 def methods() -> tuple[str, ...]:
-    """The ways to lay videos out that are here; umap-learn is an optional package."""
+    """Return the ways to lay videos out that work here: umap needs the extra "umap"."""
     return tuple(name for name in METHODS if name != "umap" or find_spec("umap"))
 
 
 def lay(vectors: Mapping[str, np.ndarray], method: str) -> dict[str, np.ndarray]:
-    """Vectors [N,D] of each side -> points float32 [N,2]; the same each time.
+    """Lay out vectors [N,D] of each side as points float32 [N,2]; the same each time.
 
-    method: "pca" has the directions of the first side, the others are put where they fall; "t-sne"
-    and "umap" lay all sides out together, from 50 principal components. Raises ValueError on
-    another."""
+    Args:
+        vectors: Side -> vectors.
+        method: "pca" has the directions of the first side, and projects the others on them; "t-sne"
+            and "umap" lay all sides out together, from 50 principal components.
+
+    Raises:
+        ValueError: The method is another.
+        ImportError: umap-learn is missing; the message names the extra.
+    """
     from sklearn.decomposition import PCA
 
+    if method not in METHODS:
+        raise ValueError(f"lay: wanted one of {tuple(METHODS)}, got {method!r}")
     if method not in methods():
-        raise ValueError(f"lay: wanted one of {methods()}, got {method!r}")
+        raise ImportError(
+            "lay: umap needs the package umap-learn, which is not installed. Install it with "
+            "`pip install 'vidbench[umap]'`, or choose pca or t-sne."
+        )
     first = next(iter(vectors.values()))
     if len(first) < 2:
         return {side: np.zeros((len(values), 2), np.float32) for side, values in vectors.items()}

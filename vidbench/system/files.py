@@ -83,6 +83,15 @@ def written_in_steps(folder: str | Path) -> Iterator[Path]:
     os.replace(partial, folder)
 
 
+def unused(path: str | Path) -> Path:
+    """Return the path if nothing has that name, else with the first free number: `name-2.csv`."""
+    path, number = Path(path), 2
+    tried = path
+    while os.path.lexists(tried):
+        tried, number = path.with_name(f"{path.stem}-{number}{path.suffix}"), number + 1
+    return tried
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file whole or not at all, in UTF-8 and with the line ends of `text`."""
     with written(path) as temporary:

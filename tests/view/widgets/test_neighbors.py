@@ -382,7 +382,7 @@ def test_a_clip_that_cannot_be_read_says_so_and_the_others_play(parts):
     )
 
 
-def test_grid_shows_videos_of_either_side_at_most_so_many(browser):
+def test_grid_shows_videos_of_either_side_in_pages(browser):
     text = browser.grid(["train/3.mp4", "test/4.mp4"])
     assert (
         text.count("<img") == 2
@@ -391,10 +391,16 @@ def test_grid_shows_videos_of_either_side_at_most_so_many(browser):
         and "2 videos" in text
     )
     assert "Draw around" in browser.grid([])
-    many = browser.grid(
-        [f"train/{row}.mp4" for row in range(40)] + [f"test/{row}.mp4" for row in range(12)]
-    )
-    assert many.count("<img") == 48 and "52 videos, the first 48" in many
+    every = [f"train/{row}.mp4" for row in range(40)] + [f"test/{row}.mp4" for row in range(12)]
+    pages = [browser.grid(every, page, picks=True) for page in range(3)]
+    assert [page.count("<img") for page in pages] == [24, 24, 4]
+    assert re.findall(r'data-pick="([^"]*)"', "".join(pages)) == every
+    assert "52 videos, 25 to 48" in pages[1] and "52 videos, 49 to 52" in pages[2]
+
+
+def named(figure):
+    """What a map's legend names after its rings."""
+    return [one.name for one in figure.data[5:] if one.visible]
 
 
 def test_pca_is_that_of_the_gallery_and_its_points_are_drawn_by_class(browser, parts):
@@ -424,7 +430,8 @@ def test_pca_is_that_of_the_gallery_and_its_points_are_drawn_by_class(browser, p
     near = [row["row"] for row in browser.rows()["flow"]]
     assert figure.data[3].name == "flow"
     np.testing.assert_array_equal(figure.data[3].y, places["gallery"][near, 1])
-    assert "<script" not in figure.data[0].text[0] and len(figure.data) == 2 + 3 + 3
+    assert "<script" not in figure.data[0].text[0]
+    assert named(figure) == list(CLASSES[:1]) + [looks.plain(HOSTILE), "sit"]
     browser.look(of_class="sit")
     faint = np.asarray(browser.map().data[0].marker.opacity)
     assert ((faint > 0.5) == (parts["gallery"].label == 2)).all()
@@ -498,7 +505,7 @@ def test_a_click_on_a_tile_makes_it_the_query(browser):
         browser.query == ("gallery", row)
         and f">train-{row}</span>" in view.tiles.value.split('title="rank')[0]
     )
-    assert view.figure.data[2 + len(browser.spaces)].x[0] == browser.places()["gallery"][row, 0]
+    assert view.map.figure.data[2 + len(browser.spaces)].x[0] == browser.places()["gallery"][row, 0]
     assert third in view.said.value and not view.back.disabled
     view.back.click()
     assert browser.query == ("queries", 0) and view.back.disabled
@@ -515,7 +522,7 @@ def test_moving_the_controls_changes_what_is_looked_at(browser, parts, monkeypat
     view.find.value = "train/17"
     assert browser.query == ("gallery", 17)
     view.k.value = 10
-    assert len(picks(view.tiles)) == 20 and len(view.figure.data[3].x) == 10
+    assert len(picks(view.tiles)) == 20 and len(view.map.figure.data[3].x) == 10
     view.compare.value = ("rgb", "flow")
     gained = browser.gained_lost("rgb", "flow")
     moved = [row["id"] for name in ("gained", "lost") for row in gained[name]]
@@ -526,7 +533,7 @@ def test_moving_the_controls_changes_what_is_looked_at(browser, parts, monkeypat
         view.number.max == int((parts["queries"].label == 2).sum()) and "queries" in view.said.value
     )
     assert (
-        (np.asarray(view.figure.data[0].marker.opacity) > 0.5) == (parts["gallery"].label == 2)
+        (np.asarray(view.map.figure.data[0].marker.opacity) > 0.5) == (parts["gallery"].label == 2)
     ).all()
     view.k.value = 5
     view.failures.value = "flow"
@@ -541,9 +548,9 @@ def test_moving_the_controls_changes_what_is_looked_at(browser, parts, monkeypat
 
 def test_the_map_moves_in_the_same_figure_and_points_and_lassos_lead_to_clips(browser):
     view = show(browser)
-    figure = view.figure
-    view.of_map.value = "flow"
-    assert view.figure is figure
+    figure = view.map.figure
+    view.map.of_map.value = "flow"
+    assert view.map.figure is figure
     wanted = browser.map("flow")
     for old, new in zip(figure.data, wanted.data, strict=True):
         np.testing.assert_array_equal(old.x, new.x)
@@ -557,14 +564,14 @@ def test_the_map_moves_in_the_same_figure_and_points_and_lassos_lead_to_clips(br
         view, event="lasso", points={"1": [4], "0": [1, 2], "3": [0]}
     )  # JSON's keys; the third is a ring's
     assert (
-        picks(view.chosen) == ["train/1.mp4", "train/2.mp4", "test/4.mp4"]
-        and view.chosen.value.count("<img") == 3
+        picks(view.pane.clips) == ["train/1.mp4", "train/2.mp4", "test/4.mp4"]
+        and view.pane.clips.value.count("<img") == 3
     )
-    assert view.chosen.value.count('title="video ') == 3
+    assert view.pane.clips.value.count('title="video ') == 3
     clicked(view, "test/4.mp4")
     assert browser.query == ("queries", 4)
     pointed(view, event="lasso", points={})
-    assert picks(view.chosen) == [] and "<img" not in view.chosen.value
+    assert picks(view.pane.clips) == [] and "<img" not in view.pane.clips.value
 
 
 @pytest.fixture
@@ -595,13 +602,13 @@ def test_tiles_are_shown_before_the_map_is_opened_with_its_points_in_it(browser,
     assert "application/vnd.jupyter.widget-view+json" in bundle and kinds.count("shown") == 1
     assert str(browser.now()) in bundle["text/html"] and "static view" in bundle["text/html"]
     assert "data-pick" not in bundle["text/html"], "what cannot be clicked is no button"
-    opened = kinds.index(view.figure.comm.comm_id), kinds.index(view.clicks.widget.comm.comm_id)
+    opened = kinds.index(view.map.figure.comm.comm_id), kinds.index(view.clicks.widget.comm.comm_id)
     assert after < opened[1] < opened[0], "the listener does not wait for the map"
-    assert len(dict(sent)[view.figure.comm.comm_id]["_widget_data"]) == 8
+    assert len(dict(sent)[view.map.figure.comm.comm_id]["_widget_data"]) == 2 + 3 + 24
     assert sum(len(str(state)) for _, state in sent[:after]) < 500_000, "a small first message"
     assert "static view" in view.clicks.late.value
     view.open()
-    assert len(view.below.children) == 3
+    assert len(view.below.children) == 4
 
 
 def unlabeled(parts):
@@ -628,13 +635,13 @@ def test_videos_without_labels_are_neither_right_nor_wrong_and_say_so(parts):
     figure = browser.map()
     assert "no labels, color by source video" in figure.layout.title.text
     sources = np.unique(np.concatenate([parts[one].source_video for one in ("gallery", "queries")]))
-    assert [one.name for one in figure.data[5:]] == [f"source {one}" for one in sources]
+    assert named(figure) == [f"source {one}" for one in sources]
     many = {
         name: replace(one, source_video=np.arange(len(one)))
         for name, one in unlabeled(parts).items()
     }
     figure = Browser(**{**parts, **many}, k=5).map()
-    assert [one.name for one in figure.data[5:]] == ["gallery", "queries"]
+    assert named(figure) == ["gallery", "queries"]
     assert {int(one) for one in figure.data[0].marker.color} == {0}
     assert "color by side" in figure.layout.title.text
 

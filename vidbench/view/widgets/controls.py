@@ -1,84 +1,72 @@
-"""Controls over the browser of neighbors: filters, tiles that one clicks, a way back, a map and
-its lasso's grid."""
+"""Controls over the browser of neighbors: filters, tiles that one clicks, a way back, a map, the
+selected videos and the table of all."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cached_property, partial
+from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vidbench.evaluate import layout
+from vidbench.system.files import unused
 from vidbench.view.clips import said
-from vidbench.view.looks import plain
-from vidbench.view.widgets import plane
+from vidbench.view.widgets.map_controls import MapControls
 from vidbench.view.widgets.neighbors import Browser
-from vidbench.view.widgets.pieces import Clicks, pointed, whole
-from vidbench.view.widgets.videos import SIDES, whole_of
+from vidbench.view.widgets.pane import BARE, LINE, Pane, button, choice
+from vidbench.view.widgets.pieces import Clicks
+from vidbench.view.widgets.rows import SCORE, TAGS, VERDICT
+from vidbench.view.widgets.selection import Selection
+from vidbench.view.widgets.sheet import Sheet
+from vidbench.view.widgets.videos import whole_of
 
 if TYPE_CHECKING:
-    from ipywidgets import Box, Dropdown
-    from plotly.graph_objects import FigureWidget
+    from ipywidgets import Box
 
 DEPTHS = (5, 10, 20, 50)  # neighbors that one can choose
 NO_WIDGETS = "This page shows no controls (it lacks ipywidgets), so this is a static view."
 
 
-BARE = {"description_width": "initial"}
-
-
-def _choice(options: Sequence, value: object, description: str, width: str) -> Dropdown:
-    import ipywidgets
-
-    return ipywidgets.Dropdown(
-        options=options,
-        value=value,
-        description=description,
-        layout={"width": width},
-        style=BARE,
-    )
-
-
 class NeighborControls:
-    """Controls over a `Browser`: query, filters, depth, way back, tiles that one clicks, a map and
-    its lasso's grid."""
+    """Controls over a `Browser`: query, filters, depth, way back, tiles that one clicks, a map, the
+    selected videos, a table of all."""
 
     CSV = "neighbors.csv"
 
     def __init__(self, browser: Browser):
-        import ipywidgets
+        import ipywidgets as w
 
         self.browser = browser
-        self._make_choices()
-        self.said, self.tiles = ipywidgets.HTML(), ipywidgets.HTML()
-        self.chosen = ipywidgets.HTML(str(browser.grid([])))
-        self.chosen.layout = {
-            "max_height": f"{plane.TALL}px",
-            "overflow": "auto",
-            "flex": "1 1 220px",
-            "margin": "0 0 0 12px",
-        }
-        for place in (self.tiles, self.chosen):
-            place.add_class("vidbench-tiles")
+        self._make_query()
+        self._make_filters()
+        self.said, self.tiles = w.HTML(), w.HTML()
+        self.tiles.add_class("vidbench-tiles")
+        self.map = MapControls(browser, self.select, self._lassoed)
+        self.pane, self.sheet = Pane(browser), Sheet(browser)
+        self.table = w.ToggleButton(
+            description="table of all videos",
+            icon="table",
+            layout={"width": "170px"},
+            tooltip="filter, sort and select videos",
+        )
         self._draw()
         self.box = self._boxed()
         self._connect()
 
-    @cached_property
-    def figure(self) -> FigureWidget:
-        """The map. It weighs megabytes, so it is made after the tiles are on their way."""
-        return whole(self.browser.map(self.of_map.value, self.method.value))
+    @property
+    def selection(self) -> Selection:
+        """The selected videos. Set it to ids of videos to select them."""
+        return self.browser.selection
 
-    def _make_choices(self) -> None:
-        """Make what sets the query, the filters and the map."""
+    @selection.setter
+    def selection(self, ids: Iterable[str]) -> None:
+        self.browser.selection = ids
+
+    def _make_query(self) -> None:
+        """Make what sets the query."""
         import ipywidgets as w
 
-        browser, names = self.browser, list(self.browser.spaces)
-        pairs = [(f"{a} → {b}", (a, b)) for a in names for b in names if a != b]
-        self.back = w.Button(
-            description="back", icon="arrow-left", layout={"width": "80px"}, disabled=True
-        )
+        self.back = button("back", "arrow-left", "80px", "the query before this one")
         self.number = w.BoundedIntText(
             value=1, min=1, max=1, description="query", layout={"width": "110px"}, style=BARE
         )
@@ -89,37 +77,38 @@ class NeighborControls:
             layout={"width": "210px"},
             style=BARE,
         )
-        labeled = bool(browser.sides["queries"].classes)  # failures need labels
-        counted = names if labeled or browser.failures else ()
-        self.of_class = _choice(
-            [("all classes", ""), *((one, one) for one in browser.sides["queries"].classes)],
+        tip = f"ids and scores of the queries that are left, to a new {self.CSV} in this folder"
+        self.save = button("save csv", "download", "110px", tip)
+
+    def _make_filters(self) -> None:
+        """Make what filters the queries and sets their lists."""
+        import ipywidgets as w
+
+        browser, names = self.browser, list(self.browser.spaces)
+        classes = browser.sides["queries"].classes
+        counted = names if classes or browser.failures else ()  # failures need labels
+        self.of_class = choice(
+            [("all classes", ""), *((one, one) for one in classes)],
             browser.of_class,
             "class",
             "170px",
         )
-        self.failures = _choice(
+        self.failures = choice(
             [("all queries", ""), *((f"only failures of {name}", name) for name in counted)],
             browser.failures,
             "show",
             "270px",
         )
-        self.k = _choice(sorted({*DEPTHS, browser.k}), browser.k, "k", "90px")
+        self.k = choice(sorted({*DEPTHS, browser.k}), browser.k, "k", "90px")
         self.hide = w.Checkbox(
             value=browser.hide_source_video,
             description="hide same source",
             indent=False,
             layout={"width": "140px"},
         )
-        self.compare = _choice([("none", ()), *pairs], browser.compare, "gained and lost", "310px")
-        self.kind = _choice(browser.kinds, browser.kind, "clips", "130px")
-        self.of_map = _choice(names, names[0], "map of", "230px")
-        self.method = _choice(layout.methods(), "pca", "by", "110px")
-        self.save = w.Button(
-            description="save csv",
-            icon="download",
-            layout={"width": "110px"},
-            tooltip=f"ids and scores of the queries that are left, to {self.CSV} in this folder",
-        )
+        pairs = [(f"{a} → {b}", (a, b)) for a in names for b in names if a != b]
+        self.compare = choice([("none", ()), *pairs], browser.compare, "gained and lost", "310px")
+        self.kind = choice(browser.kinds, browser.kind, "clips", "130px")
 
     def _boxed(self) -> Box:
         """The controls, one line of them below the other."""
@@ -130,14 +119,13 @@ class NeighborControls:
         failures = [self.failures] * browser.judged  # without labels no neighbor is wrong
         kind = [self.kind] * (len(browser.kinds) > 1)
         compare = [self.compare] * (len(browser.spaces) > 1)
-        # 850 pixels: next to an open file browser
-        line = {"flex_flow": "row wrap", "align_items": "center"}
         box = w.VBox()
         self.clicks = Clicks(box, self.select, partial(whole_of, browser.sides))
         self.below = w.VBox()  # of the map, once it is opened
+        # lines of 850 pixels: next to an open file browser
         box.children = [
-            w.HBox([self.back, self.number, self.find, *of_class, *kind, self.save], layout=line),
-            w.HBox([*failures, *compare, self.k, self.hide], layout=line),
+            w.HBox([self.back, self.number, self.find, *of_class, *kind, self.save], layout=LINE),
+            w.HBox([*failures, *compare, self.k, self.hide], layout=LINE),
             self.said,
             self.clicks.late,
             self.clicks.answer,
@@ -152,25 +140,26 @@ class NeighborControls:
 
         if self.below.children:
             return
-        line = {"flex_flow": "row wrap", "align_items": "center"}
         self.below.children = [self.clicks.widget]  # goes first: the map weighs megabytes
-        plot = pointed(self.figure, self._clicked, self._lassoed)
+        plot = self.map.open()
         self.below.children = [
             self.clicks.widget,
-            w.HBox([self.of_map, self.method], layout=line),
-            w.HBox([plot, self.chosen], layout=line),
+            w.HBox([*self.map.choices, self.table], layout=LINE),
+            w.HBox([plot, self.pane.box], layout=LINE | {"align_items": "flex-start"}),
+            self.sheet.box,
         ]
 
     def _connect(self) -> None:
         """Let controls, tiles and buttons do what they are for."""
         for control in (self.of_class, self.failures, self.k, self.hide, self.compare, self.kind):
             control.observe(self._moved, "value")
-        for control in (self.of_map, self.method):
-            control.observe(lambda _: self._map(), "value")
         self.number.observe(self._stepped, "value")
         self.find.observe(self._sought, "value")
         self.back.on_click(lambda _: self._went())
         self.save.on_click(lambda _: self._saved())
+        self.table.observe(lambda _: self._tabled(), "value")
+        self.sheet.box.layout.display = "none"
+        self.browser.changed = self._changed
 
     def _ipython_display_(self) -> None:
         """Show the tiles first, then open the map. A page without ipywidgets shows a static view."""
@@ -187,7 +176,7 @@ class NeighborControls:
         self._draw()
 
     def _saved(self) -> None:
-        path = self.browser.csv(self.CSV).resolve()
+        path = self.browser.csv(unused(self.CSV)).resolve()
         self.said.value = said(f"{len(self.browser.choices())} queries' neighbors are in {path}")
 
     def _went(self) -> None:
@@ -231,27 +220,36 @@ class NeighborControls:
             kind=self.kind.value,
         )
         self._draw()
-        if change["owner"] is self.of_class and self._opened:
-            with self.figure.batch_update():
-                for side, trace in zip(SIDES, self.figure.data, strict=False):
-                    names = self.browser.names[side][self.browser.drawn(side)]
-                    trace.marker.opacity = plane.faded(names, self.of_class.value)
+        if change["owner"] is self.of_class:
+            self.map.fade()
+        elif change["owner"] is self.kind:
+            self.map.tip.forget()
+        elif change["owner"] in (self.k, self.hide):  # others are right or wrong
+            self.map.recolor(VERDICT, SCORE)
+            self.sheet.draw()
 
-    def _ids_at(self, trace: int, points: list[int]) -> list[str]:
-        """The ids of points of the map; rings and star, which are traces after the sides', have
-        none."""
-        if trace >= len(SIDES):
-            return []
-        side = SIDES[trace]
-        return [str(one) for one in self.browser.sides[side].ids[self.browser.drawn(side)[points]]]
+    def _lassoed(self, ids: list[str]) -> None:
+        """Select videos that the map shows as selected already."""
+        self.map.lassoing = True
+        self.browser.selection = ids
+        self.map.lassoing = False
 
-    def _clicked(self, place: dict) -> None:
-        for one in self._ids_at(place["trace"], [place["point"]]):
-            self.select(one)
+    def _tabled(self) -> None:
+        """The table was opened or closed."""
+        self.sheet.box.layout.display = "flex" if self.table.value else "none"
+        if self.table.value:
+            self.sheet.show()
 
-    def _lassoed(self, points: dict[int, list[int]]) -> None:
-        ids = [one for trace in sorted(points) for one in self._ids_at(trace, points[trace])]
-        self.chosen.value = str(self.browser.grid(ids, picks=True))
+    def _changed(self, what: str) -> None:
+        """The selection, the tags or the columns of the browser changed."""
+        if what == "selection":
+            self.pane.renew()
+            self.map.light()
+        elif what == "tags":
+            self.map.recolor(TAGS)
+        else:
+            self.map.offer()
+        self.sheet.draw()
 
     def _draw(self) -> None:
         """The query, its neighbors and its rings."""
@@ -276,33 +274,7 @@ class NeighborControls:
         if len(at):
             self.number.value = int(at[0]) + 1
         self.number.observe(self._stepped, "value")
-        if self._opened:
-            with self.figure.batch_update():
-                self._ring()
-
-    @property
-    def _opened(self) -> bool:
-        """Whether the map has been made."""
-        return "figure" in self.__dict__
-
-    def _ring(self) -> None:
-        rings = self.browser.rings(self.of_map.value, self.method.value)
-        for trace, (x, y, _) in zip(self.figure.data[len(SIDES) :], rings.values(), strict=False):
-            trace.x, trace.y = x, y
-
-    def _map(self) -> None:
-        """Other places for the same points, in the same FigureWidget, of which each weighs
-        megabytes."""
-        if not self._opened:
-            return
-        name, method = self.of_map.value, self.method.value
-        places = self.browser.places(name, method)
-        with self.figure.batch_update():
-            for side, trace in zip(SIDES, self.figure.data, strict=False):
-                trace.x, trace.y = places[side][self.browser.drawn(side)].T
-            self._ring()
-            self.figure.layout.title.text = plain(self.browser.title(name, method))
-            self.figure.layout.xaxis.autorange = self.figure.layout.yaxis.autorange = True
+        self.map.ring()
 
 
 def show(browser: Browser) -> NeighborControls:

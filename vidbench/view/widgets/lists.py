@@ -62,8 +62,9 @@ class Lists:
         self.names = {side: videos.names for side, videos in self.sides.items()}
         self.query: tuple[str, int] = ("queries", 0)
         self.past: list[tuple[str, int]] = []
+        self._selected: tuple[str, ...] = ()
         self._near = lru_cache(64)(self._searches.one)
-        self._lists: dict[tuple, np.ndarray] = {}
+        self._lists: dict[tuple, tuple[np.ndarray, np.ndarray]] = {}
         self._places: dict[tuple[str, str], dict[str, np.ndarray]] = {}
 
     # ---- what is looked at
@@ -185,6 +186,11 @@ class Lists:
         """Whether neighbors can be right or wrong: both sides have labels."""
         return all(videos.labeled for videos in self.sides.values())
 
+    @property
+    def in_gallery(self) -> np.ndarray:
+        """The gallery row of each query, -1 of one that is not in the gallery."""
+        return self._searches.own["queries"]
+
     # ---- as data
 
     def nearest(self, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -233,7 +239,7 @@ class Lists:
     def right(self, name: str) -> np.ndarray:
         """Of every query's k neighbors by one list, which show its class: bool [Q,k]; searched
         once."""
-        rows = self._all(name)
+        rows = self._all(name)[0]
         label = self.names["queries"][:, None]
         return (self.names["gallery"][rows] == label) & (label != "") & (rows >= 0)
 
@@ -266,15 +272,21 @@ class Lists:
         return path
 
     def places(self, name: str = "", method: str = "pca") -> dict[str, np.ndarray]:
-        """Both sides' videos in the plane [N,2] by a list's features as they are compared; worked
-        out once.
+        """Lay both sides' videos out in the plane [N,2], by a list's features as they are compared;
+        worked out once.
 
-        name: the first list when empty. method: "pca" (of the gallery), "t-sne" and, where it is
-        installed, "umap" (of all, from 50 principal components). Raises ValueError on another."""
+        Args:
+            name: The first list when empty.
+            method: "pca" (of the gallery), "t-sne" or "umap" (of all, from 50 principal components).
+
+        Raises:
+            ValueError: The list or method is another.
+            ImportError: umap-learn is missing; the message names the extra.
+        """
         name = name or next(iter(self.spaces))
-        if method not in layout.methods() or name not in self.spaces:
+        if method not in layout.METHODS or name not in self.spaces:
             raise ValueError(
-                f"places: wanted one of {layout.methods()} and of {list(self.spaces)}; got "
+                f"places: wanted one of {tuple(layout.METHODS)} and of {list(self.spaces)}; got "
                 f"{method!r} and {name!r}"
             )
         if (name, method) not in self._places:
@@ -297,8 +309,15 @@ class Lists:
             "sibling": None if known else bool(sibling),
         }
 
-    def _all(self, name: str) -> np.ndarray:
-        """Neighbors of every query [Q,k], -1 where it has fewer; searched once."""
+    def verdicts(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Of every query by one list: whether one of its k neighbors shows its class (1, 0, or -1
+        where a label is unknown), and the similarity of its nearest (NaN if it has none)."""
+        known = (self.names["queries"] != "") & self.judged
+        right = np.where(known, self.right(name).any(axis=1), -1)
+        return right, self._all(name)[1][:, 0].astype(np.float64)
+
+    def _all(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Neighbors of every query [Q,k], -1 where it has fewer, and similarities; searched once."""
         key = (name, self.k, self.hide_source_video)
         if key not in self._lists:
             self._lists[key] = self._searches.every(*key)

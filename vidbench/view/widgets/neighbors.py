@@ -21,18 +21,61 @@ from vidbench.view.clips import NO_LABELS, said, wheel
 from vidbench.view.galleries import Row, Tile, gallery
 from vidbench.view.looks import Html, colors_for
 from vidbench.view.widgets import plane
+from vidbench.view.widgets.hues import Hues, by_column, standard
 from vidbench.view.widgets.lists import Lists
 from vidbench.view.widgets.pieces import video_grid
+from vidbench.view.widgets.rows import CLASS, VideoRows
+from vidbench.view.widgets.selection import Selection
 from vidbench.view.widgets.videos import GRID, SIDE, SIDES
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+NOTHING = "Draw around points of the map to see their clips here."
 HELD = 4000  # clips kept in memory, of about 10 kB each
 
 
 class Browser(Lists):
-    """`Lists` as clips that play, and a map of all videos."""
+    """`Lists` as clips that play, a map of all videos, and a selection of them.
+
+    `changed` is called with "selection", "tags" or "columns" when one of these changes: controls
+    that are shown set it.
+    """
+
+    changed: Callable[[str], None] = staticmethod(lambda what: None)
+
+    # ---- videos, selected ones
+
+    @cached_property
+    def videos(self) -> VideoRows:
+        """All videos as a table: columns, tags, filter, order."""
+        return VideoRows(self)
+
+    @property
+    def selection(self) -> Selection:
+        """The selected videos. Set it to ids of videos to select them."""
+        return Selection(self.videos, self._selected, self.changed)
+
+    @selection.setter
+    def selection(self, ids: Iterable[str]) -> None:
+        self._selected = Selection(self.videos, ids).ids
+        self.changed("selection")
+
+    def add_column(self, name: str, gallery: Sequence, queries: Sequence = ()) -> None:
+        """Add a column of yours to the videos, for the map's color and the table.
+
+        Args:
+            name: Of the column.
+            gallery, queries: A word or number for each video of the side; () for no values.
+
+        Raises:
+            ValueError: The name is taken by a column of the browser's own, or the number of values
+                does not fit.
+        """
+        self.videos.add(name, gallery, queries)
+        self.changed("columns")
+
+    # ---- clips
 
     @cached_property
     def _tile(self) -> Callable[[str, str, int], Tile]:
@@ -98,60 +141,76 @@ class Browser(Lists):
         """Color and dash of each list, alike on the map and in the lines of neighbors."""
         return colors_for(list(self.spaces))
 
-    def grid(self, ids: Iterable[str], picks: bool = False) -> Html:
-        """Clips of some videos of either side, at most 48, as a lasso on the map picks them. picks:
-        they can be clicked."""
+    def grid(self, ids: Iterable[str], page: int = 0, picks: bool = False) -> Html:
+        """Draw a page of the clips of some videos of either side.
+
+        page: from 0. picks: the clips can be clicked.
+        """
         ids = list(ids)
         if not ids:
-            return said("Draw around points of the map to see their clips here.")
-        sides = [next(side for side in SIDES if id in self.sides[side].rows) for id in ids[:GRID]]
-        places = [(side, self.sides[side].rows[id]) for side, id in zip(sides, ids, strict=False)]
-        left = f", the first {GRID}" if len(ids) > GRID else ""
+            return said(NOTHING)
+        shown = ids[GRID * page : GRID * (page + 1)]
+        sides = [next(side for side in SIDES if id in self.sides[side].rows) for id in shown]
+        places = [(side, self.sides[side].rows[id]) for side, id in zip(sides, shown, strict=True)]
         tiles = self.tiles(places)
         if picks:
-            tiles = [replace(tile, pick=id) for tile, id in zip(tiles, ids, strict=False)]
-        return video_grid(tiles, f"{len(ids)} videos{left}")
+            tiles = [replace(tile, pick=id) for tile, id in zip(tiles, shown, strict=True)]
+        first, many = GRID * page + 1, len(ids) > GRID
+        part = f", {first} to {first + len(shown) - 1}" if many else ""
+        return video_grid(tiles, f"{len(ids)} video{'s' * (len(ids) > 1)}{part}")
 
-    def map(self, name: str = "", method: str = "pca") -> Figure:
-        """All videos in the plane, colored by class, open marks for queries; the query and its
-        neighbors ringed. Without labels the color is that of the source video, or the side's."""
+    # ---- the map
+
+    def map(self, name: str = "", method: str = "pca", color: str = "") -> Figure:
+        """Draw all videos in the plane, open marks for queries, the query and its neighbors ringed.
+
+        Args:
+            name: A list; the first when empty.
+            method: See `places`.
+            color: A column of the videos. Default: the class; without labels the source video, or
+                the side if those are too many.
+
+        Raises:
+            ValueError: No list, method or column has this name.
+        """
         name = name or next(iter(self.spaces))
         places, layers = self.places(name, method), {}
-        groups, order = self._groups()
+        words = self._words()
         for side in SIDES:
             rows = self.drawn(side)
             layers[side] = plane.Layer(
-                places[side][rows], groups[side][rows], self.sides[side].ids[rows]
+                places[side][rows], words[side][rows], self.sides[side].ids[rows]
             )
         rings = {ring: at[:2] for ring, at in self.rings(name, method).items()}
-        title = self.title(name, method)
-        return plane.scatter(layers, order, rings, title, lit=self.of_class, looks=self.looks())
+        made = self.hues(color, name)
+        title = self.title(name, method, color)
+        return plane.scatter(layers, made, rings, title, lit=self.of_class, looks=self.looks())
 
-    def _groups(self) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-        """What colors the points of the map: a name for each video of each side, and their order."""
-        if any(videos.labeled for videos in self.sides.values()):
-            classes = [one for side in SIDES for one in self.sides[side].classes]
-            return self.names, tuple(dict.fromkeys(classes))
-        sources = {side: np.asarray(self.sides[side].source_video) for side in SIDES}
-        each = np.unique(np.concatenate([*sources.values()]))
-        if 1 < len(each) <= plane.LISTED:
-            words = {side: np.array([f"source {one}" for one in sources[side]]) for side in SIDES}
-            return words, tuple(f"source {one}" for one in each)
-        return {side: np.full(len(sources[side]), side) for side in SIDES}, SIDES
+    def hues(self, color: str = "", judge: str = "") -> Hues:
+        """Return the colors of the map's points by a column; judge: the list that decides `right`
+        and `score`."""
+        self.videos.judge = judge or next(iter(self.spaces))
+        classes = dict.fromkeys(one for side in SIDES for one in self.sides[side].classes)
+        return by_column(self.videos, color or standard(self.videos), tuple(classes))
 
-    def title(self, name: str, method: str) -> str:
-        """What a map is of, in words."""
+    def _words(self) -> dict[str, np.ndarray]:
+        """What the map says first of each video: its class, else its source video."""
         if any(videos.labeled for videos in self.sides.values()):
-            return f"{name}: {layout.METHODS[method]}"
-        by = "side" if self._groups()[1] == SIDES else "source video"
-        return f"{name}: {layout.METHODS[method]}; no labels, color by {by}"
+            return self.names
+        return {
+            side: np.array([f"source {one}" for one in videos.source_video])
+            for side, videos in self.sides.items()
+        }
+
+    def title(self, name: str, method: str, color: str = "") -> str:
+        """Say what a map is of."""
+        color, labeled = color or standard(self.videos), CLASS in self.videos.names
+        words = ["no labels"] * (not labeled) + [f"color by {color}"] * (color != CLASS)
+        return "; ".join(filter(None, [f"{name}: {layout.METHODS[method]}", ", ".join(words)]))
 
     def drawn(self, side: str) -> np.ndarray:
-        """The rows of a side that a map draws: queries that lie in the gallery, too, are drawn
-        once."""
-        if side == "gallery":
-            return np.arange(len(self.sides["gallery"]))
-        return np.flatnonzero(self._searches.own[side] < 0)
+        """Return the rows of a side that a map draws: a query that is in the gallery is drawn once."""
+        return self.videos.drawn[side]
 
     def rings(
         self, name: str = "", method: str = "pca"

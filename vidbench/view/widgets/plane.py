@@ -1,38 +1,21 @@
-"""A map of videos: points in the plane, colored by class, some of them ringed."""
+"""A map of videos: points in the plane, colored by a column, some of them ringed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from vidbench.view.looks import (
-    AXIS_LINE,
-    CLASS_COLORS,
-    DASHES,
-    INK,
-    PALETTE,
-    colors_for,
-    dress,
-    plain,
-)
+from vidbench.view.looks import AXIS_LINE, DASHES, INK, colors_for, dress, plain
+from vidbench.view.widgets.hues import Hues, legend, marked
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-SHAPES = ("circle", "square", "diamond")
 RINGS = ("circle", "square", "diamond", "hexagon")  # by the dash of a list
-COLORS = len(CLASS_COLORS)
-LISTED = COLORS * len(SHAPES)  # classes that look different and are named in the legend
 MANY = 2000  # points from which on they are drawn by WebGL, which not every browser has
-WIDE, TALL, BESIDE = 640, 470, 150  # pixels of a map, and of its legend
-UNKNOWN = PALETTE[-1]  # of a video without a class
-STEPS = [
-    [edge, color]
-    for index, color in enumerate((*CLASS_COLORS, UNKNOWN))
-    for edge in (index / (COLORS + 1), (index + 1) / (COLORS + 1))
-]
+WIDE, TALL, BESIDE = 640, 540, 150  # pixels of a map, and of its legend: 26 lines at most
 
 
 class Layer(NamedTuple):
@@ -52,52 +35,44 @@ def faded(names: np.ndarray, lit: str) -> float | np.ndarray:
 
 def scatter(
     layers: Mapping[str, Layer],
-    classes: Sequence[str],
+    hues: Hues,
     rings: Mapping[str, tuple],
     title: str = "",
     lit: str = "",
     looks: Mapping[str, tuple[str, str]] | None = None,
 ) -> Figure:
-    """Layers of points colored and shaped by class, those after the first with open shapes, and
-    rings over them. Traces are the layers, then the rings, then entries of the legend.
+    """Draw layers of points with open shapes after the first layer, and rings over them.
 
-    Args: classes: in the order that colors and shapes follow; of more than 21 all are discs, their
-        colors begin again, and the class is shown on hover. rings: name -> (xs, ys), the last of
-        which is a star, over the others near it and before them in the legend. lit: see `faded`.
-        looks: ring -> color and dash, see `looks.colors_for`; the dash decides the ring's shape.
+    Traces are the layers, then the rings, then those of `hues.legend`.
+
+    Args:
+        layers: A layer for each side of `hues`.
+        hues: Colors and shapes, see `hues.by_column`.
+        rings: Name -> (xs, ys). The last is a star, over the others near it and before them in the
+            legend.
+        lit: See `faded`.
+        looks: Ring -> color and dash, see `looks.colors_for`; the dash decides the ring's shape.
     """
     import plotly.graph_objects as go
 
     figure = go.Figure()
     draw = go.Scattergl if sum(len(layer.ids) for layer in layers.values()) > MANY else go.Scatter
     for name, layer in layers.items():
-        figure.add_trace(draw(_points(name, layer, classes, bool(figure.data), lit)))
+        figure.add_trace(draw(_points(name, layer, marked(hues, name), bool(figure.data), lit)))
     for place, (ring, (x, y)) in enumerate(rings.items()):
         # drawn as the points are: plotly draws WebGL above all else
         look = (looks or colors_for(list(rings))).get(ring, (INK, DASHES[0]))
         figure.add_trace(draw(_ring(ring, x, y, place, look, star=place == len(rings) - 1)))
-    for index, name in enumerate(classes if len(classes) <= LISTED else ()):
-        figure.add_scatter(
-            x=[None],
-            y=[None],
-            mode="markers",
-            name=plain(name),
-            marker=dict(size=7, color=CLASS_COLORS[index % COLORS], symbol=SHAPES[index // COLORS]),
-        )
+    for entry in legend(hues):
+        figure.add_scatter(x=[None], y=[None], mode="markers", **entry)
     dress(figure, "", "", title, [], BESIDE)
     return _framed(figure)
 
 
 def _points(
-    name: str, layer: Layer, classes: Sequence[str], hollow: bool, lit: str
+    name: str, layer: Layer, marker: dict[str, Any], hollow: bool, lit: str
 ) -> dict[str, Any]:
     """A layer's trace; hollow: with open shapes."""
-    number = {one: index for index, one in enumerate(classes)}
-    index = np.array([number.get(str(one), -1) for one in layer.names], int)
-    shape = np.where((index < 0) | (len(classes) > LISTED), 0, index // COLORS % len(SHAPES))
-    end = "-open" if hollow else ""
-    # one shape as a word is drawn faster than the same word for each point
-    shapes = [SHAPES[one] + end for one in shape] if shape.any() else SHAPES[0] + end
     return dict(
         x=layer.points[:, 0],
         y=layer.points[:, 1],
@@ -105,20 +80,14 @@ def _points(
         name=plain(name),
         showlegend=False,
         marker=dict(
-            color=np.where(index < 0, COLORS, index % COLORS).astype(np.uint8),
-            colorscale=STEPS,
-            cmin=-0.5,
-            cmax=COLORS + 0.5,
-            symbol=shapes,
-            size=5,
-            line_width=1 if hollow else 0,
-            opacity=faded(layer.names, lit),
+            **marker, size=5, line_width=1 if hollow else 0, opacity=faded(layer.names, lit)
         ),
         text=[
             f"{plain(one)}<br>{plain(id.rpartition('/')[2])}"
             for one, id in zip(layer.names, layer.ids.tolist(), strict=True)
         ],
         hovertemplate="%{text}<extra></extra>",
+        selected=dict(marker=dict(size=7)),
         unselected=dict(marker=dict(opacity=0.15)),
     )
 

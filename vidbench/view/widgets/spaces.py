@@ -62,15 +62,17 @@ class Searches:
         rows, scores = self._search(name, side, query_rows, min(k, room), hide)
         return rows[0], scores[0]
 
-    def every(self, name: str, k: int, hide: bool) -> np.ndarray:
-        """Return the neighbors of every query [Q,k], -1 where it has fewer."""
+    def every(self, name: str, k: int, hide: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Return the neighbors of every query [Q,k], -1 where it has fewer, and their similarities
+        (NaN there)."""
         query_rows = np.arange(len(self.sides["queries"]))
         room = self._room("queries", query_rows, hide)
-        found = np.full((len(query_rows), k), -1)
+        found, scores = np.full((len(room), k), -1), np.full((len(room), k), np.nan, np.float32)
         for few in np.unique(np.minimum(room, k)):  # nearly always one value
             some = query_rows[np.minimum(room, k) == few]
-            found[some, :few] = self._search(name, "queries", some, int(few), hide)[0]
-        return found
+            near = self._search(name, "queries", some, int(few), hide)
+            found[some, :few], scores[some, :few] = near
+        return found, scores
 
     def _search(
         self, name: str, side: str, query_rows: np.ndarray, k: int, hide: bool

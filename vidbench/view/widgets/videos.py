@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vidbench.data.manifest import Manifest
 
 SIDE = 96  # pixels of a clip
-GRID = 48  # clips of a lasso at most
+GRID = 24  # clips of a page of selected videos
 SIDES = ("gallery", "queries")
 
 
@@ -33,6 +33,7 @@ class Videos:
         full color in flow; None if no flow can be seen. columns: name -> a value for each video
         [N], words or numbers, by which a map is colored and a table sorted. whole: a function from
         a row to its clips for the viewer, see `clips.whole`; None if there are none but the tiles'.
+        folder: that ids are below, if they are paths of files.
     """
 
     ids: np.ndarray
@@ -43,6 +44,7 @@ class Videos:
     speed: Callable[[], float] | None = None
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     whole: Callable[[int], list[Tile]] | None = None
+    folder: str | Path = ""
 
     @classmethod
     def of(
@@ -73,6 +75,7 @@ class Videos:
             speed,
             _columns(manifest),
             partial(whole, manifest, flow_folder=flow_folder, speed=speed),
+            manifest.root,
         )
 
     @cached_property

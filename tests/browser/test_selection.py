@@ -1,0 +1,199 @@
+"""Map, table and clips linked, as a person sees them: lasso, rows, pages, tags, csv, colors, hover."""
+
+import csv
+
+import pytest
+
+from benchmarks.notebook import write
+from tests.browser.tabs import ARTIFACTS, MAP, POINTS, complaints, holds, picture, readable, run
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+NAME = "95_selection"
+BOOK = (
+    """import numpy as np
+from benchmarks.browsing import synthetic
+from vidbench.view.widgets import shown
+browser = synthetic(160, 40)
+browser.add_column("brightness", np.linspace(0, 1, 160), np.linspace(0, 1, 40))""",
+    "view = shown(browser)\nview",
+    """print("chosen", len(view.selection), sorted({tag for row in view.selection.rows for tag in row["tags"]}))
+if len(view.selection) > 30:
+    browser.selection = view.selection.ids[:5]""",
+)
+PANE = ".vidbench-tiles >> nth=1"
+SHEET = "table:has([data-act])"
+
+
+def test_lasso_pages_tag_csv_and_python(desk):
+    write(desk[2] / f"{NAME}.ipynb", BOOK)
+    with run(desk, NAME, 1) as (tab, trouble):
+        assert complaints(tab, trouble, 1) == []
+        readable(tab, NAME)
+        lasso(tab)
+        pages(tab)
+        tagged_and_saved(tab, desk[2])
+        table(tab)
+        colors(tab)
+        hover(tab)
+        picture(tab, f"{NAME}-all")
+        readable(tab, f"{NAME}-used")
+        read_in_a_cell(tab)
+        assert complaints(tab, trouble, 1) == []
+
+
+def choose(tab, what: str, value: str) -> None:
+    tab.locator(f".widget-dropdown:has(label:text-is('{what}')) select").select_option(value)
+
+
+def lit(tab) -> int:
+    """How many points the map shows as selected."""
+    count = "plot => plot._fullData.slice(0, 2).reduce((sum, one) => sum + (one.selectedpoints?.length ?? 0), 0)"
+    return tab.locator(MAP).evaluate(count)
+
+
+def lasso(tab) -> None:
+    """A lasso around all points selects all videos."""
+    tab.locator(MAP).scroll_into_view_if_needed()
+    left, top, right, bottom = tab.locator(MAP).evaluate(POINTS)["frame"]
+    tab.mouse.move(left + 3, top + 3)
+    tab.mouse.down()
+    for x, y in (
+        (right - 3, top + 3),
+        (right - 3, bottom - 3),
+        (left + 3, bottom - 3),
+        (left + 3, top + 5),
+    ):
+        tab.mouse.move(x, y, steps=8)
+    tab.mouse.up()
+    tab.locator(PANE).locator("img").first.wait_for()
+    assert tab.locator(PANE).inner_text().startswith("200 videos, 1 to 24") and lit(tab) == 200
+
+
+def pages(tab) -> None:
+    """The buttons lead through all clips, by mouse and by keyboard."""
+    first = tab.locator(PANE).locator("[data-pick]").first.get_attribute("data-pick")
+    after = tab.locator("button[title='next page']").first
+    after.click()
+    holds(
+        tab,
+        "() => document.querySelectorAll('.vidbench-tiles')[1].innerText.startsWith('200 videos, 25 to 48')",
+    )
+    assert tab.locator(PANE).locator("[data-pick]").first.get_attribute("data-pick") != first
+    after.focus()
+    for page in range(3, 10):
+        tab.keyboard.press("Enter")
+        words = f"200 videos, {24 * page - 23} to {min(200, 24 * page)}"
+        holds(
+            tab,
+            "words => document.querySelectorAll('.vidbench-tiles')[1].innerText.startsWith(words)",
+            words,
+        )
+    assert after.is_disabled()
+    picture(tab, f"{NAME}-lasso")
+
+
+def tagged_and_saved(tab, folder) -> None:
+    """A tag is in the csv, and a second csv gets another name."""
+    tab.locator("input[placeholder='tag']").fill("odd")
+    tab.keyboard.press("Enter")
+    tab.locator("button:text-is('tag')").click()
+    tab.locator("text=200 videos have the tag 'odd'").wait_for()
+    for name in ("selection.csv", "selection-2.csv"):
+        tab.locator("button:has-text('save csv')").last.click()
+        tab.locator(f"text=/200 videos are in .*{name}/").wait_for()
+        rows = list(csv.DictReader(open(folder / name, encoding="utf-8")))
+        assert len(rows) == 200 and {row["tags"] for row in rows} == {"odd"}
+        assert {"path", "class", "source video", "right", "score", "brightness"} <= set(rows[0])
+
+
+def table(tab) -> None:
+    """The table filters, sorts and turns; its rows replace the lasso's selection, map included."""
+    tab.locator("button:has-text('clear')").click()
+    tab.locator(PANE).locator("text=Draw around").wait_for()
+    assert lit(tab) == 0
+    tab.locator("button:has-text('table of all videos')").click()
+    tab.locator(SHEET).wait_for()
+    tab.locator("input[placeholder='part of a path, class or tag']").fill("odd test/")
+    tab.locator("button:text-is('select all 40')").wait_for()
+    tab.locator("[data-act='sort score']").click()
+    tab.locator("th[aria-sort='ascending']").wait_for()
+    tab.locator("[data-act='sort score']").click()
+    tab.locator("th[aria-sort='descending']").wait_for()
+    scores = [
+        float(text)
+        for text in tab.locator(f"{SHEET} tbody tr").evaluate_all(
+            """rows => rows.map(row => row.children[[...document.querySelectorAll('th')].findIndex(
+            one => one.innerText.startsWith('score'))].innerText)"""
+        )
+    ]
+    assert len(scores) == 15 and scores == sorted(scores, reverse=True)
+    boxes = tab.locator(f"{SHEET} input[type=checkbox]")
+    boxes.nth(1).focus()
+    tab.keyboard.press("Space")
+    holds(
+        tab, "() => document.querySelectorAll('.vidbench-tiles')[1].innerText.startsWith('1 video')"
+    )
+    holds(tab, "() => document.activeElement.matches('input[type=checkbox]:checked')")
+    boxes.nth(4).click(modifiers=["Shift"])
+    holds(
+        tab,
+        "() => document.querySelectorAll('.vidbench-tiles')[1].innerText.startsWith('4 videos')",
+    )
+    assert lit(tab) == 4
+    picture(tab, f"{NAME}-table")
+
+
+def colors(tab) -> None:
+    """Source videos are words with a rest; a number has a scale; class comes back."""
+    shown = "plot => plot._fullData.filter(one => one.showlegend && one.visible === true).map(one => one.name)"
+    choose(tab, "color", "source video")
+    holds(
+        tab,
+        "where => document.querySelector(where)._fullLayout.title.text.endsWith('color by source video')",
+        MAP,
+    )
+    names = tab.locator(MAP).evaluate(shown)
+    assert "source 0" in names and any(name.startswith("other (") for name in names)
+    assert lit(tab) == 4
+    choose(tab, "color", "right")
+    holds(
+        tab,
+        "where => document.querySelector(where)._fullLayout.title.text.endsWith('color by right')",
+        MAP,
+    )
+    assert {"right", "no value"} <= set(tab.locator(MAP).evaluate(shown))
+    choose(tab, "color", "brightness")
+    tab.locator(f"{MAP} .cbaxis").first.wait_for()
+    picture(tab, f"{NAME}-brightness")
+
+
+def hover(tab) -> None:
+    """A point under the pointer shows its clip, which is kept for the next time."""
+    tab.locator(MAP).scroll_into_view_if_needed()
+    found = tab.locator(MAP).evaluate(POINTS)
+    spot = found["sides"][0][7]
+    tab.mouse.move(spot["x"] - 3, spot["y"])
+    tab.mouse.move(spot["x"], spot["y"])
+    clip = tab.locator(".vidbench-hover img")
+    clip.wait_for()
+    assert clip.evaluate("one => one.decode().then(() => one.naturalWidth)") > 0
+    tab.screenshot(path=ARTIFACTS / f"{NAME}-hover.png")
+    tab.mouse.move(found["frame"][0] - 30, found["frame"][1] - 30)
+    tab.locator(".vidbench-hover").wait_for(state="hidden")
+
+
+def read_in_a_cell(tab) -> None:
+    """A cell reads the selection, and sets another."""
+    tab.locator("button:text-is('select all 40')").click()
+    holds(
+        tab,
+        "() => document.querySelectorAll('.vidbench-tiles')[1].innerText.startsWith('40 videos')",
+    )
+    tab.locator(".jp-CodeCell").last.locator(".cm-content").click()
+    tab.evaluate("window.jupyterapp.commands.execute('notebook:run-cell')")
+    tab.locator("text=chosen 40 ['odd']").wait_for()
+    holds(
+        tab,
+        "() => document.querySelectorAll('.vidbench-tiles')[1].innerText.startsWith('5 videos')",
+    )
+    assert lit(tab) == 5
