@@ -50,7 +50,9 @@ def lay(vectors: Mapping[str, np.ndarray], method: str) -> dict[str, np.ndarray]
     if method == "umap":
         from umap import UMAP
 
-        laid = UMAP(n_components=2, metric="cosine", random_state=0).fit_transform(together)
+        laid = UMAP(n_components=2, metric="cosine", random_state=0, n_jobs=1).fit_transform(
+            together
+        )
     else:
         from sklearn.manifold import TSNE
 
