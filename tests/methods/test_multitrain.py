@@ -438,7 +438,7 @@ def test_a_run_starts_from_kinetics_weights_in_torchvisions_format(multitrained,
     found = run.weights()
     assert torch.equal(found["encoder.patches.weight"], theirs.state_dict()["conv_proj.weight"])
     assert torch.equal(found["encoder.norm.weight"], theirs.state_dict()["norm.weight"])
-    assert "now stand in the backbone" in capsys.readouterr().out
+    assert "are now in the backbone" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,10 @@ from torchvision.models.video.mvit import MSBlockConfig
 
 from vidbench import models
 from vidbench.models.attention import Attention, stretched, strided
+from vidbench.models.keys import torchvision_mvit_key
 from vidbench.models.mvit import MViT, inflated
 from vidbench.models.planes import PlaneMaxPool
-from vidbench.models.published import SOURCES, load_published, torchvision_mvit_key
+from vidbench.models.published import SOURCES, load_published
 
 OFFICIAL = {"relative": True, "class_token": True, "normed_skip": True, "pool_eps": 1e-6}
 MINI = {"preset": "tiny", "width": 8, "heads": 2, "frames": 4, "size": 32}

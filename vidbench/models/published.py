@@ -1,4 +1,4 @@
-"""Published weight files of pytorchvideo, torchvision and timm, loaded into our backbones.
+"""Published weight files of pytorchvideo, torchvision, timm, CoCLR and MultiTrain, loaded into our backbones.
 
 Nothing is downloaded here: the file lies on disk, as its publisher serves it or as safetensors. A
 file fits one network alone (`SOURCES`), eps of norms included, which no shape would show; all else
@@ -7,8 +7,8 @@ network is for clips of another size, and the kernels of timm's image nets, whic
 starts for video. The key maps were checked against pytorchvideo 0.1.5, torchvision 0.29 and timm
 1.0.31: same keys, same outputs."""
 
+import math
 import pickle
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,7 +20,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-HEAD = "head."  # where a key map sends what belongs to the published classifier
+from vidbench.models.keys import (
+    HEAD,
+    SKIP,
+    coclr_key,
+    multitrain_key,
+    pytorchvideo_key,
+    timm_mvit_key,
+    torchvision_mvit_key,
+    torchvision_resnet_key,
+    torchvision_s3d_key,
+)
 
 
 @dataclass(frozen=True)
@@ -30,13 +40,13 @@ class Source:
 
     network: str  # a key of models.BUILDERS
     arguments: Mapping  # beside the defaults
-    # published key -> our key, HEAD + weight or bias, or None where it has no place
-    ours: Callable[[str], str | None]
-    eps: float  # of all norms
+    ours: Callable[[str], str | None]  # a key map, see models.keys
+    eps: tuple[float, ...]  # of the norms
     clips: str
     # attributes of the network which no shape shows
     settings: Mapping = field(default_factory=dict)
     inflate: bool = False  # an image net for a network with kernels in time
+    classifier: bool = True  # the file must hold one
 
 
 @dataclass(frozen=True)
@@ -63,104 +73,6 @@ class Published:
         return len(self.bias)
 
 
-def pytorchvideo_key(key: str) -> str | None:
-    """pytorchvideo's residual nets and SlowFast: blocks.0 is the stem, 1 to 4 are res2 to res5, the
-    last the head."""
-    if not (parts := re.fullmatch(r"blocks\.(\d)\.(.+)", key)):
-        return None
-    block, rest, path = int(parts[1]), parts[2], ""
-    if found := re.fullmatch(r"multipathway_fusion\.(conv_fast_to_slow|norm)\.(\w+)", rest):
-        return f"laterals.{block}.{'norm1' if found[1] == 'norm' else 'conv1'}.{found[2]}"
-    if found := re.fullmatch(r"multipathway_blocks\.([01])\.(.+)", rest):
-        path, rest = ("slow.", "fast.")[int(found[1])], found[2]
-    if found := re.fullmatch(r"res_blocks\.(\d+)\.branch2\.(conv|norm)_([abc])\.(\w+)", rest):
-        return f"{path}stages.{block - 1}.{found[1]}.branch.{found[2]}{'abc'.index(found[3]) + 1}.{found[4]}"
-    if found := re.fullmatch(r"res_blocks\.(\d+)\.branch1_(conv|norm)\.(\w+)", rest):
-        return f"{path}stages.{block - 1}.{found[1]}.shortcut.{found[2]}1.{found[3]}"
-    if block == 0 and (found := re.fullmatch(r"(conv|norm)\.(\w+)", rest)):
-        return f"{path}stem.{found[1]}1.{found[2]}"
-    return (
-        HEAD + found[1]
-        if block > 4 and (found := re.fullmatch(r"proj\.(weight|bias)", rest))
-        else None
-    )
-
-
-def torchvision_resnet_key(key: str) -> str | None:
-    """torchvision's ResNet: conv1 and bn1, layer1 to layer4, fc."""
-    if found := re.fullmatch(r"(conv|bn)1\.(\w+)", key):
-        return f"stem.{'conv1' if found[1] == 'conv' else 'norm1'}.{found[2]}"
-    if found := re.fullmatch(r"layer([1-4])\.(\d+)\.(conv|bn)([123])\.(\w+)", key):
-        kind = "conv" if found[3] == "conv" else "norm"
-        return f"stages.{int(found[1]) - 1}.{found[2]}.branch.{kind}{found[4]}.{found[5]}"
-    if found := re.fullmatch(r"layer([1-4])\.(\d+)\.downsample\.([01])\.(\w+)", key):
-        return f"stages.{int(found[1]) - 1}.{found[2]}.shortcut.{('conv1', 'norm1')[int(found[3])]}.{found[4]}"
-    return HEAD + found[1] if (found := re.fullmatch(r"fc\.(weight|bias)", key)) else None
-
-
-def torchvision_s3d_key(key: str) -> str | None:
-    """torchvision's S3D, whose backbone has the same keys here."""
-    if found := re.fullmatch(r"classifier\.1\.(weight|bias)", key):
-        return HEAD + found[1]
-    return key if key.startswith("features.") else None
-
-
-def torchvision_mvit_key(key: str) -> str | None:
-    """torchvision's MViT with relative positions: mvit_v2_s."""
-    if found := re.fullmatch(r"blocks\.(\d+)\.(.+)", key):
-        for pattern, ours in _MVIT_BLOCK.items():
-            if inner := re.fullmatch(pattern, found[2]):
-                return f"blocks.{found[1]}.{inner.expand(ours)}"
-        return None
-    if key == "pos_encoding.class_token":
-        return "class_token"
-    if found := re.fullmatch(r"(conv_proj|norm|head\.1)\.(weight|bias)", key):
-        return {"conv_proj": "patches.", "norm": "norm.", "head.1": HEAD}[found[1]] + found[2]
-    return None
-
-
-def timm_mvit_key(depths: tuple[int, ...], key: str) -> str | None:
-    """timm's MViTv2 for images with this many blocks in each stage; they are counted from 0 in
-    each."""
-    if found := re.fullmatch(r"stages\.([0-3])\.blocks\.(\d+)\.(.+)", key):
-        stage, block = int(found[1]), int(found[2])
-        for pattern, ours in _TIMM_BLOCK.items() if block < depths[stage] else ():
-            if inner := re.fullmatch(pattern, found[3]):
-                return f"blocks.{sum(depths[:stage]) + block}.{inner.expand(ours)}"
-        return None
-    if key == "cls_token":
-        return "class_token"
-    if found := re.fullmatch(r"(patch_embed\.proj|norm|head\.fc)\.(weight|bias)", key):
-        return {"patch_embed.proj": "patches.", "norm": "norm.", "head.fc": HEAD}[found[1]] + found[
-            2
-        ]
-    return None
-
-
-_MVIT_BLOCK = {
-    r"(norm[12])\.(weight|bias)": r"\1.\2",
-    r"attn\.qkv\.(weight|bias)": r"attention.qkv.\1",
-    r"attn\.project\.0\.(weight|bias)": r"attention.project.\1",
-    r"attn\.pool_([qkv])\.pool\.weight": r"attention.pool_\1.conv.weight",
-    r"attn\.pool_([qkv])\.norm_act\.0\.(weight|bias)": r"attention.pool_\1.norm.\2",
-    r"attn\.rel_pos_([thw])": r"attention.relative.\1",
-    r"mlp\.0\.(weight|bias)": r"mlp.0.\1",
-    r"mlp\.3\.(weight|bias)": r"mlp.2.\1",  # torchvision has a dropout between
-    r"project\.(weight|bias)": r"skip.\1",
-}
-_TIMM_BLOCK = {
-    r"(norm[12])\.(weight|bias)": r"\1.\2",
-    r"attn\.qkv\.(weight|bias)": r"attention.qkv.\1",
-    r"attn\.proj\.(weight|bias)": r"attention.project.\1",
-    r"attn\.pool_([qkv])\.weight": r"attention.pool_\1.conv.weight",
-    r"attn\.norm_([qkv])\.(weight|bias)": r"attention.pool_\1.norm.\2",
-    r"attn\.rel_pos_([hw])": r"attention.relative.\1",
-    r"mlp\.fc1\.(weight|bias)": r"mlp.0.\1",
-    r"mlp\.fc2\.(weight|bias)": r"mlp.2.\1",
-    r"shortcut_proj_attn\.(weight|bias)": r"skip.\1",
-}
-
-
 _KINETICS = "frames, mean 0.45 and deviation 0.225 in each channel, short side 256"
 _IMAGES = "ImageNet's mean and deviation, crop 224"
 # beside preset and class token; the stride of keys and values is 4 in these image nets, 8 in the
@@ -169,13 +81,13 @@ _TIMM = {"relative": True, "normed_skip": True, "pool_eps": 1e-6, "kv_stride": 4
 SOURCES = {
     # SLOW_8x8_R50.pyth, SLOWFAST_8x8_R50.pyth, CSN_32x2_R101.pyth of pytorchvideo's model zoo
     "pytorchvideo_slow_r50": Source(
-        "slowonly", {}, pytorchvideo_key, 1e-5, f"8 {_KINETICS}, every 8th of 30 per second"
+        "slowonly", {}, pytorchvideo_key, (1e-5,), f"8 {_KINETICS}, every 8th of 30 per second"
     ),
     "pytorchvideo_slowfast_r50": Source(
         "slowfast",
         {},
         pytorchvideo_key,
-        1e-5,
+        (1e-5,),
         f"32 {_KINETICS}, every 2nd of 30 per second",
         {"alpha": 4},
     ),
@@ -184,24 +96,24 @@ SOURCES = {
         "csn",
         {"depth": 101, "norm_eps": 1e-5},
         pytorchvideo_key,
-        1e-5,
+        (1e-5,),
         f"32 {_KINETICS}, every 2nd of 30 per second",
     ),
     "torchvision_resnet50": Source(
-        "resnet50", {}, torchvision_resnet_key, 1e-5, f"images as one frame, {_IMAGES}"
+        "resnet50", {}, torchvision_resnet_key, (1e-5,), f"images as one frame, {_IMAGES}"
     ),
     "torchvision_s3d": Source(
         "s3d",
         {"norm_eps": 1e-3, "norm_momentum": 1e-3},
         torchvision_s3d_key,
-        1e-3,
+        (1e-3,),
         "128 frames of 15 per second, Kinetics' mean and deviation, crop 224",
     ),
     "torchvision_mvit_v2_s": Source(
         "mvit",
         {"preset": "official_s"},
         torchvision_mvit_key,
-        1e-6,
+        (1e-6,),
         f"16 {_KINETICS}, every 4th of 30 per second, crop 224",
         {"normed_skip": True, "kv_stride": 8, "token_query": False},
     ),
@@ -210,7 +122,7 @@ SOURCES = {
         "mvit",
         {"preset": "seed_s", **_TIMM},
         partial(timm_mvit_key, (1, 2, 11, 2)),
-        1e-6,
+        (1e-6,),
         f"images of ImageNet-1K, {_IMAGES}",
         {"normed_skip": True, "kv_stride": 4},
         True,
@@ -219,7 +131,7 @@ SOURCES = {
         "mvit",
         {"preset": "seed_b", **_TIMM},
         partial(timm_mvit_key, (2, 3, 16, 3)),
-        1e-6,
+        (1e-6,),
         f"images of ImageNet-1K, {_IMAGES}",
         {"normed_skip": True, "kv_stride": 4},
         True,
@@ -228,10 +140,29 @@ SOURCES = {
         "mvit",
         {"preset": "seed_b", **_TIMM, "class_token": True, "token_query": True},
         partial(timm_mvit_key, (2, 3, 16, 3)),
-        1e-6,
+        (1e-6,),
         f"images of ImageNet-21K, {_IMAGES}",
         {"normed_skip": True, "kv_stride": 4, "token_query": True},
         True,
+    ),
+    # CoCLR's released pre-training checkpoints, of either stream: UCF101-RGB-128-s3d-CoCLR.pth.tar ...
+    "coclr_s3d": Source(
+        "s3d",
+        {},
+        coclr_key,
+        (1e-5,),
+        f"32 frames of the video's own rate, {_IMAGES.replace('224', '128')}",
+        classifier=False,
+    ),
+    # MultiTrain's released checkpoints, of Kinetics-400 and of the joint run
+    "multitrain_mvit_v2_b": Source(
+        "mvit",
+        {"preset": "seed_b"},
+        multitrain_key,
+        (1e-6, 1e-5),
+        f"32 {_KINETICS}, every 3rd of 30 per second, crop 224",
+        {"normed_skip": False, "kv_stride": 8},
+        classifier=False,
     ),
 }
 
@@ -260,6 +191,8 @@ def load_published(network: Any, path: str | Path, source: str, inflation: str =
     head = {name: found.pop(HEAD + name, None) for name in ("weight", "bias")}
     if head["weight"] is not None:
         head["weight"] = head["weight"].flatten(1)  # S3D's is a convolution
+    elif not fits.classifier:
+        head = {"weight": torch.zeros(0, network.out_channels), "bias": torch.zeros(0)}
     found, changed = _refitted(network, found, fits, inflation)
     # counters of batches came with PyTorch 0.4.1, files older than that have none; with momentum
     # they do nothing
@@ -276,10 +209,11 @@ def load_published(network: Any, path: str | Path, source: str, inflation: str =
     assert weight is not None and bias is not None, "a missing classifier is a complaint"
     network.load_state_dict({**network.state_dict(), **found})
     values = sum(found[name].numel() for name, _ in network.named_parameters() if name in found)
+    classifier = f"classifier of {len(bias)} classes is returned" if len(bias) else "heads are left"
     report = [
-        f"{Path(path).name} as {source}: {len(found)} tensors with {values:,} weights now stand "
-        f"in the backbone; its classifier of {len(bias)} classes is returned, not loaded. Norms "
-        f"have eps {fits.eps:g}. It was trained on {fits.clips}.",
+        f"{Path(path).name} as {source}: {len(found)} tensors with {values:,} weights are now "
+        f"in the backbone; its {classifier}, not loaded. Norms have eps {_eps(fits.eps)}. It was "
+        f"trained on {fits.clips}.",
         changed,
         f"The file has no batch counters: {len(counters)} stay as they were." if counters else "",
     ]
@@ -294,7 +228,7 @@ def _renamed(tensors: dict[str, Tensor], fits: Source) -> tuple[dict[str, Tensor
         name = fits.ours(key)
         if name is None or name in found:
             unexpected.append(key)
-        else:
+        elif name != SKIP:
             found[name] = value
     return found, unexpected
 
@@ -303,7 +237,7 @@ def _refitted(
     network: Any, found: dict[str, Tensor], fits: Source, inflation: str
 ) -> tuple[dict[str, Tensor], str]:
     """A file's tensors for this network's clips, and what was done to them."""
-    found = {name: _in_our_axes(value) for name, value in found.items()}
+    found = {name: _in_our_axes(name, value) for name, value in found.items()}
     if fits.inflate and hasattr(network, "inflated_state"):
         return network.inflated_state(found, inflation or "center")
     if hasattr(network, "resized_state"):
@@ -315,8 +249,11 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """Names and tensors of a file, on CPU: safetensors by its suffix, otherwise torch.load, weights
     only.
 
-    A dict under "model_state" is taken out of it (pytorchvideo). Raises ValueError where there is
-    anything else."""
+    A dict under "model_state" (pytorchvideo, MultiTrain) or "state_dict" (CoCLR) is taken out of it.
+
+    Raises:
+        ValueError: The file holds anything else.
+    """
     if not Path(path).is_file():
         raise ValueError(
             f"load_published wants a file; there is none at {path}. Fetch it from its publisher "
@@ -330,8 +267,9 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, OSError) as error:
         raise ValueError(f"{path} cannot be read as a file of plain tensors: {error}") from error
-    if isinstance(content, Mapping) and "model_state" in content:
-        content = content["model_state"]
+    for name in ("model_state", "state_dict"):
+        if isinstance(content, Mapping) and name in content:
+            content = content[name]
     if not isinstance(content, Mapping) or not all(
         isinstance(value, Tensor) for value in content.values()
     ):
@@ -342,12 +280,19 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     return dict(content)
 
 
-def _in_our_axes(value: Tensor) -> Tensor:
-    """A tensor of a 2-D net: its kernels [D,C,h,w] flat in time, its class token [1,1,D] a
-    vector."""
+def _in_our_axes(name: str, value: Tensor) -> Tensor:
+    """A tensor in our axes: kernels of a 2-D net [D,C,h,w] flat in time, a class token [1,1,D] as a
+    vector, position embeddings [1,N,D] as [D,T] or [D,H,W]."""
     if value.dim() == 4:
         return value.unsqueeze(2)
-    return value.flatten() if value.dim() == 3 else value
+    if value.dim() != 3:
+        return value
+    if name == "time":
+        return value[0].T
+    if name == "space":
+        side = math.isqrt(value.shape[1])
+        return value[0].T.unflatten(1, (side, -1))
+    return value.flatten()
 
 
 def _complaints(
@@ -386,10 +331,14 @@ def _settings(network: nn.Module, fits: Source) -> list[str]:
     eps = {m.eps for m in network.modules() if isinstance(m, nn.BatchNorm3d | nn.LayerNorm)}
     complaints = (
         []
-        if eps == {fits.eps}
-        else [f"Its norms have eps {fits.eps:g}, the network's {sorted(eps)}."]
+        if eps == set(fits.eps)
+        else [f"Its norms have eps {_eps(fits.eps)}, the network's {sorted(eps)}."]
     )
     for name, value in fits.settings.items():
         if (own := getattr(network, name, value)) != value:
             complaints.append(f"Its {name} is {value!r}, the network's {own!r}.")
     return complaints
+
+
+def _eps(values: tuple[float, ...]) -> str:
+    return " and ".join(f"{value:g}" for value in values)
