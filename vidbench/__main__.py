@@ -1,4 +1,4 @@
-"""The command line: a door, no logic. `vidbench train | embed | search | predict | export | runs`, and
+"""The command line: a door, no logic. `vidbench train | embed | search | predict | export | compare | runs`,
 `scan | store | flow | demo | replicate-coclr, -rms, -multitrain | run | batch`."""
 
 import argparse

@@ -42,7 +42,9 @@ def test_every_example_of_a_help_can_be_parsed(prog, line):
 
 
 def test_each_verb_has_a_description_an_example_and_json():
-    verbs = [f"vidbench {name}" for name in ("train", "embed", "search", "predict", "export")]
+    verbs = [
+        f"vidbench {name}" for name in ("train", "embed", "search", "predict", "export", "compare")
+    ]
     wanted = [*verbs, *(f"vidbench runs {name}" for name in ("ls", "show", "diff", "rm"))]
     found = {one.prog: one for one in parsers(PARSER)}
     for name in wanted:

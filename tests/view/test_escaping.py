@@ -11,13 +11,16 @@ import pytest
 
 import vidbench.view
 from tests.view.test_galleries import Skeleton, clip
+from vidbench.data.manifest import Manifest
+from vidbench.evaluate.outcomes import Outcome
+from vidbench.evaluate.paired import paired
 from vidbench.evaluate.projections import Relation
 from vidbench.evaluate.published import Published
 from vidbench.evaluate.results import Folder, Number
 from vidbench.evaluate.search import Neighbors
-from vidbench.view import clips, figures, galleries, html, looks, results
+from vidbench.view import clips, compare, figures, galleries, html, looks, results
 from vidbench.view.galleries import Row, Tile
-from vidbench.view.widgets import neighbors, pairs, pieces, training
+from vidbench.view.widgets import behind, neighbors, pairs, pieces, training
 from vidbench.view.widgets.videos import Videos
 
 WEBP = galleries.encode(clip(), 12)
@@ -82,6 +85,30 @@ def related(words):
     return browser
 
 
+def hidden(words):
+    videos = Videos(
+        np.array([words]),
+        np.zeros(1, int),
+        np.zeros(1, int),
+        (words,),
+        {"p": lambda _: tile(words)},
+    )
+    cells = {words: behind.Cell(words, np.array([0]), (words,), (True,))}
+    lines = behind.Lines({words: {words: words}}, {"title": words})
+    return behind.Behind(cells, videos, lines=lines)
+
+
+def compared(words):
+    path = np.array([f"{i}.mp4" for i in range(4)])
+    rows = Manifest("x", (words, "other"), path, np.arange(4) % 2, np.ones(4), np.arange(4))
+    right, protocol = np.array([1, 1, 0, 1], bool), {words: words}
+    made = [
+        Outcome(words, protocol, rows, {words: hit}, rows.label, np.ones(4))
+        for hit in (right, ~right)
+    ]
+    return paired(*made, (words, "B"))
+
+
 def state(words):
     logs = {"metrics": {"epoch": [1, 2], words: [0.5, 0.25]}}
     return training.RunState(words, words, words, 2, logs)
@@ -130,6 +157,12 @@ CASES = {
         [Folder(words, words, words, {"epochs": words}), Folder(words, problems=(words,))]
     ),
     "results.published_table": lambda words: results.published_table(published(words)),
+    "compare.headline": lambda words: compare.headline(compared(words)),
+    "compare.metrics_table": lambda words: compare.metrics_table(compared(words)),
+    "compare.classes_table": lambda words: compare.classes_table(compared(words)),
+    "widgets.behind.Behind.clips": lambda words: hidden(words).clips(words),
+    "widgets.behind.Behind.table": lambda words: hidden(words).table(picks=True),
+    "widgets.behind.Behind.html": lambda words: hidden(words).html(),
     "widgets.neighbors.Browser.html": lambda words: gained(words).html(2, words),
     "widgets.neighbors.Browser.grid": lambda words: searched(words).grid([f"a/{words}/0"]),
     "widgets.pairs.Browser.table": lambda words: related(words).table(),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vidbench.api.trained import Trained
 
-PAGE = b"<title>Nearest videos</title>"
+PAGE = "<title>Nearest videos</title>"  # how the page of a search begins
 
 
 def add_pairs(command: argparse.ArgumentParser, short: str, long: str, what: str) -> None:
@@ -81,15 +81,17 @@ def source(words: Sequence[str]) -> Any:
     return list(words) if len(words) > 1 else words[0] if words else None
 
 
-def check_page(path: str) -> None:
-    """Refuse to replace a file that is no page of a search."""
+def check_page(path: str, mark: str = PAGE, what: str = "page of a search") -> None:
+    """Refuse to replace a file that is no page of this command.
+
+    Args:
+        mark: What such a page has in its head. what: what it is called.
+    """
     file = Path(path).expanduser()
     if file.is_dir() or not file.absolute().parent.is_dir():
         raise ValueError(f"--html must be a file in a folder that exists; got {path}.")
-    if file.exists() and PAGE not in file.read_bytes()[:1000]:
-        raise ValueError(
-            f"{path} exists, and is no page of a search: move it away, or use another name."
-        )
+    if file.exists() and mark.encode() not in file.read_bytes()[:1000]:
+        raise ValueError(f"{path} exists, and is no {what}: move it away, or use another name.")
 
 
 def check_table(path: str) -> None:

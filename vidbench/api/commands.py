@@ -1,4 +1,4 @@
-"""The commands `vidbench train | embed | search | predict | export`: options over the front door."""
+"""The commands `vidbench train | embed | search | predict | export | compare`: options over the front door."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from vidbench.api.arguments import (
     near,
     source,
 )
+from vidbench.api.compare import add_compare, compare
 from vidbench.api.runs import Commands, add_command
 from vidbench.system.door import at_the_door
 from vidbench.system.printing import aligned, as_json, notes_to_stderr, printable, show
@@ -36,7 +37,7 @@ SETTINGS = ("preset", "epochs", "network", "seed", "flow", "nproc", "processes")
 
 def add_verbs(commands: Commands) -> None:
     """Add the commands of the front door."""
-    for add in (_add_train, _add_embed, _add_search, _add_predict, _add_export):
+    for add in (_add_train, _add_embed, _add_search, _add_predict, _add_export, add_compare):
         add(commands)
 
 
@@ -348,4 +349,5 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "search": search,
     "predict": predict,
     "export": export,
+    "compare": compare,
 }

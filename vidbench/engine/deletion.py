@@ -21,7 +21,7 @@ FILES = (  # in the order in which they are deleted
     *("status.json", "results.json", "metrics.jsonl", "monitor.jsonl", "rows.json", "videos.json"),
     *("environment.json", ".results.lock", "recipe.json", ".lock"),
 )
-FOLDERS = ("features", "outside", "probe")  # of evaluation
+FOLDERS = ("features", "outcomes", "outside", "probe")  # of evaluation
 CHECKPOINTS = (f"step-{DIGITS}", f".step-{DIGITS}.*.tmp")  # another name is a user's own copy
 
 

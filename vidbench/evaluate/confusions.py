@@ -1,4 +1,4 @@
-"""Which classes are taken for each other, and what each class gains from one run to another."""
+"""Which classes are taken for each other, which videos are wrong or in doubt, what classes gain."""
 
 from dataclasses import dataclass
 
@@ -85,6 +85,56 @@ def confusion(table: Features) -> np.ndarray:
     counts = _counts(table)
     with np.errstate(invalid="ignore"):
         return counts / counts.sum(axis=1, keepdims=True)
+
+
+def cells(table: Features) -> dict[tuple[int, int], np.ndarray]:
+    """Collect the videos behind each cell of the confusion matrix.
+
+    Returns:
+        (class, predicted class) -> rows of the table, for the cells that have any: mistakes first,
+        the most frequent first, then the diagonal. Rows of a cell: the surest first.
+
+    Raises:
+        ValueError: Rows have no label.
+    """
+    check_labeled(table, "cells")
+    predicted = table.values.argmax(axis=1)
+    surest = np.argsort(-table.values.max(axis=1), kind="stable")
+    keys = np.stack([table.label[surest], predicted[surest]], axis=1)
+    found: dict[tuple[int, int], list[int]] = {}
+    for (own, taken_for), row in zip(keys.tolist(), surest.tolist(), strict=True):
+        found.setdefault((own, taken_for), []).append(row)
+    order = sorted(found, key=lambda cell: (cell[0] == cell[1], -len(found[cell]), cell))
+    return {cell: np.array(found[cell], np.int64) for cell in order}
+
+
+def notable(values: np.ndarray, label: np.ndarray) -> dict[str, np.ndarray]:
+    """Order the videos that are worth a look, from class probabilities.
+
+    Args:
+        values: Probabilities [N,C].
+        label: Index of each video's class [N], -1 where it is unknown.
+
+    Returns:
+        "most wrong": the wrong predictions, the surest first; missing if no video has a label.
+        "least sure": all videos, the smallest margin between the first two classes first.
+
+    Raises:
+        ValueError: There are fewer than two classes, or not one label a video.
+    """
+    values, label = np.asarray(values), np.asarray(label)
+    if values.ndim != 2 or values.shape[1] < 2 or label.shape != values.shape[:1]:
+        raise ValueError(
+            "notable needs probabilities [N,C], C > 1, and label [N]; got "
+            f"{list(values.shape)} and {list(label.shape)}. Pass the table's values and label."
+        )
+    first = np.sort(values, axis=1)[:, -2:]
+    found = {}
+    if (label >= 0).any():
+        wrong = np.flatnonzero((label >= 0) & (values.argmax(axis=1) != label))
+        found["most wrong"] = wrong[np.argsort(-first[wrong, 1], kind="stable")]
+    found["least sure"] = np.argsort(first[:, 1] - first[:, 0], kind="stable")
+    return found
 
 
 def _counts(table: Features) -> np.ndarray:

@@ -11,6 +11,7 @@ import torch
 from vidbench.data.loading.transforms import CROPS
 from vidbench.data.manifest import Manifest
 from vidbench.engine.runs import Run
+from vidbench.evaluate import outcomes
 from vidbench.evaluate import probe as probes
 from vidbench.evaluate.features import PROTOCOLS, Features, Protocol, fitting, load_or_extract
 from vidbench.evaluate.retrieval import Retrieved, protocol_of, retrieve, summary
@@ -49,6 +50,7 @@ def evaluate(
 ) -> Evaluation:
     """Retrieval and probe of a run: its manifest's split `held_out` against its split train."""
     run = Run(folder)
+    videos = Manifest.load(data_set(run).manifest).select(split=held_out)
     gallery, queries = (load_or_extract(run, part, protocol) for part in ("train", held_out))
     retrieved = retrieve(gallery, queries, centering=centering, ks=KS)
     probe = probes.logistic(gallery, queries, seed=seed)
@@ -59,8 +61,10 @@ def evaluate(
     name, budget = run.folder.name, run.budget()
     found = _evaluation(name, queries, retrieved, probe.probabilities, protocols, budget, seed)
     recalls = {name: number for name, number in found.numbers.items() if name != "probe"}
-    run.add_result("retrieval", protocols["retrieval"], recalls)
-    run.add_result("probe", protocols["probe"], {"top-1": found.numbers["probe"]})
+    kept = outcomes.of_retrieval(retrieved, protocols["retrieval"], gallery, videos)
+    outcomes.add(run, kept, recalls)
+    scored = outcomes.of_score("probe", probe, videos)
+    outcomes.add(run, scored, {"top-1": found.numbers["probe"]})
     return found
 
 
@@ -165,10 +169,29 @@ def classified(
         scored = probes.score(table)
         scored = found[name] = replace(scored, numbers=probes.numbers(scored, by="source_video"))
         if split != "train":
-            run.add_result(task, scored.protocol, dict(scored.numbers))
+            rows = (manifest or Manifest.load(part.manifest)).select(split=split)
+            outcomes.add(run, outcomes.of_score(task, scored, rows), scored.numbers)
         title = f"{run.folder.name}, {f'{data} {split}'.strip()}, {name}"
         print(f"{title} {_score_words(scored, protocol)}", flush=True)
     return found
+
+
+def measure(folder: str | Path, split: str) -> None:
+    """Evaluate a run as its method allows, by this module's protocols, and keep what is found.
+
+    A run with a classifier is tested on each of its data sets, any other by retrieval and a probe.
+
+    Raises:
+        RunError: It is no run directory, or has no checkpoint.
+        ValueError: Its videos have no labels, or the split is empty.
+    """
+    run = Run(folder)
+    parts = [one for one in run.recipe.data_sets() if one.classes]
+    if parts and run.recipe.build_head(1, parts[0]) is not None:
+        for part in parts:
+            classified(folder, split, data=part.name)
+    else:
+        evaluate(folder, split)
 
 
 def _score_words(scored: probes.Score, protocol: Protocol) -> str:

@@ -3,7 +3,7 @@
 import json
 import math
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -101,7 +101,7 @@ class Features:
             ValueError: the file is missing, damaged, or not a table of features.
         """
         try:
-            _check_arrays(path)
+            check_arrays(path, ARRAYS)
             with np.load(path, allow_pickle=False) as held:
                 parts = {name: held[name] for name in ARRAYS}
             return cls(
@@ -122,13 +122,20 @@ class Features:
             ) from error
 
 
-def _check_arrays(path: str | Path) -> None:
-    """Compare what each array's header promises with ARRAYS and with the file's bytes."""
+def check_arrays(path: str | Path, arrays: Mapping[str, tuple[str, int]]) -> None:
+    """Compare what the headers in a .npz file promise with what must be in it, and with its bytes.
+
+    Args:
+        arrays: Name -> kind of the numbers (numpy's dtype.kind) and number of dimensions.
+
+    Raises:
+        ValueError: An array is missing, of another kind, or of another size than its bytes.
+    """
     with zipfile.ZipFile(path) as archive:
         names = [name.removesuffix(".npy") for name in archive.namelist()]
-        if sorted(names) != sorted(ARRAYS):
-            raise ValueError(f"wanted the arrays {', '.join(ARRAYS)}; it has {', '.join(names)}")
-        for name, (kind, dimensions) in ARRAYS.items():
+        if sorted(names) != sorted(arrays):
+            raise ValueError(f"wanted the arrays {', '.join(arrays)}; it has {', '.join(names)}")
+        for name, (kind, dimensions) in arrays.items():
             entry = archive.getinfo(f"{name}.npy")
             with archive.open(entry) as file:
                 old = np.lib.format.read_magic(file) == (1, 0)

@@ -40,7 +40,7 @@ def table(
     """A table of numbers with aligned decimals and, below it, one line that says how they were
     measured.
 
-    rows: column -> value: text, a number, (value, low, high), or None for a dash; columns: which
+    rows: column -> value: text, `Html`, a number, (value, low, high), or None for a dash; columns: which
     and in what order, all of the first row's when None; formats: column -> format spec such as
     ".1f", ".1%"; best: column -> "max" or "min", set in bold. Raises ValueError on no rows, an
     unknown column, or a `best` that is neither."""
@@ -76,7 +76,8 @@ def _side(values: Sequence[Any]) -> str:
     """The CSS of a column: numbers to the right, text to the left, long text in several lines."""
     if any(_number(value) is not None for value in values):
         return "text-align:right;white-space:nowrap"
-    broken = max(len(str(value)) for value in values) > LONG
+    letters = [len(str(value)) for value in values if not isinstance(value, Html)]
+    broken = max(letters, default=0) > LONG
     return f"text-align:left;white-space:{'normal' if broken else 'nowrap'}"
 
 
@@ -125,6 +126,7 @@ def _cells(values: Sequence[Any], spec: str | None, best: str | None) -> list[st
     cells = []
     for first, number, pair in zip(firsts, numbers, ends, strict=True):
         text = "–" if first is None else escaped(first if number is None else format(first, spec))
+        text = first if isinstance(first, Html) else text
         text = f"<b>{text}</b>" if top is not None and number == top else text
         if widest:  # a cell without an interval keeps its room, hidden
             low, high = pair or (widest, widest)

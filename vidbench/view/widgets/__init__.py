@@ -11,11 +11,25 @@ def shown(thing: Any, *arguments: Any, **options: Any) -> Any:
 
     A saved notebook keeps about 5 MB of each map among the controls, so headless runs set
     VIDBENCH_HEADLESS=1. The arguments are those of its `html`."""
+    from vidbench.view.widgets import (
+        behind,
+        behind_controls,
+        compare,
+        controls,
+        neighbors,
+        pair_controls,
+        pairs,
+        training,
+    )
+
     if os.environ.get("VIDBENCH_HEADLESS", "0") not in ("", "0"):
+        if isinstance(thing, behind.Behind | compare.Runs):
+            return thing.still()  # with its figure, which a page shows, too
         return thing.html(*arguments, **options)
-    from vidbench.view.widgets import controls, neighbors, pair_controls, pairs, training
 
     show: dict[type, Callable[[Any], Any]] = {
+        behind.Behind: behind_controls.show,
+        compare.Runs: compare.show,
         neighbors.Browser: controls.show,
         pairs.Browser: pair_controls.show,
         training.Board: training.show,
