@@ -166,10 +166,16 @@ def test_key_groups_that_do_not_fit_are_refused(monkeypatch):
 
 
 def test_presets_have_the_groups_of_the_published_gpus():
-    wanted = {"ucf101_paper": 4, "ucf101_official": 2, "k400_paper": 4, "k400_official": 4}
+    wanted = {
+        "ucf101_paper": (4, 4),
+        "ucf101_official": (2, 2),
+        "k400_paper": (4, 4),
+        "k400_official": (4, 2),
+    }
     for name, groups in wanted.items():
         preset = coclr.PRESETS[name]
-        assert preset.alone.key_groups == preset.together.key_groups == groups
+        assert (preset.alone.key_groups, preset.together.key_groups) == groups
+        assert preset.together.fit.batch // groups[1] == 32
 
 
 def test_gradient_reaches_the_query_side_only():

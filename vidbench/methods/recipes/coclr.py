@@ -19,6 +19,8 @@ from vidbench.system.ranges import ABOVE_0, AT_LEAST_0, AT_LEAST_1, BELOW_1, SHA
 OTHER: dict[Stream, Stream] = {"rgb": "flow", "flow": "rgb"}
 Positives = Literal["instance", "class", "mined"]
 Siblings = Literal["positive", "ignore", "negative"]
+# of a half-cycle, whatever its student has
+SWITCHES = "positives siblings mine_siblings topk drop_own_key queue key_groups fit".split()
 FITTED = ("queue", "topk", "siblings")  # what `fitted` may change, and fit.batch
 
 
@@ -156,6 +158,7 @@ PRESETS = {
         replace(_OFFICIAL, queue=16384, key_groups=4, fit=replace(_OFFICIAL.fit, batch=128)),
         replace(_OFFICIAL.fit, epochs=50, milestones=(40,)),
         1,
+        key_groups=2,
         **_RELEASED,
     ),
 }
@@ -199,10 +202,9 @@ def half_cycle(together: Recipe, student: str, teacher: str) -> Recipe:
     """The student's own recipe (network, clips, data) with the positives, switches and schedule of
     `together`."""
     own = Run(student).recipe
-    switches = ("positives", "siblings", "mine_siblings", "topk", "drop_own_key", "queue", "fit")
     return replace(
         own,
-        **{name: getattr(together, name) for name in switches},
+        **{name: getattr(together, name) for name in SWITCHES},
         student=student,
         teacher=teacher,
     )
