@@ -58,8 +58,8 @@ test-browser: .venv/ready  ## notebooks in JupyterLab and headless Chromium, cli
 test-gpu: .venv/ready  ## what only a CUDA device can show
 	$(PY) -m pytest -m gpu tests/test_gpu.py
 
-lab: .venv/ready  ## JupyterLab on the notebooks
-	.venv/bin/jupyter lab --notebook-dir notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
+lab: .venv/ready  ## JupyterLab at the repository root, with notebooks/00_tour.ipynb open
+	.venv/bin/jupyter lab --notebook-dir . notebooks/00_tour.ipynb $(if $(filter 0,$(shell id -u)),--allow-root)
 
 notebooks: .venv/ready  ## execute every notebook headless; executed copies in runs/notebooks
 	$(PY) -m vidbench run notebooks/*.ipynb --out $(RUNS)/notebooks

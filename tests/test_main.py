@@ -113,7 +113,7 @@ def test_a_data_set_option_may_say_what_becomes_of_missing_files(folder, tmp_pat
 @pytest.mark.parametrize(
     "words, said",
     [
-        (("scan", "nowhere"), "FileNotFoundError: no such folder: nowhere"),
+        (("scan", "nowhere"), "vidbench: no such folder: nowhere"),
         (("scan", "videos", "-o", "folds", "2"), "has no option 'folds'"),
         (("store", "videos", "-o", "missing", "skip"), "missing must be one of"),
         (("scan", "videos", "--dataset", "ucf102"), "unknown data set 'ucf102'; known are"),

@@ -134,7 +134,12 @@ def test_a_complete_run_keeps_copy_page_log_and_status(tmp_path, capsys):
     assert sorted(shown[:2]) == ["above\nstill above\n", "beside\n"]
     assert "widgets" not in nbformat.read(copy, as_version=4).metadata
     page = copy.with_suffix(".html").read_text()
-    assert "Plotly.newPlot" in page and "out 19" in page
+    assert "Plotly.newPlot" in page and "out 19" in page and page.count("* plotly.js v") == 1
+    (figure,) = nbformat.read(copy, as_version=4).cells[3].outputs
+    assert figure.data.keys() == {"application/vnd.plotly.v1+json"}, (
+        "the script is in the page alone"
+    )
+    assert copy.stat().st_size < 100_000
     assert (
         re.findall(
             r"<(?:script|link)[^>]+(?:src|href)=.https?:[^>]*>|import\(?.https?:[^\n]*", page

@@ -2,13 +2,14 @@
 only there."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
-from vidbench.methods import coclr
+from vidbench.methods import coclr, monitor
 from vidbench.methods.monitor import health, mining
 from vidbench.tensors.bank import FeatureQueue
 from vidbench.tensors.metrics import effective_rank, spread
@@ -84,34 +85,66 @@ def test_effective_rank_and_spread_tell_a_collapse():
     assert effective_rank(two) == pytest.approx(2.0)
 
 
-def lines(**last):
+def lines(steps=2000, **last):
     return [
-        {"epoch": 0, **FINE, "knn": 0.2, "loss": None, "accuracy": None},
-        {"epoch": 5, **FINE},
-        {"epoch": 10, **FINE, **last},
+        {"step": 0, "epoch": 0, **FINE, "knn": 0.2, "loss": None, "accuracy": None},
+        {"step": steps // 2, "epoch": 5, **FINE},
+        {"step": steps, "epoch": 10, **FINE, **last},
     ]
 
 
+FAILURES = [
+    ({"rank": 1.2}, "collapse", "effective rank is 1.2"),
+    ({"spread": 0.02}, "collapse", "spread 0.02"),
+    ({"accuracy": 0.045}, "accuracy", "4.5% after 100%"),
+    ({"knn": 0.2}, "knn", "no more than the 20.0%"),
+    ({"purity": 0.11}, "purity", "Purity is 11.0% and chance 10.0%"),
+]
+
+
+@pytest.mark.parametrize(("change", "kind", "says"), FAILURES)
+def test_a_curve_that_looks_like_a_known_failure_is_named(change, kind, says):
+    assert health(lines(), RECIPE, 100) == {}
+    found = health(lines(**change), RECIPE, 100)
+    assert list(found) == [kind] and says in found[kind] and "expected" not in found[kind]
+
+
+@pytest.mark.parametrize(("change", "kind", "says"), FAILURES)
+def test_nothing_is_said_of_few_rows_few_steps_or_a_queue_that_fills(change, kind, says):
+    assert health(lines(**change), RECIPE, 99) == {}
+    assert health(lines(steps=199, **change), RECIPE, 100) == {}
+    assert kind in health(lines(steps=200, **change), RECIPE, 100)
+    assert health(lines(**{**change, "loss": None, "accuracy": None}), RECIPE, 100) == {}
+    early = [lines()[0], {"step": 1000, "epoch": 0.9, **FINE, **change}]
+    assert health(early, RECIPE, 100) == {}
+
+
+def test_after_a_short_training_a_warning_says_that_it_is_expected():
+    found = health(lines(steps=440, rank=1.2), RECIPE, 100)
+    assert found["collapse"].endswith("expected at this size (440 steps): train longer first.")
+
+
 @pytest.mark.parametrize(
-    ("change", "kind", "says"),
+    "change",
     [
-        ({"rank": 1.2}, "collapse", "effective rank 1.2"),
-        ({"spread": 0.02}, "collapse", "spread 0.02"),
-        ({"accuracy": 0.045}, "accuracy", "4.5% after 100%"),
-        ({"knn": 0.2}, "knn", "no more than the 20.0%"),
-        ({"purity": 0.11}, "purity", "purity 11.0% against a chance of 10.0%"),
+        {"first": {"knn": 0.97}, "last": {"knn": 0.96}},
+        {"first": {}, "last": {"purity": 0.95, "chance": 0.9}},
+        {"first": {}, "last": {"purity": 0.6, "chance": 0.5}},
     ],
 )
-def test_a_curve_that_looks_like_a_known_failure_is_named(change, kind, says):
-    assert health(lines(), RECIPE) == {}
-    found = health(lines(**change), RECIPE)
-    assert list(found) == [kind] and says in found[kind]
+def test_what_is_near_the_ceiling_cannot_rise_much(change):
+    first, middle, last = lines()
+    epochs = [{**first, **change["first"]}, middle, {**last, **change["last"]}]
+    assert health(epochs, RECIPE, 100) == {}
 
 
 def test_a_loss_that_the_own_key_satisfies_is_named_unless_it_is_dropped():
-    low = [{"epoch": 1, **FINE, "loss": 0.3}, {"epoch": 10, **FINE, "knn": 0.6}]
-    assert "drop_own_key=0.9" in health(low, replace(RECIPE, drop_own_key=0.0))["loss"]
-    assert health(low, RECIPE) == {}
+    low = [
+        {"step": 200, "epoch": 1, **FINE, "loss": 0.3},
+        {"step": 2000, "epoch": 10, **FINE, "knn": 0.6},
+    ]
+    assert "drop_own_key=0.9" in health(low, replace(RECIPE, drop_own_key=0.0), 100)["loss"]
+    assert health(low, RECIPE, 100) == {}
 
 
 def test_without_labels_nothing_that_counts_them_is_measured_or_warned_of():
@@ -119,10 +152,23 @@ def test_without_labels_nothing_that_counts_them_is_measured_or_warned_of():
     queue.label[:] = -1
     assert mining(queue, 3).keys() == {"sibling_share"}
     bare = {name: FINE[name] for name in ("rank", "spread", "loss", "accuracy")}
-    assert health([{"epoch": epoch, **bare} for epoch in (0, 5, 10)], RECIPE) == {}
+    epochs = [{"step": 200 * epoch, "epoch": epoch, **bare} for epoch in (0, 5, 10)]
+    assert health(epochs, RECIPE, 100) == {}
 
 
 def test_an_untrained_net_and_a_falling_accuracy_are_no_failures():
-    assert health([{"epoch": 0, "knn": 0.1, "rank": 1.5, "spread": 0.01}], RECIPE) == {}
-    dip = [{"epoch": 0, **FINE, "knn": 0.3}, {"epoch": 1, **FINE, "accuracy": 0.05}]
-    assert health(dip, RECIPE) == {}
+    untrained = {"step": 0, "epoch": 0, "knn": 0.1, "rank": 1.5, "spread": 0.01}
+    assert health([untrained], RECIPE, 100) == {}
+    dip = [
+        {"step": 0, "epoch": 0, **FINE, "knn": 0.3},
+        {"step": 200, "epoch": 1, **FINE, "accuracy": 0.05},
+    ]
+    assert health(dip, RECIPE, 100) == {}
+
+
+def test_a_failure_is_said_once_after_training(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(monitor, "health", lambda lines, recipe, rows: {"collapse": f"{rows} rows"})
+    run = SimpleNamespace(folder=tmp_path / "mine", metrics=lambda name: [])
+    watch = SimpleNamespace(run=run, method=SimpleNamespace(recipe=RECIPE), held=range(120))
+    monitor.Monitor.conclude(watch)
+    assert capsys.readouterr().out == "mine: look at this\n  - 120 rows\n"

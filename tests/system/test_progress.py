@@ -38,6 +38,8 @@ def test_a_log_gets_few_lines_and_the_last(monkeypatch, capsys, first):
             bar.add(text="0 failed")
         bar.note("half a day to go")
     said = capsys.readouterr().out.splitlines()
+    assert f"scan: {22 if first is False else 23} of 30 videos, 0 failed, 1/s, about " in said[-3]
+    assert said[-3].endswith(f"{8 if first is False else 7} s left")
     assert said[-2:] == ["scan: 30 of 30 videos, 0 failed, 1/s", "half a day to go"]
     numbers = [int(line.split()[1]) for line in said[:-1]]
     assert numbers == ([1, 12, 23, 30] if first else [11, 22, 30])
@@ -66,3 +68,19 @@ def test_every_is_true_at_most_once_in_so_many_seconds(monkeypatch):
         found.append(due())
         now[0] += 1
     assert [i for i, one in enumerate(found) if one] == [0, 11, 22]
+
+
+def test_a_quick_job_says_nothing_and_a_long_one_its_end(monkeypatch, capsys):
+    monkeypatch.setenv("VIDBENCH_PROGRESS", "lines")
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with Progress("features of a", 2, "video", late=True) as bar:
+        bar.show(2)
+    assert capsys.readouterr().out == ""
+    with Progress("features of a", 7200, "video", late=True) as bar:
+        now[0] += 11
+        bar.show(11)
+        bar.show(7200)
+    first, last = capsys.readouterr().out.splitlines()
+    assert first == "features of a: 11 of 7200 videos, 1/s, about 2 h left"
+    assert last.startswith("features of a: 7200 of 7200 videos, ")

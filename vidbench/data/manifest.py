@@ -25,6 +25,7 @@ from vidbench.data.tables import (
     text_lines,
     tidy_name,
 )
+from vidbench.system.errors import InputError, MissingError
 from vidbench.system.files import write_text, written
 
 STRINGS = np.dtypes.StringDType()
@@ -66,7 +67,7 @@ class Manifest:
                 continue
             column = np.asarray(getattr(self, name), dtype=kind)
             if column.shape != (n,):
-                raise ValueError(
+                raise InputError(
                     f"manifest column {name} must have shape ({n},) like path, got {column.shape}"
                 )
             object.__setattr__(self, name, column)
@@ -78,15 +79,15 @@ class Manifest:
         object.__setattr__(self, "classes", classes)
         if n and not (-1 <= self.label.min() and self.label.max() < len(self.classes)):
             have = f"{self.label.min()}..{self.label.max()}"
-            raise ValueError(f"labels must lie in -1..{len(self.classes) - 1}, got {have}")
+            raise InputError(f"labels must lie in -1..{len(self.classes) - 1}, got {have}")
         if n and not (0 <= self.split.min() and self.split.max() < len(SPLITS)):
-            raise ValueError(
+            raise InputError(
                 f"splits are indices into {SPLITS}, got {self.split.min()}..{self.split.max()}"
             )
         if n and not (
             0 <= self.source_video.min() and self.source_video.max() < len(self.source_videos)
         ):
-            raise ValueError(
+            raise InputError(
                 f"source ids must lie in 0..{len(self.source_videos) - 1}, got {self.source_video.max()}"
             )
 
@@ -114,7 +115,7 @@ class Manifest:
         classes = [tidy_name(name, "the class list", "class") for name in classes]
         number = {name: i for i, name in enumerate(classes)}
         if len(number) != len(classes):
-            raise ValueError(f"the class list names a class twice: {_first_repeated(classes)!r}")
+            raise InputError(f"the class list names a class twice: {_first_repeated(classes)!r}")
         seen: dict[str, int] = {}
         ids: dict[str, int] = {}
         paths: list[str] = []
@@ -125,7 +126,7 @@ class Manifest:
             path, name, part, origin = check_row(row, number, where(i))
             first = seen.setdefault(same_path(path), i)
             if first != i:
-                raise ValueError(
+                raise InputError(
                     f"{where(i)}: {row[0]!r} is listed twice, first in {where(first)}"
                     + (f" as {rows[first][0]!r}" if rows[first][0] != row[0] else "")
                 )
@@ -156,7 +157,7 @@ class Manifest:
     def need_labels(self, what: str) -> None:
         """Raise ValueError if no video has a label, which `what` needs."""
         if not self.labeled:
-            raise ValueError(
+            raise InputError(
                 f"{what} needs labels; got {self.words} in {self.root}. Use class folders, or a "
                 "csv with a column label."
             )
@@ -196,7 +197,7 @@ class Manifest:
             rows = rows[np.asarray(mask)]
         if split is not None:
             if split not in SPLIT_WORDS:
-                raise ValueError(f"split {split!r} is not one of {', '.join(SPLITS)}")
+                raise InputError(f"split {split!r} is not one of {', '.join(SPLITS)}")
             rows = rows[self.split[rows] == SPLIT_WORDS[split]]
         columns: dict[str, Any] = {
             name: getattr(self, name)[rows] for name in (*COLUMNS, *self.scanned())
@@ -213,7 +214,7 @@ class Manifest:
         for split in ("test", "validate"):
             if (self.split == SPLITS.index(split)).any():
                 return split
-        raise ValueError(
+        raise InputError(
             f"the manifest of {self.root} must have a test or validate split; got none. Add a "
             "split column to its csv, or remove the column: then a share goes to test."
         )
@@ -234,7 +235,7 @@ class Manifest:
         part. For choosing and watching on a part of train, so that the test videos stay unseen.
         Raises ValueError where share is not within 0 and 1 or nothing would be held out."""
         if not 0 < share < 1:
-            raise ValueError(f"hold_out wants a share between 0 and 1, got {share}")
+            raise InputError(f"hold_out wants a share between 0 and 1, got {share}")
         rng, taken = np.random.default_rng([seed, 7]), []
         for label in np.unique(self.label):
             source_videos = rng.permutation(np.unique(self.source_video[self.label == label]))
@@ -246,7 +247,7 @@ class Manifest:
         held = np.isin(self.source_video, taken)
         if not held.any():
             of = "no class has" if self.labeled else "the videos without labels do not have"
-            raise ValueError(
+            raise InputError(
                 f"nothing to hold out of {len(self)} videos: {of} two source videos. Use share 0, "
                 "name the source videos, or open the videos without labels."
             )
@@ -289,7 +290,7 @@ class Manifest:
         place = Path(place)
         file = place / "manifest.csv" if place.is_dir() else place
         if not file.is_file():
-            raise FileNotFoundError(
+            raise MissingError(
                 f"no manifest at {file}: wanted a csv with the header {','.join(COLUMNS)}"
             )
         listed, recorded = file.parent / "classes.txt", file.parent / "root.txt"
@@ -305,7 +306,7 @@ class Manifest:
 def _recorded_root(recorded: Path) -> str:
     lines = text_lines(recorded)
     if len(lines) != 1:
-        raise ValueError(
+        raise InputError(
             f"{recorded} must have one line, the folder of the videos; got {len(lines)} lines. "
             f"Write that line, or delete the file if the paths start at {recorded.parent}"
         )

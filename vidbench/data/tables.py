@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from vidbench.system.errors import InputError
+
 SPLITS = ("train", "validate", "test", "none")
 SPLIT_WORDS = {
     "train": 0,
@@ -53,7 +55,7 @@ def tidy_name(name: str, place: str, what: str = "label") -> str:
     """
     text = name.strip(" \t")
     if odd := ODD_NAME.search(text):
-        raise ValueError(
+        raise InputError(
             f"{place}: {what} {name!r} contains the character {odd[0]!r}: use one line of plain "
             "text (a quote that is not closed swallows the lines below it)"
         )
@@ -69,7 +71,7 @@ def tidy_path(path: str, place: str) -> str:
         ValueError: it is empty or contains a control character; `place` says where.
     """
     if odd := ODD_PATH.search(path):
-        raise ValueError(
+        raise InputError(
             f"{place}: path {path!r} contains the character {odd[0]!r}: rename the file (a quote "
             "that is not closed swallows the lines below it)"
         )
@@ -80,7 +82,7 @@ def tidy_path(path: str, place: str) -> str:
         parts = [part for part in path.split("/") if part not in ("", ".")]
         short = ("/" if path.startswith("/") else "") + "/".join(parts)
     if not short.strip() or short == ".":
-        raise ValueError(f"{place}: the path is empty")
+        raise InputError(f"{place}: the path is empty")
     return short
 
 
@@ -103,19 +105,19 @@ def check_row(
         ValueError: a cell cannot be used; the message names the place.
     """
     if len(row) != 4:
-        raise ValueError(f"{place}: wanted 4 columns {COLUMNS}, got {len(row)}: {row!r}")
+        raise InputError(f"{place}: wanted 4 columns {COLUMNS}, got {len(row)}: {row!r}")
     path, name, part, origin = (cell or "" for cell in row)
     if not path:
-        raise ValueError(f"{place}: the path is empty")
+        raise InputError(f"{place}: the path is empty")
     path, name = tidy_path(path, place), tidy_name(name, place)
     origin, part = tidy_name(origin, place, "source_video"), part.strip() or "none"
     if name and name not in number:
         known = ", ".join(list(number)[:5]) + (", ..." if len(number) > 5 else "")
-        raise ValueError(
+        raise InputError(
             f"{place}: label {name!r} is not among the {len(number)} classes ({known})"
         )
     if part not in SPLIT_WORDS:
-        raise ValueError(f"{place}: split {part!r} is not one of {', '.join(SPLIT_WORDS)}")
+        raise InputError(f"{place}: split {part!r} is not one of {', '.join(SPLIT_WORDS)}")
     return path, name, part, origin
 
 
@@ -160,14 +162,14 @@ def csv_lines(file: Path, strict: bool = True) -> list[Line]:
     except csv.Error as error:
         if not strict:
             return lines
-        raise ValueError(
+        raise InputError(
             f"{file}, line {begins}: a row must end with its line, and every quote must be "
             f"closed; got {error}"
         ) from None
     except UnicodeDecodeError as error:
         if not strict:
             return lines
-        raise ValueError(f"{file}: not a text file in UTF-8 ({error}); save it as UTF-8") from None
+        raise InputError(f"{file}: not a text file in UTF-8 ({error}); save it as UTF-8") from None
     return lines
 
 
@@ -197,7 +199,7 @@ def manifest_rows(
     header = [name.strip() for name in head]
     known = set(header) <= {*COLUMNS, *SCANNED}
     if "path" not in header or not known or len(set(header)) != len(header):
-        raise ValueError(
+        raise InputError(
             f"{file}, line 1: wanted a header of path and some of {COLUMNS[1:]} and "
             f"{tuple(SCANNED)}, each once, got {header}"
         )
@@ -209,7 +211,7 @@ def manifest_rows(
     for row, line in lines:
         place = f"{file}, line {line}"
         if len(row) != len(header):
-            raise ValueError(
+            raise InputError(
                 f"{place}: wanted {len(header)} columns {header}, got {len(row)}: {row}"
             )
         path, label, split, origin = ("" if at is None else row[at] for at in order)
@@ -224,7 +226,7 @@ def manifest_rows(
 def _refuse_no_names(place: str, labels: Iterable[str], source_video: str) -> None:
     for what, name in (*(("label", label) for label in labels), ("source_video", source_video)):
         if name.strip().lower() in NO_NAMES:
-            raise ValueError(
+            raise InputError(
                 f"{place}: {what} {name!r} is how other programs write a missing value: leave the "
                 "cell empty if it is unknown; if it is a class, list all classes in classes.txt"
             )
@@ -236,7 +238,7 @@ def _number(cell: str, name: str, place: str) -> float:
     except ValueError:
         value = float("nan")
     if not 0 <= value < 2**31:
-        raise ValueError(f"{place}: wanted a number as {name}, got {cell!r}")
+        raise InputError(f"{place}: wanted a number as {name}, got {cell!r}")
     return value
 
 
@@ -250,5 +252,5 @@ def text_lines(file: Path) -> list[str]:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: not a text file in UTF-8 ({error})") from None
+        raise InputError(f"{file}: not a text file in UTF-8 ({error})") from None
     return [line.strip() for line in text.split("\n") if line.strip()]

@@ -30,6 +30,7 @@ PACKAGES = (
 )
 DECODERS = {"pyav": "av", "decord": "decord", "torchcodec": "torchcodec"}  # name -> package
 NOTEBOOK = "VIDBENCH_NOTEBOOK"  # set for kernels by headless.kernel: JSON with notebook, parameters
+CPUINFO = Path("/proc/cpuinfo")
 DRIVER = Path("/proc/driver/nvidia/version")
 
 
@@ -65,6 +66,7 @@ def environment(decoder: str = "") -> dict[str, Any]:
         "host": socket.gethostname(),
         "python": platform.python_version(),
         "machine": platform.machine(),
+        "cpu": _cpu(),
         "cores": cores(),
         "device": gpus[0] if gpus else "cpu",
         "gpus": gpus,
@@ -104,6 +106,15 @@ def _version(package: str) -> str:
         return metadata.version(package)
     except (metadata.PackageNotFoundError, ValueError):
         return "absent"
+
+
+def _cpu() -> str:
+    """The processor's model, on which rounding depends; the architecture if the system hides it."""
+    try:
+        found = re.search(r"model name\s*: (.+)", CPUINFO.read_text(encoding="utf-8"))
+    except OSError:
+        return platform.machine()
+    return found[1].strip() if found else platform.machine()
 
 
 def _driver() -> str | None:

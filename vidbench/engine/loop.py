@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from vidbench.engine import ranks
 from vidbench.engine.optimize import DTYPES, Fit, learning_rate, make_optimizer, repeatable
 from vidbench.engine.runs import Run, RunError
+from vidbench.system.errors import InputError, calm_stops
 from vidbench.system.progress import Progress, Style, words
 from vidbench.system.signals import Interrupted, deferred, stop_at_second
 
@@ -40,7 +41,7 @@ def fit(
     or another network's, OSError saying what to do where the disk is full, FloatingPointError naming step and
     rows at a loss not finite."""
     if recipe.batch % (ranks.world() * recipe.accumulate):
-        raise ValueError(
+        raise InputError(
             f"the global batch {recipe.batch} is not divisible by {ranks.world()} ranks x "
             f"{recipe.accumulate} accumulation parts."
         )
@@ -93,7 +94,7 @@ class _Trainer:
         )
         self.steps_per_epoch = len(loader.batch_sampler)
         if self.steps_per_epoch == 0 and recipe.epochs:
-            raise ValueError(
+            raise InputError(
                 f"no whole batch: the data set is smaller than the global batch {recipe.batch}."
             )
         self.optimizer = make_optimizer(recipe, method)
@@ -204,6 +205,7 @@ class _Trainer:
         """Save and stop."""
         self.save()
         name = stops[0] if stops else "another rank's signal"
+        calm_stops(Interrupted)
         raise Interrupted(
             f"stopped by {name} at step {self.step}; saved. The same call resumes it."
         )

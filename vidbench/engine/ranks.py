@@ -18,12 +18,13 @@ from torch import Tensor
 
 from vidbench.engine import failures, meeting
 from vidbench.engine.meeting import JOIN
+from vidbench.system.errors import Brief
 from vidbench.system.processes import cores
 from vidbench.system.signals import kept
 from vidbench.system.trusted import spread
 
 
-class RankError(RuntimeError):
+class RankError(Brief, RuntimeError):
     """A rank failed and ended the others; the message shows the one that failed first."""
 
 

@@ -7,11 +7,13 @@ import types
 import typing
 from typing import Any, TypeVar
 
+from vidbench.system.errors import Brief
+
 R = TypeVar("R")
 PATHS = ("manifest", "flow", "init", "student", "teacher")
 
 
-class RunError(RuntimeError):
+class RunError(Brief, RuntimeError):
     """A run directory that cannot be used for this; the message says what was wanted, what came and
     what to do."""
 

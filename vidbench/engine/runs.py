@@ -18,8 +18,9 @@ from vidbench.engine.checkpoints import (
     write_checkpoint,
 )
 from vidbench.engine.environment import environment, made_by
-from vidbench.engine.recipes import RunError, differences, recipe_from, stored
+from vidbench.engine.recipes import RunError, differing, recipe_from, stored
 from vidbench.engine.recipes import changed as changed
+from vidbench.engine.recipes import differences as differences
 from vidbench.engine.recipes import recipe_dict as recipe_dict
 from vidbench.engine.records import Result, read_last, read_log, read_record
 from vidbench.system.files import (
@@ -31,6 +32,7 @@ from vidbench.system.files import (
 )
 
 STATES = ("new", "running", "complete", "interrupted", "failed")
+DIFFERENCES = 4  # between recipes that an error names
 RESULTS_WAIT = 60.0  # seconds to wait for another process that writes results
 
 _recipe_class: Callable[[str], type] | None = None
@@ -54,6 +56,22 @@ def protocol_id(task: str, protocol: dict) -> str:
     """`task name=value name=value`, names in order: numbers may be compared where this is the same
     text."""
     return " ".join([task, *(f"{name}={protocol[name]}" for name in sorted(protocol))])
+
+
+def run_name(*parts: object) -> str:
+    """A run folder's name that says what differs: ("tour", "flow", 24) -> "tour-flow-24"; empty
+    parts are left out."""
+    return "-".join(str(part) for part in parts if part not in ("", None))
+
+
+def _few(changes: list[tuple[str, Any, Any]]) -> str:
+    """What differs from the run that is there, in one line; DIFFERENCES of many."""
+    said = [
+        f"{name.removeprefix('recipe.')} is {there!r} there, {here!r} here"
+        for name, there, here in changes[:DIFFERENCES]
+    ]
+    more = len(changes) - DIFFERENCES
+    return "; ".join(said) + (f"; and {more} more" if more > 0 else "")
 
 
 class Run:
@@ -110,7 +128,7 @@ class Run:
         """Make the folder, or take up one that holds the same method and recipe.
 
         A field that the recipe did not have when the run began counts as its default. Raises
-        RunError that prints the difference where it holds another recipe."""
+        RunError that names the differences if it holds another recipe."""
         folder = Path(folder)
         wanted = {"method": method, "recipe": stored(recipe)}
         if (folder / "recipe.json").exists():
@@ -120,12 +138,12 @@ class Run:
                 if run.method == method
                 else run.values
             )
-            changed = differences(wanted, {"method": run.method, "recipe": held})
-            if changed:
+            changes = differing({"method": run.method, "recipe": held}, wanted)
+            if changes:
                 raise RunError(
-                    f"{folder} holds a run of another recipe:\n  "
-                    + "\n  ".join(changed)
-                    + "\nUse another folder, or delete this one to start anew."
+                    f"{folder} holds a run of another recipe: {_few(changes)}.\n"
+                    "Set the parameter `name` to another name (of the run's folder), or delete this "
+                    "folder to start over."
                 )
             return run
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)

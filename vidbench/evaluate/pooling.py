@@ -3,7 +3,6 @@
 A video's clips come a few at a time and are put together with those of other videos, so memory
 follows the batch and not the length of a video. Ranks share the rows out and add their sums."""
 
-import time
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
@@ -15,8 +14,8 @@ from vidbench.data.flow.store import FlowError
 from vidbench.data.loading.dataset import Clips, processes
 from vidbench.data.video.clips import VideoError
 from vidbench.engine import ranks
+from vidbench.system.progress import Progress, Style
 
-SECONDS = 30.0  # between two lines about a table that takes long
 ELSEWHERE = "another rank could not read it; its output says why"
 
 
@@ -52,11 +51,13 @@ def pooled(
     share = _Share(clips, mine, batch, faults is not None)
     loader = DataLoader(share, batch_size=None, **processes(workers))
     sums = torch.zeros(len(clips), width + 1)  # the last column counts clips
-    report = _Remaining(name, len(mine))
-    for views, rows in _batches(_readable(loader, faults), batch):
-        made = function(views.to(device)).float().cpu()
-        sums.index_add_(0, rows, torch.cat([made, torch.ones(len(rows), 1)], dim=1))
-        report(int((sums[:, -1] > 0).sum()))
+    shown: Style = "auto" if ranks.rank() == 0 else "none"
+    what = f"features of {name}"
+    with Progress(what, len(mine), "video", shown, late=True) as bar:
+        for views, rows in _batches(_readable(loader, faults), batch):
+            made = function(views.to(device)).float().cpu()
+            sums.index_add_(0, rows, torch.cat([made, torch.ones(len(rows), 1)], dim=1))
+            bar.show(int((sums[:, -1] > 0).sum()))
     for row in faults or ():
         sums[row] = 0.0  # clips before the damaged one count for nothing
     sums = (ranks.mean(sums.to(device)) * ranks.world()).cpu()
@@ -64,23 +65,6 @@ def pooled(
         for row in np.flatnonzero(sums[:, -1].numpy() == 0).tolist():
             faults.setdefault(row, ELSEWHERE)
     return (sums[:, :-1] / sums[:, -1:]).numpy()
-
-
-class _Remaining:
-    """Prints, on rank 0, how far a long table is and how long it will take."""
-
-    def __init__(self, name: str, videos: int) -> None:
-        self.name, self.videos = name, videos
-        self.began = self.said = time.monotonic()
-
-    def __call__(self, done: int) -> None:
-        now = time.monotonic()
-        if ranks.rank() == 0 and now - self.said > SECONDS:
-            self.said = now
-            left = (now - self.began) * (self.videos - done) / done
-            print(
-                f"{self.name}: {done} of {self.videos} videos, about {left:.0f} s left", flush=True
-            )
 
 
 class _Share(IterableDataset):

@@ -19,7 +19,12 @@ from typing import Any
 from vidbench.engine.records import Result, read_record
 from vidbench.engine.runs import Run, RunError, differences
 from vidbench.methods.common import Recipe
+<<<<<<< HEAD
 from vidbench.system.files import is_locked, write_text
+=======
+from vidbench.system.errors import Brief
+from vidbench.system.files import write_text
+>>>>>>> 3b81c66 (Warnings only where they mean something, said once after training; short errors in notebooks; a run's name says what differs; the demo keeps small results for notebooks)
 
 BUDGET = ("batch", "iterations", "clips", "epochs")  # of Run.budget, as far as tables show it
 OF_A_RUN = ("recipe.json", "environment.json", "status.json", "metrics.jsonl", "results.json")
@@ -29,7 +34,7 @@ DIED = "its status says running, but no process holds its lock; the same call re
 ROUNDING = 1e-9  # a mean of ones may be so much more than one
 
 
-class ProtocolError(ValueError):
+class ProtocolError(Brief, ValueError):
     """Numbers of two protocols where one was wanted; the message names the switches that differ."""
 
 

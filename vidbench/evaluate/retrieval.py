@@ -10,6 +10,7 @@ import torch
 
 from vidbench.evaluate.search import Neighbors, room_of, search, too_few
 from vidbench.evaluate.tables import Features
+from vidbench.system.errors import InputError
 from vidbench.tensors.metrics import bootstrap_interval, recall_at
 
 KS = (1, 5, 10, 20, 50)  # CoCLR table 3
@@ -79,7 +80,7 @@ def retrieve(
     ks = _room_for(gallery[0], queries[0], ks, exclude_source_video)
     if index is not None:
         if len(gallery) > 1 or centering != "none" or exclude_source_video:
-            raise ValueError(
+            raise InputError(
                 f"an index holds one stream's cosines as they are; got {len(gallery)} streams, "
                 f"centering {centering!r}, exclude_source_video {exclude_source_video}. Leave "
                 "index away: exact search does these."
@@ -111,7 +112,7 @@ def refuse_shared(train: Features, test: Features, where: str, instead: str = ""
         known = set(_contents(train))
         shared = sum(row in known for row in _contents(test))
     if shared:
-        raise ValueError(
+        raise InputError(
             f"{shared} of the {len(test.label)} query videos are in the {where} themselves, so the "
             f"score would be near 100 % whatever the features. Take two splits"
             f"{f', or {instead}' if instead else ''}."
@@ -128,12 +129,12 @@ def _countable(gallery: Features, queries: Features) -> None:
     """Raise ValueError at rows without label, and at a gallery of one class."""
     for part, table in (("gallery", gallery), ("queries", queries)):
         if unlabeled := int((table.label < 0).sum()):
-            raise ValueError(
+            raise InputError(
                 f"{unlabeled} rows of the {part} have no label; an unknown label would match "
                 "itself. Select the labeled rows."
             )
     if len(found := np.unique(gallery.label)) < 2 and found[0] in queries.label:
-        raise ValueError(
+        raise InputError(
             f"the gallery has one class only ({gallery.classes[found[0]]!r}), so R@k would be "
             "100 % whatever the features. Add videos of other classes."
         )
@@ -190,7 +191,7 @@ def _sides(gallery: Tables, queries: Tables) -> tuple[tuple[Features, ...], tupl
     sides = [(side,) if isinstance(side, Features) else tuple(side) for side in (gallery, queries)]
     for part, tables in zip(("gallery", "queries"), sides, strict=True):
         if not tables or not len(tables[0].label):
-            raise ValueError(f"there are no rows in the {part}; is the split empty?")
+            raise InputError(f"there are no rows in the {part}; is the split empty?")
         if any(
             digest(table) != digest(tables[0])
             or not np.array_equal(table.source_video, tables[0].source_video)
@@ -198,17 +199,17 @@ def _sides(gallery: Tables, queries: Tables) -> tuple[tuple[Features, ...], tupl
             for table in tables
         ):
             rows = " and ".join(map(digest, tables))
-            raise ValueError(
+            raise InputError(
                 f"the streams' tables of the {part} are of different videos ({rows}); extract both "
                 "from one split of one manifest."
             )
     if sides[0][0].classes != sides[1][0].classes:
-        raise ValueError(
+        raise InputError(
             "gallery and queries have other class lists, so their labels cannot be compared; take "
             "both from one manifest."
         )
     if len(sides[0]) != len(sides[1]):
-        raise ValueError(
+        raise InputError(
             f"wanted a table of each stream on both sides; got {len(sides[0])} of the gallery and "
             f"{len(sides[1])} of the queries."
         )
@@ -216,7 +217,7 @@ def _sides(gallery: Tables, queries: Tables) -> tuple[tuple[Features, ...], tupl
         common = one.protocol.keys() & two.protocol.keys() - {"rows"}
         other = sorted(name for name in common if one.protocol[name] != two.protocol[name])
         if other:
-            raise ValueError(
+            raise InputError(
                 f"features of gallery and queries were made differently: {other[0]} is "
                 f"{one.protocol[other[0]]!r} and {two.protocol[other[0]]!r}; extract both with one "
                 "Protocol."
@@ -234,7 +235,7 @@ def _room_for(
     fits = tuple(k for k in ks or KS if 1 <= k <= room.min())
     if not fits or ks and fits != tuple(ks):
         beyond = next(k for k in ks or KS if k not in fits)
-        raise ValueError(
+        raise InputError(
             f"R@{beyond}: {too_few(room, len(gallery.label))}, fewer than k = {beyond}; leave ks "
             "away to take those that fit, or add videos."
         )
@@ -255,7 +256,7 @@ def _findable(gallery: Features, queries: Features, exclude_source_video: bool) 
     if (source_videos == 0).any():
         name = queries.classes[int(queries.label[int((source_videos == 0).argmax())])]
         where = " outside of a query's own source" if exclude_source_video else ""
-        raise ValueError(
+        raise InputError(
             f"class {name!r} of the queries is nowhere in the gallery{where}; its R@k would be 0 "
             "whatever the features."
         )
@@ -284,14 +285,14 @@ def summary(
             for name, hit in hits.items()
         }
     if by != "source_video" or source_video is None:
-        raise ValueError(
+        raise InputError(
             'summary draws by "video", or by "source_video" with the source of each query; got '
             f"by={by!r} and "
             f"{'no sources' if source_video is None else 'sources'}."
         )
     wrong = [name for name, hit in hits.items() if len(hit) != len(source_video)]
     if wrong:
-        raise ValueError(
+        raise InputError(
             f"summary: {len(source_video)} sources, but {len(hits[wrong[0]])} values of "
             f"{wrong[0]}; wanted one a query."
         )

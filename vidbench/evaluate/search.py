@@ -7,6 +7,8 @@ from typing import TypeAlias
 
 import numpy as np
 
+from vidbench.system.progress import Progress, Style
+
 # gallery rows normalized and searched at once: an index would hold a second copy of a large gallery
 BLOCK = 16_384
 SPARE = 4  # rows that faiss proposes beyond k
@@ -235,31 +237,36 @@ class _Search:
 
     def _proposed(self, k: int) -> tuple[np.ndarray, np.ndarray]:
         """faiss's k nearest [Q,k] and their cosines, which are -inf where a query has fewer."""
-        import faiss
-
         rows, scores = (
             np.empty((len(self.queries), 0), np.int64),
             np.empty((len(self.queries), 0), np.float32),
         )
-        for numbers, block in self._blocks():
-            own = (
-                0
-                if self.source_videos is None
-                else siblings(
-                    np.asarray(self.source_videos[0])[numbers], self.source_videos[1]
-                ).max()
-            )
-            near, at = faiss.knn(
-                self.queries,
-                block,
-                min(k + int(own), len(block)),
-                metric=faiss.METRIC_INNER_PRODUCT,
-            )
-            near[self._barred(slice(None), numbers[at])] = -np.inf
-            rows, scores = best(
-                np.concatenate([rows, numbers[at]], 1), np.concatenate([scores, near], 1), k
-            )
+        total = len(self.gallery[0])
+        shown: Style = "auto" if total > BLOCK else "none"  # a bar costs more than a small search
+        what = f"search by {len(self.queries)} queries"
+        with Progress(what, total, "gallery row", shown, late=True) as bar:
+            for numbers, block in self._blocks():
+                rows, scores = self._nearer(numbers, block, (rows, scores), k)
+                bar.add(len(block))
         return rows, scores
+
+    def _nearer(
+        self, numbers: np.ndarray, block: np.ndarray, held: tuple[np.ndarray, np.ndarray], k: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The k nearest of those held and of one block of the gallery."""
+        import faiss
+
+        own = (
+            0
+            if self.source_videos is None
+            else siblings(np.asarray(self.source_videos[0])[numbers], self.source_videos[1]).max()
+        )
+        near, at = faiss.knn(
+            self.queries, block, min(k + int(own), len(block)), metric=faiss.METRIC_INNER_PRODUCT
+        )
+        near[self._barred(slice(None), numbers[at])] = -np.inf
+        rows, scores = held
+        return best(np.concatenate([rows, numbers[at]], 1), np.concatenate([scores, near], 1), k)
 
     def _scanned(self, query_rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """The k nearest of some queries, all cosines taken in double precision."""

@@ -9,13 +9,15 @@ from vidbench.data.manifest import Manifest
 from vidbench.data.sets import catalogue
 from vidbench.data.toy import world as toy
 from vidbench.engine.environment import environment
-from vidbench.engine.runs import recipe_dict
+from vidbench.engine.runs import Run, recipe_dict
 from vidbench.engine.stages import run_all
 from vidbench.evaluate.evaluate import Evaluation, evaluate_all
 from vidbench.evaluate.features import Protocol
+from vidbench.evaluate.shipped import SMALL
+from vidbench.experiments import small
 from vidbench.experiments.compare import extract_flow
 from vidbench.experiments.report import METRICS, TITLES, Made, write_report
-from vidbench.methods import coclr
+from vidbench.methods import coclr, multitrain
 from vidbench.system.files import write_text
 
 
@@ -25,7 +27,8 @@ class Settings:
 
     clips: views a stage trains on, whatever the data set's size; epochs follow from it. flow: DIS
     by default, because TV-L1 on the toy world would take the demo's whole budget. short_side:
-    pixels to decode and compute flow at; None keeps the source's size."""
+    pixels to decode and compute flow at; None keeps the source's size. joint_epochs: of the joint
+    run on three toy worlds whose class relations notebook 31 shows; not trained with `data`."""
 
     recipe: coclr.Recipe = coclr.PRESETS["toy"].alone
     clips: int = 14_000
@@ -33,6 +36,7 @@ class Settings:
     data: str = ""
     flow: str = "dis"
     short_side: int | None = None
+    joint_epochs: int = 16
     centering: str = "gallery"
     protocol: Protocol = Protocol()
     seed: int = 0
@@ -51,7 +55,8 @@ def demo(out: str | Path, settings: Settings = Settings()) -> Path:
 
     Runs: a random net, InfoNCE on RGB and on flow, one CoCLR half-cycle on RGB mined by the flow
     run, and InfoNCE on RGB for as many further epochs (CoCLR's clip budget). Every number is of the
-    held-out split, which no stage sees."""
+    held-out split, which no stage sees. With the toy world, also a joint run on three toy worlds.
+    `out`/small keeps features and small clips, which notebooks show (evaluate.shipped)."""
     out = Path(out).resolve()  # runs name their manifest and parents by path
     out.mkdir(parents=True, exist_ok=True)
     clock = _Clock()
@@ -60,9 +65,10 @@ def demo(out: str | Path, settings: Settings = Settings()) -> Path:
     print(f"flow: {settings.flow}", flush=True)
     size, processes = settings.short_side, settings.processes
     extract_flow(manifest, out / "flow", settings.flow, size, processes)
+    joint = joint_run(out, settings)
     clock.mark("flow")
     settings = replace(settings, recipe=fitted(settings, len(manifest.select(split="train"))))
-    run_all(stages(out, settings), out / "runs", settings.processes)
+    run_all({**stages(out, settings), **joint}, out / "runs", settings.processes)
     clock.mark("training")
     held_out = manifest.held_out()
     found = evaluate_all(
@@ -74,6 +80,10 @@ def demo(out: str | Path, settings: Settings = Settings()) -> Path:
         settings.processes,
     )
     clock.mark("evaluation")
+    if joint:
+        small.write_joint(out / SMALL, Run(out / "runs" / "joint"), processes)
+        small.small_clips(manifest, out / SMALL / "videos", processes)
+        clock.mark("small clips")
     made = Made(settings.flow, clock.seconds, environment())
     facts = {
         "settings": {**asdict(settings), "recipe": recipe_dict(settings.recipe)},
@@ -82,6 +92,9 @@ def demo(out: str | Path, settings: Settings = Settings()) -> Path:
         "numbers": [_record(one) for one in found.values()],
     }
     write_text(out / "numbers.json", json.dumps(facts, indent=1))
+    runs = (out / "runs", settings.protocol)
+    about = small.facts_of(made.machine, made.seconds)
+    small.write_small(out / SMALL, (manifest, held_out), runs, found, about, TITLES)
     path = write_report(out, manifest, held_out, found, made)
     for one in found.values():
         shares = "  ".join(f"{key} {one.numbers[key][0]:6.1%}" for key in METRICS)
@@ -155,6 +168,14 @@ def stages(out: Path, settings: Settings) -> dict[str, coclr.Recipe]:
         "coclr-rgb": near,
         "infonce-rgb-long": further,
     }
+
+
+def joint_run(out: Path, settings: Settings) -> dict[str, multitrain.Recipe]:
+    """The joint run by name; none of a folder of videos."""
+    if settings.data:
+        return {}
+    epochs, processes = settings.joint_epochs, settings.processes
+    return {"joint": small.joint_recipe(out / "worlds", epochs, processes, settings.seed)}
 
 
 class _Clock:

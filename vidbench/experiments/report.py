@@ -14,7 +14,9 @@ from vidbench.data.flow import store as flow_store
 from vidbench.data.manifest import Manifest
 from vidbench.data.video import clips, windows
 from vidbench.engine.runs import Run
+from vidbench.evaluate.differences import difference_words
 from vidbench.evaluate.evaluate import Evaluation
+from vidbench.evaluate.search import Neighbors
 from vidbench.view.clips import neighbors_gallery, wheel
 from vidbench.view.figures import Bar, bars, curves
 from vidbench.view.galleries import filmstrip
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
     from vidbench.view.figures import Figure
 
 METRICS = ("R@1", "R@5", "probe")  # that the report shows
-COMPARED = ("infonce-rgb-long", "coclr-rgb")  # equal clip budgets
+COMPARED = ("coclr-rgb", "infonce-rgb-long")  # equal clip budgets, the first minus the second
+SHOWN = ("infonce-rgb-long", "coclr-rgb", "infonce-flow")  # in the gallery
+NEAREST = 5  # neighbors of a query in the gallery
 TITLES = {
     "random": "random net",
     "infonce-rgb": "InfoNCE RGB",
@@ -53,22 +57,16 @@ def write_report(
     """
     train, queries = manifest.select(split="train"), manifest.select(split=split)
     runs = [found[name] for name in TITLES]
-    neighbors = {name: found[name].neighbors for name in COMPARED}
-    how = (
-        f"Queries from {split}, spread evenly over its list, not chosen; their nearest videos in "
-        "train."
-    )
     words = (
         f"{len(manifest)} videos of {len(manifest.classes)} classes, cut from "
         f"{len(np.unique(manifest.source_video))} sources; {len(train)} for training, "
         f"{len(queries)} held out ({split}). Flow: {made.flow.upper()}. No label was used in "
         "training; labels serve the numbers below and the purity curve."
     )
-    shown = [words, numbers_table(runs, split), _bars(runs, len(manifest.classes))]
-    gallery = neighbors_gallery(train, queries, neighbors, titles=TITLES)
+    shown = [words, numbers_table(runs, split), difference(found, queries)]
     sections = [
-        Section("Numbers", shown),
-        Section("Neighbors", [how, gallery]),
+        Section("Numbers", [*shown, _bars(runs, len(manifest.classes))]),
+        Section("Neighbors", _neighbors(train, queries, found)),
         Section("Training", _curves(out / "runs")),
         Section("What the networks see", _strips(out, queries, made.flow)),
         Section("How it was made", [_how(made)]),
@@ -95,6 +93,35 @@ def numbers_table(runs: Sequence[Evaluation], split: str) -> Html:
         "a stage starts from; a view pair counts as one."
     )
     return table(shown, best=dict.fromkeys(METRICS, "max"), note=note)
+
+
+def difference(found: Mapping[str, Evaluation], queries: Manifest) -> str:
+    """CoCLR - InfoNCE at equal clip budgets, as a sentence."""
+    one, other = (found[name] for name in COMPARED)
+    hits, names = (one.hits["R@1"], other.hits["R@1"]), (TITLES[one.run], TITLES[other.run])
+    iterations = min(part.budget["iterations"] for part in (one, other))
+    return difference_words(names, hits, queries.source_video, iterations=iterations)
+
+
+def _neighbors(train: Manifest, queries: Manifest, found: Mapping[str, Evaluation]) -> list:
+    """A query of each class with its neighbors by three runs, and the share of right ones over all
+    queries."""
+    first = np.sort(np.unique(queries.label, return_index=True)[1])
+    lines, shares = {}, []
+    for name in SHOWN:
+        near = found[name].neighbors
+        lines[name] = Neighbors(near.rows[first], near.scores[first])
+        right = train.label[near.rows[:, :NEAREST]] == queries.label[:, None]
+        shares.append(f"{right.mean():.0%} with {TITLES[name]}")
+    how = (
+        f"The first query of each class, and its {NEAREST} nearest videos in train. Right among the "
+        f"{NEAREST} nearest, over all {len(queries)} queries: {', '.join(shares)}."
+    )
+    picked = queries.select(mask=first)
+    return [
+        how,
+        neighbors_gallery(train, picked, lines, titles=TITLES, shown=len(first), results=NEAREST),
+    ]
 
 
 def _bars(runs: Sequence[Evaluation], classes: int) -> Figure:

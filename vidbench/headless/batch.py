@@ -22,7 +22,6 @@ from vidbench.system.progress import Every
 from vidbench.system.signals import deferred
 
 DONE = ("complete", "running")  # rows that need no start
-EVERY = 30.0  # seconds between lines about what runs
 SHOWN = ("row", "name", "state", "seconds", "cell", "error")  # the others are in summary.csv
 
 
@@ -84,7 +83,7 @@ class _Batch:
 
     def execute(self, stops: list[str]) -> None:
         """Execute all rows. stops: the signals that came; each new one stops the running rows."""
-        due, reported = Every(EVERY), 0
+        due, reported = Every(), 0
         while self.running or (self.waiting and not stops):
             while self.waiting and len(self.running) < self.processes and not stops:
                 self.start(self.waiting.popleft())

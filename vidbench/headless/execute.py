@@ -131,7 +131,7 @@ class Engine:
         """Execute a notebook that papermill prepared. options: papermill's, such as progress_bar.
 
         Raises ParameterError, EndedError, SystemExit."""
-        from vidbench.headless.kernel import run
+        from vidbench.headless.kernel import run, slim
 
         begun = _begun_in()
         values = check(nb, absolute(injected(nb), begun))
@@ -160,7 +160,7 @@ class Engine:
         except DiskError as full:
             raise EndedError(f"{full.strerror}: {FROM}", EXIT["failed"]) from full
         _raise_unless_ended_well(state, f"in cell {cell}", error, copy)
-        return nb  # papermill raises if a cell failed
+        return slim(nb)  # papermill writes it, and raises if a cell failed
 
 
 def _inject(nb: "NotebookNode", values: dict[str, Any], kernel_name: str) -> None:

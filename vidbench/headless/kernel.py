@@ -49,6 +49,9 @@ OFFLINE = "{% extends 'index.html.j2' %}" + "".join(
         "jupyter_widgets",
     )
 )
+FIGURE = "application/vnd.plotly.v1+json"
+# of the output by which plotly brings its script into a page, and within how many letters
+PLOTLY_LIBRARY, LIBRARY_HEAD = "plotly.js v", 5000
 CLEAN_EXITS = (("SystemExit", ""), ("SystemExit", "0"))
 
 
@@ -258,7 +261,7 @@ class Manager(NotebookExecutionManager):
         """Write the executed copy, where papermill wants it written before the end."""
         self.nb = changes.get("nb") or self.nb
         if self.output_path:
-            write_text(Path(self.output_path), nbformat.writes(self.nb))
+            write_text(Path(self.output_path), nbformat.writes(slim(self.nb)))
         self.last_save_time = self.now()
 
     def end(self, copy: Path) -> None:
@@ -271,6 +274,29 @@ class Manager(NotebookExecutionManager):
         self.cleanup_pbar()
         self.output_path = str(copy)
         self.save()
+
+
+def slim(nb: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The notebook with each figure once, as JSON, which JupyterLab draws.
+
+    Plotly's 5 MB of script and the figures' HTML are for the page alone."""
+
+    def kept(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
+        data = output.get("data", {})
+        if PLOTLY_LIBRARY in data.get("text/html", "")[:LIBRARY_HEAD]:
+            return None
+        if FIGURE not in data:
+            return output
+        data = {kind: value for kind, value in data.items() if kind != "text/html"}
+        return nbformat.NotebookNode({**output, "data": data})
+
+    cells = []
+    for cell in nb.cells:
+        if cell.cell_type == "code":
+            outputs = [one for one in map(kept, cell.outputs) if one is not None]
+            cell = nbformat.NotebookNode({**cell, "outputs": outputs})
+        cells.append(cell)
+    return nbformat.NotebookNode({**nb, "cells": cells})
 
 
 def redrawn(text: str, more: str) -> str:

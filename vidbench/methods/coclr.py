@@ -43,6 +43,7 @@ from vidbench.methods.recipes.coclr import (  # noqa: F401
     graph,
     half_cycle,
 )
+from vidbench.system.errors import InputError
 from vidbench.system.progress import Style
 from vidbench.tensors.bank import FeatureQueue, masked_topk
 from vidbench.tensors.losses import multi_positive_nce, nce_logits
@@ -339,7 +340,7 @@ def check_budget(recipe: Recipe, rows: int) -> None:
     fit = recipe.fit
     clips = rows // fit.batch * fit.batch
     if 0 < clips * fit.epochs < recipe.queue:
-        raise ValueError(
+        raise InputError(
             f"recipe of coclr: {fit.epochs} epochs of {clips} clips must fill the queue of "
             f"{recipe.queue} slots before the first optimizer step; got {fit.epochs * clips} clips. "
             f"Train at least {-(-recipe.queue // clips) + 1} epochs, or shrink the queue to "

@@ -240,7 +240,8 @@ def train(
         start: Loads weights into the module before the first step, and says what it loaded. A
             resumed run skips it, because its checkpoint contains everything.
         notes: Lines to print before training.
-        watch: The module and its run -> what is measured between epochs, or None.
+        watch: The module and its run -> what is measured between epochs, or None. If it has
+            `conclude`, this is called after training.
 
     Raises:
         RunError: The directory holds another recipe or other rows, or a video's content changed.
@@ -263,7 +264,9 @@ def train(
         lines += map(str, start(module))
     for line in lines if ranks.rank() == 0 else ():
         print(f"{run.folder.name}: {line}", flush=True)
-    fit(module, batches, recipe.fit, run, progress, watch(module, run))
+    watched = watch(module, run)
+    fit(module, batches, recipe.fit, run, progress, watched)
+    getattr(watched, "conclude", lambda: None)()
     return folder
 
 

@@ -19,6 +19,7 @@ from vidbench.data.video import windows
 from vidbench.engine import ranks
 from vidbench.engine.runs import Run
 from vidbench.models.backbone import Backbone
+from vidbench.system.notices import show_notice
 from vidbench.tensors.bank import FeatureQueue, masked_topk
 from vidbench.tensors.metrics import effective_rank, recall_at, spread
 
@@ -26,6 +27,10 @@ WINDOWS = 2  # of each video: one for the query encoder, one for the key encoder
 SCALE = 256 / 224  # frame's short side over the crop, as in tests
 BLOCK = 1024  # rows of the queue that search it at a time
 MOST = 16  # videos at a time
+# Below these, curves of a sound run look like failures: no warning.
+LEAST_SHARE, LEAST_STEPS, LEAST_ROWS = 0.1, 200, 100  # of all steps, steps, held-out rows
+SHORT = 1000  # steps: below, a warning says that it is expected
+CEILING = 0.9  # a share near which nothing can rise much
 
 
 class Contrastive(Protocol):
@@ -41,8 +46,8 @@ class Contrastive(Protocol):
 
 
 class Monitor:
-    """Called by the loop with the epoch: a dict of numbers, the same on every rank; speaks where
-    they look bad.
+    """Called by the loop with the epoch: a dict of numbers, the same on every rank. `conclude`
+    says after training where they look bad.
 
     On the held-out rows: `knn`, R@1 of backbone features (mean of two windows, cosine, gallery's
     mean taken off) in a part of the training rows, if both have labels; `rank` and `spread` of
@@ -62,7 +67,6 @@ class Monitor:
         recipe = method.recipe
         rows, workers = recipe.monitor_rows, min(recipe.fit.workers, 4)
         self.method, self.run, self.batch, self.workers = method, run, MOST, workers
-        self.said: set[str] = set()
         self.train = train.select(mask=windows.spread(len(train), rows))
         self.held = held.select(mask=windows.spread(len(held), rows))
         spec = replace(
@@ -91,15 +95,13 @@ class Monitor:
             numbers["key_rank"] = effective_rank(queue.features)
             if queue.other is not None:
                 numbers |= mining(queue, recipe.topk, recipe.mine_siblings)
-        if ranks.rank() == 0:
-            warned = health([*self.run.metrics("monitor"), {"epoch": epoch, **numbers}], recipe)
-            for kind in warned.keys() - self.said:
-                print(
-                    f"{self.run.folder.name}, epoch {epoch:.0f}, warning: {warned[kind]}",
-                    flush=True,
-                )
-            self.said |= warned.keys()
         return numbers
+
+    def conclude(self) -> None:
+        """Say once what looks like a known failure, if anything does."""
+        warned = health(self.run.metrics("monitor"), self.method.recipe, len(self.held))
+        if warned and ranks.rank() == 0:
+            show_notice(f"{self.run.folder.name}: look at this", list(warned.values()))
 
     def _look(self, clips: Clips, task: bool) -> tuple[Tensor, dict[str, float]]:
         """Pooled features [N,D] of all rows, each rank's share filled in by row, and sums of the
@@ -178,45 +180,72 @@ def mining(queue: FeatureQueue, topk: int, mine_siblings: bool = False) -> dict[
     return {name: value for name, value in numbers.items() if not math.isnan(value)}
 
 
-def health(epochs: list[dict], recipe: Any) -> dict[str, str]:
+def health(epochs: list[dict], recipe: Any, rows: int) -> dict[str, str]:
     """Sentences, by kind, about a run whose curves look like failures that users of the released
     code met.
 
-    epochs: the lines of monitor.jsonl; recipe: a coclr.Recipe. An accuracy that falls at the start
-    of a CoCLR stage and rises again is normal and not among them."""
-    last, said = epochs[-1], {}
-    done = last["epoch"] / max(recipe.fit.epochs, 1)
+    Nothing is said before the queue is full, before LEAST_STEPS and LEAST_SHARE of the steps, or
+    about fewer than LEAST_ROWS held-out rows. An accuracy that falls at the start of a CoCLR stage
+    and rises again is normal and not among them.
+
+    Args:
+        epochs: The lines of monitor.jsonl.
+        recipe: A coclr.Recipe.
+        rows: How many rows were held out.
+    """
     late = [line for line in epochs if line.get("loss") is not None]
-    # an untrained net's features are close together
-    if done >= 0.1 and (last["spread"] < 0.1 or last["rank"] < 2):
+    if not late or late[-1] is not epochs[-1] or rows < LEAST_ROWS:
+        return {}
+    last = epochs[-1]
+    done = last["epoch"] / max(recipe.fit.epochs, 1)
+    if done < LEAST_SHARE or last["step"] < LEAST_STEPS:
+        return {}
+    said = _of_features(epochs[0], last, done) | _of_the_task(late, recipe, done)
+    if last["step"] < SHORT:
+        remark = f" This is expected at this size ({last['step']} steps): train longer first."
+        said = {kind: words + remark for kind, words in said.items()}
+    return said
+
+
+def _of_features(first: dict, last: dict, done: float) -> dict[str, str]:
+    said = {}
+    if last["spread"] < 0.1 or last["rank"] < 2:
         said["collapse"] = (
-            f"features collapse: effective rank {last['rank']:.1f}, spread {last['spread']:.2f} (a "
-            "sphere has 1). Lower the rate, or look whether both views are the same picture."
+            f"Features collapse: their effective rank is {last['rank']:.1f} and their spread "
+            f"{last['spread']:.2f} (on a sphere 1). Lower the learning rate, or check that both "
+            "views are not the same picture."
         )
-    if late and done >= 0.2 and late[-1]["accuracy"] < 0.1:
-        said["accuracy"] = (
-            f"contrastive accuracy on held-out rows is {late[-1]['accuracy']:.1%} after {done:.0%} "
-            "of the epochs. 4 to 5 % was the sign of a broken InfoNCE in the released code's issue "
-            "3: look at the views, the queue and the rate."
-        )
-    labeled = last.get("knn") is not None and epochs[0].get("knn") is not None
-    if done >= 0.5 and labeled and last["knn"] <= epochs[0]["knn"]:
+    labeled = last.get("knn") is not None and first.get("knn") is not None
+    if labeled and done >= 0.5 and last["knn"] <= first["knn"] < CEILING:
         said["knn"] = (
-            f"R@1 of held-out rows is {last['knn']:.1%}, no more than the {epochs[0]['knn']:.1%} "
-            "this stage began with: what is learned does not serve the classes."
+            f"R@1 of held-out rows is {last['knn']:.1%}, no more than the {first['knn']:.1%} "
+            "before the first step: what is learned does not serve the classes. Compare the "
+            "views and the other stream."
         )
-    if recipe.positives == "mined" and late:
-        if late[0]["loss"] < 0.5 and recipe.drop_own_key == 0:
-            said["loss"] = (
-                f"the loss begins at {late[0]['loss']:.2f}: the own key alone satisfies it, so "
-                "gradients "
-                "are small (issue 43 of the released code, whose remedy is drop_own_key=0.9)."
-            )
-        mined = last.get("purity") is not None and last.get("chance") is not None
-        if mined and last["purity"] < 1.5 * last["chance"]:
+    return said
+
+
+def _of_the_task(late: list[dict], recipe: Any, done: float) -> dict[str, str]:
+    said, last = {}, late[-1]
+    if done >= 0.2 and last["accuracy"] < 0.1:
+        said["accuracy"] = (
+            f"Contrastive accuracy on held-out rows is {last['accuracy']:.1%} after {done:.0%} "
+            "of the epochs. 4 to 5 % was the sign of a broken InfoNCE in the released code's issue "
+            "3. Check the views, the queue and the learning rate."
+        )
+    if recipe.positives != "mined":
+        return said
+    if late[0]["loss"] < 0.5 and recipe.drop_own_key == 0:
+        said["loss"] = (
+            f"The loss begins at {late[0]['loss']:.2f}: the own key alone satisfies it, so "
+            "gradients are small (issue 43 of the released code). Set drop_own_key=0.9."
+        )
+    purity, chance = last.get("purity"), last.get("chance")
+    if purity is not None and chance is not None:
+        if purity < min(1.5 * chance, chance + 0.1 * (1 - chance)) and purity < CEILING:
             said["purity"] = (
-                f"purity {last['purity']:.1%} against a chance of {last['chance']:.1%}: the teacher "
-                "mines at random. Train it longer, or look whether its run is the right one."
+                f"Purity is {purity:.1%} and chance {chance:.1%}: the teacher mines at random. "
+                "Train it longer, or check that its run is the right one."
             )
     return said
 

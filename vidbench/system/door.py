@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from vidbench.system.errors import InputError, MissingError
+
 T = TypeVar("T")
 
 
@@ -18,5 +20,7 @@ def at_the_door(function: Callable[..., T], *arguments: Any, **options: Any) -> 
     try:
         return function(*arguments, **options)
     except (ValueError, OSError, RuntimeError, ImportError) as error:
-        print(f"vidbench: {type(error).__name__}: {error}", file=sys.stderr)
+        plain = isinstance(error, InputError | MissingError)
+        name = "" if plain else f"{type(error).__name__}: "
+        print(f"vidbench: {name}{error}", file=sys.stderr)
         raise SystemExit(2) from error

@@ -21,16 +21,18 @@ from io import FileIO
 from pathlib import Path
 from typing import IO
 
+from vidbench.system.errors import Brief
+
 TRIES, BETWEEN = 12, 0.05  # for a lock, seconds between them
 SAMPLE = 1 << 16  # bytes of each of the three places that a stamp reads
 FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk, or this user's share of it
 
 
-class BusyError(RuntimeError):
+class BusyError(Brief, RuntimeError):
     """Another process holds the lock."""
 
 
-class DiskError(OSError):
+class DiskError(Brief, OSError):
     """The disk is full, or will be."""
 
 

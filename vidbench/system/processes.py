@@ -21,9 +21,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from vidbench.system import signals
+from vidbench.system.errors import Brief
 
 
-class DiedError(RuntimeError):
+class DiedError(Brief, RuntimeError):
     """The process of a task died: killed, out of memory, or a crash in a library."""
 
 

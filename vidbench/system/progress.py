@@ -10,6 +10,7 @@ from typing import Literal, cast
 
 Style = Literal["auto", "bar", "lines", "none"]
 SECONDS = 10.0  # between lines; a saved notebook keeps each of them
+DELAY = 2.0  # seconds before the bar of a job that may be quick
 
 
 def style(wanted: Style = "auto") -> Style:
@@ -44,6 +45,13 @@ def words(numbers: dict[str, float | None], digits: str = ".4g") -> str:
     return " ".join(f"{name} {value:{digits}}" for name, value in known.items())
 
 
+def _time(seconds: float) -> str:
+    """A time to wait in the unit that people use."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.0f} h"
+
+
 class Progress:
     """How far a job is. A context manager; `close` ends the bar.
 
@@ -52,6 +60,8 @@ class Progress:
         total: How much there is to do, counted in `unit`.
         wanted: See `style`.
         first: Whether the first call of `show` prints a line.
+        late: Whether nothing is shown of a job that ends within DELAY seconds, or before a line is
+            due.
         options: Further arguments of tqdm, such as position and bar_format.
     """
 
@@ -62,16 +72,20 @@ class Progress:
         unit: str,
         wanted: Style = "auto",
         first: bool = False,
+        late: bool = False,
         **options,
     ) -> None:
         self.what, self.total, self.unit, self.style = what, total, unit, style(wanted)
         self.done: float = 0
-        self.begun, self.due = time.monotonic(), Every(SECONDS, first)
+        self.begun, self.due, self.late = time.monotonic(), Every(SECONDS, first), late
         self.bar = None
         if self.style == "bar" and total:
             from tqdm.auto import tqdm
 
-            self.bar = tqdm(total=total, desc=what, unit=unit, mininterval=0.5, **options)
+            delay = DELAY if late else 0
+            self.bar = tqdm(
+                total=total, desc=what, unit=unit, mininterval=0.5, delay=delay, **options
+            )
 
     def show(self, done: float, text: str = "", line: str = "") -> None:
         """Show that so much is done. text: what else to say; line: what to print instead of the
@@ -80,9 +94,13 @@ class Progress:
         if self.bar is not None:
             self.bar.set_postfix_str(text, refresh=False)
             self.bar.update(done - self.bar.n)
-        elif self.style == "lines" and self.due(always=done == self.total):
+        elif self.style == "lines" and self.due(always=not self.late and done == self.total):
+            self.late = False  # a job with lines has a last one
             rate = done / max(time.monotonic() - self.begun, 1e-9)
-            said = ", ".join(filter(None, [text, f"{rate:.3g}/s"]))
+            left = (
+                f"about {_time((self.total - done) / rate)} left" if 0 < done < self.total else ""
+            )
+            said = ", ".join(filter(None, [text, f"{rate:.3g}/s", left]))
             print(
                 line or f"{self.what}: {done:g} of {self.total:g} {self.unit}s, {said}", flush=True
             )

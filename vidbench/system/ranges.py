@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
 
+from vidbench.system.errors import InputError
+
 KINDS = {
     bool: "True or False",
     str: "text",
@@ -67,7 +69,7 @@ def check_fields(value: Any, where: str = "") -> None:
     try:
         _check_nested(value, "")
     except ValueError as error:
-        raise ValueError(f"{where or type(value).__name__}: {error}") from None
+        raise InputError(f"{where or type(value).__name__}: {error}") from None
 
 
 def _check_nested(value: Any, prefix: str) -> None:
@@ -89,26 +91,26 @@ def _check(value: Any, hint: Any, name: str) -> None:
         for number in value if isinstance(value, list | tuple) else (value,):
             for allowed in args[1:]:
                 if number is not None and number not in allowed:
-                    raise ValueError(f"{name} must be {allowed}; got {value!r}.")
+                    raise InputError(f"{name} must be {allowed}; got {value!r}.")
     elif origin is typing.Literal:
         if value not in args:
-            raise ValueError(f"{name} must be one of {', '.join(map(str, args))}; got {value!r}.")
+            raise InputError(f"{name} must be one of {', '.join(map(str, args))}; got {value!r}.")
     elif origin in (typing.Union, types.UnionType):
         _check_any(value, args, name)
     elif dataclasses.is_dataclass(value):
         _check_nested(value, f"{name}.")
     elif dataclasses.is_dataclass(hint):
-        raise ValueError(f"{name} must be of {getattr(hint, '__name__', hint)}; got {value!r}.")
+        raise InputError(f"{name} must be of {getattr(hint, '__name__', hint)}; got {value!r}.")
     elif origin is tuple:
         if not isinstance(value, list | tuple):
-            raise ValueError(f"{name} must be several values in parentheses; got {value!r}.")
+            raise InputError(f"{name} must be several values in parentheses; got {value!r}.")
         each = args[:1] * len(value) if args[1:] == (...,) else args
         if len(each) != len(value):
-            raise ValueError(f"{name} must have {len(each)} values; got {value!r}.")
+            raise InputError(f"{name} must have {len(each)} values; got {value!r}.")
         for item, kind in zip(value, each, strict=True):
             _check(item, kind, name)
     elif (kind := origin or hint) in KINDS and not _fits(value, kind):
-        raise ValueError(f"{name} must be {KINDS[kind]}; got {value!r}.")
+        raise InputError(f"{name} must be {KINDS[kind]}; got {value!r}.")
     else:
         _check_finite(value, name)
 
@@ -145,4 +147,4 @@ def _check_finite(value: Any, name: str) -> None:
         for item in value:
             _check_finite(item, name)
     elif isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{name} must be a finite number; got {value!r}.")
+        raise InputError(f"{name} must be a finite number; got {value!r}.")

@@ -15,14 +15,16 @@ import sys
 import traceback
 from types import ModuleType
 
+from vidbench.system.errors import Brief
+
 VARIABLE = "VIDBENCH_IMPORT"  # names of modules, separated by commas
 
 
-class UntrustedError(ValueError):
+class UntrustedError(Brief, ValueError):
     """Code outside vidbench that this program may not import; the message says how to name it."""
 
 
-class CodeError(ValueError):
+class CodeError(Brief, ValueError):
     """Code outside vidbench that cannot be loaded; the message shows the cause and its place."""
 
 

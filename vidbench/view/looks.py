@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import os
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -120,9 +121,16 @@ RENDERERS = ("plotly_mimetype", "jupyterlab", "vscode", "notebook", "notebook_co
 
 @cache
 def configure() -> None:
-    """Give plotly's renderers of notebooks `CONFIG`: a figure by itself cannot set it."""
+    """Give plotly's renderers of notebooks `CONFIG`: a figure by itself cannot set it.
+
+    JupyterLab draws figures from JSON, so a saved notebook need not hold them as HTML, too, with
+    plotly's script of 5 MB."""
     import plotly.io
 
+    if plotly.io.renderers.default == "plotly_mimetype+notebook" and not os.environ.get(
+        "PLOTLY_RENDERER"
+    ):
+        plotly.io.renderers.default = "plotly_mimetype"
     for name in RENDERERS:
         plotly.io.renderers[name].config.update(CONFIG)
 

@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from vidbench.system.errors import Brief
+
 METHODS = ("tvl1", "tvl1_fast", "tvl1_torch", "dis")
 BOUND = 20.0  # pixels; MemDPC's extract_ff.py, which CoCLR's flow comes from
 PIXELS = 2**22  # pixels that the batched estimator takes at once
 
 
-class FlowError(RuntimeError):
+class FlowError(Brief, RuntimeError):
     """A flow that cannot be computed, a store that refuses or a file that is not one."""
 
 

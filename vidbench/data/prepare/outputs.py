@@ -16,13 +16,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vidbench.system.errors import Brief
 from vidbench.system.files import path_inside
 
 OUTSIDE = "_outside"  # the subfolder for results of videos outside of the data set's folder
 LONGEST = 200  # bytes of a name; file systems allow 255, and a temporary name is longer
 
 
-class OutputError(RuntimeError):
+class OutputError(Brief, RuntimeError):
     """An output folder with files that vidbench did not make."""
 
 

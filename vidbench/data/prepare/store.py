@@ -27,6 +27,7 @@ from vidbench.data.prepare.estimate import SECONDS, Cost, Estimator, Pace, Slice
 from vidbench.data.prepare.outputs import Outputs, json_lines, name_of
 from vidbench.data.video import clips, framestore
 from vidbench.data.video.decoders import check_decoder, short_side
+from vidbench.system.errors import Brief
 from vidbench.system.files import delete_leftovers, explain_full_disk, lock_folder
 
 FORMATS = {"mp4": ".mp4", "jpeg": framestore.SUFFIX, "raw": framestore.SUFFIX}
@@ -36,7 +37,7 @@ VERSION = 1
 SIZE = 128  # pixels, short side: crops of 128 (CoCLR) and 112
 
 
-class StoreError(RuntimeError):
+class StoreError(Brief, RuntimeError):
     """A folder that holds another store, or nothing that could be stored."""
 
 

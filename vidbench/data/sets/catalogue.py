@@ -25,6 +25,7 @@ from vidbench.data.sets import activitynet, folders, images, listfiles, loose, o
 from vidbench.data.sets.loose import open_files as open_files
 from vidbench.data.sets.reading import Found, holding, spelled_on_disk
 from vidbench.data.toy import world as toy
+from vidbench.system.errors import InputError, MissingError
 from vidbench.system.files import write_text
 
 MISSING = ("error", "drop", "keep")
@@ -161,7 +162,7 @@ def detect_dataset(root: str | Path) -> str:
     for name, row in DATASETS.items():
         if row.fits(root):
             return name
-    raise ValueError(opened.unknown(root))
+    raise InputError(opened.unknown(root))
 
 
 def _existing(root: str | Path) -> Path:
@@ -175,13 +176,15 @@ def _existing(root: str | Path) -> Path:
         return path
     built_in = ["digits", *toy.PRESETS, *(f"{a}-{b}" for a in toy.PRESETS for b in toy.WORLDS)]
     if path.name in built_in:
-        raise FileNotFoundError(
+        raise MissingError(
             f"no such folder: {path}. {path.name!r} is a built-in data set: notebooks and "
             "vidbench.videos take it by its name, without options."
         )
     near = get_close_matches(path.name.lower(), built_in, 1)
     meant = f". Did you mean the built-in data set {near[0]!r}?" if near else ""
-    raise FileNotFoundError(f"no such folder: {path}{meant}")
+    # a path in full cannot be meant as a name
+    worlds = "" if path.parent.name else f"\nToy worlds: {', '.join(toy.PRESETS)}."
+    raise MissingError(f"no such folder: {path}{meant}{worlds}")
 
 
 def open_dataset(
@@ -211,7 +214,7 @@ def open_dataset(
             found.root, found.rows, found.classes, where=wheres.__getitem__
         )
     if not len(manifest):
-        raise ValueError(
+        raise InputError(
             f"{root} lists no videos for data set {name!r}; wanted {DATASETS[name].holds}"
         )
     if missing != "keep":
@@ -232,7 +235,7 @@ def _say_what_was_opened(name: str, root: Path, manifest: Manifest, overlap: str
     shared = opened.across_splits(manifest)
     own = name == "csv" and loose.has_splits(root) and not _made_here(root)
     if shared and own and overlap == "error":
-        raise ValueError(
+        raise InputError(
             f"{root}: {'; '.join(shared)}. Put them into one split, or open it with the option "
             "overlap='warn'"
         )
@@ -256,13 +259,13 @@ def _made_here(root: Path) -> bool:
 def _check_options(name: str, missing: str, options: dict[str, Any]) -> None:
     """Raise ValueError for an unknown data set, an unknown option, or another value of missing."""
     if name not in DATASETS:
-        raise ValueError(f"unknown data set {name!r}; known are {', '.join(DATASETS)}")
+        raise InputError(f"unknown data set {name!r}; known are {', '.join(DATASETS)}")
     if missing not in MISSING:
-        raise ValueError(f"missing must be one of {', '.join(map(repr, MISSING))}, got {missing!r}")
+        raise InputError(f"missing must be one of {', '.join(map(repr, MISSING))}, got {missing!r}")
     known = [key for key in inspect.signature(DATASETS[name].read).parameters if key != "root"]
     if unknown := sorted(options.keys() - set(known)):
         options_known = ", ".join(known) or "none"
-        raise ValueError(
+        raise InputError(
             f"data set {name!r} has no option {unknown[0]!r}; its options are {options_known}"
         )
 
@@ -281,9 +284,7 @@ def _present(manifest: Manifest, wheres: list[str], missing: str) -> Manifest:
         f"first is {manifest.path[first]} ({wheres[first]})"
     )
     if missing == "error" or not there.any():
-        raise FileNotFoundError(
-            f"{said}; check the folder, or go on without them by missing='drop'"
-        )
+        raise MissingError(f"{said}; check the folder, or go on without them by missing='drop'")
     warnings.warn(f"{said}; they are dropped", stacklevel=3)
     return manifest.select(mask=there)
 
@@ -332,7 +333,7 @@ def _with_folds() -> list[str]:
 
 
 def _no_folds(what: str, fold: int) -> ValueError:
-    return ValueError(
+    return InputError(
         f"{what} has no folds, and fold {fold} was asked for: take fold 1, which is all of it; "
         f"{', '.join(_with_folds())} have several"
     )
@@ -379,7 +380,7 @@ def keep(folder: str | Path, data: str | Path, fold: int | None = None, **option
         same_fold = there.pop("fold", 1) == fold or fold is None
         if kept["data"] != wanted["data"] or options and there != options or not same_fold:
             want = wanted if same_fold else {**wanted, "fold": fold}
-            raise ValueError(
+            raise InputError(
                 f"{folder} holds the manifest of {kept}, wanted {want}: take another runs_dir, or "
                 "delete it"
             )

@@ -19,6 +19,7 @@ import numpy as np
 from vidbench.data.manifest import Manifest
 from vidbench.data.toy.figure import ACTIONS, ONE_WAY, REVERSED, pose
 from vidbench.data.video import framestore
+from vidbench.system.errors import Brief
 from vidbench.system.files import write_text, written
 from vidbench.system.processes import DiedError, cores, run_all
 from vidbench.system.progress import Progress
@@ -30,7 +31,7 @@ TEST_EVERY = 4  # of a class's sources one in four is for testing
 GOP = "8"  # frames; short, since every test reads a few frames of many clips
 
 
-class ToyError(RuntimeError):
+class ToyError(Brief, RuntimeError):
     """A folder that holds another toy world, or a preset or world that does not exist."""
 
 

@@ -24,6 +24,7 @@ from vidbench.data.video.decoders import (
 )
 from vidbench.data.video.packets import index, uneven
 from vidbench.data.video.stills import PICTURES, Still, plan_of, resized
+from vidbench.system.errors import Brief
 
 DECODER = "pyav"  # the default
 
@@ -48,7 +49,7 @@ class VideoInfo(NamedTuple):
     decoder: str
 
 
-class VideoError(RuntimeError):
+class VideoError(Brief, RuntimeError):
     """A file or frame that cannot be had; names the path, the decoder, what came and what to do."""
 
 
