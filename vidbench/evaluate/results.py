@@ -19,12 +19,8 @@ from typing import Any
 from vidbench.engine.records import Result, read_record
 from vidbench.engine.runs import Run, RunError, differences
 from vidbench.methods.common import Recipe
-<<<<<<< HEAD
-from vidbench.system.files import is_locked, write_text
-=======
 from vidbench.system.errors import Brief
-from vidbench.system.files import write_text
->>>>>>> 3b81c66 (Warnings only where they mean something, said once after training; short errors in notebooks; a run's name says what differs; the demo keeps small results for notebooks)
+from vidbench.system.files import is_locked, write_text
 
 BUDGET = ("batch", "iterations", "clips", "epochs")  # of Run.budget, as far as tables show it
 OF_A_RUN = ("recipe.json", "environment.json", "status.json", "metrics.jsonl", "results.json")

@@ -16,7 +16,7 @@ from vidbench.view.widgets.videos import SIDE
 
 if TYPE_CHECKING:
     from anywidget import AnyWidget
-    from ipywidgets import Box
+    from ipywidgets import HTML, Box
     from plotly.graph_objects import Figure, FigureWidget
 
 # The tiles are HTML, which ipywidgets draws without a module to load. This module only listens, on
@@ -90,12 +90,15 @@ const direct = model => {
   if (handle) whole.comm?.on_msg?.(message => handle.call(whole, message));
 };
 const libraries = (globalThis.vidbenchLibraries ??= new Map());
-const load = text => {
-  if (!libraries.has(text)) {
-    const url = URL.createObjectURL(new Blob([text], { type: "text/javascript" }));
-    libraries.set(text, import(url).finally(() => URL.revokeObjectURL(url)));
+const load = async model => {  // the text is in a widget that all figures of a kernel share
+  const key = model.get("_library");
+  if (!libraries.has(key)) {
+    libraries.set(key, model.widget_manager.get_model(key).then(held => {
+      const url = URL.createObjectURL(new Blob([held.get("value")], { type: "text/javascript" }));
+      return import(url).finally(() => URL.revokeObjectURL(url));
+    }));
   }
-  return libraries.get(text);
+  return libraries.get(key);
 };
 const UPDATES = ["addTraces", "deleteTraces", "moveTraces", "restyle", "relayout", "update", "animate",
   "removeLayoutProps", "removeTraceProps"].map(name => `_py2js_${name}`);
@@ -110,7 +113,7 @@ export default () => {
     direct(model);
     model.send({ event: "opened" });
     await new Promise(done => setTimeout(done));  // the small modules of a cell go first
-    const made = (await load(model.get("_library"))).default();
+    const made = (await load(model)).default();
     keepers.forEach(keeper => model.off(...keeper));
     await made.initialize({ model });
     for (const [name, value] of waiting) { model.set(name, value); model.set(name, null); }
@@ -237,13 +240,28 @@ def whole(figure: Figure) -> FigureWidget:
 
 
 @cache
+def library() -> HTML:
+    """Make the widget that holds plotly's module, 5 MB, for all figures of this kernel.
+
+    It is never displayed. It is HTML because a module that came late would get no answer."""
+    import ipywidgets
+    from plotly.graph_objects import FigureWidget
+
+    return ipywidgets.HTML(str(FigureWidget._esm))
+
+
+@cache
 def _whole() -> type[FigureWidget]:
     import traitlets
     from plotly.graph_objects import FigureWidget
 
     class Whole(FigureWidget):
         _esm = LATER
-        _library = traitlets.Unicode(str(FigureWidget._esm)).tag(sync=True)
+        _library = traitlets.Unicode().tag(sync=True)
+
+        @traitlets.default("_library")
+        def _held(self) -> str:
+            return library().model_id
 
         def __init__(self, *arguments: Any, **options: Any):
             super().__init__(*arguments, **options)
