@@ -26,7 +26,7 @@ from vidbench.system.processes import run_all
 from vidbench.system.progress import Progress
 
 STEP = 2  # every so many frames of a video
-CRF = 54  # of VP9: about 1.7 kB a clip of the toy world
+CRF = 56  # of VP9: about 1.6 kB a clip of the toy world
 EXAMPLES = 2  # clips of a class of a joint run's data sets
 WORLDS = {"tiny": "base", "tiny-gym": "gym", "tiny-street": "street"}  # data set -> toy world
 LOGGED = ("epoch", "loss", "accuracy", "purity")
