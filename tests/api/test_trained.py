@@ -112,3 +112,17 @@ def test_an_unknown_protocol_lists_the_known_ones(front_door):
     with pytest.raises(ValueError, match="protocol must be one of .*vidbench.*got 'best'"):
         front_door[1].embed(protocol="best")
     assert isinstance(front_door[1], vb.Trained)
+
+
+def test_a_query_from_outside_meets_each_run_and_both_streams(front_door, monkeypatch, tmp_path):
+    videos, run = front_door
+    monkeypatch.setenv("VIDBENCH_HEADLESS", "1")
+    shown = run.query(path=videos.paths[0], k=2)
+    lines = [f"<b>{name}</b>" for name in ("coclr-rgb", "coclr-flow", "coclr-rgb + coclr-flow")]
+    assert [shown.count(line) for line in lines] == [1, 1, 1]
+    more = run.streams["rgb"].query(run.streams["rgb"], path=videos.paths[0], k=2)
+    assert "<b>coclr-rgb</b>" in more and f"<b>{run.run.folder.parent.name}/coclr-rgb</b>" in more
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    said = run.query(path=tmp_path / "broken.mp4")
+    assert said.count("The video cannot be read.") == 1 and "<img" not in said
+    assert not (run.run.folder.parent / "queries").exists(), "nothing is written but uploads"

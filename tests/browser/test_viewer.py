@@ -21,6 +21,9 @@ FRAME = re.compile(r"frame (\d+) of (\d+) · (\d+\.\d+) s")
 SEEN = """() => [...document.querySelectorAll(".vidbench-viewer canvas")].map(one => {
     const {data} = one.getContext("2d").getImageData(0, 0, one.width, one.height);
     return data.reduce((sum, value, i) => sum + value * (1 + i % 977), 0); })"""
+ASKED_OTHER = """name => document.querySelector('.vidbench-tiles div[title^="query"] span[title]').title
+    !== name"""
+PATH = "() => document.querySelector('.vidbench-viewer .path').textContent"
 OPEN = "() => Boolean(document.querySelector('dialog.vidbench-viewer[open] canvas'))"
 
 
@@ -170,7 +173,7 @@ store.extract(some, flow, method="dis", workers=0, progress=False)""",
 gallery([Row(look(0), [look(1), look(2)])])""",
     """vectors = np.random.default_rng(0).standard_normal((8, 16)).astype("float32")
 lists = {"rgb": (vectors, vectors[:3])}
-controls.show(neighbors.Browser(some, some.select(mask=np.arange(3)), lists, flow_folder=flow))""",
+controls.show(neighbors.Browser(some, some.select(mask=np.arange(3)), lists, k=2, flow_folder=flow))""",
 )
 
 
@@ -194,6 +197,11 @@ def test_jupyterlab(desk):
         frames = "() => document.querySelector('.vidbench-viewer .frame').max"
         assert int(tab.evaluate(frames)) + 1 == now(tab)[1], "every frame of the video"
         steps(tab)
+        named = "plot => [plot.getAttribute('role'), plot.getAttribute('aria-label')]"
+        assert tab.locator(".js-plotly-plot").evaluate(named) == [
+            "group",
+            "rgb: principal components",
+        ]
         assert tab.locator(asked).get_attribute("title") == query, (
             "the button is no click on the tile"
         )
@@ -201,4 +209,62 @@ def test_jupyterlab(desk):
         tab.keyboard.press("Escape")
         holds(tab, "() => document.activeElement.matches('.vidbench-tiles [data-pick]')")
         holds(tab, "() => !document.querySelector('[data-whole]')")
+        tab.keyboard.press("n")  # the next query of which all neighbors are wrong
+        holds(tab, ASKED_OTHER, query)
+        holds(tab, "() => document.activeElement.matches('.vidbench-tiles [data-pick]')")
+        assert trouble == []
+
+
+ASKED = (
+    """import numpy as np
+from pathlib import Path
+from vidbench.api.answers import Found
+from vidbench.data.sets.catalogue import open_files
+from vidbench.data.toy.world import render
+from vidbench.evaluate.query import Hits
+from vidbench.evaluate.search import Neighbors
+from vidbench.view.widgets import shown
+from vidbench.view.widgets.query import QueryBox
+some = render(f"{runs_dir}/viewer-toy", preset="tiny", world="base", seed=0, workers=1, progress=False)
+some = some.select(mask=np.arange(12) * 9)
+def search(rows, path):
+    near = Neighbors(np.array([rows]), np.array([[0.91, 0.52, 0.4, 0.33, 0.1]]))
+    return Hits(open_files([path]), some, near, ("infonce-rgb",))""",
+    """queries = some.select(mask=np.array([2, 9]))
+near = Neighbors(np.arange(10).reshape(2, 5), np.linspace(1, 0, 10).reshape(2, 5))
+Found(Hits(queries, some, near, ("coclr-rgb", "coclr-flow")))""",
+    """lists = {"coclr-rgb": [1, 2, 3, 4, 5], "coclr-flow": [6, 2, 0, 7, 8]}
+searches = {name: (lambda path, rows=rows: search(rows, path)) for name, rows in lists.items()}
+shown(QueryBox(searches, f"{runs_dir}/queries"))""",
+)
+
+
+def test_a_query_from_outside(desk, toy_tiny):
+    write(desk[2] / "94_query.ipynb", ASKED)
+    file, folder = toy_tiny.absolute(30), desk[2].parent / "runs" / "queries"
+    with run(desk, "94_query", 0) as (tab, trouble):
+        found = tab.locator(".jp-OutputArea-output:not(:has(.jupyter-widgets)) [data-clip]")
+        assert found.count() == 12
+        path = tab.locator(".widget-text input")
+        path.fill(str(file.with_name("none.mp4")))
+        path.press("Enter")
+        holds(tab, "() => document.body.innerText.includes('no such file')")
+        path.fill(str(file))
+        path.press("Enter")
+        lines = "n => document.querySelectorAll('.jupyter-widgets .vidbench-tiles [data-clip]').length === n"
+        holds(tab, lines, 11)
+        readable(tab, "94_query")
+        tab.locator(".jupyter-widgets [data-clip]").first.click()
+        holds(tab, OPEN)
+        holds(tab, f"path => ({PATH})() === path", str(file))
+        tab.keyboard.press("Escape")
+        other = toy_tiny.absolute(31)
+        tab.locator(".drop input").set_input_files(other)
+        holds(
+            tab,
+            "name => document.querySelector('.widget-text input').value.endsWith(name)",
+            f"-{other.name}",
+        )
+        (kept,) = folder.iterdir()
+        assert kept.read_bytes() == other.read_bytes()
         assert trouble == []

@@ -89,9 +89,9 @@ def test_videos_without_labels_get_frames_of_their_source_and_no_verdict(world):
     apart = train.without_labels(), queries.without_labels()
     text = neighbors_gallery(*apart, {"flow": found["flow"]}, shown=3)
     words = " ".join(Skeleton(text).words)
-    assert "No labels" in words
+    assert "No labels of the queries." in words and "blue frame" not in words
     assert looks.RIGHT not in text and looks.WRONG not in text
-    assert words.count("0 of 3 from the query's source video") == 3
+    assert "source video" not in words, "the training videos are of other source videos"
     own = neighbors_gallery(apart[0], apart[0], {"flow": found["flow"]}, shown=1)
     alike = int((train.source_video[found["flow"].rows[0]] == train.source_video[0]).sum())
     assert alike and f" · {alike} of 3 from the query's source video" in Skeleton(own).words

@@ -20,7 +20,7 @@ from vidbench.evaluate.results import Folder, Number
 from vidbench.evaluate.search import Neighbors
 from vidbench.view import clips, compare, figures, galleries, html, looks, results
 from vidbench.view.galleries import Row, Tile
-from vidbench.view.widgets import behind, neighbors, pairs, pieces, training
+from vidbench.view.widgets import behind, neighbors, pairs, pieces, query, training
 from vidbench.view.widgets.videos import Videos
 
 WEBP = galleries.encode(clip(), 12)
@@ -109,6 +109,13 @@ def compared(words):
     return paired(*made, (words, "B"))
 
 
+def unread(words):
+    def search(path):
+        raise OSError(words)
+
+    return query.QueryBox({words: search}, "x")
+
+
 def state(words):
     logs = {"metrics": {"epoch": [1, 2], words: [0.5, 0.25]}}
     return training.RunState(words, words, words, 2, logs)
@@ -170,6 +177,7 @@ CASES = {
     "widgets.pairs.Browser.html": lambda words: related(words).html(),
     "widgets.neighbors.Browser.now": lambda words: gained(words).now(picks=True),
     "widgets.pieces.video_grid": lambda words: pieces.video_grid([tile(words)], words),
+    "widgets.query.QueryBox.html": lambda words: unread(words).html("a.mp4"),
     "widgets.training.Board.html": lambda words: training.Board("x").html([state(words)]),
 }
 

@@ -33,7 +33,7 @@ def test_the_script_comes_with_tiles_only():
     gallery = galleries.gallery([Row(Tile(WEBP, "a"), [])])
     assert gallery._repr_html_() == f"{gallery}<script>{viewer.SCRIPT}</script>"
     assert "<script>" not in looks.Html("<p>words, data-clip</p>")._repr_html_()
-    assert "</script" not in viewer.SCRIPT and viewer.SCRIPT.count("\n") < 250
+    assert "</script" not in viewer.SCRIPT and viewer.VIEWER.count("\n") < 250
     bare, full = (html.page("t", [html.Section("h", parts)]) for parts in (["x"], [gallery] * 2))
     assert "<script>" not in bare and full.count("<script>") == 1
 
@@ -78,6 +78,15 @@ def test_the_kernel_answers_with_clips_until_the_viewer_closes(four):
     assert len(base64.b64decode(uri)) > 1000
     clicks.widget._handle_custom_msg({"view": ""}, [])
     assert clicks.answer.value == ""
+
+
+def test_the_key_n_is_a_message_that_calls_for_the_next_failure():
+    called = []
+    clicks = Clicks(ipywidgets.VBox(), picked=called.append, next=lambda: called.append("next"))
+    clicks.widget._handle_custom_msg({"next": True}, [])
+    clicks.widget._handle_custom_msg({"view": "a"}, [])  # nothing answers here
+    clicks.widget._handle_custom_msg({"pick": "a"}, [])
+    assert called == ["next", "a"] and clicks.answer.value == ""
 
 
 def test_a_video_that_cannot_be_read_is_a_sentence():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from vidbench.evaluate.embed import embed, left_out
 from vidbench.evaluate.export import export
 from vidbench.evaluate.features import load_or_extract
 from vidbench.evaluate.protocols import PROTOCOLS, Protocol
+from vidbench.evaluate.query import Hits
 from vidbench.methods.common import data_set
 from vidbench.view.html import table
 
@@ -161,6 +163,44 @@ class Trained:
         gallery, queries = (manifest.select(split=split) for split in sides)
         flow = next((data_set(run, data).flow for run in self._runs.values()), "")
         return shown(Browser(gallery, queries, lists, centering="gallery", flow_folder=flow), 3)
+
+    def query(
+        self,
+        *others: Trained,
+        path: str | Path = "",
+        k: int = 5,
+        among: Videos | Source | None = None,
+        data: str = "",
+    ) -> Any:
+        """Open a box that takes any video and shows its neighbors by several runs at once.
+
+        The video is dropped, uploaded or named by its path. Uploads are written to the folder
+        `queries` next to the runs. Lines: each run, and both streams together.
+
+        Args:
+            others: More runs to search by, as `load` gives them.
+            path: The first video. Without a kernel's front end, only its neighbors are shown.
+            k: Neighbors of each line.
+            among: The videos to search in; by default each run's training videos.
+            data: Of runs on several data sets, as whose videos these are seen.
+        """
+        from vidbench.view.widgets import shown
+        from vidbench.view.widgets.query import QueryBox
+
+        gallery = None if among is None else opened(among)
+        lists: dict[str, list[Run]] = {}
+        for one in (self, *others):
+            runs = list(one._runs.values())
+            for some in [[run] for run in runs] + [runs] * (len(runs) > 1):
+                name = " + ".join(run.folder.name for run in some)
+                lists[f"{some[0].folder.parent.name}/{name}" if name in lists else name] = some
+
+        def search(runs: list[Run], file: Path) -> Hits:
+            return query.search(runs, opened(file), gallery, k, data=data)
+
+        flow = next((data_set(run, data).flow for run in self._runs.values()), "")
+        searches = {name: partial(search, runs) for name, runs in lists.items()}
+        return shown(QueryBox(searches, self.run.folder.parent / "queries", flow, path))
 
     def __repr__(self) -> str:
         streams = ", ".join(f"{stream} {run.folder.name}" for stream, run in self._runs.items())

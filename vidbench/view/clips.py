@@ -170,7 +170,7 @@ def neighbors_gallery(
     picked = windows.spread(len(queries), shown)
     lines = {titles[name]: [line(name, query) for query in picked] for name in found}
     made_of = gallery(lines, looks=colors_for(list(lines)))
-    unlabeled = "" if train.labeled and queries.labeled else said(NO_LABELS)
+    unlabeled = "" if train.labeled and queries.labeled else _unlabeled(train, queries)
     return Html(f"{wheel(limit) if flow_folder else ''}{unlabeled}{made_of}")
 
 
@@ -197,8 +197,24 @@ def _verdict(train: Manifest, queries: Manifest, row: int, query: int) -> dict[s
     both = int(train.label[row]), int(queries.label[query])
     if min(both) >= 0:
         return {"right": both[0] == both[1]}
-    own = train.source_videos[train.source_video[row]]
-    return {"sibling": bool(own == queries.source_videos[queries.source_video[query]])}
+    own, its = (_source_video(*one) for one in ((train, row), (queries, query)))
+    return {"sibling": own == its if its in _sources(train) else None}
+
+
+def _unlabeled(train: Manifest, queries: Manifest) -> Html:
+    """Say that labels are unknown, and what a blue frame is if any can come."""
+    who = "gallery" if queries.labeled else "queries"
+    related = _sources(train) & _sources(queries)
+    return said(NO_LABELS if related else f"No labels of the {who}.")
+
+
+def _source_video(manifest: Manifest, row: int) -> str:
+    return str(manifest.source_videos[manifest.source_video[row]])
+
+
+def _sources(manifest: Manifest) -> set[str]:
+    """The source videos of a manifest, by name."""
+    return set(map(str, manifest.source_videos[np.unique(manifest.source_video)]))
 
 
 def _flows(manifest: Manifest, folder: str | Path, row: int, most: int) -> np.ndarray:

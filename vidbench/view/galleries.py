@@ -304,7 +304,7 @@ def gallery(
             f'<div style="flex:1 1 {2 * side + 20}px;min-width:{side + 6}px">{lines}</div></div>'
         )
     return Html(
-        f'<div style="font-family:{FONT};line-height:1.35;overflow-x:auto">{"".join(parts)}</div>'
+        f'<div style="font-family:{FONT};line-height:1.35;overflow-x:auto;padding:0 4px 4px">{"".join(parts)}</div>'
     )
 
 

@@ -5,7 +5,8 @@
   globalThis.vidbenchViewer = true;
   const TILES = "[data-clip]";
   const LOOKS = `
-    ${TILES} { position: relative; cursor: pointer; }
+    ${TILES} { position: relative; }
+    ${TILES}:not([data-pick]) { cursor: pointer; }
     ${TILES}:focus-visible { outline: 3px solid var(--jp-brand-color1, #0072B2); outline-offset: 1px; }
     .vidbench-enlarge { position: absolute; right: 5px; top: 5px; padding: 0; width: 24px; height: 24px; opacity: 0;
       border: 0; border-radius: 4px; background: #1F2328; color: #fff; font: 15px/1 system-ui, sans-serif; cursor: pointer; }
@@ -81,7 +82,8 @@
     if (one.busy) return;
     one.busy = true;
     while (one.drawn !== one.wanted) {
-      const frameIndex = one.wanted, { image } = await one.decoder.decode({ frameIndex });
+      const frameIndex = one.wanted, found = await one.decoder.decode({ frameIndex }).catch(() => null), image = found?.image;
+      if (!image) return;  // the viewer has closed meanwhile
       one.sheet.getContext("2d").drawImage(image, 0, 0);
       image.close();
       one.drawn = frameIndex;
@@ -121,10 +123,11 @@
     requestAnimationFrame(tick);
   };
   const fill = async pictures => {
-    const mine = ++turn, made = await Promise.all(pictures.map(([picture, about]) => pane(picture, about)));
+    const mine = ++turn, old = panes, made = await Promise.all(pictures.map(([picture, about]) => pane(picture, about)));
     if (mine !== turn || !dialog.open) return;  // a later call has come
     const time = panes[0]?.times?.[at];
     panes = made;
+    old.forEach(one => one.decoder?.close());
     find(".panes").replaceChildren(...panes.map(one => {
       const figure = document.createElement("figure"), words = document.createElement("figcaption");
       words.textContent = panes.length > 1 ? one.about.kind : "";
@@ -236,6 +239,11 @@
   document.addEventListener("keydown", event => {
     const one = event.target.closest?.(TILES), plain = one && !("pick" in one.dataset);
     if (!one || event.ctrlKey || event.altKey || event.metaKey) return;
-    if (event.key === "v" || plain && ["Enter", " "].includes(event.key)) opens(event, one);
+    const by = plain && { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+    if (by && !event.defaultPrevented && !one.closest(".vidbench-tiles")) {  // there the widget does it
+      const all = [...document.querySelectorAll(TILES)];
+      all[all.indexOf(one) + by]?.focus();
+      event.preventDefault();
+    } else if (event.key === "v" || plain && ["Enter", " "].includes(event.key)) opens(event, one);
   }, true);
 })();

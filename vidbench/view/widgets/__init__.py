@@ -19,6 +19,7 @@ def shown(thing: Any, *arguments: Any, **options: Any) -> Any:
         neighbors,
         pair_controls,
         pairs,
+        query,
         training,
     )
 
@@ -32,6 +33,7 @@ def shown(thing: Any, *arguments: Any, **options: Any) -> Any:
         compare.Runs: compare.show,
         neighbors.Browser: controls.show,
         pairs.Browser: pair_controls.show,
+        query.QueryBox: query.show,
         training.Board: training.show,
     }
     return show[type(thing)](thing)

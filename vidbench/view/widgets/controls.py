@@ -120,7 +120,7 @@ class NeighborControls:
         kind = [self.kind] * (len(browser.kinds) > 1)
         compare = [self.compare] * (len(browser.spaces) > 1)
         box = w.VBox()
-        self.clicks = Clicks(box, self.select, partial(whole_of, browser.sides))
+        self.clicks = Clicks(box, self.select, partial(whole_of, browser.sides), self.next_failure)
         self.below = w.VBox()  # of the map, once it is opened
         # lines of 850 pixels: next to an open file browser
         box.children = [

@@ -15,7 +15,7 @@ from vidbench.evaluate import projections
 from vidbench.evaluate.projections import Relation
 from vidbench.view import relations
 from vidbench.view.clips import playing, said
-from vidbench.view.galleries import Tile, clip_html, fitted
+from vidbench.view.galleries import Tile, attributes, clip_html, fitted
 from vidbench.view.html import table
 from vidbench.view.looks import FAINT, FONT, LINE, Html, escaped
 
@@ -257,7 +257,10 @@ def _clip(tile: Tile) -> str:
     name = ", ".join(filter(None, (tile.label, tile.caption)))
     style = f"font-size:11px;color:{FAINT};width:{SIDE}px;overflow:hidden;white-space:nowrap"
     caption = f'<div style="{style}">{escaped(fitted(tile.caption, SIDE))}</div>'
-    return f"<div>{clip_html(tile.clip, name, SIDE)}{caption if tile.caption else ''}</div>"
+    return (
+        f'<div title="{escaped(name)}"{attributes(tile)}>{clip_html(tile.clip, name, SIDE)}'
+        f"{caption if tile.caption else ''}</div>"
+    )
 
 
 def _none(name: object) -> str:

@@ -26,19 +26,18 @@ CLICKS = (
     f"{SCRIPT}\n"
     + """
 export default { initialize({ model }) {
-  const key = model.get("key"), place = `.${key}`, tiles = `${place} [data-pick]`, all = [];
+  const key = model.get("key"), place = `.${key}`, tiles = `${place} [data-clip]`, all = [];
   const style = document.createElement("style");
-  style.textContent = `${place} .vidbench-late { display: none; } ${tiles} { cursor: pointer; }
-    ${tiles}:focus-visible { outline: 3px solid var(--jp-brand-color1, #0072B2); outline-offset: 1px; }`;
+  style.textContent = `${place} .vidbench-late { display: none; } ${place} [data-pick] { cursor: pointer; }`;
   document.head.append(style);
   const listen = (event, act) => { document.addEventListener(event, act); all.push([event, act]); };
   const tile = event => event.target.closest?.(tiles);
-  const near = one => [...one.closest(".vidbench-tiles, " + place).querySelectorAll("[data-pick]")];
+  const near = one => [...one.closest(".vidbench-tiles, " + place).querySelectorAll("[data-clip]")];
   const keep = (one, number) => {  // the focus, when the tiles are drawn again
     const around = one.closest(".vidbench-tiles");
     if (!around) return;
     const watch = new MutationObserver(() => {
-      const tiles = around.querySelectorAll("[data-pick]");
+      const tiles = around.querySelectorAll("[data-clip]");
       if (!one.isConnected && tiles.length) { watch.disconnect(); tiles[Math.min(number, tiles.length - 1)].focus(); }
     });
     watch.observe(around, { childList: true, subtree: true });
@@ -46,15 +45,18 @@ export default { initialize({ model }) {
   listen("vidbench-view", ({ detail }) => {
     if (model.get("views") && detail.tile.closest(place)) detail.ask = view => model.send({ view });
   });
-  listen("click", event => { const one = tile(event); if (one) model.send({ pick: one.dataset.pick }); });
+  listen("click", event => {  // on a tile that cannot be picked, the viewer takes it
+    const one = tile(event);
+    if (one) model.send({ pick: one.dataset.pick });
+  });
   listen("keydown", event => {
     const one = tile(event);
     if (!one || event.ctrlKey || event.altKey || event.metaKey) return;
     const others = near(one), at = others.indexOf(one);
     const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
-    if (event.key === "Enter" || event.key === " ") {
+    if (["Enter", " ", "n"].includes(event.key)) {
       keep(one, at);
-      model.send({ pick: one.dataset.pick });
+      model.send(event.key === "n" ? { next: true } : { pick: one.dataset.pick });
     } else if (step) {
       others[at + step]?.focus();
     } else return;
@@ -170,7 +172,8 @@ class Clicks:
 
     Args: box: holds the HTML; it gets a class by which the page finds its tiles. picked: is given
         the `data-pick` of a tile. whole: is given the path of a tile's `Source`, and returns the
-        clips that the viewer shows. Without it, the viewer shows the tile's own clip.
+        clips that the viewer shows. Without it, the viewer shows the tile's own clip. next: is
+        called on the key n.
     """
 
     def __init__(
@@ -178,10 +181,12 @@ class Clicks:
         box: Box,
         picked: Callable[[str], None] | None = None,
         whole: Callable[[str], Sequence[Tile]] | None = None,
+        next: Callable[[], None] | None = None,
     ):
         import ipywidgets
 
-        self.key, self.picked, self.whole = f"vidbench-{uuid.uuid4().hex[:12]}", picked, whole
+        self.key = f"vidbench-{uuid.uuid4().hex[:12]}"
+        self.picked, self.whole, self.next = picked, whole, next
         box.add_class(self.key)
         self.late = ipywidgets.HTML(LATE % said(STATIC))
         # goes into the box as well; it is HTML because a module that came late would get no answer
@@ -194,8 +199,10 @@ class Clicks:
         made.on_msg(lambda _, message, __: self._heard(message))
         return made
 
-    def _heard(self, message: Mapping[str, str]) -> None:
-        if "pick" in message and self.picked:
+    def _heard(self, message: Mapping[str, Any]) -> None:
+        if "next" in message and self.next:
+            self.next()
+        elif "pick" in message and self.picked:
             self.picked(message["pick"])
         elif (
             "view" in message and self.whole
@@ -322,7 +329,7 @@ def _ears():
     import anywidget
 
     class Ears(anywidget.AnyWidget):
-        _esm = EARS
+        _esm = SCRIPT + EARS
 
     return Ears
 
