@@ -198,7 +198,8 @@ class Trained:
         def search(runs: list[Run], file: Path) -> Hits:
             return query.search(runs, opened(file), gallery, k, data=data)
 
-        flow = next((data_set(run, data).flow for run in self._runs.values()), "")
+        flows = [data_set(run, data).flow for runs in lists.values() for run in runs]
+        flow = next(filter(None, flows), "")
         searches = {name: partial(search, runs) for name, runs in lists.items()}
         return shown(QueryBox(searches, self.run.folder.parent / "queries", flow, path))
 
