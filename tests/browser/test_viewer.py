@@ -169,6 +169,8 @@ some = render(f"{runs_dir}/viewer-toy", preset="tiny", world="base", seed=0, wor
 some = some.select(mask=np.arange(8) * 12)
 flow = f"{runs_dir}/viewer-flow"
 store.extract(some, flow, method="dis", workers=0, progress=False)""",
+    """from vidbench.view.figures import curves
+curves({"infonce": ([1, 2], [0.5, 0.25])}, "epoch", "loss", "The loss of a run")""",
     """look = clips.playing(some)
 gallery([Row(look(0), [look(1), look(2)])])""",
     """vectors = np.random.default_rng(0).standard_normal((8, 16)).astype("float32")
@@ -179,7 +181,7 @@ controls.show(neighbors.Browser(some, some.select(mask=np.arange(3)), lists, k=2
 
 def test_jupyterlab(desk):
     write(desk[2] / "95_viewer.ipynb", CELLS)
-    with run(desk, "95_viewer", 1) as (tab, trouble):
+    with run(desk, "95_viewer", 2) as (tab, trouble):
         plain = tab.locator(".jp-OutputArea-output:not(:has(.jupyter-widgets)) [data-clip]")
         plain.nth(1).focus()
         tab.keyboard.press("v")
@@ -187,7 +189,7 @@ def test_jupyterlab(desk):
         steps(tab)
         tab.keyboard.press("Escape")
         holds(tab, "() => document.activeElement.dataset.clip?.includes('path')")
-        assert tab.locator(".jp-Cell").count() == 4, "JupyterLab took a key of the viewer"
+        assert tab.locator(".jp-Cell").count() == 5, "JupyterLab took a key of the viewer"
         asked = '.vidbench-tiles div[title^="query"] span[title]'
         query = tab.locator(asked).get_attribute("title")
         tile = tab.locator(".vidbench-tiles [data-pick]").nth(1)
@@ -198,10 +200,8 @@ def test_jupyterlab(desk):
         assert int(tab.evaluate(frames)) + 1 == now(tab)[1], "every frame of the video"
         steps(tab)
         named = "plot => [plot.getAttribute('role'), plot.getAttribute('aria-label')]"
-        assert tab.locator(".js-plotly-plot").evaluate(named) == [
-            "group",
-            "rgb: principal components",
-        ]
+        plots = [["img", "The loss of a run"], ["group", "rgb: principal components"]]
+        assert [one.evaluate(named) for one in tab.locator(".js-plotly-plot").all()] == plots
         assert tab.locator(asked).get_attribute("title") == query, (
             "the button is no click on the tile"
         )

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from vidbench.view.viewer import with_viewer
+from vidbench.view.viewer import in_notebook
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -139,7 +139,7 @@ class Html(str):
     """A piece of finished HTML: text to Python, a picture to a notebook."""
 
     def _repr_html_(self) -> str:
-        return with_viewer(str(self))
+        return in_notebook(str(self))
 
     # a notebook keeps the repr next to the HTML, so it must not be the same megabytes again
     def __repr__(self) -> str:

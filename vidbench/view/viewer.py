@@ -17,5 +17,14 @@ MARK = ' data-clip="'  # of a tile; escaped text cannot contain its quote
 
 
 def with_viewer(page: str) -> str:
-    """Return HTML with the scripts behind it, if it contains a tile."""
-    return f"{page}<script>{SCRIPT}</script>" if MARK in page else page
+    """Return HTML with the viewer's script behind it, if it contains a tile."""
+    return f"{page}<script>{VIEWER}</script>" if MARK in page else page
+
+
+def in_notebook(piece: str) -> str:
+    """Return a piece of HTML as a notebook shows it: with the viewer, and the script that names plots.
+
+    JupyterLab draws a plot from JSON, which has no place for a script. So pieces of HTML, of which
+    every notebook shows some, bring it for all plots of the page.
+    """
+    return f"{with_viewer(piece)}<script>{PLOTS}</script>"
