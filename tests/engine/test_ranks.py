@@ -249,7 +249,7 @@ def test_a_signal_to_the_launcher_lets_the_ranks_save(tmp_path):
         "import sys, json\nfrom vidbench.engine import ranks\ntry:\n    "
         "ranks.launch('tests.stages:regress', "
         "json.loads(sys.argv[1]), sys.argv[2], 0.2, -1, 0.3, nproc=2, log_dir=sys.argv[3])\n"
-        "except KeyboardInterrupt as stopped:\n    print('stopped:', stopped)"
+        "except KeyboardInterrupt as stopped:\n    print('stopped:', repr(stopped))"
     )
     process = node(code, json.dumps(RECIPE), tmp_path / "run", tmp_path / "logs")
     log = tmp_path / "run" / "metrics.jsonl"
@@ -261,7 +261,7 @@ def test_a_signal_to_the_launcher_lets_the_ranks_save(tmp_path):
         (said,) = ends([process], 60)
     finally:
         process.kill()
-    assert "stopped:" in said and "saved. The same call resumes it" in said
+    assert "stopped: Interrupted(" in said and "saved. The same call resumes it" in said
     run = Run(tmp_path / "run")
     assert run.state == "interrupted" and run.checkpoint().name != "step-000000000"
     stages.regress(RECIPE, str(tmp_path / "run"), 0.2)  # one process is enough to end it

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -18,9 +18,9 @@ from torch import Tensor
 
 from vidbench.engine import failures, meeting
 from vidbench.engine.meeting import JOIN
-from vidbench.system.errors import Brief
+from vidbench.system.errors import Brief, calm_stops
 from vidbench.system.processes import cores
-from vidbench.system.signals import kept
+from vidbench.system.signals import Interrupted, kept
 from vidbench.system.trusted import spread
 
 
@@ -180,13 +180,13 @@ class _Work:
                 return elastic_launch(config, _rank_main)(*given)
         except ChildFailedError as error:
             if asked_to := failures.stopped(self.folder):
-                raise KeyboardInterrupt(asked_to) from error
+                _saved(asked_to, error)
             said = failures.root_cause(error.failures, self.folder, self.nnodes)
             raise RankError(said) from error
         except SignalException as error:
-            raise KeyboardInterrupt(
-                failures.stopped(self.folder) or f"the ranks were stopped by {error.sigval.name}"
-            ) from error
+            if asked_to := failures.stopped(self.folder):
+                _saved(asked_to, error)
+            raise KeyboardInterrupt(f"the ranks were stopped by {error.sigval.name}") from error
         except (RendezvousError, dist.DistError) as error:
             started = list(self.folder.glob(f"{name}_*"))
             if isinstance(error, RendezvousClosedError) and not started:
@@ -230,6 +230,12 @@ class _Work:
             f"{JOIN // 60} minutes; {self.endpoint} must be an address of one of them which all "
             "others reach."
         )
+
+
+def _saved(words: str, error: Exception) -> NoReturn:
+    """Raise Interrupted, which a notebook shows without alarm: the ranks saved themselves."""
+    calm_stops(Interrupted)
+    raise Interrupted(words) from error
 
 
 def _check_gpus(nproc: int) -> None:

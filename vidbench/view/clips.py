@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from vidbench.evaluate.search import Neighbors
 
 WHOLE, SHORT = 300, 288  # frames of the viewer's clip at most, pixels of its shorter side at most
+FINE = 18  # lines of a gallery of neighbors whose clips have all their frames
 NO_LABELS = "No labels. A blue frame: a clip of the query's own source video."
 
 
@@ -144,8 +145,15 @@ def neighbors_gallery(
     """
     titles = {name: (titles or {}).get(name, name) for name in found}
     limit = top_speed(queries, flow_folder, shown, 8) if flow_folder else 0.0
+    # many clips are smaller, so that a page stays below 10 MB
+    most, quality = (24, 80) if shown * len(found) <= FINE else (16, 60)
     look = partial(
-        playing, side=112, most=24, quality=80, flow_folder=flow_folder, speed=lambda: limit
+        playing,
+        side=112,
+        most=most,
+        quality=quality,
+        flow_folder=flow_folder,
+        speed=lambda: limit,
     )
     plays = {"train": look(train), "query": look(queries)}
     made: dict[Path, Tile] = {}
