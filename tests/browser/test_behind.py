@@ -30,7 +30,7 @@ table = Features(values, label, np.arange(18) // 2, classes, {"rows": rows.finge
 BEHIND = (
     CLASSES,
     f"{TABLE}shown(numbers.confusion(table, rows, 'a run, test'))",
-    "shown(numbers.classes(table, rows))",
+    "from vidbench.evaluate import probe\nshown(numbers.score_classes({'a run': probe.score(table)}, rows))",
     "shown(numbers.doubts(table, rows))",
 )
 COMPARE = (

@@ -5,7 +5,7 @@ import pytest
 
 from tests import copied
 from vidbench.engine.runs import Run
-from vidbench.evaluate import searches
+from vidbench.evaluate import outcomes, searches
 from vidbench.evaluate.tables import Features
 
 LABEL = np.repeat(np.arange(3), 6)
@@ -44,7 +44,11 @@ def test_both_streams_are_searched_together_and_kept_with_the_first(infonce, toy
     assert [*made] == ["rgb", "flow", searches.BOTH] and len(made[searches.BOTH][0]) == 2
     assert searches.BOTH not in searches.tables_of(trained, some, "test", flow=flow, fuse=False)
     found = searches.search_all(made)
-    assert searches.keep(found, trained, "tiny") == ["rgb", "flow"]
+    queries = some.select(split="test")
+    assert searches.keep(found, trained, queries, "tiny") == ["rgb", "flow"]
+    for outcome, name in zip(outcomes.read(folder / "rgb"), ("rgb", searches.BOTH), strict=True):
+        assert np.array_equal(outcome.hits["R@1"], found[name].hits["R@1"])
+        assert np.array_equal(outcome.predicted == queries.label, outcome.hits["R@1"])
     kept = [one.protocol.get("fused_with") for one in trained["rgb"].results().values()]
     assert kept == [None, "flow"]
     (one,) = trained["flow"].results().values()
@@ -55,4 +59,4 @@ def test_without_labels_nothing_is_counted_or_kept(infonce, tmp_path):
     run = Run(copied(infonce[0] / "rgb", tmp_path / "rgb"))
     found = searches.search_all({"rgb": tables(1.0, labels=False)})
     assert found["rgb"].hits == {} and found["rgb"].neighbors.rows.shape[0] == 18
-    assert searches.keep(found, {"rgb": run}, "own") == [] and run.results() == {}
+    assert searches.keep(found, {"rgb": run}, None, "own") == [] and run.results() == {}

@@ -41,12 +41,6 @@ def test_numbers_are_columns_and_differences_have_signs(found):
     assert protocol.startswith("run stream windows centering exclude_source_video before rgb 4")
 
 
-def test_classes_are_sorted_with_the_worst_first(found):
-    said = text(retrieval.class_table(found, "before", CLASSES))
-    shares = [int(one) for one in re.findall(r"[abc] 6 (\d+)%", said)]
-    assert len(shares) == 3 and shares == sorted(shares) and "macro mean 18" in said
-
-
 def test_hubs_are_counted_over_at_most_ten_neighbors(found, train):
     assert "Over the 10 nearest" in text(retrieval.hub_table(found, train))
     curve = retrieval.hub_curve(found, train)
@@ -59,7 +53,6 @@ def test_without_labels_tables_are_sentences(train):
         retrieval.numbers_table(found, ()),
         retrieval.recall_curve(found, ()),
         retrieval.differences_table(found, "one"),
-        retrieval.class_table(found, "one", ()),
     ):
         assert made.startswith("no labels: ")
     assert len(retrieval.hub_curve(found, train).data) >= 1

@@ -35,8 +35,3 @@ def test_scores_are_rows_and_bars():
 
 def test_a_gap_is_in_points_with_a_sign():
     assert "+50.0" in scores.gap_table({"one view": (0.5, 0.2, 0.8)}, "rms", "baseline")
-
-
-def test_the_surest_of_the_wrong_come_first():
-    assert scores.surest_wrong(FOUND["baseline", "one view"], 3) == [11, 10, 9]
-    assert scores.surest_wrong(FOUND["rms", "one view"]) == []

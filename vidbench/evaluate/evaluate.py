@@ -61,7 +61,8 @@ def evaluate(
     name, budget = run.folder.name, run.budget()
     found = _evaluation(name, queries, retrieved, probe.probabilities, protocols, budget, seed)
     recalls = {name: number for name, number in found.numbers.items() if name != "probe"}
-    kept = outcomes.of_retrieval(retrieved, protocols["retrieval"], gallery, videos)
+    near, protocol_id = retrieved.neighbors, protocols["retrieval"]
+    kept = outcomes.of_retrieval(near, retrieved.hits, protocol_id, gallery, videos)
     outcomes.add(run, kept, recalls)
     scored = outcomes.of_score("probe", probe, videos)
     outcomes.add(run, scored, {"top-1": found.numbers["probe"]})

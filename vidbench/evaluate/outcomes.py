@@ -23,7 +23,8 @@ from vidbench.system.files import written
 
 if TYPE_CHECKING:
     from vidbench.evaluate.probe import Score
-    from vidbench.evaluate.retrieval import Retrieved, Tables
+    from vidbench.evaluate.retrieval import Tables
+    from vidbench.evaluate.search import Neighbors
 
 FOLDER = "outcomes"
 # what a file contains: the kind of each array's numbers, and its dimensions
@@ -87,27 +88,40 @@ class Outcome:
         return next((one for one in ("R@1", "top-1") if one in self.hits), next(iter(self.hits)))
 
 
-def of_score(task: str, scored: Score, videos: Manifest) -> Outcome:
-    """Make the outcome of class probabilities: top-1, top-5, and the class predicted."""
+def of_score(
+    task: str, scored: Score, videos: Manifest, extra: Mapping[str, Any] | None = None
+) -> Outcome:
+    """Make the outcome of class probabilities: top-1, top-5, and the class predicted.
+
+    Args:
+        videos: Those that were scored.
+        extra: Further switches of the protocol, such as {"fused_with": run}.
+    """
     values = scored.probabilities
     hits = {"top-1": scored.right, "top-5": scored.top5}
     predicted, score = values.argmax(axis=1), values.max(axis=1)
-    return Outcome(task, scored.protocol, videos, hits, predicted, score)
+    protocol = {**scored.protocol, **(extra or {})}
+    return Outcome(task, protocol, videos, hits, predicted, score)
 
 
 def of_retrieval(
-    retrieved: Retrieved, protocol: Mapping[str, Any], gallery: Tables, videos: Manifest
+    neighbors: Neighbors,
+    hits: Mapping[str, np.ndarray],
+    protocol: Mapping[str, Any],
+    gallery: Tables,
+    videos: Manifest,
 ) -> Outcome:
     """Make the outcome of a retrieval: R@k, and class and cosine of the nearest neighbor.
 
     Args:
+        neighbors, hits: What was found, see retrieval.Retrieved.
         gallery: The table that was searched, or one of each stream.
         videos: The queries.
     """
     label = (gallery if hasattr(gallery, "label") else gallery[0]).label
-    nearest = np.asarray(label)[retrieved.neighbors.rows[:, 0]]
-    score = np.asarray(retrieved.neighbors.scores[:, 0])
-    return Outcome("retrieval", dict(protocol), videos, dict(retrieved.hits), nearest, score)
+    nearest = np.asarray(label)[neighbors.rows[:, 0]]
+    score = np.asarray(neighbors.scores[:, 0])
+    return Outcome("retrieval", dict(protocol), videos, dict(hits), nearest, score)
 
 
 def add(run: Run, outcome: Outcome, numbers: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 from vidbench.data.manifest import Manifest
 from vidbench.engine.runs import Run
+from vidbench.evaluate import outcomes
 from vidbench.evaluate.features import PROTOCOLS, Features, Protocol, load_or_extract
 from vidbench.evaluate.retrieval import (
     Searchable,
@@ -128,8 +129,14 @@ def differences(
     return made
 
 
-def keep(found: Mapping[str, Searched], trained: Mapping[str, Run], data: str) -> list[str]:
-    """Write the numbers of each search into its run; those of BOTH into the first run.
+def keep(
+    found: Mapping[str, Searched], trained: Mapping[str, Run], queries: Manifest, data: str
+) -> list[str]:
+    """Write the numbers and outcomes of each search into its run; those of BOTH into the first run.
+
+    Args:
+        queries: The videos that were searched for.
+        data: The name of the data set, in the protocol.
 
     Returns:
         The names of the runs that were written to; none without labels.
@@ -142,6 +149,8 @@ def keep(found: Mapping[str, Searched], trained: Mapping[str, Run], data: str) -
         extra = {} if name in trained else {"fused_with": ", ".join(others)}
         numbers = {**one.numbers, "macro R@1": macro(one.hits["R@1"], one.queries.label)}
         run = trained.get(name, trained[first])
-        run.add_result("retrieval", {**one.protocol, **extra, "data": data}, numbers)
+        protocol = {**one.protocol, **extra, "data": data}
+        outcome = outcomes.of_retrieval(one.neighbors, one.hits, protocol, one.sides[0], queries)
+        outcomes.add(run, outcome, numbers)
         written.append(run.folder.name)
     return list(dict.fromkeys(written))

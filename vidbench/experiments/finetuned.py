@@ -10,14 +10,10 @@ from typing import Any
 from vidbench.data.loading.transforms import Crops
 from vidbench.data.manifest import Manifest
 from vidbench.engine.runs import Run
-from vidbench.evaluate import probe
+from vidbench.evaluate import outcomes, probe
 from vidbench.evaluate.features import PROTOCOLS, load_or_extract
 from vidbench.evaluate.probe import Score
 from vidbench.system.processes import cores
-from vidbench.view.cards import Card, wall
-from vidbench.view.clips import playing
-from vidbench.view.looks import Html
-from vidbench.view.scores import surest_wrong as surest
 
 CROPS: tuple[Crops, ...] = ("center", "five", "ten")
 BOTH = "ten crop, both"  # the test of two streams
@@ -55,22 +51,15 @@ def _probabilities(run: Run, manifest: Manifest, flow: Path, crops: Crops) -> An
     return load_or_extract(run, manifest.held_out(), protocol, what="probabilities", **inputs)
 
 
-def keep(found: Mapping[tuple[str, str], Score], run: Run, partner: Run | None) -> None:
-    """Write each number into its run with its protocol; that of both streams into the first."""
+def keep(
+    found: Mapping[tuple[str, str], Score], run: Run, partner: Run | None, videos: Manifest
+) -> None:
+    """Write each number and outcome into its run; that of both streams into the first.
+
+    Args:
+        videos: Those that were tested.
+    """
     for (name, test), score in found.items():
         shelf = partner if partner and name == partner.folder.name else run
         extra = {"fused_with": partner.folder.name} if partner and test == BOTH else {}
-        shelf.add_result("finetune", {**score.protocol, **extra}, dict(score.numbers))
-
-
-def surest_wrong(score: Score, manifest: Manifest, most: int = 4) -> Html | str:
-    """Play the videos that are wrong with the highest probability, with both classes."""
-    rows = manifest.select(split=manifest.held_out())
-    look, cards = playing(rows), []
-    for row in surest(score, most):
-        chances = score.table.values[row]
-        taken = f"taken for {score.table.classes[chances.argmax()]} ({chances.max():.0%})"
-        clip = look(row).clip
-        assert isinstance(clip, bytes)
-        cards.append(Card(clip, rows.names(row)["label"], taken))
-    return wall(cards) if cards else "none is wrong"
+        outcomes.add(shelf, outcomes.of_score("finetune", score, videos, extra), score.numbers)

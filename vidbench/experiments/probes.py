@@ -10,7 +10,7 @@ from typing import Any
 from vidbench.data.manifest import Manifest
 from vidbench.engine import ranks, runs
 from vidbench.engine.runs import Run
-from vidbench.evaluate import probe
+from vidbench.evaluate import outcomes, probe
 from vidbench.evaluate.features import Features, Protocol, load_or_extract
 from vidbench.evaluate.probe import Score
 from vidbench.experiments.sweep import sweep
@@ -124,12 +124,18 @@ def fused(found: Found, one: str, other: str) -> Found:
     return made
 
 
-def keep(found: Found, trained: Mapping[str, Run], ends: Mapping[str, Run]) -> None:
-    """Write each number into its run, with every switch that moves it; what both streams found
-    together goes to the first run."""
+def keep(
+    found: Found, trained: Mapping[str, Run], ends: Mapping[str, Run], videos: Manifest
+) -> None:
+    """Write each number and outcome into its run, with every switch that moves it; what both
+    streams found together goes to the first run.
+
+    Args:
+        videos: Those that were tested.
+    """
     first, *others = trained
     for (name, form), score in found.items():
         shelf = ends if form == END else trained
         extra = {} if name in trained else {"fused_with": ", ".join(others)}
         run = shelf[name if name in trained else first]
-        run.add_result("probe", {**score.protocol, **extra}, dict(score.numbers))
+        outcomes.add(run, outcomes.of_score("probe", score, videos, extra), score.numbers)

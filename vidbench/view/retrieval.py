@@ -1,16 +1,14 @@
-"""Tables and curves of searches: R@k with intervals, differences, classes, hubs."""
+"""Tables and curves of searches: R@k with intervals, differences, hubs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vidbench.evaluate.chance import chance_level, guess_words, no_labels
 from vidbench.evaluate.neighbors import Hubness, hubness
-from vidbench.evaluate.retrieval import macro, per_class
 from vidbench.evaluate.searches import Searched, differences
 from vidbench.view.figures import curves
 from vidbench.view.html import table
@@ -26,7 +24,6 @@ SWITCHES = (
     *("centering", "exclude_source_video", "index"),
 )
 OVER = "95 % bootstrap over source videos"
-CLASSES = 24  # rows of the table of classes at most
 NEAREST = 10  # of a query, among which hubs are counted
 Found = Mapping[str, Searched]
 
@@ -70,24 +67,6 @@ def differences_table(found: Found, base: str) -> Html | str:
         for k in found[base].hits
     ]
     return table(rows, formats=dict.fromkeys(gaps, "+.1f"), note=f"R@k - that of {base}; {OVER}")
-
-
-def class_table(found: Found, base: str, classes: Sequence[str]) -> Html | str:
-    """R@1 of each class, the worst of `base` first; of many classes the worst and the best twelve."""
-    if not found[base].hits:
-        return no_labels("R@1 of each class")
-    label = found[base].queries.label
-    shares = {name: per_class(one.hits["R@1"], label, classes) for name, one in found.items()}
-    rows: list[dict[str, Any]] = [
-        {"class": name, "queries": count, **{run: shares[run][name][0] for run in found}}
-        for name, (_, count) in shares[base].items()
-    ]
-    rows.sort(key=itemgetter(base))
-    if len(rows) > CLASSES:
-        rows = rows[: CLASSES // 2] + rows[-CLASSES // 2 :]
-    mean = {name: macro(one.hits["R@1"], label) for name, one in found.items()}
-    rows.append({"class": "macro mean", "queries": len(label), **mean})
-    return table(rows, formats=dict.fromkeys(found, ".0%"))
 
 
 def protocol_table(found: Found) -> Html:

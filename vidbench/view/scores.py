@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vidbench.evaluate.chance import chance_level, guess_words
 from vidbench.view.figures import Bar, bars
 from vidbench.view.html import table
@@ -54,10 +52,3 @@ def protocol_table(found: Scores) -> Html:
         for name in switches
     ]
     return table(rows)
-
-
-def surest_wrong(score: Score, most: int = 4) -> list[int]:
-    """The rows that are wrong with the highest probability, the surest first."""
-    wrong = np.flatnonzero(~score.right)
-    order = np.argsort(-score.table.values[wrong].max(axis=1), kind="stable")
-    return wrong[order][:most].tolist()

@@ -8,11 +8,12 @@ import pytest
 
 from tests.evaluate.test_confusions import LABEL, table
 from tests.evaluate.test_outcomes import RIGHT, kept, made, outcome
+from tests.evaluate.test_searches import LABEL as THREE
+from tests.evaluate.test_searches import tables
 from tests.view.test_galleries import KEPT, clip, styles
 from vidbench.data.manifest import Manifest
+from vidbench.evaluate import probe, searches
 from vidbench.evaluate.paired import paired
-from vidbench.evaluate.retrieval import Retrieved
-from vidbench.evaluate.search import Neighbors
 from vidbench.view import compare, widgets
 from vidbench.view.galleries import Tile, encode
 from vidbench.view.widgets import behind_controls, numbers
@@ -70,32 +71,49 @@ def test_a_view_without_a_kernel_has_the_figure_and_an_example(matrix, monkeypat
 
 
 def test_rows_of_classes_are_buttons_and_the_worst_is_first():
-    made = numbers.classes(table(), videos())
+    scores = {"new": probe.score(table()), "old": probe.score(table())}
+    made = numbers.score_classes(scores, videos())
     assert [row["class"] for row in made.lines.rows.values()] == ["bow", "clap"]
-    assert made.cells["0"].words == "bow: 2 of 3 videos wrong"
-    assert shown(made.clips("0")) == [1, 2, 0], "the wrong ones first"
-    assert re.findall(r'data-pick="(\d)" tabindex="0" role="button"', made.table(picks=True)) == [
-        "0",
-        "1",
-    ]
-    assert "data-pick" not in made.table()
-    better = numbers.classes(table(), videos(), before=table())
-    assert next(iter(better.lines.rows.values()))["before"] == pytest.approx(1 / 3)
+    assert made.cells["bow"].words == "bow: 2 of 3 videos wrong"
+    assert shown(made.clips("bow")) == [1, 2, 0], "the wrong ones first"
+    buttons = re.findall(r'data-pick="(\w+)" tabindex="0" role="button"', made.table(picks=True))
+    assert buttons == ["bow", "clap"] and "data-pick" not in made.table()
+    assert "Macro mean, in which each class counts the same: new 41.7%, old 41.7%" in made.table()
+    assert next(iter(made.lines.rows.values()))["old"] == pytest.approx(1 / 3)
+
+
+def test_of_many_classes_the_table_has_both_ends_and_the_list_all():
+    label, names = np.arange(100), [f"class {i:02}" for i in range(100)]
+    made = numbers.classes({"run": label >= 50}, label, names, [""] * 100, videos(label, names))
+    assert len(made.cells) == 100 and len(made.lines.rows) == numbers.MOST
+    assert [*made.lines.rows][:2] + [*made.lines.rows][-1:] == ["class 00", "class 01", "class 99"]
 
 
 def test_a_point_of_recall_leads_to_the_queries_that_miss():
-    gallery = Manifest("x", CLASSES, [f"g{i}" for i in range(3)], [0, 1, 2], [0] * 3, [0, 1, 2])
-    near = Neighbors(np.array([[0, 1], [1, 2], [2, 0]]), np.full((3, 2), 0.5))
-    hits = {"R@1": np.array([True, False, False]), "R@2": np.array([True, True, False])}
-    shares = {name: (float(hit.mean()), 0.0, 1.0) for name, hit in hits.items()}
-    found = {"a": Retrieved(near, hits), "b": Retrieved(near, hits)}
-    made = numbers.recalls(found, dict.fromkeys(found, shares), gallery, videos([0, 0, 0]))
-    drawn = {made.figure.data[trace].name for trace, _ in made.places}
-    assert drawn == {"a", "b"} and len(made.places) == 4
-    assert made.cells["b R@1"].words == "b, R@1: 2 of 3 queries find none of their class"
-    assert shown(made.clips("b R@1")) == [1, 2] and "nearest: clap, 0.50" in made.clips("b R@1")
-    trace = next(trace for trace, point in made.places if made.places[trace, point] == "b R@2")
-    assert made.figure.data[trace].y[1] == pytest.approx(200 / 3)
+    found = searches.search_all({"a": tables(0.3), "b": tables(9.0)})
+    gallery = Manifest("x", ("a", "b", "c"), [f"{i}" for i in range(18)], THREE, THREE * 0, THREE)
+    queries = videos(THREE, ("a", "b", "c"))
+    made = numbers.recalls(found, gallery, queries)
+    assert {made.figure.data[trace].name for trace, _ in made.places} == {"a", "b"}
+    for (trace, point), name in made.places.items():
+        run, metric = name.split()
+        missed = np.flatnonzero(~found[run].hits[metric])
+        assert made.cells[name].rows.tolist() == missed.tolist()
+        assert made.figure.data[trace].y[point] == pytest.approx(100 - 100 * len(missed) / 18)
+    assert made.cells["b R@1"].words.endswith("of 18 queries find none of their class")
+    assert "nearest: " in made.clips("b R@1")
+    rows = numbers.recall_classes(found, "b", gallery, queries)
+    assert [*next(iter(rows.lines.rows.values()))] == ["class", "videos", "b", "a"]
+
+
+def test_without_labels_recall_is_a_sentence():
+    found = searches.search_all({"a": tables(1.0, labels=False)})
+    gallery = Manifest("x", (), [f"{i}" for i in range(18)], THREE * 0 - 1, THREE * 0, THREE)
+    for words in (
+        numbers.recalls(found, gallery, gallery),
+        numbers.recall_classes(found, "a", gallery, gallery),
+    ):
+        assert words.startswith("no labels: ") and widgets.shown(words) == words
 
 
 def test_a_bar_of_the_histogram_leads_to_its_videos():
@@ -117,6 +135,7 @@ def test_most_wrong_and_least_sure_are_listed_and_unlabeled_videos_have_the_latt
         "least sure": [3, 1, 4, 0, 2],
     }
     assert made.html().count("✗") == 6 and "most wrong" in made.html()
+    assert numbers.doubts(table(), videos(), "test").cells["most wrong"].words.startswith("test, ")
     unknown = numbers.doubts(table([-1] * 5), videos([-1] * 5))
     assert list(unknown.cells) == ["least sure"]
     assert "✗" not in unknown.html() and "✓" not in unknown.html()
@@ -145,12 +164,12 @@ def test_a_click_in_the_figure_and_a_choice_of_the_list_show_the_same_clips(matr
 
 
 def test_a_button_of_a_class_row_shows_its_clips():
-    view = behind_controls.show(numbers.classes(table(), videos()))
+    view = behind_controls.show(numbers.score_classes({"a": probe.score(table())}, videos()))
     view.open()
-    view.clicks.widget._handle_custom_msg({"pick": "1"}, [])
-    assert shown(view.tiles.value) == [4, 3] and view.choice.value == "1"
+    view.clicks.widget._handle_custom_msg({"pick": "clap"}, [])
+    assert shown(view.tiles.value) == [4, 3] and view.choice.value == "clap"
     view.clicks.widget._handle_custom_msg({"pick": "gone"}, [])
-    assert view.choice.value == "1"
+    assert view.choice.value == "clap"
 
 
 def test_many_clips_come_in_pages_and_many_cells_are_reached_by_clicks():

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vidbench.evaluate import confusions
+from vidbench.evaluate.chance import no_labels
+from vidbench.evaluate.retrieval import macro, per_class
 from vidbench.evaluate.tables import Features
-from vidbench.view import figures, heatmaps
+from vidbench.view import heatmaps, retrieval
 from vidbench.view.looks import PALETTE, RIGHT, WRONG, dress, plain
 from vidbench.view.widgets.behind import Behind, Cell, Lines
 from vidbench.view.widgets.videos import Videos
@@ -18,8 +20,10 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
     from vidbench.data.manifest import Manifest
-    from vidbench.evaluate.retrieval import Retrieved
+    from vidbench.evaluate.probe import Score
+    from vidbench.evaluate.searches import Searched
 
+MOST = 24  # rows of a table of classes
 BINS = 10  # of a histogram of probabilities
 
 
@@ -47,34 +51,15 @@ def confusion(table: Features, videos: Manifest | Videos, title: str = "") -> Be
 
 
 def classes(
-    table: Features, videos: Manifest | Videos, before: Features | None = None, title: str = ""
-) -> Behind:
-    """Put clips behind the rows of a table of classes, the worst class first.
-
-    Args:
-        table: Probabilities of the videos, in their order.
-        before: Those of another run on the same videos, to show what each class gains.
-
-    Raises:
-        ValueError: Rows have no label, or the videos are others.
-    """
-    predicted = table.values.argmax(axis=1)
-    hits = {"right": predicted == table.label}
-    confusions.check_labeled(table, "classes")
-    if before is not None:
-        hits["before"] = before.values.argmax(axis=1) == before.label
-    return class_rows(hits, table.label, table.classes, guesses(table), videos, title)
-
-
-def class_rows(
     hits: Mapping[str, np.ndarray],
     label: np.ndarray,
     names: Sequence[str],
     said: Sequence[str],
     videos: Manifest | Videos,
-    title: str = "",
 ) -> Behind:
     """Put clips behind the rows of a table of classes, by hits of one run or several.
+
+    Of more than MOST classes the table has the worst and the best; the list has all.
 
     Args:
         hits: Column -> whether each video is right [N]. The first one orders the rows, the worst
@@ -85,72 +70,93 @@ def class_rows(
     Raises:
         ValueError: There are no hits, or the videos are others.
     """
-    if not hits:
-        raise ValueError("class_rows needs hits of at least one run; got none. Add labels.")
-    label = np.asarray(label)
-    main = np.asarray(next(iter(hits.values())), bool)
-    cells, lines = {}, {}
-    for number in np.unique(label[label >= 0]).tolist():
-        here = np.flatnonzero(label == number)
+    if not hits or (np.asarray(label) < 0).any():
+        raise ValueError("classes needs hits of labeled videos; got others. Add labels.")
+    main, cells = np.asarray(next(iter(hits.values())), bool), {}
+    shares = {column: per_class(hit, label, names) for column, hit in hits.items()}
+    first = shares[next(iter(hits))]
+    order = sorted(first, key=lambda name: (first[name][0], name))
+    for name in order:
+        here = np.flatnonzero(label == list(names).index(name))
         rows = np.concatenate([here[~main[here]], here[main[here]]])
-        wrong = int((~main[here]).sum())
-        words = f"{names[number]}: {wrong} of {len(here)} videos wrong"
-        cells[str(number)] = _cell(words, rows, said, main)
-        shares = {column: float(np.mean(hit[here])) for column, hit in hits.items()}
-        lines[str(number)] = {"class": names[number], "videos": len(here), **shares}
-    column = next(iter(hits))
-    order = sorted(cells, key=lambda name: (lines[name][column], lines[name]["class"]))
-    options = {"formats": dict.fromkeys(hits, ".0%"), "title": title}
-    table = Lines({name: lines[name] for name in order}, options)
+        words = f"{name}: {int((~main[here]).sum())} of {len(here)} videos wrong"
+        cells[name] = _cell(words, rows, said, main)
+    ends = order if len(order) <= MOST else [*order[: MOST // 2], *order[-MOST // 2 :]]
+    rows_of = {
+        name: {
+            "class": name,
+            "videos": first[name][1],
+            **{column: share[name][0] for column, share in shares.items()},
+        }
+        for name in ends
+    }
+    means = ", ".join(f"{column} {macro(hit, label):.1%}" for column, hit in hits.items())
+    options = {
+        "formats": dict.fromkeys(hits, ".0%"),
+        "note": f"Macro mean, in which each class counts the same: {means}.",
+    }
     hint = "Choose a class to see its clips, the wrong ones first."
-    ordered = {name: cells[name] for name in order}
-    return Behind(ordered, _fitting(videos, len(label)), lines=table, hint=hint)
+    lines = Lines(rows_of, options)
+    return Behind(cells, _fitting(videos, len(label)), lines=lines, hint=hint)
+
+
+def score_classes(scores: Mapping[str, Score], videos: Manifest | Videos) -> Behind:
+    """Put clips behind top-1 of each class, by one run or several on the same videos.
+
+    Args:
+        scores: Run -> its score. The first one orders and judges.
+
+    Raises:
+        ValueError: There are no scores, or the videos are others.
+    """
+    hits = {name: one.right for name, one in scores.items()}
+    table = next(iter(scores.values())).table
+    return classes(hits, table.label, table.classes, guesses(table), videos)
 
 
 def recalls(
-    found: Mapping[str, Retrieved],
-    numbers: Mapping[str, Mapping[str, tuple[float, float, float]]],
-    gallery: Manifest,
-    queries: Manifest,
-    levels: Mapping[str, float] | None = None,
-) -> Behind:
+    found: Mapping[str, Searched], gallery: Manifest, queries: Manifest | Videos
+) -> Behind | str:
     """Put the queries without a right neighbor behind each point of the curves of R@k.
 
     Args:
-        found: Run -> what it retrieved. numbers: run -> R@k with its interval.
-        levels: See figures.curves.
+        found: Run -> what it found for each query.
 
-    Raises:
-        ValueError: The videos have no labels.
+    Returns:
+        A sentence instead, if the videos have no labels.
     """
-    metrics = {name: list(one.hits) for name, one in found.items()}
-    if not all(metrics.values()):
-        raise ValueError("recalls counts labels, and the videos have none. Use class folders.")
-    series: dict[str, tuple[Sequence[float], ...]] = {
-        name: (
-            [int(metric[2:]) for metric in metrics[name]],
-            *zip(*(numbers[name][metric] for metric in metrics[name]), strict=True),
-        )
-        for name in found
-    }
-    figure = figures.curves(
-        series, "k", "R@k (%)", "With 95 % intervals", percent=True, levels=levels
-    )
+    figure = retrieval.recall_curve(found, gallery.classes)
+    if isinstance(figure, str):
+        return figure
     traces = {trace.name: i for i, trace in enumerate(figure.data) if trace.showlegend is not False}
-    cells = {}
+    cells, count = {}, 0
     for name, one in found.items():
         lines = nearest(one, gallery)
-        for place, metric in enumerate(metrics[name]):
-            hit = one.hits[metric]
-            rows = np.flatnonzero(~hit)
-            words = f"{name}, {metric}: {len(rows)} of {len(hit)} queries find none of their class"
+        for place, (metric, hit) in enumerate(one.hits.items()):
+            rows, count = np.flatnonzero(~hit), len(hit)
+            words = f"{name}, {metric}: {len(rows)} of {count} queries find none of their class"
             places = ((traces[plain(name)], place),)
             cells[f"{name} {metric}"] = _cell(words, rows, lines, hit, places)
     hint = "Click a point of a curve, or choose it here, to see the queries that miss."
-    return Behind(cells, _fitting(queries, len(hit)), figure=figure, hint=hint)
+    return Behind(cells, _fitting(queries, count), figure=figure, hint=hint)
 
 
-def nearest(found: Retrieved, gallery: Manifest) -> list[str]:
+def recall_classes(
+    found: Mapping[str, Searched], base: str, gallery: Manifest, queries: Manifest | Videos
+) -> Behind | str:
+    """Put the queries of each class behind R@1 of each class; `base` orders and judges them.
+
+    Returns:
+        A sentence instead, if the videos have no labels.
+    """
+    if not found[base].hits:
+        return no_labels("R@1 of each class")
+    hits = {name: found[name].hits["R@1"] for name in dict.fromkeys((base, *found))}
+    label = found[base].queries.label
+    return classes(hits, label, gallery.classes, nearest(found[base], gallery), queries)
+
+
+def nearest(found: Searched, gallery: Manifest) -> list[str]:
     """Say of each query what its nearest neighbor is."""
     names = np.array([*gallery.classes, "no label"])
     first, scores = found.neighbors.rows[:, 0], found.neighbors.scores[:, 0]
@@ -189,21 +195,22 @@ def sureness(table: Features, videos: Manifest | Videos, title: str = "") -> Beh
     return Behind(ordered, _fitting(videos, len(sure)), figure=figure, hint=hint)
 
 
-def doubts(table: Features, videos: Manifest | Videos, most: int = 48) -> Behind:
+def doubts(table: Features, videos: Manifest | Videos, title: str = "", most: int = 48) -> Behind:
     """List the videos that a classifier has most wrong and is least sure of.
 
     Args:
         table: Probabilities of the videos, in their order. If no label is known, nothing is wrong
             and the list "least sure" is the only one.
+        title: Of what, before the name of each list.
         most: Videos of each list.
     """
     said = {
         "most wrong": "wrong, the surest first",
         "least sure": "the first two classes nearly even, the closest first",
     }
-    lines, right = guesses(table), rights(table)
+    of, lines, right = title and f"{title}, ", guesses(table), rights(table)
     cells = {
-        name: _cell(f"{name}: {said[name]}", rows[:most], lines, right)
+        name: _cell(f"{of}{name}: {said[name]}", rows[:most], lines, right)
         for name, rows in confusions.notable(table.values, table.label).items()
     }
     hint = "Each clip names its class and the first two guesses."
