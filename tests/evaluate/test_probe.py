@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vidbench.data.manifest import Manifest
-from vidbench.evaluate.confusions import ClassGain, confusion, confusions, gains
+from vidbench.evaluate.confusions import ClassGain, confusion, gains
 from vidbench.evaluate.features import Features
 from vidbench.evaluate.probe import (
     Released,
@@ -278,24 +278,6 @@ def test_numbers_lie_inside_their_intervals():
     assert coarse != found
 
 
-def test_confusions_are_counted():
-    table = probabilities(60, 4)
-    counts = {}
-    for row in range(60):
-        pair = CLASSES[table.label[row]], CLASSES[table.values[row].argmax()]
-        counts[pair] = counts.get(pair, 0) + (pair[0] != pair[1])
-    found = confusions(table, most=5)
-    assert [line.videos for line in found] == sorted(counts.values(), reverse=True)[:5]
-    for line in found:
-        assert counts[
-            line.action, line.taken_for
-        ] == line.videos and line.share == line.videos / sum(
-            CLASSES[label] == line.action for label in table.label
-        )
-    perfect = replace(table, values=np.eye(6, dtype=np.float32)[table.label])
-    assert confusions(perfect) == []
-
-
 def predictions(labels, answers, **protocol) -> Features:
     """A table whose probabilities tell these classes."""
     values = np.full((len(labels), len(CLASSES)), 0.1, np.float32)
@@ -340,8 +322,8 @@ def test_the_confusion_matrix_is_shares_of_each_classs_videos():
 
 @pytest.mark.parametrize(
     "function",
-    [lambda table: gains(table, table), confusion, confusions],
-    ids=["gains", "matrix", "pairs"],
+    [lambda table: gains(table, table), confusion],
+    ids=["gains", "matrix"],
 )
 def test_rows_without_label_are_no_class(function):
     """Label -1 must not be counted as the last class."""

@@ -7,6 +7,7 @@ from tests import copied
 from tests.view.test_scores import CLASSES
 from vidbench.data.manifest import Manifest
 from vidbench.engine.runs import Run
+from vidbench.evaluate import outcomes
 from vidbench.evaluate.features import PROTOCOLS
 from vidbench.evaluate.tables import Features
 from vidbench.experiments import finetuned, probes
@@ -44,21 +45,18 @@ def test_a_classifier_is_tested_and_its_numbers_are_kept(classifier, toy_three, 
     tests = probes.tested({"a": run}, manifest, PROTOCOLS["one_view"], tmp_path)
     assert [*tests] == [("a", probes.END)]
     assert [*probes.training_curves({"a": run})] == ["a, training", "a, held out"]
-    probes.keep(tests, {"a": run}, {"a": run})
+    probes.keep(tests, {"a": run}, {"a": run}, manifest.select(split="test"))
     assert [one.task for one in run.results().values()] == ["probe"]
     assert probes.end_to_end({"a": run}, tmp_path, "", tune=False) == ({}, [])
 
 
-def test_a_finetuned_run_is_tested_by_crops_and_its_worst_videos_play(
-    classifier, toy_three, tmp_path
-):
+def test_a_finetuned_run_is_tested_by_crops_and_each_video_is_kept(classifier, toy_three, tmp_path):
     run = Run(copied(classifier[0], tmp_path / "scratch"))
     manifest = Manifest.load(toy_three)
     found = finetuned.tested(run, manifest, tmp_path, None)
     assert [test for _, test in found] == ["center crop", "five crop", "ten crop"]
-    finetuned.keep(found, run, None)
-    assert len(run.results()) == 3
-    last = found["scratch", "ten crop"]
-    shown = finetuned.surest_wrong(last, manifest, 2)
-    wrong = int((~last.right).sum())
-    assert shown == "none is wrong" if not wrong else shown.count("taken for") == min(2, wrong)
+    finetuned.keep(found, run, None, manifest.select(split="test"))
+    kept = outcomes.read(run.folder)
+    assert [one.task for one in kept] == ["finetune"] * 3 and len(run.results()) == 3
+    for outcome, score in zip(kept, found.values(), strict=True):
+        assert np.array_equal(outcome.hits["top-1"], score.right)

@@ -8,16 +8,6 @@ from vidbench.evaluate.tables import Features, class_words
 
 
 @dataclass(frozen=True)
-class Confusion:
-    """How many videos of an action are taken for another, and their share of its videos."""
-
-    action: str
-    taken_for: str
-    videos: int
-    share: float
-
-
-@dataclass(frozen=True)
 class ClassGain:
     """A class's share of right predictions before and after, and the difference."""
 
@@ -26,26 +16,6 @@ class ClassGain:
     before: float
     after: float
     gain: float
-
-
-def confusions(table: Features, most: int = 8) -> list[Confusion]:
-    """The pairs of classes that are most often taken for each other, most frequent first.
-
-    Raises:
-        ValueError: Rows without label.
-    """
-    check_labeled(table, "confusions")
-    counts = _counts(table)
-    of_class = counts.sum(axis=1)
-    np.fill_diagonal(counts, 0)
-    order = np.argsort(-counts, axis=None, kind="stable")[:most]
-    found = []
-    for place in order.tolist():
-        action, other = divmod(place, len(table.classes))
-        if videos := int(counts[action, other]):
-            share = float(videos / of_class[action])
-            found.append(Confusion(table.classes[action], table.classes[other], videos, share))
-    return found
 
 
 def gains(better: Features, worse: Features) -> list[ClassGain]:

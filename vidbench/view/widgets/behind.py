@@ -150,7 +150,8 @@ class Behind:
     def html(self) -> Html:
         """Draw the table, and the clips of the first cells: no script, no kernel, no network."""
         blocks = [self.clips(name) for name in list(self.cells)[: self.examples]]
-        left = f"{len(self.cells)} numbers have clips; here are those of the first."
+        first = f"the first {self.examples}" if self.examples > 1 else "the first"
+        left = f"{len(self.cells)} numbers have clips; below are those of {first}."
         note = said(left) if len(self.cells) > self.examples else ""
         clips = "".join(f'<div style="margin:0 0 16px">{block}</div>' for block in blocks)
         return Html(f'{self.table()}<div style="margin:10px 0 0">{note}{clips}</div>')
