@@ -166,9 +166,9 @@ def test_a_click_in_the_figure_and_a_choice_of_the_list_show_the_same_clips(matr
 def test_a_button_of_a_class_row_shows_its_clips():
     view = behind_controls.show(numbers.score_classes({"a": probe.score(table())}, videos()))
     view.open()
-    view.clicks.widget._handle_custom_msg({"pick": "clap"}, [])
+    view.ears._handle_custom_msg({"pick": "clap"}, [])
     assert shown(view.tiles.value) == [4, 3] and view.choice.value == "clap"
-    view.clicks.widget._handle_custom_msg({"pick": "gone"}, [])
+    view.ears._handle_custom_msg({"pick": "gone"}, [])
     assert view.choice.value == "clap"
 
 

@@ -137,7 +137,7 @@ class Behind:
         """Draw the numbers as a table; "" without lines.
 
         Args:
-            picks: The first cell of each row is a button, see `pieces.Clicks`.
+            picks: The first cell of each row is a button, see `behind_controls`.
         """
         if self.lines is None:
             return Html("")

@@ -16,10 +16,15 @@ if TYPE_CHECKING:
 LISTED = 300  # cells that the list names; a click reaches the others, too
 
 # The figure is a plain one, which a saved notebook shows without a kernel. This module looks for it
-# in the page and listens to its clicks. JupyterLab may draw it late or once more, so it keeps looking.
-PLOT = """
+# in the page and listens to its clicks. JupyterLab may draw it late or once more, so it keeps
+# looking. It listens to the buttons of a table, too.
+EARS = """
 export default { initialize({ model }) {
-  const key = model.get("key");
+  const key = model.get("key"), buttons = `.${key} [data-pick]`, all = [];
+  const style = document.createElement("style");
+  style.textContent = `${buttons} { cursor: pointer; }
+    ${buttons}:focus-visible { outline: 3px solid var(--jp-brand-color1, #0072B2); outline-offset: 1px; }`;
+  document.head.append(style);
   const point = one => Array.isArray(one.pointNumber) ? one.pointNumber : [one.pointNumber ?? one.pointIndex];
   const heard = ({ points: [one] }) => model.send({ place: [one.curveNumber, ...point(one)] });
   const look = () => {
@@ -31,7 +36,22 @@ export default { initialize({ model }) {
   };
   look();
   const again = setInterval(look, 300);
-  return () => clearInterval(again);
+  const listen = (event, act) => { document.addEventListener(event, act); all.push([event, act]); };
+  listen("click", event => {
+    const one = event.target.closest?.(buttons);
+    if (one) model.send({ pick: one.dataset.pick });
+  });
+  listen("keydown", event => {
+    const one = event.target.closest?.(buttons);
+    if (!one || event.ctrlKey || event.altKey || event.metaKey) return;
+    const others = [...document.querySelectorAll(buttons)];
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (event.key === "Enter" || event.key === " ") model.send({ pick: one.dataset.pick });
+    else if (step) others[others.indexOf(one) + step]?.focus();
+    else return;
+    event.preventDefault();
+  });
+  return () => { clearInterval(again); style.remove(); all.forEach(one => document.removeEventListener(...one)); };
 } };
 """
 
@@ -49,12 +69,13 @@ class BehindControls:
         self.before = ipywidgets.Button(description="earlier", layout={"width": "80px"})
         self.after = ipywidgets.Button(description="more", layout={"width": "80px"})
         self.where, self.table = ipywidgets.HTML(), ipywidgets.HTML(behind.table(picks=True))
+        self.table.add_class(behind.key)
         self.tiles = ipywidgets.HTML()
         self.tiles.add_class("vidbench-behind")
         head = ipywidgets.HBox([self.choice, self.before, self.after, self.where])
         head.layout.flex_flow = "row wrap"
         self.box = ipywidgets.VBox([self.table, self._hint(), head, self.tiles])
-        self.clicks = Clicks(self.box, self.select, partial(whole_of, {"": behind.videos}))
+        self.clicks = Clicks(self.box, whole=partial(whole_of, {"": behind.videos}))
         self.choice.observe(self._chosen, "value")
         self.before.on_click(lambda _: self.turn(-1))
         self.after.on_click(lambda _: self.turn(1))
@@ -62,9 +83,9 @@ class BehindControls:
 
     @cached_property
     def ears(self) -> AnyWidget:
-        """What listens to clicks in the figure."""
+        """What listens to the figure and to the buttons of the table."""
         made = _ears()(key=self.behind.key)
-        made.on_msg(lambda _, message, __: self._clicked(message))
+        made.on_msg(lambda _, message, __: self._heard(message))
         return made
 
     def _ipython_display_(self) -> None:
@@ -77,9 +98,8 @@ class BehindControls:
 
     def open(self) -> Any:
         """Return the box of controls, which listens to clicks from then on."""
-        extra = [self.clicks.widget, self.clicks.late, self.clicks.answer]
-        extra += [self.ears] if self.behind.figure is not None else []
-        self.box.children = [*self.box.children[:4], *extra]
+        ears = [self.ears, self.clicks.widget, self.clicks.late, self.clicks.answer]
+        self.box.children = [*self.box.children[:4], *ears]
         return self.box
 
     def select(self, name: str) -> None:
@@ -106,10 +126,10 @@ class BehindControls:
     def _chosen(self, change: Any) -> None:
         self.select(change["new"])
 
-    def _clicked(self, message: dict) -> None:
-        name = self.behind.places.get(tuple(message["place"]))
-        if name is not None:
-            self.select(name)
+    def _heard(self, message: dict) -> None:
+        """Take a click in the figure, or on a button of the table."""
+        place = tuple(message.get("place", ()))
+        self.select(message.get("pick", "") or self.behind.places.get(place, ""))
 
     def _options(self) -> list[tuple[str, str]]:
         """The first cells and the chosen one, in words."""
@@ -144,7 +164,7 @@ def _ears() -> type[AnyWidget]:
     import traitlets
 
     class Ears(anywidget.AnyWidget):
-        _esm = PLOT
+        _esm = EARS
         key = traitlets.Unicode().tag(sync=True)
 
     return Ears
