@@ -20,14 +20,14 @@ TOUR, NEIGHBORS, PAIRS, RETRIEVAL = (
 )
 PLOTS = {
     TOUR: 1,
-    NEIGHBORS: 5,
+    NEIGHBORS: 6,
     PAIRS: 5,
     RETRIEVAL: 2,
 }  # plotly figures, those among controls with them
 # anywidget says this of a module that took over two seconds, which vidbench's get over
 LATE = "[anywidget] Failed to initialize model."
-CONTROLS = ".jp-OutputArea-output:has(.jupyter-widgets .js-plotly-plot)"
-MAP = ".jupyter-widgets .js-plotly-plot"
+CONTROLS = ".jp-OutputArea-output:has(.vidbench-plot .js-plotly-plot)"
+MAP = ".vidbench-plot .js-plotly-plot"
 QUERY = '.vidbench-tiles div[title^="query"]'
 ASKED = (
     "([where, name]) => document.querySelector(where).querySelector('span[title]').title === name"
