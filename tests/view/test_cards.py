@@ -10,8 +10,9 @@ from vidbench.view import cards
 
 def test_a_wall_plays_each_clip_with_its_name_and_sentence():
     frames = np.random.default_rng(0).integers(0, 255, (4, 16, 24, 3), np.uint8)
-    made = cards.wall([cards.card(frames, 8, "<wave>", "One arm & a hand.", side=48)])
+    made = cards.wall([cards.card(frames, 8, "<wave>", "One arm & a hand.", side=48)], title="base")
     assert "&lt;wave&gt;" in made and "One arm &amp; a hand." in made and "<wave>" not in made
+    assert ">base<" in made
     assert made.count("data:image/webp;base64,") == 1
     with pytest.raises(ValueError, match="at least one card"):
         cards.wall([])

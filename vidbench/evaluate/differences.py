@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from vidbench.evaluate.probe import Score
 from vidbench.evaluate.retrieval import summary
 
 FEW = 1000  # iterations: a shorter training rarely separates two methods
@@ -35,3 +36,19 @@ def difference_words(
         return f"{said}, significant."
     short = f", and {iterations:,} iterations are too few to tell" * (0 < iterations < FEW)
     return f"{said}: not significant{short}."
+
+
+def score_words(
+    names: tuple[str, str], one: Score, other: Score | None = None, iterations: int = 0
+) -> str:
+    """Compare two classifiers, or one with chance, by top-1 (see `difference_words`).
+
+    Args:
+        names: Of both; the second is left out if there is no other.
+        one, other: Scores of the same videos; None is chance.
+        iterations: Of the shorter of the two trainings; 0 if it is unknown.
+    """
+    chance = np.full(len(one.right), 1 / len(one.table.classes))
+    pair = names if other else (names[0], "chance")
+    hits = one.right, other.right if other else chance
+    return difference_words(pair, hits, one.table.source_video, "top-1", iterations)

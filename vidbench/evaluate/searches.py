@@ -12,6 +12,7 @@ import numpy as np
 from vidbench.data.manifest import Manifest
 from vidbench.engine.runs import Run
 from vidbench.evaluate import outcomes
+from vidbench.evaluate.differences import difference_words
 from vidbench.evaluate.features import PROTOCOLS, Features, Protocol, load_or_extract
 from vidbench.evaluate.retrieval import (
     Searchable,
@@ -76,10 +77,17 @@ def tables_of(
             for part in ("train", split)
         )
         tables[name] = gallery, queries
-    if fuse and len(trained) == 2 and len({run.recipe.stream for run in trained.values()}) == 2:
+    return with_both(tables) if fuse else tables
+
+
+def with_both(tables: Mapping[str, tuple[Features, Features]]) -> dict[str, tuple[Any, Any]]:
+    """Add BOTH, a table of each stream, if the runs are two and of both streams."""
+    made: dict[str, tuple[Any, Any]] = dict(tables)
+    streams = {gallery.protocol.get("stream") for gallery, _ in tables.values()}
+    if len(tables) == 2 and len(streams) == 2:
         one, two = tables.values()
-        tables[BOTH] = [one[0], two[0]], [one[1], two[1]]
-    return tables
+        made[BOTH] = [one[0], two[0]], [one[1], two[1]]
+    return made
 
 
 def search_all(
@@ -129,6 +137,32 @@ def differences(
     return made
 
 
+def difference_lines(
+    found: Mapping[str, Searched], base: str, iterations: int = 0, metric: str = "R@1"
+) -> str:
+    """Say in a line each what every other search gains over `base`; "" without labels.
+
+    Args:
+        found: What `search_all` returns.
+        base: The search that the others are compared with.
+        iterations: Of the shortest training; 0 if it is unknown.
+        metric: Such as "R@1".
+    """
+    first = found[base]
+    others = [name for name in found if name != base and metric in first.hits]
+    sources = first.queries.source_video
+    return "\n".join(
+        difference_words(
+            (name, base),
+            (found[name].hits[metric], first.hits[metric]),
+            sources,
+            metric,
+            iterations,
+        )
+        for name in others
+    )
+
+
 def keep(
     found: Mapping[str, Searched], trained: Mapping[str, Run], queries: Manifest, data: str
 ) -> list[str]:
@@ -139,11 +173,11 @@ def keep(
         data: The name of the data set, in the protocol.
 
     Returns:
-        The names of the runs that were written to; none without labels.
+        The names of the runs that were written to; none without labels or runs.
     """
-    first, written = next(iter(trained)), []
+    first, written = next(iter(trained), ""), []
     for name, one in found.items():
-        if not one.hits:
+        if not one.hits or not trained:
             continue
         others = [other for other in trained if other != first]
         extra = {} if name in trained else {"fused_with": ", ".join(others)}

@@ -128,13 +128,13 @@ def keep(
     found: Found, trained: Mapping[str, Run], ends: Mapping[str, Run], videos: Manifest
 ) -> None:
     """Write each number and outcome into its run, with every switch that moves it; what both
-    streams found together goes to the first run.
+    streams found together goes to the first run. Results without runs are not kept.
 
     Args:
         videos: Those that were tested.
     """
-    first, *others = trained
-    for (name, form), score in found.items():
+    first, *others = trained or [""]
+    for (name, form), score in found.items() if trained else ():
         shelf = ends if form == END else trained
         extra = {} if name in trained else {"fused_with": ", ".join(others)}
         run = shelf[name if name in trained else first]

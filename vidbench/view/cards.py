@@ -24,6 +24,9 @@ class Card(NamedTuple):
     words: str = ""
 
 
+QUALITY = 60  # of WebP: a wall has dozens of clips
+
+
 def card(frames: np.ndarray, fps: float, name: str, words: str = "", side: int = 96) -> Card:
     """Make a card of frames.
 
@@ -34,15 +37,16 @@ def card(frames: np.ndarray, fps: float, name: str, words: str = "", side: int =
         words: A sentence below the name.
         side: Pixels of the longer side.
     """
-    return Card(encode(frames, fps, side), name, words)
+    return Card(encode(frames, fps, side, QUALITY), name, words)
 
 
-def wall(cards: Sequence[Card], width: int = 140) -> Html:
+def wall(cards: Sequence[Card], width: int = 140, title: str = "") -> Html:
     """Set cards side by side, as many in a line as fit.
 
     Args:
         cards: In order.
         width: Pixels of a card; the clips keep their own size.
+        title: A heading above them.
 
     Raises:
         ValueError: There are no cards.
@@ -56,7 +60,8 @@ def wall(cards: Sequence[Card], width: int = 140) -> Html:
         for one in cards
     )
     looks = f"display:flex;flex-wrap:wrap;gap:14px 12px;font-family:{FONT};font-size:13px"
-    return Html(f'<div style="{looks}">{"".join(made)}</div>')
+    head = title and f'<div style="font-weight:600;width:100%">{escaped(title)}</div>'
+    return Html(f'<div style="{looks}">{head}{"".join(made)}</div>')
 
 
 def samples(manifest: Manifest, most: int = 6) -> Html:

@@ -95,13 +95,12 @@ def sizes(action: str = "cartwheel") -> Iterator[Sample]:
 
 
 def worlds(preset: str = "tiny") -> Iterator[Sample]:
-    """Draw the first class of every world, with what sets the world apart."""
-    for name, words in WORLDS.items():
+    """Draw the first class of every world next to the base world, with what sets it apart."""
+    for name, words in list(WORLDS.items())[1:]:
         label, frames = next(_first_clips(preset, name))
         count = len(toy.WORLDS[name].classes)
         words = f"{words}. {count} classes; this one is {label}."
-        title = preset if name == "base" else f"{preset}-{name}"
-        yield Sample(frames, toy.PRESETS[preset].fps, title, words)
+        yield Sample(frames, toy.PRESETS[preset].fps, f"{preset}-{name}", words)
 
 
 def _first_clips(preset: str, world: str, only: str = "") -> Iterator[tuple[str, np.ndarray]]:

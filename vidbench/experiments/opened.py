@@ -1,0 +1,163 @@
+"""Videos with runs on them, opened for a look: from the demo's results, or from runs of your own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vidbench.data.manifest import Manifest
+from vidbench.data.sets import catalogue
+from vidbench.engine.runs import Run
+from vidbench.evaluate import searches
+from vidbench.evaluate.features import PROTOCOLS
+from vidbench.evaluate.projections import Relation
+from vidbench.evaluate.shipped import demo_relations, demo_results
+from vidbench.experiments import joint
+from vidbench.experiments.ready import ready_runs
+
+DEMO = "demo"  # as `data`: the results of `make demo`, the user's own or those shipped
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A gallery and queries, with what runs know of them.
+
+    Args:
+        name: Of the data.
+        place: The folder of the data's videos, flow and runs.
+        train, queries: The gallery and the queries.
+        tables: run -> features of both, and `searches.BOTH` if there are both streams.
+        facts: run -> what a table says of it: stream, positives, clips, stages.
+        curves: run -> its log as columns.
+        runs: The runs themselves; none of the demo's results.
+        flow: The flow store, "" if it is not there.
+        iterations: Of the shortest training; 0 if it is unknown.
+    """
+
+    name: str
+    place: Path
+    train: Manifest
+    queries: Manifest
+    tables: Mapping[str, tuple[Any, Any]]
+    facts: Mapping[str, dict[str, Any]]
+    curves: Mapping[str, dict[str, list]]
+    runs: Mapping[str, Run]
+    flow: str | Path
+    iterations: int = 0
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The facts as rows of a table."""
+        return [{"run": name, **facts} for name, facts in self.facts.items()]
+
+
+def open_runs(
+    runs_dir: str | Path,
+    data: str,
+    names: Sequence[str],
+    *,
+    fold: int = 1,
+    split: str = "test",
+    protocol: str = "vidbench",
+    fuse: bool = True,
+) -> Opened:
+    """Open runs with their features of the training videos and of a split.
+
+    Args:
+        runs_dir: The folder of everything written.
+        data: DEMO, or a data set: its runs are loaded, on the tiny toy worlds trained
+            (`ready_runs`).
+        names: Runs; empty ones are left out.
+        fold: Of a data set that has several.
+        split: Of the queries.
+        protocol: How clips become a feature; the demo's results have "vidbench" only.
+        fuse: Add `searches.BOTH` if there are two runs of both streams.
+
+    Raises:
+        ValueError: The demo has no such run, split or protocol.
+        RunError: What `ready_runs` raises.
+    """
+    names = [name for name in names if name]
+    if data == DEMO:
+        return _demo(runs_dir, names, split, protocol, fuse)
+    place, manifest = catalogue.prepare_dataset(runs_dir, data, fold)
+    manifest = manifest.countable  # if some videos have labels, those without are left out
+    trained, flow = ready_runs(place, *names), place / "flow"
+    how = PROTOCOLS[protocol]
+    tables = searches.tables_of(trained, manifest, split, how, flow=flow, fuse=fuse)
+    budgets = {name: run.budget() for name, run in trained.items()}
+    facts = {
+        name: {
+            "stream": run.recipe.stream,
+            "positives": getattr(run.recipe, "positives", "labels"),
+            "clips": budgets[name]["clips"],
+            "stages": " > ".join(budgets[name]["stages"]),
+        }
+        for name, run in trained.items()
+    }
+    return Opened(
+        place.name,
+        place,
+        manifest.select(split="train"),
+        manifest.select(split=split),
+        tables,
+        facts,
+        {name: run.curves() for name, run in trained.items()},
+        trained,
+        flow,
+        min(budget["iterations"] for budget in budgets.values()),
+    )
+
+
+def _demo(
+    runs_dir: str | Path, names: Sequence[str], split: str, protocol: str, fuse: bool
+) -> Opened:
+    """Open the demo's results."""
+    found = demo_results(runs_dir)
+    splits = ("train", found.manifest.held_out())
+    for what, value, known in (
+        ("run", next((name for name in names if name not in found.tables), ""), [*found.tables]),
+        ("split", split, splits),
+        ("protocol", protocol, ("vidbench",)),
+    ):
+        if value and value not in known:
+            raise ValueError(
+                f"{what} of the demo's results must be one of {', '.join(known)}; got {value!r}. "
+                "Choose one of these, or set data to tiny, small or your videos."
+            )
+    tables = {name: (found.tables[name]["train"], found.tables[name][split]) for name in names}
+    return Opened(
+        DEMO,
+        Path(runs_dir).resolve() / DEMO,
+        found.manifest.select(split="train"),
+        found.manifest.select(split=split),
+        searches.with_both(tables) if fuse else tables,
+        {name: found.facts[name] for name in names},
+        {name: found.curves[name] for name in names},
+        {},
+        found.flow,
+    )
+
+
+def open_relations(
+    runs_dir: str | Path, data: Sequence[str], run: str, split: str
+) -> tuple[Mapping[tuple[str, str], Relation], Mapping[str, Manifest]]:
+    """Open what a joint run's maps learned, with videos of each data set.
+
+    Args:
+        runs_dir: The folder of everything written.
+        data: [DEMO], or the data sets of the joint run.
+        run: Its name, or a path with a slash; tiny worlds train a missing one.
+        split: On whose videos the read-outs are computed.
+
+    Returns:
+        (source, target) -> relation, and data set -> videos.
+    """
+    if list(data) == [DEMO]:
+        shipped = demo_relations(runs_dir)
+        return shipped.found, shipped.manifests
+    place, sets = joint.open_sets(runs_dir, data)
+    found = joint.relations_of(ready_runs(place, run)[run], sets, split)
+    return found, {name: one.manifest.select(split=split) for name, one in sets.items()}
