@@ -256,7 +256,9 @@ def test_pairs(desk):
         alts = tab.locator(".jupyter-widgets img").evaluate_all(
             "clips => clips.map(one => one.alt.split(', ')[0])"
         )
-        assert alts == [name for name in found["names"] for _ in range(2)]  # that ship of each class
+        assert alts == [
+            name for name in found["names"] for _ in range(2)
+        ]  # that ship of each class
         holds(
             tab, "where => document.querySelector(where)._fullLayout.shapes.length === 2", MAP
         )  # the cross-hair

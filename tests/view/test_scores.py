@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from vidbench.evaluate import probe
+from vidbench.evaluate.differences import score_words
 from vidbench.evaluate.tables import Features
 from vidbench.view import scores
 
@@ -35,3 +36,13 @@ def test_scores_are_rows_and_bars():
 
 def test_a_gap_is_in_points_with_a_sign():
     assert "+50.0" in scores.gap_table({"one view": (0.5, 0.2, 0.8)}, "rms", "baseline")
+
+
+def test_a_score_is_compared_with_another_or_with_chance_in_words():
+    good, half = FOUND["rms", "one view"], FOUND["baseline", "one view"]
+    said = score_words(("rms", "baseline"), good, half, 88)
+    assert said.startswith("rms - baseline = +50.0 points top-1 [") and said.endswith(
+        "significant."
+    )
+    assert score_words(("rms", ""), good).startswith("rms - chance = +66.7 points top-1 [")
+    assert "88 iterations are too few to tell" in score_words(("a", "b"), good, good, 88)
