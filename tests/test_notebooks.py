@@ -24,7 +24,7 @@ import pytest
 from tests import ROOT, copied
 
 NOTEBOOKS = {path.name[:2]: path for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))}
-CHAINS = ("00", "01 02 03", "10 11 12 40 41 42 43 90", "20 22", "30 31")
+CHAINS = ("00", "01 02 03", "10 11 12 40 41 42 43 90 91", "20 22", "30 31")
 NAMED = [
     pytest.param(
         NOTEBOOKS[number],

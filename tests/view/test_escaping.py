@@ -12,15 +12,16 @@ import pytest
 import vidbench.view
 from tests.view.test_galleries import Skeleton, clip
 from vidbench.data.manifest import Manifest
+from vidbench.evaluate.board import RunState
 from vidbench.evaluate.outcomes import Outcome
 from vidbench.evaluate.paired import paired
 from vidbench.evaluate.projections import Relation
 from vidbench.evaluate.published import Published
 from vidbench.evaluate.results import Folder, Number
 from vidbench.evaluate.search import Neighbors
-from vidbench.view import clips, compare, figures, galleries, html, looks, results
+from vidbench.view import board, clips, compare, figures, galleries, html, looks, results, runs
 from vidbench.view.galleries import Row, Tile
-from vidbench.view.widgets import behind, neighbors, pairs, pieces, query, training
+from vidbench.view.widgets import behind, neighbors, pairs, pieces, query
 from vidbench.view.widgets.videos import Videos
 
 WEBP = galleries.encode(clip(), 12)
@@ -117,8 +118,12 @@ def unread(words):
 
 
 def state(words):
-    logs = {"metrics": {"epoch": [1, 2], words: [0.5, 0.25]}}
-    return training.RunState(words, words, words, 2, logs)
+    logs = {"metrics": {"epoch": np.array([1.0, 2]), words: np.array([0.5, 0.25])}}
+    return RunState(words, words, words, 2, logs, {words: words})
+
+
+def other(words):
+    return RunState(f"{words}2", "complete", recipe={words: f"{words}2"})
 
 
 def published(words):
@@ -178,7 +183,11 @@ CASES = {
     "widgets.neighbors.Browser.now": lambda words: gained(words).now(picks=True),
     "widgets.pieces.video_grid": lambda words: pieces.video_grid([tile(words)], words),
     "widgets.query.QueryBox.html": lambda words: unread(words).html("a.mp4"),
-    "widgets.training.Board.html": lambda words: training.Board("x").html([state(words)]),
+    "board.recipes": lambda words: board.recipes([state(words), other(words)]),
+    "runs.rows": lambda words: runs.rows([state(words)]),
+    "runs.row": lambda words: runs.row(state(words), ("#123456", "solid")),
+    "runs.count": lambda words: runs.count([replace(state(words), state=words)]),
+    "runs.said": runs.said,
 }
 
 

@@ -21,6 +21,7 @@ from vidbench.api.arguments import (
     near,
     source,
 )
+from vidbench.api.board import add_board, board
 from vidbench.api.compare import add_compare, compare
 from vidbench.api.runs import Commands, add_command
 from vidbench.system.door import at_the_door
@@ -37,7 +38,15 @@ SETTINGS = ("preset", "epochs", "network", "seed", "flow", "nproc", "processes")
 
 def add_verbs(commands: Commands) -> None:
     """Add the commands of the front door."""
-    for add in (_add_train, _add_embed, _add_search, _add_predict, _add_export, add_compare):
+    for add in (
+        _add_train,
+        _add_embed,
+        _add_search,
+        _add_predict,
+        _add_export,
+        add_compare,
+        add_board,
+    ):
         add(commands)
 
 
@@ -350,4 +359,5 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "predict": predict,
     "export": export,
     "compare": compare,
+    "board": board,
 }

@@ -109,7 +109,7 @@ def collect(runs_dir: str | Path) -> list[Folder]:
             name = place.relative_to(runs_dir).as_posix()
             unread.append(Folder(name, problems=(_said("the folder", error),)))
 
-    found = [_look(place, name_below(runs_dir, place)) for place in run_folders(runs_dir, note)]
+    found = [look_at(place, name_below(runs_dir, place)) for place in run_folders(runs_dir, note)]
     return sorted([*found, *unread], key=lambda folder: folder.run)
 
 
@@ -131,7 +131,8 @@ def state_of(run: Run) -> tuple[str, str]:
     return state, str(held.get("error", ""))
 
 
-def _look(folder: Path, name: str) -> Folder:
+def look_at(folder: Path, name: str) -> Folder:
+    """Read a run folder, under the name that tables show."""
     try:  # a folder that someone edited may raise anything; it is named and the others are shown
         run = Run(folder)
         recipe: Recipe = run.recipe

@@ -26,20 +26,29 @@ def by_stream(numbers: Iterable[Number]) -> list[tuple[str, str, list[dict[str, 
         {"method": text, "rgb": Number, "flow": Number, "both": Number} with those that were
         measured.
     """
-    alike = []
+    made = []
+    for heading, group in alike_but_stream(numbers):
+        metric = main_metric(group)
+        rows = _stream_rows([number for number in group if number.metric == metric])
+        if len({stream for row in rows for stream in row if stream != "method"}) > 1:
+            made.append((heading, metric, rows))
+    return made
+
+
+def alike_but_stream(numbers: Iterable[Number]) -> list[tuple[str, list[Number]]]:
+    """Group numbers that were measured alike but for the stream, each group with its heading."""
+    original: dict[int, tuple[Number, Number]] = {}
     for number in numbers:
         switches = {name: value for name, value in number.switches.items() if name not in FUSED}
         protocol = protocol_id(number.task, switches)
-        alike.append((replace(number, switches=switches, protocol=protocol), number))
-    original = {id(plain): number for plain, number in alike}
-    made = []
-    for _, _, headed in by_task(plain for plain, _ in alike):
-        for heading, group in headed:
-            metric = main_metric(group)
-            rows = _stream_rows([original[id(n)] for n in group if n.metric == metric])
-            if len({stream for row in rows for stream in row if stream != "method"}) > 1:
-                made.append((heading, metric, rows))
-    return made
+        plain = replace(number, switches=switches, protocol=protocol)
+        original[id(plain)] = plain, number
+    headed = by_task(plain for plain, _ in original.values())
+    return [
+        (heading, [original[id(plain)][1] for plain in group])
+        for _, _, groups in headed
+        for heading, group in groups
+    ]
 
 
 def _stream_rows(numbers: Sequence[Number]) -> list[dict[str, Any]]:

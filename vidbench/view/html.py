@@ -143,6 +143,8 @@ def _cells(values: Sequence[Any], spec: str | None, best: str | None) -> list[st
 POLICY = "default-src 'none'; img-src data: blob:; media-src data:; " + "; ".join(
     f"{kind}-src 'unsafe-inline'" for kind in ("style", "script")
 )
+# kinds of traces for which plotly compiles code in the page; it still loads nothing
+COMPILED = {"parcoords", "parcats", "scattergl", "splom", "scatterpolargl"}
 
 
 def page(title: str, sections: Sequence[Section]) -> str:
@@ -156,18 +158,21 @@ def page(title: str, sections: Sequence[Section]) -> str:
 
     if not sections:
         raise ValueError("page: wanted at least one Section(heading, parts), got none")
-    body, drawn = [f"<h1>{escaped(title)}</h1>"], 0
+    body, drawn, policy = [f"<h1>{escaped(title)}</h1>"], 0, POLICY
     for section in sections:
         body.append(f"<section><h2>{escaped(section.heading)}</h2>")
         for part in section.parts:
-            drawn += isinstance(part, BaseFigure)
+            if isinstance(part, BaseFigure):
+                drawn += 1
+                if COMPILED & {trace.type for trace in part.data}:
+                    policy = f"{POLICY} 'unsafe-eval'"
             body.append(_part(part, section.heading, drawn))
         body.append("</section>")
     script = f"<script>{get_plotlyjs()}</script>" if drawn else ""
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta '
         f'charset="utf-8"><title>{escaped(title)}</title>'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" '
         'href="data:,">'
         f"<style>{CSS}</style>{script}</head><body><main>\n"

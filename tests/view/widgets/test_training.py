@@ -1,27 +1,25 @@
 """The board of runs while they train: a real run in another process is read while it writes, dies
-and goes on."""
+and is resumed."""
 
-import base64
-import json
-import math
 import re
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
-from xml.etree import ElementTree
 
 import pytest
 
 from tests import ROOT, stages
-from tests.view.test_galleries import HOSTILE, KEPT, Skeleton, styles
+from tests.view.test_galleries import HOSTILE, Skeleton
 from vidbench.engine.loop import Fit
 from vidbench.engine.runs import Run, recipe_dict
-from vidbench.system.files import lock_folder
-from vidbench.view import widgets
-from vidbench.view.widgets import chart, training
-from vidbench.view.widgets.training import Board, BoardControls, held
+from vidbench.evaluate import results
+from vidbench.evaluate.board import Board
+from vidbench.system.files import is_locked, lock_folder
+from vidbench.view import runs, widgets
+from vidbench.view.looks import PALETTE
+from vidbench.view.widgets.training import BoardControls
 
 FIT = Fit(epochs=40, batch=8, lr=0.01, log_every=1)
 
@@ -45,34 +43,20 @@ def made(folder, state="complete", lines=3, fit=FIT, **facts):
     return run
 
 
-def pictures(html):
-    """The SVG of each chart, parsed."""
-    found = [value for _, name, value in Skeleton(html).attributes if name == "src"]
-    assert all(value.startswith("data:image/svg+xml;base64,") for value in found)
-    return [ElementTree.fromstring(base64.b64decode(value.partition(",")[2])) for value in found]
+def held(folder):
+    return is_locked(folder / ".lock")
 
 
-def lines_of(picture):
-    return [
-        [tuple(map(float, point.split(","))) for point in line.get("points").split()]
-        for line in picture.iter("{http://www.w3.org/2000/svg}polyline")
-    ]
+def words(view):
+    """What the board's rows say, and what it counts."""
+    return "".join(one.value for one in [*view._rows.values(), view.counts])
 
 
-@pytest.mark.parametrize(
-    "value, text",
-    [
-        (0.000657, "6.57e-4"),
-        (-0.000657, "-6.57e-4"),
-        (0.0278, "0.0278"),
-        (1.234e-12, "1.23e-12"),
-        (-0.5, "-0.5"),
-        (16384, "1.64e4"),
-        (0, "0"),
-    ],
-)
-def test_the_numbers_of_a_chart_are_short(value, text):
-    assert chart._short(value) == text
+def drawn(view, column=0):
+    """The smoothed lines of the figure: run -> y, of the column-th chart."""
+    traces = view._plot.data[1::2]
+    axis = list(dict.fromkeys(trace.yaxis for trace in traces))[column]
+    return {trace.name: trace for trace in traces if trace.yaxis == axis}
 
 
 def test_a_folder_of_runs_is_all_runs_in_it(tmp_path):
@@ -84,61 +68,44 @@ def test_a_folder_of_runs_is_all_runs_in_it(tmp_path):
     assert [(one.name, one.state) for one in board.look()] == [("a", "complete"), ("b", "complete")]
     made(tmp_path / "c")
     assert [one.name for one in board.look()] == ["a", "b", "c"]
-    assert len(lines_of(pictures(board.html())[0])) == 3
+    assert len(drawn(BoardControls(board))) == 3
     assert [one.name for one in Board([tmp_path, tmp_path / "a"]).look()][-2:] == [
         f"{tmp_path.name}/c",
         "a",
     ]
 
 
-def test_a_board_sees_a_run_begin_train_die_and_go_on(tmp_path):
+def test_a_board_sees_a_run_begin_train_die_and_resume(tmp_path):
     folder = tmp_path / "later"
     board = Board(folder)
     view = BoardControls(board, every=0.1)
-    assert board.look()[0].state == "waiting" and "no run in" in view.html.value
+    assert board.look()[0].state == "waiting" and "no run in" in words(view)
     code = f"from tests import stages; stages.regress({recipe_dict(FIT)!r}, {str(folder)!r}, pause=0.05)"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
     try:
-        until(lambda: "epoch" in view.html.value and "running" in view.html.value)
+        until(lambda: "epoch" in words(view) and "running" in words(view))
         assert held(folder) and board.look()[0].state == "running"
         first = board.look()[0].last("step")
         until(lambda: (board.look()[0].last("step") or 0) > first + 2)
-        assert "left" in view.html.value and len(pictures(view.html.value)) >= 1
+        until(lambda: view._plot is not None)
+        assert "left" in words(view) and len(drawn(view)) == 1
         process.send_signal(signal.SIGKILL)
     finally:
         process.kill()
         process.wait()
     until(lambda: not view.thread.is_alive())
     assert (
-        "died" in view.html.value
-        and "no process holds its lock" in view.html.value
+        "died" in words(view)
+        and "no process holds its lock" in words(view)
         and not view.watching.value
     )
     assert Run(folder).state == "running", "status.json does not know"
     stages.regress(recipe_dict(FIT), str(folder))
     view.watching.value = True  # the button: the thread looks once more and ends, for all is over
-    until(lambda: "complete" in view.html.value and not view.thread.is_alive())
+    until(lambda: "complete" in words(view) and not view.thread.is_alive())
     seen = board.look()[0]
     assert (seen.state, seen.over, seen.last("epoch"), seen.epochs) == ("complete", True, 40, 40)
-    assert seen.logs["metrics"]["step"] == list(range(1, 241))
-
-
-def test_a_half_written_line_waits_and_a_broken_log_is_said(tmp_path):
-    run = made(tmp_path / "run", lines=3)
-    board = Board(run.folder)
-    log = run.folder / "metrics.jsonl"
-    whole = log.read_text()
-    log.write_text(whole + '{"step": 4, "epoch": 2.0, "lo')
-    assert board.look()[0].logs["metrics"]["loss"] == [1, 1 / 2, 1 / 3]
-    log.write_text(whole + '{"step": 4, "epoch": 2.0, "loss": 0.25}\n')
-    assert board.look()[0].logs["metrics"]["loss"] == [1, 1 / 2, 1 / 3, 1 / 4]
-    assert board.look()[0].last("lr") == 0.01, "the last that there is"
-    log.write_text("nonsense\n" + whole)
-    with pytest.warns(UserWarning, match="1 lines are left out, first line 1"):
-        seen = board.look()[0]
-    assert seen.state != "unreadable" and seen.logs["metrics"]["loss"] == [1, 1 / 2, 1 / 3]
-    log.write_text("nonsense\n")
-    assert "none of its 1 lines" in board.look()[0].said and "none of its" in board.html()
+    assert seen.logs["metrics"]["step"].tolist() == list(range(1, 241))
 
 
 @pytest.mark.parametrize(
@@ -163,24 +130,13 @@ def test_one_damaged_run_is_named_and_the_others_are_drawn(tmp_path, file, text)
     bad.write_bytes(text if isinstance(text, bytes) else text.encode())
     board = Board(tmp_path)
     seen = {one.name: one for one in board.look()}
-    html = board.html()
-    assert seen["whole"].state == "complete" and "whole" in html and len(pictures(html)) == 2
+    view = BoardControls(board)
+    html = words(view)
+    assert seen["whole"].state == "complete" and "whole" in html and "whole" in drawn(view)
     if file != "results.json":  # which a board does not read
         assert seen["bad"].state == "unreadable" and str(bad) in seen["bad"].said
-        assert str(bad) in html and board.figure("loss").data[0].name == "whole"
-
-
-def test_a_log_is_read_again_only_where_it_changed(tmp_path, monkeypatch):
-    run, reads = made(tmp_path / "run"), []
-    board, curves = Board(run.folder), Run.curves
-    monkeypatch.setattr(
-        Run, "curves", lambda self, name="metrics": reads.append(name) or curves(self, name)
-    )
-    board.look()
-    board.look()
-    assert reads == ["metrics"]
-    run.log(step=4, epoch=2.0, loss=0.2)
-    assert board.look()[0].last("loss") == 0.2 and reads == ["metrics"] * 2
+        assert list(drawn(view)) == ["whole"]
+        assert str(bad) in html and "2 run folders: 1 complete, 1 broken or half written" in html
 
 
 @pytest.mark.parametrize(
@@ -190,7 +146,8 @@ def test_states_are_those_of_the_run(tmp_path, state, over):
     made(tmp_path / "run", state, error="ValueError: <b>no</b>" if state == "failed" else "")
     seen = Board(tmp_path / "run").look()[0]
     assert (seen.state, seen.over) == (state, over)
-    assert ("&lt;b&gt;no" in Board(tmp_path / "run").html()) == (state == "failed")
+    html = runs.rows(Board(tmp_path / "run").look())
+    assert ("&lt;b&gt;no" in html) == (state == "failed")
 
 
 def test_running_is_believed_while_the_lock_is_held_and_looking_does_not_take_it(tmp_path):
@@ -215,68 +172,70 @@ def test_a_run_that_ends_between_two_looks_has_not_died(tmp_path, monkeypatch):
         run.status("complete")
         return False
 
-    monkeypatch.setattr(training, "held", ends)
+    monkeypatch.setattr(results, "is_locked", ends)
     assert Board(run.folder).look()[0].state == "complete"
 
 
-def test_charts_are_pictures_of_each_column_that_an_untrusted_notebook_keeps(tmp_path):
-    one = made(tmp_path / "one", lines=3)
-    two = made(tmp_path / "two", lines=2)
-    one.log(step=4, epoch=2.0, loss=None, lr=0.01)
-    one.log(step=5, epoch=2.5, loss=0.5, lr=0.01)
-    two.log("monitor", step=2, epoch=1.0, knn=0.25)
-    board = Board([one.folder, two.folder])
-    assert board.drawn(board.look()) == [("metrics", "loss"), ("metrics", "lr"), ("monitor", "knn")]
-    text = board.html()
-    assert styles(text) <= KEPT
-    assert {tag for tag, _ in Skeleton(text).tags} <= {"div", "span", "b", "img"}
-    loss, lr, knn = pictures(text)
-    lines = lines_of(loss)
-    assert [len(line) for line in lines] == [3, 2], (
-        "a gap cuts a line; the single point after it is a dot"
-    )
-    assert len(list(loss.iter("{http://www.w3.org/2000/svg}circle"))) == 1
-    xs, ys = zip(*lines[0], strict=True)
-    assert xs[1] - xs[0] == pytest.approx(xs[2] - xs[1], abs=0.2) and ys[0] < ys[1] < ys[2], (
-        "down is less"
-    )
-    share = (ys[1] - ys[0]) / (ys[2] - ys[0])
-    assert share == pytest.approx((1 - 1 / 2) / (1 - 1 / 3), abs=0.01)
-    assert [point for line in lines_of(lr) for _, point in line] == [lines_of(lr)[0][0][1]] * 7, (
-        "a constant is level"
-    )
-    assert "two 0.25" in text and len(list(knn.iter("{http://www.w3.org/2000/svg}circle"))) == 1
+def test_only_lines_that_changed_are_sent_and_new_columns_come(tmp_path):
+    one, two = made(tmp_path / "one"), made(tmp_path / "two", state="running")
+    with two.lock():
+        view = BoardControls(Board(tmp_path), every=60)
+        view.stop()
+        figure, sent = view._plot, []
+        figure.observe(lambda change: sent.append(change["new"]), "_py2js_update")
+        view.draw()
+        assert sent == [] and list(drawn(view)["two"].y) == pytest.approx([1, 0.5, 0.33333])
+        two.log(step=4, epoch=2.0, loss=0.25, lr=0.01, clips=32, seconds=4.0)
+        view.draw()
+        assert view._plot is figure and list(drawn(view)["two"].y)[3] == 0.25
+        (update,) = [one for one in sent if one]
+        names = {figure.data[number].name for number in update["style_traces"]}
+        assert names == {"two"}, "the other run's lines stay in the page"
+        two.log("monitor", step=4, epoch=2.0, knn=0.5)
+        view.draw()
+        assert view._plot is not figure and list(drawn(view, 2)) == ["two"]
+        assert "read in" in view.when.value and "drawn in" in view.when.value
+    assert one.state == "complete"
 
 
-def test_long_logs_are_thinned_to_their_ends(tmp_path):
-    run = made(tmp_path / "run", lines=1)
-    with open(run.folder / "metrics.jsonl", "w") as file:
-        file.writelines(
-            json.dumps({"step": i, "epoch": i / 10, "loss": math.sin(i)}) + "\n"
-            for i in range(5000)
-        )
-    board = Board(run.folder)
-    xs, ys = board.series(board.look(), "loss")["run"]
-    assert len(xs) == 400 and (xs[0], xs[-1], ys[-1]) == (0, 499.9, math.sin(4999))
-    assert len(board.html()) < 30_000
+def test_a_run_is_switched_off_and_on_and_keeps_its_color(tmp_path):
+    for name in ("infonce-rgb", "coclr-rgb"):
+        made(tmp_path / name)
+    view = BoardControls(Board(tmp_path))
+    assert drawn(view)["coclr-rgb"].line.color == PALETTE[1]
+    view.switches["coclr-rgb"].value = False
+    assert [trace.visible for trace in view._plot.data if trace.name == "coclr-rgb"] == [False] * 4
+    assert drawn(view)["infonce-rgb"].visible is True
+    made(tmp_path / "multitrain")
+    view.draw()  # another figure: a run came
+    assert drawn(view)["coclr-rgb"].visible is False and view._names[-1] == "multitrain"
+    view._switch_all(True)
+    assert drawn(view)["coclr-rgb"].visible is True
+    assert drawn(view)["coclr-rgb"].line.color == PALETTE[1]
 
 
-def test_figure_draws_a_column_of_all_runs(tmp_path):
-    runs = [made(tmp_path / name, lines=lines) for name, lines in (("one", 3), ("two", 5))]
-    figure = Board([run.folder for run in runs]).figure("loss")
-    assert [list(trace.y) for trace in figure.data] == [
-        [1 / i for i in range(1, n + 1)] for n in (3, 5)
-    ]
-    with pytest.raises(ValueError, match="has 'purity' in metrics.jsonl yet"):
-        Board(runs[0].folder).figure("purity")
+def test_smoothing_scale_and_axis_change_the_lines_and_their_names(tmp_path):
+    made(tmp_path / "run")
+    view = BoardControls(Board(tmp_path))
+    view.smoothing.value = 0.5
+    faint, line = view._plot.data[:2]
+    assert list(line.y) == pytest.approx([1, 0.66667, 0.47619]) and faint.y[1] == 0.5
+    assert view._plot.layout.yaxis.title.text == "loss, EMA 0.5"
+    view.axis.value = "seconds"
+    assert list(line.x) == [1, 2, 3]
+    assert view._plot.layout.xaxis2.title.text == "training time (s)"
+    view.scale.value = "log y"
+    assert (view._plot.layout.yaxis.type, view._plot.layout.xaxis.type) == ("log", "linear")
+    view.scale.value, view.smoothing.value = "linear", 0
+    assert view._plot.layout.yaxis.type == "linear" and list(line.y) == list(faint.y)
 
 
 def test_names_are_escaped_and_must_differ(tmp_path):
     run = made(tmp_path / "run")
-    text = Board({HOSTILE: run.folder}).html()
+    text = runs.rows(Board({HOSTILE: run.folder}).look())
     assert "<script" not in text and any(word == HOSTILE for word in Skeleton(text).words)
     for wrong in ([], [tmp_path / "a" / "x", tmp_path / "b" / "x"]):
-        with pytest.raises(ValueError, match="a name of its own"):
+        with pytest.raises(ValueError, match="each with another name"):
             Board(wrong)
     assert len(Board({"a": tmp_path / "a" / "x", "b": tmp_path / "b" / "x"}).look()) == 2
 
@@ -284,26 +243,27 @@ def test_names_are_escaped_and_must_differ(tmp_path):
 def test_the_time_left_follows_the_pace(tmp_path):
     run = made(tmp_path / "run", lines=4, fit=replace(FIT, epochs=10))  # 2 epochs in 4 seconds
     assert Board(run.folder).look()[0].left() == pytest.approx(16)
-    assert [training._time(seconds) for seconds in (16, 600, 36_000)] == [
+    assert [runs._time(seconds) for seconds in (16, 600, 36_000)] == [
         "16 s",
         "10 min",
         "10.0 h",
     ]
 
 
-def test_a_view_stops_when_told_and_headless_runs_get_html(tmp_path, monkeypatch):
+def test_a_view_stops_and_headless_runs_get_figure_and_lines(tmp_path, monkeypatch):
     run = made(tmp_path / "run", "running")
     with run.lock():
         view = BoardControls(Board([run.folder]), every=0.05)
         assert view.watching.value and view.thread.is_alive()
         run.log(step=9, epoch=4.5, loss=0.0625)
-        until(lambda: re.search(r"epoch 4.5 of 40", view.html.value))
+        until(lambda: re.search(r"epoch 4.5 of 40", words(view)))
         thread = view.thread
         view.stop()
         assert not thread.is_alive() and not view.watching.value
         monkeypatch.setenv("VIDBENCH_HEADLESS", "1")
-        assert widgets.shown(view.board) == view.board.html()
-    with pytest.raises(ValueError, match="every > 0"):
+        figure, html = widgets.shown(view.board).parts
+        assert figure.layout.updatemenus and "run" in html
+    with pytest.raises(ValueError, match="over 0 seconds"):
         BoardControls(Board(run.folder), every=0)
 
 
@@ -312,7 +272,7 @@ def test_a_view_says_what_goes_wrong_and_looks_again(tmp_path):
     with run.lock():
         (run.folder / "status.json").write_text("{}")
         view = BoardControls(Board(run.folder), every=0.05)
-        assert "status.json is damaged" in view.html.value
+        assert "status.json is damaged" in words(view)
         run.status("running")
-        until(lambda: "epoch 1.5 of 40" in view.html.value)
+        until(lambda: "epoch 1.5 of 40" in words(view))
         view.stop()

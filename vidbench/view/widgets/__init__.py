@@ -6,11 +6,14 @@ from typing import Any
 
 
 def shown(thing: Any, *arguments: Any, **options: Any) -> Any:
-    """The controls of a browser or board where a person is there, its `html(...)` where a notebook
-    runs headless. Words in place of a figure, such as "no labels: ...", come back unchanged.
+    """Show the controls of a browser or board to a person; in a headless run, what needs no kernel.
+
+    That is a browser's `html(...)`, or a board's lines and charts. Words in place of a figure, such as
+    "no labels: ...", come back unchanged.
 
     A saved notebook keeps about 5 MB of each map among the controls, so headless runs set
     VIDBENCH_HEADLESS=1. The arguments are those of its `html`."""
+    from vidbench.evaluate.board import Board
     from vidbench.view.widgets import (
         behind,
         behind_controls,
@@ -28,6 +31,8 @@ def shown(thing: Any, *arguments: Any, **options: Any) -> Any:
     if os.environ.get("VIDBENCH_HEADLESS", "0") not in ("", "0"):
         if isinstance(thing, behind.Behind | compare.Runs):
             return thing.still()  # with its figure, which a page shows, too
+        if isinstance(thing, Board):
+            return training.still(thing)
         return thing.html(*arguments, **options)
 
     show: dict[type, Callable[[Any], Any]] = {
@@ -36,6 +41,6 @@ def shown(thing: Any, *arguments: Any, **options: Any) -> Any:
         neighbors.Browser: controls.show,
         pairs.Browser: pair_controls.show,
         query.QueryBox: query.show,
-        training.Board: training.show,
+        Board: training.show,
     }
     return show[type(thing)](thing)

@@ -163,7 +163,7 @@ class Behind:
 
 @dataclass(frozen=True)
 class Still:
-    """A figure and, below, the clips of an example."""
+    """A figure and, below, HTML, such as the clips of an example."""
 
     figure: Figure | None
     clips: Html
