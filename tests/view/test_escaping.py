@@ -5,6 +5,7 @@ import importlib
 import inspect
 import pkgutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,9 +20,24 @@ from vidbench.evaluate.projections import Relation
 from vidbench.evaluate.published import Published
 from vidbench.evaluate.results import Folder, Number
 from vidbench.evaluate.search import Neighbors
-from vidbench.view import board, clips, compare, figures, galleries, html, looks, results, runs
+from vidbench.view import (
+    board,
+    cards,
+    clips,
+    compare,
+    figures,
+    galleries,
+    html,
+    looks,
+    recipes,
+    results,
+    retrieval,
+    runs,
+    scores,
+)
 from vidbench.view.galleries import Row, Tile
-from vidbench.view.widgets import behind, neighbors, pairs, pieces, query
+from vidbench.view.widgets import behind, neighbors, pairs, pieces, query, sheet
+from vidbench.view.widgets.rows import PATH
 from vidbench.view.widgets.videos import Videos
 
 WEBP = galleries.encode(clip(), 12)
@@ -150,8 +166,58 @@ def clips_gallery(words, monkeypatch):
     )
 
 
-WORDLESS = {"clips.wheel", "looks.swatch"}  # take numbers and colors
+def scored(words):
+    one = SimpleNamespace(
+        numbers=dict.fromkeys(("top-1", "top-5"), (0.5, 0.4, 0.6)),
+        protocol={words: words},
+        neighbors=Neighbors(np.array([[0, 1]] * 2), np.ones((2, 2))),
+        queries=SimpleNamespace(label=np.zeros(2)),
+    )
+    return {(words, words): one}
+
+
+def listed(words):
+    return Manifest(
+        "x", (words,), np.array([words] * 2), np.zeros(2, int), np.ones(2), np.arange(2)
+    )
+
+
+def hubs(words):
+    return retrieval.hub_table({words: scored(words)[words, words]}, listed(words))
+
+
+def switches(words):
+    searches = {words: SimpleNamespace(protocol={"sampling": words})}
+    return retrieval.protocol_table(searches)
+
+
+def recipe(words):
+    one = SimpleNamespace(network=words, fit=SimpleNamespace(schedule=words))
+    return recipes.recipe_table({words: one}, note=words, fit=("schedule",))
+
+
+def sampled(words, monkeypatch):
+    monkeypatch.setattr(clips, "playing", lambda manifest: lambda row: tile(words))
+    return cards.samples(listed(words))
+
+
+# take numbers and colors
+WORDLESS = {"clips.wheel", "looks.swatch"} | {
+    f"manifests.{name}_table" for name in ("split", "size", "length")
+}
 CASES = {
+    "cards.samples": sampled,
+    "cards.shipped": cards.shipped,
+    "cards.wall": lambda words: cards.wall([cards.Card(WEBP, words, words)], title=words),
+    "recipes.recipe_table": recipe,
+    "retrieval.hub_table": hubs,
+    "retrieval.protocol_table": switches,
+    "scores.gap_table": lambda words: scores.gap_table({words: (0.1, 0.0, 0.2)}, words, words),
+    "scores.protocol_table": lambda words: scores.protocol_table(scored(words)),
+    "scores.score_table": lambda words: scores.score_table(scored(words), (words, "x"), words),
+    "widgets.sheet.table": lambda words: sheet.table(
+        [{PATH: words, words: words}], (PATH, words), {words}
+    ),
     "clips.neighbors_gallery": clips_gallery,
     "clips.said": clips.said,
     "galleries.clip_html": lambda words: galleries.clip_html(WEBP, words, 9, 9),
@@ -194,7 +260,7 @@ CASES = {
 @pytest.mark.parametrize("words", HOSTILE)
 @pytest.mark.parametrize("name", CASES)
 def test_words_are_escaped_exactly_once(name, words, monkeypatch):
-    more = (monkeypatch,) if name == "clips.neighbors_gallery" else ()
+    more = (monkeypatch,) if name in ("clips.neighbors_gallery", "cards.samples") else ()
     seen, calm = (Skeleton(CASES[name](one, *more)) for one in (words, "a" * len(words)))
     assert seen.tags == calm.tags
     read = [*seen.words, *(value for _, _, value in seen.attributes)]
