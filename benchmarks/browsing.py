@@ -29,7 +29,7 @@ from benchmarks.notebook import write
 from benchmarks.relations import FRAME, LATE, draw, shell
 
 ROOT = Path(__file__).resolve().parents[1]
-SIZES, WIDTH, CLASSES = (10_000, 1_000), 128, 101
+SIZES, MANY, WIDTH, CLASSES = (10_000, 1_000), 100_000, 128, 101
 TRACKER = "@jupyterlab/notebook-extension:tracker"
 PRESETS = {  # no news, no dialog over the notebook
     "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
@@ -59,10 +59,9 @@ CLICK = f"""async ([what, number]) => {{
     {SEEN}
     return [performance.now() - began, await Promise.race([rings, {LATE}])];
 }}"""
-REDRAW = f"""async name => {{
+CHOOSE = f"""async ([option, name]) => {{
     const plot = document.querySelector(".js-plotly-plot");
-    const choice = [...document.querySelectorAll("select")].find(one => [...one.options].map(o => o.text).join() ===
-        "rgb,flow");
+    const choice = [...document.querySelectorAll("select")].find(one => [...one.options].some(o => o.text === option));
     const drawn = new Promise(done => plot.once("plotly_afterplot", done));
     const began = performance.now();
     choice.value = name;
@@ -101,10 +100,13 @@ def main(rounds: int = 9, sizes: tuple[int, int] = SIZES) -> list[dict]:
         times = acts(synthetic(*sizes), rounds)
         page = Path(scratch) / "page.html"
         page.write_text(shell())
-        drawn, hovered = draw(browser, page, {"map": synthetic(*sizes).map()}, rounds)
+        maps = {"map": synthetic(*sizes).map(), "large": synthetic(MANY, sizes[1], 2).map()}
+        drawn, hovered = draw(browser, page, maps, rounds)
         times |= {
             "Chromium: map drawn in a page": drawn["map"],
             "Chromium: point hovered": hovered["map"],
+            f"Chromium: map of {MANY} drawn": drawn["large"],
+            f"Chromium: point of {MANY} hovered": hovered["large"],
         }
         times |= clicks(browser, Path(scratch), sizes, rounds)
         program = f"JupyterLab {metadata.version('jupyterlab')}, Chromium {browser.version}"
@@ -226,7 +228,8 @@ def clicks(browser, scratch: Path, sizes: tuple[int, int], rounds: int) -> dict[
         for number in range(rounds + 1):
             new, rings = tab.evaluate(CLICK, ["tile", 1 + number % 8])
             kept, _ = tab.evaluate(CLICK, ["back", 0])
-            redrawn = tab.evaluate(REDRAW, ("flow", "rgb")[number % 2])
+            redrawn = tab.evaluate(CHOOSE, ["rgb", ("flow", "rgb")[number % 2]])
+            colored = tab.evaluate(CHOOSE, ["side", ("source video", "class")[number % 2]])
             tab.evaluate(
                 CLICK, ["tile", 1 + number % 8]
             )  # on from here: another query in each round
@@ -235,6 +238,7 @@ def clicks(browser, scratch: Path, sizes: tuple[int, int], rounds: int) -> dict[
                 ("its rings on the map", rings),
                 ("click, kept clips", kept),
                 ("map redrawn", redrawn),
+                ("map colored by another column", colored),
             ):
                 times.setdefault(f"Lab: {what}", []).extend([took] * (number > 0))
         times["Lab: lasso to its grid of clips"] = [lassoed(tab)]
