@@ -12,7 +12,7 @@ LABEL = np.repeat(np.arange(3), 6)
 
 
 def tables(noise: float, labels: bool = True, seed: int = 0):
-    """A gallery and queries of three classes, the less noise the better told apart."""
+    """A gallery and queries of three classes, better separated with less noise."""
     rng, made = np.random.default_rng(seed), []
     for side in range(2):
         values = np.eye(3)[LABEL] + noise * rng.standard_normal((18, 3))

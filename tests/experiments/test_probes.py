@@ -14,7 +14,7 @@ from vidbench.experiments import finetuned, probes
 
 
 def features(stream: str, seed: int):
-    """Features of a train and a test split of three classes that are easily told apart."""
+    """Features of a train and a test split of three classes that are easy to separate."""
     rng, made = np.random.default_rng(seed), []
     for side in range(2):
         label = np.arange(36) % 3

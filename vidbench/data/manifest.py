@@ -79,7 +79,7 @@ class Manifest:
         object.__setattr__(self, "classes", classes)
         if n and not (-1 <= self.label.min() and self.label.max() < len(self.classes)):
             have = f"{self.label.min()}..{self.label.max()}"
-            raise InputError(f"labels must lie in -1..{len(self.classes) - 1}, got {have}")
+            raise InputError(f"labels must be in -1..{len(self.classes) - 1}, got {have}")
         if n and not (0 <= self.split.min() and self.split.max() < len(SPLITS)):
             raise InputError(
                 f"splits are indices into {SPLITS}, got {self.split.min()}..{self.split.max()}"

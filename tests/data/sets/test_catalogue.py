@@ -127,7 +127,7 @@ def test_bad_csv_names_file_and_line(tmp_path, text, said):
 def test_manifest_refuses_columns_that_do_not_fit():
     with pytest.raises(ValueError, match="label must have shape"):
         Manifest(Path("/v"), ("run",), ["a.mp4"], [0, 0], [0], [0])
-    with pytest.raises(ValueError, match="labels must lie in -1..0"):
+    with pytest.raises(ValueError, match="labels must be in -1..0"):
         Manifest(Path("/v"), ("run",), ["a.mp4"], [1], [0], [0])
     with pytest.raises(ValueError, match="names a class twice: 'run'"):
         Manifest.from_rows("/v", [], ["run", "run"])

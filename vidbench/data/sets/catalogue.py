@@ -284,7 +284,7 @@ def _present(manifest: Manifest, wheres: list[str], missing: str) -> Manifest:
         f"first is {manifest.path[first]} ({wheres[first]})"
     )
     if missing == "error" or not there.any():
-        raise MissingError(f"{said}; check the folder, or go on without them by missing='drop'")
+        raise MissingError(f"{said}; check the folder, or leave them out by missing='drop'")
     warnings.warn(f"{said}; they are dropped", stacklevel=3)
     return manifest.select(mask=there)
 

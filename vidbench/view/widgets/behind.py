@@ -1,7 +1,7 @@
 """The clips behind a number: a figure or table whose cells, rows, points or bars lead to videos.
 
 `Behind` is plain Python: cells, pages of clips, HTML without a kernel or a network. `numbers` makes
-it from results, `behind_controls.show` puts controls on it."""
+it from results, `behind_controls.show` adds controls."""
 
 from __future__ import annotations
 
