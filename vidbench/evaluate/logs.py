@@ -15,7 +15,7 @@ from vidbench.engine.runs import RunError
 
 # of a log line, what is no curve
 BOOKS = ("step", "epoch", "seconds", "clips", "data_share")
-BLOCK = 256  # values of a curve that are smoothed at a time
+BLOCK = 64  # values of a curve that are smoothed at a time
 KNOWN_END = 256  # bytes before the place where the last look ended: the same if the log only grew
 Columns = Mapping[str, NDArray[np.float64]]
 
@@ -143,13 +143,13 @@ def smoothed(values: NDArray[np.float64], weight: float) -> NDArray[np.float64]:
 
 
 def _decayed_sums(values: NDArray[np.float64], weight: float) -> NDArray[np.float64]:
-    """s[i] = values[i] + weight * s[i - 1], by blocks: a matrix within, a loop from block to block."""
+    """s[i] = values[i] + weight * s[i - 1], by blocks: a matrix within each; what a block
+    hands on is such a sum, too."""
     blocks = np.zeros((-(-len(values) // BLOCK), BLOCK))
     blocks.flat[: len(values)] = values
     ages = np.arange(BLOCK)[:, None] - np.arange(BLOCK)
     sums = blocks @ np.where(ages >= 0, weight ** np.maximum(ages, 0), 0).T
-    decay, carry = weight ** np.arange(1, BLOCK + 1), 0.0
-    for block in sums:
-        block += carry * decay
-        carry = block[-1]
+    if len(sums) > 1:
+        carried = _decayed_sums(sums[:-1, -1], weight**BLOCK)
+        sums[1:] += carried[:, None] * weight ** np.arange(1, BLOCK + 1)
     return sums.ravel()[: len(values)]
