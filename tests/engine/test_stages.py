@@ -61,7 +61,7 @@ def test_a_failure_is_named_and_the_same_call_goes_on(tmp_path):
     with pytest.raises(RuntimeError, match="the run bad failed: .*the loss is nan"):
         run_all(recipes, tmp_path, processes=1)
     assert Run(tmp_path / "good").state == "complete" and Run(tmp_path / "bad").state == "failed"
-    with pytest.raises(RunError, match="poison: wanted -1, found 3"):
+    with pytest.raises(RunError, match="poison is 3 there, -1 here"):
         run_all({"bad": Recipe(student=str(tmp_path / "good"))}, tmp_path)
 
 

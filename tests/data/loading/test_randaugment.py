@@ -420,7 +420,7 @@ def test_settings_are_multitrains():
     supplement = PRESETS["multitrain_supplement"]
     assert (supplement.size, supplement.short_side, supplement.flip) == (224, (256, 320), 0.5)
     assert (
-        not supplement.randaugment
+        supplement.randaugment == 4
         and not supplement.erase
         and not augment.strong
         and not supplement.strong
