@@ -330,6 +330,7 @@ def test_a_page_six_times_slower_shows_tiles_that_one_clicks(desk, tmp_path):
     with lab(books, tmp_path / "lab", windowing="") as address:
         for number in range(2):
             tab, _ = opened(desk[0], address("96_busy.ipynb"), SIZE, slowdown=6)
+            tab.set_default_timeout(1e3 * CLICK_SECONDS)
             try:
                 tab.wait_for_function(SHOWN, timeout=30_000, polling=100)
                 tile = tab.locator(".vidbench-tiles [data-pick]").nth(1)
