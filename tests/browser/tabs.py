@@ -40,7 +40,7 @@ DONE = f"""() => {{
     return all.every(one => /^\\[\\d+\\]:$/.test(one)) || document.querySelector(".jp-Dialog") ||
         document.querySelector('{STDERR}') && !all.includes("[*]:");
 }}"""
-# All pictures and so many plots are there. A picture out of sight loads late, so this asks for all
+# All pictures and so many plots are there. A picture out of sight loads late, so this requests all
 # first; a plot has axes and in them something drawn.
 DRAWN = """wanted => {
     const pictures = [...document.querySelectorAll(".jp-OutputArea img[src]")];
@@ -65,7 +65,7 @@ SEEN = """stderr => {
 }"""
 THEME = "name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})"
 STAR = "plot => (star => [star.x[0], star.y[0]])(plot._fullData.find(one => one.name === 'query'))"
-# where the points of the first traces stand in the page, what they say, and the plot's frame
+# where the points of the first traces are in the page, their words, and the plot's frame
 POINTS = """plot => {
     const frame = plot.querySelector(".nsewdrag").getBoundingClientRect(), {xaxis, yaxis} = plot._fullLayout;
     const sides = plot._fullData.slice(0, 2).map(side => Array.from(side.x, (x, i) => ({

@@ -190,8 +190,8 @@ def test_jupyterlab(desk):
         tab.keyboard.press("Escape")
         holds(tab, "() => document.activeElement.dataset.clip?.includes('path')")
         assert tab.locator(".jp-Cell").count() == 5, "JupyterLab took a key of the viewer"
-        asked = '.vidbench-tiles div[title^="query"] span[title]'
-        query = tab.locator(asked).get_attribute("title")
+        heading = '.vidbench-tiles div[title^="query"] span[title]'
+        query = tab.locator(heading).get_attribute("title")
         tile = tab.locator(".vidbench-tiles [data-pick]").nth(1)
         tile.hover()
         tile.locator(".vidbench-enlarge").click()
@@ -202,7 +202,7 @@ def test_jupyterlab(desk):
         named = "plot => [plot.getAttribute('role'), plot.getAttribute('aria-label')]"
         plots = [["img", "The loss of a run"], ["group", "rgb: principal components"]]
         assert [one.evaluate(named) for one in tab.locator(".js-plotly-plot").all()] == plots
-        assert tab.locator(asked).get_attribute("title") == query, (
+        assert tab.locator(heading).get_attribute("title") == query, (
             "the button is no click on the tile"
         )
         readable(tab, "95_viewer")

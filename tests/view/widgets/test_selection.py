@@ -99,8 +99,17 @@ def test_rows_hold_each_video_once_with_the_manifests_columns(tmp_path):
     browser = Browser(held, held, {"x": (values, values)}, k=1)
     assert len(browser.videos) == 6, "a query that is in the gallery counts once"
     assert browser.videos.names == (
-        "path", "class", "split", "source video", "side", "right", "score", "tags", "frames", "fps"
-    )  # fmt: skip
+        "path",
+        "class",
+        "split",
+        "source video",
+        "side",
+        "right",
+        "score",
+        "tags",
+        "frames",
+        "fps",
+    )
     line = browser.videos.lines([3])[0]
     assert (line["split"], line["source video"], line["frames"], line["fps"]) == (
         "test",
