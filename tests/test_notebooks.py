@@ -220,7 +220,7 @@ MOST = 14  # code cells
 LOOPS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 # what draws a figure or plays clips: a sentence before it says what to see
 FIGURES = {
-    *("curves", "bars", "ranked", "confusion", "heatmaps", "slider", "figure", "map", "shown"),
+    *("curves", "bars", "confusion", "heatmaps", "slider", "figure", "map", "shown"),
     *("sankey", "asymmetry", "against", "filmstrip", "wall", "samples", "neighbors_gallery"),
     *("recall_curve", "hub_curve", "class_bars", "score_bars", "overlap_curve", "exchange_bars"),
 }

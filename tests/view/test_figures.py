@@ -139,34 +139,6 @@ def test_whiskers_stand_in_their_methods_row_below_each_other_with_their_interva
             figures.whiskers(wrong, "points")
 
 
-def test_ranked_bars_stand_in_order_and_tell_gain_from_loss():
-    figure = figures.ranked({"kick": -0.25, HOSTILE: 0.5, "bow": 0.0}, "points", "t", percent=True)
-    (drawn,) = figure.data
-    np.testing.assert_allclose(drawn.x, [50, 0, -25])
-    assert drawn.y[1:] == ("bow", "kick") and "<" not in drawn.y[0]
-    assert drawn.marker.color == (looks.RIGHT, looks.RIGHT, looks.WRONG)
-    assert figure.layout.yaxis.autorange == "reversed" and not figure.layout.showlegend
-
-
-def test_ranked_bars_of_many_names_leave_out_the_middle_and_say_so():
-    values = {f"class {i}": i / 101 for i in range(101)}
-    figure = figures.ranked(values, "gain")
-    ends = (*range(100, 80, -1), *range(19, -1, -1))
-    assert figure.data[0].y == tuple(f"class {i}" for i in ends)
-    assert figure.layout.yaxis.title.text == "40 of 101, the 61 in the middle left out"
-    assert figures.ranked({"a": 1.0}, "gain").layout.yaxis.title.text == ""
-    assert figure.layout.height < 1100
-
-
-@pytest.mark.parametrize(
-    ("values", "says"),
-    [({}, "named finite"), ({"a": float("nan")}, "named finite"), ({"a": -33.1}, "divide by 100")],
-)
-def test_ranked_refuses(values, says):
-    with pytest.raises(ValueError, match=says):
-        figures.ranked(values, "gain", percent=True)
-
-
 def test_color_follows_the_method_and_dash_the_stream_in_every_figure():
     names = ["infonce-rgb", "tiny/infonce-flow", "infonce-rgb-long", "coclr-rgb", "CoCLR flow"]
     styles = looks.colors_for(names)

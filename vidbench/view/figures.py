@@ -5,19 +5,17 @@ Everything here is a plain function of plain data. Every text from outside is es
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from vidbench.view.looks import DASHES, INK, RIGHT, SOFT, WRONG, colors_for, dress, plain
+from vidbench.view.looks import DASHES, INK, SOFT, colors_for, dress, plain
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-ENDS = 20  # names at each end of `ranked`
 # what a dash is on a bar and on a dot
 FILLS, DOTS = ("", "/", ".", "x"), ("circle", "circle-open", "diamond", "diamond-open")
 
@@ -278,50 +276,6 @@ def _dots_of(
         hovertemplate="%{text}: %{x:+.1f}",
         error_x=dict(**_intervals(rows, 100), color=color, thickness=1.6, width=0),
     )
-
-
-def ranked(
-    values: Mapping[str, float], x: str, title: str = "", *, percent: bool = False
-) -> Figure:
-    """Horizontal bars of named values, the largest on top (what each class gains).
-
-    percent: values are fractions and are drawn times 100. Of more than 2 x ENDS names, only the
-    first and last ENDS are drawn, and the axis says how many are left out. Raises ValueError on no
-    values, one that is not finite, and on a "fraction" above 1."""
-    import plotly.graph_objects as go
-
-    if not values or not all(math.isfinite(value) for value in values.values()):
-        raise ValueError(f"ranked: wanted named finite numbers, got {dict(values) or 'none'}")
-    if percent:
-        _fractions(np.abs(list(values.values())), "ranked")
-    rows, scale = sorted(values.items(), key=lambda row: -row[1]), 100.0 if percent else 1.0
-    left_out = max(0, len(rows) - 2 * ENDS)
-    rows = [*rows[:ENDS], *rows[-ENDS:]] if left_out else rows
-    heights = np.array([value for _, value in rows]) * scale
-    figure = go.Figure(
-        go.Bar(
-            x=heights,
-            y=[plain(name) for name, _ in rows],
-            orientation="h",
-            hovertemplate="%{y}: %{x:.3g}<extra></extra>",
-            marker=dict(color=[WRONG if value < 0 else RIGHT for value in heights], line_width=0),
-        )
-    )
-    said = f"{len(rows)} of {len(values)}, the {left_out} in the middle left out"
-    dress(figure, x, said if left_out else "", title, [], 24)
-    top = figure.layout.margin.t
-    figure.update_layout(height=top + 52 + 8 + 22 * len(rows), bargap=0.35, hovermode="closest")
-    figure.update_yaxes(
-        type="category",
-        autorange="reversed",
-        ticks="",
-        showgrid=False,
-        showline=False,
-        dtick=1,
-        ticklabelstandoff=4,
-    )
-    figure.update_xaxes(showgrid=True, zeroline=True, zerolinecolor="#8A929C", showline=False)
-    return figure
 
 
 def _interval(row: Bar) -> tuple[float, float]:
