@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vidbench.view.figures import ENDS, Bar, whiskers
+from vidbench.view.figures import Bar, whiskers
 from vidbench.view.html import Section, table, write_page
 from vidbench.view.looks import (
     FONT,
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from vidbench.evaluate.outcomes import Outcome
     from vidbench.evaluate.paired import Difference, Paired
 
+ENDS = 20  # classes at each end of the figure
 CLASSES_NOTE = (
     "A - B with 95 % paired bootstrap intervals over source videos; a class of one source video has "
     "none. Of {count} classes about {false} leave out 0 by chance alone."
