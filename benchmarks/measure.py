@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
+from vidbench.system.version import version
+
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = (
     "torch",
@@ -174,7 +176,7 @@ def gpu() -> str | None:
 
 
 def machine() -> dict[str, object]:
-    """Where the numbers were taken: processor, cores, versions, command."""
+    """What made the numbers: processor, cores, versions, command, the commit of vidbench."""
     model = platform.processor() or platform.machine()
     if os.path.exists("/proc/cpuinfo"):
         with open("/proc/cpuinfo") as lines:
@@ -198,6 +200,7 @@ def machine() -> dict[str, object]:
         "system": platform.system(),
         "versions": versions,
         "command": command,
+        "vidbench": str(version()),
         "environment": {name: os.environ[name] for name in PRESETS if name in os.environ},
         "date": time.strftime("%Y-%m-%d"),
     }

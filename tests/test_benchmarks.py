@@ -88,7 +88,7 @@ def test_results_hold_rows_goals_and_machine(tmp_path):
     ]
     written = json.loads(measure.save("x", table, tmp_path).read_text())
     assert written["rows"] == table[:2] and written["goals"][0]["verdict"] == "MISSED"
-    assert {"cpu", "cores", "versions", "command", "date"} <= set(written["machine"])
+    assert {"cpu", "cores", "versions", "command", "date", "vidbench"} <= set(written["machine"])
     assert [row["more"] for row in csv.DictReader(open(tmp_path / "x.csv"))] == ["", "3"]
 
 
