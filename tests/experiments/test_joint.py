@@ -1,5 +1,7 @@
 """What notebooks 30 and 31 do with several data sets."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -34,6 +36,16 @@ def test_costs_are_those_of_the_supplement():
     assert [round(row["times the cost"], 2) for row in joint.cost_rows()] == [1.0, 1.34, 1.92]
 
 
+def test_epochs_are_those_of_the_supplement():
+    rows = {row["epoch of"]: row for row in joint.epoch_rows()}
+    assert rows["Kinetics-400"]["samples a second"] == pytest.approx(75.2, rel=0.01)
+    assert rows["Kinetics-400, MViTv2's own code"]["samples a second"] == pytest.approx(91.0)
+    assert rows["Kinetics-700"]["seconds"] == 6900 and rows["ImageNet-1K"]["seconds"] == 1800
+    # about a tenth a sample, as the supplement says
+    assert rows["ImageNet-1K"]["cost a sample"] == pytest.approx(1 / 9.5, rel=0.01)
+    assert rows["ImageNet-21K-P"]["cost a sample"] == pytest.approx(1 / 13.4, rel=0.01)
+
+
 def test_a_joint_run_has_curves_scores_and_relations(multitrained, tmp_path):
     from vidbench.data.manifest import Manifest
 
@@ -51,6 +63,22 @@ def test_a_joint_run_has_curves_scores_and_relations(multitrained, tmp_path):
     assert len(rows) == 4 and rows[0]["map"] == "first → second" and "rank" not in rows[0]
     assert joint.planted(related) == {}
     assert joint.planted_rows(related, {}) == [{"planted": "nothing"}]
+
+
+def test_relations_see_segments_where_training_saw_them(multitrained, tmp_path):
+    """Notebook 31's example of Something-Something: 32 consecutive frames are no such clip."""
+    from vidbench.data.manifest import Manifest
+
+    run = Run(copied(multitrained[0], tmp_path / "whole"))
+    path = run.folder / "recipe.json"
+    held = json.loads(path.read_text())
+    parts = held["recipe"]["parts"]
+    parts[1]["clip"] |= {"sampling": "random_segments", "flip": 0.0}
+    path.write_text(json.dumps(held))
+    sets = {one["name"]: joint.Opened(tmp_path, Manifest.load(one["manifest"])) for one in parts}
+    joint.relations_of(Run(run.folder), sets, "test")
+    files = [file.name for file in (run.folder / "features").glob("*.npz")]
+    assert sorted("-segments-" in name for name in files) == [False, True]
 
 
 def test_planted_pairs_are_known_between_toy_worlds():

@@ -1,4 +1,4 @@
-"""Published numbers to compare with, each with its source, from a csv."""
+"""Published numbers to compare with, each with its source, from csv files in assets/."""
 
 import csv
 from collections.abc import Iterable
@@ -8,6 +8,9 @@ from typing import Any
 
 from vidbench.evaluate.results import Number
 
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
+COUNTS = ASSETS / "published-counts.csv"  # MultiTrain's supplement, table 1
+PAIRS = ASSETS / "published-pairs.csv"  # its table 4, 59 of the 60 pairs: one is not legible
 TASKS = ("probe", "finetune", "retrieval", "classes")  # classes: supervised, evaluate.classified
 STREAMS = ("rgb", "flow", "rgb+flow")
 # as papers and as folders name them
@@ -19,7 +22,7 @@ DATA = {
     "SSv2": "something",
 }
 FOLDS = ("1", "2", "3", "")
-METRICS = ("top-1", "R@1", "R@5", "R@10", "R@20", "R@50")
+METRICS = ("top-1", "top-5", "R@1", "R@5", "R@10", "R@20", "R@50")
 WORDS = {
     "task": TASKS,
     "stream": (*STREAMS, ""),
@@ -74,6 +77,32 @@ def read_published(path: str | Path) -> list[Published]:
                 )
             known[key] = (reader.line_num, one)
     return [published for _, published in known.values()]
+
+
+def counts(path: str | Path = COUNTS) -> list[dict[str, Any]]:
+    """Read how many videos of Kinetics the authors of MultiTrain could download: rows of a table.
+
+    Each {"data", "split", "videos", "percent" (of the released list), "released", "source"}."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return [
+            {**row, "videos": int(row["videos"]), "percent": float(row["percent"])}
+            for row in csv.DictReader(file)
+        ]
+
+
+def pairs(path: str | Path = PAIRS) -> list[dict[str, str]]:
+    """Read MultiTrain's published pairs of classes, the strongest five weights of each map.
+
+    Returns:
+        A row for each map: {"map", "pairs"}, the classes as the data sets spell them.
+    """
+    found: dict[str, list[str]] = {}
+    with open(path, newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            name = f"{row['source']} → {row['target']}"
+            words = f"{row['source_class']} → {row['target_class']}"
+            found.setdefault(name, []).append(words)
+    return [{"map": name, "pairs": "; ".join(words)} for name, words in found.items()]
 
 
 def _checked(row: dict[str, Any], where: str) -> Published:

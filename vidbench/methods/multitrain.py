@@ -309,9 +309,9 @@ def cost(
     """What training on images first and then on video takes, over `scratch` epochs of video alone
     (supplement, 2.3).
 
-    seconds: of an epoch of images and of video. There an epoch of Kinetics takes about 3,200; 1,800
-    for ImageNet-1K and 11,000 for ImageNet-21K-P are derived, as with them its 34 % and 92 % more
-    come out."""
+    seconds: of an epoch of images and of video. There an epoch takes about 3,200 on Kinetics, 1,800
+    on ImageNet-1K and 11,000 on ImageNet-21K-P. The epochs of images are inferred: with 300 and 90
+    its 34 % and 92 % more come out."""
     return (video_epochs + image_epochs * image_seconds / video_seconds) / scratch
 
 

@@ -245,6 +245,8 @@ def _published_on(held: Sequence[tuple[Published, set[int]]]) -> list[dict[str, 
 
 
 def _column(row: Published) -> str:
+    if row.metric == "top-5":
+        return f"{row.task}, top-5"
     return row.metric if row.task == "retrieval" else row.task
 
 
