@@ -10,6 +10,8 @@ from tests.view.test_scores import FOUND
 from vidbench.data.sets import catalogue
 from vidbench.experiments import regularized
 from vidbench.experiments.rms import with_arm
+from vidbench.methods.classify import PRESETS
+from vidbench.tensors.mixing import Mixing
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +45,19 @@ def test_the_tiny_world_is_seen_in_flow(toy_tiny, toy_flow, tmp_path):
     } == {"nothing"}
     with pytest.raises(ValueError, match="preset must be one of .*got 'rms'"):
         regularized.base_recipe(tmp_path / "tiny", toy_tiny, "rms", 0, {})
+
+
+def test_rivals_have_the_other_settings_of_their_sources():
+    """RMS's supplement, D: half of ShakeDrop's beta; the CutMix code on ImageNet: every batch."""
+    base = PRESETS["rms_imagenet"]
+    half, always = (regularized.with_arm(base, arm) for arm in ("shake-drop-half", "cutmix-always"))
+    assert half.mixing is None and half.regularizer.beta == (0.5, 1.0)
+    assert always.regularizer is None and always.mixing == Mixing("cutmix", p=1.0)
+    usual = regularized.with_arm(base, "cutmix")
+    assert usual == with_arm(base, "cutmix") and usual.mixing.p == 0.5
+    assert "beta (0.5, 1.0)" in regularized.sites(half, ("a", "b"))[0]["at the end of its branch"]
+    with pytest.raises(ValueError, match="arm must be one of .*shake-drop-half.*got 'shake'"):
+        regularized.with_arm(base, "shake")
 
 
 def test_a_run_is_tested_by_each_view_and_compared_video_by_video(classifier, toy_three, tmp_path):

@@ -476,6 +476,44 @@ def test_published_settings_say_what_the_released_code_does():
             assert models.build(recipe.network, **recipe.network_args).out_channels
 
 
+@pytest.mark.parametrize(
+    ("name", "frames", "fps", "epochs", "rate", "ends", "depth"),
+    [
+        ("multitrain_k400", 32, 10.0, 200, 1.6e-3, 4e-6, 0.3),
+        ("multitrain_k400_16x4", 16, 7.5, 200, 3.2e-3, 3.2e-5, 0.2),
+        ("multitrain_k400_images", 16, 7.5, 75, 3.2e-3, 3.2e-5, 0.2),
+    ],
+)
+def test_multitrain_starts_from_kinetics_as_released(name, frames, fps, epochs, rate, ends, depth):
+    """configs/Kinetics of the released code; the supplement's table 3 has the epochs."""
+    recipe = PRESETS[name]
+    fit, clip = recipe.fit, recipe.clip
+    assert (clip.frames, clip.target_fps, clip.views, clip.one_window) == (frames, fps, 2, True)
+    assert (fit.epochs, fit.batch, fit.lr, fit.warmup_lr, fit.final_lr) == (
+        *(epochs, 512, rate),
+        *(ends, ends),
+    )
+    assert (fit.optimizer, fit.weight_decay, fit.decay_vectors) == ("adamw", 0.05, False)
+    assert (fit.schedule, fit.warmup_epochs, fit.clip_norm) == ("cosine", 30, 1.0)
+    assert (recipe.head, recipe.dropout, recipe.label_smoothing) == ("linear", 0.5, 0.1)
+    assert recipe.mixing == (Mixing("mixup", beta=0.8), Mixing("cutmix", beta=1.0))
+    augment = clip.augment
+    assert (augment.randaugment, augment.magnitude, augment.erase) == (4, 7.0, 0.25)
+    with torch.device("meta"):
+        net = Classifier(replace(recipe, classes=tuple(map(str, range(400)))))
+    assert net.encoder.form.stochastic_depth == depth
+    count = sum(p.numel() for p in net.parameters())
+    assert count == {32: 51_293_776, 16: 34_709_296}[frames]  # the authors' nets of 400 classes
+
+
+def test_slowonly_34_keeps_its_own_batch_on_mini_kinetics():
+    """RMS's supplement, B.1: only SlowOnly-50 has batch 64 there."""
+    small, large = PRESETS["rms_minikinetics_34"], PRESETS["rms_minikinetics"]
+    assert (small.network_args, small.fit.batch, small.fit.lr) == ({"depth": 34}, 128, 0.2)
+    assert (small.fit.epochs, small.fit.warmup_epochs, small.fit.warmup_lr) == (250, 20, 0.1)
+    assert (large.network_args, large.fit.batch, large.fit.lr) == ({"depth": 50}, 64, 0.1)
+
+
 def test_a_run_starts_from_published_weights_and_says_so(world, tmp_path, capsys):
     from torchvision.models import resnet50
 

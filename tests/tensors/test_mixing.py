@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from vidbench.engine.runs import RunError, recipe_from
+from vidbench.engine.runs import RunError, recipe_dict, recipe_from
 from vidbench.methods.classify import Classifier, Recipe
 from vidbench.models.slowfast import slow_frames
-from vidbench.tensors.mixing import Mixed, Mixing, cutmix, mixup, soft_labels
+from vidbench.tensors.mixing import Mixed, Mixing, cutmix, mix_batch, mixup, soft_labels
 
 SHAPES = [
     (5, 2, 3, 4, 9, 14),
@@ -243,6 +243,55 @@ def test_the_loss_is_the_weighted_sum_of_two_cross_entropies(mixing, smoothing):
             right.append(float(scores.argmax() == label[i]))
     torch.testing.assert_close(loss, torch.stack(losses).mean())
     assert float(numbers["accuracy"]) == pytest.approx(np.mean(right))
+
+
+SWITCHED = (Mixing("mixup", beta=0.8), Mixing("cutmix", beta=1.0))
+
+
+def test_one_of_two_mixings_is_drawn_for_each_batch_as_released():
+    """PySlowFast's and MultiTrain's mixup.py: a coin, then lambda by the Beta of what it chose."""
+    clips, generator = constant((2, 1, 8, 8)), seeded(9)
+    shares = {True: [], False: []}
+    for _ in range(600):
+        mixed = mix_batch(SWITCHED, clips, generator)
+        share = float(mixed.share[0])
+        shares[(64 * share).is_integer()].append(share)  # a box has whole pixels
+        assert torch.equal(mixed.share, mixed.share[:1].expand(2))  # one lambda for the batch
+    assert len(shares[True]) / 600 == pytest.approx(0.5, abs=0.06)
+    assert np.var(shares[False]) == pytest.approx(1 / (4 * (2 * 0.8 + 1)), rel=0.15)
+    assert mix_batch(None, clips) is None and mix_batch((), clips) is None
+
+
+def test_one_mixing_draws_the_same_numbers_with_and_without_the_switch():
+    clips = torch.randn(4, 3, 6, 6)
+    alone = SWITCHED[1](clips, seeded(3))
+    again = mix_batch(SWITCHED[1], clips, seeded(3))
+    assert again is not None and torch.equal(alone.clips, again.clips)
+
+
+def test_switched_mixing_smooths_and_then_mixes_targets_as_released():
+    """mixup.py there: off = s / C, on = 1 - s + off; then lambda of the own, the rest of the other."""
+    torch.manual_seed(0)
+    method = Classifier(replace(CIFAR, mixing=SWITCHED, label_smoothing=0.1)).train()
+    assert recipe_from(Recipe, recipe_dict(method.recipe)) == method.recipe
+    method.head.fc.weight.data.normal_()
+    seen = []
+    method.head.register_forward_hook(lambda m, x, out: seen.append(out.detach()))
+    views, label = torch.randn(4, 2, 3, 1, 32, 32), torch.tensor([0, 1, 2, 3])
+    for seed in range(4):
+        torch.manual_seed(seed)
+        loss, _ = method({"rgb": views, "label": label})
+        torch.manual_seed(seed)
+        mixed = mix_batch(SWITCHED, views)
+        losses = []
+        for i in range(4):
+            share, other = float(mixed.share[i]), int(mixed.partner[i])
+            for view in range(2):
+                target = torch.full((4,), 0.1 / 4)
+                target[i] += share * 0.9
+                target[other] += (1 - share) * 0.9
+                losses.append(-(target * seen[-1][2 * i + view].log_softmax(0)).sum())
+        torch.testing.assert_close(loss, torch.stack(losses).mean())
 
 
 @pytest.mark.parametrize("name", ["cutmix", "mixup"])

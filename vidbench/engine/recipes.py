@@ -68,9 +68,9 @@ def recipe_from(cls: type[R], values: dict[str, Any], where: str = "") -> R:
         nested: Any = next((kind for kind in kinds if dataclasses.is_dataclass(kind)), None)
         if nested and isinstance(value, dict):
             value = recipe_from(nested, value, where=f"{where or cls.__name__}.{name}")
-        each: Any = (
-            typing.get_args(hints[name])[:1] if typing.get_origin(hints[name]) is tuple else ()
-        )
+        each: list[Any] = [
+            typing.get_args(kind)[0] for kind in kinds if typing.get_origin(kind) is tuple
+        ]
         inner: Any = each[0] if each else None
         if hasattr(inner, "__dataclass_fields__") and isinstance(value, list | tuple):
             value = [

@@ -19,14 +19,24 @@ from vidbench.engine import runs
 from vidbench.evaluate.evaluate import VIEWS, classified
 from vidbench.evaluate.features import PROTOCOLS, Protocol
 from vidbench.evaluate.retrieval import summary
+from vidbench.experiments import rms
 from vidbench.methods import classify
 from vidbench.system.processes import cores
-from vidbench.tensors import mixing
+from vidbench.tensors.mixing import Mixing, cutmix
+from vidbench.tensors.regularizers import Regularizer
 
 if TYPE_CHECKING:
     from vidbench.evaluate.probe import Score
 
 MANY = 1000  # videos, from which several processes read them
+# Arms of this notebook in addition to those of experiments.rms
+VARIANTS: dict[str, Regularizer | Mixing] = {
+    # RMS's supplement, D: on Mini-Kinetics ShakeDrop converged only with half of beta's range. Which
+    # half is not said. The upper one, which changes gradients less, is an assumption.
+    "shake-drop-half": Regularizer("shake_drop", beta=(0.5, 1.0)),
+    # Every batch, as in the CutMix code for ImageNet; `cutmix` has its 0.5 for CIFAR.
+    "cutmix-always": Mixing("cutmix", p=1.0),
+}
 
 
 def of_images(manifest: Manifest) -> bool:
@@ -68,6 +78,26 @@ def base_recipe(
     return replace(base, fit=replace(base.fit, epochs=epochs or base.fit.epochs))
 
 
+def with_arm(recipe: classify.Recipe, arm: str) -> classify.Recipe:
+    """Put an arm in place of the recipe's regularizer and mixing.
+
+    Args:
+        recipe: What all arms share.
+        arm: Of `rms.ARMS` or VARIANTS.
+
+    Raises:
+        ValueError: The arm is unknown, or the recipe has no RMS to take stages from.
+    """
+    match VARIANTS.get(arm):
+        case Regularizer() as regularizer:
+            return replace(recipe, regularizer=regularizer, mixing=None)
+        case Mixing() as mixing:
+            return replace(recipe, regularizer=None, mixing=mixing)
+    if arm not in rms.ARMS:
+        raise ValueError(f"arm must be one of {', '.join((*rms.ARMS, *VARIANTS))}; got {arm!r}.")
+    return rms.with_arm(recipe, arm)
+
+
 def sites(recipe: classify.Recipe, classes: tuple[str, ...]) -> list[dict[str, str]]:
     """What is at the end of each residual branch: rows of a table."""
     encoder = classify.Classifier(replace(recipe, classes=classes)).encoder
@@ -97,7 +127,7 @@ def mixed_clips(
     picked = windows.spread(len(rows), most)
     batch = torch.stack([sampled[0, int(row)]["rgb"][0] for row in picked])  # [B,C,T,H,W]
     draw = torch.Generator().manual_seed(recipe.fit.seed)
-    mixed = mixing.cutmix(batch, each=True, generator=draw)
+    mixed = cutmix(batch, each=True, generator=draw)
     names = [rows.names(row)["label"] for row in picked]
     words = [
         f"{share:.0%} {name}, {1 - share:.0%} {names[other]}"

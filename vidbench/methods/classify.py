@@ -29,7 +29,7 @@ from vidbench.methods import common
 from vidbench.methods.recipes.classify import PRESETS, Recipe, starting_from  # noqa: F401
 from vidbench.system.progress import Style
 from vidbench.tensors.metrics import topk_hit
-from vidbench.tensors.mixing import soft_labels
+from vidbench.tensors.mixing import mix_batch, soft_labels
 from vidbench.tensors.regularizers import NAMES
 
 
@@ -82,8 +82,7 @@ class Classifier(nn.Module):
 
     def forward(self, batch: dict) -> tuple[Tensor, dict]:
         views, label = batch[self.recipe.stream], batch["label"]
-        mixing = self.recipe.mixing if self.training else None
-        mixed = mixing(views) if mixing else None
+        mixed = mix_batch(self.recipe.mixing, views) if self.training else None
         clips = (views if mixed is None else mixed.clips).flatten(0, 1)
         scores, count = self.scores(clips), views.shape[1]
         right = F.one_hot(label.repeat_interleave(count), scores.shape[1]).bool()

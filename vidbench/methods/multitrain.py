@@ -52,7 +52,7 @@ from vidbench.methods.recipes.multitrain import (  # noqa: F401
 from vidbench.models.heads import mlp
 from vidbench.system.progress import Style
 from vidbench.tensors.losses import informative, soft_cross_entropy, widest
-from vidbench.tensors.mixing import Mixed
+from vidbench.tensors.mixing import Mixed, mix_batch
 
 RELEASED_CLASSES = 700  # mixup's class count there, for all heads
 
@@ -90,7 +90,7 @@ class MultiTrain(nn.Module):
 
     def forward(self, batch: dict) -> tuple[Tensor, dict]:
         recipe, views = self.recipe, batch[self.recipe.stream]
-        mixed = self._mixed(views) if self.training else None
+        mixed = mix_batch(recipe.mixing, views) if self.training else None
         clips, count = (views if mixed is None else mixed.clips).flatten(0, 1), views.shape[1]
         feature = self.encoder(clips).mean(dim=(2, 3, 4))
         targets = [
@@ -157,11 +157,6 @@ class MultiTrain(nn.Module):
             right = scores[number].detach().argmax(dim=1) == label
             found[f"{name} accuracy"] = (right & here).sum() / here.sum()
         return found
-
-    def _mixed(self, views: Tensor) -> Mixed | None:
-        if not self.recipe.mixing:
-            return None
-        return self.recipe.mixing[int(torch.randint(len(self.recipe.mixing), ()))](views)
 
 
 def _check_parts(recipe: Recipe) -> None:

@@ -92,6 +92,21 @@ class Mixing:
         return mix(clips, p=self.p, each=self.each, generator=generator, **beta)
 
 
+Mixings = Mixing | tuple[Mixing, ...]  # several: one of them, each as likely, for a whole batch
+
+
+def mix_batch(
+    choices: Mixings | None, clips: Tensor, generator: torch.Generator | None = None
+) -> Mixed | None:
+    """Mix clips [B,...,H,W] by one mixing, or by one of several that is drawn; None mixes nothing."""
+    if not choices:
+        return None
+    if isinstance(choices, Mixing):
+        return choices(clips, generator)
+    drawn = int(torch.randint(len(choices), (), generator=generator))
+    return choices[drawn](clips, generator)
+
+
 def soft_labels(label: Tensor, mixed: Mixed, classes: int) -> Tensor:
     """Class probabilities [B,classes] of mixed samples: the own share of the own label [B], the
     rest the partner's."""
