@@ -44,7 +44,7 @@ test: .venv/ready  ## format, types, units, one notebook, one fault of each kind
 test-slow: .venv/ready  ## all notebooks, small replications, faults: what .ci/run runs after `make test`
 	$(PY) -m pytest $(SPREAD) -m "slow and not long and not browser and not gpu"
 
-test-long: .venv/ready  ## before a release: 32 trials of killed jobs
+test-long: .venv/ready  ## before a release: 32 trials of killed jobs; in Chromium pictures of every notebook and of the README, 20 slow openings
 	$(PY) -m pytest $(SPREAD) -m long
 
 test-browser: .venv/ready  ## notebooks in JupyterLab and headless Chromium, clicked on; pictures in runs/browser

@@ -48,7 +48,7 @@ DRAWN = """wanted => {
     const plots = [...document.querySelectorAll(".jp-RenderedPlotly, .jupyter-widgets .js-plotly-plot")];
     return pictures.every(one => one.complete) && !document.body.innerText.includes("Loading widget") &&
         plots.length >= wanted &&
-        plots.every(one => one.querySelector(".point, .js-line, .hm image, .sankey-node"));
+        plots.every(one => one.querySelector(".point, .js-line, .hm image, .sankey-node, .y-axis"));
 }"""
 SEEN = """stderr => {
     const of = what => [...document.querySelectorAll(what)];
@@ -60,7 +60,7 @@ SEEN = """stderr => {
         pictures: of(".jp-OutputArea img[src]").filter(one => !one.naturalWidth).map(
             one => one.alt || one.src.slice(0, 60)),
         plots: of(".jp-RenderedPlotly, .jupyter-widgets .js-plotly-plot").map(one =>
-            one.querySelectorAll(".point, .js-line, .hm image, .sankey-node").length),
+            one.querySelectorAll(".point, .js-line, .hm image, .sankey-node, .y-axis").length),
     };
 }"""
 THEME = "name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})"
