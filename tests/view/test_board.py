@@ -127,7 +127,7 @@ def test_recipes_differ_by_field_and_paths_by_their_last_part(runs):
     assert both["manifest"]["a"].endswith("/videos"), "whole where the last parts are one"
     seen = text(view.recipes(Board(runs).look()))
     assert seen.startswith("run stream coclr-rgb rgb infonce-flow flow")
-    assert "1 fields differ" in seen
+    assert "Fields that differ: 1." in seen
 
 
 def test_runs_are_lines_through_fields_and_results(runs):

@@ -126,7 +126,7 @@ class Table:
     def _repr_html_(self) -> str:
         shown = [self.manifest.names(row) for row in range(min(5, len(self)))]
         rows = [
-            {**names, "vector": ", ".join(f"{x:.2f}" for x in vector[:4]) + ", ..."}
+            {**names, "vector": ", ".join(f"{x:.2g}" for x in vector[:4]) + ", ..."}
             for names, vector in zip(shown, self.vectors, strict=False)
         ]
         return table(rows, note=f"{self!r}; the first {len(rows)} rows") if rows else repr(self)

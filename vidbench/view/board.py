@@ -321,7 +321,7 @@ def recipes(states: Sequence[RunState]) -> Html:
         {"run": run, **{name: _word(values[run]) for name, values in found.items()}}
         for run in known_runs
     ]
-    return table(lines, note=f"{len(found)} fields differ; the others are equal in all runs.")
+    return table(lines, note=f"Fields that differ: {len(found)}. The others are equal in all runs.")
 
 
 def _word(value: Any) -> str | None:

@@ -59,7 +59,8 @@ def wall(cards: Sequence[Card], width: int = 140, title: str = "") -> Html:
         f'<div style="color:{FAINT};font-size:12px;line-height:1.35">{escaped(one.words)}</div></div>'
         for one in cards
     )
-    looks = f"display:flex;flex-wrap:wrap;gap:14px 12px;font-family:{FONT};font-size:13px"
+    looks = "display:flex;flex-wrap:wrap;gap:14px 12px;margin-bottom:8px"
+    looks += f";font-family:{FONT};font-size:13px"
     head = title and f'<div style="font-weight:600;width:100%">{escaped(title)}</div>'
     return Html(f'<div style="{looks}">{head}{"".join(made)}</div>')
 
@@ -84,7 +85,7 @@ def samples(manifest: Manifest, most: int = 6) -> Html:
             for tile in tiles
             if isinstance(tile.clip, bytes)
         ],
-        width=112,
+        width=124,
     )
 
 

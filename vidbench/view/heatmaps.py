@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vidbench.view.looks import INK, PALETTE, RULE, SOFT, WIDTH, colors_for, dress, plain, say
+from vidbench.view.looks import (
+    AXIS_LINE,
+    INK,
+    PALETTE,
+    SOFT,
+    WIDTH,
+    colors_for,
+    dress,
+    plain,
+    say,
+)
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -311,7 +321,7 @@ def _add_picture(
         showticklabels=False,
         showgrid=False,
         mirror=True,
-        linecolor=RULE,
+        linecolor=AXIS_LINE,
         automargin=False,
     )
     x = dict(domain=list(across), anchor=f"y{number}", **looks)
