@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from vidbench.engine.runs import Run, recipe_dict
+from vidbench.system.errors import calm_stops
 from vidbench.system.processes import DiedError, Pool, cores, result_of
 from vidbench.system.progress import Every, Progress, style, words
+from vidbench.system.signals import Interrupted, deferred, stop_at_second
 from vidbench.system.trusted import spread
 
 
@@ -20,10 +22,9 @@ def run_all(recipes: Mapping[str, Any], folder: str | Path, processes: int = 2) 
     recipes: name (a path below `folder`) -> recipe of a method, in any order; its module's `train`
     is called. A run waits for those of its recipe's `needs` that are among the names. Shows all
     their progress. The first failure stops the others, which save themselves, and is raised as
-    RuntimeError with the name of its run; the same call goes on. They also save themselves and end
-    where this process is killed."""
+    RuntimeError with the name of its run. So does Ctrl-C, which is raised as Interrupted. The same
+    call then resumes them. They also save themselves and end when this process is killed."""
     folder = Path(folder)
-    needs = {name: _needs(recipe, folder) & recipes.keys() for name, recipe in recipes.items()}
     waiting = {
         name: recipe for name, recipe in recipes.items() if not complete(folder / name, recipe)
     }
@@ -31,9 +32,19 @@ def run_all(recipes: Mapping[str, Any], folder: str | Path, processes: int = 2) 
         return
     for recipe in waiting.values():
         spread(getattr(recipe, "network", ""), recipe.home)
-    open_, processes = set(waiting), max(1, min(processes, len(waiting)))
+    try:
+        _train_all(waiting, folder, max(1, min(processes, len(waiting))))
+    except KeyboardInterrupt:
+        calm_stops(Interrupted)
+        raise Interrupted(_stopped(recipes, folder)) from None
+
+
+def _train_all(recipes: Mapping[str, Any], folder: Path, processes: int) -> None:
+    """Train these recipes in a pool of so many processes."""
+    needs = {name: _needs(recipe, folder) & recipes.keys() for name, recipe in recipes.items()}
+    waiting, open_ = dict(recipes), set(recipes)
     threads = max(1, cores() // processes)
-    watch = _Watch({name: recipe.fit.epochs for name, recipe in waiting.items()}, folder)
+    watch = _Watch({name: recipe.fit.epochs for name, recipe in recipes.items()}, folder)
     running: dict[Future, str] = {}
     with closing(watch), Pool(processes) as pool:
         try:
@@ -54,8 +65,24 @@ def run_all(recipes: Mapping[str, Any], folder: str | Path, processes: int = 2) 
                     del running[job]
                     open_.discard(name)
         except BaseException:
-            pool.terminate(running)  # the other runs save themselves and stop
+            with deferred(stop_at_second):  # a nervous second Ctrl-C must not cost a checkpoint
+                pool.terminate(running)  # the other runs save themselves and stop
             raise
+
+
+def _stopped(recipes: Mapping[str, Any], folder: Path) -> str:
+    """Say in a sentence what a stop left: complete runs, saved ones, others that had begun."""
+    begun = {name: Run(folder / name) for name in recipes if (folder / name).is_dir()}
+    states = {name: run.state for name, run in begun.items()}
+    complete = sum(state == "complete" for state in states.values())
+    saved = [name for name, state in states.items() if state == "interrupted"]
+    rest = [name for name, state in states.items() if state not in ("complete", "interrupted")]
+    parts = [
+        f"{complete} of {len(recipes)} runs {'is' if complete == 1 else 'are'} complete",
+        f"saved: {', '.join(saved)}" if saved else "",
+        f"at the last checkpoint: {', '.join(rest)}" if rest else "",
+    ]
+    return f"Training stopped; {'; '.join(filter(None, parts))}. The same call resumes it."
 
 
 def _check(job: Future, name: str, all_names) -> None:
