@@ -197,7 +197,7 @@ def recipe(words):
 
 
 def sampled(words, monkeypatch):
-    monkeypatch.setattr(clips, "playing", lambda manifest: lambda row: tile(words))
+    monkeypatch.setattr(clips, "playing", lambda manifest, beside: lambda row: tile(words))
     return cards.samples(listed(words))
 
 
@@ -208,7 +208,7 @@ WORDLESS = {"clips.wheel", "looks.swatch"} | {
 CASES = {
     "cards.samples": sampled,
     "cards.shipped": cards.shipped,
-    "cards.wall": lambda words: cards.wall([cards.Card(WEBP, words, words)], title=words),
+    "cards.wall": lambda words: cards.wall([cards.Card(tile(words), words, words)], title=words),
     "recipes.recipe_table": recipe,
     "retrieval.hub_table": hubs,
     "retrieval.protocol_table": switches,

@@ -35,7 +35,7 @@ def test_the_script_comes_with_tiles_only():
     assert gallery._repr_html_() == f"{gallery}<script>{viewer.VIEWER}</script>{names}"
     plain = looks.Html("<p>words, data-clip</p>")
     assert plain._repr_html_() == f"{plain}{names}"
-    assert "</script" not in viewer.SCRIPT and viewer.VIEWER.count("\n") < 250
+    assert "</script" not in viewer.SCRIPT and viewer.VIEWER.count("\n") < 255
     bare, full = (html.page("t", [html.Section("h", parts)]) for parts in (["x"], [gallery] * 2))
     assert "<script>" not in bare and full.count("<script>") == 1
 
@@ -70,12 +70,30 @@ def test_the_whole_clip_has_every_frame_and_its_flow(four, toy_flow, monkeypatch
     assert len(few.source.frames) == 5 and few.source.frames[-1] == said.of - 1
 
 
+def test_flow_is_estimated_where_no_store_is(four):
+    """As where a store is, from the frames themselves: in tiles, and next to the whole video."""
+    tile = clips.playing(four, most=8, flow_folder=clips.QUICK)(1)
+    assert tile.source.kind == "flow" and len(tile.source.frames) == 8
+    sides = both_sides(four, four)
+    assert [one.source.kind for one in whole_of(sides, str(four.path[2]))] == ["rgb", "flow"]
+    assert both_sides(four, four, clips.QUICK)["gallery"].clips.keys() == {"pictures", "flow"}
+    assert sides["gallery"].clips.keys() == {"pictures"}
+
+
+def test_the_estimated_flow_is_that_of_the_store(four, toy_flow):
+    """The same estimator on the same frames; the store keeps 8 bits."""
+    mine = clips._flows(four, clips.QUICK, 2, 6)
+    held = clips._flows(four, toy_flow, 2, 6)
+    assert mine.shape == held.shape and np.abs(mine - held).mean() < 0.1
+
+
 def test_the_kernel_answers_with_clips_until_the_viewer_closes(four):
     sides = both_sides(four, four)
     clicks = Clicks(ipywidgets.VBox(), whole=lambda path: whole_of(sides, path))
     clicks.widget._handle_custom_msg({"view": str(four.path[3])}, [])
-    (said,) = facts(clicks.answer.value, "facts")
+    said, flow = facts(clicks.answer.value, "facts")
     assert said["of"] == len(said["frames"]) and "hidden" in clicks.answer.value
+    assert flow["kind"] == "flow" and len(flow["frames"]) == said["of"] - 1
     uri = re.search(r'src="data:image/webp;base64,([^"]*)"', clicks.answer.value).group(1)
     assert len(base64.b64decode(uri)) > 1000
     clicks.widget._handle_custom_msg({"view": ""}, [])

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from vidbench.data.flow import estimate
 from vidbench.data.video import windows
-from vidbench.view.galleries import clip_html, encode
+from vidbench.view import clips
+from vidbench.view.galleries import Source, Tile, attributes, clip_html, encode
 from vidbench.view.looks import FAINT, FONT, Html, escaped
 
 if TYPE_CHECKING:
@@ -17,9 +20,9 @@ if TYPE_CHECKING:
 
 
 class Card(NamedTuple):
-    """One clip with its name and a sentence; clip: WebP as bytes."""
+    """One clip, which opens in the viewer, with its name and a sentence."""
 
-    clip: bytes
+    tile: Tile
     name: str
     words: str = ""
 
@@ -30,6 +33,8 @@ QUALITY = 60  # of WebP: a wall has dozens of clips
 def card(frames: np.ndarray, fps: float, name: str, words: str = "", side: int = 96) -> Card:
     """Make a card of frames.
 
+    The viewer shows its flow next to it, estimated by DIS.
+
     Args:
         frames: uint8 [T,H,W,3].
         fps: Frames a second.
@@ -37,7 +42,18 @@ def card(frames: np.ndarray, fps: float, name: str, words: str = "", side: int =
         words: A sentence below the name.
         side: Pixels of the longer side.
     """
-    return Card(encode(frames, fps, side, QUALITY), name, words)
+    path, number = f"drawn: {name}", range(len(frames))
+    times = [place / fps for place in number]
+
+    def tile(kind: str, pictures: np.ndarray) -> Tile:
+        shown = len(pictures)
+        source = Source(path, kind, len(frames), number[:shown], times[:shown])
+        return Tile(encode(pictures, fps, side, QUALITY), name, source=source)
+
+    made = tile("rgb", frames)
+    if len(frames) > 1:
+        made = replace(made, other=tile("flow", clips.colored(estimate.estimate(frames, "dis"))))
+    return Card(made, name, words)
 
 
 def wall(cards: Sequence[Card], width: int = 140, title: str = "") -> Html:
@@ -54,7 +70,8 @@ def wall(cards: Sequence[Card], width: int = 140, title: str = "") -> Html:
     if not cards:
         raise ValueError("wall: needs at least one card; got none.")
     made = (
-        f'<div style="width:{width}px">{clip_html(one.clip, one.name)}'
+        f'<div style="width:{width}px" title="{escaped(one.name)}"{attributes(one.tile)}>'
+        f"{clip_html(one.tile.clip, one.name)}"
         f'<div style="font-weight:600;margin-top:4px;overflow-wrap:anywhere">{escaped(one.name)}</div>'
         f'<div style="color:{FAINT};font-size:12px;line-height:1.35">{escaped(one.words)}</div></div>'
         for one in cards
@@ -75,15 +92,12 @@ def samples(manifest: Manifest, most: int = 6) -> Html:
     Returns:
         A wall with the class below each clip, or the file's name if there is no label.
     """
-    from vidbench.view.clips import playing
-
-    look = playing(manifest)
+    look = clips.playing(manifest, beside=clips.QUICK)
     tiles = [look(int(row)) for row in windows.spread(len(manifest), min(most, len(manifest)))]
     return wall(
         [
-            Card(bytes(tile.clip), tile.label or tile.caption, tile.caption if tile.label else "")
+            Card(tile, tile.label or tile.caption, tile.caption if tile.label else "")
             for tile in tiles
-            if isinstance(tile.clip, bytes)
         ],
         width=124,
     )
@@ -103,4 +117,7 @@ def shipped(path: str | Path) -> Html:
         return Html(
             f'<div style="color:{FAINT}">{escaped(path)} is missing; nothing needs it</div>'
         )
-    return Html(clip_html(path.read_bytes(), "a clip of the toy world, playing"))
+    words, clip = "a clip of the toy world, playing", path.read_bytes()
+    tile = Tile(clip, words, source=Source(str(path), "rgb"))
+    inside = f"{attributes(tile)}>{clip_html(clip, words)}"
+    return Html(f'<div style="display:inline-block" title="{words}"{inside}</div>')

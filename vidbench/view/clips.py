@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from vidbench.evaluate.search import Neighbors
 
 WHOLE, SHORT = 300, 288  # frames of the viewer's clip at most, pixels of its shorter side at most
+QUICK = ":dis:"  # in place of a flow store's folder: flow is estimated from the frames, by DIS
+EASY = 128  # pixels of their shorter side at most
 FINE = 18  # lines of a gallery of neighbors whose clips have all their frames
 NO_LABELS = "No labels. A blue frame: a clip of the query's own source video."
 
@@ -35,14 +37,16 @@ def playing(
     quality: int = 60,
     flow_folder: str | Path = "",
     speed: Callable[[], float] | None = None,
+    beside: str | Path = "",
 ) -> Callable[[int], Tile]:
     """Make a function from a row of the manifest to its Tile: frames spread over the video, at the
     video's own pace.
 
     Args: side: pixels of the clip's longer side. most: frames of a clip at most. quality: of WebP,
         from 0 to 100. A page holds dozens of clips, hence the low default. flow_folder: a flow
-        store. If given, the tiles show flow in colors. speed: returns the pixels a frame that get
-        full color. Default: `top_speed` of this manifest.
+        store, or QUICK. If given, the tiles show flow in colors. speed: returns the pixels a frame
+        that get full color. Default: `top_speed` of this manifest. beside: a flow store, or QUICK,
+        whose flow the viewer shows next to the tile, each clip with its own full color.
     """
     speed = speed or cache(partial(top_speed, manifest, flow_folder))
 
@@ -60,9 +64,21 @@ def playing(
         named = manifest.names(row)
         clip = encode(frames, len(frames) / seconds, side=side, quality=quality)
         source = _source(named["path"], of, at, decoded.times, bool(flow_folder), most)
-        return Tile(clip, named["label"], Path(named["path"]).stem, source=source)
+        made = Tile(clip, named["label"], Path(named["path"]).stem, source=source)
+        if not beside or of < 2:
+            return made
+        flows = _flows(manifest, beside, row, most)
+        moving = encode(colored(flows), len(flows) / seconds, side=side, quality=quality)
+        second = _source(named["path"], of, at, decoded.times, True, most)
+        return replace(made, other=Tile(moving, named["label"], source=second))
 
     return tile
+
+
+def colored(flows: np.ndarray) -> np.ndarray:
+    """Draw flows [T,H,W,2] in colors whose full one is the 99 % quantile of their own speeds."""
+    limit = float(np.quantile(np.linalg.norm(flows, axis=-1), 0.99))
+    return estimate.colors(flows, max(limit, 0.5))  # noise below half a pixel stays pale
 
 
 def whole(
@@ -75,7 +91,7 @@ def whole(
     """Make the clip that the viewer shows of a video: all frames up to `WHOLE`, evenly spread if
     there are more, `SHORT` pixels high or as the file is. Its flow is the second clip.
 
-    Args: flow_folder: a flow store, "" for the video alone. speed: as in `playing`.
+    Args: flow_folder: a flow store, QUICK, or "" for the video alone. speed: as in `playing`.
     """
     path = manifest.absolute(row)
     with Video(path) as video:
@@ -86,9 +102,9 @@ def whole(
         decoded = video.read(at)
     named = manifest.names(row)
     shown = {"rgb": decoded.frames}
-    if flow_folder:
-        limit = speed() if speed else top_speed(manifest, flow_folder)
-        shown["flow"] = estimate.colors(_flows(manifest, flow_folder, row, WHOLE), limit)
+    if flow_folder and of > 1:
+        flows = _flows(manifest, flow_folder, row, WHOLE)
+        shown["flow"] = estimate.colors(flows, speed()) if speed else colored(flows)
     made = []
     for kind, frames in shown.items():
         source = _source(os.path.abspath(path), of, at, decoded.times, kind == "flow", WHOLE)
@@ -226,9 +242,24 @@ def _sources(manifest: Manifest) -> set[str]:
 
 
 def _flows(manifest: Manifest, folder: str | Path, row: int, most: int) -> np.ndarray:
-    """Read at most so many flows of a video, evenly spread: float [T,H,W,2] in pixels."""
+    """Read at most so many flows of a video, evenly spread, or estimate them: float [T,H,W,2] in
+    pixels."""
     path = str(manifest.path[row])
+    if folder == QUICK:
+        return _estimated(manifest.absolute(row), most)
     held = flow_store.meta(folder, path, manifest.absolute(row))
     return estimate.dequantize(
         flow_store.load(folder, path, windows.spread(held["frames"] - 1, most)), held["bound"]
     )
+
+
+def _estimated(path: Path, most: int) -> np.ndarray:
+    """Estimate at most so many flows of a video by DIS; one without motion if it has one frame."""
+    with Video(path) as video:
+        of = video.frames
+        size = min(EASY, *video.read([0]).frames.shape[1:3])
+    at = windows.spread(max(of - 1, 1), most)
+    with Video(path, size=size) as video:
+        pairs = video.read(np.minimum(np.stack([at, at + 1], 1), of - 1).ravel()).frames
+    firsts = [pairs[place : place + 2] for place in range(0, len(pairs), 2)]
+    return np.concatenate([estimate.estimate(pair, "dis") for pair in firsts])

@@ -74,7 +74,8 @@ class Tile:
         lists of neighbors; which, the `mark` of its Row says. rank: where it is not its place in
         its Row. sibling: whether it comes from the query's own source video, for videos without
         labels; None: not said. pick: what a click on it chooses, "" if a click opens the viewer.
-        source: the video behind it.
+        source: the video behind it. other: a clip that the viewer shows next to this one, such as
+        its flow.
     """
 
     clip: bytes | str
@@ -87,6 +88,7 @@ class Tile:
     sibling: bool | None = None
     pick: str = ""
     source: Source = Source()
+    other: Tile | None = None
 
 
 @dataclass(frozen=True)
@@ -384,7 +386,11 @@ def attributes(tile: Tile) -> str:
     `widgets.pieces`; JupyterLab leaves it its keys."""
     pick = f' data-pick="{escaped(tile.pick)}"' if tile.pick else ""
     keys = 'tabindex="0" role="button" data-lm-suppress-shortcuts="true"'
-    return f'{pick} data-clip="{tile.source.facts}" {keys}'
+    other = (
+        tile.other
+        and f' data-other="{uri(tile.other.clip)}" data-facts="{tile.other.source.facts}"'
+    )
+    return f'{pick} data-clip="{tile.source.facts}"{other or ""} {keys}'
 
 
 def fitted(text: str, width: int) -> str:

@@ -203,8 +203,11 @@
     dialog.showModal();
     pause(matchMedia("(prefers-reduced-motion: reduce)").matches);
     const other = [...document.querySelectorAll(TILES)].find(two => own(two) && facts(two).kind !== facts(one).kind);
+    const second = one.dataset.other ? [{ src: one.dataset.other }, JSON.parse(one.dataset.facts)]
+      : other && [other.querySelector("img"), facts(other)];
     const failed = error => { find(".said").textContent = `The clip cannot be decoded: ${error.message}`; };
-    fill([one, other].filter(Boolean).map(two => [two.querySelector("img"), facts(two)])).catch(failed);
+    fill([[one.querySelector("img"), facts(one)], second].filter(Boolean)).catch(failed);
+    fill([[one.querySelector("img"), facts(one)], second].filter(Boolean)).catch(failed);
     requestAnimationFrame(tick);
     // a listener of a widget sets `ask`: its kernel answers with the whole video, hidden in the page
     const detail = { tile: one };

@@ -1,7 +1,9 @@
 """widgets: a browser of class relations, as plain Python and under its controls, without a
 browser."""
 
+import json
 import re
+from html import unescape
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from vidbench.evaluate.projections import Relation
 from vidbench.view.galleries import Tile, encode
 from vidbench.view.looks import plain
 from vidbench.view.widgets.pair_controls import show
-from vidbench.view.widgets.pairs import Browser, examples
+from vidbench.view.widgets.pairs import Browser, Examples
 
 NAMES = {"A": ("walk", HOSTILE, "sit"), "B": ("go", "nod"), "C": ("one", "two", "three", "four")}
 
@@ -247,7 +249,7 @@ def test_four_hundred_by_seven_hundred_classes_are_a_small_figure_and_quick_rows
 
 
 def test_examples_are_clips_of_the_class_from_different_sources_first(toy_tiny):
-    asked = examples({"toy": toy_tiny, "none": toy_tiny.select(mask=toy_tiny.label > 0)})
+    asked = Examples({"toy": toy_tiny, "none": toy_tiny.select(mask=toy_tiny.label > 0)})
     for label in (0, 5):
         tiles = asked("toy", label)
         assert len(tiles) == 3 and {tile.label for tile in tiles} == {toy_tiny.classes[label]}
@@ -258,8 +260,31 @@ def test_examples_are_clips_of_the_class_from_different_sources_first(toy_tiny):
         mask=(toy_tiny.label == 1)
         & (toy_tiny.source_video == toy_tiny.source_video[toy_tiny.label == 1][0])
     )
-    alone = examples({"toy": few})("toy", 1)
+    alone = Examples({"toy": few})("toy", 1)
     assert len(alone) == 3 and len({tile.caption for tile in alone}) == 3  # all of one source
+
+
+def test_a_pair_s_clips_open_in_the_viewer_with_flow_and_the_kernel_answers(toy_tiny):
+    two = toy_tiny.select(mask=toy_tiny.label < 2)
+    browser = Browser(
+        made({"A": two.classes[:2], "B": two.classes[:2]}), Examples(dict.fromkeys("AB", two))
+    )
+    view = show(browser)
+    view.open()
+    view.select(*two.classes[:2])
+    others = [
+        json.loads(unescape(one)) for one in re.findall(r' data-facts="([^"]*)"', view.clips.value)
+    ]
+    assert {one["kind"] for one in others} == {"flow"} and len(others) == 6
+    path = others[-1]["path"]
+    assert path.startswith("videos/") and view.clicks.widget in view.box.children
+    said = re.findall(r' data-clip="([^"]*)"', view.clips.value)
+    paths = [json.loads(unescape(one))["path"] for one in said]
+    assert [one[:2] for one in paths] == ["A/"] * 3 + ["B/"] * 3, (
+        "two sets may have files of one name"
+    )
+    view.clicks.widget._handle_custom_msg({"view": paths[-1]}, [])
+    assert view.clicks.answer.value.count("<img") == 2, "RGB and flow of the whole video"
 
 
 def test_the_name_under_a_clip_fills_its_width():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from vidbench.view.looks import FONT, PALETTE, escaped, plain
 from vidbench.view.widgets.pairs import Browser
-from vidbench.view.widgets.pieces import pointed, whole
+from vidbench.view.widgets.pieces import Clicks, pointed, whole
 
 if TYPE_CHECKING:
     from plotly.graph_objects import FigureWidget
@@ -38,7 +38,11 @@ class PairControls:
         self.clips, self.rows = ipywidgets.HTML(), ipywidgets.VBox(layout={"overflow": "auto"})
         self.plot = ipywidgets.VBox()  # of the heatmap, once it is opened
         choices = ipywidgets.HBox([self.pair, self.readout, self.most])
-        self.box = ipywidgets.VBox([choices, self.plot, self.clips, self.rows])
+        self.clips.add_class("vidbench-tiles")
+        self.box = ipywidgets.VBox()
+        self.clicks = Clicks(self.box, whole=getattr(browser.clips_of, "whole", None))
+        parts = [choices, self.plot, self.clicks.answer, self.clips, self.rows]
+        self.box.children = parts
         for control in (self.pair, self.readout, self.most):
             control.observe(self._moved, "value")
         self._list()
@@ -64,6 +68,7 @@ class PairControls:
     def open(self) -> None:
         """Add the heatmap; nothing, if it is there."""
         if not self.plot.children:
+            self.box.children = [*self.box.children, self.clicks.widget]  # before the megabytes
             self.plot.children = [pointed(self.figure, self._clicked)]
 
     def select(self, source_class: str, target_class: str) -> None:

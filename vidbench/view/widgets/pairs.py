@@ -7,6 +7,7 @@ puts controls on it."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,13 +15,15 @@ import numpy as np
 from vidbench.evaluate import projections
 from vidbench.evaluate.projections import Relation
 from vidbench.view import relations
-from vidbench.view.clips import playing, said
+from vidbench.view.clips import QUICK, playing, said, whole
 from vidbench.view.galleries import Tile, attributes, clip_html, fitted
 from vidbench.view.html import table
 from vidbench.view.looks import FAINT, FONT, LINE, Html, escaped
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
+
+    from vidbench.data.manifest import Manifest
 
 SIDE = 108  # pixels of a clip
 EXAMPLES = 3  # clips of a class
@@ -31,8 +34,9 @@ class Browser:
     they look like.
 
     relations: (source, target) -> Relation, in both directions, as `projections.relations` gives
-    them. clips_of: (data set, class index) -> tiles, called when a class is first looked at; shown:
-    clips of a class at most; most: rows. Raises ValueError on nothing to show, a direction that is
+    them. clips_of: (data set, class index) -> tiles, called when a class is first looked at; its
+    `whole`, if it has one, makes the viewer's clips, see `Examples`. shown: clips of a class at
+    most; most: rows. Raises ValueError on nothing to show, a direction that is
     missing, and read-outs that differ."""
 
     def __init__(
@@ -236,21 +240,38 @@ class Browser:
         )
 
 
-def examples(manifests: Mapping) -> Callable[[str, int], list[Tile]]:
-    """Make `clips_of` of a Browser: up to EXAMPLES videos of a class, first of different sources.
+class Examples:
+    """`clips_of` of a Browser: up to EXAMPLES videos of a class, first of different sources.
 
-    manifests: data set -> data.Manifest.
+    Args:
+        manifests: Data set -> its videos.
     """
-    tiles = {name: playing(rows, side=SIDE) for name, rows in manifests.items()}
 
-    def clips_of(data: str, label: int) -> list[Tile]:
-        rows = manifests[data]
+    def __init__(self, manifests: Mapping[str, Manifest]):
+        self.manifests = dict(manifests)
+        self._rows: dict[str, tuple[str, int]] = {}  # of what was shown, by the tile's path
+        self._tiles = {
+            name: playing(rows, side=SIDE, beside=QUICK) for name, rows in manifests.items()
+        }
+
+    def __call__(self, data: str, label: int) -> list[Tile]:
+        rows = self.manifests[data]
         here = np.flatnonzero(rows.label == label)
         first = np.unique(rows.source_video[here], return_index=True)[1]
         order = [*first, *np.setdiff1d(np.arange(len(here)), first)][:EXAMPLES]
-        return [tiles[data](int(row)) for row in here[order]] if order else []
+        return [self._tile(data, int(row)) for row in here[order]] if order else []
 
-    return clips_of
+    def _tile(self, data: str, row: int) -> Tile:
+        """A tile whose path begins with the data set: two of them may have files of one name."""
+        tile = self._tiles[data](row)
+        path = f"{data}/{tile.source.path}"
+        self._rows[path] = data, row
+        return replace(tile, source=replace(tile.source, path=path))
+
+    def whole(self, path: str) -> list[Tile]:
+        """Return the clips that the viewer shows of a tile, by its path: RGB and flow."""
+        data, row = self._rows[path]
+        return whole(self.manifests[data], row, flow_folder=QUICK)
 
 
 def _clip(tile: Tile) -> str:

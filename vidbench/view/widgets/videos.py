@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vidbench.data.manifest import SPLITS
-from vidbench.view.clips import playing, top_speed, whole
+from vidbench.view.clips import QUICK, playing, top_speed, whole
 from vidbench.view.galleries import Tile, encode
 
 if TYPE_CHECKING:
@@ -56,12 +56,13 @@ class Videos:
     ) -> Videos:
         """Make the columns of a data.Manifest, whose files are decoded when they are looked at.
 
-        Args: flow_folder: a flow store. If it exists, the flow can be seen, too. speed: the pixels
-            a frame that get full color, see `playing`. Two sides that are compared share one.
+        Args: flow_folder: a flow store, or clips.QUICK. If it exists, tiles of flow can be seen.
+            The viewer always shows flow, estimated without a store. speed: the pixels a frame that
+            get full color, see `playing`. Two sides that are compared share one.
         """
         clips = {"pictures": playing(manifest)}
-        flow_folder = flow_folder if (Path(flow_folder or ".") / "flow.json").exists() else ""
-        if flow_folder:
+        there = flow_folder == QUICK or (Path(flow_folder or ".") / "flow.json").exists()
+        if there:
             speed = speed or cache(partial(top_speed, manifest, flow_folder))
             clips["flow"] = playing(manifest, flow_folder=flow_folder, speed=speed)
         else:
@@ -74,7 +75,7 @@ class Videos:
             clips,
             speed,
             _columns(manifest),
-            partial(whole, manifest, flow_folder=flow_folder, speed=speed),
+            partial(whole, manifest, flow_folder=flow_folder if there else QUICK, speed=speed),
             manifest.root,
         )
 
