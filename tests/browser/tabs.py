@@ -20,7 +20,7 @@ TOUR, NEIGHBORS, PAIRS, RETRIEVAL = (
 )
 PLOTS = {
     TOUR: 1,
-    NEIGHBORS: 5,
+    NEIGHBORS: 6,
     PAIRS: 5,
     RETRIEVAL: 2,
 }  # plotly figures, those among controls with them

@@ -16,6 +16,7 @@ from vidbench.evaluate.projections import Relation
 from vidbench.evaluate.shipped import demo_relations, demo_results
 from vidbench.experiments import joint
 from vidbench.experiments.ready import ready_runs
+from vidbench.view.clips import QUICK
 
 DEMO = "demo"  # as `data`: the results of `make demo`, the user's own or those shipped
 
@@ -32,7 +33,7 @@ class Opened:
         facts: run -> what a table says of it: stream, positives, clips, stages.
         curves: run -> its log as columns.
         runs: The runs themselves; none of the demo's results.
-        flow: The flow store, "" if it is not there.
+        flow: The flow store; `QUICK` of shipped results, whose flow is estimated when it is shown.
         iterations: Of the shortest training; 0 if it is unknown.
     """
 
@@ -137,7 +138,7 @@ def _demo(
         {name: found.facts[name] for name in names},
         {name: found.curves[name] for name in names},
         {},
-        found.flow,
+        found.flow or QUICK,
     )
 
 

@@ -34,6 +34,7 @@ CLASSES_NOTE = (
     "A - B with 95 % paired bootstrap intervals over source videos; a class of one source video has "
     "none. Of {count} classes about {false} leave out 0 by chance alone."
 )
+HINT = "Click a class, or choose here, to see what it gained and lost. The frame judges A."
 TITLE = "Comparison"  # with which the title of the page begins
 SEED_NOTE = (
     "Paired bootstrap over source videos, 95 %. It says nothing about another training seed."
@@ -91,11 +92,12 @@ def classes_figure(pair: Paired) -> Figure:
     return figure.update_traces(error_x_color=SOFT)
 
 
-def behind(pair: Paired, videos: Videos | None = None) -> Behind:
+def behind(pair: Paired, videos: Videos | None = None, sentence: str = "") -> Behind:
     """Put clips behind a comparison: gained and lost, all of them and class by class.
 
     Args:
         videos: How the clips are made; by default from the files that the outcome names.
+        sentence: What the hint begins with.
     """
     moved, said = pair.moved(), _said(pair)
     right = pair.one.hits[pair.metric]
@@ -120,7 +122,7 @@ def behind(pair: Paired, videos: Videos | None = None) -> Behind:
         cells,
         videos or Videos.of(pair.one.videos),
         figure=classes_figure(pair),
-        hint="Click a class, or choose here, to see what it gained and lost. The frame judges A.",
+        hint=f"{sentence} {HINT}".strip(),
         examples=2,
     )
 

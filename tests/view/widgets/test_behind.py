@@ -18,7 +18,7 @@ from vidbench.view import compare, widgets
 from vidbench.view.galleries import Tile, encode
 from vidbench.view.widgets import behind_controls, numbers
 from vidbench.view.widgets.behind import PAGE, Behind, Cell
-from vidbench.view.widgets.compare import Runs, show
+from vidbench.view.widgets.compare import Runs, of_searches, show
 from vidbench.view.widgets.videos import Videos
 
 CLASSES = ("bow", "clap", "wave")
@@ -104,6 +104,30 @@ def test_a_point_of_recall_leads_to_the_queries_that_miss():
     assert "nearest: " in made.clips("b R@1")
     rows = numbers.recall_classes(found, "b", gallery, queries)
     assert [*next(iter(rows.lines.rows.values()))] == ["class", "videos", "b", "a"]
+
+
+def test_a_point_of_the_hub_curve_leads_to_the_videos_found_so_often(toy_tiny):
+    found = searches.search_all({"a": tables(0.3), "b": tables(9.0)})
+    picked = np.concatenate([np.flatnonzero(toy_tiny.label == label)[:6] for label in range(3)])
+    gallery = toy_tiny.select(mask=np.isin(np.arange(len(toy_tiny)), picked))
+    made = numbers.hubs(found, gallery)
+    traces = {trace.name: place for place, trace in enumerate(made.figure.data)}
+    assert {place for place in made.places} == {(traces[n], p) for n in "ab" for p in range(18)}
+    for (trace, point), name in made.places.items():
+        run, times = name.split()
+        near = found[run].neighbors.rows[:, :10]
+        counts = np.bincount(near.ravel(), minlength=18)
+        assert made.figure.data[trace].y[point] == int(times)
+        assert made.cells[name].rows.tolist() == np.flatnonzero(counts == int(times)).tolist()
+    first = next(iter(made.cells.values()))
+    near = found["a"].neighbors.rows[:, :10]
+    label = found["a"].queries.label[(near == first.rows[0]).any(axis=1)]
+    often = np.bincount(label)
+    says = first.said[0].removeprefix(f"near to {len(label)} queries: ").split(", ")
+    assert {tuple(one.rsplit(" ", 1)) for one in says} == {
+        (gallery.classes[number], str(count)) for number, count in enumerate(often) if count
+    }
+    assert made.html().count("<img") == len(first.rows) and "found" in made.html()
 
 
 def test_without_labels_recall_is_a_sentence():
@@ -209,6 +233,20 @@ def test_gained_and_lost_clips_are_behind_a_comparison(pair):
     assert list(made.figure.layout.yaxis.ticktext) == ["bow", "wave", "clap"]
     assert shown(made.clips("class clap")) == [8, 12, 13, 14, 15]
     assert shown(made.html()) == [4, 5, 8], "both lists, without a kernel"
+
+
+def test_two_searches_are_compared_without_run_directories(toy_tiny):
+    found = searches.search_all({"a": tables(0.3), "b": tables(9.0)})
+    picked = np.concatenate([np.flatnonzero(toy_tiny.label == label)[:6] for label in range(3)])
+    queries = toy_tiny.select(mask=np.isin(np.arange(len(toy_tiny)), picked))
+    made = of_searches(found, "a", "b", queries)
+    gained = found["a"].hits["R@1"] & ~found["b"].hits["R@1"]
+    assert made.cells["gained"].rows.tolist() == np.flatnonzero(gained).tolist() and gained.any()
+    gap = 100 * (found["a"].hits["R@1"].mean() - found["b"].hits["R@1"].mean())
+    assert made.hint.startswith(f"a - b = {gap:+.1f} points R@1 [")
+    assert of_searches(found, "a", "", queries) == "one search only: nothing to compare"
+    bare = searches.search_all({"a": tables(1.0, labels=False)})
+    assert of_searches(bare, "a", "a", queries).startswith("no labels: ")
 
 
 def test_the_page_is_offline_and_says_what_differs(pair, tmp_path):

@@ -26,7 +26,16 @@ export default { initialize({ model }) {
     ${buttons}:focus-visible { outline: 3px solid var(--jp-brand-color1, #0072B2); outline-offset: 1px; }`;
   document.head.append(style);
   const point = one => Array.isArray(one.pointNumber) ? one.pointNumber : [one.pointNumber ?? one.pointIndex];
-  const heard = ({ points: [one] }) => model.send({ place: [one.curveNumber, ...point(one)] });
+  // where lines share an x, plotly names a point of each: the one nearest to the pointer is meant
+  const away = (one, event) => {
+    const frame = event.target.closest?.(".js-plotly-plot, .jp-RenderedPlotly")?.getBoundingClientRect();
+    return frame && one.yaxis?.d2p ? Math.abs(one.yaxis.d2p(one.y) + one.yaxis._offset - event.clientY + frame.top) : 0;
+  };
+  const heard = ({ points, event }) => {
+    const lines = points.every(one => one.data?.type?.startsWith("scatter"));
+    const [one] = lines ? [...points].sort((a, b) => away(a, event) - away(b, event)) : points;
+    model.send({ place: [one.curveNumber, ...point(one)] });
+  };
   const look = () => {
     for (const plot of document.querySelectorAll(".js-plotly-plot, .jp-RenderedPlotly")) {
       if (plot.layout?.meta?.vidbench !== key || plot._ev?.listeners("plotly_click").includes(heard)) continue;
@@ -139,8 +148,8 @@ class BehindControls:
     def _hint(self) -> Any:
         import ipywidgets
 
-        look = f"font-family:{FONT};font-size:13px;color:{FAINT}"
-        return ipywidgets.HTML(f'<span style="{look}">{escaped(self.behind.hint)}</span>')
+        look = f"font:13px/1.4 {FONT};color:{FAINT}"
+        return ipywidgets.HTML(f'<div style="{look}">{escaped(self.behind.hint)}</div>')
 
     def _play(self) -> None:
         """Draw the clips, and where they are among the cell's."""

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from vidbench.evaluate.paired import Paired, compare
+from vidbench.evaluate.chance import no_labels
+from vidbench.evaluate.outcomes import of_retrieval
+from vidbench.evaluate.paired import Paired, compare, paired
 from vidbench.view import compare as pages
 from vidbench.view.looks import Html, escaped
-from vidbench.view.widgets.behind import Still
+from vidbench.view.widgets.behind import Behind, Still
 from vidbench.view.widgets.behind_controls import BehindControls
+from vidbench.view.widgets.videos import Videos
+
+if TYPE_CHECKING:
+    from vidbench.data.manifest import Manifest
+    from vidbench.evaluate.searches import Searched
 
 
 class Runs:
@@ -47,6 +54,32 @@ class Runs:
         return Still(
             shown.figure, Html(f"{pages.headline(pair)}{pages.metrics_table(pair)}{shown.clips}")
         )
+
+
+def of_searches(
+    found: Mapping[str, Searched], one: str, other: str, queries: Manifest, flow: str | Path = ""
+) -> Behind | str:
+    """Compare two searches of the same queries: gained and lost clips, class by class.
+
+    Args:
+        found: The searches by name.
+        one, other: A and B.
+        queries: Their videos.
+        flow: A flow store, see `Videos.of`.
+
+    Returns:
+        A sentence instead, if there are no labels or no second search.
+    """
+    if not found[one].hits:
+        return no_labels("R@1 of each class")
+    if other not in found:
+        return "one search only: nothing to compare"
+    a, b = (
+        of_retrieval(made.neighbors, made.hits, made.protocol, made.sides[0], queries)
+        for made in (found[one], found[other])
+    )
+    pair = paired(a, b, (one, other))
+    return pages.behind(pair, Videos.of(queries, flow_folder=flow), pair.sentence)
 
 
 class CompareControls:

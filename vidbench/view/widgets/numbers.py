@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from vidbench.evaluate.searches import Searched
 
 MOST = 24  # rows of a table of classes
+HUBS = 120  # videos behind a point of the hub curve
 BINS = 10  # of a histogram of probabilities
 
 
@@ -154,6 +156,45 @@ def recall_classes(
     hits = {name: found[name].hits["R@1"] for name in dict.fromkeys((base, *found))}
     label = found[base].queries.label
     return classes(hits, label, gallery.classes, nearest(found[base], gallery), queries)
+
+
+def hubs(found: Mapping[str, Searched], gallery: Manifest) -> Behind:
+    """Put the gallery videos that are found equally often behind each point of the hub curve.
+
+    Args:
+        found: Run -> what it found for each query.
+    """
+    figure, (counted, k) = retrieval.hub_curve(found, gallery), retrieval.hubs_of(found, gallery)
+    traces, cells = {trace.name: i for i, trace in enumerate(figure.data)}, {}
+    for name, hub in counted.items():
+        order = np.argsort(-hub.counts, kind="stable")  # the curve's points, from left to right
+        level = hub.counts[order]
+        met = _met(found[name], k, gallery)
+        for times in np.unique(level)[::-1].tolist():
+            at = np.flatnonzero(level == times)
+            rows, many = order[at[:HUBS]], f", the first {HUBS} of them here" * (len(at) > HUBS)
+            words = f"{name}: {len(at)} video{'s' * (len(at) > 1)} found {times} times{many}"
+            places = tuple((traces[plain(name)], place) for place in at.tolist())
+            lines = [met(row) if times else "in no query's list" for row in rows.tolist()]
+            cells[f"{name} {times}"] = Cell(words, rows, lines, (), places)
+    hint = f"Click a point of a curve to see the videos that so many queries have among their {k} nearest."
+    return Behind(cells, _fitting(gallery, len(gallery)), figure=figure, hint=hint)
+
+
+def _met(found: Searched, k: int, gallery: Manifest) -> Callable[[int], str]:
+    """Return what says of a gallery video whose queries find it: their number, their classes."""
+    near = found.neighbors.rows[:, :k].ravel()
+    order = np.argsort(near, kind="stable")
+    ends = np.searchsorted(near[order], np.arange(len(gallery) + 1))
+    names, label = np.array([*gallery.classes, ""]), found.queries.label
+
+    def words(row: int) -> str:
+        queries = order[ends[row] : ends[row + 1]] // k
+        often = Counter(filter(None, names[label[queries]].tolist())).most_common(3)
+        of = ", ".join(f"{one} {count}" for one, count in often)
+        return f"near to {len(queries)} queries{f': {of}' if of else ''}"
+
+    return words
 
 
 def nearest(found: Searched, gallery: Manifest) -> list[str]:
