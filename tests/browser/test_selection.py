@@ -1,11 +1,23 @@
 """Map, table and clips linked, as a person sees them: lasso, rows, pages, tags, csv, colors, hover."""
 
 import csv
+import re
 
 import pytest
 
 from benchmarks.notebook import write
-from tests.browser.tabs import ARTIFACTS, MAP, POINTS, complaints, holds, picture, readable, run
+from tests.browser.contrast import LINES, LOW, TEXT
+from tests.browser.tabs import (
+    ARTIFACTS,
+    MAP,
+    POINTS,
+    THEME,
+    complaints,
+    holds,
+    picture,
+    readable,
+    run,
+)
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 NAME = "95_selection"
@@ -35,6 +47,7 @@ def test_lasso_pages_tag_csv_and_python(desk):
         table(tab)
         colors(tab)
         hover(tab)
+        keys(tab)
         picture(tab, f"{NAME}-all")
         readable(tab, f"{NAME}-used")
         read_in_a_cell(tab)
@@ -197,3 +210,48 @@ def read_in_a_cell(tab) -> None:
         "() => document.querySelectorAll('.vidbench-tiles')[1].innerText.startsWith('5 videos')",
     )
     assert lit(tab) == 5
+
+
+POINT = "() => document.querySelector('.vidbench-steps').getAttribute('aria-label')"
+RING = """() => { const {outlineStyle, outlineWidth} = getComputedStyle(document.querySelector(".vidbench-steps"));
+    return outlineStyle === "solid" && parseFloat(outlineWidth) >= 2; }"""
+MARK = """() => { const {left, top, width} = document.querySelector(".vidbench-at").getBoundingClientRect();
+    return [left + width / 2, top + width / 2]; }"""
+
+
+def keys(tab) -> None:
+    """Tab reaches the map, arrows go from point to point, Enter makes the point the query; its card
+    has the colors of the theme."""
+    tab.evaluate(THEME, "JupyterLab Dark")
+    tab.locator(".widget-dropdown:has(label:text-is('color')) select").focus()
+    for _ in range(3):  # the button of the table, then the map
+        tab.keyboard.press("Tab")
+        if tab.evaluate("() => document.activeElement.matches('.vidbench-steps')"):
+            break
+    holds(tab, "() => document.activeElement.matches('.vidbench-steps')")
+    holds(tab, RING)
+    first = tab.evaluate(POINT)
+    assert " of 200" in first, "it says which video"
+    x, y = tab.evaluate(MARK)
+    tab.keyboard.press("ArrowRight")
+    holds(tab, f"first => ({POINT})() !== first", first)
+    right, level = tab.evaluate(MARK)
+    assert right > x and abs(level - y) <= right - x + 1
+    tab.keyboard.press("Home")
+    holds(tab, f"() => ({POINT})().includes('gallery, video 1 of 200')")
+    tab.keyboard.press("PageDown")
+    holds(tab, f"() => ({POINT})().includes('gallery, video 2 of 200')")
+    tab.locator(".vidbench-hover img").wait_for()
+    assert tab.evaluate(LOW, [".vidbench-hover", TEXT, LINES]) == []
+    back = "() => getComputedStyle(document.querySelector('.vidbench-hover')).backgroundColor"
+    assert max(map(int, re.findall(r"\d+", tab.evaluate(back))[:3])) < 100, (
+        "a card as dark as the theme"
+    )
+    tab.screenshot(path=ARTIFACTS / f"{NAME}-keys.png")
+    tab.keyboard.press("Enter")
+    name = "() => document.querySelector('.vidbench-tiles [title^=query] span[title]').title"
+    said = tab.evaluate(POINT).split(", ")[1]
+    holds(tab, f"said => said.startsWith(({name})())", said)
+    holds(tab, "() => document.activeElement.matches('.vidbench-steps')")
+    tab.keyboard.press("Tab")
+    holds(tab, "() => document.querySelector('.vidbench-hover').style.display === 'none'")

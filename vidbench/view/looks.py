@@ -48,7 +48,12 @@ FAINT = "color-mix(in srgb,currentColor 72%,transparent)"  # of what is said in 
 GOOD, BAD = (f"color-mix(in srgb,{one} 70%,currentColor)" for one in (PALETTE[2], PALETTE[1]))
 LINE = "rgba(128,128,128,0.4)"  # between the rows of a table or gallery
 BACK = "rgba(128,128,128,0.15)"  # around a clip that is not square
-CARD = f"background-color:#FFFFFF;color:{INK}"  # words over a picture
+# Words over a picture, and what floats over the page: the theme's colors. A page without a theme has
+# the first two, and so has a notebook whose sanitizer drops variables.
+CARD = (
+    f"background-color:#FFFFFF;color:{INK};background-color:var(--jp-layout-color1,#FFFFFF);"
+    f"color:var(--jp-content-font-color1,{INK})"
+)
 # short on purpose: JupyterLab's sanitiser matches font lists with a slow pattern
 FONT = "system-ui, sans-serif"
 WIDTH = 760  # pixels

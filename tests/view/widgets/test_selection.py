@@ -124,6 +124,31 @@ def test_rows_hold_each_video_once_with_the_manifests_columns(tmp_path):
     assert browser.selection.paths == [tmp_path / "5.mp4"]
 
 
+def test_a_page_of_the_table_searches_with_its_own_queries_only(browser, monkeypatch):
+    """All queries of a large data set take long; sorting by score says so and keeps them."""
+    every, asked = browser._searches.every, []
+
+    def spy(name, k, hide, queries=None):
+        asked.append(len(queries) if queries is not None else "all")
+        return every(name, k, hide, queries)
+
+    monkeypatch.setattr(browser._searches, "every", spy)
+    view, said = show(browser), []
+    view.sheet.table.observe(lambda change: said.append(change["new"]), "value")
+    view.table.value = True
+    assert asked == [], "the first page has gallery videos only"
+    view.sheet.filter.value = "test/1"
+    few = len(view.sheet.shown)
+    assert asked == [few] and few < len(browser.sides["queries"])
+    lines = browser.videos.lines([browser.videos.row["test/1.mp4"]])
+    view.sheet.act("sort score")
+    assert asked == [few, 1, "all"] and "Searching with all 12 queries to sort by score" in said[-2]
+    right, score = browser.verdicts("rgb")
+    assert lines[0]["score"] == score[1] and lines[0]["right"] == ("wrong", "right")[right[1]]
+    view.sheet.act("sort score")
+    assert asked[-1] == "all" and len(asked) == 3 and "Searching" not in said[-1]
+
+
 def test_filter_and_order(browser):
     rows = browser.videos
     assert [rows.ids[row] for row in rows.matching("TEST/1")] == [
@@ -243,6 +268,27 @@ def test_lasso_pages_tag_and_csv(browser, tmp_path, monkeypatch):
     view.pane.clear.click()
     assert len(browser.selection) == 0 and "Draw around" in view.pane.clips.value
     assert restyled[-1]["restyle_data"] == {"selectedpoints": [None, None]}
+
+
+def test_enter_on_a_point_of_the_map_makes_it_the_query(browser):
+    view = show(browser)
+    view.open()
+    plot = view.below.children[2].children[0]
+    (steps,) = [one for one in plot.children if "vidbench-steps" in getattr(one, "_esm", "")]
+    assert steps.sides == 2
+    steps._handle_custom_msg({"trace": 0, "point": 8}, [])
+    assert browser.query == ("gallery", 8)
+    steps._handle_custom_msg({"trace": 1, "point": 3}, [])
+    assert browser.query == ("queries", 3)
+
+
+def test_what_floats_over_a_page_has_the_colors_of_its_theme(browser):
+    """JupyterLab's dark theme; an offline page has no such variable, and falls back."""
+    view = show(browser)
+    view.open()
+    for look in (view.map.tip.listener.look, browser.html(1)):
+        assert "background-color:var(--jp-layout-color1,#FFFFFF)" in look
+        assert "color:var(--jp-content-font-color1,#1F2328)" in look
 
 
 def test_a_point_under_the_pointer_shows_its_clip(browser):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING
 
-from vidbench.view.looks import CARD, FONT, RULE, Html
+from vidbench.view.looks import CARD, FONT, LINE, Html
 
 if TYPE_CHECKING:
     from anywidget import AnyWidget
@@ -62,7 +62,7 @@ export default { render({ model, el }) {
 } };
 """
 LOOK = (
-    f"padding:4px;border:1px solid {RULE};border-radius:4px;font:12px {FONT};max-width:220px;{CARD}"
+    f"padding:4px;border:1px solid {LINE};border-radius:4px;font:12px {FONT};max-width:220px;{CARD}"
 )
 
 

@@ -239,8 +239,11 @@ class Lists:
     def right(self, name: str) -> np.ndarray:
         """Of every query's k neighbors by one list, which show its class: bool [Q,k]; searched
         once."""
-        rows = self._all(name)[0]
-        label = self.names["queries"][:, None]
+        return self._same(self._all(name)[0], self.names["queries"])
+
+    def _same(self, rows: np.ndarray, names: np.ndarray) -> np.ndarray:
+        """Which neighbors [q,k] show the class of their query, given its name [q]."""
+        label = names[:, None]
         return (self.names["gallery"][rows] == label) & (label != "") & (rows >= 0)
 
     def csv(self, path: str | Path) -> Path:
@@ -309,12 +312,32 @@ class Lists:
             "sibling": None if known else bool(sibling),
         }
 
-    def verdicts(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Of every query by one list: whether one of its k neighbors shows its class (1, 0, or -1
-        where a label is unknown), and the similarity of its nearest (NaN if it has none)."""
-        known = (self.names["queries"] != "") & self.judged
-        right = np.where(known, self.right(name).any(axis=1), -1)
-        return right, self._all(name)[1][:, 0].astype(np.float64)
+    def verdicts(
+        self, name: str, queries: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Judge queries by one list: whether one of its k neighbors shows its class (1, 0, or -1
+        where a label is unknown), and the similarity of its nearest (NaN if it has none).
+
+        Args:
+            name: Of the list.
+            queries: Their rows. Only these are searched. Default: all queries.
+        """
+        names = self.names["queries"] if queries is None else self.names["queries"][queries]
+        rows, scores = self._all(name) if queries is None else self._some(name, queries)
+        known = (names != "") & self.judged
+        right = np.where(known, self._same(rows, names).any(axis=1), -1)
+        return right, scores[:, 0].astype(np.float64)
+
+    def searched(self, name: str) -> bool:
+        """Whether all queries have been searched by a list, with k and filter of now."""
+        return (name, self.k, self.hide_source_video) in self._lists
+
+    def _some(self, name: str, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Neighbors of some queries as `_all` has them, which are kept if all were searched."""
+        if self.searched(name):
+            rows, scores = self._all(name)
+            return rows[queries], scores[queries]
+        return self._searches.every(name, self.k, self.hide_source_video, queries)
 
     def _all(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Neighbors of every query [Q,k], -1 where it has fewer, and similarities; searched once."""

@@ -13,6 +13,7 @@ from vidbench.view.galleries import clip_html
 from vidbench.view.looks import escaped, plain
 from vidbench.view.widgets import hues, plane
 from vidbench.view.widgets.hover import Tip
+from vidbench.view.widgets.keys import Steps
 from vidbench.view.widgets.neighbors import Browser
 from vidbench.view.widgets.pane import choice
 from vidbench.view.widgets.pieces import pointed, whole
@@ -69,6 +70,7 @@ class MapControls:
         """Make the map and return its box."""
         plot = pointed(self.figure, self._at, self._within)
         self.tip.join(plot)
+        Steps(self._at).join(plot)
         if self.browser.selection:
             self.light()
         return plot

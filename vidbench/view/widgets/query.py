@@ -17,7 +17,7 @@ from vidbench.evaluate.query import Hits
 from vidbench.system.files import written
 from vidbench.view.clips import neighbors_gallery, said
 from vidbench.view.galleries import Tile
-from vidbench.view.looks import FAINT, FONT, LINE, Html
+from vidbench.view.looks import BACK, FAINT, FONT, LINE, Html
 from vidbench.view.widgets.pieces import Clicks
 from vidbench.view.widgets.videos import Videos, whole_of
 
@@ -35,18 +35,46 @@ export default {{ render({{ model, el }}) {{
   const place = el.querySelector(".drop"), limit = el.querySelector(".limit");
   place.style = "display:block;padding:14px;border:2px dashed {LINE};border-radius:6px;font:13px {FONT}";
   limit.style.color = "{FAINT}";
-  const send = async file => {{
-    if (!file) return;
+  const bound = `${{MOST / 2 ** 20}} MB at most`, say = words => {{ limit.textContent = words; }};
+  const send = async (files, none) => {{
+    const [file] = files;
+    if (!file) return say(none);
+    say(files.length > 1 ? `${{bound}}; of ${{files.length}} files the first is taken` : bound);
     if (file.size > MOST) return model.send({{ name: file.name, size: file.size }});
     const parts = Math.max(1, Math.ceil(file.size / PART)), id = `${{Math.random()}}`;
-    for (let part = 0; part < parts; part++) {{
-      const bytes = await file.slice(part * PART, (part + 1) * PART).arrayBuffer();
-      model.send({{ name: file.name, size: file.size, id, part, parts }}, undefined, [bytes]);
+    try {{
+      for (let part = 0; part < parts; part++) {{
+        const bytes = await file.slice(part * PART, (part + 1) * PART).arrayBuffer();
+        model.send({{ name: file.name, size: file.size, id, part, parts }}, undefined, [bytes]);
+      }}
+    }} catch {{  // a folder, or a file that is gone
+      say(`${{file.name}} cannot be read; drop a video file`);
     }}
   }};
-  place.querySelector("input").onchange = event => send(event.target.files[0]);
-  place.ondragover = event => event.preventDefault();
-  place.ondrop = event => {{ event.preventDefault(); event.stopPropagation(); send(event.dataTransfer.files[0]); }};
+  place.querySelector("input").onchange = event => send(event.target.files, bound);
+  const light = on => {{
+    place.style.borderColor = on ? "var(--jp-brand-color1, #0072B2)" : "{LINE}";
+    place.style.backgroundColor = on ? "{BACK}" : "";
+  }};
+  place.ondragenter = () => light(true);
+  place.ondragleave = event => {{ if (!place.contains(event.relatedTarget)) light(false); }};
+  place.ondragover = event => {{ event.preventDefault(); event.dataTransfer.dropEffect = "copy"; light(true); }};
+  place.ondrop = event => {{
+    event.preventDefault();
+    event.stopPropagation();
+    light(false);
+    send(event.dataTransfer.files, "that was no file; drop a video file");
+  }};
+  // a file that falls beside the box must not replace the page, as browsers have it
+  const files = event => event.dataTransfer?.types.includes("Files");
+  const beside = event => {{
+    if (!files(event) || event.defaultPrevented || !event.target.closest?.(".jp-Notebook")) return;
+    event.preventDefault();
+    event.dataTransfer.dropEffect = "none";
+    if (event.type === "drop") say("it fell beside this box; drop it in here");
+  }};
+  for (const kind of ["dragover", "drop"]) document.addEventListener(kind, beside);
+  return () => {{ for (const kind of ["dragover", "drop"]) document.removeEventListener(kind, beside); }};
 }} }};
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,9 +147,15 @@ class VideoRows:
         return rows[np.lexsort((-keys if down else keys, empty))]
 
     def lines(self, rows: Iterable[int]) -> list[dict[str, Any]]:
-        """Return rows as dicts: words, numbers (None where a video has none), a tuple of tags."""
+        """Return rows as dicts: words, numbers (None where a video has none), a tuple of tags.
+
+        Only the queries among them are searched for `right` and `score`."""
         rows = np.fromiter(rows, np.int64)
-        columns = {name: self.column(name)[rows].tolist() for name in self.names}
+        judged = dict(zip((VERDICT, SCORE), self._judged(rows), strict=True))
+        columns = {
+            name: (judged[name] if name in judged else self.column(name)[rows]).tolist()
+            for name in self.names
+        }
         columns[TAGS] = [self.tags.get(self.ids[row], ()) for row in rows]
         return [
             {
@@ -197,18 +204,33 @@ class VideoRows:
         return np.array([", ".join(self.tags.get(one, ())) for one in self.ids])
 
     def _rights(self) -> np.ndarray:
-        return VERDICTS[self._of_queries(self._lists.verdicts(self.judge)[0], -1)]
+        return self._judged(np.arange(len(self)))[0]
 
     def _scores(self) -> np.ndarray:
-        return self._of_queries(self._lists.verdicts(self.judge)[1], np.nan)
+        return self._judged(np.arange(len(self)))[1]
 
-    def _of_queries(self, values: np.ndarray, nothing: float) -> np.ndarray:
-        """A value for each query as a column; videos that are no query get `nothing`."""
-        own = self._lists.in_gallery
-        whole = np.full(len(self), nothing, values.dtype)
-        whole[own[own >= 0]] = values[own >= 0]
-        whole[len(self.drawn["gallery"]) :] = values[own < 0]
-        return whole
+    def _judged(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`right` and `score` of rows; a video that is no query has neither."""
+        queries = self._query[rows]
+        there = np.flatnonzero(queries >= 0)
+        words, scores = np.full(len(rows), "", VERDICTS.dtype), np.full(len(rows), np.nan)
+        if not len(there):
+            return words, scores
+        some = queries[there]
+        if len(some) == len(self._lists.sides["queries"]):  # kept for the next time
+            right, score = (part[some] for part in self._lists.verdicts(self.judge))
+        else:
+            right, score = self._lists.verdicts(self.judge, some)
+        words[there], scores[there] = VERDICTS[right], score
+        return words, scores
+
+    @cached_property
+    def _query(self) -> np.ndarray:
+        """The number of each video among the queries, -1 if it is none."""
+        own, made = self._lists.in_gallery, np.full(len(self), -1)
+        made[own[own >= 0]] = np.flatnonzero(own >= 0)
+        made[len(self.drawn["gallery"]) :] = np.flatnonzero(own < 0)
+        return made
 
 
 def natural(words: str) -> list:

@@ -12,7 +12,7 @@ from vidbench.view.clips import said
 from vidbench.view.looks import BACK, BAD, FAINT, FONT, GOOD, Html, escaped
 from vidbench.view.looks import LINE as RULE
 from vidbench.view.widgets.pane import BARE, LINE, Pages
-from vidbench.view.widgets.rows import PATH, VERDICT
+from vidbench.view.widgets.rows import PATH, SCORE, VERDICT
 
 if TYPE_CHECKING:
     from anywidget import AnyWidget
@@ -117,6 +117,12 @@ class Sheet:
             # up, down, then the videos' own order
             down = self.by == name and not self.down
             self.by, self.down = ("", False) if self.by == name and self.down else (name, down)
+            browser = self.browser
+            if self.by in (VERDICT, SCORE) and not browser.searched(browser.videos.judge):
+                count = len(browser.sides["queries"])
+                self.table.value = said(
+                    f"Searching with all {count:,} queries to sort by {name} ..."
+                )
             self._turned()
             return
         several = [name]

@@ -62,15 +62,18 @@ class Searches:
         rows, scores = self._search(name, side, query_rows, min(k, room), hide)
         return rows[0], scores[0]
 
-    def every(self, name: str, k: int, hide: bool) -> tuple[np.ndarray, np.ndarray]:
+    def every(
+        self, name: str, k: int, hide: bool, queries: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return the neighbors of every query [Q,k], -1 where it has fewer, and their similarities
-        (NaN there)."""
-        query_rows = np.arange(len(self.sides["queries"]))
-        room = self._room("queries", query_rows, hide)
+        (NaN there); queries: the rows of some, which alone are searched."""
+        every = np.arange(len(self.sides["queries"]))
+        query_rows = every if queries is None else np.asarray(queries, np.int64)
+        room = np.minimum(self._room("queries", query_rows, hide), k)
         found, scores = np.full((len(room), k), -1), np.full((len(room), k), np.nan, np.float32)
-        for few in np.unique(np.minimum(room, k)):  # nearly always one value
-            some = query_rows[np.minimum(room, k) == few]
-            near = self._search(name, "queries", some, int(few), hide)
+        for few in np.unique(room):  # nearly always one value
+            some = np.flatnonzero(room == few)
+            near = self._search(name, "queries", query_rows[some], int(few), hide)
             found[some, :few], scores[some, :few] = near
         return found, scores
 
