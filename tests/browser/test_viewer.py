@@ -9,7 +9,7 @@ import pytest
 from benchmarks.notebook import write
 from tests.browser.contrast import LINES, LOW, TEXT
 from tests.browser.tabs import ARTIFACTS, holds, readable, run, wait
-from vidbench.view import clips, html
+from vidbench.view import cards, clips, html
 from vidbench.view.galleries import Row, gallery
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -267,4 +267,51 @@ def test_a_query_from_outside(desk, toy_tiny):
         )
         (kept,) = folder.iterdir()
         assert kept.read_bytes() == other.read_bytes()
+        dropped(tab, toy_tiny.absolute(32), folder)
         assert trouble == []
+
+
+def dropped(tab, file, folder) -> None:
+    """A file dragged from outside: the box lights up, what falls beside it leaves the page as it is,
+    what falls into it is searched for."""
+    mouse, box = tab.context.new_cdp_session(tab), tab.locator(".drop")
+    box.scroll_into_view_if_needed()
+    held = {"items": [], "files": [str(file)], "dragOperationsMask": 1}
+
+    def drag(kind: str, x: float, y: float) -> None:
+        mouse.send("Input.dispatchDragEvent", {"type": kind, "x": x, "y": y, "data": held})
+
+    at = box.bounding_box()
+    inside, beside = (at["x"] + 20, at["y"] + 20), (at["x"] + 60, at["y"] - 40)
+    page = tab.url
+    for kind in ("dragEnter", "dragOver", "drop"):
+        drag(kind, *beside)
+    holds(tab, "() => document.querySelector('.drop').innerText.includes('fell beside this box')")
+    assert tab.url == page
+    for kind in ("dragEnter", "dragOver"):
+        drag(kind, *inside)
+    holds(tab, "() => document.querySelector('.drop').style.backgroundColor")
+    tab.screenshot(path=ARTIFACTS / "94_query-drag.png")
+    drag("drop", *inside)
+    ends = "name => document.querySelector('.widget-text input').value.endsWith(name)"
+    holds(tab, ends, f"-{file.name}")
+    assert file.read_bytes() in [one.read_bytes() for one in folder.iterdir()]
+    assert not tab.evaluate("document.querySelector('.drop').style.backgroundColor")
+    heading = "name => document.querySelector('.jupyter-widgets [title^=query] span[title]')?.title.endsWith(name)"
+    holds(tab, heading, file.stem)
+
+
+def test_a_card_opens_with_its_flow(desk, toy_tiny, tmp_path):
+    """Of a wall, which no kernel answers for."""
+    parts = [cards.samples(toy_tiny, 3)]
+    file = html.write_page(tmp_path / "page.html", "A page", [html.Section("Clips", parts)])
+    tab = desk[0].new_page(viewport={"width": 1000, "height": 900})
+    tab.goto(file.as_uri())
+    tab.locator("[data-clip]").nth(1).focus()
+    tab.keyboard.press("Enter")
+    holds(tab, "() => document.querySelectorAll('.vidbench-viewer[open] canvas').length === 2")
+    steps(tab)
+    assert tab.locator(".vidbench-viewer figcaption").all_inner_texts() == ["rgb", "flow"]
+    assert tab.evaluate(PATH).endswith(".mp4") and len(set(tab.evaluate(SEEN))) == 2
+    tab.screenshot(path=ARTIFACTS / "viewer-card.png")
+    tab.close()

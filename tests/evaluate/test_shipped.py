@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -22,8 +23,22 @@ def test_it_is_small_and_names_who_made_it_but_no_folder():
     assert MADE["command"] == "make demo" and MADE["dirty"] is False
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", MADE["date"])
     assert re.fullmatch(r"[0-9a-f]{40}", MADE["commit"])
+    assert "stopped and resumed" in MADE["note"] and MADE["seconds"]["training"] < 1
     words = [str(value) for run in MADE["runs"].values() for value in run["facts"].values()]
     assert not any("/" in word for word in words) and "host" not in MADE
+
+
+def test_the_commit_that_is_said_is_in_the_repository(tmp_path):
+    """The commit that ran the demo was rebased; `since` is what one can look up."""
+    here = ["git", "-C", str(SHIPPED)]
+    shallow = subprocess.run([*here, "rev-parse", "--is-shallow-repository"], capture_output=True)
+    if shallow.returncode or shallow.stdout.strip() != b"false":
+        pytest.skip("no whole git history here")
+    said = re.search(r"since commit ([0-9a-f]{7})", demo_results(tmp_path).words).group(1)
+    assert MADE["since"].startswith(said)
+    added = [*here, "diff-tree", "--no-commit-id", "--name-status", "-r", MADE["since"]]
+    files = subprocess.run(added, capture_output=True, text=True, check=True).stdout
+    assert "A\tassets/demo/made.json" in files
 
 
 def test_the_tables_give_the_numbers_of_the_run(tmp_path, capsys):

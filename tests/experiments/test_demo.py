@@ -9,7 +9,7 @@ import pytest
 from vidbench.data.manifest import Manifest
 from vidbench.data.video.clips import Video
 from vidbench.evaluate.search import Neighbors
-from vidbench.experiments import report, small
+from vidbench.experiments import demo, report, small
 
 CLASSES = ("bow", "clap", "wave")
 
@@ -84,3 +84,12 @@ def test_examples_are_of_different_source_videos(toy_tiny):
     some = small._examples(train)
     assert np.bincount(some.label).tolist() == [small.EXAMPLES] * len(train.classes)
     assert len(np.unique(some.source_video)) == len(some)
+
+
+def test_the_seconds_of_a_resumed_demo_are_those_of_all_calls(tmp_path):
+    for _ in range(2):
+        clock = demo.Clock(tmp_path / "seconds.json")
+        clock.last -= 30  # half a minute of training
+        clock.mark("training")
+    assert 60 <= clock.seconds["training"] < 61
+    assert json.loads((tmp_path / "seconds.json").read_text()) == clock.seconds

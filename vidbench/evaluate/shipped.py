@@ -3,7 +3,8 @@
 A folder of small results contains:
 
     made.json              who made it (command, date, commit, machine), and of each run its title,
-                           facts, curves and numbers
+                           facts, curves, numbers and commit; in assets/demo also `since`, the first
+                           commit that has these results, and a note
     features/RUN-SPLIT.npz the run's features of a split in 16 bits
     videos/                small clips of all videos, with their manifest (toy world only)
     relations.npz          read-outs of a joint run on three toy worlds (toy world only)
@@ -122,8 +123,8 @@ def _found(runs_dir: str | Path, needed: str = MADE) -> tuple[Path, dict[str, An
         words = f"Results of your demo in {own.parent}, {of}."
     else:
         words = (
-            f"Results shipped with vidbench, {of} ({made['cpu']}, {made['cores']} cores, commit "
-            f"{made['commit'][:7]}); set data to tiny, small or your videos to train your own."
+            f"Results shipped with vidbench, {of} ({made['cpu']}, {made['cores']} cores, since commit "
+            f"{made['since'][:7]}); set data to tiny, small or your videos to train your own."
         )
     print(words)
     return place, made, words

@@ -20,6 +20,8 @@ from vidbench.experiments.report import METRICS, TITLES, Made, write_report
 from vidbench.methods import coclr, multitrain
 from vidbench.system.files import write_text
 
+SECONDS = "seconds.json"  # of a demo's folder: the seconds of its parts, over all calls
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -59,7 +61,7 @@ def demo(out: str | Path, settings: Settings = Settings()) -> Path:
     `out`/small keeps features and small clips, which notebooks show (evaluate.shipped)."""
     out = Path(out).resolve()  # runs name their manifest and parents by path
     out.mkdir(parents=True, exist_ok=True)
-    clock = _Clock()
+    clock = Clock(out / SECONDS)
     manifest = videos(out, settings)
     clock.mark("videos")
     print(f"flow: {settings.flow}", flush=True)
@@ -178,14 +180,21 @@ def joint_run(out: Path, settings: Settings) -> dict[str, multitrain.Recipe]:
     return {"joint": small.joint_recipe(out / "worlds", epochs, processes, settings.seed)}
 
 
-class _Clock:
-    """Seconds of each part, spoken as they pass."""
+class Clock:
+    """Seconds of each part, spoken as they pass, kept in a file: a resumed call adds its own.
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+    What a stopped call spent on the part in which it stopped is not counted."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.seconds: dict[str, float] = (
+            json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        )
         self.last = time.monotonic()
 
     def mark(self, name: str) -> None:
         now = time.monotonic()
-        self.seconds[name], self.last = round(now - self.last, 1), now
-        print(f"{name}: {self.seconds[name]} s", flush=True)
+        took, self.last = now - self.last, now
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + took, 1)
+        write_text(self.file, json.dumps(self.seconds))
+        print(f"{name}: {took:.1f} s", flush=True)

@@ -60,9 +60,16 @@ def write_small(
             "facts": _facts(run),
             "curves": {key: column for key, column in run.curves().items() if key in LOGGED},
             "numbers": found[name].numbers,
+            "commit": _commit(run),  # of a resumed demo not always that of the last call
         }
     about = {**made, "videos": len(manifest), "worlds": list(WORLDS), "runs": kept}
     write_text(place / MADE, json.dumps(about, indent=1) + "\n")
+
+
+def _commit(run: Run) -> str:
+    """The commit of vidbench that began a run."""
+    held = json.loads((run.folder / "environment.json").read_text(encoding="utf-8"))
+    return held["vidbench"]["commit"] or "unknown"
 
 
 def _facts(run: Run) -> dict[str, Any]:
