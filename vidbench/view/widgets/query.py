@@ -65,16 +65,15 @@ export default {{ render({{ model, el }}) {{
     light(false);
     send(event.dataTransfer.files, "that was no file; drop a video file");
   }};
-  // a file that falls beside the box must not replace the page, as browsers have it
-  const files = event => event.dataTransfer?.types.includes("Files");
+  // a file that falls beside the box must not replace the page, as browsers have it: no drop is offered
   const beside = event => {{
-    if (!files(event) || event.defaultPrevented || !event.target.closest?.(".jp-Notebook")) return;
+    const file = event.dataTransfer?.types.includes("Files") && event.target.closest?.(".jp-Notebook");
+    if (!file || event.defaultPrevented) return;
     event.preventDefault();
     event.dataTransfer.dropEffect = "none";
-    if (event.type === "drop") say("it fell beside this box; drop it in here");
   }};
-  for (const kind of ["dragover", "drop"]) document.addEventListener(kind, beside);
-  return () => {{ for (const kind of ["dragover", "drop"]) document.removeEventListener(kind, beside); }};
+  document.addEventListener("dragover", beside);
+  return () => document.removeEventListener("dragover", beside);
 }} }};
 """
 
