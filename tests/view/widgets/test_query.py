@@ -36,7 +36,8 @@ def test_a_line_for_each_search(box, outside, toy_tiny):
     assert text.count('title="query') == 1 and text.count('title="rank 1') == 2
     assert text.index("<b>rgb</b>") < text.index("<b>flow</b>")
     assert "source video" not in text and "No labels of the queries" in text
-    (clip,) = box.whole(outside.name)
+    clip, flow = box.whole(outside.name)
+    assert flow.source.kind == "flow"
     assert clip.source.path == str(outside.absolute())
     assert box.whole(str(toy_tiny.path[36]))[0].source.path == str(toy_tiny.absolute(36).absolute())
 
