@@ -18,6 +18,8 @@ the share of mined positives whose label is the query's."""
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vidbench.api.folds import CrossValidated as CrossValidated
+    from vidbench.api.folds import cross_validate as cross_validate
     from vidbench.api.table import Table as Table
     from vidbench.api.trained import Trained as Trained
     from vidbench.api.trained import load as load
@@ -32,12 +34,25 @@ _HOMES = {
     "videos": "videos",
     "Videos": "videos",
     "train": "training",
+    "cross_validate": "folds",
+    "CrossValidated": "folds",
     "trust": "training",
     "load": "trained",
     "Trained": "trained",
     "Table": "table",
 }
-__all__ = ["Table", "Trained", "Videos", "__version__", "load", "train", "trust", "videos"]
+__all__ = [
+    "CrossValidated",
+    "Table",
+    "Trained",
+    "Videos",
+    "__version__",
+    "cross_validate",
+    "load",
+    "train",
+    "trust",
+    "videos",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +59,8 @@ def _add_train(commands: Commands) -> None:
         """vidbench train ~/clips
         vidbench train ~/clips --method infonce --epochs 40 -c lr 1e-3 --out runs
         vidbench train ~/clips --network mypackage.mine:Net -c network_args '{"width": 64}' --nproc 2
-        vidbench train small-base small-gym --method multitrain""",
+        vidbench train small-base small-gym --method multitrain
+        vidbench train ~/clips --method classify --folds source""",
         "Labels never enter the training of coclr and infonce.",
     )
     one.add_argument("videos", nargs="+", metavar="VIDEOS", help=f"{VIDEOS}; or a toy world: tiny")
@@ -75,6 +77,12 @@ def _add_train(commands: Commands) -> None:
     one.add_argument("--network", default="", help="its name, or yours: mypackage.mine:Net")
     add_pairs(one, "-c", "--change", "a field of the recipe, such as: -c clip.frames 16")
     one.add_argument("--seed", type=int, default=0, help="of weights, batches and views")
+    one.add_argument(
+        "--folds",
+        default="",
+        metavar="source[:K]",
+        help="cross-validation: K folds by source video (5), each video tested once",
+    )
     _add_places(one)
 
 
@@ -101,6 +109,8 @@ def train(given: argparse.Namespace) -> int:
     """Train, and print the runs that are the result."""
     from vidbench.api.training import train as train_all
 
+    if given.folds:
+        return _cross_validate(given)
     with notes_to_stderr():
         at_the_door(_check_names, given)
         settings = {name: getattr(given, name) for name in SETTINGS} | given.change
@@ -125,9 +135,34 @@ def train(given: argparse.Namespace) -> int:
     return 0
 
 
+def _cross_validate(given: argparse.Namespace) -> int:
+    """Train and test each fold, and print the numbers of all videos."""
+    from vidbench.api.folds import cross_validate
+
+    with notes_to_stderr():
+        at_the_door(_check_names, given)
+        settings = {name: getattr(given, name) for name in SETTINGS} | given.change
+        videos = at_the_door(lambda: _one(_opened(given)))
+        done = at_the_door(cross_validate, videos, given.method, given.folds, **settings)
+    if given.json:
+        numbers = [asdict(one) for one in done.numbers]
+        show(as_json({"file": str(done.file), "numbers": numbers}))
+        return 0
+    rows = done.rows()
+    show(aligned([tuple(rows[0]), *(tuple(map(str, row.values())) for row in rows)]))
+    show(f"{len(done.folds)} folds, kept in {near(done.file)}")
+    return 0
+
+
+def _one(videos: Any) -> Any:
+    if isinstance(videos, list):
+        raise ValueError(f"--folds is for one data set; got {len(videos)} of them.")
+    return videos
+
+
 def _check_names(given: argparse.Namespace) -> None:
     """Refuse a pair that another option sets."""
-    fixed = {*SETTINGS, "method", "out", "name"} - {"epochs", "network"}
+    fixed = {*SETTINGS, "method", "out", "name", "folds"} - {"epochs", "network"}
     for name in fixed & {*given.change, *given.option}:
         raise ValueError(f"{name!r} is set by another option. Use --{name}.")
 

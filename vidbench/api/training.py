@@ -18,7 +18,7 @@ from vidbench.api.videos import videos as open_videos
 from vidbench.data.flow import store as flow_store
 from vidbench.engine import ranks, stages
 from vidbench.engine.runs import recipe_dict
-from vidbench.methods import coclr, common, multitrain
+from vidbench.methods import classify, coclr, common, multitrain
 from vidbench.methods.registry import import_method
 from vidbench.system.processes import without_main
 from vidbench.system.trusted import trust
@@ -50,16 +50,16 @@ class _Job:
     @property
     def size(self) -> int | None:
         """The short side to decode at; None is the videos' own."""
-        toy = all((one.folder / "videos" / "toy.json").is_file() for one in self.sets)
+        toy = all((one.home / "videos" / "toy.json").is_file() for one in self.sets)
         return SHORT_SIDE if self.preset in SMALL and not toy else None
 
     def store_of(self, videos: Videos) -> Path:
         """The flow store of the videos."""
         name = "flow" if self.size is None else f"flow-{self.size}"
-        folder = videos.folder / name
+        folder = videos.home / name
         if self.flow and (folder / "flow.json").is_file():
             if flow_store.settings_of(folder).method != self.flow:
-                return videos.folder / f"{name}-{self.flow}"
+                return videos.home / f"{name}-{self.flow}"
         return folder
 
 
@@ -162,6 +162,8 @@ def _stages(job: _Job, folder: Path) -> tuple[dict[str, common.Recipe], list[str
     else:
         store = str(job.store_of(job.videos)) if recipe.stream == "flow" else ""
         recipe = replace(recipe, manifest=str(job.videos.folder / "videos"), flow=store)
+    if isinstance(recipe, classify.Recipe):  # as its run stores them
+        recipe = replace(recipe, classes=job.videos.classes)
     held = getattr(recipe, "held_out", 0.0)
     rows = sum(len(common.training_rows(part.manifest, held)[0]) for part in recipe.data_sets())
     recipe, said = fitted(recipe, rows)
@@ -224,7 +226,7 @@ def _sized(recipe: Any, job: _Job) -> Any:
 def _part(job: _Job, videos: Videos, recipe: multitrain.Recipe) -> multitrain.Part:
     name = videos.folder.name.replace(".", "_").replace(">", "_")
     store = str(job.store_of(videos)) if recipe.stream == "flow" else ""
-    return multitrain.Part(name, str(videos.folder / "videos"), flow=store)
+    return multitrain.Part(name, str(videos.folder / "videos"), videos.classes, flow=store)
 
 
 # ---- running -----------------------------------------------------------------------------------

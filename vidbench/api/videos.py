@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,13 +31,20 @@ CLASSES = 6  # names of classes in a repr
 class Videos:
     """Videos to train on or to search, with the folder where their flow and runs are kept.
 
-    manifest has a row for each video: path, label (-1 if unknown), split and source video."""
+    manifest has a row for each video: path, label (-1 if unknown), split and source video. whole:
+    of a fold of a cross-validation, the folder of all its videos, where their flow is kept."""
 
     manifest: Manifest
     folder: Path
+    whole: Path | None = None
 
     def __len__(self) -> int:
         return len(self.manifest)
+
+    @property
+    def home(self) -> Path:
+        """The folder of all videos and of their flow."""
+        return self.whole or self.folder
 
     @property
     def labeled(self) -> bool:
@@ -65,7 +72,7 @@ class Videos:
         Raises:
             ValueError: There is no such split.
         """
-        return Videos(self.manifest.select(split=split), self.folder)
+        return replace(self, manifest=self.manifest.select(split=split))
 
     @property
     def held_out(self) -> Videos:
