@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := 4294967296
 
-.PHONY: help demo replicate-coclr replicate-rms replicate-multitrain test test-slow test-long test-browser test-gpu lab notebooks bench lock clean-notebooks
+.PHONY: help demo replicate-coclr replicate-rms replicate-multitrain real-clips test test-slow test-long test-browser test-gpu lab notebooks bench lock clean-notebooks
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -34,6 +34,9 @@ replicate-rms: .venv/ready  ## RMS and its rivals, three seeds, on toy worlds an
 
 replicate-multitrain: .venv/ready  ## MultiTrain on three toy worlds with planted pairs, three seeds, each loss alone
 	$(PY) -m vidbench replicate-multitrain --out $(RUNS)/replicate-multitrain
+
+real-clips: .venv/ready  ## ARID's and Weizmann's excerpts in DATA=folder: scan, flow, supervised arms, CoCLR; five seeds (hours)
+	DATA="$(DATA)" RUNS="$(RUNS)/real" bash assets/real_clips.sh
 
 test: .venv/ready  ## format, types, units, one notebook, one fault of each kind (at most 8 minutes on two cores)
 	$(PY) -m ruff check vidbench tests benchmarks

@@ -2,13 +2,17 @@
 
 import json
 import os
+import subprocess
 
 import pytest
 
 import vidbench as vb
-from vidbench.__main__ import main
+from tests import ROOT
+from vidbench.__main__ import _parser, main
 from vidbench.api import training
+from vidbench.api.recipes import with_changes
 from vidbench.data.manifest import Manifest
+from vidbench.methods import classify, coclr
 
 CHANGES = {"frames": 4, "held_out": 0.0, "batch": 8}
 SETTINGS = {"preset": "tiny", "epochs": 1, **CHANGES}
@@ -77,7 +81,7 @@ def test_flow_is_kept_once_for_all_folds(clips):
     [
         ("multitrain", "source", {}, "for one data set"),
         ("classify", "source", {"out": "x"}, "in its own folder; got out"),
-        ("classify", "five", {}, "folds must be source, or source:K"),
+        ("classify", "five", {}, "folds must be source, source:K"),
         ("classify", "source", {"protocol": "all"}, "protocol must be one of"),
         ("classify", "source:13", {}, "13 folds need 13 source videos or more; got 12"),
     ],
@@ -91,3 +95,21 @@ def test_videos_without_labels_are_refused(clips):
     loose = vb.Videos(clips.manifest.without_labels(), clips.folder)
     with pytest.raises(ValueError, match="cross-validation needs labels"):
         vb.cross_validate(loose, "infonce")
+
+
+def test_every_command_of_the_script_on_real_clips_can_be_parsed():
+    """The script with `echo` in place of vidbench: a line for each call."""
+    given = {**os.environ, "DATA": "/data", "VIDBENCH": "echo", "SEEDS": "1 2"}
+    script = ROOT / "assets" / "real_clips.sh"
+    said = subprocess.run(["bash", script], env=given, capture_output=True, text=True, check=True)
+    calls = [_parser().parse_args(line.split()) for line in said.stdout.splitlines()]
+    trained = [one for one in calls if one.command == "train"]
+    assert [one.command for one in calls[:4]] == ["scan", "flow"] * 2 and len(trained) == 16
+    for one in trained:
+        presets = {"classify": classify.PRESETS, "coclr": coclr.PRESETS}[one.method]
+        recipe = presets[one.preset]
+        if one.method == "classify":
+            with_changes(recipe, dict(one.change))
+        assert one.folds == ("split" if one.videos == ["/data/arid6"] else "source:9")
+        assert one.preset in training.SMALL  # which decode at the size of the flow above
+    assert {dict(one.change).get("stream") for one in trained} == {None, "flow"}

@@ -88,6 +88,7 @@ def test_gradients_of_a_strided_pointwise_convolution_do_not_depend_on_the_memor
 
 
 SMALL = {name: {"width": 0.0625} for name in ("s3d", "slowonly", "slowfast", "csn", "resnet50")}
+SMALL["difference"] = {"network": "csn", "arguments": {"width": 0.0625}}
 
 
 @pytest.mark.parametrize("name", sorted(models.BUILDERS))
@@ -135,3 +136,30 @@ def test_small_s3d_fits_the_toy_world_and_odd_requests_are_refused():
         models.build("s3dg")
     with pytest.raises(ValueError, match="widht"):
         models.build("s3d", widht=1.0)
+
+
+def test_differences_of_frames_are_what_the_network_sees():
+    inner = {"width": 0.0625, "blocks": (1, 1, 1, 1), "stem_stride": 2}
+    net = models.build("difference", network="csn", arguments=inner).eval()
+    assert parameters(net) == parameters(models.build("csn", **inner))
+    assert net.out_channels == net.network.out_channels
+    clips = torch.randn(2, 3, 4, 32, 32)
+    seen = torch.stack([clips[:, :, t + 1] - clips[:, :, t] for t in (0, 1, 2, 2)], dim=2)
+    with torch.no_grad():
+        torch.testing.assert_close(net(clips), net.network(seen))
+        still = clips[:, :, :1].expand(-1, -1, 4, -1, -1)
+        torch.testing.assert_close(net(still), net(2 * still))
+    with pytest.raises(ValueError, match="clips of 2 frames or more; got 1"):
+        net(clips[:, :, :1])
+
+
+def test_a_regularizer_reaches_the_network_behind_differences():
+    arguments = {"width": 0.0625, "blocks": (1, 1, 1, 1), "stem_stride": 2}
+    seen = []
+
+    def at(site):
+        seen.append(site.stage)
+        return nn.Identity()
+
+    models.build("difference", at, network="csn", arguments=arguments)
+    assert seen == [2, 3, 4, 5]

@@ -81,7 +81,8 @@ def _add_train(commands: Commands) -> None:
         "--folds",
         default="",
         metavar="source[:K]",
-        help="cross-validation: K folds by source video (5), each video tested once",
+        help="cross-validation: K folds by source video (5), each video tested once; or split: the "
+        "data set's own split",
     )
     _add_places(one)
 

@@ -76,7 +76,7 @@ def cross_validate(
     Args:
         videos: What `vb.videos` returned, or its source. They need labels, which the tests count.
         method: As in `vb.train`, of one data set.
-        folds: source is five folds, source:9 nine.
+        folds: source is five folds, source:9 nine; split is the data set's own split, tested once.
         fold_seed: By which source videos are dealt to folds. Keep it to compare methods and seeds.
         protocol: How clips become a row of a video, a name in evaluate.protocols.
         preset, seed, settings: Of `vb.train`; `out` is not among them.
@@ -111,8 +111,16 @@ def cross_validate(
         "method": method,
         "folds": str(wanted),
         "runs": [str(one.run.folder) for run in runs for one in run.streams.values()],
-        "numbers": [asdict(one) for one in numbers],
+        "numbers": [_record(one) for one in numbers],
+        "videos": [str(path) for one in parts for path in one.path],
+        "source_videos": [int(number) for one in parts for number in one.source_video],
         "made_by": made_by(),
     }
     write_text(file, json.dumps(record, indent=1))
     return CrossValidated(tuple(runs), tuple(numbers), file)
+
+
+def _record(number: FoldNumber) -> dict[str, Any]:
+    """A number as JSON, with the hit of each video as 0 or 1 in one text."""
+    hits = "".join(str(int(hit)) for hit in number.hits)
+    return asdict(number) | {"hits": hits}

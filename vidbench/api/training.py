@@ -27,7 +27,7 @@ CONTRASTIVE = {"infonce": "instance", "ubernce": "class", "coclr": "instance"}  
 METHODS = (*CONTRASTIVE, "classify", "multitrain")
 LEARN_LABELS = ("ubernce", "classify", "multitrain")
 DEFAULT = "toy"  # the preset
-SMALL = ("tiny", "toy")  # presets for small frames and a quick flow
+SMALL = ("tiny", "toy", "few", "few_difference")  # presets for small frames and a quick flow
 SHORT_SIDE = 64  # pixels at which these decode videos that are no toy world
 OPTIONAL = ("epochs", "network", "network_args")  # their empty values leave the preset's
 

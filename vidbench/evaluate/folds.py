@@ -47,6 +47,7 @@ class FoldNumber:
     videos: int
     source_videos: int
     protocol: Mapping[str, Any]
+    hits: tuple[bool, ...] = ()  # of each video, in the order of the folds
 
     def __str__(self) -> str:
         folds = ", ".join(f"{100 * one:.1f}" for one in self.each)
@@ -134,6 +135,18 @@ def pooled(
         for metric, ends in numbers.items():
             each = tuple(float(np.mean(one.hits[metric])) for one in parts)
             made.append(
-                FoldNumber(first.task, first.stream, metric, *ends, each, len(paths), groups, facts)
+                FoldNumber(
+                    task=first.task,
+                    stream=first.stream,
+                    metric=metric,
+                    value=ends[0],
+                    low=ends[1],
+                    high=ends[2],
+                    each=each,
+                    videos=len(paths),
+                    source_videos=groups,
+                    protocol=facts,
+                    hits=tuple(hits[metric].tolist()),
+                )
             )
     return made

@@ -1,12 +1,14 @@
 """Networks, and one table that builds them by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from inspect import signature
+from typing import Any
 
 from torch import nn
 
 from vidbench.models import own
 from vidbench.models.backbone import Backbone
+from vidbench.models.differences import Differences
 from vidbench.models.heads import build_head
 from vidbench.models.mvit import mvit_v2
 from vidbench.models.resnets import Site, cifar_resnet, csn, resnet50, slowonly
@@ -14,6 +16,16 @@ from vidbench.models.s3d import S3D
 from vidbench.models.slowfast import SlowFast
 
 __all__ = ["BUILDERS", "Backbone", "Site", "build", "build_head"]
+
+
+def difference(
+    network: str = "csn",
+    arguments: Mapping[str, Any] | None = None,
+    regularizer: Callable[[Site], nn.Module] | None = None,
+) -> Differences:
+    """A network of this table on differences of frames, with its own arguments."""
+    return Differences(build(network, regularizer, **(arguments or {})))
+
 
 # A checkpoint says which network it contains: a name of this table, or an importable one.
 BUILDERS: dict[str, Callable[..., Backbone]] = {
@@ -23,6 +35,7 @@ BUILDERS: dict[str, Callable[..., Backbone]] = {
     "csn": csn,  # ir-CSN-50: 12,311,552
     "resnet50": resnet50,  # images: 23,508,032
     "cifar_resnet": cifar_resnet,  # depth 110, basic, shortcut A: 1,727,312
+    "difference": difference,  # of the frames, into one of the others: as many parameters
     "mvit": mvit_v2,  # MultiTrain's MViTv2-B: 50,986,176; S: 34,401,696
 }
 

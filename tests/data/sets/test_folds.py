@@ -110,6 +110,21 @@ def test_too_few_source_videos_are_refused(tmp_path, clips, count, says):
 def test_the_option_is_read():
     assert folds.folds_of("source") == Folds(5) and folds.folds_of("source:9", 3) == Folds(9, 3)
     assert folds.folds_of("source:9", 3).name == "folds-source-9-seed3"
+    assert folds.folds_of("split").name == "folds-split"
     for text in ("5", "sources", "source:1", "source:", "source:-2", "actor"):
-        with pytest.raises(ValueError, match=r"folds must be source, or source:K"):
+        with pytest.raises(ValueError, match=r"folds must be source, source:K .* or split"):
             folds.folds_of(text)
+
+
+def test_a_single_fold_is_the_data_sets_own_split(tmp_path):
+    rows = [
+        (f"{split}/{name}.mp4", name[0], split, None)
+        for split in ("train", "validate", "none")
+        for name in ("a1", "a2", "b1", "b2")
+    ]
+    manifest = Manifest.from_rows(tmp_path, rows)
+    (place,) = folds.write(manifest, tmp_path / "folds", folds.folds_of("split"))
+    found = Manifest.load(place / "videos")
+    assert found.split.tolist() == [folds.TRAIN] * 4 + [folds.TEST] * 4 + [folds.NONE] * 4
+    with pytest.raises(ValueError, match="must have a test or validate split"):
+        folds.write(manifest.select(split="train"), tmp_path / "other", folds.folds_of("split"))

@@ -25,31 +25,37 @@ TRAIN, TEST, NONE = (SPLITS.index(name) for name in ("train", "test", "none"))
 
 @dataclass(frozen=True)
 class Folds:
-    """How many folds, and the seed by which source videos are dealt to them."""
+    """How many folds, and the seed by which source videos are dealt to them.
+
+    A single fold is the data set's own split: its held-out videos are tested once."""
 
     count: int = COUNT
     seed: int = 0
 
     def __str__(self) -> str:
+        if self.count == 1:
+            return "the data set's own split"
         return f"{self.count} by source video, seed {self.seed}"
 
     @property
     def name(self) -> str:
         """What a folder of these folds is called."""
-        return f"folds-source-{self.count}-seed{self.seed}"
+        return f"folds-source-{self.count}-seed{self.seed}" if self.count > 1 else "folds-split"
 
 
 def folds_of(text: str, seed: int = 0) -> Folds:
-    """Read "source", which is five folds, or "source:9".
+    """Read "source", which is five folds, "source:9", or "split", the data set's own split.
 
     Raises:
         ValueError: The text has another form, or there are fewer than two folds.
     """
+    if text == "split":
+        return Folds(1)
     found = re.fullmatch(r"source(?::(\d+))?", text)
     if not found or int(found[1] or COUNT) < 2:
         raise InputError(
-            f"folds must be source, or source:K with two or more folds; got {text!r}. source is "
-            f"{COUNT} folds."
+            f"folds must be source, source:K with two or more folds, or split; got {text!r}. source "
+            f"is {COUNT} folds, split the data set's own held-out videos."
         )
     return Folds(int(found[1] or COUNT), seed)
 
@@ -57,11 +63,16 @@ def folds_of(text: str, seed: int = 0) -> Folds:
 def fold_numbers(manifest: Manifest, folds: Folds) -> np.ndarray:
     """The fold in which each video is tested, from 1: int64 [N]; 0 for videos of no split.
 
-    The splits that the videos have are set aside.
+    The splits that the videos have are set aside, unless there is a single fold: then videos to
+    train on have the number 2.
 
     Raises:
-        ValueError: There are fewer source videos than folds, or a class has a single one.
+        ValueError: There are fewer source videos than folds, a class has a single one, or a single
+            fold has nothing to test.
     """
+    if folds.count == 1:
+        tested = manifest.split == SPLITS.index(manifest.held_out())
+        return np.where(tested, 1, np.where(manifest.split == TRAIN, 2, 0))
     rows = np.flatnonzero(manifest.split != NONE)
     source_video, label = manifest.source_video[rows], manifest.label[rows]
     _check(manifest, source_video, label, folds)
