@@ -10,32 +10,37 @@ unexport PYTHONDONTWRITEBYTECODE
 export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := 4294967296
 
-.PHONY: help demo replicate-coclr replicate-rms replicate-multitrain real-clips test test-slow test-long test-browser test-gpu lab notebooks bench lock clean-notebooks
+.PHONY: help demo replicate-coclr replicate-rms replicate-multitrain real-clips test test-slow test-long test-browser test-gpu platforms lab notebooks bench lock clean-notebooks
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-.venv/ready: requirements.lock pyproject.toml
+# What the library and the notebooks need, in the tested versions
+.venv/lab: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(PY) -m pip install --quiet uv
-	.venv/bin/uv pip install --python $(PY) --requirement requirements.lock
-	.venv/bin/uv pip install --python $(PY) --no-deps --editable .
+	.venv/bin/uv pip install --python $(PY) --constraint requirements.lock --editable '.[lab,table]'
 	@touch $@
 
-demo: .venv/ready  ## toy videos to an HTML report with curves, R@k, probes and a retrieval gallery (minutes)
+# All extras, for tests and benchmarks
+.venv/ready: .venv/lab
+	.venv/bin/uv pip install --python $(PY) --requirement requirements.lock
+	@touch $@
+
+demo: .venv/lab  ## toy videos to an HTML report with curves, R@k, probes and a retrieval gallery (minutes)
 	$(PY) -m vidbench demo --out $(RUNS)/demo
 
-replicate-coclr: .venv/ready  ## InfoNCE, CoCLR, UberNCE at equal clip budgets, three seeds, ablations (over an hour)
+replicate-coclr: .venv/lab  ## InfoNCE, CoCLR, UberNCE at equal clip budgets, three seeds, ablations (over an hour)
 	$(PY) -m vidbench replicate-coclr --out $(RUNS)/replicate-coclr
 
-replicate-rms: .venv/ready  ## RMS and its rivals, three seeds, on toy worlds and on DATA="folder ..." (1.2 core-hours for the toy worlds)
+replicate-rms: .venv/lab  ## RMS and its rivals, three seeds, on toy worlds and on DATA="folder ..." (1.2 core-hours for the toy worlds)
 	$(PY) -m vidbench replicate-rms --data toy-5 toy-10 $(DATA) --out $(RUNS)/replicate-rms
 
-replicate-multitrain: .venv/ready  ## MultiTrain on three toy worlds with planted pairs, three seeds, each loss alone
+replicate-multitrain: .venv/lab  ## MultiTrain on three toy worlds with planted pairs, three seeds, each loss alone
 	$(PY) -m vidbench replicate-multitrain --out $(RUNS)/replicate-multitrain
 
-real-clips: .venv/ready  ## ARID's and Weizmann's excerpts in DATA=folder: scan, flow, supervised arms, CoCLR; five seeds (hours)
+real-clips: .venv/lab  ## ARID's and Weizmann's excerpts in DATA=folder: scan, flow, supervised arms, CoCLR; five seeds (hours)
 	DATA="$(DATA)" RUNS="$(RUNS)/real" bash assets/real_clips.sh
 
 test: .venv/ready  ## format, types, units, one notebook, one fault of each kind (at most 8 minutes on two cores)
@@ -61,10 +66,17 @@ test-browser: .venv/ready  ## notebooks in JupyterLab and headless Chromium, cli
 test-gpu: .venv/ready  ## what only a CUDA device can show
 	$(PY) -m pytest -m gpu tests/test_gpu.py
 
-lab: .venv/ready  ## JupyterLab at the repository root, with notebooks/00_tour.ipynb open
+platforms: .venv/ready  ## check that the lock has wheels for Linux x86-64 and ARM, macOS ARM, Windows
+	@for platform in x86_64-manylinux_2_28 aarch64-manylinux_2_28 aarch64-apple-darwin x86_64-pc-windows-msvc; do \
+	  echo $$platform; \
+	  MACOSX_DEPLOYMENT_TARGET=14.0 .venv/bin/uv pip install --quiet --dry-run --no-deps --only-binary :all: \
+	    --python-platform $$platform --python-version 3.11 --target build/none --requirement requirements.lock || exit 1; \
+	done
+
+lab: .venv/lab  ## JupyterLab at the repository root, with notebooks/00_tour.ipynb open
 	.venv/bin/jupyter lab --notebook-dir . notebooks/00_tour.ipynb $(if $(filter 0,$(shell id -u)),--allow-root)
 
-notebooks: .venv/ready  ## execute every notebook headless; executed copies in runs/notebooks
+notebooks: .venv/lab  ## execute every notebook headless; executed copies in runs/notebooks
 	$(PY) -m vidbench run notebooks/*.ipynb --out $(RUNS)/notebooks
 
 bench: .venv/ready  ## speed beside peers, as ratios measured in one run
@@ -73,6 +85,6 @@ bench: .venv/ready  ## speed beside peers, as ratios measured in one run
 clean-notebooks: .venv/ready  ## strip outputs before a commit
 	.venv/bin/jupyter nbconvert --clear-output --inplace notebooks/*.ipynb
 
-lock: .venv/ready  ## write requirements.lock anew from pyproject.toml
-	.venv/bin/uv pip compile pyproject.toml --all-extras --python-version 3.11 --upgrade --no-header \
+lock: .venv/ready  ## update requirements.lock from pyproject.toml, for all platforms
+	.venv/bin/uv pip compile pyproject.toml --all-extras --python-version 3.11 --universal --upgrade --no-header \
 	  --no-annotate --output-file requirements.lock

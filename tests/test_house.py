@@ -20,6 +20,7 @@ from packaging.utils import canonicalize_name
 
 from tests import ROOT
 
+PIN = r"([A-Za-z0-9][A-Za-z0-9._-]*)==([A-Za-z0-9.!+_-]+)"  # a line of the lock
 HOUSE = ROOT / "vidbench" / "README.md"
 DOORS = {"__init__", "__main__", "api"}  # the only modules in the root
 ARROWS = (
@@ -471,12 +472,12 @@ def dependency_law(pyproject: str, lock: str, environment: str) -> list[str]:
     project, complaints, pins = tomllib.loads(pyproject)["project"], [], {}
     extras = project.get("optional-dependencies", {})
     for line in filter(str.strip, lock.splitlines()):
-        if match := re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9._-]*)==([A-Za-z0-9.!+_-]+)", line):
+        pin, _, marker = line.partition(" ; ")
+        if (match := re.fullmatch(PIN, pin)) and (not marker or Requirement(f"x ; {marker}")):
             pins[canonicalize_name(match[1])] = match[2]
         else:
             complaints.append(
-                f"requirements.lock: {line!r}; wanted name==version and nothing else; run `make "
-                "lock`"
+                f"requirements.lock: {line!r}; wanted name==version and its marker; run `make lock`"
             )
     wanted = [
         Requirement(text) for group in (project["dependencies"], *extras.values()) for text in group
@@ -506,11 +507,11 @@ def dependency_law(pyproject: str, lock: str, environment: str) -> list[str]:
     if not any(entry.startswith("python") for entry in conda):
         complaints.append("environment.yml: no python range")
     pip = [line for entry in listed if isinstance(entry, dict) for line in entry.get("pip", [])]
-    match = re.fullmatch(r"-e \.\[([\w,-]+)\]", pip[0]) if len(pip) == 1 else None
+    match = re.fullmatch(r"-r requirements\.lock\n-e \.\[([\w,-]+)\]", "\n".join(pip))
     if not match or set(match[1].split(",")) - set(extras):
         complaints.append(
-            f"environment.yml: pip has {pip}; wanted one line `-e .[...]`, extras of "
-            f"{sorted(extras)}"
+            f"environment.yml: pip has {pip}; wanted two lines, `-r requirements.lock` and "
+            f"`-e .[...]` with extras of {sorted(extras)}"
         )
     return complaints
 
@@ -545,19 +546,21 @@ def test_the_dependency_law_can_be_broken():
     project = f'[project]\nrequires-python = ">=3.11"\ndependencies = [{cards}]\n'
     project += 'optional-dependencies.test = ["pytest>=8"]\n'
     lock = "".join(f"{name}==1.5\n" for name in CARD) + "pytest==8.1\n"
-    conda = "dependencies:\n  - python>=3.11\n  - pip\n  - ffmpeg\n  - pip:\n      - -e .[test]\n"
+    conda = "dependencies:\n  - python>=3.11\n  - pip\n  - ffmpeg\n  - pip:\n"
+    conda += "      - -r requirements.lock\n      - -e .[test]\n"
     assert dependency_law(project, lock, conda) == []
     for arguments, says in (
         ((project, lock.replace("torch==1.5", "torch==0.9"), conda), "has 0.9"),
         ((project, lock.replace("pytest==8.1\n", ""), conda), "has None"),
-        ((project, lock + "--no-deps\n", conda), "name==version and nothing else"),
-        ((project, lock + "loose>=1\n", conda), "name==version and nothing else"),
+        ((project, lock + "--no-deps\n", conda), "name==version and its marker"),
+        ((project, lock + "loose>=1\n", conda), "name==version and its marker"),
         ((project.replace('"nbval>=1"', '"x>=1"'), lock + "x==1.5\n", conda), "nbval is missing"),
         ((project, lock, conda.replace(">=3.11", ">=3.10")), "python>=3.10"),
         ((project, lock, conda.replace("  - python>=3.11\n", "")), "no python range"),
         ((project, lock, conda.replace("- ffmpeg", "- plotly")), "names plotly"),
         ((project, lock, conda.replace("[test]", "[speed]")), "extras of"),
-        ((project, lock, conda + "      - plotly\n"), "one line"),
+        ((project, lock, conda + "      - plotly\n"), "two lines"),
+        ((project, lock, conda.replace("      - -r requirements.lock\n", "")), "two lines"),
     ):
         complaints = dependency_law(*arguments)
         assert len(complaints) == 1 and says in complaints[0]

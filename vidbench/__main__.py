@@ -361,6 +361,9 @@ def _run(given: argparse.Namespace) -> int:
     from vidbench.headless.parameters import plan
     from vidbench.headless.status import copy_name
     from vidbench.system.door import at_the_door
+    from vidbench.system.extras import check_installed
+
+    at_the_door(check_installed, "papermill", "lab")
 
     for name in (
         "nproc",
@@ -383,6 +386,9 @@ def _batch(given: argparse.Namespace) -> int:
     from vidbench.headless.batch import row_of, run_row, run_rows, summarize
     from vidbench.headless.table import check_rows, read_table
     from vidbench.system.door import at_the_door
+    from vidbench.system.extras import check_installed
+
+    at_the_door(check_installed, "papermill", "lab")
 
     out = given.out or os.path.join("runs", os.path.splitext(os.path.basename(given.table))[0])
     rows = at_the_door(read_table, given.table, out)

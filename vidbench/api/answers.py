@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vidbench.data.manifest import Manifest
-from vidbench.evaluate.exchange import needed
 from vidbench.evaluate.query import Hits
 from vidbench.evaluate.tables import Features
+from vidbench.system.extras import needed
 from vidbench.system.printing import aligned
 from vidbench.view.clips import neighbors_gallery
 from vidbench.view.html import Section, table, write_page

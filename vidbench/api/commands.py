@@ -24,6 +24,7 @@ from vidbench.api.arguments import (
 )
 from vidbench.api.board import add_board, board
 from vidbench.api.compare import add_compare, compare
+from vidbench.api.notebooks import add_notebooks, lab, notebooks
 from vidbench.api.runs import Commands, add_command
 from vidbench.system.door import at_the_door
 from vidbench.system.printing import aligned, as_json, notes_to_stderr, printable, show
@@ -47,6 +48,7 @@ def add_verbs(commands: Commands) -> None:
         _add_export,
         add_compare,
         add_board,
+        add_notebooks,
     ):
         add(commands)
 
@@ -396,4 +398,6 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "export": export,
     "compare": compare,
     "board": board,
+    "notebooks": notebooks,
+    "lab": lab,
 }

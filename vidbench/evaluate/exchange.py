@@ -26,7 +26,6 @@ needs neither."""
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +36,7 @@ from vidbench.data.manifest import Manifest
 from vidbench.data.prepare.outputs import OutputError, Outputs
 from vidbench.evaluate.layout import lay
 from vidbench.evaluate.tables import Features, video_numbers
+from vidbench.system.extras import needed
 from vidbench.system.files import written
 
 if TYPE_CHECKING:
@@ -100,21 +100,6 @@ def save_table(
     with made.writing((path.name,)), written(path) as temporary:
         _WRITERS[path.suffix](columns, table, temporary)
     return path
-
-
-def needed(package: str, extra: str) -> Any:
-    """Import an optional package.
-
-    Raises:
-        ImportError: It is missing; the message says how to install it.
-    """
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise ImportError(
-            f"this needs the package {package}, which is missing. Install the extra {extra!r}: "
-            f"pip install 'vidbench[{extra}]'."
-        ) from error
 
 
 def _packages(suffix: str) -> tuple[str, ...]:

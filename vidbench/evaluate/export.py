@@ -33,12 +33,12 @@ from vidbench.engine.recipes import recipe_dict, recipe_from
 from vidbench.engine.records import read_record
 from vidbench.engine.runs import Run, RunError
 from vidbench.evaluate.card import Export, card
-from vidbench.evaluate.exchange import needed
 from vidbench.evaluate.features import spec_of
 from vidbench.evaluate.protocols import PROTOCOLS
 from vidbench.methods.common import data_set, load_encoder
 from vidbench.models.backbone import Backbone
 from vidbench.models.published import HEAD, SOURCES
+from vidbench.system.extras import needed
 from vidbench.system.files import write_text, written
 from vidbench.tensors.regularizers import Regularizer
 

@@ -27,8 +27,9 @@ from vidbench.evaluate.projections import Relation
 from vidbench.evaluate.tables import Features, video_numbers
 from vidbench.system.errors import MissingError
 from vidbench.system.files import written
+from vidbench.system.share import share
 
-SHIPPED = Path(__file__).resolve().parents[2] / "assets" / "demo"
+SHIPPED = share("assets/demo")
 SMALL = "small"  # of a demo's folder: its results in this form
 RUNS = ("infonce-rgb", "infonce-rgb-long", "coclr-rgb", "infonce-flow")  # whose features are kept
 MADE, RELATIONS = "made.json", "relations.npz"
