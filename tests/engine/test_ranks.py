@@ -593,3 +593,20 @@ def test_a_slurm_job_of_two_nodes_saves_itself_before_the_limit_and_goes_on(tmp_
         for number in range(2)
     )
     assert same(Run(tmp_path / "run").weights(), whole.weights())
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "chosen", "device"),
+    [
+        (False, False, "", "cpu"),
+        (True, False, "", "cuda:1"),
+        (False, True, "", "mps"),
+        (True, True, "cpu", "cpu"),
+    ],
+)
+def test_the_device_of_a_rank(monkeypatch, cuda, mps, chosen, device):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("VIDBENCH_DEVICE", chosen)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert str(ranks.device()) == device

@@ -51,6 +51,7 @@ def test_the_backbone_is_loaded_with_the_same_outputs(runs, toy_tiny, tmp_path, 
         "backbone.safetensors",
         "config.json",
     ]
+    assert len({file.stat().st_mode for file in folder.glob("*.*")}) == 1  # all as readable
     weights = load_file(folder / "backbone.safetensors")
     kept = {name for name in run.weights() if name.startswith("encoder.")}
     assert set(weights) == {name.removeprefix("encoder.") for name in kept}

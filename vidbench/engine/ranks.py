@@ -39,10 +39,15 @@ def world() -> int:
 
 
 def device() -> torch.device:
-    """Where this rank computes: its own GPU if there is one, else the CPU."""
-    if not torch.cuda.is_available():
+    """Where this rank computes: its own GPU if there is one, else the CPU.
+
+    Experimental, untested by us: a Mac's GPU (mps) if one process trains. The variable
+    VIDBENCH_DEVICE=cpu chooses the CPU on any machine."""
+    if os.environ.get("VIDBENCH_DEVICE") == "cpu":
         return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("mps" if torch.backends.mps.is_available() and world() == 1 else "cpu")
 
 
 def gather(tensor: Tensor) -> Tensor:
@@ -272,7 +277,7 @@ def _rank_main(target: str, nproc: int, folder: str, address: str, hang_timeout:
     behind."""
     number, store = os.environ["RANK"], None
     try:
-        on_gpu = torch.cuda.is_available()
+        on_gpu = device().type == "cuda"
         if on_gpu:
             torch.cuda.set_device(device())
         else:

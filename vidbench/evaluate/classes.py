@@ -147,9 +147,11 @@ def _read_probe(folder: Path, digest: str) -> probe.Linear | None:
 
 
 def _write_probe(folder: Path, made: probe.Linear, wanted: dict[str, Any], digest: str) -> None:
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     with written(folder / "logistic.safetensors") as temporary:
-        save_file({"weight": made.weight, "bias": made.bias}, temporary, {"made_from": digest})
+        temporary.write_bytes(
+            save({"weight": made.weight, "bias": made.bias}, {"made_from": digest})
+        )
     facts = {**wanted, "head": HEAD, **made.facts, "made_from": digest}
     write_text(folder / "logistic.json", json.dumps(facts, indent=1) + "\n")

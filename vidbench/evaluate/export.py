@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
@@ -141,7 +141,7 @@ def export(
     with made.writing(FILES):
         state = {name: value.contiguous() for name, value in encoder.state_dict().items()}
         with written(out / WEIGHTS) as temporary:
-            save_file(state, temporary)
+            temporary.write_bytes(save(state))  # save_file would make a file only its owner reads
         wanted = {PROGRAM: _pt2} if torch_export else {}
         wanted |= {ONNX: _onnx} if onnx else {}
         if wanted:
