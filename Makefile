@@ -2,6 +2,7 @@
 PYTHON ?= python3.11
 PY := .venv/bin/python
 RUNS ?= runs
+LOCKED := lab table umap onnx torchcodec test browser
 # One worker for each core (tests/conftest.py caps them). Tests of one file or one group share a worker.
 SPREAD ?= -n auto --no-loadscope-reorder
 # Spawned ranks and loader workers import torch anew: without bytecode caches each of them takes seconds longer.
@@ -86,5 +87,5 @@ clean-notebooks: .venv/ready  ## strip outputs before a commit
 	.venv/bin/jupyter nbconvert --clear-output --inplace notebooks/*.ipynb
 
 lock: .venv/ready  ## update requirements.lock from pyproject.toml, for all platforms
-	.venv/bin/uv pip compile pyproject.toml --all-extras --python-version 3.11 --universal --upgrade --no-header \
+	.venv/bin/uv pip compile pyproject.toml $(LOCKED:%=--extra %) --python-version 3.11 --universal --upgrade --no-header \
 	  --no-annotate --output-file requirements.lock

@@ -18,6 +18,7 @@ the share of mined positives whose label is the query's."""
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vidbench.api.baseline import baseline as baseline
     from vidbench.api.folds import CrossValidated as CrossValidated
     from vidbench.api.folds import cross_validate as cross_validate
     from vidbench.api.table import Table as Table
@@ -36,22 +37,15 @@ _HOMES = {
     "train": "training",
     "cross_validate": "folds",
     "CrossValidated": "folds",
+    "baseline": "baseline",
     "trust": "training",
     "load": "trained",
     "Trained": "trained",
     "Table": "table",
 }
 __all__ = [
-    "CrossValidated",
-    "Table",
-    "Trained",
-    "Videos",
-    "__version__",
-    "cross_validate",
-    "load",
-    "train",
-    "trust",
-    "videos",
+    *("CrossValidated", "Table", "Trained", "Videos", "__version__"),
+    *("baseline", "cross_validate", "load", "train", "trust", "videos"),
 ]
 
 

@@ -9,6 +9,7 @@ from torch import nn
 from vidbench.models import own
 from vidbench.models.backbone import Backbone
 from vidbench.models.differences import Differences
+from vidbench.models.frozen import Frozen
 from vidbench.models.heads import build_head
 from vidbench.models.mvit import mvit_v2
 from vidbench.models.resnets import Site, cifar_resnet, csn, resnet50, slowonly
@@ -36,6 +37,7 @@ BUILDERS: dict[str, Callable[..., Backbone]] = {
     "resnet50": resnet50,  # images: 23,508,032
     "cifar_resnet": cifar_resnet,  # depth 110, basic, shortcut A: 1,727,312
     "difference": difference,  # of the frames, into one of the others: as many parameters
+    "frozen": Frozen,  # an encoder of another library
     "mvit": mvit_v2,  # MultiTrain's MViTv2-B: 50,986,176; S: 34,401,696
 }
 
