@@ -45,7 +45,7 @@ def baseline(
         source,
         str(local.resolve() if weights and local.exists() else weights),
         str(found.folder / "videos"),
-        like and like.run.recipe.clip,
+        like.run.recipe.clip if like else None,
     )
     name = f"baseline-{source.replace(':', '-').replace('/', '-')}"
     folder = Path(out).expanduser().resolve() if out else found.folder / name
