@@ -112,7 +112,10 @@ def _add_scan(commands: Commands) -> None:
         "--keep", nargs="*", default=[], help="bad videos to leave in: 'cut short', 'too short'"
     )
     command.add_argument(
-        "--check-with", default="decord", help="decoder to check against: decord (default) or none"
+        "--check-with",
+        default="auto",
+        help="decoder to check against: decord, torchcodec, none, or auto (default): the first that "
+        "loads",
     )
 
 

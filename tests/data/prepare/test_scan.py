@@ -197,11 +197,27 @@ def test_pictures_are_videos_of_one_frame(tmp_path):
 
 def test_nonsense_is_refused(data, tmp_path):
     for wrong in ({"check_with": "ffmpeg"}, {"keep": ["unreadable"]}, {"keep": ["everything"]}):
-        with pytest.raises(ValueError, match="check_with is 'decord' or None, keep is of"):
+        with pytest.raises(
+            ValueError, match="check_with must be auto, decord, torchcodec or None, keep of"
+        ):
             scan.scan(data, tmp_path / "scan", **wrong)
 
 
-# ---- going on ----------------------------------------------------------------------------------
+def test_auto_checks_with_the_first_decoder_that_loads(monkeypatch, capsys):
+    missing: set[str] = set()
+
+    def failures(name: str):
+        if name in missing:
+            raise ImportError(name)
+
+    monkeypatch.setattr(scan, "failures", failures)
+    for gone, chosen in (("", "decord"), ("decord", "torchcodec"), ("torchcodec", None)):
+        missing.add(gone)
+        assert scan._checked("auto", ()) == chosen
+    assert "frames are checked against none" in capsys.readouterr().out
+
+
+# ---- again  ---------------------------------------------------------------------------------------
 
 
 def test_the_same_call_looks_at_nothing_again(data, tmp_path, looked):

@@ -13,7 +13,7 @@ import numpy as np
 from vidbench.data.prepare.estimate import Pace, Slice
 from vidbench.data.video import clips, framestore, windows
 from vidbench.data.video.decoders import (
-    Decord,
+    DECODERS,
     PyAV,
     container_of,
     failures,
@@ -139,9 +139,10 @@ def _decode(path: Path, facts: Facts, check_with: str | None) -> Facts:
     flags += _remarks(path, about, decoded)
     problem = _damage(reader, decoded) or _shortness(about, decoded)
     if check_with and count and not problem:
-        # it seeks wrongly where pictures lead their key frame, which the few frames compared may
-        # miss
-        flags += ["decord differs"] if about.leading or _decord_differs(path, decoded) else []
+        # decord seeks wrongly where pictures lead their key frame, which the few frames compared
+        # may miss
+        wrong = check_with == "decord" and about.leading
+        flags += [f"{check_with} differs"] if wrong or _differs(check_with, path, decoded) else []
     kind = [problem.split(":")[0]] if problem else []
     return facts._replace(flags=(*kind, *flags), error=problem)
 
@@ -249,10 +250,10 @@ def _disagrees(take, frames: int, decoded: _Pass, levels: float) -> str:
     return ""
 
 
-def _decord_differs(path: Path, decoded: _Pass) -> str:
-    """What decord, left to itself, gets wrong."""
+def _differs(decoder: str, path: Path, decoded: _Pass) -> str:
+    """What another decoder, left to itself, gets wrong."""
     try:
-        reader = Decord(path, None)
+        reader = DECODERS[decoder](path, None)
         return _disagrees(reader.take, reader.frames, decoded, LEVELS)
-    except failures("decord") as error:
+    except failures(decoder) as error:
         return str(error)[:100]

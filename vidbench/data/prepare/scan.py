@@ -12,8 +12,8 @@ Bad, and left out of the manifest:
     cut short    holds fewer frames, or seconds, than its own header says (a download that broke off)
     hung         no end within the time limit, or the decoder killed its process
     too short    fewer than two frames: no flow, no clip
-Remarks, which leave a video in: `decord differs` (it counts or shows other frames: vidbench reads
-with PyAV, which is right, others may not be), `edit list` (frames hidden by the container),
+Remarks, which leave a video in: `decord differs` or `torchcodec differs` (it counts or shows other
+frames: vidbench reads with PyAV, which is right, others may not be), `edit list` (frames hidden by the container),
 `counted` (frame numbers need a decode from the start: slow), `variable rate`, `rotated` (or
 mirrored), `rate from time stamps` (the container declares another rate), `pixel aspect` (pixels are
 not square, and stay as stored), `interlaced` (frames hold two fields), `10 bit`, `full range`, `same
@@ -25,6 +25,7 @@ import csv
 import math
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
@@ -41,6 +42,7 @@ from vidbench.system.files import explain_full_disk, lock_folder, written
 
 OUTPUTS = ("scan.csv", "manifest.csv", "classes.txt", "root.txt")
 BAD = ("missing", "unreadable", "damaged", "cut short", "hung", "too short")
+CHECKERS = ("decord", "torchcodec")  # decoders that frames are compared with
 TIMEOUT = 120.0  # seconds a video; ten seconds of 340x256 take half a second
 FACTS = ("frames", "fps", "height", "width", "bytes", "codec", "sha256")
 
@@ -106,7 +108,7 @@ def scan(
     manifest: Manifest,
     folder: str | Path,
     *,
-    check_with: str | None = "decord",
+    check_with: str | None = "auto",
     keep: Sequence[str] = (),
     **options: Unpack[jobs.Options],
 ) -> Scan:
@@ -114,7 +116,8 @@ def scan(
 
     Args:
         manifest: Missing files may be in it.
-        check_with: The decoder to check against, "decord" or None.
+        check_with: The decoder to check against: "decord", "torchcodec", "auto" (the first of them
+            that loads, else none, which a line says) or None.
         keep: Kinds of BAD to leave in: "cut short", "too short".
         options: See jobs.Options.
 
@@ -123,7 +126,7 @@ def scan(
         OutputError: the folder holds a manifest that no scan made.
         BusyError: another process writes the folder.
     """
-    _check(check_with, keep)
+    check_with = _checked(check_with, keep)
     jobs.check(options)
     folder = Path(folder)
     made = _outputs(folder)
@@ -141,7 +144,7 @@ def cost(
     manifest: Manifest,
     folder: str | Path,
     *,
-    check_with: str | None = "decord",
+    check_with: str | None = "auto",
     workers: int = 0,
     seconds: float = SECONDS,
 ) -> Cost:
@@ -154,7 +157,7 @@ def cost(
     Raises:
         ValueError: an unknown word for check_with.
     """
-    _check(check_with, ())
+    check_with = _checked(check_with, ())
     known = {str(line.pop("key", "")): line for line in json_lines(Path(folder) / "scan.jsonl")}
     todo = _todo(manifest, known, check_with, TIMEOUT)
     with Estimator(workers, seconds) as limited:
@@ -162,13 +165,25 @@ def cost(
         return limited.cost(pace, jobs, Path(folder), weights=todo.weights)
 
 
-def _check(check_with: str | None, keep: Sequence[str]) -> None:
-    if check_with not in ("decord", None) or not set(keep) <= set(BAD[3:]):
+def _checked(check_with: str | None, keep: Sequence[str]) -> str | None:
+    """The decoder to check against. An ImportError is raised here rather than in each process."""
+    if check_with not in ("auto", *CHECKERS, None) or not set(keep) <= set(BAD[3:]):
         raise ValueError(
-            f"check_with is 'decord' or None, keep is of {BAD[3:]}; got {check_with!r} and {keep!r}"
+            f"check_with must be auto, {', '.join(CHECKERS)} or None, keep of {BAD[3:]}; got "
+            f"{check_with!r} and {keep!r}"
         )
-    if check_with:
-        failures(check_with)  # an ImportError here rather than in each process
+    if check_with != "auto":
+        failures(check_with or "pyav")
+        return check_with
+    for name in CHECKERS:
+        with suppress(ImportError):
+            failures(name)
+            return name
+    print(
+        f"scan: no second decoder loads ({', '.join(CHECKERS)}): frames are checked against none.",
+        flush=True,
+    )
+    return None
 
 
 def _outputs(folder: Path) -> Outputs:
