@@ -217,7 +217,7 @@ def test_auto_checks_with_the_first_decoder_that_loads(monkeypatch, capsys):
     assert "frames are checked against none" in capsys.readouterr().out
 
 
-# ---- again  ---------------------------------------------------------------------------------------
+# ---- called again ------------------------------------------------------------------------------
 
 
 def test_the_same_call_looks_at_nothing_again(data, tmp_path, looked):
