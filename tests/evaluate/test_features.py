@@ -259,6 +259,11 @@ def test_the_protocol_names_every_switch_and_both_fingerprints(run, videos):
         "1.0 of the rate",
         "rate 0.001, decay 1e-05, fixed; last epoch",
     )
+    usual, official = (
+        features.described(run, test, PROTOCOLS[name]) for name in ("vidbench", "coclr_official")
+    )
+    assert not {"reach_end", "cut_first", "grid"} & set(usual)  # earlier numbers stay comparable
+    assert (official["reach_end"], official["cut_first"]) == (False, True)
     assert len(
         {json.dumps(features.described(run, test, one)) for one in PROTOCOLS.values()}
     ) == len(PROTOCOLS)
@@ -272,6 +277,8 @@ def test_named_protocols_are_what_their_sources_say():
         "center",
     ) and official.normalize_clips
     assert replace(official, crops="ten") == PROTOCOLS["coclr_ten_crop"]
+    assert (official.pad, official.reach_end, official.cut_first) == ("first", False, True)
+    assert not PROTOCOLS["multitrain_k400"].reach_end and PROTOCOLS["multitrain"].reach_end
     iic = PROTOCOLS["iic"]
     assert (iic.sampling, iic.windows, iic.crops, iic.normalize_clips) == (
         "spread",

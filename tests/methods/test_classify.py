@@ -469,6 +469,11 @@ def test_published_settings_say_what_the_released_code_does():
         "norm_linear",
         True,
     )
+    for recipe in (fine, probe, scratch):  # dataset/lmdb_dataset.py
+        assert recipe.clip.pad == "first" and not recipe.clip.reach_end
+    assert PRESETS["slowfast_official"].clip.grid == PRESETS["multitrain_k400"].clip.grid
+    assert PRESETS["slowfast_official"].clip.grid == "linspace"
+    assert PRESETS["rms_slowfast"].clip.grid == "stride"
     assert probe.dropout == 0 and replace(probe, head="linear") == PRESETS["probe_paper"]
     for recipe in PRESETS.values():
         assert recipe_dict(recipe_from(Recipe, recipe_dict(recipe))) == recipe_dict(recipe)

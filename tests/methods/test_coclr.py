@@ -17,6 +17,7 @@ from vidbench.engine.runs import Run, RunError, recipe_dict
 from vidbench.methods import coclr
 from vidbench.methods.coclr import CoCLR, Recipe, embed
 from vidbench.methods.monitor import health
+from vidbench.methods.recipes import coclr as coclr_recipes
 
 TINY = coclr.PRESETS["tiny"].alone
 
@@ -114,6 +115,23 @@ def test_no_optimizer_step_until_the_queue_is_full():
         assert not method.ready
         method(batch_of(seed=seed))
     assert method.ready and method.queue.label.tolist() == [0, 1, 2, 0, 1, 2] * 2
+
+
+def test_released_infonce_steps_from_the_first_batch_and_coclr_waits():
+    """main_nce.py trains against a random queue; main_coclr.py asks whether it is full."""
+    for name in ("ucf101_official", "k400_official"):
+        preset = coclr.PRESETS[name]
+        assert not preset.alone.fill_first and preset.together.fill_first
+        for recipe in (preset.alone, preset.together):  # dataset/lmdb_dataset.py
+            assert recipe.clip.pad == "first" and not recipe.clip.reach_end
+    assert "fill_first" in coclr_recipes.SWITCHES
+    method = CoCLR(replace(TINY, queue=12, fill_first=False, fit=replace(TINY.fit, batch=6)))
+    assert method.train().ready
+    loss, _ = method(batch_of())
+    loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in method.head.parameters())
+    coclr.check_budget(replace(method.recipe, fit=replace(method.recipe.fit, epochs=1)), 6)
+    assert "against random features" in coclr.effort(method.recipe, 12)
 
 
 def test_momentum_moves_key_parameters_only_and_own_statistics():

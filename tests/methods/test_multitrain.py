@@ -420,6 +420,8 @@ def test_named_settings_build_and_say_what_the_sources_say():
         assert (one.clip.augment.randaugment, one.clip.augment.magnitude) == (4, 7.0)
     assert released.released and not paper.released
     assert released.clip.one_window and not paper.clip.one_window
+    assert (released.clip.grid, released.clip.reach_end) == ("linspace", False)
+    assert (paper.clip.grid, paper.clip.reach_end) == ("stride", True)
 
 
 def test_a_run_starts_from_kinetics_weights_in_torchvisions_format(multitrained, tmp_path, capsys):

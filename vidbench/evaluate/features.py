@@ -292,6 +292,11 @@ def described(
         "size": clip.augment.size,
         "rows": manifest.fingerprint(),
     }
+    for name, usual in (("reach_end", True), ("cut_first", False)):
+        if facts[name] == usual:  # so that earlier numbers stay comparable
+            del facts[name]
+    if clip.grid != "stride":
+        facts["grid"] = clip.grid
     if protocol.sampling == "segments":
         facts |= {"windows": 1, "stride": "whole"}
     if clip.augment.pad:  # trained on windows of frames as they are, so tested on them, too
@@ -373,6 +378,8 @@ def spec_of(run: Run, protocol: Protocol, data: str = "") -> ClipSpec:
         hop=protocol.hop,
         crops=protocol.crops,
         pad=protocol.pad,
+        reach_end=protocol.reach_end,
+        cut_first=protocol.cut_first,
         resize=None if clip.augment.pad else round(size * protocol.scale),
         augment=replace(clip.augment, size=round(size * protocol.crop)),
     )

@@ -1,6 +1,6 @@
 """How clips become one row of a video, and the protocols of the papers by name."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vidbench.data.loading.dataset import FIXED, FixedSampling
 from vidbench.data.loading.transforms import CROPS, Crops
@@ -13,10 +13,11 @@ class Protocol:
 
     sampling: "spread" (`windows` of them, both ends touched), "sliding" (one every `hop` frames and
     one that touches the end) or "segments" (one clip of the middle frames of equal segments,
-    whatever `windows` is); crops: center, three, five or ten; normalize_clips: each clip's feature
-    to unit length before the mean over clips; scale: the frame's short side over the training
-    crop's size; crop: the test crop's size over it; pad: what a video shorter than a window shows,
-    see data.windows."""
+    whatever `windows` is); reach_end: whether the ends are touched so, see data.video.windows;
+    crops: center, three, five or ten; normalize_clips: each clip's feature to unit length before
+    the mean over clips; scale: the frame's short side over the training crop's size; crop: the test
+    crop's size over it; cut_first: see transforms.test_crops; pad: what a video shorter than a
+    window shows, see data.windows."""
 
     sampling: FixedSampling = "spread"
     windows: int = 4
@@ -26,6 +27,8 @@ class Protocol:
     scale: float = 256 / 224
     crop: float = 1.0
     pad: Pad = "last"
+    reach_end: bool = True
+    cut_first: bool = False
 
     def __post_init__(self) -> None:
         if self.sampling not in FIXED or self.crops not in CROPS:
@@ -41,18 +44,18 @@ class Protocol:
             )
 
 
-# Where the released code of CoCLR leaves out a last window that touches the end, and changes
-# colors at random (jitter with p 0.3), these do not.
+# Where the released code of CoCLR changes colors at random (jitter with p 0.3), these do not.
+_COCLR = Protocol(
+    sampling="sliding", hop=15, scale=240 / 224, pad="first", reach_end=False, cut_first=True
+)
 PROTOCOLS = {
     "vidbench": Protocol(),
     # CoCLR's retrieval and probe, eval/main_classifier.py --retrieval, and dataset/lmdb_dataset.py:
-    # windows of 32 every 15 frames, 224 of the stored frame's 240 pixels (UCF101, HMDB51),
-    # left-padded.
-    "coclr_official": Protocol(sampling="sliding", hop=15, scale=240 / 224, pad="first"),
+    # windows of 32 every 15 frames and none at the very end, 224 of the stored frame's 240 pixels
+    # (UCF101, HMDB51), cut before they are scaled, left-padded.
+    "coclr_official": _COCLR,
     # CoCLR's test of classifiers, eval/main_classifier.py --ten_crop.
-    "coclr_ten_crop": Protocol(
-        sampling="sliding", hop=15, scale=240 / 224, pad="first", crops="ten"
-    ),
+    "coclr_ten_crop": replace(_COCLR, crops="ten"),
     # What is watched while training, and pictures' one test: the window in the middle, 224 of 256
     # pixels.
     "one_view": Protocol(windows=1),
@@ -67,7 +70,7 @@ PROTOCOLS = {
     "multitrain": Protocol(windows=3, crops="three"),
     # README of its released code: Kinetics-400 5 x 1, Moments 2 x 3, Something-Something 1 x 3;
     # there the short side is 256 with one crop and 224 with three.
-    "multitrain_k400": Protocol(windows=5),
-    "multitrain_moments": Protocol(windows=2, crops="three", scale=1.0),
+    "multitrain_k400": Protocol(windows=5, reach_end=False),
+    "multitrain_moments": Protocol(windows=2, crops="three", scale=1.0, reach_end=False),
     "multitrain_ssv2": Protocol(sampling="segments", windows=1, crops="three", scale=1.0),
 }

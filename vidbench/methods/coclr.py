@@ -89,7 +89,7 @@ class CoCLR(nn.Module):
     @property
     def ready(self) -> bool:
         """No optimizer step before the queue holds real features only (main_coclr.py)."""
-        return self.queue.full
+        return self.queue.full or not self.recipe.fill_first
 
     def train(self, mode: bool = True) -> "CoCLR":
         """The teacher stays in eval mode whatever the student does."""
@@ -307,8 +307,11 @@ def effort(recipe: Recipe, rows: int) -> str:
     """What the stage will take, in one line: effective batch, iterations, epochs, clips."""
     line = common.budget_line(recipe.fit, rows, rows // recipe.fit.batch)
     count = max(recipe.key_groups, ranks.world())
+    fills = "fill the queue without a step"
+    if not recipe.fill_first:
+        fills = "are trained against random features, too"
     return (
-        f"{line}, of which the first {recipe.queue:,} fill the queue without a step; keys are "
+        f"{line}, of which the first {recipe.queue:,} {fills}; keys are "
         f"normalized in {count} {'group' if count == 1 else 'groups'} of "
         f"{recipe.fit.batch // recipe.fit.accumulate // count}"
     )
@@ -339,7 +342,7 @@ def check_budget(recipe: Recipe, rows: int) -> None:
     """
     fit = recipe.fit
     clips = rows // fit.batch * fit.batch
-    if 0 < clips * fit.epochs < recipe.queue:
+    if recipe.fill_first and 0 < clips * fit.epochs < recipe.queue:
         raise InputError(
             f"recipe of coclr: {fit.epochs} epochs of {clips} clips must fill the queue of "
             f"{recipe.queue} slots before the first optimizer step; got {fit.epochs * clips} clips. "

@@ -18,8 +18,7 @@ that, too, and without it any number of ranks gives the gradient of the whole ba
 loss included.
 
 Departures: a mixed clip's partner is a random one, not the one as far from the batch's end;
-RandAugment and crops are those of data.loading.transforms, augmentation; segments of
-Something-Something are equal to a frame, not rounded at (N - 1) / T."""
+RandAugment and crops are those of data.loading.transforms, augmentation."""
 
 import functools
 import operator

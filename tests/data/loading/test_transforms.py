@@ -380,6 +380,35 @@ def test_crops_are_where_they_should_be():
     )
 
 
+def test_crops_cut_first_are_coclrs():
+    """eval/main_classifier.py: 224 of 240 pixels are cut, then scaled to 128 by PIL's bicubic."""
+    augment = PRESETS["coclr_finetune"]
+    clip = moving_clip(1, 240, 320)
+    picture = Image.fromarray(clip[0].permute(1, 2, 0).numpy())
+    where = [(48, 8), (0, 0), (96, 0), (0, 16), (96, 16)]  # left, top; the center first
+    wanted = [
+        np.asarray(picture.crop((x, y, x + 224, y + 224)).resize((128, 128), Image.BICUBIC))
+        for x, y in where
+    ]
+    crops = {
+        first: transforms.test_crops(clip, "five", 128, 137, "rgb", augment, first)
+        for first in (True, False)
+    }
+    seen = {first: levels(crop, augment, "rgb") for first, crop in crops.items()}
+    gaps = {
+        first: [
+            np.abs(np.moveaxis(one[:, 0], 0, -1) - two).mean()
+            for one, two in zip(found, wanted, strict=True)
+        ]
+        for first, found in seen.items()
+    }
+    assert max(gaps[True]) < 0.3  # of 255 levels
+    assert gaps[False][0] > 3 * gaps[True][0]  # scaled first, the center is a pixel off
+    odd = coded_clip(101, 140)
+    one = levels(transforms.test_crops(odd, "center", 60, None, cut_first=True), Augment(), "rgb")
+    assert np.rint(one[0, :2, 0, 0, 0]).astype(int).tolist() == [20, 40]  # 20.5 to even
+
+
 def test_crops_mirror_flow_and_scale_small_clips_up():
     clip = coded_clip(100, 140)
     ten = levels(transforms.test_crops(clip, "ten", 60, stream="flow"), Augment(), "flow")

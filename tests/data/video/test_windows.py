@@ -114,6 +114,65 @@ def test_segments_one_frame_from_each():
     assert seen == set(range(16))
 
 
+def released_frames(frames: int, stride) -> list[int]:
+    """PySlowFast's temporal_sampling: linspace(0, T * stride - 1, T), cut to whole numbers."""
+    last = frames * Fraction(stride) - 1
+    return [int(i * last / (frames - 1)) for i in range(frames)]
+
+
+def test_linspace_is_pyslowfasts_clip():
+    every_ninth = windows.spread_windows(64, 8, 1, 8, grid="linspace")[0]
+    assert every_ninth.tolist() == [0, 9, 18, 27, 36, 45, 54, 63]  # pytorchvideo's 8x8
+    for frames, stride in ((32, 3), (16, 4), (32, Fraction(5, 2)), (32, Fraction(2997, 1000))):
+        rng = np.random.default_rng(0)
+        drawn = windows.random_window(300, frames, stride, rng=rng, grid="linspace")
+        assert (drawn - drawn[0]).tolist() == released_frames(frames, stride)
+        assert drawn[-1] - drawn[0] == int(frames * stride) - 1  # a stride's frames end before
+    assert windows.random_window(9, 1, 4, rng=rng, grid="linspace").shape == (1,)
+    short = windows.spread_windows(5, 8, 1, 8, grid="linspace")[0]
+    assert short.tolist() == [0, 4, 4, 4, 4, 4, 4, 4]  # clamped to the last frame there
+    with pytest.raises(ValueError, match="grid must be one of"):
+        windows.spread_windows(9, 8, 1, grid="even")
+
+
+def test_without_the_end_windows_are_the_released_ones():
+    def starts(length: int) -> list[int]:
+        return windows.sliding_windows(length, 32, 15, reach_end=False)[:, 0].tolist()
+
+    # CoCLR: arange(0, N - 32 + 1, 15)
+    assert starts(100) == [0, 15, 30, 45, 60] and starts(107) == [0, 15, 30, 45, 60, 75]
+    assert starts(31) == starts(32) == [0]
+    rng, seen = np.random.default_rng(0), set()
+    for _ in range(60):  # CoCLR: choice(range(N - 32)); PySlowFast: int(uniform(0, N - 32))
+        seen.add(int(windows.random_window(35, 32, rng=rng, reach_end=False)[0]))
+    assert seen == {0, 1, 2}
+    state = rng.bit_generator.state
+    assert windows.random_window(33, 32, rng=rng, reach_end=False)[0] == 0
+    assert rng.bit_generator.state == state  # nothing drawn
+    # PySlowFast with its offset: i * floor(delta / (n - 1)), floor(delta / 2) of a single one
+    spread = windows.spread_windows(300, 32, 5, 3, grid="linspace", reach_end=False)
+    assert spread[:, 0].tolist() == [0, 51, 102, 153, 204]
+    uneven = windows.spread_windows(299, 32, 5, 3, grid="linspace", reach_end=False)
+    assert uneven[:, 0].tolist() == [0, 50, 100, 150, 200]
+    one = windows.spread_windows(299, 32, 1, 3, grid="linspace", reach_end=False)
+    assert one[0, 0] == 101
+
+
+def test_linspace_segments_are_the_released_ones():
+    """PySlowFast's and MultiTrain's Something-Something: ends rounded at (N - 1) / T, included."""
+    rng = np.random.default_rng(3)
+    for length in (1, 5, 32, 47, 90):
+        ends = [round(k * (length - 1) / 8) for k in range(9)]
+        pairs = list(zip(ends[:-1], ends[1:], strict=True))
+        middle = windows.uniform_segments(length, 8, grid="linspace").tolist()
+        assert middle == [(a + b) // 2 for a, b in pairs]
+        drawn = [windows.uniform_segments(length, 8, rng=rng, grid="linspace") for _ in range(80)]
+        for k, (a, b) in enumerate(pairs):
+            seen = {int(one[k]) for one in drawn}
+            assert min(seen) >= a and max(seen) <= b
+            assert seen == set(range(a, b + 1)) or b - a > 7
+
+
 def test_stride_from_frame_rates():
     assert (
         windows.stride_for(30, 8) == Fraction(15, 4)

@@ -56,12 +56,17 @@ class ClipSpec:
     one_window: bool = False  # in training all views augment one window
     augment: Augment = PRESETS["vidbench"]
     pad: windows.Pad = "last"  # windows.PADS: what a video too short for a window shows
+    # how the frames of a window and segments are spaced, and whether the last window that fits may
+    # come: see data.video.windows for what released code does
+    grid: windows.Grid = "stride"
+    reach_end: bool = True
     sampling: Sampling = "random"
     windows: Annotated[int, AT_LEAST_1] = 10
     hop: Annotated[int, AT_LEAST_1] = 15  # frames; CoCLR's test
     crops: Crops = "center"  # transforms.test_crops
     # testing: short side in pixels before the crop
     resize: Annotated[int | None, AT_LEAST_1] = None
+    cut_first: bool = False  # testing: crop the frame as it is, then scale (CoCLR's code)
     # rgb: short side or (H, W) while decoding
     decode_size: Annotated[int | tuple[int, int] | None, AT_LEAST_1] = None
     decoder: str = clips.DECODER  # of video files: pyav, decord or torchcodec
@@ -169,11 +174,12 @@ class Clips(torch.utils.data.Dataset):
         if spec.sampling in RANDOM:
             drawn = self._random_windows(length, stride, 1 if spec.one_window else spec.views, rng)
             return drawn.repeat(spec.views, axis=0) if spec.one_window else drawn
+        if spec.sampling == "segments":
+            return windows.uniform_segments(length, spec.frames, grid=spec.grid)[None]
+        rule = (stride, spec.pad, spec.grid, spec.reach_end)
         if spec.sampling == "spread":
-            return windows.spread_windows(length, spec.frames, spec.windows, stride, spec.pad)
-        if spec.sampling == "sliding":
-            return windows.sliding_windows(length, spec.frames, spec.hop, stride, spec.pad)
-        return windows.uniform_segments(length, spec.frames)[None]
+            return windows.spread_windows(length, spec.frames, spec.windows, *rule)
+        return windows.sliding_windows(length, spec.frames, spec.hop, *rule)
 
     def _random_windows(
         self, length: int, stride: int | Fraction, count: int, rng: np.random.Generator
@@ -181,12 +187,23 @@ class Clips(torch.utils.data.Dataset):
         """Frame numbers [count,T]."""
         spec = self.spec
         if spec.sampling == "random_segments":
-            return np.stack(
-                [windows.uniform_segments(length, spec.frames, rng=rng) for _ in range(count)]
+            segments = (
+                windows.uniform_segments(length, spec.frames, rng=rng, grid=spec.grid)
+                for _ in range(count)
             )
+            return np.stack(list(segments))
         if length == 1:  # a picture: no choice, no draw
             return np.zeros((count, spec.frames), np.int64)
-        return windows.random_windows(length, spec.frames, count, stride, rng=rng, pad=spec.pad)
+        return windows.random_windows(
+            length,
+            spec.frames,
+            count,
+            stride,
+            rng=rng,
+            pad=spec.pad,
+            grid=spec.grid,
+            reach_end=spec.reach_end,
+        )
 
     # ---- from frames to views
 
@@ -215,13 +232,15 @@ class Clips(torch.utils.data.Dataset):
         self, frames: dict[str, torch.Tensor], rng: np.random.Generator
     ) -> dict[str, torch.Tensor]:
         spec, augment = self.spec, self.spec.augment
-        return {
-            stream: torch.cat(
-                [
-                    views.test_crops(w, spec.crops, augment.size, spec.resize, stream, augment)
-                    for w in windows
-                ]
+
+        def crops(window: torch.Tensor, stream: str) -> torch.Tensor:
+            return views.test_crops(
+                *(window, spec.crops, augment.size, spec.resize, stream, augment),
+                cut_first=spec.cut_first,
             )
+
+        return {
+            stream: torch.cat([crops(window, stream) for window in windows])
             for stream, windows in frames.items()
         }
 

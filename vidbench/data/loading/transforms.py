@@ -244,6 +244,17 @@ def _negate_u(x: torch.Tensor) -> torch.Tensor:
     return x
 
 
+def _corners(crops: str, y: int, x: int, center: tuple[int, int]) -> list[tuple[int, int]]:
+    """(top, left) of each crop, where the last is at (y, x)."""
+    if crops == "center":
+        return [center]
+    if crops != "three":
+        return [center, (0, 0), (0, x), (y, 0), (y, x)]
+    if y > x:
+        return [(0, center[1]), center, (y, center[1])]
+    return [(center[0], 0), center, (center[0], x)]
+
+
 def test_crops(
     clip: torch.Tensor,
     crops: str = "center",
@@ -251,6 +262,7 @@ def test_crops(
     resize: int | None = None,
     stream: str = "rgb",
     augment: Augment = PRESETS["vidbench"],
+    cut_first: bool = False,
 ) -> torch.Tensor:
     """Fixed crops for testing: uint8 [T,C,H,W] to float32 [V,C,T,size,size], normalized; no
     randomness.
@@ -258,37 +270,28 @@ def test_crops(
     "center"; "three" along the longer side (left, center, right, or top, center, bottom); "five":
     center, then the corners row by row; "ten": those five, then the same five flipped. `resize` is
     the short side in pixels before cropping (None: as it came); frames whose short side is then
-    below `size` are scaled up until it equals `size`. Of `augment` only the interpolation and the
-    treatment of flow count."""
+    below `size` are scaled up until it equals `size`. `cut_first` takes the same share of the frame
+    in whole pixels of the frame and scales it then, as CoCLR's code does: of 240 pixels 224, not 128
+    of 137. Of `augment` only the interpolation and the treatment of flow count."""
     clip = _check(clip, stream, "TCHW")
     if crops not in CROPS:
         raise ValueError(f"crops must be one of {', '.join(CROPS)}, got {crops!r}")
     height, width = clip.shape[-2:]
     short = max(resize or min(height, width), size)
-    scale = short / min(height, width)
-    height, width = (
-        short if n == min(height, width) else round(n * scale) for n in (height, width)
-    )
-    frames = (
-        pixels.resize(clip, height, width, augment.interpolation)
-        .permute(0, 2, 3, 1)
-        .contiguous()
-        .numpy()
-    )
-    y, x = height - size, width - size
-    center = (y // 2, x // 2)
-    if crops == "three":
-        corners = (
-            [(0, x // 2), center, (y, x // 2)]
-            if height > width
-            else [(y // 2, 0), center, (y // 2, x)]
-        )
+    scale, side = short / min(height, width), size
+    if cut_first:
+        side = max(1, round(size / scale))
     else:
-        corners = [center] if crops == "center" else [center, (0, 0), (0, x), (y, 0), (y, x)]
-    pictures = [
-        np.ascontiguousarray(frames[:, t : t + size, s : s + size]).reshape(-1, size, 3)
-        for t, s in corners
-    ]
+        height, width = (
+            short if n == min(height, width) else round(n * scale) for n in (height, width)
+        )
+        clip = pixels.resize(clip, height, width, augment.interpolation)
+    y, x = height - side, width - side
+    center = (round(y / 2), round(x / 2)) if cut_first else (y // 2, x // 2)
+    pictures = []
+    for top, left in _corners(crops, y, x, center):
+        part = clip[:, :, top : top + side, left : left + side]
+        pictures.append(pixels.tall(pixels.resize(part, size, size, augment.interpolation)))
     flips = (False, True) if crops == "ten" else (False,)
     views = [_finish(picture, flip, augment, stream) for flip in flips for picture in pictures]
     return torch.stack(views).view(len(views), 3, -1, size, size)

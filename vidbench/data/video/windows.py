@@ -6,11 +6,19 @@ frames per clip frame (`stride_for` makes one from a target frame rate): clip fr
     "last"   starts at 0 and holds the last frame (default)
     "first"  repeats frame 0 on the LEFT, then runs to the end of the video (CoCLR code, dataset/lmdb_dataset.py)
     "loop"   starts at 0 and runs through the video again
+Two arguments follow released code where it differs:
+    grid       "stride": as above, and equal segments. "linspace": T frames evenly spread from the first to the last of
+               T * stride frames, cut to whole numbers, so that 8 frames of stride 8 are every 9th; segments of
+               (N - 1) / T frames with rounded ends (PySlowFast, pytorchvideo, MultiTrain)
+    reach_end  True: every start that fits may come, the last too. False: T * stride frames are the window, a random
+               start is never the last one (CoCLR, PySlowFast); `sliding_windows` adds no window that touches the end
+               (CoCLR), and gaps of `spread_windows` are whole (PySlowFast with its offset option)
 Numbers come from an argument `rng`; nothing is drawn where there is no choice.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Literal, get_args
@@ -19,6 +27,8 @@ import numpy as np
 
 Pad = Literal["last", "first", "loop"]
 PADS = get_args(Pad)
+Grid = Literal["stride", "linspace"]
+GRIDS = get_args(Grid)
 Stride = int | Fraction
 
 
@@ -58,7 +68,9 @@ def by_time(chosen: np.ndarray, times: np.ndarray, fps: float) -> np.ndarray:
     return np.searchsorted(times, wanted, side="right") - 1
 
 
-def _offsets(length: int, frames: int, stride: Stride, pad: str) -> np.ndarray:
+def _offsets(
+    length: int, frames: int, stride: Stride, pad: str, grid: str = "stride"
+) -> np.ndarray:
     """Frame numbers [T] of a window at 0, before padding. Raises ValueError on nonsense, at the
     door."""
     if length < 1 or frames < 1:
@@ -69,7 +81,11 @@ def _offsets(length: int, frames: int, stride: Stride, pad: str) -> np.ndarray:
         raise ValueError(f"stride must be positive, got {stride}")
     if pad not in PADS:
         raise ValueError(f"pad must be one of {PADS}, got {pad!r}")
+    if grid not in GRIDS:
+        raise ValueError(f"grid must be one of {GRIDS}, got {grid!r}")
     step = Fraction(stride)
+    if grid == "linspace":
+        step = max(Fraction(0), frames * step - 1) / max(1, frames - 1)
     return np.arange(frames, dtype=np.int64) * step.numerator // step.denominator
 
 
@@ -90,14 +106,30 @@ def _windows(
     return np.repeat(window[None], len(starts), axis=0)
 
 
+def _room(
+    length: int, frames: int, stride: Stride, offsets: np.ndarray, reach_end: bool
+) -> Fraction:
+    """How many frames a window at 0 can move on; without `reach_end` it is as long as its strides."""
+    taken = int(offsets[-1]) + 1 if reach_end else frames * Fraction(stride)
+    return max(Fraction(0), Fraction(length) - taken)
+
+
 def random_window(
-    length: int, frames: int, stride: Stride = 1, *, rng: np.random.Generator, pad: str = "last"
+    length: int,
+    frames: int,
+    stride: Stride = 1,
+    *,
+    rng: np.random.Generator,
+    pad: str = "last",
+    grid: str = "stride",
+    reach_end: bool = True,
 ) -> np.ndarray:
-    """One window [T], its start uniform over all that fit (CoCLR's code leaves out the very last);
-    short: `pad`."""
-    offsets = _offsets(length, frames, stride, pad)
-    room = length - 1 - int(offsets[-1])
-    return _windows(length, offsets, [int(rng.integers(room + 1)) if room > 0 else 0], pad)[0]
+    """One window [T], its start uniform over all that fit; short: `pad`."""
+    offsets = _offsets(length, frames, stride, pad, grid)
+    room = _room(length, frames, stride, offsets, reach_end)
+    starts = int(room) + 1 if reach_end else math.ceil(room)
+    start = int(rng.integers(starts)) if starts > 1 else 0
+    return _windows(length, offsets, [start], pad)[0]
 
 
 def random_windows(
@@ -108,23 +140,36 @@ def random_windows(
     *,
     rng: np.random.Generator,
     pad: str = "last",
+    grid: str = "stride",
+    reach_end: bool = True,
 ) -> np.ndarray:
     """Independent windows [V,T]; they may overlap or coincide (CoCLR takes two: its
     dataset/lmdb_dataset.py)."""
-    return np.stack(
-        [random_window(length, frames, stride, rng=rng, pad=pad) for _ in range(windows)]
-    )
+    drawn = [
+        random_window(length, frames, stride, rng=rng, pad=pad, grid=grid, reach_end=reach_end)
+        for _ in range(windows)
+    ]
+    return np.stack(drawn)
 
 
 def uniform_segments(
-    length: int, segments: int, *, rng: np.random.Generator | None = None
+    length: int,
+    segments: int,
+    *,
+    rng: np.random.Generator | None = None,
+    grid: str = "stride",
 ) -> np.ndarray:
     """One frame [T] from each of T equal segments: random, or with rng None the middle (TSN;
     Something-Something).
 
-    Segment k is floor(k*length/T) up to floor((k+1)*length/T). A video shorter than T frames
-    repeats frames, in order."""
-    _offsets(length, segments, 1, "last")
+    Segment k is floor(k*length/T) up to floor((k+1)*length/T). With grid "linspace" it is
+    round(k*(length-1)/T) to round((k+1)*(length-1)/T), both ends included. A video shorter than T
+    frames repeats frames, in order."""
+    _offsets(length, segments, 1, "last", grid)
+    if grid == "linspace":
+        ends = np.round((length - 1) / segments * np.arange(segments + 1)).astype(np.int64)
+        first, last = ends[:-1], ends[1:]
+        return (first + last) // 2 if rng is None else rng.integers(first, last + 1)
     edges = np.arange(segments + 1, dtype=np.int64) * length // segments
     sizes = np.diff(edges)
     inside = sizes // 2 if rng is None else rng.integers(np.maximum(sizes, 1))
@@ -132,7 +177,13 @@ def uniform_segments(
 
 
 def spread_windows(
-    length: int, frames: int, windows: int, stride: Stride = 1, pad: str = "last"
+    length: int,
+    frames: int,
+    windows: int,
+    stride: Stride = 1,
+    pad: str = "last",
+    grid: str = "stride",
+    reach_end: bool = True,
 ) -> np.ndarray:
     """Windows [V,T] evenly spread: the first touches frame 0, the last the end; a single one stands
     in the middle.
@@ -141,18 +192,26 @@ def spread_windows(
     """
     if windows < 1:
         raise ValueError(f"windows must be at least 1, got {windows}")
-    offsets = _offsets(length, frames, stride, pad)
-    room = max(0, length - 1 - int(offsets[-1]))
+    offsets = _offsets(length, frames, stride, pad, grid)
+    room = _room(length, frames, stride, offsets, reach_end)
     if windows == 1:
-        return _windows(length, offsets, [room // 2], pad)
+        return _windows(length, offsets, [int(room // 2)], pad)
     gaps = windows - 1
+    numbers = np.arange(windows, dtype=np.int64)
     # rounded, not cut: symmetric
-    starts = (2 * np.arange(windows, dtype=np.int64) * room + gaps) // (2 * gaps)
+    even = (2 * numbers * int(room) + gaps) // (2 * gaps)
+    starts = even if reach_end else numbers * int(room // gaps)
     return _windows(length, offsets, starts, pad)
 
 
 def sliding_windows(
-    length: int, frames: int, hop: int, stride: Stride = 1, pad: str = "last"
+    length: int,
+    frames: int,
+    hop: int,
+    stride: Stride = 1,
+    pad: str = "last",
+    grid: str = "stride",
+    reach_end: bool = True,
 ) -> np.ndarray:
     """Windows [V,T] every `hop` frames, and one that touches the end (CoCLR's test: 32 frames, hop
     15).
@@ -161,7 +220,9 @@ def sliding_windows(
     """
     if hop < 1:
         raise ValueError(f"hop must be at least 1 frame, got {hop}")
-    offsets = _offsets(length, frames, stride, pad)
-    room = max(0, length - 1 - int(offsets[-1]))
+    offsets = _offsets(length, frames, stride, pad, grid)
+    room = int(_room(length, frames, stride, offsets, reach_end))
     starts = list(range(0, room + 1, hop))
-    return _windows(length, offsets, starts if starts[-1] == room else [*starts, room], pad)
+    if reach_end and starts[-1] != room:
+        starts.append(room)
+    return _windows(length, offsets, starts, pad)

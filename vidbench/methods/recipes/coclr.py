@@ -20,7 +20,9 @@ OTHER: dict[Stream, Stream] = {"rgb": "flow", "flow": "rgb"}
 Positives = Literal["instance", "class", "mined"]
 Siblings = Literal["positive", "ignore", "negative"]
 # of a half-cycle, whatever its student has
-SWITCHES = "positives siblings mine_siblings topk drop_own_key queue key_groups fit".split()
+SWITCHES = (
+    "positives siblings mine_siblings topk drop_own_key queue fill_first key_groups fit".split()
+)
 FITTED = ("queue", "topk", "siblings")  # what `fitted` may change, and fit.batch
 
 
@@ -42,6 +44,9 @@ class Recipe(common.Recipe, method="coclr", home="vidbench.methods.coclr"):
     dim: Annotated[int, AT_LEAST_1] = 128
     momentum: Annotated[float, SHARE] = 0.999
     temperature: Annotated[float, ABOVE_0] = 0.07
+    # no optimizer step before the queue is full. main_nce.py, alone, steps from the first batch, with
+    # random features in the queue
+    fill_first: bool = True
     # groups of the global batch in which the keys' batch norm counts apart (shuffled): the GPUs of
     # the released code. More ranks than groups make more groups
     key_groups: Annotated[int, AT_LEAST_1] = 1
@@ -137,13 +142,22 @@ _PAPER = Recipe(
     fit=Fit(epochs=300, batch=128, schedule="plateau", drops=2, patience=10, workers=12),
 )
 # The released code: its augmentation, milestones (README), 2 GPUs x 32 on UCF101 and 4 x 32 for
-# Kinetics' init.
+# Kinetics' init; dataset/lmdb_dataset.py pads on the left and never takes the last window.
 _OFFICIAL = Recipe(
+    fill_first=False,
     key_groups=2,
-    clip=ClipSpec(frames=32, stride=1, views=2, augment=AUGMENTS["coclr_official"]),
+    clip=ClipSpec(
+        frames=32,
+        stride=1,
+        views=2,
+        augment=AUGMENTS["coclr_official"],
+        pad="first",
+        reach_end=False,
+    ),
     fit=Fit(epochs=300, batch=64, schedule="milestones", milestones=(250, 280), workers=12),
 )
-_RELEASED = {"siblings": "positive", "drop_own_key": 0.9}  # main_coclr.py
+# main_coclr.py
+_RELEASED = {"siblings": "positive", "drop_own_key": 0.9, "fill_first": True}
 PRESETS = {
     # Tests and notebooks as opened: seconds on a CPU, learns next to nothing.
     "tiny": _preset(_TINY, _TINY.fit, 1),

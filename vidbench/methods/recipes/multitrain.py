@@ -151,13 +151,19 @@ _PAPER = Recipe(
     clip=ClipSpec(frames=32, target_fps=10.0, views=2, augment=AUGMENTS["multitrain_supplement"]),
 )
 # Its two YAML files: RandAugment, random erasing, Mixup and CutMix in turn, two augmented views of
-# one window, quirks as released, 64 videos by 8 parts. Its code multiplies the rate by the number of
-# machines, so its README's run on two used 4e-4.
+# one window, frames spread over it and segments as in its code, quirks as released, 64 videos by 8
+# parts. Its code multiplies the rate by the number of machines, so its README's run on two used 4e-4.
 _RELEASED = replace(
     _PAPER,
     expander=(4096, 768),
     released=True,
-    clip=replace(_PAPER.clip, augment=AUGMENTS["multitrain"], one_window=True),
+    clip=replace(
+        _PAPER.clip,
+        augment=AUGMENTS["multitrain"],
+        one_window=True,
+        grid="linspace",
+        reach_end=False,
+    ),
     mixing=(Mixing("mixup", beta=0.8), Mixing("cutmix", beta=1.0)),
     fit=replace(_PAPER.fit, accumulate=8),
 )
