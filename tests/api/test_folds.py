@@ -66,7 +66,8 @@ def test_each_video_is_tested_once_by_a_run_that_never_saw_its_source_video(clip
     assert "2 folds, kept in" in said.out and "runs, " not in said.err  # nothing was trained
     assert [run.run.checkpoint_stamp() for run in found.folds] == stamps
     again = json.loads(found.file.read_text(encoding="utf-8"))
-    assert again["numbers"] == kept["numbers"]
+    assert again["numbers"] == kept["numbers"]  # the command wrote the same file
+    assert len(list(found.file.parent.glob("*.json"))) == 1
 
 
 def test_flow_is_kept_once_for_all_folds(clips):

@@ -103,7 +103,8 @@ def cross_validate(
         parts.append(tested_videos(run.run))
         runs.append(run)
     numbers = pooled(found, parts, str(wanted))
-    kept = {name: value for name, value in settings.items() if value or name not in OPTIONAL}
+    empty = (*OPTIONAL, "flow")
+    kept = {name: value for name, value in settings.items() if value or name not in empty}
     for name in ("nproc", "processes"):
         kept.pop(name, None)
     file = place / f"{label(method, preset, seed, kept)}-{protocol}.json"
