@@ -15,6 +15,7 @@ from vidbench.models.mvit import mvit_v2
 from vidbench.models.resnets import Site, cifar_resnet, csn, resnet50, slowonly
 from vidbench.models.s3d import S3D
 from vidbench.models.slowfast import SlowFast
+from vidbench.models.stacked import stacked_resnet
 
 __all__ = ["BUILDERS", "Backbone", "Site", "build", "build_head"]
 
@@ -38,6 +39,7 @@ BUILDERS: dict[str, Callable[..., Backbone]] = {
     "cifar_resnet": cifar_resnet,  # depth 110, basic, shortcut A: 1,727,312
     "difference": difference,  # of the frames, into one of the others: as many parameters
     "frozen": Frozen,  # an encoder of another library
+    "stacked_resnet": stacked_resnet,  # 10 frames of flow as one image: 11,229,824
     "mvit": mvit_v2,  # MultiTrain's MViTv2-B: 50,986,176; S: 34,401,696
 }
 

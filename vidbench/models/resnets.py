@@ -178,14 +178,16 @@ def convolutions(inputs: int, layers: Sequence[Layer], eps: float) -> nn.Sequent
     return nn.Sequential(parts)
 
 
-def stem(channels: int, time: int, stride: int, eps: float = 1e-5) -> nn.Sequential:
+def stem(
+    channels: int, time: int, stride: int, eps: float = 1e-5, inputs: int = 3
+) -> nn.Sequential:
     """The first layer, `time` frames long; see the module's docstring for `stride`."""
     if stride not in (1, 2, 4):
         raise ValueError(
             f"stem_stride is 4, the published stem, or 2 or 1 for small clips; got {stride!r}."
         )
     space, step = (7, 2) if stride == 4 else (3, stride)
-    layers = convolutions(3, [Layer(channels, (time, space), (1, step))], eps)
+    layers = convolutions(inputs, [Layer(channels, (time, space), (1, step))], eps)
     if stride == 4:
         layers.append(PlaneMaxPool(3, 2))
     return layers

@@ -341,7 +341,7 @@ def test_unknown_names_and_odd_sizes_are_refused(tmp_path):
     for call, message in (
         ({"preset": "huge"}, "tiny, small, large; got 'huge'"),
         ({"preset": replace(MINI, size=33)}, "even size"),
-        ({"preset": MINI, "world": "mars"}, "base, gym, street; got 'mars'"),
+        ({"preset": MINI, "world": "mars"}, "base, gym, street, club, park; got 'mars'"),
     ):
         with pytest.raises(toy.ToyError, match=message):
             toy.render(tmp_path / "never", **call)

@@ -33,8 +33,8 @@ ACTIONS = {  # class -> what one sees, by world
         "greeting": "A wave or a bow: two base actions in one class.",
         "to_the_mat": "The same as sit_down.",
         "get_up": "The same as stand_up.",
-        "hop": "Jumps on both feet; only this world has it.",
-        "lunge": "A long step forward and back; only this world has it.",
+        "hop": "Jumps on both feet; base has nothing like it.",
+        "lunge": "A long step forward and back; base has nothing like it.",
     },
     "street": {
         "hello": "The same as wave.",
@@ -46,14 +46,42 @@ ACTIONS = {  # class -> what one sees, by world
         "passer_by": "The same as walk.",
         "deep_bow": "The same as bow.",
         "rest": "Sitting down or standing up: two base actions in one class.",
-        "stretch": "Arms up, leaning to both sides; only this world has it.",
-        "dance": "Body and arms sway; only this world has it.",
+        "stretch": "Arms up, leaning to both sides; base has nothing like it.",
+        "dance": "Body and arms sway; base has nothing like it.",
+    },
+    "club": {
+        "fight": "Kicks or punches: two base actions in one class.",
+        "salute": "Waving, bowing or clapping: three base actions in one class.",
+        "floor": "Sitting down or standing up: two base actions in one class.",
+        "fitness": "Jumping jack, squat or cartwheel: three base actions in one class.",
+        "creep": "Slow walking, a part of walk.",
+        "rush": "Fast walking, the other part.",
+    },
+    "park": {
+        "signal": "The same as wave.",
+        "cheer": "The same as jumping_jack.",
+        "crouch": "The same as squat.",
+        "march": "The same as walk.",
+        "soccer": "The same as kick.",
+        "boxing": "The same as punch.",
+        "thanks": "The same as bow.",
+        "ovation": "The same as clap.",
+        "tumble": "The same as cartwheel.",
+        "pelt": "The same as throw.",
+        "settle": "The same as sit_down.",
+        "rise": "The same as stand_up.",
+        "skip": "The same as hop of gym.",
+        "fence": "The same as lunge of gym.",
+        "reach": "The same as stretch of street.",
+        "waltz": "The same as dance of street.",
     },
 }
 WORLDS = {
     "base": "Blobs in the background, a camera that drifts",
     "gym": "Stripes, and a camera that zooms",
     "street": "Blocks, and a camera held in a hand",
+    "club": "Stripes, and a camera held in a hand",
+    "park": "Blobs, and a camera that zooms",
 }
 
 
@@ -70,7 +98,7 @@ def actions(world: str = "base", preset: str = "tiny") -> Iterator[Sample]:
     """Draw the first clip of every class of a world.
 
     Args:
-        world: One of the worlds (base, gym, street).
+        world: One of the worlds (base, gym, street, club, park).
         preset: A size (tiny, small, large).
 
     Raises:

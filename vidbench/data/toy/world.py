@@ -111,6 +111,42 @@ WORLDS = {
             "dance": ("dance",),
         },
     ),
+    # Every class is a union or a part of base's.
+    "club": World(
+        "stripes",
+        "hand",
+        {
+            "fight": ("kick", "punch"),
+            "salute": ("wave", "bow", "clap"),
+            "floor": ("sit_down", "stand_up"),
+            "fitness": ("jumping_jack", "squat", "cartwheel"),
+            "creep": ("walk/slow",),
+            "rush": ("walk/fast",),
+        },
+    ),
+    # One class for each action, in a style of its own: to test what a network learned elsewhere.
+    "park": World(
+        "blobs",
+        "zoom",
+        {
+            "signal": ("wave",),
+            "cheer": ("jumping_jack",),
+            "crouch": ("squat",),
+            "march": ("walk",),
+            "soccer": ("kick",),
+            "boxing": ("punch",),
+            "thanks": ("bow",),
+            "ovation": ("clap",),
+            "tumble": ("cartwheel",),
+            "pelt": ("throw",),
+            "settle": ("sit_down",),
+            "rise": ("stand_up",),
+            "skip": ("hop",),
+            "fence": ("lunge",),
+            "reach": ("stretch",),
+            "waltz": ("dance",),
+        },
+    ),
 }
 # What is drawn for each source: speed and amplitude. The variants are what other worlds call
 # classes of their own; both survive a horizontal flip, which left- and right-handed waving would
