@@ -38,7 +38,7 @@ replicate-coclr: .venv/lab  ## InfoNCE, CoCLR, UberNCE at equal clip budgets, th
 replicate-rms: .venv/lab  ## RMS and its rivals, three seeds, on toy worlds and on DATA="folder ..." (1.2 core-hours for the toy worlds)
 	$(PY) -m vidbench replicate-rms --data toy-5 toy-10 $(DATA) --out $(RUNS)/replicate-rms
 
-replicate-multitrain: .venv/lab  ## MultiTrain on three toy worlds with planted pairs, three seeds, each loss alone
+replicate-multitrain: .venv/lab  ## MultiTrain on toy worlds in two regimes, five seeds, each loss alone (under two hours on two cores; resumes)
 	$(PY) -m vidbench replicate-multitrain --out $(RUNS)/replicate-multitrain
 
 real-clips: .venv/lab  ## ARID's and Weizmann's excerpts in DATA=folder: scan, flow, supervised arms, CoCLR; five seeds (hours)

@@ -1,193 +1,246 @@
-"""The experiment on joint training: arms that differ in what they say, numbers by hand, a small one
-whole."""
+"""MultiTrain's experiment: what its runs are, its kept rows, numbers by hand, a miniature whole."""
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from vidbench.data.manifest import Manifest
+from vidbench.data.tables import SPLITS
 from vidbench.data.toy import world as toy
-from vidbench.engine.runs import Run
+from vidbench.experiments import joint_report as report
+from vidbench.experiments import joint_tests as tests
 from vidbench.experiments import multitrain as multi
-from vidbench.experiments.compare import Measured, pick
-from vidbench.methods import multitrain
+from vidbench.experiments.compare import pick
+from vidbench.experiments.kept import Found, Kept, of_hits
+from vidbench.system.files import write_text
 
-WORLDS = ("toy-base", "toy-gym")
+MINI = toy.Preset(size=32, fps=8, frames=10, source_videos=4, clips=1)
+PLANNED = replace(toy.PRESETS["small"], clips=1)  # the sources of `small`, a clip of each
+POWER, DISAGREE = multi.REGIMES["power"], multi.REGIMES["disagree"]
+
+
+def mini(one: multi.Regime, **changes) -> multi.Regime:
+    """The regime on worlds of four source videos a class, with a network of a few channels."""
+    recipe = replace(
+        one.recipe,
+        network_args={"frames": 4, "width": 0.07, "blocks": (1, 1, 1, 1), "stem_stride": 4},
+        hidden=8,
+        expander=(8, 8),
+        fit=replace(one.recipe.fit, batch=8),
+        clip=replace(
+            one.recipe.clip, frames=4, stride=2, augment=replace(one.recipe.clip.augment, size=24)
+        ),
+    )
+    return replace(one, recipe=recipe, size=MINI, **changes)
 
 
 @pytest.fixture
-def small(monkeypatch):
-    """Worlds of two classes' worth of rendering time: the tiny ones under the name of the small."""
-    monkeypatch.setitem(
-        toy.PRESETS, "small", replace(toy.PRESETS["tiny"], source_videos=4, clips=2)
-    )
+def listed(monkeypatch):
+    """Worlds that are planned and not drawn: manifests without videos."""
+
+    def plan(folder, size, world, seed, *_, progress=False):
+        rows = [
+            (path, one.label, one.split, f"{world}/{one.name}")
+            for one in toy.plan_videos(size, world, seed)
+            for path in one.paths
+        ]
+        made = Manifest.from_rows(folder, rows, tuple(toy.WORLDS[world].classes))
+        made.save(folder)
+        return made
+
+    monkeypatch.setattr(multi.toy, "render", plan)
+    monkeypatch.setattr(multi.flow_store, "complete", lambda *_, **__: None)
 
 
-def tiny(data=WORLDS, **changes) -> multi.Experiment:
-    one = multi.experiment(data, "toy_rgb", (1,), quick=True)
-    recipe = replace(
-        one.recipe,
-        network_args={"width": 0.07, "blocks": (1, 1, 1, 1), "stem_stride": 4},
-        hidden=8,
-        expander=(8, 8),
-    )
-    recipe = replace(
-        recipe,
-        fit=replace(recipe.fit, epochs=1, save_every=1),
-        clip=replace(recipe.clip, frames=4, augment=replace(recipe.clip.augment, size=32)),
-    )
-    return replace(one, recipe=recipe, **{"start": 1, **changes})
+def test_a_few_source_videos_of_each_class_and_at_least_one_of_each_action(listed, tmp_path):
+    for world, count in (("street", 3), ("club", 1)):
+        rows = multi.toy.render(tmp_path / world, PLANNED, world, 1)
+        few = tests.drawn(rows, world, PLANNED, count, 1)
+        shown = {f"{world}/{one.name}": one for one in toy.plan_videos(PLANNED, world, 1)}
+        drawn = few.split == SPLITS.index("train")
+        for label, name in enumerate(few.classes):
+            mine = np.unique(few.source_video[drawn & (few.label == label)])
+            parts = {shown[str(few.source_videos[one])].part for one in mine}
+            every = {one.part for one in shown.values() if one.label == name}
+            assert parts == every and len(mine) == max(count, len(every))
+        undrawn = few.split == SPLITS.index("validate")
+        assert (drawn | undrawn).sum() == (rows.split == SPLITS.index("train")).sum()
+        assert (few.split == SPLITS.index("test")).sum() == (rows.split == 2).sum() > 0
+        again = tests.drawn(rows, world, PLANNED, count, 1)
+        assert np.array_equal(again.split, few.split)
+    assert tests.drawn(rows, "club", PLANNED, 0, 1) is rows
 
 
-def test_the_experiment_reads_its_data_and_refuses_what_it_does_not_know(tmp_path):
-    one = multi.experiment(["toy-base", "toy-street"], seeds=(4, 5), arms=("both", "joint"))
-    assert one.names == ("toy-base", "toy-street") and one.worlds == {
-        "toy-base": "base",
-        "toy-street": "street",
-    }
-    assert (one.arms, one.seeds, one.start) == (("joint", "both"), (4, 5), 24)
-    quick = multi.experiment(WORLDS, quick=True)
-    assert (quick.seeds, quick.start, quick.recipe.fit.epochs * 4) == (
-        (1,),
-        6,
-        one.recipe.fit.epochs,
-    )
-    for data, changes, says in (
-        (["toy-base"], {}, "two or more"),
-        (["toy-base", "toy-moon"], {}, "toy-gym"),
-        (WORLDS, {"preset": "huge"}, "tiny, toy, toy_rgb"),
-        (WORLDS, {"arms": ("all",)}, "alone, alone-long, joint"),
-        (["toy-base", "toy-base"], {}, "two or more"),
-    ):
-        with pytest.raises(ValueError, match=says):
-            multi.experiment(data, **changes)
-    (tmp_path / "mine" / "jump").mkdir(parents=True)
-    (tmp_path / "mine" / "jump" / "a.mp4").touch()
-    mixed = multi.experiment(["toy-base", str(tmp_path / "mine")])
-    assert mixed.names == ("toy-base", "mine") and mixed.worlds == {"toy-base": "base"}
-    assert mixed.clips == {"mine": multitrain.ClipChange(stride=4, decode_size=64)}
-    assert (mixed.recipe.mix.kind, one.recipe.mix.kind) == ("balanced", "natural")
-
-
-@pytest.mark.slow
-def test_arms_differ_in_their_losses_and_single_ones_in_their_length(small, tmp_path):
-    one = tiny()
-    one = replace(
-        one, recipe=replace(one.recipe, fit=replace(one.recipe.fit, epochs=4, warmup_epochs=1))
-    )
-    made = multi.stages(one, tmp_path, 1)
+def test_arms_differ_in_their_losses_and_single_ones_in_their_length(listed, tmp_path):
+    fit = replace(POWER.recipe.fit, batch=8)
+    one = replace(POWER, size=PLANNED, recipe=replace(POWER.recipe, fit=fit))
+    made = multi.stages(one, tmp_path, 1, 600)
     assert list(made) == [
-        "start",
-        "alone-toy-base",
-        "alone-toy-gym",
-        "alone-long-toy-base",
-        "alone-long-toy-gym",
-        "joint",
-        "projection",
-        "informative",
-        "both",
+        *("joint", "projection", "informative", "both", "alone-epochs/toy-base"),
+        *("alone-steps/toy-gym", "alone-epochs/toy-gym"),
+        *("alone-steps/toy-street", "alone-epochs/toy-street"),
     ]
-    weights = {name: (made[name].projection, made[name].informative) for name in made}
-    assert weights["joint"] == weights["start"] == weights["alone-toy-gym"] == (0.0, 0.0)
-    assert (weights["projection"], weights["informative"], weights["both"]) == (
-        (1.0, 0.0),
-        (0.0, 0.1),
-        (1.0, 0.1),
-    )
-    videos = {
-        part.name: len(multitrain.rows_of(replace(made["joint"], parts=(part,)))[0][0])
-        for part in made["joint"].parts
+    weights = {name: (one.projection, one.informative) for name, one in made.items()}
+    assert weights["joint"] == weights["alone-steps/toy-gym"] == (0.0, 0.0)
+    assert weights["projection"] == (0.3, 0.0) and weights["informative"] == (0.0, 0.01)
+    assert weights["both"] == (0.3, 0.01)
+    videos = {"toy-base": 180, "toy-gym": 30, "toy-street": 33}
+    for part in made["joint"].parts:
+        assert len(Manifest.load(part.manifest).select("train")) == videos[part.name]
+    steps = {
+        name: one.fit.epochs * (sum(videos[part.name] for part in one.parts) // one.fit.batch)
+        for name, one in made.items()
     }
-    for name, count in videos.items():
-        long = made[f"alone-long-{name}"].fit
-        assert made[f"alone-{name}"].fit.epochs == 4 and long.epochs == round(
-            4 * sum(videos.values()) / count
-        )
-        assert long.warmup_epochs / long.epochs == pytest.approx(1 / 4)
-    assert {recipe.init for name, recipe in made.items() if name != "start"} == {
-        str(tmp_path / "seed-1" / "start")
-    }
-    assert made["start"].init == "" and made["joint"].fit.lr == made["start"].fit.lr / 2
-    scratch = multi.stages(replace(one, start=0), tmp_path, 1)
-    assert "start" not in scratch and scratch["joint"].init == ""
+    assert steps["joint"] == steps["alone-steps/toy-gym"] == steps["alone-steps/toy-street"] == 600
+    clips = sum(videos.values())
+    for name, count in videos.items():  # as often as the joint run sees each video
+        assert steps[f"alone-epochs/{name}"] == pytest.approx(600 * count / clips, rel=0.05)
+    for one in made.values():
+        assert one.fit.warmup_epochs == pytest.approx(one.fit.epochs / 10)
+        assert one.fit.seed == 1 and one.init == "" and one.mix == multi.Mix()
 
 
-def found(rates: dict) -> dict:
-    """Of each arm and data set so many of ten test videos right, each a source video, two seeds."""
-    rng = np.random.default_rng(0)
-    return {
-        (seed, arm, name): Measured(
-            {"4 views": rng.permutation(10) < right}, np.arange(10), 1.0, 1.0, None
-        )
-        for seed in (1, 2)
-        for arm, of in rates.items()
-        for name, right in of.items()
-    }
+def test_regimes_are_chosen_by_name_and_each_has_small_sets():
+    assert multi.regimes(["power"]) == [POWER] and POWER.small == ("toy-gym", "toy-street")
+    (quick,) = multi.regimes(["disagree"], quick=True)
+    assert quick.steps == (120,) and quick.small == ("toy-gym", "toy-club")
+    assert quick.plan == DISAGREE.plan != POWER.plan
+    with pytest.raises(ValueError, match="power, disagree; got all"):
+        multi.regimes(["all"])
+    for name in ("gym", "club"):  # parts and unions of base's classes
+        found = [
+            row["relation"]
+            for row in toy.correspondence()
+            if (row["world"], row["other_world"]) == (name, "base")
+        ]
+        assert {"merged", "split"} <= set(found)
+        assert name == "gym" or set(found) == {"merged", "split"}
 
 
-def test_numbers_are_means_over_seeds_and_differences_are_paired():
-    rates = {
-        "alone": {"toy-base": 5, "toy-gym": 9},
-        "joint": {"toy-base": 8, "toy-gym": 7},
-        "both": {"toy-base": 8, "toy-gym": 7},
-    }
-    one = tiny(seeds=(1, 2), arms=tuple(rates))
-    numbers = multi.outcome(one, found(rates))
-    for name, gain in (("toy-base", 0.3), ("toy-gym", -0.2)):  # one gains, the other loses
-        (own,) = pick(numbers, data=name, arm="joint", metric="top-1", minus="")
-        assert own.value == pytest.approx(rates["joint"][name] / 10)
-        assert own.low < own.value < own.high
-        (less,) = pick(numbers, data=name, arm="joint", minus="alone")
-        assert less.value == pytest.approx(gain)
-        bases = {arm: [x.minus for x in pick(numbers, data=name, arm=arm)] for arm in rates}
-        assert bases["both"] == ["", "alone", "joint", ""] and bases["alone"] == ["", "joint", ""]
-    facts = {"data": WORLDS, "seeds": one.seeds, "test_videos": dict.fromkeys(WORLDS, 10)}
-    facts["recipe"] = {"fit": {"epochs": 1}}
-    pair = [number for number in numbers if "both" not in (number.arm, number.minus)]
-    for some, count in ((numbers, 3), (pair, 2)):  # joint is compared with nothing but `alone`
-        assert len(multi.report(facts, some)) == count
-    table = multi.top1(facts, numbers)
-    assert (
-        "75.0" in table and "80.0" in table and "70.0" in table
-    )  # the mean never without its parts
+def test_kept_rows_are_read_again_and_others_refused(tmp_path):
+    right, sources = np.array([1, 1, 0, 1, 0]) > 0, np.array([7, 7, 2, 7, 2])
+    one = of_hits("toy-gym", "test", right, sources)
+    assert one.hits == "111 00" and one.value == 0.6
+    assert one.right.tolist() == [True, True, True, False, False]
+    assert one.source_video.tolist() == [0, 0, 0, 1, 1]
+    kept = Kept(tmp_path / "power.csv", {"steps": 1})
+    kept.add(1, 600, [("joint", one), ("joint", Found("", "seconds", 2.0))])
+    again = Kept(tmp_path / "power.csv", {"steps": 1})
+    assert again.rows == kept.rows and again.has(1, 600)
+    assert not again.has(1, 300) and not again.has(2, 600)
+    with pytest.raises(ValueError, match="other settings"):
+        Kept(tmp_path / "power.csv", {"steps": 2})
+    write_text(tmp_path / "mine.csv", "name\nx\n")
+    with pytest.raises(ValueError, match="got none"):
+        Kept(tmp_path / "mine.csv", {})
+
+
+def filled(place, one: multi.Regime, rates: dict, seeds=(1, 2, 3)) -> dict[str, Kept]:
+    """Rows of each seed and number of steps: (arm, data set) -> of ten videos so many right."""
+    kept = Kept(place / f"{one.name}.csv", one.plan)
+    rng, sources = np.random.default_rng(0), np.arange(10)
+    for seed in seeds:
+        for number, steps in enumerate(one.steps):
+            found = []
+            for (arm, data), each in rates.items():
+                count = each[number]
+                for test in ("test", "undrawn") if data in one.small else ("test",):
+                    right = rng.permutation(10) < count
+                    found.append((arm, of_hits(data, test, right, sources)))
+                found.append((arm, Found(data, "train", count / 20)))
+                found.append((arm, Found("", "seconds", 1800.0)))
+            kept.add(seed, steps, found)
+    return {one.name: kept}
+
+
+def test_numbers_are_paired_over_all_small_sets_and_claims_get_a_verdict(tmp_path):
+    one = replace(POWER, steps=(300, 600))
+    sets = ("toy-base", "toy-gym", "toy-street")
+    counts = {"joint": (4, 7), "projection": (6, 4), "informative": (4, 9)}
+    rates = {(arm, data): each for arm, each in counts.items() for data in sets}
+    rates[("alone-steps", "toy-gym")] = rates[("alone-steps", "toy-street")] = (5, 7)
+    kept = filled(tmp_path, one, rates)
+    page = report.write(tmp_path, {"power": one}, kept, (1, 2, 3))
+    numbers = report.outcome(one, kept["power"].rows, 600, (1, 2, 3))
+    (own,) = pick(numbers, data="small sets", arm="joint", minus="", metric="unseen, 600 steps")
+    assert own.value == pytest.approx(0.7) and len(own.each) == 3
+    (less,) = pick(numbers, data="small sets", arm="projection", minus="joint")
+    assert less.value == pytest.approx(-0.3) and less.high < 0
+    assert not pick(numbers, data="toy-base", minus="alone-steps")  # it has no such network
+    text = (tmp_path / "results.md").read_text()
+    assert "| + projection - joint | small sets, top-1 | -30.0 [" in text
+    assert "does not hold: an early gain, +20.0 [" in text
+    assert "fits the training videos less (-15.0 points)" in text
+    assert "| + informative - joint | small sets, top-1 | +20.0 [" in text and "| holds |" in text
+    assert "| joint - alone, same steps | small sets, top-1 | +0.0 [" in text
+    assert "not decided: over 1000 seeds would be needed" in text
+    assert "3 seeds, 66 runs, 33.0 hours of training, commit " in text
+    assert "One network" not in text and "steps" in page.read_text()
+    lines = list(csv.DictReader((tmp_path / "numbers.csv").open()))
+    assert {line["metric"] for line in lines} >= {"unseen, 300 steps", "undrawn, 600 steps"}
+    facts = json.loads((tmp_path / "numbers.json").read_text())
+    assert facts["seeds"] == [1, 2, 3] and list(facts["numbers"]) == ["power"]
+
+
+def hits_of(kept: Kept) -> dict:
+    return {(row.steps, row.arm, row.found.data, row.found.test): row.found for row in kept.rows}
+
+
+def test_the_regime_of_few_videos_in_small(tmp_path):
+    arms = ("alone-steps", "joint", "both")
+    one = mini(POWER, data={"gym": 0, "street": 1}, alone=("street",), steps=(5,), arms=arms)
+    page = multi.replicate(tmp_path, [one], (1,), processes=0)
+    assert "Small data sets next to a large one" in page.read_text()
+    found = hits_of(multi.kept_rows(tmp_path, [one])["power"])
+    assert {arm for _, arm, _, _ in found} == set(arms)
+    for arm in arms:
+        assert found[5, arm, "toy-street", "test"].right.shape == (11,)
+        assert found[5, arm, "toy-street", "undrawn"].right.shape == (20,)
+    assert (5, "alone-steps", "toy-gym", "test") not in found
+    matches = [
+        row
+        for row in toy.correspondence()
+        if row["matches"] and {row["world"], row["other_world"]} == {"gym", "street"}
+    ]
+    for arm, readouts in (("joint", {"behavioral"}), ("both", set(report.READOUTS))):
+        mine = [test for _, name, data, test in found if (name, data) == (arm, tests.PAIRS)]
+        assert {test.partition(",")[0] for test in mine} == readouts
+        assert all(len(found[5, arm, tests.PAIRS, test].right) == len(matches) for test in mine)
+    assert 0.05 < tests.chance(one.worlds) < 0.2
+    shutil.rmtree(tmp_path / "power")  # what is kept needs no runs
+    before = (tmp_path / "numbers.csv").read_text()
+    assert multi.replicate(tmp_path, [one], (1,), processes=0) == page
+    assert not (tmp_path / "power").exists() and (tmp_path / "numbers.csv").read_text() == before
 
 
 @pytest.mark.slow
-def test_a_small_one_whole(small, tmp_path, capsys):
-    one = tiny(arms=("alone", "joint", "both"))
-    page = multi.replicate(tmp_path, one)
-    text, facts = page.read_text(), json.loads((tmp_path / "numbers.json").read_text())
-    assert "Planted pairs found" in text and "jointly" in text and "+ both" in text
-    top1 = {(row["data"], row["arm"]) for row in facts["numbers"] if row["metric"] == "top-1"}
-    assert top1 == {(name, arm) for name in WORLDS for arm in one.arms}
-    pairs = [row for row in facts["numbers"] if row["data"] == "planted pairs"]
-    for arm, readouts in (
-        ("joint", {"behavioral"}),
-        ("both", {"raw", "centered", "scaled", "behavioral"}),
-    ):
-        metrics = [row["metric"].split(", ") for row in pairs if row["arm"] == arm]
-        assert {name for _, name, _ in metrics} == readouts
-        assert len(metrics) == 4 * len(readouts)  # top-1 and rank, from the source and the target
-    chances = [row for row in pairs if row["arm"] == "chance"]
-    assert len(chances) == 16 and all(0 < row["value"] < 0.5 for row in chances)
-    matches = {
-        line["class"]
-        for line in toy.correspondence()
-        if {line["world"], line["other_world"]} == {"base", "gym"} and line["matches"]
-    }
-    for row in pairs:  # 9 + 8 classes of the two worlds have a match in the other
-        if row["metric"].startswith("top-1") and row["arm"] != "chance":
-            assert row["value"] * len(matches) == pytest.approx(round(row["value"] * len(matches)))
-    with (tmp_path / "numbers.csv").open() as file:
-        lines = list(csv.DictReader(file))
-    assert {line["metric"] for line in lines} >= {
-        "top-1",
-        "reciprocal rank, raw, from the target",
-    }
-    run = Run(tmp_path / "seed-1" / "both")
-    assert {one.protocol["data"] for one in run.results().values()} == set(WORLDS)
-    before = run.checkpoint().stat().st_mtime_ns
-    multi.replicate(tmp_path, one)
-    assert run.checkpoint().stat().st_mtime_ns == before  # what is complete is not trained again
+def test_the_regime_of_label_spaces_in_small(tmp_path):
+    arms = ("alone-steps", "joint", "both")
+    data = {"gym": 0, "club": 1}
+    one = mini(DISAGREE, data=data, alone=("gym", "club"), unseen="street", steps=(4,), arms=arms)
+    multi.replicate(tmp_path, [one], (1,), processes=0)
+    found = hits_of(multi.kept_rows(tmp_path, [one])["disagree"])
+    for arm in arms:
+        for test in report.MEASURES:
+            assert found[4, arm, "toy-street", test].right.shape == (11,)
+        assert 1 <= found[4, arm, "toy-street", tests.RANK].value <= 11
+        assert (4, arm, "toy-club", "test") in found
+    text = (tmp_path / "results.md").read_text()
+    assert "| joint - alone, same steps | toy-street, linear probe |" in text
+    assert "| toy-base alone |" in text
+
+
+@pytest.mark.slow
+def test_units_that_follow_one_another_equal_an_uninterrupted_call(tmp_path):
+    one = mini(POWER, data={"gym": 0, "street": 1}, steps=(2, 4), arms=("joint",))
+    first = replace(one, steps=(2,))
+    multi.replicate(tmp_path / "a", [first], (1,), processes=0)
+    for place in ("a", "b"):
+        multi.replicate(tmp_path / place, [one], (1,), processes=0)
+    parted, whole = (hits_of(multi.kept_rows(tmp_path / place, [one])["power"]) for place in "ab")
+    assert parted.keys() == whole.keys()
+    assert all(parted[key] == whole[key] for key in whole if key[-1] != "seconds")

@@ -24,11 +24,11 @@ def _add(commands: Commands, name: str, words: str) -> argparse.ArgumentParser:
 
 
 def _add_replication(
-    commands: Commands, name: str, words: str, quick: str
+    commands: Commands, name: str, words: str, quick: str, seeds: int = 3
 ) -> argparse.ArgumentParser:
-    command = _add(commands, name, words)
-    seeds = "of runs and toy worlds (1 2 3)"
-    command.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help=seeds)
+    command, usual = _add(commands, name, words), [*range(1, seeds + 1)]
+    of = f"of runs and toy worlds ({' '.join(map(str, usual))})"
+    command.add_argument("--seeds", type=int, nargs="+", default=usual, help=of)
     command.add_argument("--quick", action="store_true", help=quick)
     return command
 
@@ -67,14 +67,10 @@ def _add_rms(commands: Commands) -> None:
 
 def _add_multitrain(commands: Commands) -> None:
     words = "MultiTrain's claims: one net for several data sets"
-    quick = "one seed, a quarter of the epochs"
-    command = _add_replication(commands, "replicate-multitrain", words, quick)
-    worlds = ["toy-base", "toy-gym", "toy-street"]
-    data = f"two or more: toy worlds ({' '.join(worlds)}, the default) and folders"
-    command.add_argument("--data", nargs="+", default=worlds, help=data)
-    preset = "of methods.multitrain: toy (MViTv2, flow), toy_rgb (CSN), ..."
-    command.add_argument("--preset", default="toy", help=preset)
-    command.add_argument("--arms", nargs="+", default=[], help="such as joint both; default: all")
+    quick = "one seed, a tenth of the steps"
+    command = _add_replication(commands, "replicate-multitrain", words, quick, seeds=5)
+    regimes = "power (few videos) and disagree (label spaces, an unseen world); default: both"
+    command.add_argument("--regimes", nargs="+", default=["power", "disagree"], help=regimes)
 
 
 def _demo(given: argparse.Namespace) -> int:
@@ -114,11 +110,13 @@ def _replicate_rms(given: argparse.Namespace) -> int:
 
 
 def _replicate_multitrain(given: argparse.Namespace) -> int:
-    from vidbench.experiments.multitrain import experiment, replicate
+    from vidbench.experiments.multitrain import kept_rows, regimes, replicate
 
-    one = at_the_door(experiment, given.data, given.preset, given.seeds, given.arms, given.quick)
-    at_the_door(_claim_results, given.out)
-    print(f"report: {replicate(given.out, one)}")
+    chosen = at_the_door(regimes, given.regimes, given.quick)
+    seeds = given.seeds[:1] if given.quick else given.seeds
+    at_the_door(kept_rows, given.out, chosen)
+    at_the_door(_claim_results, given.out, "results.md")
+    print(f"report: {replicate(given.out, chosen, seeds)}")
     return 0
 
 
@@ -133,16 +131,21 @@ def _check_data(data: str, what: str) -> None:
         manifest.need_labels(what)
 
 
-def _claim_results(out: str) -> None:
-    """Refuse to replace a report or numbers that no experiment of vidbench wrote."""
+def _claim_results(out: str, *more: str) -> None:
+    """Refuse to replace a report or numbers that no experiment of vidbench wrote.
+
+    Args:
+        out: The experiment's folder.
+        more: Names of further files that it writes.
+    """
     from vidbench.data.prepare.outputs import Outputs
 
-    made = Outputs(Path(out))
+    made, names = Outputs(Path(out)), ("numbers.json", "numbers.csv", "report.html", *more)
     numbers = Path(out, "numbers.json")
     ours = numbers.is_file() and '"environment"' in numbers.read_text("utf-8", errors="replace")
     if made.known or not ours:
-        made.refuse_others(("numbers.json", "numbers.csv", "report.html"))
-    made.claim(("numbers.json", "numbers.csv", "report.html"))
+        made.refuse_others(names)
+    made.claim(names)
 
 
 COMMANDS = {

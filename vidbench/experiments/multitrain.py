@@ -1,4 +1,15 @@
-"""MultiTrain's claims: one network for several data sets against one each, each loss alone."""
+"""MultiTrain's claims: one network for several data sets against one each, each loss alone.
+
+Two regimes on toy worlds whose classes are related in a known way, from random weights:
+
+- POWER: one large data set and two with 3 training source videos a class. Several numbers of steps,
+  each a run with its own schedule, because a loss that helps early can cost later.
+- DISAGREE: two large data sets and two small ones, whose classes are parts or unions of the others'
+  and which have 1 source video of each action. Then a world that no network was trained on: what is
+  the backbone worth there?
+
+All arms of a seed see the same videos in the same order and start from the same weights.
+"""
 
 from __future__ import annotations
 
@@ -6,350 +17,250 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
+import torch
 
 from vidbench.data.flow import store as flow_store
-from vidbench.data.loading.joint import Mix
+from vidbench.data.loading.joint import Mix, epoch_clips, shares
 from vidbench.data.manifest import Manifest
-from vidbench.data.sets import catalogue
 from vidbench.data.toy import world as toy
-from vidbench.engine.runs import Run, recipe_dict
-from vidbench.evaluate.features import Protocol, load_or_extract
-from vidbench.evaluate.projections import (
-    READ,
-    READOUTS,
-    WORDS,
-    recovered_both_ways,
-    relations,
-    truth,
-)
-from vidbench.experiments import compare
-from vidbench.experiments.compare import Measured, Number, Paired, pick, plain
+from vidbench.engine.runs import recipe_dict
+from vidbench.engine.stages import run_all
+from vidbench.experiments.joint_report import write
+from vidbench.experiments.joint_tests import drawn, of_run
+from vidbench.experiments.kept import Kept
 from vidbench.methods import multitrain
 from vidbench.system.processes import cores
-from vidbench.view.figures import bars, whiskers
-from vidbench.view.html import Html, Section, table
+from vidbench.system.processes import run_all as in_pool
+from vidbench.system.progress import Progress
 
-if TYPE_CHECKING:
-    from vidbench.view.figures import Figure
-
-# Of each arm: in words, and what is changed in the recipe of all losses. The first two are a run
-# for each data set.
-ARMS: dict[str, tuple[str, dict[str, Any]]] = {
-    "alone": ("alone, same epochs", {}),
-    "alone-long": ("alone, same steps", {}),
-    "joint": ("jointly", {"projection": 0.0, "informative": 0.0}),
-    "projection": ("+ projection", {"informative": 0.0}),
-    "informative": ("+ informative", {"projection": 0.0}),
-    "both": ("+ both", {}),
+# What is changed in the recipe of both losses. ALONE has a run for each data set.
+ARMS: dict[str, dict[str, Any]] = {
+    "alone-steps": {},
+    "alone-epochs": {},
+    "joint": {"projection": 0.0, "informative": 0.0},
+    "projection": {"informative": 0.0},
+    "informative": {"projection": 0.0},
+    "both": {},
 }
-ALONE = ("alone", "alone-long")
-TEST = "4 views"
-TOP1, RANK = "top-1", "reciprocal rank"
-PAIRS = "planted pairs"  # in place of a data set's name
-# whose classes look for their match, see projections.recovered_both_ways
-SIDES = ("source", "target")
-CHANCE = "chance"  # in place of an arm's name
-WORLD = "toy-"  # and the name of a toy world: of size `small`, rendered with each seed
+ALONE = ("alone-steps", "alone-epochs")
+WORLD = "toy-"  # and the name of a toy world: the name of a data set
+_TOY = multitrain.PRESETS["toy"]
+# Chosen on worlds of seed 0, which is none of the seeds below, on their undrawn training videos.
+RECIPE = replace(
+    _TOY,
+    network="stacked_resnet",
+    network_args={"frames": 8, "width": 0.25, "blocks": (1, 1, 1, 1), "stem_stride": 2},
+    projection=0.3,
+    informative=0.01,
+    fit=replace(_TOY.fit, lr=3e-3, log_every=50),
+)
+WARM_UP = 0.1  # of all steps
 
 
 @dataclass(frozen=True)
-class Experiment:
-    """All arms on one group of data sets: toy worlds ("toy-base") and folders.
+class Regime:
+    """All arms on one group of toy worlds.
 
-    A seed is that of weights and order, and of a toy world's videos. start: epochs of training on
-    the first data set; every arm starts from that backbone, as MultiTrain's from one trained on
-    Kinetics. 0 starts from scratch, where both losses can keep a small MViT at constant features.
+    Args:
+        name: Of its folder and its csv.
+        title: What it asks.
+        data: Toy world -> training source videos of each class, at least one of each action; 0 is
+            all.
+        recipe: With both losses; its epochs are replaced.
+        steps: Of every joint run. Each number has its own runs.
+        alone: Worlds that have a network each with as many steps as the joint run. If the arm
+            `alone-epochs` is chosen, all worlds have one with as many epochs, so fewer steps.
+        unseen: A world on which all backbones are tested that saw a large data set.
+        arms: Which of ARMS.
+        size: Of the worlds.
     """
 
-    data: tuple[str, ...]
-    recipe: multitrain.Recipe
-    clips: Mapping[str, multitrain.ClipChange]  # of a folder's name: what differs in its clips
-    start: int = 24
-    seeds: tuple[int, ...] = (1, 2, 3)
+    name: str
+    title: str
+    data: Mapping[str, int]
+    steps: tuple[int, ...]
+    alone: tuple[str, ...]
+    unseen: str = ""
     arms: tuple[str, ...] = tuple(ARMS)
+    recipe: multitrain.Recipe = RECIPE
+    size: str | toy.Preset = "small"
 
     @property
     def worlds(self) -> dict[str, str]:
-        """Data set -> toy world, of those that are one."""
-        return {
-            name: name.removeprefix(WORLD)
-            for name in self.names
-            if name in self.data and name.startswith(WORLD)
-        }
+        """Data set -> toy world."""
+        return {f"{WORLD}{world}": world for world in self.data}
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Of the data sets."""
-        return tuple(one if one.startswith(WORLD) else catalogue.name_of(one) for one in self.data)
+    def small(self) -> tuple[str, ...]:
+        """The data sets with few training videos."""
+        return tuple(f"{WORLD}{world}" for world, count in self.data.items() if count)
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """What its rows depend on in addition to seed and steps."""
+        size = self.size if isinstance(self.size, str) else list(vars(self.size).values())
+        values = {"data": dict(self.data), "alone": list(self.alone), "unseen": self.unseen}
+        return {**values, "arms": list(self.arms), "size": size, "recipe": recipe_dict(self.recipe)}
 
 
-def experiment(
-    data: Sequence[str],
-    preset: str = "toy",
-    seeds: Sequence[int] = (1, 2, 3),
-    arms: Sequence[str] = (),
-    quick: bool = False,
-) -> Experiment:
-    """Plan the experiment on a group of data sets, with a named preset of methods.multitrain.
+REGIMES = {
+    one.name: one
+    for one in (
+        Regime(
+            "power",
+            "Small data sets next to a large one",
+            {"base": 0, "gym": 3, "street": 3},
+            (300, 600, 1500),
+            alone=("gym", "street"),
+        ),
+        Regime(
+            "disagree",
+            "Label spaces that disagree, and a world never trained on",
+            {"base": 0, "street": 0, "gym": 1, "club": 1},
+            (1200,),
+            alone=("base", "gym", "club"),
+            unseen="park",
+            arms=tuple(arm for arm in ARMS if arm != "alone-epochs"),
+            recipe=replace(RECIPE, mix=Mix("balanced")),
+        ),
+    )
+}
 
-    Folders are decoded at short side 64, every 4th frame, Weizmann's every 3rd. They are small
-    compared with a toy world, so they come more often than their size says (Mix "balanced").
+
+def regimes(names: Sequence[str], quick: bool = False) -> list[Regime]:
+    """Choose REGIMES by name.
 
     Args:
-        arms: which of ARMS; all if empty.
-        quick: one seed, a quarter of the epochs.
+        names: Of the regimes.
+        quick: A tenth of the steps.
 
     Raises:
-        ValueError: fewer than two data sets, or an unknown toy world, preset or arm.
+        ValueError: A name is unknown.
     """
-    worlds = [name.removeprefix(WORLD) for name in data if name.startswith(WORLD)]
-    if len(set(data)) < 2 or len(set(data)) < len(data) or set(worlds) - set(toy.WORLDS):
-        known = ", ".join(f"{WORLD}{name}" for name in toy.WORLDS)
-        raise ValueError(
-            f"data must be two or more data sets, folders or toy worlds ({known}); got "
-            f"{', '.join(data)}."
-        )
-    if preset not in multitrain.PRESETS or set(arms) - set(ARMS):
-        raise ValueError(
-            f"a preset is one of {', '.join(multitrain.PRESETS)}, arms are of "
-            f"{', '.join(ARMS)}; got {preset}, {', '.join(arms)}."
-        )
-    recipe = multitrain.PRESETS[preset]
-    epochs, start = recipe.fit.epochs, 24
-    if quick:
-        epochs, start, seeds = max(1, epochs // 4), start // 4, seeds[:1]
-    recipe = replace(recipe, fit=replace(recipe.fit, epochs=epochs, save_every=epochs))
-    clips = {}
-    for one in data:
-        if not one.startswith(WORLD):
-            stride = 3 if catalogue.detect_dataset(one) == "weizmann" else 4
-            clips[catalogue.name_of(one)] = multitrain.ClipChange(stride=stride, decode_size=64)
-    recipe = replace(recipe, mix=Mix("balanced") if clips else recipe.mix)
-    arms = tuple(arm for arm in ARMS if not arms or arm in arms)
-    return Experiment(tuple(data), recipe, clips, start, tuple(seeds), arms)
+    if unknown := sorted(set(names) - set(REGIMES)):
+        known = ", ".join(REGIMES)
+        raise ValueError(f"a regime must be one of {known}; got {', '.join(unknown)}.")
+    chosen = [REGIMES[name] for name in dict.fromkeys(names)]
+    if not quick:
+        return chosen
+    return [replace(one, steps=tuple(steps // 10 for steps in one.steps)) for one in chosen]
 
 
-def replicate(out: str | Path, one: Experiment, processes: int = 2) -> Path:
-    """Train and test every arm below `out`; return the path of the report. Resumable."""
-    job = compare.Replication(out)
-    recipes = {
-        f"seed-{seed}/{name}": recipe
-        for seed in one.seeds
-        for name, recipe in stages(one, job.out, seed).items()
-    }
-    job.train(recipes, processes)
-    found = tested(one, job.out, processes)
-    first = {name: found[one.seeds[0], one.arms[0], name] for name in one.names}
-    facts = {
-        "data": one.names,
-        "test_videos": {name: len(run.source_video) for name, run in first.items()},
-        "recipe": recipe_dict(one.recipe),
-        "seeds": list(one.seeds),
-    }
-    numbers = outcome(one, found) + planted(one, job.out)
-    return job.write("vidbench: several data sets, one network", facts, numbers, report)
+def replicate(
+    out: str | Path, regimes: Sequence[Regime], seeds: Sequence[int], processes: int = 2
+) -> Path:
+    """Train and test every arm below `out`; return the path of the report.
+
+    processes: At a time; 0 does everything in this process, which suits tests.
+
+    The same call resumes. A unit, all arms of a seed and a number of steps, is neither trained nor
+    tested again once its rows are in the regime's csv, even if the runs are deleted.
+
+    Raises:
+        ValueError: A csv in `out` has rows of other settings.
+    """
+    place = Path(out).resolve()  # runs name parents by path
+    kept = kept_rows(place, regimes)
+    for seed, one in product(seeds, regimes):
+        for steps in one.steps:
+            if not kept[one.name].has(seed, steps):
+                print(f"{one.name}, seed {seed}, {steps} steps", flush=True)
+                _unit(one, place, seed, steps, processes, kept[one.name])
+    return write(place, {one.name: one for one in regimes}, kept, seeds)
+
+
+def kept_rows(out: str | Path, regimes: Sequence[Regime]) -> dict[str, Kept]:
+    """Read what `out` already has of each regime.
+
+    Raises:
+        ValueError: A csv in `out` has rows of other settings.
+    """
+    return {one.name: Kept(Path(out) / f"{one.name}.csv", one.plan) for one in regimes}
+
+
+def _unit(one: Regime, place: Path, seed: int, steps: int, processes: int, kept: Kept) -> None:
+    """Train and test all arms of a seed and a number of steps, and keep the rows."""
+    folder = place / one.name / f"seed-{seed}" / str(steps)
+    recipes = stages(one, place, seed, steps, processes)
+    if processes:
+        run_all(recipes, folder, processes)
+    for name, recipe in {} if processes else recipes.items():
+        multitrain.train(recipe_dict(recipe), str(folder / name), "none")
+    unseen = _data(one, place, seed, one.unseen, processes) if one.unseen else None
+    tasks = [
+        (str(folder / name), one.worlds, str(unseen) if unseen and _whole(name, one) else "")
+        for name in recipes
+    ]
+    with Progress("tests", len(tasks), "run") as bar:
+        threads = max(1, cores() // max(1, processes))
+        done = in_pool(
+            of_run, tasks, processes, torch.set_num_threads, (threads,), lambda _: bar.add()
+        )
+    arms = [name.partition("/")[0] for name in recipes]
+    kept.add(
+        seed, steps, [(arm, row) for arm, rows in zip(arms, done, strict=True) for row in rows]
+    )
+
+
+def _whole(name: str, one: Regime) -> bool:
+    """Whether a run's backbone saw a large data set, so that the unseen world can be tried."""
+    arm, _, data = name.partition("/")
+    return arm not in ALONE or data not in one.small
 
 
 # ---- runs --------------------------------------------------------------------------------------
 
 
-def parts(one: Experiment, out: Path, seed: int) -> list[multitrain.Part]:
-    """Make the videos and flow of every data set if they are missing; the recipe's parts."""
+def _data(one: Regime, place: Path, seed: int, world: str, processes: int) -> Path:
+    """Make the videos and flow of a world if they are missing; both regimes share them."""
+    folder = place / "worlds" / f"seed-{seed}" / f"{WORLD}{world}"
+    rows = toy.render(folder / "videos", one.size, world, seed, max(1, processes), progress=False)
+    flow_store.complete(rows, folder / "flow", "dis", workers=processes, progress=False)
+    return folder
+
+
+def parts(one: Regime, place: Path, seed: int, processes: int) -> list[multitrain.Part]:
+    """Make the data sets of a seed if they are missing; the recipe's parts."""
     made = []
-    for data, name in zip(one.data, one.names, strict=True):
-        folder = out / (f"seed-{seed}" if name in one.worlds else "data") / name
-        if name in one.worlds:
-            rows = toy.render(folder / "videos", "small", one.worlds[name], seed, progress=False)
-        else:
-            rows = catalogue.keep(folder / "videos", data)
-        if one.recipe.stream == "flow":
-            flow_store.complete(rows, folder / "flow", "dis", workers=cores())
-        manifest, flow = str(folder / "videos"), str(folder / "flow")
-        clip = one.clips.get(name, multitrain.ClipChange())
-        made.append(multitrain.Part(name, manifest, rows.classes, flow, clip))
+    for world, source_videos in one.data.items():
+        folder = _data(one, place, seed, world, processes)
+        few = folder / f"few-{source_videos}"
+        if not (few / "manifest.csv").exists():
+            rows = Manifest.load(folder / "videos")
+            drawn(rows, world, one.size, source_videos, seed).save(few)
+        classes = tuple(toy.WORLDS[world].classes)
+        name, flow = f"{WORLD}{world}", str(folder / "flow")
+        made.append(multitrain.Part(name, str(few), classes, flow))
     return made
 
 
-def stages(one: Experiment, out: Path, seed: int) -> dict[str, multitrain.Recipe]:
-    """The recipes of a seed: `start`, `joint` and so on, and `alone-NAME` of each data set.
-
-    All joint runs start from the same weights and see the same clips in the same order.
-    """
-    all_parts, made = parts(one, out, seed), {}
-    base = replace(one.recipe, parts=tuple(all_parts), fit=replace(one.recipe.fit, seed=seed))
-    if one.start:
-        made["start"] = _on(base, all_parts[0], one.start)
-        fit = replace(base.fit, lr=base.fit.lr / 2)
-        base = replace(base, init=str(out / f"seed-{seed}" / "start"), fit=fit)
-    videos = [len(Manifest.load(part.manifest).select(split="train")) for part in all_parts]
-    for arm in one.arms:
-        if arm not in ALONE:
-            made[arm] = replace(base, **ARMS[arm][1])
-        for part, rows in zip(all_parts, videos, strict=True) if arm in ALONE else ():
-            times = 1 if arm == "alone" else sum(videos) / rows
-            made[f"{arm}-{part.name}"] = _on(base, part, round(times * base.fit.epochs))
+def stages(
+    one: Regime, place: Path, seed: int, steps: int, processes: int = 2
+) -> dict[str, multitrain.Recipe]:
+    """The recipes of a seed: `joint` and so on, and `alone-steps/NAME` of each data set."""
+    every = parts(one, place, seed, processes)
+    base = replace(one.recipe, parts=tuple(every), fit=replace(one.recipe.fit, seed=seed))
+    rows = [len(Manifest.load(part.manifest).select(split="train")) for part in every]
+    batch = base.fit.batch
+    long = round(steps / (epoch_clips(rows, base.mix) // batch))
+    joint = [arm for arm in one.arms if arm not in ALONE]
+    made = {arm: _lasting(replace(base, **ARMS[arm]), long) for arm in joint}
+    for part, count, share in zip(every, rows, shares(rows, base.mix), strict=True):
+        single = replace(multitrain.alone(base, part), mix=Mix())
+        lengths = {"alone-epochs": steps * share}
+        if part.name.removeprefix(WORLD) in one.alone:
+            lengths["alone-steps"] = steps
+        for arm in (name for name in ALONE if name in lengths and name in one.arms):
+            epochs = round(lengths[arm] / (count // batch))
+            made[f"{arm}/{part.name}"] = _lasting(single, epochs)
     return made
 
 
-def _on(recipe: multitrain.Recipe, part: multitrain.Part, epochs: int) -> multitrain.Recipe:
-    """The recipe on one data set alone; the warm-up keeps its share of the epochs."""
-    warm = recipe.fit.warmup_epochs * epochs / recipe.fit.epochs
-    fit = replace(recipe.fit, epochs=epochs, save_every=epochs, warmup_epochs=warm)
-    return replace(multitrain.alone(recipe, part), fit=fit)
-
-
-def tested(one: Experiment, out: Path, processes: int) -> dict[tuple[int, str, str], Measured]:
-    """Test every run, by (seed, arm, data set)."""
-    jobs = {}
-    for seed, arm, name in product(one.seeds, one.arms, one.names):
-        run = f"{arm}-{name}" if arm in ALONE else arm
-        jobs[seed, arm, name] = (str(out / f"seed-{seed}" / run), {TEST: Protocol(windows=4)}, name)
-    return compare.tested_all(jobs, processes, "tests")
-
-
-# ---- numbers -----------------------------------------------------------------------------------
-
-
-def outcome(one: Experiment, found: Mapping[tuple[int, str, str], Measured]) -> list[Number]:
-    """Compare all arms on each data set: top-1, and top-1 minus that of both ALONE and of `joint`.
-
-    All seeds of a folder have the same test videos, so a draw takes the same sources in each.
-
-    Args:
-        found: what `tested` returns.
-    """
-    made = []
-    for name in one.names:
-        source_videos = [found[seed, one.arms[0], name].source_video for seed in one.seeds]
-        hits = [{arm: found[seed, arm, name].hits[TEST] for arm in one.arms} for seed in one.seeds]
-        paired = Paired(hits, source_videos, TOP1, data=name, shared=name not in one.worlds)
-        for arm in one.arms:
-            bases = [base for base in (*ALONE, "joint") if base in one.arms and base != arm]
-            on_train = [found[seed, arm, name].train for seed in one.seeds]
-            made += [paired.mean(arm), *(paired.difference(arm, base) for base in bases)]
-            made.append(plain(name, arm, "train", on_train))
-    return made
-
-
-def planted(one: Experiment, out: Path) -> list[Number]:
-    """Count which planted pairs of toy classes each joint arm's read-outs find.
-
-    A bootstrap draws seeds and classes. The numbers of the arm CHANCE are those of a random order.
-    Nothing without two toy worlds.
-    """
-    made, joint = [], [arm for arm in one.arms if arm not in ALONE]
-    for arm in joint if len(one.worlds) > 1 else ():
-        seeds = [_asked(one, out, seed, arm) for seed in one.seeds]
-        for (readout, side), metric in product(seeds[0], (TOP1, RANK)):
-            parts, name = [part[readout, side] for part in seeds], _metric(metric, readout, side)
-            classes = [np.arange(len(part[metric])) for part in parts]
-            hits = [{arm: part[metric]} for part in parts]
-            made.append(Paired(hits, classes, name, data=PAIRS, shared=True).mean(arm))
-            if not pick(made, arm=CHANCE, metric=name):
-                chances = [part[f"{metric} by chance"].mean() for part in parts]
-                made.append(plain(PAIRS, CHANCE, name, chances))
-    return made
-
-
-def _metric(metric: str, readout: str, side: str) -> str:
-    """The name of what a read-out finds if one asks for the matches of a class of that side."""
-    return f"{metric}, {readout}, from the {side}"
-
-
-def _asked(one: Experiment, out: Path, seed: int, arm: str) -> dict:
-    """projections.recovered_both_ways of one run, on all pairs of its toy worlds."""
-    run = Run(out / f"seed-{seed}" / arm)
-    found = relations(
-        run, {name: load_or_extract(run, "train", READ, data=name) for name in one.names}
+def _lasting(recipe: multitrain.Recipe, epochs: int) -> multitrain.Recipe:
+    epochs = max(1, epochs)
+    warm = WARM_UP * epochs
+    return replace(
+        recipe, fit=replace(recipe.fit, epochs=epochs, save_every=epochs, warmup_epochs=warm)
     )
-    matches = {
-        pair: truth(toy.correspondence(), relation, one.worlds)
-        for pair, relation in found.items()
-        if set(pair) <= set(one.worlds)
-    }
-    return recovered_both_ways(found, matches)
-
-
-# ---- report ------------------------------------------------------------------------------------
-
-
-def report(facts: Mapping, numbers: Sequence[Number]) -> list[Section]:
-    """The report: each data set's top-1, what joint training and each loss add, planted pairs."""
-    words = "Top-1 of test videos, by the data set's own head."
-    made = [Section("Each data set", [words, top1(facts, numbers)])]
-    for base, heading in (
-        ("alone", "Minus one network per data set, the same epochs"),
-        ("alone-long", "Minus one network per data set, the same steps"),
-        ("joint", "Minus plain joint training"),
-    ):
-        if found := [one for one in pick(numbers, minus=base) if one.arm not in ALONE]:
-            made.append(Section(heading, [gains(found, base)]))
-    if found := pick(numbers, data=PAIRS):
-        figures = [found_pairs(found, side) for side in SIDES]
-        made.append(Section("Planted pairs found", [*figures, pair_numbers(found)]))
-    return made
-
-
-def top1(facts: Mapping, numbers: Sequence[Number]) -> Html:
-    """A table of all arms: top-1 of each data set, and last their mean."""
-    names, rows = facts["data"], []
-    own = pick(numbers, metric=TOP1, minus="")
-    for arm in dict.fromkeys(number.arm for number in own):
-        mine = {number.data: number for number in pick(own, arm=arm)}
-        mean = 100 * float(np.mean([mine[name].value for name in names]))
-        cells = {name: mine[name].percent for name in names}
-        rows.append({"trained": ARMS[arm][0], **cells, "mean of these": mean})
-    videos = ", ".join(f"{name} {count}" for name, count in facts["test_videos"].items())
-    note = (
-        f"Percent of test videos ({videos}) with 95 % intervals over seeds and source videos; "
-        f"{len(facts['seeds'])} seeds, {facts['recipe']['fit']['epochs']} epochs, the last one "
-        f"counts, {TEST}."
-    )
-    return table(rows, note=note)
-
-
-def gains(found: Sequence[Number], base: str) -> Figure:
-    """Top-1 of each data set minus that of the arm `base`, as dots with intervals."""
-    rows = [one.bar(ARMS[one.arm][0], one.data) for one in found]
-    title = "Each data set, with 95 % intervals"
-    return whiskers(rows, f"points of top-1 minus {ARMS[base][0]}", title)
-
-
-def found_pairs(numbers: Sequence[Number], side: str) -> Figure:
-    """The share of classes whose planted match is the read-out's first choice, a bar an arm."""
-    readouts = {_metric(TOP1, readout, side): readout for readout in READOUTS}
-    found = [one for one in numbers if one.metric in readouts]
-    (chance, *_) = [one.value for one in found if one.arm == CHANCE]
-    arms = [one for one in found if one.arm != CHANCE]
-    rows = [one.bar(ARMS[one.arm][0], readouts[one.metric]) for one in arms]
-    title = f"Planted pairs found, from the {side} class"
-    return bars(rows, "top-1 (%)", title, levels={"chance": chance})
-
-
-def pair_numbers(numbers: Sequence[Number]) -> Html:
-    """The same and the mean reciprocal rank as a table, with chance."""
-    at, rows = {(one.arm, one.metric): one for one in numbers}, []
-    arms = [arm for arm in ARMS if any(one.arm == arm for one in numbers)]
-    for arm, readout, side in product(arms, READOUTS, SIDES):
-        first, rank = (_metric(metric, readout, side) for metric in (TOP1, RANK))
-        if (arm, first) in at:
-            rows.append(
-                {
-                    "trained": ARMS[arm][0],
-                    "read-out": readout,
-                    "from": side,
-                    "top-1": at[arm, first].percent,
-                    "chance": 100 * at[CHANCE, first].value,
-                    "mean reciprocal rank": at[arm, rank].percent,
-                    "by chance": 100 * at[CHANCE, rank].value,
-                }
-            )
-    words = "; ".join(f"{name}: {WORDS[name]}" for name in READOUTS)
-    note = (
-        "Percent of the classes with a planted match, over all ordered pairs of data sets, with "
-        f"95 % intervals over seeds and classes. {words}."
-    )
-    return table(rows, note=note)

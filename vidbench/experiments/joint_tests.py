@@ -1,0 +1,151 @@
+"""Tests of one run on several data sets: own heads, planted pairs, a world it never saw."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from vidbench.data.manifest import Manifest
+from vidbench.data.tables import SPLITS
+from vidbench.data.toy import world as toy
+from vidbench.engine.runs import Run
+from vidbench.evaluate import probe
+from vidbench.evaluate.evaluate import classified
+from vidbench.evaluate.features import PROTOCOLS, Features, Protocol, load_or_extract
+from vidbench.evaluate.projections import READ, recovered_both_ways, relations, truth
+from vidbench.evaluate.retrieval import retrieve
+from vidbench.experiments.kept import Found, of_hits
+from vidbench.methods.common import data_set
+from vidbench.tensors.metrics import effective_rank
+
+VIEWS = Protocol(windows=2)
+TEST, UNDRAWN, TRAIN = "test", "undrawn", "train"
+# Test -> split. Undrawn training videos are never trained on either, and they are more.
+PARTS = {TEST: "test", UNDRAWN: "validate"}
+PAIRS = "planted pairs"  # in place of a data set's name
+PROBE, FEW, RECALL, RANK = "probe", "probe, few labels", "R@1", "effective rank"
+LABELED = 2  # source videos of each class that the probe with few labels has
+
+
+def drawn(
+    rows: Manifest, world: str, size: str | toy.Preset, source_videos: int, seed: int
+) -> Manifest:
+    """Keep so many training source videos of each class in train; the others become `validate`.
+
+    They are spread over the class's actions and variants, at least one of each. So a union of
+    three actions keeps three source videos, because nothing shows what else belongs to it.
+
+    Args:
+        rows: All videos of a toy world.
+        world: Its name.
+        size: Its preset.
+        source_videos: Of each class; 0 keeps all.
+        seed: Of the world and of the draw.
+    """
+    if not source_videos:
+        return rows
+    shown = {f"{world}/{one.name}": one.part for one in toy.plan_videos(size, world, seed)}
+    parts = np.array([shown[str(name)] for name in rows.source_videos])
+    train, rng = rows.split == SPLITS.index("train"), np.random.default_rng([seed, 18])
+    kept: list[int] = []
+    for label in np.unique(rows.label):
+        mine = rng.permutation(np.unique(rows.source_video[train & (rows.label == label)]))
+        by_part = [[one for one in mine if parts[one] == part] for part in np.unique(parts[mine])]
+        longest = max(map(len, by_part))
+        in_turn = [part[i] for i in range(longest) for part in by_part if i < len(part)]
+        kept += in_turn[: max(source_videos, len(by_part))]
+    split = rows.split.copy()
+    split[train & ~np.isin(rows.source_video, kept)] = SPLITS.index("validate")
+    return Manifest(
+        rows.root, rows.classes, rows.path, rows.label, split, rows.source_video, rows.source_videos
+    )
+
+
+def of_run(folder: str, worlds: Mapping[str, str], unseen: str = "") -> list[Found]:
+    """Test a run on every data set that it was trained on.
+
+    Args:
+        folder: The run directory.
+        worlds: Data set -> toy world.
+        unseen: A folder with `videos` and `flow` of a world that no run was trained on; empty
+            tests on none.
+    """
+    run = Run(folder)
+    names = [one.name for one in run.recipe.data_sets()]
+    found = [one for name in names for one in own_head(run, name)]
+    if len(names) > 1:
+        found += pairs(run, {name: worlds[name] for name in names})
+    if unseen:
+        found += transferred(run, Path(unseen))
+    return [*found, Found("", "seconds", run.metrics()[-1]["seconds"])]
+
+
+def own_head(run: Run, name: str) -> list[Found]:
+    """Test the head of one data set on unseen videos, and on its training videos (one view)."""
+    splits = Manifest.load(data_set(run, name).manifest).split
+    found = []
+    for test, split in PARTS.items():
+        if (splits == SPLITS.index(split)).any():
+            (one,) = classified(run.folder, split, {"2 views": VIEWS}, data=name).values()
+            found.append(of_hits(name, test, one.right, one.table.source_video))
+    (seen,) = classified(run.folder, "train", {"one": PROTOCOLS["one_view"]}, data=name).values()
+    return [*found, Found(name, TRAIN, seen.accuracy)]
+
+
+def pairs(run: Run, worlds: Mapping[str, str]) -> list[Found]:
+    """Which planted pairs of classes each read-out ranks first, from either side."""
+    tables = {name: load_or_extract(run, "train", READ, data=name) for name in worlds}
+    known = toy.correspondence()
+    related = relations(run, tables)
+    matches = {pair: truth(known, one, worlds) for pair, one in related.items()}
+    return [
+        of_hits(PAIRS, question(readout, side), one["top-1"] > 0.5, np.arange(len(one["top-1"])))
+        for (readout, side), one in recovered_both_ways(related, matches).items()
+    ]
+
+
+def question(readout: str, side: str) -> str:
+    """The name of a read-out's test when the matches of a class of that side are looked for."""
+    return f"{readout}, from the {side}"
+
+
+def chance(worlds: Mapping[str, str]) -> float:
+    """The share of planted pairs that a random order ranks first, the same from both sides."""
+    count = {world: len(toy.WORLDS[world].classes) for world in worlds.values()}
+    shares = [
+        len(row["matches"].split(";")) / count[row["other_world"]]
+        for row in toy.correspondence()
+        if row["matches"] and {row["world"], row["other_world"]} <= count.keys()
+    ]
+    return float(np.mean(shares))
+
+
+def transferred(run: Run, place: Path) -> list[Found]:
+    """Test the backbone on a world that it was never trained on.
+
+    Retrieval and a linear probe from the world's training videos to its test videos, a probe with
+    LABELED source videos a class, and the effective rank of the test videos' features.
+    """
+    rows, name = Manifest.load(place / "videos"), run.recipe.data_sets()[0].name
+    given = {"manifest": rows, "flow": place / "flow", "data": name}
+    gallery, queries = (load_or_extract(run, split, VIEWS, **given) for split in ("train", "test"))
+    data, sources = place.name, queries.source_video
+    full, few = (probe.logistic(table, queries) for table in (gallery, fewer(gallery)))
+    hits = {
+        RECALL: retrieve(gallery, queries, centering="gallery", ks=(1,)).hits["R@1"],
+        PROBE: full.right,
+        FEW: few.right,
+    }
+    made = [of_hits(data, test, right, sources) for test, right in hits.items()]
+    return [*made, Found(data, RANK, effective_rank(torch.from_numpy(queries.values)))]
+
+
+def fewer(table: Features, source_videos: int = LABELED) -> Features:
+    """Keep the rows of so many source videos of each class, the first ones."""
+    kept = [
+        np.unique(table.source_video[table.label == label])[:source_videos]
+        for label in np.unique(table.label)
+    ]
+    mask = np.isin(table.source_video, np.concatenate(kept))
+    return table.select(mask, f"{table.protocol['rows']}, {source_videos} source videos a class")
