@@ -357,8 +357,10 @@ def tables(
 
 def section(one: Regime, numbers: Sequence[Number], made: str) -> Section:
     """The regime's part of the report."""
-    found: list[Any] = [made, table(claims(one, numbers), note="At the largest number of steps.")]
-    if len(one.steps) > 1:
+    found: list[Any] = [made]
+    if said := claims(one, numbers):
+        found.append(table(said, note="At the largest number of steps."))
+    if len(one.steps) > 1 and said:
         found.append(over_steps(one, numbers))
     for words, rows in tables(one, numbers):
         cells = [
@@ -371,7 +373,8 @@ def section(one: Regime, numbers: Sequence[Number], made: str) -> Section:
 
 def page(one: Regime, numbers: Sequence[Number], made: str) -> str:
     """The regime's tables in Markdown, for a results page."""
-    text = [f"{made}\n", markdown(claims(one, numbers))]
+    said = claims(one, numbers)
+    text = [f"{made}\n", *([markdown(said)] if said else [])]
     for words, rows in tables(one, numbers, short=True):
         text += [f"{words}.\n", markdown([_texts(row) for row in rows])]
     return "\n".join(text)
