@@ -52,6 +52,21 @@ def test_a_bar_shows_where_it_is(monkeypatch, capsys):
     assert "scan" in (err := capsys.readouterr().err) and "3/4" in err and "1 failed" in err
 
 
+def test_a_resumed_job_starts_where_it_was(monkeypatch, capsys):
+    monkeypatch.setenv("VIDBENCH_PROGRESS", "bar")
+    with Progress("train", 88, "step") as bar:
+        bar.resume(88)
+    assert "88/88" in capsys.readouterr().err.splitlines()[-1].rpartition("\r")[2]
+    monkeypatch.setenv("VIDBENCH_PROGRESS", "lines")
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with Progress("train", 100, "step") as bar:
+        bar.resume(80)
+        now[0] += 20
+        bar.show(90)
+    assert capsys.readouterr().out == "train: 90 of 100 steps, 0.5/s, about 20 s left\n"
+
+
 def test_none_says_nothing(monkeypatch, capsys):
     monkeypatch.delenv("VIDBENCH_PROGRESS", raising=False)
     with Progress("scan", 1, "video", "none") as bar:

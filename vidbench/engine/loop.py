@@ -132,6 +132,8 @@ class _Trainer:
             self.step, self.seconds = state["step"], state["seconds"]
             self.scale, self.best, self.bad_epochs, self.dropped = state["plateau"]
             self.epoch_losses = state["epoch_losses"]
+            if self.progress:
+                self.progress.resume(self.step)
         ranks.barrier()  # nobody writes before all have read
         if ranks.rank() == 0:
             # the first validation comes before the first checkpoint

@@ -77,6 +77,7 @@ class Progress:
     ) -> None:
         self.what, self.total, self.unit, self.style = what, total, unit, style(wanted)
         self.done: float = 0
+        self.before: float = 0
         self.begun, self.due, self.late = time.monotonic(), Every(SECONDS, first), late
         self.bar = None
         if self.style == "bar" and total:
@@ -87,6 +88,13 @@ class Progress:
                 total=total, desc=what, unit=unit, mininterval=0.5, delay=delay, **options
             )
 
+    def resume(self, done: float) -> None:
+        """Start from what an earlier process did; the pace counts only what comes after it."""
+        self.done = self.before = done
+        if self.bar is not None:
+            self.bar.n = self.bar.initial = self.bar.last_print_n = done
+            self.bar.refresh()
+
     def show(self, done: float, text: str = "", line: str = "") -> None:
         """Show that so much is done. text: what else to say; line: what to print instead of the
         usual line."""
@@ -96,9 +104,11 @@ class Progress:
             self.bar.update(done - self.bar.n)
         elif self.style == "lines" and self.due(always=not self.late and done == self.total):
             self.late = False  # a job with lines has a last one
-            rate = done / max(time.monotonic() - self.begun, 1e-9)
+            rate = (done - self.before) / max(time.monotonic() - self.begun, 1e-9)
             left = (
-                f"about {_time((self.total - done) / rate)} left" if 0 < done < self.total else ""
+                f"about {_time((self.total - done) / rate)} left"
+                if 0 < rate and done < self.total
+                else ""
             )
             said = ", ".join(filter(None, [text, f"{rate:.3g}/s", left]))
             print(
