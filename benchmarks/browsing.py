@@ -122,7 +122,7 @@ def main(rounds: int = 9, sizes: tuple[int, int] = SIZES, many: int = MANY) -> l
         table.append(
             {
                 "act": what,
-                "gallery": sizes[0],
+                "gallery": many if str(many) in what else sizes[0],
                 "queries": sizes[1],
                 "ms": middle,
                 "min": low,
