@@ -29,7 +29,7 @@ FOUND = {("rms", "one view"): scored(1.0), ("baseline", "one view"): scored(0.5)
 
 def test_scores_are_rows_and_bars():
     said = re.sub(r"<[^>]+>", " ", scores.score_table(FOUND, CLASSES, "12 videos"))
-    assert "rms" in said and "100.0%" in said and "12 videos; 95 % bootstrap" in said
+    assert "rms" in said and "100.0%" in said and "12 videos. 95 % bootstrap" in said
     assert len(scores.score_bars(FOUND, CLASSES, "title").data) >= 2
     assert "windows" in scores.protocol_table(FOUND)
 

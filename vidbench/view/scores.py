@@ -24,7 +24,7 @@ def score_table(found: Scores, classes: Sequence[str], note: str = "") -> Html:
     rows = [{"run": run, "test": test, **one.numbers} for (run, test), one in found.items()]
     words = [note, OVER, guess_words(classes, "top-1")]
     formats = {"top-1": ".1%", "top-5": ".1%"}
-    return table(rows, formats=formats, note="; ".join(filter(None, words)))
+    return table(rows, formats=formats, note=". ".join(filter(None, words)))
 
 
 def score_bars(found: Scores, classes: Sequence[str], title: str) -> Figure:
@@ -48,7 +48,11 @@ def protocol_table(found: Scores) -> Html:
     for test in tests:
         switches |= dict.fromkeys(first[test])
     rows = [
-        {"switch": name, **{test: str(first[test].get(name, "")) for test in tests}}
+        {"switch": name, **{test: _short(first[test].get(name, "")) for test in tests}}
         for name in switches
     ]
     return table(rows)
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
