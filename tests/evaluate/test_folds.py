@@ -1,10 +1,16 @@
 """Numbers of a cross-validation: means over all videos, intervals over source videos."""
 
+import shutil
+
 import numpy as np
 import pytest
 
 from vidbench.data.manifest import Manifest
+from vidbench.engine.runs import Run
+from vidbench.evaluate import folds
+from vidbench.evaluate.evaluate import evaluate
 from vidbench.evaluate.folds import FoldHits, pooled
+from vidbench.evaluate.protocols import PROTOCOLS
 
 
 def fold(root, sources, right, rows="here", task="classes"):
@@ -62,3 +68,22 @@ def test_folds_that_share_videos_or_differ_are_refused(tmp_path):
     videos, found = zip(*numbered([one, other]), strict=True)
     with pytest.raises(ValueError, match="the folds were measured differently"):
         pooled(found, videos, "")
+
+
+@pytest.mark.slow
+def test_runs_without_classifier_are_tested_by_retrieval_and_probe(front_door, tmp_path):
+    """Each stream and both together; the fixture's runs are copied, since tests are kept in them."""
+    runs = {}
+    for stream, one in front_door[1].streams.items():
+        copy = shutil.copytree(one.run.folder, tmp_path / one.run.folder.name)
+        runs[stream] = Run(copy)
+    found = folds.tested(runs, "one_view", PROTOCOLS["one_view"])
+    kinds = [(one.task, one.stream) for one in found]
+    streams = ("rgb", "flow", "rgb+flow")
+    assert kinds == [(task, stream) for stream in streams for task in ("retrieval", "probe")]
+    videos = folds.tested_videos(runs["rgb"])
+    numbers = pooled([found], [videos], "the data set's own split")
+    assert {one.videos for one in numbers} == {len(videos)}
+    assert [one.metric for one in numbers][:4] == ["R@1", "R@5", "R@10", "top-1"]
+    recall = evaluate(runs["rgb"].folder, "test", PROTOCOLS["one_view"]).numbers["R@1"]
+    assert (numbers[0].value, numbers[0].low, numbers[0].high) == recall
