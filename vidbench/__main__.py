@@ -5,7 +5,6 @@ import argparse
 import os
 import sys
 import warnings
-from pathlib import Path
 from typing import Any, TypeAlias
 
 _ENDS = (
@@ -36,10 +35,13 @@ def main(arguments: list[str] | None = None) -> int:
     from vidbench.api.runs import runs
     from vidbench.experiments import commands as experiments
     from vidbench.system import trusted
-    from vidbench.system.door import at_the_door
+    from vidbench.system.door import at_the_door, refuse_file
     from vidbench.system.signals import interrupt_on_term
 
     given = _parser().parse_args(arguments)
+    out = getattr(given, "out", None)
+    if out and given.command not in ("embed", "board"):  # theirs is a file
+        at_the_door(refuse_file, out, "OUT" if given.command == "export" else "--out")
     at_the_door(trusted.trust, *getattr(given, "imports", ()))
     warnings.formatwarning = lambda message, *_, **__: f"vidbench: {message}\n"  # no source line
     came = interrupt_on_term()  # a scheduler's stop is a person's: save, then end
@@ -252,10 +254,11 @@ def _flow(given: argparse.Namespace) -> int:
     from vidbench.data.flow.estimate import METHODS
     from vidbench.system.door import at_the_door
 
+    shard = at_the_door(_shard, given.shard)
+    at_the_door(_one_method, given)
     out, manifest, common = _opened(given, "flow", flow_store.TIMEOUT)
     settings = {name: getattr(given, name) for name in ("format", "size", "bound", "decoder")}
-    settings |= {"device": given.device, "shard": at_the_door(_shard, given.shard)}
-    at_the_door(_one_method, given)
+    settings |= {"device": given.device, "shard": shard}
     if given.dry_run:
         methods = METHODS if given.method == "all" else (given.method,)
         settings["workers"] = given.workers
@@ -301,6 +304,8 @@ def _opened(
 
 def _keep_input(data: str, out: str, command: str) -> None:
     """Refuse to replace the manifest that the command reads."""
+    from vidbench.system.errors import InputError
+
     csv = os.path.join(data, "manifest.csv") if os.path.isdir(data) else data
     other = os.path.join(out, "manifest.csv")
     if (
@@ -308,41 +313,37 @@ def _keep_input(data: str, out: str, command: str) -> None:
         and all(map(os.path.isfile, (csv, other)))
         and os.path.samefile(csv, other)
     ):
-        raise ValueError(f"{other} is the data set's own manifest: use another --out")
-
-
-def _keep_copies(out: str, names: list[str]) -> None:
-    """Refuse to replace a notebook or page that is not an executed copy."""
-    for copy in (Path(out, name) for name in names):
-        executed = copy.with_suffix(".status.json").is_file() or '"papermill"' in _text(copy)
-        for file in (copy, copy.with_suffix(".html")):
-            if file.exists() and not executed:
-                raise ValueError(
-                    f"{file} would be overwritten, and it is no executed copy: move it away, or "
-                    "use another --out"
-                )
-
-
-def _text(file: Path) -> str:
-    return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+        raise InputError(f"{other} is the data set's own manifest: use another --out")
 
 
 def _options(texts: list[tuple[str, str]], kind: str = "option") -> dict[str, Any]:
+    from vidbench.data.sets.catalogue import is_text
     from vidbench.headless.values import once, value_of
 
-    return {name: value_of(text) for name, text in once(texts, kind).items()}
+    return {
+        name: text if kind == "option" and is_text(name) else value_of(text)
+        for name, text in once(texts, kind).items()
+    }
 
 
 def _one_method(given: argparse.Namespace) -> None:
+    from vidbench.system.errors import InputError
+
     if given.method == "all" and not given.dry_run:
-        raise ValueError("--method all needs --dry-run: a folder has the flow of one method")
+        raise InputError("--method all needs --dry-run: a folder has the flow of one method")
 
 
 def _shard(text: str) -> tuple[int, int]:
+    from vidbench.system.errors import InputError
+
     numbers = text.split("/")
-    if len(numbers) != 2 or not all(number.isdecimal() for number in numbers):
-        raise ValueError(f"shard must be K/N, such as 0/4; got {text!r}")
-    return int(numbers[0]), int(numbers[1])
+    shard = tuple(int(number) for number in numbers if number.isdecimal())
+    if len(numbers) != 2 or len(shard) != 2 or shard[0] >= shard[1]:
+        raise InputError(
+            "--shard must be K/N, the K-th of N shards, with K from 0 to N - 1, such as 0/4; got "
+            f"{text!r}"
+        )
+    return shard[0], shard[1]
 
 
 def _again(made: Any) -> str:
@@ -361,9 +362,10 @@ def _ended(made: Any) -> int:
 
 def _run(given: argparse.Namespace) -> int:
     from vidbench.headless.execute import execute_all
+    from vidbench.headless.kernels import named
     from vidbench.headless.parameters import plan
-    from vidbench.headless.status import copy_name
-    from vidbench.system.door import at_the_door
+    from vidbench.headless.status import copy_name, refuse_others
+    from vidbench.system.door import at_the_door, make_folder
     from vidbench.system.extras import check_installed
 
     at_the_door(check_installed, "papermill", "lab")
@@ -379,30 +381,32 @@ def _run(given: argparse.Namespace) -> int:
     ):
         if getattr(given, name) is not None:
             os.environ[f"VIDBENCH_{name.upper()}"] = str(getattr(given, name))
-    planned = at_the_door(plan, given.notebooks, given.out, given.file, given.parameter)
-    at_the_door(_keep_copies, given.out, [copy_name(notebook) for notebook, _ in planned])
-    at_the_door(os.makedirs, given.out, exist_ok=True)
-    return execute_all(planned, given.out, given.timeout)
+    words = (given.notebooks, given.out, given.file, given.parameter, given.kernel)
+    planned = at_the_door(plan, *words)
+    at_the_door(refuse_others, given.out, [copy_name(notebook) for notebook, _ in planned])
+    at_the_door(make_folder, given.out)
+    return execute_all(planned, given.out, given.timeout, named(given.kernel))
 
 
 def _batch(given: argparse.Namespace) -> int:
     from vidbench.headless.batch import row_of, run_row, run_rows, summarize
     from vidbench.headless.table import check_rows, read_table
-    from vidbench.system.door import at_the_door
+    from vidbench.system.door import at_the_door, make_folder
     from vidbench.system.extras import check_installed
 
     at_the_door(check_installed, "papermill", "lab")
 
     out = given.out or os.path.join("runs", os.path.splitext(os.path.basename(given.table))[0])
-    rows = at_the_door(read_table, given.table, out)
+    rows = at_the_door(read_table, given.table, out, given.kernel)
     if given.row is not None:
-        return at_the_door(run_row, at_the_door(row_of, rows, given.row), given.timeout)
+        row = at_the_door(row_of, rows, given.row)
+        return at_the_door(run_row, row, given.timeout, given.kernel)
     if given.list:
         print(summarize(rows, out))
         return 0 if all(row.status()["state"] == "complete" for row in rows) else 1
     at_the_door(check_rows, rows)
-    at_the_door(os.makedirs, out, exist_ok=True)
-    return run_rows(rows, out, given.processes, given.timeout)
+    at_the_door(make_folder, out)
+    return run_rows(rows, out, given.processes, given.timeout, given.kernel)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,13 @@ import time
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 
 from vidbench.__main__ import main
 from vidbench.headless import kernel as kernels
 from vidbench.headless import status as statuses
+from vidbench.headless import streams as printed
 from vidbench.headless.parameters import digest_of
 from vidbench.system.progress import Every
 
@@ -354,10 +356,10 @@ def test_streams_in_any_pieces_become_what_a_terminal_shows(tmp_path):
         pieces = [text[i : i + size] for i in range(0, len(text), size)]
         shown = ""
         for piece in pieces:
-            shown = kernels.redrawn(shown, piece)
+            shown = printed.redrawn(shown, piece)
         assert shown.replace("\r", "") == screen(text)
         with (tmp_path / "log").open("w") as file:
-            lines = kernels.Lines([file])
+            lines = printed.Lines([file])
             lines.due["stdout"] = Every()  # no line between
             for piece in pieces:
                 lines.write("stdout", piece)
@@ -365,10 +367,25 @@ def test_streams_in_any_pieces_become_what_a_terminal_shows(tmp_path):
         assert (tmp_path / "log").read_text() == screen(text) + "\n"
 
 
+def test_a_stream_is_put_together_when_it_is_needed():
+    """For each message would take time squared: 200,000 lines took minutes."""
+    output = nbformat.v4.new_output("stream", name="stdout", text="")
+    growing = printed.Streams()
+    for number in range(1000):
+        growing.add(output, f"line {number}\nhalf")
+        growing.add(output, "\rdone\n")
+        assert number > 500 or output.text == ""
+        if number == 500:
+            growing.settle()  # the copy is saved now and then
+    growing.close()
+    assert output.text == "".join(f"line {number}\ndone\n" for number in range(1000))
+    assert not growing.growing
+
+
 def test_a_long_bar_is_said_now_and_then(tmp_path, monkeypatch):
-    monkeypatch.setattr(kernels, "Every", lambda first: lambda: True)
+    monkeypatch.setattr(printed, "Every", lambda first: lambda: True)
     with (tmp_path / "log").open("w") as file:
-        lines = kernels.Lines([file])
+        lines = printed.Lines([file])
         for step in ("\r1/3", "\r2/3", "\r3/3", "\n"):
             lines.write("stderr", step)
             time.sleep(0.001)
@@ -396,15 +413,23 @@ def test_a_run_goes_on_where_nobody_reads_its_lines_any_more(tmp_path):
 
 def test_a_kernel_that_is_not_installed_is_refused_before_anything_starts(tmp_path, capsys):
     book = notebook(tmp_path / "book.ipynb", "x = 1")
-    text = book.read_text().replace('"name": "python3"', '"name": "my-lab-env"')
-    book.write_text(text)
+    (tmp_path / "t.csv").write_text("notebook\nbook.ipynb\n")
+    for words in (("run", book), ("batch", tmp_path / "t.csv")):
+        assert run(*words, "--out", tmp_path / "out", "--kernel", "my-lab-env") == 2
+        said = capsys.readouterr().err
+        assert "--kernel must be an installed kernel; got 'my-lab-env'. Installed: " in said
+        assert "python3" in said and said.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("where", ["kernelspec", "language_info"])
+def test_a_notebook_in_another_language_wants_a_kernel(tmp_path, capsys, where):
+    book = notebook(tmp_path / "book.ipynb", "x <- 1")
+    made = json.loads(book.read_text())
+    made["metadata"] = {where: {"name": "R", "display_name": "R", "language": "R"}}
+    book.write_text(json.dumps(made))
     assert run("run", book, "--out", tmp_path / "out") == 2
     said = capsys.readouterr().err
-    assert "its kernel 'my-lab-env' is not installed; the installed kernels are" in said
-    assert "python3" in said and "Traceback" not in said and not (tmp_path / "out").exists()
-    (tmp_path / "t.csv").write_text("notebook\nbook.ipynb\n")
-    assert run("batch", tmp_path / "t.csv", "--out", tmp_path / "out") == 2
-    assert "kernel 'my-lab-env' is not installed" in capsys.readouterr().err
+    assert "must be a notebook in Python, unless --kernel names a kernel; got R" in said
 
 
 @pytest.mark.parametrize("content", ["", "no json", "{}", "[]", '{"nbformat": 4}', '"x"'])
@@ -412,7 +437,8 @@ def test_a_file_that_is_no_notebook_is_refused(tmp_path, capsys, content):
     (tmp_path / "book.ipynb").write_text(content)
     assert run("run", tmp_path / "book.ipynb", "--out", tmp_path / "out") == 2
     said = capsys.readouterr().err
-    assert "book.ipynb is no notebook" in said and "Traceback" not in said
+    assert "book.ipynb is no notebook: it must be JSON with nbformat and cells; got " in said
+    assert "Open it in JupyterLab, and save it." in said and said.count("\n") == 1
 
 
 def test_a_folder_that_cannot_be_made_is_refused_before_anything_starts(tmp_path, capsys):
@@ -428,15 +454,54 @@ def test_a_folder_that_cannot_be_made_is_refused_before_anything_starts(tmp_path
         assert run("batch", tmp_path / "t.csv", "--out", tmp_path / "out", *words) == 2
 
 
-def test_what_goes_into_an_output_widget_is_shown(tmp_path):
-    code = """import ipywidgets
+WIDGETS = (
+    """import ipywidgets
 from IPython.display import display
 out = ipywidgets.Output()
 with out:
     print("inside")
-display(ipywidgets.IntSlider(), out)"""
-    book = notebook(tmp_path / "book.ipynb", code)
-    assert run("run", book, "--out", tmp_path / "out") == 0
-    copy = tmp_path / "out" / "book.ipynb"
-    assert ("stdout", "inside\n") in streams(copy)[1]
-    assert "inside" in copy.with_suffix(".log").read_text()
+display(ipywidgets.IntSlider(), out)""",
+    """from tqdm.auto import tqdm
+for i in tqdm(range(5), desc="<outer>"):
+    for j in tqdm(range(3), desc="inner", leave=False):
+        pass
+for i in tqdm(iter("abc")):
+    pass""",
+    """bar = ipywidgets.IntProgress(max=4, description="own")
+display(ipywidgets.VBox([ipywidgets.Label("label"), bar]))
+bar.value = 3
+import sys
+print(sys.executable, n)""",
+)
+
+
+def test_a_notebook_of_another_machine_with_widgets_and_bars(tmp_path):
+    """One kernel for what people's own notebooks bring along: a kernel of another machine, an odd
+    name, an Output widget, tqdm's bars as widgets."""
+    book = notebook(tmp_path / "a {b} c" / "mein caf\u00e9 {x} b\u00f6se.ipynb", *WIDGETS)
+    text = book.read_text().replace('"name": "python3"', '"name": "my-lab-env"')
+    book.write_text(text)
+    with pytest.warns(UserWarning, match="saved with the kernel 'my-lab-env'; it runs in"):
+        assert run("run", book, "-p", "n", "5", "--out", tmp_path / "{out} \u00e9") == 0
+    assert not psutil.Process().children(), "the kernel has ended"
+    copy = tmp_path / "{out} \u00e9" / book.name
+    log = copy.with_suffix(".log").read_text()
+    assert status(copy)["state"] == "complete" and "inside\n" in log
+    assert ("stdout", "inside\n") in streams(copy)[2]
+    assert streams(copy)[4] == [("stdout", f"{sys.executable} 5\n")]
+    shown = [
+        [o.data["text/plain"] for o in cell.outputs if "data" in o]
+        for cell in nbformat.read(copy, as_version=4).cells
+        if cell.cell_type == "code"
+    ]
+    outer, *inner, endless = shown[3]
+    assert outer.startswith(
+        "<outer>: 100%|\u2588\u2588\u2588\u2588\u2588\u2588\u2588\u2588\u2588\u2588| 5/5 ["
+    )
+    assert inner == [""] * 5 and endless.startswith(" 3/? [")
+    assert shown[4] == ["labelown |\u2588\u2588\u2588\u2588\u2588\u2588\u2588\u2588  |"]
+    assert (
+        f"{outer}\n" in log
+        and "inner" not in log
+        and "5/5 [" in copy.with_suffix(".html").read_text()
+    )

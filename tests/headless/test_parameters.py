@@ -1,10 +1,12 @@
 """Parameters of notebooks: unknown and mistyped ones are refused before anything starts."""
 
 import re
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tests.headless.test_execute import handlers, notebook, run  # noqa: F401
+from tests.headless.test_execute import PARAMETERS, handlers, notebook, run  # noqa: F401
 from vidbench.headless import parameters
 from vidbench.headless.parameters import ParameterError
 
@@ -101,3 +103,27 @@ def test_nothing_starts_before_all_are_checked(tmp_path, capsys):
         assert says in said and "Traceback" not in said
     assert run("run", first, "--out", tmp_path) == 2 and "would replace" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_numbers_of_numpy_and_paths_are_plain_values(tmp_path):
+    book = notebook(tmp_path / "book.ipynb", parameters=PARAMETERS + "\nflag: bool = False")
+    given = {
+        "flag": np.bool_(True),
+        "n": np.int64(3),
+        "lr": np.float32(0.5),
+        "runs_dir": Path("runs"),
+        "more": {"a": [np.float64(2), np.array(1)]},
+    }
+    checked = parameters.check(book, given)
+    assert checked == {
+        "flag": True,
+        "n": 3,
+        "lr": 0.5,
+        "runs_dir": "runs",
+        "more": {"a": [2.0, 1]},
+    }
+    assert [type(value) for value in checked.values()] == [bool, int, float, str, dict]
+    with pytest.raises(ParameterError, match="n wants int such as 2; got True, which is bool"):
+        parameters.check(book, {"n": np.bool_(True)})
+    with pytest.raises(ParameterError, match="ndarray is none of its types"):
+        parameters.check(book, {"more": {"a": np.ones(2)}})

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vidbench.system.errors import InputError
+from vidbench.system.errors import InputError, MissingError
 
 SPLITS = ("train", "validate", "test", "none")
 SPLIT_WORDS = {
@@ -24,6 +24,7 @@ SPLIT_WORDS = {
     "validate": 1,
     "validation": 1,
     "val": 1,
+    "valid": 1,
     "test": 2,
     "testing": 2,
     "none": 3,
@@ -39,6 +40,7 @@ ODD_NAME = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 NO_NAMES = ("nan", "none", "null", "<na>", "na", "n/a", "#n/a", "nat")
 # blanks, and characters of no width, which editors and web pages leave at the ends of a name
 ENDS = re.compile("^[\\s\u200b-\u200f\u2060\ufeff]+|[\\s\u200b-\u200f\u2060\ufeff]+$")
+MEND = ". Correct it, or remove the columns that a scan added and scan again"
 Line = tuple[list[str], int]
 
 
@@ -162,21 +164,67 @@ def csv_lines(file: Path, strict: bool = True) -> list[Line]:
     except csv.Error as error:
         if not strict:
             return lines
-        raise InputError(
-            f"{file}, line {begins}: a row must end with its line, and every quote must be "
-            f"closed; got {error}"
-        ) from None
-    except UnicodeDecodeError as error:
+        raise InputError(f"{file}, line {begins}: {csv_fault(error)}") from None
+    except UnicodeDecodeError:
         if not strict:
             return lines
-        raise InputError(f"{file}: not a text file in UTF-8 ({error}); save it as UTF-8") from None
+        raise InputError(not_utf8(file)) from None
     return lines
 
 
+def read_text(file: Path) -> str:
+    """Read a text file without its BOM.
+
+    Raises:
+        FileNotFoundError: it does not exist, or is a folder.
+        ValueError: it is not UTF-8.
+    """
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except (FileNotFoundError, IsADirectoryError):
+        raise MissingError(f"no such file: {file}. Name a text file") from None
+    except UnicodeDecodeError:
+        raise InputError(not_utf8(file)) from None
+
+
+def csv_fault(error: csv.Error) -> str:
+    """Say what is wrong with a line of a csv, and what to do."""
+    if "field limit" in str(error):
+        return (
+            f"a cell must have at most {csv.field_size_limit():,} characters; got a longer one. "
+            "Shorten it, or close the quote that opens before it"
+        )
+    return f"a row must end with its line, and every quote must be closed; got {error}"
+
+
+def not_utf8(file: Path) -> str:
+    """Say where a file is not UTF-8, and what to do."""
+    data = file.read_bytes()
+    try:
+        data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        at = error.start
+        line, odd = data.count(b"\n", 0, at) + 1, f"the byte 0x{error.object[at]:02x}"
+    else:  # another process mended it
+        return f"{file} must be UTF-8 text. Save it as UTF-8, then try again"
+    guess = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "latin1"
+    return (
+        f"{file}, line {line}: must be UTF-8 text; got {odd}. Save it as UTF-8 "
+        f"(iconv -f {guess} -t utf-8)"
+    )
+
+
 def columns_of(file: Path) -> list[str]:
-    """The names in a csv's first line that is not empty; [] if there is none."""
+    """The names in a csv's first line that is not empty; [] if there is none.
+
+    Raises:
+        ValueError: that line is no csv.
+    """
     with open(file, newline="", encoding="utf-8-sig", errors="replace") as handle:
-        return [name.strip() for name in next(filter(None, csv.reader(handle)), [])]
+        try:
+            return [name.strip() for name in next(filter(None, csv.reader(handle)), [])]
+        except csv.Error as error:
+            raise InputError(f"{file}, line 1: {csv_fault(error)}") from None
 
 
 def manifest_rows(
@@ -217,8 +265,11 @@ def manifest_rows(
         path, label, split, origin = ("" if at is None else row[at] for at in order)
         _refuse_no_names(place, () if classes else (label,), origin)
         rows.append((path, label, split, origin))
-        for name, (at, values) in numbers.items():
-            values.append(_number(row[at], name, place))
+        found = {name: _number(row[at], name, place) for name, (at, _) in numbers.items()}
+        if found.get("fps") == 0 and found.get("frames", 2) > 1:
+            raise InputError(f"{place}: fps must be above 0; got {row[numbers['fps'][0]]!r}{MEND}")
+        for name, (_, values) in numbers.items():
+            values.append(found[name])
     scanned = {name: np.array(values, SCANNED[name]) for name, (_, values) in numbers.items()}
     return rows, [line for _, line in lines], scanned
 
@@ -233,24 +284,22 @@ def _refuse_no_names(place: str, labels: Iterable[str], source_video: str) -> No
 
 
 def _number(cell: str, name: str, place: str) -> float:
+    """The number of a cell: any from 0 as fps, else a whole one from 1."""
+    least = 0 if name == "fps" else 1
     try:
         value = float(cell)
     except ValueError:
         value = float("nan")
-    if not 0 <= value < 2**31:
-        raise InputError(f"{place}: wanted a number as {name}, got {cell!r}")
+    if not least <= value < 2**31 or least and value != int(value):
+        what = "a number" if name == "fps" else "a whole number"
+        raise InputError(
+            f"{place}: {name} must be {what} from {least} to {2**31 - 1:,}; got {cell!r}{MEND}"
+        )
     return value
 
 
 def text_lines(file: Path) -> list[str]:
     """The lines of a small text file that are not blank, without blanks around them; CRLF and LF
-    are the same.
-
-    Raises:
-        ValueError: it is not UTF-8.
+    are the same. Raises as `read_text`.
     """
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file}: not a text file in UTF-8 ({error})") from None
-    return [line.strip() for line in text.split("\n") if line.strip()]
+    return [line.strip() for line in read_text(file).split("\n") if line.strip()]

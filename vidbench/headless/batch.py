@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from vidbench.headless.execute import execute_all
+from vidbench.headless.kernels import named
 from vidbench.headless.status import read
 from vidbench.headless.table import Row, check_rows, leaves
 from vidbench.headless.values import ParameterError, yaml_text
@@ -32,17 +33,19 @@ def row_of(rows: list[Row], number: int) -> Row:
     return rows[number]
 
 
-def run_row(row: Row, timeout: int = 0) -> int:
+def run_row(row: Row, timeout: int = 0, kernel: str = "") -> int:
     """Execute a row in this process, unless it is complete; returns its exit code. Raises
     ParameterError if its `data` is no data set, SystemExit after Ctrl-C or SIGTERM."""
     if row.status()["state"] == "complete":
         print(f"row {row.number}, {row.name}: complete before")
         return 0
     check_rows([row])
-    return execute_all([(row.notebook, _prepared(row))], row.folder, timeout)
+    return execute_all([(row.notebook, _prepared(row))], row.folder, timeout, named(kernel))
 
 
-def run_rows(rows: list[Row], out: str | Path, processes: int = 1, timeout: int = 0) -> int:
+def run_rows(
+    rows: list[Row], out: str | Path, processes: int = 1, timeout: int = 0, kernel: str = ""
+) -> int:
     """Execute the rows that are not complete, at most `processes` at a time, each in a process of
     its own.
 
@@ -51,7 +54,7 @@ def run_rows(rows: list[Row], out: str | Path, processes: int = 1, timeout: int 
     which save themselves, and a second one ends them at once. Writes summary.csv and prints it in
     short. Returns 0 where all rows are complete, 130 where it was stopped, else 1. The same call
     goes on."""
-    batch = _Batch(rows, max(1, processes), timeout)
+    batch = _Batch(rows, max(1, processes), timeout, kernel)
     with deferred() as stops:
         batch.execute(stops)
     print(summarize(rows, out))
@@ -68,10 +71,11 @@ def run_rows(rows: list[Row], out: str | Path, processes: int = 1, timeout: int 
 class _Batch:
     """Rows that wait, and rows that run in processes."""
 
-    def __init__(self, rows: list[Row], processes: int, timeout: int) -> None:
+    def __init__(self, rows: list[Row], processes: int, timeout: int, kernel: str) -> None:
         states = [row.status()["state"] for row in rows]
         pairs = zip(rows, states, strict=True)
-        self.total, self.processes, self.timeout = len(rows), processes, timeout
+        self.total, self.processes = len(rows), processes
+        self.options = ["--timeout", str(timeout), *(["--kernel", kernel] if kernel else [])]
         self.waiting = deque(row for row, state in pairs if state not in DONE)
         self.running: dict[subprocess.Popen, tuple[Row, int]] = {}  # the row, its share of GPUs
         self.shares = gpu_shares(_gpus(), processes)
@@ -102,7 +106,7 @@ class _Batch:
         taken = {share for _, share in self.running.values()}
         share = next(number for number in range(len(self.shares)) if number not in taken)
         try:
-            process = _start(row, self.processes, self.timeout, self.shares[share])
+            process = _start(row, self.processes, self.options, self.shares[share])
         except OSError as error:  # the other rows run
             said = f"{type(error).__name__}: {error}"
             print(f"row {row.number}, {row.name}: not started: {said}", file=sys.stderr, flush=True)
@@ -193,7 +197,7 @@ def _gpus() -> list[str]:
     return listed.stdout.split() if listed.returncode == 0 else []
 
 
-def _start(row: Row, processes: int, timeout: int, gpus: list[str]) -> subprocess.Popen:
+def _start(row: Row, processes: int, options: list[str], gpus: list[str]) -> subprocess.Popen:
     """`vidbench run` of a row: anyone can call the same by hand. Ctrl-C of a terminal does not
     reach it."""
     _prepared(row)
@@ -212,8 +216,7 @@ def _start(row: Row, processes: int, timeout: int, gpus: list[str]) -> subproces
         str(row.folder),
         "-f",
         str(row.folder / "settings.yaml"),
-        "--timeout",
-        str(timeout),
+        *options,
     ]
     with _errors(row).open("w") as errors:
         return subprocess.Popen(

@@ -63,7 +63,18 @@ def add_run(commands: Commands) -> None:
     command.add_argument(
         "--timeout", type=_at_least(0), default=0, help="seconds for one cell; default: no limit"
     )
+    _add_kernel(command)
     _add_processes(command)
+
+
+def _add_kernel(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--kernel",
+        default="",
+        metavar="NAME",
+        help="an installed kernel (jupyter kernelspec list); default: the Python that runs this, "
+        "whatever kernel a notebook names",
+    )
 
 
 def _add_processes(command: argparse.ArgumentParser) -> None:
@@ -129,3 +140,4 @@ def add_batch(commands: Commands) -> None:
     command.add_argument(
         "--timeout", type=_at_least(0), default=0, help="seconds for one cell; default: no limit"
     )
+    _add_kernel(command)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from click import ClickException
 
+from vidbench.headless.kernels import THIS, Kernel
 from vidbench.headless.parameters import (
     PAPERMILLS,
     check,
@@ -37,7 +38,10 @@ class EndedError(ClickException, RuntimeError):
 
 
 def execute_all(
-    planned: list[tuple[Path, dict]], out: str | Path, timeout: int | None = None
+    planned: list[tuple[Path, dict]],
+    out: str | Path,
+    timeout: int | None = None,
+    kernel: Kernel = THIS,
 ) -> int:
     """Execute what `parameters.plan` checked, in order, up to the first that does not complete;
     returns the exit code.
@@ -48,7 +52,7 @@ def execute_all(
 
     for notebook, values in planned:
         try:
-            print(f"{notebook} -> {execute(notebook, out, values, timeout)}", flush=True)
+            print(f"{notebook} -> {execute(notebook, out, values, timeout, kernel)}", flush=True)
         except PapermillExecutionError as error:
             said, code = f"failed in cell {error.cell_index + 1}: {error.ename}: {error.evalue}", 1
         except EndedError as error:
@@ -63,14 +67,19 @@ def execute_all(
 
 
 def execute(
-    notebook: str | Path, out: str | Path, values: dict | None = None, timeout: int | None = None
+    notebook: str | Path,
+    out: str | Path,
+    values: dict | None = None,
+    timeout: int | None = None,
+    kernel: Kernel = THIS,
 ) -> Path:
     """Run a notebook with papermill and the engine below; returns the executed copy, in `out`
     however it ends.
 
     The kernel's working directory is the notebook's folder, as in JupyterLab; its streams are also
     printed, as lines. Where several nodes execute it (VIDBENCH_NNODES), the copy of each bears its
-    name (VIDBENCH_NODE, or the host's). timeout: seconds for one cell. Raises ParameterError before
+    name (VIDBENCH_NODE, or the host's). timeout: seconds for one cell. kernel: an
+    installed one (kernels.named); default: the interpreter that runs this. Raises ParameterError before
     anything starts, papermill's PapermillExecutionError at the first cell that fails, EndedError,
     SystemExit after Ctrl-C or SIGTERM."""
     import papermill
@@ -94,6 +103,9 @@ def execute(
         execution_timeout=timeout,
         echo=sys.stdout,
         data_checked=True,
+        kernel_name=kernel.name,
+        language=kernel.language,
+        own_interpreter=kernel.own,
     )
     return copy
 
@@ -131,7 +143,7 @@ class Engine:
         """Execute a notebook that papermill prepared. options: papermill's, such as progress_bar.
 
         Raises ParameterError, EndedError, SystemExit."""
-        from vidbench.headless.kernel import run, slim
+        from vidbench.headless.kernel import OwnInterpreter, run, slim
 
         begun = _begun_in()
         values = check(nb, absolute(injected(nb), begun))
@@ -149,6 +161,8 @@ class Engine:
         echo, seconds = options.pop("echo", None), options.pop("execution_timeout", None)
         seconds = seconds or options.pop("timeout", None)
         options["startup_timeout"] = options.pop("start_timeout", 60)
+        if options.pop("own_interpreter", False):
+            options["kernel_manager_class"] = OwnInterpreter
         client = {**options, "kernel_name": kernel_name}
         try:
             with explain_full_disk(copy.parent):
@@ -172,7 +186,7 @@ def _inject(nb: "NotebookNode", values: dict[str, Any], kernel_name: str) -> Non
     given = nb.metadata.papermill.get("parameters") or {}
     values = {name: given[name] for name in PAPERMILLS if name in given} | values
     cell = next(cell for cell in nb.cells if INJECTED in cell.metadata.get("tags", []))
-    language = nb.metadata.kernelspec.get("language", "python")
+    language = nb.metadata.get("kernelspec", {}).get("language", "python")
     cell.source = translate_parameters(kernel_name, language, values, "Parameters")
     nb.metadata.papermill["parameters"] = values
 

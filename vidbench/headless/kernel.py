@@ -5,13 +5,17 @@ import json
 import os
 import re
 import signal
+import sys
 import time
+from collections.abc import Callable
 from contextlib import closing
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, TextIO
 
 import nbformat
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
 from nbclient.util import ensure_async, run_sync
 from papermill.clientwrap import PapermillNotebookClient
@@ -19,9 +23,10 @@ from papermill.engines import NotebookExecutionManager
 from papermill.exceptions import strip_color
 from papermill.log import logger
 
+from vidbench.headless.bars import Bars
 from vidbench.headless.status import Status
+from vidbench.headless.streams import Lines, Streams
 from vidbench.system.files import write_text
-from vidbench.system.progress import Every
 from vidbench.system.signals import PAUSE, deferred
 
 # seconds from a stop to the kernel's end, for a checkpoint; Slurm's KillWait is 30 unless set
@@ -84,6 +89,8 @@ def run(
         lines = Lines([log, echo] if echo else [log])
         runner = Client(Manager(nb, **manager), **client | FIXED)
         runner.lines, runner.status, runner.cell_seconds = lines, status, cell_seconds
+        runner.bars, runner.streams = Bars(), Streams()
+        runner.nb_man.settle = runner.streams.settle
         runner.nb_man.notebook_start()
         with deferred(lambda names: runner.ask("interrupted", names[-1])):
             try:
@@ -153,7 +160,7 @@ class Client(PapermillNotebookClient):
     """papermill's client, which merges streams as they come, writes them as lines, and can be asked
     to stop.
 
-    To be set before it executes: lines, status, cell_seconds.
+    To be set before it executes: lines, status, cell_seconds, bars, streams.
     """
 
     reason, why, since = "", "", 0.0  # why it stops: a state, in words, since when
@@ -163,6 +170,8 @@ class Client(PapermillNotebookClient):
     lines: "Lines"
     status: Status
     cell_seconds: int | None
+    bars: Bars
+    streams: Streams
 
     def ask(self, reason: str, why: str) -> None:
         """Interrupt the cell and begin no other; after GRACE, or when asked again, end the
@@ -209,6 +218,7 @@ class Client(PapermillNotebookClient):
                 timer.cancel()
             self.loop = None
             self.lines.flush()
+            self.streams.close()
             if self.reason:
                 raise Stopped
 
@@ -231,6 +241,13 @@ class Client(PapermillNotebookClient):
     def on_comm_open_jupyter_widget(self, msg: dict) -> None:
         """Open no widget: what goes into an Output widget is shown as the cell's own output."""
 
+    def handle_comm_msg(self, outs: list, msg: dict, cell_index: int) -> None:
+        """Follow a widget; a progress bar is said as a line that redraws itself."""
+        super().handle_comm_msg(outs, msg, cell_index)
+        changed = self.bars.take(msg)
+        if changed:
+            self.lines.redraw(*changed)
+
     def output(
         self, outs: list, msg: dict, display_id: str, cell_index: int
     ) -> nbformat.NotebookNode | None:
@@ -238,6 +255,7 @@ class Client(PapermillNotebookClient):
         shown in between."""
         out = super().output(outs, msg, display_id, cell_index)
         if out is None or out.output_type != "stream":
+            self.bars.show(out or {})
             return out
         self.lines.write(out.name, out.text)
         outs.pop()
@@ -246,8 +264,17 @@ class Client(PapermillNotebookClient):
         if same is None:
             same = nbformat.from_dict({**out, "text": ""})
             outs.append(same)
-        same.text = redrawn(same.text, out.text)
+        self.streams.add(same, out.text)
         return out  # as it came, for papermill's own log
+
+
+class OwnInterpreter(AsyncKernelManager):
+    """A kernel of the interpreter that runs this, whatever its name means elsewhere."""
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        return KernelSpec(argv=command, display_name="Python 3 (ipykernel)", language="python")
 
 
 class Manager(NotebookExecutionManager):
@@ -256,9 +283,11 @@ class Manager(NotebookExecutionManager):
 
     nb: nbformat.NotebookNode
     output_path: str | None
+    settle: Callable[[], None]  # gives outputs that grow their text
 
     def save(self, **changes: Any) -> None:
         """Write the executed copy, where papermill wants it written before the end."""
+        self.settle()
         self.nb = changes.get("nb") or self.nb
         if self.output_path:
             write_text(Path(self.output_path), nbformat.writes(slim(self.nb)))
@@ -297,54 +326,6 @@ def slim(nb: nbformat.NotebookNode) -> nbformat.NotebookNode:
             cell = nbformat.NotebookNode({**cell, "outputs": outputs})
         cells.append(cell)
     return nbformat.NotebookNode({**nb, "cells": cells})
-
-
-def redrawn(text: str, more: str) -> str:
-    """A stream that goes on; of a line that was redrawn after a carriage return, its last state."""
-    settled = text.rfind("\n") + 1
-    lines = (text[settled:] + more).split("\n")
-    # the last carriage return that something follows; of a long line without any a pattern would
-    # take time squared
-    return text[:settled] + "\n".join(
-        line[line.rfind("\r", 0, max(0, len(line) - 1)) + 1 :] for line in lines
-    )
-
-
-class Lines:
-    """Streams in, whole lines out to files; a line that redraws itself is said as it ends, and
-    every SECONDS seconds of system/progress.py."""
-
-    def __init__(self, files: list[TextIO]) -> None:
-        self.files = files
-        self.open: dict[str, str] = {}
-        self.due: dict[str, Every] = {}
-
-    def write(self, name: str, text: str) -> None:
-        """Take up what stream `name` says."""
-        *whole, rest = redrawn(self.open.get(name, ""), text).split("\n")
-        for line in whole:
-            self.say(line.rstrip("\r"))
-        due = self.due.setdefault(name, Every(first=True))
-        if "\r" in text and rest.strip() and due():
-            self.say(rest.rstrip("\r"))
-        self.open[name] = rest
-
-    def flush(self) -> None:
-        """Say what has no end of line yet."""
-        for rest in self.open.values():
-            if rest.strip():
-                self.say(rest.rstrip("\r"))
-        self.open = {}
-
-    def say(self, line: str) -> None:
-        for file in self.files:
-            # `| head` has read enough, and the run continues: all later prints end here, too
-            try:
-                file.write(line + "\n")
-                file.flush()
-            except BrokenPipeError:
-                with open(os.devnull, "w") as nowhere:
-                    os.dup2(nowhere.fileno(), file.fileno())
 
 
 def _log(copy: Path):

@@ -3,6 +3,7 @@
 import ast
 import json
 import math
+import os
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from functools import lru_cache
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Union
 from vidbench.headless.paths import absolute, check_data
 from vidbench.headless.status import INJECTED, copy_name, digest
 from vidbench.headless.values import ParameterError, load_yaml, once, value_of
+from vidbench.system.errors import MissingError
 from vidbench.system.files import path_inside
 
 if TYPE_CHECKING:
@@ -78,13 +80,15 @@ def plan(
     out: str | Path,
     files: Iterable[str | Path] = (),
     texts: Iterable[tuple[str, str]] = (),
+    kernel: str = "",
 ) -> list[tuple[Path, dict]]:
     """(notebook, its parameters) of each, all checked before the first starts.
 
     files: YAML files of parameters, of which the last wins; texts: (name, value) pairs of a command
     line, which win over files. Relative paths among them are relative to the file, and to the
-    working directory. Each notebook must know all of them, or a slip would pass. Raises
-    ParameterError, also for `data` that is no data set."""
+    working directory. kernel: the name of an installed one, in which all run. Each notebook must
+    know all parameters, or a slip would pass. Raises ParameterError, also for `data` that is no
+    data set."""
     filed: dict[str, Any] = {}
     planned: list[tuple[Path, dict]] = []
     taken: set[str] = set()
@@ -104,7 +108,7 @@ def plan(
         taken.add(copy)
         planned.append((notebook, named))
     for notebook, _ in planned:  # last: nbformat and jupyter_client take seconds to import
-        known_kernel(read_book(notebook), notebook)
+        check_kernel(read_book(notebook), notebook, kernel)
     return planned
 
 
@@ -122,7 +126,7 @@ def read_book(path: str | Path) -> Any:
     """Read a notebook, in nbformat's version 4.
 
     Raises:
-        OSError: it is missing.
+        FileNotFoundError: it is missing.
         ParameterError: it is no notebook.
     """
     import nbformat
@@ -131,27 +135,38 @@ def read_book(path: str | Path) -> Any:
         book = nbformat.read(path, as_version=4)
         for cell in book.cells:
             cell.cell_type, cell.source, cell.metadata  # noqa: B018
+    except FileNotFoundError:
+        raise MissingError(f"no such notebook: {path}. Name an .ipynb file") from None
+    except IsADirectoryError:
+        raise ParameterError(f"{path} is no notebook but a folder. Name an .ipynb file.") from None
     except OSError:
         raise
     except Exception as error:  # nbformat raises many types
         said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise ParameterError(f"{path} is no notebook: {said}.") from None
+        raise ParameterError(
+            f"{path} is no notebook: it must be JSON with nbformat and cells; got "
+            f"{_beginning(Path(path))} ({said}). Open it in JupyterLab, and save it."
+        ) from None
     return book
 
 
-def known_kernel(book: "NotebookNode", path: Path) -> None:
-    """Check that a notebook's kernel is installed. Raises ParameterError with the installed ones."""
-    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+def _beginning(path: Path) -> str:
+    """The first letters of a file, for messages."""
+    with path.open("rb") as file:
+        text = file.read(60).decode(errors="replace")
+    return repr(text.strip()) if text.strip() else "an empty file"
 
-    name = book.metadata.get("kernelspec", {}).get("name", "")
-    try:
-        KernelSpecManager().get_kernel_spec(name)
-    except NoSuchKernel:
-        installed = ", ".join(sorted(KernelSpecManager().find_kernel_specs()))
-        raise ParameterError(
-            f"{path}: its kernel {name!r} is not installed; the installed kernels are {installed}."
-            " Choose one of them in JupyterLab (Kernel, Change Kernel), and save."
-        ) from None
+
+def check_kernel(book: "NotebookNode", path: Path, name: str = "") -> None:
+    """Check that a notebook can run in the kernel of that name, or else in this interpreter.
+
+    Raises:
+        ParameterError: no such kernel is installed, or the notebook is in another language.
+    """
+    from vidbench.headless.kernels import check_language, named
+
+    named(name)
+    check_language(book, path, name)
 
 
 def injected(nb: "NotebookNode") -> dict[str, Any]:
@@ -188,7 +203,7 @@ def _cells(path: str | Path) -> Any:
         for cell in cells:
             "".join(cell["source"]), "parameters" in cell["metadata"].get("tags", [])
         return cells
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         pass
     return read_book(path).cells
 
@@ -229,13 +244,13 @@ def _checked(where: str, name: str, value, known: dict):
         listed = ", ".join(f"{n} = {default!r}" for n, (default, _) in known.items())
         raise ParameterError(f"{where} has no parameter {name!r}; the known ones are {listed}.")
     default, types = known[name]
-    kind = type(value).__name__
     try:
         value = _plain(value)
     except TypeError as error:
         raise ParameterError(
             f"{where}: {name} wants what YAML can hold; got {value!r}: {error}."
         ) from None
+    kind = type(value).__name__
     if name == "name" and kind == "str" and value:
         _named_folder(where, value)
     if kind == "int" and "float" in types and "int" not in types:
@@ -257,7 +272,12 @@ def _named_folder(where: str, value: str) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """As papermill can write it into a notebook: tuples, of which it would make text, as lists."""
+    """As papermill can write it into a notebook: tuples, of which it would make text, as lists; a
+    number of NumPy or PyTorch as Python's; a path as text."""
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
     if isinstance(value, dict):
         if not all(isinstance(key, str) for key in value):
             raise TypeError("a map's keys are text")

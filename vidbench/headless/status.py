@@ -4,10 +4,12 @@ import hashlib
 import json
 import os
 import socket
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from vidbench.system.errors import InputError
 from vidbench.system.files import is_locked, lock_file, path_inside, write_text
 
 # What a run of a notebook may come to -> exit code: 124 is timeout(1)'s, 130 a shell's for Ctrl-C,
@@ -129,6 +131,26 @@ def copy_name(notebook: Path) -> str:
     if len(inside.parts) != 2 or set(node) & set('\\/:*?"<>|'):
         raise ValueError(f"--node must be a file name without separators; got {node!r}")
     return f"{notebook.stem}-{node}{notebook.suffix}"
+
+
+def refuse_others(out: str | Path, names: Sequence[str]) -> None:
+    """Refuse to replace a notebook or page that is not an executed copy.
+
+    Raises:
+        ValueError: the message names the file.
+    """
+    for copy in (Path(out, name) for name in names):
+        executed = copy.with_suffix(".status.json").is_file() or '"papermill"' in _text(copy)
+        for file in (copy, copy.with_suffix(".html")):
+            if file.exists() and not executed:
+                raise InputError(
+                    f"{file} would be overwritten, and it is no executed copy: move it away, or "
+                    "use another --out"
+                )
+
+
+def _text(file: Path) -> str:
+    return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
 
 
 def digest(cells: list, parameters: dict) -> str:

@@ -15,8 +15,8 @@ from typing import Any, TypeAlias
 
 from vidbench.headless.parameters import (
     check,
+    check_kernel,
     digest_of,
-    known_kernel,
     known_parameters,
     look_at_data,
     read_book,
@@ -56,7 +56,7 @@ class Row:
         return {"state": "new"}
 
 
-def read_table(table: str | Path, out: str | Path) -> list[Row]:
+def read_table(table: str | Path, out: str | Path, kernel: str = "") -> list[Row]:
     """The rows of a table, each checked against its notebook.
 
     A .yaml holds one map or a list of maps: `notebook`, a path from the table's folder;
@@ -65,13 +65,14 @@ def read_table(table: str | Path, out: str | Path) -> list[Row]:
     is a field of a map: changes.seed. In a grid a name of your own may hold a list of maps,
     settings of several parameters each. A .csv has a column `notebook` and one for each parameter,
     an empty cell being one not given. Relative paths are relative to the table's folder. A row whose
-    folder exists under another name, since the table has grown, keeps it. Raises ParameterError."""
+    folder exists under another name, since the table has grown, keeps it. kernel: the name of an installed
+    one, in which all run. Raises ParameterError."""
     table, out = Path(table), Path(out)
     books: dict[Path, Any] = {}
     found = []
     for where, entry, texts in _entries(table):
         try:
-            found += _expanded(entry, texts, table.parent, books)
+            found += _expanded(entry, texts, table.parent, books, kernel)
         except (ValueError, OSError) as error:
             raise ParameterError(f"{table}, {where}: {error}") from None
     if not found:
@@ -135,15 +136,16 @@ def _csv_lines(table: Path) -> Iterator[tuple[int, list[str]]]:
             cells = next(csv.reader([line.rstrip("\n")], strict=True), [])
         except csv.Error as error:
             raise ParameterError(
-                f"{table}, line {number}: a cell's quotes must be closed in its line; got"
-                f" {line.rstrip()!r} ({error}). For text with line breaks use a .yaml table."
+                f"{table}, line {number}: a cell's quotes must be closed in its line, and it has at"
+                f" most {csv.field_size_limit():,} characters; got {line.rstrip()[:80]!r} ({error})."
+                " For text with line breaks use a .yaml table."
             ) from None
         if cells:
             yield number, cells
 
 
 def _expanded(
-    entry: Any, texts: dict[str, str], folder: Path, books: dict[Path, Any]
+    entry: Any, texts: dict[str, str], folder: Path, books: dict[Path, Any], kernel: str
 ) -> list[tuple[Path, dict[str, Any], dict[str, Any]]]:
     """(notebook, parameters, those that name the row) of each row of an entry."""
     if not isinstance(entry, dict) or set(entry) - {*PARTS, "notebook"}:
@@ -153,13 +155,13 @@ def _expanded(
     notebook = entry.get("notebook")
     if not isinstance(notebook, str) or not notebook.strip():
         raise ParameterError(
-            f"wanted a map of notebook, parameters, grid, compose; notebook is the path of a"
-            f" notebook; got {notebook!r}."
+            "notebook must be the path of an .ipynb file, from the table's folder; got "
+            f"{notebook!r}. Write notebook: NAME.ipynb"
         )
     path = folder / notebook
     if path not in books:
         books[path] = read_book(path)
-        known_kernel(books[path], path)
+        check_kernel(books[path], path, kernel)
     book = books[path]
     maps = [entry.get(part) or {} for part in PARTS]
     if not all(isinstance(part, dict) and all(map(_is_name, part)) for part in maps):

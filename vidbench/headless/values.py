@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from click import ClickException
 
+from vidbench.system.errors import Brief
+
 if TYPE_CHECKING:
     from ruamel.yaml import YAML
 
@@ -26,7 +28,7 @@ FLOAT = re.compile(
 )
 
 
-class ParameterError(ClickException, ValueError):
+class ParameterError(Brief, ClickException, ValueError):
     """A parameter that the notebook does not have or that has another type, or a bad table."""
 
     exit_code = 2  # of papermill's command

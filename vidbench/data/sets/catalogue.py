@@ -2,12 +2,11 @@
 
 A data set is a row in DATASETS: how to read it, what it is, what its folder holds and how it is
 recognized. A reader gives rows (path, label, split, source_video) with the file and line each stands in;
-checks that all share are in `open_dataset`. Readers of lists are in `listfiles`, `youtube` and `activitynet`;
-those of plain folders in `folders` and `loose`."""
+checks that all share are in `open_dataset`. Readers of lists are in `listfiles`, `youtube`,
+`activitynet` and `pathlabel`; those of plain folders in `folders` and `loose`."""
 
 from __future__ import annotations
 
-import inspect
 import json
 import warnings
 from collections.abc import Callable
@@ -21,8 +20,18 @@ import numpy as np
 
 from vidbench.data.manifest import COLUMNS, STRINGS, Manifest
 from vidbench.data.prepare.outputs import Outputs
-from vidbench.data.sets import activitynet, folders, images, listfiles, loose, opened, youtube
+from vidbench.data.sets import (
+    activitynet,
+    folders,
+    images,
+    listfiles,
+    loose,
+    opened,
+    pathlabel,
+    youtube,
+)
 from vidbench.data.sets.loose import open_files as open_files
+from vidbench.data.sets.options import TEXTS, check_options, options_of, plain
 from vidbench.data.sets.reading import Found, holding, spelled_on_disk
 from vidbench.data.toy import world as toy
 from vidbench.system.errors import InputError, MissingError
@@ -116,6 +125,12 @@ DATASETS: dict[str, DataSet] = {
         "activity_net.v1-3.min.json and a file a segment",
         lambda root: activitynet.activitynet_list(root) is not None,
     ),
+    "pathlabel": DataSet(
+        pathlabel.read_pathlabel,
+        "lists of SlowFast, VideoMAE or MMAction2: lines of a path and a class number",
+        "train.csv, val.csv or test.csv (or .txt) with lines such as run/a.mp4 0, and the videos",
+        lambda root: bool(pathlabel.pathlabel_lists(root)),
+    ),
     "cifar100": DataSet(
         images.read_cifar100,
         "CIFAR-100: pictures of 32x32 in 100 classes (Krizhevsky 2009), or some of them",
@@ -171,6 +186,11 @@ def _existing(root: str | Path) -> Path:
     Raises:
         FileNotFoundError: it does not exist; the message names a built-in data set of that name.
     """
+    if isinstance(root, str) and not root.strip():
+        raise InputError(
+            "a data set must be a folder or a csv; got an empty name. Is a variable of the shell "
+            "not set? For the working directory write '.'"
+        )
     path = Path(root).expanduser()
     if path.exists():
         return path
@@ -262,12 +282,13 @@ def _check_options(name: str, missing: str, options: dict[str, Any]) -> None:
         raise InputError(f"unknown data set {name!r}; known are {', '.join(DATASETS)}")
     if missing not in MISSING:
         raise InputError(f"missing must be one of {', '.join(map(repr, MISSING))}, got {missing!r}")
-    known = [key for key in inspect.signature(DATASETS[name].read).parameters if key != "root"]
-    if unknown := sorted(options.keys() - set(known)):
-        options_known = ", ".join(known) or "none"
-        raise InputError(
-            f"data set {name!r} has no option {unknown[0]!r}; its options are {options_known}"
-        )
+    check_options(name, DATASETS[name].read, options)
+
+
+def is_text(option: str) -> bool:
+    """Whether a value of this option is text, so that `-o lists 2020` names a folder."""
+    kinds = {options_of(row.read).get(option) for row in DATASETS.values()} - {None}
+    return option in ("missing", "name") or bool(kinds) and kinds <= set(TEXTS)
 
 
 def _present(manifest: Manifest, wheres: list[str], missing: str) -> Manifest:
@@ -327,9 +348,7 @@ def prepare_dataset(
 
 def _with_folds() -> list[str]:
     """The names of the data sets whose readers take a fold."""
-    return [
-        name for name, row in DATASETS.items() if "fold" in inspect.signature(row.read).parameters
-    ]
+    return [name for name, row in DATASETS.items() if "fold" in options_of(row.read)]
 
 
 def _no_folds(what: str, fold: int) -> ValueError:
@@ -366,9 +385,7 @@ def keep(folder: str | Path, data: str | Path, fold: int | None = None, **option
     ValueError where the folder holds another data set's or fold's, where other options were used,
     or where a data set without folds is to give its second one."""
     folder, root = Path(folder), Path(data).expanduser().resolve()
-    options = {
-        key: str(value) if isinstance(value, Path) else value for key, value in options.items()
-    }
+    options = plain(options)
     origin = folder / "origin.json"
     wanted: dict[str, Any] = {"data": str(root), "options": options}
     # the first is what readers give unasked, and what places made without a fold hold

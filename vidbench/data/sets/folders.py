@@ -24,6 +24,7 @@ from vidbench.data.sets.reading import (
     one_of,
 )
 from vidbench.data.video.clips import PICTURES
+from vidbench.system.errors import InputError, MissingError
 
 SPLIT_FOLDERS = tuple(word for word in SPLIT_WORDS if word != "none")
 UCF_GROUP = re.compile(r"(?:^|_)g\d+$", re.IGNORECASE)
@@ -71,7 +72,7 @@ def read_folder(root: Path, *, held_out: float = 0.25, seed: int = 0, into: str 
     if loose:
         folders = sorted({parts[0] for _, parts in videos if len(parts) > 1})
         found = f"class folders ({_some(folders)})" if folders else "no class folders"
-        raise ValueError(
+        raise InputError(
             f"{root} must have all videos in class folders; got {found} and {len(loose)} files "
             f"outside of class folders ({_some(loose)}). Move these into class folders, or open "
             "all without labels: labels=False, or by the name 'loose'."
@@ -80,7 +81,7 @@ def read_folder(root: Path, *, held_out: float = 0.25, seed: int = 0, into: str 
     rows: Rows = []
     for path, parts in videos:
         if splits and len(parts) < 3:
-            raise ValueError(
+            raise InputError(
                 f"{root}: {path} is in a split folder, but in no class folder below it. Move it "
                 "into one, or open all without labels: labels=False, or by the name 'loose'."
             )
@@ -101,7 +102,7 @@ def split_folders(root: Path, videos: list[list[str]]) -> bool:
     splits = {name for name in tops if name.lower() in SPLIT_FOLDERS}
     if splits and splits != tops:
         other = sorted(tops - splits)[0] or "files outside of folders"
-        raise ValueError(
+        raise InputError(
             f"{root} mixes split folders ({', '.join(sorted(splits))}) with others ({other}). "
             "Move or rename the others."
         )
@@ -121,7 +122,7 @@ def split_by_source(rows: Rows, share: float, seed: int = 0, into: str = "test")
         ValueError: the share is not in 0..1.
     """
     if not 0 <= share < 1:
-        raise ValueError(f"held_out is a share in 0..1, got {share}")
+        raise InputError(f"held_out is a share in 0..1, got {share}")
     by_class: dict[str, dict[str, None]] = {}
     for path, label, _, source_video in rows:
         by_class.setdefault(label or "", {})[source_video or path] = None
@@ -176,19 +177,19 @@ def read_weizmann(root: Path, *, fold: int = 1) -> Found:
     for path in files_below(root, PICTURES):
         known = _weizmann(path)
         if known is None:
-            raise ValueError(
+            raise InputError(
                 f"{root / path}: none of Weizmann's; wanted an eight-digit number n below 72 in "
                 "folder 1, 0, 3 or 4 for n % 8 // 2 of 0, 1, 2 or 3"
             )
         rows.append((path, known[0], "test" if known[1] == fold else "train", f"actor{known[1]}"))
     if not rows:
-        raise FileNotFoundError(
+        raise MissingError(
             f"no Weizmann strips in {root}: wanted 0/00000002.jpg, 1/00000000.jpg and so on, as in "
             "data/actions of sergeytulyakov/mocogan"
         )
     if {split for _, _, split, _ in rows} != {"train", "test"}:
         there = ", ".join(sorted({str(source_video) for *_, source_video in rows}))
-        raise ValueError(
+        raise InputError(
             f"{root}: fold {fold} tests on actor{fold} and trains on the others; there is {there}"
         )
     return Found(root, rows, [str(root / row[0]) for row in rows], list(WEIZMANN.values()))

@@ -14,6 +14,7 @@ import tarfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from PIL import Image
 from vidbench.data.manifest import Manifest, text_lines
 from vidbench.data.sets.reading import Found, Rows, files_below
 from vidbench.data.video.clips import PICTURES
+from vidbench.system.errors import InputError, MissingError
 from vidbench.system.files import written, written_in_steps
 
 LARGEST = 1 << 29  # bytes of a member of an archive; the largest of CIFAR-100 has 155 MB
@@ -76,7 +78,7 @@ def read_imagenet(root: Path, *, lists: str | Path | None = None) -> Found:
     picture is a source of its own."""
     place = imagenet_place(root)
     if place is None:
-        raise FileNotFoundError(
+        raise MissingError(
             f"no ImageNet in {root}: wanted train/<wnid>/*.JPEG, with a wnid like n01440764"
         )
     names = _synset_names(Path(lists or root) / "LOC_synset_mapping.txt")
@@ -86,9 +88,9 @@ def read_imagenet(root: Path, *, lists: str | Path | None = None) -> Found:
         for path in files_below(place / split, PICTURES):
             wnid = path.split("/")[0]
             if wnid == path:
-                raise ValueError(f"{place / split / path}: {FLAT.format(split=split)}")
+                raise InputError(f"{place / split / path}: {FLAT.format(split=split)}")
             if not WNID.fullmatch(wnid) or known and wnid not in known:
-                raise ValueError(
+                raise InputError(
                     f"{place / split / path}: class {wnid!r} is no wnid like n01440764, or not in "
                     f"{'LOC_synset_mapping.txt' if names else 'train'}"
                 )
@@ -104,7 +106,7 @@ def _synset_names(file: Path) -> dict[str, str]:
     for line in text_lines(file) if file.is_file() else ():
         wnid, _, name = line.partition(" ")
         if not WNID.fullmatch(wnid) or not name.strip():
-            raise ValueError(f"{file}: wanted lines like 'n01440764 tench', got {line!r}")
+            raise InputError(f"{file}: wanted lines like 'n01440764 tench', got {line!r}")
         names[wnid] = name.strip()
     several = [name for name, count in Counter(names.values()).items() if count > 1]
     return {wnid: f"{name} ({wnid})" if name in several else name for wnid, name in names.items()}
@@ -152,7 +154,7 @@ def read_cifar100(root: Path) -> Found:
     only when it is complete. One process at a time."""
     place = cifar100_source(root)
     if place is None:
-        raise FileNotFoundError(
+        raise MissingError(
             f"no CIFAR-100 in {root}: wanted train/<class>/*.png and test/, cifar-100-python or "
             "cifar-100-binary (or either .tar.gz)"
         )
@@ -164,7 +166,7 @@ def read_cifar100(root: Path) -> Found:
         split, *inside, _ = path.split("/")
         if split in ("train", "test"):
             if len(inside) != 1 or inside[0] not in CIFAR100:
-                raise ValueError(
+                raise InputError(
                     f"{place / path}: wanted {split}/<class>/*.png with one of CIFAR-100's 100 "
                     f"classes ({', '.join(CIFAR100[:3])}, ...)"
                 )
@@ -201,7 +203,7 @@ def _cifar100_pictures(archive: Path, split: str) -> Iterator[tuple[str, np.ndar
     else:
         names, raw = read("fine_label_names.txt").decode().split(), read(f"{split}.bin")
         if len(raw) % 3074:
-            raise ValueError(
+            raise InputError(
                 f"{archive}: {split}.bin is {len(raw)} bytes, no multiple of a picture's 3074"
             )
         # coarse label, fine label, 3 planes of 32 x 32
@@ -209,19 +211,19 @@ def _cifar100_pictures(archive: Path, split: str) -> Iterator[tuple[str, np.ndar
         labels, pixels = records[:, 1].tolist(), records[:, 2:]
     for number, (got, wanted) in enumerate(zip_longest(names, CIFAR100)):
         if got != wanted:
-            raise ValueError(f"{archive}: label {number} is {got!r}, CIFAR-100's is {wanted!r}")
+            raise InputError(f"{archive}: label {number} is {got!r}, CIFAR-100's is {wanted!r}")
     if len(labels) != len(pixels):
-        raise ValueError(f"{archive}: {len(labels)} labels for {len(pixels)} pictures in {split}")
+        raise InputError(f"{archive}: {len(labels)} labels for {len(pixels)} pictures in {split}")
     for label, picture in zip(labels, pixels, strict=True):
         if type(label) is not int or not 0 <= label < len(CIFAR100):
-            raise ValueError(f"{archive}: a label must be a number in 0..99, got {label!r}")
+            raise InputError(f"{archive}: a label must be a number in 0..99, got {label!r}")
         yield CIFAR100[label], picture
 
 
 def _opener(archive: Path) -> Callable[[str], bytes]:
     """Read a member of an unpacked archive, or of the .tar.gz as it was downloaded."""
     if archive.is_dir():
-        return lambda name: (archive / name).read_bytes()
+        return partial(_member, archive)
 
     def read(name: str) -> bytes:
         try:
@@ -229,17 +231,29 @@ def _opener(archive: Path) -> Callable[[str], bytes]:
                 member = tar.getmember(f"{archive.name.removesuffix('.tar.gz')}/{name}")
                 content = tar.extractfile(member) if member.size <= LARGEST else None
                 if content is None:
-                    raise ValueError(
+                    raise InputError(
                         f"{archive}: {name} must be a file of at most {LARGEST} bytes, got "
                         f"{member.size}"
                     )
                 return content.read()
         except (tarfile.TarError, zlib.error, EOFError, KeyError) as error:
-            raise ValueError(
+            raise InputError(
                 f"{archive}: cannot read {name} ({error}); download it again"
             ) from None
 
     return read
+
+
+def _member(archive: Path, name: str) -> bytes:
+    """Read a file of an unpacked archive. Raises FileNotFoundError if it is missing."""
+    try:
+        return (archive / name).read_bytes()
+    except (FileNotFoundError, IsADirectoryError):
+        there = ", ".join(sorted(os.listdir(archive))[:5]) or "no files"
+        raise MissingError(
+            f"{archive} must contain {name}; got {there}. Unpack the archive again, or delete the "
+            f"folder and put {archive.name}.tar.gz in its place"
+        ) from None
 
 
 class _Kind:
@@ -307,9 +321,12 @@ def _unpickle(data: bytes, archive: Path) -> dict[str, Any]:
     try:
         found = _Plain(io.BytesIO(data), encoding="latin1").load()
     except Exception as error:  # damaged pickles raise nearly every error there is
-        raise ValueError(f"{archive}: not a CIFAR-100 pickle ({error})") from None
+        raise InputError(
+            f"{archive}: not a CIFAR-100 pickle ({str(error) or type(error).__name__}). Download it "
+            "again"
+        ) from None
     if not isinstance(found, dict):
-        raise ValueError(f"{archive}: wanted a pickled dict, got {type(found).__name__}")
+        raise InputError(f"{archive}: wanted a pickled dict, got {type(found).__name__}")
     return found
 
 
@@ -317,7 +334,7 @@ def _labelled_pixels(batch: dict[str, Any], archive: Path) -> tuple[list[int], n
     """The fine labels and the pixels [N, 3072] of a pickled split."""
     labels, pixels = batch.get("fine_labels"), batch.get("data")
     if not isinstance(pixels, _Pixels) or not isinstance(labels, list):
-        raise ValueError(
+        raise InputError(
             f"{archive}: wanted an array `data` and a list `fine_labels`, got "
             f"{type(pixels).__name__} and {type(labels).__name__}"
         )

@@ -16,7 +16,6 @@ nothing guessed beyond it:
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from vidbench.data.sets.reading import (
     CLIP_NUMBER,
     Found,
     Rows,
+    Stems,
     below,
     class_list,
     count_classes,
@@ -36,6 +36,7 @@ from vidbench.data.sets.reading import (
     places,
     read_json,
 )
+from vidbench.system.errors import InputError, MissingError
 
 ARID_SCENE = re.compile(r"^([A-Za-z]+_\d+)_\d+$")
 HMDB_SPLITS = {"1": "train", "2": "test", "0": "none"}
@@ -49,7 +50,8 @@ def read_ucf101(root: Path, *, fold: int = 1, lists: str | Path | None = None) -
 
     Names are matched without regard to case: the class HandstandPushups has files called
     v_HandStandPushups, and copies of the data set differ in which spelling their folders have. The
-    manifest holds the spelling on disk."""
+    manifest holds the spelling on disk. Copies with other suffixes, or with class folders below
+    train/ and test/, are read too; the lists say which video is in which split."""
     one_of("UCF101's fold", fold, (1, 2, 3))
     names = ("classInd.txt", f"trainlist{fold:02d}.txt", f"testlist{fold:02d}.txt")
     place = lists_in(root, lists, names)
@@ -65,7 +67,7 @@ def read_ucf101(root: Path, *, fold: int = 1, lists: str | Path | None = None) -
             or not 1 <= int(number) <= len(classes)
             or classes[int(number) - 1] != label
         ):
-            raise ValueError(
+            raise InputError(
                 f"{where}: class number {number} is not that of {label!r} in {place / names[0]}"
             )
         entries.append((path, "train", where))
@@ -74,14 +76,11 @@ def read_ucf101(root: Path, *, fold: int = 1, lists: str | Path | None = None) -
         for (path,), where in numbered(place / names[2], None, 1, "1 column (path)")
     ]
     prefix = below(root, (path for path, _, _ in entries), ("UCF-101", "videos"))
-    videos = files_below(root / prefix)
-    # the exact name comes first
-    on_disk = {path.lower(): path for path in videos} | {path: path for path in videos}
+    videos = Stems(root)
     rows: Rows = []
     for path, split, _ in entries:
         label, stem = path.split("/")[0], Path(path).stem
-        name_on_disk = prefix + on_disk.get(path, on_disk.get(path.lower(), path))
-        rows.append((name_on_disk, label, split, CLIP_NUMBER.sub("", stem)))
+        rows.append((videos.find(path, prefix), label, split, CLIP_NUMBER.sub("", stem)))
     return Found(root, rows, [where for _, _, where in entries], classes)
 
 
@@ -90,14 +89,17 @@ def read_hmdb51(root: Path, *, fold: int = 1, lists: str | Path | None = None) -
     class folders.
 
     1 is train, 2 is test, 0 is a clip that this fold does not use: it is a row of no split. A file
-    on disk may have another suffix than the listed .avi."""
+    on disk may have another suffix than the listed .avi, and be in a folder of its class within
+    another (brush_hair/brush_hair), as archives unpacked into folders of their names leave it."""
     one_of("HMDB51's fold", fold, (1, 2, 3))
     tail = f"_test_split{fold}.txt"
     place = lists_in(root, lists, [f"brush_hair{tail}"])
-    classes = sorted(file.name.removesuffix(tail) for file in place.glob(f"*{tail}"))
+    names = (file.name for file in place.glob(f"*{tail}"))
+    # ._NAME is what macOS writes beside a file on other disks
+    classes = sorted(name.removesuffix(tail) for name in names if not name.startswith("."))
     count_classes("HMDB51", classes, (51,), place / f"*{tail}")
     prefix = below(root, classes, ("hmdb51_org", "hmdb51", "videos"))
-    on_disk = {os.path.splitext(path)[0]: path for path in files_below(root / prefix)}
+    videos = Stems(root)
     rows: Rows = []
     wheres: list[str] = []
     for label in classes:
@@ -107,13 +109,12 @@ def read_hmdb51(root: Path, *, fold: int = 1, lists: str | Path | None = None) -
         ):
             film = clip.fullmatch(name)
             if film is None or number not in HMDB_SPLITS:
-                raise ValueError(
+                raise InputError(
                     f"{where}: wanted film_{label}_..._0.avi and 0, 1 or 2, got {name!r} and "
                     f"{number!r}"
                 )
-            path = f"{label}/{name}"
-            found = on_disk.get(path.removesuffix(".avi"), path)
-            rows.append((prefix + found, label, HMDB_SPLITS[number], film[1]))
+            path = videos.find(f"{label}/{name}", prefix)
+            rows.append((path, label, HMDB_SPLITS[number], film[1]))
             wheres.append(where)
     return Found(root, rows, wheres, classes)
 
@@ -137,7 +138,7 @@ def read_arid(root: Path, *, fold: int = 1, lists: str | Path | None = None) -> 
         else full
     )
     if files is short and fold != 1:
-        raise ValueError(
+        raise InputError(
             f"{lists or root} holds ARID's six-class subset, which has no fold {fold}: take fold 1 "
             "or the full lists, ARID_split1_train.txt and so on"
         )
@@ -152,10 +153,10 @@ def read_arid(root: Path, *, fold: int = 1, lists: str | Path | None = None) -> 
             place / name, "\t", 3, "3 columns (index, class number, path)"
         ):
             if not number.isdigit() or int(number) >= len(classes):
-                raise ValueError(f"{where}: class number {number} is not in mapping_table.txt")
+                raise InputError(f"{where}: class number {number} is not in mapping_table.txt")
             label = classes[int(number)]
             if "/" in path and path.split("/")[0] != label:
-                raise ValueError(
+                raise InputError(
                     f"{where}: class number {number} is {label!r}, but the path is {path!r}"
                 )
             scene = ARID_SCENE.match(Path(path).stem)
@@ -195,7 +196,7 @@ def read_ssv2(root: Path, *, lists: str | Path | None = None) -> Found:
     test-answers.csv ("id;label") lies beside it."""
     files = ssv2_files(Path(lists or root))
     if not files:
-        raise FileNotFoundError(
+        raise MissingError(
             f"no lists at {lists or root}: wanted something-something-v2-labels.json with -train "
             "or -validation.json (or labels.json, ...) there or one folder below"
         )
@@ -210,7 +211,7 @@ def read_ssv2(root: Path, *, lists: str | Path | None = None) -> Found:
     for split in ("train", "validation", "test"):
         for video, template, where in _ssv2_entries(files[split]) if split in files else ():
             if template is None and split != "test":
-                raise ValueError(f"{where}: wanted an object with id and template, got id {video}")
+                raise InputError(f"{where}: wanted an object with id and template, got id {video}")
             label = answers.get(video) if split == "test" else template
             path = on_disk.get(video, f"20bn-something-something-v2/{video}.webm")
             rows.append((path, label, split, None))
@@ -225,7 +226,7 @@ def _ssv2_classes(file: Path) -> list[str]:
     order = {name: i for i, name in enumerate(classes)}
     for name, number in numbers.items():
         if number != str(order[name]):
-            raise ValueError(
+            raise InputError(
                 f"{file}: classes count from 0, but {name!r} has {number!r}, not {order[name]}"
             )
     count_classes("Something-Something-v2", classes, (174,), file)
@@ -237,7 +238,7 @@ def _ssv2_entries(file: Path) -> Iterator[tuple[str, str | None, str]]:
     for number, entry in enumerate(read_json(file, list), 1):
         where = f"{file}, entry {number}"
         if not isinstance(entry, dict) or "id" not in entry:
-            raise ValueError(
+            raise InputError(
                 f"{where}: wanted an object with id and template (test: id), got {entry!r}"
             )
         template = entry.get("template")
@@ -262,14 +263,14 @@ def moments_lists(root: Path) -> tuple[Path, Path] | None:
 
 def read_moments(root: Path, *, lists: str | Path | None = None) -> Found:
     """Moments in Time's trainingSet.csv and validationSet.csv, over training/<class>/ and
-    validation/<class>/.
+    validation/<class>/; also Moments in Time Mini.
 
     Lines are path and label, or path, label, workers who agreed, workers who did not; there is no
-    header. The classes are in moments_categories.txt ("label,number"; v1 has 339) or
+    header. The classes are in moments_categories.txt ("label,number"; v1 has 339, Mini 200) or
     category_momentsv2.txt (one a line; v2 has 305)."""
     found = moments_lists(Path(lists or root))
     if found is None:
-        raise FileNotFoundError(
+        raise MissingError(
             f"no lists at {lists or root}: wanted {' or '.join(MOMENTS_CATEGORIES)} with "
             "trainingSet.csv or validationSet.csv there or one folder below"
         )
@@ -277,9 +278,9 @@ def read_moments(root: Path, *, lists: str | Path | None = None) -> Found:
     classes: list[str] = []
     for (name, *number), where in numbered(categories, ",", (1, 2), "a class, or class,number"):
         if number and number[0].strip() != str(len(classes)):
-            raise ValueError(f"{where}: wanted class number {len(classes)}, got {number[0]!r}")
+            raise InputError(f"{where}: wanted class number {len(classes)}, got {number[0]!r}")
         classes.append(name)
-    count_classes("Moments in Time", classes, (339, 305), categories)
+    count_classes("Moments in Time", classes, (339, 305, 200), categories)
     rows: Rows = []
     wheres: list[str] = []
     prefix = below(root, ("training", "validation"), ())

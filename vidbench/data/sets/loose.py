@@ -20,6 +20,7 @@ from vidbench.data.sets.folders import (
 )
 from vidbench.data.sets.reading import Found, Rows, files_below
 from vidbench.data.tables import columns_of
+from vidbench.system.errors import InputError, MissingError
 
 
 def is_loose(root: Path) -> bool:
@@ -87,12 +88,12 @@ def open_files(
     files = [Path(os.path.abspath(Path(path).expanduser())) for path in paths]
     if not files or labels is not None and len(labels) != len(files):
         found = "no paths" if not files else f"{len(files)} paths and {len(labels or ())} labels"
-        raise ValueError(f"open_files needs files, and one label for each; got {found}.")
+        raise InputError(f"open_files needs files, and one label for each; got {found}.")
     for file in files:
         if file.is_dir():
-            raise ValueError(f"open_files needs files; got the folder {file}. Use open_dataset.")
+            raise InputError(f"open_files needs files; got the folder {file}. Use open_dataset.")
         if not file.is_file():
-            raise FileNotFoundError(f"no such file: {file}")
+            raise MissingError(f"no such file: {file}")
     root = Path(os.path.commonpath([file.parent for file in files]))
     names = [file.relative_to(root).as_posix() for file in files]
     columns = names, labels or [None] * len(files), loose_sources(names)
@@ -118,13 +119,13 @@ def read_csv(
     `folders.read_folder`. A source video or a content in two splits of the csv is an error, or with
     overlap "warn" a warning."""
     if overlap not in ("error", "warn"):
-        raise ValueError(f"overlap must be 'error' or 'warn', got {overlap!r}")
+        raise InputError(f"overlap must be 'error' or 'warn', got {overlap!r}")
     manifest, columns = Manifest.load(root), _columns(root)
     if "split" not in columns:
         share = 0.25 if held_out is None else held_out
         return _split(manifest, "source_video" not in columns, share, seed, into)
     if held_out is not None:
-        raise ValueError(
+        raise InputError(
             f"{root} must have no column split if held_out is given; got both. Leave held_out "
             "away, or remove the column."
         )

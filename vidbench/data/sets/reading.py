@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vidbench.data.tables import is_plain, same_path
+from vidbench.data.tables import is_plain, read_text, same_path
+from vidbench.system.errors import InputError, MissingError
 
 VIDEO_SUFFIXES = (
     ".mp4",
@@ -108,23 +109,15 @@ def files_below(folder: Path, suffixes: tuple[str, ...] = VIDEO_SUFFIXES) -> lis
     return [path for path in walk(folder).files if path.lower().endswith(suffixes)]
 
 
-def read_text(file: Path) -> str:
-    """A text file without its BOM. Raises ValueError, naming it, where it is not UTF-8."""
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: not a text file in UTF-8 ({error})") from None
-
-
 def read_json(file: Path, kind: type) -> Any:
     """A json file whose outermost value is a list or an object. Raises ValueError, with the line,
     where it is not."""
     try:
         value = json.loads(read_text(file))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{file}, line {error.lineno}: not json ({error.msg})") from None
+        raise InputError(f"{file}, line {error.lineno}: not json ({error.msg})") from None
     if not isinstance(value, kind):
-        raise ValueError(f"{file}: wanted a json {kind.__name__}, got {type(value).__name__}")
+        raise InputError(f"{file}: wanted a json {kind.__name__}, got {type(value).__name__}")
     return value
 
 
@@ -137,7 +130,7 @@ def numbered(
         if line.strip():
             parts, where = line.rstrip().split(separator), f"{file}, line {number}"
             if len(parts) not in ((columns,) if isinstance(columns, int) else columns):
-                raise ValueError(
+                raise InputError(
                     f"{where}: wanted {what}, got {len(parts)} columns: {line.rstrip()!r}"
                 )
             yield parts, where
@@ -148,7 +141,7 @@ def class_list(file: Path, separator: str | None, first: int) -> list[str]:
     names: list[str] = []
     for (number, name), where in numbered(file, separator, 2, "2 columns (number, class)"):
         if number != str(first + len(names)):
-            raise ValueError(f"{where}: wanted class number {first + len(names)}, got {number!r}")
+            raise InputError(f"{where}: wanted class number {first + len(names)}, got {number!r}")
         names.append(name)
     return names
 
@@ -156,9 +149,10 @@ def class_list(file: Path, separator: str | None, first: int) -> list[str]:
 def count_classes(what: str, classes: Sequence[str], wanted: Sequence[int], file: Path) -> None:
     """Raise ValueError where a class list has another length than the data set's."""
     if len(classes) not in wanted:
-        counts = " or ".join(map(str, wanted))
+        several = isinstance(wanted, range)
+        counts = f"at most {wanted[-1]}" if several else " or ".join(map(str, wanted))
         some = ", ".join(list(classes)[:3])
-        raise ValueError(
+        raise InputError(
             f"{file}: {what} has {counts} classes, this list has {len(classes)} ({some}, ...)"
         )
 
@@ -191,7 +185,7 @@ def lists_in(root: Path, lists: str | Path | None, names: Sequence[str]) -> Path
     """The folder with all these list files. Raises FileNotFoundError."""
     place = holding(Path(lists or root), names)
     if place is None:
-        raise FileNotFoundError(
+        raise MissingError(
             f"no lists at {lists or root}: wanted {', '.join(names)} there or one folder below"
         )
     return place
@@ -200,7 +194,7 @@ def lists_in(root: Path, lists: str | Path | None, names: Sequence[str]) -> Path
 def one_of(what: str, value: int, known: Sequence[int]) -> int:
     """The value, if it is a known one. Raises ValueError."""
     if value not in known:
-        raise ValueError(f"{what} must be one of {', '.join(map(str, known))}, got {value!r}")
+        raise InputError(f"{what} must be one of {', '.join(map(str, known))}, got {value!r}")
     return value
 
 
@@ -215,6 +209,36 @@ def below(root: Path, paths: Iterable[str], guesses: Sequence[str]) -> str:
         if any(entry.name.lower() in wanted for entry in os.scandir(root / prefix)):
             return prefix
     return ""
+
+
+class Stems:
+    """The videos below a folder by the stems of their names, for lists whose videos were re-encoded
+    or moved to other folders."""
+
+    def __init__(self, root: Path) -> None:
+        self.paths: dict[str, list[str]] = {}
+        for path in files_below(root):
+            self.paths.setdefault(_stem(path), []).append(path)
+
+    def find(self, listed: str, prefix: str = "") -> str:
+        """The path of a listed video: as it is listed, else with other capitals, else in a folder of
+        that name, else anywhere; the listed path if there is none."""
+        whole = prefix + listed
+        folder, suffix = _folder(listed), os.path.splitext(listed)[1].lower()
+
+        def likeness(path: str) -> tuple[bool, ...]:
+            same = path.lower() == whole.lower()
+            return path == whole, same, _folder(path) == folder, path.lower().endswith(suffix)
+
+        return max(self.paths.get(_stem(listed), ()), key=likeness, default=whole)
+
+
+def _stem(path: str) -> str:
+    return os.path.splitext(path.rpartition("/")[2])[0].lower()
+
+
+def _folder(path: str) -> str:
+    return path.rpartition("/")[0].rpartition("/")[2].lower()
 
 
 def spelled_on_disk(root: Path, paths: Sequence[str]) -> tuple[np.ndarray, list[str]]:

@@ -4,7 +4,7 @@ A clip is a video id of eleven characters and two times in seconds; the source o
 video's id. Copies of these data sets differ in folders and names, so the tree below `root` is
 listed once, and a row's file is found by name:
     <id>_<start>_<end>   in any folder, with or without leading zeros (000012)
-    <id>                 if no other row has this id, or if it lies in a folder of the row's class
+    <id> or <id>_raw     if no other row has this id, or if it lies in a folder of the row's class
 Of several such files one in a folder "replacement..." comes first (corrected copies of corrupt
 clips), then one in a folder of the class, then one in a folder of the split. Folders are compared
 with classes by letters and digits alone, without case: "passing_American_football_(in_game)" is the
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -30,25 +31,31 @@ from vidbench.data.sets.reading import (
     read_text,
 )
 from vidbench.data.tables import csv_lines, text_lines
+from vidbench.system.errors import InputError, MissingError
 
 SPLITS = {
     "train": "train",
     "training": "train",
     "val": "validate",
+    "valid": "validate",
     "validate": "validate",
     "validation": "validate",
     "test": "test",
     "testing": "test",
 }
 KINETICS_LIST = re.compile(
-    r"(?:(?:kinetics|k)[-_]?(\d{3})?(?:[-_]2020)?[-_])?(train|val|validate|validation|test)\.(?:csv|txt)"
+    r"(?:(?:kinetics|k)[-_]?(\d{3})?(?:[-_]2020)?[-_])?(train|val|valid|validate|validation|test)\.(?:csv|txt)"
 )
 KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split", "is_cc")
 KINETICS_FOLDERS = {"train": "train", "validate": "val", "test": "test"}
-CLIP_NAME = re.compile(r"(?:v_)?([\w-]{11})(?:_(\d+(?:\.\d+)?)_(\d+(?:\.\d+)?))?", re.ASCII)
+CLIP_NAME = re.compile(
+    r"(?:v_)?([\w-]{11})(?:_(\d+(?:\.\d+)?)_(\d+(?:\.\d+)?))?(?:_raw)?", re.ASCII
+)
 # of the lists in a manifest; "" is a file named by itself
 ORDER = ("train", "validate", "test", "")
+TIME = re.compile(r"\d+(\.\d*)?", re.ASCII)
 VIDEO_ID = re.compile(r"[\w-]{11}", re.ASCII)
+RELEASES = (400, 600, 700)  # classes
 MINI_LISTS = (("train_k200.csv", "val_k200.csv"), ("train_ytid_list.txt", "val_ytid_list.txt"))
 
 
@@ -137,9 +144,14 @@ def _rows(root: Path, clips: Iterable[Clip]) -> tuple[Rows, list[str]]:
         path = tree.find(clip, count[clip.video] == 1)
         if path is None:
             folder = "/".join(filter(None, (KINETICS_FOLDERS[clip.split], clip.label)))
-            path = f"{folder}/{clip.video}_{clip.start:06d}_{clip.end:06d}.mp4"
+            path = f"{folder}/{clip.video}_{_six(clip.start)}_{_six(clip.end)}.mp4"
         rows.append((path, clip.label, clip.split, clip.video))
     return rows, [clip.where for clip in clips]
+
+
+def _six(seconds: float) -> str:
+    """A time as in names of files: whole seconds with six digits."""
+    return f"{int(seconds):06d}" if seconds == int(seconds) else f"{seconds:g}"
 
 
 # ---- Kinetics ----------------------------------------------------------------------------------
@@ -175,7 +187,7 @@ def kinetics_lists(root: Path, number: int) -> dict[str, list[Path]]:
 
 def has_kinetics(number: int, root: Path) -> bool:
     """Whether the lists in a folder are Kinetics-<number>'s, by the number in a name, else by the
-    count of labels."""
+    count of labels; with fewer it is a subset if the folder has videos of the list."""
     lists = {
         split: files for split, files in kinetics_lists(root, number).items() if _header(files[0])
     }
@@ -187,8 +199,20 @@ def has_kinetics(number: int, root: Path) -> bool:
         if "label" in header:
             at = header.index("label")
             lines = csv_lines(lists[split][0], strict=False)[1:]
-            return len({line[at] for line, _ in lines if len(line) == len(header)}) == number
+            lines = [pair for pair in lines if len(pair[0]) == len(header)]
+            count = len({line[at] for line, _ in lines})
+            if count in RELEASES or next((m for m in RELEASES if 0 < count < m), 0) != number:
+                return count == number
+            return _any_below(root, [files[0] for files in lists.values()])
     return False
+
+
+def _any_below(root: Path, files: list[Path]) -> bool:
+    """Whether a video of these lists is below a folder."""
+    videos = Tree(root).videos.keys()
+    return any(
+        not videos.isdisjoint(cells) for file in files for cells, _ in csv_lines(file, False)
+    )
 
 
 def read_kinetics(
@@ -201,17 +225,18 @@ def read_kinetics(
     700 have no is_cc, test lists may have no label (such rows have none). Files of other layouts
     are found as this module says. classes: a file with a class a line, where their order matters or
     no list has labels. Else they are the labels of the validation list (or of test, or train),
-    sorted, as in the official label maps. lists may also be one csv file."""
+    sorted, as in the official label maps. Lists of some of the classes are read with a warning.
+    lists may also be one csv file."""
     place = Path(lists or root)
     files = {"": [place]} if place.is_file() else kinetics_lists(place, number)
     if not files:
-        raise FileNotFoundError(
+        raise MissingError(
             f"no lists at {lists or root}: wanted kinetics-{number}_train.csv or train.csv, and "
             "the same of val (or validate) and test, there or one folder below"
         )
     for split, several in files.items():
         if len(several) > 1:
-            raise ValueError(
+            raise InputError(
                 f"two lists of split {split!r}: {several[0]} and {several[1]}; "
                 "name the folder or the file of one release by `lists`"
             )
@@ -227,11 +252,15 @@ def read_kinetics(
     elif labeled is not None:
         file, listed = files[labeled][0], sorted(labels[labeled])
     else:
-        raise ValueError(
+        raise InputError(
             f"{files[min(files)][0]} has no labels: name a file with the {number} classes by "
             "`classes`"
         )
-    count_classes(f"Kinetics-{number}", listed, (number,), file)
+    count_classes(f"Kinetics-{number}", listed, range(1, number + 1), file)
+    if len(listed) < number:
+        warnings.warn(
+            f"{file} lists {len(listed)} of Kinetics-{number}'s {number} classes", stacklevel=2
+        )
     rows, wheres = _rows(root, (clip for some in clips.values() for clip in some))
     return Found(root, rows, wheres, listed)
 
@@ -251,31 +280,34 @@ def _kinetics_clips(file: Path, split: str) -> Iterator[Clip]:
     header = _header(file)
     if not header:
         first = read_text(file).split("\n", 1)[0].strip()
-        raise ValueError(
+        raise InputError(
             f"{file}, line 1: wanted a header of {','.join(KINETICS_COLUMNS)} or some of these, at "
-            f"least {','.join(KINETICS_COLUMNS[1:4])}; got {first[:80]!r}"
+            f"least {','.join(KINETICS_COLUMNS[1:4])}; got {first[:80]!r}. Lists of path and label, "
+            "as SlowFast's, are the data set 'pathlabel'"
         )
     at = [header.index(name) if name in header else len(header) for name in KINETICS_COLUMNS[:5]]
     for line, number in csv_lines(file)[1:]:
         where = f"{file}, line {number}"
         if len(line) != len(header):
-            raise ValueError(
+            raise InputError(
                 f"{where}: wanted {len(header)} columns ({','.join(header)}), got {len(line)}: "
                 f"{line}"
             )
         cells = [*line, ""]  # the last is that of a column which is not there
         label, video, start, end, part = (cells[i] for i in at)
         if not VIDEO_ID.fullmatch(video):
-            raise ValueError(
+            raise InputError(
                 f"{where}: wanted a video id of 11 letters, digits, - and _, got {video!r}"
             )
-        if not (start.isdigit() and end.isdigit()):
-            raise ValueError(f"{where}: wanted times in whole seconds, got {start!r} and {end!r}")
+        if not (TIME.fullmatch(start) and TIME.fullmatch(end)):
+            raise InputError(f"{where}: wanted times in seconds, got {start!r} and {end!r}")
         if SPLITS.get(part.strip() or split) is None:
-            raise ValueError(
+            raise InputError(
                 f"{where}: wanted one of the splits {', '.join(SPLITS)}, got {part or split!r}"
             )
-        yield Clip(label or None, video, int(start), int(end), SPLITS[part.strip() or split], where)
+        yield Clip(
+            label or None, video, float(start), float(end), SPLITS[part.strip() or split], where
+        )
 
 
 # ---- Mini-Kinetics-200 -------------------------------------------------------------------------
@@ -298,7 +330,7 @@ def read_minikinetics(root: Path, *, lists: str | Path | None = None) -> Found:
     files = mini_lists(Path(lists or root))
     if not files:
         wanted = " or ".join(" and ".join(names) for names in MINI_LISTS)
-        raise FileNotFoundError(
+        raise MissingError(
             f"no lists at {lists or root}: wanted {wanted} there or one folder below"
         )
     clips: list[Clip] = []
@@ -308,7 +340,7 @@ def read_minikinetics(root: Path, *, lists: str | Path | None = None) -> Found:
     else:
         whole = kinetics_lists(Path(lists or root), 400)
         if not {"train", "validate"} <= whole.keys():
-            raise FileNotFoundError(
+            raise MissingError(
                 f"{files[0]} has ids only: put kinetics-400_train.csv and kinetics-400_val.csv "
                 f"(or train.csv and val.csv) into {lists or root}"
             )
@@ -318,7 +350,7 @@ def read_minikinetics(root: Path, *, lists: str | Path | None = None) -> Found:
                 if video.strip():
                     where = f"{file}, line {number}"
                     if video.strip() not in known:
-                        raise ValueError(f"{where}: {video.strip()!r} is not in {whole[split][0]}")
+                        raise InputError(f"{where}: {video.strip()!r} is not in {whole[split][0]}")
                     clips.append(known[video.strip()]._replace(where=where))
     classes = sorted({clip.label for clip in clips if clip.label})
     count_classes("Mini-Kinetics-200", classes, (200,), files[0])
