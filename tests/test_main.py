@@ -125,8 +125,9 @@ def test_a_data_set_option_may_say_what_becomes_of_missing_files(folder, tmp_pat
         ),
         (("flow", "videos", "--decoder", "cv2"), "decoder must be one of decord, torchcodec, pyav"),
         (("flow", "videos", "--method", "raft"), "method in ('tvl1'"),
-        (("flow", "videos", "--shard", "3of4"), "ValueError"),
-        (("flow", "videos", "--shard", "4/4"), "shard (k, n) with k < n"),
+        (("flow", "videos", "--shard", "3of4"), "vidbench: --shard must be K/N"),
+        (("flow", "videos", "--shard", "1"), "vidbench: --shard must be K/N"),
+        (("flow", "videos", "--shard", "4/4"), "K from 0 to N - 1, such as 0/4; got '4/4'"),
     ],
 )
 def test_what_the_caller_can_mend_is_said_in_one_line(

@@ -85,9 +85,9 @@ def test_an_open_quote_swallows_no_rows(tmp_path, lines, number):
 
 def test_a_csv_may_begin_with_a_bom_and_must_be_utf8(tmp_path):
     assert len(load(tmp_path, b"\xef\xbb\xbfpath,label\r\na.mp4,run\r\n")) == 1
-    with pytest.raises(ValueError, match="manifest.csv: not a text file in UTF-8"):
+    with pytest.raises(ValueError, match="manifest.csv, line 2: must be UTF-8 text"):
         load(tmp_path, "path,label\na.mp4,caf\u00e9\n".encode("latin-1"))
-    with pytest.raises(ValueError, match="classes.txt: not a text file in UTF-8"):
+    with pytest.raises(ValueError, match="classes.txt, line 1: must be UTF-8 text"):
         (tmp_path / "classes.txt").write_bytes("caf\u00e9\n".encode("latin-1"))
         load(tmp_path, "path,label\na.mp4,run\n")
 
@@ -99,7 +99,7 @@ def test_a_column_twice_is_refused(tmp_path):
 
 @pytest.mark.parametrize("cell", ["nan", "inf", "-1", "1e12", "many"])
 def test_numbers_of_a_scan_are_numbers(tmp_path, cell):
-    with pytest.raises(ValueError, match="line 2: wanted a number as frames"):
+    with pytest.raises(ValueError, match="line 2: frames must be a whole number"):
         load(tmp_path, f"path,frames\na.mp4,{cell}\n")
 
 

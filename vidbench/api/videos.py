@@ -17,6 +17,7 @@ from vidbench.data.sets import catalogue
 from vidbench.data.sets.folders import media_below
 from vidbench.data.toy import world as toy
 from vidbench.data.video import windows
+from vidbench.system.errors import InputError
 from vidbench.system.processes import without_main
 from vidbench.view.clips import playing
 from vidbench.view.html import table
@@ -127,8 +128,7 @@ def videos(source: Source, *, name: str = "", out: str | Path = "runs", **option
         FileNotFoundError: A path does not exist.
         ValueError: No videos are found, or an option is unknown.
     """
-    if not str(source) or not isinstance(source, str | Path) and not len(source):
-        raise ValueError(f"source must be a folder, a csv or files; got {source!r}.")
+    _refuse_nothing(source)
     place = Path(out).expanduser().resolve()
     if not isinstance(source, str | Path):
         return _kept_files(source, place, name, options)
@@ -162,12 +162,19 @@ def opened(source: Source | Videos | Manifest) -> Manifest:
         return source.manifest
     if isinstance(source, Manifest):
         return source
+    _refuse_nothing(source)
     if isinstance(source, str | Path):
         root = Path(source).expanduser().resolve()
         if root.is_dir() or root.suffix.lower() == ".csv":
             return catalogue.open_dataset(catalogue.detect_dataset(root), root)
         source = [root]
     return catalogue.open_files(source)
+
+
+def _refuse_nothing(source: Source) -> None:
+    """Raise ValueError for an empty name, which would mean the working directory, or no files."""
+    if not (str(source).strip() if isinstance(source, str | Path) else len(source)):
+        raise InputError(f"source must be a folder, a csv or files; got {source!r}.")
 
 
 def _built_in(source: str) -> bool:

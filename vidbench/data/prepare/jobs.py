@@ -25,6 +25,7 @@ from vidbench.data.prepare.outputs import json_lines
 from vidbench.data.prepare.pool import DIED, Bad, Done, Outcomes, here, in_pool
 from vidbench.data.video import windows
 from vidbench.system import files
+from vidbench.system.errors import InputError
 from vidbench.system.files import DiskError, explain_full_disk, write_text
 from vidbench.system.progress import Progress
 
@@ -89,9 +90,9 @@ def check(options: Options) -> None:
         raise TypeError(f"unknown options {', '.join(sorted(unknown))}; known are {known}")
     workers, timeout = options.get("workers", 0), options.get("timeout")
     if not 0 <= workers <= MOST_WORKERS:
-        raise ValueError(f"workers must be 0 to {MOST_WORKERS} processes; got {workers}")
+        raise InputError(f"workers must be 0 to {MOST_WORKERS} processes; got {workers}")
     if timeout is not None and not 0 < timeout < math.inf:
-        raise ValueError(f"timeout must be a finite number of seconds above 0; got {timeout}")
+        raise InputError(f"timeout must be a finite number of seconds above 0; got {timeout}")
 
 
 def duration(seconds: float) -> str:

@@ -38,6 +38,7 @@ from vidbench.data.prepare.estimate import SECONDS, Cost, Estimator
 from vidbench.data.prepare.facts import Facts, examine, pace
 from vidbench.data.prepare.outputs import Outputs, json_lines
 from vidbench.data.video.decoders import failures
+from vidbench.system.errors import InputError
 from vidbench.system.files import explain_full_disk, lock_folder, written
 
 OUTPUTS = ("scan.csv", "manifest.csv", "classes.txt", "root.txt")
@@ -168,7 +169,7 @@ def cost(
 def _checked(check_with: str | None, keep: Sequence[str]) -> str | None:
     """The decoder to check against. An ImportError is raised here rather than in each process."""
     if check_with not in ("auto", *CHECKERS, None) or not set(keep) <= set(BAD[3:]):
-        raise ValueError(
+        raise InputError(
             f"check_with must be auto, {', '.join(CHECKERS)} or None, keep of {BAD[3:]}; got "
             f"{check_with!r} and {keep!r}"
         )

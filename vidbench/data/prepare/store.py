@@ -27,7 +27,7 @@ from vidbench.data.prepare.estimate import SECONDS, Cost, Estimator, Pace, Slice
 from vidbench.data.prepare.outputs import Outputs, json_lines, name_of
 from vidbench.data.video import clips, framestore
 from vidbench.data.video.decoders import check_decoder, short_side
-from vidbench.system.errors import Brief
+from vidbench.system.errors import Brief, InputError
 from vidbench.system.files import delete_leftovers, explain_full_disk, lock_folder
 
 FORMATS = {"mp4": ".mp4", "jpeg": framestore.SUFFIX, "raw": framestore.SUFFIX}
@@ -174,7 +174,7 @@ def _checked(manifest: Manifest, folder: Path, settings: Settings) -> tuple[Sett
     format, size, crf = settings.format, settings.size, settings.crf
     if format not in FORMATS or not 2 <= size <= LARGEST or not 0 <= crf <= 51:
         said = f"format is of {', '.join(FORMATS)}, size in 2..{LARGEST} pixels, crf in 0..51"
-        raise ValueError(f"{said}; got {format!r}, {size}, {crf}")
+        raise InputError(f"{said}; got {format!r}, {size}, {crf}")
     check_decoder(settings.decoder)
     if folder.resolve() == manifest.root.resolve():
         raise StoreError(f"{folder} is the data set's own folder: take another one")
