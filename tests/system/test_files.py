@@ -114,6 +114,13 @@ def test_a_full_disk_says_what_to_do(tmp_path, number):
     assert caught.value.errno == number and list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG])
+def test_the_systems_words_in_an_error_of_another_language(tmp_path, number):
+    with pytest.raises(DiskError, match=f"the disk of {tmp_path} .*; what is finished is kept"):
+        with files.explain_full_disk(tmp_path):
+            raise RuntimeError(f"Error in a.cpp:9: write error ({os.strerror(number)})")
+
+
 def test_other_errors_stay_as_they_are(tmp_path):
     with pytest.raises(PermissionError, match="mine"):
         with files.explain_full_disk(tmp_path):

@@ -7,6 +7,7 @@ import warnings
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from vidbench.data.tables import (
     tidy_name,
 )
 from vidbench.system.errors import InputError, MissingError
-from vidbench.system.files import write_text, written
+from vidbench.system.files import written
 
 STRINGS = np.dtypes.StringDType()
 
@@ -257,19 +258,25 @@ class Manifest:
         """Write folder/manifest.csv (names, not numbers) and folder/classes.txt; root.txt where
         root is not folder.
 
-        Columns of a scan are written too.
+        Columns of a scan are written too. All files are on disk before the first gets its name, so
+        a full disk leaves the old ones, or none.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        if folder.resolve() == self.root.resolve():
+        texts = {"classes.txt": "".join(f"{name}\n" for name in self.classes)}
+        if folder.resolve() != self.root.resolve():
+            texts["root.txt"] = f"{self.root.resolve()}\n"
+        with ExitStack() as all_written:  # the manifest gets its name last
+            table = all_written.enter_context(written(folder / "manifest.csv"))
+            self._write_rows(table)
+            for name, text in texts.items():
+                made = all_written.enter_context(written(folder / name))
+                made.write_text(text, encoding="utf-8", newline="")
+        if "root.txt" not in texts:
             (folder / "root.txt").unlink(missing_ok=True)
-        else:
-            write_text(folder / "root.txt", f"{self.root.resolve()}\n")
-        write_text(folder / "classes.txt", "".join(f"{name}\n" for name in self.classes))
-        with (
-            written(folder / "manifest.csv") as temporary,
-            open(temporary, "w", newline="", encoding="utf-8") as file,
-        ):
+        return folder / "manifest.csv"
+
+    def _write_rows(self, path: Path) -> None:
+        with open(path, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             scanned = self.scanned()
             writer.writerow([*COLUMNS, *scanned])
@@ -277,7 +284,6 @@ class Manifest:
                 writer.writerow(
                     [*self.names(i).values(), *(column[i] for column in scanned.values())]
                 )
-        return folder / "manifest.csv"
 
     @classmethod
     def load(cls, place: str | Path, root: str | Path | None = None) -> Manifest:

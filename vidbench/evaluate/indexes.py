@@ -121,13 +121,16 @@ class Index:
         """Write the index as one file, and <path>.json with its facts, each whole or not at all.
 
         A file without its JSON is one whose writing was cut off, and is not loaded.
+
+        Raises:
+            OSError: The file cannot be written, such as on a full disk.
         """
         import faiss
 
         path = Path(path)
         side = _side(path)
         with written(path) as temporary:
-            faiss.write_index(self.held, str(temporary))
+            _write(self.held, temporary)
             facts = {
                 "format": FORMAT,
                 "kind": self.kind,
@@ -143,6 +146,17 @@ class Index:
             }
             side.unlink(missing_ok=True)  # an old one would vouch for a new file
         write_text(side, json.dumps(facts, indent=1) + "\n")
+
+
+def _write(held: Any, path: Path) -> None:
+    """Write faiss's index; its errors are lines of C++, whose last words are the system's."""
+    import faiss
+
+    try:
+        faiss.write_index(held, str(path))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].rpartition("failed: ")[2]
+        raise OSError(f"faiss could not write the index: {reason}") from None
 
 
 def load(path: str | Path, mapped: bool = True, features: Rows | None = None) -> Index:

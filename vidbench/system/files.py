@@ -52,7 +52,8 @@ def written(path: str | Path, sync: bool = True) -> Iterator[Path]:
         DiskError: the disk is full; the message says what to do.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with explain_full_disk(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with explain_full_disk(path.parent):
@@ -172,17 +173,33 @@ def delete_folder(folder: Path) -> None:
 
 @contextmanager
 def explain_full_disk(folder: Path) -> Iterator[None]:
-    """Turn the system's error for a full disk into a DiskError that says what to do."""
+    """Turn the error for a full disk, or for a file that is too large for it, into a DiskError that
+    says what to do. Libraries in other languages give the system's words in errors of their own."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in FULL or isinstance(error, DiskError):
+    except DiskError:
+        raise
+    except Exception as error:
+        number = _system_error(error)
+        if number in FULL:
+            what, todo = "is full", "make room"
+        elif number == errno.EFBIG:
+            what = "or a limit of the shell (ulimit -f) allows no file of that size"
+            todo = "use another disk or raise the limit"
+        else:
             raise
         raise DiskError(
-            error.errno,
-            f"{os.strerror(error.errno)}: the disk of {folder} is full; what is finished is kept: "
-            "make room, run the same again",
+            number,
+            f"{os.strerror(number)}: the disk of {folder} {what}; what is finished is kept: {todo}, "
+            "run the same again",
         ) from error
+
+
+def _system_error(error: Exception) -> int:
+    """The number of the system's error, by its words if a library hides it; 0 if it is another."""
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    return next((n for n in (*FULL, errno.EFBIG) if os.strerror(n) in str(error)), 0)
 
 
 def lock_folder(folder: str | Path, what: str = "is at work in", shard: str = "") -> FileIO:
