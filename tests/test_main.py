@@ -117,7 +117,7 @@ def test_a_data_set_option_may_say_what_becomes_of_missing_files(folder, tmp_pat
         (("scan", "videos", "-o", "folds", "2"), "has no option 'folds'"),
         (("store", "videos", "-o", "missing", "skip"), "missing must be one of"),
         (("scan", "videos", "--dataset", "ucf102"), "unknown data set 'ucf102'; known are"),
-        (("scan", "videos", "--keep", "missing"), "keep is of"),
+        (("scan", "videos", "--keep", "missing"), "keep of ("),
         (("store", "videos", "--format", "gif"), "format is of mp4, jpeg, raw"),
         (
             ("store", "videos", "--decoder", "cv2"),
