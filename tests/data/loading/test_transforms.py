@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageFilter
-from torchvision.transforms import functional as TF
 
 from vidbench.data.loading import augmentation, pixels, transforms
 from vidbench.data.loading.augmentation import PRESETS, Augment, View, draw, draw_pair, weak
@@ -42,6 +41,9 @@ def levels(clip: torch.Tensor, augment: Augment, stream="rgb") -> np.ndarray:
 
 def pil_chain(frame: np.ndarray, view: View, augment: Augment, t: int) -> np.ndarray:
     """One frame [H,W,C] through the same parameters with PIL and torchvision's functions."""
+    # here, not above: the spawned worker imports this file, and torchvision takes seconds
+    from torchvision.transforms import functional as TF
+
     top, left, height, width = view.box
     mode = TF.InterpolationMode(augment.interpolation)
     picture = TF.resized_crop(

@@ -9,10 +9,6 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold, cross_val_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from vidbench.data.manifest import Manifest
 from vidbench.data.toy import figure, scene
@@ -22,11 +18,6 @@ from vidbench.data.video import framestore
 av = pytest.importorskip("av")
 MINI = toy.Preset(size=32, fps=8, frames=10, source_videos=4, clips=2)
 ALL_ACTIONS = (*figure.ACTIONS, *figure.REVERSED)
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return toy.render(tmp_path_factory.mktemp("tiny"), "tiny", workers=2, progress=False)
 
 
 def frames_of(file):
@@ -98,6 +89,10 @@ def measure_all(manifest):
 
 
 def linear(strength=0.01):
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000))
 
 
@@ -109,6 +104,8 @@ def accuracy(features, manifest, strength=0.01):
 
 def twins(features, manifest):
     """How well sit_down is told from stand_up, over five folds in which siblings stay together."""
+    from sklearn.model_selection import GroupKFold, cross_val_score
+
     rows = np.isin(
         manifest.label, [manifest.classes.index(name) for name in ("sit_down", "stand_up")]
     )
@@ -117,9 +114,9 @@ def twins(features, manifest):
 
 
 @pytest.mark.slow
-def test_tiny_motion_says_more_than_a_still_frame(tiny):
-    got = measure_all(tiny)
-    still, flow = accuracy(got["still"], tiny), accuracy(got["flow"], tiny)
+def test_tiny_motion_says_more_than_a_still_frame(toy_tiny):
+    got = measure_all(toy_tiny)
+    still, flow = accuracy(got["still"], toy_tiny), accuracy(got["flow"], toy_tiny)
     print(f"\ntiny: still frame {still:.2f}, flow {flow:.2f}")
     assert still < 0.35 and flow > still + 0.3
     # the camera drifts by less than a pixel a frame, and what moves fast is the figure
@@ -151,32 +148,41 @@ def test_small_motion_is_the_label_and_twins_need_the_order_of_time(tmp_path):
     assert apart["flow"] >= 0.85
 
 
-def test_appearance_gives_siblings_away(tiny):
+def test_appearance_gives_siblings_away(toy_tiny):
     """The shortcut that instance discrimination on RGB takes: the nearest picture by mean colors
     is a sibling's."""
     pictures = np.array(
-        [pool(frames_of(tiny.absolute(i))[::6].mean(0), 4) for i in range(len(tiny))]
+        [pool(frames_of(toy_tiny.absolute(i))[::6].mean(0), 4) for i in range(len(toy_tiny))]
     )
     apart = np.linalg.norm(pictures[:, None] - pictures[None], axis=-1) + 1e9 * np.eye(
         len(pictures)
     )
-    assert (tiny.source_video[apart.argmin(1)] == tiny.source_video).mean() > 0.9
+    assert (toy_tiny.source_video[apart.argmin(1)] == toy_tiny.source_video).mean() > 0.9
 
 
 # ---- labels, splits, worlds --------------------------------------------------------------------
 
 
-def test_manifest_is_stratified_and_siblings_stay_together(tiny):
-    assert tiny.classes == toy.BASE and len(tiny) == 24 * len(toy.BASE)
-    for label in range(len(tiny.classes)):
-        assert sorted(np.bincount(tiny.split[tiny.label == label], minlength=4)) == [0, 0, 6, 18]
-    for source_video in np.unique(tiny.source_video):
-        rows = tiny.source_video == source_video
+def test_manifest_is_stratified_and_siblings_stay_together(toy_tiny):
+    assert toy_tiny.classes == toy.BASE and len(toy_tiny) == 24 * len(toy.BASE)
+    for label in range(len(toy_tiny.classes)):
+        assert sorted(np.bincount(toy_tiny.split[toy_tiny.label == label], minlength=4)) == [
+            0,
+            0,
+            6,
+            18,
+        ]
+    for source_video in np.unique(toy_tiny.source_video):
+        rows = toy_tiny.source_video == source_video
         assert (
-            rows.sum() == 3 and len(set(tiny.split[rows])) == 1 and len(set(tiny.label[rows])) == 1
+            rows.sum() == 3
+            and len(set(toy_tiny.split[rows])) == 1
+            and len(set(toy_tiny.label[rows])) == 1
         )
-    again = Manifest.load(tiny.root)
-    assert [again.names(i) for i in range(len(again))] == [tiny.names(i) for i in range(len(tiny))]
+    again = Manifest.load(toy_tiny.root)
+    assert [again.names(i) for i in range(len(again))] == [
+        toy_tiny.names(i) for i in range(len(toy_tiny))
+    ]
 
 
 @pytest.mark.parametrize("world", toy.WORLDS)
@@ -354,12 +360,12 @@ def test_a_failed_write_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_files_are_h264_that_both_decoders_read_alike(tiny):
+def test_files_are_h264_that_both_decoders_read_alike(toy_tiny):
     decord = pytest.importorskip("decord")
     size = toy.PRESETS["tiny"]
-    assert json.loads((tiny.root / "toy.json").read_text())["fps"] == size.fps
-    for row in range(0, len(tiny), 41):
-        file = tiny.absolute(row)
+    assert json.loads((toy_tiny.root / "toy.json").read_text())["fps"] == size.fps
+    for row in range(0, len(toy_tiny), 41):
+        file = toy_tiny.absolute(row)
         frames = frames_of(file)
         reader = decord.VideoReader(str(file), num_threads=1)
         assert frames.shape == (size.frames, size.size, size.size, 3) and len(reader) == size.frames
