@@ -119,6 +119,14 @@ def regress_as(
     return folder
 
 
+def says_and_trains(word: str, runs: list[tuple[dict, str, float]]):
+    """`says`, then a training for each (recipe, folder, dropout)."""
+    told = says(word)
+    for recipe, folder, dropout in runs:
+        regress(recipe, folder, dropout)
+    return told
+
+
 def fails_on_rank_1(how: str):
     """Rank 1 fails while rank 0 waits for it."""
     if ranks.rank() == 1:

@@ -2,6 +2,7 @@
 hangs."""
 
 import base64
+import io
 import ipaddress
 import json
 import os
@@ -12,9 +13,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from contextlib import suppress
-from dataclasses import replace
+from contextlib import redirect_stdout, suppress
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -28,6 +30,7 @@ from tests.engine.test_loop import SHORT, same, weights_of
 from tests.headless.test_execute import notebook, status
 from vidbench.engine import meeting, ranks
 from vidbench.engine.runs import Run, recipe_dict
+from vidbench.system.signals import Interrupted
 
 RECIPE = recipe_dict(replace(SHORT, epochs=3))  # of 6 steps, of which the tenth tears
 HANG_TIMEOUT = 8  # seconds
@@ -87,34 +90,58 @@ def ends(nodes: list[subprocess.Popen], seconds: float = 120) -> list[str]:
 # ------------------------------------------------------------------------------------ on one node
 
 
-def test_two_ranks_give_one_processes_loss_curve(tmp_path):
-    one = recipe_dict(SHORT)
-    stages.regress(one, str(tmp_path / "one"))
-    ranks.launch(
-        "tests.stages:regress", one, str(tmp_path / "two"), nproc=2, log_dir=tmp_path / "logs"
-    )
-    left, right = (Run(tmp_path / name).curves() for name in ("one", "two"))
+@dataclass(frozen=True)
+class Launch:
+    """What came of two ranks that nothing happens to."""
+
+    folder: Path  # the runs `curve`, without dropout, and `whole`, with it; streams in `logs`
+    returned: int
+    teed: str
+    kept_handlers: bool
+
+
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory) -> Launch:
+    """One launch, whose ranks print and train twice."""
+    folder, teed = tmp_path_factory.mktemp("launched"), io.StringIO()
+    runs = [
+        (recipe_dict(SHORT), str(folder / "curve"), 0.0),
+        (RECIPE, str(folder / "whole"), 0.2),
+    ]
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with redirect_stdout(teed):
+        returned = ranks.launch(
+            "tests.stages:says_and_trains", "hello", runs, nproc=2, log_dir=folder / "logs"
+        )
+        time.sleep(0.2)
+    after = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    return Launch(folder, returned, teed.getvalue(), handlers == after)
+
+
+@pytest.fixture(scope="module")
+def whole(launched) -> Run:
+    """What two ranks train that nothing happens to."""
+    return Run(launched.folder / "whole")
+
+
+def test_two_ranks_give_one_processes_loss_curve(launched, tmp_path):
+    two = launched.folder / "curve"
+    stages.regress(recipe_dict(SHORT), str(tmp_path / "one"))
+    left, right = (Run(folder).curves() for folder in (tmp_path / "one", two))
     assert left["step"] == right["step"] and left["loss"] == pytest.approx(right["loss"], rel=1e-4)
-    for a, b in zip(
-        weights_of(tmp_path / "one").values(), weights_of(tmp_path / "two").values(), strict=True
-    ):
+    for a, b in zip(weights_of(tmp_path / "one").values(), weights_of(two).values(), strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
 
 
-def test_launch_tees_rank_0_keeps_each_ranks_streams_and_returns(tmp_path, capfd):
-    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    assert ranks.launch("tests.stages:says", "hello", nproc=2, log_dir=tmp_path) == 1
-    time.sleep(0.2)
-    teed = capfd.readouterr().out
+def test_launch_tees_rank_0_keeps_each_ranks_streams_and_returns(launched):
+    assert launched.returned == 1
     assert (
-        "[rank 0] hello from 0 of 2" in teed.replace("[rank 0]hello", "[rank 0] hello")
-        and "from 1" not in teed
+        "[rank 0] hello from 0 of 2" in launched.teed.replace("[rank 0]hello", "[rank 0] hello")
+        and "from 1" not in launched.teed
     )
-    written = {path.parent.name: path.read_text() for path in tmp_path.rglob("stdout.log")}
-    assert "hello from 1 of 2" in written["1"]
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers, (
-        "Ctrl-C is as before"
-    )
+    logs = (launched.folder / "logs").rglob("stdout.log")
+    assert "hello from 1 of 2" in {path.parent.name: path.read_text() for path in logs}["1"]
+    assert launched.kept_handlers, "Ctrl-C is as before"
 
 
 @pytest.mark.slow
@@ -164,7 +191,6 @@ def test_launch_refuses_what_ranks_cannot_import_and_endpoints_without_port_secr
     "how, sign",
     [
         ("raises", r"rank 1 failed first:(?s:.*)shelf 42 is torn(?s:.*)output lies below"),
-        ("killed", r"rank 1 was ended by (SIGKILL|Signal 9).*; out of memory\?"),
         pytest.param(
             "hangs",
             r"rank 0 waited in vain .*\n(?s:.*)rank 1 hung, most recent call first:(?s:.*) in "
@@ -188,16 +214,6 @@ def test_a_failing_rank_ends_all_within_seconds_and_shows_its_cause(tmp_path, ho
     )  # torch alone waits 30 s more for a rank that hangs
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Run:
-    """What two ranks train that nothing happens to."""
-    folder = tmp_path_factory.mktemp("whole")
-    ranks.launch(
-        "tests.stages:regress", RECIPE, str(folder / "run"), 0.2, nproc=2, log_dir=folder / "logs"
-    )
-    return Run(folder / "run")
-
-
 @pytest.mark.parametrize(
     "how",
     [
@@ -218,8 +234,10 @@ def test_training_goes_on_after_a_rank_failed_as_if_nothing_had_been(tmp_path, w
             hang_timeout=HANG_TIMEOUT,
         )
 
-    with pytest.raises(ranks.RankError):
+    with pytest.raises(ranks.RankError) as caught:
         train()
+    killed = r"rank 1 was ended by (SIGKILL|Signal 9).*; out of memory\?"
+    assert how != "killed" or re.search(killed, str(caught.value)), caught.value
     run = Run(tmp_path / "run")
     assert run.state == "failed" and run.checkpoint().name == "step-000000006"
     train()
@@ -245,23 +263,28 @@ def test_a_restart_that_fails_again_shows_the_last_cause(tmp_path):
 
 
 def test_a_signal_to_the_launcher_lets_the_ranks_save(tmp_path):
-    code = (
-        "import sys, json\nfrom vidbench.engine import ranks\ntry:\n    "
-        "ranks.launch('tests.stages:regress', "
-        "json.loads(sys.argv[1]), sys.argv[2], 0.2, -1, 0.3, nproc=2, log_dir=sys.argv[3])\n"
-        "except KeyboardInterrupt as stopped:\n    print('stopped:', repr(stopped))"
-    )
-    process = node(code, json.dumps(RECIPE), tmp_path / "run", tmp_path / "logs")
-    log = tmp_path / "run" / "metrics.jsonl"
-    try:
+    """This process is the launcher: a thread sends it the signal when the log has a line."""
+    log, done = tmp_path / "run" / "metrics.jsonl", threading.Event()
+
+    def stop() -> None:
         while not (log.exists() and log.read_text().strip()):
-            assert process.poll() is None, process.communicate()[0]
-            time.sleep(0.1)
-        process.send_signal(signal.SIGTERM)
-        (said,) = ends([process], 60)
+            if done.wait(0.1):
+                return
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def late(number: int, _) -> None:
+        """The signal came after the launch, whose handlers are gone."""
+
+    before, sender = signal.signal(signal.SIGTERM, late), threading.Thread(target=stop)
+    sender.start()
+    given = (RECIPE, str(tmp_path / "run"), 0.2, -1, 0.3)
+    try:
+        with pytest.raises(Interrupted, match="saved. The same call resumes it"):
+            ranks.launch("tests.stages:regress", *given, nproc=2, log_dir=tmp_path / "logs")
     finally:
-        process.kill()
-    assert "stopped: Interrupted(" in said and "saved. The same call resumes it" in said
+        done.set()
+        sender.join()
+        signal.signal(signal.SIGTERM, before)
     run = Run(tmp_path / "run")
     assert run.state == "interrupted" and run.checkpoint().name != "step-000000000"
     stages.regress(RECIPE, str(tmp_path / "run"), 0.2)  # one process is enough to end it
