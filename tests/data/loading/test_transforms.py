@@ -480,7 +480,7 @@ def test_workers_get_one_thread_but_never_where_that_can_hang(method, threads):
         options = {
             "worker_init_fn": transforms.worker_init,
             "multiprocessing_context": method,
-            "timeout": 60,
+            "timeout": 300,
         }
         assert [
             int(n) for n in torch.utils.data.DataLoader(_Threads(), num_workers=1, **options)
