@@ -31,6 +31,7 @@ from vidbench.experiments.joint_report import write
 from vidbench.experiments.joint_tests import drawn, of_run
 from vidbench.experiments.kept import Kept
 from vidbench.methods import multitrain
+from vidbench.system.errors import InputError
 from vidbench.system.processes import cores
 from vidbench.system.processes import run_all as in_pool
 from vidbench.system.progress import Progress
@@ -141,7 +142,7 @@ def regimes(names: Sequence[str], quick: bool = False) -> list[Regime]:
     """
     if unknown := sorted(set(names) - set(REGIMES)):
         known = ", ".join(REGIMES)
-        raise ValueError(f"a regime must be one of {known}; got {', '.join(unknown)}.")
+        raise InputError(f"a regime must be one of {known}; got {', '.join(unknown)}.")
     chosen = [REGIMES[name] for name in dict.fromkeys(names)]
     if not quick:
         return chosen
