@@ -32,6 +32,10 @@ BEHIND = (
     f"{TABLE}shown(numbers.confusion(table, rows, 'a run, test'))",
     "from vidbench.evaluate import probe\nshown(numbers.score_classes({'a run': probe.score(table)}, rows))",
     "shown(numbers.doubts(table, rows))",
+    """from tests.evaluate.test_searches import tables
+from vidbench.evaluate import searches
+found = searches.search_all({"a": tables(0.3), "b": tables(9.0)})
+shown(numbers.hubs(found, rows))""",
 )
 COMPARE = (
     CLASSES,
@@ -67,8 +71,8 @@ CELL = """([row, column]) => {
 def test_a_cell_and_a_class_row_show_the_clips_of_exactly_their_videos(desk):
     name = "95_behind"
     write(desk[2] / f"{name}.ipynb", BEHIND)
-    with run(desk, name, 1) as (tab, trouble):
-        assert complaints(tab, trouble, 1) == []
+    with run(desk, name, 2) as (tab, trouble):
+        assert complaints(tab, trouble, 2) == []
         holds(tab, SHOWN, [0, ["bow-0", "bow-2"]])
         holds(tab, HEARD, PLOT)
         tab.locator(PLOT).first.scroll_into_view_if_needed()
@@ -79,8 +83,9 @@ def test_a_cell_and_a_class_row_show_the_clips_of_exactly_their_videos(desk):
         picture(tab, f"{name}-cell", ".jp-CodeCell >> nth=2")
         by_keys(tab)
         picture(tab, f"{name}-rows", ".jp-CodeCell >> nth=3")
+        of_two_curves(tab)
         readable(tab, name)
-        assert complaints(tab, trouble, 1) == []
+        assert complaints(tab, trouble, 2) == []
 
 
 def by_keys(tab) -> None:
@@ -116,3 +121,34 @@ def test_two_runs_are_compared(desk):
         picture(tab, f"{name}-class", ".jp-CodeCell >> nth=3")
         readable(tab, name)
         assert complaints(tab, trouble, 1) == []
+
+
+# of each curve, where its point is whose height differs most from the other's, and that height
+APART = """() => {
+    const plot = [...document.querySelectorAll(".js-plotly-plot, .jp-RenderedPlotly")].at(-1);
+    const {xaxis, yaxis} = plot._fullLayout, frame = plot.querySelector(".nsewdrag").getBoundingClientRect();
+    const [a, b] = ["a", "b"].map(name => plot._fullData.find(one => one.name === name));
+    const gaps = Array.from(a.y, (y, i) => Math.abs(y - b.y[i])), at = gaps.indexOf(Math.max(...gaps));
+    return [a, b].map(one => [frame.left + xaxis.d2p(one.x[at]), frame.top + yaxis.d2p(one.y[at]), one.y[at]]);
+}"""
+
+
+def of_two_curves(tab) -> None:
+    """A click on the hub curve of two runs means the run whose curve is at the pointer."""
+    tab.locator(PLOT).last.scroll_into_view_if_needed()
+    holds(
+        tab,
+        "where => [...document.querySelectorAll(where)].at(-1).matches('.vidbench-heard')",
+        PLOT,
+    )
+    chosen = """words => [...document.querySelectorAll(".widget-dropdown select")].at(-1)
+        .selectedOptions[0].text.startsWith(words)"""
+    for place, name in ((1, "b"), (0, "a")):
+        x, y, times = tab.evaluate(APART)[place]
+        tab.mouse.click(x, y)
+        holds(
+            tab,
+            f"words => ({chosen})(words.run) && document.body.innerText.includes(words.said)",
+            {"run": f"{name}: ", "said": f"found {times} times"},
+        )
+    picture(tab, "95_behind-hubs", ".jp-CodeCell >> nth=5")

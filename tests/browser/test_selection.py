@@ -241,6 +241,8 @@ def keys(tab) -> None:
     holds(tab, f"() => ({POINT})().includes('gallery, video 1 of 200')")
     tab.keyboard.press("PageDown")
     holds(tab, f"() => ({POINT})().includes('gallery, video 2 of 200')")
+    spot = tab.locator(MAP).evaluate(POINTS)["sides"][0][1]
+    assert tab.evaluate(MARK) == pytest.approx([spot["x"], spot["y"]], abs=1.5)
     tab.locator(".vidbench-hover img").wait_for()
     assert tab.evaluate(LOW, [".vidbench-hover", TEXT, LINES]) == []
     back = "() => getComputedStyle(document.querySelector('.vidbench-hover')).backgroundColor"
@@ -249,9 +251,10 @@ def keys(tab) -> None:
     )
     tab.screenshot(path=ARTIFACTS / f"{NAME}-keys.png")
     tab.keyboard.press("Enter")
-    name = "() => document.querySelector('.vidbench-tiles [title^=query] span[title]').title"
-    said = tab.evaluate(POINT).split(", ")[1]
-    holds(tab, f"said => said.startsWith(({name})())", said)
+    chosen = "said => [...document.querySelectorAll('.widget-html')].some(one => one.innerText.includes(`${said} · `))"
+    holds(tab, chosen, tab.evaluate(POINT).split(", ")[1])
     holds(tab, "() => document.activeElement.matches('.vidbench-steps')")
     tab.keyboard.press("Tab")
     holds(tab, "() => document.querySelector('.vidbench-hover').style.display === 'none'")
+    uploads = "() => document.querySelectorAll('.modebar-btn[data-title^=Share]').length"
+    assert tab.evaluate(uploads) == 0, "no button uploads a chart"

@@ -184,4 +184,4 @@ def test_figures_have_no_logo_and_icons_only_under_the_pointer():
 
     figures.curves({"one": ([0], [1.0])}, "x", "y")
     for name in looks.RENDERERS:
-        assert io.renderers[name].config == {"displaylogo": False, "displayModeBar": "hover"}
+        assert io.renderers[name].config == looks.CONFIG

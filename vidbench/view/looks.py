@@ -119,8 +119,12 @@ TEMPLATE = dict(
 )
 
 
-# plotly's icons appear under the pointer, without its logo
-CONFIG = {"displaylogo": False, "displayModeBar": "hover"}
+# plotly's icons appear under the pointer, without its logo, and without the one that uploads a chart
+CONFIG: dict[str, Any] = {
+    "displaylogo": False,
+    "displayModeBar": "hover",
+    "modeBarButtonsToRemove": ["sendChartToCloud"],
+}
 RENDERERS = ("plotly_mimetype", "jupyterlab", "vscode", "notebook", "notebook_connected")
 
 

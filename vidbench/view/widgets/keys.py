@@ -23,11 +23,11 @@ export default { render({ model, el }) {
   el.style.display = "none";
   const style = document.createElement("style");
   style.textContent = `
-    .vidbench-steps { position: absolute; inset: 0; pointer-events: none; }
+    .vidbench-steps { position: absolute; inset: 0; z-index: 1; pointer-events: none; }
     .vidbench-steps:focus { outline: none; }
     .vidbench-steps:focus-visible { outline: 3px solid var(--jp-brand-color1, #0072B2); outline-offset: -3px; }
-    .vidbench-at { position: absolute; width: 19px; height: 19px; margin: -11px 0 0 -11px; border: 2px solid #1F2328;
-      border-radius: 50%; box-shadow: 0 0 0 2px #FFFFFF, inset 0 0 0 2px #FFFFFF; display: none; }`;
+    .vidbench-at { position: absolute; width: 15px; height: 15px; transform: translate(-50%, -50%); display: none;
+      border-radius: 50%; box-shadow: 0 0 0 3px #1F2328, 0 0 0 5px #FFFFFF, inset 0 0 0 2px #FFFFFF; }`;
   document.head.append(style);
   const layer = document.createElement("div"), mark = document.createElement("div");
   layer.className = "vidbench-steps";
@@ -61,7 +61,7 @@ export default { render({ model, el }) {
   };
   const draw = () => {
     const room = plot.querySelector(".svg-container");
-    if (layer.parentElement !== room) room.append(layer);
+    if (layer.parentElement !== room) room.prepend(layer);  // Tab comes here before plotly's buttons
     if (at && !(at[1] < sides()[at[0]]?.x.length)) at = null;
     layer.setAttribute("aria-label", name());
     mark.style.display = "none";

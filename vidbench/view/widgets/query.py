@@ -63,6 +63,7 @@ export default {{ render({{ model, el }}) {{
     event.preventDefault();
     event.stopPropagation();
     light(false);
+    place.querySelector("input").value = "";  // the name of an earlier upload
     send(event.dataTransfer.files, "that was no file; drop a video file");
   }};
   // a file that falls beside the box must not replace the page, as browsers have it: no drop is offered
