@@ -149,6 +149,6 @@ def of_two_curves(tab) -> None:
         holds(
             tab,
             f"words => ({chosen})(words.run) && document.body.innerText.includes(words.said)",
-            {"run": f"{name}: ", "said": f"found {times} times"},
+            {"run": f"{name}:", "said": f"found {times} times"},
         )
     picture(tab, "95_behind-hubs", ".jp-CodeCell >> nth=5")
