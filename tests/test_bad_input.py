@@ -608,7 +608,7 @@ def listed(data: Path, text: str | bytes, classes: str = "") -> Path:
         ("path,split\na.mp4,dev\n", "manifest.csv, line 2: split 'dev' is not one of"),
         (
             "path,frames\na.mp4,many\n",
-            "manifest.csv, line 2: wanted a number as frames, got 'many'",
+            "manifest.csv, line 2: frames must be a whole number from 1 .*; got 'many'",
         ),
     ],
     ids=[

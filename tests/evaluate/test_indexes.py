@@ -383,7 +383,7 @@ def test_a_writing_that_fails_leaves_the_old_index(tmp_path, monkeypatch):
     (tmp_path / "other").unlink()
     build(good).save(path)
     monkeypatch.setattr(faiss, "write_index", full)
-    with pytest.raises(RuntimeError, match="no space left"):
+    with pytest.raises(OSError, match="faiss could not write the index: no space left"):
         build(good[:9]).save(path)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["x.faiss", "x.faiss.json"]
     assert load(path, features=good).rows == 40
