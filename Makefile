@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := 4294967296
 
-.PHONY: help demo replicate-coclr replicate-rms replicate-multitrain real-clips test test-slow test-long test-browser test-gpu platforms lab notebooks bench lock clean-notebooks
+.PHONY: help demo replicate-coclr replicate-rms replicate-rms-video replicate-multitrain real-clips test test-slow test-long test-browser test-gpu platforms lab notebooks bench lock clean-notebooks
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -32,11 +32,15 @@ help:  ## list the targets
 demo: .venv/lab  ## toy videos to an HTML report with curves, R@k, probes and a retrieval gallery (minutes)
 	$(PY) -m vidbench demo --out $(RUNS)/demo
 
-replicate-coclr: .venv/lab  ## InfoNCE, CoCLR, UberNCE at equal clip budgets, three seeds, ablations (over an hour)
-	$(PY) -m vidbench replicate-coclr --out $(RUNS)/replicate-coclr
+replicate-coclr: .venv/lab  ## InfoNCE, CoCLR, UberNCE at equal clip budgets on toy-mixed, five seeds (under two hours on two cores)
+	$(PY) -m vidbench replicate-coclr --data toy-mixed --seeds 1 2 3 4 5 --out $(RUNS)/replicate-coclr
 
-replicate-rms: .venv/lab  ## RMS and its rivals, three seeds, on toy worlds and on DATA="folder ..." (1.2 core-hours for the toy worlds)
-	$(PY) -m vidbench replicate-rms --data toy-5 toy-10 $(DATA) --out $(RUNS)/replicate-rms
+replicate-rms: .venv/lab  ## RMS and its rivals on ten classes of CIFAR-100 in CIFAR="folder", three lengths (under two hours on two cores)
+	$(if $(CIFAR),,$(error give the folder with train/ and test/ of the pictures: make replicate-rms CIFAR=folder))
+	OMP_NUM_THREADS=1 $(PY) -m vidbench replicate-rms --plan cifar --data $(CIFAR) --out $(RUNS)/replicate-rms
+
+replicate-rms-video: .venv/lab  ## RMS on toy-10 at three times the epochs, eight seeds, borders, alpha (under two hours on two cores)
+	$(PY) -m vidbench replicate-rms --plan video --out $(RUNS)/replicate-rms-video
 
 replicate-multitrain: .venv/lab  ## MultiTrain on toy worlds in two regimes, five seeds, each loss alone (under two hours on two cores; resumes)
 	$(PY) -m vidbench replicate-multitrain --out $(RUNS)/replicate-multitrain

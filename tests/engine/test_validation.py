@@ -15,7 +15,6 @@ from vidbench.data.manifest import Manifest
 from vidbench.engine.loop import Fit, fit
 from vidbench.engine.runs import Run, RunError, find, protocol_id
 from vidbench.methods import classify, coclr
-from vidbench.tensors.metrics import bootstrap_interval, nested_bootstrap
 
 FIT = Fit(epochs=6, batch=16, lr=0.1, optimizer="sgd", weight_decay=0.0, log_every=1)
 
@@ -190,35 +189,3 @@ def test_a_fingerprint_tells_other_rows_labels_and_orders():
     }
     assert manifest.fingerprint() == same.fingerprint() and len(marks) == 4
     assert manifest.fingerprint().startswith("30-")
-
-
-def test_nested_bootstrap_draws_sources_together_and_pairs_methods():
-    generator = torch.Generator().manual_seed(0)
-    source_video = torch.arange(300) // 10
-    of_source = (
-        torch.rand(30, generator=generator)[source_video] > 0.5
-    )  # a source's videos stand and fall together
-    better = of_source | (torch.rand(300, generator=generator) > 0.9)
-    hits = torch.stack([of_source, better])
-    draws = nested_bootstrap([hits], [source_video], seed=1)
-    assert draws.shape == (4000, 2) and torch.equal(
-        draws, nested_bootstrap([hits], [source_video], seed=1)
-    )
-    torch.testing.assert_close(draws.mean(dim=0), hits.double().mean(dim=1), atol=0.01, rtol=0)
-    low, high = torch.quantile(
-        draws[:, 0], torch.tensor([0.025, 0.975], dtype=torch.double)
-    ).tolist()
-    naive = bootstrap_interval(of_source.float(), seed=1)
-    assert high - low > 2 * (
-        naive[1] - naive[0]
-    )  # as thirty sources, not three hundred videos, are independent
-    assert (
-        draws[:, 1] >= draws[:, 0]
-    ).all()  # paired: what is better on each video is better in each draw
-    lone = nested_bootstrap([hits] * 2, [source_video] * 2, seed=1)
-    spread = [float(part[:, 0].std()) for part in (draws, lone)]
-    assert spread[1] == pytest.approx(
-        spread[0] * (3 / 4) ** 0.5, rel=0.1
-    )  # half of the draws take one of them twice
-    with pytest.raises(ValueError, match="wants hits"):
-        nested_bootstrap([hits], [source_video[:5]], seed=0)

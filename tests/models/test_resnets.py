@@ -381,11 +381,32 @@ def test_first_weights_follow_the_sources():
         ("cifar_resnet", {"depth": 20, "block": "bottleneck", "shortcut": "A"}, "shortcut"),
         ("cifar_resnet", {"block": "wide"}, "'basic' or 'bottleneck'"),
         ("cifar_resnet", {"shortcut": "C"}, "shortcut"),
+        ("cifar_resnet", {"blocks": (1, 1, 2, 2)}, "three numbers"),
+        ("cifar_resnet", {"blocks": (1, 0, 4)}, "three numbers"),
     ],
 )
 def test_odd_requests_are_refused(name, arguments, says):
     with pytest.raises(ValueError, match=says):
         meta(name, **arguments)
+
+
+def test_blocks_of_the_cifar_net_replace_its_depth():
+    sites = []
+    net = meta(
+        "cifar_resnet",
+        blocks=(1, 1, 4),
+        regularizer=lambda site: sites.append(site) or nn.Identity(),
+    )
+    assert [len(stage) for stage in net.stages] == [1, 1, 4]
+    assert [(site.stage, site.block, site.blocks) for site in sites] == [
+        (1, 1, 6),
+        (2, 2, 6),
+        *((3, block, 6) for block in (3, 4, 5, 6)),
+    ]
+    # a stem of 3 channels, then two 3x3 convolutions a block, each with its batch norm
+    pairs = [(3, 16), (16, 16), (16, 16), (16, 32), (32, 32), (32, 64), *[(64, 64)] * 7]
+    assert parameters(net) == sum(9 * a * b + 2 * b for a, b in pairs)
+    assert parameters(meta("cifar_resnet", blocks=(18, 18, 18))) == parameters(meta("cifar_resnet"))
 
 
 def test_frames_pass_nets_for_images_one_by_one():

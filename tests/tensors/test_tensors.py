@@ -10,8 +10,9 @@ from vidbench.tensors.bank import FeatureQueue, masked_topk
 from vidbench.tensors.losses import multi_positive_nce, nce_logits
 from vidbench.tensors.metrics import (
     bootstrap_interval,
+    calibration_error,
+    cross_entropy,
     interval,
-    nested_bootstrap,
     purity,
     recall_at,
     topk_hit,
@@ -170,49 +171,25 @@ def test_bootstrap_interval_covers_like_the_normal_one_and_repeats():
     assert (low, high) == bootstrap_interval(values, seed=3)
 
 
-def test_shared_test_videos_are_drawn_once_for_all_repetitions():
-    """Three identical repetitions on the same videos tell no more than one: their spread must not
-    fall by sqrt(3)."""
-    hits = (rows(7, 2, 120) > 0.4).float()
-    source_video = torch.arange(120) // 3
-    one = nested_bootstrap([hits], [source_video], seed=1)
-    shared, apart = (
-        nested_bootstrap([hits] * 3, [source_video] * 3, seed=1, shared=way)
-        for way in (True, False)
-    )
-    assert shared.shape == (4000, 2) and torch.allclose(shared, one)  # the first draw is the same
-    ratio = (apart.std(dim=0) / one.std(dim=0)).tolist()
-    assert ratio == pytest.approx(
-        [(5 / 9) ** 0.5] * 2, abs=0.06
-    )  # without it: 3 drawn of 3, of which some recur
-    torch.testing.assert_close(shared.mean(dim=0), hits.double().mean(dim=1), atol=0.01, rtol=0)
-
-
-def test_shared_repetitions_are_drawn_as_whole_ones():
-    """A draw is the mean of repetitions drawn with return, each on the same sources, by a plain
-    loop."""
-    hits = [(rows(seed, 2, 30) > 0).float() for seed in (8, 9)]
-    source_video = torch.tensor([4, 4, 7, 7, 7, 9] * 5)
-    drawn = nested_bootstrap(
-        hits, [source_video, source_video.clone()], seed=3, draws=50, shared=True
-    )
-    generator = torch.Generator().manual_seed(3)
-    picked = torch.randint(3, (50, 3), generator=generator)
-    chosen = torch.randint(2, (50, 2), generator=generator)
-    for draw in range(50):
-        videos = torch.cat(
-            [(source_video == (4, 7, 9)[int(s)]).nonzero().flatten() for s in picked[draw]]
+def test_cross_entropy_and_calibration_error_are_the_formulas():
+    generator = torch.Generator().manual_seed(4)
+    probabilities = (3 * torch.randn(60, 4, generator=generator)).softmax(dim=1)
+    labels = torch.randint(4, (60,), generator=generator)
+    wanted = -sum(math.log(float(p[y])) for p, y in zip(probabilities, labels, strict=True)) / 60
+    assert float(cross_entropy(probabilities, labels)) == pytest.approx(wanted, rel=1e-5)
+    bins: dict[int, list[tuple[float, bool]]] = {}
+    for row, label in zip(probabilities, labels, strict=True):
+        bins.setdefault(math.ceil(10 * float(row.max())), []).append(
+            (float(row.max()), int(row.argmax()) == int(label))
         )
-        wanted = torch.stack(
-            [hits[int(r)][:, videos].double().mean(dim=1) for r in chosen[draw]]
-        ).mean(dim=0)
-        torch.testing.assert_close(drawn[draw], wanted)
-    for other in (source_video + 1, source_video.flip(0), source_video[:20]):
-        with pytest.raises(ValueError, match="the same where shared"):
-            nested_bootstrap(
-                [hits[0], hits[1][:, : len(other)]], [source_video, other], seed=3, shared=True
-            )
-    assert nested_bootstrap(hits, [source_video, source_video.flip(0)], seed=3, draws=5).shape == (
-        5,
-        2,
-    )  # else they may differ
+    error = sum(
+        len(rows)
+        / 60
+        * abs(sum(hit for _, hit in rows) / len(rows) - sum(p for p, _ in rows) / len(rows))
+        for rows in bins.values()
+    )
+    assert float(calibration_error(probabilities, labels, bins=10)) == pytest.approx(error)
+    sure = torch.eye(4)[labels]
+    assert float(calibration_error(sure, labels)) == 0.0
+    assert float(calibration_error(sure, (labels + 1) % 4)) == 1.0
+    assert float(cross_entropy(sure, (labels + 1) % 4)) == pytest.approx(87.3, abs=0.1)

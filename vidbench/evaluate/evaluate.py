@@ -137,11 +137,6 @@ def evaluate_all(
     return {one.run: one for one in done}
 
 
-def source_videos(folder: str | Path, held_out: str) -> np.ndarray:
-    """The source of each query of a run's evaluation [Q]."""
-    return Manifest.load(data_set(Run(folder)).manifest).select(split=held_out).source_video
-
-
 def classified(
     folder: str | Path,
     split: str,

@@ -1,37 +1,40 @@
 """CoCLR's claim: all methods at equal clip budgets, several seeds, paired differences."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from vidbench.data.manifest import Manifest
 from vidbench.data.sets import catalogue
 from vidbench.data.toy import world as toy
-from vidbench.engine.runs import changed, recipe_dict
-from vidbench.evaluate.evaluate import Evaluation, evaluate_all, source_videos, two_stream
+from vidbench.engine.environment import made_by
+from vidbench.engine.runs import Run, changed, recipe_dict
+from vidbench.evaluate.evaluate import Evaluation, evaluate_all, two_stream
 from vidbench.evaluate.features import Protocol
 from vidbench.experiments import compare
-from vidbench.experiments.compare import Number, Paired, pick
+from vidbench.experiments.ladders import (
+    ABLATIONS,
+    CALIBRATION,
+    GAP,
+    LOSS,
+    METHODS,
+    METRICS,
+    STREAMS,
+    at,
+    ladders,
+    page,
+    pairs,
+    report,
+)
+from vidbench.experiments.ladders import title as title
+from vidbench.experiments.paired import Number, Paired, spread
+from vidbench.experiments.records import Book, Record, mark, source_videos
 from vidbench.methods import coclr
-from vidbench.view.figures import bars
-from vidbench.view.html import Section, table
-
-METHODS = {"infonce": "InfoNCE", "coclr": "CoCLR", "ubernce": "UberNCE"}
-STREAMS = {"rgb": "RGB", "flow": "flow", "both": "two-stream"}
-METRICS = ("R@1", "probe")
-GAP = 0.2  # between InfoNCE and UberNCE, from which the share that CoCLR closes means something
-# CoCLR's first half-cycle on RGB with one switch changed, compared with the run without the change.
-ABLATIONS: dict[str, tuple[str, dict[str, Any]]] = {
-    "coclr-rgb-k1": ("coclr-rgb", {"topk": 1}),
-    "coclr-rgb-k5": ("coclr-rgb", {"topk": 5}),
-    "coclr-rgb-drop0": ("coclr-rgb", {"drop_own_key": 0.0}),
-    "coclr-rgb-positive": ("coclr-rgb", {"siblings": "positive"}),
-    "coclr-rgb-negative": ("coclr-rgb", {"siblings": "negative"}),
-}
+from vidbench.tensors.metrics import calibration_error, cross_entropy
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,14 @@ class Settings:
     """What is compared on what.
 
     Each seed has one toy world, rendered with it; the recipe was chosen on training videos
-    of world 0, which is none of them. Real data has the same videos for each seed, or a fold for
+    of the base world 0, which is none of them. Real data has the same videos for each seed, or a fold for
     each of `folds`. clips: views a stage trains on; epochs follow from it and the data set's size.
     """
 
     preset: coclr.Preset = coclr.PRESETS["toy"]
     seeds: tuple[int, ...] = (1, 2, 3)
     world: str = "small"
+    kind: str = "base"  # of data.toy.world.WORLDS
     data: str = ""
     folds: tuple[int, ...] = ()
     clips: int = 14_000
@@ -60,15 +64,26 @@ class Settings:
 def settings_for(
     data: str, seeds: tuple[int, ...], folds: tuple[int, ...], clips: int, cycles: int, quick: bool
 ) -> Settings:
-    """Choose toy worlds (no `data`), or real videos at 64 pixels without ablations; shorten if `quick`."""
+    """Choose toy worlds, or real videos at 64 pixels without ablations; shorten if `quick`.
+
+    data: "" is the base world with ablations, "toy-mixed" another world without, else a folder.
+    """
     made = Settings(seeds=seeds, folds=folds, clips=clips)
     made = replace(made, preset=replace(made.preset, cycles=cycles))
-    if data:
+    if world := toy_world(data):
+        made = replace(made, kind=world, ablations=False)
+    elif data:
         made = replace(made, data=data, short_side=64, ablations=False)
     if quick:
         made = replace(made, seeds=seeds[:1], folds=folds[:1], clips=clips // 4, ablations=False)
         made = replace(made, preset=replace(made.preset, cycles=1))
     return made
+
+
+def toy_world(data: str) -> str:
+    """The world that "toy-mixed" names, or "" if it names none."""
+    prefix, _, world = data.partition("-")
+    return world if prefix == "toy" and world in toy.WORLDS else ""
 
 
 @dataclass(frozen=True)
@@ -83,43 +98,100 @@ class Case:
 
 
 def replicate(out: str | Path, settings: Settings = Settings()) -> Path:
-    """Train and evaluate everything below `out`; return the path of the report. Resumable."""
+    """Train and evaluate everything below `out`; return the path of the report. Resumable.
+
+    After each repetition its evaluated runs are added to `out`/runs.csv. Repetitions that it
+    contains are not trained again, so the file alone resumes on another machine.
+    """
     job = compare.Replication(out)
-    found = cases(job.out, settings)
-    recipes = {
-        f"{case.folder.name}/{name}": recipe
-        for case in found
-        for name, recipe in stages(case, settings).items()
-    }
-    ablations_last = sorted(recipes.items(), key=lambda item: Path(item[0]).name in ABLATIONS)
-    job.train(dict(ablations_last), settings.processes)
-    held = [evaluated(case, settings) for case in found]
-    groups = [source_videos(case.folder / "infonce-rgb", case.held_out) for case in found]
+    book, wanted = Book(job.out / "runs.csv"), names(settings)
+    data = settings.data and catalogue.name_of(settings.data) or f"toy-{settings.kind}"
+    for part in settings.folds or settings.seeds:
+        own = _mark(settings)
+        for name in wanted:
+            book.check((data, part, name), own)
+        if any((data, part, name) not in book for name in wanted):
+            case = _case(job.out, settings, part)
+            recipes = stages(case, settings)
+            last = sorted(recipes.items(), key=lambda item: item[0] in ABLATIONS)
+            job.train({f"{case.folder.name}/{name}": r for name, r in last}, settings.processes)
+            book.add(_records(case, evaluated(case, settings), data, own))
+    parts = settings.folds or settings.seeds
+    mine = [one for one in book.of(data) if one.seed in parts]
+    runs = {one.run: one.numbers for one in mine}
     facts = {
         "settings": {**asdict(settings), "preset": recipe_dict(settings.preset)},
-        "cases": [case.folder.name for case in found],
-        "budgets": {name: one.budget for name, one in held[0].items()},
+        "cases": [f"{'fold' if settings.folds else 'seed'}-{part}" for part in parts],
+        "budgets": {name: dict(runs[data, parts[0], name]) for name in wanted},
     }
     title = "vidbench: InfoNCE, CoCLR, UberNCE at equal clip budgets"
-    return job.write(title, facts, outcome(held, groups), report)
+    shared = bool(settings.data) and not settings.folds
+    numbers = outcome(mine, shared)
+    training = sum(one["seconds"] for one in runs.values())
+    return job.write(
+        title, facts, numbers, report, training=training, page=page(facts, numbers, mine)
+    )
 
 
-def cases(out: Path, settings: Settings) -> list[Case]:
-    """The repetitions, their videos rendered or read and their flow computed."""
+def names(settings: Settings) -> list[str]:
+    """All runs of a repetition and, at each cycle, a method's two streams."""
+    cycles = settings.preset.cycles
+    made = [
+        at(kind, stream, cycle)
+        for kind in METHODS
+        for stream in STREAMS
+        for cycle in range(1 if kind == "coclr" else 0, cycles + 1)
+    ]
+    return made + (list(ABLATIONS) if settings.ablations else [])
+
+
+def _mark(settings: Settings) -> str:
+    """The checksum of what decides a repetition's numbers, without paths."""
+    sizes = (settings.world, settings.kind, settings.clips, settings.flow, settings.short_side)
+    return mark(settings.preset, *sizes, settings.centering, settings.protocol, settings.ablations)
+
+
+def _records(case: Case, found: Mapping[str, Evaluation], data: str, own: str) -> list[Record]:
+    """The records of a repetition, one per run and metric."""
+    rows = Manifest.load(case.videos).select(split=case.held_out)
+    labels = torch.from_numpy(rows.label)
+    commit = (made_by()["commit"] or "")[:10]
     made = []
-    for part in settings.folds or settings.seeds:
-        folder = out / (f"fold-{part}" if settings.folds else f"seed-{part}")
-        if not settings.data:
-            videos, flow = folder / "videos", folder / "flow"
-            manifest = toy.render(videos, settings.world, seed=part, workers=settings.processes)
-        else:
-            options = {"fold": part} if settings.folds else {}
-            videos, flow = (folder if settings.folds else out) / "videos", out / "flow"
-            manifest = catalogue.keep(videos, settings.data, **options)
-        size, processes = settings.short_side, settings.processes
-        compare.extract_flow(manifest, flow, settings.flow, size, processes)
-        made.append(Case(folder, videos, flow, manifest.held_out(), part))
+    for number, (name, one) in enumerate(found.items()):
+        kept = {key: float(one.budget[key]) for key in ("clips", "epochs")} | {"seconds": 0.0}
+        if "-both" not in name:
+            log = Run(case.folder / name).metrics()
+            losses = [line["loss"] for line in log if line.get("loss") is not None]
+            kept |= {"seconds": float(log[-1]["seconds"]), "train loss": float(losses[-1])}
+        guess = torch.from_numpy(one.probabilities)
+        kept |= {
+            LOSS: float(cross_entropy(guess, labels)),
+            CALIBRATION: float(calibration_error(guess, labels)),
+        }
+        for metric in METRICS:
+            hits = one.hits[metric]
+            record = Record(data, case.seed, name, metric, own, hits, kept, commit=commit)
+            if not number:
+                names = np.array(rows.classes)[rows.label]
+                record = replace(record, labels=names, source_videos=rows.source_video)
+            made.append(record)
     return made
+
+
+def _case(out: Path, settings: Settings, part: int) -> Case:
+    """A repetition, its videos rendered or read and their flow computed."""
+    folder = out / (f"fold-{part}" if settings.folds else f"seed-{part}")
+    processes = settings.processes
+    if not settings.data:
+        videos, flow = folder / "videos", folder / "flow"
+        size, world = settings.world, settings.kind
+        manifest = toy.render(videos, size, world, seed=part, workers=processes)
+    else:
+        options = {"fold": part} if settings.folds else {}
+        videos, flow = (folder if settings.folds else out) / "videos", out / "flow"
+        manifest = catalogue.keep(videos, settings.data, **options)
+    compare.extract_flow(manifest, flow, settings.flow, settings.short_side, processes)
+    return Case(folder, videos, flow, manifest.held_out(), part)
 
 
 def fitted(settings: Settings, rows: int) -> coclr.Preset:
@@ -159,20 +231,11 @@ def stages(case: Case, settings: Settings) -> dict[str, coclr.Recipe]:
             for cycle in range(1, preset.cycles + 1):
                 epochs, seed = preset.together.fit.epochs, last.fit.seed + 100
                 fit = replace(preset.alone.fit, epochs=epochs, seed=seed)
-                student = str(case.folder / _at(kind, stream, cycle - 1))
-                made[_at(kind, stream, cycle)] = last = replace(
-                    made[name], fit=fit, student=student
-                )
+                student = str(case.folder / at(kind, stream, cycle - 1))
+                made[at(kind, stream, cycle)] = last = replace(made[name], fit=fit, student=student)
     for name, (fellow, changes) in ABLATIONS.items() if settings.ablations else ():
         made[name] = replace(made[fellow], **changes)
     return made
-
-
-def _at(kind: str, stream: str, cycle: int) -> str:
-    """The run of a method whose RGB or flow clips are those of CoCLR's stages up to a cycle."""
-    if kind == "coclr":
-        return f"coclr-{stream}" + (f"-{cycle}" if cycle > 1 else "")
-    return f"{kind}-{stream}" + (f"-{cycle}" if cycle else "")
 
 
 def evaluated(case: Case, settings: Settings) -> dict[str, Evaluation]:
@@ -187,165 +250,43 @@ def evaluated(case: Case, settings: Settings) -> dict[str, Evaluation]:
     found = evaluate_all(folders, processes=settings.processes, **switches)
     for kind in METHODS:
         for cycle in range(0 if kind != "coclr" else 1, settings.preset.cycles + 1):
-            rgb, flow = (found[_at(kind, stream, cycle)] for stream in ("rgb", "flow"))
+            rgb, flow = (found[at(kind, stream, cycle)] for stream in ("rgb", "flow"))
             both = two_stream(rgb, flow, folder=case.folder, **switches)
-            found[_at(kind, "both", cycle)] = both
+            found[at(kind, "both", cycle)] = both
     return found
 
 
-def outcome(held: Sequence[Mapping], groups: Sequence[np.ndarray]) -> list[Number]:
-    """Compare all runs: means over cases, paired differences, and shares closed of gaps from GAP up.
+def outcome(records: Sequence[Record], shared: bool = False) -> list[Number]:
+    """Compare all runs: means over repetitions, paired differences, and shares closed of gaps from GAP up.
+
+    Then the probe's cross-entropy and calibration error and the last training loss of each run.
 
     Args:
-        held: of each case name -> Evaluation.
-        groups: of each case the source video of each query.
+        records: of all repetitions.
+        shared: all repetitions have the same test videos.
     """
-    names, made = list(held[0]), []
+    made: list[Number] = []
+    by: dict[str, dict[int, dict[str, Record]]] = {}
+    for one in records:
+        by.setdefault(one.test, {}).setdefault(one.seed, {})[one.arm] = one
     for metric in METRICS:
-        hits = [{name: one.hits[metric] for name, one in case.items()} for case in held]
-        paired = Paired(hits, groups, metric)
-        made += [paired.mean(name) for name in names]
-        made += [paired.difference(*pair) for pair in pairs(names)]
+        held = list(by[metric].values())
+        arms = list(held[0])
+        hits = [{arm: case[arm].hits for arm in arms} for case in held]
+        groups = [source_videos(case.values()) for case in held]
+        paired = Paired(hits, groups, metric, shared=shared)
+        made += [paired.mean(name) for name in arms]
+        made += [paired.difference(*pair) for pair in pairs(arms)]
         made += [
             paired.share(*rungs)
-            for rungs in ladders(names)
+            for rungs in ladders(arms)
             if abs(paired.difference(rungs[2], rungs[0]).value) >= GAP
         ]
+    for name in (LOSS, CALIBRATION, "train loss"):
+        metric = name if name == "train loss" else f"probe, {name}"
+        for arm in arms:
+            each = [case[arm].numbers.get(name) for case in held]
+            known = [value for value in each if value is not None]
+            if len(known) == len(each):
+                made.append(spread("", arm, metric, known))
     return made
-
-
-def ladders(names: Iterable[str]) -> list[tuple[str, str, str]]:
-    """(InfoNCE, CoCLR, UberNCE) of one stream and one clip budget."""
-    names, rungs = set(names), []
-    for stream, cycle in product(STREAMS, range(1, 9)):
-        low, middle, high = (_at(kind, stream, cycle) for kind in METHODS)
-        if {low, middle, high} <= names:
-            rungs.append((low, middle, high))
-    return rungs
-
-
-def pairs(names: Iterable[str]) -> list[tuple[str, str]]:
-    """What is compared with what: neighbors on each ladder, and each ablation with its untouched
-    fellow."""
-    steps = [
-        pair for low, middle, high in ladders(names) for pair in ((middle, low), (high, middle))
-    ]
-    return steps + [(name, fellow) for name, (fellow, _) in ABLATIONS.items() if name in names]
-
-
-def report(facts: Mapping, numbers: Sequence[Number]) -> list[Section]:
-    """The report: the ladder as figures and a table, differences, the ablations."""
-    words = (
-        f"Repetitions: {', '.join(facts['cases'])}. Numbers are means over them with 95 % "
-        "intervals. The bootstrap draws repetitions and, within each, source videos. Differences "
-        "are paired: both methods have the same draws."
-    )
-    differences = [one for one in numbers if one.minus and one.metric in METRICS]
-    changed = [one for one in differences if one.arm in ABLATIONS]
-    steps = [one for one in differences if one.arm not in ABLATIONS]
-    figures = [_figure(numbers, metric) for metric in METRICS]
-    made = [
-        Section("The claim", [words, *figures, _closed(numbers)]),
-        Section("Differences at equal clip budgets", [_differences(steps)]),
-        Section("All numbers", [_all(facts, numbers)]),
-    ]
-    if changed:
-        base = facts["settings"]["preset"]["together"]
-        words = (
-            "The first half-cycle on RGB with one switch changed, minus the run without the change "
-            f"(k = {base['topk']}, drop_own_key {base['drop_own_key']}, siblings {base['siblings']})."
-        )
-        made.append(Section("One switch changed", [words, _differences(changed)]))
-    return made
-
-
-def _all(facts: Mapping, numbers: Sequence[Number]):
-    """A table of every run's own numbers."""
-    settings = facts["settings"]
-    at = {(one.arm, one.metric): one for one in numbers if not one.minus}
-    rows = [
-        {
-            "run": title(name),
-            "clips": facts["budgets"][name]["clips"],
-            "epochs": facts["budgets"][name]["epochs"],
-            **{metric: at[name, metric].percent for metric in METRICS},
-        }
-        for name in _order(facts["budgets"])
-    ]
-    note = (
-        f"Percent. Test queries, train gallery, cosine, {settings['protocol']['windows']} windows "
-        f"a video, center crop, centering {settings['centering']}, pooled features. Probe: logistic "
-        "regression on them. Clips include those of the runs a stage starts from; a pair of views "
-        "is one; two-stream adds both."
-    )
-    return table(rows, note=note)
-
-
-def _order(names) -> list[str]:
-    """Runs by stream, then budget, then method; ablations last."""
-    found = [
-        name
-        for stream in STREAMS
-        for cycle in range(9)
-        for kind in METHODS
-        if (name := _at(kind, stream, cycle)) in names and (cycle or kind != "coclr")
-    ]
-    return found + [name for name in ABLATIONS if name in names]
-
-
-def _figure(numbers: Sequence[Number], metric: str):
-    """The last cycle's ladder on each stream."""
-    own = {one.arm: one for one in pick(numbers, metric=metric, minus="")}
-    last = max(cycle for cycle in range(1, 9) if _at("coclr", "rgb", cycle) in own)
-    made = [
-        own[_at(kind, stream, last)].bar(METHODS[kind], STREAMS[stream])
-        for kind in METHODS
-        for stream in STREAMS
-    ]
-    words = {"R@1": "R@1 of retrieval", "probe": "Linear probe"}[metric]
-    return bars(made, f"{metric} (%)", f"{words}, equal clip budgets")
-
-
-def _differences(rows: Sequence[Number]):
-    shown = []
-    for row in rows:
-        left, right = (title(name).partition(" ") for name in (row.arm, row.minus))
-        words = f"{left[0]} - {right[0]}, {left[2]}"
-        shown.append(
-            {
-                "difference": left[2].partition(", ")[2] if row.arm in ABLATIONS else words,
-                "of": row.metric,
-                "points": row.percent,
-                "each": row.each_percent("+"),
-            }
-        )
-    note = "Points of percent, with 95 % intervals of the paired difference; each repetition's own."
-    return table(shown, note=note, formats={"points": "+.1f"})
-
-
-def _closed(numbers: Sequence[Number]):
-    shown = [
-        {"run": title(one.arm), "of": one.metric.split(",")[0], "closed (%)": one.percent}
-        for one in numbers
-        if one.minus and one.metric not in METRICS
-    ]
-    note = (
-        f"What CoCLR closes of the gap between InfoNCE and UberNCE, if that is {GAP:.0%} or more."
-    )
-    words = f"No gap between InfoNCE and UberNCE is {GAP:.0%} or more, so CoCLR closes none."
-    return table(shown, note=note) if shown else words
-
-
-def title(name: str) -> str:
-    """A run's name for people: "coclr-rgb-2" -> "CoCLR RGB, cycle 2"."""
-    kind, stream, *rest = name.split("-")
-    words = {
-        "k1": "k = 1",
-        "k5": "k = 5",
-        "drop0": "self always positive",
-        "positive": "siblings positive",
-        "negative": "siblings negative",
-    }
-    cycle = int(rest[0]) if rest and rest[0].isdigit() else 1 if kind == "coclr" else 0
-    behind = words[rest[0]] if rest and rest[0] in words else f"cycle {cycle}" if cycle else "init"
-    return f"{METHODS[kind]} {STREAMS[stream]}, {behind}"

@@ -45,7 +45,7 @@ def _add_coclr(commands: Commands) -> None:
     words = "CoCLR's claim: all methods at equal clip budgets"
     quick = "one seed or fold, one cycle, a quarter of the clips"
     command = _add_replication(commands, "replicate-coclr", words, quick)
-    data = "a data set's folder; default: a toy world for each seed"
+    data = "a data set's folder, or toy-mixed; default: a toy world for each seed, with ablations"
     command.add_argument("--data", default="", help=data)
     folds = "of the data set, instead of seeds"
     command.add_argument("--folds", type=int, nargs="+", default=[], help=folds)
@@ -56,10 +56,17 @@ def _add_coclr(commands: Commands) -> None:
 
 def _add_rms(commands: Commands) -> None:
     words = "RMS's claim: it and its rivals on the same data, several seeds"
-    quick = "one seed, a quarter of the epochs, RMS and its ablations"
+    quick = "one seed, a quarter (with a plan a tenth) of the epochs, RMS and its ablations"
     command = _add_replication(commands, "replicate-rms", words, quick)
     data = "toy-N, worlds with N training sources a class, or folders (toy-5 toy-10)"
     command.add_argument("--data", nargs="+", default=["toy-5", "toy-10"], help=data)
+    plan = (
+        "cifar: three lengths on the first folder of --data, under two hours on two cores; "
+        "cifar-whole: every arm and seed of it, 4.5 hours; video: toy-10 at three times the epochs. "
+        "Seeds, epochs and arms are the plan's."
+    )
+    choices = ("cifar", "cifar-whole", "video")
+    command.add_argument("--plan", choices=choices, default=None, help=plan)
     command.add_argument("--longer", type=int, default=1, help="times as many epochs (%(default)s)")
     arms = "compared with the baseline, such as rms cutmix; default: all"
     command.add_argument("--arms", nargs="+", default=None, help=arms)
@@ -84,27 +91,37 @@ def _demo(given: argparse.Namespace) -> int:
 
 
 def _replicate_coclr(given: argparse.Namespace) -> int:
-    from vidbench.experiments.coclr import replicate, settings_for
+    from vidbench.experiments.coclr import replicate, settings_for, toy_world
 
     parts: dict[str, Any] = {"seeds": tuple(given.seeds), "folds": tuple(given.folds)}
     sizes: dict[str, Any] = {"clips": given.clips, "cycles": given.cycles, "quick": given.quick}
     settings = settings_for(given.data, **parts, **sizes)
-    at_the_door(_check_data, given.data, "replicate-coclr")
-    at_the_door(_claim_results, given.out)
+    if not toy_world(given.data):
+        at_the_door(_check_data, given.data, "replicate-coclr")
+    at_the_door(_claim_results, given.out, "page.md")
     path = replicate(given.out, settings)
     print(f"report: {path}")
     return 0
 
 
 def _replicate_rms(given: argparse.Namespace) -> int:
-    from vidbench.experiments.rms import ARMS, experiment, replicate
+    from vidbench.experiments import arms
+    from vidbench.experiments.rms import replicate
 
-    arms = given.arms or tuple(ARMS)
-    found = [
-        at_the_door(experiment, data, given.seeds, given.quick, given.longer, arms)
-        for data in given.data
-    ]
-    at_the_door(_claim_results, given.out)
+    if given.plan:
+        whole = given.plan == "cifar-whole"
+        one = given.data[0]
+        found = (
+            arms.long_video() if given.plan == "video" else at_the_door(arms.pictures, one, whole)
+        )
+        found = arms.shorter(found) if given.quick else found
+    else:
+        chosen = given.arms or arms.MAIN
+        found = [
+            at_the_door(arms.experiment, data, given.seeds, given.quick, given.longer, chosen)
+            for data in given.data
+        ]
+    at_the_door(_claim_results, given.out, "page.md")
     print(f"report: {replicate(given.out, found)}")
     return 0
 

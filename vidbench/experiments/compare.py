@@ -1,23 +1,17 @@
-"""What all replications share: paired arms, one bootstrap, the csv and parts of the report.
+"""What all replications share: tests of runs, the csv and parts of the report.
 
-A replication trains every arm once per repetition: a seed, or a fold of the data set. All arms of a
-repetition have the same test videos. One bootstrap serves them all: a draw takes repetitions with
-replacement and, within each, source videos with all their test videos. With x_d(A) the mean of arm
-A in draw d, the interval of A - B holds the middle 95 % of x_d(A) - x_d(B): what makes a draw hard
-for both arms cancels. The difference is significant if the interval excludes 0.
-"""
+`paired` has the numbers and their intervals, `records` the file of tested runs."""
 
 import csv
 import io
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from vidbench.data.flow import store as flow_store
 from vidbench.data.manifest import Manifest
@@ -26,142 +20,86 @@ from vidbench.engine.runs import Run
 from vidbench.engine.stages import run_all
 from vidbench.evaluate.evaluate import classified
 from vidbench.evaluate.features import PROTOCOLS, Features, Protocol
+from vidbench.experiments.paired import Number as Number
+from vidbench.experiments.paired import Paired as Paired
+from vidbench.experiments.paired import pick as pick
+from vidbench.experiments.paired import plain as plain
+from vidbench.experiments.paired import spread as spread
 from vidbench.methods.common import data_set
 from vidbench.system.files import write_text
 from vidbench.system.processes import cores
 from vidbench.system.processes import run_all as in_pool
 from vidbench.system.progress import Progress
-from vidbench.tensors.metrics import interval, nested_bootstrap
-from vidbench.view.figures import Bar
+from vidbench.tensors.metrics import calibration_error, cross_entropy
 from vidbench.view.html import Section, table, write_page
 
 
 @dataclass(frozen=True)
-class Number:
-    """A mean over repetitions with its 95 % interval: of an arm, or of an arm minus another.
+class Measured:
+    """What one run of supervised training is worth on one data set.
 
-    low, high: None if the number has no interval. each: the value of each repetition, None if it
-    does not exist there.
+    hits, labels, sources, loss and calibration are by test: whether the first guess of each test
+    video is right [N], its label [N] and source video [N], cross-entropy in nats, and the
+    calibration error (tensors.metrics, 15 bins), both of the mean probabilities over views.
     """
 
-    data: str
-    arm: str
-    minus: str
-    metric: str
-    value: float
-    low: float | None
-    high: float | None
-    each: tuple[float | None, ...]
-
-    @property
-    def percent(self) -> tuple[float, ...]:
-        """Value, low and high times 100, as a cell of a table."""
-        return tuple(100 * end for end in (self.value, self.low, self.high) if end is not None)
-
-    def each_percent(self, sign: str = "") -> str:
-        """Each repetition's value times 100 as text; sign "+" also shows a plus."""
-        return "  ".join("-" if one is None else f"{100 * one:{sign}.1f}" for one in self.each)
-
-    def bar(self, method: str, group: str) -> Bar:
-        """The number as a bar or a dot of a figure."""
-        return Bar(method, group, self.value, self.low, self.high)
-
-
-def plain(data: str, arm: str, metric: str, each: Iterable[float]) -> Number:
-    """A mean over repetitions without an interval, such as seconds."""
-    each = tuple(map(float, each))
-    return Number(data, arm, "", metric, float(np.mean(each)), None, None, each)
-
-
-def pick(numbers: Iterable[Number], **wanted: str) -> list[Number]:
-    """The numbers whose fields have the wanted values."""
-    return [
-        number
-        for number in numbers
-        if all(getattr(number, name) == value for name, value in wanted.items())
-    ]
-
-
-class Paired:
-    """All arms on the same test videos, and the bootstrap draws that they share."""
-
-    def __init__(
-        self,
-        hits: Sequence[Mapping[str, np.ndarray]],
-        source_videos: Sequence[np.ndarray],
-        metric: str,
-        *,
-        data: str = "",
-        shared: bool = False,
-    ):
-        """Draw once for all arms.
-
-        Args:
-            hits: of each repetition arm -> hit or score of each test video [N].
-            sources: of each repetition the source video of each test video [N].
-            metric: what the hits measure; data: on which data set.
-            shared: all repetitions have the same test videos, so a draw takes the same sources.
-        """
-        arms, self.metric, self.data = list(hits[0]), metric, data
-        parts = [torch.stack([torch.as_tensor(one[arm]) for arm in arms]) for one in hits]
-        groups = [torch.as_tensor(source_video) for source_video in source_videos]
-        draws = nested_bootstrap(parts, groups, seed=0, shared=shared)
-        each = torch.stack([part.double().mean(dim=1) for part in parts])
-        self.draws = dict(zip(arms, draws.T, strict=True))
-        self.each = dict(zip(arms, each.T, strict=True))
-
-    def mean(self, arm: str) -> Number:
-        """The arm's mean over repetitions."""
-        each = self.each[arm]
-        return self._number(arm, "", self.metric, float(each.mean()), each, self.draws[arm])
-
-    def difference(self, arm: str, minus: str) -> Number:
-        """The mean of one arm minus that of another."""
-        each, draws = (of[arm] - of[minus] for of in (self.each, self.draws))
-        return self._number(arm, minus, self.metric, float(each.mean()), each, draws)
-
-    def share(self, low: str, middle: str, high: str) -> Number:
-        """How much of the gap between two arms a third one closes: (middle - low) / (high - low).
-
-        The value is the ratio of the means. A draw or repetition without a gap has no share.
-        """
-        of = {arm: each.mean() for arm, each in self.each.items()}
-        value = float((of[middle] - of[low]) / (of[high] - of[low]))
-        each, draws = (
-            (of[middle] - of[low]) / torch.where(of[high] == of[low], torch.nan, of[high] - of[low])
-            for of in (self.each, self.draws)
-        )
-        ends = f"gap from {low} to {high}"
-        return self._number(middle, ends, f"{self.metric}, share closed", value, each, draws)
-
-    def _number(
-        self, arm: str, minus: str, metric: str, value: float, each: Tensor, draws: Tensor
-    ) -> Number:
-        values = tuple(None if np.isnan(one) else one for one in each.tolist())
-        return Number(self.data, arm, minus, metric, value, *interval(draws), values)
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What one run of supervised training is worth on one data set."""
-
-    hits: dict[str, np.ndarray]  # by test: whether the first guess of each test video is right [N]
-    source_video: np.ndarray  # the source video of each test video [N]
-    train: float  # top-1 of training videos, one view
+    hits: dict[str, np.ndarray]
+    source_video: np.ndarray  # the source video of each video of the last test [N]
+    train: float  # top-1 of training videos, one view, without augmentation
     seconds: float  # of training
     table: Features  # class probabilities of the last test
+    train_loss: float = float("nan")  # cross-entropy of the same
+    steps: int = 0
+    loss: dict[str, float] = field(default_factory=dict)
+    calibration: dict[str, float] = field(default_factory=dict)
+    labels: dict[str, np.ndarray] = field(default_factory=dict)
+    sources: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-def tested(folder: str, views: Mapping[str, Protocol], data: str = "") -> Measured:
-    """Test one run, or its head of the data set `data`, on the held-out videos by each protocol."""
+def tested(
+    folder: str, views: Mapping[str, Protocol], data: str = "", apart: Mapping[str, str] = {}
+) -> Measured:
+    """Test one run, or its head of the data set `data`, on the held-out videos by each protocol.
+
+    Args:
+        apart: Further tests by one view: name -> folder of a manifest, whose held-out split counts.
+    """
     run = Run(folder)
     held_out = Manifest.load(data_set(run, data).manifest).held_out()
-    found = classified(folder, held_out, views, data=data)
     one_view = {"one view": PROTOCOLS["one_view"]}
+    found = {}
+    for name, place in apart.items():
+        others = Manifest.load(place)
+        split = others.held_out()
+        scores = classified(folder, split, one_view, manifest=others, task=name, data=data)
+        (found[name],) = scores.values()
+    found |= classified(folder, held_out, views, data=data)
     (seen,) = classified(folder, "train", one_view, data=data).values()
-    hits = {name: one.right for name, one in found.items()}
-    table = list(found.values())[-1].table
-    return Measured(hits, table.source_video, seen.accuracy, run.metrics()[-1]["seconds"], table)
+    tables = {name: one.table for name, one in found.items()}
+    last, table = run.metrics()[-1], list(tables.values())[-1]
+    return Measured(
+        hits={name: one.right for name, one in found.items()},
+        source_video=table.source_video,
+        train=seen.accuracy,
+        seconds=last["seconds"],
+        table=table,
+        train_loss=loss_of(seen.table),
+        steps=last["step"],
+        loss={name: loss_of(one) for name, one in tables.items()},
+        calibration={name: calibration_of(one) for name, one in tables.items()},
+        labels={name: one.label for name, one in tables.items()},
+        sources={name: one.source_video for name, one in tables.items()},
+    )
+
+
+def loss_of(table: Features) -> float:
+    """Cross-entropy of class probabilities in nats."""
+    return float(cross_entropy(torch.from_numpy(table.values), torch.from_numpy(table.label)))
+
+
+def calibration_of(table: Features) -> float:
+    """Expected calibration error of class probabilities."""
+    return float(calibration_error(torch.from_numpy(table.values), torch.from_numpy(table.label)))
 
 
 def tested_all(jobs: Mapping[tuple, tuple], processes: int, what: str) -> dict[tuple, Measured]:
@@ -213,25 +151,34 @@ class Replication:
         facts: Mapping,
         numbers: Sequence[Number],
         sections: Callable[[Mapping, Sequence[Number]], list[Section]],
+        *,
+        training: float | None = None,
+        page: str = "",
     ) -> Path:
-        """Write numbers.json, numbers.csv and report.html.
+        """Write numbers.json, numbers.csv, report.html and, if there is a page, page.md.
 
         Args:
             facts: what numbers.json keeps about the experiment.
             sections: makes the report's sections from facts and numbers.
+            training: seconds of all runs; None reads them from the runs.
+            page: Markdown tables with verdicts, for a results page.
 
         Returns:
             The path of the report.
         """
-        seconds = [Run(self.out / name).metrics()[-1]["seconds"] for name in self.recipes]
+        if training is None:
+            logs = [Run(self.out / name).metrics()[-1] for name in self.recipes]
+            training = sum(log["seconds"] for log in logs)
         made = {
             "environment": environment(),
-            "training": round(sum(seconds)),
+            "training": round(training),
             "seconds": round(time.monotonic() - self.began),
         }
         record = {**made, **facts, "numbers": [asdict(number) for number in numbers]}
         write_text(self.out / "numbers.json", json.dumps(record, indent=1))
         write_text(self.out / "numbers.csv", as_csv(numbers))
+        if page:
+            write_text(self.out / "page.md", page)
         pages = [*sections(facts, numbers), _how_made(made)]
         return write_page(self.out / "report.html", title, pages)
 

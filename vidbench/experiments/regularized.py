@@ -19,7 +19,7 @@ from vidbench.engine import runs
 from vidbench.evaluate.evaluate import VIEWS, classified
 from vidbench.evaluate.features import PROTOCOLS, Protocol
 from vidbench.evaluate.retrieval import summary
-from vidbench.experiments import rms
+from vidbench.experiments import arms
 from vidbench.methods import classify
 from vidbench.system.processes import cores
 from vidbench.tensors.mixing import Mixing, cutmix
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from vidbench.evaluate.probe import Score
 
 MANY = 1000  # videos, from which several processes read them
-# Arms of this notebook in addition to those of experiments.rms
+# Arms of this notebook in addition to those of experiments.arms
 VARIANTS: dict[str, Regularizer | Mixing] = {
     # RMS's supplement, D: on Mini-Kinetics ShakeDrop converged only with half of beta's range. Which
     # half is not said. The upper one, which changes gradients less, is an assumption.
@@ -83,7 +83,7 @@ def with_arm(recipe: classify.Recipe, arm: str) -> classify.Recipe:
 
     Args:
         recipe: What all arms share.
-        arm: Of `rms.ARMS` or VARIANTS.
+        arm: Of `arms.ARMS` or VARIANTS.
 
     Raises:
         ValueError: The arm is unknown, or the recipe has no RMS to take stages from.
@@ -93,9 +93,9 @@ def with_arm(recipe: classify.Recipe, arm: str) -> classify.Recipe:
             return replace(recipe, regularizer=regularizer, mixing=None)
         case Mixing() as mixing:
             return replace(recipe, regularizer=None, mixing=mixing)
-    if arm not in rms.ARMS:
-        raise ValueError(f"arm must be one of {', '.join((*rms.ARMS, *VARIANTS))}; got {arm!r}.")
-    return rms.with_arm(recipe, arm)
+    if arm not in arms.ARMS:
+        raise ValueError(f"arm must be one of {', '.join((*arms.ARMS, *VARIANTS))}; got {arm!r}.")
+    return arms.with_arm(recipe, arm)
 
 
 def sites(recipe: classify.Recipe, classes: tuple[str, ...]) -> list[dict[str, str]]:

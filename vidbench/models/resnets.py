@@ -342,6 +342,7 @@ def cifar_resnet(
     block: str = "basic",
     shortcut: str = "",
     width: float = 1.0,
+    blocks: Sequence[int] | None = None,
     zero_gamma: bool = False,
     regularizer: Regularizer | None = None,
 ) -> ResNet:
@@ -351,7 +352,7 @@ def cifar_resnet(
     "basic" has (depth - 2)/6 blocks in each stage, with shortcut "A" (zeros, the default) or "B"
     (1x1 convolutions); "bottleneck" has (depth - 2)/9, as Clova's CutMix code by default, and
     shortcut "B". The RMS paper does not say which. D = 64, or 256 with bottlenecks, at width 1.
-    Raises ValueError."""
+    `blocks` replaces the depth: three numbers, the blocks of each stage. Raises ValueError."""
     shortcuts = {"basic": ("A", "B"), "bottleneck": ("B",)}
     if block not in shortcuts:
         raise ValueError(f"block is 'basic' or 'bottleneck'; got {block!r}.")
@@ -360,13 +361,8 @@ def cifar_resnet(
         raise ValueError(
             f"the shortcut of {block} blocks is one of {shortcuts[block]}; got {shortcut!r}."
         )
-    convs, branch = (2, basic) if block == "basic" else (3, bottleneck)
-    count, rest = divmod(depth - 2, 3 * convs)
-    if count < 1 or rest:
-        raise ValueError(
-            f"depth is {3 * convs} n + 2 with {block} blocks, such as {3 * convs + 2}; got "
-            f"{depth!r}."
-        )
+    branch = basic if block == "basic" else bottleneck
+    counts = _cifar_blocks(blocks, depth, block)
     stages = [
         Stage(
             number,
@@ -374,8 +370,25 @@ def cifar_resnet(
             (1, 1 if number == 1 else 2),
             partial(branch, channels=wide(channels, width)),
         )
-        for number, channels in zip(range(1, 4), (16, 32, 64), strict=True)
+        for number, count, channels in zip(range(1, 4), counts, (16, 32, 64), strict=True)
     ]
     return start(
         ResNet(stem(wide(16, width), 1, 1), stages, regularizer, shortcut=shortcut), zero_gamma
     )
+
+
+def _cifar_blocks(blocks: Sequence[int] | None, depth: int, block: str) -> tuple[int, ...]:
+    """Count the blocks of the three stages: those given, else those of `depth`."""
+    if blocks is not None:
+        counts = tuple(blocks)
+        if len(counts) != 3 or any(not isinstance(n, int) or n < 1 for n in counts):
+            raise ValueError(f"blocks are three numbers from 1, one of each stage; got {blocks!r}.")
+        return counts
+    convs = 2 if block == "basic" else 3
+    count, rest = divmod(depth - 2, 3 * convs)
+    if count < 1 or rest:
+        raise ValueError(
+            f"depth is {3 * convs} n + 2 with {block} blocks, such as {3 * convs + 2}; got "
+            f"{depth!r}."
+        )
+    return (count,) * 3

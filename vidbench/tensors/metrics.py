@@ -36,6 +36,29 @@ def purity(mined: Tensor, slot_labels: Tensor, labels: Tensor) -> Tensor:
     return right.sum() / counted.sum()
 
 
+BINS = 15  # of `calibration_error`, as in Guo et al. 2017
+
+
+def cross_entropy(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Mean negative log probability of the right class in nats: [N,A], [N] -> scalar.
+
+    A probability below float32's smallest step counts as that step, so the result is finite."""
+    own = probabilities.gather(1, labels[:, None]).squeeze(1).double()
+    return -own.clamp_min(torch.finfo(torch.float32).tiny).log().mean()
+
+
+def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = BINS) -> Tensor:
+    """Expected calibration error (Guo et al. 2017, Eq. 3): [N,A], [N] -> scalar.
+
+    The largest probability of a row is its confidence. Rows fall into `bins` intervals of equal
+    width, open on the left. The error is the mean over rows of |accuracy - confidence| of their
+    bin."""
+    confidence, guess = probabilities.double().max(dim=1)
+    number = (confidence * bins).ceil().long().clamp(1, bins) - 1
+    gap = (guess == labels).double() - confidence
+    return torch.zeros(bins, dtype=torch.double).index_add_(0, number, gap).abs().sum() / len(gap)
+
+
 def effective_rank(rows: Tensor) -> float:
     """How many directions the rows fill, their mean taken off: exp of the entropy of the normalized
     singular values (Roy and Vetterli 2007; RankMe, Garrido et al. 2023, without the mean).
@@ -64,9 +87,7 @@ def interval(draws: Tensor, level: float = 0.95) -> tuple[float, float]:
 
     The two quantiles stay as they are, even if they miss the estimate. A miss needs 97.5 % of the
     draws on one side of the estimate: the bootstrap is then biased, and stretching the interval to
-    the estimate would hide it. Means do not come near this: 12,000 simulated intervals of
-    `nested_bootstrap` (1 to 9 repetitions, 2 to 40 uneven source_videos) all contained their estimate.
-    Draws that are NaN do not count, such as a share of a gap that is 0 in that draw.
+    the estimate would hide it. Draws that are NaN do not count.
     """
     tail = (1 - level) / 2
     ends = torch.tensor([tail, 1 - tail], dtype=torch.double)
@@ -86,47 +107,3 @@ def bootstrap_interval(values: Tensor, *, seed: int) -> tuple[float, float]:
         ]
     )
     return interval(means)
-
-
-def nested_bootstrap(
-    hits: list[Tensor],
-    source_videos: list[Tensor],
-    *,
-    seed: int,
-    draws: int = 4000,
-    shared: bool = False,
-) -> Tensor:
-    """Means of several methods in each bootstrap draw: repetitions are drawn, and within each its
-    source_videos.
-
-    hits: one [R,N_i] for each repetition (a training seed with its own test videos), R methods in
-    the same order; source_videos: [N_i], whose videos are drawn together, as they are not independent ->
-    [draws,R]. shared: the repetitions have the same test videos, so a draw takes the same source_videos
-    in each. All methods of a draw share its repetitions and source_videos, so differences and ratios of
-    columns are paired; their quantiles are intervals. Raises ValueError where shapes do not fit.
-    """
-    fits = len(hits) == len(source_videos) and all(
-        h.shape[1:] == s.shape for h, s in zip(hits, source_videos, strict=True)
-    )
-    same = not shared or all(torch.equal(source_videos[0], other) for other in source_videos)
-    if not fits or not same or len({len(part) for part in hits}) != 1:
-        raise ValueError(
-            "nested_bootstrap wants hits [R,N] and source_videos [N] of each repetition, the same where "
-            "shared; "
-            f"got {[tuple(h.shape) for h in hits]} and {[tuple(s.shape) for s in source_videos]}."
-        )
-    generator, means, picked = torch.Generator().manual_seed(seed), [], None
-    for part, source_video in zip(hits, source_videos, strict=True):
-        group = torch.unique(source_video, return_inverse=True)[1]
-        groups = int(group.max()) + 1
-        sums = torch.zeros(len(part), groups, dtype=torch.double).index_add_(
-            1, group, part.double()
-        )
-        if picked is None or not shared:
-            picked = torch.randint(groups, (draws, groups), generator=generator)
-        weight = torch.zeros(draws, groups, dtype=torch.double).scatter_add_(
-            1, picked, torch.ones(1).double().expand(draws, groups)
-        )
-        means.append(weight @ sums.T / (weight @ torch.bincount(group).double())[:, None])
-    chosen = torch.randint(len(hits), (draws, len(hits)), generator=generator)
-    return torch.stack(means)[chosen, torch.arange(draws)[:, None]].mean(dim=1)

@@ -75,6 +75,24 @@ ACTIONS = {  # class -> what one sees, by world
         "reach": "The same as stretch of street.",
         "waltz": "The same as dance of street.",
     },
+    "mixed": {
+        "kick_ball": "A kick, and a ball on the ground.",
+        "throw_ball": "A throw with a ball in the hand.",
+        "walk_ball": "A walk, and a ball on the ground: the motion of walk_box.",
+        "squat_ball": "A squat, and a ball on the ground: the motion of squat_box.",
+        "bow_box": "A bow, and a box on the ground.",
+        "hop_box": "Jumps on both feet with a box in the hand.",
+        "walk_box": "A walk, and a box on the ground: the motion of walk_ball.",
+        "squat_box": "A squat, and a box on the ground: the motion of squat_ball.",
+        "stretch_stick": "Arms up, leaning to both sides, with a stick in the hand.",
+        "lunge_stick": "A long step forward and back with a stick in the hand.",
+        "wave_stick": "A wave, and a stick on the ground: the motion of wave_umbrella.",
+        "punch_stick": "Punches, and a stick on the ground: the motion of punch_umbrella.",
+        "jumping_jack_umbrella": "Jumping jacks, and an umbrella on the ground.",
+        "dance_umbrella": "Body and arms sway with an umbrella in the hand.",
+        "wave_umbrella": "A wave, and an umbrella on the ground: the motion of wave_stick.",
+        "punch_umbrella": "Punches, and an umbrella on the ground: the motion of punch_stick.",
+    },
 }
 WORLDS = {
     "base": "Blobs in the background, a camera that drifts",
@@ -82,6 +100,7 @@ WORLDS = {
     "street": "Blocks, and a camera held in a hand",
     "club": "Stripes, and a camera held in a hand",
     "park": "Blobs, and a camera that zooms",
+    "mixed": "Blobs, a shaking camera, a prop and a moving disc",
 }
 
 
@@ -98,7 +117,7 @@ def actions(world: str = "base", preset: str = "tiny") -> Iterator[Sample]:
     """Draw the first clip of every class of a world.
 
     Args:
-        world: One of the worlds (base, gym, street, club, park).
+        world: One of the worlds (base, gym, street, club, park, mixed).
         preset: A size (tiny, small, large).
 
     Raises:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
 from vidbench.data.toy.figure import Body, skeleton
+from vidbench.data.toy.props import Distractor, Prop, draw_distractor, draw_prop
 
 LUMA = np.array([0.299, 0.587, 0.114])
 OVERSAMPLE = (
@@ -33,11 +34,15 @@ class Look:
     # [4, 3] amplitude, frequency (Hz) and phase of the camera's x, y and zoom, and of the light
     sway: np.ndarray
     gain: float
+    prop: Prop | None = None
+    distractor: Distractor | None = None
 
 
-def draw_look(size: int, background: str, camera: str, rng: np.random.Generator) -> Look:
+def draw_look(
+    size: int, background: str, camera: str, rng: np.random.Generator, prop: str = ""
+) -> Look:
     """The appearance of one source at random; ours. `size` pixels; background from BACKGROUNDS;
-    camera "drift", "zoom" or "hand"."""
+    camera "drift", "zoom", "hand" or "shake"; prop: of props.PROPS, then a distractor moves too."""
     uniform = rng.uniform
     # figure and ground lie on two sides of middle gray, or a small network sees no figure at all
     dark_ground = rng.random() < 0.5
@@ -61,7 +66,7 @@ def draw_look(size: int, background: str, camera: str, rng: np.random.Generator)
         girth=uniform(0.85, 1.2),
     )
     sway = _sway(camera, rng)
-    return Look(
+    look = Look(
         body,
         colors,
         _background(size, background, ground, rng),
@@ -73,6 +78,18 @@ def draw_look(size: int, background: str, camera: str, rng: np.random.Generator)
         sway,
         uniform(0.9, 1.1),
     )
+    if not prop:
+        return look
+    held = Prop(prop, _color(uniform(*cloth), rng), uniform(0.9, 1.15))
+    other = Distractor(
+        _color(uniform(*cloth), rng),
+        uniform(0.03, 0.05),
+        uniform(0.1, 0.8),
+        uniform(0.25, 0.45),
+        uniform(0.15, 0.5),
+        uniform(0, 2 * np.pi),
+    )
+    return replace(look, prop=held, distractor=other)
 
 
 def _sway(camera: str, rng: np.random.Generator) -> np.ndarray:
@@ -84,7 +101,9 @@ def _sway(camera: str, rng: np.random.Generator) -> np.ndarray:
         "zoom": (uniform(0, 0.006, 2), np.array([0.1, 0.1])),
         "hand": (uniform(0.006, 0.014, 2), uniform(0.35, 0.7, 2)),
     }
-    amplitude, hertz = moves[camera]
+    # drawn only here, so that the other cameras draw the same numbers as before
+    shake = (uniform(0.01, 0.03, 2), uniform(0.5, 2.0, 2)) if camera == "shake" else None
+    amplitude, hertz = shake or moves[camera]
     zoom = (uniform(0.03, 0.07), uniform(0.1, 0.2)) if camera == "zoom" else (0.0, 0.1)
     sway = np.array(
         [
@@ -121,11 +140,17 @@ def paint(
         # figure
         shift = np.array([dx, dy])
         canvas = _view(look.background, size * OVERSAMPLE, zoom, shift)
+        side = zoom * size * OVERSAMPLE
         placed = {}
         for name, xy in points.items():
             world = foot + look.height * xy[t] * (facing, -1.0)
             placed[name] = ((world - 0.5) * zoom + 0.5 + shift) * size * OVERSAMPLE
-        _figure(canvas, placed, look, look.height * zoom * size * OVERSAMPLE)
+        if look.distractor:
+            draw_distractor(canvas, look.distractor, times[t], shift * size * OVERSAMPLE, side)
+        _figure(canvas, placed, look, look.height * side)
+        if look.prop:
+            beside = ((foot - 0.5) * zoom + 0.5 + shift) * size * OVERSAMPLE
+            draw_prop(canvas, look.prop, placed, beside, facing, look.height * side)
         small = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA)
         frames[t] = cv2.convertScaleAbs(small, alpha=look.gain * (1 + light))
     return frames

@@ -60,6 +60,7 @@ class World(NamedTuple):
     background: str
     camera: str
     classes: dict[str, tuple[str, ...]]
+    props: dict[str, str] = {}  # class -> what the figure holds or stands next to, of toy.props
 
 
 BASE = (
@@ -75,6 +76,26 @@ BASE = (
     "throw",
     "sit_down",
     "stand_up",
+)
+# (action, prop) of each class of the mixed world: eight motions are of one class each, four are
+# shared by two classes, and each prop is shared by four. So neither stream can tell all.
+MIXED = (
+    ("kick", "ball/ground"),
+    ("throw", "ball/hand"),
+    ("walk", "ball/ground"),
+    ("squat", "ball/ground"),
+    ("bow", "box/ground"),
+    ("hop", "box/hand"),
+    ("walk", "box/ground"),
+    ("squat", "box/ground"),
+    ("stretch", "stick/hand"),
+    ("lunge", "stick/hand"),
+    ("wave", "stick/ground"),
+    ("punch", "stick/ground"),
+    ("jumping_jack", "umbrella/ground"),
+    ("dance", "umbrella/hand"),
+    ("wave", "umbrella/ground"),
+    ("punch", "umbrella/ground"),
 )
 WORLDS = {
     "base": World("blobs", "drift", {name: (name,) for name in BASE}),
@@ -147,7 +168,15 @@ WORLDS = {
             "waltz": ("dance",),
         },
     ),
+    "mixed": World(
+        "blobs",
+        "shake",
+        {f"{action}_{prop.partition('/')[0]}": (action,) for action, prop in MIXED},
+        {f"{action}_{prop.partition('/')[0]}": prop for action, prop in MIXED},
+    ),
 }
+# Their classes are compared in `correspondence`. A prop makes a class of the mixed world another one.
+RELATED = tuple(name for name, world in WORLDS.items() if not world.props)
 # What is drawn for each source: speed and amplitude. The variants are what other worlds call
 # classes of their own; both survive a horizontal flip, which left- and right-handed waving would
 # not.
@@ -199,7 +228,8 @@ def render(
         (path, s.label, s.split, f"{world}/{s.name}") for s in source_videos for path in s.paths
     ]
     manifest = Manifest.from_rows(folder, rows, tuple(WORLDS[world].classes))
-    _write_csv(folder / "correspondence.csv", correspondence())
+    if world in RELATED:
+        _write_csv(folder / "correspondence.csv", correspondence())
     manifest.save(folder)
     return manifest
 
@@ -259,10 +289,10 @@ def correspondence() -> list[dict[str, str]]:
     relation is seen from the class: same, merged (it holds all of its matches and more than any one
     of them), split (it is a part of its match), private (no match in that world)."""
     rows = []
-    for name, world in WORLDS.items():
-        for label, actions in world.classes.items():
+    for name in RELATED:
+        for label, actions in WORLDS[name].classes.items():
             held = _content(actions)
-            for other in WORLDS:
+            for other in RELATED:
                 if other == name:
                     continue
                 contents = {c: _content(a) for c, a in WORLDS[other].classes.items()}
@@ -396,7 +426,8 @@ def draw(
     size = f"size={preset.size}, fps={preset.fps}, frames={preset.frames}"
     size = f"Setting({size}, sources={preset.source_videos}, clips={preset.clips})"
     rng = np.random.default_rng([seed, zlib.crc32(f"{world}/{source_video.name}/{size}".encode())])
-    look = draw_look(preset.size, style.background, style.camera, rng)
+    prop = style.props.get(source_video.label, "")
+    look = draw_look(preset.size, style.background, style.camera, rng, prop)
     action, _, variant = source_video.part.partition("/")
     ranges = RANGES[""] | (VARIANTS[action][variant] if variant else {})
     speed, amplitude = rng.uniform(*ranges["speed"]), rng.uniform(*ranges["amplitude"])
