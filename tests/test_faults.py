@@ -866,7 +866,7 @@ def test_a_run_that_died_between_its_first_validation_and_its_first_checkpoint(
 def test_a_long_line_is_taken_up_at_once():
     """As a cell prints it that shows a large array; it used to take minutes, in which no signal was
     heard."""
-    from vidbench.headless.kernel import redrawn
+    from vidbench.headless.streams import redrawn
 
     began, line = time.monotonic(), "0.123456789 " * 100_000
     assert redrawn("a\nb", f"{line}\rc\r\n{line}") == f"a\nc\r\n{line}"

@@ -36,20 +36,23 @@ NAMED = [
     for chain in CHAINS
     for number in chain.split()
 ]
-FEWER = {"00_tour.ipynb": {"epochs": 3}}  # notebook -> parameters
+GIVEN = {  # notebook -> parameters, in its chain
+    "00_tour.ipynb": {"epochs": 3},
+    "40_linear_probe.ipynb": {"data": "tiny", "run": "infonce-rgb"},  # so that it trains a probe
+}
 CELL_SECONDS = (
     180  # for one cell, on two busy cores; a notebook as it is should need about a minute
 )
 BOOK_SECONDS = 900
 
 
-def prepare(notebook: Path, folder: Path, runs_dir: Path) -> Path:
-    """A copy in `folder` with `runs_dir` and FEWER injected after the parameters cell, as papermill
+def prepare(notebook: Path, folder: Path, runs_dir: Path, given: dict | None = None) -> Path:
+    """A copy in `folder` with `runs_dir` and parameters (by default GIVEN) injected after the parameters cell, as papermill
     does it for a real run."""
     from papermill.iorw import load_notebook_node
     from papermill.parameterize import parameterize_notebook
 
-    given = {"runs_dir": str(runs_dir), **FEWER.get(notebook.name, {})}
+    given = {"runs_dir": str(runs_dir), **(GIVEN.get(notebook.name, {}) if given is None else given)}
     book = parameterize_notebook(load_notebook_node(str(notebook)), given)
     folder.mkdir(parents=True, exist_ok=True)
     nbformat.write(book, folder / notebook.name)
@@ -145,6 +148,13 @@ def test_notebook_runs(notebook, chain, outcome, bench):
     )
 
 
+@pytest.mark.slow
+def test_the_probe_notebook_shows_the_demo(bench):
+    base = bench("00")
+    trouble, _ = run(prepare(NOTEBOOKS["40"], base / "demo", base / "none", {}))
+    assert not trouble, trouble
+
+
 def scratch(folder: Path, *sources: str) -> Path:
     cells = [nbformat.v4.new_code_cell(source) for source in sources]
     cells[0].metadata["tags"] = ["parameters"]
@@ -172,14 +182,14 @@ def test_the_runner_sees_what_a_notebook_does_and_that_it_fails(tmp_path):
 @pytest.mark.parametrize(
     ("cell", "says"),
     [
-        ("import time\ntime.sleep(60)", "Timeout of 3 seconds"),
+        ("import time\ntime.sleep(600)", "Timeout of 3 seconds"),
         ("import os\nos._exit(1)", "Failed to interrupt kernel"),  # when its time is up
     ],
 )
 def test_the_runner_reports_a_hanging_and_a_dying_cell(cell, says, tmp_path):
     source = scratch(tmp_path, 'runs_dir: str = "../runs"', cell, "x = 1")
     trouble, took = run(source, 3)
-    assert says in trouble and took < 50
+    assert says in trouble and took < 300
 
 
 def missing_names(source: str) -> list[str]:

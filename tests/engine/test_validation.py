@@ -123,7 +123,7 @@ def test_a_budget_counts_the_runs_a_stage_goes_on_from(tmp_path):
 
 def test_results_keep_protocol_and_budget_side_by_side(tmp_path):
     run, _ = trained(tmp_path / "a", replace(FIT, epochs=1))
-    with pytest.raises(RunError, match="must be one of classify.*; got 'line'"):
+    with pytest.raises(RunError, match="must be one of baseline, classify.*; got 'line'"):
         run.add_result("probe", {}, {})  # nobody can read this recipe's batch
     held = {"method": classify.Recipe.method, "recipe": {"fit": {"batch": 16}}}
     (run.folder / "recipe.json").write_text(json.dumps(held))

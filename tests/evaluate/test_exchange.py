@@ -99,9 +99,7 @@ def test_a_missing_package_names_the_extra(made, tmp_path, monkeypatch):
             raise ImportError(name)
         return plain(name, *rest, **others)
 
-    monkeypatch.setattr(
-        "vidbench.evaluate.exchange.importlib.import_module", lambda name: without(name)
-    )
+    monkeypatch.setattr("vidbench.system.extras.importlib.import_module", without)
     for call in (
         lambda: to_frame(*made),
         lambda: save_table(*made, tmp_path / "clips.parquet"),

@@ -89,7 +89,7 @@ def test_what_is_wrong_with_a_module_is_said(package, text, says):
     "name", ["cocrl", "common", "monitor", "a b", "x.py/y", "", "..engine", "os"]
 )
 def test_a_wrong_name_lists_the_known_methods(package, name):
-    with pytest.raises(ValueError, match="must (be one of classify, coclr|have `class Recipe)"):
+    with pytest.raises(ValueError, match="must (be one of baseline, classify|have `class Recipe)"):
         import_method(name)
 
 

@@ -72,7 +72,7 @@ def open_runs(
             (`ready_runs`).
         names: Runs; empty ones are left out.
         fold: Of a data set that has several.
-        split: Of the queries.
+        split: Of the queries; empty is the held-out one, test or validate.
         protocol: How clips become a feature; the demo's results have "vidbench" only.
         fuse: Add `searches.BOTH` if there are two runs of both streams.
 
@@ -86,7 +86,7 @@ def open_runs(
     place, manifest = catalogue.prepare_dataset(runs_dir, data, fold)
     manifest = manifest.countable  # if some videos have labels, those without are left out
     trained, flow = ready_runs(place, *names), place / "flow"
-    how = PROTOCOLS[protocol]
+    split, how = split or manifest.held_out(), PROTOCOLS[protocol]
     tables = searches.tables_of(trained, manifest, split, how, flow=flow, fuse=fuse)
     budgets = {name: run.budget() for name, run in trained.items()}
     facts = {
@@ -117,6 +117,7 @@ def _demo(
 ) -> Opened:
     """Open the demo's results."""
     found = demo_results(runs_dir)
+    split = split or found.manifest.held_out()
     splits = ("train", found.manifest.held_out())
     for what, value, known in (
         ("run", next((name for name in names if name not in found.tables), ""), [*found.tables]),
