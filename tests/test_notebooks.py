@@ -47,12 +47,12 @@ BOOK_SECONDS = 900
 
 
 def prepare(notebook: Path, folder: Path, runs_dir: Path, given: dict | None = None) -> Path:
-    """A copy in `folder` with `runs_dir` and parameters (by default GIVEN) injected after the parameters cell, as papermill
-    does it for a real run."""
+    """A copy in `folder` with `runs_dir` and parameters (by default GIVEN) injected after the
+    parameters cell, as papermill does it for a real run."""
     from papermill.iorw import load_notebook_node
     from papermill.parameterize import parameterize_notebook
 
-    given = {"runs_dir": str(runs_dir), **(GIVEN.get(notebook.name, {}) if given is None else given)}
+    given = {"runs_dir": str(runs_dir), **(given or GIVEN.get(notebook.name, {}))}
     book = parameterize_notebook(load_notebook_node(str(notebook)), given)
     folder.mkdir(parents=True, exist_ok=True)
     nbformat.write(book, folder / notebook.name)
@@ -151,7 +151,7 @@ def test_notebook_runs(notebook, chain, outcome, bench):
 @pytest.mark.slow
 def test_the_probe_notebook_shows_the_demo(bench):
     base = bench("00")
-    trouble, _ = run(prepare(NOTEBOOKS["40"], base / "demo", base / "none", {}))
+    trouble, _ = run(prepare(NOTEBOOKS["40"], base / "demo", base / "none", {"tune": False}))
     assert not trouble, trouble
 
 
