@@ -105,7 +105,9 @@ def test_both_examples_train_on_two_ranks_and_their_run_is_read_by_the_rule(
         text=True,
         check=True,
     ).stdout.splitlines()
-    assert "the method must be one of baseline, classify, coclr, multitrain; got 'simclr'" in said[0]
+    assert (
+        "the method must be one of baseline, classify, coclr, multitrain; got 'simclr'" in said[0]
+    )
     assert f"the network '{NETWORK}' is code outside vidbench" in said[1]
     assert said[2:] == ["8"]
 

@@ -272,7 +272,7 @@ def test_a_query_from_outside(desk, toy_tiny):
 
 
 def dropped(tab, file, folder) -> None:
-    """A file dragged from outside: the box lights up, what falls beside it leaves the page as it is,
+    """A file dragged from outside: the box lights up, what falls next to it leaves the page as it is,
     what falls into it is searched for."""
     mouse, box = tab.context.new_cdp_session(tab), tab.locator(".drop")
     box.scroll_into_view_if_needed()

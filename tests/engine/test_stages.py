@@ -73,8 +73,8 @@ def test_runs_that_wait_for_one_another_are_refused(tmp_path):
 
 @pytest.mark.slow
 def test_ctrl_c_ends_all_even_where_one_process_is_idle_and_one_saves_itself(tmp_path):
-    """The idle one dies with the lock of the queue of work in its hands, on which the other would
-    wait for ever. A notebook shows the stop as a sentence."""
+    """The idle one dies with the lock of the queue of work in its hands, for which the other
+    would wait without end. A notebook shows the stop as a sentence."""
     script = tmp_path / "script.py"
     script.write_text("""if __name__ == "__main__":
     import signal

@@ -56,7 +56,7 @@ def test_the_package_imports_without_the_notebooks_libraries():
 
 @pytest.mark.slow
 def test_a_wheel_works_from_an_empty_folder(tmp_path):
-    """Built from a copy of the tree, installed beside the other packages: a notebook runs in a copy."""
+    """Built from a copy of the tree, installed with the other packages: a notebook runs in a copy."""
     source, site, empty = (tmp_path / name for name in ("source", "site", "empty"))
     source.mkdir()
     for name in TREE:

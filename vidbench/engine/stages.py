@@ -71,7 +71,7 @@ def _train_all(recipes: Mapping[str, Any], folder: Path, processes: int) -> None
 
 
 def _stopped(recipes: Mapping[str, Any], folder: Path) -> str:
-    """Say in a sentence what a stop left: complete runs, saved ones, others that had begun."""
+    """Say in a sentence what a stop left: complete runs, saved ones, others that began."""
     begun = {name: Run(folder / name) for name in recipes if (folder / name).is_dir()}
     states = {name: run.state for name, run in begun.items()}
     complete = sum(state == "complete" for state in states.values())

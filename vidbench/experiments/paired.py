@@ -6,7 +6,7 @@ difference of repetition r, and R repetitions of mean d and standard deviation s
 
     d +- t(0.975, R - 1) s / sqrt(R)
 
-What makes a repetition hard for both arms cancels. If each repetition has test videos of its own,
+What makes a repetition hard for both arms cancels. If each repetition has its own test videos,
 s contains their variance too. If all repetitions share their test videos, the variance over source
 videos, which s does not contain, is added to s^2 / R, and the degrees of freedom are Satterthwaite's.
 A single repetition has the variance over source videos alone.

@@ -25,7 +25,7 @@ def verdict(one: Number, cause: str) -> str:
 
     Returns:
         "holds", "does not hold: cause" or "not decided: n seeds would be needed", where n is what
-        would make the observed difference significant if seeds go on differing as they do.
+        would make the observed difference significant if more seeds differ as these do.
     """
     if one.low is not None and one.low > 0:
         return "holds"

@@ -1,7 +1,7 @@
 """Progress bars that a notebook draws as widgets, followed as text.
 
-tqdm.auto and tqdm.notebook show a box of widgets, and a notebook's file keeps the text that the box
-had when it was shown: 0 %. The kernel sends the later states as messages of the widgets; from them
+tqdm.auto and tqdm.notebook show a box of widgets, and a notebook's file keeps the text of the
+box from when it was shown: 0 %. The kernel sends the later states as messages of the widgets; from them
 `Bars` makes the text that a terminal shows."""
 
 import html
@@ -33,7 +33,7 @@ class Bars:
             self._redraw(view["model_id"])
 
     def take(self, message: dict[str, Any]) -> tuple[str, str] | None:
-        """Take up a message of a widget; returns the id and the text of a bar that changed, which is
+        """Read a message of a widget; returns the id and the text of a bar that changed, which is
         empty if the bar was removed."""
         content = message["content"]
         data, one = content.get("data", {}), content["comm_id"]

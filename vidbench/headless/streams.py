@@ -7,7 +7,7 @@ from vidbench.system.progress import Every
 
 
 def redrawn(text: str, more: str) -> str:
-    """A stream that goes on; of a line that was redrawn after a carriage return, its last state."""
+    """Append to a stream; of a line that was redrawn after a carriage return, its last state."""
     settled = text.rfind("\n") + 1
     lines = (text[settled:] + more).split("\n")
     # the last carriage return that something follows; of a long line without any a pattern would
@@ -27,7 +27,7 @@ class Lines:
         self.due: dict[str, Every] = {}
 
     def write(self, name: str, text: str) -> None:
-        """Take up what stream `name` says."""
+        """Add what stream `name` says."""
         *whole, rest = redrawn(self.open.get(name, ""), text).split("\n")
         for line in whole:
             self.say(line.rstrip("\r"))
@@ -37,7 +37,7 @@ class Lines:
         self.open[name] = rest
 
     def redraw(self, name: str, line: str) -> None:
-        """Take up the state of a bar; an empty one is a bar that was removed."""
+        """Add the state of a bar; an empty one is a bar that was removed."""
         self.due.setdefault(name, Every())  # a short bar is said once, as it ends
         self.open.pop(name, None)
         if line:
@@ -69,7 +69,7 @@ class Streams:
         self.growing: dict[int, tuple[Any, list[str]]] = {}
 
     def add(self, output: Any, text: str) -> None:
-        """Take up what the stream of an output says."""
+        """Add what the stream of an output says."""
         _, parts = self.growing.setdefault(id(output), (output, [output.text]))
         last = redrawn(parts.pop(), text)
         settled = last.rfind("\n") + 1

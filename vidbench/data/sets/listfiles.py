@@ -95,7 +95,7 @@ def read_hmdb51(root: Path, *, fold: int = 1, lists: str | Path | None = None) -
     tail = f"_test_split{fold}.txt"
     place = lists_in(root, lists, [f"brush_hair{tail}"])
     names = (file.name for file in place.glob(f"*{tail}"))
-    # ._NAME is what macOS writes beside a file on other disks
+    # ._NAME is what macOS adds to a file on other disks
     classes = sorted(name.removesuffix(tail) for name in names if not name.startswith("."))
     count_classes("HMDB51", classes, (51,), place / f"*{tail}")
     prefix = below(root, classes, ("hmdb51_org", "hmdb51", "videos"))

@@ -56,7 +56,7 @@ def read_pathlabel(
     """Lists of "path label" lines over videos anywhere below a folder.
 
     A class is named by the file `classes` (a name a line, in the order of the numbers), else by its
-    videos' folder, if each number has one folder of its own, else by its number. A video that an
+    videos' folder, if each number has its own folder, else by its number. A video that an
     earlier list names already is left out with a warning: VideoMAE's test list repeats its
     validation list. lists: a folder, or one list (then all its videos are in no split)."""
     place = Path(lists or root)

@@ -4,7 +4,7 @@ A clip is a video id of eleven characters and two times in seconds; the source o
 video's id. Copies of these data sets differ in folders and names, so the tree below `root` is
 listed once, and a row's file is found by name:
     <id>_<start>_<end>   in any folder, with or without leading zeros (000012)
-    <id> or <id>_raw     if no other row has this id, or if it lies in a folder of the row's class
+    <id> or <id>_raw     if no other row has this id, or if it is in a folder of the row's class
 Of several such files one in a folder "replacement..." comes first (corrected copies of corrupt
 clips), then one in a folder of the class, then one in a folder of the split. Folders are compared
 with classes by letters and digits alone, without case: "passing_American_football_(in_game)" is the

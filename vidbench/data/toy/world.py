@@ -145,7 +145,7 @@ WORLDS = {
             "rush": ("walk/fast",),
         },
     ),
-    # One class for each action, in a style of its own: to test what a network learned elsewhere.
+    # One class for each action, in its own style: to test what a network learned elsewhere.
     "park": World(
         "blobs",
         "zoom",
