@@ -70,15 +70,14 @@ CHOOSE = f"""async ([option, name]) => {{
     {FRAME}
     return performance.now() - began;
 }}"""
-# where in the page a gallery video stands: of all, in order of the distance to the map's middle, that
-# at a share of them
-SPOT = """share => {
+# where in the page the gallery's video is that is nearest to the map's middle, which itself may be empty
+MIDDLE = """() => {
     const plot = document.querySelector(".js-plotly-plot"), {xaxis, yaxis} = plot._fullLayout;
     const frame = plot.querySelector(".nsewdrag").getBoundingClientRect(), {x, y} = plot._fullData[0];
     const off = i => Math.hypot(xaxis.d2p(x[i]) - frame.width / 2, yaxis.d2p(y[i]) - frame.height / 2);
-    const order = Array.from(x, (_, i) => i).sort((one, other) => off(one) - off(other));
-    const at = order[Math.floor(share * order.length)];
-    return [frame.left + xaxis.d2p(x[at]), frame.top + yaxis.d2p(y[at])];
+    let best = 0;
+    for (let i = 1; i < x.length; i++) if (off(i) < off(best)) best = i;
+    return [frame.left + xaxis.d2p(x[best]), frame.top + yaxis.d2p(y[best])];
 }"""
 WATCH = """() => {  // before a lasso: the grid's clips are other ones after it
     const place = document.querySelectorAll(".vidbench-tiles")[1], old = place.querySelector("img");
@@ -114,7 +113,7 @@ def main(rounds: int = 9, sizes: tuple[int, int] = SIZES, many: int = MANY) -> l
             f"Chromium: point of {many} hovered": hovered["large"],
         }
         times |= clicks(browser, Path(scratch) / "usual", sizes, rounds)
-        times |= crowd(browser, Path(scratch) / "crowd", (many, sizes[1]), rounds)
+        times |= crowd(browser, Path(scratch) / "crowd", (many, sizes[1]))
         program = f"JupyterLab {metadata.version('jupyterlab')}, Chromium {browser.version}"
     table = []
     for what, milliseconds in times.items():
@@ -233,18 +232,18 @@ def clicks(browser, scratch: Path, sizes: tuple[int, int], rounds: int) -> dict[
                 ("map colored by another column", colored),
             ):
                 times.setdefault(f"Lab: {what}", []).extend([took] * (number > 0))
-        times["Lab: lasso to its grid of clips"] = lassos(tab, rounds)
+        times["Lab: lasso to its grid of clips"] = [lassoed(tab)]
     return times
 
 
-def crowd(browser, scratch: Path, sizes: tuple[int, int], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of opening a browser with many points on its map, and of lassos there."""
+def crowd(browser, scratch: Path, sizes: tuple[int, int]) -> dict[str, list[float]]:
+    """Milliseconds of opening a browser with many points on its map, and of a lasso there."""
     times: dict[str, list[float]] = {}
     with (
         book(scratch, sizes) as address,
         opening(browser, address, times, f" of {sizes[0]}") as tab,
     ):
-        times[f"Lab: lasso among {sizes[0]} to its grid of clips"] = lassos(tab, rounds)
+        times[f"Lab: lasso among {sizes[0]} to its grid of clips"] = [lassoed(tab)]
     return times
 
 
@@ -283,16 +282,10 @@ def opening(browser, address: str, times: dict[str, list[float]], of: str) -> It
     tab.close()
 
 
-def lassos(tab, rounds: int) -> list[float]:
-    """Milliseconds from letting go of a lasso on the map until the clips in sight are shown, a
-    value a round after a warm-up. Each lasso is at another place."""
-    return [lassoed(tab, number / (rounds + 2)) for number in range(rounds + 1)][1:]
-
-
-def lassoed(tab, share: float) -> float:
-    """Milliseconds of a lasso of 40 pixels around a video of the gallery, see SPOT."""
+def lassoed(tab) -> float:
+    """Milliseconds from letting go of a lasso on the map until the clips in sight are shown."""
     tab.locator(".js-plotly-plot .nsewdrag").first.scroll_into_view_if_needed()
-    left, top = (at - 20 for at in tab.evaluate(SPOT, share))
+    left, top = (at - 20 for at in tab.evaluate(MIDDLE))
     tab.mouse.move(left, top)
     tab.mouse.down()
     for x, y in ((40, 0), (40, 40), (0, 40), (-4, 4)):
