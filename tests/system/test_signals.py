@@ -68,6 +68,7 @@ def test_sigterm_exits_and_is_silent_during_the_exit():
     for body, code in (
         (f"{kill}; time.sleep(60)", 1),
         (f"threading.Thread(target=lambda: (time.sleep(0.3), {kill}, time.sleep(0.3))).start()", 0),
+        (f"import atexit; atexit.register(lambda: ({kill}, time.sleep(0.3)))", 0),
     ):
         done = subprocess.run([sys.executable, "-c", head + body], capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (code, "")

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+PROGRAMS = ("<module>", "_run_module_as_main")  # names of a program's outermost function
+
 PAUSE = 5.0  # seconds; a signal that comes later is a second stop
 STOPS = (signal.SIGINT, signal.SIGTERM)
 
@@ -78,8 +80,9 @@ def exit_on_term() -> None:
     def leave(number: int, frame: FrameType | None) -> None:
         while frame and frame.f_back:
             frame = frame.f_back
-        # The interpreter already exits. It would only print what is raised there.
-        if not frame or frame.f_code.co_name != "_shutdown":
+        # While the interpreter exits, its callbacks are outermost. It would only print what is
+        # raised in them.
+        if not frame or frame.f_code.co_name in PROGRAMS:
             sys.exit(1)
 
     signal.signal(signal.SIGTERM, leave)
