@@ -31,7 +31,8 @@ from vidbench.experiments.joint_tests import (
     question,
 )
 from vidbench.experiments.kept import Kept, Row
-from vidbench.experiments.verdicts import markdown, points, verdict
+from vidbench.experiments.pages import percent, verdict
+from vidbench.experiments.pages import table as markdown
 from vidbench.system.files import write_text
 from vidbench.view.figures import curves
 from vidbench.view.html import Section, table, write_page
@@ -191,7 +192,7 @@ def claims(one: Regime, numbers: Sequence[Number]) -> list[dict[str, str]]:
                     {
                         "difference": f"{NAMES[arm]} - {NAMES[minus]}",
                         "on": f"{data}, {measure}",
-                        "points": points(last),
+                        "points": percent(last, "+"),
                         "verdict": verdict(last, words),
                     }
                 )
@@ -209,7 +210,9 @@ def cause(
     said = []
     first = at[one.steps[0]]
     if len(one.steps) > 1 and first is not None and first.value > 0:
-        said.append(f"an early gain, {points(first)} at {one.steps[0]} steps, turns into a loss")
+        said.append(
+            f"an early gain, {percent(first, '+')} at {one.steps[0]} steps, turns into a loss"
+        )
     fits = [
         fit
         for name in one.small
@@ -386,7 +389,7 @@ def _texts(row: Mapping[str, Any]) -> dict[str, str]:
         if not isinstance(cell, Number):
             made[name] = "-" if cell is None else str(cell)
         elif cell.minus:
-            made[name] = points(cell)
+            made[name] = percent(cell, "+")
         else:
-            made[name] = points(cell).replace("+", "")
+            made[name] = percent(cell)
     return made

@@ -14,7 +14,7 @@ import pytest
 
 from vidbench.data.manifest import Manifest
 from vidbench.data.sets import catalogue
-from vidbench.data.toy import figure, props, scene
+from vidbench.data.toy import figure, props, scene, worlds
 from vidbench.data.toy import world as toy
 from vidbench.data.video import framestore
 
@@ -270,7 +270,7 @@ def test_appearance_gives_siblings_away(toy_tiny):
 
 
 def test_manifest_is_stratified_and_siblings_stay_together(toy_tiny):
-    assert toy_tiny.classes == toy.BASE and len(toy_tiny) == 24 * len(toy.BASE)
+    assert toy_tiny.classes == worlds.BASE and len(toy_tiny) == 24 * len(worlds.BASE)
     for label in range(len(toy_tiny.classes)):
         assert sorted(np.bincount(toy_tiny.split[toy_tiny.label == label], minlength=4)) == [
             0,

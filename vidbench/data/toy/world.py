@@ -18,6 +18,7 @@ import numpy as np
 
 from vidbench.data.manifest import Manifest
 from vidbench.data.toy.figure import ACTIONS, ONE_WAY, REVERSED, pose
+from vidbench.data.toy.worlds import RANGES, RELATED, VARIANTS, WORLDS, correspondence, parts_of
 from vidbench.data.video import framestore
 from vidbench.system.errors import Brief
 from vidbench.system.files import write_text, written
@@ -50,140 +51,6 @@ PRESETS = {
     "tiny": Preset(size=64, fps=15, frames=30, source_videos=8, clips=3),
     "small": Preset(size=64, fps=16, frames=40, source_videos=20, clips=4),
     "large": Preset(size=128, fps=25, frames=75, source_videos=80, clips=5),
-}
-
-
-class World(NamedTuple):
-    """Class names, each with the base actions it shows ("walk" or one variant of it, "walk/slow"),
-    and a style."""
-
-    background: str
-    camera: str
-    classes: dict[str, tuple[str, ...]]
-    props: dict[str, str] = {}  # class -> what the figure holds or stands next to, of toy.props
-
-
-BASE = (
-    "wave",
-    "jumping_jack",
-    "squat",
-    "walk",
-    "kick",
-    "punch",
-    "bow",
-    "clap",
-    "cartwheel",
-    "throw",
-    "sit_down",
-    "stand_up",
-)
-# (action, prop) of each class of the mixed world: eight motions are of one class each, four are
-# shared by two classes, and each prop is shared by four. So neither stream can tell all.
-MIXED = (
-    ("kick", "ball/ground"),
-    ("throw", "ball/hand"),
-    ("walk", "ball/ground"),
-    ("squat", "ball/ground"),
-    ("bow", "box/ground"),
-    ("hop", "box/hand"),
-    ("walk", "box/ground"),
-    ("squat", "box/ground"),
-    ("stretch", "stick/hand"),
-    ("lunge", "stick/hand"),
-    ("wave", "stick/ground"),
-    ("punch", "stick/ground"),
-    ("jumping_jack", "umbrella/ground"),
-    ("dance", "umbrella/hand"),
-    ("wave", "umbrella/ground"),
-    ("punch", "umbrella/ground"),
-)
-WORLDS = {
-    "base": World("blobs", "drift", {name: (name,) for name in BASE}),
-    "gym": World(
-        "stripes",
-        "zoom",
-        {
-            "star_jump": ("jumping_jack",),
-            "knee_bend": ("squat",),
-            "stroll": ("walk/slow",),
-            "power_walk": ("walk/fast",),
-            "strike": ("kick", "punch"),
-            "greeting": ("wave", "bow"),
-            "to_the_mat": ("sit_down",),
-            "get_up": ("stand_up",),
-            "hop": ("hop",),
-            "lunge": ("lunge",),
-        },
-    ),
-    "street": World(
-        "blocks",
-        "hand",
-        {
-            "hello": ("wave",),
-            "applause": ("clap",),
-            "low_kick": ("kick/low",),
-            "high_kick": ("kick/high",),
-            "jab": ("punch",),
-            "pitch": ("throw",),
-            "passer_by": ("walk",),
-            "deep_bow": ("bow",),
-            "rest": ("sit_down", "stand_up"),
-            "stretch": ("stretch",),
-            "dance": ("dance",),
-        },
-    ),
-    # Every class is a union or a part of base's.
-    "club": World(
-        "stripes",
-        "hand",
-        {
-            "fight": ("kick", "punch"),
-            "salute": ("wave", "bow", "clap"),
-            "floor": ("sit_down", "stand_up"),
-            "fitness": ("jumping_jack", "squat", "cartwheel"),
-            "creep": ("walk/slow",),
-            "rush": ("walk/fast",),
-        },
-    ),
-    # One class for each action, in its own style: to test what a network learned elsewhere.
-    "park": World(
-        "blobs",
-        "zoom",
-        {
-            "signal": ("wave",),
-            "cheer": ("jumping_jack",),
-            "crouch": ("squat",),
-            "march": ("walk",),
-            "soccer": ("kick",),
-            "boxing": ("punch",),
-            "thanks": ("bow",),
-            "ovation": ("clap",),
-            "tumble": ("cartwheel",),
-            "pelt": ("throw",),
-            "settle": ("sit_down",),
-            "rise": ("stand_up",),
-            "skip": ("hop",),
-            "fence": ("lunge",),
-            "reach": ("stretch",),
-            "waltz": ("dance",),
-        },
-    ),
-    "mixed": World(
-        "blobs",
-        "shake",
-        {f"{action}_{prop.partition('/')[0]}": (action,) for action, prop in MIXED},
-        {f"{action}_{prop.partition('/')[0]}": prop for action, prop in MIXED},
-    ),
-}
-# Their classes are compared in `correspondence`. A prop makes a class of the mixed world another one.
-RELATED = tuple(name for name, world in WORLDS.items() if not world.props)
-# What is drawn for each source: speed and amplitude. The variants are what other worlds call
-# classes of their own; both survive a horizontal flip, which left- and right-handed waving would
-# not.
-RANGES = {"": {"speed": (0.88, 1.15), "amplitude": (0.9, 1.08)}}
-VARIANTS = {
-    "walk": {"slow": {"speed": (0.6, 0.75)}, "fast": {"speed": (1.2, 1.45)}},
-    "kick": {"low": {"amplitude": (0.5, 0.62)}, "high": {"amplitude": (0.95, 1.1)}},
 }
 
 
@@ -245,7 +112,7 @@ def plan_videos(
     source_videos = []
     for label, shown in WORLDS[world].classes.items():
         parts = [
-            _parts(action)[(i // len(shown)) % len(_parts(action))]
+            parts_of(action)[(i // len(shown)) % len(parts_of(action))]
             for i, action in zip(
                 range(size.source_videos), shown * size.source_videos, strict=False
             )
@@ -279,58 +146,6 @@ def _tested(parts: list[str], rng: np.random.Generator) -> set[int]:
         if len(parts) > 1
         else set()
     )
-
-
-def correspondence() -> list[dict[str, str]]:
-    """The planted truth about which classes of the worlds are related: one row for a class and
-    another world; ours.
-
-    Columns world, class, actions, other_world, matches, relation (lists are joined by ";").
-    relation is seen from the class: same, merged (it holds all of its matches and more than any one
-    of them), split (it is a part of its match), private (no match in that world)."""
-    rows = []
-    for name in RELATED:
-        for label, actions in WORLDS[name].classes.items():
-            held = _content(actions)
-            for other in RELATED:
-                if other == name:
-                    continue
-                contents = {c: _content(a) for c, a in WORLDS[other].classes.items()}
-                matches = {c: content for c, content in contents.items() if content & held}
-                rows.append(
-                    {
-                        "world": name,
-                        "class": label,
-                        "actions": ";".join(actions),
-                        "other_world": other,
-                        "matches": ";".join(matches),
-                        "relation": _relation(held, list(matches.values())),
-                    }
-                )
-    return rows
-
-
-def _relation(held: frozenset[str], matches: list[frozenset[str]]) -> str:
-    if not matches:
-        return "private"
-    if matches == [held]:
-        return "same"
-    if all(match < held for match in matches):
-        return "merged"
-    if len(matches) == 1 and held < matches[0]:
-        return "split"
-    raise ValueError(
-        f"the worlds must nest: {sorted(held)} overlaps {[sorted(m) for m in matches]} in part"
-    )
-
-
-def _parts(action: str) -> tuple[str, ...]:
-    """An action's variants, or itself where it has none: "walk" -> ("walk/slow", "walk/fast")."""
-    return tuple(f"{action}/{v}" for v in VARIANTS.get(action, ())) or (action,)
-
-
-def _content(actions: Iterable[str]) -> frozenset[str]:
-    return frozenset(part for action in actions for part in _parts(action))
 
 
 def _preset(preset: str | Preset) -> Preset:
