@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 PY := .venv/bin/python
 RUNS ?= runs
-LOCKED := lab table umap onnx torchcodec test browser
+LOCKED := lab table umap onnx torchcodec docs test browser
 # One worker for each core (tests/conftest.py caps them). Tests of one file or one group share a worker.
 SPREAD ?= -n auto --no-loadscope-reorder
 # Spawned ranks and loader workers import torch anew: without bytecode caches each of them takes seconds longer.
@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := 4294967296
 
-.PHONY: help demo replicate-coclr replicate-rms replicate-rms-video replicate-multitrain real-clips test test-slow test-long test-browser test-gpu platforms lab notebooks bench lock clean-notebooks
+.PHONY: help demo replicate-coclr replicate-rms replicate-rms-video replicate-multitrain real-clips test test-slow test-long test-browser test-gpu platforms lab notebooks bench docs lock clean-notebooks
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -45,7 +45,7 @@ replicate-rms-video: .venv/lab  ## RMS on toy-10 at three times the epochs, eigh
 replicate-multitrain: .venv/lab  ## MultiTrain on toy worlds in two regimes, five seeds, each loss alone (under two hours on two cores; resumes)
 	$(PY) -m vidbench replicate-multitrain --out $(RUNS)/replicate-multitrain
 
-real-clips: .venv/lab  ## ARID's and Weizmann's excerpts in DATA=folder: scan, flow, supervised arms, CoCLR; five seeds (hours)
+real-clips: .venv/lab  ## ARID's and Weizmann's excerpts in DATA=folder: scan, flow, supervised arms (three seeds), CoCLR (one); hours
 	DATA="$(DATA)" RUNS="$(RUNS)/real" bash assets/real_clips.sh
 
 test: .venv/ready  ## format, types, units, one notebook, one fault of each kind (at most 8 minutes on two cores)
@@ -86,6 +86,9 @@ notebooks: .venv/lab  ## execute every notebook headless; executed copies in run
 
 bench: .venv/ready  ## speed beside peers, as ratios measured in one run
 	$(PY) -m benchmarks
+
+docs: .venv/ready  ## the site of all pages and docstrings in build/site; EXECUTED=folder of executed notebooks adds their outputs
+	NO_MKDOCS_2_WARNING=1 $(if $(EXECUTED),EXECUTED="$(abspath $(EXECUTED))") $(PY) -m mkdocs build --quiet --strict --config-file assets/mkdocs.yml
 
 clean-notebooks: .venv/ready  ## strip outputs before a commit
 	.venv/bin/jupyter nbconvert --clear-output --inplace notebooks/*.ipynb

@@ -1,6 +1,9 @@
 #!/bin/bash
 # A table of notebook runs as a Slurm job array, one task a row:
-#   sbatch --array=0-5 assets/slurm_array.sh TABLE.yaml [OUT]
+#   sbatch --array=0-5 assets/slurm_array.sh TABLE.yaml [OUT [OPTIONS OF vidbench batch]]
+# If rows need each other, slurm_table.sh submits the arrays in their order. `vidbench slurm TABLE.yaml` prints this script
+# for a table. Options of sbatch replace the lines below, such as --gpus-per-node=4 --cpus-per-task=32 --time=2-00:00:00
+# --account=NAME --partition=NAME.
 # `vidbench batch TABLE.yaml --list` shows the rows with their numbers and, later, how they ended.
 #SBATCH --job-name=vidbench
 #SBATCH --nodes=1
@@ -20,7 +23,7 @@ table=${1:?a table of notebook runs}
 out=${2:-}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}
 again=
-"${VIDBENCH:-vidbench}" batch "$table" ${out:+--out "$out"} --row "${SLURM_ARRAY_TASK_ID:?submit with --array}" &
+"${VIDBENCH:-vidbench}" batch "$table" ${out:+--out "$out"} --row "${SLURM_ARRAY_TASK_ID:?submit with --array}" "${@:3}" &
 row=$!
 trap 'kill -TERM "$row"' TERM INT
 trap 'again=yes; kill -TERM "$row"' USR1

@@ -13,7 +13,7 @@ from inspect import signature
 import benchmarks
 from benchmarks import measure
 
-HELPERS = ("__main__", "measure", "footage", "plain_flow")
+HELPERS = ("__main__", "measure", "footage", "plain_flow", "switches", "travel")
 
 
 def names() -> list[str]:
@@ -34,14 +34,23 @@ def main(arguments: list[str] | None = None) -> int:
         action="store_true",
         help="the largest sizes instead, where there are any; minutes",
     )
+    parser.add_argument(
+        "--part",
+        default="",
+        help="one part of a benchmark that has PARTS, into results/<name>-<part>",
+    )
     asked = parser.parse_args(arguments)
     chosen, flags = asked.names or names(), ["--scale"] * asked.scale
     if unknown := set(chosen) - set(names()):
         parser.error(
             f"no benchmark called {', '.join(sorted(unknown))}; there are {', '.join(names())}"
         )
+    if asked.part:
+        known = {name: _parts(name) for name in names() if _parts(name)}
+        if len(chosen) != 1 or asked.part not in known.get(chosen[0], ()):
+            parser.error(f"--part wants one benchmark and a part of it; there are {known}")
     if len(chosen) == 1:
-        one(chosen[0], asked.scale)
+        one(chosen[0], asked.scale, asked.part)
         return 0
     began = time.time()
     # a process for each: what one imports, pins or allocates is no matter for the next
@@ -56,21 +65,29 @@ def main(arguments: list[str] | None = None) -> int:
     return bool(failed)
 
 
-def one(name: str, scale: bool = False) -> None:
+def _parts(name: str) -> tuple[str, ...]:
+    return getattr(importlib.import_module(f"benchmarks.{name}"), "PARTS", ())
+
+
+def one(name: str, scale: bool = False, part: str = "") -> None:
     """Run one benchmark in this process; scale: at its largest sizes, where it has any, into
-    results/<name>-scale."""
+    results/<name>-scale; part: only that, into results/<name>-<part>."""
     module = importlib.import_module(f"benchmarks.{name}")
     print(f"\n{name}: {module.__doc__.splitlines()[0]}", flush=True)
     began = time.monotonic()
     try:
         scale = scale and "scale" in signature(module.main).parameters
-        table = module.main(scale=True) if scale else module.main()
+        options: dict = {"scale": True} if scale else {"part": part} if part else {}
+        both = getattr(module, "IN_SETS", False)
+        table = measure.in_sets(module.main) if both else module.main(**options)
     except measure.Skip as reason:
         print(f"skipped: {reason}")
         return
     print(measure.show([row for row in table if "goal" not in row]))
-    name += "-scale" * scale + "-gpu" * (
-        getattr(module, "ON_GPU", False) and measure.gpu() is not None
+    name += (
+        "-scale" * scale
+        + f"-{part}" * bool(part)
+        + "-gpu" * (getattr(module, "ON_GPU", False) and measure.gpu() is not None)
     )
     print(
         f"-> {measure.save(name, table).relative_to(measure.RESULTS.parents[1])} "

@@ -6,44 +6,55 @@ Wall time, synchronized; skipped where there is no CUDA device. Clips of CoCLR's
 forward and backward over those of a product of two 8192 x 8192 matrices in the same time.
 "encoders" is the forward and backward pass of the query's and the forward passes of the other
 encoders; what a step takes beside them is heads, queue, loss, optimizer and momentum. "fed" is
-InfoNCE's step on batches that the loader's workers read from an mp4 store (drifting textures,
-encoded here) and augment; "resident" is the same step on one batch that lies on the card."""
+InfoNCE's step on batches that the loader's workers read, augmented by them or on the card;
+"resident" is the same step on one batch that stays on the card. Parts, each at most ten minutes,
+alone with --part: forms (S3D compared with torchvision's layout), networks and compiled
+(benchmarks/switches.py), steps (of InfoNCE and CoCLR), fed, training (InfoNCE on frames and flow,
+then CoCLR), flow. fed and training read clips that `python -m benchmarks.travel` makes beforehand,
+on a machine that can encode videos."""
 
 from __future__ import annotations
 
 import itertools
-import shutil
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-from benchmarks import footage, measure
+from benchmarks import footage, measure, switches, travel
 from benchmarks.multitrain import matmul_rate, step
 from benchmarks.rms import finished
 from benchmarks.s3d import operations
 from vidbench import models
-from vidbench.data.prepare import store
+from vidbench.data.loading import batched
+from vidbench.engine.prefetch import moved, prepared
 from vidbench.methods import coclr
 from vidbench.models.planes import PlaneConv3d
 
 BATCH, FRAMES, SIZE = 32, 32, 128
-VIDEOS, STEPS = 512, 32  # of the store; of a round of fed steps
+STEPS = 32  # of a round of fed steps
+PARTS = ("forms", "networks", "compiled", "steps", "fed", "training", "flow")
 
 
-def main(rounds: int = 7) -> list[dict]:
-    """Rows of the forms, the steps, the loader and the flow; goals P7, G1 and G2."""
+def main(rounds: int = 7, part: str = "") -> list[dict]:
+    """Rows of the parts, or of one, and goals P7, G1 and G2."""
+    parts = dict(zip(PARTS, (forms, networks, compiled, steps, fed, training, flow), strict=True))
     if not torch.cuda.is_available():
         raise measure.Skip("no CUDA device")
     table, goals = [], []
-    for part in (forms, steps, fed, flow):
-        rows, found = part(rounds)
+    for run in [parts[part]] if part else parts.values():
+        try:
+            rows, found = run(rounds)
+        except measure.Skip as reason:  # the clips were not brought along
+            print(f"{run.__name__} is skipped: {reason}")
+            continue
         table, goals = table + rows, goals + found
     return table + goals
 
@@ -103,6 +114,16 @@ def form(
             return net(clips).float().mean()
 
     return step(net, loss)
+
+
+def networks(rounds: int) -> tuple[list[dict], list[dict]]:
+    """The networks with all switches and without each."""
+    return switches.main(rounds), []
+
+
+def compiled(rounds: int) -> tuple[list[dict], list[dict]]:
+    """The networks compiled, which takes one to three minutes each, compared with the same networks eager."""
+    return switches.main(rounds, only=frozenset({switches.ALL.name, switches.COMPILED.name})), []
 
 
 # ---- CoCLR -------------------------------------------------------------------------------------
@@ -187,62 +208,61 @@ def encoders(method: coclr.CoCLR, batch: dict) -> None:
 
 
 def fed(rounds: int) -> tuple[list[dict], list[dict]]:
-    """InfoNCE's step on what the loader gives, beside a resident batch; the loader alone."""
+    """InfoNCE's step on what the loader gives, compared with a resident batch; the batches alone. Twice:
+    augmented by the workers, and on the card."""
     _, whole, batch = trained("instance")
+    table, goals = [], []
     with tempfile.TemporaryDirectory() as scratch:
-        loader = coclr.loader(recipe(manifest=str(videos(Path(scratch))), held_out=0.0))
-        batches = endless(loader)
-        calls = {
-            "resident": lambda: [whole(batch) for _ in range(STEPS)],
-            "loader alone": lambda: drain(batches),
-            "fed": lambda: [whole(on_card(next(batches))) for _ in range(STEPS)],
-        }
-        seconds = measure.in_turn(calls, min(rounds, 3), clock=time.perf_counter)
-    workers = loader.num_workers
-    rows = timed(
-        seconds,
-        "resident",
-        f"InfoNCE, {workers} workers, mp4 store of short side {SIZE}",
-        BATCH * STEPS,
-    )
-    speed = measure.ratios(seconds["resident"], seconds["fed"])
-    return rows, [
-        measure.goal(
-            "G1",
-            f"InfoNCE fed by {workers} workers over the same step on a resident batch",
-            ">= 0.9",
-            speed,
-        )
-    ]
+        clips = travel.many(travel.FOLDER, Path(scratch))
+        for where in ("workers", "device"):
+            one = recipe(manifest=str(clips.manifest), held_out=0.0)
+            one = replace(one, fit=replace(one.fit, augment_on=where))
+            loader = coclr.loader(one)
+            batches = endless(loader, where)
+            calls = {
+                "resident": lambda: [whole(batch) for _ in range(STEPS)],
+                "batches alone": lambda given=batches: drain(given),
+                "fed": lambda given=batches: [whole(next(given)) for _ in range(STEPS)],
+            }
+            seconds = measure.in_turn(calls, min(rounds, 3), clock=time.perf_counter)
+            loader._iterator._shutdown_workers()
+            case = f"InfoNCE, {loader.num_workers} workers, augmented on {where}"
+            store = f"jpeg store of short side {SIZE}"
+            table += timed(seconds, "resident", f"{case}, {store}", BATCH * STEPS)
+            speed = measure.ratios(seconds["resident"], seconds["fed"])
+            over = "over the same step on a resident batch"
+            goals.append(measure.goal("G1", f"{case}, {over}", ">= 0.9", speed))
+    return table, goals
 
 
-def videos(folder: Path) -> Path:
-    """The manifest of VIDEOS stored videos of eight seconds."""
-    sources = [footage.encode(folder / f"{number}.mp4", number) for number in range(4)]
-    stored = store.store(
-        footage.manifest(sources), folder / "store", "mp4", progress=False
-    ).manifest
-    copies = [folder / "copies" / f"{number}.mp4" for number in range(VIDEOS)]
-    copies[0].parent.mkdir()
-    for copy, path in zip(copies, itertools.cycle(stored.path), strict=False):
-        shutil.copy(Path(stored.root) / str(path), copy)
-    footage.manifest(copies).save(folder / "videos")
-    return folder / "videos"
-
-
-def endless(loader) -> Iterator[dict]:
+def endless(loader, where: str) -> Iterator[dict]:
+    """Batches on the card, one ahead of the step."""
+    ready = {"workers": moved, "device": partial(batched.finish, dtype=torch.bfloat16)}
     for epoch in itertools.count():
         loader.batch_sampler.epoch = epoch
-        yield from loader
+        yield from prepared(loader, torch.device("cuda"), ready[where])
 
 
 def drain(batches: Iterator[dict]) -> None:
     for _ in range(STEPS):
         next(batches)
+    torch.cuda.synchronize()
 
 
-def on_card(batch: dict) -> dict:
-    return {name: value.cuda(non_blocking=True) for name, value in batch.items()}
+# ---- training ----------------------------------------------------------------------------------
+
+
+def training(rounds: int) -> tuple[list[dict], list[dict]]:
+    """A run of each of CoCLR's stages from the store to the last checkpoint."""
+    alone = recipe(held_out=0.0, queue=512)
+    short = replace(alone, fit=replace(alone.fit, epochs=6, schedule="constant", log_every=5))
+    with tempfile.TemporaryDirectory() as scratch:
+        clips = travel.many(travel.FOLDER, Path(scratch))
+        rows = travel.stages(short, clips, Path(scratch) / "runs")
+    shares = [row["data_share"] for row in rows]
+    return rows, [
+        measure.goal("G1", "share of a run's time that waits for the loader", "<= 0.1", shares)
+    ]
 
 
 # ---- flow --------------------------------------------------------------------------------------

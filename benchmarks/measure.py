@@ -13,8 +13,10 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from importlib import metadata
+from multiprocessing import get_context
 from pathlib import Path
 
 from vidbench.system.version import version
@@ -36,6 +38,14 @@ PACKAGES = (
     "mmcv-lite",
     "pytorchvideo",
 )
+AVX2 = {
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+    "OPENBLAS_CORETYPE": "Haswell",
+    "FAISS_OPT_LEVEL": "AVX2",
+    "OPENCV_CPU_DISABLE": "AVX512-SKX",
+}  # what keeps the libraries to AVX2 on a CPU with AVX-512
 PRESETS = (
     "MALLOC_MMAP_MAX_",
     "MALLOC_TRIM_THRESHOLD_",
@@ -90,6 +100,32 @@ def one_thread() -> None:
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     threadpool_limits(1)
+
+
+def sets() -> dict[str, dict[str, str]]:
+    """The instruction sets to measure with, by name: the variables of a process that uses it."""
+    import torch
+
+    capability = torch.backends.cpu.get_cpu_capability()
+    return {"AVX-512": {}, "AVX2": AVX2} if capability == "AVX512" else {capability: {}}
+
+
+def in_sets(main: Callable[[], list[dict]]) -> list[dict]:
+    """The rows of an importable function with each instruction set, in column `set`; libraries
+    choose theirs when they are loaded, so each has a process."""
+    table, kept = [], dict(os.environ)
+    for which, variables in sets().items():
+        print(f"with {which}:", flush=True)
+        os.environ.update(variables)
+        try:
+            with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+                found = pool.submit(main).result()
+        finally:
+            for name in variables:
+                os.environ.pop(name)
+            os.environ.update(kept)
+        table += [{"set": which, **row} for row in found]
+    return table
 
 
 def cores() -> int:

@@ -3,9 +3,9 @@ activation checkpointing.
 
 One thread on a CPU, with the tiny MViTv2 and three toy label spaces; on a GPU the paper's net, 32
 frames of 224 pixels, 400, 305 and 174 classes in bfloat16, then wall time, synchronized, the GPU's
-peak memory, and the share of a large matrix product's rate that forward and backward reach (three
-times the forward's multiply-adds). The paper had 75.2 clips/s on 8 V100 in training from scratch
-(supplement, 2.3)."""
+peak memory, the share of a large matrix product's rate that forward and backward reach (three
+times the forward's multiply-adds), and the step without Triton kernels. The paper had 75.2 clips/s
+on 8 V100 in training from scratch (supplement, 2.3)."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import measure
 from benchmarks.rms import clock, finished
+from benchmarks.switches import no_kernels
 from vidbench import models
 from vidbench.methods import multitrain
 from vidbench.methods.multitrain import MultiTrain, Part
@@ -62,6 +63,8 @@ def main(rounds: int = 7, clips: int = 8) -> list[dict]:
     }
     lean = {**recipe.network_args, "checkpointing": True}
     calls["MultiTrain, both, checkpointing"] = joint(replace(recipe, network_args=lean), batch)
+    if device.type == "cuda":
+        calls["MultiTrain, both, without Triton kernels"] = no_kernels()(calls["MultiTrain, both"])
     seconds = measure.in_turn(calls, rounds=rounds, clock=clock())
     table = measure.rows(
         seconds, "backbone, one linear head", case=f"{list(batch['rgb'].shape)}, {device.type}"

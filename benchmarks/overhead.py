@@ -28,6 +28,7 @@ from vidbench.engine.loop import fit
 from vidbench.engine.runs import Run
 from vidbench.methods import coclr
 
+IN_SETS = True
 PARTS = ("encoders", "optimizer", "momentum", "rest")
 clock = time.process_time
 

@@ -1,4 +1,4 @@
-"""Random mean scaling beside the plain form of it, x + (alpha - 1) avg_pool3d(x), and what it adds
+"""Random mean scaling compared with its plain form, x + (alpha - 1) avg_pool3d(x), and what it adds
 to a training step.
 
 One thread on a CPU, or the GPU where there is one (then wall time, synchronized). "kept" is what
@@ -6,22 +6,28 @@ autograd holds of one call until the backward pass, in sizes of the feature. Out
 of both forms are compared first. Steps are of SlowOnly-50 and SlowFast-50 with and without RMS: on
 a GPU with clips of the papers' size in bfloat16, on a CPU with small ones; the memory of a step is
 the GPU's peak. "repeats" says whether two runs of five steps with torch's deterministic algorithms
-are equal to the bit."""
+are equal to the bit. On a GPU each case also runs with VIDBENCH_KERNELS=off; "GB_per_s" is what the
+form must move at least (two features forward, two backward) over its time."""
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.nn import functional as F
 
 from benchmarks import measure
 from vidbench import models
+from vidbench.system.kernels import SWITCH
 from vidbench.tensors.regularizers import build_regularizer
 from vidbench.tensors.scaling import Filter, random_scaling
 
 ON_GPU = True  # with results of their own there
+OFF = "kernels off"  # on a GPU only: a CPU has none
 FEATURES = {
     "res4 of SlowOnly-50": (256, 8, 14, 14),
     "res5 of SlowOnly-50": (512, 8, 7, 7),
@@ -89,6 +95,8 @@ def forms(
     if gap > 1e-4:
         raise AssertionError(f"{where}: the two forms differ by {gap}; wanted at most 1e-4")
     names = {"vidbench": ours, "plain avg_pool3d": theirs}
+    if x.is_cuda:
+        names[f"vidbench, {OFF}"] = without_kernels(ours)
     seconds = measure.in_turn(
         {name: lambda form=form: finished(both(form, x, g)) for name, form in names.items()},
         rounds=rounds,
@@ -102,6 +110,9 @@ def forms(
         {**row, "kept": held[row["contestant"]]}
         for row in measure.rows(seconds, "vidbench", case=case)
     ]
+    for row in rows if x.is_cuda else ():
+        moved = 4 * x.numel() * x.element_size() / 1e9
+        row["GB_per_s"] = round(moved / statistics.median(seconds[row["contestant"]]))
     speed = measure.ratios(seconds["plain avg_pool3d"], seconds["vidbench"])
     return rows, [
         measure.goal("P15", f"RMS, the plain form's time over ours, {case}", ">= 1", speed),
@@ -112,6 +123,20 @@ def forms(
             held["plain avg_pool3d"] - held["vidbench"],
         ),
     ]
+
+
+def without_kernels(call: Callable[[], Any]) -> Callable[[], Any]:
+    """The call with PyTorch's operations in place of vidbench's Triton kernels."""
+
+    def run() -> Any:
+        kept = os.environ.get(SWITCH, "on")
+        os.environ[SWITCH] = "off"
+        try:
+            return call()
+        finally:
+            os.environ[SWITCH] = kept
+
+    return run
 
 
 def both(form, x: torch.Tensor, g: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -141,6 +166,9 @@ def steps(
         "without": step(network, arguments, None, batch),
         "RMS": step(network, arguments, build_regularizer("rms", stages=(4, 5)), batch),
     }
+    if batch.is_cuda:
+        rms = step(network, arguments, build_regularizer("rms", stages=(4, 5)), batch)
+        calls[f"RMS, {OFF}"] = without_kernels(rms)
     seconds, memory = measure.in_turn(calls, rounds=rounds, clock=clock()), {}
     if batch.is_cuda:
         for which, call in calls.items():

@@ -23,6 +23,7 @@ CASES = {
     "16x112, batch 2": (2, 16, 112),
     "32x128, batch 2": (2, 32, 128),
 }
+IN_SETS = True
 SQUARE = 2048  # rows and columns of the product
 
 

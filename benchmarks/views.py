@@ -20,9 +20,10 @@ from torchvision.transforms import functional as pil
 from torchvision.transforms.v2 import functional as v2
 
 from benchmarks import footage, measure
-from vidbench.data.loading import transforms
+from vidbench.data.loading import batched, transforms
 from vidbench.data.loading.augmentation import PRESETS, Augment, View, draw
 
+IN_SETS = True
 FRAMES, HEIGHT, WIDTH, DRAWS = 32, 256, 340, 4
 WANTED = {"PIL per frame": ">= 3.5", "kornia": ">= 4.5", "transforms.v2": ">= 6"}
 OURS = "vidbench apply"
@@ -85,6 +86,12 @@ def kornia_chain(clip: torch.Tensor, view: View, size: int) -> torch.Tensor:
     return enhance.normalize(clip, torch.tensor(MEAN), torch.tensor(STD)).transpose(0, 1)
 
 
+def in_two_places(clip: torch.Tensor, view: View, augment: Augment) -> torch.Tensor:
+    """A worker's part and the device's part, both on this CPU."""
+    batch = batched.collate([batched.pack([(clip, view)], augment, "rgb")])
+    return batched.finish(batch, torch.device("cpu"))["rgb"][0, 0]
+
+
 def has_kornia() -> bool:
     """Whether kornia is installed."""
     try:
@@ -102,7 +109,7 @@ def compare(
         "PIL per frame": lambda v: pil_chain(clip, v, augment.size),
         "transforms.v2": lambda v: v2_chain(clip, v, augment.size),
         **({"kornia": lambda v: kornia_chain(clip, v, augment.size)} if has_kornia() else {}),
-        "vidbench apply_batch (CPU)": lambda v: transforms.apply_batch(clip[None], [v], augment)[0],
+        "vidbench, in two places (CPU)": lambda v: in_two_places(clip, v, augment),
         OURS: lambda v: transforms.apply(clip, v, augment),
     }
     calls = {name: lambda way=way: [way(v) for v in drawn] for name, way in ways.items()}

@@ -3,6 +3,7 @@ is judged here."""
 
 import csv
 import json
+import os
 import sys
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ import torch
 
 from benchmarks import __main__ as bench
 from benchmarks import (
+    augment,
     flow,
     footage,
     loader,
@@ -22,16 +24,23 @@ from benchmarks import (
     reader,
     retrieval,
     rms,
+    roofline,
     s3d,
     startup,
+    switches,
+    travel,
 )
 from benchmarks import indexes as galleries
 from benchmarks import relations as pictures
 from benchmarks import store as stores
 from benchmarks import views as augmentation
+from vidbench import models
 from vidbench.data.loading.augmentation import PRESETS, draw
+from vidbench.data.toy import world as toy
 from vidbench.data.video import clips
 from vidbench.methods import coclr
+from vidbench.models.planes import SplitMaxPool3d
+from vidbench.system import kernels
 
 
 @pytest.fixture(autouse=True)
@@ -80,6 +89,21 @@ def test_contestants_run_in_turn_on_the_same_draws():
     assert (row["ms"], row["over_ours"], row["min"], row["max"]) == (2000.0, 2.0, 1.0, 3.0)
 
 
+def capability() -> list[dict]:
+    """What torch may use, and a goal."""
+    return [{"torch": torch.backends.cpu.get_cpu_capability()}, measure.goal("P6", "x", ">= 1", 2)]
+
+
+def test_rows_of_each_instruction_set_come_from_its_process():
+    before = dict(os.environ)
+    table = measure.in_sets(capability)
+    assert dict(os.environ) == before
+    ours = torch.backends.cpu.get_cpu_capability()
+    found = [(row["set"], row["torch"]) for row in table if "torch" in row]
+    assert found == ([("AVX-512", ours), ("AVX2", "AVX2")] if ours == "AVX512" else [(ours, ours)])
+    assert [row["set"] for row in table if "goal" in row] == [which for which, _ in found]
+
+
 def test_results_hold_rows_goals_and_machine(tmp_path):
     table = [
         {"contestant": "a", "ms": 1.0},
@@ -94,6 +118,7 @@ def test_results_hold_rows_goals_and_machine(tmp_path):
 
 def test_the_command_runs_each_benchmark_and_says_what_was_missed(tmp_path, monkeypatch, capsys):
     assert {
+        "augment",
         "reader",
         "store",
         "loader",
@@ -111,6 +136,8 @@ def test_the_command_runs_each_benchmark_and_says_what_was_missed(tmp_path, monk
         "browsing",
         "multitrain",
         "gpu",
+        "roofline",
+        "sizing",
     } == set(bench.names())
     monkeypatch.setattr(measure, "RESULTS", tmp_path / "benchmarks" / "results")
     monkeypatch.setattr(measure.save, "__defaults__", (measure.RESULTS,))
@@ -137,8 +164,9 @@ def test_the_command_runs_each_benchmark_and_says_what_was_missed(tmp_path, monk
     monkeypatch.setattr(stores, "main", skips)
     assert bench.main(["store"]) == 0
     assert "skipped: no such thing here" in capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        bench.main(["nonsense"])
+    for wrong in (["nonsense"], ["gpu", "--part", "nonsense"], ["store", "--part", "flow"]):
+        with pytest.raises(SystemExit):
+            bench.main(wrong)
 
 
 def test_footage_is_what_it_stands_for(videos, monkeypatch, tmp_path):
@@ -189,12 +217,15 @@ def test_peers_that_are_not_there_are_named(videos, capsys, monkeypatch):
     assert "mmaction2, decord is skipped: ModuleNotFoundError" in capsys.readouterr().out
 
 
-def test_augmentation_and_s3d_once():
+def test_augmentation_and_s3d_once(monkeypatch):
     toy = replace(PRESETS["toy"], jitter_p=1.0, gray_p=0.0, blur_p=1.0)
     clip = augmentation.moving_clip(2, 32, 40)
     drawn = [draw(toy, 32, 40, 2, np.random.default_rng(0))]
     table, seconds = augmentation.compare("tiny", clip, drawn, toy, 1)
     assert {row["contestant"] for row in table} == set(seconds) and len(seconds) >= 4
+    monkeypatch.setattr(augment, "COUNT", 1)
+    monkeypatch.setattr(augment, "CASES", {"toy": (64, ("jpeg",))})
+    assert [row["contestant"] for row in augment.main(1)] == ["reads", "workers", "device"]
     table = s3d.main(1, {"tiny": (2, 8, 32)})
     assert [row["goal"] for row in table if "goal" in row] == ["P6"] * 3
 
@@ -211,6 +242,40 @@ def test_random_mean_scaling_once(monkeypatch):
     assert kept["plain avg_pool3d"] >= 1 and kept["vidbench"] == 0
     assert rms.repeats("slowonly", small, torch.randn(2, 3, 4, 32, 32))
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_each_switch_of_a_network_once(monkeypatch):
+    """On a CPU, where most switches change nothing; none is left switched."""
+    small = {"width": 0.07, "blocks": (1, 1, 1, 1)}
+    case = roofline.Case(
+        "SlowOnly-50", lambda: models.build("slowonly", **small), (2, 3, 4, 32, 32), "", "", ""
+    )
+    names = {variant.name for variant in switches.VARIANTS if not variant.compiled}
+    monkeypatch.setitem(switches.APPLIES, case.name, names)
+    monkeypatch.setattr(switches, "WARM_UP", 1)
+    before = os.environ.get(kernels.SWITCH), SplitMaxPool3d.devices
+    table = switches.main(1, (case,))
+    assert {row["contestant"] for row in table} == names and len(table) == len(names)
+    assert all(row["clips_per_s"] > 0 and "share_of_limit" in row for row in table)
+    assert (os.environ.get(kernels.SWITCH), SplitMaxPool3d.devices) == before
+
+
+@pytest.mark.slow
+def test_clips_for_a_gpu_train_the_stages_of_coclr(tmp_path):
+    """As on the machine with a GPU: nothing but the files of `make` is read."""
+    megabytes = travel.make(tmp_path / "clips", toy.Preset(32, 15, 24, 2, 1))
+    assert 0 < megabytes < 2
+    with pytest.raises(measure.Skip, match="benchmarks.travel"):
+        travel.many(tmp_path / "none", tmp_path / "x")
+    many = travel.many(tmp_path / "clips", tmp_path / "many", 36)
+    tiny = coclr.PRESETS["tiny"].alone
+    fit = replace(tiny.fit, epochs=3, batch=4, log_every=3, precision="bf16")
+    clip = replace(tiny.clip, frames=4, augment=replace(tiny.clip.augment, size=32))
+    rows = travel.stages(
+        replace(tiny, queue=16, held_out=0.0, fit=fit, clip=clip), many, tmp_path / "runs"
+    )
+    assert [row["steps"] for row in rows] == [27] * 3
+    assert all(row["clips_per_s"] > 0 and 0 <= row["data_share"] <= 1 for row in rows)
 
 
 def test_parts_of_a_step_are_all_of_it():

@@ -485,6 +485,9 @@ TRIALS = {  # job -> for each trial its faults, one after the other: the signal 
     "batch": [[(KILL, "process")], [(KILL, "worker")]],
 }
 NUMBERED = [(name, number) for name, trials in TRIALS.items() for number in range(len(trials))]
+# shares of the events between which one is at work: of the batch's two processes one idles while
+# the third run ends, and its death changes nothing
+BUSY = {"kernel": (0.33, 0.9), "worker": (0.33, 0.5)}
 # one job of each kind (test_batch resumes a batch); `make test-slow` runs the others
 FAST = {"regress", "flow", "scan", "run flow"}
 # drawn anew in each call, so that many calls reach many moments
@@ -533,8 +536,9 @@ def trial(
         )
         mark, said = f"{name}-{number}-{turn}-{os.getpid()}", tmp_path / f"said-{turn}"
         events, delay = moment(reference, job.events(place), share)
-        if whom in ("kernel", "worker"):  # which must have begun, and not be gone
-            events = min(max(events, len(reference.times) // 3), len(reference.times) - 2)
+        if whom in BUSY:  # it has begun, and has work left
+            first, last = (int(part * len(reference.times)) for part in BUSY[whom])
+            events = min(max(events, first), last)
         process = begun(job.command(place), mark, said)
         until(lambda: job.events(place) >= events or process.poll() is not None, said.read_text)  # noqa: B023
         time.sleep(delay)

@@ -15,22 +15,24 @@ from tests.data.loading.test_transforms import levels, moving_clip
 from tests.engine.test_loop import SHORT, same, weights_of
 from tests.headless.test_batch import PARAMETERS, table
 from tests.headless.test_execute import handlers, notebook, run  # noqa: F401
+from tests.makes import on_device
 from tests.methods.test_classify import SMALL
 from tests.methods.test_multitrain import RECIPE as JOINT
 from vidbench import models
 from vidbench.data.flow import store as flow_store
 from vidbench.data.flow import tvl1
-from vidbench.data.loading import augmentation, transforms
+from vidbench.data.loading import augmentation, batched, transforms
 from vidbench.data.manifest import Manifest
 from vidbench.engine import ranks
 from vidbench.engine.loop import Fit
+from vidbench.engine.prefetch import prepared
 from vidbench.engine.runs import Run, recipe_dict
 from vidbench.evaluate import features
 from vidbench.methods import classify, coclr, multitrain
 from vidbench.methods.multitrain import Part
 from vidbench.tensors.mixing import Mixing
 from vidbench.tensors.regularizers import Regularizer, build_regularizer
-from vidbench.tensors.scaling import Filter, random_scaling
+from vidbench.tensors.scaling import Filter, RandomMeanScaling, _Scaled, random_scaling, scaled
 
 pytestmark = pytest.mark.gpu
 TINY_S3D = {"width": 0.125, "units": (1, 1, 1)}
@@ -104,6 +106,59 @@ def test_random_mean_scaling_is_the_cpus(kernel, device):
     assert torch.equal(*drawn) and not torch.equal(drawn[0].cpu(), x)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("kernel", [3, (1, 3, 3)])
+def test_the_kernel_of_random_mean_scaling_gives_pytorchs_numbers(kernel, dtype, layout, device):
+    torch.manual_seed(0)
+    for shape in ((3, 70, 5, 7, 7), (2, 64, 4, 14, 14), (1, 1, 1, 1, 1), (2, 24, 1, 1, 6)):
+        x, g = (
+            torch.randn(shape, device=device, dtype=dtype).to(memory_format=layout) for _ in "xg"
+        )
+        low = torch.rand(shape[0], 1, 1, 1, 1, device=device, dtype=dtype)
+        x.requires_grad_()
+        y = scaled(x, low, low, Filter(kernel))
+        exact = x.detach().double().requires_grad_()
+        wanted = _Scaled.apply(exact, low.double(), low.double(), Filter(kernel))
+        assert "scale_low" in str(y.grad_fn) and y.stride() == x.stride()
+        found = torch.autograd.grad(y, x, g)[0]
+        close = {"rtol": 2 * torch.finfo(dtype).eps, "atol": 1e-5}
+        torch.testing.assert_close(y.double(), wanted, **close)
+        torch.testing.assert_close(
+            found.double(), torch.autograd.grad(wanted, exact, g.double())[0], **close
+        )
+
+
+def test_the_kernel_of_random_mean_scaling_counts_beyond_32_bits(device):
+    """A feature of 2^31 + 2^22 values: the last clip is scaled as it is alone."""
+    from vidbench.tensors.kernels import scale_low
+
+    like = {"device": device, "dtype": torch.bfloat16, "memory_format": torch.channels_last_3d}
+    x = torch.empty(2, 16, 2, 2**19 + 2**10, 64, **like).normal_()
+    low = torch.tensor([0.5, -0.5], device=device, dtype=torch.bfloat16).view(2, 1, 1, 1, 1)
+    whole, alone = scale_low(x, None, low, 3), scale_low(x[1:], None, low[1:], 3)
+    assert x.numel() > 2**31 and torch.equal(whole[1:], alone)
+
+
+def test_random_mean_scaling_is_one_graph_for_torch_compile(device):
+    x = torch.randn(2, 64, 4, 7, 7, device=device).requires_grad_()
+    module = RandomMeanScaling().train()
+    found = []
+    for call in (module, torch.compile(module, backend="aot_eager", fullgraph=True)):
+        torch.manual_seed(0)
+        y = call(x)
+        found.append((y, *torch.autograd.grad(y.square().sum(), x)))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_pools_of_attention_are_the_modules_and_repeat(dtype, device):
+    from tests.models.test_kernels import same_as_pools
+
+    same_as_pools(96, (10, 9, 14), (1, 2, 8), 1, dtype, heads=2, clips=2, device=device)
+    same_as_pools(64, (1, 14, 14), (2, 1, 4), 0, dtype, heads=3, clips=2, device=device)
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 def test_flow_is_the_cpus(compiled, device):
     first, second = textures(3, 128, 128)
@@ -116,7 +171,7 @@ def test_batched_augmentation_shows_the_workers_pictures(stream, device):
     augment = replace(augmentation.PRESETS["vidbench"], size=64, strong=1.0)
     clips, rng = torch.stack([moving_clip(seed=s) for s in range(6)]), np.random.default_rng(2)
     drawn = [augmentation.draw(augment, *clips.shape[-2:], clips.shape[1], rng) for _ in clips]
-    batch = transforms.apply_batch(clips.to(device), drawn, augment, stream)
+    batch = on_device(zip(clips, drawn, strict=True), augment, stream, "cuda")
     assert batch.is_cuda
     for clip, view, got in zip(clips, drawn, batch.cpu(), strict=True):
         one = transforms.apply(clip, view, augment, stream)
@@ -195,6 +250,30 @@ def test_a_deterministic_run_repeats_and_resumes_to_the_bit(name, precision, wor
     assert all(
         bool(value.isfinite().all()) for value in whole.values() if value.is_floating_point()
     )
+
+
+def test_augmentation_on_the_card_is_the_cpus_and_repeats(world, tmp_path, device):
+    """The step's stream is busy, so that a batch which is used too early, or overwritten, shows."""
+    method, recipe = stage("infonce", world, deterministic=True, augment_on="device")
+    loader, wanted = (method.loader(recipe) for _ in range(2))
+    for given, batch in zip(prepared(loader, device, batched.finish), wanted, strict=True):
+        torch.cuda._sleep(10**8)
+        given = {name: value.clone().cpu() for name, value in given.items()}
+        for name, value in batched.finish(batch, torch.device("cpu")).items():
+            # a rounding tie may fall to the other level
+            assert (given[name] - value).abs().float().mean() < 0.01, name
+    for folder in ("whole", "again"):
+        method.train(recipe_dict(recipe), str(tmp_path / folder), "none")
+    assert same(weights_of(tmp_path / "whole"), weights_of(tmp_path / "again"))
+
+
+@pytest.mark.parametrize("name", ["infonce", "rms", "multitrain"])
+def test_compiled_encoders_train(name, world, tmp_path):
+    method, recipe = stage(name, world, compile="default", precision="bf16")
+    if name == "multitrain":
+        recipe = replace(recipe, network_args={**recipe.network_args, "norms": "autocast"})
+    method.train(recipe_dict(recipe), str(tmp_path / "run"), "none")
+    assert Run(tmp_path / "run").state == "complete"  # losses and weights are finite
 
 
 def test_co_training_of_both_streams_runs_and_its_features_are_the_cpus(

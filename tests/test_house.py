@@ -21,11 +21,11 @@ from packaging.utils import canonicalize_name
 from tests import ROOT
 
 PIN = r"([A-Za-z0-9][A-Za-z0-9._-]*)==([A-Za-z0-9.!+_-]+)"  # a line of the lock
-UNLOCKED = {"frozen"}  # extras of heavy peers, which no test needs
+UNLOCKED = {"frozen", "track"}  # extras of heavy peers, which tests import or skip
 HOUSE = ROOT / "vidbench" / "README.md"
 DOORS = {"__init__", "__main__", "api"}  # the only modules in the root
 ARROWS = (
-    33  # between top-level rooms, at most; what the doors __init__ and __main__ open is not counted
+    34  # between top-level rooms, at most; what the doors __init__ and __main__ open is not counted
 )
 CARD = (
     "torch",

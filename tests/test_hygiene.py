@@ -53,10 +53,18 @@ def notebook_law(name: str, text: str) -> list[str]:
             say(f"{where} defines a function or a class; put it into the library")
         if "NBVAL_" in source:
             say(f"{where} holds an nbval marker; every cell is run and none is excused")
-        if set(cell["metadata"].get("tags", [])) - {"parameters"}:
+        tags = set(cell["metadata"].get("tags", []))
+        if tags - {"parameters", "train"}:
             say(
-                f"{where} has tags {cell['metadata']['tags']}; only `parameters` is used, so that "
-                "every cell is tested"
+                f"{where} has tags {cell['metadata']['tags']}; only `parameters` and `train` are "
+                "used, so that every cell is tested"
+            )
+        if (
+            re.search(r"ranks\.launch\(|vb\.train\(|train_all\(|end_to_end\(", source)
+            and "train" not in tags
+        ):
+            say(
+                f"{where} trains; tag it `train`, the last of which ends `vidbench run --train-only`"
             )
     if code and median(len("".join(cell["source"]).splitlines()) for cell in code) > 4:
         say("the median cell has more than 4 lines")
@@ -181,7 +189,7 @@ def test_the_notebook_law_can_be_broken():
         (book("# NBVAL_SKIP\nx"), "none is excused"),
         (book("%pip install x"), "shell"),
         (book("x", metadata={"tags": ["parameters"]}), "one cell tagged"),
-        (book("x", metadata={"tags": ["nbval-skip"]}), "only `parameters`"),
+        (book("x", metadata={"tags": ["nbval-skip"]}), "only `parameters` and `train`"),
         (
             book("x").replace('runs_dir: str = \\"../runs\\"', 'runs_dir = \\"../runs\\"'),
             "name: type = literal",

@@ -1,6 +1,7 @@
 """The command line: the way a person takes through scan, store and flow, and what is said when
 something is wrong."""
 
+import argparse
 import os
 import signal
 import subprocess
@@ -171,6 +172,19 @@ def test_help_documents_the_exit_codes(capsys, command):
         "138 the kernel died (1;",
     ):
         assert words in said
+
+
+def test_each_command_is_described_with_an_example_and_exit_codes():
+    commands = [("vidbench", __main__._parser())]
+    for name, command in commands:
+        inner = [one for one in command._actions if isinstance(one, argparse._SubParsersAction)]
+        commands += [
+            (f"{name} {word}", one) for both in inner for word, one in both.choices.items()
+        ]
+        said = command.format_help()
+        assert (command.description or "").endswith("."), name
+        if not inner or name == "vidbench":
+            assert f"example:\n  {name}" in said and "\nexit code" in said, name
 
 
 @pytest.mark.parametrize("kind", [ImportError, SystemError])

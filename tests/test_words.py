@@ -41,7 +41,11 @@ DONE = [
     *(f"vidbench/data/sets/{name}.py" for name in ("activitynet", "folders", "opened", "reading")),
     *(f"vidbench/data/video/{name}.py" for name in ("orientation", "packets", "stills")),
     *(f"vidbench/evaluate/{name}.py" for name in ("protocols", "rows", "search", "tables")),
+    *(f"vidbench/headless/{name}.py" for name in ("batch", "needs", "settings", "states")),
     *(f"vidbench/headless/{name}.py" for name in ("table", "values")),
+    "tests/headless/test_needs.py",
+    *(f"{room}/kernels.py" for room in ("vidbench/system", "vidbench/tensors")),
+    *(f"tests/{room}/test_kernels.py" for room in ("system", "tensors")),
     *("vidbench/system/trusted.py", "vidbench/models/own.py", "vidbench/methods/registry.py"),
     *(
         f"tests/{name}.py"

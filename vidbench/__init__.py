@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from vidbench.api.baseline import baseline as baseline
     from vidbench.api.folds import CrossValidated as CrossValidated
     from vidbench.api.folds import cross_validate as cross_validate
+    from vidbench.api.health import Health as Health
+    from vidbench.api.health import doctor as doctor
     from vidbench.api.table import Table as Table
     from vidbench.api.trained import Trained as Trained
     from vidbench.api.trained import load as load
@@ -38,14 +40,16 @@ _HOMES = {
     "cross_validate": "folds",
     "CrossValidated": "folds",
     "baseline": "baseline",
+    "doctor": "health",
+    "Health": "health",
     "trust": "training",
     "load": "trained",
     "Trained": "trained",
     "Table": "table",
 }
 __all__ = [
-    *("CrossValidated", "Table", "Trained", "Videos", "__version__"),
-    *("baseline", "cross_validate", "load", "train", "trust", "videos"),
+    *("CrossValidated", "Health", "Table", "Trained", "Videos", "__version__"),
+    *("baseline", "cross_validate", "doctor", "load", "train", "trust", "videos"),
 ]
 
 

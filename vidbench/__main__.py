@@ -5,14 +5,10 @@ import argparse
 import os
 import sys
 import warnings
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
-_ENDS = (
-    "Exit codes: 0 no video failed (scan: some can be used); 1 some videos failed, the rest is done;"
-    " 2 no video could be done, or the command is wrong and nothing was started; 130 stopped by"
-    " Ctrl-C or SIGTERM."
-)
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+if TYPE_CHECKING:
+    from vidbench.system.usage import Commands
 
 
 class _Version(argparse.Action):
@@ -43,6 +39,15 @@ def main(arguments: list[str] | None = None) -> int:
     if out and given.command not in ("embed", "board"):  # theirs is a file
         at_the_door(refuse_file, out, "OUT" if given.command == "export" else "--out")
     at_the_door(trusted.trust, *getattr(given, "imports", ()))
+    if track := getattr(given, "track", "") or os.environ.get("VIDBENCH_TRACK"):
+        from vidbench.engine import trackers
+
+        at_the_door(trackers.check, track)
+        os.environ["VIDBENCH_TRACK"] = track
+    if os.environ.get("WORLD_SIZE") and given.command != "train":
+        from vidbench.engine import outside
+
+        at_the_door(outside.refuse, f"vidbench {given.command}")
     warnings.formatwarning = lambda message, *_, **__: f"vidbench: {message}\n"  # no source line
     came = interrupt_on_term()  # a scheduler's stop is a person's: save, then end
     commands = {
@@ -51,6 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
         "runs": runs,
         "run": _run,
         "batch": _batch,
+        "slurm": _slurm,
         "scan": _scan,
         "store": _store,
         "flow": _flow,
@@ -68,11 +74,17 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     from vidbench.api.commands import add_verbs
     from vidbench.api.runs import add_runs
+    from vidbench.data.prepare.commands import add_flow, add_scan, add_store
     from vidbench.experiments.commands import add_all
-    from vidbench.headless.commands import add_batch, add_run
+    from vidbench.headless.commands import add_batch, add_run, add_slurm
+    from vidbench.system.usage import closing
 
     parser = argparse.ArgumentParser(
-        prog="vidbench", description="A workbench for video representation learning."
+        prog="vidbench",
+        description="A workbench for video representation learning. `vidbench COMMAND --help` "
+        "describes each command.",
+        epilog=closing("vidbench train ~/clips\nvidbench lab"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--version",
@@ -80,13 +92,14 @@ def _parser() -> argparse.ArgumentParser:
         help="print the version and the commit, and whether it is dirty",
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    for add in (add_verbs, add_runs, _add_scan, _add_store, _add_flow, add_all, add_run, add_batch):
+    data = (add_scan, add_store, add_flow)
+    for add in (add_verbs, add_runs, *data, add_all, add_run, add_batch, add_slurm):
         add(commands)
     _add_import(commands)
     return parser
 
 
-def _add_import(commands: Commands) -> None:
+def _add_import(commands: "Commands") -> None:
     """Let commands that read or train runs import modules of your own."""
     for name, command in commands.choices.items():
         inner = [one for one in command._actions if isinstance(one, argparse._SubParsersAction)]
@@ -103,110 +116,6 @@ def _add_import(commands: Commands) -> None:
             )
 
 
-def _add_scan(commands: Commands) -> None:
-    command = commands.add_parser(
-        "scan",
-        help="decode every video of a data set once: what can be used, what is bad",
-        epilog=_ENDS,
-    )
-    _common(command, "scan")
-    command.add_argument(
-        "--keep", nargs="*", default=[], help="bad videos to leave in: 'cut short', 'too short'"
-    )
-    command.add_argument(
-        "--check-with",
-        default="auto",
-        help="decoder to check against: decord, torchcodec, none, or auto (default): the first that "
-        "loads",
-    )
-
-
-def _add_store(commands: Commands) -> None:
-    command = commands.add_parser(
-        "store",
-        help="every frame at training size, in a form that reads fast at random",
-        epilog=_ENDS,
-    )
-    _common(command, "store-FORMAT")
-    command.add_argument("--format", default="mp4", help="mp4, jpeg or raw (%(default)s)")
-    command.add_argument(
-        "--size", type=int, default=128, help="short side in pixels, 2 to 8192 (%(default)s)"
-    )
-    command.add_argument("--crf", type=int, default=18, help="quality of format mp4 (%(default)s)")
-    _decoder(command)
-
-
-def _add_flow(commands: Commands) -> None:
-    command = commands.add_parser(
-        "flow", help="optical flow of every video, stored in 8 bits", epilog=_ENDS
-    )
-    _common(command, "flow")
-    command.add_argument(
-        "--method",
-        default="tvl1",
-        help="tvl1, tvl1_fast, tvl1_torch or dis (%(default)s); with --dry-run also all",
-    )
-    command.add_argument(
-        "--format", default="npz", help="npz, exact, or mp4, a quarter of that (%(default)s)"
-    )
-    command.add_argument(
-        "--size",
-        type=int,
-        default=None,
-        help="short side in pixels, 2 to 8192; default: as the video is",
-    )
-    command.add_argument(
-        "--bound",
-        type=float,
-        default=20.0,
-        help="pixels at which flow is clipped, 0.1 to 1000 (%(default)s)",
-    )
-    command.add_argument("--device", default=None, help="for tvl1_torch, such as cuda:0")
-    _decoder(command)
-    command.add_argument(
-        "--shard",
-        default="0/1",
-        help="K/N: every N-th video from the K-th, for N machines (%(default)s)",
-    )
-
-
-def _decoder(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--decoder", default="pyav", help="pyav, decord or torchcodec (%(default)s)"
-    )
-
-
-def _common(command: argparse.ArgumentParser, place: str) -> None:
-    """What the commands over a whole data set share; the same call resumes."""
-    from vidbench.system.processes import cores
-
-    command.add_argument(
-        "data", help="a data set's folder, a manifest csv, or what scan or store left"
-    )
-    command.add_argument(
-        "--dataset", default="", help="its name (see data.sets.catalogue); default: recognized"
-    )
-    command.add_argument(
-        "-o",
-        "--option",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("NAME", "VALUE"),
-        help="of the data set, such as: -o fold 2, -o lists FOLDER",
-    )
-    command.add_argument("--out", default="", help=f"default: runs/DATA/{place}")
-    command.add_argument("--workers", type=int, default=cores(), help="processes (%(default)s)")
-    command.add_argument(
-        "--timeout", type=float, default=0.0, help="seconds for one video; 0: the command's own"
-    )
-    command.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="estimate time and disk from a few frames of a few videos, within 15 s; write nothing",
-    )
-
-
 def _verb(given: argparse.Namespace) -> int:
     """A command of the front door, with the values of its options read."""
     from vidbench.api.commands import VERBS
@@ -219,31 +128,37 @@ def _verb(given: argparse.Namespace) -> int:
 
 
 def _scan(given: argparse.Namespace) -> int:
-    from vidbench.data.prepare import scan
+    from vidbench.data.prepare import scan, shards
     from vidbench.system.door import at_the_door
 
-    out, manifest, common = _opened(given, "scan", scan.TIMEOUT)
-    check_with = None if given.check_with == "none" else given.check_with
+    out, manifest, common, shard = _opened(given, "scan", scan.TIMEOUT)
+    how = {"check_with": None if given.check_with == "none" else given.check_with, "shard": shard}
     if given.dry_run:
-        cost = at_the_door(scan.cost, manifest, out, check_with=check_with, workers=given.workers)
+        cost = at_the_door(scan.cost, manifest, out, workers=given.workers, **how)
         return _estimated({"scan": cost})
-    found = at_the_door(scan.scan, manifest, out, check_with=check_with, keep=given.keep, **common)
+    found = at_the_door(scan.scan, manifest, out, keep=given.keep, **how, **common)
+    if found.missing:
+        print(f"{found.report()}\n{shards.words(found.missing, shard)}")
+        return 0
     print(f"{found.report()}\n-> {out}/manifest.csv ({len(found.manifest)} videos), scan.csv (all)")
     return 0 if len(found.manifest) else 2
 
 
 def _store(given: argparse.Namespace) -> int:
-    from vidbench.data.prepare import jobs, store
+    from vidbench.data.prepare import jobs, shards, store
     from vidbench.system.door import at_the_door
 
-    out, manifest, common = _opened(given, f"store-{given.format}", jobs.TIMEOUT)
-    settings = {"size": given.size, "crf": given.crf, "decoder": given.decoder}
+    out, manifest, common, shard = _opened(given, f"store-{given.format}", jobs.TIMEOUT)
+    settings = {name: getattr(given, name) for name in ("size", "crf", "decoder")}
+    settings["shard"] = shard
     if given.dry_run:
         settings["workers"] = given.workers
         cost = at_the_door(store.cost, manifest, out, given.format, **settings)
         return _estimated({f"store {given.format}": cost})
     made = at_the_door(store.store, manifest, out, given.format, **settings, **common)
     size, done = jobs.size(made.bytes), f"{made.done} stored, {made.skipped} were there"
+    if made.missing:
+        size = shards.words(made.missing, shard)
     print(f"{done}, {len(made.failed)} failed{_again(made)}; {size} -> {out}")
     return _ended(made)
 
@@ -254,9 +169,8 @@ def _flow(given: argparse.Namespace) -> int:
     from vidbench.data.flow.estimate import METHODS
     from vidbench.system.door import at_the_door
 
-    shard = at_the_door(_shard, given.shard)
     at_the_door(_one_method, given)
-    out, manifest, common = _opened(given, "flow", flow_store.TIMEOUT)
+    out, manifest, common, shard = _opened(given, "flow", flow_store.TIMEOUT)
     settings = {name: getattr(given, name) for name in ("format", "size", "bound", "decoder")}
     settings |= {"device": given.device, "shard": shard}
     if given.dry_run:
@@ -279,11 +193,13 @@ def _estimated(costs: dict[str, Any]) -> int:
 
 def _opened(
     given: argparse.Namespace, place: str, timeout: float
-) -> tuple[str, Any, dict[str, Any]]:
-    """Where to write, the data set, and the arguments that all commands take."""
+) -> tuple[str, Any, dict[str, Any], Any]:
+    """Where to write, the data set, the arguments that all commands take, and the shard."""
+    from vidbench.data.prepare import shards
     from vidbench.data.sets import catalogue
     from vidbench.system.door import at_the_door
 
+    shard = at_the_door(shards.parse, given.shard)
     options: dict[str, Any] = {"missing": "keep"} if given.command == "scan" else {}
     options |= at_the_door(_options, given.option)
     name = given.dataset or at_the_door(catalogue.detect_dataset, given.data)
@@ -299,7 +215,7 @@ def _opened(
     dataset_dir = catalogue.name_of(given.data, options.get("fold", 1))
     out = given.out or os.path.join("runs", dataset_dir, place)
     at_the_door(_keep_input, given.data, out, given.command)
-    return out, manifest, common
+    return out, manifest, common, shard
 
 
 def _keep_input(data: str, out: str, command: str) -> None:
@@ -333,19 +249,6 @@ def _one_method(given: argparse.Namespace) -> None:
         raise InputError("--method all needs --dry-run: a folder has the flow of one method")
 
 
-def _shard(text: str) -> tuple[int, int]:
-    from vidbench.system.errors import InputError
-
-    numbers = text.split("/")
-    shard = tuple(int(number) for number in numbers if number.isdecimal())
-    if len(numbers) != 2 or len(shard) != 2 or shard[0] >= shard[1]:
-        raise InputError(
-            "--shard must be K/N, the K-th of N shards, with K from 0 to N - 1, such as 0/4; got "
-            f"{text!r}"
-        )
-    return shard[0], shard[1]
-
-
 def _again(made: Any) -> str:
     return f", {made.remade} made again: the source or a setting changed" if made.remade else ""
 
@@ -364,9 +267,10 @@ def _run(given: argparse.Namespace) -> int:
     from vidbench.headless.execute import execute_all
     from vidbench.headless.kernels import named
     from vidbench.headless.parameters import plan
-    from vidbench.headless.status import copy_name, refuse_others
+    from vidbench.headless.status import BATCH, copy_name, refuse_others
     from vidbench.system.door import at_the_door, make_folder
     from vidbench.system.extras import check_installed
+    from vidbench.system.signals import end_with
 
     at_the_door(check_installed, "papermill", "lab")
 
@@ -376,11 +280,14 @@ def _run(given: argparse.Namespace) -> int:
         "endpoint",
         "trusted_network",
         "node",
+        "train_only",
         "restarts",
         "hang_timeout",
     ):
         if getattr(given, name) is not None:
             os.environ[f"VIDBENCH_{name.upper()}"] = str(getattr(given, name))
+    if os.environ.get(BATCH):
+        end_with(0)
     words = (given.notebooks, given.out, given.file, given.parameter, given.kernel)
     planned = at_the_door(plan, *words)
     at_the_door(refuse_others, given.out, [copy_name(notebook) for notebook, _ in planned])
@@ -389,7 +296,8 @@ def _run(given: argparse.Namespace) -> int:
 
 
 def _batch(given: argparse.Namespace) -> int:
-    from vidbench.headless.batch import row_of, run_row, run_rows, summarize
+    from vidbench.headless.batch import order_of, run_row, run_rows
+    from vidbench.headless.states import states, summarize
     from vidbench.headless.table import check_rows, read_table
     from vidbench.system.door import at_the_door, make_folder
     from vidbench.system.extras import check_installed
@@ -397,16 +305,26 @@ def _batch(given: argparse.Namespace) -> int:
     at_the_door(check_installed, "papermill", "lab")
 
     out = given.out or os.path.join("runs", os.path.splitext(os.path.basename(given.table))[0])
-    rows = at_the_door(read_table, given.table, out, given.kernel)
+    rows = at_the_door(read_table, given.table, out, given.kernel, given.parameter)
     if given.row is not None:
-        row = at_the_door(row_of, rows, given.row)
-        return at_the_door(run_row, row, given.timeout, given.kernel)
+        return at_the_door(run_row, rows, given.row, given.timeout, given.kernel)
+    if given.order:
+        print(order_of(rows))
+        return 0
     if given.list:
         print(summarize(rows, out))
-        return 0 if all(row.status()["state"] == "complete" for row in rows) else 1
+        return 0 if all(found["state"] == "complete" for found in states(rows)) else 1
     at_the_door(check_rows, rows)
     at_the_door(make_folder, out)
     return run_rows(rows, out, given.processes, given.timeout, given.kernel)
+
+
+def _slurm(given: argparse.Namespace) -> int:
+    from vidbench.headless.slurm import print_script
+    from vidbench.system.door import at_the_door
+
+    at_the_door(print_script, given)
+    return 0
 
 
 if __name__ == "__main__":

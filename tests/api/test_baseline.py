@@ -9,6 +9,7 @@ import vidbench as vb
 from vidbench.data.manifest import Manifest
 from vidbench.evaluate.features import described
 from vidbench.evaluate.protocols import PROTOCOLS
+from vidbench.experiments.ready import ready_runs
 
 
 @pytest.fixture(scope="module")
@@ -45,3 +46,20 @@ def test_a_clip_is_that_of_the_weights_or_one_that_the_encoder_takes(front_door,
     with pytest.raises(ValueError, match="torchvision:s3d takes no clips of 8 frames of 48 pixels"):
         vb.baseline("torchvision:s3d", videos=videos, weights=file, like=run)
     assert not list(videos.folder.glob("baseline-*"))
+
+
+def test_notebooks_name_a_frozen_encoder_as_a_run(front_door, weights, tmp_path, capsys):
+    videos, run = front_door
+    Manifest.load(videos.folder / "videos").save(tmp_path / "videos")
+    name, trained = f"torchvision:mc3_18={weights}", str(run.run.folder)
+    found = ready_runs(tmp_path, name, trained)
+    assert list(found) == [name, trained]
+    assert found[name].folder.name == "baseline-torchvision-mc3_18-mc3-8x2x48"
+    assert found[name].recipe.clip == run.run.recipe.clip
+    said = capsys.readouterr().out
+    assert "made for torchvision:mc3_18: 16 frames at 15 fps of 112 pixels" in said
+    alone = ready_runs(tmp_path, name)[name]
+    assert (alone.recipe.clip.frames, alone.recipe.clip.augment.size) == (16, 112)
+    said = capsys.readouterr().out
+    assert "clips of 16 frames at 15 fps, 112 pixels. The first video has" in said
+    assert "smaller ones are enlarged" in said

@@ -105,7 +105,7 @@ def test_every_command_of_the_script_on_real_clips_can_be_parsed():
     said = subprocess.run(["bash", script], env=given, capture_output=True, text=True, check=True)
     calls = [_parser().parse_args(line.split()) for line in said.stdout.splitlines()]
     trained = [one for one in calls if one.command == "train"]
-    assert [one.command for one in calls[:4]] == ["scan", "flow"] * 2 and len(trained) == 16
+    assert [one.command for one in calls[:4]] == ["scan", "flow"] * 2 and len(trained) == 14
     for one in trained:
         presets = {"classify": classify.PRESETS, "coclr": coclr.PRESETS}[one.method]
         recipe = presets[one.preset]

@@ -64,6 +64,20 @@ SEEN = """stderr => {
     };
 }"""
 THEME = "name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})"
+# what is wider than its place (tables of eight columns or more scroll), and words of a plot that are
+# cut off at its edges
+WIDE = """where => [
+    ...[...document.querySelectorAll(`${where}, ${where} *`)].filter(one => !one.closest("svg, pre, select, style")
+        && one.clientWidth && one.scrollWidth > one.clientWidth + 2 && !one.querySelector("tr > :nth-child(8)")
+        && ["auto", "scroll"].includes(getComputedStyle(one).overflowX)).map(
+        one => `${one.scrollWidth} of ${one.clientWidth} px: ${one.innerText.slice(0, 60)}`),
+    ...[...document.querySelectorAll(".js-plotly-plot")].flatMap(plot => {
+        const place = plot.getBoundingClientRect();
+        return [...plot.querySelectorAll("text")].filter(one => {
+            const box = one.getBoundingClientRect();
+            return box.width && (box.left < place.left - 1 || box.right > place.right + 1);
+        }).map(one => `cut off: ${one.textContent.slice(0, 60)}`);
+    })]"""
 STAR = "plot => (star => [star.x[0], star.y[0]])(plot._fullData.find(one => one.name === 'query'))"
 # where the points of the first traces are in the page, their words, and the plot's frame
 POINTS = """plot => {

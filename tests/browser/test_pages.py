@@ -29,6 +29,7 @@ from tests.browser.tabs import (
     SEEN,
     STDERR,
     THEME,
+    WIDE,
     complaints,
     holds,
     wait,
@@ -53,10 +54,6 @@ IN_SIGHT = """where => {
         const box = one.getBoundingClientRect();
         return one.complete || box.bottom < panel.top || box.top > panel.bottom; });
 }"""
-# what is wider than its place, so that a reader has to scroll sideways
-WIDE = """where => [...document.querySelectorAll(where)].filter(
-    one => one.scrollWidth > one.clientWidth + 2).map(
-    one => `${one.scrollWidth} of ${one.clientWidth} px: ${one.innerText.slice(0, 60)}`)"""
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
@@ -106,8 +103,7 @@ def looked(tab, name: str, width: int, theme: str) -> list[str]:
     whole(tab).save(PAGES / f"{name}-{width}-{theme.lower()}.png")
     where = f"{width} px, {theme}: "
     low = tab.evaluate(LOW, [OUTPUTS, TEXT, LINES])
-    wide = tab.evaluate(WIDE, OUTPUTS) if width == WIDTHS[0] else []  # figures are 760 pixels wide
-    return [where + one for one in low + wide]
+    return [where + one for one in low + tab.evaluate(WIDE, OUTPUTS)]
 
 
 def whole(tab) -> Image.Image:

@@ -8,6 +8,8 @@ decoded in the page and set to the frame that its own clock would show, so it pl
 speed however busy the machine is."""
 
 import io
+import json
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -31,6 +33,10 @@ from tests.browser.tabs import (
     wait,
 )
 from tests.browser.test_notebooks import named
+from vidbench.evaluate import searches
+from vidbench.evaluate.shipped import MADE, SHIPPED, demo_results
+from vidbench.experiments import report
+from vidbench.view.html import Section, write_page
 
 pytestmark = pytest.mark.long
 
@@ -179,6 +185,31 @@ def test_the_board(desk):
         board = tab.locator(".jp-CodeCell").nth(3).locator(".jp-OutputArea-output").last
         runs = board.locator(".widget-checkbox").first  # below the line with this machine's times
         picture(tab, "lab-board", runs, (800, 676))
+
+
+def test_the_demos_report(desk):
+    """The report's figure and gallery, of the results that ship with vidbench."""
+    found = demo_results("nowhere")
+    numbers = json.loads((SHIPPED / MADE).read_text())["runs"]
+    train, queries = (found.manifest.select(split=split) for split in ("train", "test"))
+    bars = report._bars(
+        [SimpleNamespace(run=run, numbers=numbers[run]["numbers"]) for run in found.tables],
+        len(train.classes),
+    )
+    searched = searches.search_all(
+        {run: (tables["train"], tables["test"]) for run, tables in found.tables.items()}
+    )
+    near = report._neighbors(train, queries, searched)
+    parts = [Section("Numbers", [bars]), Section("Neighbors", near)]
+    page = write_page(PICTURES / "demo.html", "vidbench demo: from video files to neighbors", parts)
+    tab = desk[0].new_page(viewport={"width": 880, "height": 1700})
+    tab.goto(page.as_uri())
+    tab.locator(".main-svg").first.wait_for()
+    wait(tab, "() => [...document.images].slice(0, 16).every(one => one.complete)")
+    shot = Image.open(io.BytesIO(tab.screenshot())).convert("RGB")
+    shot.quantize(256, dither=Image.Dither.NONE).save(PICTURES / "demo.png", optimize=True)
+    tab.close()
+    page.unlink()
 
 
 class shown:

@@ -96,4 +96,4 @@ def test_the_driver_is_read_from_the_system(tmp_path, monkeypatch, text, wanted)
     monkeypatch.setattr(environments, "DRIVER", tmp_path / "version")
     if text is not None:
         (tmp_path / "version").write_text(text)
-    assert environments._driver() == wanted
+    assert environments.driver() == wanted

@@ -336,6 +336,22 @@ def test_nesterov_is_set_and_looks_ahead():
     assert not make_optimizer(replace(recipe, nesterov=False), layer).param_groups[0]["nesterov"]
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_the_fused_optimizer_of_a_cpu_with_avx2_differs_by_rounding(optimizer, monkeypatch):
+    recipe, found = Fit(optimizer=optimizer, lr=0.1, weight_decay=0.1), {}
+    for capability in ("AVX2", "AVX512"):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda c=capability: c)
+        torch.manual_seed(0)
+        layer = torch.nn.Linear(30, 20)
+        made = make_optimizer(recipe, layer)
+        assert bool(made.defaults["fused"]) == (capability == "AVX2")
+        for _ in range(5):
+            layer.weight.grad, layer.bias.grad = torch.randn(20, 30), torch.randn(20)
+            made.step()
+        found[capability] = layer.weight.detach()
+    torch.testing.assert_close(found["AVX2"], found["AVX512"], atol=1e-6, rtol=1e-5)
+
+
 class Grouped(torch.nn.Module):
     """A backbone at a third of the rate, a head, and a part that is frozen."""
 

@@ -190,7 +190,7 @@ def test_launch_refuses_what_ranks_cannot_import_and_endpoints_without_port_secr
 @pytest.mark.parametrize(
     "how, sign",
     [
-        ("raises", r"rank 1 failed first:(?s:.*)shelf 42 is torn(?s:.*)output lies below"),
+        ("raises", r"rank 1 failed first:(?s:.*)shelf 42 is torn(?s:.*)output is below"),
         pytest.param(
             "hangs",
             r"rank 0 waited in vain .*\n(?s:.*)rank 1 hung, most recent call first:(?s:.*) in "
@@ -395,7 +395,8 @@ def test_a_rank_that_fails_on_one_node_ends_both(tmp_path, how):
     ):  # only its own node's launcher sees that; the other rank lost its connection
         guilty = ["rank 1 was ended by" in text for text in said]
         elsewhere = [
-            "It lost a rank of another node: the cause is told there." in text for text in said
+            "It lost a rank of another node: the cause is in that node's output." in text
+            for text in said
         ]
         assert sorted(guilty) == [False, True] and elsewhere == [not one for one in guilty], said
     else:

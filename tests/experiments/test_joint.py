@@ -59,8 +59,6 @@ def test_a_joint_run_has_curves_scores_and_relations(multitrained, tmp_path):
     assert [*found] == ["first", "second"] and 0 <= found["first"].accuracy <= 1
     related = joint.relations_of(run, sets, "train")
     assert set(related) == {("first", "second"), ("second", "first")}
-    rows = joint.pair_rows(related, "behavioral", 2)
-    assert len(rows) == 4 and rows[0]["map"] == "first → second" and "rank" not in rows[0]
     assert joint.planted(related) == {}
     assert joint.planted_rows(related, {}) == [{"planted": "nothing"}]
 

@@ -1,4 +1,4 @@
-"""MultiTrain's experiment: what its runs are, its kept rows, numbers by hand, a miniature whole."""
+"""MultiTrain's experiment: what its runs are, its records, numbers by hand, a miniature whole."""
 
 import csv
 import json
@@ -15,8 +15,8 @@ from vidbench.experiments import joint_report as report
 from vidbench.experiments import joint_tests as tests
 from vidbench.experiments import multitrain as multi
 from vidbench.experiments.compare import pick
-from vidbench.experiments.kept import Found, Kept, of_hits
-from vidbench.system.files import write_text
+from vidbench.experiments.joint_tests import Scored
+from vidbench.experiments.records import Book
 
 MINI = toy.Preset(size=32, fps=8, frames=10, source_videos=4, clips=1)
 PLANNED = replace(toy.PRESETS["small"], clips=1)  # the sources of `small`, a clip of each
@@ -88,14 +88,15 @@ def test_arms_differ_in_their_losses_and_single_ones_in_their_length(listed, tmp
     assert weights["joint"] == weights["alone-steps/toy-gym"] == (0.0, 0.0)
     assert weights["projection"] == (0.3, 0.0) and weights["informative"] == (0.0, 0.01)
     assert weights["both"] == (0.3, 0.01)
-    videos = {"toy-base": 180, "toy-gym": 30, "toy-street": 33}
+    videos = {"toy-base": 180, "toy-gym": 21, "toy-street": 22}
     for part in made["joint"].parts:
         assert len(Manifest.load(part.manifest).select("train")) == videos[part.name]
     steps = {
         name: one.fit.epochs * (sum(videos[part.name] for part in one.parts) // one.fit.batch)
         for name, one in made.items()
     }
-    assert steps["joint"] == steps["alone-steps/toy-gym"] == steps["alone-steps/toy-street"] == 600
+    for name in ("joint", "alone-steps/toy-gym", "alone-steps/toy-street"):  # whole epochs
+        assert steps[name] == pytest.approx(600, rel=0.01)
     clips = sum(videos.values())
     for name, count in videos.items():  # as often as the joint run sees each video
         assert steps[f"alone-epochs/{name}"] == pytest.approx(600 * count / clips, rel=0.05)
@@ -121,40 +122,45 @@ def test_regimes_are_chosen_by_name_and_each_has_small_sets():
         assert name == "gym" or set(found) == {"merged", "split"}
 
 
-def test_kept_rows_are_read_again_and_others_refused(tmp_path):
-    right, sources = np.array([1, 1, 0, 1, 0]) > 0, np.array([7, 7, 2, 7, 2])
-    one = of_hits("toy-gym", "test", right, sources)
-    assert one.hits == "111 00" and one.value == 0.6
-    assert one.right.tolist() == [True, True, True, False, False]
-    assert one.source_video.tolist() == [0, 0, 0, 1, 1]
-    kept = Kept(tmp_path / "power.csv", {"steps": 1})
-    kept.add(1, 600, [("joint", one), ("joint", Found("", "seconds", 2.0))])
-    again = Kept(tmp_path / "power.csv", {"steps": 1})
-    assert again.rows == kept.rows and again.has(1, 600)
-    assert not again.has(1, 300) and not again.has(2, 600)
-    with pytest.raises(ValueError, match="other settings"):
-        Kept(tmp_path / "power.csv", {"steps": 2})
-    write_text(tmp_path / "mine.csv", "name\nx\n")
-    with pytest.raises(ValueError, match="got none"):
-        Kept(tmp_path / "mine.csv", {})
+def test_records_are_read_again_and_others_refused(tmp_path):
+    one = Scored("toy-gym", "test", np.arange(5) > 2, np.array([7, 7, 2, 7, 2]), {"seconds": 2.0})
+    runs = {"joint": [one, one._replace(test="undrawn", numbers={})], "both": [one]}
+    (book,) = multi.books(tmp_path, [POWER]).values()
+    book.add(multi.records(POWER, 1, 600, runs))
+    (again,) = multi.books(tmp_path, [POWER]).values()
+    for rows in (book.records, again.records):
+        assert [row.run for row in rows] == [
+            ("toy-gym", 1, arm) for arm in ("joint",) * 2 + ("both",)
+        ]
+        assert all(row.hits.tolist() == one.right.tolist() for row in rows)
+        assert [row.numbers for row in rows] == [
+            {"steps": 600, "seconds": 2},
+            {"steps": 600},
+            {"steps": 600, "seconds": 2},
+        ]
+        assert rows[0].source_videos.tolist() == ["7", "7", "2", "7", "2"]
+        assert rows[1].source_videos is not None and rows[2].source_videos is None
+    assert report.how_made(book.records).startswith("1 seeds, 2 runs, 0.0 hours")
+    with pytest.raises(ValueError, match="the run toy-gym/1/joint has the recipe"):
+        multi.books(tmp_path, [replace(POWER, alone=())])
 
 
-def filled(place, one: multi.Regime, rates: dict, seeds=(1, 2, 3)) -> dict[str, Kept]:
-    """Rows of each seed and number of steps: (arm, data set) -> of ten videos so many right."""
-    kept = Kept(place / f"{one.name}.csv", one.plan)
+def filled(place, one: multi.Regime, rates: dict, seeds=(1, 2, 3)) -> dict[str, Book]:
+    """Records of each seed and number of steps: (arm, data set) -> of ten videos so many right."""
+    (book,) = multi.books(place, [one]).values()
     rng, sources = np.random.default_rng(0), np.arange(10)
     for seed in seeds:
         for number, steps in enumerate(one.steps):
-            found = []
+            runs = {}
             for (arm, data), each in rates.items():
-                count = each[number]
-                for test in ("test", "undrawn") if data in one.small else ("test",):
-                    right = rng.permutation(10) < count
-                    found.append((arm, of_hits(data, test, right, sources)))
-                found.append((arm, Found(data, "train", count / 20)))
-                found.append((arm, Found("", "seconds", 1800.0)))
-            kept.add(seed, steps, found)
-    return {one.name: kept}
+                count, numbers = each[number], {"train": each[number] / 20, "seconds": 1800.0}
+                runs[f"{arm}/{data}"] = [
+                    Scored(data, test, rng.permutation(10) < count, sources, kept)
+                    for test, kept in (("test", numbers), ("undrawn", {}))
+                    if test == "test" or data in one.small
+                ]
+            book.add(multi.records(one, seed, steps, runs))
+    return {one.name: book}
 
 
 def test_numbers_are_paired_over_all_small_sets_and_claims_get_a_verdict(tmp_path):
@@ -165,7 +171,7 @@ def test_numbers_are_paired_over_all_small_sets_and_claims_get_a_verdict(tmp_pat
     rates[("alone-steps", "toy-gym")] = rates[("alone-steps", "toy-street")] = (5, 7)
     kept = filled(tmp_path, one, rates)
     page = report.write(tmp_path, {"power": one}, kept, (1, 2, 3))
-    numbers = report.outcome(one, kept["power"].rows, 600, (1, 2, 3))
+    numbers = report.outcome(one, kept["power"].records, 600, (1, 2, 3))
     (own,) = pick(numbers, data="small sets", arm="joint", minus="", metric="unseen, 600 steps")
     assert own.value == pytest.approx(0.7) and len(own.each) == 3
     (less,) = pick(numbers, data="small sets", arm="projection", minus="joint")
@@ -186,8 +192,9 @@ def test_numbers_are_paired_over_all_small_sets_and_claims_get_a_verdict(tmp_pat
     assert facts["seeds"] == [1, 2, 3] and list(facts["numbers"]) == ["power"]
 
 
-def hits_of(kept: Kept) -> dict:
-    return {(row.steps, row.arm, row.found.data, row.found.test): row.found for row in kept.rows}
+def records_of(place, one: multi.Regime) -> dict:
+    (book,) = multi.books(place, [one]).values()
+    return {(row.numbers["steps"], row.arm, row.data, row.test): row for row in book.records}
 
 
 def test_the_regime_of_few_videos_in_small(tmp_path):
@@ -195,11 +202,11 @@ def test_the_regime_of_few_videos_in_small(tmp_path):
     one = mini(POWER, data={"gym": 0, "street": 1}, alone=("street",), steps=(5,), arms=arms)
     page = multi.replicate(tmp_path, [one], (1,), processes=0)
     assert "Small data sets next to a large one" in page.read_text()
-    found = hits_of(multi.kept_rows(tmp_path, [one])["power"])
+    found = records_of(tmp_path, one)
     assert {arm for _, arm, _, _ in found} == set(arms)
     for arm in arms:
-        assert found[5, arm, "toy-street", "test"].right.shape == (11,)
-        assert found[5, arm, "toy-street", "undrawn"].right.shape == (20,)
+        assert found[5, arm, "toy-street", "test"].hits.shape == (11,)
+        assert found[5, arm, "toy-street", "undrawn"].hits.shape == (20,)
     assert (5, "alone-steps", "toy-gym", "test") not in found
     matches = [
         row
@@ -209,9 +216,9 @@ def test_the_regime_of_few_videos_in_small(tmp_path):
     for arm, readouts in (("joint", {"behavioral"}), ("both", set(report.READOUTS))):
         mine = [test for _, name, data, test in found if (name, data) == (arm, tests.PAIRS)]
         assert {test.partition(",")[0] for test in mine} == readouts
-        assert all(len(found[5, arm, tests.PAIRS, test].right) == len(matches) for test in mine)
+        assert all(len(found[5, arm, tests.PAIRS, test].hits) == len(matches) for test in mine)
     assert 0.05 < tests.chance(one.worlds) < 0.2
-    shutil.rmtree(tmp_path / "power")  # what is kept needs no runs
+    shutil.rmtree(tmp_path / "power")  # records need no runs
     before = (tmp_path / "numbers.csv").read_text()
     assert multi.replicate(tmp_path, [one], (1,), processes=0) == page
     assert not (tmp_path / "power").exists() and (tmp_path / "numbers.csv").read_text() == before
@@ -223,11 +230,11 @@ def test_the_regime_of_label_spaces_in_small(tmp_path):
     data = {"gym": 0, "club": 1}
     one = mini(DISAGREE, data=data, alone=("gym", "club"), unseen="street", steps=(4,), arms=arms)
     multi.replicate(tmp_path, [one], (1,), processes=0)
-    found = hits_of(multi.kept_rows(tmp_path, [one])["disagree"])
+    found = records_of(tmp_path, one)
     for arm in arms:
         for test in report.MEASURES:
-            assert found[4, arm, "toy-street", test].right.shape == (11,)
-        assert 1 <= found[4, arm, "toy-street", tests.RANK].value <= 11
+            row = found[4, arm, "toy-street", test]
+            assert row.hits.shape == (11,) and 1 <= row.numbers[tests.RANK] <= 11
         assert (4, arm, "toy-club", "test") in found
     text = (tmp_path / "results.md").read_text()
     assert "| joint - alone, same steps | toy-street, linear probe |" in text
@@ -241,6 +248,12 @@ def test_units_that_follow_one_another_equal_an_uninterrupted_call(tmp_path):
     multi.replicate(tmp_path / "a", [first], (1,), processes=0)
     for place in ("a", "b"):
         multi.replicate(tmp_path / place, [one], (1,), processes=0)
-    parted, whole = (hits_of(multi.kept_rows(tmp_path / place, [one])["power"]) for place in "ab")
+    parted, whole = (records_of(tmp_path / place, one) for place in "ab")
     assert parted.keys() == whole.keys()
-    assert all(parted[key] == whole[key] for key in whole if key[-1] != "seconds")
+    for key, row in whole.items():
+        assert np.array_equal(parted[key].hits, row.hits)
+        own, other = (
+            {name: value for name, value in one.numbers.items() if name != "seconds"}
+            for one in (row, parted[key])
+        )
+        assert own == other

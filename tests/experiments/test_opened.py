@@ -1,9 +1,13 @@
 """Runs opened for a look: from the demo's results, or from runs of your own."""
 
+import shutil
+
 import pytest
 
 from tests import copied
+from vidbench.engine.runs import Run
 from vidbench.evaluate import searches
+from vidbench.evaluate.shipped import SHIPPED
 from vidbench.experiments import opened
 
 
@@ -39,11 +43,22 @@ def test_the_demo_names_what_it_has_not(tmp_path):
 
 def test_the_demo_shows_coclr_working(tmp_path, capsys):
     found = opened.open_runs(tmp_path, "demo", ("infonce-rgb-long", "coclr-rgb"))
-    assert "Results shipped with vidbench" in capsys.readouterr().out and not found.runs
+    assert "Results shipped with vidbench" in capsys.readouterr().out
+    assert not found.runs and not found.folders
     done = searches.search_all(found.tables)
     gain = searches.difference_lines(done, "infonce-rgb-long")
     assert gain.startswith("coclr-rgb - infonce-rgb-long = +") and gain.endswith("significant.")
     assert searches.keep(done, found.runs, found.queries, "demo") == []
+
+
+def test_a_demo_of_your_own_has_networks_to_search_with(infonce, tmp_path, capsys):
+    shutil.copytree(SHIPPED, tmp_path / "demo" / "small")
+    shutil.copytree(SHIPPED / "videos", tmp_path / "demo" / "videos")
+    copied(infonce[0] / "rgb", tmp_path / "demo" / "runs" / "infonce-rgb")
+    found = opened.open_runs(tmp_path, "demo", ("infonce-rgb", "coclr-rgb"))
+    assert "Results of your demo" in capsys.readouterr().out
+    assert found.folders == {"infonce-rgb": tmp_path / "demo" / "runs" / "infonce-rgb"}
+    assert Run(found.folders["infonce-rgb"]).state == "complete"
 
 
 def test_the_demos_relations_come_with_videos(tmp_path):

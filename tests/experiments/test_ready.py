@@ -35,6 +35,10 @@ def test_missing_runs_of_a_tiny_world_are_trained_with_what_they_need(place, mon
         str(place / "infonce-flow"),
         str(place / "coclr-rgb"),
     )
+    chosen = ready.choose_cycle(place.parent, "tiny", 1, "auto", "coclr-flow", "auto")
+    assert chosen == ("infonce-flow", "coclr-flow", "coclr-rgb")
+    chosen = ready.choose_cycle(place.parent, "tiny", 1, "auto", "auto", "mine")
+    assert chosen == ("infonce-rgb", "coclr-rgb", "mine")
 
 
 def test_a_tiny_run_that_was_interrupted_is_resumed_with_its_own_recipe(place, monkeypatch):
@@ -57,6 +61,32 @@ def test_what_is_missing_is_named_with_what_is_there_and_what_trains_it(place, i
         file.rename(place / file.name)
     with pytest.raises(RunError, match="infonce-rgb has no checkpoint yet"):
         ready.ready_runs(place, "infonce-rgb")
+
+
+def test_runs_that_exist_replace_missing_defaults(tmp_path, infonce, capsys):
+    def chosen(data: str, first: str = "auto", second: str = "auto") -> tuple[str, ...]:
+        given = {"infonce-rgb": first, "coclr-rgb": second}
+        return ready.choose_runs(tmp_path, data, 1, given)
+
+    assert chosen("demo") == chosen("tiny") == ("infonce-rgb", "coclr-rgb")
+    assert chosen("mine") == ("infonce-rgb", ""), "whose error names what is there"
+    copied(infonce[0] / "flow", tmp_path / "mine" / "a-flow")
+    capsys.readouterr()
+    assert chosen("mine") == ("a-flow", "")
+    assert capsys.readouterr().out.splitlines() == [
+        "infonce-rgb is missing; instead: a-flow",
+        "coclr-rgb is missing; instead: none",
+    ]
+    copied(infonce[0] / "rgb", tmp_path / "mine" / "infonce-rgb-seed1")
+    assert chosen("mine") == ("infonce-rgb-seed1", "a-flow")
+    assert chosen("mine", "a-flow") == ("a-flow", "infonce-rgb-seed1")
+    assert chosen("mine", "missing", "") == ("missing", ""), "a name that is given stays"
+    cycle = ready.choose_cycle(tmp_path, "mine", 1, "auto", "auto", "auto")
+    assert cycle == ("infonce-rgb", "coclr-rgb", "infonce-flow"), "no run was co-trained"
+    broken = tmp_path / "mine" / "a-flow" / "recipe.json"
+    broken.unlink()  # a hard link to a run that tests share
+    broken.write_text("{")
+    assert chosen("mine") == ("infonce-rgb-seed1", ""), "a broken run is left out"
 
 
 def test_a_joint_run_is_of_the_worlds_in_the_folders_name(place):

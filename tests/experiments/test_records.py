@@ -1,6 +1,6 @@
 """The record of a replication: what is written is read, and what does not fit is refused."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -73,7 +73,15 @@ def test_a_damaged_record_is_refused_with_its_line(tmp_path, change, says):
         read(file)
 
 
+@dataclass(frozen=True)
+class Longer(classify.Recipe):
+    """A recipe as a later version may have it."""
+
+    added: bool = False
+
+
 def test_the_mark_depends_on_the_recipe_and_not_on_paths():
     recipe = classify.PRESETS["rms_tiny"]
+    assert mark(recipe) == mark(Longer(**vars(recipe)))
     assert mark(recipe) == mark(replace(recipe, manifest="/elsewhere", classes=("a", "b")))
     assert len({mark(recipe), mark(replace(recipe, dropout=0.1)), mark(recipe, 50)}) == 3

@@ -239,8 +239,8 @@ while len(list(Path(runs_dir).iterdir())) < 2:
     assert sorted(path.read_text() for path in (tmp_path / "runs_dir").iterdir()) == ["4,5", "6,7"]
 
 
-def until(there, process) -> None:
-    deadline = time.monotonic() + 120
+def until(there, process, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
     while not there():
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)
@@ -272,7 +272,10 @@ def test_ctrl_c_stops_all_and_says_what_is_left(tmp_path):
     finally:
         process.kill()
     assert process.returncode == 130
-    assert "goes on with the 3 rows left: book/epochs=1, book/epochs=2, book/epochs=3" in errors
+    assert (
+        "the same call resumes the 3 rows left: book/epochs=1, book/epochs=2, book/epochs=3"
+        in errors
+    )
     states = [
         read(tmp_path / "out" / "book" / f"epochs={number}" / "book.ipynb")["state"]
         for number in (1, 2, 3)

@@ -45,6 +45,8 @@ def test_paths_are_known_by_their_names(folder, monkeypatch):
         "init": f"{folder}/runs/x",
         "options": {"lists": f"{folder}/lists", "held_out": 0.5},
     }
+    frozen = {"run": "timm:vit=clips/a.mp4", "other": "transformers:videomae=MCG-NJU/videomae-base"}
+    assert absolute(frozen, folder) == frozen | {"run": f"timm:vit={folder}/clips/a.mp4"}
     assert absolute({"data": "clips"}, "../link") == {"data": f"{folder}/clips"}
     monkeypatch.setenv("HOME", str(folder))
     assert absolute({"out": "~/page.html"}, "/") == {"out": f"{folder}/page.html"}

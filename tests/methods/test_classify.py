@@ -305,6 +305,7 @@ RESUMED = {
         },
         {"accumulate": 2},
     ),
+    "augmentation on the device": ({"mixing": Mixing("mixup")}, {"augment_on": "device"}),
 }
 
 

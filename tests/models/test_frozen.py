@@ -5,7 +5,6 @@ timm and transformers are compared where they are installed."""
 import pytest
 import torch
 from torchvision import models
-from torchvision.models.video import mc3_18
 
 from vidbench.models.frozen import IMAGENET, VIDEO, Frozen, read
 
@@ -27,19 +26,40 @@ def rows_of(source, weights, frames) -> torch.Tensor:
     return rows.flatten(1)
 
 
-def test_torchvision_gives_its_own_features(tmp_path):
-    theirs, file = mc3_18().eval(), tmp_path / "mc3.pth"
+@pytest.mark.parametrize(
+    ("name", "clip", "inputs", "head"),
+    [
+        ("mc3_18", (4, 32), (16, 15.0, 112), "fc"),
+        pytest.param("r3d_18", (4, 32), (16, 15.0, 112), "fc", marks=pytest.mark.slow),
+        pytest.param("r2plus1d_18", (4, 32), (16, 15.0, 112), "fc", marks=pytest.mark.slow),
+        pytest.param("s3d", (14, 224), (128, 15.0, 224), "", marks=pytest.mark.slow),
+        pytest.param("mvit_v2_s", (16, 224), (16, 7.5, 224), "head", marks=pytest.mark.slow),
+        pytest.param("swin3d_t", (4, 64), (32, 15.0, 224), "head", marks=pytest.mark.slow),
+    ],
+)
+def test_torchvision_gives_its_own_features(tmp_path, name, clip, inputs, head):
+    torch.manual_seed(0)
+    theirs, file = models.get_model(name).eval(), tmp_path / "net.pth"
     torch.save(theirs.state_dict(), file)
-    frames = torch.rand(2, 3, 4, 32, 32)
-    ours = rows_of("torchvision:mc3_18", file, frames)
-    origin, _ = read("torchvision:mc3_18", file)
-    entry = models.video.MC3_18_Weights.DEFAULT.transforms()
-    assert (origin.frames, origin.fps, origin.size) == (16, 15.0, 112)
-    assert list(origin.mean) == entry.mean and list(origin.std) == entry.std
-    theirs.fc = torch.nn.Identity()
+    frames = torch.rand(2, 3, clip[0], clip[1], clip[1])
+    ours = rows_of(f"torchvision:{name}", file, frames)
+    origin, _ = read(f"torchvision:{name}", file)
+    entry = models.get_model_weights(name)["DEFAULT"].transforms()
+    assert (origin.frames, origin.fps, origin.size) == inputs
+    assert list(origin.mean) == list(entry.mean) and list(origin.std) == list(entry.std)
     with torch.no_grad():
-        wanted = theirs(normalized(frames, entry.mean, entry.std))
+        wanted = features_of(theirs, head, normalized(frames, entry.mean, entry.std))
     torch.testing.assert_close(ours, wanted, rtol=1e-4, atol=1e-5)
+
+
+def features_of(net, head, clips) -> torch.Tensor:
+    """What a network of torchvision passes to its last layer, `head` or, of S3D, a convolution."""
+    kept = []
+    layer = getattr(net, head) if head else net.classifier[1]
+    linear = layer[-1] if isinstance(layer, torch.nn.Sequential) else layer
+    linear.register_forward_pre_hook(lambda module, given: kept.append(given[0]))
+    net(clips)
+    return kept[0].flatten(1) if head else kept[0].mean(dim=(2, 3, 4))
 
 
 def test_every_video_network_of_torchvision_is_built():

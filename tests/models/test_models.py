@@ -3,9 +3,12 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models.video import s3d
 
 from vidbench import models
+from vidbench.models import planes
 from vidbench.models.planes import SplitMaxPool3d
 from vidbench.models.s3d import PlaneConv3d
 
@@ -73,6 +76,27 @@ def test_plane_convolution_is_the_3d_one(kernel, stride, padding, flat):
     torch.testing.assert_close(conv(clips), wanted, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("frames", [1, 2, 5, 6])
+@pytest.mark.parametrize(
+    "kernel, stride, padding", [(3, 1, 1), (7, 2, 3), (3, 2, 0), (2, 3, 0), (5, 1, 2), (3, 1, 3)]
+)
+def test_gradients_without_avx512_are_the_3d_ones(kernel, stride, padding, frames, monkeypatch):
+    monkeypatch.setattr(planes, "AVX2_ONLY", True)
+    frames = max(frames, kernel - 2 * padding)  # one output frame at least
+    place = (kernel, 1, 1), (stride, 1, 1), (padding, 0, 0)
+    conv = nn.Sequential(nn.Conv3d(planes.WIDE, planes.WIDE + 2, *place, bias=False))
+    clips = torch.randn(3, planes.WIDE, frames, 2, 3, requires_grad=True)
+    wide = F.conv3d(clips.double(), conv[0].weight.double(), None, *place[1:])
+    grad = torch.randn_like(wide)
+    wanted = torch.autograd.grad(wide, (clips, conv[0].weight), grad)
+    PlaneConv3d.adopt(conv)
+    made = conv(clips)
+    assert made.grad_fn.next_functions[0][0].name() == "_ColumnsBackward"
+    found = torch.autograd.grad(made, (clips, conv[0].weight), grad.float())
+    torch.testing.assert_close(made.double(), wide, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("inputs", range(1, 25))
 def test_gradients_of_a_strided_pointwise_convolution_do_not_depend_on_the_memory_format(inputs):
     conv = nn.Sequential(nn.Conv3d(inputs, 8, 1, (1, 2, 2), bias=False)).double()
@@ -105,20 +129,36 @@ def test_no_network_runs_a_strided_pointwise_convolution(name):
     assert bool(strided) == (name not in ("s3d", "cifar_resnet", "mvit"))
 
 
+class Copies(TorchDispatchMode):
+    """Counts the operations that copy a tensor."""
+
+    count = 0
+
+    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+        self.count += op.overloadpacket.__name__ in ("clone", "copy_", "_to_copy", "contiguous")
+        return op(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
 @pytest.mark.parametrize(
     "size", [((1, 3, 3), (1, 2, 2), (0, 1, 1)), (3, 2, 1), (2, 2, 0), (3, 1, 1)]
 )
-def test_split_pools_are_max_pools_and_of_equal_values_take_the_same(size):
+def test_split_pools_are_max_pools_and_of_equal_values_take_the_same(size, layout):
     torch.manual_seed(0)
-    pool = torch.nn.Sequential(torch.nn.MaxPool3d(*size))
-    x = torch.randint(3, (2, 3, 4, 7, 6)).double().requires_grad_()
+    pool, plain = torch.nn.Sequential(torch.nn.MaxPool3d(*size)), torch.nn.MaxPool3d(*size)
+    x = torch.randint(3, (2, 3, 4, 7, 6)).double().to(memory_format=layout).requires_grad_()
     SplitMaxPool3d.adopt(pool)
-    wanted, found = torch.nn.MaxPool3d(*size)(x), pool[0].split(x)
-    assert torch.equal(wanted, found) and torch.equal(wanted, pool(x))
-    g = torch.randn_like(wanted)
-    torch.testing.assert_close(
-        *(torch.autograd.grad(y, x, g)[0] for y in (wanted, found)), atol=1e-12, rtol=0
-    )
+    wanted = plain(x)
+    g = torch.randint_like(wanted, 9).to(memory_format=layout)  # sums of whole numbers are exact
+    assert torch.equal(pool(x), wanted)
+    pool[0].devices = ("cpu",)
+    with Copies() as copies:
+        found = pool(x)
+        (gradient,) = torch.autograd.grad(found, x, g)
+    assert found.is_contiguous(memory_format=layout) and copies.count == 0
+    assert torch.equal(found, wanted)
+    assert torch.equal(gradient, torch.autograd.grad(wanted, x, g)[0])
+    assert pool(x.detach()).grad_fn is None and torch.equal(pool(x.detach()), wanted)
 
 
 def test_every_pool_of_s3d_can_split():

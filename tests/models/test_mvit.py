@@ -11,6 +11,7 @@ import torch
 import torchvision
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.video.mvit import MSBlockConfig
 
@@ -935,3 +936,41 @@ def test_arguments_may_come_from_json():
         and net.checkpointing
         and net.form.depths == (1, 1, 2, 1)
     )
+
+
+# ---- precision ---------------------------------------------------------------------------------
+
+
+class Float32(TorchDispatchMode):
+    """Notes operations with a float32 feature of 5 clips as a result; statistics are not features."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+        out = op(*args, **(kwargs or {}))
+        for one in out if isinstance(out, tuple) else (out,):
+            if isinstance(one, torch.Tensor) and one.dtype == torch.float32 and one.dim() > 2:
+                feature = one.shape[0] % 5 == 0 and one.shape[-1] > 1
+                self.found += [str(op)] * (feature and "attention" not in str(op))
+        return out
+
+
+def test_norms_of_autocast_leave_no_feature_in_float32():
+    found, outputs, clips = {}, {}, torch.randn(5, 3, 4, 32, 32)
+    for norms in ("float32", "autocast"):
+        torch.manual_seed(1)
+        net = models.build("mvit", **MINI, norms=norms)
+        with Float32() as features:
+            with torch.autocast("cpu", torch.bfloat16):
+                half = net(clips)
+            half.backward(torch.ones_like(half))
+        assert all(p.grad.dtype == torch.float32 for p in net.parameters())
+        found[norms], outputs[norms] = features.found, net(clips).detach()
+        half = half.detach().float()
+    assert found["float32"] and not found["autocast"]
+    torch.testing.assert_close(outputs["autocast"], outputs["float32"])  # without autocast
+    assert float((half - outputs["float32"]).norm() / half.norm()) < 0.03  # products round, too
+    with pytest.raises(ValueError, match="norms is one of .*'bfloat16'"):
+        meta(preset="tiny", norms="bfloat16")

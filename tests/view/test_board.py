@@ -162,6 +162,17 @@ def test_axes_of_numbers_are_logarithmic_where_they_span_much():
         parallel(["a"], fields, {})
 
 
+def test_of_many_fields_those_with_the_most_values_are_axes():
+    runs = ["a", "b", "c"]
+    fields = {f"f{n}": {"a": 1, "b": 1, "c": 1 + n % 2} for n in range(12)}
+    fields["lr"] = {"a": 1, "b": 2, "c": 3}
+    drawn = parallel(runs, fields, {"last loss": {"a": 1.0, "b": 2.0, "c": 3.0}})
+    assert [one.label for one in drawn.data[0].dimensions] == [
+        *("run", "f1", "f3", "f5", "f7", "lr", "last<br>loss")
+    ]
+    assert "5 of 13 fields" in drawn.layout.annotations[0].text and drawn.layout.width is None
+
+
 def test_the_command_writes_one_offline_page(runs, capsys):
     page = runs.parent / "board.html"
     assert main(["board", str(runs), "--out", str(page), "--json"]) == 0

@@ -25,13 +25,13 @@ def test_a_wall_plays_each_clip_with_its_name_and_sentence():
 
 def test_samples_are_spread_over_a_manifest_with_class_or_file_name(toy_tiny):
     made = cards.samples(toy_tiny, 4)
-    names = re.findall(r"font-weight:600[^>]*>([^<]+)", made)
+    names = re.findall(r"font-weight:600[^>]*>([^<]+)", made.replace("<wbr>", ""))
     assert len(names) == 4 and names[0] == "wave" and names[-1] == toy_tiny.classes[-1]
     shown, flow = facts(made), facts(made, "facts")
     assert [one["path"] for one in shown] == [one["path"] for one in flow]
     assert {one["kind"] for one in flow} == {"flow"} and shown[0]["path"] == str(toy_tiny.path[0])
     bare = cards.samples(toy_tiny.without_labels(), 2)
-    assert re.findall(r"font-weight:600[^>]*>([^<]+)", bare)[0] == "wave_s00_c0"
+    assert "wave_<wbr>s00_<wbr>c0</div>" in bare
 
 
 def test_a_shipped_clip_plays_and_a_missing_one_is_a_sentence(tmp_path):

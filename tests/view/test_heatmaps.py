@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tests.view.test_galleries import HOSTILE
-from vidbench.view import heatmaps
+from vidbench.view import heatmaps, looks
 
 
 def shares(count, seed=0):
@@ -72,14 +72,18 @@ def test_heatmaps_share_one_scale_and_differences_another_around_zero():
     )
     assert len({(trace.xaxis, trace.yaxis) for trace in figure.data}) == 6
     fixed = heatmaps.heatmaps({"x": low}, ends=(0, 10)).layout
-    assert (fixed.coloraxis.cmin, fixed.coloraxis.cmax) == (0, 10) and fixed.width >= heatmaps.LEAST
+    assert (fixed.coloraxis.cmin, fixed.coloraxis.cmax) == (
+        0,
+        10,
+    ) and fixed.width == heatmaps.NARROW
 
 
 def test_heatmaps_keep_the_pictures_shape_within_a_figures_width():
     rows = {"tall": np.zeros((8, 20, 10)), "square": np.zeros((8, 5, 5))}
     layout = heatmaps.heatmaps(rows).layout
-    wide, high = layout.width - layout.margin.r, layout.height - layout.margin.t - layout.margin.b
-    assert layout.width <= heatmaps.WIDTH
+    wide, high = looks.WIDTH - layout.margin.r, layout.height - layout.margin.t - layout.margin.b
+    assert layout.width is None and layout.autosize
+    assert {layout[f"yaxis{n}"].scaleanchor for n in (1, 9)} == {"x", "x9"}
     for axis, ratio in (("1", 2.0), ("9", 1.0)):
         across, up = layout[f"xaxis{axis}"].domain, layout[f"yaxis{axis}"].domain
         assert (up[1] - up[0]) * high / ((across[1] - across[0]) * wide) == pytest.approx(

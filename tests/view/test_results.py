@@ -21,7 +21,7 @@ def test_runs_are_rows_and_metrics_columns(tmp_path):
     measured(tmp_path / "tiny/b", numbers={"R@1": (0.25, 0.125, 0.375)})
     html = drawn.results_table(results.numbers_of(results.collect(tmp_path)))
     seen = re.sub(
-        r'<span style="visibility:hidden">.*?</span>', "", html
+        r'<span style="visibility:hidden[^>]*>.*?</span>', "", html
     )  # room kept for an interval
     assert text(seen) == (
         "run R@1 R@5 batch iterations clips epochs "
@@ -74,7 +74,7 @@ def test_streams_of_a_method_are_columns_and_both_together_is_one(tmp_path):
     measured(tmp_path / "tiny/coclr-rgb", windows=8)  # another protocol, of one stream
     numbers = results.numbers_of(results.collect(tmp_path))
     html = drawn.stream_tables(numbers)
-    seen = text(re.sub(r'<span style="visibility:hidden">.*?</span>', "", html))
+    seen = text(re.sub(r'<span style="visibility:hidden[^>]*>.*?</span>', "", html))
     assert seen == (
         "retrieval: windows 4: R@1, percent method rgb flow both "
         "tiny/coclr 62.5 [50.0, 75.0] – – "

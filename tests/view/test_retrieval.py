@@ -38,7 +38,7 @@ def test_numbers_are_columns_and_differences_have_signs(found):
     assert gaps.startswith("points after flow R@1 +") and "R@k - that of before" in gaps
     assert len(retrieval.recall_curve(found, CLASSES).data) >= 3
     protocol = text(retrieval.protocol_table(found))
-    assert protocol.startswith("run stream windows centering exclude_source_video before rgb 4")
+    assert protocol.startswith("switch before after flow stream rgb rgb rgb windows 4 4 4")
 
 
 def test_hubs_are_counted_over_at_most_ten_neighbors(found, train):

@@ -7,7 +7,6 @@ from pathlib import Path
 from vidbench.api.trained import Trained, load
 from vidbench.api.videos import Source, Videos
 from vidbench.api.videos import videos as open_videos
-from vidbench.engine.runs import recipe_dict
 from vidbench.methods import baseline as method
 
 
@@ -40,14 +39,12 @@ def baseline(
         ValueError: The network is unknown, or the weights do not fit.
     """
     found = videos if isinstance(videos, Videos) else open_videos(videos)
-    local = Path(weights).expanduser()
-    recipe = method.recipe_for(
+    run = method.make(
         source,
-        str(local.resolve() if weights and local.exists() else weights),
+        weights,
         str(found.folder / "videos"),
-        like.run.recipe.clip if like else None,
+        found.folder,
+        clip=like.run.recipe.clip if like else None,
+        folder=Path(out).expanduser().resolve() if out else None,
     )
-    name = f"baseline-{source.replace(':', '-').replace('/', '-')}"
-    folder = Path(out).expanduser().resolve() if out else found.folder / name
-    method.train(recipe_dict(recipe), str(folder))
-    return load(folder)
+    return load(run.folder)

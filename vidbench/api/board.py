@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from vidbench.api.runs import Commands, add_command
+from vidbench.api.runs import add_command
 from vidbench.system.door import at_the_door
 from vidbench.system.printing import as_json, notes_to_stderr, printable, show
+from vidbench.system.usage import Commands
 
 
 def add_board(commands: Commands) -> None:

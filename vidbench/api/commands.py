@@ -24,10 +24,12 @@ from vidbench.api.arguments import (
 )
 from vidbench.api.board import add_board, board
 from vidbench.api.compare import add_compare, compare
+from vidbench.api.doctor import add_doctor, run_doctor
 from vidbench.api.notebooks import add_notebooks, lab, notebooks
-from vidbench.api.runs import Commands, add_command
+from vidbench.api.runs import add_command
 from vidbench.system.door import at_the_door
 from vidbench.system.printing import aligned, as_json, notes_to_stderr, printable, show
+from vidbench.system.usage import Commands
 
 if TYPE_CHECKING:
     from vidbench.api.answers import Found
@@ -49,6 +51,7 @@ def add_verbs(commands: Commands) -> None:
         add_compare,
         add_board,
         add_notebooks,
+        add_doctor,
     ):
         add(commands)
 
@@ -101,6 +104,18 @@ def _add_places(one: argparse.ArgumentParser) -> None:
         "--nproc", type=at_least(0), default=0, help="ranks of each stage; 0: one for each GPU"
     )
     one.add_argument(
+        "--track",
+        default="",
+        metavar="NAME",
+        help="also log to tensorboard, wandb or mlflow, separated by commas (or VIDBENCH_TRACK)",
+    )
+    one.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print steps, hours, memory, cores and disk of each stage on GPUs, and stop",
+    )
+    one.add_argument("--card", default="H200", help="of --dry-run: H200 or A100 (%(default)s)")
+    one.add_argument(
         "--processes",
         type=at_least(0),
         default=2,
@@ -111,7 +126,10 @@ def _add_places(one: argparse.ArgumentParser) -> None:
 def train(given: argparse.Namespace) -> int:
     """Train, and print the runs that are the result."""
     from vidbench.api.training import train as train_all
+    from vidbench.engine import outside
 
+    if given.dry_run:
+        return _estimate(given)
     if given.folds:
         return _cross_validate(given)
     with notes_to_stderr():
@@ -129,12 +147,34 @@ def train(given: argparse.Namespace) -> int:
             for run in runs
         ]
     folder = done.run.folder.parent
+    if not outside.speaks():
+        return 0
     if given.json:
         show(as_json({"folder": str(folder), "run": str(done.run.folder), "runs": made}))
         return 0
     lines = [(run.recipe.stream, run.state, near(run.folder)) for run in runs]
     show(aligned([("stream", "state", "run"), *lines]))
     show(f"next: vidbench search {shlex.quote(near(folder))} QUERY.mp4")
+    return 0
+
+
+def _estimate(given: argparse.Namespace) -> int:
+    """Print what each stage takes on --nproc GPUs."""
+    from vidbench.api.training import sizes
+
+    with notes_to_stderr():
+        at_the_door(_check_names, given)
+        names = ("preset", "epochs", "network")
+        settings = {name: getattr(given, name) for name in names} | given.change
+        card, gpus = given.card, given.nproc or 1
+        found = at_the_door(
+            lambda: sizes(_opened(given), given.method, card=card, gpus=gpus, **settings)
+        )
+    if given.json:
+        show(as_json({name: asdict(one) for name, one in found.items()}))
+        return 0
+    show(f"estimate for {gpus} {card}; assumptions: vidbench/api/sizing.py")
+    show(aligned([(name, one.words(card)) for name, one in found.items()]))
     return 0
 
 
@@ -400,4 +440,5 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "board": board,
     "notebooks": notebooks,
     "lab": lab,
+    "doctor": run_doctor,
 }

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidbench.api.arguments import check_page
-from vidbench.api.runs import Commands, add_command
+from vidbench.api.runs import add_command
 from vidbench.system.door import at_the_door
 from vidbench.system.printing import aligned, as_json, notes_to_stderr, printable, show
+from vidbench.system.usage import Commands
 
 if TYPE_CHECKING:
     from vidbench.evaluate.paired import Difference, Paired

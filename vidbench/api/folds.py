@@ -14,6 +14,7 @@ from vidbench.api.videos import Source, Videos
 from vidbench.api.videos import videos as open_videos
 from vidbench.data.manifest import Manifest
 from vidbench.data.sets import folds as dealt
+from vidbench.engine import outside
 from vidbench.engine.environment import made_by
 from vidbench.evaluate.folds import FoldNumber, pooled, tested, tested_videos
 from vidbench.evaluate.protocols import PROTOCOLS
@@ -89,6 +90,7 @@ def cross_validate(
         raise ValueError(f"cross_validate is for one data set, in its own folder; got {what}.")
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}; got {protocol!r}.")
+    outside.refuse("cross-validation")
     wanted = dealt.folds_of(folds, fold_seed)
     whole = videos if isinstance(videos, Videos) else open_videos(videos)
     whole.manifest.need_labels("cross-validation")

@@ -10,17 +10,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-from vidbench.api.runs import Commands, add_command
+from vidbench.api.runs import add_command
 from vidbench.system.door import at_the_door
 from vidbench.system.errors import MissingError
 from vidbench.system.extras import check_installed
 from vidbench.system.files import written
 from vidbench.system.printing import aligned, as_json, printable, show
 from vidbench.system.share import share
+from vidbench.system.usage import Commands
 
 FIRST = "notebooks/00_tour.ipynb"
-# what notebooks name as ../assets/..., and scripts for clusters
-ASSETS = ("assets/published.csv", "assets/demo/toy.webp", "assets/*.sh")
+# what notebooks name as ../assets/..., scripts for clusters, and tables of runs
+ASSETS = ("assets/published.csv", "assets/demo/toy.webp", "assets/*.sh", "assets/*.yaml")
 
 
 def add_notebooks(commands: Commands) -> None:

@@ -1,4 +1,4 @@
-"""The commands `vidbench runs ls | show | diff | rm`: options, and results as text or JSON."""
+"""The commands `vidbench runs ls | show | diff | rm | export`: options, and results as text or JSON."""
 
 from __future__ import annotations
 
@@ -7,50 +7,29 @@ import dataclasses
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
+from vidbench.system import usage
 from vidbench.system.door import at_the_door
 from vidbench.system.printing import aligned, as_json, notes_to_stderr, printable, show
+from vidbench.system.usage import Commands
 
 if TYPE_CHECKING:
     from vidbench.evaluate.inventory import Comparison, Details, Entry
     from vidbench.evaluate.results import Number
 
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
-ENDS = """
-exit code  meaning
----------  -------
-0          done
-2          nothing was done: the command is wrong, or an input cannot be used
-130        stopped by Ctrl-C or SIGTERM
-"""
 BUDGET = ("epochs", "iterations", "clips", "batch", "seconds")
 
 
-def add_command(
-    commands: Commands, name: str, what: str, example: str, more: str = ""
-) -> argparse.ArgumentParser:
-    """Add a command whose help has a description, an example and the exit codes.
-
-    Args:
-        what: One line, which the list of commands shows, too.
-        example: One or several commands, a line each.
-        more: A paragraph of the description.
-    """
-    lines = "".join(f"\n  {line.strip()}" for line in example.strip().splitlines())
-    command = commands.add_parser(
-        name,
-        help=what,
-        description=f"{what[:1].upper()}{what[1:]}.{more and f' {more}'}",
-        epilog=f"example:{lines}\n{ENDS}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_command(commands: Commands, *words: str, **options: Any) -> argparse.ArgumentParser:
+    """`usage.add_command`, and the option --json."""
+    command = usage.add_command(commands, *words, **options)
     command.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     return command
 
 
 def add_runs(commands: Commands) -> None:
-    """Add the command `runs` and its four commands."""
+    """Add the command `runs` and its commands."""
     runs = commands.add_parser(
         "runs", help="list, show, compare and delete runs", description="Runs on disk."
     )
@@ -74,6 +53,17 @@ def add_runs(commands: Commands) -> None:
     one.add_argument("one", metavar="RUN", help="run directory")
     one.add_argument("other", metavar="OTHER", help="run directory")
     _add_rm(inner)
+    one = add_command(
+        inner,
+        "export",
+        "write the logs of runs for a tracker, as `vidbench train --track` does",
+        "vidbench runs export --to tensorboard curves runs/clips/coclr-toy-seed0",
+    )
+    one.add_argument(
+        "--to", required=True, metavar="NAME", help="tensorboard, wandb or mlflow; see trackers.md"
+    )
+    one.add_argument("out", metavar="OUT", help="folder of what the tracker writes")
+    one.add_argument("runs", nargs="+", metavar="RUN", help="run directories, or folders of runs")
 
 
 def _add_rm(commands: Commands) -> None:
@@ -99,12 +89,13 @@ def _add_rm(commands: Commands) -> None:
 
 
 def runs(given: argparse.Namespace) -> int:
-    """Run one of the four commands; returns the exit code."""
+    """Run one of the commands; returns the exit code."""
     actions: dict[str, Callable[[argparse.Namespace], int]] = {
         "ls": _ls,
         "show": _show,
         "diff": _diff,
         "rm": _rm,
+        "export": _export,
     }
     return actions[given.action](given)
 
@@ -267,6 +258,21 @@ def _rm(given: argparse.Namespace) -> int:
     for one in deleted:
         kept = f"; kept what vidbench did not write: {', '.join(one.kept)}" if one.kept else ""
         show(printable(f"deleted {one.folder}: {one.bytes:,} bytes freed{kept}"))
+    return 0
+
+
+def _export(given: argparse.Namespace) -> int:
+    from vidbench.engine import trackers
+    from vidbench.evaluate import inventory
+
+    with notes_to_stderr():
+        at_the_door(trackers.check, given.to)
+        found = [one for name in given.runs for one in at_the_door(inventory.below, name)]
+        lines = at_the_door(trackers.replay_all, found, trackers.chosen(given.to), given.out)
+    if given.json:
+        show(as_json([{"run": str(run), "lines": count} for run, count in lines.items()]))
+    else:
+        show(aligned([("lines", "run"), *((str(n), str(run)) for run, n in lines.items())], (0,)))
     return 0
 
 

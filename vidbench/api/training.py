@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 
+from vidbench.api import sizing
 from vidbench.api.recipes import fitted, label, with_changes
 from vidbench.api.trained import Trained, load
 from vidbench.api.videos import Videos
 from vidbench.api.videos import videos as open_videos
 from vidbench.data.flow import store as flow_store
-from vidbench.engine import ranks, stages
+from vidbench.engine import outside, ranks, stages
 from vidbench.engine.runs import recipe_dict
 from vidbench.methods import classify, coclr, common, multitrain
 from vidbench.methods.registry import import_method
@@ -79,7 +80,8 @@ def train(
     """Train all stages of a method. The same call resumes; a complete one returns at once.
 
     coclr, infonce and multitrain's toy presets fit batch and queue to few videos, and say so.
-    Labels never enter the training of coclr and infonce.
+    Labels never enter the training of coclr and infonce. If torchrun, accelerate or srun started
+    several ranks, each of them makes this call.
 
     Args:
         videos: What `vb.videos` returned, or its source; several `Videos` for multitrain.
@@ -105,22 +107,65 @@ def train(
         ValueError: A method, preset or field is unknown, labels are missing, or videos are too few.
         RunError: `out` holds runs of other recipes.
     """
+    job = _job(videos, method, preset, seed, flow, changes)
+    name = label(method, preset, seed, {**job.changes, **({"flow": flow} if flow else {})})
+    joint = job.videos.folder.with_name("+".join(one.folder.name for one in job.sets))
+    folder = Path(out).expanduser().resolve() if out else joint / name
+    recipes, said = _stages(job, folder)
+    with outside.in_turn() as first:
+        open_ = not all(stages.complete(folder / one, recipe) for one, recipe in recipes.items())
+        if open_ and first:
+            print(
+                "\n".join([f"{folder}: {len(recipes)} runs, {', '.join(recipes)}", *said]),
+                flush=True,
+            )
+            _complete_flow(job, recipes, processes)
+    if open_:
+        _run(recipes, folder, nproc, processes)
+    return load(folder)
+
+
+def sizes(
+    videos: Videos | str | Path | Sequence[Videos],
+    method: str = "coclr",
+    *,
+    preset: str = DEFAULT,
+    card: str = "H200",
+    gpus: int = 1,
+    **changes: Any,
+) -> dict[str, sizing.Size]:
+    """Estimate each stage of `train` with the same arguments, by its name; nothing is written.
+
+    Args:
+        card: H200 or A100.
+        gpus: That share a batch.
+        changes: As of `train`.
+
+    Raises:
+        ValueError: As of `train`, or the card is unknown, or the GPUs cannot share the batch.
+    """
+    recipes, _ = _stages(_job(videos, method, preset, 0, "", changes), Path())
+    found = {}
+    for name, recipe in recipes.items():
+        held = getattr(recipe, "held_out", 0.0)
+        parts = [common.training_rows(one.manifest, held)[0] for one in recipe.data_sets()]
+        found[name] = sizing.size(recipe, sizing.videos_of(parts), card, gpus)
+    return found
+
+
+def _job(
+    videos: Videos | str | Path | Sequence[Videos],
+    method: str,
+    preset: str,
+    seed: int,
+    flow: str,
+    changes: Mapping[str, Any],
+) -> _Job:
     sets = _sets(videos)
     kept = {name: value for name, value in changes.items() if value or name not in OPTIONAL}
     if ":" in str(kept.get("network", "")):
         trust(kept["network"].partition(":")[0])
-    job = _Job(sets, method, preset, seed, flow, kept)
-    name = label(method, preset, seed, {**kept, **({"flow": flow} if flow else {})})
-    joint = sets[0].folder.with_name("+".join(one.folder.name for one in sets))
-    folder = Path(out).expanduser().resolve() if out else joint / name
-    recipes, said = _stages(job, folder)
-    if not all(stages.complete(folder / one, recipe) for one, recipe in recipes.items()):
-        print(
-            "\n".join([f"{folder}: {len(recipes)} runs, {', '.join(recipes)}", *said]), flush=True
-        )
-        _complete_flow(job, recipes, processes)
-        _run(recipes, folder, nproc, processes)
-    return load(folder)
+    return _Job(sets, method, preset, seed, flow, kept)
 
 
 def _sets(videos: Videos | str | Path | Sequence[Videos]) -> list[Videos]:
@@ -263,8 +308,9 @@ def _complete_flow(job: _Job, recipes: Mapping[str, common.Recipe], processes: i
 
 
 def _run(recipes: Mapping[str, common.Recipe], folder: Path, nproc: int, processes: int) -> None:
-    """Side by side on a CPU; one after another on ranks, or in this process."""
-    ranked = nproc > 1 or any(os.environ.get(ranks.VARIABLES[name]) for name in ("nproc", "nnodes"))
+    """Train side by side on a CPU; one after another on ranks, or in this process."""
+    named = any(os.environ.get(ranks.VARIABLES[name]) for name in ("nproc", "nnodes"))
+    ranked = nproc > 1 or named or outside.found()
     alone = len(recipes) == 1 or not processes
     if not (alone or ranked or torch.cuda.is_available()):
         stages.run_all(recipes, folder, processes)

@@ -17,6 +17,7 @@ from vidbench.data.sets import catalogue
 from vidbench.data.sets.folders import media_below
 from vidbench.data.toy import world as toy
 from vidbench.data.video import windows
+from vidbench.engine.outside import in_turn
 from vidbench.system.errors import InputError
 from vidbench.system.processes import without_main
 from vidbench.view.clips import playing
@@ -129,7 +130,12 @@ def videos(source: Source, *, name: str = "", out: str | Path = "runs", **option
         ValueError: No videos are found, or an option is unknown.
     """
     _refuse_nothing(source)
-    place = Path(out).expanduser().resolve()
+    with in_turn():
+        return _kept(source, name, Path(out).expanduser().resolve(), options)
+
+
+def _kept(source: Source, name: str, place: Path, options: dict[str, Any]) -> Videos:
+    """Read the list that is kept below `place`, or make it."""
     if not isinstance(source, str | Path):
         return _kept_files(source, place, name, options)
     if _built_in(str(source)):

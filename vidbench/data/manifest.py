@@ -100,8 +100,8 @@ class Manifest:
         classes: Sequence[str] | None = None,
         where: Callable[[int], str] | None = None,
     ) -> Manifest:
-        """Columns from rows of (path, label name or None, split name, source_video name or None for a
-        source of its own).
+        """Columns from rows of (path, label name or None, split name, source_video name or None: the
+        row is a source video alone).
 
         classes None: the labels that occur, sorted. where(row) says in errors which line of which
         file a row came from. Raises ValueError at the first label outside the class list, unknown
@@ -191,7 +191,7 @@ class Manifest:
         order.
 
         Classes and source ids stay as they are, so labels and sources of two selections can be
-        compared. Rows count anew. Raises ValueError on an unknown split, IndexError on a mask of
+        compared. Rows are numbered from 0 again. Raises ValueError on an unknown split, IndexError on a mask of
         another length."""
         rows = np.arange(len(self))
         if mask is not None:
@@ -290,8 +290,8 @@ class Manifest:
         """Read manifest.csv of a folder, or a csv by its own name: a header with path and maybe
         label, split, source_video.
 
-        Classes come from classes.txt beside it (one name a line), else from the labels. Root: the
-        argument, else root.txt beside it, else the csv's folder. Raises FileNotFoundError without
+        Classes come from classes.txt next to it (one name a line), else from the labels. Root: the
+        argument, else root.txt next to it, else the csv's folder. Raises FileNotFoundError without
         the csv, ValueError on a bad line."""
         place = Path(place)
         file = place / "manifest.csv" if place.is_dir() else place

@@ -19,9 +19,12 @@ from vidbench.system.files import BusyError, lock_folder
 
 FILES = (  # in the order in which they are deleted
     *("status.json", "results.json", "metrics.jsonl", "monitor.jsonl", "rows.json", "videos.json"),
-    *("environment.json", ".results.lock", "recipe.json", ".lock"),
+    *("track.json", "environment.json", ".results.lock", "recipe.json", ".lock"),
 )
-FOLDERS = ("features", "outcomes", "outside", "probe")  # of evaluation
+FOLDERS = (
+    *("features", "outcomes", "outside", "probe"),  # of evaluation
+    *("tensorboard", "wandb", "mlflow"),  # of engine.trackers
+)
 CHECKPOINTS = (f"step-{DIGITS}", f".step-{DIGITS}.*.tmp")  # another name is a user's own copy
 
 

@@ -70,7 +70,7 @@ def environment(decoder: str = "") -> dict[str, Any]:
         "cores": cores(),
         "device": gpus[0] if gpus else "cpu",
         "gpus": gpus,
-        "driver": _driver() if gpus else None,
+        "driver": driver() if gpus else None,
         "decoder": named if decoder else None,
         "versions": versions,
     }
@@ -117,7 +117,7 @@ def _cpu() -> str:
     return found[1].strip() if found else platform.machine()
 
 
-def _driver() -> str | None:
+def driver() -> str | None:
     """The version of NVIDIA's kernel driver; None if the system does not say it."""
     try:
         found = re.search(r"Kernel Module .*?\b(\d+\.[\d.]+)", DRIVER.read_text(encoding="utf-8"))

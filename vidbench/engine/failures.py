@@ -53,7 +53,7 @@ def watch(folder: str, rank: str, store: dist.Store | None) -> threading.Event:
 
     Then it hangs, or it would have failed, too. Without that it holds up the others for the 30
     seconds that torch's launcher waits between SIGTERM, which training takes for a wish to save,
-    and SIGKILL; and on another node for ever. store: on several nodes, a connection to the ranks'
+    and SIGKILL; and on another node without end. store: on several nodes, a connection to the ranks'
     store for this alone. What another node reports is left in the folder, too. The event is to be
     set where this rank has done its part."""
     done = threading.Event()
@@ -118,7 +118,7 @@ def known(folder: Path) -> bool:
 
 
 def stopped(folder: Path) -> str:
-    """Why the ranks stopped themselves, where they were asked to and saved; else nothing."""
+    """Why the ranks stopped themselves, if a signal stopped them and they saved; else nothing."""
     reports = _reports(folder)
     return reports[0]["error"] if reports and reports[0]["stopped"] else ""
 
@@ -126,7 +126,7 @@ def stopped(folder: Path) -> str:
 def root_cause(failures: dict, folder: Path, nnodes: int) -> str:
     """Of all failures of this node the first, in words. failures: rank -> torch's
     ProcessFailure."""
-    where = f"Every rank's output lies below {folder}"
+    where = f"Every rank's output is below {folder}"
     for rank, failure in failures.items():
         if failure.exitcode < 0:
             hint = "; out of memory?" if failure.exitcode == -signal.SIGKILL else ""
@@ -147,7 +147,9 @@ def root_cause(failures: dict, folder: Path, nnodes: int) -> str:
     if hung:
         return f"rank {first['rank']} waited in vain ({first['error'].splitlines()[0][:200]}).\n{hung}{where}"
     elsewhere = (
-        "It lost a rank of another node: the cause is told there.\n" if lost and nnodes > 1 else ""
+        "It lost a rank of another node: the cause is in that node's output.\n"
+        if lost and nnodes > 1
+        else ""
     )
     return f"rank {first['rank']} failed first:\n{first['traceback']}\n{elsewhere}{where}"
 

@@ -11,8 +11,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from vidbench.engine import ranks
-from vidbench.engine.optimize import DTYPES, Fit, learning_rate, make_optimizer, repeatable
+from vidbench.engine import compiling, ranks, trackers
+from vidbench.engine.optimize import DTYPES, Fit, backends, learning_rate, make_optimizer
+from vidbench.engine.prefetch import Prepare, moved, prepared
 from vidbench.engine.runs import Run, RunError
 from vidbench.system.errors import InputError, calm_stops
 from vidbench.system.progress import Progress, Style, words
@@ -26,15 +27,17 @@ def fit(
     run: Run,
     progress: Style = "auto",
     validate: Callable[[float], dict] | None = None,
+    prepare: Prepare = moved,
 ) -> nn.Module:
     """Train `method` on `loader` into `run`; takes up where the run's newest checkpoint stands.
 
     method(batch) -> (loss [], dict of numbers). It may have `after_step()`, called after each
-    optimizer step, `parameter_groups()`, see make_optimizer, and `ready`: while that is False (a
-    queue not yet full) the batch is seen but no step is taken. validate(epoch) -> dict of numbers
-    is called on every rank before the first step and after every `validate_every` epochs, and
-    logged to monitor.jsonl; its "loss" steers a plateau. loader yields dicts of tensors with "row";
-    its `batch_sampler` has `epoch` and `start`, and yields this rank's part of each global batch. A
+    optimizer step, `parameter_groups()`, see make_optimizer, `encoders()`, see compile_encoders, and
+    `ready`: while that is False (a queue not yet full) the batch is seen but no step is taken.
+    validate(epoch) -> dict of numbers is called on every rank before the first step and after every
+    `validate_every` epochs, and logged to monitor.jsonl; its "loss" steers a plateau. loader yields
+    dicts of tensors with "row", which prepare(batch, device) brings to the device; its
+    `batch_sampler` has `epoch` and `start`, and yields this rank's part of each global batch. A
     resumed run equals an uninterrupted one (on a CPU to the bit): order, augmentation and the
     random state of a step follow from the seed and the step alone. Raises Interrupted after a save,
     BusyError where another process trains into the folder, RunError where its checkpoint is damaged
@@ -46,8 +49,11 @@ def fit(
             f"{recipe.accumulate} accumulation parts."
         )
     lock = run.lock() if ranks.rank() == 0 else nullcontext()
-    with lock, repeatable(recipe.deterministic), deferred(stop_at_second) as stops:
-        trainer = _Trainer(method.to(ranks.device()), loader, recipe, run, progress, validate)
+    with lock, backends(recipe.deterministic), deferred(stop_at_second) as stops:
+        trainer = _Trainer(
+            method.to(ranks.device()), loader, recipe, run, progress, validate, prepare
+        )
+        state = "complete"
         try:
             trainer.resume()
             trainer.train(stops)
@@ -63,6 +69,7 @@ def fit(
                 )
             raise
         finally:
+            trainer.followers.close(state)
             # Workers leave signals to this process, so Python's exit, which sends them one, would
             # never end.
             workers: Any = getattr(loader, "_iterator", None)
@@ -84,14 +91,10 @@ class _Trainer:
         run: Run,
         progress: Style,
         validate: Callable[[float], dict] | None,
+        prepare: Prepare = moved,
     ):
-        self.method, self.loader, self.recipe, self.run, self.validate = (
-            method,
-            loader,
-            recipe,
-            run,
-            validate,
-        )
+        self.method, self.loader, self.recipe, self.run = method, loader, recipe, run
+        self.validate, self.prepare = validate, prepare
         self.steps_per_epoch = len(loader.batch_sampler)
         if self.steps_per_epoch == 0 and recipe.epochs:
             raise InputError(
@@ -104,10 +107,19 @@ class _Trainer:
         self.scale, self.best, self.bad_epochs, self.dropped = 1.0, math.inf, 0, 0
         self.pending: list[tuple[int, torch.Tensor, dict]] = []
         self.epoch_losses: list[float] = []
-        self.wrapped = method
+        self.wrapped, self.alone = method, nullcontext
+        self.readable = compiling.readable if recipe.compile else nullcontext
+        if recipe.compile:
+            compiling.compile_encoders(method)
         if ranks.world() > 1:
-            self.wrapped = DistributedDataParallel(method, broadcast_buffers=False)
-        self.progress = None
+            self.wrapped = DistributedDataParallel(
+                method,
+                broadcast_buffers=False,
+                gradient_as_bucket_view=True,
+                static_graph=recipe.accumulate == 1,  # it does not know `no_sync`
+            )
+            self.alone = self.wrapped.no_sync
+        self.progress, self.followers = None, trackers.Followers({})
         if ranks.rank() == 0:
             total = recipe.epochs * self.steps_per_epoch
             self.progress = Progress(run.folder.name, total, "step", progress, first=True)
@@ -163,6 +175,8 @@ class _Trainer:
     def train(self, stops: list[str]) -> None:
         if ranks.rank() == 0:
             self.run.status("running", step=self.step)
+            begun = -1 if self.fresh else self.step
+            self.followers = trackers.follow(self.run.folder, self.run.values, begun)
         self.method.train()
         total = self.recipe.epochs * self.steps_per_epoch
         if self.fresh:
@@ -184,18 +198,21 @@ class _Trainer:
         self.loader.batch_sampler.epoch, self.loader.batch_sampler.start = number, start
         mark, stop = time.perf_counter(), False
         self.window = [mark, 0.0]
-        for batch in self.loader:
+        for batch in prepared(self.loader, ranks.device(), self.prepare):
             waited = time.perf_counter() - mark
             self.one_step(batch)
+            del batch  # its memory serves the next one
             now = time.perf_counter()
             self.seconds += now - mark
             self.window[1] += waited
             mark = now
             if self.step % self.recipe.log_every == 0:
                 self.flush()
-            # All ranks must stop at one step, within the launcher's hang_timeout, so they agree at
-            # each.
-            stop = ranks.any_rank(bool(stops))
+            # All ranks must stop at one step. They agree where they log, because to agree at each
+            # step would make the host wait for the card.
+            agreed = self.step % self.recipe.log_every == 0 or not self.step % self.steps_per_epoch
+            if ranks.world() == 1 or agreed:
+                stop = ranks.any_rank(bool(stops))
             if stop and self.step % self.steps_per_epoch:
                 self.interrupt(stops)
         self.flush()
@@ -213,10 +230,8 @@ class _Trainer:
         )
 
     def one_step(self, batch: dict) -> None:
-        """One optimizer step on this rank's part of a global batch."""
-        device = ranks.device()
-        batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
-        recipe = self.recipe
+        """One optimizer step on this rank's part of a global batch, on its device."""
+        device, recipe = ranks.device(), self.recipe
         # A step's random state follows from seed, step and rank, so a resumed run draws what an
         # uninterrupted one does.
         torch.manual_seed((recipe.seed * 1_000_003 + self.step) * 1009 + ranks.rank())
@@ -224,12 +239,16 @@ class _Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("scale", 1.0)
         losses, logged = [], []
-        for part in _parts(batch, recipe.accumulate):
-            with torch.autocast(
-                device.type, DTYPES[recipe.precision], enabled=recipe.precision != "fp32"
-            ):
-                loss, numbers = self.wrapped(part)
-            self.scaler.scale(loss / recipe.accumulate).backward()
+        parts = list(_parts(batch, recipe.accumulate))
+        for part in parts:
+            # ranks exchange gradients once a step, with the last part
+            with nullcontext() if part is parts[-1] else self.alone():
+                with self.readable():
+                    with torch.autocast(
+                        device.type, DTYPES[recipe.precision], enabled=recipe.precision != "fp32"
+                    ):
+                        loss, numbers = self.wrapped(part)
+                    self.scaler.scale(loss / recipe.accumulate).backward()
             losses.append(loss.detach())
             logged.append(numbers)
         if getattr(self.method, "ready", True):
@@ -256,13 +275,12 @@ class _Trainer:
         bar."""
         if not self.pending:
             return
-        self._check_losses()
         names = list(self.pending[0][2])
-        table = torch.tensor(
-            [[float(numbers[name]) for name in names] for _, _, numbers in self.pending],
-            dtype=torch.float32,
-        )
-        table = ranks.mean(table.to(ranks.device())).cpu()
+        # one read for all numbers of all steps: each read makes the host wait for the card
+        rows = [torch.stack([step[2][name].float() for name in names]) for step in self.pending]
+        table = torch.stack(rows)
+        self._check_losses(table[:, names.index("loss")].tolist())
+        table = ranks.mean(table).cpu()
         means = dict(zip(names, table.nanmean(dim=0).tolist(), strict=True))
         self.epoch_losses += table[:, names.index("loss")].tolist()
         now = time.perf_counter()
@@ -281,7 +299,7 @@ class _Trainer:
             }
             # a number that no step has, such as one that counts labels, is absent, not NaN
             line = {name: value for name, value in line.items() if not _missing(value)}
-            self.run.log("metrics", **{name: _plain(value) for name, value in line.items()})
+            self._log("metrics", {name: _plain(value) for name, value in line.items()})
             rest = {n: line[n] for n in [*means, "lr", "data_share"] if n in line}
             self.progress.show(
                 self.step,
@@ -290,11 +308,16 @@ class _Trainer:
                 f"step {self.step} {words(rest)}",
             )
 
-    def _check_losses(self) -> None:
-        for step, rows, numbers in self.pending:
-            if not bool(torch.isfinite(numbers["loss"])):
+    def _log(self, name: str, line: dict) -> None:
+        """Append a line to a log of the run, and show it to trackers."""
+        self.run.log(name, **line)
+        self.followers.log(name, self.step, line)
+
+    def _check_losses(self, losses: list[float]) -> None:
+        for (step, rows, _), loss in zip(self.pending, losses, strict=True):
+            if not math.isfinite(loss):
                 raise FloatingPointError(
-                    f"the loss is {float(numbers['loss'])} at step {step} (epoch "
+                    f"the loss is {loss} at step {step} (epoch "
                     f"{step // self.steps_per_epoch}), rows {rows.tolist()}. Look at these rows; "
                     "lower lr or use fp32. The last checkpoint is whole."
                 )
@@ -303,11 +326,13 @@ class _Trainer:
         """Validate, log what was found, and go back to training."""
         if self.validate is None:
             return {}
-        numbers = self.validate(self.step / self.steps_per_epoch)
+        with compiling.eager() if self.recipe.compile else nullcontext():
+            numbers = self.validate(self.step / self.steps_per_epoch)
         self.method.train()
         if ranks.rank() == 0:
             plain = {name: _plain(value) for name, value in numbers.items()}
-            self.run.log("monitor", step=self.step, epoch=self.step / self.steps_per_epoch, **plain)
+            place = {"step": self.step, "epoch": self.step / self.steps_per_epoch}
+            self._log("monitor", place | plain)
         return numbers
 
     def end_of_epoch(self, epoch: int) -> None:

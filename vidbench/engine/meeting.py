@@ -29,40 +29,51 @@ def point(endpoint: str) -> str:
     stays open as long as this process: with one for each launch a fast node would meet the others
     in the one about to close.
 
-    Raises: ValueError: The endpoint is no host:port, or is public without TRUSTED, or SECRET is
-        missing.
+    Raises:
+        ValueError: The endpoint is no host:port, or is public without TRUSTED, or SECRET is
+            missing.
     """
-    family, place = _place(endpoint)
+    _, where = place(endpoint)
     if len(os.environ.get(SECRET, "")) < 16:
         raise ValueError(
             f"{SECRET} must be the same random text of at least 16 characters on all nodes. Make "
             "one with `openssl rand -hex 32`."
         )
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as way:
-            way.connect(place)  # sends nothing
-            address = way.getsockname()[0]
-    except OSError as error:
-        raise ValueError(f"endpoint {endpoint} cannot be reached: {error}") from None
+    address = way(endpoint)
     # another machine's address; or open in another process, if two "nodes" share a machine
     with suppress(OSError):
         if endpoint not in _STORES:
-            _STORES[endpoint] = _listen(*place[:2])
+            _STORES[endpoint] = listen(*where[:2])
     return address
 
 
-def _place(endpoint: str) -> tuple[socket.AddressFamily, tuple]:
+def way(endpoint: str) -> str:
+    """This machine's address on the way to the endpoint.
+
+    Raises:
+        ValueError: The endpoint is no host:port, is public without TRUSTED, or cannot be reached.
+    """
+    family, where = place(endpoint)
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect(where)  # sends nothing
+            return probe.getsockname()[0]
+    except OSError as error:
+        raise ValueError(f"endpoint {endpoint} cannot be reached: {error}") from None
+
+
+def place(endpoint: str) -> tuple[socket.AddressFamily, tuple]:
     """Resolve the endpoint. It must be private or trusted: stores admit everyone and ranks do not
     encrypt."""
     host, _, port = endpoint.rpartition(":")
     host = host.strip("[]")
     wrong = f"endpoint must be host:port of a node that all can reach; got {endpoint!r}"
     try:
-        family, _, _, _, place = socket.getaddrinfo(host, int(port), type=socket.SOCK_DGRAM)[0]
+        family, _, _, _, where = socket.getaddrinfo(host, int(port), type=socket.SOCK_DGRAM)[0]
     except (OSError, ValueError) as error:
         raise ValueError(f"{wrong}: {error}") from None
-    found = ipaddress.ip_address(place[0])
-    if found.is_unspecified or (found.is_loopback and host not in ("localhost", place[0])):
+    found = ipaddress.ip_address(where[0])
+    if found.is_unspecified or (found.is_loopback and host not in ("localhost", where[0])):
         raise ValueError(
             f"{wrong}, which is {found} on this machine. Use the address that the other nodes "
             "reach."
@@ -73,10 +84,10 @@ def _place(endpoint: str) -> tuple[socket.AddressFamily, tuple]:
             "unencrypted. Use an address of a private network. If only trusted users reach this "
             f"one, set {TRUSTED}=1 (--trusted-network)."
         )
-    return family, place
+    return family, where
 
 
-def _listen(host: str, port: int) -> dist.TCPStore:
+def listen(host: str, port: int) -> dist.TCPStore:
     """Open a store that listens on one address; torch binds its own to all of them."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     ours = socket.create_server((host, port), family=family)
@@ -121,7 +132,7 @@ def bind(address: str) -> None:
 
 
 def interface(address: str) -> str:
-    """The network interface with that address, nothing where there is none."""
+    """The network interface with that address, or nothing."""
     import psutil
 
     found = (
@@ -192,7 +203,7 @@ def _together(parameters):
     os.environ[STORE] = ""
     c10d, shared = create_backend(parameters)
     handler = create_handler(shared, Signed(c10d, os.environ[SECRET]), parameters)
-    handler._create_tcp_store_server = _listen  # for the ranks
+    handler._create_tcp_store_server = listen  # for the ranks
     return handler
 
 

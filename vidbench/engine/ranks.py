@@ -1,4 +1,18 @@
-"""Start a stage on n processes or nodes; rank, gather, agree."""
+"""Start a stage on n processes or nodes; rank, gather, agree.
+
+`launch` starts one process for each GPU. They join a group, and each trains on its part of every
+global batch. A function that is called without a group works, too: there is one rank, 0, and all
+rows are its own. So methods are written once. Sources: torch.distributed; the shuffle of CoCLR's
+keys is MoCo's shuffle-BN, of which the released code gathers all clips on all GPUs and `permuted`
+moves only the rows that change their rank.
+
+Example, without a group:
+
+>>> rank(), world(), gather(torch.arange(3)).tolist(), any_rank(False)
+(0, 1, [0, 1, 2], False)
+>>> permuted(torch.tensor([10, 11, 12]), torch.tensor([2, 0, 1])).tolist()
+[12, 10, 11]
+"""
 
 import hashlib
 import importlib
@@ -6,6 +20,7 @@ import itertools
 import os
 import signal
 import tempfile
+import warnings
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,7 +31,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from vidbench.engine import failures, meeting
+from vidbench.engine import failures, meeting, outside
 from vidbench.engine.meeting import JOIN
 from vidbench.system.errors import Brief, calm_stops
 from vidbench.system.processes import cores
@@ -59,6 +74,34 @@ def gather(tensor: Tensor) -> Tensor:
     ]
     dist.all_gather(parts, tensor.contiguous())
     return torch.cat(parts)
+
+
+def permuted(rows: Tensor, order: Tensor) -> Tensor:
+    """This rank's part of all ranks' rows in another order; only these rows move.
+
+    Args:
+        rows: [B,...], as many on each rank.
+        order: Which of the world*B rows comes at each place, int64 on the CPU, the same on each rank.
+
+    Returns:
+        Rows [B,...] of places rank*B to (rank+1)*B, without gradient.
+    """
+    if world() == 1:
+        return rows[order.to(rows.device, non_blocking=True)]
+    count, me = len(rows), rank()
+    wanted = order.view(world(), count)
+    owner = wanted // count
+    sent = torch.cat([wanted[to][owner[to] == me] - me * count for to in range(world())])
+    leaving = (owner == me).sum(dim=1).tolist()
+    coming = torch.bincount(owner[me], minlength=world()).tolist()
+    received = torch.empty_like(rows, memory_format=torch.contiguous_format)
+    outgoing = rows[sent.to(rows.device, non_blocking=True)].contiguous()
+    dist.all_to_all_single(received, outgoing, coming, leaving)
+    # what arrives is in order of the sending rank, and within a rank in order of place
+    place = owner[me].argsort(stable=True).to(rows.device, non_blocking=True)
+    result = torch.empty_like(received)
+    result[place] = received
+    return result
 
 
 def mean(tensor: Tensor) -> Tensor:
@@ -110,23 +153,41 @@ def launch(
     hang_timeout: float = 0,
     log_dir: str | Path = "",
 ) -> Any:
-    """Run `module:function`(*args) on nproc processes of each of nnodes nodes with torch's elastic
-    launcher.
+    """Run `module:function`(*args) on nproc processes of each of nnodes nodes.
 
-    nproc 0 is VIDBENCH_NPROC of the environment, or one process for each GPU, or one. What else is
-    left open is what ASKED names, or one node, no restart and 600 seconds. What crosses to a rank
-    is an importable name and plain values. One process on one node runs in this process, unless
-    restarts are asked for. On many nodes the same call is made on each, with one c10d `endpoint`
-    (host:port of one of them) and the run folders on a disk that all share. restarts: how often all
-    ranks are started anew after one failed (each node counts the failures of its own); training
-    goes on from its checkpoint. hang_timeout: seconds that a rank waits for the others in one exchange;
-    longer means that one of them hangs. Rank 0's standard output is teed; every rank's streams lie
-    below `log_dir`. Returns the return value of this node's first rank. Raises RankError, whose
-    text shows the root cause, as soon as one rank fails and no restart is left (the other ranks are
-    stopped), or where the nodes do not meet; KeyboardInterrupt where a signal stopped the ranks.
+    torch's elastic launcher starts the processes. One process on one node without restarts is this
+    one. If torchrun, accelerate or srun started several ranks, the function runs in them instead
+    (engine/outside.py). On many nodes the same call is made on each, and the run directories are on
+    a disk that all share. What crosses to a rank is an importable name and plain values.
+
+    Args:
+        nproc: 0 is VIDBENCH_NPROC of the environment, or one process for each GPU, or one.
+        nnodes, endpoint, restarts, hang_timeout, log_dir: What is left open comes from VARIABLES, or
+            is one node, no restart, 600 seconds and a temporary folder.
+        endpoint: host:port of one of the nodes, the same on all.
+        restarts: How often all ranks start again after one failed; each node counts its
+            ranks' failures. Training resumes from its checkpoint.
+        hang_timeout: Seconds that a rank waits for the others in one exchange before one of them
+            counts as hung.
+        log_dir: Folder of every rank's streams. Rank 0's standard output is also shown here.
+
+    Returns:
+        The return value of this node's first rank.
+
+    Raises:
+        RankError: A rank failed and no restart is left, or the nodes did not meet. The text shows
+            the root cause; the other ranks are stopped.
+        KeyboardInterrupt: A signal stopped the ranks.
+        ValueError: The ranks cannot start so: too few GPUs, or contradictory variables.
     """
     environment = {name: os.environ.get(variable, "") for name, variable in VARIABLES.items()}
-    nproc = nproc or _number(environment, "nproc", 0) or max(1, torch.cuda.device_count())
+    wanted = nproc if nproc > 1 else _number(environment, "nproc", 0)
+    place = outside.found() if nnodes < 2 else None
+    if place:
+        outside.check_size(place, wanted)
+        seconds = hang_timeout or _number(environment, "hang_timeout", 600)
+        return _run_joined(place, seconds, target, args)
+    nproc = nproc or wanted or max(1, torch.cuda.device_count())
     nnodes, endpoint = (
         nnodes or _number(environment, "nnodes", 1),
         endpoint or environment["endpoint"],
@@ -277,23 +338,10 @@ def _rank_main(target: str, nproc: int, folder: str, address: str, hang_timeout:
     behind."""
     number, store = os.environ["RANK"], None
     try:
-        on_gpu = device().type == "cuda"
-        if on_gpu:
-            torch.cuda.set_device(device())
-        else:
-            torch.set_num_threads(max(1, cores() // nproc))
-        meeting.bind(address)
+        on_gpu = _prepare(nproc, address)
         store = meeting.store()
         done = failures.watch(folder, number, meeting.store() if address else None)
-        join = timedelta(seconds=JOIN)  # processes may start far apart
-        dist.init_process_group(
-            "nccl" if on_gpu else "gloo",
-            store=store,
-            rank=int(number),
-            world_size=int(os.environ["WORLD_SIZE"]),
-            timeout=join,
-        )
-        dist.set_timeout(timedelta(seconds=hang_timeout))
+        _join(store, int(number), int(os.environ["WORLD_SIZE"]), on_gpu, hang_timeout)
         result = _function(target)(*args)
         done.set()
         # after a failure the launcher ends the process: leaving the group could hang
@@ -302,3 +350,47 @@ def _rank_main(target: str, nproc: int, folder: str, address: str, hang_timeout:
     except BaseException as error:
         failures.report(folder, number, error, store)
         raise
+
+
+def _prepare(nproc: int, address: str) -> bool:
+    """Choose this rank's device, threads and network interface; whether it computes on a GPU."""
+    on_gpu = device().type == "cuda"
+    if on_gpu:
+        torch.cuda.set_device(device())
+    else:
+        torch.set_num_threads(max(1, cores() // nproc))
+    meeting.bind(address)
+    return on_gpu
+
+
+def _join(store: dist.Store, number: int, size: int, on_gpu: bool, hang_timeout: float) -> None:
+    """Join the group of `size` ranks as this number."""
+    dist.init_process_group(
+        "nccl" if on_gpu else "gloo",
+        store=store,
+        rank=number,
+        world_size=size,
+        timeout=timedelta(seconds=JOIN),  # processes may start far apart
+    )
+    # torch 2.12 and earlier have it by another name
+    set_timeout = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout
+    set_timeout(timedelta(seconds=hang_timeout))
+
+
+_stages = itertools.count()  # of this process among another launcher's ranks
+
+
+def _run_joined(place: outside.Place, hang_timeout: float, target: str, args: tuple) -> Any:
+    """Run a function in the ranks of another launcher, which meet for it alone."""
+    os.environ["LOCAL_RANK"] = str(outside.gpu(place, torch.cuda.device_count()))
+    on_gpu = _prepare(place.local_world, outside.way(place))
+    store = dist.PrefixStore(f"stage-{next(_stages)}", outside.store(place))
+    with outside.quiet(), warnings.catch_warnings():
+        # our own launch keeps them in each rank's log
+        warnings.filterwarnings("ignore", module=r"torch\.")
+        warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
+        _join(store, place.rank, place.world, on_gpu, hang_timeout)
+        result = _function(target)(*args)
+        barrier()  # rank 0 writes the run's last state before the others read it
+    dist.destroy_process_group()
+    return result

@@ -1,4 +1,18 @@
-"""A run directory: recipe, checkpoints, log, status, results."""
+"""A run directory: recipe, checkpoints, log, status, results.
+
+A run belongs to one recipe for good. `Run.create` opens the directory of an equal recipe, so the
+same call resumes, and refuses another recipe with the fields that differ. Each file is written
+whole or not at all. The released code of the papers keeps a checkpoint and its arguments only; here
+the directory also holds the rows that were trained on, the environment and every result with its
+protocol.
+
+Example:
+
+>>> run_name("infonce", "rgb", "", 3)
+'infonce-rgb-3'
+>>> protocol_id("retrieval", {"windows": 10, "crops": "center"})
+'retrieval crops=center windows=10'
+"""
 
 import io
 import json
@@ -125,7 +139,7 @@ class Run:
 
     @classmethod
     def create(cls, folder: str | Path, method: str, recipe: Any) -> "Run":
-        """Make the folder, or take up one that holds the same method and recipe.
+        """Make the folder, or open one that holds the same method and recipe.
 
         A field that the recipe did not have when the run began counts as its default. Raises
         RunError that names the differences if it holds another recipe."""
@@ -348,8 +362,8 @@ class Run:
         """Load the weights whose names start with `prefix` into a module. Raises RunError where
         they do not fit.
 
-        change: their state dict -> (the one to load, what was done to it in plain words); the words
-        are returned."""
+        change: their state dict -> (the one to load, a sentence on what was done to it). Returns the
+        sentence."""
         part = {
             name.removeprefix(prefix): value
             for name, value in self.weights().items()

@@ -16,8 +16,8 @@ from vidbench.system.trusted import spread
 
 
 def run_all(recipes: Mapping[str, Any], folder: str | Path, processes: int = 2) -> None:
-    """Train each recipe into `folder`/name, at most `processes` runs at a time, each in a process
-    of its own.
+    """Train each recipe into `folder`/name, at most `processes` runs at a time, each in its own
+    process.
 
     recipes: name (a path below `folder`) -> recipe of a method, in any order; its module's `train`
     is called. A run waits for those of its recipe's `needs` that are among the names. Shows all

@@ -152,7 +152,7 @@ def classified(
     its protocol's name. data: one of several data sets, whose head is tested.
 
     Users took the accuracy on one view, which is what training watches, for that of many, by which
-    papers go (SlowFast issue 138), so both are always told. Returns a score of each protocol, with
+    papers go (SlowFast issue 138), so both are always returned. Returns a score of each protocol, with
     numbers over sources. They are written to the run's results, under `task`, unless the split is
     train."""
     run = Run(folder)

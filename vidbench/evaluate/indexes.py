@@ -370,7 +370,8 @@ def _one_thread() -> Iterator[None]:
 def recall(approximate: Index, exact: Index, queries: Rows, k: int) -> float:
     """Return the share of the exact k nearest rows that an approximate index finds among its k.
 
-    Raises: ValueError: the two indexes are of different tables.
+    Raises:
+        ValueError: the two indexes are of different tables.
     """
     if approximate.fingerprint != exact.fingerprint:
         raise ValueError(

@@ -164,6 +164,18 @@ def delete(folders: Sequence[str | Path]) -> list[Deleted]:
     return [delete_run(place) for place in places]
 
 
+def below(folder: str | Path) -> list[Path]:
+    """List the run directories in a folder, or the folder itself if it is one.
+
+    Raises:
+        RunError: There is none.
+    """
+    place = Path(folder)
+    if place.is_dir() and (inside := [place / one.run for one in collect(place)]):
+        return [place] if (place / "recipe.json").is_file() else inside
+    return [run_directory(place)]
+
+
 def run_directory(folder: str | Path) -> Path:
     """Check that a folder is a run directory, and return it.
 

@@ -90,7 +90,7 @@ def scored(run: Run, head: str, table: Features) -> np.ndarray:
 
 def of_weights(weight: np.ndarray, scores: np.ndarray) -> dict[str, np.ndarray]:
     """The three read-outs of a map: weight [C_s,C_t] and the source head's scores [N,C_s] on clips
-    of its own data set.
+    of that head's data set.
 
     centered is what the softmax sees of a source class alone; scaled is by how much the target's
     scores move when the source's score moves by its deviation."""

@@ -228,8 +228,8 @@ def _sides(gallery: Tables, queries: Tables) -> tuple[tuple[Features, ...], tupl
 def _room_for(
     gallery: Features, queries: Features, ks: tuple[int, ...] | None, exclude_source_video: bool
 ) -> tuple[int, ...]:
-    """The ks asked for, or those of KS that fit. Raises ValueError where one asked for does not, or
-    none fits."""
+    """The given ks, or those of KS that fit. Raises ValueError where a given one does not fit, or
+    none of KS does."""
     source_videos = (gallery.source_video, queries.source_video) if exclude_source_video else None
     room = room_of(len(gallery.label), len(queries.label), source_videos)
     fits = tuple(k for k in ks or KS if 1 <= k <= room.min())

@@ -3,11 +3,10 @@
 import argparse
 import warnings
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from vidbench.system.door import at_the_door
-
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+from vidbench.system.usage import Commands, add_command
 
 
 def add_all(commands: Commands) -> None:
@@ -16,17 +15,17 @@ def add_all(commands: Commands) -> None:
         add(commands)
 
 
-def _add(commands: Commands, name: str, words: str) -> argparse.ArgumentParser:
-    command = commands.add_parser(name, help=words)
-    out = "where everything goes (%(default)s); the same call resumes"
+def _add(commands: Commands, name: str, words: str, example: str) -> argparse.ArgumentParser:
+    command = add_command(commands, name, words, example, "The same command resumes.")
+    out = "where everything goes (%(default)s)"
     command.add_argument("--out", default=f"runs/{name}", help=out)
     return command
 
 
 def _add_replication(
-    commands: Commands, name: str, words: str, quick: str, seeds: int = 3
+    commands: Commands, name: str, words: str, example: str, quick: str, seeds: int = 3
 ) -> argparse.ArgumentParser:
-    command, usual = _add(commands, name, words), [*range(1, seeds + 1)]
+    command, usual = _add(commands, name, words, example), [*range(1, seeds + 1)]
     of = f"of runs and toy worlds ({' '.join(map(str, usual))})"
     command.add_argument("--seeds", type=int, nargs="+", default=usual, help=of)
     command.add_argument("--quick", action="store_true", help=quick)
@@ -35,7 +34,7 @@ def _add_replication(
 
 def _add_demo(commands: Commands) -> None:
     words = "videos to an HTML report: flow, InfoNCE, CoCLR, retrieval, gallery"
-    command = _add(commands, "demo", words)
+    command = _add(commands, "demo", words, "vidbench demo --out runs/demo")
     data = "a folder of class folders, or with list files; default: toy videos"
     command.add_argument("--data", default="", help=data)
     command.add_argument("--seed", type=int, default=0)
@@ -44,7 +43,8 @@ def _add_demo(commands: Commands) -> None:
 def _add_coclr(commands: Commands) -> None:
     words = "CoCLR's claim: all methods at equal clip budgets"
     quick = "one seed or fold, one cycle, a quarter of the clips"
-    command = _add_replication(commands, "replicate-coclr", words, quick)
+    example = "vidbench replicate-coclr --data toy-mixed --seeds 1 2 3 4 5"
+    command = _add_replication(commands, "replicate-coclr", words, example, quick)
     data = "a data set's folder, or toy-mixed; default: a toy world for each seed, with ablations"
     command.add_argument("--data", default="", help=data)
     folds = "of the data set, instead of seeds"
@@ -57,7 +57,8 @@ def _add_coclr(commands: Commands) -> None:
 def _add_rms(commands: Commands) -> None:
     words = "RMS's claim: it and its rivals on the same data, several seeds"
     quick = "one seed, a quarter (with a plan a tenth) of the epochs, RMS and its ablations"
-    command = _add_replication(commands, "replicate-rms", words, quick)
+    example = "vidbench replicate-rms --plan video"
+    command = _add_replication(commands, "replicate-rms", words, example, quick)
     data = "toy-N, worlds with N training sources a class, or folders (toy-5 toy-10)"
     command.add_argument("--data", nargs="+", default=["toy-5", "toy-10"], help=data)
     plan = (
@@ -75,7 +76,8 @@ def _add_rms(commands: Commands) -> None:
 def _add_multitrain(commands: Commands) -> None:
     words = "MultiTrain's claims: one net for several data sets"
     quick = "one seed, a tenth of the steps"
-    command = _add_replication(commands, "replicate-multitrain", words, quick, seeds=5)
+    example = "vidbench replicate-multitrain --quick"
+    command = _add_replication(commands, "replicate-multitrain", words, example, quick, seeds=5)
     regimes = "power (few videos) and disagree (label spaces, an unseen world); default: both"
     command.add_argument("--regimes", nargs="+", default=["power", "disagree"], help=regimes)
 
@@ -127,11 +129,11 @@ def _replicate_rms(given: argparse.Namespace) -> int:
 
 
 def _replicate_multitrain(given: argparse.Namespace) -> int:
-    from vidbench.experiments.multitrain import kept_rows, regimes, replicate
+    from vidbench.experiments.multitrain import books, regimes, replicate
 
     chosen = at_the_door(regimes, given.regimes, given.quick)
     seeds = given.seeds[:1] if given.quick else given.seeds
-    at_the_door(kept_rows, given.out, chosen)
+    at_the_door(books, given.out, chosen)
     at_the_door(_claim_results, given.out, "results.md")
     print(f"report: {replicate(given.out, chosen, seeds)}")
     return 0

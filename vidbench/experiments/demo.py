@@ -2,8 +2,12 @@
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+
+import torch
 
 from vidbench.data.manifest import Manifest
 from vidbench.data.sets import catalogue
@@ -83,7 +87,8 @@ def demo(out: str | Path, settings: Settings = Settings()) -> Path:
     )
     clock.mark("evaluation")
     if joint:
-        small.write_joint(out / SMALL, Run(out / "runs" / "joint"), processes)
+        with one_thread():
+            small.write_joint(out / SMALL, Run(out / "runs" / "joint"), processes)
         small.small_clips(manifest, out / SMALL / "videos", processes)
         clock.mark("small clips")
     made = Made(settings.flow, clock.seconds, environment())
@@ -103,6 +108,18 @@ def demo(out: str | Path, settings: Settings = Settings()) -> Path:
         print(f"{TITLES[one.run]:28} {shares}")
     print(f"report: {path}", flush=True)
     return path
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread here: on the small tensors of toy videos more threads wait for one
+    another, on busy cores for most of their time."""
+    kept = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(kept)
 
 
 def _record(one: Evaluation) -> dict:

@@ -236,19 +236,6 @@ def planted_rows(
     return rows or [{"planted": "nothing"}]
 
 
-def pair_rows(
-    found: Mapping[tuple[str, str], projections.Relation], readout: str, most: int
-) -> list[dict[str, Any]]:
-    """The strongest pairs of classes of every map: rows of a table."""
-    rows: list[dict[str, Any]] = []
-    for (source, target), one in found.items():
-        for row in projections.pairs(one, found[target, source], readout, most):
-            words = {"map": f"{source} → {target}", "from": row[source], "to": row[target]}
-            left_out = (source, target, "rank")
-            rows.append(words | {key: row[key] for key in row if key not in left_out})
-    return rows
-
-
 def _workers(sets: Sets) -> int:
     many = sum(len(one.manifest) for one in sets.values()) > MANY
     return min(16, cores()) if many else 0

@@ -1,4 +1,4 @@
-"""Numbers, verdicts, report and tables of MultiTrain's claims, from kept rows alone.
+"""Numbers, verdicts, report and tables of MultiTrain's claims, from the records alone.
 
 Every number of a data set is of videos that no network was trained on: its test videos, its undrawn
 training videos, and `unseen`, both together. `small sets` is `unseen` of all small data sets.
@@ -24,15 +24,16 @@ from vidbench.experiments.joint_tests import (
     PROBE,
     RANK,
     RECALL,
+    SECONDS,
     TEST,
     TRAIN,
     UNDRAWN,
     chance,
     question,
 )
-from vidbench.experiments.kept import Kept, Row
 from vidbench.experiments.pages import percent, verdict
 from vidbench.experiments.pages import table as markdown
+from vidbench.experiments.records import Book, Record, source_videos
 from vidbench.system.files import write_text
 from vidbench.view.figures import curves
 from vidbench.view.html import Section, table, write_page
@@ -65,16 +66,16 @@ MEASURES = {
     PROBE: "linear probe",
     FEW: f"linear probe, {LABELED} source videos a class",
 }
-Runs = Mapping[tuple[int, str, str, str], Row]  # by seed, arm, data set and test
+Runs = Mapping[tuple[int, str, str, str], Record]  # by seed, arm, data set and test
 
 
 def write(
-    place: Path, regimes: Mapping[str, Regime], kept: Mapping[str, Kept], seeds: Sequence[int]
+    place: Path, regimes: Mapping[str, Regime], kept: Mapping[str, Book], seeds: Sequence[int]
 ) -> Path:
     """Write numbers.json, numbers.csv, results.md and report.html; return the report's path."""
     numbers, sections, pages = {}, [], []
     for name, one in regimes.items():
-        rows = [row for row in kept[name].rows if row.seed in seeds]
+        rows = [row for row in kept[name].records if row.seed in seeds]
         numbers[name] = [
             number for steps in one.steps for number in outcome(one, rows, steps, seeds)
         ]
@@ -93,9 +94,9 @@ def write(
     return write_page(place / "report.html", "vidbench: several data sets, one network", sections)
 
 
-def how_made(rows: Sequence[Row]) -> str:
+def how_made(rows: Sequence[Record]) -> str:
     """Seeds, runs, hours of training and commits in one sentence."""
-    seconds = [row.found.value for row in rows if row.found.test == "seconds"]
+    seconds = [row.numbers[SECONDS] for row in rows if SECONDS in row.numbers]
     count, commits = len({row.seed for row in rows}), sorted({row.commit for row in rows})
     return (
         f"{count} seeds, {len(seconds)} runs, {sum(seconds) / 3600:.1f} hours of training, commit "
@@ -106,15 +107,15 @@ def how_made(rows: Sequence[Row]) -> str:
 # ---- numbers -----------------------------------------------------------------------------------
 
 
-def outcome(one: Regime, rows: Sequence[Row], steps: int, seeds: Sequence[int]) -> list[Number]:
+def outcome(one: Regime, rows: Sequence[Record], steps: int, seeds: Sequence[int]) -> list[Number]:
     """All numbers of a number of steps: means over seeds, and paired differences to each of BASES.
 
     A metric's name ends with the number of steps.
     """
     runs = {
-        (row.seed, row.arm, row.found.data, row.found.test): row
+        (row.seed, row.arm, row.data, row.test): row
         for row in rows
-        if row.steps == steps
+        if row.numbers["steps"] == steps
     }
     made: list[Number] = []
     for data, tests in groups(one).items():
@@ -122,11 +123,13 @@ def outcome(one: Regime, rows: Sequence[Row], steps: int, seeds: Sequence[int]) 
             arms = [arm for arm in NAMES if all(_known(runs, seeds, arm, wanted))]
             if arms:
                 made += _paired(runs, seeds, arms, wanted, (data, f"{test}, {steps} steps"))
-    known = dict.fromkeys((arm, data, test) for _, arm, data, test in runs)
-    for arm, data, test in known:
-        if test in (TRAIN, RANK):
-            each = [runs[seed, arm, data, test].found.value for seed in seeds]
-            made.append(plain(data, arm, f"{test}, {steps} steps", each))
+    for name, test in ((TRAIN, TEST), (RANK, RECALL)):
+        known = [(arm, data) for _, arm, data, other in runs if other == test]
+        for arm, data in dict.fromkeys(known):
+            each = [runs[seed, arm, data, test].numbers.get(name) for seed in seeds]
+            values = [one for one in each if one is not None]
+            if values:
+                made.append(plain(data, arm, f"{name}, {steps} steps", values))
     return made
 
 
@@ -159,11 +162,15 @@ def _paired(
 ) -> list[Number]:
     hits, sources = [], []
     for seed in seeds:
-        found = {arm: [runs[seed, arm, *pair].found for pair in wanted] for arm in arms}
-        hits.append({arm: np.concatenate([one.right for one in found[arm]]) for arm in arms})
-        each = [one.source_video for one in found[arms[0]]]
-        first = np.cumsum([0, *(int(one.max()) + 1 for one in each)])
-        sources.append(np.concatenate([a + b for a, b in zip(each, first[:-1], strict=True)]))
+        found = {arm: [runs[seed, arm, *pair] for pair in wanted] for arm in arms}
+        hits.append({arm: np.concatenate([one.hits for one in found[arm]]) for arm in arms})
+        each = [
+            source_videos(row for (own, _, *of), row in runs.items() if (own, *of) == (seed, *pair))
+            for pair in wanted
+        ]
+        # a source video's training and test videos never meet, but two data sets count from 0
+        named = [np.char.add(f"{i} ", one.astype(str)) for i, one in enumerate(each)]
+        sources.append(np.concatenate(named))
     data, metric = name
     # in each seed the planted pairs are of the same classes
     paired = Paired(hits, sources, metric, data=data, shared=data == PAIRS)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,17 +16,36 @@ from vidbench.evaluate.evaluate import classified
 from vidbench.evaluate.features import PROTOCOLS, Features, Protocol, load_or_extract
 from vidbench.evaluate.projections import READ, recovered_both_ways, relations, truth
 from vidbench.evaluate.retrieval import retrieve
-from vidbench.experiments.kept import Found, of_hits
 from vidbench.methods.common import data_set
 from vidbench.tensors.metrics import effective_rank
 
 VIEWS = Protocol(windows=2)
-TEST, UNDRAWN, TRAIN = "test", "undrawn", "train"
+TEST, UNDRAWN = "test", "undrawn"
+TRAIN = "train"  # top-1 of training videos
 # Test -> split. Undrawn training videos are never trained on either, and they are more.
 PARTS = {TEST: "test", UNDRAWN: "validate"}
 PAIRS = "planted pairs"  # in place of a data set's name
-PROBE, FEW, RECALL, RANK = "probe", "probe, few labels", "R@1", "effective rank"
+PROBE, FEW, RECALL = "probe", "probe, few labels", "R@1"
+RANK, SECONDS = "effective rank", "seconds"
 LABELED = 2  # source videos of each class that the probe with few labels has
+
+
+class Scored(NamedTuple):
+    """One test of a run.
+
+    Args:
+        data: The data set that was tested.
+        test: What was measured.
+        right: Whether each video is right, bool [N].
+        source_video: The number of each video's source video [N].
+        numbers: Further measures by name.
+    """
+
+    data: str
+    test: str
+    right: np.ndarray
+    source_video: np.ndarray
+    numbers: Mapping[str, float] = {}
 
 
 def drawn(
@@ -62,8 +82,8 @@ def drawn(
     )
 
 
-def of_run(folder: str, worlds: Mapping[str, str], unseen: str = "") -> list[Found]:
-    """Test a run on every data set that it was trained on.
+def of_run(folder: str, worlds: Mapping[str, str], unseen: str = "") -> list[Scored]:
+    """Test a run on every data set that it was trained on; the first test has its seconds, too.
 
     Args:
         folder: The run directory.
@@ -78,29 +98,31 @@ def of_run(folder: str, worlds: Mapping[str, str], unseen: str = "") -> list[Fou
         found += pairs(run, {name: worlds[name] for name in names})
     if unseen:
         found += transferred(run, Path(unseen))
-    return [*found, Found("", "seconds", run.metrics()[-1]["seconds"])]
+    numbers = {**found[0].numbers, SECONDS: float(run.metrics()[-1]["seconds"])}
+    return [found[0]._replace(numbers=numbers), *found[1:]]
 
 
-def own_head(run: Run, name: str) -> list[Found]:
+def own_head(run: Run, name: str) -> list[Scored]:
     """Test the head of one data set on unseen videos, and on its training videos (one view)."""
     splits = Manifest.load(data_set(run, name).manifest).split
+    (seen,) = classified(run.folder, "train", {"one": PROTOCOLS["one_view"]}, data=name).values()
     found = []
     for test, split in PARTS.items():
         if (splits == SPLITS.index(split)).any():
             (one,) = classified(run.folder, split, {"2 views": VIEWS}, data=name).values()
-            found.append(of_hits(name, test, one.right, one.table.source_video))
-    (seen,) = classified(run.folder, "train", {"one": PROTOCOLS["one_view"]}, data=name).values()
-    return [*found, Found(name, TRAIN, seen.accuracy)]
+            numbers = {TRAIN: seen.accuracy}
+            found.append(Scored(name, test, one.right, one.table.source_video, numbers))
+    return found
 
 
-def pairs(run: Run, worlds: Mapping[str, str]) -> list[Found]:
+def pairs(run: Run, worlds: Mapping[str, str]) -> list[Scored]:
     """Which planted pairs of classes each read-out ranks first, from either side."""
     tables = {name: load_or_extract(run, "train", READ, data=name) for name in worlds}
     known = toy.correspondence()
     related = relations(run, tables)
     matches = {pair: truth(known, one, worlds) for pair, one in related.items()}
     return [
-        of_hits(PAIRS, question(readout, side), one["top-1"] > 0.5, np.arange(len(one["top-1"])))
+        Scored(PAIRS, question(readout, side), one["top-1"] > 0.5, np.arange(len(one["top-1"])))
         for (readout, side), one in recovered_both_ways(related, matches).items()
     ]
 
@@ -121,7 +143,7 @@ def chance(worlds: Mapping[str, str]) -> float:
     return float(np.mean(shares))
 
 
-def transferred(run: Run, place: Path) -> list[Found]:
+def transferred(run: Run, place: Path) -> list[Scored]:
     """Test the backbone on a world that it was never trained on.
 
     Retrieval and a linear probe from the world's training videos to its test videos, a probe with
@@ -137,8 +159,8 @@ def transferred(run: Run, place: Path) -> list[Found]:
         PROBE: full.right,
         FEW: few.right,
     }
-    made = [of_hits(data, test, right, sources) for test, right in hits.items()]
-    return [*made, Found(data, RANK, effective_rank(torch.from_numpy(queries.values)))]
+    numbers = {RANK: effective_rank(torch.from_numpy(queries.values))}
+    return [Scored(data, test, right, sources, numbers) for test, right in hits.items()]
 
 
 def fewer(table: Features, source_videos: int = LABELED) -> Features:

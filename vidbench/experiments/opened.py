@@ -15,10 +15,8 @@ from vidbench.evaluate.features import PROTOCOLS
 from vidbench.evaluate.projections import Relation
 from vidbench.evaluate.shipped import demo_relations, demo_results
 from vidbench.experiments import joint
-from vidbench.experiments.ready import ready_runs
+from vidbench.experiments.ready import DEMO, ready_runs
 from vidbench.view.clips import QUICK
-
-DEMO = "demo"  # as `data`: the results of `make demo`, the user's own or those shipped
 
 
 @dataclass(frozen=True)
@@ -33,6 +31,7 @@ class Opened:
         facts: run -> what a table says of it: stream, positives, clips, stages.
         curves: run -> its log as columns.
         runs: The runs themselves; none of the demo's results.
+        folders: run -> its directory, from which its network is loaded; none of shipped results.
         flow: The flow store; `QUICK` of shipped results, whose flow is estimated when it is shown.
         iterations: Of the shortest training; 0 if it is unknown.
     """
@@ -45,6 +44,7 @@ class Opened:
     facts: Mapping[str, dict[str, Any]]
     curves: Mapping[str, dict[str, list]]
     runs: Mapping[str, Run]
+    folders: Mapping[str, Path]
     flow: str | Path
     iterations: int = 0
 
@@ -92,7 +92,9 @@ def open_runs(
     facts = {
         name: {
             "stream": run.recipe.stream,
-            "positives": getattr(run.recipe, "positives", "labels"),
+            "positives": "none: frozen"
+            if run.method == "baseline"
+            else getattr(run.recipe, "positives", "labels"),
             "clips": budgets[name]["clips"],
             "stages": " > ".join(budgets[name]["stages"]),
         }
@@ -107,6 +109,7 @@ def open_runs(
         facts,
         {name: run.curves() for name, run in trained.items()},
         trained,
+        {name: run.folder for name, run in trained.items()},
         flow,
         min(budget["iterations"] for budget in budgets.values()),
     )
@@ -130,15 +133,20 @@ def _demo(
                 "Choose one of these, or set data to tiny, small or your videos."
             )
     tables = {name: (found.tables[name]["train"], found.tables[name][split]) for name in names}
+    place = Path(runs_dir).resolve() / DEMO
+    folders = {
+        name: place / "runs" / name for name in names if found.flow
+    }  # of the user's own demo
     return Opened(
         DEMO,
-        Path(runs_dir).resolve() / DEMO,
+        place,
         found.manifest.select(split="train"),
         found.manifest.select(split=split),
         searches.with_both(tables) if fuse else tables,
         {name: found.facts[name] for name in names},
         {name: found.curves[name] for name in names},
         {},
+        {name: folder for name, folder in folders.items() if (folder / "recipe.json").is_file()},
         found.flow or QUICK,
     )
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from vidbench.data.flow import store as flow_store
 from vidbench.data.manifest import Manifest
+from vidbench.data.sets.catalogue import name_of
 from vidbench.data.toy import world as toy
 from vidbench.engine import ranks
 from vidbench.engine.recipes import RunError
 from vidbench.engine.runs import Run, find, recipe_dict
-from vidbench.methods import coclr, multitrain
+from vidbench.methods import baseline, coclr, multitrain
 from vidbench.methods.common import Recipe
 
+AUTO = "auto"  # as a run's name: one that exists
+DEMO = "demo"  # as `data`: the results of `make demo`, the user's own or those shipped
 EPOCHS = 8  # of a run of InfoNCE or CoCLR that is trained here, as notebooks 10 and 11 open
 JOINT = "multitrain"
 NOTEBOOKS = {  # what trains a run, by the first word of its name
@@ -41,22 +45,105 @@ def ready_runs(place: str | Path, *names: str) -> dict[str, Run]:
 
     Args:
         place: The folder of a data set's runs, or of the runs of several, named "tiny+tiny-gym".
-        names: Names of runs in it, or paths with a slash; empty ones are left out.
+        names: Names of runs in it, or paths with a slash; empty ones are left out. A frozen encoder
+            is "torchvision:s3d", or "timm:resnet50=FILE" with its weights. It gets the clips of the
+            first run among the others, so that both have one protocol; alone, those of its weights.
 
     Returns:
         The runs by these names.
 
     Raises:
         RunError: A run is missing and is none that can be trained here, or it has no checkpoint.
+        FileNotFoundError, ImportError, ValueError: A frozen encoder cannot be read, or does not take
+            these clips.
     """
     place = Path(place).resolve()
+    frozen = [name for name in names if baseline.is_baseline(name)]
     worlds = tiny_worlds(place)
     for world in worlds.values():
         rows = Manifest.load(world / "videos")
         flow_store.complete(rows, world / "flow", "dis", workers=2)
-    for name in filter(None, names):
+    trained = [name for name in names if name and name not in frozen]
+    for name in trained:
         _ready(place, name, worlds)
-    return {name: find(place, name) for name in names if name}
+    found = {name: find(place, name) for name in trained}
+    clip = next(iter(found.values())).recipe.clip if found else None
+    for name in frozen:
+        source, _, weights = name.partition("=")
+        found[name] = baseline.make(source, weights, str(place / "videos"), place, clip=clip)
+    return {name: found[name] for name in names if name}
+
+
+def choose_runs(
+    runs_dir: str | Path, data: str, fold: int, given: Mapping[str, str]
+) -> tuple[str, ...]:
+    """Replace AUTO by runs that exist, and say which.
+
+    A default that exists is taken, else a run of CoCLR whose name begins like it, such as
+    infonce-rgb-seed1, else another one. The demo, and tiny toy worlds, which train missing runs,
+    have the defaults.
+
+    Args:
+        runs_dir: The folder of everything written.
+        data: As the notebooks' parameter.
+        fold: Of a data set that has several.
+        given: Default -> what the user named, or AUTO. The first is needed; the others become ""
+            if no run is left.
+
+    Returns:
+        Names in the order of `given`.
+    """
+    place = Path(runs_dir).resolve() / (DEMO if data == DEMO else name_of(data, fold))
+    trains = data == DEMO or data.partition("-")[0] == "tiny" or bool(tiny_worlds(place))
+    free = [name for name in _embedded(place, data) if name not in given.values()]
+    chosen: list[str] = []
+    for default, name in given.items():
+        if name == AUTO:
+            near = [one for one in free if one == default or one.startswith(f"{default}-")]
+            last_resort = default if trains or not chosen else ""
+            name = next(iter(near or ([] if trains else free)), last_resort)
+            free = [one for one in free if one != name]
+            if name != default:
+                print(f"{default} is missing; instead: {name or 'none'}")
+        chosen.append(name)
+    return tuple(chosen)
+
+
+def choose_cycle(
+    runs_dir: str | Path, data: str, fold: int, before: str, after: str, teacher: str
+) -> tuple[str, ...]:
+    """Replace AUTO by the runs of one half-cycle that exist: a student before and after it, and
+    its teacher, which the run after it names. Arguments are as those of `choose_runs`."""
+    place = Path(runs_dir).resolve() / name_of(data, fold)
+    if after == AUTO:
+        mined = [
+            name
+            for name, run in _embedded(place, data).items()
+            if run.values.get("positives") == "mined"
+        ]
+        near = [name for name in mined if name.startswith("coclr-rgb")]
+        after = next(iter(near or mined), "coclr-rgb")
+    made = data != DEMO and (place / after / "recipe.json").is_file()
+    values = find(place, after).values if made else {}
+    parents = {"infonce-rgb": values.get("student"), "infonce-flow": values.get("teacher")}
+    names = {
+        default: (Path(run).name if Path(run).parent == place else run) if run else default
+        for default, run in parents.items()
+    }
+    before = names["infonce-rgb"] if before == AUTO else before
+    teacher = names["infonce-flow"] if teacher == AUTO else teacher
+    return before, after, teacher
+
+
+def _embedded(place: Path, data: str) -> dict[str, Run]:
+    """CoCLR's runs with weights in a folder of runs, by name; none of the demo's."""
+    found = {}
+    for path in sorted(place.glob("*/recipe.json")) if data != DEMO else ():
+        with suppress(RunError):  # a broken run is shown by 91 and by `runs ls`
+            run = Run(path.parent)
+            if run.method == "coclr" and run.checkpoint():
+                found[path.parent.name] = run
+    return found
 
 
 def tiny_worlds(place: Path) -> dict[str, Path]:

@@ -5,9 +5,10 @@ intervals, tables and figures are computed from it again without the runs. A rep
 lines of each seed as soon as its runs are tested, and skips the runs that the record contains. So it
 resumes on another machine if the file is copied there.
 
-Hits are packed eight to a byte, in base64. Labels (class names) and source videos of the test videos
-are kept in the line of the first arm of a seed, as runs of equal values: "bow*4;kick*4" is 4 times
-bow, then 4 times kick."""
+Further measures of a run, such as its number of steps, are columns of their own. Hits are packed
+eight to a byte, in base64. Labels (class names) and source videos of the test videos are kept in the
+line of the first arm of a seed, and of each data set and test if a run has several. They are runs of
+equal values: "bow*4;kick*4" is 4 times bow, then 4 times kick."""
 
 from __future__ import annotations
 
@@ -17,19 +18,19 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vidbench.engine.runs import recipe_dict
 from vidbench.system.errors import InputError
 from vidbench.system.files import write_text
 
 FIELDS = ("data", "seed", "arm", "test", "recipe", "commit", "videos")
 ARRAYS = ("hits", "labels", "source_videos")
+LONGEST = 1 << 24  # characters of a cell
 PATHS = {"manifest", "flow", "init", "student", "teacher", "classes", "parts"}
 
 
@@ -103,10 +104,22 @@ class Book:
 
 
 def mark(recipe: Any, *more: object) -> str:
-    """A short checksum of a recipe without its paths, and of what else decides the training rows."""
-    kept = {name: value for name, value in recipe_dict(recipe).items() if name not in PATHS}
-    words = json.dumps([kept, *map(str, more)], sort_keys=True, default=str)
+    """A short checksum of a recipe without its paths, and of what else decides the training rows.
+
+    Fields at their default do not count, so a record stays valid when recipes get a new field."""
+    kept = {name: value for name, value in _own_fields(recipe).items() if name not in PATHS}
+    words = json.dumps([kept, *map(str, more)], sort_keys=True, default=_own_fields)
     return hashlib.sha256(words.encode()).hexdigest()[:10]
+
+
+def _own_fields(recipe: Any) -> dict[str, Any]:
+    """The fields of a dataclass that are not at their default."""
+    found = {}
+    for one in fields(recipe):
+        default = one.default_factory() if callable(one.default_factory) else one.default
+        if (value := getattr(recipe, one.name)) != default:
+            found[one.name] = value
+    return found
 
 
 def source_videos(records: Iterable[Record]) -> np.ndarray:
@@ -141,9 +154,12 @@ def read(file: str | Path) -> list[Record]:
     Raises:
         ValueError: The header or a line is not as `text` writes it; the message names the line.
     """
-    csv.field_size_limit(1 << 24)
-    with Path(file).open(newline="", encoding="utf-8") as lines:
-        rows = list(csv.reader(lines))
+    limit = csv.field_size_limit(LONGEST)  # of the process
+    try:
+        with Path(file).open(newline="", encoding="utf-8") as lines:
+            rows = list(csv.reader(lines))
+    finally:
+        csv.field_size_limit(limit)
     head = rows[0] if rows else []
     edge = len(FIELDS), -len(ARRAYS)
     if tuple(head[: edge[0]]) != FIELDS or tuple(head[edge[1] :]) != ARRAYS:

@@ -55,7 +55,7 @@ def replicate(out: str | Path, experiments: Sequence[Experiment], processes: int
         )
     title = "vidbench: random mean scaling and its rivals"
     records = [record for one in experiments for record in book.of(one.name)]
-    runs = {record.run: record.numbers["seconds"] for record in records}
+    runs = {record.run: record.numbers.get("seconds", 0.0) for record in records}
     words = page({"experiments": facts}, numbers, records)
     return job.write(
         title, {"experiments": facts}, numbers, report, training=sum(runs.values()), page=words
@@ -218,11 +218,13 @@ def outcome(one: Experiment, book: Book) -> list[Number]:
         runs = [main[seed, arm].numbers for seed in one.seeds_of(arm)]
         base = [main[seed, BASELINE].numbers for seed in one.seeds_of(arm)]
         gaps = [run[SEEN] - run["top-1"] for run in runs]
-        times = [run["seconds"] / first["seconds"] for run, first in zip(runs, base, strict=True)]
+        # a record of a run that shared its cores with other work has no seconds
+        pairs = [(run, one) for run, one in zip(runs, base, strict=True) if "seconds" in run]
+        times = [run["seconds"] / first["seconds"] for run, first in pairs]
         made.append(plain(one.name, arm, SEEN, [run[SEEN] for run in runs]))
         made.append(spread(one.name, arm, SEEN_LOSS, [run[SEEN_LOSS] for run in runs]))
         made.append(plain(one.name, arm, f"{SEEN} - test", gaps))
-        made.append(plain(one.name, arm, "time", times))
+        made += [plain(one.name, arm, "time", times)] if times else []
         made.append(plain(one.name, arm, "learned", [run["top-1"] >= LEARNED for run in runs]))
     return made
 

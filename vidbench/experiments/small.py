@@ -12,8 +12,7 @@ import numpy as np
 
 from vidbench.data.manifest import STRINGS, Manifest
 from vidbench.data.toy import world as toy
-from vidbench.data.video.clips import Video
-from vidbench.data.video.framestore import write_webm
+from vidbench.data.video.clips import shorten
 from vidbench.engine.runs import Run
 from vidbench.evaluate import projections
 from vidbench.evaluate.evaluate import Evaluation
@@ -101,20 +100,13 @@ def small_clips(manifest: Manifest, folder: Path, processes: int) -> None:
     paths = [str(Path(str(path)).with_suffix(".webm")) for path in manifest.path]
     small = replace(manifest, root=folder, path=np.array(paths, dtype=STRINGS))
     tasks = [
-        (str(manifest.absolute(row)), str(small.absolute(row)))
+        (str(manifest.absolute(row)), str(small.absolute(row)), STEP, CRF)
         for row in range(len(manifest))
         if not small.absolute(row).is_file()
     ]
     with Progress("small clips", len(tasks), "clip") as bar:
-        run_all(_small_clip, tasks, processes, done=lambda _: bar.add())
+        run_all(shorten, tasks, processes, done=lambda _: bar.add())
     small.save(folder)
-
-
-def _small_clip(video: str, file: str) -> None:
-    Path(file).parent.mkdir(parents=True, exist_ok=True)
-    with Video(Path(video)) as one:
-        at = np.arange(0, one.frames, STEP)
-        write_webm(Path(file), one.read(at).frames, one.fps / STEP, CRF)
 
 
 # ---- a joint run -------------------------------------------------------------------------------

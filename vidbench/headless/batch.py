@@ -1,70 +1,93 @@
-"""A batch: the rows of a table, some at a time; complete rows are skipped, the others run."""
+"""A batch: the rows of a table, some at a time and after those they need; complete ones are skipped."""
 
-import csv
-import io
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections import deque
-from datetime import datetime
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from vidbench.headless.execute import execute_all
 from vidbench.headless.kernels import named
-from vidbench.headless.status import read
-from vidbench.headless.table import Row, check_rows, leaves
+from vidbench.headless.needs import groups
+from vidbench.headless.states import LIVE, errors_of, last_words, line_of, states, summarize
+from vidbench.headless.status import BATCH
+from vidbench.headless.table import Row, check_rows
 from vidbench.headless.values import ParameterError, yaml_text
 from vidbench.system.files import write_text
 from vidbench.system.processes import cores
 from vidbench.system.progress import Every
 from vidbench.system.signals import deferred
 
-DONE = ("complete", "running")  # rows that need no start
-SHOWN = ("row", "name", "state", "seconds", "cell", "error")  # the others are in summary.csv
+LOOK = 2.0  # seconds between two looks at rows that other processes execute
 
 
-def row_of(rows: list[Row], number: int) -> Row:
-    """The row of that number. Raises ParameterError where there is none."""
+def run_row(rows: Sequence[Row], number: int, timeout: int = 0, kernel: str = "") -> int:
+    """Execute a row of a table in this process, unless it is complete; returns its exit code.
+
+    Raises:
+        ParameterError: There is no such row, a row that it needs is not complete, or its `data` is
+            no data set.
+        SystemExit: After Ctrl-C or SIGTERM.
+    """
     if number not in range(len(rows)):
         raise ParameterError(f"the table has rows 0 to {len(rows) - 1}; got {number}.")
-    return rows[number]
-
-
-def run_row(row: Row, timeout: int = 0, kernel: str = "") -> int:
-    """Execute a row in this process, unless it is complete; returns its exit code. Raises
-    ParameterError if its `data` is no data set, SystemExit after Ctrl-C or SIGTERM."""
-    if row.status()["state"] == "complete":
+    row, found = rows[number], states(rows)
+    if found[number]["state"] == "complete":
         print(f"row {row.number}, {row.name}: complete before")
         return 0
+    missing = [need for need in row.needs if found[need]["state"] != "complete"]
+    if missing:
+        said = ", ".join(f"{n}, {rows[n].name} ({found[n]['state']})" for n in missing)
+        raise ParameterError(
+            f"row {number}, {row.name}: the rows that it needs must be complete; these are not: "
+            f"{said}. Run them first."
+        )
     check_rows([row])
     return execute_all([(row.notebook, _prepared(row))], row.folder, timeout, named(kernel))
+
+
+def order_of(rows: Sequence[Row]) -> str:
+    """The rows that are not complete as lines for job arrays: rows, a blank, the rows they need."""
+    left = [n for n, found in enumerate(states(rows)) if found["state"] != "complete"]
+    lines = groups([row.needs for row in rows], left)
+    return "\n".join(" ".join(",".join(map(str, part)) for part in line) for line in lines)
 
 
 def run_rows(
     rows: list[Row], out: str | Path, processes: int = 1, timeout: int = 0, kernel: str = ""
 ) -> int:
-    """Execute the rows that are not complete, at most `processes` at a time, each in a process of
-    its own.
+    """Execute the rows that are not complete, at most `processes` at a time, each in its own
+    process, after the rows that it needs.
 
     The GPUs (of CUDA_VISIBLE_DEVICES, or all) are shared out: rows at one time have different ones,
-    as long as there are as many. A row that fails stops no other. Ctrl-C and SIGTERM stop all,
-    which save themselves, and a second one ends them at once. Writes summary.csv and prints it in
-    short. Returns 0 where all rows are complete, 130 where it was stopped, else 1. The same call
-    goes on."""
+    as long as there are as many. A row that fails stops those that need it, and no other. A row
+    that another process executes is waited for, and runs here unless that completes it. Ctrl-C and
+    SIGTERM stop all, which save themselves, and a second one ends them at once. If this process is
+    killed, they save themselves and end, too. Writes summary.csv and prints it in short. Returns 0
+    if all rows are complete, 130 if it was stopped, else 1. The same call resumes."""
     batch = _Batch(rows, max(1, processes), timeout, kernel)
     with deferred() as stops:
         batch.execute(stops)
     print(summarize(rows, out))
-    left = [row.name for row in rows if row.status()["state"] != "complete"]
+    found = states(rows)
+    left = [row.name for row in rows if found[row.number]["state"] != "complete"]
+    held = [row.name for row in rows if found[row.number]["state"] in ("need failed", "waits")]
     if stops:
         print(
-            f"stopped; the same call goes on with the {len(left)} rows left: {', '.join(left)}",
+            f"stopped; the same call resumes the {len(left)} rows left: {', '.join(left)}",
             file=sys.stderr,
         )
         return 130
+    if held:
+        print(
+            f"{len(held)} rows did not run, because rows that they need are not complete: "
+            f"{', '.join(held)}",
+            file=sys.stderr,
+        )
     return 1 if left else 0
 
 
@@ -72,36 +95,61 @@ class _Batch:
     """Rows that wait, and rows that run in processes."""
 
     def __init__(self, rows: list[Row], processes: int, timeout: int, kernel: str) -> None:
-        states = [row.status()["state"] for row in rows]
-        pairs = zip(rows, states, strict=True)
-        self.total, self.processes = len(rows), processes
+        self.rows, self.processes = rows, processes
         self.options = ["--timeout", str(timeout), *(["--kernel", kernel] if kernel else [])]
-        self.waiting = deque(row for row, state in pairs if state not in DONE)
         self.running: dict[subprocess.Popen, tuple[Row, int]] = {}  # the row, its share of GPUs
         self.shares = gpu_shares(_gpus(), processes)
+        self.look()
+        self.waiting = [row for row in rows if self.found[row.number]["state"] != "complete"]
+        count = Counter(found["state"] for found in self.found)
+        live = sum(count[state] for state in LIVE)
         print(
-            f"{len(rows)} rows: {states.count('complete')} complete, {states.count('running')} run "
-            f"elsewhere, {len(self.waiting)} to do, {processes} at a time",
+            f"{len(rows)} rows: {count['complete']} complete, {live} run elsewhere, "
+            f"{len(self.waiting) - live} to do, {processes} at a time",
             flush=True,
         )
+
+    def look(self) -> None:
+        """Read the states of all rows."""
+        self.found, self.looked = states(self.rows), time.monotonic()
+
+    def state(self, row: Row) -> str:
+        return self.found[row.number]["state"]
 
     def execute(self, stops: list[str]) -> None:
         """Execute all rows. stops: the signals that came; each new one stops the running rows."""
         due, reported = Every(), 0
-        while self.running or (self.waiting and not stops):
-            while self.waiting and len(self.running) < self.processes and not stops:
-                self.start(self.waiting.popleft())
+        while True:
+            if not stops:
+                self.begin()
+            elsewhere = not stops and any(self.state(row) in LIVE for row in self.waiting)
+            if not self.running and not elsewhere:
+                return
             if reported < len(stops):
                 reported = len(stops)
                 self.stop()
             time.sleep(0.2)
-            self.collect()
-            if self.running and due():
+            if self.collect() or elsewhere and time.monotonic() - self.looked > LOOK:
+                self.look()
+            if due():
                 self.report()
 
+    def begin(self) -> None:
+        """Start the rows whose needs are complete, as many as there is room for."""
+        for row in list(self.waiting):
+            if self.state(row) == "complete":
+                self.waiting.remove(row)
+            ready = all(self.state(self.rows[need]) == "complete" for need in row.needs)
+            busy = len(self.running) == self.processes
+            if ready and not busy and self.state(row) not in ("complete", *LIVE):
+                self.waiting.remove(row)
+                self.start(row)
+
     def start(self, row: Row) -> None:
-        """Start a row, unless another process completed or started it meanwhile."""
-        if row.status()["state"] in DONE:
+        """Start a row, unless another process started it meanwhile."""
+        if row.status()["state"] in LIVE:
+            self.waiting.append(row)
+            self.look()
             return
         taken = {share for _, share in self.running.values()}
         share = next(number for number in range(len(self.shares)) if number not in taken)
@@ -121,55 +169,23 @@ class _Batch:
         for process in self.running:
             process.send_signal(signal.SIGTERM)
 
-    def collect(self) -> None:
-        """Print how the rows ended whose processes have ended."""
-        for process in [process for process in self.running if process.poll() is not None]:
+    def collect(self) -> bool:
+        """Print how the rows ended whose processes have ended; returns whether one has."""
+        ended = [process for process in self.running if process.poll() is not None]
+        for process in ended:
             row, _ = self.running.pop(process)
-            ended = _line(_outcome(row, process.returncode))
-            print(f"row {row.number}, {row.name}: {ended}", flush=True)
+            said = line_of(_outcome(row, process.returncode))
+            print(f"row {row.number}, {row.name}: {said}", flush=True)
+        return bool(ended)
 
     def report(self) -> None:
-        """Print how far the running rows are."""
-        done = self.total - len(self.waiting) - len(self.running)
-        rows = [f"{row.name} {_line(row.status())}" for row, _ in self.running.values()]
-        print(" | ".join([f"{done} of {self.total} rows done", *rows]), flush=True)
-
-
-def summarize(rows: list[Row], out: str | Path) -> str:
-    """Write out/summary.csv, a line for each row with all its parameters, and return a table of it
-    in short."""
-    lines = []
-    for row in rows:
-        found = row.status()
-        times = [
-            datetime.fromisoformat(found[when]) for when in ("begun", "ended") if found.get(when)
-        ]
-        seconds = (times[1] - times[0]).total_seconds() if len(times) == 2 else ""
-        error = " ".join((found.get("error") or _last_words(row)).split())
-        line = {
-            "row": row.number,
-            "name": row.name,
-            "state": found["state"],
-            "seconds": seconds,
-            "cell": f"{found['cell']}/{found['cells']}" if "cell" in found else "",
-            "error": error,
-            "exit": found.get("exit"),
-            "notebook": row.notebook,
-            "copy": row.copy,
-        }
-        lines.append(
-            line | {f"parameter {name}": value for name, value in leaves(row.parameters).items()}
-        )
-    columns = list(dict.fromkeys(name for line in lines for name in line))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    Path(out).mkdir(parents=True, exist_ok=True)
-    write_text(Path(out) / "summary.csv", text.getvalue())
-    cells = [SHOWN, *([str(line[name])[:80] for name in SHOWN] for line in lines)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(SHOWN))]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells)
+        """Print how far the running rows are, and those that other processes execute."""
+        here = [row for row, _ in self.running.values()]
+        there = [row for row in self.waiting if self.state(row) in LIVE]
+        done = len(self.rows) - len(self.waiting) - len(here)
+        lines = [f"{row.name} {line_of(row.status())}" for row in here]
+        lines += [f"{row.name} {line_of(self.found[row.number])}" for row in there]
+        print(" | ".join([f"{done} of {len(self.rows)} rows done", *lines]), flush=True)
 
 
 def gpu_shares(gpus: list[str], processes: int) -> list[list[str]]:
@@ -199,11 +215,12 @@ def _gpus() -> list[str]:
 
 def _start(row: Row, processes: int, options: list[str], gpus: list[str]) -> subprocess.Popen:
     """`vidbench run` of a row: anyone can call the same by hand. Ctrl-C of a terminal does not
-    reach it."""
+    reach it. Its standard input stays open as long as this process lives (signals.end_with)."""
     _prepared(row)
     # what is read from now on is of this run
     row.copy.with_suffix(".status.json").unlink(missing_ok=True)
     environment = {"OMP_NUM_THREADS": str(max(1, cores() // max(1, processes)))} | os.environ
+    environment[BATCH] = str(os.getpid())
     if gpus:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     command = [
@@ -218,10 +235,10 @@ def _start(row: Row, processes: int, options: list[str], gpus: list[str]) -> sub
         str(row.folder / "settings.yaml"),
         *options,
     ]
-    with _errors(row).open("w") as errors:
+    with errors_of(row).open("w") as errors:
         return subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=errors,
             env=environment,
@@ -239,35 +256,11 @@ def _prepared(row: Row) -> dict:
 def _outcome(row: Row, code: int) -> dict:
     """What the status says, or, where the process ended before there was one, its own last
     words."""
-    if not _errors(row).stat().st_size:
-        _errors(row).unlink()
+    if not errors_of(row).stat().st_size:
+        errors_of(row).unlink()
     found = row.status()
     return (
         found
         if found["state"] != "new"
-        else {"state": f"exit code {code}", "error": _last_words(row)}
-    )
-
-
-def _errors(row: Row) -> Path:
-    return row.folder / f"{row.notebook.stem}.errors.log"
-
-
-def _last_words(row: Row) -> str:
-    """Of a row that never had a status."""
-    if read(row.copy)["state"] != "new" or not _errors(row).exists():
-        return ""
-    return _errors(row).read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
-
-
-def _line(found: dict) -> str:
-    where = (
-        f" in cell {found['cell']} of {found['cells']}"
-        if found["state"] != "complete" and "cell" in found
-        else ""
-    )
-    return (
-        found["state"]
-        + where
-        + (f": {found['error'].splitlines()[0]}" if found.get("error") else "")
+        else {"state": f"exit code {code}", "error": last_words(row)}
     )

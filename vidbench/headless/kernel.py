@@ -24,7 +24,7 @@ from papermill.exceptions import strip_color
 from papermill.log import logger
 
 from vidbench.headless.bars import Bars
-from vidbench.headless.status import Status
+from vidbench.headless.status import BATCH, Status
 from vidbench.headless.streams import Lines, Streams
 from vidbench.system.files import write_text
 from vidbench.system.signals import PAUSE, deferred
@@ -57,11 +57,18 @@ OFFLINE = "{% extends 'index.html.j2' %}" + "".join(
 FIGURE = "application/vnd.plotly.v1+json"
 # of the output by which plotly brings its script into a page, and within how many letters
 PLOTLY_LIBRARY, LIBRARY_HEAD = "plotly.js v", 5000
+TRAIN_ONLY = "VIDBENCH_TRAIN_ONLY"  # on all nodes but one, which draws and evaluates
 CLEAN_EXITS = (("SystemExit", ""), ("SystemExit", "0"))
 
 
+def last_training_cell(nb: nbformat.NotebookNode) -> int:
+    """The number of the last cell tagged `train`; of a notebook without one, that of its last cell."""
+    tagged = [n for n, cell in enumerate(nb.cells) if "train" in cell.metadata.get("tags", [])]
+    return max(tagged, default=len(nb.cells) - 1)
+
+
 class Stopped(Exception):
-    """Asked to stop: no further cell is begun."""
+    """A stop was requested: no further cell starts."""
 
 
 def run(
@@ -85,6 +92,8 @@ def run(
     lines, too. Ctrl-C and SIGTERM interrupt the cell, which has GRACE seconds to save what it does;
     a second one ends it at once. Raises BusyError where another process executes into the copy, and
     the machinery's own errors once all is written."""
+    if os.environ.get(TRAIN_ONLY) == "1":
+        nb.cells = nb.cells[: last_training_cell(nb) + 1]
     with closing(Status(copy, cells=len(nb.cells), **facts)) as status, _log(copy) as log:
         lines = Lines([log, echo] if echo else [log])
         runner = Client(Manager(nb, **manager), **client | FIXED)
@@ -126,7 +135,11 @@ def _execute(client: "Client", copy: Path, kernel: dict, named: str) -> tuple[st
     """How it ended and why."""
     raw, own = (
         copy.with_suffix(".kernel.log"),
-        {"VIDBENCH_RANK_LOGS": str(copy.with_suffix(".ranks")), "VIDBENCH_NOTEBOOK": named},
+        {
+            "VIDBENCH_RANK_LOGS": str(copy.with_suffix(".ranks")),
+            "VIDBENCH_NOTEBOOK": named,
+            BATCH: "",  # what a notebook starts is no row of a batch
+        },
     )
     try:
         with raw.open("w") as past:

@@ -8,9 +8,12 @@ notebook's folder, as in JupyterLab. Which parameters are paths follows from the
     _dir, _file, _folder or _path
     after, before, init, other, run, student, teacher                 a run's name; a path if it has a slash
 
+A frozen encoder (`timm:resnet50=FILE`) is such a name; its weights are a path if the file or folder exists.
+
 The rule also holds for each item of a list and each field of a map. `data` may be a built-in data set.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from vidbench.headless.values import ParameterError
 
 FILES = ("data", "lists", "out", "published", "truth")
 ENDS = ("_dir", "_file", "_folder", "_path")
+FROZEN = re.compile(r"(\w{2,}:[^=]+)=(.+)")  # library:name=weights
 RUNS = ("after", "before", "init", "other", "run", "student", "teacher")
 
 
@@ -40,7 +44,12 @@ def _absolute(name: object, value: Any, folder: Path) -> Any:
         return absolute(value, folder)
     if isinstance(value, list | tuple):
         return type(value)(_absolute(name, item, folder) for item in value)
-    if not isinstance(value, str) or not _is_path(name, value):
+    if not isinstance(value, str):
+        return value
+    if name in RUNS and (frozen := FROZEN.fullmatch(value)):
+        weights = (folder / Path(frozen[2]).expanduser()).resolve()
+        return f"{frozen[1]}={weights}" if weights.exists() else value
+    if not _is_path(name, value):
         return value
     try:
         return str((folder / Path(value).expanduser()).resolve())

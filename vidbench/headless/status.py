@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from vidbench.system.errors import InputError
 from vidbench.system.files import is_locked, lock_file, path_inside, write_text
 
@@ -27,6 +29,7 @@ FIELDS = {
     "exit": int | None,
     "error": str | None,
 }
+BATCH = "VIDBENCH_BATCH"  # the process of the batch that started this one
 INJECTED = "injected-parameters"  # papermill's tag of the cell that it adds
 
 
@@ -34,10 +37,11 @@ class Status:
     """The status file of one executed copy, written under a temporary name and renamed, and its
     lock while it runs.
 
-    The files are STEM.status.json and .STEM.lock beside STEM.ipynb, so that a folder holds many
+    The files are STEM.status.json and .STEM.lock next to STEM.ipynb, so that a folder holds many
     copies, and a run folder of training, whose status.json is the training's own, one of them.
     Fields: state (running or one of EXIT), notebook, digest, parameters, cells, cell (its number
-    from 1, before papermill puts a banner over a failed one), pid, host, begun, ended, exit, error,
+    from 1, before papermill puts a banner over a failed one), pid, host, batch (the process of the
+    batch that started it), begun, ended, exit, error,
     html."""
 
     def __init__(self, copy: Path, **facts):
@@ -49,6 +53,7 @@ class Status:
             "cell": 0,
             "pid": os.getpid(),
             "host": socket.gethostname(),
+            "batch": int(os.environ.get(BATCH) or 0) or None,
             "begun": _now(),
             "ended": None,
             "exit": None,
@@ -71,10 +76,10 @@ class Status:
 
 
 def read(copy: str | Path) -> dict:
-    """The status of the executed copy at that path, {"state": "new"} where there is none.
+    """The status of the executed copy at that path, {"state": "new"} if it has none.
 
     State `killed`: the file says running, but no process holds its lock (files.is_locked). State
-    `damaged`: see `read_file`."""
+    `orphaned`: it runs, but the batch that started it ended. State `damaged`: see `read_file`."""
     path = Path(copy).with_suffix(".status.json")
     facts = read_file(path)
     if facts["state"] == "running" and not is_locked(_lock_path(Path(copy))):
@@ -84,7 +89,18 @@ def read(copy: str | Path) -> dict:
                 "state": "killed",
                 "error": f"process {facts['pid']} on {facts['host']} was killed",
             }
+    elif facts["state"] == "running" and facts["host"] == socket.gethostname():
+        batch = facts.get("batch")
+        facts |= {"state": "orphaned"} if batch and not _lives(batch) else {}
     return facts
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process of that number runs on this machine."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def read_file(path: Path) -> dict:

@@ -7,12 +7,13 @@ import json
 import re
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from vidbench.headless import needs, settings
 from vidbench.headless.parameters import (
     check,
     check_kernel,
@@ -29,12 +30,14 @@ from vidbench.system.files import path_inside
 
 LONGEST = 100  # letters of a folder's name
 PARTS = ("parameters", "grid", "compose")
+KEYS = ("notebook", "row", "needs", *PARTS)  # of an entry
 Entry: TypeAlias = tuple[str, Any, dict[str, str]]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One notebook with its parameters, and the folder of its executed copy."""
+    """One notebook with its parameters, the folder of its executed copy, and the numbers of the
+    rows that must be complete before it begins."""
 
     number: int
     name: str
@@ -42,6 +45,7 @@ class Row:
     parameters: dict
     folder: Path
     digest: str
+    needs: tuple[int, ...] = ()
 
     @property
     def copy(self) -> Path:
@@ -51,33 +55,77 @@ class Row:
         """As status.read; state `new` also if the folder holds a run of other contents or
         parameters."""
         found = read(self.copy)
-        if found["state"] in ("running", "damaged") or found.get("digest") == self.digest:
+        if (
+            found["state"] in ("running", "orphaned", "damaged")
+            or found.get("digest") == self.digest
+        ):
             return found
         return {"state": "new"}
 
 
-def read_table(table: str | Path, out: str | Path, kernel: str = "") -> list[Row]:
+@dataclass(frozen=True)
+class _Found:
+    """A row without its place: `named` are the parameters that name it if `name` is empty."""
+
+    notebook: Path
+    parameters: dict[str, Any]
+    named: dict[str, Any]
+    name: str
+    needs: list[str]
+
+
+def read_table(
+    table: str | Path,
+    out: str | Path,
+    kernel: str = "",
+    given: Iterable[tuple[str, str]] = (),
+) -> list[Row]:
     """The rows of a table, each checked against its notebook.
 
-    A .yaml holds one map or a list of maps: `notebook`, a path from the table's folder;
-    `parameters`; `grid`, each combination of whose lists is a row, in order; `compose`, text made
-    of the row's other parameters, such as {name: "{stream}-seed{changes[seed]}"}. A name with dots
-    is a field of a map: changes.seed. In a grid a name of your own may hold a list of maps,
-    settings of several parameters each. A .csv has a column `notebook` and one for each parameter,
-    an empty cell being one not given. Relative paths are relative to the table's folder. A row whose
-    folder exists under another name, since the table has grown, keeps it. kernel: the name of an installed
-    one, in which all run. Raises ParameterError."""
+    A .yaml holds one map or a list of maps:
+
+    - `notebook`: a path from the table's folder
+    - `parameters`: names and values. A name with dots is a field of a map: changes.seed
+    - `grid`: lists of values; each combination is a row, in order. A name of your own may hold a
+      list of maps, settings of several parameters each.
+    - `compose`: text made of the row's other parameters, such as
+      {name: "{stream}-seed{changes[seed]}"}
+    - `row`: the name of the row and its folder
+    - `needs`: names of rows that must be complete before this one begins, or patterns with *
+    - `each`: lists of values, or of maps of values; each combination is an entry, in whose texts
+      {name} is filled
+
+    It may also be a map of `settings`, names and values that fill the texts of all entries, and
+    `rows`, the list. A .csv has a column `notebook`, one for each parameter, and if wanted `row`
+    and `needs`, names separated by blanks; an empty cell leaves the default. Relative paths are
+    relative to the table's folder. A row whose folder exists under another name, since the table
+    has grown, keeps it.
+
+    Args:
+        table: The file.
+        out: The folder of the rows' folders.
+        kernel: The name of an installed one, in which all run.
+        given: (name, text) pairs that replace settings.
+
+    Raises:
+        ParameterError: The table, a row or what it needs is wrong.
+    """
     table, out = Path(table), Path(out)
     books: dict[Path, Any] = {}
-    found = []
-    for where, entry, texts in _entries(table):
+    found: list[_Found] = []
+    for where, entry, texts in _entries(table, given):
         try:
             found += _expanded(entry, texts, table.parent, books, kernel)
         except (ValueError, OSError) as error:
             raise ParameterError(f"{table}, {where}: {error}") from None
     if not found:
         raise ParameterError(f"{table} has no rows.")
-    return _placed(found, out, books)
+    rows = _placed(found, out, books)
+    try:
+        numbers = needs.resolve([row.name for row in rows], [one.needs for one in found])
+    except ParameterError as error:
+        raise ParameterError(f"{table}: {error}") from None
+    return [replace(row, needs=those) for row, those in zip(rows, numbers, strict=True)]
 
 
 def check_rows(rows: Sequence[Row]) -> None:
@@ -99,14 +147,19 @@ def check_rows(rows: Sequence[Row]) -> None:
         looked.add(key)
 
 
-def _entries(table: Path) -> Iterator[Entry]:
+def _entries(table: Path, given: Iterable[tuple[str, str]]) -> Iterator[Entry]:
     """Where each entry is in the table, for messages, its content, and parameters yet to read."""
     if table.suffix.lower() == ".csv":
+        settings.opened([], given, table.parent)  # it has none
         yield from _csv_entries(table)
         return
-    loaded = load_yaml(table)
-    for number, entry in enumerate(loaded if isinstance(loaded, list) else [loaded], 1):
-        yield f"entry {number}", entry, {}
+    entries, known = settings.opened(load_yaml(table), given, table.parent)
+    for number, entry in enumerate(entries, 1):
+        try:
+            for one in settings.spread(entry, known):
+                yield f"entry {number}", one, {}
+        except ParameterError as error:
+            raise ParameterError(f"{table}, entry {number}: {error}") from None
 
 
 def _csv_entries(table: Path) -> Iterator[Entry]:
@@ -125,7 +178,8 @@ def _csv_entries(table: Path) -> Iterator[Entry]:
             )
         texts = {name: text for name, text in zip(names, cells, strict=True) if text}
         if texts:
-            yield f"line {number}", {"notebook": texts.pop("notebook", "")}, texts
+            entry = {"notebook": texts.pop("notebook", ""), "row": texts.pop("row", "")}
+            yield f"line {number}", entry | {"needs": texts.pop("needs", "").split()}, texts
 
 
 def _csv_lines(table: Path) -> Iterator[tuple[int, list[str]]]:
@@ -146,12 +200,14 @@ def _csv_lines(table: Path) -> Iterator[tuple[int, list[str]]]:
 
 def _expanded(
     entry: Any, texts: dict[str, str], folder: Path, books: dict[Path, Any], kernel: str
-) -> list[tuple[Path, dict[str, Any], dict[str, Any]]]:
-    """(notebook, parameters, those that name the row) of each row of an entry."""
-    if not isinstance(entry, dict) or set(entry) - {*PARTS, "notebook"}:
+) -> list[_Found]:
+    """The rows of an entry."""
+    if not isinstance(entry, dict) or set(entry) - set(KEYS):
         raise ParameterError(
-            f"wanted a map of notebook, parameters, grid, compose, the first at least; got {entry!r}."
+            "wanted a map of notebook, parameters, grid, compose, row, needs, each, the first at "
+            f"least; got {entry!r}."
         )
+    name, wanted = _name_and_needs(entry)
     notebook = entry.get("notebook")
     if not isinstance(notebook, str) or not notebook.strip():
         raise ParameterError(
@@ -170,8 +226,21 @@ def _expanded(
     parameters = parameters | spoken(book, texts)
     combined = _combined(parameters, grid, compose, book)
     return [
-        (path, check(book, absolute(made, folder), path.name), named) for made, named in combined
+        _Found(path, check(book, absolute(made, folder), path.name), named, name, wanted)
+        for made, named in combined
     ]
+
+
+def _name_and_needs(entry: dict[str, Any]) -> tuple[str, list[str]]:
+    """The row's name, empty if its parameters name it, and the names of the rows it needs."""
+    name, wanted = entry.get("row") or "", entry.get("needs") or []
+    if not isinstance(name, str) or name and (_clean(name) != name or len(name) > LONGEST):
+        raise ParameterError(
+            f"row must be a name of letters, digits and ._+-, at most {LONGEST}; got {name!r}."
+        )
+    if not isinstance(wanted, list) or not all(isinstance(one, str) and one for one in wanted):
+        raise ParameterError(f"needs must be a list of rows' names; got {wanted!r}.")
+    return name, wanted
 
 
 def _is_name(name: object) -> bool:
@@ -225,35 +294,36 @@ def _fields(values: dict, into: dict | None = None) -> dict[str, Any]:
     return into
 
 
-def _placed(
-    found: list[tuple[Path, dict[str, Any], dict[str, Any]]], out: Path, books: dict[Path, Any]
-) -> list[Row]:
-    """The rows with their folders: below the notebook's name, what distinguishes the row from
-    others of it. No two folders differ only in case."""
-    digests = [digest_of(books[notebook], parameters) for notebook, parameters, _ in found]
+def _placed(found: list[_Found], out: Path, books: dict[Path, Any]) -> list[Row]:
+    """The rows with their folders: the row's name, or below the notebook's name what distinguishes
+    the row from others of it. No two folders differ only in case."""
+    digests = [digest_of(books[one.notebook], one.parameters) for one in found]
     _refuse_same(found, digests)
     there = _places(out)
     taken = {str(there[mark]).casefold() for mark in digests if mark in there}
-    names = _names([(notebook.stem, leaves(named)) for notebook, _, named in found])
+    names = _names([(one.notebook.stem, leaves(one.named)) for one in found])
     rows = []
-    for number, (notebook, parameters, _) in enumerate(found):
+    for number, one in enumerate(found):
         mark = digests[number]
-        folder = there.get(mark) or path_inside(out, Path(notebook.stem, names[number]))
+        inside = Path(one.name) if one.name else Path(one.notebook.stem, names[number])
+        folder = there.get(mark) or path_inside(out, inside)
         if mark not in there and str(folder).casefold() in taken:
             folder = folder.with_name(f"{folder.name}-{mark[:8]}")
         taken.add(str(folder).casefold())
-        name = folder.relative_to(out).as_posix()
-        rows.append(Row(number, name, notebook.resolve(), parameters, folder, mark))
+        name = one.name or folder.relative_to(out).as_posix()
+        rows.append(Row(number, name, one.notebook.resolve(), one.parameters, folder, mark))
     return rows
 
 
-def _refuse_same(found: list, digests: list[str]) -> None:
+def _refuse_same(found: list[_Found], digests: list[str]) -> None:
     first: dict[str, int] = {}
     for number, mark in enumerate(digests):
         if first.setdefault(mark, number) != number:
             same = [i for i, other in enumerate(digests) if other == mark]
-            notebook, parameters, _ = found[number]
-            raise ParameterError(f"rows {same} are the same: {notebook.name} with {parameters}.")
+            one = found[number]
+            raise ParameterError(
+                f"rows {same} are the same: {one.notebook.name} with {one.parameters}."
+            )
 
 
 def _places(out: Path) -> dict[str, Path]:

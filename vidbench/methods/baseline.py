@@ -4,14 +4,17 @@
 retrieval, probes and notebooks need to know nothing of baselines."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from vidbench.data.loading.dataset import ClipSpec
+from vidbench.data.manifest import Manifest
+from vidbench.data.video import clips
 from vidbench.engine import ranks
 from vidbench.engine.records import check_rows
-from vidbench.engine.runs import Run
+from vidbench.engine.runs import Run, recipe_dict, run_name
 from vidbench.methods import common
 from vidbench.models import frozen
 from vidbench.system.errors import InputError
@@ -28,6 +31,44 @@ class Recipe(common.Recipe, method="baseline"):
     def data_sets(self) -> tuple[common.DataSet, ...]:
         """The videos that it is measured on; it was trained on others."""
         return (common.DataSet(self.manifest, "", self.clip),)
+
+
+def is_baseline(name: str) -> bool:
+    """Whether the name of a run means an encoder of another library: "timm:resnet50=FILE"."""
+    return name.partition(":")[0] in frozen.LIBRARIES
+
+
+def make(
+    source: str,
+    weights: str | Path,
+    manifest: str,
+    place: Path,
+    *,
+    clip: ClipSpec | None = None,
+    folder: Path | None = None,
+) -> Run:
+    """Make the run of a frozen encoder, or read the one that exists.
+
+    Args:
+        source: "library:name", see models.frozen.
+        weights: A file or folder, or a name in the library's cache; see models.frozen.read.
+        manifest: Folder of the videos that it is measured on.
+        place: Where its run directory is, by a name that says source, weights and clips.
+        clip: Another input than that of the weights, such as that of a run to compare with.
+        folder: The run directory, instead.
+
+    Raises:
+        FileNotFoundError, ImportError, ValueError: As `frozen.read`.
+        RunError: The directory holds another recipe.
+    """
+    local = Path(weights).expanduser()
+    weights = str(local.resolve() if str(weights) and local.exists() else weights)
+    recipe = recipe_for(source, weights, manifest, clip)
+    like = f"{clip.frames}x{clip.target_fps or clip.stride}x{clip.augment.size}" if clip else ""
+    name = run_name("baseline", source, Path(weights).stem if weights else "", like)
+    folder = folder or place / name.replace(":", "-").replace("/", "-")
+    train(recipe_dict(recipe), str(folder))
+    return Run(folder)
 
 
 def recipe_for(source: str, weights: str, manifest: str, clip: ClipSpec | None = None) -> Recipe:
@@ -66,6 +107,26 @@ def _check_takes(recipe: Recipe, origin: frozen.Origin) -> None:
         ) from error
 
 
+def _words(recipe: Recipe, origin: frozen.Origin) -> str:
+    """Say which clips the encoder gets, and where these are not those of its weights."""
+    clip, size = recipe.clip, recipe.clip.augment.size
+    rate = f"at {clip.target_fps:g} fps" if clip.target_fps else f"of stride {clip.stride}"
+    said = f"frozen, with clips of {clip.frames} frames {rate}, {size} pixels"
+    if (clip.frames, clip.target_fps, size) != (origin.frames, origin.fps, origin.size):
+        said += f". Its weights are made for {origin}, so its numbers may be too low"
+    rows = Manifest.load(recipe.manifest)
+    with clips.Video(rows.absolute(0)) as video:
+        side, fps = min(video.read([0]).frames.shape[1:3]), video.fps or 1.0
+        seconds = video.frames / fps
+    wanted = clip.frames * (1 / clip.target_fps if clip.target_fps else clip.stride / fps)
+    if seconds < wanted or side < size:
+        said += (
+            f". The first video has {seconds:.1f} s of {side} pixels. Videos shorter than "
+            f"{wanted:.1f} s repeat their last frame, smaller ones are enlarged"
+        )
+    return said
+
+
 def train(recipe: dict, folder: str, progress: str = "auto", threads: int = 0) -> str:
     """Read the weights into a run directory. Returns the directory.
 
@@ -82,7 +143,7 @@ def train(recipe: dict, folder: str, progress: str = "auto", threads: int = 0) -
         check_rows(run.folder, {"train": None})
         if run.checkpoint() is None:
             run.save(0, module.state_dict(), {})
-            print(f"{run.folder.name}: {origin}; frozen", flush=True)
+            print(f"{run.folder.name}: {_words(own, origin)}", flush=True)
         run.status("complete")
     ranks.barrier()
     return folder

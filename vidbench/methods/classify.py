@@ -206,7 +206,7 @@ class Watch:
             clips,
             batch_sampler=[mine[i : i + step] for i in range(0, len(mine), step)],
             **{**processes(workers), "persistent_workers": workers > 0},
-        )  # asked every epoch
+        )  # used every epoch
 
     @torch.no_grad()
     def __call__(self, epoch: float = 0.0) -> dict[str, float]:

@@ -9,13 +9,26 @@ positives:
     label  every entry of the same label (UberNCE, the supervised oracle)
     near   the own key and the `topk` queue slots nearest in the other stream (CoCLR)
 
+The loss of a query is -log(sum over positives of exp s / sum over all of exp s), s = q . k / t (see
+tensors.losses). The key encoder is not trained but follows: key <- m key + (1 - m) query after each
+step.
+
 `drop_own_key`, the siblings (clips of one source) and the schedule differ between paper and released
 code, so both are presets. Departures: `key_groups` splits the key encoder's global batch, shuffled,
 into groups that normalize apart: shuffle-BN as on so many GPUs. Fewer ranks share the groups. More
 ranks make more groups, as batch-norm statistics are those of a rank's part of the batch. What is
 handed on is the last checkpoint,
 not the best by training accuracy, which in a CoCLR stage falls before it rises (issue 14 of the
-released code)."""
+released code).
+
+Example: one forward pass on four pairs of views.
+
+>>> method = CoCLR(PRESETS["tiny"].alone)
+>>> batch = {"rgb": torch.rand(4, 2, 3, 8, 32, 32), "label": torch.arange(4)}
+>>> loss, numbers = method(batch | {"source_video": torch.arange(4)})
+>>> loss.shape, method.queue.slots
+(torch.Size([]), 64)
+"""
 
 import copy
 from dataclasses import dataclass, replace
@@ -52,7 +65,7 @@ from vidbench.tensors.metrics import purity, topk_hit
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """What a stage took from another run; as text, in plain words."""
+    """What a stage took from another run; as text, a sentence."""
 
     part: str  # student or teacher
     run: str
@@ -90,6 +103,11 @@ class CoCLR(nn.Module):
     def ready(self) -> bool:
         """No optimizer step before the queue holds real features only (main_coclr.py)."""
         return self.queue.full or not self.recipe.fill_first
+
+    def encoders(self) -> list[nn.Module]:
+        """The networks that `Fit.compile` compiles."""
+        teachers = [] if self.teacher is None else [self.teacher[0]]
+        return [self.encoder, self.key_encoder, *teachers]
 
     def train(self, mode: bool = True) -> "CoCLR":
         """The teacher stays in eval mode whatever the student does."""
@@ -171,16 +189,14 @@ class CoCLR(nn.Module):
         if not self.training:
             return embed(self.key_encoder, self.key_head, clips)
         rows = clips.shape[0]
-        everything = ranks.gather(clips)
         generator = torch.Generator().manual_seed(self.queue.enqueued)  # the same on each rank
-        order = torch.randperm(len(everything), generator=generator).to(clips.device)
-        part = everything[order[ranks.rank() * rows : (ranks.rank() + 1) * rows]]
-        groups = part.chunk(self.groups)
+        order = torch.randperm(rows * ranks.world(), generator=generator)
+        groups = ranks.permuted(_halved(clips), order).chunk(self.groups)
         shuffled = ranks.gather(
             torch.cat([embed(self.key_encoder, self.key_head, group) for group in groups])
         )
         back = torch.empty_like(shuffled)
-        back[order] = shuffled
+        back[order.to(clips.device, non_blocking=True)] = shuffled
         return back[ranks.rank() * rows : (ranks.rank() + 1) * rows]
 
     @torch.no_grad()
@@ -198,7 +214,7 @@ class CoCLR(nn.Module):
         miner.
 
         Of each the last checkpoint of a complete run. Queue and optimizer are never handed over;
-        the queue fills anew. Raises RunError where a run is missing, not complete, of the wrong
+        the queue is filled again. Raises RunError where a run is missing, not complete, of the wrong
         stream or of another network."""
         report = []
         if student:
@@ -225,6 +241,14 @@ def projection(width: int, dim: int) -> nn.Sequential:
 def embed(encoder: nn.Module, head: nn.Module, clips: Tensor) -> Tensor:
     """Clips [B,C,T,H,W] -> unit rows [B,dim]: feature map, global average, head."""
     return F.normalize(head(encoder(clips).mean(dim=(2, 3, 4))).float(), dim=1)
+
+
+def _halved(clips: Tensor) -> Tensor:
+    """Clips in autocast's 16 bits, in which the encoder would read them: half the bytes to move."""
+    kind = clips.device.type
+    if ranks.world() == 1 or not torch.is_autocast_enabled(kind):
+        return clips
+    return clips.to(torch.get_autocast_dtype(kind))
 
 
 def load_embedding(

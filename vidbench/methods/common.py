@@ -11,6 +11,7 @@ registry.py and models/own.py; a run directory from elsewhere cannot choose what
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -19,13 +20,16 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from vidbench import models
-from vidbench.data.loading.dataset import Batches, Clips, ClipSpec, processes
+from vidbench.data.loading import batched
+from vidbench.data.loading.dataset import FIXED, RANDOM, Batches, Clips, ClipSpec, processes
 from vidbench.data.loading.joint import Joint
 from vidbench.data.loading.mirrored import flip_warning
 from vidbench.data.loading.transforms import Stream
 from vidbench.data.manifest import Manifest
 from vidbench.engine import ranks
 from vidbench.engine.loop import Fit, fit
+from vidbench.engine.optimize import DTYPES
+from vidbench.engine.prefetch import Prepare, moved
 from vidbench.engine.records import check_rows, check_videos, read_rows
 from vidbench.engine.runs import (
     Run,
@@ -41,6 +45,7 @@ from vidbench.methods.registry import register
 from vidbench.models import own
 from vidbench.models.backbone import Backbone
 from vidbench.models.published import PublishedWeights, load_published
+from vidbench.system.errors import InputError
 from vidbench.system.progress import Style
 from vidbench.system.ranges import check_fields
 from vidbench.system.trusted import UntrustedError
@@ -117,6 +122,11 @@ class Recipe(ABC):
     def build_backbone(self) -> Backbone:
         """Build the backbone without its weights: clips [B,3,T,H,W] -> map [B,D,T',H',W']."""
         return models.build(self.network, **self.network_args)
+
+    @property
+    def more_forwards(self) -> int:
+        """Forward passes of further backbones in a step, each over the batch once."""
+        return 0
 
     def build_head(self, width: int, data: DataSet) -> Head | None:
         """Build the classifier of a data set without its weights, or None if the method has none."""
@@ -260,14 +270,31 @@ def train(
     lines = list(notes)
     if isinstance(clips := batches.dataset, Clips):
         lines += flip_warning("the data set", clips.manifest.classes, clips.spec.augment)
+    if recipe.fit.augment_on == "device" and _randaugments(recipe):
+        lines.append(
+            "RandAugment stays in the loader's workers and takes most of their time, so "
+            "augment_on='device' saves little."
+        )
     if run.checkpoint() is None:
         lines += map(str, start(module))
     for line in lines if ranks.rank() == 0 else ():
         print(f"{run.folder.name}: {line}", flush=True)
     watched = watch(module, run)
-    fit(module, batches, recipe.fit, run, progress, watched)
+    fit(module, batches, recipe.fit, run, progress, watched, _prepare(module, recipe.fit))
     getattr(watched, "conclude", lambda: None)()
     return folder
+
+
+def _randaugments(recipe: Recipe) -> bool:
+    return any(data.clip.augment.randaugment for data in recipe.data_sets())
+
+
+def _prepare(module: Any, fit: Fit) -> Prepare:
+    """What brings a batch to the device, and augments it there if the recipe says so."""
+    if fit.augment_on == "workers":
+        return moved
+    half = getattr(module.encoder, "half_input", False)
+    return partial(batched.finish, dtype=DTYPES[fit.precision] if half else torch.float32)
 
 
 def _check_own(recipe: Recipe, module: nn.Module) -> None:
@@ -299,13 +326,23 @@ def training_rows(manifest: str, held_out: float = 0.0) -> tuple[Manifest, Manif
 
 
 def clips_of(rows: Manifest, spec: ClipSpec, flow: str, fit: Fit, cache: int = CACHE) -> Clips:
-    """The rows' clips; without workers, decoded videos are kept in memory up to `cache` bytes."""
+    """The rows' clips; without workers, decoded videos are kept in memory up to `cache` bytes.
+
+    Raises:
+        InputError: The views are to be augmented on the device, but nothing is drawn.
+    """
+    if fit.augment_on == "device" and spec.sampling in FIXED:
+        raise InputError(
+            f"augment_on='device' must have sampling {' or '.join(RANDOM)}, whose views are drawn; "
+            f"got sampling={spec.sampling!r}. Set augment_on='workers'."
+        )
     return Clips(
         rows,
         spec,
         flow_folder=flow or None,
         seed=fit.seed,
         cache_bytes=0 if fit.workers else cache,
+        packed=fit.augment_on == "device",
     )
 
 
@@ -318,6 +355,7 @@ def loader(dataset: Clips | Joint, fit: Fit, batches: Batches | None = None) -> 
     return DataLoader(
         dataset,
         batch_sampler=batches,
+        collate_fn=batched.collate if fit.augment_on == "device" else None,
         pin_memory=ranks.device().type == "cuda",
         **processes(fit.workers, training=True),
     )

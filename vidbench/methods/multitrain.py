@@ -5,7 +5,13 @@ which is of three data sets where the paper has four; the paper's main text is n
 clip passes every head. Its own head's scores are trained with its label, and so are the other
 heads' raw scores after a bias-free map into its own label space, one map for each ordered pair; an
 expander's rows of the whole mixed batch are kept varied and uncorrelated. Maps and expander serve
-training only.
+training only. With the scores s_d = head_d(backbone(x)) of a clip x of data set a with label y:
+
+    loss = CE(s_a, y) + projection * mean over d != a of CE(M_da s_d, y)
+           + informative * (variance * v + covariance * c)
+
+where M_da is the map from d's labels to a's, v and c are of tensors.losses.informative, and the
+weights are fields of the recipe.
 
 Two things of the released code are quirks, kept by `released=True`. A clip mixed with one of
 another data set loses the partner's share of the label: targets are smoothed, then mixed, then
@@ -18,7 +24,15 @@ that, too, and without it any number of ranks gives the gradient of the whole ba
 loss included.
 
 Departures: a mixed clip's partner is a random one, not the one as far from the batch's end;
-RandAugment and crops are those of data.loading.transforms, augmentation."""
+RandAugment and crops are those of data.loading.transforms, augmentation.
+
+Example: heads of three and two classes on one backbone, and the map between them each way.
+
+>>> parts = Part("a", "", ("x", "y", "z")), Part("b", "", ("v", "w"))
+>>> method = MultiTrain(replace(PRESETS["toy"], parts=parts))
+>>> {name: one.weight.shape for name, one in method.maps.items()}
+{'a>b': torch.Size([2, 3]), 'b>a': torch.Size([3, 2])}
+"""
 
 import functools
 import operator

@@ -1,6 +1,7 @@
 """Pooling attention on tokens of a grid, and the block around it (MViTv2, section 4.1)."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from math import prod
 
@@ -10,11 +11,33 @@ from torch.nn import functional as F
 from torchvision.ops import StochasticDepth
 
 from vidbench.models.planes import PlaneMaxPool
+from vidbench.system.kernels import kernels_run
 
 Grid = tuple[int, int, int]  # positions along time, height and width
 MLP_RATIO = 4
 AXES = ("t", "h", "w")
+KERNEL_TYPES = (torch.bfloat16, torch.float16, torch.float32)
 norm_layer = partial(nn.LayerNorm, eps=1e-6)
+
+
+class AutocastNorm(nn.LayerNorm):
+    """nn.LayerNorm in the precision of its input: its statistics are float32, its weights are
+    rounded to the input's precision. Under CUDA's autocast nn.LayerNorm makes all of it float32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[...,D] -> [...,D] of the same precision."""
+        kind = x.device.type
+        # torch knows no autocast for the meta device, where costs.py counts
+        with nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False):
+            weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+            return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps)
+
+    @classmethod
+    def adopt(cls, module: nn.Module) -> None:
+        """Let each nn.LayerNorm below `module` run as an AutocastNorm; weights and keys stay."""
+        for norm in module.modules():
+            if type(norm) is nn.LayerNorm:
+                norm.__class__ = cls
 
 
 def strided(grid: Sequence[int], stride: Sequence[int]) -> Grid:
@@ -58,6 +81,15 @@ def on_grid(layer: nn.Module, x: Tensor, grid: Grid) -> Tensor:
     as_they_lie = x.device.type == "cpu" and x.dtype != torch.bfloat16
     maps = layer(maps if as_they_lie else maps.contiguous())
     return maps.flatten(2).transpose(1, 2).unflatten(0, x.shape[:-2])
+
+
+@torch.compiler.assume_constant_result
+def pools_fused(device: torch.device) -> bool:
+    """Say whether the pools of tensors on a device are Triton kernels, see models/kernels.py."""
+    if device.type != "cuda" or torch.version.cuda is None:  # ROCm's devices are called cuda, too
+        return kernels_run()
+    found = torch.cuda.get_device_properties(device)  # torch.compile traces this as a constant
+    return kernels_run((found.major, found.minor))
 
 
 class Pool(nn.Module):
@@ -111,9 +143,24 @@ class Attention(nn.Module):
             )
         )
 
+    def pooled(self, qkv: Tensor, grid: Grid) -> Sequence[Tensor]:
+        """Pool queries, keys and values: product [B,N,3C] -> three of [B,heads,N',d].
+
+        Kernels read the modules' weights without calling them, and return the product's type; under
+        autocast the modules' norms return float32."""
+        pools: tuple[Pool, ...] = (self.pool_q, self.pool_k, self.pool_v)
+        if qkv.dtype in KERNEL_TYPES and pools_fused(qkv.device):
+            from vidbench.models import kernels
+
+            layers = [(pool.conv.weight, pool.norm.weight, pool.norm.bias) for pool in pools]
+            strides = [pool.conv.stride[1] for pool in pools]
+            parameters = [parameter for layer in layers for parameter in layer]
+            return kernels.pools(qkv, parameters, grid, strides, self.pool_q.norm.eps)
+        parts = qkv.unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return [pool(x, grid) for pool, x in zip(pools, parts, strict=True)]
+
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
-        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        q, k, v = self.pool_q(q, grid), self.pool_k(k, grid), self.pool_v(v, grid)
+        q, k, v = self.pooled(self.qkv(x), grid)
         grid_q, grid_k = (strided(grid, stride) for stride in self.strides)
         first = q.shape[2] - prod(grid_q)  # 1 with a class token, which has no relative position
         bias = None

@@ -12,6 +12,8 @@ class Backbone(nn.Module):
     out_channels: int
     # arguments of its builder between which `refit` converts, or which change no weight
     refits: tuple[str, ...] = ()
+    # whether clips may come in autocast's 16 bits; not where something precedes the first product
+    half_input: bool = True
 
     def refit(
         self, arguments: Mapping, state: Mapping[str, Tensor]

@@ -14,6 +14,8 @@ class Differences(Backbone):
     Frame t is x_(t+1) - x_t, so what stands still is 0. The last difference is repeated, so that a
     clip keeps its length."""
 
+    half_input = False  # 8 bits of mantissa are too few for the difference of two like frames
+
     def __init__(self, network: Backbone):
         super().__init__()
         self.network = network

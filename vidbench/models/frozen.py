@@ -81,6 +81,7 @@ class Frozen(Backbone):
         ValueError: It has no such network.
     """
 
+    half_input = False
     scale: Tensor
     shift: Tensor
 
@@ -274,6 +275,7 @@ def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(kept))
 
 
+LIBRARIES = ("torchvision", "timm", "transformers")
 _BUILD = {"torchvision": _torchvision, "timm": _timm, "transformers": _transformers}
 _READ = {
     "torchvision": _read_torchvision,

@@ -32,11 +32,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from vidbench.models.attention import Attention, Block, Grid, norm_layer, stretched, strided
+from vidbench.models.attention import (
+    Attention,
+    AutocastNorm,
+    Block,
+    Grid,
+    norm_layer,
+    stretched,
+    strided,
+)
 from vidbench.models.backbone import Backbone
 
 PATCH, PATCH_STRIDE = (3, 7, 7), (2, 4, 4)
 INFLATIONS = ("center", "mean")
+NORMS = ("float32", "autocast")
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,7 @@ class Form:
     normed_skip: bool = False
     pool_eps: float = 1e-5
     stochastic_depth: float = 0.0
+    norms: str = "float32"
 
     def __post_init__(self) -> None:
         depths = tuple(self.depths) if isinstance(self.depths, Sequence) else ()
@@ -72,6 +82,8 @@ class Form:
                 raise ValueError(f"{name} is true or false; got {getattr(self, name)!r}.")
         if self.token_query and not self.class_token:
             raise ValueError("token_query is of the class token; it wants class_token=True, too.")
+        if self.norms not in NORMS:
+            raise ValueError(f"norms is one of {NORMS}; got {self.norms!r}.")
         if self.width % self.heads:
             raise ValueError(f"width is a multiple of heads; got {self.width} and {self.heads}.")
         if not 0 <= self.stochastic_depth < 1 or not 0 < self.pool_eps < 1:
@@ -126,7 +138,7 @@ class MViT(Backbone):
     """The backbone of a form: clips [B,3,T,H,W] -> [B,D,T',H',W'], or [B,D,1,1,1] with a class
     token; see `mvit_v2`."""
 
-    refits = ("frames", "size", "stochastic_depth", "checkpointing")
+    refits = ("frames", "size", "stochastic_depth", "norms", "checkpointing")
 
     def __init__(self, form: Form, checkpointing: bool = False):
         super().__init__()
@@ -148,6 +160,8 @@ class MViT(Backbone):
             for index in range(depth):
                 grid = self._add_block(stage, index, grid)
         self.norm = norm_layer(self.out_channels)
+        if form.norms == "autocast":
+            AutocastNorm.adopt(self)
         self.start()
 
     def _add_block(self, stage: int, index: int, grid: Grid) -> Grid:
@@ -187,11 +201,12 @@ class MViT(Backbone):
         x = self.patches(clips)
         grid = tuple(x.shape[2:])
         if self.space is not None and self.time is not None:
-            x = (
-                x
-                + stretched(self.space, grid[1:])[:, None]
-                + stretched(self.time, grid[:1])[:, :, None, None]
-            )
+            space = stretched(self.space, grid[1:])[:, None]
+            time = stretched(self.time, grid[:1])[:, :, None, None]
+            if self.form.norms == "autocast":
+                x = x + (space + time).to(x.dtype)
+            else:
+                x = x + space + time
         x = x.flatten(2).transpose(1, 2)
         if self.class_token is not None:
             first = (
@@ -339,6 +354,7 @@ def mvit_v2(
     normed_skip: bool | None = None,
     pool_eps: float | None = None,
     stochastic_depth: float | None = None,
+    norms: str | None = None,
     checkpointing: bool = False,
 ) -> MViT:
     """MViTv2 in the form `preset`, one of PRESETS, but for what is given beside it.
@@ -349,7 +365,9 @@ def mvit_v2(
     to 1. frames and size: the clips, in frames and pixels, for which position embeddings are
     learned; clips of another size are seen with interpolated ones. relative, class_token,
     token_query, normed_skip, pool_eps: see the module. stochastic_depth: the probability that a
-    clip skips a branch of the last block, from 0 at the first block in a straight line.
+    clip skips a branch of the last block, from 0 at the first block in a straight line. norms: the
+    precision of layer norms and of the tokens between blocks under autocast, "float32" or that of
+    "autocast"; weights are float32 in both.
     checkpointing: keep the blocks' inputs alone and compute the rest again on the way back; same
     gradients, less memory, more time. D = 8 width. Raises ValueError."""
     if preset not in PRESETS:

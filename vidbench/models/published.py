@@ -1,6 +1,6 @@
 """Published weight files of pytorchvideo, torchvision, timm, CoCLR and MultiTrain, loaded into our backbones.
 
-Nothing is downloaded here: the file lies on disk, as its publisher serves it or as safetensors. A
+Nothing is downloaded here: the file is on disk, as its publisher serves it or as safetensors. A
 file fits one network alone (`SOURCES`), eps of norms included, which no shape would show; all else
 is refused with what would fit. Two things are changed on the way: position embeddings, where the
 network is for clips of another size, and the kernels of timm's image nets, which are inflated as
@@ -39,7 +39,7 @@ class Source:
     on."""
 
     network: str  # a key of models.BUILDERS
-    arguments: Mapping  # beside the defaults
+    arguments: Mapping  # in addition to the defaults
     ours: Callable[[str], str | None]  # a key map, see models.keys
     eps: tuple[float, ...]  # of the norms
     clips: str
@@ -66,7 +66,7 @@ class Published:
     source: str
     weight: Tensor  # [classes, D]
     bias: Tensor  # [classes]
-    report: str  # in plain words, what stands where
+    report: str  # a sentence: what is where
 
     @property
     def classes(self) -> int:
@@ -75,7 +75,7 @@ class Published:
 
 _KINETICS = "frames, mean 0.45 and deviation 0.225 in each channel, short side 256"
 _IMAGES = "ImageNet's mean and deviation, crop 224"
-# beside preset and class token; the stride of keys and values is 4 in these image nets, 8 in the
+# in addition to preset and class token; the stride of keys and values is 4 in these image nets, 8 in the
 # video nets
 _TIMM = {"relative": True, "normed_skip": True, "pool_eps": 1e-6, "kv_stride": 4}
 SOURCES = {

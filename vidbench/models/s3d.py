@@ -3,7 +3,7 @@
 Source: Xie et al. (ECCV 2018) through torchvision.models.video.s3d, whose blocks are used here;
 CoCLR supplement, table 1, uses it without gating. Ours are: a `width` factor with a choice of
 inception units, so that the same network fits the toy world; separable convolutions that run as 2-D
-ones (`PlaneConv3d`); pools that repeat to the bit on CUDA where that is wanted (`SplitMaxPool3d`).
+ones (`PlaneConv3d`); pools split over space and time in training on CUDA (`SplitMaxPool3d`).
 """
 
 from functools import partial

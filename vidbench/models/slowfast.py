@@ -37,13 +37,13 @@ class SlowFast(Backbone):
     """SlowFast-50 (Feichtenhofer et al. 2019): clips [B,3,T,H,W] -> [B,D,T/alpha,H/32,W/32], D =
     2,304 at width 1.
 
-    The map is the slow one beside the fast one averaged over each alpha frames, so its mean over
+    The map is the slow one followed by the fast one averaged over each alpha frames, so its mean over
     positions is the two pooled maps in a row. The slow pathway is SlowOnly-50; the fast one has
     1/beta_inv of its channels and kernels of 3 frames in all stages. Clips of 32 frames and alpha 4
     are the 8x8 model, whose `lateral_kernel` is 7 frames in the code bases; alpha 8 with 5 is 4x16.
     `preset` is a key of PRESETS, `zero_gamma` overrides its second part; the other two of the four
     differences between the presets, decay of batch norms and warm-up, belong to recipes. The
-    regularizer is asked for the sites of both pathways, slow first. Raises ValueError."""
+    regularizer gives the sites of both pathways, slow first. Raises ValueError."""
 
     def __init__(
         self,

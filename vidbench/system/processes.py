@@ -45,14 +45,16 @@ def without_main() -> Iterator[None]:
     functions only, so the script's file is hidden from them.
     """
     main = sys.modules["__main__"]
-    hidden = {name: main.__dict__[name] for name in ("__file__", "__spec__") if name in vars(main)}
-    for name in hidden:
-        setattr(main, name, None)
+    hidden: dict[str, object] = {
+        name: value for name, value in vars(main).items() if name in ("__file__", "__spec__")
+    }
+    # as in an interpreter without a script: a __file__ of None breaks `inspect`, and pydantic with it
+    vars(main).pop("__file__", None)
+    vars(main)["__spec__"] = None
     try:
         yield
     finally:
-        for name, value in hidden.items():
-            setattr(main, name, value)
+        vars(main).update(hidden)
 
 
 class Pool:

@@ -6,6 +6,7 @@ and launchers pass both on. So the same stop arrives several times within second
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -86,6 +87,21 @@ def exit_on_term() -> None:
             sys.exit(1)
 
     signal.signal(signal.SIGTERM, leave)
+
+
+def end_with(file: int) -> None:
+    """End as on SIGTERM when this file ends: a pipe that the parent alone holds open.
+
+    Args:
+        file: Its descriptor.
+    """
+
+    def wait() -> None:
+        while os.read(file, 1):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def interrupt_on_term() -> list[int]:

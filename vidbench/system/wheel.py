@@ -1,4 +1,4 @@
-"""What a wheel contains besides the package: notebooks, the demo's results, published numbers, Slurm scripts.
+"""What a wheel contains besides the package: notebooks, the demo's results, published numbers, scripts.
 
 `pip` runs this while it builds, before vidbench is installed, so it imports nothing of vidbench."""
 
@@ -10,7 +10,13 @@ from pathlib import Path
 from setuptools.command.build_py import build_py
 
 # as `system/share.py` reads them: below vidbench/share in a wheel, below the root of a checkout
-SHARED = ("notebooks/*.ipynb", "assets/published.csv", "assets/*.sh", "assets/demo/**/*")
+SHARED = (
+    "notebooks/*.ipynb",
+    "assets/published.csv",
+    "assets/*.sh",
+    "assets/*.yaml",
+    "assets/demo/**/*",
+)
 
 
 class WithShare(build_py):

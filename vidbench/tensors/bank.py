@@ -1,4 +1,21 @@
-"""The queue of keys with its metadata (MoCo), and masked top-k search in it."""
+"""The queue of keys with its metadata (MoCo), and masked top-k search in it.
+
+InfoNCE needs many negatives. MoCo keeps the last K keys, K far larger than a batch: the newest batch
+overwrites the oldest, so slot (count mod K) is next. CoCLR mines in it: for each query, the `topk`
+slots whose features in the other stream are most similar. In the released
+code InfoNCE trains from the first batch, with random features in the queue, and CoCLR waits until
+the queue is full; a recipe chooses (`fill_first`).
+
+Example: three keys in a queue of two, and the most similar slot that is allowed.
+
+>>> queue = FeatureQueue(2, 3)
+>>> for number in range(3):
+...     queue.enqueue(torch.eye(3)[[number]], torch.tensor([number]), torch.tensor([number]))
+>>> queue.label.tolist(), queue.full
+([2, 1], True)
+>>> masked_topk(torch.tensor([[0.9, 0.1]]), 1, excluded=torch.tensor([[True, False]])).tolist()
+[[False, True]]
+"""
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +54,7 @@ class FeatureQueue(nn.Module):
 
     @property
     def enqueued(self) -> int:
-        """`count` as a number, for which a GPU is asked, and waited for, only after a load."""
+        """`count` as a number; the host waits for the GPU only after a load."""
         if self._enqueued is None:
             self._enqueued = int(self.count)
         return self._enqueued

@@ -1,4 +1,19 @@
-"""Losses: multi-positive NCE, soft cross-entropy, MultiTrain's informative terms."""
+"""Losses: NCE with many positives, soft cross-entropy, MultiTrain's informative terms.
+
+With query q, candidates k_a (the own key and the queue), temperature t and s_a = q . k_a / t, InfoNCE
+is -log(exp s_0 / sum_a exp s_a) for the own key 0. With a set P of positives there are two forms:
+
+    inside    -log(sum_{p in P} exp s_p / sum_a exp s_a)         CoCLR's supplement, Algorithm 1
+    outside   -mean_{p in P} log(exp s_p / sum_a exp s_a)        UberNCE in the released code
+
+Example: the loss of a query whose key is near and of one whose key is not.
+
+>>> query, queue = torch.eye(3)[:2], torch.eye(3)[2:]
+>>> logits = nce_logits(query, torch.eye(3)[[0, 2]], queue, temperature=0.1)
+>>> positives = torch.tensor([[True, False], [True, False]])
+>>> [round(loss, 2) for loss in multi_positive_nce(logits, positives).tolist()]
+[0.0, 0.69]
+"""
 
 import torch
 from torch import Tensor
@@ -27,7 +42,7 @@ def multi_positive_nce(
 
     logits [B,1+K], positives bool [B,1+K], ignored bool [B,1+K] or None (left out of numerator and
     denominator) -> loss of each row [B], float32. Differences of log-sum-exps, so finite wherever
-    the logits are. Raises ValueError where a row has no positive or the form is unknown."""
+    the logits are. Raises ValueError if the form is unknown or, on a CPU, a row has no positive."""
     if logits.shape != positives.shape or positives.dtype != torch.bool:
         raise ValueError(
             f"multi_positive_nce wants a bool mask of shape {tuple(logits.shape)}; "
@@ -37,7 +52,8 @@ def multi_positive_nce(
     if ignored is not None:
         logits = logits.masked_fill(ignored, -torch.inf)
         positives = positives & ~ignored
-    if not bool(positives.any(dim=1).all()):
+    # On a card the host would wait for the answer; there such a row's loss is not finite instead.
+    if logits.device.type == "cpu" and not bool(positives.any(dim=1).all()):
         raise ValueError(
             "multi_positive_nce: a row has no positive; keep at least the own key, column 0."
         )

@@ -32,7 +32,7 @@ def cutmix(
     in all frames).
 
     clips [B,...,H,W]. A share lambda ~ Beta(beta, beta) of the area is to stay; the box has sides
-    of sqrt(1 - lambda), its center lies anywhere, what reaches outside is cut off, and the share
+    of sqrt(1 - lambda), its center is anywhere, what reaches outside is cut off, and the share
     that is returned is that of the area which truly stayed. p: the probability that a batch is
     mixed. each: a box for every sample, not one for the batch, and the probability is theirs.
     Raises ValueError for a beta that is not positive or p outside of 0..1."""
@@ -43,7 +43,7 @@ def cutmix(
     low = (center - sides // 2).clamp(min=0)
     high = torch.minimum(center + sides // 2, size)
     rows, columns = (_between(low[:, axis], high[:, axis], int(size[axis])) for axis in range(2))
-    box = (rows[:, :, None] & columns[:, None, :]).to(clips.device)  # [n,H,W]
+    box = (rows[:, :, None] & columns[:, None, :]).to(clips.device, non_blocking=True)  # [n,H,W]
     kept = 1 - box.float().mean(dim=(1, 2))
     box = box.view(count, *(1,) * (clips.ndim - 3), *box.shape[1:])
     return Mixed(torch.where(box, clips[partner], clips), partner, kept.expand(len(clips)))
@@ -62,7 +62,7 @@ def mixup(
     Arguments as of `cutmix`; the default of beta is the one common for images and an assumption for
     clips."""
     share, partner = _drawn(clips, beta, p, len(clips) if each else 1, generator)
-    share = share.to(clips.device)
+    share = share.to(clips.device, non_blocking=True)
     weight = share.view(-1, *(1,) * (clips.ndim - 1)).to(clips.dtype)
     return Mixed(clips * weight + clips[partner] * (1 - weight), partner, share.expand(len(clips)))
 
@@ -123,7 +123,8 @@ def _drawn(clips: Tensor, beta: float, p: float, count: int, generator) -> tuple
     )
     share = (gamma[0] / gamma.sum(dim=0)).nan_to_num(0.5).float()
     share = torch.where(torch.rand(count, generator=generator) < p, share, 1.0)
-    return share, torch.randperm(len(clips), generator=generator).to(clips.device)
+    partner = torch.randperm(len(clips), generator=generator)
+    return share, partner.to(clips.device, non_blocking=True)
 
 
 def _check(beta: float, p: float) -> None:
@@ -132,6 +133,6 @@ def _check(beta: float, p: float) -> None:
 
 
 def _between(low: Tensor, high: Tensor, size: int) -> Tensor:
-    """Whether a position lies in [low, high): [n] and [n] -> bool [n,size]."""
+    """Whether a position is in [low, high): [n] and [n] -> bool [n,size]."""
     at = torch.arange(size)
     return (at >= low[:, None]) & (at < high[:, None])

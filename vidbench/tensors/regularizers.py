@@ -1,5 +1,10 @@
 """RandomDrop and ShakeDrop, and where a network applies them or random mean scaling.
 
+With a residual branch G and block l of L, which survives with probability p_l (see `survival`):
+
+    RandomDrop   x + b_l G(x)                              b_l: 1 with probability p_l, else 0
+    ShakeDrop    x + (b_l + alpha - b_l alpha) G(x)        alpha: random; backward uses another, beta
+
 Source: the supplement of Kim et al. (CVPR 2020). `vidbench.tensors.scaling` describes this source
 and the conventions for features, functions, modules and random numbers."""
 

@@ -1,5 +1,10 @@
 """Random mean scaling (RMS): a random factor on the low-frequency part of residual branches.
 
+    y = x + (alpha - 1) F x,   alpha uniform in (0, 2) in training; y = x in evaluation
+
+F is the mean over 3 x 3 x 3 positions, so the high-frequency part x - F x stays as it is. In
+evaluation alpha is its expectation, 1.
+
 Source: Kim et al. (CVPR 2020), its abstract and its supplement (sections B to D, Eq. 1 to 3); the
 paper's main text and code are not available. What follows from those is said where it is used;
 what does not is called an assumption.
@@ -7,7 +12,17 @@ what does not is called an assumption.
 Features are [B,C,T,H,W] or, of images, [B,C,H,W]. A regularizer is a function with a `training`
 flag and a module that only remembers its arguments. Random numbers are drawn in float32 on the
 feature's device, from `generator` or from torch's own state, which engine.loop seeds again for each
-step and rank."""
+step and rank.
+
+Example: inside a constant feature only the factor is seen; in evaluation nothing changes.
+
+>>> x = torch.ones(2, 1, 3, 3, 3)
+>>> y = random_scaling(x, True, Filter(3), generator=torch.Generator().manual_seed(0))
+>>> [round(float(one), 3) for one in y[:, 0, 1, 1, 1]]
+[0.993, 1.536]
+>>> bool(torch.equal(random_scaling(x, False, Filter(3)), x))
+True
+"""
 
 import math
 import warnings
@@ -17,6 +32,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from vidbench.system.kernels import kernels_run
 
 Border = Literal["zero", "valid", "replicate"]
 Part = Literal["low", "high", "whole", "both"]
@@ -158,6 +175,53 @@ class _Scaled(torch.autograd.Function):
         return base + ctx.smoother(low * g, transposed=True), None, None, None
 
 
+def _kernels_run(device: torch.device) -> bool:
+    if device.type != "cuda" or torch.version.cuda is None:  # ROCm's devices are called cuda, too
+        return kernels_run()
+    found = torch.cuda.get_device_properties(device)  # torch.compile traces this as a constant
+    return kernels_run((found.major, found.minor))
+
+
+def scaled(x: Tensor, own: Tensor | None, low: Tensor, smoother: Filter) -> Tensor:
+    """Compute own x + low F x, by one Triton kernel if it has this form (`tensors.kernels`).
+
+    Args:
+        x: features [B,C,T,H,W] or [B,C,H,W].
+        own: factors that broadcast to x, of x's dtype; None is 1.
+        low: factors of F x, of own's shape and dtype.
+        smoother: F.
+
+    Returns:
+        The features' shape and dtype. Gradients reach x alone.
+    """
+    depth = _kernel_depth(x, low, smoother)
+    if not depth:
+        return _Scaled.apply(x, own, low, smoother)
+    from vidbench.tensors.kernels import scale_low
+
+    if x.ndim == 5:
+        return scale_low(x, own, low, depth)
+    own = None if own is None else own.unsqueeze(2)
+    return scale_low(x.unsqueeze(2), own, low.unsqueeze(2), depth).squeeze(2)
+
+
+def _kernel_depth(x: Tensor, low: Tensor, smoother: Filter) -> int:
+    """The frames over which the kernel's filter averages, or 0 if PyTorch must compute this."""
+    ours = {5: {3: 3, (3, 3, 3): 3, (1, 3, 3): 1}, 4: {3: 1, (3, 3): 1}}
+    depth = ours.get(x.ndim, {}).get(smoother.kernel, 0)
+    if not depth or smoother.sigma is not None or smoother.border != "zero":
+        return 0
+    (clips, channels), (height, width) = x.shape[:2], x.shape[-2:]
+    ones = (1,) * (x.ndim - 2)  # F' and factors shared by all positions may change places
+    fits = (
+        x.dtype in (torch.bfloat16, torch.float16, torch.float32)
+        and low.shape in ((1, 1, *ones), (clips, 1, *ones), (clips, channels, *ones))
+        and x.numel() > 0
+        and clips * channels * height * width < 2**31 - 2**12  # which the kernel counts in 32 bits
+    )
+    return depth if fits and _kernels_run(x.device) else 0
+
+
 # ---- random mean scaling -----------------------------------------------------------------------
 
 
@@ -220,9 +284,7 @@ def random_scaling(
     low = draw() if part in ("low", "both") else None
     high = draw() if part in ("high", "both") else None
     difference: Any = (1.0 if low is None else low) - (1.0 if high is None else high)
-    return _Scaled.apply(
-        x, None if high is None else high.to(x.dtype), difference.to(x.dtype), smoother
-    )
+    return scaled(x, None if high is None else high.to(x.dtype), difference.to(x.dtype), smoother)
 
 
 class RandomMeanScaling(nn.Module):

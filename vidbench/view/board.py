@@ -24,9 +24,10 @@ from vidbench.evaluate.board import (
 )
 from vidbench.evaluate.results import Number, main_metric, numbers_of
 from vidbench.evaluate.streams import STREAMS, alike_but_stream
-from vidbench.view.html import Section, table, write_page
-from vidbench.view.looks import INK, RULE, TEMPLATE, WIDTH, Html, colors_for, configure, plain
+from vidbench.view.html import Section, write_page
+from vidbench.view.looks import INK, NARROW, RULE, TEMPLATE, Html, colors_for, configure, plain
 from vidbench.view.parallel import parallel
+from vidbench.view.recipes import differing
 from vidbench.view.results import results_tables, stream_tables
 from vidbench.view.runs import rows, said
 
@@ -85,7 +86,7 @@ def figure(
             [{} if r * wide + c < len(charts) else None for c in range(wide)] for r in range(rows)
         ],
         subplot_titles=[chart_title(*chart) for chart in charts],
-        horizontal_spacing=0.12,
+        horizontal_spacing=0.15,
         vertical_spacing=GAP / tall if rows > 1 else 0,
     )
     names, unit = list(dict.fromkeys(line.run for line in lines)), time_unit(lines)
@@ -98,11 +99,11 @@ def figure(
             made.add_trace(trace, **cell)
         made.data[-1].showlegend = line.run not in legended
         legended.add(line.run)
-    legend = 24 * math.ceil(sum(8 * len(name) + 56 for name in names) / (WIDTH - 90))
+    legend = 24 * math.ceil(sum(8 * len(name) + 56 for name in names) / (NARROW - 90))
     top = (BUTTONS + legend if controls else 0) + 34
     made.update_layout(
         template=TEMPLATE,
-        width=WIDTH,
+        autosize=True,
         height=tall + top + BELOW,
         margin=dict(l=62, r=16, t=top, b=BELOW),
         showlegend=controls,
@@ -241,7 +242,7 @@ def _add_controls(
         dict(
             **looks,
             **place,
-            x=0.29,
+            x=0.36,
             active=list(SCALES).index(look.scale),
             buttons=[
                 _scale_button(charts, look._replace(scale=scale), unit, lines) for scale in SCALES
@@ -252,8 +253,8 @@ def _add_controls(
     slider = dict(
         **looks | {"bgcolor": RULE},
         **place | {"pad": dict(t=0, b=0, l=0, r=0)},
-        x=0.54,
-        len=0.46,
+        x=0.64,
+        len=0.36,
         active=levels.index(look.smoothing),
         tickcolor="#8A929C",
         currentvalue=dict(prefix="smoothing (EMA) ", font=dict(size=12, color=INK)),
@@ -311,7 +312,7 @@ def _plain_list(numbers: NDArray[np.float64]) -> list[float | None]:
 
 
 def recipes(states: Sequence[RunState]) -> Html:
-    """Draw the fields in which the recipes differ: a row a run, a column a field."""
+    """Draw the fields in which the recipes differ: a row a run, or a row a field if there are many."""
     found = recipe_differences(states)
     if not found:
         known = sum(bool(one.recipe) for one in states)
@@ -321,7 +322,8 @@ def recipes(states: Sequence[RunState]) -> Html:
         {"run": run, **{name: _word(values[run]) for name, values in found.items()}}
         for run in known_runs
     ]
-    return table(lines, note=f"Fields that differ: {len(found)}. The others are equal in all runs.")
+    note = f"Fields that differ: {len(found)}. The others are equal in all runs."
+    return differing(lines, note)
 
 
 def _word(value: Any) -> str | None:

@@ -72,7 +72,8 @@ def wall(cards: Sequence[Card], width: int = 140, title: str = "") -> Html:
     made = (
         f'<div style="width:{width}px" title="{escaped(one.name)}"{attributes(one.tile)}>'
         f"{clip_html(one.tile.clip, one.name)}"
-        f'<div style="font-weight:600;margin-top:4px;overflow-wrap:anywhere">{escaped(one.name)}</div>'
+        '<div style="font-weight:600;margin-top:4px;overflow-wrap:anywhere">'
+        f"{escaped(one.name).replace('_', '_<wbr>')}</div>"
         f'<div style="color:{FAINT};font-size:12px;line-height:1.35">{escaped(one.words)}</div></div>'
         for one in cards
     )
@@ -119,5 +120,5 @@ def shipped(path: str | Path) -> Html:
         )
     words, clip = "a clip of the toy world, playing", path.read_bytes()
     tile = Tile(clip, words, source=Source(str(path), "rgb"))
-    inside = f"{attributes(tile)}>{clip_html(clip, words)}"
+    inside = f"{attributes(tile)}>{clip_html(clip, words, narrow=True)}"
     return Html(f'<div style="display:inline-block" title="{words}"{inside}</div>')

@@ -42,11 +42,15 @@ def playing(
     """Make a function from a row of the manifest to its Tile: frames spread over the video, at the
     video's own pace.
 
-    Args: side: pixels of the clip's longer side. most: frames of a clip at most. quality: of WebP,
-        from 0 to 100. A page holds dozens of clips, hence the low default. flow_folder: a flow
-        store, or QUICK. If given, the tiles show flow in colors. speed: returns the pixels a frame
-        that get full color. Default: `top_speed` of this manifest. beside: a flow store, or QUICK,
-        whose flow the viewer shows next to the tile, each clip with its own full color.
+    Args:
+        side: Pixels of the clip's longer side.
+        most: Frames of a clip at most.
+        quality: Of WebP, from 0 to 100. A page holds dozens of clips, hence the low default.
+        flow_folder: A flow store, or QUICK. If given, the tiles show flow in colors.
+        speed: Returns the pixels a frame that get full color. Default: `top_speed` of this
+            manifest.
+        beside: A flow store, or QUICK, whose flow the viewer shows next to the tile, each clip with
+            its own full color.
     """
     speed = speed or cache(partial(top_speed, manifest, flow_folder))
 
@@ -91,7 +95,9 @@ def whole(
     """Make the clip that the viewer shows of a video: all frames up to `WHOLE`, evenly spread if
     there are more, `SHORT` pixels high or as the file is. Its flow is the second clip.
 
-    Args: flow_folder: a flow store, QUICK, or "" for the video alone. speed: as in `playing`.
+    Args:
+        flow_folder: A flow store, QUICK, or "" for the video alone.
+        speed: As in `playing`.
     """
     path = manifest.absolute(row)
     with Video(path) as video:
@@ -154,10 +160,14 @@ def neighbors_gallery(
     """Draw evenly spread queries, each with its nearest training videos, a line for each entry of
     `found`.
 
-    Args: titles: name in `found` -> what the page calls it. Default: the names themselves. beside:
-        name -> another name in `found`. Neighbors that the other line has too are marked and
-        counted. flow_folder: a flow store. If given, the clips show flow in colors, all on one
-        scale, with its wheel. shown: queries. results: neighbors of each.
+    Args:
+        titles: Name in `found` -> what the page calls it. Default: the names themselves.
+        beside: Name -> another name in `found`. Neighbors that the other line has too are marked
+            and counted.
+        flow_folder: A flow store. If given, the clips show flow in colors, all on one scale, with
+            its wheel.
+        shown: Queries.
+        results: Neighbors of each.
     """
     titles = {name: (titles or {}).get(name, name) for name in found}
     limit = top_speed(queries, flow_folder, shown, 8) if flow_folder else 0.0
@@ -201,7 +211,9 @@ def neighbors_gallery(
 def wheel(limit: float | None = None, side: int = 96) -> Html:
     """Draw the key to the colors of flow.
 
-    Args: limit: pixels a frame of full color; None, if each picture has its own. side: pixels.
+    Args:
+        limit: Pixels a frame of full color; None, if each picture has its own.
+        side: Pixels.
     """
     speed = f"at the rim {limit:.1f} pixels a frame" if limit else "the faster, the stronger"
     words = f"direction by color; {speed}"

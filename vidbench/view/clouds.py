@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vidbench.view.looks import INK, PALETTE, SOFT, WIDTH, dress, plain, say
+from vidbench.view.looks import INK, NARROW, PALETTE, SOFT, dress, plain, say
 from vidbench.view.relations import Classes, rings, shortened
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def _cloud(
     dress(figure, words[0], words[1], title, classes.legend, 24)
     _lay_out(figure, ends, said)
     texts = [" → ".join(map(shortened, pair)) for pair in pairs]
-    _label(figure, points, texts, ends, (WIDTH - 64 - 24, TALL), labels)
+    _label(figure, points, texts, ends, (NARROW - 64 - 24, TALL), labels)
     return figure
 
 

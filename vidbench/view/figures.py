@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from vidbench.view.looks import DASHES, INK, SOFT, colors_for, dress, plain
+from vidbench.view.looks import DASHES, INK, NARROW, SOFT, colors_for, dress, plain
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -134,10 +134,12 @@ def bars(
     rows = [Bar(*row) for row in rows]
     _check_bars(rows, percent)
     scale, methods = 100.0 if percent else 1.0, list(dict.fromkeys(r.method for r in rows))
-    spec = ".1f" if percent or any(r.value % 1 for r in rows) else ".0f"
+    fine = percent or any(r.value % 1 for r in rows)
+    spec, size = _numbers(len(rows), fine)
     styles, figure = colors_for(methods, colors), go.Figure()
     for method in methods:
-        _bars_of(figure, [r for r in rows if r.method == method], styles[method], scale, spec)
+        of_method = [r for r in rows if r.method == method]
+        _bars_of(figure, of_method, styles[method], scale, (spec, size))
     dress(figure, "", y, title, [] if by_group else methods, _right_margin(levels))
     if by_group:
         looks = colors_for(list(dict.fromkeys(r.group for r in rows)), colors)
@@ -179,10 +181,21 @@ def _check_bars(rows: Sequence[Bar], percent: bool) -> None:
         _fractions(np.array([v for r in rows for v in (r.value, *_interval(r))]), "bars")
 
 
+def _numbers(bars: int, fine: bool) -> tuple[str, int]:
+    """The format of the numbers over so many bars and their size in pixels, so that they fit side by
+    side into the narrowest figure; fine: with a digit after the point where there is room."""
+    room = 0.64 * (NARROW - 88) / bars  # pixels of a bar
+    return ".1f" if fine and room > 22 else ".0f", 12 if room > 28 else 10
+
+
 def _bars_of(
-    figure: Figure, rows: Sequence[Bar], look: tuple[str, str], scale: float, spec: str
+    figure: Figure,
+    rows: Sequence[Bar],
+    look: tuple[str, str],
+    scale: float,
+    numbers: tuple[str, int],
 ) -> None:
-    """Add the bars of one method, their intervals and their numbers."""
+    """Add the bars of one method, their intervals and their numbers, see `_numbers`."""
     groups, values = [plain(r.group) for r in rows], np.array([r.value for r in rows]) * scale
     known = any(high > low for low, high in map(_interval, rows))
     shared = dict(name=plain(rows[0].method), offsetgroup=rows[0].method)
@@ -199,9 +212,9 @@ def _bars_of(
         x=groups,
         y=np.array([max(r.value, _interval(r)[1]) for r in rows]) * scale,
         mode="text",
-        text=[format(v, spec) for v in values],
+        text=[format(v, numbers[0]) for v in values],
         textposition="top center",
-        textfont=dict(size=12),
+        textfont=dict(size=numbers[1]),
         showlegend=False,
         hoverinfo="skip",
         **shared,

@@ -44,8 +44,11 @@ LETTER = 7  # pixels at most of a letter in names, in the fonts that browsers ta
 class Source:
     """The video that a clip was made from, as the viewer names it.
 
-    Args: path: of the video. kind: what the clip shows, rgb or flow. of: frames of the video.
-        frames, times: number (from 0) and seconds of each frame of the clip; () if unknown.
+    Args:
+        path: Of the video.
+        kind: What the clip shows, rgb or flow.
+        of: Frames of the video.
+        frames, times: Number (from 0) and seconds of each frame of the clip; () if unknown.
     """
 
     path: str = ""
@@ -70,12 +73,15 @@ class Source:
 class Tile:
     """One clip of a gallery: encoded bytes or a data URI, its class ("" if unknown), a line under it.
 
-    Args: score, right: of a neighbor; right is None where a label is unknown. mark: it is in two
-        lists of neighbors; which, the `mark` of its Row says. rank: where it is not its place in
-        its Row. sibling: whether it comes from the query's own source video, for videos without
-        labels; None: not said. pick: what a click on it chooses, "" if a click opens the viewer.
-        source: the video behind it. other: a clip that the viewer shows next to this one, such as
-        its flow.
+    Args:
+        score, right: Of a neighbor; right is None where a label is unknown.
+        mark: It is in two lists of neighbors; which, the `mark` of its Row says.
+        rank: Where it is not its place in its Row.
+        sibling: Whether it comes from the query's own source video, for videos without labels;
+            None: not said.
+        pick: What a click on it chooses, "" if a click opens the viewer.
+        source: The video behind it.
+        other: A clip that the viewer shows next to this one, such as its flow.
     """
 
     clip: bytes | str
@@ -154,19 +160,26 @@ def data_uri(data: bytes, mime: str) -> str:
 
 
 def clip_html(
-    clip: bytes | str, alt: str, width: int | None = None, height: int | None = None
+    clip: bytes | str,
+    alt: str,
+    width: int | None = None,
+    height: int | None = None,
+    narrow: bool = False,
 ) -> Html:
     """Write one clip as an <img> tag.
 
-    Args: clip: WebP, GIF, PNG or JPEG as bytes, or its data URI. alt: text for those who do not
-        see the picture. width, height: pixels on the screen.
+    Args:
+        clip: WebP, GIF, PNG or JPEG as bytes, or its data URI.
+        alt: Text for those who do not see the picture.
+        width, height: Pixels on the screen.
+        narrow: It gets smaller in a place that is narrower.
     """
     sides = [(side, int(n)) for side, n in (("width", width), ("height", height)) if n is not None]
     size = "".join(f' {side}="{n}"' for side, n in sides)
     style = "display:block;margin:0;" + "".join(f"{side}:{n}px;" for side, n in sides)
+    style += "max-width:100%;height:auto" if narrow else "max-width:none"
     return Html(
-        f'<img src="{uri(clip)}" alt="{escaped(alt)}"{size} loading="lazy" '
-        f'style="{style}max-width:none">'
+        f'<img src="{uri(clip)}" alt="{escaped(alt)}"{size} loading="lazy" style="{style}">'
     )
 
 
@@ -205,7 +218,7 @@ def filmstrip(
             '<div style="margin:0 0 10px"><div style="margin:0 0 '
             f'3px;font-size:13px">{escaped(title)}'
             f' <span style="color:{FAINT}">{escaped(count)}</span></div>'
-            f"{clip_html(encoded, f'{title} {count}'.strip(), wide, tall)}</div>"
+            f"{clip_html(encoded, f'{title} {count}'.strip(), wide, tall, narrow=True)}</div>"
         )
     return Html(f'<div style="font-family:{FONT};overflow-x:auto">{"".join(rows)}</div>')
 

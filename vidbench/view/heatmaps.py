@@ -10,6 +10,7 @@ import numpy as np
 from vidbench.view.looks import (
     AXIS_LINE,
     INK,
+    NARROW,
     PALETTE,
     SOFT,
     WIDTH,
@@ -38,8 +39,8 @@ NAMED, NUMBERED = (40, 14)
 LETTERS = 22  # of a name on an axis
 # pixels between pictures, over a row of them, and at the right for the scales
 GAP, HEAD, EDGE = (6, 24, 110)
-# pixels: a picture of many at most, a slider's, a figure's least width
-PICTURE, SIDE, LEAST = (150, 300, 600)
+# pixels: a picture of many at most, a slider's
+PICTURE, SIDE = (150, 300)
 
 
 def confusion(shares: np.ndarray, classes: Sequence[str], title: str = "") -> Figure:
@@ -140,9 +141,9 @@ def heatmaps(
         say(figure, ((left + wide / 2) / width, 0), word, size=12, color=SOFT, **under)
     dress(figure, "", "", title, [], EDGE)
     top, bottom = figure.layout.margin.t, 24 if columns else 8
-    full = max(width + EDGE, LEAST)  # room for the title
+    full = max(width + EDGE, NARROW)  # room for the title
     figure.update_layout(
-        width=full,
+        width=None if full > NARROW else full,
         height=height + top + bottom,
         hovermode="closest",
         margin=dict(l=0, r=full - width, t=top, b=bottom),
@@ -324,8 +325,11 @@ def _add_picture(
         linecolor=AXIS_LINE,
         automargin=False,
     )
+    # in a narrow place, a picture keeps its shape and gets smaller
+    looks |= dict(constrain="domain", constraintoward="left")
     x = dict(domain=list(across), anchor=f"y{number}", **looks)
-    y = dict(domain=list(up), anchor=f"x{number}", autorange="reversed", **looks)
+    looks |= dict(constraintoward="top", scaleanchor=f"x{number}", autorange="reversed")
+    y = dict(domain=list(up), anchor=f"x{number}", **looks)
     figure.update_layout({f"xaxis{number}": x, f"yaxis{number}": y})
     figure.add_heatmap(
         z=picture,

@@ -16,8 +16,7 @@ from vidbench.view.looks import CSS, FAINT, FONT, LINE, Html, escaped
 from vidbench.view.viewer import with_viewer
 
 FIGURE_SPACE = "\u2007"  # as wide as a digit
-PAD = "padding:5px 14px 5px 0"
-LONG = 48  # letters from which a text column is broken into lines
+PAD = "padding:5px 12px 5px 0"
 
 
 @dataclass(frozen=True)
@@ -73,12 +72,9 @@ def table(
 
 
 def _side(values: Sequence[Any]) -> str:
-    """The CSS of a column: numbers to the right, text to the left, long text in several lines."""
-    if any(_number(value) is not None for value in values):
-        return "text-align:right;white-space:nowrap"
-    letters = [len(str(value)) for value in values if not isinstance(value, Html)]
-    broken = max(letters, default=0) > LONG
-    return f"text-align:left;white-space:{'normal' if broken else 'nowrap'}"
+    """The CSS of a column: numbers to the right, text to the left; both break if they have no room."""
+    numbers = any(_number(value) is not None for value in values)
+    return f"text-align:{'right' if numbers else 'left'};white-space:normal"
 
 
 def _row(tag: str, cells: Iterable[str], sides: Sequence[str], looks: str) -> str:
@@ -132,7 +128,7 @@ def _cells(values: Sequence[Any], spec: str | None, best: str | None) -> list[st
             low, high = pair or (widest, widest)
             interval = f"[{low}, {high}]".rjust(2 * len(widest) + 4, FIGURE_SPACE)
             shown = f"color:{FAINT}" if pair else "visibility:hidden"
-            text += f' <span style="{shown}">{escaped(interval)}</span>'
+            text += f' <span style="{shown};white-space:nowrap">{escaped(interval)}</span>'
         cells.append(text)
     return cells
 

@@ -56,7 +56,10 @@ CARD = (
 )
 # short on purpose: JupyterLab's sanitiser matches font lists with a slow pattern
 FONT = "system-ui, sans-serif"
-WIDTH = 760  # pixels
+# Pixels of a figure: at most, and the least at which titles, legends and names fit. The least is the
+# place of an output in JupyterLab of 1000 pixels with an open file browser.
+WIDTH, NARROW = 760, 560
+TITLE_LETTERS = 61  # of a line of a title in the narrowest figure
 
 # the looks of an offline page
 CSS = f"""
@@ -66,6 +69,7 @@ h1 {{ font-size: 30px; line-height: 1.2; letter-spacing: -.01em; margin: 0 0 20p
 h2 {{ font-size: 21px; line-height: 1.3; margin: 44px 0 10px; }}
 p {{ max-width: 66ch; margin: 0 0 14px; overflow-wrap: break-word; }}
 figure, .piece {{ margin: 18px 0 22px; overflow-x: auto; font-variant-numeric: tabular-nums; }}
+figure > div {{ min-width: {NARROW}px; }}
 @media (max-width: 600px) {{ body {{ padding: 20px 14px 48px; }} h1 {{ font-size: 25px; overflow-wrap: break-word; }} }}
 @media print {{ body {{ padding: 0; }} h2 {{ break-after: avoid; }} figure, .piece {{ break-inside: avoid; }} }}
 """
@@ -124,6 +128,7 @@ CONFIG: dict[str, Any] = {
     "displaylogo": False,
     "displayModeBar": "hover",
     "modeBarButtonsToRemove": ["sendChartToCloud"],
+    "responsive": True,
 }
 RENDERERS = ("plotly_mimetype", "jupyterlab", "vscode", "notebook", "notebook_connected")
 
@@ -225,9 +230,9 @@ def swatch(look: tuple[str, str]) -> Html:
 
 def dress(figure: Figure, x: str, y: str, title: str, legend: Sequence[str], right: int) -> None:
     """Titles, template and a top margin that holds title and legend, so that neither meets the
-    other or the plot."""
+    other or the plot. The figure is as wide as its place, see plots.js."""
     configure()
-    lines, room = textwrap.wrap(title, 84), WIDTH - 64 - right - 20
+    lines, room = textwrap.wrap(title, TITLE_LETTERS), NARROW - 64 - right - 20
     # pixels; when wrapped, plotly makes them equally wide
     entries = [len(name) * 7.6 + 50 for name in legend]
     rows = (
@@ -238,7 +243,7 @@ def dress(figure: Figure, x: str, y: str, title: str, legend: Sequence[str], rig
     top = 18 + 24 * len(lines) + 23 * rows
     figure.update_layout(
         template=TEMPLATE,
-        width=WIDTH,
+        autosize=True,
         height=300 + top,
         showlegend=bool(legend),
         xaxis_title_text=plain(x),

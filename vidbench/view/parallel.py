@@ -6,14 +6,16 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from vidbench.view.looks import FONT, INK, SOFT, WIDTH, colors_for, configure, plain
+from vidbench.view.looks import FONT, INK, SOFT, colors_for, configure, plain, say
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-WIDE, TALL = 84, 300  # pixels: of an axis with its words, of the plot
+TALL = 300  # pixels of the plot
+MOST, OUTCOMES = 6, 3  # axes besides that of the runs at most, and outcomes among them
 FEW = 8  # values of a numeric field that are each named on its axis
 LETTERS = 20  # of a name on an axis
+SHORT = 10  # letters of a line over an axis that need no break
 NONE = "none"  # on an axis, where a run has no value
 STEP_OF_LOG = 20.0  # a field whose largest value is so many times its least has a logarithmic axis
 
@@ -23,7 +25,7 @@ def parallel(
     fields: Mapping[str, Mapping[str, Any]],
     outcomes: Mapping[str, Mapping[str, Any]],
 ) -> Figure:
-    """Draw runs as parallel coordinates.
+    """Draw runs as parallel coordinates, over the fields with the most values if there are many.
 
     A range drawn along an axis picks the lines that pass through it. An axis can be moved.
 
@@ -41,7 +43,13 @@ def parallel(
         raise ValueError(f"parallel: wanted at least two runs, got {list(runs) or 'none'}")
     configure()
     colors = [color for color, _ in colors_for(list(runs)).values()]
-    columns = {"run": {run: run for run in runs}, **fields, **outcomes}
+    results = dict(list(outcomes.items())[:OUTCOMES])
+    kept = _most_different(fields, MOST - len(results))
+    columns = {
+        "run": {run: run for run in runs},
+        **{name: fields[name] for name in kept},
+        **results,
+    }
     axes = [_axis(name, [values.get(run) for run in runs]) for name, values in columns.items()]
     last = len(runs) - 1
     figure = go.Figure(
@@ -59,15 +67,24 @@ def parallel(
             unselected=dict(line=dict(color=SOFT, opacity=0.12)),
         )
     )
-    left = 16 + 6 * max(len(_cut(run)) for run in runs)
     figure.update_layout(
         font=dict(family=FONT, color=INK),
         paper_bgcolor="white",
-        width=max(WIDTH, left + WIDE * len(axes)),
-        height=TALL + 100,
-        margin=dict(l=left, r=60, t=76, b=24),
+        autosize=True,
+        height=TALL + 120,
+        margin=dict(l=16 + 6 * max(len(_cut(run)) for run in runs), r=60, t=76, b=44),
     )
+    if len(kept) < len(fields):
+        words = f"{len(kept)} of {len(fields)} fields that differ: those with the most values"
+        below = dict(xanchor="left", yanchor="top", yshift=-14)
+        say(figure, (0, 0), words, size=12, color=SOFT, **below)
     return figure
+
+
+def _most_different(fields: Mapping[str, Mapping[str, Any]], most: int) -> list[str]:
+    """The names of the fields with the most different values, in their own order."""
+    order = sorted(fields, key=lambda name: -len({str(one) for one in fields[name].values()}))
+    return [name for name in fields if name in order[:most]]
 
 
 def _axis(name: str, values: Sequence[Any]) -> dict[str, Any]:
@@ -125,12 +142,15 @@ def _ticks(known: Sequence[float], place: Mapping[float, float]) -> list[tuple[f
 
 
 def _label(name: str) -> str:
-    """A dotted name in two lines, which plotly breaks at."""
-    head, dot, tail = name.rpartition(".")
-    if not dot:
+    """The end of a dotted name, or a name of words, in at most two short lines."""
+    parts = name.split(".")[-2:]
+    if len(parts) == 1:
         head, _, tail = name.partition(" ")
-        return "<br>".join(plain(_cut(part)) for part in (head, tail) if part)
-    return f"{plain(_cut(head))}<br>{plain(_cut(tail))}"
+        parts = [head, tail]
+    if len(parts[0]) > SHORT and not parts[1]:
+        head, bar, tail = name.rpartition("_")
+        parts = [head + bar, tail]
+    return "<br>".join(plain(_cut(part)) for part in parts if part)
 
 
 def _word(value: Any) -> str:

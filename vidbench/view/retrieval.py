@@ -12,12 +12,12 @@ from vidbench.evaluate.neighbors import Hubness, hubness
 from vidbench.evaluate.searches import Searched, differences
 from vidbench.view.figures import curves
 from vidbench.view.html import table
+from vidbench.view.looks import Html, escaped
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
     from vidbench.data.manifest import Manifest
-    from vidbench.view.looks import Html
 
 SWITCHES = (
     *("stream", "sampling", "windows", "crops", "normalize_clips"),
@@ -70,13 +70,14 @@ def differences_table(found: Found, base: str) -> Html | str:
 
 
 def protocol_table(found: Found) -> Html:
-    """The switches of each search that move its numbers."""
-    rows = [
-        {"run": name, **{key: str(value) for key, value in one.protocol.items()}}
-        for name, one in found.items()
-    ]
-    known = [name for name in SWITCHES if any(name in row for row in rows)]
-    return table(rows, ["run", *known])
+    """The switches that move the numbers of each search; a column a run."""
+    known = [name for name in SWITCHES if any(name in one.protocol for one in found.values())]
+    return table(
+        [
+            {"switch": name, **{run: str(one.protocol.get(name, "")) for run, one in found.items()}}
+            for name in known
+        ]
+    )
 
 
 def hub_table(found: Found, train: Manifest) -> Html:
@@ -87,7 +88,7 @@ def hub_table(found: Found, train: Manifest) -> Html:
             "run": name,
             "skewness": hub.skewness,
             "never found": hub.never,
-            "largest hub": train.names(hub.hub)["path"],
+            "largest hub": Html(escaped(train.names(hub.hub)["path"]).replace("/", "/<wbr>")),
             "its class": train.names(hub.hub)["label"] or "no label",
             "near to": hub.hub_share,
         }

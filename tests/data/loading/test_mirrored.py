@@ -9,6 +9,7 @@ from vidbench.data.loading.augmentation import Augment
 from vidbench.data.loading.dataset import Clips, ClipSpec
 from vidbench.data.loading.mirrored import flip_warning, mirrored_classes
 from vidbench.data.manifest import Manifest
+from vidbench.engine.loop import Fit
 from vidbench.methods import common
 
 
@@ -56,7 +57,7 @@ def test_every_training_on_one_data_set_warns(tmp_path, capsys, monkeypatch, fli
         method="classify",
         home="vidbench.methods.classify",
         network="s3d",
-        fit=SimpleNamespace(seed=0),
+        fit=Fit(),
     )
     batches = SimpleNamespace(dataset=clips)
     common.train(recipe, str(tmp_path / "run"), {}, lambda recipe: nn.Identity(), batches)

@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from tests.makes import on_device
 from vidbench.data.loading import augmentation, transforms
 from vidbench.data.loading.augmentation import PRESETS, Augment, View, draw, weak
 from vidbench.data.loading.dataset import Batches, Clips, ClipSpec
-from vidbench.data.loading.transforms import apply, apply_batch
+from vidbench.data.loading.transforms import apply
 from vidbench.data.sets.catalogue import open_dataset
 
 RMS = ("rms_kinetics", "rms_ssv2", "rms_cifar", "rms_imagenet")
@@ -51,7 +52,7 @@ def levels(out: torch.Tensor) -> torch.Tensor:
 
 
 def batched(clip, view, augment, stream="rgb"):
-    return apply_batch(clip[None], [view], augment, stream)[0]
+    return on_device([(clip, view)], augment, stream)[0]
 
 
 # ---- pad-crop
@@ -108,9 +109,8 @@ def test_padded_views_of_a_batch_are_those_of_its_clips():
     assert any(min(view.box[:2]) < 0 for view in drawn) and len({view.order for view in drawn}) > 4
     for stream in ("rgb", "flow"):
         before = clips.clone()
-        for clip, view, got in zip(
-            clips, drawn, apply_batch(clips, drawn, augment, stream), strict=True
-        ):
+        batch = on_device(zip(clips, drawn, strict=True), augment, stream)
+        for clip, view, got in zip(clips, drawn, batch, strict=True):
             assert (apply(clip, view, augment, stream) - got).abs().mean() * 255 * 0.225 <= 1.0, (
                 view
             )

@@ -148,6 +148,6 @@ def test_values_out_of_range_are_refused_at_the_door(place, tmp_path, capsys, wo
 def test_help_documents_ranges_and_exit_codes(command, capsys):
     assert run(command, "--help") == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "1 some videos failed, the rest is done; 2 no video could be done" in said
+    assert "1 some videos failed; the rest is done 2 no video could be done" in said
     assert command == "scan" or "2 to 8192" in said
     assert command != "flow" or "0.1 to 1000" in said

@@ -297,17 +297,17 @@ def test_a_folder_keeps_its_settings(tmp_path):
 )
 def test_a_journal_with_a_bad_tail_keeps_the_rest_and_goes_on(tmp_path, tail):
     file = tmp_path / "work.jsonl"
-    with Journal(file) as journal:
+    with Journal(tmp_path, "work") as journal:
         journal.add("a", value=1)
         journal.add("ä\u2028\n", value=2)
     with open(file, "ab") as handle:
         handle.write(tail)
     known = {"a": {"value": 1}, "ä\u2028\n": {"value": 2}}
-    with Journal(file) as journal:
+    with Journal(tmp_path, "work") as journal:
         assert journal.known == known
         journal.add("c", value=3)
         journal.add("a", value=4)
-    assert Journal(file).known == {**known, "c": {"value": 3}, "a": {"value": 4}}, (
+    assert Journal(tmp_path, "work").known == {**known, "c": {"value": 3}, "a": {"value": 4}}, (
         "the latest line of a key holds"
     )
 
@@ -318,7 +318,7 @@ def test_a_journal_with_a_bad_tail_keeps_the_rest_and_goes_on(tmp_path, tail):
 def test_a_journal_on_a_full_disk(tmp_path):
     (tmp_path / "work.jsonl").symlink_to("/dev/full")
     with pytest.raises(DiskError, match=f"the disk of {tmp_path} is full; .* make room"):
-        with explain_full_disk(tmp_path), Journal(tmp_path / "work.jsonl") as journal:
+        with explain_full_disk(tmp_path), Journal(tmp_path, "work") as journal:
             journal.add("a", value=1)
 
 

@@ -684,7 +684,7 @@ def test_shards_cover_every_row_once(textures, tmp_path, shards):
     assert sorted(done) == [f"sub/{i}.mp4.flow.npz" for i in range(8)]
     assert flow_store.extract(textures, tmp_path, "dis", size=24, progress=False)[:2] == (0, 8)
     for wrong in ((2, 2), (-1, 2), (0, 0)):
-        with pytest.raises(ValueError, match=r"shard \(k, n\) with k < n"):
+        with pytest.raises(ValueError, match=r"shard must be \(k, n\) with 0 <= k < n"):
             flow_store.extract(textures, tmp_path, "dis", size=24, shard=wrong, progress=False)
 
 

@@ -892,7 +892,7 @@ def test_imagenet_folders_and_readable_names(tmp_path, place):
     [
         (
             "val/ILSVRC2012_val_00000001.JPEG",
-            r"lies in no class folder: move each picture into val/<wnid>/.*ground_truth",
+            r"is in no class folder: move each picture into val/<wnid>/.*ground_truth",
         ),
         ("val/n00000001/a.JPEG", "class 'n00000001' is no wnid like n01440764, or not in train"),
         ("train/sofa/a.JPEG", "class 'sofa' is no wnid"),

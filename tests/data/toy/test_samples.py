@@ -28,4 +28,4 @@ def test_sizes_and_worlds_say_what_they_contain():
     assert sizes["large"].frames.shape == (75, 128, 128, 3)
     worlds = {one.name: one.words for one in samples.worlds()}
     assert [*worlds] == ["tiny-gym", "tiny-street", "tiny-club", "tiny-park", "tiny-mixed"]
-    assert "10 classes" in worlds["tiny-gym"] and "16 classes" in worlds["tiny-mixed"]
+    assert "10 classes" in worlds["tiny-gym"] and "17 classes" in worlds["tiny-mixed"]

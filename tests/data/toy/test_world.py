@@ -158,15 +158,16 @@ def test_small_motion_is_the_label_and_twins_need_the_order_of_time(tmp_path):
 
 @pytest.mark.long
 def test_each_stream_of_the_mixed_world_tells_part_of_the_label(tmp_path):
-    """Still frame (gradients) and flow each tell part, and together at least 10 points more. Over
-    the test videos of two worlds, as one has 320 and its share a standard error of 3 points."""
+    """Still frame (gradients) and flow each predict part, and together at least 10 points more.
+    Over the experiment's five worlds, as the shares of one vary: it has 80 test source videos."""
     hits = {"pixels": [], "still": [], "flow": []}
-    for seed in (0, 1):
+    for seed in (1, 2, 3, 4, 5):
         folder = tmp_path / str(seed)
         manifest = toy.render(folder, "small", "mixed", seed, workers=2, progress=False)
         got = measure_all(manifest)
         for name, features in (("pixels", "still"), ("still", "hog"), ("flow", "flow")):
             hits[name].append(right(got[features], manifest))
+        print(seed, {name: round(float(parts[-1].mean()), 3) for name, parts in hits.items()})
     pixels, still, flow = (np.concatenate(parts) for parts in hits.values())
     either = (still | flow).mean()
     print(f"\nmixed: still {still.mean():.3f}, flow {flow.mean():.3f}, either {either:.3f}")
@@ -178,14 +179,14 @@ def test_classes_of_the_mixed_world_share_their_motion_or_their_prop():
     world = toy.WORLDS["mixed"]
     shown = Counter(action for (action,) in world.classes.values())
     held = Counter(prop.partition("/")[0] for prop in world.props.values())
-    assert len([action for action, times in shown.items() if times == 1]) == 8
+    assert len([action for action, times in shown.items() if times == 1]) == 9
     assert len([action for action, times in shown.items() if times == 2]) == 4
-    assert held == dict.fromkeys(props.PROPS, 4) and len(world.classes) == 16
+    assert held == dict.fromkeys(props.PROPS, 4) | {"stick": 5} and len(world.classes) == 17
     kinds = {tuple(prop.split("/")) for prop in world.props.values()}
     assert {place for _, place in kinds} == set(props.PLACES)
     # a pair that shares its motion differs in the prop
     pairs = {(*actions, world.props[name]) for name, actions in world.classes.items()}
-    assert len(pairs) == 16 and "mixed" not in toy.RELATED
+    assert len(pairs) == 17 and "mixed" not in toy.RELATED
 
 
 def test_the_mixed_world_is_a_built_in_data_set():

@@ -19,6 +19,7 @@ from vidbench.data.flow.files import FORMATS, Job, Settings, facts_of, write
 from vidbench.data.flow.store import jobs_of
 from vidbench.data.manifest import Manifest
 from vidbench.data.prepare.estimate import SECONDS, Cost, Estimator, Pace, Slice
+from vidbench.data.prepare.shards import WHOLE, Shard
 from vidbench.data.video import clips
 from vidbench.data.video.decoders import check_decoder
 
@@ -31,7 +32,7 @@ def costs(
     methods: Sequence[str] = METHODS,
     *,
     device: str | None = None,
-    shard: tuple[int, int] = (0, 1),
+    shard: Shard = WHOLE,
     workers: int = 0,
     seconds: float = SECONDS,
     **options: Any,

@@ -2,8 +2,8 @@
 
 TV-L1 by OpenCV is the papers' flow and the reference; the same algorithm batched in PyTorch
 (`tvl1`) is for GPUs; DIS is for a quick look. Flow i leads from frame i to frame i + 1. Values are
-pixels of the frame they were computed on, (u, v) = (right, down). Where flow lies on disk is
-`flow_store`."""
+pixels of the frame they were computed on, (u, v) = (right, down). The module
+`store` keeps flow on disk."""
 
 from __future__ import annotations
 

@@ -29,8 +29,9 @@ from vidbench.data.flow.files import (
     settings_of,
     write,
 )
-from vidbench.data.prepare import jobs
-from vidbench.data.prepare.outputs import Outputs, json_lines, name_of
+from vidbench.data.prepare import jobs, shards
+from vidbench.data.prepare.outputs import Outputs, name_of
+from vidbench.data.prepare.shards import WHOLE, Shard
 from vidbench.data.video import clips
 from vidbench.data.video.decoders import check_decoder
 from vidbench.system.files import delete_leftovers, lock_folder
@@ -83,7 +84,7 @@ def extract(
     method: str = "tvl1",
     *,
     device: str | None = None,
-    shard: tuple[int, int] = (0, 1),
+    shard: Shard = WHOLE,
     **options: Unpack[Options],
 ) -> Report:
     """Compute and store the flow of every video of a manifest; the same call resumes.
@@ -108,9 +109,9 @@ def extract(
     work: jobs.Options = {"timeout": TIMEOUT, **_without(Settings, options)}
     jobs.check(work)
     began, folder, mine = time.perf_counter(), Path(folder), _mine(manifest, shard)
-    part = "" if shard[1] == 1 else f"{shard[0]}of{shard[1]}"
+    part = shards.name(shard)
     made = _outputs(folder, mine, settings, part)
-    with lock_folder(folder, shard=part), jobs.Journal(folder / f"flow{part}.jsonl") as journal:
+    with lock_folder(folder, shard=part), jobs.Journal(folder, "flow", part) as journal:
         jobs.claim(folder / "flow.json", asdict(settings), FlowError, opencv=opencv())
         names = [name_of(path, FORMATS[settings.format]) for path in mine]
         made.claim(names)
@@ -131,7 +132,7 @@ def extract(
 
 
 def jobs_of(
-    manifest: Manifest, folder: Path, settings: Settings, shard: tuple[int, int] = (0, 1)
+    manifest: Manifest, folder: Path, settings: Settings, shard: Shard = WHOLE
 ) -> tuple[list[Job], list[float] | None]:
     """The jobs that `extract` would do, with their weights if the manifest knows numbers of frames.
     Nothing is written."""
@@ -143,11 +144,10 @@ def jobs_of(
     return _jobs(manifest, folder, todo, settings)
 
 
-def _mine(manifest: Manifest, shard: tuple[int, int]) -> list[str]:
+def _mine(manifest: Manifest, shard: Shard) -> list[str]:
     """The paths of a shard, each once."""
-    if len(shard) != 2 or not 0 <= shard[0] < shard[1]:
-        raise ValueError(f"shard (k, n) with k < n; got {shard}")
-    return list(dict.fromkeys(str(p) for p in manifest.path[shard[0] :: shard[1]]))
+    mine = shards.rows(len(manifest), shard)
+    return list(dict.fromkeys(str(manifest.path[row]) for row in mine))
 
 
 def _jobs(
@@ -191,9 +191,7 @@ def _states(
 
     What no journal knows, such as a file from another machine, describes itself.
     """
-    known: dict[str, dict] = {}
-    for journal in sorted(folder.glob("flow*.jsonl")):
-        known |= {str(line.pop("key")): line for line in json_lines(journal) if "key" in line}
+    known = shards.journaled(folder, "flow")
     digest, states = jobs.digest(asdict(settings)), {}
     for path in paths:
         file, stamp = flow_path(folder, path, settings.format), jobs.stamp(manifest.root / path)

@@ -45,7 +45,8 @@ def read_pair(folder: str | Path) -> tuple[np.ndarray, np.ndarray]:
 def turning_pair(size: int = 128) -> tuple[np.ndarray, np.ndarray]:
     """Draw a texture that turns by 2 degrees and grows by 2 % about its middle.
 
-    Returns: two frames uint8 [2,size,size,3], and their true flow float32 [size,size,2].
+    Returns:
+        Two frames uint8 [2,size,size,3], and their true flow float32 [size,size,2].
     """
     import cv2
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from vidbench.data.flow import store as flow_store
-from vidbench.data.loading import augmentation
+from vidbench.data.loading import augmentation, batched
 from vidbench.data.loading import transforms as views
 from vidbench.data.loading.augmentation import PRESETS, Augment
 from vidbench.data.loading.cache import VideoCache
@@ -104,6 +104,7 @@ class Clips(torch.utils.data.Dataset):
     store written by flow_store.extract.
 
     cache_bytes: limit of the VideoCache, for small worlds, where decoding is half of a step.
+    packed: training views are what `batched.pack` gives; `batched.finish` makes the rest of them.
 
     Raises clips.VideoError, which names the file, if a video cannot be decoded."""
 
@@ -115,6 +116,7 @@ class Clips(torch.utils.data.Dataset):
         flow_folder: str | Path | None = None,
         seed: int = 0,
         cache_bytes: int = 0,
+        packed: bool = False,
     ) -> None:
         # without flow nothing reads it
         self.flow_folder: str | Path = "" if flow_folder is None else flow_folder
@@ -132,7 +134,7 @@ class Clips(torch.utils.data.Dataset):
                     f"read by {spec.decoder}: set ClipSpec.decoder to {made.decoder!r}, or extract "
                     "the flow again"
                 )
-        self.manifest, self.spec, self.seed = manifest, spec, seed
+        self.manifest, self.spec, self.seed, self.packed = manifest, spec, seed, packed
         self.cache = VideoCache(cache_bytes)
 
     def __len__(self) -> int:
@@ -224,6 +226,9 @@ class Clips(torch.utils.data.Dataset):
             ]
         made: dict[str, torch.Tensor] = {}
         for stream, clip in frames.items():
+            if self.packed:
+                made |= batched.pack([(clip[i], v) for i, v in chosen], spec.augment, stream)
+                continue
             each = [views.apply(clip[i], view, spec.augment, stream) for i, view in chosen]
             made[stream] = torch.stack(each) if len(each) > 1 else each[0][None]
         return made

@@ -1,9 +1,9 @@
 """Pixel operations of views in two forms: 8-bit frames of one clip, torch on a batch of clips.
 
 The first form takes a clip as one tall picture, uint8 [T*H,W,3], and never changes it in place. The
-second takes whole levels 0..255 as float32 [B,C,T,H,W] with a list of numbers, one a clip, and has
-no loop over frames. Both follow PIL: blends cut to whole levels, luma 0.299 0.587 0.114, hue moved
-in 8-bit HSV, antialiased resampling."""
+second takes whole levels 0..255 as float32 [B,C,T,H,W] with a tensor of numbers, one a clip, on the
+same device. It loops over neither clips nor frames, and the host never waits for the device. Both
+follow PIL: blends cut to whole levels, luma 0.299 0.587 0.114, hue moved in 8-bit HSV."""
 
 from __future__ import annotations
 
@@ -137,67 +137,6 @@ def _reach(sigma: float) -> int:
 # The batched form
 
 
-def resample_batch(
-    clips: torch.Tensor,
-    boxes: Sequence[tuple[int, int, int, int]],
-    flips: Sequence[bool],
-    size: int,
-    cubic: bool,
-) -> torch.Tensor:
-    """Each clip's box (top, left, height, width) to size x size, flipped where asked: [B,C,T,H,W]
-    to whole levels.
-
-    One matrix a clip and axis, the flip in it: two products for the batch, whatever the boxes.
-    """
-    rows = _weights([(b[0], b[2]) for b in boxes], clips.shape[-2], size, cubic, clips.device)
-    columns = _weights([(b[1], b[3]) for b in boxes], clips.shape[-1], size, cubic, clips.device)
-    mirrored = torch.tensor(flips, device=clips.device).view(-1, 1, 1)
-    return _product(clips, rows, torch.where(mirrored, columns.flip(1), columns))
-
-
-def surround(
-    clips: torch.Tensor, boxes: Sequence[tuple[int, int, int, int]], level: int
-) -> tuple[torch.Tensor, list[tuple[int, int, int, int]]]:
-    """`cut`'s border for a batch [...,H,W]: frames with as much of this level around as the boxes
-    need, boxes moved."""
-    height, width = clips.shape[-2:]
-    reach = max(max(-b[0], -b[1], b[0] + b[2] - height, b[1] + b[3] - width) for b in boxes)
-    if reach <= 0:
-        return clips, list(boxes)
-    return F.pad(clips, (reach,) * 4, value=level), [
-        (t + reach, x + reach, h, w) for t, x, h, w in boxes
-    ]
-
-
-def _weights(
-    spans: Sequence[tuple[int, int]], pixels: int, size: int, cubic: bool, device: torch.device
-) -> torch.Tensor:
-    """[B,size,pixels]: antialiased resampling of each (start, length) span of a line, PIL's
-    filters."""
-    start, length = (
-        torch.tensor(spans, dtype=torch.float32, device=device).view(-1, 2, 1, 1).unbind(1)
-    )
-    line, scale = torch.arange(pixels, device=device) + 0.5, length / size
-    center = start + (torch.arange(size, device=device).view(1, -1, 1) + 0.5) * scale
-    d = (line - center).abs_() / scale.clamp(min=1)
-    if cubic:  # Keys' kernel with a = -0.5
-        near, far = (1.5 * d - 2.5) * d * d + 1, ((-0.5 * d + 2.5) * d - 4) * d + 2
-        weight = torch.where(d < 1, near, torch.where(d < 2, far, 0.0))
-    else:
-        weight = (1 - d).clamp_(min=0)
-    weight = weight * ((line > start) & (line < start + length))
-    return weight / weight.sum(-1, keepdim=True)
-
-
-def _product(x: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    """[B,C,T,H,W] times [B,h,H] and [B,w,W]: whole levels [B,C,T,h,w]."""
-    (b, c, t, height, width), h, w = x.shape, rows.shape[1], columns.shape[1]
-    x = x.permute(0, 3, 1, 2, 4).to(torch.float32, memory_format=torch.contiguous_format, copy=True)
-    x = torch.bmm(rows, x.view(b, height, -1)).view(b, -1, width)
-    x = torch.bmm(x, columns.transpose(1, 2)).view(b, h, c, t, w)
-    return x.permute(0, 2, 3, 1, 4).contiguous().round_().clamp_(0, 255)
-
-
 def _luma(x: torch.Tensor) -> torch.Tensor:
     return x[:, :1] * LUMA[0] + x[:, 1:2] * LUMA[1] + x[:, 2:] * LUMA[2]
 
@@ -214,11 +153,12 @@ def _hue_batch(x: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
     return (top[:, None] - chroma[:, None] * torch.minimum(k, 4 - k).clamp_(0, 1)).round_()
 
 
-def jitter_batch(x: torch.Tensor, name: str, factors: Sequence[float]) -> torch.Tensor:
-    """One of JITTERS, each clip with its own factor (turns for hue)."""
-    factor = torch.tensor(factors, dtype=torch.float32, device=x.device).view(-1, 1, 1, 1, 1)
+def jitter_batch(x: torch.Tensor, name: str, factors: torch.Tensor) -> torch.Tensor:
+    """One of JITTERS, each clip [C,T,H,W] of x with its own factor [B]; for hue, turns in steps of
+    1 / 256."""
+    factor = factors.view(-1, 1, 1, 1, 1)
     if name == "hue":
-        return _hue_batch(x, (factor * 255).trunc() / 256)
+        return _hue_batch(x, factor)
     other: torch.Tensor | float = 0.0
     if name != "brightness":
         luma = _luma(x)
@@ -227,28 +167,35 @@ def jitter_batch(x: torch.Tensor, name: str, factors: Sequence[float]) -> torch.
     return (x * factor + (1 - factor) * other + _CUT).round_().clamp_(0, 255)
 
 
+def hue_steps(turns: float) -> float:
+    """The turns that `hue` makes of these: whole steps of 1 / 256."""
+    return int(turns * 255) / 256
+
+
 def luma_batch(x: torch.Tensor) -> torch.Tensor:
     """`luma` copied to three channels."""
     return _luma(x).round_().expand_as(x)
 
 
-def split_channels_batch(x: torch.Tensor, channels: Sequence[Sequence[int]]) -> torch.Tensor:
-    """`split_channels` copied to three channels; `channels` is [B,T]."""
-    index = torch.tensor(channels, device=x.device).view(len(x), 1, -1, 1, 1)
-    return x.gather(1, index.expand_as(x))
+def split_channels_batch(x: torch.Tensor, channels: torch.Tensor) -> torch.Tensor:
+    """`split_channels` copied to three channels; `channels` is int64 [B,T]."""
+    return x.gather(1, channels.view(len(x), 1, -1, 1, 1).expand_as(x))
 
 
-def blur_batch(x: torch.Tensor, sigmas: Sequence[float]) -> torch.Tensor:
-    """`blur`, each clip with its own sigma; a band matrix a clip, used for rows and columns."""
-    size, matrices = x.shape[-1], []
-    for sigma in sigmas:  # tiny, and made on the CPU, where sigma is
-        taps = torch.arange(-_reach(sigma), _reach(sigma) + 1)
-        kernel = torch.exp(-0.5 * (taps / sigma) ** 2)
-        source = (torch.arange(size)[:, None] + taps).clamp_(0, size - 1)
-        matrices.append(
-            torch.zeros(size, size).scatter_add_(
-                1, source, (kernel / kernel.sum()).expand(size, -1)
-            )
-        )
-    matrix = torch.stack(matrices).to(x.device)
-    return _product(x, matrix, matrix)
+def blur_batch(x: torch.Tensor, sigmas: torch.Tensor, most: float) -> torch.Tensor:
+    """`blur` of square pictures, each clip with its own sigma [B], none above `most`.
+
+    A band matrix for each clip blurs its rows, then its columns."""
+    size, reach = x.shape[-1], _reach(most)
+    taps = torch.arange(-reach, reach + 1, device=x.device)
+    sigma = sigmas[:, None]
+    kernel = torch.exp(-0.5 * (taps / sigma) ** 2) * (taps.abs() <= (3 * sigma).ceil())
+    kernel = kernel / kernel.sum(1, keepdim=True)
+    line = torch.arange(size, device=x.device)
+    source = (line[:, None] + taps).clamp_(0, size - 1)  # [size,taps]
+    shows = (source[..., None] == line).to(x.dtype)  # [size,taps,size]
+    matrix = kernel @ shows.transpose(0, 1).flatten(1)  # [B,size*size]
+    matrix = matrix.view(-1, size, size).transpose(1, 2)
+    for _ in range(2):
+        x = torch.bmm(x.flatten(1, -2), matrix).view_as(x).transpose(-1, -2).contiguous()
+    return x.round_().clamp_(0, 255)

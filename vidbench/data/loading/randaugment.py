@@ -53,7 +53,14 @@ def _affine(
     and so on."""
     angles = [math.degrees(math.atan(tangent)) for tangent in shear]
     return functional.affine(
-        x, 0.0, [-move[0], -move[1]], 1.0, angles, "bilinear", GRAY, [0.0, 0.0]
+        x,
+        0.0,
+        [-move[0], -move[1]],
+        1.0,
+        angles,
+        functional.InterpolationMode.BILINEAR,
+        GRAY,
+        [0.0, 0.0],
     )
 
 
@@ -71,7 +78,7 @@ OPERATIONS: dict[
     "invert": (_nothing, lambda f, x, _: f.invert(x)),
     "rotate": (
         lambda share, sign: sign * 30 * share,
-        lambda f, x, angle: f.rotate(x, angle, "bilinear", fill=GRAY),
+        lambda f, x, angle: f.rotate(x, angle, f.InterpolationMode.BILINEAR, fill=GRAY),
     ),
     "posterize": (
         lambda share, sign: 4 - int(4 * share),
@@ -158,15 +165,18 @@ def draw_box(size: int, rng: np.random.Generator) -> tuple[int, ...]:
     return ()
 
 
-def erase(clip: torch.Tensor, box: tuple[int, ...], seed: int) -> torch.Tensor:
-    """Standard normal noise, drawn for each pixel, channel and frame, into a box of a normalized
-    [C,T,H,W], in place.
+def noise(shape: tuple[int, ...], box: tuple[int, ...], seed: int) -> torch.Tensor:
+    """Standard normal noise float32 [C,T,height,width] for a box of a clip [C,T,H,W].
 
-    The noise is made on the CPU, so that it is the same for clips on every device.
+    It is made on the CPU, so that it is the same for clips on every device.
     """
+    height, width = box[2:]
+    drawn = np.random.default_rng(seed).standard_normal((*shape[:2], height, width), np.float32)
+    return torch.from_numpy(drawn)
+
+
+def erase(clip: torch.Tensor, box: tuple[int, ...], drawn: torch.Tensor) -> torch.Tensor:
+    """Put `noise` into a box of a normalized [C,T,H,W], in place."""
     top, left, height, width = box
-    noise = np.random.default_rng(seed).standard_normal(
-        (*clip.shape[:2], height, width), np.float32
-    )
-    clip[:, :, top : top + height, left : left + width] = torch.from_numpy(noise)
+    clip[:, :, top : top + height, left : left + width] = drawn
     return clip

@@ -1,10 +1,10 @@
-"""Views applied: clip-consistent augmentation on a CPU, or batched on a device; test crops.
+"""Views applied to one clip on a CPU: clip-consistent augmentation; test crops.
 
-Why two ways to apply: in a loader's worker, torch's 8-bit resize and OpenCV on 8-bit frames are
-several times faster than PIL or torchvision's transforms (benchmarks/views.py); on a device the
-same View is applied to a whole batch by matrix products and pointwise operations. Both follow PIL's
-arithmetic (blends cut to whole levels, luma 0.299 0.587 0.114, hue in HSV), so a view is the same
-picture either way, to about a gray level.
+A view has two parts. `cut` crops, scales and RandAugments 8-bit frames: torch's 8-bit resize is
+several times faster than PIL or torchvision's transforms (benchmarks/views.py), and its pictures
+all have one size. `apply` then does the rest by OpenCV; batched.py does it on a device for a whole
+batch. Both follow PIL's arithmetic (blends cut to whole levels, luma 0.299 0.587 0.114, hue in
+HSV).
 
 Streams: crop, flip and blur are shared by rgb and flow; jitter and gray touch flow only where
 `flow_color` says so. Flow is stored as 8-bit (u, v, 128), see data.flow.estimate; under a flip u
@@ -16,27 +16,23 @@ moves things, and flow would not follow: a preset that has it refuses flow.
 RandAugment comes after the crop, so it works on far fewer pixels than in the code it is from,
 PySlowFast's, where whole frames go through it first. So here the gray that comes in at an edge is
 never cut away, what lies outside of the crop never comes in, and histograms and mean levels are the
-crop's. Where two forms differ by a level, an operation that stretches or cuts levels (equalize,
-posterize) makes more of it.
+crop's.
 
 Threads: importing sets nothing. In a loader pass `worker_init`; in a script that measures or mines,
 set `cv2.setNumThreads(1)` and `torch.set_num_threads` before the first clip."""
 
 from __future__ import annotations
 
-import itertools
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
 import torch
 
 from vidbench.data.loading import pixels, randaugment
-from vidbench.data.loading.augmentation import JITTERS, PRESETS, Augment, View
+from vidbench.data.loading.augmentation import PRESETS, Augment, View
 from vidbench.system.signals import ignore
 
 Crops = Literal["center", "three", "five", "ten"]
@@ -77,8 +73,13 @@ def moments(augment: Augment, stream: str) -> tuple[tuple[float, ...], tuple[flo
     return (MEAN, STD) if stream == "rgb" or augment.flow_as_rgb else (FLOW_MEAN, FLOW_STD)
 
 
-def _color(view: View, augment: Augment, stream: str) -> View:
-    """The view as this stream sees it. Raises ValueError on flow with RandAugment."""
+def seen_by(view: View, augment: Augment, stream: str) -> View:
+    """The view without what this stream does not get: on flow lighting and erasing, and jitter and
+    gray unless `flow_color`.
+
+    Raises:
+        ValueError: The stream is flow, and the view or the preset has RandAugment.
+    """
     if stream == "rgb":
         return view
     if augment.randaugment or view.operations:
@@ -91,34 +92,58 @@ def _color(view: View, augment: Augment, stream: str) -> View:
     return replace(view, lighting=(), erase=())
 
 
+def cut(clip: torch.Tensor, view: View, augment: Augment, stream: str = "rgb") -> torch.Tensor:
+    """The first part of a view, in 8 bits: crop, resize, RandAugment.
+
+    Args:
+        clip: uint8 [T,C,H,W] (or floats in 0..1) on the CPU.
+        view: As `seen_by` this stream.
+
+    Returns:
+        uint8 [T,C,size,size].
+
+    Raises:
+        ValueError: The clip is not on the CPU, or no such clip.
+    """
+    clip = _check(clip, stream, "TCHW")
+    if clip.device.type != "cpu":
+        raise ValueError(
+            f"a clip must be on the CPU to be cut, got one on {clip.device}; see batched.apply_batch"
+        )
+    frames = pixels.cut(clip, _box(view, *clip.shape[-2:]), PADDING[stream])
+    frames = pixels.resize(frames, augment.size, augment.size, augment.interpolation)
+    return randaugment.change(frames, view.operations) if view.operations else frames
+
+
 def apply(clip: torch.Tensor, view: View, augment: Augment, stream: str = "rgb") -> torch.Tensor:
     """One clip through one view on the CPU: uint8 [T,C,H,W] (or floats in 0..1) to float32
     [C,T,size,size], normalized.
 
     A permuted view of the decoder's own [T,H,W,C] memory is the fastest input; do not call
     .contiguous() on it."""
-    clip = _check(clip, stream, "TCHW")
-    if clip.device.type != "cpu":
-        raise ValueError(f"apply works on the CPU, the clip lies on {clip.device}: use apply_batch")
-    view, size = _color(view, augment, stream), augment.size
-    frames = pixels.cut(clip, _box(view, *clip.shape[-2:]), PADDING[stream])
-    frames = pixels.resize(frames, size, size, augment.interpolation)
-    if view.operations:
-        frames = randaugment.change(frames, view.operations)
-    picture = pixels.tall(frames)
+    view, size = seen_by(view, augment, stream), augment.size
+    picture = pixels.tall(cut(clip, view, augment, stream))
     for name in view.order:
         picture = pixels.JITTERS[name](picture, getattr(view, name), size)
     if view.gray == "luma":
         picture = pixels.luma(picture)
     elif view.gray == "channel":
-        picture = pixels.split_channels(picture, _channels(view, len(clip)))
+        picture = pixels.split_channels(picture, channels(view, len(clip)))
     if view.sigma > 0:
         picture = pixels.blur(picture, view.sigma, size)
     made = _finish(picture, view.flip, augment, stream, view.lighting).view(3, -1, size, size)
-    return randaugment.erase(made, view.erase, view.seed) if view.erase else made
+    if view.erase:
+        drawn = randaugment.noise(tuple(made.shape), view.erase, view.seed)
+        randaugment.erase(made, view.erase, drawn)
+    return made
 
 
-def _channels(view: View, frames: int) -> tuple[int, ...]:
+def channels(view: View, frames: int) -> tuple[int, ...]:
+    """The color channel that each frame of a gray "channel" view shows, [T].
+
+    Raises:
+        ValueError: The view was drawn for fewer frames.
+    """
     if len(view.channels) < frames:
         raise ValueError(
             f"the view was drawn for {len(view.channels)} frames, the clip has {frames}: draw again"
@@ -126,16 +151,24 @@ def _channels(view: View, frames: int) -> tuple[int, ...]:
     return view.channels[:frames]
 
 
-def _finish(
-    picture: np.ndarray, flip: bool, augment: Augment, stream: str, lighting: tuple[float, ...] = ()
-) -> torch.Tensor:
-    """Flip, light and normalize: uint8 [R,W,3] or gray [R,W] to float32 [3,R,W]."""
+def levels_to_values(
+    flip: bool, augment: Augment, stream: str, lighting: tuple[float, ...] = ()
+) -> tuple[list[float], list[float]]:
+    """Scale and shift of each channel: levels 0..255 * scale + shift are lit and normalized."""
     mean, std = moments(augment, stream)
     scales, shifts = [1 / (255 * s) for s in std], [-m / s for m, s in zip(mean, std, strict=True)]
     if lighting:
         shifts = [shift + light / s for shift, light, s in zip(shifts, lighting, std, strict=True)]
     if flip and stream == "flow" and augment.flow_negate_u:
         scales[0], shifts[0] = -scales[0], shifts[0] + 1 / std[0]  # u becomes 255 - u
+    return scales, shifts
+
+
+def _finish(
+    picture: np.ndarray, flip: bool, augment: Augment, stream: str, lighting: tuple[float, ...] = ()
+) -> torch.Tensor:
+    """Flip, light and normalize: uint8 [R,W,3] or gray [R,W] to float32 [3,R,W]."""
+    scales, shifts = levels_to_values(flip, augment, stream, lighting)
     return torch.from_numpy(pixels.planes(picture, scales, shifts, flip))
 
 
@@ -150,98 +183,6 @@ def pictures(views: torch.Tensor, augment: Augment, stream: str = "rgb") -> np.n
         .permute(0, 2, 3, 4, 1)
         .numpy()
     )
-
-
-def apply_batch(
-    clips: torch.Tensor, views: Sequence[View], augment: Augment, stream: str = "rgb"
-) -> torch.Tensor:
-    """Each clip through its view, on the clips' device: uint8 [B,T,C,H,W] to float32
-    [B,C,T,size,size], normalized.
-
-    The same pictures as `apply`, to about a gray level. On a CPU `apply` is several times faster.
-    """
-    clips = _check(clips, stream, "BTCHW")
-    if len(views) != len(clips):
-        raise ValueError(f"wanted one view a clip, got {len(views)} views for {len(clips)} clips")
-    views, frames = [_color(v, augment, stream) for v in views], clips.shape[1]
-    boxes, flips = [_box(v, *clips.shape[-2:]) for v in views], [v.flip for v in views]
-    clips, boxes = pixels.surround(clips, boxes, PADDING[stream])
-    # the cheap place for a flip, but RandAugment comes before it
-    early = [v.flip and not v.operations for v in views]
-    x = pixels.resample_batch(
-        clips.transpose(1, 2), boxes, early, augment.size, augment.interpolation == "bicubic"
-    )
-    _change_colors(x, views, frames)
-    if stream == "flow" and augment.flow_negate_u:
-        _change(x, views, flips, lambda part, vs: _negate_u(part))
-    mean, std = (
-        torch.tensor(m, device=x.device).view(3, 1, 1, 1) for m in moments(augment, stream)
-    )
-    if any(v.lighting for v in views):
-        mean = mean - torch.tensor([v.lighting or (0.0,) * 3 for v in views], device=x.device).view(
-            -1, 3, 1, 1, 1
-        )
-    x = x.div_(255).sub_(mean).div_(std)
-    for made, view in zip(x, views, strict=True):
-        if view.erase:
-            randaugment.erase(made, view.erase, view.seed)
-    return x
-
-
-def _change(
-    x: torch.Tensor,
-    views: Sequence[View],
-    chosen: Iterable[bool],
-    operation: Callable[[torch.Tensor, list[View]], torch.Tensor],
-) -> None:
-    """Apply an operation to the chosen clips, in place."""
-    rows = [i for i, this in enumerate(chosen) if this]
-    if rows:
-        x[rows] = operation(x[rows], [views[i] for i in rows])
-
-
-def _change_colors(x: torch.Tensor, views: Sequence[View], frames: int) -> None:
-    """RandAugment, jitter, gray and blur of each clip's own view, in place."""
-    _change(x, views, (bool(v.operations) for v in views), _operate)
-    # clips differ in the order of operations
-    for step, name in itertools.product(range(len(JITTERS)), JITTERS):
-        _change(
-            x, views, (v.order[step : step + 1] == (name,) for v in views), partial(_jittered, name)
-        )
-    _change(x, views, (v.gray == "luma" for v in views), lambda part, vs: pixels.luma_batch(part))
-    _change(
-        x,
-        views,
-        (v.gray == "channel" for v in views),
-        lambda part, vs: pixels.split_channels_batch(part, [_channels(v, frames) for v in vs]),
-    )
-    _change(
-        x,
-        views,
-        (v.sigma > 0 for v in views),
-        lambda part, vs: pixels.blur_batch(part, [v.sigma for v in vs]),
-    )
-
-
-def _jittered(name: str, part: torch.Tensor, drawn: list[View]) -> torch.Tensor:
-    """One jitter of some clips, each by its own view's factor."""
-    return pixels.jitter_batch(part, name, [getattr(view, name) for view in drawn])
-
-
-def _operate(x: torch.Tensor, views: list[View]) -> torch.Tensor:
-    """RandAugment and the flip after it: each clip of whole levels [B,C,T,H,W] has operations of
-    its own."""
-    for made, view in zip(x, views, strict=True):
-        frames = randaugment.change(
-            made.transpose(0, 1).to(torch.uint8), view.operations
-        ).transpose(0, 1)
-        made.copy_(frames.flip(-1) if view.flip else frames)
-    return x
-
-
-def _negate_u(x: torch.Tensor) -> torch.Tensor:
-    x[:, 0] = 255 - x[:, 0]
-    return x
 
 
 def _corners(crops: str, y: int, x: int, center: tuple[int, int]) -> list[tuple[int, int]]:

@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 
-from vidbench.data.prepare.outputs import json_lines
+from vidbench.data.prepare import shards
 from vidbench.data.prepare.pool import DIED, Bad, Done, Outcomes, here, in_pool
 from vidbench.data.video import windows
 from vidbench.system import files
@@ -112,7 +112,7 @@ def size(count: float) -> str:
 
 
 def claim(file: Path, settings: dict, error: type[Exception], **facts: object) -> None:
-    """Write settings (and facts beside them) into a new folder, or refuse where other settings are
+    """Write settings (and facts with them) into a new folder, or refuse where other settings are
     there."""
     if not file.is_file():
         write_text(file, json.dumps({"settings": settings, **facts}, indent=1) + "\n")
@@ -133,14 +133,15 @@ def claim(file: Path, settings: dict, error: type[Exception], **facts: object) -
 
 class Journal:
     """Values by key, a JSON line each, written as they come: what a stopped call found is there for
-    the next one."""
+    the next one. `known` has the other shards' lines, too.
 
-    def __init__(self, file: Path) -> None:
-        self.known: dict[str, dict] = {}
-        for line in json_lines(file):
-            if isinstance(key := line.pop("key", None), str):
-                self.known[key] = line
-        self._lines = open(file, "a", encoding="utf-8")
+    Args:
+        shard: shards.name of the shard that writes.
+    """
+
+    def __init__(self, folder: Path, stem: str, shard: str = "") -> None:
+        self.known = shards.journaled(folder, stem, shard)
+        self._lines = open(folder / f"{stem}{shard}.jsonl", "a", encoding="utf-8")
         # The last line may have been torn; and on a disk that fills up, this takes the room for the
         # first values.
         self._lines.write("\n")

@@ -24,7 +24,7 @@ from __future__ import annotations
 import csv
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,10 +33,11 @@ from typing import Any, NamedTuple, Unpack
 import numpy as np
 
 from vidbench.data.manifest import SCANNED, SPLITS, Manifest
-from vidbench.data.prepare import jobs
+from vidbench.data.prepare import jobs, shards
 from vidbench.data.prepare.estimate import SECONDS, Cost, Estimator
 from vidbench.data.prepare.facts import Facts, examine, pace
 from vidbench.data.prepare.outputs import Outputs, json_lines
+from vidbench.data.prepare.shards import WHOLE, Shard
 from vidbench.data.video.decoders import failures
 from vidbench.system.errors import InputError
 from vidbench.system.files import explain_full_disk, lock_folder, written
@@ -56,6 +57,7 @@ class Scan:
     listed: Manifest
     facts: list[Facts]
     manifest: Manifest
+    missing: tuple[int, ...] = ()  # numbers of shards; if any, this is one shard, not written
 
     def bad(self) -> list[tuple[str, str]]:
         """(path, reason) of each video that is left out."""
@@ -111,32 +113,42 @@ def scan(
     *,
     check_with: str | None = "auto",
     keep: Sequence[str] = (),
+    shard: Shard = WHOLE,
     **options: Unpack[jobs.Options],
 ) -> Scan:
     """Look at every video of a manifest and write the manifest of those that can be used.
+
+    Of several shards, the one that ends last writes the manifest.
 
     Args:
         manifest: Missing files may be in it.
         check_with: The decoder to check against: "decord", "torchcodec", "auto" (the first of them
             that loads, else none, which a line says) or None.
         keep: Kinds of BAD to leave in: "cut short", "too short".
+        shard: (k, n) for every n-th video from the k-th, for n machines on one folder.
         options: See jobs.Options.
 
     Raises:
-        ValueError: an unknown word for check_with or keep.
+        ValueError: an unknown word for check_with or keep, or no such shard.
         OutputError: the folder holds a manifest that no scan made.
         BusyError: another process writes the folder.
     """
     check_with = _checked(check_with, keep)
     jobs.check(options)
-    folder = Path(folder)
-    made = _outputs(folder)
+    folder, part, mine = Path(folder), shards.name(shard), shards.rows(len(manifest), shard)
+    made = _outputs(folder, part)
     with (
-        lock_folder(folder),
+        lock_folder(folder, shard=part),
         explain_full_disk(folder),
-        jobs.Journal(folder / "scan.jsonl") as journal,
+        jobs.Journal(folder, "scan", part) as journal,
     ):
-        found = _work(manifest, folder, check_with, journal, options)
+        found = _work(manifest, folder, check_with, mine, journal, options)
+        if part:
+            known = shards.journaled(folder, "scan", part)
+            found = _todo(manifest, known, check_with, None).found | found
+        lacking = [row for row in range(len(manifest)) if row not in found]
+        if lacking:
+            return _part(manifest, mine, found, shards.missing(lacking, shard))
         with made.writing(OUTPUTS):
             return _conclude(manifest, [found[i] for i in range(len(manifest))], folder, set(keep))
 
@@ -146,6 +158,7 @@ def cost(
     folder: str | Path,
     *,
     check_with: str | None = "auto",
+    shard: Shard = WHOLE,
     workers: int = 0,
     seconds: float = SECONDS,
 ) -> Cost:
@@ -159,8 +172,9 @@ def cost(
         ValueError: an unknown word for check_with.
     """
     check_with = _checked(check_with, ())
-    known = {str(line.pop("key", "")): line for line in json_lines(Path(folder) / "scan.jsonl")}
-    todo = _todo(manifest, known, check_with, TIMEOUT)
+    mine = shards.rows(len(manifest), shard)
+    known = shards.journaled(Path(folder), "scan", shards.name(shard))
+    todo = _todo(manifest, known, check_with, TIMEOUT, mine)
     with Estimator(workers, seconds) as limited:
         jobs = [(str(manifest.absolute(i)), check_with) for i in todo.rows]
         return limited.cost(pace, jobs, Path(folder), weights=todo.weights)
@@ -187,9 +201,9 @@ def _checked(check_with: str | None, keep: Sequence[str]) -> str | None:
     return None
 
 
-def _outputs(folder: Path) -> Outputs:
+def _outputs(folder: Path, part: str) -> Outputs:
     """The record of the folder; refuses one whose manifest a scan did not make."""
-    made = Outputs(folder)
+    made = Outputs(folder, part)
     if made.known or not any("facts" in line for line in json_lines(folder / "scan.jsonl")):
         made.refuse_others(OUTPUTS)
     return made  # else the scan of an earlier version, which kept no record
@@ -199,12 +213,13 @@ def _work(
     manifest: Manifest,
     folder: Path,
     check_with: str | None,
+    mine: Iterable[int],
     journal: jobs.Journal,
     options: jobs.Options,
 ) -> dict[int, Facts]:
-    """Facts of each row: from the journal, else from a look at the file."""
+    """Facts of these rows: from the journal, else from a look at the file."""
     timeout = options.setdefault("timeout", TIMEOUT)
-    todo = _todo(manifest, journal.known, check_with, timeout)
+    todo = _todo(manifest, journal.known, check_with, timeout or math.inf, mine)
     found, tasks = todo.found, [(str(manifest.absolute(i)), check_with) for i in todo.rows]
     # not named: a traceback that a notebook holds would keep the processes
     for done in jobs.work(
@@ -229,11 +244,23 @@ class _Todo(NamedTuple):
 
 
 def _todo(
-    manifest: Manifest, known: dict[str, dict], check_with: str | None, timeout: float | None
+    manifest: Manifest,
+    known: dict[str, dict],
+    check_with: str | None,
+    timeout: float | None,
+    rows: Iterable[int] | None = None,
 ) -> _Todo:
-    """known: What the journal says, by path."""
+    """Sort rows into known ones and those to look at.
+
+    Args:
+        known: What the journals say, by path.
+        timeout: By which hung videos may get a second look, and unreadable ones do; None: no second
+            look.
+        rows: By default all.
+    """
     todo = _Todo({}, [], [], [])
-    for i, path in enumerate(manifest.path):
+    for i in range(len(manifest)) if rows is None else rows:
+        path = manifest.path[i]
         stamp, line = jobs.stamp(manifest.absolute(i)), known.get(str(path), {})
         if stamp is None:
             todo.found[i] = Facts(("missing",), "missing: no such file")
@@ -254,20 +281,28 @@ def _known_facts(known: dict, key: list, timeout: float | None) -> Facts | None:
     """The facts of a line of the journal; None if the video must be looked at."""
     try:
         facts = Facts(**{**known["facts"], "flags": tuple(known["facts"]["flags"])})
-        return facts if known["stamp"] == key and not _once_more(known, timeout) else None
+        again = timeout is not None and _once_more(known, timeout)
+        return facts if known["stamp"] == key and not again else None
     except (KeyError, TypeError):
         return None  # a line of another version, or a damaged one
 
 
-def _once_more(known: dict, timeout: float | None) -> bool:
+def _once_more(known: dict, timeout: float) -> bool:
     """Whether a video that was bad may be good now: permissions and network disks mend, and time
     limits are raised."""
     flags = known["facts"]["flags"]
-    return (
-        "unreadable" in flags
-        or "hung" in flags
-        and (timeout or math.inf) > (known.get("timeout") or math.inf)
-    )
+    return "unreadable" in flags or "hung" in flags and timeout > (known.get("timeout") or math.inf)
+
+
+def _part(
+    listed: Manifest, mine: Iterable[int], found: dict[int, Facts], missing: tuple[int, ...]
+) -> Scan:
+    """What one of several shards found."""
+    mine = np.array(mine, int)
+    facts = [found[row] for row in mine.tolist()]
+    rows = listed.select(mask=mine)
+    usable = np.array([not one.error for one in facts], bool)
+    return Scan(rows, facts, rows.select(mask=usable), missing)
 
 
 def _conclude(listed: Manifest, facts: list[Facts], folder: Path, keep: set[str]) -> Scan:

@@ -22,9 +22,10 @@ from typing import Any, NamedTuple, Unpack
 import numpy as np
 
 from vidbench.data.manifest import SCANNED, STRINGS, Manifest
-from vidbench.data.prepare import jobs
+from vidbench.data.prepare import jobs, shards
 from vidbench.data.prepare.estimate import SECONDS, Cost, Estimator, Pace, Slice
-from vidbench.data.prepare.outputs import Outputs, json_lines, name_of
+from vidbench.data.prepare.outputs import Outputs, name_of
+from vidbench.data.prepare.shards import WHOLE, Shard
 from vidbench.data.video import clips, framestore
 from vidbench.data.video.decoders import check_decoder, short_side
 from vidbench.system.errors import Brief, InputError
@@ -62,8 +63,9 @@ class Report(NamedTuple):
     done: int
     skipped: int  # were there
     failed: list[tuple[str, str]]  # (path, reason); not in the manifest
-    bytes: int  # of the whole store
+    bytes: int  # of all videos in the manifest
     remade: int = 0  # of done: because the source or the settings changed
+    missing: tuple[int, ...] = ()  # numbers of shards; if any, the manifest is not written
 
 
 def store(
@@ -74,14 +76,18 @@ def store(
     size: int = SIZE,
     crf: int = 18,
     decoder: str = clips.DECODER,
+    shard: Shard = WHOLE,
     **options: Unpack[jobs.Options],
 ) -> Report:
     """Store every video of a manifest; the same call resumes and repeats only what changed.
+
+    Of several shards, the one that ends last writes the manifest.
 
     The first videos give the time and disk of the rest. Videos that cannot be read are counted and
     named in the report.
 
     Args:
+        shard: (k, n) for every n-th video from the k-th, for n machines on one folder.
         options: See jobs.Options.
 
     Raises:
@@ -92,18 +98,25 @@ def store(
     """
     settings, folder = _checked(manifest, Path(folder), Settings(format, size, crf, decoder))
     jobs.check(options)
+    part, mine = shards.name(shard), shards.rows(len(manifest), shard)
     with (
-        lock_folder(folder),
+        lock_folder(folder, shard=part),
         explain_full_disk(folder),
-        jobs.Journal(folder / "store.jsonl") as journal,
+        jobs.Journal(folder, "store", part) as journal,
     ):
         jobs.claim(folder / "store.json", asdict(settings), StoreError)
         names = [name_of(str(path), FORMATS[format]) for path in manifest.path]
-        made = _outputs(folder, names, journal)
-        delete_leftovers(folder / name for name in names)
-        work = _work(manifest, folder, names, settings, journal, options)
+        made = _outputs(folder, part, [names[row] for row in mine], journal)
+        delete_leftovers(folder / names[row] for row in mine)
+        work = _work(manifest, folder, names, settings, journal, mine, options)
+        known = shards.journaled(folder, "store", part) if part else journal.known
+        if part:
+            lacking, failed = _others(manifest, folder, names, settings, known, mine)
+            work = work._replace(failed=work.failed + failed)
+            if lacking:
+                return _part(manifest, mine, work, shards.missing(lacking, shard))
         with made.writing(OUTPUTS):
-            return _conclude(manifest, names, journal.known, folder, work)
+            return _conclude(manifest, names, known, folder, work)
 
 
 def cost(
@@ -114,6 +127,7 @@ def cost(
     size: int = SIZE,
     crf: int = 18,
     decoder: str = clips.DECODER,
+    shard: Shard = WHOLE,
     workers: int = 0,
     seconds: float = SECONDS,
 ) -> Cost:
@@ -129,11 +143,12 @@ def cost(
     """
     settings, folder = _checked(manifest, Path(folder), Settings(format, size, crf, decoder))
     names = [name_of(str(path), FORMATS[format]) for path in manifest.path]
-    known = {str(line.pop("key", "")): line for line in json_lines(folder / "store.jsonl")}
-    todo = list(range(len(manifest)))
+    known = shards.journaled(folder, "store", shards.name(shard))
+    mine = shards.rows(len(manifest), shard)
+    todo = list(mine)
     if folder.is_dir():
-        states, _ = _states(manifest, folder, names, settings, known)
-        todo = [i for i, state in enumerate(states) if state != "there"]
+        states, _ = _states(manifest, folder, names, settings, known, mine)
+        todo = [i for i in mine if states[i] != "there"]
     with Estimator(workers, seconds) as limited:
         return limited.cost(
             pace,
@@ -159,9 +174,9 @@ def pace(job: Job, sample: Slice) -> Pace:
         return Pace(len(frames), seconds, bytes * video.frames)
 
 
-def _outputs(folder: Path, names: list[str], journal: jobs.Journal) -> Outputs:
+def _outputs(folder: Path, part: str, names: list[str], journal: jobs.Journal) -> Outputs:
     """The record of the folder with these names claimed; refuses what vidbench did not make."""
-    made = Outputs(folder)
+    made = Outputs(folder, part)
     if made.known or not journal.known:
         made.refuse_others(OUTPUTS)
         made.refuse_others(names)
@@ -195,12 +210,13 @@ def _work(
     names: list[str],
     settings: Settings,
     journal: jobs.Journal,
+    mine: Iterable[int],
     options: jobs.Options,
 ) -> _Work:
-    """Store what is missing or changed."""
-    states, stamps = _states(manifest, folder, names, settings, journal.known)
+    """Store what is missing or changed of these rows."""
+    states, stamps = _states(manifest, folder, names, settings, journal.known, mine)
     made_with = jobs.digest(asdict(settings))
-    todo = [i for i, state in enumerate(states) if state != "there"]
+    todo = [i for i, state in states.items() if state != "there"]
     tasks = [(str(manifest.absolute(i)), str(folder / names[i]), settings) for i in todo]
     weights = _weights(manifest, todo)
     what, failed, remade = f"store {settings.format}", list[tuple[str, str]](), 0
@@ -208,6 +224,7 @@ def _work(
         i = todo[done.job]
         if done.error:
             failed.append((str(manifest.path[i]), done.error))
+            journal.add(names[i], stamp=stamps[i], failed=done.error)
         else:
             facts = {"stamp": stamps[i], "settings": made_with, "bytes": done.bytes}
             journal.add(names[i], **facts, **done.value)
@@ -215,25 +232,58 @@ def _work(
     return _Work(len(todo), remade, failed)
 
 
+def _others(
+    manifest: Manifest,
+    folder: Path,
+    names: list[str],
+    settings: Settings,
+    known: dict[str, dict],
+    mine: range,
+) -> tuple[list[int], list[tuple[str, str]]]:
+    """The rows that other shards have not tried yet, and the videos that failed there."""
+    rows = [row for row in range(len(manifest)) if row not in mine]
+    states, stamps = _states(manifest, folder, names, settings, known, rows)
+    lacking, failed = list[int](), list[tuple[str, str]]()
+    for row in rows:
+        line = known.get(names[row], {})
+        if "failed" in line and line.get("stamp") == stamps[row]:
+            failed.append((str(manifest.path[row]), str(line["failed"])))
+        elif states[row] != "there":
+            lacking.append(row)
+    return lacking, failed
+
+
+def _part(manifest: Manifest, mine: range, work: _Work, missing: tuple[int, ...]) -> Report:
+    """What one of several shards did."""
+    rows = manifest.select(mask=np.array(mine, int))
+    done = work.tried - len(work.failed)
+    return Report(rows, done, len(mine) - work.tried, work.failed, 0, work.remade, missing)
+
+
 def _states(
-    manifest: Manifest, folder: Path, names: list[str], settings: Settings, lines: dict[str, dict]
-) -> tuple[list[jobs.State], list[str | None]]:
-    """Whether each video is stored, missing or changed, and the source's stamp.
+    manifest: Manifest,
+    folder: Path,
+    names: list[str],
+    settings: Settings,
+    lines: dict[str, dict],
+    rows: Iterable[int],
+) -> tuple[dict[int, jobs.State], dict[int, str | None]]:
+    """Whether each row's video is stored, missing or changed, and the source's stamp.
 
     Args:
-        lines: What the journal knows, by name.
+        lines: What the journals know, by name.
     """
-    stamps = [jobs.stamp(manifest.absolute(i)) for i in range(len(manifest))]
+    stamps = {row: jobs.stamp(manifest.absolute(row)) for row in rows}
     made_with = jobs.digest(asdict(settings))
     known = {  # a damaged line is no line
         name: line
         for name, line in lines.items()
         if all(isinstance(line.get(column), int | float) for column in SCANNED)
     }
-    states = [
-        jobs.state(folder / name, known.get(name), stamp, made_with)
-        for name, stamp in zip(names, stamps, strict=True)
-    ]
+    states = {
+        row: jobs.state(folder / names[row], known.get(names[row]), stamp, made_with)
+        for row, stamp in stamps.items()
+    }
     return states, stamps
 
 

@@ -89,7 +89,7 @@ DATASETS: dict[str, DataSet] = {
         "below",
         _has(("brush_hair_test_split1.txt",)),
     ),
-    "minikinetics200": DataSet(  # before kinetics400, whose lists may lie beside its own
+    "minikinetics200": DataSet(  # before kinetics400, whose lists may be in the same folder
         youtube.read_minikinetics,
         "Mini-Kinetics-200: 80000 and 5000 clips of Kinetics-400 (Xie et al. 2018)",
         "train_ytid_list.txt and val_ytid_list.txt with Kinetics-400's lists, or train_k200.csv "
@@ -325,7 +325,7 @@ def prepare_dataset(
     data: a toy world's size (tiny, small, large), which is rendered there, or with the name of
     another world behind it (tiny-gym, tiny-street), "digits" (images.digits), or a folder or csv,
     which is recognized and read with `options` (see open_dataset), once (see keep). fold: of a data
-    set that has several; each beyond the first is a place of its own, such as UCF101-fold2. Raises
+    set that has several; each beyond the first has its own folder, such as UCF101-fold2. Raises
     what keep raises."""
     size, _, world = str(data).partition("-")
     if is_built_in(data) and not options:

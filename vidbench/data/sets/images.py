@@ -1,7 +1,7 @@
 """Data sets of pictures: ImageNet's folders of classes, CIFAR-100's archives or PNG files.
 
 A picture is a video of one frame (`clips`), so these are rows of a manifest like any others; each
-is a source of its own. Also the digits that come with scikit-learn, for which nothing is
+is its own source video. Also the digits that come with scikit-learn, for which nothing is
 downloaded."""
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ willow_tree wolf woman worm
 """.split()
 )  # in the order of the official label numbers
 FLAT = (
-    "lies in no class folder: move each picture into {split}/<wnid>/. For ImageNet's own "
+    "is in no class folder: move each picture into {split}/<wnid>/. For ImageNet's own "
     "validation pictures torchvision.datasets.ImageNet(root, split='val') does it, from "
     "ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz in root "
     "(ILSVRC2012_validation_ground_truth.txt alone is not enough: its numbers are the devkit's, in "
@@ -75,7 +75,7 @@ def read_imagenet(root: Path, *, lists: str | Path | None = None) -> Found:
 
     Labels are wnids, or, with LOC_synset_mapping.txt (lines "n01440764 tench, Tinca tinca") in root
     or in `lists`, the names there; a name that two wnids have (crane) has the wnid behind it. Each
-    picture is a source of its own."""
+    picture is its own source video."""
     place = imagenet_place(root)
     if place is None:
         raise MissingError(
@@ -116,7 +116,7 @@ def _synset_names(file: Path) -> dict[str, str]:
 
 
 def cifar100_source(root: Path) -> Path | None:
-    """What of CIFAR-100 lies in a folder: a folder with train/<class>/ or test/<class>/, or an
+    """What of CIFAR-100 is in a folder: a folder with train/<class>/ or test/<class>/, or an
     archive."""
     kinds = ("cifar-100-python", "cifar-100-binary")
     folders = [
@@ -150,7 +150,7 @@ def read_cifar100(root: Path) -> Found:
 
     Where the folder has only cifar-100-python or cifar-100-binary (unpacked, or the .tar.gz), their
     pictures are first written to cifar100-png/<split>/<class>/<number in the archive>.png below
-    root, once; a run that was interrupted goes on where it stopped, and the folder has its name
+    root, once; an interrupted run resumes, and the folder has its name
     only when it is complete. One process at a time."""
     place = cifar100_source(root)
     if place is None:
@@ -352,7 +352,7 @@ def digits(folder: Path) -> Manifest:
     Learning Repository, CC BY 4.0): 8x8 pixels of 17 gray levels, written here four times as large,
     pixel for pixel, to fit nets for 32 pixels. A source is one of 14 filled-in forms (see FORMS);
     every second form is test (899 pictures), the others are train (898), as digits by a hand that
-    was trained on are told more easily (nearest neighbor: 99 % instead of 96 %). Nothing is
+    was trained on are recognized more easily (nearest neighbor: 99 % instead of 96 %). Nothing is
     downloaded. Written whole or not at all; an existing one is
     read."""
     if (folder / "manifest.csv").is_file():

@@ -120,7 +120,7 @@ def read_hmdb51(root: Path, *, fold: int = 1, lists: str | Path | None = None) -
 
 
 def read_arid(root: Path, *, fold: int = 1, lists: str | Path | None = None) -> Found:
-    """ARID's lists, mapping_table.txt beside ARID_splitN_train, _test and _other.txt, or train.txt
+    """ARID's lists, mapping_table.txt next to ARID_splitN_train, _test and _other.txt, or train.txt
     and validate.txt.
 
     Lines are index, class number and path, separated by tabs. The second form (the six-class subset
@@ -193,7 +193,7 @@ def read_ssv2(root: Path, *, lists: str | Path | None = None) -> Found:
     labels is {"Putting something on a surface": "0", ...}, in whose order the classes are; train
     and validation are lists of {id, label, template, placeholders}, where the label of a row is the
     template without its square brackets; test is a list of {id} and has no labels, unless
-    test-answers.csv ("id;label") lies beside it."""
+    test-answers.csv ("id;label") is next to it."""
     files = ssv2_files(Path(lists or root))
     if not files:
         raise MissingError(

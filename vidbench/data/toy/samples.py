@@ -88,6 +88,7 @@ ACTIONS = {  # class -> what one sees, by world
         "lunge_stick": "A long step forward and back with a stick in the hand.",
         "wave_stick": "A wave, and a stick on the ground: the motion of wave_umbrella.",
         "punch_stick": "Punches, and a stick on the ground: the motion of punch_umbrella.",
+        "clap_stick": "Clapping, and a stick on the ground.",
         "jumping_jack_umbrella": "Jumping jacks, and an umbrella on the ground.",
         "dance_umbrella": "Body and arms sway with an umbrella in the hand.",
         "wave_umbrella": "A wave, and an umbrella on the ground: the motion of wave_stick.",

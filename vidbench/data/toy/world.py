@@ -2,7 +2,7 @@
 
 A source is one long take: one figure, one background, one camera, one action again and again. Its
 clips (siblings, as in UCF101) are cut from it at different times and share all of its appearance,
-and a source lies wholly in one split."""
+and all clips of a source are in one split."""
 
 from __future__ import annotations
 
@@ -223,7 +223,7 @@ def _shoot(
     world: str,
     seed: int,
 ) -> int:
-    """Draw and write the numbered clips of one source; which ones are asked for does not change any
+    """Draw and write the numbered clips of one source; the choice does not change any
     of them."""
     for k, frames in draw(source_video, clips, preset, world, seed):
         framestore.write_mp4(folder / source_video.paths[k], frames, preset.fps, crf=19, g=GOP)

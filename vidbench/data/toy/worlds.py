@@ -30,8 +30,13 @@ BASE = (
     "sit_down",
     "stand_up",
 )
-# (action, prop) of each class of the mixed world: eight motions are of one class each, four are
-# shared by two classes, and each prop is shared by four. So neither stream can tell all.
+# (action, prop) of each class of the mixed world: each of nine motions belongs to one class, each of
+# four to two classes, and each prop to four or five. So no stream can predict every label.
+#
+# The classes were chosen by linear classifiers on the worlds of seeds 11 to 14, not by a trained
+# network: flow predicts 69 % of test videos (67 % without clap_stick), a still frame 47 %, and either
+# is right in 80 %. Pairs that share a motion have props of similar shape: an umbrella hides more of
+# the figure than a ball, so flow could distinguish them.
 MIXED = (
     ("kick", "ball/ground"),
     ("throw", "ball/hand"),
@@ -45,6 +50,7 @@ MIXED = (
     ("lunge", "stick/hand"),
     ("wave", "stick/ground"),
     ("punch", "stick/ground"),
+    ("clap", "stick/ground"),
     ("jumping_jack", "umbrella/ground"),
     ("dance", "umbrella/hand"),
     ("wave", "umbrella/ground"),

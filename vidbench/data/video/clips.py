@@ -30,7 +30,7 @@ DECODER = "pyav"  # the default
 
 
 class Clip(NamedTuple):
-    """Frames as asked for, in the order asked for."""
+    """The requested frames, in the requested order."""
 
     frames: np.ndarray  # uint8 [T,H,W,C] RGB
     indices: np.ndarray  # int64 [T]
@@ -50,7 +50,7 @@ class VideoInfo(NamedTuple):
 
 
 class VideoError(Brief, RuntimeError):
-    """A file or frame that cannot be had; names the path, the decoder, what came and what to do."""
+    """A file or frame that cannot be read; names the path, the decoder, what came and what to do."""
 
 
 class _Stored(Reader):
@@ -150,7 +150,7 @@ class Video:
     def read(self, indices: Sequence[int] | np.ndarray | None = None) -> Clip:
         """Frames by number, in any order, repeats allowed (decoded once); None for all of them.
 
-        Raises ValueError on an empty or negative choice, VideoError where a frame cannot be had.
+        Raises ValueError on an empty or negative choice, VideoError where a frame cannot be read.
         """
         indices = np.asarray(np.arange(self.frames) if indices is None else indices)
         if (
@@ -182,7 +182,7 @@ class Video:
 
     def stream(self) -> Iterator[np.ndarray]:
         """All frames in order, one at a time, in memory for a few; raises VideoError where one
-        cannot be had."""
+        cannot be read."""
         frames, shape = self._reader.stream(), None
         for i in range(self.frames):
             frame = self._try(f"decode frame {i} of", next, frames, None)
@@ -245,3 +245,11 @@ def read(
     Video for errors."""
     with Video(path, decoder, size) as video:
         return video.read(indices)
+
+
+def shorten(video: str, file: str, step: int, crf: int) -> None:
+    """Write every `step`-th frame of a video as a small WebM that lasts as long; `crf` is VP9's."""
+    Path(file).parent.mkdir(parents=True, exist_ok=True)
+    with Video(Path(video)) as one:
+        at = np.arange(0, one.frames, step)
+        framestore.write_webm(Path(file), one.read(at).frames, one.fps / step, crf)

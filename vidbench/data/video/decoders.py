@@ -5,7 +5,7 @@ A reader has `frames`, `fps`, `exact(path)` (whether its frame numbers hold for 
 start shows.
 
 PyAV reads the packets' time stamps once (no decoding) and seeks by them where they can be trusted:
-every shown frame has one of its own. AVIs with B-frames or with packets that code no picture
+every shown frame has its own. AVIs with B-frames or with packets that code no picture
 (HMDB51, part of UCF101 and UCF50), MPEG program and transport streams are decoded from the start
 and counted. decord is wrong on many of those (all HMDB51 clips tried, though not the UCF101 ones),
 on files whose edit list hides frames and where pictures lead their key frame (open groups of
@@ -113,7 +113,7 @@ def pictures(size: Size = None) -> Callable[[VideoFrame], np.ndarray]:
         alpha = any(component.is_alpha for component in frame.format.components)
         kind, channels = ("rgba", 4) if alpha else ("rgb24", 3)
         plane = reformatter.reformat(frame, width, height, kind, interpolation="AREA").planes[0]
-        # as it lies in memory, where a line may be longer than the picture is wide: copied once,
+        # as it is in memory, where a line may be longer than the picture is wide: copied once,
         # into the clip
         shown = np.ndarray(
             (height, width, channels),
@@ -180,8 +180,8 @@ class PyAV(Reader):
         # for frames before the first key: from the start (the last is place -1)
         keys = np.append(self._index.keys, shown[0])
         starts = keys[np.searchsorted(keys[:-1], stamps, "right") - 1]
-        # a new seek pays where a keyframe lies well beyond the frame before; otherwise decoding
-        # goes on
+        # a new seek pays where a keyframe is well beyond the frame before; otherwise decoding
+        # continues
         skipped = np.searchsorted(shown, starts[1:]) - wanted[:-1]
         with container_of(self._path) as container:
             for group in np.split(np.arange(len(wanted)), np.flatnonzero(skipped > SEEK) + 1):
@@ -349,7 +349,9 @@ _MODULES = {"decord": "decord", "torchcodec": "torchcodec.decoders", "pyav": "av
 def check_decoder(decoder: str) -> None:
     """Check that files can be read by this decoder on this machine.
 
-    Raises: ValueError: the name is unknown. ImportError: the decoder does not load.
+    Raises:
+        ValueError: the name is unknown.
+        ImportError: the decoder does not load.
     """
     if decoder not in DECODERS:
         raise ValueError(f"decoder must be one of {', '.join(DECODERS)}, got {decoder!r}")

@@ -77,6 +77,11 @@ class Recipe(common.Recipe, method="coclr", home="vidbench.methods.coclr"):
                 f"recipe of coclr: topk must be below the queue's {self.queue} slots; got {self.topk}."
             )
 
+    @property
+    def more_forwards(self) -> int:
+        """The key encoder's, and with mining the teacher's."""
+        return 1 + (self.positives == "mined")
+
     def data_sets(self) -> tuple[common.DataSet, ...]:
         """The videos of the recipe's manifest."""
         return (common.DataSet(self.manifest, self.flow, self.clip),)

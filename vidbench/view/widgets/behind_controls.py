@@ -73,7 +73,9 @@ class BehindControls:
 
         self.behind, self.name, self.page = behind, next(iter(behind.cells)), 0
         self.choice = ipywidgets.Dropdown(
-            options=self._options(), description="clips of", layout={"width": "560px"}
+            options=self._options(),
+            description="clips of",
+            layout={"width": "560px", "max_width": "100%"},
         )
         self.before = ipywidgets.Button(description="earlier", layout={"width": "80px"})
         self.after = ipywidgets.Button(description="more", layout={"width": "80px"})

@@ -90,7 +90,7 @@ class CompareControls:
 
         self.runs, self.pairs = runs, [*runs.pairs()]
         names = [(name, place) for place, name in enumerate(_names(runs.folders))]
-        wide = {"width": "420px"}
+        wide = {"width": "420px", "max_width": "100%"}
         self.one, self.other = (
             ipywidgets.Dropdown(options=names, value=place, description=letter, layout=wide)
             for place, letter in enumerate("AB")

@@ -25,10 +25,14 @@ FIXED = {"right": 2, "wrong": 1}  # words that have the same color in every map
 class Hues(NamedTuple):
     """How points look.
 
-    Args: codes: side -> a color for each drawn point, as an index into `steps`. shapes: side -> a
-        shape for each, or one for all. steps: plotly's colorscale. most: the highest code. entries:
-        name, color and shape of each line of the legend. bar: lowest and highest number of a scale,
-        () without one. title: what the colors mean.
+    Args:
+        codes: Side -> a color for each drawn point, as an index into `steps`.
+        shapes: Side -> a shape for each, or one for all.
+        steps: plotly's colorscale.
+        most: The highest code.
+        entries: Name, color and shape of each line of the legend.
+        bar: Lowest and highest number of a scale, () without one.
+        title: What the colors mean.
     """
 
     codes: dict[str, np.ndarray]

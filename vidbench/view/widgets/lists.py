@@ -25,12 +25,17 @@ COLUMNS = ("query", "query_label", "list", "rank", "id", "label", "score", "righ
 class Lists:
     """A query and its nearest videos by one or several searches; which are right, shared, gained, lost.
 
-    Args: gallery, queries: `Videos`, or data.Manifests. lists: name of a search ("rgb", "before")
-        -> (features of the gallery, of the queries), each [N,D] or a Features table or a list of
-        those, one a stream. k: neighbors. hide_source_video: leave out the query's own source
-        video (a video is never its own neighbor). centering: as in search.search. beside: list ->
-        the list with which it is compared for shared ids; by default the first two with each
-        other, and the rest with the first. flow_folder: of Manifests, see `Videos.of`.
+    Args:
+        gallery, queries: `Videos`, or data.Manifests.
+        lists: Name of a search ("rgb", "before") -> (features of the gallery, of the queries), each
+            [N,D] or a Features table or a list of those, one a stream.
+        k: Neighbors of each query.
+        hide_source_video: Leave out the query's own source video (a video is never its own
+            neighbor).
+        centering: As in search.search.
+        beside: List -> the list with which it is compared for shared ids; by default the first two
+            with each other, and the rest with the first.
+        flow_folder: Of Manifests, see `Videos.of`.
 
     Raises ValueError if these do not fit together.
     """

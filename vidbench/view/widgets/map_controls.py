@@ -69,6 +69,7 @@ class MapControls:
     def open(self) -> Box:
         """Make the map and return its box."""
         plot = pointed(self.figure, self._at, self._within)
+        plot.layout = {"flex": f"0 1 {plane.WIDE}px", "min_width": "0"}
         self.tip.join(plot)
         Steps(self._at).join(plot)
         if self.browser.selection:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from vidbench.view.looks import FONT, PALETTE, escaped, plain
 from vidbench.view.widgets.pairs import Browser
+from vidbench.view.widgets.pane import LINE
 from vidbench.view.widgets.pieces import Clicks, pointed, whole
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class PairControls:
         )
         self.clips, self.rows = ipywidgets.HTML(), ipywidgets.VBox(layout={"overflow": "auto"})
         self.plot = ipywidgets.VBox()  # of the heatmap, once it is opened
-        choices = ipywidgets.HBox([self.pair, self.readout, self.most])
+        choices = ipywidgets.HBox([self.pair, self.readout, self.most], layout=LINE)
         self.clips.add_class("vidbench-tiles")
         self.box = ipywidgets.VBox()
         self.clicks = Clicks(self.box, whole=getattr(browser.clips_of, "whole", None))
@@ -111,9 +112,10 @@ class PairControls:
         """The head of the table, then a button and a line for each row."""
         import ipywidgets
 
-        rows, fixed = self.browser.lines(), {"flex": "none"}
+        rows = self.browser.lines()
+        fixed, rest = {"flex": "none"}, {"flex": "1 1 0", "min_width": "0"}
         narrow = {"width": "34px", "height": "22px", **fixed}
-        head = ipywidgets.HTML(self._line(rows[0], head=True), layout=fixed)
+        head = ipywidgets.HTML(self._line(rows[0], head=True), layout=rest)
         lines = [ipywidgets.HBox([ipywidgets.Label(layout=narrow), head])]
         for row in rows:
             button = ipywidgets.Button(
@@ -124,7 +126,7 @@ class PairControls:
                     *pair
                 )
             )
-            lines.append(ipywidgets.HBox([button, ipywidgets.HTML(self._line(row), layout=fixed)]))
+            lines.append(ipywidgets.HBox([button, ipywidgets.HTML(self._line(row), layout=rest)]))
         self.rows.children = lines
 
     def _line(self, row: Mapping[str, Any], head: bool = False) -> str:
@@ -143,7 +145,7 @@ class PairControls:
             cells.append(
                 f'<span style="{look}padding-right:8px;{wide}" title="{text}">{text}</span>'
             )
-        look = f"font-family:{FONT};font-size:13px;line-height:22px;font-weight:{weight};white-space:nowrap"
+        look = f"font-family:{FONT};font-size:13px;line-height:22px;font-weight:{weight}"  # numbers without room wrap
         return f'<div style="{look}">{"".join(cells)}</div>'
 
     def _play(self) -> None:

@@ -170,10 +170,12 @@ class Clicks:
 
     A tile is what has the attribute `data-pick`, see `galleries.attributes`.
 
-    Args: box: holds the HTML; it gets a class by which the page finds its tiles. picked: is given
-        the `data-pick` of a tile. whole: is given the path of a tile's `Source`, and returns the
-        clips that the viewer shows. Without it, the viewer shows the tile's own clip. next: is
-        called on the key n.
+    Args:
+        box: Holds the HTML; it gets a class by which the page finds its tiles.
+        picked: Is given the `data-pick` of a tile.
+        whole: Is given the path of a tile's `Source`, and returns the clips that the viewer shows.
+            Without it, the viewer shows the tile's own clip.
+        next: Is called on the key n.
     """
 
     def __init__(
@@ -319,7 +321,7 @@ def pointed(
             lassoed({int(trace): points for trace, points in message["points"].items()})
 
     ears.on_msg(heard)
-    box = ipywidgets.Box([figure, ears])
+    box = ipywidgets.VBox([figure, ears])  # the figure is as wide as the box
     box.add_class("vidbench-plot")
     return box
 

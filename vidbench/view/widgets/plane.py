@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 RINGS = ("circle", "square", "diamond", "hexagon")  # by the dash of a list
 MANY = 2000  # points from which on they are drawn by WebGL, which not every browser has
-WIDE, TALL, BESIDE = 640, 540, 150  # pixels of a map, and of its legend: 26 lines at most
+WIDE, TALL, BESIDE = 640, 540, 150  # pixels of a map at most, and of its legend: 26 lines
 
 
 class Layer(NamedTuple):
@@ -129,7 +129,6 @@ def _framed(figure: Figure) -> Figure:
         zeroline=False,
     )
     return figure.update_layout(
-        width=WIDE,
         height=TALL,
         hovermode="closest",
         dragmode="lasso",

@@ -82,9 +82,11 @@ export default {{ render({{ model, el }}) {{
 class QueryBox:
     """The neighbors of one video by several searches.
 
-    Args: searches: name -> a function from a video file to its `Hits`. folder: where uploaded
-        videos are written; made when the first one comes. flow_folder: the flow store of the
-        galleries, which the clip viewer shows next to RGB. path: the first video, "" for none.
+    Args:
+        searches: Name -> a function from a video file to its `Hits`.
+        folder: Where uploaded videos are written; made when the first one comes.
+        flow_folder: The flow store of the galleries, which the clip viewer shows next to RGB.
+        path: The first video, "" for none.
     """
 
     def __init__(
@@ -132,7 +134,8 @@ class QueryBox:
     def keep(self, name: str, data: bytes) -> Path:
         """Write an uploaded video into the folder; one of the same name and bytes is there once.
 
-        Returns: The file, whose name begins with the checksum of its bytes.
+        Returns:
+            The file, whose name begins with the checksum of its bytes.
         """
         clean = re.sub(r"[^\w.-]+", "_", Path(name).name)[-80:]
         path = self.folder / f"{hashlib.sha256(data).hexdigest()[:8]}-{clean}"

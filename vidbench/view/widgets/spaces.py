@@ -42,7 +42,9 @@ class Space:
 class Searches:
     """The spaces of a browser, and which gallery videos a query may find.
 
-    Args: spaces: name of a list -> its space. sides: the gallery and the queries.
+    Args:
+        spaces: Name of a list -> its space.
+        sides: The gallery and the queries.
     """
 
     def __init__(self, spaces: Mapping[str, Space], sides: Mapping[str, Videos]):

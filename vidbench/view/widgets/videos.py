@@ -26,14 +26,19 @@ SIDES = ("gallery", "queries")
 class Videos:
     """The videos of one side as columns, and how to see one.
 
-    Args: ids: names [N], each once. label: index into classes [N], -1 where unknown. source_video:
-        [N]; videos cut from one long take share one. classes: none, if no label is known. clips:
-        kind of picture ("pictures", "flow") -> a function from a row to its Tile, called when the
-        row is first looked at, from several threads. speed: returns the pixels a frame that get
-        full color in flow; None if no flow can be seen. columns: name -> a value for each video
-        [N], words or numbers, by which a map is colored and a table sorted. whole: a function from
-        a row to its clips for the viewer, see `clips.whole`; None if there are none but the tiles'.
-        folder: that ids are below, if they are paths of files.
+    Args:
+        ids: Names [N], each once.
+        label: Index into classes [N], -1 where unknown.
+        source_video: [N]; videos cut from one long take share one.
+        classes: None, if no label is known.
+        clips: Kind of picture ("pictures", "flow") -> a function from a row to its Tile, called
+            when the row is first looked at, from several threads.
+        speed: Returns the pixels a frame that get full color in flow; None if no flow can be seen.
+        columns: Name -> a value for each video [N], words or numbers, by which a map is colored and
+            a table sorted.
+        whole: A function from a row to its clips for the viewer, see `clips.whole`; None if there
+            are none but the tiles'.
+        folder: That ids are below, if they are paths of files.
     """
 
     ids: np.ndarray
@@ -56,9 +61,11 @@ class Videos:
     ) -> Videos:
         """Make the columns of a data.Manifest, whose files are decoded when they are looked at.
 
-        Args: flow_folder: a flow store, or clips.QUICK. If it exists, tiles of flow can be seen.
-            The viewer always shows flow, estimated without a store. speed: the pixels a frame that
-            get full color, see `playing`. Two sides that are compared share one.
+        Args:
+            flow_folder: A flow store, or clips.QUICK. If it exists, tiles of flow can be seen. The
+                viewer always shows flow, estimated without a store.
+            speed: The pixels a frame that get full color, see `playing`. Two sides that are
+                compared share one.
         """
         clips = {"pictures": playing(manifest)}
         there = flow_folder == QUICK or (Path(flow_folder or ".") / "flow.json").exists()

@@ -1,0 +1,46 @@
+"""The help of a command: a sentence, an example, a table of exit codes; the same form for all."""
+
+import argparse
+from collections.abc import Mapping
+from typing import TypeAlias
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+ENDS = {
+    0: "done",
+    2: "nothing was done: the command is wrong, or an input cannot be used",
+    130: "stopped by Ctrl-C or SIGTERM",
+}
+
+
+def add_command(
+    commands: Commands,
+    name: str,
+    what: str,
+    example: str,
+    more: str = "",
+    ends: Mapping[int, str] | str = ENDS,
+) -> argparse.ArgumentParser:
+    """Add a command whose help has a description, an example and the exit codes.
+
+    Args:
+        what: One line, which the list of commands shows, too.
+        example: One or several commands, a line each.
+        more: A paragraph of the description.
+        ends: What each exit code means, or a table of it.
+    """
+    return commands.add_parser(
+        name,
+        help=what,
+        description=f"{what[:1].upper()}{what[1:]}.{more and f' {more}'}",
+        epilog=closing(example, ends),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def closing(example: str, ends: Mapping[int, str] | str = ENDS) -> str:
+    """The end of a help text: examples and exit codes."""
+    lines = "".join(f"\n  {line.strip()}" for line in example.strip().splitlines())
+    if not isinstance(ends, str):
+        rows = "".join(f"\n{code:<9}  {meaning}" for code, meaning in ends.items())
+        ends = f"exit code  meaning\n---------  -------{rows}"
+    return f"example:{lines}\n\n{ends}\n"
