@@ -16,12 +16,9 @@ from types import SimpleNamespace
 import av
 import cv2
 import numpy as np
-import torch
 
 from tests import ROOT
 from vidbench.data.flow import store as flow_store
-from vidbench.data.loading.augmentation import Augment, View
-from vidbench.data.loading.batched import collate, finish, pack
 from vidbench.data.manifest import Manifest
 from vidbench.data.prepare import jobs, scan, store
 from vidbench.data.video import clips
@@ -38,17 +35,6 @@ def picture(number: int, size: tuple[int, int] = SIZE) -> np.ndarray:
     return np.repeat(
         cv2.resize(bars, (size[1], size[0]), interpolation=cv2.INTER_NEAREST)[..., None], 3, -1
     )
-
-
-def on_device(
-    drawn: Iterable[tuple[torch.Tensor, View]],
-    augment: Augment,
-    stream: str = "rgb",
-    device: str = "cpu",
-) -> torch.Tensor:
-    """Each clip uint8 [T,C,H,W] through its view in two places: float32 [B,C,T,size,size]."""
-    samples = [pack([one], augment, stream) for one in drawn]
-    return finish(collate(samples), torch.device(device))[stream][:, 0]
 
 
 def numbers(frames: np.ndarray) -> list[int]:

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from tests import stages
+from tests.batches import on_device
 from tests.data.flow.test_tvl1 import end_point, textures
 from tests.data.loading.test_transforms import levels, moving_clip
 from tests.engine.test_loop import SHORT, same, weights_of
 from tests.headless.test_batch import PARAMETERS, table
 from tests.headless.test_execute import handlers, notebook, run  # noqa: F401
-from tests.makes import on_device
 from tests.methods.test_classify import SMALL
 from tests.methods.test_multitrain import RECIPE as JOINT
 from vidbench import models

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.batches import on_device
 from tests.data.loading.test_transforms import levels, moving_clip
-from tests.makes import on_device
 from vidbench.data.loading import batched
 from vidbench.data.loading.augmentation import PRESETS, View
 from vidbench.data.loading.batched import finish

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from tests.makes import on_device
+from tests.batches import on_device
 from vidbench.data.loading import augmentation, transforms
 from vidbench.data.loading.augmentation import PRESETS, Augment, View, draw, weak
 from vidbench.data.loading.dataset import Batches, Clips, ClipSpec

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageOps
 
-from tests.makes import on_device
+from tests.batches import on_device
 from vidbench.data.loading import randaugment
 from vidbench.data.loading.augmentation import PRESETS, Augment, View, draw, weak
 from vidbench.data.loading.dataset import ClipSpec

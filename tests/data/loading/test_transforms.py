@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image, ImageFilter
 
-from tests.makes import on_device
+from tests.batches import on_device
 from vidbench.data.loading import augmentation, pixels, transforms
 from vidbench.data.loading.augmentation import PRESETS, Augment, View, draw, draw_pair, weak
 from vidbench.data.loading.transforms import apply

@@ -2,6 +2,7 @@
 torn journals."""
 
 import errno
+import importlib
 import json
 import multiprocessing
 import os
@@ -73,6 +74,17 @@ def test_a_process_that_hangs_costs_its_own_video_only(tmp_path, what):
     assert [outcomes[i].value for i in (0, 2, 3, 4, 5)] == [0, 4, 6, 8, 10]
     assert makes.calls(tmp_path).count(1) == 1, "a video that hangs is not tried again in this call"
     assert time.monotonic() - began < 30 and not multiprocessing.active_children()
+
+
+def test_a_slow_import_in_one_process_makes_no_job_of_another_hang(tmp_path, monkeypatch):
+    """pebble takes a task under the lock that a finished job needs to report itself."""
+    name = "imported_slowly"
+    code = "import time\n\ntime.sleep(2)\n\n\ndef twice(number):\n    return 2 * number, 0\n"
+    (tmp_path / f"{name}.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    twice = importlib.import_module(name).twice
+    outcomes = list(jobs.work(twice, range(6), tmp_path, workers=2, timeout=1.0, progress=False))
+    assert [(o.value, o.error) for o in sorted(outcomes)] == [(2 * i, "") for i in range(6)]
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs signals that stop a process")

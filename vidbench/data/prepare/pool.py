@@ -127,7 +127,7 @@ def _in_one_pool(
     """Run the jobs of `todo` until none is left or the pool is broken; its jobs are then LOST."""
     running: dict[Future, int] = {}
     clock = _Clock(len(jobs))
-    with Pool(workers, _start_worker, (clock.pids,)) as pool:
+    with Pool(workers, _start_worker, (clock.pids, function)) as pool:
         while running or todo and pool.active:
             while todo and pool.active and len(running) < 2 * workers + 2:
                 number = todo.popleft()
@@ -159,7 +159,12 @@ def _result(future: Future, number: int) -> Done:
 _pids: Any = None  # in a worker: where it writes which job it is at
 
 
-def _start_worker(pids: Any) -> None:
+def _start_worker(pids: Any, function: Callable) -> None:
+    """Begin a worker; its modules are imported here, by unpickling the function.
+
+    A worker that imports them with its first job holds pebble's lock meanwhile, and a finished job
+    of another worker waits for that lock as if it hung.
+    """
     import cv2
 
     global _pids
