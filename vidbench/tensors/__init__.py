@@ -1,1 +1,1 @@
-"""Tensors in, tensors out; knows no model, file or process."""
+"""Functions from tensors to tensors; they know no model, file or process."""

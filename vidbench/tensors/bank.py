@@ -1,10 +1,10 @@
 """The queue of keys with its metadata (MoCo), and masked top-k search in it.
 
-InfoNCE needs many negatives. MoCo keeps the last K keys, K far larger than a batch: the newest batch
-overwrites the oldest, so slot (count mod K) is next. CoCLR mines in it: for each query, the `topk`
-slots whose features in the other stream are most similar. In the released
-code InfoNCE trains from the first batch, with random features in the queue, and CoCLR waits until
-the queue is full; a recipe chooses (`fill_first`).
+InfoNCE needs many negatives. MoCo keeps the last K keys, with K far larger than a batch. The newest
+batch overwrites the oldest one: the next slot is (count mod K). CoCLR mines in the queue: for each
+query, it takes the `topk` slots whose features in the other stream are most similar. In the
+released code InfoNCE trains from the first batch, with random features in the queue, and CoCLR
+waits until the queue is full; a recipe chooses (`fill_first`).
 
 Example: three keys in a queue of two, and the most similar slot that is allowed.
 
@@ -23,13 +23,14 @@ from torch.nn import functional as F
 
 
 class FeatureQueue(nn.Module):
-    """The newest K feature rows with side columns that roll along (MoCo; CoCLR supplement,
-    Algorithm 1).
+    """The newest K feature rows, with a label and a source video each (CoCLR, Algorithm 1).
 
-    Buffers, so that they are part of every checkpoint: `features` [K,D], unit rows, random before
-    they are filled; `label`, `source_video` [K] int64, -1 before they are filled, so that they match
-    nothing; `other` [K,E], the other stream's features, only where `other_dim` is given; `count`
-    [], rows ever enqueued."""
+    All of these are buffers, so every checkpoint contains them:
+        features: [K,D], unit rows; random until they are filled.
+        label, source_video: [K] int64; -1 until they are filled, so that they match nothing.
+        other: [K,E], the other stream's features; None unless `other_dim` is given.
+        count: [], the rows ever enqueued.
+    """
 
     features: Tensor
     label: Tensor
@@ -54,7 +55,7 @@ class FeatureQueue(nn.Module):
 
     @property
     def enqueued(self) -> int:
-        """`count` as a number; the host waits for the GPU only after a load."""
+        """`count` as an int. It is read from the GPU only after a load."""
         if self._enqueued is None:
             self._enqueued = int(self.count)
         return self._enqueued
@@ -65,7 +66,7 @@ class FeatureQueue(nn.Module):
 
     @property
     def slots(self) -> int:
-        """K."""
+        """The number of slots, K."""
         return self.features.shape[0]
 
     @property
@@ -77,10 +78,16 @@ class FeatureQueue(nn.Module):
     def enqueue(
         self, features: Tensor, label: Tensor, source_video: Tensor, other: Tensor | None = None
     ) -> None:
-        """Overwrite the oldest slots with features [B,D], label [B], source_video [B], other [B,E]; wraps
-        at the end.
+        """Overwrite the oldest slots; after the last slot comes the first.
 
-        Raises ValueError where B exceeds the slots: part of the batch would be lost.
+        Args:
+            features: Keys [B,D].
+            label, source_video: [B].
+            other: The other stream's features [B,E], if and only if the queue has `other_dim`.
+
+        Raises:
+            ValueError: The batch exceeds the slots, so part of it would be lost, or `other` is
+                missing or not expected.
         """
         rows = features.shape[0]
         if rows > self.slots:
@@ -103,11 +110,16 @@ class FeatureQueue(nn.Module):
 
 
 def masked_topk(similarity: Tensor, k: int, excluded: Tensor) -> Tensor:
-    """The k most similar columns of each row that are not excluded (mining in CoCLR,
-    main_coclr.py).
+    """Select the k most similar columns of each row that are not excluded (main_coclr.py).
 
-    similarity [B,K], excluded bool [B,K] -> bool [B,K] with min(k, allowed columns) True in each
-    row."""
+    Args:
+        similarity: [B,K].
+        k: At most so many; fewer if fewer columns are allowed.
+        excluded: bool [B,K].
+
+    Returns:
+        bool [B,K], True in the selected columns.
+    """
     chosen = torch.zeros_like(excluded)
     if k == 0:
         return chosen

@@ -33,7 +33,7 @@ OPTIONS = {"num_warps": 8, "maxnreg": 128, "enable_fp_fusion": True}
 
 @triton.jit
 def _line(row, at, step, left, here, right):
-    # Sum over three columns of a row, and the middle one
+    # The sum over three columns of a row, and the middle column
     middle = tl.load(row + at, mask=here, other=0.0)
     before = tl.load((row - step) + at, mask=left, other=0.0).to(tl.float32)
     after = tl.load((row + step) + at, mask=right, other=0.0).to(tl.float32)
@@ -42,7 +42,7 @@ def _line(row, at, step, left, here, right):
 
 @triton.jit
 def _two_rows(x, at, row, step, left, here, right, above, second, below):
-    # 3x3 sums of two rows of a frame, and both rows
+    # The 3x3 sums around two rows of a frame, and both rows
     over, _ = _line(x - row, at, step, left & above, here & above, right & above)
     top, x_top = _line(x, at, step, left, here, right)
     bottom, x_bottom = _line(x + row, at, step, left & second, here & second, right & second)
@@ -53,7 +53,7 @@ def _two_rows(x, at, row, step, left, here, right, above, second, below):
 
 @triton.jit
 def _factor(of, image, channel, here, images, channels, per, EACH: tl.constexpr):
-    # Of each channel and image, [positions, channels], or of `per` images, [positions, 1]
+    # One for each channel and image, [positions, channels], or for `per` images, [positions, 1]
     index = image * channels + channel if EACH else image // per
     known = here if EACH else image < images
     return tl.load(of + index, mask=known, other=0.0).to(tl.float32)
@@ -84,12 +84,15 @@ def scale_kernel(
     """Write own x + low F x of channels-last features [images,frames,height,width,channels].
 
     Args:
-        x: pointer to the features; y: to the results, of the same layout.
-        own: pointer to the factors of x, or None for 1; low: to the factors of F x.
-        images, frames, height, width, channels: sizes.
-        per: images that share a factor. EACH: each channel of each image has its own instead.
-        DEPTH: frames that F averages over, 1 or 3.
-        POSITIONS, CHANNELS: the program's block, powers of two.
+        x: Pointer to the features.
+        y: Pointer to the results, of the same layout.
+        own: Pointer to the factors of x, or None for 1.
+        low: Pointer to the factors of F x.
+        images, frames, height, width, channels: Sizes.
+        per: Images that share a factor.
+        EACH: If true, each channel of each image has its own factor; `per` is ignored.
+        DEPTH: Frames that F averages over, 1 or 3.
+        POSITIONS, CHANNELS: The program's block, powers of two.
     """
     blocks = tl.cdiv(channels, CHANNELS)  # neighbors in memory run at the same time
     block, program = tl.program_id(0) % blocks, tl.program_id(0) // blocks
@@ -112,8 +115,8 @@ def scale_kernel(
     top, bottom, x_top, x_bottom = _two_rows(
         x, at, row, channels, left, here, right, above, second, below
     )
-    # Of the frames that F averages, without the next. Scalar pointers and a moving offset need the
-    # fewest registers. The last frame is written at the first offset, whose layout does not change.
+    # The sums leave out the next frame. Scalar pointers and a moving offset need the fewest
+    # registers. The last frame is written at the first offset, whose layout does not change.
     sum_top, sum_bottom = top, bottom
     moving = at
     for _ in range(1, frames):
@@ -135,7 +138,12 @@ def scale_kernel(
 
 
 def tile(channels: int, size: int) -> tuple[int, int]:
-    """Return the positions and the channels of a program, for values of `size` bytes."""
+    """Return how many positions and channels one program computes.
+
+    Args:
+        channels: Channels in memory; 1 if the features are contiguous.
+        size: Bytes of a value.
+    """
     block = min(LINE // size, triton.next_power_of_2(channels))
     values = SCATTERED if channels % 16 else TILE // size
     return values // block, block
@@ -150,14 +158,14 @@ def scale_low(x: Tensor, own: Tensor | None, low: Tensor, depth: int) -> Tensor:
     """Compute own x + low F x, differentiable in x alone.
 
     Args:
-        x: features [B,C,T,H,W], bfloat16, float16 or float32; contiguous or channels-last memory
-            is read in place, any other is copied first.
-        own: factors of x, [B,C,1,1,1] with 1 for the axes that share one; None is 1.
-        low: factors of F x, of own's shape.
-        depth: frames that F averages over, 1 or 3.
+        x: Features [B,C,T,H,W], bfloat16, float16 or float32. Contiguous or channels-last memory
+            is read in place; any other layout is copied first.
+        own: Factors of x, [B,C,1,1,1], with 1 instead of B or C if all share a factor. None is 1.
+        low: Factors of F x, of the shape of `own`.
+        depth: Frames that F averages over, 1 or 3.
 
     Returns:
-        The features' shape, dtype and layout.
+        The result [B,C,T,H,W], in the dtype and layout of x.
     """
     x = _dense(x)
     y = torch.empty_like(x)

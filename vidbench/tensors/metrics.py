@@ -1,21 +1,37 @@
-"""Measures: top-k, recall at k, mining purity, mean over views, bootstrap intervals."""
+"""Measures: top-k, recall at k, mining purity, calibration, effective rank, bootstrap intervals."""
 
 import torch
 from torch import Tensor
 
 
 def topk_hit(logits: Tensor, positives: Tensor, k: int = 1) -> Tensor:
-    """Whether any of the k largest logits of a row is a positive (utils.py of CoCLR): [B,A], bool
-    [B,A] -> bool [B]."""
+    """Test whether any of a row's k largest logits is a positive (utils.py of CoCLR).
+
+    Args:
+        logits: [B,A] for A candidates.
+        positives: bool [B,A].
+
+    Returns:
+        bool [B].
+    """
     best = logits.topk(min(k, logits.shape[1]), dim=1).indices
     return positives.gather(1, best).any(dim=1)
 
 
 def recall_at(neighbor_labels: Tensor, labels: Tensor, ks: tuple[int, ...]) -> dict[int, Tensor]:
-    """R@k of retrieval: a hit if any of the k nearest has the query's label (CoCLR, section 4.4).
+    """Compute R@k of retrieval: a hit if any of the k nearest has the query's label.
 
-    neighbor_labels [N,k_max] in order of rank, labels [N] -> {k: bool [N]}; their mean is the R@k.
-    Raises ValueError where fewer neighbors than the largest k were given.
+    Source: CoCLR, section 4.4.
+
+    Args:
+        neighbor_labels: Labels of the neighbors [N,k_max], nearest first.
+        labels: Labels of the queries [N].
+
+    Returns:
+        Hits {k: bool [N]}; their mean is R@k.
+
+    Raises:
+        ValueError: There are fewer neighbors than the largest k.
     """
     if max(ks) > neighbor_labels.shape[1]:
         raise ValueError(
@@ -27,10 +43,16 @@ def recall_at(neighbor_labels: Tensor, labels: Tensor, ks: tuple[int, ...]) -> d
 
 
 def purity(mined: Tensor, slot_labels: Tensor, labels: Tensor) -> Tensor:
-    """Share of mined positives with the query's own (hidden) label.
+    """Compute the share of mined positives with the query's own (hidden) label.
 
-    mined bool [B,K], slot_labels [K], labels [B] -> scalar. Queries without label (-1) are not
-    counted; NaN if nothing else was mined. A slot without label is never right."""
+    Args:
+        mined: bool [B,K].
+        slot_labels: Labels of the slots [K]; a slot without label (-1) is never right.
+        labels: Labels of the queries [B]; queries without label (-1) are not counted.
+
+    Returns:
+        The share, a scalar; NaN if nothing is counted.
+    """
     counted = mined & (labels >= 0)[:, None]
     right = counted & (slot_labels[None, :] == labels[:, None])
     return right.sum() / counted.sum()
@@ -40,19 +62,34 @@ BINS = 15  # of `calibration_error`, as in Guo et al. 2017
 
 
 def cross_entropy(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """Mean negative log probability of the right class in nats: [N,A], [N] -> scalar.
+    """Compute the mean negative log probability of the right class in nats.
 
-    A probability below float32's smallest step counts as that step, so the result is finite."""
+    Args:
+        probabilities: [N,classes]. Values below float32's smallest normal number count as that
+            number, so the result is finite.
+        labels: [N].
+
+    Returns:
+        A scalar, float64.
+    """
     own = probabilities.gather(1, labels[:, None]).squeeze(1).double()
     return -own.clamp_min(torch.finfo(torch.float32).tiny).log().mean()
 
 
 def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = BINS) -> Tensor:
-    """Expected calibration error (Guo et al. 2017, Eq. 3): [N,A], [N] -> scalar.
+    """Compute the expected calibration error (Guo et al. 2017, Eq. 3).
 
     The largest probability of a row is its confidence. Rows fall into `bins` intervals of equal
     width, open on the left. The error is the mean over rows of |accuracy - confidence| of their
-    bin."""
+    bin.
+
+    Args:
+        probabilities: [N,classes].
+        labels: [N].
+
+    Returns:
+        A scalar, float64.
+    """
     confidence, guess = probabilities.double().max(dim=1)
     number = (confidence * bins).ceil().long().clamp(1, bins) - 1
     gap = (guess == labels).double() - confidence
@@ -60,11 +97,17 @@ def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = BINS) -
 
 
 def effective_rank(rows: Tensor) -> float:
-    """How many directions the rows fill, their mean taken off: exp of the entropy of the normalized
-    singular values (Roy and Vetterli 2007; RankMe, Garrido et al. 2023, without the mean).
+    """Count the directions that the centered rows fill; few directions mean collapse.
 
-    rows [N,D], N > 1 -> 1 up to min(N - 1, D); 0.0 where all rows are equal. Few directions mean
-    collapse."""
+    The exp of the entropy of the normalized singular values (Roy and Vetterli 2007; RankMe, Garrido
+    et al. 2023, which does not subtract the mean).
+
+    Args:
+        rows: [N,D], N > 1.
+
+    Returns:
+        A number from 1 to min(N - 1, D); 0.0 if all rows are equal.
+    """
     values = torch.linalg.svdvals(rows.double() - rows.double().mean(dim=0))
     if float(values[0]) <= 1e-9 * max(float(rows.norm()), 1e-30):
         return 0.0
@@ -73,21 +116,27 @@ def effective_rank(rows: Tensor) -> float:
 
 
 def spread(rows: Tensor) -> float:
-    """How far unit rows lie apart: sqrt(D) x the mean deviation of their coordinates, 1 on a
-    sphere, 0 in one point.
+    """Measure how far apart unit rows are: 1 if uniform on the sphere, 0 if all are equal.
 
-    rows [N,D], made unit here (SimSiam's sign of collapse, Chen and He 2021, section 4.1).
+    sqrt(D) times the mean standard deviation of their coordinates, SimSiam's sign of collapse (Chen
+    and He 2021, section 4.1).
+
+    Args:
+        rows: [N,D]; normalized here.
     """
     unit = torch.nn.functional.normalize(rows.double(), dim=1)
     return float(unit.std(dim=0, correction=0).mean()) * rows.shape[1] ** 0.5
 
 
 def interval(draws: Tensor, level: float = 0.95) -> tuple[float, float]:
-    """Compute the percentile interval of a bootstrap's draws [n]: `level` of them are inside.
+    """Compute the percentile interval of a bootstrap's draws.
 
-    The two quantiles stay as they are, even if they miss the estimate. A miss needs 97.5 % of the
-    draws on one side of the estimate: the bootstrap is then biased, and stretching the interval to
-    the estimate would hide it. Draws that are NaN do not count.
+    The two quantiles are not stretched to contain the estimate. They miss it only if 97.5 % of the
+    draws are on one side of it: the bootstrap is then biased, and stretching would hide that.
+
+    Args:
+        draws: [n]; NaNs do not count.
+        level: The share of the draws inside.
     """
     tail = (1 - level) / 2
     ends = torch.tensor([tail, 1 - tail], dtype=torch.double)
@@ -96,8 +145,11 @@ def interval(draws: Tensor, level: float = 0.95) -> tuple[float, float]:
 
 
 def bootstrap_interval(values: Tensor, *, seed: int) -> tuple[float, float]:
-    """Compute the 95 % percentile bootstrap interval of the mean of values [N] by 2,000 draws of
-    rows (videos)."""
+    """Compute the 95 % percentile bootstrap interval of a mean, from 2,000 resamples of the rows.
+
+    Args:
+        values: One value for each video [N].
+    """
     generator = torch.Generator().manual_seed(seed)
     values = values.double().flatten()
     means = torch.stack(

@@ -1,8 +1,9 @@
 """Mixed training samples: CutMix and Mixup on clips or images, and their soft labels.
 
-Mixing happens on whole clips, before a network takes slow and fast frames from them, and out of
-place: the caller's batch stays as it was. Partners are a random permutation; numbers are drawn on
-the CPU, from `generator` or torch's own state."""
+Whole clips are mixed, before a network takes slow and fast frames from them. The caller's batch
+is not modified. Partners are a random permutation. Random numbers are drawn on the CPU, from
+`generator` or torch's own state.
+"""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
@@ -13,8 +14,7 @@ from torch.nn import functional as F
 
 
 class Mixed(NamedTuple):
-    """What was mixed: clips like those given, each sample's partner [B] and its own share of the
-    label [B]."""
+    """Mixed clips, the partner of each sample [B] and the share of the own label [B]."""
 
     clips: Tensor
     partner: Tensor
@@ -28,14 +28,21 @@ def cutmix(
     each: bool = False,
     generator: torch.Generator | None = None,
 ) -> Mixed:
-    """A box of every frame comes from another sample (CutMix; RMS supplement, Eq. 4: the same box
-    in all frames).
+    """Replace a box, the same in all frames, by the partner's (CutMix; RMS supplement, Eq. 4).
 
-    clips [B,...,H,W]. A share lambda ~ Beta(beta, beta) of the area is to stay; the box has sides
-    of sqrt(1 - lambda), its center is anywhere, what reaches outside is cut off, and the share
-    that is returned is that of the area which truly stayed. p: the probability that a batch is
-    mixed. each: a box for every sample, not one for the batch, and the probability is theirs.
-    Raises ValueError for a beta that is not positive or p outside of 0..1."""
+    lambda ~ Beta(beta, beta) is the share of the area to keep. The box has sides of sqrt(1 -
+    lambda) of the frame's and a uniform center, and is clipped at the frame. The returned share is
+    that of the area which was kept after clipping.
+
+    Args:
+        clips: [B,...,H,W].
+        beta: Above 0.
+        p: The probability that a batch is mixed.
+        each: Draw lambda, the box and whether to mix for every sample, not once for the batch.
+
+    Raises:
+        ValueError: beta is not positive, or p is outside 0..1.
+    """
     count, size = (len(clips) if each else 1), torch.tensor(clips.shape[-2:])
     share, partner = _drawn(clips, beta, p, count, generator)
     sides = (size * (1 - share).sqrt()[:, None]).long()  # [n,2]
@@ -56,11 +63,20 @@ def mixup(
     each: bool = False,
     generator: torch.Generator | None = None,
 ) -> Mixed:
-    """Every frame is lambda of the own and 1 - lambda of the partner's (Zhang et al. 2018), lambda
-    ~ Beta(beta, beta).
+    """Average every frame with the partner's, lambda to 1 - lambda (Zhang et al. 2018).
 
-    Arguments as of `cutmix`; the default of beta is the one common for images and an assumption for
-    clips."""
+    lambda ~ Beta(beta, beta). The default of beta is common for images; for clips it is an
+    assumption.
+
+    Args:
+        clips: [B,...,H,W].
+        beta: Above 0.
+        p: The probability that a batch is mixed.
+        each: Draw lambda and whether to mix for every sample, not once for the batch.
+
+    Raises:
+        ValueError: beta is not positive, or p is outside 0..1.
+    """
     share, partner = _drawn(clips, beta, p, len(clips) if each else 1, generator)
     share = share.to(clips.device, non_blocking=True)
     weight = share.view(-1, *(1,) * (clips.ndim - 1)).to(clips.dtype)
@@ -72,8 +88,7 @@ Name = Literal["cutmix", "mixup"]
 
 @dataclass(frozen=True)
 class Mixing:
-    """`cutmix` or `mixup` with its arguments, as a recipe holds it; beta None is the function's
-    default."""
+    """`cutmix` or `mixup` with its arguments, for a recipe; beta None is the function's default."""
 
     name: Name
     beta: float | None = None
@@ -92,13 +107,21 @@ class Mixing:
         return mix(clips, p=self.p, each=self.each, generator=generator, **beta)
 
 
-Mixings = Mixing | tuple[Mixing, ...]  # several: one of them, each as likely, for a whole batch
+Mixings = Mixing | tuple[Mixing, ...]  # of several, one is drawn for each batch
 
 
 def mix_batch(
     choices: Mixings | None, clips: Tensor, generator: torch.Generator | None = None
 ) -> Mixed | None:
-    """Mix clips [B,...,H,W] by one mixing, or by one of several that is drawn; None mixes nothing."""
+    """Mix a batch by one mixing, or by a random one of several.
+
+    Args:
+        choices: If None or empty, nothing is mixed.
+        clips: [B,...,H,W].
+
+    Returns:
+        The mixed batch, or None if nothing is mixed.
+    """
     if not choices:
         return None
     if isinstance(choices, Mixing):
@@ -108,15 +131,21 @@ def mix_batch(
 
 
 def soft_labels(label: Tensor, mixed: Mixed, classes: int) -> Tensor:
-    """Class probabilities [B,classes] of mixed samples: the own share of the own label [B], the
-    rest the partner's."""
+    """Compute class probabilities of mixed samples, shared between own and partner's label.
+
+    Args:
+        label: [B].
+
+    Returns:
+        Probabilities [B,classes], float32.
+    """
     own, other = (F.one_hot(value, classes).float() for value in (label, label[mixed.partner]))
     share = mixed.share.to(own)[:, None]
     return share * own + (1 - share) * other
 
 
 def _drawn(clips: Tensor, beta: float, p: float, count: int, generator) -> tuple[Tensor, Tensor]:
-    """(lambda [n], partner [B] on the clips' device); lambda is 1 where nothing is to be mixed."""
+    """(lambda [n], partner [B] on the clips' device); lambda is 1 for unmixed samples."""
     _check(beta, p)
     gamma = torch._standard_gamma(
         torch.full((2, count), float(beta), dtype=torch.double), generator=generator
@@ -133,6 +162,6 @@ def _check(beta: float, p: float) -> None:
 
 
 def _between(low: Tensor, high: Tensor, size: int) -> Tensor:
-    """Whether a position is in [low, high): [n] and [n] -> bool [n,size]."""
+    """Whether each position is in [low, high): [n] and [n] -> bool [n,size]."""
     at = torch.arange(size)
     return (at >= low[:, None]) & (at < high[:, None])

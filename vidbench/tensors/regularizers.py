@@ -3,10 +3,12 @@
 With a residual branch G and block l of L, which survives with probability p_l (see `survival`):
 
     RandomDrop   x + b_l G(x)                              b_l: 1 with probability p_l, else 0
-    ShakeDrop    x + (b_l + alpha - b_l alpha) G(x)        alpha: random; backward uses another, beta
+    ShakeDrop    x + (b_l + alpha - b_l alpha) G(x)        alpha: random; backward uses another,
+    beta
 
 Source: the supplement of Kim et al. (CVPR 2020). `vidbench.tensors.scaling` describes this source
-and the conventions for features, functions, modules and random numbers."""
+and the conventions for features, functions, modules and random numbers.
+"""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -35,12 +37,17 @@ DECAYS, FORMS = map(get_args, (Decay, Form))
 
 
 def survival(block: int, blocks: int, last: float = 0.5, decay: str = "l/L") -> float:
-    """How likely block l of L survives, falling linearly to `last` = p_L, as three code bases have
-    it.
+    """Compute the probability that block l of L survives, falling linearly to `last` = p_L.
 
-    "l/L": 1 - l / L (1 - p_L), stochastic depth's own (Huang et al. 2016), whose first block may
-    drop already; "(l-1)/L": torchvision's EfficientNet; "(l-1)/(L-1)": timm's and ConvNeXt's.
-    Raises ValueError."""
+    Args:
+        block, blocks: l, counted from 1, and L.
+        decay: "l/L" is 1 - l / L (1 - p_L), stochastic depth's own (Huang et al. 2016), whose first
+            block may drop already; "(l-1)/L" is torchvision's EfficientNet; "(l-1)/(L-1)" is timm's
+            and ConvNeXt's.
+
+    Raises:
+        ValueError: The block is not in 1..L, p_L is not in (0, 1], or the decay is unknown.
+    """
     if not 1 <= block <= blocks or not 0 < last <= 1:
         raise ValueError(
             f"survival wants a block of 1..{blocks} and p_L above 0 up to 1; got {block} and "
@@ -66,11 +73,21 @@ def random_drop(
     level: str = "batch",
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """RandomDrop, or stochastic depth: the branch survives with probability p.
+    """Apply RandomDrop (stochastic depth) to a branch, which survives with probability p.
 
-    form "paper" (supplement, Eq. 2): b x in training, p x in evaluation. "library": b x / p and x,
-    equal in expectation only. level "batch": one gate b for all, as in the official code of
-    stochastic depth; "clip": one for each."""
+    Args:
+        x: Feature [B,C,T,H,W] or [B,C,H,W].
+        form: "paper" (supplement, Eq. 2) is b x in training and p x in evaluation. "library" is
+            b x / p and x, equal to it in expectation only.
+        level: "batch" draws one gate b for all clips, as in the official code of stochastic depth;
+            "clip" draws one for each.
+
+    Returns:
+        The feature, of the same shape.
+
+    Raises:
+        ValueError: The form is unknown.
+    """
     if form not in FORMS:
         raise ValueError(f"form is paper or library; got {form!r}.")
     if not training:
@@ -94,10 +111,11 @@ class RandomDrop(nn.Module):
         self.p, self.form, self.level = p, form, level
 
     def forward(self, x: Tensor) -> Tensor:
-        """Feature of a residual branch -> the same shape."""
+        """Apply it to a residual branch's feature; the shape stays."""
         return random_drop(x, self.p, self.training, self.form, self.level)
 
     def extra_repr(self) -> str:
+        """Return the arguments, for printing the module."""
         return f"survival {self.p:.3f}, {self.form}, a {self.level}"
 
 
@@ -121,13 +139,23 @@ def shake_drop(
     level: str = "pixel",
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """ShakeDrop (supplement, Eq. 3): forward times b + alpha - b alpha, backward times b + beta - b
-    beta.
+    """Apply ShakeDrop (supplement, Eq. 3).
 
-    b is one gate for the batch, 1 with probability p; alpha and beta are uniform between the two
-    given, drawn for each of `level`. For ResNets the supplement has alpha = 0 and beta in (0, 1);
-    that did not converge on Mini-Kinetics, so its authors halved beta's range, which leaves (0,
-    0.5) or (0.5, 1) open. Evaluation: x times the forward factor's mean, p + (1 - p) E[alpha]."""
+    Forward multiplies by b + alpha - b alpha, backward by b + beta - b beta. b is one gate for the
+    batch, 1 with probability p. Evaluation multiplies by the forward factor's mean,
+    p + (1 - p) E[alpha].
+
+    For ResNets the supplement has alpha = 0 and beta in (0, 1). That did not converge on
+    Mini-Kinetics, so its authors halved beta's range; (0, 0.5) and (0.5, 1) are both possible.
+
+    Args:
+        x: Feature [B,C,T,H,W] or [B,C,H,W].
+        alpha, beta: Ranges of the two uniform factors.
+        level: What shares a factor alpha or beta; see `random_scaling`.
+
+    Returns:
+        The feature, of the same shape.
+    """
     if not training:
         return x * (p + (1 - p) * sum(alpha) / 2)
     gate = (torch.rand((1,) * x.ndim, device=x.device, generator=generator) < p).float()
@@ -165,14 +193,15 @@ class ShakeDrop(nn.Module):
         self.alpha, self.beta = (alpha[0], alpha[1]), (beta[0], beta[1])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Feature of a residual branch -> the same shape."""
+        """Apply it to a residual branch's feature; the shape stays."""
         return shake_drop(x, self.p, self.training, self.alpha, self.beta, self.level)
 
     def extra_repr(self) -> str:
+        """Return the arguments, for printing the module."""
         return f"survival {self.p:.3f}, alpha {self.alpha}, beta {self.beta}, a {self.level}"
 
 
-# ---- where they stand --------------------------------------------------------------------------
+# ---- where they are applied -------------------------------------------------------------------
 
 Name = Literal["rms", "random_drop", "shake_drop"]
 NAMES = {"rms": RandomMeanScaling, "random_drop": RandomDrop, "shake_drop": ShakeDrop}
@@ -180,10 +209,11 @@ NAMES = {"rms": RandomMeanScaling, "random_drop": RandomDrop, "shake_drop": Shak
 
 @dataclass(frozen=True)
 class Regularizer:
-    """A regularizer as a recipe holds it: which, where, and the arguments of its module.
+    """A regularizer in a recipe: its name, where it is applied, and the arguments of its module.
 
-    `build_regularizer` explains the fields. None leaves an argument at the module's default. Raises ValueError
-    if the arguments do not fit the module."""
+    `build_regularizer` explains the fields. None leaves an argument at the module's default. Raises
+    ValueError if the arguments do not fit the module.
+    """
 
     name: Name
     stages: tuple[int, ...] = ()
@@ -207,7 +237,7 @@ class Regularizer:
         self.build()
 
     def build(self) -> Callable[[Any], nn.Module]:
-        """Return what models.build takes."""
+        """Return the callable that models.build takes."""
         given = {name: value for name, value in vars(self).items() if value is not None}
         return build_regularizer(**given)
 
@@ -219,14 +249,22 @@ class Regularizer:
 def build_regularizer(
     name: str = "", stages: Sequence[int] = (), pathways: Sequence[str] = (), **arguments
 ) -> Callable[[Any], nn.Module]:
-    """What stands at the end of each residual branch of a network: a callable of its site, as
-    models.build takes it.
+    """Build what is applied at the end of each residual branch: a callable for models.build.
 
-    name: rms, random_drop or shake_drop, with the arguments of their modules; p of the latter two
-    is the `survival` of the site, whose arguments last and decay are given instead. stages,
-    pathways: only there; empty is everywhere, for RMS's pathways all but the fast one (supplement,
-    B.1). A site has stage, block (from 1), blocks and pathway. Raises ValueError, here and not
-    later, for a name or arguments that do not fit."""
+    Args:
+        name: rms, random_drop or shake_drop.
+        stages, pathways: Apply it only there. Empty stages mean all. Empty pathways mean all, for
+            RMS all but the fast one (supplement, B.1).
+        arguments: Those of the module. Instead of p, random_drop and shake_drop take `last` and
+            `decay` of `survival`.
+
+    Returns:
+        A function of a site (with stage, block from 1, blocks, pathway) that makes its module.
+
+    Raises:
+        ValueError: The name or an argument does not fit. It is raised here, not when the network
+            is built.
+    """
     if name not in NAMES:
         raise ValueError(f"a regularizer is one of {', '.join(NAMES)}; got {name!r}.")
     if isinstance(stages, int | str) or isinstance(pathways, str):

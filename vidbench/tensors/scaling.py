@@ -6,15 +6,15 @@ F is the mean over 3 x 3 x 3 positions, so the high-frequency part x - F x stays
 evaluation alpha is its expectation, 1.
 
 Source: Kim et al. (CVPR 2020), its abstract and its supplement (sections B to D, Eq. 1 to 3); the
-paper's main text and code are not available. What follows from those is said where it is used;
-what does not is called an assumption.
+paper's main text and code are not available. Docstrings cite the source of each detail, or call it
+an assumption.
 
 Features are [B,C,T,H,W] or, of images, [B,C,H,W]. A regularizer is a function with a `training`
 flag and a module that only remembers its arguments. Random numbers are drawn in float32 on the
 feature's device, from `generator` or from torch's own state, which engine.loop seeds again for each
 step and rank.
 
-Example: inside a constant feature only the factor is seen; in evaluation nothing changes.
+Example: inside a constant feature only the factor shows; evaluation changes nothing.
 
 >>> x = torch.ones(2, 1, 3, 3, 3)
 >>> y = random_scaling(x, True, Filter(3), generator=torch.Generator().manual_seed(0))
@@ -46,12 +46,18 @@ BORDERS, PARTS, LEVELS, TESTS = map(get_args, (Border, Part, Level, Test))
 
 
 def taps(kernel: int, sigma: float | None = None, raw: bool = False) -> tuple[float, ...]:
-    """The filter's weights along one axis: of the mean, or of a Gaussian (supplement, Eq. 1) where
-    sigma is given.
+    """Compute the weights along one axis, of the mean or of a Gaussian (supplement, Eq. 1).
 
-    kernel: odd number of positions. A Gaussian is renormalized to sum 1 (assumption; else the low
-    part nearly vanishes at larger sigma); raw keeps Eq. 1's own weights, normalized for a
-    continuous axis. Raises ValueError."""
+    Args:
+        kernel: Odd number of positions.
+        sigma: Of the Gaussian, in positions; None is the mean.
+        raw: Keep Eq. 1's own weights, normalized for a continuous axis. Otherwise they are
+            renormalized to sum 1 (assumption: without it the low part nearly vanishes at larger
+            sigma).
+
+    Raises:
+        ValueError: The kernel is not odd and positive, or sigma is not positive.
+    """
     if kernel < 1 or kernel % 2 == 0:
         raise ValueError(f"a filter wants an odd kernel from 1 up; got {kernel}.")
     if sigma is None:
@@ -64,13 +70,17 @@ def taps(kernel: int, sigma: float | None = None, raw: bool = False) -> tuple[fl
 
 
 class Filter:
-    """F: a separable symmetric filter over a feature's positions, depthwise, same size, and its
-    transpose.
+    """F: a separable symmetric filter over a feature's positions, and its transpose.
 
-    kernel: positions along (T,H,W), or (H,W) of images; a lone number is that of every axis. sigma,
-    raw: see `taps`. border: "zero" counts what lies outside as zeros (assumption: what average
-    pooling with padding does), "valid" divides by the weights inside, "replicate" repeats the
-    outermost position. Raises ValueError on other arguments."""
+    Depthwise; the output has the input's size. Raises ValueError on unknown arguments.
+
+    Args:
+        kernel: Positions along (T,H,W), or (H,W) for images; a single number is that of every axis.
+        sigma, raw: See `taps`.
+        border: "zero" counts positions outside as zeros (assumption: as average pooling with
+            padding), "valid" divides by the weights inside, "replicate" repeats the outermost
+            position.
+    """
 
     def __init__(
         self,
@@ -89,8 +99,7 @@ class Filter:
             taps(size, sigma, raw)
 
     def __call__(self, x: Tensor, transposed: bool = False) -> Tensor:
-        """F x, or transposed F' x, of the same shape. Slices and additions: deterministic on every
-        device."""
+        """Return F x, or transposed F' x, of the same shape; deterministic on every device."""
         axes = range(2, x.ndim)
         sizes = (self.kernel,) * len(axes) if isinstance(self.kernel, int) else self.kernel
         if len(sizes) != len(axes):
@@ -105,9 +114,9 @@ class Filter:
         return x
 
     def _pools(self, x: Tensor, sizes: Sequence[int]) -> bool:
-        # On CUDA one pass over memory instead of eight an axis. Only the pooling's backward adds in
-        # random order, and that is never called: with zeros outside F is its own transpose. It
-        # refuses features smaller than the kernel.
+        # On CUDA, pooling passes over memory once, not eight times per axis. Only its backward
+        # adds in random order; it is never called, as F with zeros outside is its own transpose.
+        # Pooling refuses features smaller than the kernel.
         return (
             x.is_cuda
             and x.ndim == 5
@@ -157,8 +166,7 @@ class Filter:
 
 
 class _Scaled(torch.autograd.Function):
-    """own * x + low * F x, keeping for the backward pass neither x nor F x, since it is linear in
-    x."""
+    """own * x + low * F x. It is linear in x, so the backward pass needs neither x nor F x."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, own: Tensor | None, low: Tensor, smoother: Filter) -> Tensor:
@@ -169,7 +177,7 @@ class _Scaled(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple:
         own, low = ctx.own, ctx.low
         base = g if own is None else own * g
-        # F' and a factor shared by all positions may change places
+        # F' and a factor shared by all positions commute
         if all(size == 1 for size in low.shape[2:]):
             return torch.addcmul(base, low, ctx.smoother(g, transposed=True)), None, None, None
         return base + ctx.smoother(low * g, transposed=True), None, None, None
@@ -186,13 +194,13 @@ def scaled(x: Tensor, own: Tensor | None, low: Tensor, smoother: Filter) -> Tens
     """Compute own x + low F x, by one Triton kernel if it has this form (`tensors.kernels`).
 
     Args:
-        x: features [B,C,T,H,W] or [B,C,H,W].
-        own: factors that broadcast to x, of x's dtype; None is 1.
-        low: factors of F x, of own's shape and dtype.
+        x: Features [B,C,T,H,W] or [B,C,H,W].
+        own: Factors that broadcast to x, of x's dtype; None is 1.
+        low: Factors of F x, of the shape and dtype of `own`.
         smoother: F.
 
     Returns:
-        The features' shape and dtype. Gradients reach x alone.
+        The features, of the same shape and dtype. Gradients reach x alone.
     """
     depth = _kernel_depth(x, low, smoother)
     if not depth:
@@ -206,13 +214,13 @@ def scaled(x: Tensor, own: Tensor | None, low: Tensor, smoother: Filter) -> Tens
 
 
 def _kernel_depth(x: Tensor, low: Tensor, smoother: Filter) -> int:
-    """The frames over which the kernel's filter averages, or 0 if PyTorch must compute this."""
+    """The frames over which the kernel's filter averages; 0 if PyTorch must compute this."""
     ours = {5: {3: 3, (3, 3, 3): 3, (1, 3, 3): 1}, 4: {3: 1, (3, 3): 1}}
     depth = ours.get(x.ndim, {}).get(smoother.kernel, 0)
     if not depth or smoother.sigma is not None or smoother.border != "zero":
         return 0
     (clips, channels), (height, width) = x.shape[:2], x.shape[-2:]
-    ones = (1,) * (x.ndim - 2)  # F' and factors shared by all positions may change places
+    ones = (1,) * (x.ndim - 2)  # F' and factors shared by all positions commute
     fits = (
         x.dtype in (torch.bfloat16, torch.float16, torch.float32)
         and low.shape in ((1, 1, *ones), (clips, 1, *ones), (clips, channels, *ones))
@@ -226,7 +234,15 @@ def _kernel_depth(x: Tensor, low: Tensor, smoother: Filter) -> int:
 
 
 def factor_shape(x: Tensor, level: str) -> tuple[int, ...]:
-    """The shape of factors of which each is shared by one `level` of the feature."""
+    """Return the shape of factors that each `level` of a feature shares.
+
+    Args:
+        x: Feature [B,C,T,H,W] or [B,C,H,W].
+        level: What shares a factor; see `random_scaling`.
+
+    Raises:
+        ValueError: The level is unknown, or "frame" of an image.
+    """
     if level not in LEVELS or level == "frame" and x.ndim != 5:
         raise ValueError(
             f"level is one of {', '.join(LEVELS)}, frame of clips only; got {level!r} for a "
@@ -249,16 +265,27 @@ def random_scaling(
     test: str = "identity",
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """y = a_low F x + a_high (x - F x): random mean scaling (part "low": a_high = 1) and its
-    relatives.
+    """Apply random mean scaling or a relative: y = a_low F x + a_high (x - F x).
 
-    RMS is y = x + (alpha - 1) F x with one alpha for each clip (abstract; supplement, D). law:
-    alpha is uniform between the two; (1 - r, 1 + r) with r = 1 is an assumption. part: "high"
-    scales what F leaves, "whole" both by one factor, "both" each by its own. level: what shares a
-    factor: the batch, a clip, a clip's channel, a clip's frame, or nothing ("pixel"). p: the
-    probability, for each of those, of being scaled at all. test: "identity", or "expectation",
-    which scales by the mean of the law. Returns x itself in evaluation with "identity". Raises
-    ValueError on other names."""
+    RMS is y = x + (alpha - 1) F x with one alpha per clip (abstract; supplement, D).
+
+    Args:
+        x: Feature [B,C,T,H,W] or [B,C,H,W].
+        smoother: F.
+        part: "low" is RMS, with a_high = 1. "high" scales x - F x alone, "whole" both parts by one
+            factor, "both" each by its own.
+        law: alpha is uniform in this range; (1 - r, 1 + r) with r = 1 is an assumption.
+        level: What shares a factor: the batch, a clip, a clip's channel, a clip's frame, or nothing
+            ("pixel").
+        p: The probability that a factor differs from 1.
+        test: "identity" returns x in evaluation, "expectation" scales by the factor's mean.
+
+    Returns:
+        The feature, of the same shape; x itself in evaluation if nothing changes.
+
+    Raises:
+        ValueError: part, test or level is unknown.
+    """
     if part not in PARTS or test not in TESTS:
         raise ValueError(
             f"part is one of {', '.join(PARTS)}, test of {', '.join(TESTS)}; got {part!r}, "
@@ -288,10 +315,11 @@ def random_scaling(
 
 
 class RandomMeanScaling(nn.Module):
-    """`random_scaling` with its arguments; without state. kernel, sigma, border, raw: see Filter.
+    """`random_scaling` with its arguments, without state; `Filter` explains kernel to raw.
 
-    Warns where the law's mean is not 1 and evaluation is the identity: the network is then tested
-    on larger or smaller features than it was trained on."""
+    Warns if the law's mean is not 1 and evaluation is the identity: the network is then tested on
+    larger or smaller features than it was trained on.
+    """
 
     def __init__(
         self,
@@ -327,10 +355,11 @@ class RandomMeanScaling(nn.Module):
         self.law = (law[0], law[1])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Feature of a residual branch -> the same shape; in evaluation the feature itself."""
+        """Apply it to a residual branch's feature; the shape stays."""
         return random_scaling(
             x, self.training, self.smoother, self.part, self.law, self.level, self.p, self.test
         )
 
     def extra_repr(self) -> str:
+        """Return the arguments, for printing the module."""
         return f"{self.smoother}; {self.part} by {self.law[0]:g}..{self.law[1]:g} a {self.level}, p {self.p:g}"
