@@ -182,9 +182,19 @@ def test_each_command_is_described_with_an_example_and_exit_codes():
             (f"{name} {word}", one) for both in inner for word, one in both.choices.items()
         ]
         said = command.format_help()
-        assert (command.description or "").endswith("."), name
+        assert (command.description or "").partition("\n")[0].endswith("."), name
         if not inner or name == "vidbench":
             assert f"example:\n  {name}" in said and "\nexit code" in said, name
+
+
+def test_the_help_lists_each_command_once_in_a_group(capsys, monkeypatch):
+    listed = __main__._parser().format_help()
+    names = [name for group in __main__._GROUPS.values() for name in group]
+    assert len(names) == len(set(names)) > 20
+    assert all(listed.count(f"\n  {name} ") == 1 for name in names)
+    monkeypatch.setattr(__main__, "_GROUPS", {"one": ("train",)})
+    with pytest.raises(ValueError, match="each command needs a group; none has batch, board,"):
+        __main__._parser()
 
 
 @pytest.mark.parametrize("kind", [ImportError, SystemError])

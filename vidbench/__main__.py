@@ -10,6 +10,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vidbench.system.usage import Commands
 
+_GROUPS = {
+    "your videos": ("train", "embed", "search", "predict", "export"),
+    "runs": ("runs", "compare", "board"),
+    "notebooks": ("lab", "notebooks", "run", "batch", "slurm"),
+    "data sets": ("scan", "store", "flow"),
+    "experiments": ("demo", "replicate-coclr", "replicate-rms", "replicate-multitrain"),
+    "this machine": ("doctor",),
+}
+
 
 class _Version(argparse.Action):
     """`--version`, which looks for the commit only if it is wanted."""
@@ -77,12 +86,11 @@ def _parser() -> argparse.ArgumentParser:
     from vidbench.data.prepare.commands import add_flow, add_scan, add_store
     from vidbench.experiments.commands import add_all
     from vidbench.headless.commands import add_batch, add_run, add_slurm
-    from vidbench.system.usage import closing
+    from vidbench.system.usage import closing, grouped
 
     parser = argparse.ArgumentParser(
         prog="vidbench",
-        description="A workbench for video representation learning. `vidbench COMMAND --help` "
-        "describes each command.",
+        usage="vidbench COMMAND ...",
         epilog=closing("vidbench train ~/clips\nvidbench lab"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -91,11 +99,17 @@ def _parser() -> argparse.ArgumentParser:
         action=_Version,
         help="print the version and the commit, and whether it is dirty",
     )
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = parser.add_subparsers(
+        dest="command", metavar="COMMAND", prog="vidbench", required=True, help=argparse.SUPPRESS
+    )
     data = (add_scan, add_store, add_flow)
     for add in (add_verbs, add_runs, *data, add_all, add_run, add_batch, add_slurm):
         add(commands)
     _add_import(commands)
+    parser.description = (
+        "A workbench for video representation learning. `vidbench COMMAND --help` describes each "
+        f"command.\n\n{grouped(commands, _GROUPS)}"
+    )
     return parser
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 PAGE = "<title>Nearest videos</title>"  # how the page of a search begins
 
 
-def add_pairs(command: argparse.ArgumentParser, short: str, long: str, what: str) -> None:
+def add_pairs(command: argparse._ActionsContainer, short: str, long: str, what: str) -> None:
     """Add an option that takes a name and a value, and may be given many times."""
     command.add_argument(
         short, long, nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help=what

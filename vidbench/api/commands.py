@@ -69,20 +69,21 @@ def _add_train(commands: Commands) -> None:
         "Labels never enter the training of coclr and infonce.",
     )
     one.add_argument("videos", nargs="+", metavar="VIDEOS", help=f"{VIDEOS}; or a toy world: tiny")
-    one.add_argument(
+    recipe = one.add_argument_group("recipe")
+    recipe.add_argument(
         "--method",
         default="coclr",
         help="infonce, ubernce, coclr, classify, multitrain, or the name of your module "
         "(%(default)s)",
     )
-    one.add_argument(
+    recipe.add_argument(
         "--preset", default="toy", help="of the method: tiny, toy, ucf101_paper, ... (%(default)s)"
     )
-    one.add_argument("--epochs", type=at_least(0), default=0, help="default: the preset's")
-    one.add_argument("--network", default="", help="its name, or yours: mypackage.mine:Net")
-    add_pairs(one, "-c", "--change", "a field of the recipe, such as: -c clip.frames 16")
-    one.add_argument("--seed", type=int, default=0, help="of weights, batches and views")
-    one.add_argument(
+    recipe.add_argument("--epochs", type=at_least(0), default=0, help="default: the preset's")
+    recipe.add_argument("--network", default="", help="its name, or yours: mypackage.mine:Net")
+    add_pairs(recipe, "-c", "--change", "a field of the recipe, such as: -c clip.frames 16")
+    recipe.add_argument("--seed", type=int, default=0, help="of weights, batches and views")
+    recipe.add_argument(
         "--folds",
         default="",
         metavar="source[:K]",
@@ -93,34 +94,36 @@ def _add_train(commands: Commands) -> None:
 
 
 def _add_places(one: argparse.ArgumentParser) -> None:
-    """Where `train` reads and writes, and on how many processes it runs."""
-    add_pairs(one, "-o", "--option", "of the data set's reader, such as: -o fold 2")
-    one.add_argument(
+    """Add the options for where `train` reads and writes, and on how many processes it runs."""
+    places = one.add_argument_group("videos and folders")
+    add_pairs(places, "-o", "--option", "of the data set's reader, such as: -o fold 2")
+    places.add_argument("--flow", default="", help="dis, tvl1, tvl1_torch, ...; default: by preset")
+    places.add_argument(
         "--out", default="runs", help="folder of video lists, flow and runs (%(default)s)"
     )
-    one.add_argument("--name", default="", help="of the videos' folder below it")
-    one.add_argument("--flow", default="", help="dis, tvl1, tvl1_torch, ...; default: by preset")
-    one.add_argument(
+    places.add_argument("--name", default="", help="of the videos' folder below it")
+    machine = one.add_argument_group("processes and progress")
+    machine.add_argument(
         "--nproc", type=at_least(0), default=0, help="ranks of each stage; 0: one for each GPU"
     )
-    one.add_argument(
-        "--track",
-        default="",
-        metavar="NAME",
-        help="also log to tensorboard, wandb or mlflow, separated by commas (or VIDBENCH_TRACK)",
-    )
-    one.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="print steps, hours, memory, cores and disk of each stage on GPUs, and stop",
-    )
-    one.add_argument("--card", default="H200", help="of --dry-run: H200 or A100 (%(default)s)")
-    one.add_argument(
+    machine.add_argument(
         "--processes",
         type=at_least(0),
         default=2,
         help="stages side by side on a CPU; 0: all in this process (%(default)s)",
     )
+    machine.add_argument(
+        "--track",
+        default="",
+        metavar="NAME",
+        help="also log to tensorboard, wandb or mlflow, separated by commas (or VIDBENCH_TRACK)",
+    )
+    machine.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print steps, hours, memory, cores and disk of each stage on GPUs, and stop",
+    )
+    machine.add_argument("--card", default="H200", help="of --dry-run: H200 or A100 (%(default)s)")
 
 
 def train(given: argparse.Namespace) -> int:

@@ -1,7 +1,7 @@
 """The help of a command: a sentence, an example, a table of exit codes; the same form for all."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -35,6 +35,24 @@ def add_command(
         epilog=closing(example, ends),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+
+def grouped(commands: Commands, groups: Mapping[str, Sequence[str]]) -> str:
+    """List the commands by group, each with the line that its own help begins with.
+
+    Args:
+        groups: Heading -> names of commands.
+
+    Raises:
+        ValueError: a command is in no group.
+    """
+    about = {one.dest: one.help or "" for one in commands._get_subactions()}
+    if missing := about.keys() - {name for names in groups.values() for name in names}:
+        raise ValueError(f"each command needs a group; none has {', '.join(sorted(missing))}")
+    width, lines = max(map(len, about)), list[str]()
+    for heading, names in groups.items():
+        lines += ["", f"{heading}:", *(f"  {name:<{width}}  {about[name]}" for name in names)]
+    return "\n".join(lines[1:])
 
 
 def closing(example: str, ends: Mapping[int, str] | str = ENDS) -> str:

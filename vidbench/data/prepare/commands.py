@@ -101,10 +101,11 @@ def _common(command: argparse.ArgumentParser, place: str) -> None:
     command.add_argument(
         "data", help="a data set's folder, a manifest csv, or what scan or store left"
     )
-    command.add_argument(
+    data_set = command.add_argument_group("data set")
+    data_set.add_argument(
         "--dataset", default="", help="its name (see data.sets.catalogue); default: recognized"
     )
-    command.add_argument(
+    data_set.add_argument(
         "-o",
         "--option",
         nargs=2,
@@ -113,17 +114,18 @@ def _common(command: argparse.ArgumentParser, place: str) -> None:
         metavar=("NAME", "VALUE"),
         help="of the data set, such as: -o fold 2, -o lists FOLDER",
     )
-    command.add_argument("--out", default="", help=f"default: runs/DATA/{place}")
-    command.add_argument(
+    where = command.add_argument_group("folder and processes")
+    where.add_argument("--out", default="", help=f"default: runs/DATA/{place}")
+    where.add_argument(
         "--shard",
         default="0/1",
         help="K/N: every N-th video from the K-th, for N machines on one folder (%(default)s)",
     )
-    command.add_argument("--workers", type=int, default=cores(), help="processes (%(default)s)")
-    command.add_argument(
+    where.add_argument("--workers", type=int, default=cores(), help="processes (%(default)s)")
+    where.add_argument(
         "--timeout", type=float, default=0.0, help="seconds for one video; 0: the command's own"
     )
-    command.add_argument(
+    where.add_argument(
         "--dry-run",
         action="store_true",
         help="estimate time and disk from a few frames of a few videos, within 15 s; write nothing",
