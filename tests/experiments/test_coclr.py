@@ -27,7 +27,7 @@ def case(toy_tiny, tmp_path):
 
 
 def clips_of(made, name):
-    """Steps of a run and of those it goes on from, by its recipes."""
+    """Epochs of a run and of the runs it continues, by its recipes."""
     recipe = made[name]
     return recipe.fit.epochs + (
         clips_of(made, recipe.student.rpartition("/")[2]) if recipe.student else 0

@@ -54,7 +54,7 @@ def scratch(classifier):
 
 
 def lively(recipe: Recipe, rows: Manifest) -> Classifier:
-    """A classifier whose scores differ: batch norm knows its statistics, and the head is loud."""
+    """A classifier with batch-norm statistics and large head weights, so that scores differ."""
     torch.manual_seed(0)
     method = Classifier(recipe).train()
     for module in method.encoder.modules():
@@ -87,9 +87,8 @@ def test_heads_compute_what_they_are_called():
     rows = torch.randn(16, 8) * 5 + 1
     for name in HEADS:
         head = build_head(name, 8, 3, dropout=0.5).train()
-        head.drop.p = (
-            0.0  # what dropout does is PyTorch's; that it stands before the layer is asked below
-        )
+        # PyTorch tests dropout itself; its place before the layer is tested below
+        head.drop.p = 0.0
         wanted = rows
         if name == "norm_linear":
             wanted = torch.stack([row / row.square().sum().sqrt() for row in wanted])
@@ -138,9 +137,9 @@ def test_loss_and_accuracy_are_those_of_every_view():
 
 
 @pytest.mark.parametrize("where", [{"stages": (4, 5)}, {"pathways": ("slow",)}, {"stages": (0,)}])
-def test_a_regularizer_that_would_stand_nowhere_is_refused(where):
-    """ResNets for CIFAR have the stages 1 to 3: asked for in res4 and res5 alone, RMS must not be
-    left out unsaid."""
+def test_a_regularizer_that_is_applied_nowhere_is_refused(where):
+    """ResNets for CIFAR have the stages 1 to 3; with RMS in res4 and res5 alone, none would be
+    applied silently."""
     recipe = Recipe(network="cifar_resnet", network_args={"depth": 8}, classes=("a", "b"))
     with pytest.raises(ValueError):
         Classifier(replace(recipe, regularizer=regularizers.Regularizer("rms", **where)))
@@ -234,9 +233,8 @@ def test_validation_is_the_middle_window_of_held_out_rows_of_train(world, scratc
         losses.append(float(F.cross_entropy(scores, torch.tensor([int(held.label[row])]))))
         right.append(int(scores.argmax()) == held.label[row])
         apart.append(scores)
-    assert (
-        float(torch.cat(apart).std(dim=0).min()) > 0.1
-    )  # videos are told apart, so another window would show
+    # scores differ between videos, so another window would change the loss
+    assert float(torch.cat(apart).std(dim=0).min()) > 0.1
     found = classify.Watch(method, held)(0.0)
     assert found == {
         "loss": pytest.approx(np.mean(losses), abs=1e-3),

@@ -118,7 +118,7 @@ def test_no_optimizer_step_until_the_queue_is_full():
 
 
 def test_released_infonce_steps_from_the_first_batch_and_coclr_waits():
-    """main_nce.py trains against a random queue; main_coclr.py asks whether it is full."""
+    """main_nce.py trains against a random queue; main_coclr.py checks whether it is full."""
     for name in ("ucf101_official", "k400_official"):
         preset = coclr.PRESETS[name]
         assert not preset.alone.fill_first and preset.together.fill_first
@@ -237,8 +237,7 @@ def test_siblings_take_places_only_where_nothing_bars_them():
 
 
 def test_ubernce_and_coclr_agree_where_each_row_has_one_positive():
-    """The two forms of the loss are one where there is one positive (facts of the released
-    code)."""
+    """The two forms of the loss are equal with one positive (facts of the released code)."""
     method = filled(replace(TINY, positives="mined", topk=1, drop_own_key=1.0)).train()
     logits, other = torch.randn(6, 65), torch.randn(6, TINY.dim)
     positives = method._drop_own_key(method._masks(batch_of(), other)[0])
@@ -327,7 +326,7 @@ def test_the_graph_hands_the_newest_runs_on(tmp_path):
         ("k400_official", 219_000, 1710),
     ],
 )
-def test_effort_is_told_in_the_papers_units(name, rows, iterations):
+def test_effort_is_stated_in_the_papers_units(name, rows, iterations):
     words = coclr.effort(coclr.PRESETS[name].alone, rows)
     assert f"{iterations} iterations an epoch, 300 epochs: {300 * iterations:,} iterations" in words
 
@@ -476,7 +475,7 @@ def test_a_half_cycle_trains_mines_and_logs_purity(world, mined):
 @pytest.mark.parametrize("known", [0, 3])
 @pytest.mark.slow
 def test_a_half_cycle_without_labels_logs_nothing_that_counts_them(world, tmp_path, known):
-    """Of ten classes the labels of so many are known; then the numbers are there, and no NaN."""
+    """Only `known` of ten classes are labeled; with some, the numbers exist and are finite."""
     folder, recipe = world
     manifest = Manifest.load(recipe.manifest)
     label = np.where(manifest.label < known, manifest.label, -1)
@@ -500,7 +499,7 @@ def test_a_half_cycle_without_labels_logs_nothing_that_counts_them(world, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_half_cycle_that_was_stopped_goes_on_to_the_same_numbers(mined, tmp_path, monkeypatch):
+def test_a_stopped_half_cycle_resumes_to_the_same_numbers(mined, tmp_path, monkeypatch):
     near, whole = recipe_dict(mined[0]), mined[1]
     look = coclr.Monitor.__call__
 
@@ -577,7 +576,7 @@ def test_two_ranks_share_a_half_cycle_and_fill_one_queue(world, tmp_path):
 
 
 def test_a_stage_that_would_never_fill_its_queue_does_not_begin(world, tmp_path):
-    """It ended `complete` with the weights it began with."""
+    """Once it ended `complete` with its first weights."""
     _, recipe = world
     recipe = replace(recipe, queue=recipe.fit.batch * 1000)
     with pytest.raises(ValueError, match="before the first optimizer step"):
@@ -586,7 +585,7 @@ def test_a_stage_that_would_never_fill_its_queue_does_not_begin(world, tmp_path)
 
 
 def test_a_resumed_stage_refuses_a_video_that_changed(world, toy_tiny, tmp_path):
-    """Same paths and labels, other pixels: it resumed in silence."""
+    """Same paths and labels, other pixels: once it resumed without a message."""
     _, recipe = world
     shutil.copytree(toy_tiny.root, tmp_path / "videos")
     replace(toy_tiny, root=tmp_path / "videos").save(tmp_path / "videos")

@@ -1,5 +1,5 @@
-"""What is watched between epochs: mining against plain loops, warnings at curves that look bad and
-only there."""
+"""Measures between epochs: mining against plain loops, warnings at curves that look bad and only
+there."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -72,7 +72,7 @@ def test_mining_is_what_a_plain_loop_finds(mine_siblings):
     assert found["sibling_share"] == pytest.approx(siblings / places) and found["sibling_share"] > 0
 
 
-def test_effective_rank_and_spread_tell_a_collapse():
+def test_effective_rank_and_spread_show_a_collapse():
     generator = torch.Generator().manual_seed(0)
     wide = torch.randn(4000, 16, generator=generator)
     assert 15.5 < effective_rank(wide) <= 16 and 0.97 < spread(wide) < 1.03

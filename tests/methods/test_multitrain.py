@@ -1,4 +1,4 @@
-"""MultiTrain: its losses against the paper's formulas as plain loops, who gets a gradient, mixing
+"""MultiTrain: its losses against the paper's formulas as plain loops, where gradients go, mixing
 across data sets."""
 
 import math
@@ -360,7 +360,7 @@ def test_classes_travel_with_the_run_and_another_list_is_refused(multitrained, t
 
 def test_a_run_starts_from_a_classifiers_backbone_of_other_clips(tmp_path):
     """From images (one frame), inflated, and from clips of another size; heads, maps and expander
-    start anew."""
+    start from random weights."""
     small = NORMS_OF_ROWS["network_args"]
     for changes, said in (
         ({"frames": 1}, "Inflated from one frame to 4"),

@@ -142,7 +142,7 @@ def test_the_filter_is_a_loop_over_positions_and_window(shape, kernel, border):
 
 
 class OnCuda(torch.Tensor):
-    """A CPU tensor that says it lies on a CUDA device, where the filter takes another way."""
+    """A CPU tensor that claims to be on a CUDA device, where the filter uses other operations."""
 
     is_cuda = True
 
@@ -168,7 +168,7 @@ def test_the_filter_is_average_pooling(kernel, counted):
 
 
 @pytest.mark.parametrize("kernel", [3, (1, 3, 3), 5])
-def test_the_way_of_cuda_devices_gives_the_same(kernel, monkeypatch):
+def test_the_operations_of_cuda_devices_give_the_same(kernel, monkeypatch):
     smoother, sizes = Filter(kernel), pooled(monkeypatch)
     x, g = rows(2, 2, 3, 6, 7, 5, dtype=torch.float), rows(3, 2, 3, 6, 7, 5, dtype=torch.float)
     for transposed in (False, True):
@@ -255,7 +255,7 @@ def test_transposed_is_the_transposed_matrix_and_rows_sum_to_one(shape, kernel, 
 
 
 def test_only_some_borders_keep_the_filter_symmetric():
-    """facts: zero padding, and a replicated border of three positions; so nobody may use F for its
+    """facts: zero padding, and a replicated border of three positions; so F must not replace its
     transpose."""
 
     def symmetric(kernel, border):
@@ -628,7 +628,7 @@ def test_alpha_is_uniform(law):
 
 
 def test_alphas_of_the_loops_seeds_are_uniform_and_unrelated():
-    """engine.loop seeds torch anew at each step, with seeds that lie close to one another."""
+    """engine.loop seeds torch at each step, with seeds that are close to one another."""
     alphas = []
     for step in range(800):
         torch.manual_seed((3 * 1_000_003 + step) * 1009)
@@ -810,7 +810,7 @@ def test_survival_falls_by_one_of_three_rules(decay, rule):
     assert (survival(1, 16, 0.5, decay), survival(16, 16, 0.5, decay)) == pytest.approx(ends[decay])
 
 
-# ---- where they stand --------------------------------------------------------------------------
+# ---- where they are applied --------------------------------------------------------------------
 
 
 def layers_of(net):
@@ -833,7 +833,7 @@ def build(name, regularizer=None, **changes):
     return models.build(name, regularizer=regularizer, **{**SMALL[name], **changes})
 
 
-def test_rms_stands_in_the_named_stages_and_never_in_the_fast_pathway():
+def test_rms_is_applied_in_the_named_stages_and_never_in_the_fast_pathway():
     for name in ("slowonly", "csn", "resnet50"):
         net = build(
             name, build_regularizer("rms", stages=(4, 5), kernel=(1, 3, 3)), blocks=(1, 2, 2, 3)
@@ -1097,7 +1097,7 @@ def test_compiled_agrees_with_eager(layer):
     torch._dynamo.reset()
 
 
-def test_names_are_told_apart():
+def test_names_are_distinguished():
     assert Counter(type(build_regularizer(name)(Site(4, 2, 4, 8))) for name in NAMES) == Counter(
         NAMES.values()
     )

@@ -1,7 +1,8 @@
-"""A frozen encoder of another library as a run: read once, never trained, evaluated like every run.
+"""A frozen encoder of another library as a run: never trained, evaluated like every run.
 
-`train` reads the weights (models/frozen.py) and writes the run's only checkpoint, so features,
-retrieval, probes and notebooks need to know nothing of baselines."""
+`train` reads the weights (models/frozen.py) and writes the run's only checkpoint. Features,
+retrieval, probes and notebooks then need no special case for baselines.
+"""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,19 +23,22 @@ from vidbench.system.errors import InputError
 
 @dataclass(frozen=True)
 class Recipe(common.Recipe, method="baseline"):
-    """network_args are those of `frozen.Frozen`; weights: where its weights were read."""
+    """A frozen encoder; `weights` is where its weights were read.
+
+    network_args are those of `frozen.Frozen`.
+    """
 
     network: str = "frozen"
     weights: str = ""
     manifest: str = ""
 
     def data_sets(self) -> tuple[common.DataSet, ...]:
-        """The videos that it is measured on; it was trained on others."""
+        """Return the videos that it is evaluated on; it was trained on others."""
         return (common.DataSet(self.manifest, "", self.clip),)
 
 
 def is_baseline(name: str) -> bool:
-    """Whether the name of a run means an encoder of another library: "timm:resnet50=FILE"."""
+    """Return whether a run's name means another library's encoder, as in "timm:resnet50=FILE"."""
     return name.partition(":")[0] in frozen.LIBRARIES
 
 
@@ -52,10 +56,10 @@ def make(
     Args:
         source: "library:name", see models.frozen.
         weights: A file or folder, or a name in the library's cache; see models.frozen.read.
-        manifest: Folder of the videos that it is measured on.
-        place: Where its run directory is, by a name that says source, weights and clips.
-        clip: Another input than that of the weights, such as that of a run to compare with.
-        folder: The run directory, instead.
+        manifest: Folder of the videos that it is evaluated on.
+        place: The folder of its run directory, whose name contains source, weights and clips.
+        clip: Replaces the input of the weights, to compare with a run of such clips.
+        folder: The run directory, instead of one in `place`.
 
     Raises:
         FileNotFoundError, ImportError, ValueError: As `frozen.read`.
@@ -72,16 +76,17 @@ def make(
 
 
 def recipe_for(source: str, weights: str, manifest: str, clip: ClipSpec | None = None) -> Recipe:
-    """The recipe of an encoder with the input that its weights were made for.
+    """Return the recipe of an encoder with the input that its weights were made for.
 
     Args:
         source: "library:name", see models.frozen.
         weights: A file or folder; see models.frozen.read.
-        manifest: Folder of the videos that it is measured on.
-        clip: Another input, such as that of a run to compare with.
+        manifest: Folder of the videos that it is evaluated on.
+        clip: Replaces the input, to compare with a run of such clips.
 
     Raises:
-        FileNotFoundError, ImportError, ValueError: As `frozen.read`.
+        FileNotFoundError, ImportError, ValueError: As `frozen.read`; or the encoder does not take
+            such clips.
     """
     origin, _ = frozen.read(source, weights)
     own = ClipSpec(frames=origin.frames, target_fps=origin.fps)
@@ -94,7 +99,7 @@ def recipe_for(source: str, weights: str, manifest: str, clip: ClipSpec | None =
 
 
 def _check_takes(recipe: Recipe, origin: frozen.Origin) -> None:
-    """Raise ValueError if the encoder does not take clips of the recipe's size."""
+    """Raise InputError if the encoder does not take clips of the recipe's size."""
     shape = recipe.clip.frames, recipe.clip.augment.size
     clip = torch.zeros(1, 3, shape[0], shape[1], shape[1])
     try:
@@ -108,7 +113,7 @@ def _check_takes(recipe: Recipe, origin: frozen.Origin) -> None:
 
 
 def _words(recipe: Recipe, origin: frozen.Origin) -> str:
-    """Say which clips the encoder gets, and where these are not those of its weights."""
+    """Say which clips the encoder gets, and how they differ from those of its weights."""
     clip, size = recipe.clip, recipe.clip.augment.size
     rate = f"at {clip.target_fps:g} fps" if clip.target_fps else f"of stride {clip.stride}"
     said = f"frozen, with clips of {clip.frames} frames {rate}, {size} pixels"
@@ -129,6 +134,12 @@ def _words(recipe: Recipe, origin: frozen.Origin) -> str:
 
 def train(recipe: dict, folder: str, progress: str = "auto", threads: int = 0) -> str:
     """Read the weights into a run directory. Returns the directory.
+
+    Args:
+        recipe: A Recipe in JSON's values (runs.recipe_dict).
+        folder: The run directory.
+        progress: Ignored, as nothing is trained.
+        threads: Of this process; 0 leaves torch's choice.
 
     Raises:
         FileNotFoundError, ImportError, ValueError: As `frozen.read`.

@@ -1,18 +1,23 @@
 """Supervised training of a backbone and a head: from scratch, fine-tuned, or a linear probe.
 
 Source: CoCLR's supplement (table 2) and its released evaluation (TengdaHan/CoCLR,
-eval/main_classifier.py and model/classifier.py). What differs between the three is in the recipe:
-`init` names the run whose backbone is taken, `freeze` keeps it as it is (in eval mode, batch-norm
-statistics untouched), `backbone_lr` slows it down.
+eval/main_classifier.py and model/classifier.py). The recipe decides which of the three it is:
+`init` names the run whose backbone is loaded, `freeze` keeps the backbone fixed (in eval mode, with
+its batch-norm statistics), `backbone_lr` scales its learning rate.
 
-Departures from the released code. Nothing is selected on test videos: it keeps the epoch that is
-best on 30 % of them; here the last epoch counts, watched and, by experiments.sweep, chosen on whole
-sources held out of train. Its crop is cut at 224 pixels and then brought to 128, here at once; it
-flips a batch by one coin, here each clip by its own. Batch-norm statistics are those of a rank's
-part of the global batch, as there.
+Departures from the released code:
+- It keeps the epoch that is best on 30 % of the test videos. Here the last epoch counts, and
+nothing
+  is selected on test videos: whole sources held out of train are watched, and experiments.sweep
+  selects on them.
+- It crops at 224 pixels and then resizes to 128; here one step does both.
+- It flips a whole batch or none; here each clip is flipped or not.
+
+As in the released code, batch-norm statistics are those of a rank's part of the global batch.
 
 RMS and its rivals (Kim et al., CVPR 2020) are trained here, too: the regularizer is in the residual
-branches, `mixing` mixes clips."""
+branches, and `mixing` mixes clips.
+"""
 
 from dataclasses import replace
 
@@ -36,9 +41,9 @@ from vidbench.tensors.regularizers import NAMES
 class Classifier(nn.Module):
     """A backbone, the global average of its map, and a head.
 
-    forward: batch {stream: [B,V,C,T,H,W], label [B]} -> (cross-entropy over views [], numbers
-    accuracy and top5, of mixed samples by their own label). Raises ValueError on an unknown stream,
-    fewer than two classes, or what the network and the head refuse."""
+    Raises ValueError on an unknown stream, fewer than two classes, or what the network and the head
+    refuse.
+    """
 
     def __init__(self, recipe: Recipe):
         super().__init__()
@@ -49,8 +54,8 @@ class Classifier(nn.Module):
             isinstance(module, known) for module in self.encoder.modules()
         ):
             raise ValueError(
-                f"Classifier: the regularizer {recipe.regularizer} stands nowhere in "
-                f"{recipe.network}: no site has such a stage or pathway."
+                f"Classifier: the regularizer {recipe.regularizer} is applied nowhere in "
+                f"{recipe.network}: no residual branch has such a stage or pathway. Choose others."
             )
         self.head = models.build_head(
             recipe.head, self.encoder.out_channels, len(recipe.classes), recipe.dropout
@@ -58,15 +63,17 @@ class Classifier(nn.Module):
         self.encoder.requires_grad_(not recipe.freeze)
 
     def train(self, mode: bool = True) -> "Classifier":
-        """A frozen backbone stays in eval mode, so that its batch-norm statistics stay, too."""
+        """Set the mode; a frozen backbone and its batch-norm statistics stay in eval mode."""
         super().train(mode)
         if self.recipe.freeze:
             self.encoder.eval()
         return self
 
     def parameter_groups(self) -> list[dict]:
-        """The head at the recipe's rate, the backbone at `backbone_lr` times it; of a frozen one
-        nothing."""
+        """List the parameters of the head and, unless it is frozen, of the backbone.
+
+        `scale` multiplies the recipe's rate: 1 for the head, `backbone_lr` for the backbone.
+        """
         groups = [{"params": list(self.head.parameters()), "scale": 1.0}]
         if not self.recipe.freeze:
             groups.append(
@@ -75,12 +82,21 @@ class Classifier(nn.Module):
         return groups
 
     def scores(self, clips: Tensor) -> Tensor:
-        """Clips [B,C,T,H,W] -> class scores [B,classes], float32."""
+        """Compute class scores [B,classes], float32, of clips [B,C,T,H,W]."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.recipe.freeze):
             pooled = self.encoder(clips).mean(dim=(2, 3, 4))
         return self.head(pooled).float()
 
     def forward(self, batch: dict) -> tuple[Tensor, dict]:
+        """Compute the loss and the accuracies of a batch.
+
+        Args:
+            batch: {stream: [B,V,C,T,H,W], label: [B]}.
+
+        Returns:
+            The cross-entropy over all views [], and the numbers accuracy and top5. A mixed sample
+            counts as right if its own label is found.
+        """
         views, label = batch[self.recipe.stream], batch["label"]
         mixed = mix_batch(self.recipe.mixing, views) if self.training else None
         clips = (views if mixed is None else mixed.clips).flatten(0, 1)
@@ -105,7 +121,8 @@ def train(recipe: dict, folder: str, progress: Style = "auto", threads: int = 0)
     """Run one supervised training into a run directory, or resume there. Returns the directory.
 
     Args:
-        recipe: A Recipe in JSON's values (runs.recipe_dict), so that other processes can be given it.
+        recipe: A Recipe in JSON's values (runs.recipe_dict), so that it can be sent to processes.
+        folder: The run directory.
         threads: Of this process; 0 leaves torch's choice.
 
     Raises:
@@ -133,11 +150,14 @@ def train(recipe: dict, folder: str, progress: Style = "auto", threads: int = 0)
 
 
 def rows_of(recipe: Recipe) -> tuple[Manifest, Manifest | None]:
-    """The rows to train on and those of train that are held out (None where nothing is).
+    """Return the rows to train on, and the rows of train that are held out (None if none are).
 
-    The held-out part does not follow from the recipe's seed, so runs of several seeds are watched
-    on the same videos. Raises ValueError where the split is empty, rows have no label, or the
-    classes are not the recipe's."""
+    The held-out part does not depend on the recipe's seed, so runs of several seeds are watched on
+    the same videos.
+
+    Raises:
+        ValueError: The split is empty, rows have no label, or the classes are not the recipe's.
+    """
     rows, _ = common.training_rows(recipe.manifest)
     if not len(rows):
         raise ValueError(
@@ -147,7 +167,7 @@ def rows_of(recipe: Recipe) -> tuple[Manifest, Manifest | None]:
     if len(unknown):
         raise ValueError(
             f"{len(unknown)} of {len(rows)} training rows have no label, the first is "
-            f"{rows.path[unknown[0]]}; a classifier wants labels, so name them or drop the rows."
+            f"{rows.path[unknown[0]]}. A classifier needs labels: add them, or drop the rows."
         )
     if recipe.classes and recipe.classes != rows.classes:
         here, there = (
@@ -164,23 +184,31 @@ def rows_of(recipe: Recipe) -> tuple[Manifest, Manifest | None]:
 
 
 def budget_line(recipe: Recipe, rows: int, held: int, iterations: int) -> str:
-    """What the run will take, in one line."""
+    """Say in one line what the run will take.
+
+    Args:
+        rows, held: How many rows are trained on, and how many are held out.
+        iterations: Of an epoch.
+    """
     note = f", {held} held out, {len(recipe.classes)} classes"
     return common.budget_line(recipe.fit, rows, iterations, note)
 
 
 def loader(recipe: Recipe, rows: Manifest) -> DataLoader:
-    """This rank's batches of the rows to train on."""
+    """Return this rank's loader of training batches.
+
+    Args:
+        rows: The rows to train on.
+    """
     spec = replace(recipe.clip, streams=(recipe.stream,))
     return common.loader(common.clips_of(rows, spec, recipe.flow, recipe.fit), recipe.fit)
 
 
 class Watch:
-    """Loss and accuracy on held-out rows, without randomness: the center crop of the window in the
-    middle.
+    """Loss and accuracy on held-out rows, of the middle window's center crop, without randomness.
 
-    Calling it gives {"loss", "accuracy", "top5"}, the same on every rank; rows are shared out over
-    ranks."""
+    A call returns {"loss", "accuracy", "top5"}, the same on every rank, as each computes a share.
+    """
 
     def __init__(self, method: Classifier, rows: Manifest):
         recipe, self.method = method.recipe, method

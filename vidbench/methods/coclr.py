@@ -3,23 +3,22 @@
 Source: Han, Xie, Zisserman, "Self-supervised Co-Training for Video Representation Learning"
 (NeurIPS 2020), its supplement (tables 1 and 2, Algorithm 1) and the released code
 (TengdaHan/CoCLR). The three methods differ only in which entries of [own key, queue] count as
-positives:
+positives (`Recipe.positives`):
 
-    self   the own key: the other view of the same clip (InfoNCE)
-    label  every entry of the same label (UberNCE, the supervised oracle)
-    near   the own key and the `topk` queue slots nearest in the other stream (CoCLR)
+    instance  the own key: the other view of the same clip (InfoNCE)
+    class     the own key and every slot of the same label (UberNCE, the supervised oracle)
+    mined     the own key and the `topk` slots nearest in the other stream (CoCLR)
 
 The loss of a query is -log(sum over positives of exp s / sum over all of exp s), s = q . k / t (see
-tensors.losses). The key encoder is not trained but follows: key <- m key + (1 - m) query after each
-step.
+tensors.losses; UberNCE takes the mean outside the log). The key encoder is not trained; after each
+step it follows: key <- m key + (1 - m) query.
 
-`drop_own_key`, the siblings (clips of one source) and the schedule differ between paper and released
-code, so both are presets. Departures: `key_groups` splits the key encoder's global batch, shuffled,
-into groups that normalize apart: shuffle-BN as on so many GPUs. Fewer ranks share the groups. More
-ranks make more groups, as batch-norm statistics are those of a rank's part of the batch. What is
-handed on is the last checkpoint,
-not the best by training accuracy, which in a CoCLR stage falls before it rises (issue 14 of the
-released code).
+`drop_own_key`, the siblings (clips of one source video) and the schedule differ between paper and
+released code, so both are presets. Departures: `key_groups` shuffles the key encoder's global batch
+and splits it into groups with batch-norm statistics each, like shuffle-BN on as many GPUs. Fewer
+ranks share the groups; more ranks make more groups. Each stage starts from the previous stage's
+last checkpoint, not from the best by training accuracy, which in a CoCLR stage falls before it
+rises (issue 14 of the released code).
 
 Example: one forward pass on four pairs of views.
 
@@ -65,7 +64,7 @@ from vidbench.tensors.metrics import purity, topk_hit
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """What a stage took from another run; as text, a sentence."""
+    """The weights that a stage loaded from another run; as text, a sentence."""
 
     part: str  # student or teacher
     run: str
@@ -83,11 +82,7 @@ class LoadedWeights:
 
 
 class CoCLR(nn.Module):
-    """Query and key encoders with heads, the queue and, for CoCLR, a frozen teacher of the other
-    stream.
-
-    forward: batch {stream: [B,2,C,T,H,W] for each stream in use, label [B], source_video [B]} -> (loss
-    [], numbers)."""
+    """Query and key encoders with heads, the queue and, for CoCLR, a frozen teacher (other stream)."""
 
     def __init__(self, recipe: Recipe):
         super().__init__()
@@ -101,22 +96,30 @@ class CoCLR(nn.Module):
 
     @property
     def ready(self) -> bool:
-        """No optimizer step before the queue holds real features only (main_coclr.py)."""
+        """Whether optimizer steps may start; with `fill_first`, only once the queue is full."""
         return self.queue.full or not self.recipe.fill_first
 
     def encoders(self) -> list[nn.Module]:
-        """The networks that `Fit.compile` compiles."""
+        """List the networks that `Fit.compile` compiles."""
         teachers = [] if self.teacher is None else [self.teacher[0]]
         return [self.encoder, self.key_encoder, *teachers]
 
     def train(self, mode: bool = True) -> "CoCLR":
-        """The teacher stays in eval mode whatever the student does."""
+        """Set the mode; the teacher stays in eval mode."""
         super().train(mode)
         if self.teacher is not None:
             self.teacher.eval()
         return self
 
     def forward(self, batch: dict) -> tuple[Tensor, dict]:
+        """Compute the loss of a batch of view pairs and, in training, enqueue its keys.
+
+        Args:
+            batch: {stream: [B,2,C,T,H,W] for each stream in use, label: [B], source_video: [B]}.
+
+        Returns:
+            The loss [], and the numbers accuracy and, with a teacher, purity.
+        """
         recipe, views = self.recipe, batch[self.recipe.stream]
         query = embed(self.encoder, self.head, views[:, 0])
         with torch.no_grad():
@@ -132,7 +135,7 @@ class CoCLR(nn.Module):
         ranked = (
             logits.detach() if ignored is None else logits.detach().masked_fill(ignored, -torch.inf)
         )
-        # the own key counts here, dropped or not
+        # here the own key counts as a positive, dropped or not
         numbers = {"accuracy": topk_hit(ranked, positives).float().mean()}
         if mined is not None:
             numbers["purity"] = purity(mined, self.queue.label, batch["label"])
@@ -159,10 +162,10 @@ class CoCLR(nn.Module):
             ]
         elif other is not None and queue.other is not None:  # "mined"
             barred = (queue.source_video < 0).expand_as(siblings)
-            # whatever their policy, they take none of the k places (model/pretrain.py)
+            # siblings take none of the k places, whatever `siblings` says (model/pretrain.py)
             if not recipe.mine_siblings:
                 barred = barred | siblings
-            # in half precision near ones would tie
+            # in half precision, near neighbors would tie
             with torch.autocast(other.device.type, enabled=False):
                 near = mined = masked_topk(other @ queue.other.T, recipe.topk, barred)
         if recipe.siblings == "positive":
@@ -173,8 +176,10 @@ class CoCLR(nn.Module):
         return F.pad(near, (1, 0), value=True), ignored, mined
 
     def _drop_own_key(self, positives: Tensor) -> Tensor:
-        """Take the own key out of rows with another positive; one coin for the global batch, the
-        same on each rank."""
+        """Remove the own key from rows with another positive, by one coin for the global batch.
+
+        The coin is the same on each rank.
+        """
         coin = torch.Generator().manual_seed(self.queue.enqueued)
         if not self.training or float(torch.rand((), generator=coin)) >= self.recipe.drop_own_key:
             return positives
@@ -183,9 +188,11 @@ class CoCLR(nn.Module):
         return positives
 
     def _keys(self, clips: Tensor) -> Tensor:
-        """Keys [B,dim]; the clips of all ranks are shuffled first, so that no batch-norm group
-        meets its queries."""
-        # statistics are fixed, and ranks may have batches of different number and size
+        """Keys [B,dim], in training of shuffled clips of all ranks.
+
+        The batch-norm groups of the keys are then not those of the queries.
+        """
+        # In evaluation statistics are fixed, and the number and size of batches may differ by rank
         if not self.training:
             return embed(self.key_encoder, self.key_head, clips)
         rows = clips.shape[0]
@@ -201,8 +208,7 @@ class CoCLR(nn.Module):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Momentum update of the key encoder's parameters; its batch-norm statistics are its own
-        (section 3.1)."""
+        """Update the key encoder's parameters by momentum; its batch-norm statistics are its own."""
         update = get_ema_multi_avg_fn(self.recipe.momentum)
         for key, query in ((self.key_encoder, self.encoder), (self.key_head, self.head)):
             update(list(key.parameters()), list(query.parameters()), None)
@@ -210,12 +216,15 @@ class CoCLR(nn.Module):
     def load_student_and_teacher(
         self, student: Run | None, teacher: Run | None
     ) -> list[LoadedWeights]:
-        """Take the query encoder of `student` into both encoders, that of `teacher` as the frozen
-        miner.
+        """Load the student's query encoder into both encoders, the teacher's into the frozen miner.
 
-        Of each the last checkpoint of a complete run. Queue and optimizer are never handed over;
-        the queue is filled again. Raises RunError where a run is missing, not complete, of the wrong
-        stream or of another network."""
+        Args:
+            student, teacher: Complete runs, of which the last checkpoint is read; no student starts
+                from random weights. Queue and optimizer start fresh.
+
+        Raises:
+            RunError: A run is missing, not complete, of the wrong stream or of another network.
+        """
         report = []
         if student:
             for pair in ((self.encoder, self.head), (self.key_encoder, self.key_head)):
@@ -233,13 +242,21 @@ class CoCLR(nn.Module):
 
 
 def projection(width: int, dim: int) -> nn.Sequential:
-    """The projection head, two layers with bias and no batch norm (supplement, table 1): [B,D] ->
-    [B,dim]."""
+    """Build the projection head: two layers with bias and no batch norm (supplement, table 1).
+
+    Args:
+        width: Features in, D.
+        dim: Features out.
+    """
     return nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, dim))
 
 
 def embed(encoder: nn.Module, head: nn.Module, clips: Tensor) -> Tensor:
-    """Clips [B,C,T,H,W] -> unit rows [B,dim]: feature map, global average, head."""
+    """Compute unit rows [B,dim]: feature map, global average, head, normalization.
+
+    Args:
+        clips: [B,C,T,H,W].
+    """
     return F.normalize(head(encoder(clips).mean(dim=(2, 3, 4))).float(), dim=1)
 
 
@@ -254,8 +271,16 @@ def _halved(clips: Tensor) -> Tensor:
 def load_embedding(
     run: Run, part: str, stream: str, encoder: nn.Module, head: nn.Module
 ) -> LoadedWeights:
-    """Load a complete run's query encoder and head. Raises RunError where state, stream or network
-    are others."""
+    """Load a complete run's query encoder and head.
+
+    Args:
+        part: "student" or "teacher", for messages.
+        stream: The stream that the run must have.
+        encoder, head: The modules to load into.
+
+    Raises:
+        RunError: The run is of another method, stream or network, or is not complete.
+    """
     if run.method != "coclr":
         raise RunError(
             f"{run.folder} is a run of {run.method}, which has no projection head; the {part} of a "
@@ -263,12 +288,12 @@ def load_embedding(
         )
     if run.recipe.stream != stream:
         raise RunError(
-            f"{run.folder} was trained on {run.recipe.stream}; a run on {stream} is wanted here."
+            f"{run.folder} was trained on {run.recipe.stream}; the {part} must be one on {stream}."
         )
     if run.state != "complete":
         raise RunError(
             f"{run.folder} is {run.state}, not complete, and cannot be the {part} yet. "
-            "Resume it by the call that began it."
+            "Resume it by the call that started it."
         )
     run.load_into(encoder, "encoder.")
     run.load_into(head, "head.")
@@ -290,7 +315,8 @@ def train(recipe: dict, folder: str, progress: Style = "auto", threads: int = 0)
     """Train one stage into a run directory, or resume there. Returns the directory.
 
     Args:
-        recipe: A Recipe in JSON's values (runs.recipe_dict), so that other processes can be given it.
+        recipe: A Recipe in JSON's values (runs.recipe_dict), so that it can be sent to processes.
+        folder: The run directory.
         threads: Of this process; 0 leaves torch's choice.
 
     Raises:
@@ -328,7 +354,11 @@ def train(recipe: dict, folder: str, progress: Style = "auto", threads: int = 0)
 
 
 def effort(recipe: Recipe, rows: int) -> str:
-    """What the stage will take, in one line: effective batch, iterations, epochs, clips."""
+    """Say in one line what a stage takes: effective batch, iterations, epochs, clips.
+
+    Args:
+        rows: How many rows are trained on.
+    """
     line = common.budget_line(recipe.fit, rows, rows // recipe.fit.batch)
     count = max(recipe.key_groups, ranks.world())
     fills = "fill the queue without a step"
@@ -342,7 +372,7 @@ def effort(recipe: Recipe, rows: int) -> str:
 
 
 def groups_of_rank(recipe: Recipe) -> int:
-    """Count the groups of a rank's keys that normalize apart.
+    """Count the groups of a rank's keys that have batch-norm statistics each.
 
     Raises:
         ValueError: The ranks cannot share the recipe's groups, or a group is not whole clips.
@@ -361,8 +391,11 @@ def groups_of_rank(recipe: Recipe) -> int:
 def check_budget(recipe: Recipe, rows: int) -> None:
     """Refuse a recipe whose training ends before the queue is full: it would take no step.
 
+    Args:
+        rows: How many rows are trained on.
+
     Raises:
-        ValueError: The iterations on so many rows do not fill the queue.
+        InputError: The iterations on so many rows do not fill the queue.
     """
     fit = recipe.fit
     clips = rows // fit.batch * fit.batch
@@ -376,7 +409,11 @@ def check_budget(recipe: Recipe, rows: int) -> None:
 
 
 def warnings_of(recipe: Recipe, rows: int) -> list[str]:
-    """Say what in a recipe cannot work well on so many rows."""
+    """List sentences about what in a recipe cannot work well.
+
+    Args:
+        rows: How many rows are trained on.
+    """
     if recipe.queue <= rows or recipe.siblings != "negative" or recipe.positives == "class":
         return []
     return [
@@ -386,7 +423,7 @@ def warnings_of(recipe: Recipe, rows: int) -> list[str]:
 
 
 def parts(recipe: Recipe) -> tuple[Manifest, Manifest | None]:
-    """The rows that are trained on, and those of train that are watched instead, or None."""
+    """Return the rows to train on, and the rows of train that are held out and watched, or None."""
     return common.training_rows(recipe.manifest, recipe.held_out)
 
 
@@ -397,7 +434,7 @@ def _spec(recipe: Recipe) -> ClipSpec:
 
 
 def loader(recipe: Recipe) -> DataLoader:
-    """This rank's batches of the recipe's training rows."""
+    """Return this rank's loader of the recipe's training batches."""
     rows, _ = parts(recipe)
     clips = common.clips_of(rows, _spec(recipe), recipe.flow, recipe.fit, cache=1 << 30)
     return common.loader(clips, recipe.fit)

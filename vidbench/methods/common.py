@@ -1,12 +1,13 @@
-"""What the methods share, and the interface through which other rooms read their runs.
+"""What the methods share, and the interface through which other packages read their runs.
 
-A method is a module with three things: a `Recipe` (a frozen dataclass below, which names the method),
-an `nn.Module` with an `encoder`, and `train(recipe, folder, progress, threads)`. Evaluation and views
-read a run through its recipe alone: the data sets, the backbone, the heads, the protocol facts. So a
-new method is one module. Nothing in `evaluate` or `view` changes.
+A method is a module with three things: a `Recipe` (a subclass of the one below, with the method's
+name), an `nn.Module` with an `encoder`, and `train(recipe, folder, progress, threads)`. Evaluation
+and views read a run through its recipe alone: the data sets, the backbone, the heads, the protocol
+facts. So a new method is one module, and nothing in `evaluate` or `view` changes.
 
-A run directory stores the names of its method and its network. How a name becomes code is said in
-registry.py and models/own.py; a run directory from elsewhere cannot choose what is imported."""
+A run directory stores the names of its method and its network. registry.py and models/own.py turn a
+name into code; a run directory from elsewhere cannot choose what is imported.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -53,15 +54,16 @@ from vidbench.system.trusted import UntrustedError
 CACHE = 1 << 29  # bytes of decoded videos that a loader without workers keeps
 
 
-# ---- what other rooms ask of a run -------------------------------------------------------------
+# ---- what other packages read of a run ---------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class DataSet:
     """One data set as a run was trained on it.
 
-    name is empty when the run has a single data set. classes is empty when the method does not
-    learn them."""
+    name is empty if the run has a single data set. classes is empty if the method does not learn
+    them. flow is the flow store.
+    """
 
     manifest: str
     flow: str
@@ -80,11 +82,12 @@ class Head:
 
 @dataclass(frozen=True)
 class Recipe(ABC):
-    """What every method's recipe contains and answers.
+    """The fields that every method's recipe has, and what other packages read of it.
 
     Subclass it as `class Recipe(common.Recipe, method="name")`. Only `data_sets` must be written.
-    The rest describes a method without classifier that starts from random weights. `home` is the
-    module with the method's `train`: the recipe's own, unless `home="package.module"` names another.
+    The defaults describe a method without classifier that starts from random weights. `home` is the
+    module with the method's `train`: the recipe's own, unless `home="package.module"` names
+    another.
     """
 
     method: ClassVar[str] = ""
@@ -107,7 +110,7 @@ class Recipe(ABC):
 
     @abstractmethod
     def data_sets(self) -> tuple[DataSet, ...]:
-        """The data sets that the run was trained on."""
+        """Return the data sets that the run was trained on."""
 
     @property
     def parent(self) -> str:
@@ -125,11 +128,15 @@ class Recipe(ABC):
 
     @property
     def more_forwards(self) -> int:
-        """Forward passes of further backbones in a step, each over the batch once."""
+        """The forward passes of networks other than the encoder in a step, each over one batch."""
         return 0
 
     def build_head(self, width: int, data: DataSet) -> Head | None:
-        """Build the classifier of a data set without its weights, or None if the method has none."""
+        """Build a data set's classifier without its weights, or return None if the method has none.
+
+        Args:
+            width: The backbone's features, D.
+        """
         return None
 
     def classifier_facts(self) -> dict[str, str]:
@@ -137,7 +144,11 @@ class Recipe(ABC):
         return {}
 
     def map_name(self, source: str, target: str) -> str:
-        """The checkpoint's name of the map between two data sets' scores; empty if there is none."""
+        """Return the checkpoint's name of the map between two data sets' scores, or "".
+
+        Args:
+            source, target: Names of data sets.
+        """
         return ""
 
 
@@ -145,7 +156,7 @@ R = TypeVar("R", bound=Recipe)
 
 
 class Trained(Protocol):
-    """A method's module, as far as its backbone can start from another's."""
+    """A method's module, as far as its backbone can start from another run's."""
 
     recipe: Any
     encoder: Backbone
@@ -155,7 +166,10 @@ read_recipes_with(recipe_class)
 
 
 def data_set(run: Run, name: str = "") -> DataSet:
-    """Return what a run knows of one of its data sets; the name may be left out if there is one.
+    """Return one of a run's data sets.
+
+    Args:
+        name: May be empty if the run has one data set.
 
     Raises:
         RunError: There is no data set of this name, or several and no name is given.
@@ -188,6 +202,10 @@ def load_encoder(run: Run) -> Backbone:
 def load_head(run: Run, width: int, data: str = "") -> nn.Module:
     """Load the classifier of a data set in eval mode: features [B,D] -> scores.
 
+    Args:
+        width: D.
+        data: The data set's name; may be empty if the run has one.
+
     Raises:
         RunError: The run has no classifier, or no such data set.
     """
@@ -202,7 +220,11 @@ def load_head(run: Run, width: int, data: str = "") -> nn.Module:
 
 
 def protocol_facts(run: Run, data: DataSet) -> dict[str, Any]:
-    """What the classifier's numbers depend on: how it was trained, and on which rows."""
+    """Return what a classifier's numbers depend on: how it was trained, and on which rows.
+
+    Args:
+        data: The data set of the classifier.
+    """
     rows = read_rows(run.folder, data.name or "train")
     return {**run.recipe.classifier_facts(), "train_rows": rows}
 
@@ -210,7 +232,13 @@ def protocol_facts(run: Run, data: DataSet) -> dict[str, Any]:
 def classifier_words(
     fit: Fit, head: str, dropout: float, backbone: str, selection: str
 ) -> dict[str, str]:
-    """`Recipe.classifier_facts` in the words that all methods use."""
+    """Return `Recipe.classifier_facts` in the words that all methods use.
+
+    Args:
+        head: Its kind.
+        backbone: How the backbone was trained.
+        selection: What was chosen on which videos; empty if nothing was.
+    """
     fixed = f"rate {fit.lr}, decay {fit.weight_decay}, fixed; last epoch"
     return {
         "head": f"{head}{f', dropout {dropout}' if dropout else ''}",
@@ -224,7 +252,11 @@ def classifier_words(
 
 
 def read_recipe(cls: type[R], values: dict, threads: int = 0) -> R:
-    """Read a recipe from JSON's values and set the number of threads; 0 leaves it."""
+    """Read a recipe from JSON's values, and set the number of threads.
+
+    Args:
+        threads: Of this process; 0 leaves torch's choice.
+    """
     if threads:
         torch.set_num_threads(threads)
     return recipe_from(cls, values)
@@ -247,7 +279,7 @@ def train(
     Args:
         rows: What is trained on and what is held out; a resumed run must find the same.
         build: The recipe -> the method's module. Its random numbers are the first ones drawn.
-        start: Loads weights into the module before the first step, and says what it loaded. A
+        start: Loads weights into the module before the first step, and returns what it loaded. A
             resumed run skips it, because its checkpoint contains everything.
         notes: Lines to print before training.
         watch: The module and its run -> what is measured between epochs, or None. If it has
@@ -290,7 +322,7 @@ def _randaugments(recipe: Recipe) -> bool:
 
 
 def _prepare(module: Any, fit: Fit) -> Prepare:
-    """What brings a batch to the device, and augments it there if the recipe says so."""
+    """The function that moves a batch to the device and, if the recipe says so, augments it."""
     if fit.augment_on == "workers":
         return moved
     half = getattr(module.encoder, "half_input", False)
@@ -298,7 +330,7 @@ def _prepare(module: Any, fit: Fit) -> Prepare:
 
 
 def _check_own(recipe: Recipe, module: nn.Module) -> None:
-    """Raise ValueError if a method or network of the user's own cannot be trained and read again."""
+    """Raise ValueError if the user's own method or network cannot be trained and read again."""
     if not recipe.home.startswith("vidbench."):
         own.encoder_of(module)
     if own.is_own(recipe.network):
@@ -308,7 +340,7 @@ def _check_own(recipe: Recipe, module: nn.Module) -> None:
 
 
 def _videos(rows: Mapping[str, Manifest | None]) -> dict[str, Path]:
-    """Every video that is trained on or held out: its name in videos.json -> the file."""
+    """Each video that is trained on or held out: its name in videos.json -> the file."""
     return {
         f"{name}/{part.path[row]}": part.absolute(row)
         for name, part in rows.items()
@@ -318,18 +350,27 @@ def _videos(rows: Mapping[str, Manifest | None]) -> dict[str, Path]:
 
 
 def training_rows(manifest: str, held_out: float = 0.0) -> tuple[Manifest, Manifest | None]:
-    """The rows of the train split that are trained on, and those held out (None if none are).
+    """Return the rows of the train split to train on, and those held out (None if none are).
 
-    The held-out rows follow from the manifest, so runs of all seeds share them."""
+    The held-out rows follow from the manifest, so runs of all seeds share them.
+
+    Args:
+        manifest: Its folder.
+        held_out: The share of train to hold out, whole source videos.
+    """
     rows = Manifest.load(manifest).select(split="train")
     return rows.hold_out(held_out) if held_out else (rows, None)
 
 
 def clips_of(rows: Manifest, spec: ClipSpec, flow: str, fit: Fit, cache: int = CACHE) -> Clips:
-    """The rows' clips; without workers, decoded videos are kept in memory up to `cache` bytes.
+    """Return the rows' clips.
+
+    Args:
+        flow: The flow store, or "".
+        cache: Bytes of decoded videos to keep in memory if there are no workers.
 
     Raises:
-        InputError: The views are to be augmented on the device, but nothing is drawn.
+        InputError: The views are to be augmented on the device, but are not randomly drawn.
     """
     if fit.augment_on == "device" and spec.sampling in FIXED:
         raise InputError(
@@ -347,7 +388,11 @@ def clips_of(rows: Manifest, spec: ClipSpec, flow: str, fit: Fit, cache: int = C
 
 
 def loader(dataset: Clips | Joint, fit: Fit, batches: Batches | None = None) -> DataLoader:
-    """This rank's training batches, in the order of the recipe's seed."""
+    """Return this rank's loader of training batches, in the order of the recipe's seed.
+
+    Args:
+        batches: Replaces the order.
+    """
     if batches is None:
         batches = Batches(
             len(dataset), fit.batch, seed=fit.seed, rank=ranks.rank(), world=ranks.world()
@@ -365,7 +410,8 @@ def budget_line(fit: Fit, rows: int, steps: int, note: str = "") -> str:
     """Say in one line what a run will take.
 
     Args:
-        steps: Iterations an epoch.
+        rows: How many rows are trained on.
+        steps: Iterations per epoch.
         note: More about the rows, such as how many are held out.
     """
     parts = ranks.world() * fit.accumulate
@@ -382,9 +428,14 @@ def budget_line(fit: Fit, rows: int, steps: int, note: str = "") -> str:
 
 
 def load_start(module: Trained, init: str, published: PublishedWeights | None) -> list[str]:
-    """Load the backbone of the run `init`, then published weights, as far as a recipe names them.
+    """Load the backbone of the run `init`, then published weights; return a line for each.
 
-    Returns what was loaded, a line each. Raises what `load_init` and `load_published` raise."""
+    Raises what `load_init` and `load_published` raise.
+
+    Args:
+        init: The run directory, or "".
+        published: None loads none.
+    """
     said = [load_init(Run(init), module)] if init else []
     if published:
         path, source, inflation = published.path, published.source, published.inflation
@@ -395,9 +446,12 @@ def load_start(module: Trained, init: str, published: PublishedWeights | None) -
 def load_init(run: Run, module: Trained) -> str:
     """Load a complete run's backbone, of any method, and say what was loaded.
 
+    Args:
+        module: Gets the weights.
+
     Raises:
-        RunError: The run is not complete, or has another network, another stream or, on flow, saw
-            it normalized differently.
+        RunError: The run is not complete, or has another network, another stream or, on flow,
+            another normalization.
     """
     if run.state != "complete":
         raise RunError(

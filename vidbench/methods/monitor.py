@@ -1,8 +1,9 @@
 """Held-out measures between epochs of contrastive training, and signs of known failures.
 
-Nothing here chooses anything on test data, and nothing has randomness: fixed windows, center crops,
-the whole queue. Labels serve the eye only; training does not see them. Without labels, the numbers
-that count them are absent."""
+Test data is not read, and nothing is random: fixed windows, center crops, the whole queue. Labels
+are for monitoring only; training does not see them. Without labels, the numbers that need them are
+missing.
+"""
 
 import math
 from dataclasses import replace
@@ -24,36 +25,39 @@ from vidbench.tensors.bank import FeatureQueue, masked_topk
 from vidbench.tensors.metrics import effective_rank, recall_at, spread
 
 WINDOWS = 2  # of each video: one for the query encoder, one for the key encoder
-SCALE = 256 / 224  # frame's short side over the crop, as in tests
-BLOCK = 1024  # rows of the queue that search it at a time
+SCALE = 256 / 224  # the frame's short side over the crop, as in tests
+BLOCK = 1024  # slots that are queries at a time
 MOST = 16  # videos at a time
-# Below these, curves of a sound run look like failures: no warning.
-LEAST_SHARE, LEAST_STEPS, LEAST_ROWS = 0.1, 200, 100  # of all steps, steps, held-out rows
-SHORT = 1000  # steps: below, a warning says that it is expected
-CEILING = 0.9  # a share near which nothing can rise much
+# Share of all steps, steps, held-out rows: below these, a sound run may look like a failure, so no
+# warning is printed.
+LEAST_SHARE, LEAST_STEPS, LEAST_ROWS = 0.1, 200, 100
+SHORT = 1000  # steps; in a shorter run a warning adds that this is expected
+CEILING = 0.9  # a share that cannot rise much
 
 
 class Contrastive(Protocol):
-    """A contrastive method's module, as far as it is watched: coclr.CoCLR."""
+    """A contrastive method's module, as far as the monitor uses it: coclr.CoCLR."""
 
     recipe: Any
     encoder: Backbone
     queue: FeatureQueue
 
-    def eval(self) -> Any: ...
+    def eval(self) -> Any:
+        """Switch to eval mode."""
+        ...
 
     def __call__(self, batch: dict) -> tuple[Tensor, dict]: ...
 
 
 class Monitor:
-    """Called by the loop with the epoch: a dict of numbers, the same on every rank. `conclude`
-    says after training where they look bad.
+    """Measures of a contrastive run; the loop calls it with the epoch.
 
-    On the held-out rows: `knn`, R@1 of backbone features (mean of two windows, cosine, gallery's
-    mean taken off) in a part of the training rows, if both have labels; `rank` and `spread` of
-    those features. Once the
-    queue is full: `loss` and `accuracy` of the contrastive task against it, `key_rank` of its keys,
-    and, with a teacher, what `mining` says of it."""
+    A call returns a dict of numbers, the same on every rank. On the held-out rows, these are `knn`,
+    R@1 of backbone features (mean of two windows, cosine, minus the gallery's mean) with a part of
+    the training rows as gallery, if both have labels; and `rank` and `spread` of those features.
+    Once the queue is full: `loss` and `accuracy` of the contrastive task, `key_rank`, the effective
+    rank of the keys, and, with a teacher, the numbers of `mining`.
+    """
 
     def __init__(
         self,
@@ -98,14 +102,13 @@ class Monitor:
         return numbers
 
     def conclude(self) -> None:
-        """Say once what looks like a known failure, if anything does."""
+        """Print signs of known failures once, after training."""
         warned = health(self.run.metrics("monitor"), self.method.recipe, len(self.held))
         if warned and ranks.rank() == 0:
             show_notice(f"{self.run.folder.name}: look at this", list(warned.values()))
 
     def _look(self, clips: Clips, task: bool) -> tuple[Tensor, dict[str, float]]:
-        """Pooled features [N,D] of all rows, each rank's share filled in by row, and sums of the
-        task's numbers."""
+        """Pooled features [N,D] of all rows and sums of the task's numbers; ranks share the rows."""
         device, stream = ranks.device(), self.method.recipe.stream
         features = torch.zeros(len(clips), self.method.encoder.out_channels, device=device)
         sums = torch.zeros(2, device=device)
@@ -138,14 +141,19 @@ def _knn(gallery: Tensor, queries: Tensor, gallery_label: np.ndarray, label: np.
 
 @torch.no_grad()
 def mining(queue: FeatureQueue, topk: int, mine_siblings: bool = False) -> dict[str, float]:
-    """What the teacher mines within the queue, each slot in turn the query, against the hidden
-    labels.
+    """Measure what the teacher mines within the queue, with each slot as a query in turn.
 
-    purity: share of mined slots with the query's label; chance: that share among all slots allowed;
-    class_recall: of each class's slots the share that its queries mine, median over classes (CPR,
-    arXiv 2201.07989, speaks of class mining recall); sibling_share: the share of the `topk` places
-    that siblings would take if nothing barred them. Slots without label count nowhere but in
-    siblings. If nothing is left to count, a measure is absent."""
+    Args:
+        topk: Slots mined for each query.
+        mine_siblings: Siblings may be mined, as in the recipe.
+
+    Returns:
+        purity: the share of mined slots with the query's label. chance: that share among all
+        allowed slots. class_recall: the share of a class's slots that its queries mine, median over
+        classes (class mining recall of CPR, arXiv 2201.07989). sibling_share: the share of the
+        `topk` places that siblings would take if they were allowed. Slots without label count for
+        sibling_share only. A measure without anything to count is missing.
+    """
     label, source_video, slots = (
         queue.label,
         queue.source_video,
@@ -181,12 +189,11 @@ def mining(queue: FeatureQueue, topk: int, mine_siblings: bool = False) -> dict[
 
 
 def health(epochs: list[dict], recipe: Any, rows: int) -> dict[str, str]:
-    """Sentences, by kind, about a run whose curves look like failures that users of the released
-    code met.
+    """Describe, by kind, curves that look like failures that users of the released code met.
 
-    Nothing is said before the queue is full, before LEAST_STEPS and LEAST_SHARE of the steps, or
-    about fewer than LEAST_ROWS held-out rows. An accuracy that falls at the start of a CoCLR stage
-    and rises again is normal and not among them.
+    Nothing is reported before the queue is full, before LEAST_STEPS and LEAST_SHARE of the steps,
+    or about fewer than LEAST_ROWS held-out rows. An accuracy that falls at the start of a CoCLR
+    stage and rises again is normal and not reported.
 
     Args:
         epochs: The lines of monitor.jsonl.

@@ -1,30 +1,32 @@
 """MultiTrain: one backbone, a head per data set, maps between heads, an informative loss.
 
 Source: Liang et al. (NeurIPS 2022), its supplement, and the released code (JunweiLiang/MultiTrain),
-which is of three data sets where the paper has four; the paper's main text is not available. Every
-clip passes every head. Its own head's scores are trained with its label, and so are the other
-heads' raw scores after a bias-free map into its own label space, one map for each ordered pair; an
-expander's rows of the whole mixed batch are kept varied and uncorrelated. Maps and expander serve
-training only. With the scores s_d = head_d(backbone(x)) of a clip x of data set a with label y:
+which has three data sets where the paper has four; the paper's main text is not available. Every
+clip passes through every head. Its own head's scores are trained with its label. So are the other
+heads' scores, after a bias-free map into the clip's label space; there is one map for each ordered
+pair of data sets. The informative loss keeps an expander's rows of the whole batch varied and
+uncorrelated. Maps and expander serve training only. With the scores s_d = head_d(backbone(x)) of a
+clip x of data set a with label y:
 
     loss = CE(s_a, y) + projection * mean over d != a of CE(M_da s_d, y)
            + informative * (variance * v + covariance * c)
 
-where M_da is the map from d's labels to a's, v and c are of tensors.losses.informative, and the
-weights are fields of the recipe.
+where M_da is the map from d's labels to a's, v and c are those of tensors.losses.informative, and
+the weights are fields of the recipe.
 
-Two things of the released code are quirks, kept by `released=True`. A clip mixed with one of
-another data set loses the partner's share of the label: targets are smoothed, then mixed, then
-masked. And label smoothing counts RELEASED_CLASSES classes for every head, so targets sum to less
-than one. `released=False`, the default, trains both
-clips' heads by their shares and smooths over each head's own classes. A third one: there the losses
-of the gathered batch reach each rank's own rows alone, and the mean over ranks then divides all
-gradients by their number, which AdamW hides and clipping by a norm does not; `released=True` has
-that, too, and without it any number of ranks gives the gradient of the whole batch, the informative
-loss included.
+The released code has three quirks, which `released=True` keeps:
+- A clip mixed with one of another data set loses the partner's share of the label, because targets
+  are smoothed, then mixed, then masked.
+- Label smoothing counts RELEASED_CLASSES classes for every head, so targets sum to less than one.
+- The loss of the gathered batch reaches each rank's own rows alone. The mean over ranks then
+divides
+  all gradients by the number of ranks, which matters to clipping by a norm, but not to AdamW.
 
-Departures: a mixed clip's partner is a random one, not the one as far from the batch's end;
-RandAugment and crops are those of data.loading.transforms, augmentation.
+With `released=False`, the default, both clips' heads are trained by their shares, each head smooths
+over its own classes, and any number of ranks gives the gradient of the whole batch.
+
+Departures: a mixed clip's partner is random, not the clip as far from the batch's end; RandAugment
+and crops are those of data.loading.transforms, augmentation.
 
 Example: heads of three and two classes on one backbone, and the map between them each way.
 
@@ -73,10 +75,9 @@ RELEASED_CLASSES = 700  # mixup's class count there, for all heads
 class MultiTrain(nn.Module):
     """Backbone, heads, maps between heads, expander.
 
-    forward: batch {stream: [B,V,C,T,H,W], label [B], dataset [B]} -> (loss [], its parts and each
-    data set's accuracy; NaN for one without a clip in the batch). Raises ValueError on fewer than
-    two classes, two parts of one name, an unknown mixing, and in training on a single clip where
-    the informative loss is on."""
+    Raises ValueError on fewer than two classes, two parts of one name, an unknown mixing, and the
+    informative loss with a single clip at once.
+    """
 
     def __init__(self, recipe: Recipe):
         super().__init__()
@@ -102,6 +103,14 @@ class MultiTrain(nn.Module):
             self.expander = mlp(width, *recipe.expander)
 
     def forward(self, batch: dict) -> tuple[Tensor, dict]:
+        """Compute the loss of a batch, its parts, and each data set's accuracy.
+
+        Args:
+            batch: {stream: [B,V,C,T,H,W], label: [B], dataset: [B]}.
+
+        Returns:
+            The loss [], and numbers by name; the accuracy of a data set without a clip is NaN.
+        """
         recipe, views = self.recipe, batch[self.recipe.stream]
         mixed = mix_batch(recipe.mixing, views) if self.training else None
         clips, count = (views if mixed is None else mixed.clips).flatten(0, 1), views.shape[1]
@@ -129,11 +138,18 @@ class MultiTrain(nn.Module):
         return loss, {**numbers, **self._accuracies(scores, batch, count)}
 
     def targets(self, label: Tensor, dataset: Tensor, mixed: Mixed | None) -> list[Tensor]:
-        """For each data set the targets [B,C_d] of all clips, zeros for those without a share in
-        it.
+        """Compute each data set's targets; clips without a share in a data set have zeros there.
 
-        With `released`, a partner from another data set leaves only its smoothing, which is over
-        RELEASED_CLASSES."""
+        With `released`, a partner from another data set adds only its label smoothing.
+
+        Args:
+            label: The class of each clip in its data set [B].
+            dataset: The number of each clip's data set [B].
+            mixed: Partners and shares, or None if nothing is mixed.
+
+        Returns:
+            For each data set [B,classes].
+        """
         recipe, made = self.recipe, []
         smooth = recipe.label_smoothing if self.training else 0.0
         for number, part in enumerate(recipe.parts):
@@ -153,8 +169,7 @@ class MultiTrain(nn.Module):
     def _projected(
         self, scores: list[Tensor], targets: list[Tensor], weights: list[float]
     ) -> Tensor:
-        """Every other head's scores mapped into the clip's own label space: the mean over those
-        heads."""
+        """The loss of the other heads' mapped scores, the mean over these heads."""
         total = _added(
             weights[n]
             * soft_cross_entropy(self.maps[between(source, target)](scores[k]), targets[n])
@@ -175,7 +190,7 @@ class MultiTrain(nn.Module):
 def _check_parts(recipe: Recipe) -> None:
     """Raise ValueError on parts that cannot be trained on together."""
     names = [part.name for part in recipe.parts]
-    # the names become parts of weights' names
+    # weights' names contain the parts' names
     fit = all(name and not set(name) & set(".>") for name in names)
     if (
         not names
@@ -201,8 +216,9 @@ def _added(losses: Iterable[Tensor]) -> Tensor:
 
 
 class _Gathered(torch.autograd.Function):
-    """All ranks' rows; the gradient of a rank's own rows is that of the whole, which DDP's mean
-    over ranks expects times their number."""
+    """All ranks' rows. The gradient of a rank's rows is multiplied by the number of ranks, because
+    DDP divides by it.
+    """
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
@@ -224,10 +240,11 @@ def _all(rows: Tensor) -> Tensor:
 def train(recipe: dict, folder: str, progress: Style = "auto", threads: int = 0) -> str:
     """Run one joint training into a run directory, or resume there. Returns the directory.
 
-    The classes of each part go into the run. A part whose manifest has others is refused.
+    The run stores the classes of each part. A part whose manifest has others is refused.
 
     Args:
-        recipe: A Recipe in JSON's values (runs.recipe_dict), so that other processes can be given it.
+        recipe: A Recipe in JSON's values (runs.recipe_dict), so that it can be sent to processes.
+        folder: The run directory.
         threads: Of this process; 0 leaves torch's choice.
 
     Raises:
@@ -252,15 +269,19 @@ def train(recipe: dict, folder: str, progress: Style = "auto", threads: int = 0)
 
 
 def rows_of(recipe: Recipe) -> tuple[list[Manifest], Recipe]:
-    """Each part's training rows, and the recipe with their classes. Raises ValueError where a part
-    has none, rows without label, or other classes than the recipe's."""
+    """Return each part's training rows, and the recipe with their classes.
+
+    Raises:
+        ValueError: A part has no training rows, rows without label, or other classes than the
+            recipe's.
+    """
     manifests, parts = [], []
     for part in recipe.parts:
         rows, _ = common.training_rows(part.manifest)
         if not len(rows) or (rows.label < 0).any():
             raise ValueError(
                 f"{part.name}: the manifest in {part.manifest} has {len(rows)} training rows, "
-                f"{int((rows.label < 0).sum())} of them without label; MultiTrain wants labels."
+                f"{int((rows.label < 0).sum())} of them without label. MultiTrain needs labels."
             )
         if part.classes and part.classes != rows.classes:
             raise ValueError(
@@ -274,7 +295,11 @@ def rows_of(recipe: Recipe) -> tuple[list[Manifest], Recipe]:
 
 
 def loader(recipe: Recipe, manifests: list[Manifest]) -> DataLoader:
-    """This rank's batches, mixed as the recipe says."""
+    """Return this rank's loader of training batches, mixed as `recipe.mix` says.
+
+    Args:
+        manifests: The training rows of each part.
+    """
     clips = [
         common.clips_of(rows, spec_of(recipe, part), part.flow, recipe.fit)
         for part, rows in zip(recipe.parts, manifests, strict=True)
@@ -291,8 +316,7 @@ def loader(recipe: Recipe, manifests: list[Manifest]) -> DataLoader:
 
 
 def warnings_of(recipe: Recipe) -> list[str]:
-    """What in a recipe cannot come out well, in sentences. Classes are those of the recipe's
-    parts."""
+    """List sentences about what in a recipe cannot work well; its parts must have their classes."""
     rows = recipe.fit.batch * recipe.clip.views // recipe.fit.accumulate
     found: list[str] = []
     for part in recipe.parts:
@@ -314,17 +338,21 @@ def cost(
     video_seconds: float,
     scratch: float,
 ) -> float:
-    """What training on images first and then on video takes, over `scratch` epochs of video alone
-    (supplement, 2.3).
+    """Compute the cost of training on images, then on video, over `scratch` epochs of video alone.
 
-    seconds: of an epoch of images and of video. There an epoch takes about 3,200 on Kinetics, 1,800
-    on ImageNet-1K and 11,000 on ImageNet-21K-P. The epochs of images are inferred: with 300 and 90
-    its 34 % and 92 % more come out."""
+    The supplement (2.3) gives 3,200 seconds for an epoch of Kinetics, 1,800 of ImageNet-1K and
+    11,000 of ImageNet-21K-P. The epochs of images are inferred: 300 and 90 give its 34 % and 92 %.
+
+    Args:
+        video_epochs, image_epochs: Epochs on video and on images.
+        image_seconds, video_seconds: Seconds of an epoch.
+        scratch: Epochs of the training from scratch that this is compared with.
+    """
     return (video_epochs + image_epochs * image_seconds / video_seconds) / scratch
 
 
 def planned(recipe: Recipe) -> list[dict]:
-    """data.joint.plan_batches of a recipe: what training will see, before it runs."""
+    """Plan a recipe's batches (data.loading.joint.plan_batches): what training will see."""
     manifests, recipe = rows_of(recipe)
     return plan_batches(
         [part.name for part in recipe.parts],

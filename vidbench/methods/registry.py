@@ -1,8 +1,9 @@
 """Methods by name: those of this package, and your own from modules that you name.
 
-A method of your own is a module with a `Recipe` (`class Recipe(common.Recipe, method="name")`) and a
-function `train(recipe, folder, progress, threads)`. Its run directories store "name", not the module.
-So a program that reads such a run must have imported the module, or its caller named it (trusted.py).
+A method of your own is a module with a `Recipe` (`class Recipe(common.Recipe, method="name")`) and
+a function `train(recipe, folder, progress, threads)`. Its run directories store "name", not the
+module. So a program that reads such a run must have imported the module, or its caller named it
+(trusted.py).
 """
 
 from __future__ import annotations
@@ -25,18 +26,18 @@ _recipes: dict[str, type[Recipe]] = {}  # by the name of the method, as modules 
 
 
 def own_methods() -> list[str]:
-    """The methods of this package."""
+    """List the methods of this package."""
     found = {module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)])}
     return sorted(found - set(SHARED))
 
 
 def known_methods() -> list[str]:
-    """The methods of this package and those registered by imported modules."""
+    """List the methods of this package and those registered by imported modules."""
     return sorted({*own_methods(), *_recipes})
 
 
 def register(method: str, cls: type[Recipe]) -> None:
-    """Make a recipe class known by its method's name; a module that is imported again replaces its own.
+    """Make a recipe class known by its method's name; importing its module again replaces it.
 
     Raises:
         ValueError: Another module has a method of this name.
@@ -110,7 +111,7 @@ def import_method(name: str) -> ModuleType:
 
 
 def _check(module: ModuleType) -> None:
-    """Raise ValueError, naming what a module lacks of a method."""
+    """Raise ValueError, naming what a module of the user's own method lacks."""
     where, example = f"the module {module.__name__}", "see assets/docs/extending.md"
     cls = getattr(module, "Recipe", None)
     if not inspect.isclass(cls) or cls not in _recipes.values():

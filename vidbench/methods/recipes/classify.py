@@ -1,9 +1,9 @@
-"""Recipes of supervised training, and the presets of CoCLR's evaluation, of RMS and of MultiTrain's
-first step.
+"""Recipes of supervised training, with presets for CoCLR's evaluation, RMS and MultiTrain's start.
 
-Of RMS's paper (Kim et al., CVPR 2020) only the supplement is available; a preset's comment says what
-that leaves open. MultiTrain's first step is Kinetics alone: its supplement (Liang et al., NeurIPS
-2022, 2.1 and table 3) and the released code's configs/Kinetics."""
+Of RMS's paper (Kim et al., CVPR 2020) only the supplement is available; a preset's comment names
+what the supplement leaves open. MultiTrain's first step is training on Kinetics alone: its
+supplement (Liang et al., NeurIPS 2022, 2.1 and table 3) and the released code's configs/Kinetics.
+"""
 
 from dataclasses import dataclass, replace
 from typing import Annotated
@@ -22,21 +22,20 @@ from vidbench.tensors.regularizers import Regularizer
 
 @dataclass(frozen=True)
 class Recipe(common.Recipe, method="classify", home="vidbench.methods.classify"):
-    """One supervised run. Paths name what it reads: a manifest, a flow store, the run it starts
-    from."""
+    """One supervised run. Paths name what it reads: a manifest, a flow store, the parent run."""
 
     head: str = "linear"  # models.heads.HEADS
     dropout: Annotated[float, BELOW_1] = 0.0  # before the linear layer
     label_smoothing: Annotated[float, BELOW_1] = 0.0
     regularizer: Regularizer | None = None  # in the residual branches
-    # of several, one is drawn for each batch
+    # of several, one is drawn per batch
     mixing: Mixing | tuple[Mixing, ...] | None = None
-    # names in order of their numbers; empty takes the manifest's and writes them down
+    # names in order of their numbers; if empty, the run takes and stores the manifest's
     classes: tuple[str, ...] = ()
-    freeze: bool = False  # the backbone stays as it is, its batch-norm statistics too
+    freeze: bool = False  # keep the backbone fixed, with its batch-norm statistics
     backbone_lr: Annotated[float, AT_LEAST_0] = 1.0  # the backbone's rate over the head's
     held_out: Annotated[float, BELOW_1] = 0.0  # of train, whole sources: watched, not trained on
-    selection: str = ""  # what was chosen on which videos, if anything: it goes with every number
+    selection: str = ""  # what was chosen on which videos; stored with every number
     clip: ClipSpec = ClipSpec(frames=32, stride=1, views=1, augment=AUGMENTS["coclr_finetune"])
     fit: Fit = Fit(epochs=100, batch=64)
     manifest: str = ""
@@ -45,7 +44,7 @@ class Recipe(common.Recipe, method="classify", home="vidbench.methods.classify")
     published: PublishedWeights | None = None  # a file whose backbone starts this one
 
     def data_sets(self) -> tuple[common.DataSet, ...]:
-        """The videos of the recipe's manifest, with their classes."""
+        """Return the videos of the recipe's manifest, with their classes."""
         return (common.DataSet(self.manifest, self.flow, self.clip, self.classes),)
 
     @property
@@ -54,12 +53,17 @@ class Recipe(common.Recipe, method="classify", home="vidbench.methods.classify")
         return self.init
 
     def build_backbone(self) -> models.Backbone:
-        """Build the backbone with its regularizer, as some of these scale in evaluation, too."""
+        """Build the backbone with its regularizer, which may scale in evaluation, too."""
         branches = self.regularizer.build() if self.regularizer else None
         return models.build(self.network, regularizer=branches, **self.network_args)
 
     def build_head(self, width: int, data: common.DataSet) -> common.Head:
-        """Build the classifier, for evaluation (without dropout)."""
+        """Build the classifier, for evaluation (without dropout).
+
+        Args:
+            width: The backbone's features, D.
+            data: Ignored, as the run has one data set.
+        """
         return common.Head(models.build_head(self.head, width, len(self.classes)), "head.")
 
     def classifier_facts(self) -> dict[str, str]:
@@ -69,15 +73,19 @@ class Recipe(common.Recipe, method="classify", home="vidbench.methods.classify")
 
 
 def starting_from(recipe: Recipe, run: Run) -> Recipe:
-    """The recipe with a run's backbone as `init`: its network, its stream and how it sees flow."""
+    """Return the recipe with a run's backbone as `init`, and its network and kind of input.
+
+    Args:
+        run: The run to start from. Its regularizer is kept if the recipe has none.
+    """
     theirs = run.recipe
     augment = replace(
         recipe.clip.augment,
         flow_as_rgb=theirs.clip.augment.flow_as_rgb,
         flow_negate_u=theirs.clip.augment.flow_negate_u,
     )
-    # RandomDrop and ShakeDrop scale in evaluation, too: without them the backbone would be another
-    # function
+    # RandomDrop and ShakeDrop scale in evaluation, too: without them the backbone would compute
+    # another function
     regularizer = recipe.regularizer or getattr(theirs, "regularizer", None)
     return replace(
         recipe,
@@ -97,7 +105,7 @@ _TINY = {"width": 0.125, "units": (1, 1, 0)}
 _MILD = replace(AUGMENTS["toy"], jitter_p=0.3, gray_p=0.0, blur_p=0.0)
 # CoCLR's code, README and issue 30: 2 GPUs of 32 clips. S3D, 32 frames, 128 pixels.
 _STEPS = Fit(batch=64, weight_decay=1e-3, schedule="milestones", workers=12)
-# dataset/lmdb_dataset.py: left padding, the last window never comes
+# dataset/lmdb_dataset.py: left padding, the last window is never read
 _WINDOWS = replace(Recipe().clip, pad="first", reach_end=False)
 _FINETUNE = Recipe(
     clip=_WINDOWS,
@@ -132,9 +140,9 @@ _RMS = Recipe(
         workers=12,
     ),
 )
-# Supplement B.1: the cited code's SlowFast. The warm-up's start is said to be above the official
-# one's 0.01, not where: half the rate, as of SlowOnly, is an assumption, and so are its length, the
-# epochs and full precision.
+# Supplement B.1: the cited code's SlowFast. The warm-up starts above the official 0.01; the value
+# is not given. Half the rate, as for SlowOnly, is an assumption, and so are the warm-up's length,
+# the epochs and full precision.
 _SLOWFAST = replace(
     _RMS,
     network="slowfast",
@@ -143,10 +151,10 @@ _SLOWFAST = replace(
     fit=replace(_RMS.fit, batch=64, lr=0.1, warmup_lr=0.05, precision="fp32"),
 )
 # MVITV2_FULL_B_32x3_CONV_k400.yaml: the net of joint training with stochastic depth 0.3, a linear
-# head, two augmented views of one window, Mixup or CutMix for each batch. The file has the rate 4e-4
-# "for batch_size=128" and, for the paper's 512, 1.6e-3; its 4e-6 at both ends belong to 4e-4, and its
-# code multiplies all three by the number of machines. Assumptions: 4e-6 also at 512, and bf16. Not
-# followed: the last layer starts with deviation 0.02 there, here with 0.01.
+# head, two augmented views of one window, Mixup or CutMix for each batch. The file has the rate
+# 4e-4 "for batch_size=128" and, for the paper's 512, 1.6e-3; its 4e-6 at both ends belong to 4e-4,
+# and its code multiplies all three by the number of machines. Assumptions: 4e-6 also at 512, and
+# bf16. Not followed: the last layer starts with deviation 0.02 there, here with 0.01.
 _KINETICS = Recipe(
     network="mvit",
     network_args={"preset": "seed_b", "stochastic_depth": 0.3},
@@ -223,9 +231,9 @@ PRESETS = {
     "scratch_official": replace(
         _FINETUNE, backbone_lr=1.0, fit=replace(_FINETUNE.fit, milestones=(300, 400))
     ),
-    # ir-CSN made small for the toy worlds, as notebook 20 opens: under a minute. A small SlowOnly,
-    # whose first kernels in time see maps of a few positions only, does not learn their motion so
-    # soon. Every number is an assumption.
+    # A small ir-CSN for the toy worlds, as notebook 20 opens: under a minute. A small SlowOnly
+    # learns their motion later, as its first kernels in time see maps of only a few positions.
+    # Every number is an assumption.
     "rms_tiny": Recipe(
         network="csn",
         network_args={"width": 0.125, "blocks": (1, 1, 2, 2), "stem_stride": 2},
@@ -233,7 +241,8 @@ PRESETS = {
         clip=ClipSpec(frames=8, stride=2, views=1, augment=_MILD),
         fit=replace(_SGD, epochs=8, batch=16, lr=0.05, warmup_epochs=1, log_every=11),
     ),
-    # ResNet-8 for pictures of 32 pixels, as notebook 20 opens on digits. Every number is an assumption.
+    # ResNet-8 for pictures of 32 pixels, as notebook 20 opens on digits. Every number is an
+    # assumption.
     "rms_tiny_image": Recipe(
         network="cifar_resnet",
         network_args={"depth": 8},
@@ -242,9 +251,9 @@ PRESETS = {
         fit=replace(_SGD, epochs=8, batch=64, lr=0.1, warmup_epochs=1, log_every=11),
     ),
     # Few real videos, 30 to 500, on a CPU: 8 frames of 64 pixels over about a second. Network, rate
-    # and length, 9,600 clips (here of 96 training videos), are those that `replicate-rms` has on toy
-    # worlds of 5 and 10 source videos a class; they were chosen there, with the baseline alone, on
-    # training videos held out. The stride of 4 is an assumption: 30 frames per second.
+    # and length, 9,600 clips (here of 96 training videos), are those of `replicate-rms` on toy
+    # worlds with 5 and 10 source videos a class. They were chosen there with the baseline alone, on
+    # held-out training videos. The stride of 4 is an assumption: 30 frames per second.
     "few": _FEW,
     # The same on differences of frames.
     "few_difference": replace(
@@ -254,19 +263,21 @@ PRESETS = {
     ),
     # RMS's supplement, B.1 and table A1.
     "rms_kinetics400": _RMS,
-    # The same with batch 64, whose rate is not said: 0.1 is the linear rule's. Mini-Kinetics ran on
-    # 4 GPUs, in fp32.
+    # The same with batch 64, whose rate is not given: 0.1 is the linear rule's. Mini-Kinetics ran
+    # on 4 GPUs, in fp32.
     "rms_minikinetics": replace(
         _RMS, fit=replace(_RMS.fit, batch=64, lr=0.1, warmup_lr=0.05, precision="fp32")
     ),
-    # SlowOnly-34 there: batch 128 and 0.2, as only SlowOnly-50 has the smaller batch; table A1's net.
+    # SlowOnly-34 on it: batch 128 and 0.2, as only SlowOnly-50 has the smaller batch; table A1's
+    # net.
     "rms_minikinetics_34": replace(
         _RMS, network_args={"depth": 34}, fit=replace(_RMS.fit, precision="fp32")
     ),
     "rms_slowfast": _SLOWFAST,
     # PySlowFast's SLOWFAST_8x8_R50 without RMS, the other side of the four differences of B.1:
-    # lateral batch norm, zero gamma, no decay of batch norms, a warm-up of 34 epochs from 0.01. Its
-    # one decayed vector, the last layer's bias, is not decayed here. Frames are spread over 64 as there.
+    # lateral batch norm, zero gamma, no decay of batch norms, a warm-up of 34 epochs from 0.01.
+    # There one vector, the last layer's bias, is decayed; here none is. Frames are spread over 64,
+    # as there.
     "slowfast_official": replace(
         _SLOWFAST,
         clip=replace(_SLOWFAST.clip, grid="linspace", reach_end=False),
@@ -290,8 +301,8 @@ PRESETS = {
         regularizer=Regularizer("rms", stages=(4, 5), kernel=(1, 3, 3)),
     ),
     # B.2: fine-tuned SlowFast, 40 epochs at 0.01, dropped at 24 and 30, crops of 15 to 75 %. Start
-    # it from Kinetics by `init` or `published` (assumption); the batch is that of SlowFast, an
-    # assumption, too.
+    # it from Kinetics by `init` or `published` (assumption). The batch is SlowFast's, also an
+    # assumption.
     "rms_ssv2": replace(
         _SLOWFAST,
         clip=replace(_SLOWFAST.clip, augment=AUGMENTS["rms_ssv2"]),
@@ -333,7 +344,8 @@ PRESETS = {
     # (k400_..._32x3_e200_b512), table 3's 78.8 % of 16.
     "multitrain_k400": _KINETICS,
     "multitrain_k400_16x4": _KINETICS_16,
-    # Table 3's 80.6 %: 75 epochs from ImageNet-21K-P. Start it by `init` or `published`. The epochs
-    # are all that is said; the rest, the 30 epochs of warm-up included, is the file's from scratch.
+    # Table 3's 80.6 %: 75 epochs from ImageNet-21K-P. Start it by `init` or `published`. Only the
+    # epochs are given; the rest, with the 30 epochs of warm-up, is the file's for training from
+    # scratch.
     "multitrain_k400_images": replace(_KINETICS_16, fit=replace(_KINETICS_16.fit, epochs=75)),
 }

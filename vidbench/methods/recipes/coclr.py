@@ -1,7 +1,8 @@
-"""Recipes of InfoNCE, UberNCE and CoCLR, the presets, and the stages that follow from one.
+"""Recipes of InfoNCE, UberNCE and CoCLR, the presets, and the stages of a preset.
 
-Paper and released code differ; both are presets. Sources: the paper's text, its supplement (tables 1
-and 2, Algorithm 1), and TengdaHan/CoCLR (main_coclr.py, README, issues)."""
+Paper and released code differ; both are presets. Sources: the paper's text, its supplement (tables
+1 and 2, Algorithm 1), and TengdaHan/CoCLR (main_coclr.py, README, issues).
+"""
 
 import math
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from vidbench.system.ranges import ABOVE_0, AT_LEAST_0, AT_LEAST_1, BELOW_1, SHA
 OTHER: dict[Stream, Stream] = {"rgb": "flow", "flow": "rgb"}
 Positives = Literal["instance", "class", "mined"]
 Siblings = Literal["positive", "ignore", "negative"]
-# of a half-cycle, whatever its student has
+# fields that a half-cycle takes from `together`, not from its student
 SWITCHES = (
     "positives siblings mine_siblings topk drop_own_key queue fill_first key_groups fit".split()
 )
@@ -28,14 +29,13 @@ FITTED = ("queue", "topk", "siblings")  # what `fitted` may change, and fit.batc
 
 @dataclass(frozen=True)
 class Recipe(common.Recipe, method="coclr", home="vidbench.methods.coclr"):
-    """One stage of CoCLR. Paths name what it reads: a manifest, a flow store, the runs it starts
-    from."""
+    """One stage of CoCLR. Paths name what it reads: manifest, flow store, student and teacher."""
 
     # `reverse` of the released code is stream="flow" with an rgb teacher
     positives: Positives = "instance"  # instance, class or mined
-    # in the queue: positive (released CoCLR), ignore or negative (Algorithm 1, InfoNCE)
+    # of siblings in the queue: positive (released CoCLR), ignore or negative (Algorithm 1, InfoNCE)
     siblings: Siblings = "negative"
-    # let them take places among the topk (Algorithm 1 bars nothing; the code bars them)
+    # let siblings take places among the topk (Algorithm 1 allows them; the code does not)
     mine_siblings: bool = False
     topk: Annotated[int, AT_LEAST_0] = 5  # CoCLR table 1
     # 0 in the paper, 0.9 in the released code since October 2021 (issue 43)
@@ -44,10 +44,10 @@ class Recipe(common.Recipe, method="coclr", home="vidbench.methods.coclr"):
     dim: Annotated[int, AT_LEAST_1] = 128
     momentum: Annotated[float, SHARE] = 0.999
     temperature: Annotated[float, ABOVE_0] = 0.07
-    # no optimizer step before the queue is full. main_nce.py, alone, steps from the first batch, with
+    # no optimizer step before the queue is full. Only main_nce.py steps from the first batch, with
     # random features in the queue
     fill_first: bool = True
-    # groups of the global batch in which the keys' batch norm counts apart (shuffled): the GPUs of
+    # groups of the shuffled global batch with batch-norm statistics each, for the keys: the GPUs of
     # the released code. More ranks than groups make more groups
     key_groups: Annotated[int, AT_LEAST_1] = 1
     clip: ClipSpec = ClipSpec(frames=32, stride=1, views=2, augment=AUGMENTS["vidbench"])
@@ -79,16 +79,16 @@ class Recipe(common.Recipe, method="coclr", home="vidbench.methods.coclr"):
 
     @property
     def more_forwards(self) -> int:
-        """The key encoder's, and with mining the teacher's."""
+        """The passes of the key encoder and, with mining, of the teacher."""
         return 1 + (self.positives == "mined")
 
     def data_sets(self) -> tuple[common.DataSet, ...]:
-        """The videos of the recipe's manifest."""
+        """Return the videos of the recipe's manifest."""
         return (common.DataSet(self.manifest, self.flow, self.clip),)
 
     @property
     def parent(self) -> str:
-        """The student. The teacher is of the other stream and lends no weights."""
+        """The student; the teacher's weights are not trained on."""
         return self.student
 
     @property
@@ -99,8 +99,7 @@ class Recipe(common.Recipe, method="coclr", home="vidbench.methods.coclr"):
 
 @dataclass(frozen=True)
 class Preset:
-    """The stages of one experiment: how a stream learns alone, how it trains in a half-cycle, and
-    how many cycles."""
+    """The stages of one experiment: one stream alone, a half-cycle of both, and how many cycles."""
 
     alone: Recipe
     together: Recipe
@@ -108,8 +107,7 @@ class Preset:
 
 
 def _preset(alone: Recipe, fit: Fit, cycles: int, **changes) -> Preset:
-    """A half-cycle has the recipe of its init but for the positives, its own `fit` and what else is
-    named."""
+    """A preset whose half-cycle differs from `alone` in the positives, `fit` and `changes`."""
     return Preset(alone, replace(alone, positives="mined", fit=fit, **changes), cycles)
 
 
@@ -139,15 +137,15 @@ _FEW = replace(
     fit=replace(_TOY.fit, epochs=100, validate_every=1),
     held_out=0.0,
 )
-# The paper: 4 GPUs x 32, the rate divided by ten twice, on a plateau of validation. Its share of
-# train and the patience are not given: assumptions.
+# The paper: 4 GPUs x 32, the rate divided by ten twice, on a plateau of validation. The share of
+# train held out for validation and the patience are assumptions.
 _PAPER = Recipe(
     held_out=0.05,
     key_groups=4,
     fit=Fit(epochs=300, batch=128, schedule="plateau", drops=2, patience=10, workers=12),
 )
 # The released code: its augmentation, milestones (README), 2 GPUs x 32 on UCF101 and 4 x 32 for
-# Kinetics' init; dataset/lmdb_dataset.py pads on the left and never takes the last window.
+# Kinetics' init; dataset/lmdb_dataset.py pads on the left and never reads the last window.
 _OFFICIAL = Recipe(
     fill_first=False,
     key_groups=2,
@@ -164,15 +162,15 @@ _OFFICIAL = Recipe(
 # main_coclr.py
 _RELEASED = {"siblings": "positive", "drop_own_key": 0.9, "fill_first": True}
 PRESETS = {
-    # Tests and notebooks as opened: seconds on a CPU, learns next to nothing.
+    # Tests and notebooks as opened: seconds on a CPU; it learns almost nothing.
     "tiny": _preset(_TINY, _TINY.fit, 1),
     # The toy world `small`: about 1.5 minutes a stage on one core. Chosen on held-out training
     # videos of world 0; a class has 43 slots of the queue there, on UCF101 20, so k may be larger
     # than the paper's 5, too.
     "toy": _preset(_TOY, _TOY.fit, 2, drop_own_key=0.9, queue=512, topk=20),
-    # Few real videos, 30 to 500, on a CPU: as `toy`, whose switches were chosen on held-out training
-    # videos of toy world 0, for 9,600 clips a stage of 96 training videos. Batch and queue are fitted
-    # to fewer. The stride of 4 is an assumption: 30 frames per second.
+    # Few real videos, 30 to 500, on a CPU: the switches of `toy`, chosen on held-out training
+    # videos of toy world 0. A stage sees 9,600 clips of 96 training videos; for fewer, `fitted`
+    # shrinks batch and queue. The stride of 4 is an assumption: 30 frames per second.
     "few": _preset(_FEW, _FEW.fit, 2, drop_own_key=0.9, queue=512, topk=20),
     # UCF101 split 1, 9,537 videos: 300 epochs alone, two cycles of 100 + 100.
     "ucf101_paper": _preset(_PAPER, replace(_PAPER.fit, epochs=100), 2, mine_siblings=True),
@@ -196,18 +194,23 @@ PRESETS = {
 def graph(
     preset: Preset, folder: str | Path, *, manifest: str, flow: str, seed: int = 0
 ) -> dict[str, Recipe]:
-    """All stages by the name of their run below `folder`, in an order in which they can be run
-    (section 3.1).
+    """Plan all stages, by their run's name below `folder`, in an order in which they can run.
 
-    infonce-rgb and infonce-flow, then for each cycle coclr-rgb, mined by the newest flow run, and
-    coclr-flow, mined by the rgb run just trained; from the second cycle on with the cycle's number
-    behind. Each starts from the newest run of its stream."""
+    First infonce-rgb and infonce-flow. Then for each cycle coclr-rgb, mined by the newest flow run,
+    and coclr-flow, mined by the RGB run just trained (section 3.1). From the second cycle on, names
+    end with the cycle's number. Each stage starts from the newest run of its stream.
+
+    Args:
+        folder: The folder of the run directories.
+        manifest, flow: Folders of the manifest and of the flow store.
+        seed: Each stage's seed is 1000 times this plus the stage's position.
+    """
     folder = Path(folder)
     stages: dict[str, Recipe] = {}
     newest: dict[str, str] = {}
 
     def add(name: str, recipe: Recipe, **changes) -> None:
-        # a stage does not see its parent's views again
+        # another seed, so that a stage does not see its parent's views again
         fit = replace(recipe.fit, seed=1000 * seed + len(stages))
         stages[name] = replace(recipe, manifest=str(manifest), flow=str(flow), fit=fit, **changes)
         newest[stages[name].stream] = str(folder / name)
@@ -228,8 +231,12 @@ def graph(
 
 
 def half_cycle(together: Recipe, student: str, teacher: str) -> Recipe:
-    """The student's own recipe (network, clips, data) with the positives, switches and schedule of
-    `together`."""
+    """Return the student's recipe (network, clips, data) with positives and schedule of `together`.
+
+    Args:
+        together: Gives the fields in SWITCHES.
+        student, teacher: Run directories.
+    """
     own = Run(student).recipe
     return replace(
         own,
@@ -242,13 +249,13 @@ def half_cycle(together: Recipe, student: str, teacher: str) -> Recipe:
 def fitted(recipe: Recipe, rows: int, share: float = 1.0) -> Recipe:
     """Fit batch, queue and topk to a small data set; a recipe that fits stays as it is.
 
-    An epoch has at least two batches, and the queue at most so many clips as an epoch, so the first
+    An epoch has at least two batches. The queue holds at most an epoch's clips, so the first
     optimizer step comes in the first epoch. topk stays the same share of the queue. In a smaller
-    queue, most clips meet older views of themselves: siblings that were negatives are ignored.
+    queue, most clips meet older views of themselves, so siblings that were negatives are ignored.
 
     Args:
-        rows: The training videos.
-        share: Of the training videos, the part that the queue may hold.
+        rows: How many training videos there are.
+        share: The queue holds at most this share of the training videos.
 
     Raises:
         ValueError: There are fewer than 4 training videos.
@@ -275,7 +282,12 @@ def fitted(recipe: Recipe, rows: int, share: float = 1.0) -> Recipe:
 
 
 def fitted_words(recipe: Recipe, made: Recipe, rows: int) -> str:
-    """Say in one line what `fitted` changed."""
+    """Say in one line what `fitted` changed.
+
+    Args:
+        recipe, made: Before and after.
+        rows: How many training videos there are.
+    """
     pairs = {name: (getattr(recipe, name), getattr(made, name)) for name in FITTED}
     pairs["batch"] = recipe.fit.batch, made.fit.batch
     changed = [f"{name} {old} -> {new}" for name, (old, new) in pairs.items() if old != new]

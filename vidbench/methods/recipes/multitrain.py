@@ -1,7 +1,8 @@
 """Recipes of MultiTrain: its data sets, how their clips differ, and the presets.
 
 Sources: the supplement of Liang et al. (NeurIPS 2022), and the two YAML files of the released code
-(JunweiLiang/MultiTrain), which are of three data sets where the paper has four."""
+(JunweiLiang/MultiTrain). The files use three data sets, the paper four.
+"""
 
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
@@ -19,10 +20,11 @@ from vidbench.tensors.mixing import Mixing
 
 @dataclass(frozen=True)
 class ClipChange:
-    """In which fields a data set's clips differ from the recipe's `clip`; None is no difference.
+    """The fields in which a data set's clips differ from the recipe's `clip`; None changes nothing.
 
-    A stride replaces the recipe's frame rate, and the other way round. Segments of whole videos have
-    neither. flip is the augmentation's, as Something-Something's labels have directions."""
+    A stride replaces the recipe's frame rate, and a frame rate its stride. Segments of whole videos
+    have neither. flip is the augmentation's, because Something-Something's labels have directions.
+    """
 
     sampling: Sampling | None = None
     stride: Annotated[int | None, AT_LEAST_1] = None
@@ -31,7 +33,7 @@ class ClipChange:
     flip: Annotated[float | None, SHARE] = None
 
     def applied(self, clip: ClipSpec) -> ClipSpec:
-        """The clip with these fields changed."""
+        """Return the clip with these fields changed."""
         given = {name: value for name, value in vars(self).items() if value is not None}
         flip = given.pop("flip", clip.augment.flip)
         if self.sampling == "random_segments" or self.stride is not None:
@@ -46,27 +48,27 @@ class Part:
     """One data set of several.
 
     classes: in order; if empty, they are taken from the manifest and written into the run. flow:
-    the flow store if the stream is flow."""
+    the flow store if the stream is flow.
+    """
 
     name: str
     manifest: str
     classes: tuple[str, ...] = ()
     flow: str = ""
     clip: ClipChange = ClipChange()
-    weight: Annotated[float, ABOVE_0] = 1.0  # of its clips' losses
+    weight: Annotated[float, ABOVE_0] = 1.0  # of the losses with its labels
 
 
 @dataclass(frozen=True)
 class Recipe(common.Recipe, method="multitrain", home="vidbench.methods.multitrain"):
-    """One joint training. Defaults are the released configuration's, "supplement" where that says
-    otherwise."""
+    """One joint training. Defaults are the released configuration's unless a comment differs."""
 
     parts: tuple[Part, ...] = ()
     network: str = "mvit"
     hidden: Annotated[int, AT_LEAST_1] = 2048  # of each head
     dropout: Annotated[float, BELOW_1] = 0.5  # after both layers of a head
-    projection: Annotated[float, AT_LEAST_0] = 1.0  # weight of its losses; 0 is without maps
-    informative: Annotated[float, AT_LEAST_0] = 0.1  # weight of its loss; 0 is without expander
+    projection: Annotated[float, AT_LEAST_0] = 1.0  # weight of the maps' losses; 0: no maps
+    informative: Annotated[float, AT_LEAST_0] = 0.1  # weight of that loss; 0: no expander
     variance: Annotated[float, AT_LEAST_0] = 25.0
     covariance: Annotated[float, AT_LEAST_0] = 1.0
     # hidden and out; the supplement has 2,048 hidden
@@ -93,10 +95,10 @@ class Recipe(common.Recipe, method="multitrain", home="vidbench.methods.multitra
     )
     init: str = ""  # the run whose backbone starts this one
     published: PublishedWeights | None = None  # a file whose backbone starts this one
-    selection: str = ""  # what was chosen on which videos, if anything: it goes with every number
+    selection: str = ""  # what was chosen on which videos; stored with every number
 
     def data_sets(self) -> tuple[common.DataSet, ...]:
-        """The parts."""
+        """Return the parts."""
         return tuple(
             common.DataSet(part.manifest, part.flow, spec_of(self, part), part.classes, part.name)
             for part in self.parts
@@ -108,51 +110,71 @@ class Recipe(common.Recipe, method="multitrain", home="vidbench.methods.multitra
         return self.init
 
     def build_head(self, width: int, data: common.DataSet) -> common.Head:
-        """Build a part's head, for evaluation (without dropout)."""
+        """Build a part's head, for evaluation (without dropout).
+
+        Args:
+            width: The backbone's features, D.
+            data: One of `data_sets`.
+        """
         head = mlp(width, self.hidden, len(data.classes))
         return common.Head(head, f"heads.{data.name}.")
 
     def classifier_facts(self) -> dict[str, str]:
-        """Say how the heads were trained, which is alike for all."""
+        """Say how the heads were trained, which is the same for all."""
         head = f"mlp of {self.hidden}"
         return common.classifier_words(
             self.fit, head, self.dropout, "1.0 of the rate", self.selection
         )
 
     def map_name(self, source: str, target: str) -> str:
-        """The weight of the map between two parts."""
+        """Return the checkpoint's name of the map's weight between two parts; "" without maps.
+
+        Args:
+            source, target: Names of parts.
+        """
         return f"maps.{between(source, target)}.weight" if self.projection else ""
 
 
 def spec_of(recipe: Recipe, part: Part) -> ClipSpec:
-    """How a part's videos become clips."""
+    """Return the part's clips: the recipe's with the part's changes.
+
+    Args:
+        part: One of the recipe's parts.
+    """
     return replace(part.clip.applied(recipe.clip), streams=(recipe.stream,))
 
 
 def between(source: str, target: str) -> str:
-    """The name of the map from one data set's scores to another's labels."""
+    """Return the name of the map from one data set's scores to another's labels.
+
+    Args:
+        source, target: Names of parts.
+    """
     return f"{source}>{target}"
 
 
 def alone(recipe: Recipe, part: Part) -> Recipe:
-    """The recipe on one data set alone, which joint training is compared with: no maps, no
-    expander."""
+    """Return the recipe on one part alone, to compare with joint training: no maps, no expander.
+
+    Args:
+        part: One of the recipe's parts.
+    """
     return replace(recipe, parts=(part,), projection=0.0, informative=0.0)
 
 
-# Supplement: Mixup and RandAugment (magnitude and layers are not given: the release's), crops of
-# 224 after a short side of 256 to 320, expander 2,048 wide, AdamW,
-# batch 512 (videos of two clips each are an assumption taken from the release), 2e-4 by a cosine
-# from a linear warm-up at 2e-6, 50 epochs, no smoothing named (0.1 is the release's). Start it from
-# a Kinetics run by `init`.
+# Supplement: Mixup and RandAugment, crops of 224 after a short side of 256 to 320, expander 2,048
+# wide, AdamW, batch 512, 2e-4 by a cosine after a linear warm-up from 2e-6, 50 epochs. Not given,
+# so taken from the release: magnitude and layers of RandAugment, label smoothing 0.1, two clips of
+# each video (an assumption). Start it from a Kinetics run by `init`.
 _PAPER = Recipe(
     expander=(2048, 768),
     mixing=(Mixing("mixup", beta=0.8),),
     clip=ClipSpec(frames=32, target_fps=10.0, views=2, augment=AUGMENTS["multitrain_supplement"]),
 )
-# Its two YAML files: RandAugment, random erasing, Mixup and CutMix in turn, two augmented views of
-# one window, frames spread over it and segments as in its code, quirks as released, 64 videos by 8
-# parts. Its code multiplies the rate by the number of machines, so its README's run on two used 4e-4.
+# The release's two YAML files: RandAugment, random erasing, Mixup or CutMix for each batch, two
+# augmented views of one window, frames spread over it, segments and quirks as in its code, 64
+# videos by 8 parts. Its code multiplies the rate by the number of machines, so its README's run on
+# two machines used 4e-4.
 _RELEASED = replace(
     _PAPER,
     expander=(4096, 768),
@@ -196,7 +218,7 @@ _CSN: dict[str, Any] = {
     "network_args": {"width": 0.125, "blocks": (1, 1, 2, 2), "stem_stride": 2},
 }
 PRESETS = {
-    # As notebook 30 opens: a net that learns from the few clips of a minute.
+    # As notebook 30 opens: a net that learns within a minute.
     "tiny": replace(
         _TOY,
         **_CSN,
@@ -212,6 +234,6 @@ PRESETS = {
     "released": _RELEASED,
 }
 SEGMENTS = ClipChange(sampling="random_segments", flip=0.0)
-# What differs for a data set, by its name in data.datasets: of Something-Something segments of the
+# What differs for a data set, by its name in the catalogue. Something-Something has segments of the
 # whole video and no flip (supplement), as its labels have directions.
 OF_DATA = {"ssv2": SEGMENTS}
