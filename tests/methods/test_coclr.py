@@ -399,7 +399,7 @@ def test_loading_copies_the_query_encoder_into_query_and_key(world):
         assert torch.equal(method.key_encoder.state_dict()[name], rgb[f"encoder.{name}"])
         assert torch.equal(method.teacher[0].state_dict()[name], flow[f"encoder.{name}"])
     assert not method.queue.full
-    with pytest.raises(RunError, match="trained on rgb; a run on flow is wanted"):
+    with pytest.raises(RunError, match="trained on rgb; the teacher must be one on flow"):
         CoCLR(near).load_student_and_teacher(Run(folder / "rgb"), Run(folder / "rgb"))
     Run(folder / "flow").status("interrupted")
     with pytest.raises(
@@ -407,7 +407,7 @@ def test_loading_copies_the_query_encoder_into_query_and_key(world):
     ):
         CoCLR(near).load_student_and_teacher(Run(folder / "rgb"), Run(folder / "flow"))
     Run(folder / "flow").status("complete")
-    with pytest.raises(RunError, match="wants a teacher"):
+    with pytest.raises(RunError, match="needs a teacher"):
         CoCLR(near).load_student_and_teacher(Run(folder / "rgb"), None)
     with pytest.raises(RunError, match="holds another network"):
         CoCLR(

@@ -321,7 +321,7 @@ def test_a_classifier_mixes_in_training_only(name):
     ],
 )
 def test_arguments_of_mixing_are_refused_at_the_door(mixing):
-    with pytest.raises(ValueError, match="beta above 0 and a probability p; got"):
+    with pytest.raises(ValueError, match="beta above 0 and p in 0..1; got"):
         Mixing(**mixing)
     with pytest.raises(RunError, match="no field 'alpha'; the known ones are name, beta, p, each"):
         recipe_from(Recipe, {"mixing": {"name": "cutmix", "alpha": 1.0}})

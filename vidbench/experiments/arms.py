@@ -1,4 +1,4 @@
-"""RMS and its rivals as arms of one experiment, and the experiments: what is trained on what."""
+"""RMS and its rivals as arms of an experiment, and the experiments: what is trained on what."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vidbench.tensors.regularizers import Regularizer
 
 
 class Arm(NamedTuple):
-    """What is changed in the baseline's recipe."""
+    """A change of the baseline's recipe."""
 
     words: str
     regularizer: Regularizer | None = None
@@ -44,9 +44,9 @@ ARMS: dict[str, Arm] = {
 BASELINE = "baseline"
 MAIN = tuple(ARMS)[:8]  # the paper's comparison
 RIVALS = (*MAIN, "random-drop-8")
-# worlds of size `small`, so many training sources of each class
+# worlds of size `small` with N training source videos per class
 TOY = re.compile(r"toy-([1-9]\d*)")
-UNDRAWN = "undrawn"  # the test on training pictures that were not drawn
+UNDRAWN = "undrawn"  # the test on videos of the train split that were not drawn
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ class Experiment:
     """All arms on one data set.
 
     data: "toy-N" (a world for each seed, rendered with it) or a folder (the same videos for each
-    seed, or with `folds` the fold of that number). sources: training source videos of each class,
-    so few that a network can memorize them; 0 is all. label: its name, if that is not the data's.
-    few: arm -> its number of seeds, the first ones, if not all. undrawn: training videos that were
-    not drawn are tested, too.
+    seed, or the fold of that number with `folds`). source_videos: training source videos per class,
+    few enough for a network to memorize; 0 is all. label: its name, if not the data's. few: arm ->
+    number of seeds, the first ones, if not all. undrawn: also test on the training videos that were
+    not drawn.
     """
 
     data: str
@@ -73,7 +73,7 @@ class Experiment:
 
     @property
     def toy(self) -> bool:
-        """Whether it is of toy worlds."""
+        """Whether the data are toy worlds."""
         return bool(TOY.fullmatch(self.data))
 
     @property
@@ -83,7 +83,7 @@ class Experiment:
 
     @property
     def name(self) -> str:
-        """The folder's and the table's name of it."""
+        """The experiment's name, of its folder and in tables."""
         return self.label or self.place
 
     @property
@@ -92,7 +92,7 @@ class Experiment:
         return ((UNDRAWN,) if self.undrawn else ()) + tuple(self.views)
 
     def seeds_of(self, arm: str) -> tuple[int, ...]:
-        """The seeds of an arm."""
+        """List the seeds of an arm."""
         return self.seeds[: self.few.get(arm, len(self.seeds))]
 
 
@@ -105,17 +105,19 @@ def experiment(
 ) -> Experiment:
     """Plan the experiment on toy worlds ("toy-5") or on the pictures or videos of a folder.
 
-    The recipes are those of notebook 20, longer. Their length was chosen with the baseline
-    alone, on held-out training videos. Weizmann, with 4 test videos a fold, has its nine folds in
-    place of seeds.
+    The recipes are those of notebook 20 with more epochs. The number was chosen with the baseline
+    alone, on held-out training videos. Weizmann, with 4 test videos per fold, has its nine folds
+    instead of seeds.
 
     Args:
-        quick: one repetition, a quarter of the epochs, only the baseline, RMS and its ablations.
-        longer: times as many epochs.
-        arms: which of ARMS; the baseline is always among them.
+        data: "toy-N" or a folder.
+        seeds: Ignored for Weizmann.
+        quick: One seed, a quarter of the epochs, only the baseline, RMS and its ablations.
+        longer: Multiplies the epochs.
+        arms: Names in ARMS; the baseline is always added.
 
     Raises:
-        ValueError: an arm is unknown.
+        ValueError: An arm is unknown.
     """
     if set(arms) - set(ARMS) or set(arms) <= {BASELINE}:
         raise ValueError(
@@ -150,12 +152,12 @@ def experiment(
 
 
 def of_pictures(data: str) -> bool:
-    """Whether a folder's data set contains pictures."""
+    """Return whether a folder's data set contains pictures."""
     rows = catalogue.open_dataset(catalogue.detect_dataset(data), data, missing="keep")
     return str(rows.path[0]).lower().endswith(clips.PICTURES)
 
 
-# CIFAR: (epochs, seeds, seeds of all arms but the baseline and RMS). 15 steps make an epoch.
+# CIFAR: (epochs, seeds, seeds of the arms other than baseline and RMS). An epoch has 15 steps.
 LENGTHS = ((40, 6, 3), (120, 12, 3), (240, 4, 0))
 PER_CLASS = 50  # training pictures
 
@@ -163,14 +165,17 @@ PER_CLASS = 50  # training pictures
 def pictures(data: str, whole: bool = False) -> list[Experiment]:
     """Plan RMS's CIFAR experiment at three lengths on a folder of pictures of 32 pixels.
 
-    A network of 1, 1 and 4 blocks, of which RMS is in the last 4, trains on 50 pictures per class by
-    SGD (rate 0.1, batch 32, cosine). The recipe is the supplement's, made small. Nothing is selected.
-    The baseline and RMS have 6, 12 and 4 seeds. The other arms have 3 at 40 and 120 epochs, so that
-    two cores need less than two hours; `whole` trains every arm at every length with all seeds,
-    which takes 2.7 times as long. A baseline with weight decay 5e-4 has 3 seeds at 120 epochs.
+    A network of 1, 1 and 4 blocks, with RMS in the last 4, trains on 50 pictures per class by SGD
+    (rate 0.1, batch 32, cosine). The recipe is a small version of the supplement's. Nothing is
+    selected. The baseline and RMS have 6, 12 and 4 seeds. The other arms have 3 at 40 and 120
+    epochs, so that two cores need less than two hours. A baseline with weight decay 5e-4 has 3
+    seeds at 120 epochs.
+
+    Args:
+        whole: Train every arm at every length with all seeds, which takes 2.7 times as long.
 
     Raises:
-        ValueError: the folder contains no pictures.
+        ValueError: The folder contains no pictures.
     """
     if not of_pictures(data):
         raise ValueError(f"the CIFAR experiment needs a folder of pictures; {data} has videos.")
@@ -200,14 +205,17 @@ def pictures(data: str, whole: bool = False) -> list[Experiment]:
 
 
 def long_video() -> list[Experiment]:
-    """Plan RMS on toy-10 at three times the epochs: 8 seeds, and 3 of RMS's border rules and law."""
+    """Plan RMS on toy-10 at three times the epochs, with variants of its border and of its law.
+
+    RMS has 8 seeds, the variants 3.
+    """
     variants = ("rms-valid", "rms-replicate", "rms-half")
     one = experiment("toy-10", range(1, 9), longer=3, arms=("rms", *variants))
     return [replace(one, label="toy-10-long", few=dict.fromkeys(variants, 3))]
 
 
 def shorter(experiments: Sequence[Experiment]) -> list[Experiment]:
-    """The same experiments with one seed and a tenth of the epochs."""
+    """Return the same experiments with one seed and a tenth of the epochs."""
     made = []
     for one in experiments:
         epochs = max(1, one.recipe.fit.epochs // 10)
@@ -217,13 +225,16 @@ def shorter(experiments: Sequence[Experiment]) -> list[Experiment]:
 
 
 def with_arm(recipe: classify.Recipe, arm: str) -> classify.Recipe:
-    """Put one of ARMS in place of the recipe's regularizer and mixing.
+    """Replace the recipe's regularizer and mixing by those of an arm.
 
     RMS and its ablations keep the stages and the kernel of the recipe's own RMS; RandomDrop and
     ShakeDrop are in every block, as published.
 
+    Args:
+        arm: A name in ARMS.
+
     Raises:
-        ValueError: the arm is unknown, or the recipe has no RMS to take stages from.
+        ValueError: The arm is unknown, or the recipe has no RMS to take stages from.
     """
     if arm not in ARMS:
         raise ValueError(f"an arm is one of {', '.join(ARMS)}; got {arm!r}.")

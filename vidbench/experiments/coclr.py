@@ -39,11 +39,11 @@ from vidbench.tensors.metrics import calibration_error, cross_entropy
 
 @dataclass(frozen=True)
 class Settings:
-    """What is compared on what.
+    """The data, methods and protocol of a comparison.
 
-    Each seed has one toy world, rendered with it; the recipe was chosen on training videos
-    of the base world 0, which is none of them. Real data has the same videos for each seed, or a fold for
-    each of `folds`. clips: views a stage trains on; epochs follow from it and the data set's size.
+    For each seed a toy world is rendered. The recipe was chosen on training videos of the base
+    world 0, which is none of them. Real data has the same videos for each seed, or a fold for each
+    of `folds`. clips: views a stage trains on; epochs follow from it and the data set's size.
     """
 
     preset: coclr.Preset = coclr.PRESETS["toy"]
@@ -66,7 +66,12 @@ def settings_for(
 ) -> Settings:
     """Choose toy worlds, or real videos at 64 pixels without ablations; shorten if `quick`.
 
-    data: "" is the base world with ablations, "toy-mixed" another world without, else a folder.
+    Args:
+        data: "" is the base world with ablations, "toy-mixed" another world without, else a folder.
+        seeds, folds: With folds, each fold is a repetition instead of each seed.
+        clips: Views that a stage trains on.
+        cycles: Of co-training.
+        quick: One seed or fold, one cycle, a quarter of the clips, no ablations.
     """
     made = Settings(seeds=seeds, folds=folds, clips=clips)
     made = replace(made, preset=replace(made.preset, cycles=cycles))
@@ -81,7 +86,7 @@ def settings_for(
 
 
 def toy_world(data: str) -> str:
-    """The world that "toy-mixed" names, or "" if it names none."""
+    """Return the world that "toy-mixed" names, or "" if it names none."""
     prefix, _, world = data.partition("-")
     return world if prefix == "toy" and world in toy.WORLDS else ""
 
@@ -100,8 +105,11 @@ class Case:
 def replicate(out: str | Path, settings: Settings = Settings()) -> Path:
     """Train and evaluate everything below `out`; return the path of the report. Resumable.
 
-    After each repetition its evaluated runs are added to `out`/runs.csv. Repetitions that it
-    contains are not trained again, so the file alone resumes on another machine.
+    After each repetition its evaluated runs are added to `out`/runs.csv. Repetitions in that file
+    are not trained again, so the file alone resumes on another machine.
+
+    Args:
+        out: The experiment's folder.
     """
     job = compare.Replication(out)
     book, wanted = Book(job.out / "runs.csv"), names(settings)
@@ -134,7 +142,7 @@ def replicate(out: str | Path, settings: Settings = Settings()) -> Path:
 
 
 def names(settings: Settings) -> list[str]:
-    """All runs of a repetition and, at each cycle, a method's two streams."""
+    """List all runs of a repetition and, at each cycle, the fusion of a method's two streams."""
     cycles = settings.preset.cycles
     made = [
         at(kind, stream, cycle)
@@ -179,7 +187,7 @@ def _records(case: Case, found: Mapping[str, Evaluation], data: str, own: str) -
 
 
 def _case(out: Path, settings: Settings, part: int) -> Case:
-    """A repetition, its videos rendered or read and their flow computed."""
+    """A repetition; its videos are rendered or read, and their flow is computed."""
     folder = out / (f"fold-{part}" if settings.folds else f"seed-{part}")
     processes = settings.processes
     if not settings.data:
@@ -198,6 +206,9 @@ def fitted(settings: Settings, rows: int) -> coclr.Preset:
     """Fit epochs to the clips of a stage, and the queue to at most three quarters of the rows.
 
     topk stays the same share of the queue.
+
+    Args:
+        rows: How many training videos there are.
     """
 
     def fit(recipe: coclr.Recipe) -> coclr.Recipe:
@@ -217,9 +228,13 @@ def fitted(settings: Settings, rows: int) -> coclr.Preset:
 
 
 def stages(case: Case, settings: Settings) -> dict[str, coclr.Recipe]:
-    """All runs of a case by name. The number in a name is the cycle whose clip budget the run has.
+    """Plan all runs of a case by name; the number in a name is the cycle whose clip budget it has.
 
-    InfoNCE and UberNCE continue with their first optimizer for as many epochs as a half-cycle has.
+    InfoNCE and UberNCE continue, with the optimizer of their first stage, for as many epochs as a
+    half-cycle has.
+
+    Args:
+        case: The repetition.
     """
     preset = fitted(settings, len(Manifest.load(case.videos).select(split="train")))
     places = {"manifest": str(case.videos), "flow": str(case.flow)}
@@ -239,7 +254,11 @@ def stages(case: Case, settings: Settings) -> dict[str, coclr.Recipe]:
 
 
 def evaluated(case: Case, settings: Settings) -> dict[str, Evaluation]:
-    """Evaluate every run of a case and, at each cycle, a method's two streams ("coclr-both-2")."""
+    """Evaluate every run of a case and, at each cycle, a method's two streams ("coclr-both-2").
+
+    Args:
+        case: The repetition.
+    """
     switches: dict[str, Any] = {
         "held_out": case.held_out,
         "protocol": settings.protocol,
@@ -257,13 +276,14 @@ def evaluated(case: Case, settings: Settings) -> dict[str, Evaluation]:
 
 
 def outcome(records: Sequence[Record], shared: bool = False) -> list[Number]:
-    """Compare all runs: means over repetitions, paired differences, and shares closed of gaps from GAP up.
+    """Compare all runs: means over repetitions, paired differences, shares closed of gaps.
 
-    Then the probe's cross-entropy and calibration error and the last training loss of each run.
+    A share is computed for gaps of at least GAP. Then follow the probe's cross-entropy and
+    calibration error, and the last training loss of each run.
 
     Args:
-        records: of all repetitions.
-        shared: all repetitions have the same test videos.
+        records: Of all repetitions.
+        shared: All repetitions have the same test videos.
     """
     made: list[Number] = []
     by: dict[str, dict[int, dict[str, Record]]] = {}

@@ -1,4 +1,4 @@
-"""The commands `vidbench demo` and `vidbench replicate-...`: their options, and the experiments they call."""
+"""The commands `vidbench demo` and `vidbench replicate-...`: their options and experiments."""
 
 import argparse
 import warnings
@@ -17,7 +17,7 @@ def add_all(commands: Commands) -> None:
 
 def _add(commands: Commands, name: str, words: str, example: str) -> argparse.ArgumentParser:
     command = add_command(commands, name, words, example, "The same command resumes.")
-    out = "where everything goes (%(default)s)"
+    out = "the folder of all results (%(default)s)"
     command.add_argument("--out", default=f"runs/{name}", help=out)
     return command
 
@@ -26,7 +26,7 @@ def _add_replication(
     commands: Commands, name: str, words: str, example: str, quick: str, seeds: int = 3
 ) -> argparse.ArgumentParser:
     command, usual = _add(commands, name, words, example), [*range(1, seeds + 1)]
-    of = f"of runs and toy worlds ({' '.join(map(str, usual))})"
+    of = f"seeds of runs and toy worlds ({' '.join(map(str, usual))})"
     command.add_argument("--seeds", type=int, nargs="+", default=usual, help=of)
     command.add_argument("--quick", action="store_true", help=quick)
     return command
@@ -47,29 +47,31 @@ def _add_coclr(commands: Commands) -> None:
     command = _add_replication(commands, "replicate-coclr", words, example, quick)
     data = "a data set's folder, or toy-mixed; default: a toy world for each seed, with ablations"
     command.add_argument("--data", default="", help=data)
-    folds = "of the data set, instead of seeds"
+    folds = "folds of the data set, instead of seeds"
     command.add_argument("--folds", type=int, nargs="+", default=[], help=folds)
     clips = "views that a stage trains on (%(default)s)"
     command.add_argument("--clips", type=int, default=14_000, help=clips)
-    command.add_argument("--cycles", type=int, default=2, help="of co-training (%(default)s)")
+    command.add_argument(
+        "--cycles", type=int, default=2, help="cycles of co-training (%(default)s)"
+    )
 
 
 def _add_rms(commands: Commands) -> None:
-    words = "RMS's claim: it and its rivals on the same data, several seeds"
-    quick = "one seed, a quarter (with a plan a tenth) of the epochs, RMS and its ablations"
+    words = "RMS's claim: RMS and its rivals on the same data, several seeds"
+    quick = "one seed, a quarter of the epochs, RMS and its ablations; with a plan, a tenth"
     example = "vidbench replicate-rms --plan video"
     command = _add_replication(commands, "replicate-rms", words, example, quick)
-    data = "toy-N, worlds with N training sources a class, or folders (toy-5 toy-10)"
+    data = "toy-N, worlds with N training sources per class, or folders (toy-5 toy-10)"
     command.add_argument("--data", nargs="+", default=["toy-5", "toy-10"], help=data)
     plan = (
         "cifar: three lengths on the first folder of --data, under two hours on two cores; "
-        "cifar-whole: every arm and seed of it, 4.5 hours; video: toy-10 at three times the epochs. "
-        "Seeds, epochs and arms are the plan's."
+        "cifar-whole: the same with every arm and seed, 4.5 hours; video: toy-10 at three times the "
+        "epochs. The plan sets seeds, epochs and arms."
     )
     choices = ("cifar", "cifar-whole", "video")
     command.add_argument("--plan", choices=choices, default=None, help=plan)
-    command.add_argument("--longer", type=int, default=1, help="times as many epochs (%(default)s)")
-    arms = "compared with the baseline, such as rms cutmix; default: all"
+    command.add_argument("--longer", type=int, default=1, help="multiply the epochs (%(default)s)")
+    arms = "arms besides the baseline, such as rms cutmix; default: the paper's"
     command.add_argument("--arms", nargs="+", default=None, help=arms)
 
 

@@ -1,6 +1,7 @@
 """What all replications share: tests of runs, the csv and parts of the report.
 
-`paired` has the numbers and their intervals, `records` the file of tested runs."""
+`paired` has the numbers and their intervals, `records` the file of tested runs.
+"""
 
 import csv
 import io
@@ -36,7 +37,7 @@ from vidbench.view.html import Section, table, write_page
 
 @dataclass(frozen=True)
 class Measured:
-    """What one run of supervised training is worth on one data set.
+    """The measures of one supervised run on one data set.
 
     hits, labels, sources, loss and calibration are by test: whether the first guess of each test
     video is right [N], its label [N] and source video [N], cross-entropy in nats, and the
@@ -62,6 +63,9 @@ def tested(
     """Test one run, or its head of the data set `data`, on the held-out videos by each protocol.
 
     Args:
+        folder: The run directory.
+        views: Test -> protocol.
+        data: The data set of the head; may be empty if the run has one.
         apart: Further tests by one view: name -> folder of a manifest, whose held-out split counts.
     """
     run = Run(folder)
@@ -93,17 +97,22 @@ def tested(
 
 
 def loss_of(table: Features) -> float:
-    """Cross-entropy of class probabilities in nats."""
+    """Compute the cross-entropy of class probabilities in nats."""
     return float(cross_entropy(torch.from_numpy(table.values), torch.from_numpy(table.label)))
 
 
 def calibration_of(table: Features) -> float:
-    """Expected calibration error of class probabilities."""
+    """Compute the expected calibration error of class probabilities."""
     return float(calibration_error(torch.from_numpy(table.values), torch.from_numpy(table.label)))
 
 
 def tested_all(jobs: Mapping[tuple, tuple], processes: int, what: str) -> dict[tuple, Measured]:
-    """Call `tested` with each job's arguments in spawned processes; the results by the jobs' keys."""
+    """Call `tested` with each job's arguments in spawned processes; return the results by key.
+
+    Args:
+        jobs: Key -> arguments of `tested`.
+        what: The words of the progress bar.
+    """
     threads, tasks = max(1, cores() // processes), list(jobs.values())
     with Progress(what, len(tasks), "run") as bar:
         done = in_pool(
@@ -115,7 +124,12 @@ def tested_all(jobs: Mapping[tuple, tuple], processes: int, what: str) -> dict[t
 def extract_flow(
     manifest: Manifest, folder: Path, method: str, size: int | None, processes: int
 ) -> None:
-    """Compute the flow of every video into `folder`; what is there is kept.
+    """Compute the flow of every video into `folder`; existing flow is kept.
+
+    Args:
+        folder: The flow store.
+        method: Of data.flow.
+        size: Pixels of the short side at which flow is computed; None keeps the video's.
 
     Raises:
         RuntimeError: A video failed.
@@ -123,8 +137,8 @@ def extract_flow(
     made = flow_store.extract(manifest, folder, method, size=size, workers=processes)
     if made.failed:
         raise RuntimeError(
-            f"flow failed on {len(made.failed)} videos, first {made.failed[0]}; repair or drop "
-            "them."
+            f"flow failed on {len(made.failed)} videos, the first is {made.failed[0]}. Repair or "
+            "drop them."
         )
 
 
@@ -140,7 +154,11 @@ class Replication:
         self.recipes: Mapping[str, object] = {}
 
     def train(self, recipes: Mapping[str, object], processes: int) -> None:
-        """Train run name -> recipe, the most important first."""
+        """Train all runs, the most important first.
+
+        Args:
+            recipes: Run name -> recipe.
+        """
         self.recipes = recipes
         print(f"{len(recipes)} runs below {self.out}", flush=True)
         run_all(recipes, self.out, processes)
@@ -158,9 +176,9 @@ class Replication:
         """Write numbers.json, numbers.csv, report.html and, if there is a page, page.md.
 
         Args:
-            facts: what numbers.json keeps about the experiment.
-            sections: makes the report's sections from facts and numbers.
-            training: seconds of all runs; None reads them from the runs.
+            facts: What numbers.json stores about the experiment.
+            sections: Makes the report's sections from facts and numbers.
+            training: Seconds of all runs; None reads them from the runs.
             page: Markdown tables with verdicts, for a results page.
 
         Returns:
@@ -184,7 +202,7 @@ class Replication:
 
 
 def as_csv(numbers: Iterable[Number]) -> str:
-    """All numbers as the text of a csv, a line each; `each` has a blank between repetitions."""
+    """Format all numbers as a csv, a line each; `each` has a blank between repetitions."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow([field.name for field in fields(Number)])

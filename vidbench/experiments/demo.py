@@ -29,12 +29,13 @@ SECONDS = "seconds.json"  # of a demo's folder: the seconds of its parts, over a
 
 @dataclass(frozen=True)
 class Settings:
-    """What the demo does: a toy world or a folder of videos, and what its stages share.
+    """The demo's settings: a toy world or a folder of videos, and what its stages share.
 
     clips: views a stage trains on, whatever the data set's size; epochs follow from it. flow: DIS
-    by default, because TV-L1 on the toy world would take the demo's whole budget. short_side:
+    by default, because TV-L1 on the toy world would take the demo's whole time budget. short_side:
     pixels to decode and compute flow at; None keeps the source's size. joint_epochs: of the joint
-    run on three toy worlds whose class relations notebook 31 shows; not trained with `data`."""
+    run on three toy worlds whose class relations notebook 31 shows; not trained with `data`.
+    """
 
     recipe: coclr.Recipe = coclr.PRESETS["toy"].alone
     clips: int = 14_000
@@ -50,19 +51,26 @@ class Settings:
 
 
 def settings_for(data: str, seed: int) -> Settings:
-    """The demo's settings for the toy world (no `data`) or for a folder of real videos, decoded at
-    64 pixels."""
+    """Choose the demo's settings, for a toy world or for a folder of real videos at 64 pixels.
+
+    Args:
+        data: The folder; "" is the toy world.
+    """
     return Settings(seed=seed) if not data else Settings(seed=seed, data=data, short_side=64)
 
 
 def demo(out: str | Path, settings: Settings = Settings()) -> Path:
-    """Render or read videos, compute flow, train five runs, retrieve, and write `out`/report.html.
-    Resumable.
+    """Run the demo from videos to `out`/report.html, and return the report's path. Resumable.
 
-    Runs: a random net, InfoNCE on RGB and on flow, one CoCLR half-cycle on RGB mined by the flow
-    run, and InfoNCE on RGB for as many further epochs (CoCLR's clip budget). Every number is of the
-    held-out split, which no stage sees. With the toy world, also a joint run on three toy worlds.
-    `out`/small keeps features and small clips, which notebooks show (evaluate.shipped)."""
+    It renders or reads videos, computes flow, trains five runs and evaluates them: a random
+    network, InfoNCE on RGB and on flow, one CoCLR half-cycle on RGB mined by the flow run, and
+    InfoNCE on RGB for as many further epochs (CoCLR's clip budget). Every number is of the held-out
+    split, which no stage sees. With the toy world, it also trains a joint run on three toy worlds.
+    `out`/small keeps features and small clips for notebooks (evaluate.shipped).
+
+    Args:
+        out: The demo's folder.
+    """
     out = Path(out).resolve()  # runs name their manifest and parents by path
     out.mkdir(parents=True, exist_ok=True)
     clock = Clock(out / SECONDS)
@@ -112,8 +120,11 @@ def demo(out: str | Path, settings: Settings = Settings()) -> Path:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch use one thread here: on the small tensors of toy videos more threads wait for one
-    another, on busy cores for most of their time."""
+    """Let torch use one thread here.
+
+    On the small tensors of toy videos, more threads spend most of their time waiting for one
+    another if the cores are busy.
+    """
     kept = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -134,10 +145,12 @@ def _record(one: Evaluation) -> dict:
 
 
 def fitted(settings: Settings, rows: int) -> coclr.Recipe:
-    """The recipe with epochs that make up the clips of a stage, and a queue that holds under half
-    of the train rows.
+    """Fit the recipe's epochs to the clips of a stage, and its queue to under half of the rows.
 
     A queue near the data set's size would hold each query's own older keys as negatives.
+
+    Args:
+        rows: How many training videos there are.
     """
     recipe = coclr.fitted(settings.recipe, rows, share=0.5)
     batch = recipe.fit.batch
@@ -152,8 +165,11 @@ def fitted(settings: Settings, rows: int) -> coclr.Recipe:
 
 
 def videos(out: Path, settings: Settings) -> Manifest:
-    """The toy world, or whatever data set is recognized in the folder; its manifest is kept in
-    `out`/videos."""
+    """Render the toy world, or open the folder's data set; keep the manifest in `out`/videos.
+
+    Args:
+        out: The demo's folder.
+    """
     if not settings.data:
         print(f"toy world {settings.world!r}", flush=True)
         return toy.render(
@@ -166,7 +182,11 @@ def videos(out: Path, settings: Settings) -> Manifest:
 
 
 def stages(out: Path, settings: Settings) -> dict[str, coclr.Recipe]:
-    """The runs by name."""
+    """Plan the five runs by name.
+
+    Args:
+        out: The demo's folder.
+    """
     runs = out / "runs"
     rgb = replace(
         settings.recipe,
@@ -190,7 +210,11 @@ def stages(out: Path, settings: Settings) -> dict[str, coclr.Recipe]:
 
 
 def joint_run(out: Path, settings: Settings) -> dict[str, multitrain.Recipe]:
-    """The joint run by name; none of a folder of videos."""
+    """Plan the joint run by name; a folder of videos has none.
+
+    Args:
+        out: The demo's folder.
+    """
     if settings.data:
         return {}
     epochs, processes = settings.joint_epochs, settings.processes
@@ -198,9 +222,10 @@ def joint_run(out: Path, settings: Settings) -> dict[str, multitrain.Recipe]:
 
 
 class Clock:
-    """Seconds of each part, spoken as they pass, kept in a file: a resumed call adds its own.
+    """Seconds of each part, printed and kept in a file; a resumed call adds its own.
 
-    What a stopped call spent on the part in which it stopped is not counted."""
+    The time that a stopped call spent on its unfinished part is not counted.
+    """
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -210,6 +235,7 @@ class Clock:
         self.last = time.monotonic()
 
     def mark(self, name: str) -> None:
+        """End a part: print its seconds and add them to the file."""
         now = time.monotonic()
         took, self.last = now - self.last, now
         self.seconds[name] = round(self.seconds.get(name, 0.0) + took, 1)

@@ -23,7 +23,11 @@ PROTOCOL = (
 
 
 def report(facts: Mapping, numbers: Sequence[Number]) -> list[Section]:
-    """The report: what each arm adds, then each data set's arms as a figure and a table."""
+    """Make the report: what each arm adds, then each data set's arms as a figure and a table.
+
+    Args:
+        facts: `experiments`: the facts of each experiment.
+    """
     found = facts["experiments"]
     words = (
         "RMS and its rivals, each added to the same baseline. All arms of a seed have the same "
@@ -47,15 +51,23 @@ def _gain(numbers: Sequence[Number], one: Mapping, arm: str, test: str = "") -> 
 
 
 def over_baseline(numbers: Sequence[Number], found: Sequence[Mapping]) -> Figure:
-    """Top-1 of all arms minus the baseline's on each data set, as a figure."""
+    """Draw top-1 of all arms minus the baseline's on each data set.
+
+    Args:
+        found: The facts of each experiment.
+    """
     gained = [_gain(numbers, one, arm) for one in found for arm in ARMS]
     rows = [one.bar(ARMS[one.arm].words, one.data) for one in gained if one]
-    title = "What each adds, with 95 % intervals"
+    title = "Top-1 that each arm adds, with 95 % intervals"
     return whiskers(rows, "points of top-1 minus the baseline's", title)
 
 
 def over_steps(numbers: Sequence[Number], found: Sequence[Mapping]) -> list[Figure]:
-    """Top-1 and cross-entropy minus the baseline's over training steps, if a place has two lengths."""
+    """Draw top-1 and cross-entropy minus the baseline's over steps, for data with several lengths.
+
+    Args:
+        found: The facts of each experiment.
+    """
     places = {one["place"] for one in found}
     made = []
     for place in sorted(places):
@@ -106,7 +118,11 @@ def _all(numbers: Sequence[Number], found: Sequence[Mapping]) -> Html:
 
 
 def figure(numbers: Sequence[Number], one: Mapping) -> Figure:
-    """Top-1 of each arm by each test, with intervals."""
+    """Draw top-1 of each arm by each test, with intervals.
+
+    Args:
+        one: The facts of the experiment.
+    """
     own = [number for test in one["tests"] for number in pick(numbers, metric=test, minus="")]
     rows = [number.bar(number.metric, ARMS[number.arm].words) for number in own]
     return bars(rows, "top-1 (%)", f"{one['name']}: test videos")
@@ -171,7 +187,11 @@ def _gained(one: Mapping) -> list:
 
 
 def page(facts: Mapping, numbers: Sequence[Number], records: Sequence[Record]) -> str:
-    """The tables of a results page in Markdown: the claim per data set, then all arms of each."""
+    """Format the tables of a results page in Markdown: the claim per data set, then all arms.
+
+    Args:
+        facts: `experiments`: the facts of each experiment.
+    """
     found = facts["experiments"]
     claim = [
         {

@@ -1,4 +1,4 @@
-"""What notebook 41 does: a fine-tuned run tested by several crops and with the other stream."""
+"""Functions of notebook 41: a fine-tuned run tested by several crops and with the other stream."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ def tested(run: Run, manifest: Manifest, flow: Path, partner: Run | None) -> Fou
 
     Args:
         run: The fine-tuned run.
-        manifest: The videos.
-        flow: Their flow store.
+        flow: The flow store of the videos.
         partner: A run of the other stream, tested by ten crops and fused with the first; or None.
     """
     tables = {}
@@ -54,7 +53,7 @@ def _probabilities(run: Run, manifest: Manifest, flow: Path, crops: Crops) -> An
 def keep(
     found: Mapping[tuple[str, str], Score], run: Run, partner: Run | None, videos: Manifest
 ) -> None:
-    """Write each number and outcome into its run; that of both streams into the first.
+    """Write each number and outcome into its run; the fused test's go into the first run.
 
     Args:
         videos: Those that were tested.

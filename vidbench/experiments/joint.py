@@ -1,4 +1,4 @@
-"""What notebooks 30 and 31 do: several data sets opened, a joint recipe, its runs trained and tested."""
+"""Functions of notebooks 30 and 31: open data sets, plan a joint run, train and test it."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from vidbench.tensors.losses import covariance_floor
 if TYPE_CHECKING:
     from vidbench.evaluate.probe import Score
 
-SMALL = 1000  # videos of a data set, up to which it is scanned here
-MANY = 2000  # videos of all, from which several processes read them
+SMALL = 1000  # a data set with fewer videos is scanned here
+MANY = 2000  # with more videos in all data sets, several processes read them
 TRAIN = "vidbench.methods.multitrain:train"
-# Supplement, 2.3, on 8 V100: (samples, seconds) of an epoch. Of MViTv2's own code it has the rate
-# alone, 91.0 clips per second.
+# Supplement, 2.3, on 8 V100: (samples, seconds) of an epoch. For MViTv2's own code it gives only
+# the rate, 91.0 clips per second.
 EPOCHS = {
     "Kinetics-400": (240_000, 3200.0),
     "Kinetics-400, MViTv2's own code": (240_000, 240_000 / 91.0),
@@ -39,8 +39,8 @@ EPOCHS = {
     "ImageNet-1K": (1_280_000, 1800.0),
     "ImageNet-21K-P": (11_060_000, 11_000.0),
 }
-# Epochs of video and of images, and seconds of an epoch of images. The supplement has 200 and 75 and
-# the seconds; 100, 300 and 90 are inferred from its 34 % and 92 %.
+# Epochs of video and of images, and seconds of an epoch of images. The supplement has 200 and 75
+# and the seconds; 100, 300 and 90 are inferred from its 34 % and 92 %.
 STARTS = {
     "video from scratch": (200, 0, 0),
     "ImageNet-1K, then video": (100, 300, 1800),
@@ -59,16 +59,21 @@ Sets = Mapping[str, Opened]  # by the name that the joint run uses
 
 
 def open_sets(runs_dir: str | Path, data: Sequence[str]) -> tuple[Path, dict[str, Opened]]:
-    """Open data sets; returns the folder of their joint runs, too."""
+    """Open data sets; return the folder of their joint runs, and the data sets by name.
+
+    Args:
+        runs_dir: The folder of everything written.
+        data: Names or folders of data sets.
+    """
     opened = [Opened(*catalogue.prepare_dataset(runs_dir, one)) for one in data]
     sets = {one.place.name.replace(".", "_"): one for one in opened}
     return Path(runs_dir).resolve() / "+".join(sets), sets
 
 
 def availability(sets: Sets) -> list[dict[str, Any]]:
-    """What each list names and what of it can be used: rows of a table.
+    """List what each data set's lists name and what of it can be used: rows of a table.
 
-    Small data sets are scanned here; of a large one an earlier scan is read if there is one.
+    Small data sets are scanned here; of a large one an earlier scan is read, if there is one.
     """
     rows: list[dict[str, Any]] = []
     for name, (place, manifest) in sets.items():
@@ -83,11 +88,10 @@ def availability(sets: Sets) -> list[dict[str, Any]]:
 def recipe_of(
     sets: Sets, preset: str, segments: Sequence[int], epochs: int, changes: Mapping[str, Any]
 ) -> multitrain.Recipe:
-    """The recipe of the joint run; flow is computed if it reads flow.
+    """Return the recipe of the joint run; if it reads flow, flow is computed.
 
     Args:
-        sets: The data sets.
-        preset: Of multitrain.
+        preset: A name in multitrain.PRESETS.
         segments: Numbers of data sets seen as segments of whole videos and never flipped.
         epochs: 0 takes the preset's number.
         changes: Further fields.
@@ -105,7 +109,11 @@ def recipe_of(
 
 
 def plan_rows(recipe: multitrain.Recipe) -> list[dict[str, Any]]:
-    """How often each data set is seen, and of which one a clip's partner is: rows of a table."""
+    """List how often each data set is seen, and which data sets its clips are mixed with.
+
+    Returns:
+        Rows of a table.
+    """
     rows = []
     for row in multitrain.planned(recipe):
         kept = ("data", "videos", "share", "a step", "an epoch", "seen")
@@ -115,7 +123,11 @@ def plan_rows(recipe: multitrain.Recipe) -> list[dict[str, Any]]:
 
 
 def epoch_rows() -> list[dict[str, Any]]:
-    """What an epoch took the authors, and a sample over one of Kinetics-400: rows of a table."""
+    """List what an epoch took the authors, and its cost per sample over Kinetics-400's.
+
+    Returns:
+        Rows of a table.
+    """
     videos, seconds = EPOCHS["Kinetics-400"]
     return [
         {
@@ -130,7 +142,7 @@ def epoch_rows() -> list[dict[str, Any]]:
 
 
 def cost_rows() -> list[dict[str, Any]]:
-    """What training from images costs, over 200 epochs of video from scratch: rows of a table."""
+    """List costs of training from images, relative to 200 epochs of video: rows of a table."""
     rows = []
     for start, (video, images, seconds) in STARTS.items():
         times = multitrain.cost(video, images, seconds, 3200, scratch=200)
@@ -141,7 +153,11 @@ def cost_rows() -> list[dict[str, Any]]:
 
 
 def train_all(recipe: multitrain.Recipe, folder: Path, alone: bool) -> dict[str, Path]:
-    """Train the joint run into `folder`, and if wanted a run on each data set: data set -> folder."""
+    """Train the joint run into `folder`, and a run on each data set; return data set -> folder.
+
+    Args:
+        alone: Train the runs on single data sets; otherwise {} is returned.
+    """
     ranks.launch(TRAIN, runs.recipe_dict(recipe), str(folder), nproc=0)
     single = {part.name: folder.parent / f"alone-{part.name}" for part in recipe.parts if alone}
     for part in recipe.parts if alone else ():
@@ -151,7 +167,7 @@ def train_all(recipe: multitrain.Recipe, folder: Path, alone: bool) -> dict[str,
 
 
 def informative(run: Run) -> tuple[dict[str, tuple[list, list]], dict[str, float]]:
-    """The informative loss's two terms over epochs, and what noise alone gives of the covariance."""
+    """Return the informative loss's terms over epochs, and the covariance of noise alone."""
     recipe, log = run.recipe, run.curves()
     clips = recipe.fit.batch * recipe.clip.views // recipe.fit.accumulate
     terms: dict[str, tuple[list, list]] = {}
@@ -162,7 +178,7 @@ def informative(run: Run) -> tuple[dict[str, tuple[list, list]], dict[str, float
 
 
 def accuracies(run: Run) -> dict[str, tuple[list, list]]:
-    """Each data set's accuracy in training, over epochs."""
+    """Return each data set's accuracy in training, over epochs."""
     log = run.curves()
     return {
         part.name: (log["epoch"], [value or 0.0 for value in log[f"{part.name} accuracy"]])
@@ -174,9 +190,8 @@ def tested(sets: Sets, folders: Mapping[str, Path], tests: Sequence[str]) -> dic
     """Test runs on the held-out videos of each data set, by its own head: data set -> score.
 
     Args:
-        sets: The data sets.
         folders: Data set -> the run.
-        tests: A protocol of all, or one of each, in turn.
+        tests: A protocol for all, or one for each, in turn.
     """
     workers = _workers(sets)
     found = {}
@@ -190,7 +205,11 @@ def tested(sets: Sets, folders: Mapping[str, Path], tests: Sequence[str]) -> dic
 def relations_of(run: Run, sets: Sets, split: str) -> dict[tuple[str, str], projections.Relation]:
     """Read the maps between the label spaces on the videos of a split.
 
-    A data set that is trained on segments of whole videos is read on the middles of segments."""
+    A data set that is trained on segments of whole videos is read on the middles of segments.
+
+    Args:
+        split: Of every data set.
+    """
     workers, tables = _workers(sets), {}
     for name, one in sets.items():
         read = fitting(projections.READ, data_set(run, name))
@@ -203,7 +222,7 @@ def relations_of(run: Run, sets: Sets, split: str) -> dict[tuple[str, str], proj
 def planted(
     found: Mapping[tuple[str, str], projections.Relation],
 ) -> dict[tuple[str, str], np.ndarray]:
-    """Which classes of two toy worlds show the same: pair of worlds -> bool [C_s,C_t]."""
+    """Return which classes of two toy worlds show the same: pair of worlds -> bool [C_s,C_t]."""
     rows, truth = toy.correspondence(), {}
     for pair, one in found.items():
         worlds = {
@@ -220,7 +239,12 @@ def planted_rows(
     found: Mapping[tuple[str, str], projections.Relation],
     truth: Mapping[tuple[str, str], np.ndarray],
 ) -> list[dict[str, Any]]:
-    """How often each read-out finds what was planted: rows of a table."""
+    """List how often each read-out finds what was planted: rows of a table.
+
+    Args:
+        found: (source, target) -> relation.
+        truth: What `planted` returns.
+    """
     rows = [
         {
             "read-out": name,

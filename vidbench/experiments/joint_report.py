@@ -1,7 +1,7 @@
 """Numbers, verdicts, report and tables of MultiTrain's claims, from the records alone.
 
 Every number of a data set is of videos that no network was trained on: its test videos, its undrawn
-training videos, and `unseen`, both together. `small sets` is `unseen` of all small data sets.
+training videos, or `unseen`, both together. `small sets` is `unseen` of all small data sets.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ NAMES = {
 }
 ALONE = ("alone-steps", "alone-epochs")
 BASES = (*ALONE, "joint")
-# What the paper claims is positive: an arm minus another.
+# Differences that the paper claims are positive: an arm minus another.
 CLAIMS = (
     ("joint", "alone-steps"),
     ("joint", "alone-epochs"),
@@ -72,7 +72,12 @@ Runs = Mapping[tuple[int, str, str, str], Record]  # by seed, arm, data set and 
 def write(
     place: Path, regimes: Mapping[str, Regime], kept: Mapping[str, Book], seeds: Sequence[int]
 ) -> Path:
-    """Write numbers.json, numbers.csv, results.md and report.html; return the report's path."""
+    """Write numbers.json, numbers.csv, results.md and report.html; return the report's path.
+
+    Args:
+        place: The experiment's folder.
+        regimes, kept: By the regime's name.
+    """
     numbers, sections, pages = {}, [], []
     for name, one in regimes.items():
         rows = [row for row in kept[name].records if row.seed in seeds]
@@ -95,7 +100,7 @@ def write(
 
 
 def how_made(rows: Sequence[Record]) -> str:
-    """Seeds, runs, hours of training and commits in one sentence."""
+    """Say in one sentence how many seeds, runs and hours of training, and which commits."""
     seconds = [row.numbers[SECONDS] for row in rows if SECONDS in row.numbers]
     count, commits = len({row.seed for row in rows}), sorted({row.commit for row in rows})
     return (
@@ -108,9 +113,12 @@ def how_made(rows: Sequence[Record]) -> str:
 
 
 def outcome(one: Regime, rows: Sequence[Record], steps: int, seeds: Sequence[int]) -> list[Number]:
-    """All numbers of a number of steps: means over seeds, and paired differences to each of BASES.
+    """Compute all numbers after `steps` steps: means over seeds, paired differences to BASES.
 
     A metric's name ends with the number of steps.
+
+    Args:
+        rows: The regime's records.
     """
     runs = {
         (row.seed, row.arm, row.data, row.test): row
@@ -134,7 +142,7 @@ def outcome(one: Regime, rows: Sequence[Record], steps: int, seeds: Sequence[int
 
 
 def groups(one: Regime) -> dict[str, dict[str, list[tuple[str, str]]]]:
-    """Data set -> test -> the kept tests, pairs of data set and test, whose videos it takes."""
+    """Return data set -> test -> the pairs (data set, kept test) whose videos the test takes."""
     made: dict[str, dict[str, list[tuple[str, str]]]] = {}
     for name in one.worlds:
         own = [(name, TEST), (name, UNDRAWN)] if name in one.small else [(name, TEST)]
@@ -168,7 +176,7 @@ def _paired(
             source_videos(row for (own, _, *of), row in runs.items() if (own, *of) == (seed, *pair))
             for pair in wanted
         ]
-        # a source video's training and test videos never meet, but two data sets count from 0
+        # the tests of a data set share no source video, but two data sets both count from 0
         named = [np.char.add(f"{i} ", one.astype(str)) for i, one in enumerate(each)]
         sources.append(np.concatenate(named))
     data, metric = name
@@ -184,7 +192,11 @@ def _paired(
 
 
 def claims(one: Regime, numbers: Sequence[Number]) -> list[dict[str, str]]:
-    """Each claim at the largest number of steps: the difference and its verdict."""
+    """Judge each claim at the largest number of steps: rows of a table with difference and verdict.
+
+    Args:
+        numbers: What `outcome` returns, for all steps.
+    """
     tested = [(SMALL, UNSEEN)]
     if one.unseen:
         tested += [(f"toy-{one.unseen}", test) for test in MEASURES]
@@ -213,7 +225,11 @@ def cause(
     minus: str,
     at: Mapping[int, Number | None],
 ) -> str:
-    """Why an arm may lose: its gain ended with more steps, or it fits the training videos less."""
+    """Say why an arm may lose: its early gain ended, or it fits the training videos less.
+
+    Args:
+        at: Steps -> the difference.
+    """
     said = []
     first = at[one.steps[0]]
     if len(one.steps) > 1 and first is not None and first.value > 0:
@@ -249,7 +265,11 @@ def _at(
 
 
 def levels(one: Regime, numbers: Sequence[Number], steps: int) -> list[dict[str, Any]]:
-    """A row an arm: top-1 of the unseen videos of each data set, and of training videos."""
+    """List top-1 of each data set's unseen videos and of training videos, a row per arm.
+
+    Args:
+        numbers: What `outcome` returns.
+    """
     rows = []
     for arm, words in NAMES.items():
         row: dict[str, Any] = {"trained": words}
@@ -263,7 +283,11 @@ def levels(one: Regime, numbers: Sequence[Number], steps: int) -> list[dict[str,
 
 
 def gains(one: Regime, numbers: Sequence[Number], steps: int) -> list[dict[str, Any]]:
-    """A row a difference: of test videos and of undrawn videos of each data set."""
+    """List differences on each data set's test videos and undrawn videos, a row per difference.
+
+    Args:
+        numbers: What `outcome` returns.
+    """
     rows = []
     for base in BASES:
         for arm, words in NAMES.items():
@@ -279,7 +303,11 @@ def gains(one: Regime, numbers: Sequence[Number], steps: int) -> list[dict[str, 
 
 
 def found_pairs(one: Regime, numbers: Sequence[Number]) -> list[dict[str, Any]]:
-    """A row an arm and read-out: planted pairs ranked first from each side, by steps."""
+    """List the planted pairs ranked first from each side, a row per arm and read-out.
+
+    Args:
+        numbers: What `outcome` returns, for all steps.
+    """
     rows = []
     for arm in (name for name in NAMES if name not in ALONE):
         for readout in READOUTS:
@@ -294,7 +322,11 @@ def found_pairs(one: Regime, numbers: Sequence[Number]) -> list[dict[str, Any]]:
 
 
 def transfer(one: Regime, numbers: Sequence[Number]) -> list[dict[str, Any]]:
-    """A row an arm: what its backbone is worth on the world that no network was trained on."""
+    """List what each arm's backbone reaches on the world that no network was trained on.
+
+    Args:
+        numbers: What `outcome` returns, for all steps.
+    """
     data, steps, rows = f"toy-{one.unseen}", one.steps[-1], []
     for arm, words in NAMES.items():
         row: dict[str, Any] = {"backbone": words if arm != "alone-steps" else "toy-base alone"}
@@ -306,7 +338,11 @@ def transfer(one: Regime, numbers: Sequence[Number]) -> list[dict[str, Any]]:
 
 
 def by_steps(one: Regime, numbers: Sequence[Number]) -> list[dict[str, Any]]:
-    """A row a claimed gain: on the small data sets after each number of steps."""
+    """List each claimed gain on the small data sets after each number of steps, a row per gain.
+
+    Args:
+        numbers: What `outcome` returns, for all steps.
+    """
     rows = []
     for arm, base in CLAIMS:
         row: dict[str, Any] = {"difference": f"{NAMES[arm]} - {NAMES[base]}"}
@@ -318,7 +354,11 @@ def by_steps(one: Regime, numbers: Sequence[Number]) -> list[dict[str, Any]]:
 
 
 def over_steps(one: Regime, numbers: Sequence[Number]) -> Figure:
-    """The same as lines with intervals."""
+    """Draw `by_steps` as lines with intervals.
+
+    Args:
+        numbers: What `outcome` returns, for all steps.
+    """
     lines = {}
     for row in by_steps(one, numbers):
         at = [(steps, row[f"{steps} steps"]) for steps in one.steps]
@@ -330,7 +370,7 @@ def over_steps(one: Regime, numbers: Sequence[Number]) -> Figure:
 
 
 def _ends(one: Number) -> tuple[float, float]:
-    """The interval, or the value twice if one seed gives none."""
+    """The interval, or the value twice if there is none."""
     if one.low is None or one.high is None:
         return one.value, one.value
     return one.low, one.high
@@ -339,7 +379,7 @@ def _ends(one: Number) -> tuple[float, float]:
 def tables(
     one: Regime, numbers: Sequence[Number], short: bool = False
 ) -> list[tuple[str, list[dict[str, Any]]]]:
-    """All tables, a sentence and its rows each.
+    """Return all tables: a sentence and its rows each.
 
     Args:
         short: Only those of a results page, top-1 at the largest number of steps.
@@ -366,7 +406,11 @@ def tables(
 
 
 def section(one: Regime, numbers: Sequence[Number], made: str) -> Section:
-    """The regime's part of the report."""
+    """Make the regime's section of the report.
+
+    Args:
+        made: The sentence of `how_made`.
+    """
     found: list[Any] = [made]
     if said := claims(one, numbers):
         found.append(table(said, note="At the largest number of steps."))
@@ -382,7 +426,11 @@ def section(one: Regime, numbers: Sequence[Number], made: str) -> Section:
 
 
 def page(one: Regime, numbers: Sequence[Number], made: str) -> str:
-    """The regime's tables in Markdown, for a results page."""
+    """Return the regime's tables in Markdown, for a results page.
+
+    Args:
+        made: The sentence of `how_made`.
+    """
     said = claims(one, numbers)
     text = [f"{made}\n", *([markdown(said)] if said else [])]
     for words, rows in tables(one, numbers, short=True):

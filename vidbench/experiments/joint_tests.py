@@ -22,9 +22,9 @@ from vidbench.tensors.metrics import effective_rank
 VIEWS = Protocol(windows=2)
 TEST, UNDRAWN = "test", "undrawn"
 TRAIN = "train"  # top-1 of training videos
-# Test -> split. Undrawn training videos are never trained on either, and they are more.
+# Test -> split. Undrawn training videos are not trained on either, and there are more of them.
 PARTS = {TEST: "test", UNDRAWN: "validate"}
-PAIRS = "planted pairs"  # in place of a data set's name
+PAIRS = "planted pairs"  # instead of a data set's name
 PROBE, FEW, RECALL = "probe", "probe, few labels", "R@1"
 RANK, SECONDS = "effective rank", "seconds"
 LABELED = 2  # source videos of each class that the probe with few labels has
@@ -51,16 +51,17 @@ class Scored(NamedTuple):
 def drawn(
     rows: Manifest, world: str, size: str | toy.Preset, source_videos: int, seed: int
 ) -> Manifest:
-    """Keep so many training source videos of each class in train; the others become `validate`.
+    """Keep `source_videos` training source videos per class in train; others become `validate`.
 
     They are spread over the class's actions and variants, at least one of each. So a union of
-    three actions keeps three source videos, because nothing shows what else belongs to it.
+    three actions keeps three source videos: without a video of an action, nothing shows that the
+    action belongs to the class.
 
     Args:
         rows: All videos of a toy world.
         world: Its name.
         size: Its preset.
-        source_videos: Of each class; 0 keeps all.
+        source_videos: 0 keeps all.
         seed: Of the world and of the draw.
     """
     if not source_videos:
@@ -83,7 +84,7 @@ def drawn(
 
 
 def of_run(folder: str, worlds: Mapping[str, str], unseen: str = "") -> list[Scored]:
-    """Test a run on every data set that it was trained on; the first test has its seconds, too.
+    """Test a run on every data set that it was trained on; its seconds are in the first test.
 
     Args:
         folder: The run directory.
@@ -103,7 +104,11 @@ def of_run(folder: str, worlds: Mapping[str, str], unseen: str = "") -> list[Sco
 
 
 def own_head(run: Run, name: str) -> list[Scored]:
-    """Test the head of one data set on unseen videos, and on its training videos (one view)."""
+    """Test the head of one data set on unseen videos, and on its training videos (one view).
+
+    Args:
+        name: The data set.
+    """
     splits = Manifest.load(data_set(run, name).manifest).split
     (seen,) = classified(run.folder, "train", {"one": PROTOCOLS["one_view"]}, data=name).values()
     found = []
@@ -116,7 +121,11 @@ def own_head(run: Run, name: str) -> list[Scored]:
 
 
 def pairs(run: Run, worlds: Mapping[str, str]) -> list[Scored]:
-    """Which planted pairs of classes each read-out ranks first, from either side."""
+    """Test which planted pairs of classes each read-out ranks first, from either side.
+
+    Args:
+        worlds: Data set -> toy world.
+    """
     tables = {name: load_or_extract(run, "train", READ, data=name) for name in worlds}
     known = toy.correspondence()
     related = relations(run, tables)
@@ -128,12 +137,21 @@ def pairs(run: Run, worlds: Mapping[str, str]) -> list[Scored]:
 
 
 def question(readout: str, side: str) -> str:
-    """The name of a read-out's test when the matches of a class of that side are looked for."""
+    """Return the name of a read-out's test from the classes of one side.
+
+    Args:
+        readout: A name in READOUTS.
+        side: "source" or "target": of its classes, the matches on the other side are ranked.
+    """
     return f"{readout}, from the {side}"
 
 
 def chance(worlds: Mapping[str, str]) -> float:
-    """The share of planted pairs that a random order ranks first, the same from both sides."""
+    """Compute the share of planted pairs that a random order ranks first, the same from both sides.
+
+    Args:
+        worlds: Data set -> toy world.
+    """
     count = {world: len(toy.WORLDS[world].classes) for world in worlds.values()}
     shares = [
         len(row["matches"].split(";")) / count[row["other_world"]]
@@ -146,8 +164,12 @@ def chance(worlds: Mapping[str, str]) -> float:
 def transferred(run: Run, place: Path) -> list[Scored]:
     """Test the backbone on a world that it was never trained on.
 
-    Retrieval and a linear probe from the world's training videos to its test videos, a probe with
-    LABELED source videos a class, and the effective rank of the test videos' features.
+    The tests are retrieval and a linear probe from the world's training videos to its test videos,
+    a probe with LABELED source videos per class, and the effective rank of the test videos'
+    features.
+
+    Args:
+        place: The folder with the world's `videos` and `flow`.
     """
     rows, name = Manifest.load(place / "videos"), run.recipe.data_sets()[0].name
     given = {"manifest": rows, "flow": place / "flow", "data": name}
@@ -164,7 +186,11 @@ def transferred(run: Run, place: Path) -> list[Scored]:
 
 
 def fewer(table: Features, source_videos: int = LABELED) -> Features:
-    """Keep the rows of so many source videos of each class, the first ones."""
+    """Keep the rows of each class's first source videos.
+
+    Args:
+        source_videos: How many per class.
+    """
     kept = [
         np.unique(table.source_video[table.label == label])[:source_videos]
         for label in np.unique(table.label)

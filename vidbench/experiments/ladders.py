@@ -1,6 +1,7 @@
 """The runs of CoCLR's replication by name, and its report and page.
 
-A run's name has its method, its stream and the cycle whose clip budget it has: "coclr-rgb-2"."""
+A run's name contains its method, its stream and the cycle whose clip budget it has: "coclr-rgb-2".
+"""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ METHODS = {"infonce": "InfoNCE", "coclr": "CoCLR", "ubernce": "UberNCE"}
 STREAMS = {"rgb": "RGB", "flow": "flow", "both": "two-stream"}
 METRICS = ("R@1", "probe")
 LOSS, CALIBRATION = "cross-entropy", "calibration error"  # of the probe, in nats and as a share
-GAP = 0.2  # between InfoNCE and UberNCE, from which the share that CoCLR closes means something
+GAP = 0.2  # smallest gap between InfoNCE and UberNCE of which the share that CoCLR closes is shown
 # CoCLR's first half-cycle on RGB with one switch changed, compared with the run without the change.
 ABLATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "coclr-rgb-k1": ("coclr-rgb", {"topk": 1}),
@@ -33,7 +34,13 @@ ABLATIONS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def at(kind: str, stream: str, cycle: int) -> str:
-    """The run of a method whose RGB or flow clips are those of CoCLR's stages up to a cycle."""
+    """Return the name of a method's run with as many clips as CoCLR's stages up to a cycle.
+
+    Args:
+        kind: A method, such as "coclr".
+        stream: A name in STREAMS.
+        cycle: 0 is before co-training.
+    """
     if kind == "coclr":
         return f"coclr-{stream}" + (f"-{cycle}" if cycle > 1 else "")
     return f"{kind}-{stream}" + (f"-{cycle}" if cycle else "")
@@ -46,7 +53,7 @@ PROTOCOL = (
 
 
 def ladders(names: Iterable[str]) -> list[tuple[str, str, str]]:
-    """(InfoNCE, CoCLR, UberNCE) of one stream and one clip budget."""
+    """List (InfoNCE, CoCLR, UberNCE) of one stream and one clip budget each."""
     names, rungs = set(names), []
     for stream, cycle in product(STREAMS, range(1, 9)):
         low, middle, high = (at(kind, stream, cycle) for kind in METHODS)
@@ -56,8 +63,11 @@ def ladders(names: Iterable[str]) -> list[tuple[str, str, str]]:
 
 
 def pairs(names: Iterable[str]) -> list[tuple[str, str]]:
-    """What is compared with what: neighbors on each ladder, both streams with each, and each
-    ablation with its untouched fellow."""
+    """List the compared pairs of runs, the first minus the second.
+
+    These are neighbors on each ladder, two streams and each single one, and each ablation and the
+    run without the change.
+    """
     steps = [
         pair for low, middle, high in ladders(names) for pair in ((middle, low), (high, middle))
     ]
@@ -71,7 +81,11 @@ def pairs(names: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def report(facts: Mapping, numbers: Sequence[Number]) -> list[Section]:
-    """The report: the ladder as figures and a table, differences, the ablations."""
+    """Make the report: the ladder as figures and a table, differences, the ablations.
+
+    Args:
+        facts: As numbers.json has them.
+    """
     words = (
         f"Repetitions: {', '.join(facts['cases'])}. Numbers are means over them with 95 % "
         "intervals of Student's t over repetitions. Differences are paired."
@@ -122,7 +136,11 @@ def _all(facts: Mapping, numbers: Sequence[Number]):
 
 
 def over_clips(facts: Mapping, numbers: Sequence[Number]) -> list[Figure]:
-    """R@1 and probe of each method on each stream over the clips that it was trained on."""
+    """Draw R@1 and probe of each method on each stream over the clips that it was trained on.
+
+    Args:
+        facts: As numbers.json has them.
+    """
     own = {(one.arm, one.metric): one for one in numbers if not one.minus}
     made = []
     for metric in METRICS:
@@ -200,19 +218,20 @@ def _closed(numbers: Sequence[Number]):
         if one.minus and one.metric not in METRICS
     ]
     note = (
-        f"What CoCLR closes of the gap between InfoNCE and UberNCE, if that is {GAP:.0%} or more."
+        f"The share of the gap between InfoNCE and UberNCE that CoCLR closes, if that is {GAP:.0%} "
+        "or more."
     )
-    words = f"No gap between InfoNCE and UberNCE is {GAP:.0%} or more, so CoCLR closes none."
+    words = f"No gap between InfoNCE and UberNCE is {GAP:.0%} or more, so no share is shown."
     return table(shown, note=note) if shown else words
 
 
 def title(name: str) -> str:
-    """A run's name for people: "coclr-rgb-2" -> "CoCLR RGB, cycle 2"."""
+    """Return a run's name for readers: "coclr-rgb-2" -> "CoCLR RGB, cycle 2"."""
     kind, stream, *rest = name.split("-")
     words = {
         "k1": "k = 1",
         "k5": "k = 5",
-        "drop0": "self always positive",
+        "drop0": "own key always positive",
         "positive": "siblings positive",
         "negative": "siblings negative",
     }
@@ -230,7 +249,11 @@ PUBLISHED = {  # S3D on UCF101: R@1 of InfoNCE and CoCLR
 
 
 def page(facts: Mapping, numbers: Sequence[Number], records: Sequence[Record]) -> str:
-    """The tables of a results page in Markdown: the claims with verdicts, then all runs."""
+    """Return the tables of a results page in Markdown: the claims with verdicts, then all runs.
+
+    Args:
+        facts: As numbers.json has them.
+    """
     names = list(facts["budgets"])
     last = _last(names)
     claims = []

@@ -1,12 +1,13 @@
-"""MultiTrain's claims: one network for several data sets against one each, each loss alone.
+"""MultiTrain's claims: one network for several data sets against one network each; each loss alone.
 
 Two regimes on toy worlds whose classes are related in a known way, from random weights:
 
-- POWER: one large data set and two with 2 training source videos a class. Several numbers of steps,
-  each a run with its own schedule, because a loss that helps early can cost later.
+- POWER: one large data set and two with 2 training source videos per class. There are several
+numbers
+  of steps, each a run with its own schedule, because a loss that helps early can cost later.
 - DISAGREE: two large data sets and two small ones, whose classes are parts or unions of the others'
-  and which have 1 source video of each action. Then a world that no network was trained on: what is
-  the backbone worth there?
+  and which have 1 source video of each action. The backbones are also tested on a world that no
+  network was trained on.
 
 All arms of a seed see the same videos in the same order and start from the same weights.
 """
@@ -37,7 +38,7 @@ from vidbench.system.processes import cores
 from vidbench.system.processes import run_all as in_pool
 from vidbench.system.progress import Progress
 
-# What is changed in the recipe of both losses. ALONE has a run for each data set.
+# Changes of the recipe with both losses. The arms of ALONE have a run for each data set.
 ARMS: dict[str, dict[str, Any]] = {
     "alone-steps": {},
     "alone-epochs": {},
@@ -67,15 +68,15 @@ class Regime:
 
     Args:
         name: Of its folder and its csv.
-        title: What it asks.
-        data: Toy world -> training source videos of each class, at least one of each action; 0 is
-            all.
+        title: Its heading in the report.
+        data: Toy world -> training source videos per class, at least one of each action; 0 is all.
         recipe: With both losses; its epochs are replaced.
         steps: Of every joint run. Each number has its own runs.
-        alone: Worlds that have a network each with as many steps as the joint run. If the arm
-            `alone-epochs` is chosen, all worlds have one with as many epochs, so fewer steps.
+        alone: Worlds with a network of their own that trains for as many steps as the joint run.
+            The arm `alone-epochs` has a network for every world, with as many epochs, so fewer
+            steps.
         unseen: A world on which all backbones are tested that saw a large data set.
-        arms: Which of ARMS.
+        arms: Names in ARMS.
         size: Of the worlds.
     """
 
@@ -146,7 +147,7 @@ def regimes(names: Sequence[str], quick: bool = False) -> list[Regime]:
         quick: A tenth of the steps.
 
     Raises:
-        ValueError: A name is unknown.
+        InputError: A name is unknown.
     """
     if unknown := sorted(set(names) - set(REGIMES)):
         known = ", ".join(REGIMES)
@@ -160,12 +161,14 @@ def regimes(names: Sequence[str], quick: bool = False) -> list[Regime]:
 def replicate(
     out: str | Path, regimes: Sequence[Regime], seeds: Sequence[int], processes: int = 2
 ) -> Path:
-    """Train and test every arm below `out`; return the path of the report.
+    """Train and test every arm below `out`; return the path of the report. Resumable.
 
-    processes: At a time; 0 does everything in this process, which suits tests.
+    A unit is all arms of a seed and a number of steps. It is neither trained nor tested again once
+    its rows are in the regime's csv, even if the runs are deleted.
 
-    The same call resumes. A unit, all arms of a seed and a number of steps, is neither trained nor
-    tested again once its rows are in the regime's csv, even if the runs are deleted.
+    Args:
+        out: The experiment's folder.
+        processes: At a time; 0 does everything in this process, which suits tests.
 
     Raises:
         ValueError: A csv in `out` has rows of other settings.
@@ -183,6 +186,9 @@ def replicate(
 
 def books(out: str | Path, regimes: Sequence[Regime]) -> dict[str, Book]:
     """Read what `out` already has of each regime.
+
+    Args:
+        out: The experiment's folder.
 
     Raises:
         ValueError: A csv in `out` has rows of other settings.
@@ -218,9 +224,13 @@ def _unit(one: Regime, place: Path, seed: int, steps: int, processes: int) -> li
 def records(
     one: Regime, seed: int, steps: int, done: Mapping[str, Sequence[Scored]]
 ) -> list[Record]:
-    """The records of a unit, from each run's tests.
+    """Return the records of a unit, from each run's tests.
 
-    Only the first one of a data set and test has its source videos, as they are the same in all arms.
+    Only the first record of a data set and test has source videos, as they are the same in all
+    arms.
+
+    Args:
+        done: Run name -> its tests.
     """
     made, listed = [], set()
     commit = (made_by()["commit"] or "")[:10]
@@ -236,7 +246,7 @@ def records(
 
 
 def _whole(name: str, one: Regime) -> bool:
-    """Whether a run's backbone saw a large data set, so that the unseen world can be tried."""
+    """Whether a run's backbone saw a large data set, so it is tested on the unseen world."""
     arm, _, data = name.partition("/")
     return arm not in ALONE or data not in one.small
 
@@ -253,7 +263,12 @@ def _data(one: Regime, place: Path, seed: int, world: str, processes: int) -> Pa
 
 
 def parts(one: Regime, place: Path, seed: int, processes: int) -> list[multitrain.Part]:
-    """Make the data sets of a seed if they are missing; the recipe's parts."""
+    """Make the data sets of a seed if they are missing; return the recipe's parts.
+
+    Args:
+        place: The experiment's folder.
+        processes: That render videos and compute flow.
+    """
     made = []
     for world, source_videos in one.data.items():
         folder = _data(one, place, seed, world, processes)
@@ -270,7 +285,13 @@ def parts(one: Regime, place: Path, seed: int, processes: int) -> list[multitrai
 def stages(
     one: Regime, place: Path, seed: int, steps: int, processes: int = 2
 ) -> dict[str, multitrain.Recipe]:
-    """The recipes of a seed: `joint` and so on, and `alone-steps/NAME` of each data set."""
+    """Plan the runs of a seed by name: `joint` and so on, and `alone-steps/NAME` of each data set.
+
+    Args:
+        place: The experiment's folder.
+        steps: Of the joint runs.
+        processes: That render videos and compute flow.
+    """
     every = parts(one, place, seed, processes)
     base = replace(one.recipe, parts=tuple(every), fit=replace(one.recipe.fit, seed=seed))
     rows = [len(Manifest.load(part.manifest).select(split="train")) for part in every]

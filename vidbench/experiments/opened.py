@@ -1,4 +1,4 @@
-"""Videos with runs on them, opened for a look: from the demo's results, or from runs of your own."""
+"""Videos and the runs on them, opened for notebooks: from the demo's results, or your own runs."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from vidbench.view.clips import QUICK
 
 @dataclass(frozen=True)
 class Opened:
-    """A gallery and queries, with what runs know of them.
+    """A gallery and queries, with features and facts of runs.
 
     Args:
         name: Of the data.
         place: The folder of the data's videos, flow and runs.
         train, queries: The gallery and the queries.
         tables: run -> features of both, and `searches.BOTH` if there are both streams.
-        facts: run -> what a table says of it: stream, positives, clips, stages.
+        facts: run -> its row of a table: stream, positives, clips, stages.
         curves: run -> its log as columns.
-        runs: The runs themselves; none of the demo's results.
-        folders: run -> its directory, from which its network is loaded; none of shipped results.
-        flow: The flow store; `QUICK` of shipped results, whose flow is estimated when it is shown.
+        runs: The runs themselves; empty for the demo's results.
+        folders: run -> its directory, from which its network is loaded; empty for shipped results.
+        flow: The flow store; `QUICK` for shipped results, whose flow is estimated when it is shown.
         iterations: Of the shortest training; 0 if it is unknown.
     """
 
@@ -68,7 +68,7 @@ def open_runs(
 
     Args:
         runs_dir: The folder of everything written.
-        data: DEMO, or a data set: its runs are loaded, on the tiny toy worlds trained
+        data: DEMO, or a data set. Its runs are loaded; on tiny toy worlds, missing ones are trained
             (`ready_runs`).
         names: Runs; empty ones are left out.
         fold: Of a data set that has several.
@@ -159,7 +159,7 @@ def open_relations(
     Args:
         runs_dir: The folder of everything written.
         data: [DEMO], or the data sets of the joint run.
-        run: Its name, or a path with a slash; tiny worlds train a missing one.
+        run: Its name, or a path with a slash; on tiny worlds, a missing run is trained.
         split: On whose videos the read-outs are computed.
 
     Returns:

@@ -1,4 +1,4 @@
-"""A results page's tables as Markdown, each difference with a verdict that follows from its numbers."""
+"""A results page's tables as Markdown; each difference gets a verdict computed from its numbers."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import numpy as np
 from vidbench.experiments.paired import Number, quantile
 from vidbench.experiments.records import Record
 
-SMALLEST = 0.01  # a gain below one point is as good as none
-MOST = 1000  # seeds
+SMALLEST = 0.01  # a gain below one point counts as none
+MOST = 1000  # seeds that `needed` tries
 
 
 def needed(number: Number) -> int | None:
-    """How many repetitions would exclude 0, if the mean and what varies stayed as they are.
+    """Count the repetitions that would exclude 0 if mean and variances stayed the same.
 
-    The smallest n with t(0.975, n - 1)^2 s^2 / n + 1.96^2 v < mean^2: s is the standard deviation of
-    the repetitions, v the variance over test videos, as far as the interval contains it. None if
-    MOST are too few, or there is one repetition only.
+    The smallest n with t(0.975, n - 1)^2 s^2 / n + 1.96^2 v < mean^2, where s is the standard
+    deviation of the repetitions and v the variance over test videos, if the interval contains it.
+    None if more than MOST are needed, or there is only one repetition.
     """
     each = np.array([one for one in number.each if one is not None])
     if len(each) < 2 or number.low is None or number.high is None or not number.value:
@@ -39,6 +39,10 @@ def verdict(number: Number, cause: str = "", smallest: float = SMALLEST) -> str:
 
     "holds" if the interval is above 0. "does not hold" if it is below 0, or contains 0 and ends
     below `smallest`, with the cause if one is given. Else "not decided", with the seeds needed.
+
+    Args:
+        cause: Why the claim may fail.
+        smallest: The smallest gain that counts.
     """
     if number.low is None or number.high is None:
         return "not decided: one repetition has no interval"
@@ -59,12 +63,20 @@ def _points(share: float) -> str:
 
 
 def percent(number: Number | None, sign: str = "") -> str:
-    """A number in percent with its interval; sign "+" also shows a plus."""
+    """Format a number in percent with its interval.
+
+    Args:
+        sign: "+" also shows a plus.
+    """
     return _cell(number, 100.0, f"{sign}.1f", ".1f")
 
 
 def plain(number: Number | None, sign: str = "", digits: int = 3) -> str:
-    """A number as it is with its interval; sign "+" also shows a plus."""
+    """Format a number with its interval.
+
+    Args:
+        sign: "+" also shows a plus.
+    """
     return _cell(number, 1.0, f"{sign}.{digits}f", f".{digits}f")
 
 
@@ -78,7 +90,7 @@ def _cell(number: Number | None, scale: float, spec: str, ends: str) -> str:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as a Markdown table; the columns are the first row's."""
+    """Format rows as a Markdown table; the columns are the first row's."""
     names = list(rows[0])
     lines = [names, ["---"] * len(names), *([str(row[name]) for name in names] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"

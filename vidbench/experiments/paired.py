@@ -6,14 +6,14 @@ difference of repetition r, and R repetitions of mean d and standard deviation s
 
     d +- t(0.975, R - 1) s / sqrt(R)
 
-What makes a repetition hard for both arms cancels. If each repetition has its own test videos,
-s contains their variance too. If all repetitions share their test videos, the variance over source
-videos, which s does not contain, is added to s^2 / R, and the degrees of freedom are Satterthwaite's.
-A single repetition has the variance over source videos alone.
+What makes a repetition hard for both arms cancels. If each repetition has its own test videos, s
+contains their variance too. If all repetitions share their test videos, s does not contain the
+variance over source videos: it is added to s^2 / R, with Satterthwaite's degrees of freedom. A
+single repetition has the variance over source videos alone.
 
-A bootstrap over repetitions is too narrow: it can only draw the few values again. Of 4,000 simulated
-95 % intervals each, 51 % contained the true mean for 2 normal repetitions, 75 % for 3 and 89 % for 8.
-The difference is significant if the interval excludes 0.
+A bootstrap over repetitions is too narrow, because it only draws the few values again. Of 4,000
+simulated 95 % intervals each, 51 % contained the true mean for 2 normal repetitions, 75 % for 3 and
+89 % for 8. The difference is significant if the interval excludes 0.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from vidbench.view.figures import Bar
 class Number:
     """A mean over repetitions with its 95 % interval: of an arm, or of an arm minus another.
 
-    low, high: None if the number has no interval. each: the value of each repetition, None if it
-    does not exist there.
+    low, high: None if the number has no interval. each: the value of each repetition, or None where
+    it does not exist.
     """
 
     data: str
@@ -49,22 +49,34 @@ class Number:
         return tuple(100 * end for end in (self.value, self.low, self.high) if end is not None)
 
     def each_percent(self, sign: str = "") -> str:
-        """Each repetition's value times 100 as text; sign "+" also shows a plus."""
+        """Format each repetition's value times 100; sign "+" also shows a plus."""
         return "  ".join("-" if one is None else f"{100 * one:{sign}.1f}" for one in self.each)
 
     def bar(self, method: str, group: str) -> Bar:
-        """The number as a bar or a dot of a figure."""
+        """Return the number as a bar or a dot of a figure.
+
+        Args:
+            method, group: The bar's labels.
+        """
         return Bar(method, group, self.value, self.low, self.high)
 
 
 def plain(data: str, arm: str, metric: str, each: Iterable[float]) -> Number:
-    """A mean over repetitions without an interval, such as seconds."""
+    """Compute a mean over repetitions without an interval, such as seconds.
+
+    Args:
+        each: The value of each repetition.
+    """
     each = tuple(map(float, each))
     return Number(data, arm, "", metric, float(np.mean(each)), None, None, each)
 
 
 def pick(numbers: Iterable[Number], **wanted: str) -> list[Number]:
-    """The numbers whose fields have the wanted values."""
+    """List the numbers whose fields have the wanted values.
+
+    Args:
+        wanted: Field -> value.
+    """
     return [
         number
         for number in numbers
@@ -87,10 +99,11 @@ class Paired:
         """Keep the arms' hits.
 
         Args:
-            hits: of each repetition arm -> hit or score of each test video [N].
-            source_videos: of each repetition the source video of each test video [N].
-            metric: what the hits measure; data: on which data set.
-            shared: all repetitions have the same test videos.
+            hits: Of each repetition arm -> hit or score of each test video [N].
+            source_videos: Of each repetition the source video of each test video [N].
+            metric: What the hits measure.
+            data: The name of the data set.
+            shared: All repetitions have the same test videos.
 
         Raises:
             ValueError: The repetitions' arms or shapes differ, or those shared are not the same.
@@ -110,7 +123,7 @@ class Paired:
         self.crossed = shared or len(hits) == 1  # the variance over source videos counts
 
     def mean(self, arm: str) -> Number:
-        """The arm's mean over repetitions; of scores from 0 to 1 the interval ends there."""
+        """Compute the arm's mean over repetitions; intervals of scores in 0..1 are cut there."""
         value, low, high = self._interval({arm: 1.0})
         scores = np.concatenate(self.scores[arm])
         if low is not None and high is not None and 0 <= scores.min() and scores.max() <= 1:
@@ -118,17 +131,24 @@ class Paired:
         return self._number(arm, "", self.metric, (value, low, high), self.each[arm])
 
     def difference(self, arm: str, minus: str) -> Number:
-        """The mean of one arm minus that of another."""
+        """Compute the mean of one arm minus that of another.
+
+        Args:
+            arm, minus: The result is `arm` minus `minus`.
+        """
         each = self.each[arm] - self.each[minus]
         found = self._interval({arm: 1.0, minus: -1.0})
         return self._number(arm, minus, self.metric, found, each)
 
     def share(self, low: str, middle: str, high: str) -> Number:
-        """How much of the gap between two arms a third one closes: (middle - low) / (high - low).
+        """Compute the share of a gap that a third arm closes: (middle - low) / (high - low).
 
         The value is the ratio of the means, its interval Fieller's: all shares q for which
-        (middle - low) - q (high - low) = 0 is not rejected. There is none if the gap itself is not
-        significant. A repetition without a gap has no share.
+        (middle - low) - q (high - low) = 0 is not rejected. There is no interval if the gap itself
+        is not significant. A repetition without a gap has no share.
+
+        Args:
+            low, middle, high: Arms.
         """
         part, gap = ({middle: 1.0, low: -1.0}, {high: 1.0, low: -1.0})
         a, b = (sum(w * self.each[arm].mean() for arm, w in of.items()) for of in (part, gap))
@@ -193,9 +213,14 @@ class Paired:
 
 
 def spread(data: str, arm: str, metric: str, each: Iterable[float], minus: str = "") -> Number:
-    """A mean over repetitions with the t interval over them, such as cross-entropy.
+    """Compute a mean over repetitions with the t interval over them, such as cross-entropy.
 
-    The variance over test videos is not in it; the interval is that of more seeds on these videos.
+    The interval is for more seeds on these test videos; it does not contain the variance over
+    videos.
+
+    Args:
+        each: The value of each repetition.
+        minus: The arm that was subtracted, if `each` are differences.
     """
     values = np.array(list(each), float)
     if len(values) < 2:

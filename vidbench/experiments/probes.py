@@ -1,4 +1,4 @@
-"""What notebook 40 does: linear probes on stored features, end to end, and of both streams."""
+"""Functions of notebook 40: linear probes on stored features, end to end, and of both streams."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from vidbench.methods import classify
 from vidbench.system.processes import cores
 
 END = "end to end"
+# the values that `tune` tries
 GRID: dict[str, Sequence[float]] = {
     "lr": (0.1, 0.3, 1.0),
     "weight_decay": (1e-4, 1e-3),
-}  # that `tune` tries
-HELD_OUT = 0.2  # of train's source videos, on which it chooses
-MANY = 1000  # videos, from which several processes read them
+}
+HELD_OUT = 0.2  # the share of train's source videos on which `tune` chooses
+MANY = 1000  # with more videos, several processes read them
 Found = dict[tuple[str, str], Score]  # (run, probe) -> score with its numbers
 
 
@@ -45,7 +46,7 @@ def _numbered(score: Score) -> Score:
 
 
 def trial_rows(score: Score) -> list[dict[str, Any]]:
-    """Rates and decays that the released probe tried, on held-out sources: rows of a table."""
+    """List the released probe's accuracy on held-out sources by rate and decay: rows of a table."""
     rows = []
     for rate in probe.Released().lrs:
         tried = [one for one in score.trials if one["lr"] == rate]
@@ -62,7 +63,7 @@ def end_to_end(
     Args:
         trained: Runs by name.
         place: The folder of the data set's videos, flow and runs.
-        preset: Of classify; empty trains nothing.
+        preset: A name in classify.PRESETS; empty trains nothing.
         tune: Choose rate and decay on source videos held out of train, then train on all of it.
 
     Returns:
@@ -94,7 +95,7 @@ def end_to_end(
 
 
 def training_curves(ends: Mapping[str, Run]) -> dict[str, tuple[list, list]]:
-    """Accuracy over epochs of each probe: in training, and on rows held out of it."""
+    """Return the accuracy over epochs of each probe, in training and on rows held out of it."""
     lines = {}
     for name, run in ends.items():
         for log, words in (("metrics", "training"), ("monitor", "held out")):
@@ -104,7 +105,12 @@ def training_curves(ends: Mapping[str, Run]) -> dict[str, tuple[list, list]]:
 
 
 def tested(ends: Mapping[str, Run], manifest: Manifest, protocol: Protocol, flow: Path) -> Found:
-    """Test the probes trained end to end on the held-out videos."""
+    """Test the probes trained end to end on the held-out videos.
+
+    Args:
+        ends: What `end_to_end` returns.
+        flow: The flow store.
+    """
     workers = min(16, cores()) if len(manifest) > MANY else 0
     found = {}
     for name, run in ends.items():
@@ -115,7 +121,11 @@ def tested(ends: Mapping[str, Run], manifest: Manifest, protocol: Protocol, flow
 
 
 def fused(found: Found, one: str, other: str) -> Found:
-    """The mean of two runs' class probabilities, by each probe that both have."""
+    """Average two runs' class probabilities, by each probe that both have.
+
+    Args:
+        one, other: Names of runs.
+    """
     made = {}
     for form in dict.fromkeys(form for _, form in found):
         if (one, form) in found and (other, form) in found:
@@ -127,10 +137,14 @@ def fused(found: Found, one: str, other: str) -> Found:
 def keep(
     found: Found, trained: Mapping[str, Run], ends: Mapping[str, Run], videos: Manifest
 ) -> None:
-    """Write each number and outcome into its run, with every switch that moves it; what both
-    streams found together goes to the first run. Results without runs are not kept.
+    """Write each number and outcome into its run, with every switch that affects it.
+
+    The fused numbers of both streams are written into the first run. Results without runs are not
+    stored.
 
     Args:
+        trained: Runs by name.
+        ends: What `end_to_end` returns.
         videos: Those that were tested.
     """
     first, *others = trained or [""]

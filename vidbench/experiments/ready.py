@@ -18,11 +18,11 @@ from vidbench.engine.runs import Run, find, recipe_dict
 from vidbench.methods import baseline, coclr, multitrain
 from vidbench.methods.common import Recipe
 
-AUTO = "auto"  # as a run's name: one that exists
+AUTO = "auto"  # as a run's name: choose a run that exists
 DEMO = "demo"  # as `data`: the results of `make demo`, the user's own or those shipped
-EPOCHS = 8  # of a run of InfoNCE or CoCLR that is trained here, as notebooks 10 and 11 open
+EPOCHS = 8  # of InfoNCE and CoCLR if they are trained here, as in notebooks 10 and 11
 JOINT = "multitrain"
-NOTEBOOKS = {  # what trains a run, by the first word of its name
+NOTEBOOKS = {  # the notebook that trains a run, by the first word of the run's name
     "infonce": "10_coclr_alone",
     "ubernce": "10_coclr_alone",
     "coclr": "11_coclr_together",
@@ -53,9 +53,9 @@ def ready_runs(place: str | Path, *names: str) -> dict[str, Run]:
         The runs by these names.
 
     Raises:
-        RunError: A run is missing and is none that can be trained here, or it has no checkpoint.
-        FileNotFoundError, ImportError, ValueError: A frozen encoder cannot be read, or does not take
-            these clips.
+        RunError: A run is missing and cannot be trained here, or it has no checkpoint.
+        FileNotFoundError, ImportError, ValueError: A frozen encoder cannot be read, or does not
+            take these clips.
     """
     place = Path(place).resolve()
     frozen = [name for name in names if baseline.is_baseline(name)]
@@ -77,15 +77,15 @@ def ready_runs(place: str | Path, *names: str) -> dict[str, Run]:
 def choose_runs(
     runs_dir: str | Path, data: str, fold: int, given: Mapping[str, str]
 ) -> tuple[str, ...]:
-    """Replace AUTO by runs that exist, and say which.
+    """Replace AUTO by runs that exist, and print the choice if it is not the default.
 
-    A default that exists is taken, else a run of CoCLR whose name begins like it, such as
-    infonce-rgb-seed1, else another one. The demo, and tiny toy worlds, which train missing runs,
-    have the defaults.
+    A default that exists is chosen. Otherwise it is a run of CoCLR whose name begins with the
+    default, such as infonce-rgb-seed1, or else any other one. The demo always has the defaults, and
+    so do tiny toy worlds, where missing runs are trained.
 
     Args:
         runs_dir: The folder of everything written.
-        data: As the notebooks' parameter.
+        data: The notebooks' parameter.
         fold: Of a data set that has several.
         given: Default -> what the user named, or AUTO. The first is needed; the others become ""
             if no run is left.
@@ -112,8 +112,18 @@ def choose_runs(
 def choose_cycle(
     runs_dir: str | Path, data: str, fold: int, before: str, after: str, teacher: str
 ) -> tuple[str, ...]:
-    """Replace AUTO by the runs of one half-cycle that exist: a student before and after it, and
-    its teacher, which the run after it names. Arguments are as those of `choose_runs`."""
+    """Replace AUTO by existing runs of one half-cycle.
+
+    Args:
+        runs_dir: The folder of everything written.
+        data: The notebooks' parameter.
+        fold: Of a data set that has several.
+        before, after: The student before and after the half-cycle.
+        teacher: The teacher; AUTO is the one in the recipe of `after`.
+
+    Returns:
+        The names of before, after and teacher.
+    """
     place = Path(runs_dir).resolve() / name_of(data, fold)
     if after == AUTO:
         mined = [
@@ -139,7 +149,7 @@ def _embedded(place: Path, data: str) -> dict[str, Run]:
     """CoCLR's runs with weights in a folder of runs, by name; none of the demo's."""
     found = {}
     for path in sorted(place.glob("*/recipe.json")) if data != DEMO else ():
-        with suppress(RunError):  # a broken run is shown by 91 and by `runs ls`
+        with suppress(RunError):  # notebook 91 and `runs ls` show broken runs
             run = Run(path.parent)
             if run.method == "coclr" and run.checkpoint():
                 found[path.parent.name] = run
@@ -147,7 +157,7 @@ def _embedded(place: Path, data: str) -> dict[str, Run]:
 
 
 def tiny_worlds(place: Path) -> dict[str, Path]:
-    """The tiny toy worlds of a folder of runs by name; {} if other data is among its data sets."""
+    """Return the tiny toy worlds of a folder of runs by name; {} if it has other data, too."""
     names = [place.name] if (place / "videos").exists() else place.name.split("+")
     worlds = {name: place.parent / name for name in names}
     return worlds if all(map(_is_tiny, worlds.values())) else {}
@@ -162,7 +172,7 @@ def _is_tiny(folder: Path) -> bool:
 
 
 def _ready(place: Path, name: str, worlds: Mapping[str, Path]) -> None:
-    """Train or resume a run of tiny worlds, or check that there is one."""
+    """Train or resume a run of tiny worlds, or check that the run exists."""
     folder = place / name
     if "/" in name or not worlds:
         _check(place, name)
@@ -177,7 +187,7 @@ def _ready(place: Path, name: str, worlds: Mapping[str, Path]) -> None:
 
 
 def _recipe(place: Path, name: str, worlds: Mapping[str, Path]) -> Recipe | None:
-    """The recipe of a run that tiny worlds have; None if the name is another one's."""
+    """The recipe of a run that can be trained on tiny worlds; None if the name is no such run's."""
     method, _, stream = name.partition("-")
     if name == JOINT and len(worlds) > 1:
         parts = tuple(
@@ -196,7 +206,7 @@ def _recipe(place: Path, name: str, worlds: Mapping[str, Path]) -> Recipe | None
             flow=str(world / "flow"),
             fit=replace(preset.alone.fit, epochs=EPOCHS),
         )
-    # as in the paper's cycle: RGB learns from flow alone, then flow from the new RGB
+    # as in the paper's cycle: first RGB is mined by flow alone, then flow by the new RGB
     parents = {"rgb": ("infonce-rgb", "infonce-flow"), "flow": ("infonce-flow", "coclr-rgb")}
     for parent in parents[stream]:
         _ready(place, parent, worlds)

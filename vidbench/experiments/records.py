@@ -2,13 +2,14 @@
 
 Run directories are large and are not kept in git. A record is small, so it can be: all numbers,
 intervals, tables and figures are computed from it again without the runs. A replication adds the
-lines of each seed as soon as its runs are tested, and skips the runs that the record contains. So it
-resumes on another machine if the file is copied there.
+lines of each seed as soon as its runs are tested, and skips the runs in the record. So it resumes
+on another machine if the file is copied there.
 
-Further measures of a run, such as its number of steps, are columns of their own. Hits are packed
-eight to a byte, in base64. Labels (class names) and source videos of the test videos are kept in the
-line of the first arm of a seed, and of each data set and test if a run has several. They are runs of
-equal values: "bow*4;kick*4" is 4 times bow, then 4 times kick."""
+Each further measure of a run, such as its number of steps, has a column. Hits are packed eight to a
+byte, in base64. Labels (class names) and source videos of the test videos are stored once: in the
+line of a seed's first arm, for each data set and test. They are runs of equal values:
+"bow*4;kick*4" is 4 times bow, then 4 times kick.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +40,7 @@ class Record:
     """One run by one test.
 
     recipe: `mark` of its recipe. commit: of the vidbench that trained it. numbers: further measures
-    by name. labels and source_videos are None in all lines of a seed but the first arm's.
+    by name. labels and source_videos are None except in the first arm's line of a seed.
     """
 
     data: str
@@ -66,7 +67,7 @@ class Book:
         """Read the file if it exists.
 
         Raises:
-            ValueError: It is no record of this format; the message names the line.
+            InputError: It is no record of this format; the message names the line.
         """
         self.file = Path(file)
         self.records = read(self.file) if self.file.exists() else []
@@ -77,8 +78,12 @@ class Book:
     def check(self, run: tuple[str, int, str], recipe: str) -> None:
         """Refuse to continue a record whose run has another recipe.
 
+        Args:
+            run: Data, seed and arm.
+            recipe: `mark` of the recipe that this call would train.
+
         Raises:
-            ValueError: The message names the run.
+            InputError: The message names the run.
         """
         for one in self.records:
             if one.run == run and one.recipe != recipe:
@@ -88,25 +93,33 @@ class Book:
                 )
 
     def add(self, records: Iterable[Record]) -> None:
-        """Add records and write the file whole; numbers are then as rounded as in the file."""
+        """Add records and rewrite the file; numbers are then rounded as in the file."""
         write_text(self.file, text([*self.records, *records]))
         self.records = read(self.file)
 
     def of(self, data: str) -> list[Record]:
-        """The records of a data set."""
+        """List the records of a data set."""
         return [one for one in self.records if one.data == data]
 
     def at(self, data: str, test: str) -> dict[tuple[int, str], Record]:
-        """The records of a data set and test by (seed, arm)."""
+        """Return the records of a data set and test by (seed, arm).
+
+        Args:
+            data, test: Names.
+        """
         return {
             (one.seed, one.arm): one for one in self.records if (one.data, one.test) == (data, test)
         }
 
 
 def mark(recipe: Any, *more: object) -> str:
-    """A short checksum of a recipe without its paths, and of what else decides the training rows.
+    """Compute a short checksum of a recipe without its paths, and of what else decides the rows.
 
-    Fields at their default do not count, so a record stays valid when recipes get a new field."""
+    Fields at their default do not count, so a record stays valid when recipes get a new field.
+
+    Args:
+        more: Whatever else decides the training rows.
+    """
     kept = {name: value for name, value in _own_fields(recipe).items() if name not in PATHS}
     words = json.dumps([kept, *map(str, more)], sort_keys=True, default=_own_fields)
     return hashlib.sha256(words.encode()).hexdigest()[:10]
@@ -123,10 +136,10 @@ def _own_fields(recipe: Any) -> dict[str, Any]:
 
 
 def source_videos(records: Iterable[Record]) -> np.ndarray:
-    """The source videos of a seed's test videos, which the first arm's record has.
+    """Return the source videos of a seed's test videos [N], which the first arm's record has.
 
     Raises:
-        ValueError: No record has them.
+        InputError: No record has them.
     """
     for one in records:
         if one.source_videos is not None:
@@ -135,7 +148,7 @@ def source_videos(records: Iterable[Record]) -> np.ndarray:
 
 
 def text(records: Sequence[Record]) -> str:
-    """The csv of records; a number that a record lacks is left empty."""
+    """Return the csv of records; a number that a record lacks is empty."""
     names = list(dict.fromkeys(name for one in records for name in one.numbers))
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
@@ -152,7 +165,7 @@ def read(file: str | Path) -> list[Record]:
     """Read the csv of records.
 
     Raises:
-        ValueError: The header or a line is not as `text` writes it; the message names the line.
+        InputError: The header or a line is not as `text` writes it; the message names the line.
     """
     limit = csv.field_size_limit(LONGEST)  # of the process
     try:

@@ -1,4 +1,4 @@
-"""What notebook 20 does: two arms of supervised training on videos or images, shown and tested."""
+"""Functions of notebook 20: two arms of supervised training on videos or images, and tests."""
 
 from __future__ import annotations
 
@@ -28,34 +28,35 @@ from vidbench.tensors.regularizers import Regularizer
 if TYPE_CHECKING:
     from vidbench.evaluate.probe import Score
 
-MANY = 1000  # videos, from which several processes read them
+MANY = 1000  # with more videos, several processes read them
 # Arms of this notebook in addition to those of experiments.arms
 VARIANTS: dict[str, Regularizer | Mixing] = {
-    # RMS's supplement, D: on Mini-Kinetics ShakeDrop converged only with half of beta's range. Which
-    # half is not said. The upper one, which changes gradients less, is an assumption.
+    # RMS's supplement, D: on Mini-Kinetics ShakeDrop converged only with half of beta's range, and
+    # does not name the half. The upper one, which changes gradients less, is an assumption.
     "shake-drop-half": Regularizer("shake_drop", beta=(0.5, 1.0)),
-    # Every batch, as in the CutMix code for ImageNet; `cutmix` has its 0.5 for CIFAR.
+    # Every batch, as in the CutMix code for ImageNet; `cutmix` has the code's 0.5 for CIFAR.
     "cutmix-always": Mixing("cutmix", p=1.0),
 }
 
 
 def of_images(manifest: Manifest) -> bool:
-    """Whether the data set contains images, not videos."""
+    """Return whether the data set contains images, not videos."""
     return str(manifest.path[0]).lower().endswith(clips.PICTURES)
 
 
 def base_recipe(
     place: Path, manifest: Manifest, preset: str, epochs: int, changes: Mapping[str, Any]
 ) -> classify.Recipe:
-    """Choose what both arms share.
+    """Build the recipe that both arms share.
 
     On the toy world `tiny` the networks see optical flow, which is computed here: there, motion is
-    the label. Digits are not mirrored, and come in small batches.
+    the label. Digits are not mirrored, and have small batches.
 
     Args:
         place: The folder of the data set's videos, flow and runs.
         manifest: Its videos, with labels.
-        preset: Of classify; empty is rms_tiny for videos and rms_tiny_image for images.
+        preset: A name in classify.PRESETS; empty is rms_tiny for videos and rms_tiny_image for
+            images.
         epochs: 0 takes the preset's number.
         changes: Further fields.
 
@@ -79,11 +80,11 @@ def base_recipe(
 
 
 def with_arm(recipe: classify.Recipe, arm: str) -> classify.Recipe:
-    """Put an arm in place of the recipe's regularizer and mixing.
+    """Replace the recipe's regularizer and mixing by those of an arm.
 
     Args:
         recipe: What all arms share.
-        arm: Of `arms.ARMS` or VARIANTS.
+        arm: A name in `arms.ARMS` or VARIANTS.
 
     Raises:
         ValueError: The arm is unknown, or the recipe has no RMS to take stages from.
@@ -99,7 +100,11 @@ def with_arm(recipe: classify.Recipe, arm: str) -> classify.Recipe:
 
 
 def sites(recipe: classify.Recipe, classes: tuple[str, ...]) -> list[dict[str, str]]:
-    """What is at the end of each residual branch: rows of a table."""
+    """List what is at the end of each residual branch: rows of a table.
+
+    Args:
+        classes: Names of the classes, for the classifier.
+    """
     encoder = classify.Classifier(replace(recipe, classes=classes)).encoder
     rows = []
     for path, block in encoder.named_modules():
@@ -113,12 +118,12 @@ def sites(recipe: classify.Recipe, classes: tuple[str, ...]) -> list[dict[str, s
 def mixed_clips(
     rows: Manifest, recipe: classify.Recipe, most: int = 4
 ) -> list[tuple[np.ndarray, str]]:
-    """Training clips in RGB, each with a box of another one pasted in by CutMix.
+    """Return training clips in RGB, each with a box of another clip pasted in by CutMix.
 
     Args:
         rows: Training videos.
-        recipe: Its augmentation and seed.
-        most: Clips.
+        recipe: Gives augmentation and seed.
+        most: At most so many clips.
 
     Returns:
         Frames uint8 [T,H,W,3] and the label distribution in words.
@@ -138,7 +143,13 @@ def mixed_clips(
 
 
 def views_of(manifest: Manifest, recipe: classify.Recipe) -> dict[str, Protocol]:
-    """The tests: one view and 30 views of videos; the whole image if training pads, else its center."""
+    """Choose the tests: one and 30 views of videos, one view of images.
+
+    The view of an image is the whole image if training pads, else its center crop.
+
+    Args:
+        recipe: Gives the augmentation.
+    """
     if not of_images(manifest):
         return VIEWS
     return {"whole image" if recipe.clip.augment.pad else "center crop": PROTOCOLS["one_view"]}
@@ -147,7 +158,12 @@ def views_of(manifest: Manifest, recipe: classify.Recipe) -> dict[str, Protocol]
 def tested(
     folders: Mapping[str, Path], manifest: Manifest, views: Mapping[str, Protocol]
 ) -> dict[tuple[str, str], Score]:
-    """Test runs on the held-out videos: (name of `folders`, test) -> score with its numbers."""
+    """Test runs on the held-out videos: (name in `folders`, test) -> score with its numbers.
+
+    Args:
+        folders: Name -> run directory.
+        views: Test -> protocol.
+    """
     workers = min(16, cores()) if len(manifest) > MANY else 0
     found: dict[tuple[str, str], Score] = {}
     for name, folder in folders.items():
@@ -159,7 +175,12 @@ def tested(
 def paired(
     found: Mapping[tuple[str, str], Score], arm: str, other: str
 ) -> dict[str, tuple[float, float, float]]:
-    """Top-1 of one arm minus that of another on the same videos: test -> difference, low, high."""
+    """Compute top-1 of one arm minus another on the same videos: test -> difference, low, high.
+
+    Args:
+        found: What `tested` returns.
+        arm, other: The result is `arm` minus `other`.
+    """
     gaps = {
         view: 1.0 * score.right - found[other, view].right
         for (name, view), score in found.items()

@@ -40,7 +40,7 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Made:
-    """How the numbers came about: the flow's method, seconds of each part, runs.environment."""
+    """How the numbers were made: the flow's method, seconds of each part, runs.environment."""
 
     flow: str
     seconds: Mapping[str, float]
@@ -53,7 +53,10 @@ def write_report(
     """Write `out`/report.html.
 
     Args:
-        found: of each run of TITLES, on the rows of `split`.
+        out: The demo's folder.
+        split: Of the queries.
+        found: The evaluation of each run of TITLES, on the rows of `split`.
+        made: How the numbers were made.
     """
     train, queries = manifest.select(split="train"), manifest.select(split=split)
     runs = [found[name] for name in TITLES]
@@ -75,7 +78,11 @@ def write_report(
 
 
 def numbers_table(runs: Sequence[Evaluation], split: str) -> Html:
-    """R@1, R@5 and probe of each run in percent, with bootstrap intervals over sources."""
+    """Make a table of R@1, R@5 and probe in percent, with bootstrap intervals over sources.
+
+    Args:
+        split: Of the queries.
+    """
     shown = [
         {
             "run": TITLES[one.run],
@@ -96,7 +103,11 @@ def numbers_table(runs: Sequence[Evaluation], split: str) -> Html:
 
 
 def difference(found: Mapping[str, Evaluation], queries: Manifest) -> str:
-    """CoCLR - InfoNCE at equal clip budgets, as a sentence."""
+    """State CoCLR - InfoNCE at equal clip budgets in a sentence.
+
+    Args:
+        found: The evaluation of each run.
+    """
     one, other = (found[name] for name in COMPARED)
     hits, names = (one.hits["R@1"], other.hits["R@1"]), (TITLES[one.run], TITLES[other.run])
     iterations = min(part.budget["iterations"] for part in (one, other))
@@ -104,8 +115,7 @@ def difference(found: Mapping[str, Evaluation], queries: Manifest) -> str:
 
 
 def _neighbors(train: Manifest, queries: Manifest, found: Mapping[str, Evaluation]) -> list:
-    """A query of each class with its neighbors by three runs, and the share of right ones over all
-    queries."""
+    """A query of each class with its neighbors by three runs, and the share of right neighbors."""
     first = np.sort(np.unique(queries.label, return_index=True)[1])
     lines, shares = {}, []
     for name in SHOWN:
@@ -137,10 +147,7 @@ def _bars(runs: Sequence[Evaluation], classes: int) -> Figure:
 
 def _curves(runs: Path) -> list:
     logs = {name: Run(runs / name).curves() for name in TITLES if name != "random"}
-    figures = [
-        "The first points are of steps that only fill the queue. CoCLR starts from InfoNCE RGB's "
-        "weights."
-    ]
+    figures = ["The first steps only fill the queue. CoCLR starts from InfoNCE RGB's weights."]
     for key, words, names in (
         ("loss", "Loss", logs),
         ("accuracy", "Contrastive accuracy, percent", logs),

@@ -24,14 +24,17 @@ from vidbench.methods import classify
 SEEN = "train"  # the metric: top-1 of training videos, one view
 LOSS, CALIBRATION = "cross-entropy", "calibration error"  # of a test, in nats and as a share
 SEEN_LOSS = "train cross-entropy"
-LEARNED = 0.5  # a run whose main test's top-1 is at least this has learned at all
+LEARNED = 0.5  # a run has learned if the top-1 of its main test is at least this
 
 
 def replicate(out: str | Path, experiments: Sequence[Experiment], processes: int = 2) -> Path:
     """Train and test every arm on every data set below `out`; return the report's path. Resumable.
 
-    After each seed the tested runs are added to `out`/runs.csv. Runs that it contains are not
-    trained again, so the file alone resumes on another machine.
+    After each seed the tested runs are added to `out`/runs.csv. Runs in that file are not trained
+    again, so the file alone resumes on another machine.
+
+    Args:
+        out: The experiment's folder.
     """
     job = compare.Replication(out)
     book = Book(job.out / "runs.csv")
@@ -69,7 +72,7 @@ def _train(
     seed: int,
     processes: int,
 ) -> None:
-    """Train and test what a seed lacks, and add it to the book."""
+    """Train and test the runs of a seed that the book lacks, and add them."""
     wanted: dict[tuple[str, str], tuple[Experiment, classify.Recipe]] = {}
     for one in experiments:
         arms = [arm for arm in one.arms if seed in one.seeds_of(arm)]
@@ -103,7 +106,11 @@ def _train(
 
 
 def videos(one: Experiment, out: Path, seed: int) -> Path:
-    """Make a seed's manifest if it is missing: the chosen sources of train, and all test videos."""
+    """Make a seed's manifest if it is missing: the chosen sources of train, and all test videos.
+
+    Args:
+        out: The experiment's folder.
+    """
     folder = out / one.place / (f"seed-{seed}" if one.toy or one.folds else "data")
     if one.toy:
         rows = toy.render(folder / "videos", "small", seed=seed, progress=False)
@@ -120,13 +127,22 @@ def videos(one: Experiment, out: Path, seed: int) -> Path:
 
 
 def fewer(rows: Manifest, source_videos: int, seed: int = 0) -> Manifest:
-    """Keep so many source videos of each class in train, drawn once for all; keep other splits."""
+    """Keep so many source videos of each class in train, and all rows of other splits.
+
+    Args:
+        source_videos: How many per class.
+        seed: Of the draw, not of training: all runs share the draw.
+    """
     train = rows.split == SPLITS.index("train")
     return rows.select(mask=~train | np.isin(rows.source_video, _drawn(rows, source_videos, seed)))
 
 
 def undrawn(rows: Manifest, source_videos: int, seed: int = 0) -> Manifest:
-    """Keep the training videos that `fewer` drops, as a test split."""
+    """Keep the training videos that `fewer` drops, as a test split.
+
+    Args:
+        source_videos, seed: As in `fewer`.
+    """
     train = rows.split == SPLITS.index("train")
     rest = rows.select(mask=train & ~np.isin(rows.source_video, _drawn(rows, source_videos, seed)))
     return replace(rest, split=np.full(len(rest), SPLITS.index("test"), np.int8))
@@ -143,7 +159,11 @@ def _drawn(rows: Manifest, source_videos: int, seed: int) -> list[int]:
 
 
 def stages(one: Experiment, out: Path, seed: int) -> dict[str, classify.Recipe]:
-    """The recipes of a seed by arm, all with the same first weights and the same order of clips."""
+    """Return the recipes of a seed by arm, with the same first weights and order of clips.
+
+    Args:
+        out: The experiment's folder.
+    """
     place = videos(one, out, seed)
     names = Manifest.load(place).classes
     arms = [arm for arm in one.arms if seed in one.seeds_of(arm)]
@@ -157,7 +177,11 @@ def _recipe(one: Experiment, arm: str, seed: int) -> classify.Recipe:
 
 
 def recipe_mark(one: Experiment, arm: str, seed: int) -> str:
-    """The checksum of a run's recipe and of how many training videos it has, without paths."""
+    """Compute the checksum of a run's recipe and number of source videos, without paths.
+
+    Args:
+        arm: A name in ARMS.
+    """
     return mark(_recipe(one, arm, seed), one.source_videos)
 
 
@@ -166,7 +190,11 @@ def _apart(one: Experiment, recipe: classify.Recipe) -> dict[str, str]:
 
 
 def records(one: Experiment, seed: int, arm: str, run: Measured) -> list[Record]:
-    """The records of a tested run, one per test."""
+    """Return the records of a tested run, one per test.
+
+    Args:
+        run: Its measures.
+    """
     made = []
     commit = (made_by()["commit"] or "")[:10]
     for test in one.tests:
@@ -197,7 +225,10 @@ def outcome(one: Experiment, book: Book) -> list[Number]:
     All seeds of a real data set have the same test videos, which the interval takes into account.
     Further numbers of each arm: of each test cross-entropy and calibration error, and those minus
     the baseline's; top-1 and cross-entropy of training videos; training minus test top-1; training
-    time over the baseline's; the share of seeds that learned at all.
+    time over the baseline's; the share of seeds that learned.
+
+    Args:
+        book: The records.
     """
     made: list[Number] = []
     shared = not one.toy and not one.folds
@@ -246,7 +277,11 @@ def _measures(
 
 
 def classes(one: Experiment, book: Book) -> list[dict]:
-    """What each class gains by RMS by the main test, mean over seeds, the largest gain first."""
+    """List what each class gains by RMS in the main test, mean over seeds, largest gain first.
+
+    Args:
+        book: The records.
+    """
     found = book.at(one.name, one.tests[-1])
     each: dict[str, list[tuple[float, float]]] = {}
     for seed in one.seeds_of("rms") if "rms" in one.arms else ():

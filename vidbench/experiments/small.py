@@ -1,4 +1,4 @@
-"""The demo's results in small: what `evaluate.shipped` reads, for notebooks that train nothing."""
+"""Small results of the demo, which `evaluate.shipped` reads, for notebooks that train nothing."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from vidbench.system.files import write_text
 from vidbench.system.processes import run_all
 from vidbench.system.progress import Progress
 
-STEP = 2  # every so many frames of a video
-CRF = 56  # of VP9: about 1.6 kB a clip of the toy world
-EXAMPLES = 2  # clips of a class of a joint run's data sets
+STEP = 2  # small clips keep every second frame
+CRF = 56  # of VP9: about 1.6 kB per clip of the toy world
+EXAMPLES = 2  # clips per class of a joint run's data sets
 WORLDS = {"tiny": "base", "tiny-gym": "gym", "tiny-street": "street"}  # data set -> toy world
 LOGGED = ("epoch", "loss", "accuracy", "purity")
 
@@ -42,11 +42,12 @@ def write_small(
     """Write features, facts and curves of the demo's runs.
 
     Args:
+        place: The folder of the small results.
         data: All videos, and the split of the queries.
         runs: The folder of the runs, and the protocol of the features.
-        found: Of each run.
-        made: What made.json says of the demo: see `facts_of`.
-        titles: run -> what a page calls it.
+        found: The evaluation of each run.
+        made: How the demo was made: see `facts_of`.
+        titles: run -> its name on pages.
     """
     (manifest, held_out), (folder, protocol) = data, runs
     kept = {}
@@ -59,14 +60,14 @@ def write_small(
             "facts": _facts(run),
             "curves": {key: column for key, column in run.curves().items() if key in LOGGED},
             "numbers": found[name].numbers,
-            "commit": _commit(run),  # of a resumed demo not always that of the last call
+            "commit": _commit(run),  # a resumed demo may have runs of several commits
         }
     about = {**made, "videos": len(manifest), "worlds": list(WORLDS), "runs": kept}
     write_text(place / MADE, json.dumps(about, indent=1) + "\n")
 
 
 def _commit(run: Run) -> str:
-    """The commit of vidbench that began a run."""
+    """The commit of vidbench that started a run."""
     held = json.loads((run.folder / "environment.json").read_text(encoding="utf-8"))
     return held["vidbench"]["commit"] or "unknown"
 
@@ -83,7 +84,12 @@ def _facts(run: Run) -> dict[str, Any]:
 
 
 def facts_of(environment: Mapping[str, Any], seconds: Mapping[str, float]) -> dict[str, Any]:
-    """Who made the results: command, date, commit and machine, without names of hosts and folders."""
+    """Return command, date, commit and machine of the results, without names of hosts and folders.
+
+    Args:
+        environment: runs.environment.
+        seconds: Of each part of the demo.
+    """
     names = ("python", "cpu", "cores", "device", "versions")
     return {
         "command": "make demo",
@@ -96,7 +102,11 @@ def facts_of(environment: Mapping[str, Any], seconds: Mapping[str, float]) -> di
 
 
 def small_clips(manifest: Manifest, folder: Path, processes: int) -> None:
-    """Write a small clip of every video (half its frames, VP9) into a folder, with a manifest."""
+    """Write a small clip of every video (half its frames, VP9) into a folder, with a manifest.
+
+    Args:
+        processes: That encode.
+    """
     paths = [str(Path(str(path)).with_suffix(".webm")) for path in manifest.path]
     small = replace(manifest, root=folder, path=np.array(paths, dtype=STRINGS))
     tasks = [
@@ -113,8 +123,15 @@ def small_clips(manifest: Manifest, folder: Path, processes: int) -> None:
 
 
 def joint_recipe(out: Path, epochs: int, processes: int, seed: int) -> multitrain.Recipe:
-    """Render three toy worlds with their flow below `out`; the joint run that notebook 31 shows:
-    the preset tiny, trained longer."""
+    """Render three toy worlds with their flow; return the recipe of notebook 31's joint run.
+
+    The recipe is the preset tiny, trained longer.
+
+    Args:
+        out: The folder of the worlds.
+        processes: That render videos and compute flow.
+        seed: Of the worlds and of the run.
+    """
     parts = []
     for name, world in WORLDS.items():
         videos, flow = out / name / "videos", out / name / "flow"
@@ -127,7 +144,12 @@ def joint_recipe(out: Path, epochs: int, processes: int, seed: int) -> multitrai
 
 
 def write_joint(place: Path, run: Run, processes: int) -> None:
-    """Write the joint run's class relations, and a few small clips of each class."""
+    """Write the joint run's class relations, and a few small clips of each class.
+
+    Args:
+        place: The folder of the small results.
+        processes: That encode clips.
+    """
     tables = {}
     for one in run.recipe.parts:
         rows = Manifest.load(one.manifest)

@@ -1,5 +1,7 @@
-"""What notebook 22 shows of random mean scaling: the filter on a clip and a feature, its response,
-its border, the noise of its factor."""
+"""Functions of notebook 22 about random mean scaling: filter, response, border and noise.
+
+The filter is applied to a clip and to a feature; the noise is that of the random factor.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +22,7 @@ from vidbench.methods import classify
 from vidbench.tensors.scaling import BORDERS, Filter, random_scaling, taps
 
 LOW, HIGH = "F x, the low part", "x - F x, the high part"
+# the arguments of a network with random weights
 FRESH: dict[str, Any] = {
     "depth": 34,
     "width": 0.125,
@@ -35,7 +38,7 @@ DRAWS = 4000  # of the factor
 
 
 class Subject(NamedTuple):
-    """What the filter is shown on: a clip in gray, a feature map, and the filter's flatness."""
+    """What the filter is applied to: a clip in gray and a feature map, with two facts of them."""
 
     gray: Tensor  # [1,1,T,H,W]
     feature: Tensor  # [1,C,T,H,W], at the end of a residual branch
@@ -49,9 +52,9 @@ def subject(place: Path, manifest: Manifest, run: str, row: int, seed: int) -> S
     Args:
         place: The folder of the data set's runs.
         manifest: Its videos.
-        run: Whose network; empty is a fresh SlowOnly.
+        run: Whose network; empty is a SlowOnly with random weights.
         row: Which video.
-        seed: Of the fresh network.
+        seed: Of the random weights.
     """
     trained = runs.find(place, run) if run else None
     recipe = trained.recipe if trained else classify.PRESETS["rms_tiny"]
@@ -82,7 +85,7 @@ def _fresh() -> nn.Module:
 
 @torch.no_grad()
 def _branch(encoder: nn.Module, x: Tensor) -> Tensor:
-    """The output of the first residual branch of the last stage but one."""
+    """The output of the first residual branch of the second-to-last stage."""
     staged: Any = encoder
     for stage in (staged.stem, *staged.stages[:-2]):
         x = stage(x)
@@ -90,13 +93,24 @@ def _branch(encoder: nn.Module, x: Tensor) -> Tensor:
 
 
 def split(x: Tensor, smoother: Filter) -> dict[str, Tensor]:
-    """A map, what the filter keeps of it, and what it leaves."""
+    """Return a map x, its low part and its high part, each of the map's shape.
+
+    Args:
+        x: [B,C,T,H,W].
+        smoother: The filter.
+    """
     low = smoother(x)
     return {"x": x, LOW: low, HIGH: x - low}
 
 
 def energies(maps: Mapping[str, Tensor], smoother: Filter, seed: int) -> list[dict[str, Any]]:
-    """Energy of both parts over that of the whole, of white noise, too: rows of a table."""
+    """List the energy of both parts over that of the whole, also for white noise: rows of a table.
+
+    Args:
+        maps: Name -> [1,C,T,H,W].
+        smoother: The filter.
+        seed: Of the noise.
+    """
     draw = torch.Generator().manual_seed(seed)
     rows = []
     for name, x in {**maps, "white noise": torch.randn(1, 1, 64, 64, 64, generator=draw)}.items():
@@ -107,13 +121,30 @@ def energies(maps: Mapping[str, Tensor], smoother: Filter, seed: int) -> list[di
 
 
 def response(kernel: int, sigma: float, periods: np.ndarray) -> np.ndarray:
-    """What the filter multiplies a wave of each period by, along one axis; sigma 0 is the mean."""
+    """Compute the filter's gain for a wave of each period, along one axis.
+
+    Args:
+        kernel: Positions of the filter.
+        sigma: Of the Gaussian; 0 is the mean.
+        periods: In positions [N].
+
+    Returns:
+        Gains [N].
+    """
     waves = np.cos((np.arange(kernel) - kernel // 2)[:, None] * 2 * np.pi / periods)
     return np.array(taps(kernel, sigma or None)) @ waves
 
 
 def responses(kernel: int, periods: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """The response of the mean and of Gaussians: lines of a figure."""
+    """Compute the response of the mean and of Gaussians: lines of a figure.
+
+    Args:
+        kernel: Positions of the filter.
+        periods: In positions [N].
+
+    Returns:
+        Name -> (periods [N], gains [N]).
+    """
     lines = {f"mean of {kernel}": (periods, response(kernel, 0.0, periods))}
     for sigma in SIGMAS:
         lines[f"Gaussian, sigma {sigma:g}"] = periods, response(kernel, sigma, periods)
@@ -121,7 +152,12 @@ def responses(kernel: int, periods: np.ndarray) -> dict[str, tuple[np.ndarray, n
 
 
 def borders(kernel: int, sigma: float) -> dict[str, dict[str, np.ndarray]]:
-    """What the filter makes of a constant 1 by each rule of the border: map -> rule -> [8,H,W]."""
+    """Filter a constant 1 by each rule of the border: map -> rule -> [8,H,W].
+
+    Args:
+        kernel: Positions of the filter.
+        sigma: Of the Gaussian; 0 is the mean.
+    """
     made = {}
     for name, side in SIDES.items():
         one = torch.ones(1, 1, 8, side, side)
@@ -131,12 +167,12 @@ def borders(kernel: int, sigma: float) -> dict[str, dict[str, np.ndarray]]:
 
 
 def middles(gains: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The middle frame of each map of `borders`, a picture a rule: map -> [rules,H,W]."""
+    """Return the middle frame of each map of `borders`, a picture per rule: map -> [rules,H,W]."""
     return {name: np.stack([one[4] for one in maps.values()]) for name, maps in gains.items()}
 
 
 def border_rows(gains: Mapping[str, Mapping[str, np.ndarray]]) -> list[dict[str, Any]]:
-    """Means and the corner of `borders`: rows of a table."""
+    """List means and the corner value of `borders`: rows of a table."""
     large, small = gains.values()
     return [
         {
@@ -150,7 +186,15 @@ def border_rows(gains: Mapping[str, Mapping[str, np.ndarray]]) -> list[dict[str,
 
 
 def scaled(gray: Tensor, smoother: Filter) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """The middle frame with its low part scaled by 0 to 2, and its middle row without scaling."""
+    """Scale the low part of the middle frame by 0 to 2.
+
+    Args:
+        gray: [1,1,T,H,W].
+        smoother: The filter.
+
+    Returns:
+        Factor -> frame [H,W], and the frame's middle row [W] of x and of F x.
+    """
     at, line = gray.shape[2] // 2, gray.shape[3] // 2
     frame, low = gray[0, 0, at].numpy(), smoother(gray)[0, 0, at].numpy()
     steps = {f"{alpha:g}": alpha * low + frame - low for alpha in np.arange(0, 2.25, 0.25)}
@@ -158,7 +202,13 @@ def scaled(gray: Tensor, smoother: Filter) -> tuple[dict[str, np.ndarray], dict[
 
 
 def noise_rows(feature: Tensor, smoother: Filter, seed: int) -> list[dict[str, Any]]:
-    """The noise that a random factor adds, measured and by the formula: rows of a table."""
+    """List the noise that a random factor adds, measured and by the formula: rows of a table.
+
+    Args:
+        feature: [1,C,T,H,W].
+        smoother: The filter.
+        seed: Of the draws.
+    """
     few, draw = feature[:, :2, :2], torch.Generator().manual_seed(seed)
     low = smoother(few)
     kept = {"low": low, "high": few - low, "whole": few}
@@ -177,7 +227,12 @@ def noise_rows(feature: Tensor, smoother: Filter, seed: int) -> list[dict[str, A
 
 
 def relatives(answer: np.ndarray, periods: np.ndarray) -> dict[str, dict[str, tuple]]:
-    """The gain at each period of RMS and of its relatives: what is scaled -> lines of a figure."""
+    """Compute the gain of RMS and its relatives: what is scaled -> lines of a figure.
+
+    Args:
+        answer: What `response` returns [N].
+        periods: [N].
+    """
     every = np.ones_like(answer)
     shares = {
         "low, which is RMS": (answer, 1 - answer),

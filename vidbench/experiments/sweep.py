@@ -1,4 +1,4 @@
-"""Try learning rates and other settings of a supervised recipe; train the best one on all of train."""
+"""Try learning rates and other settings of a supervised recipe; train the best on all of train."""
 
 import json
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from vidbench.system.progress import Style
 
 @dataclass(frozen=True)
 class Trial:
-    """Some fields of `fit`, and the last numbers on the held-out rows; loss is None if not finite."""
+    """Some fields of `fit`, and their last numbers on held-out rows; loss is None if not finite."""
 
     chosen: dict[str, float]
     accuracy: float
@@ -29,13 +29,13 @@ class Trial:
 
     @property
     def order(self) -> tuple[float, float]:
-        """The accuracy, then the smaller loss: the best trial has the largest."""
+        """Accuracy, then minus the loss: the best trial has the largest."""
         return self.accuracy, -float("inf") if self.loss is None else -self.loss
 
 
 @dataclass(frozen=True)
 class Swept:
-    """All trials, the best one's fields, and the run directory that was trained with them."""
+    """All trials, the fields of the best one, and the run directory that was trained with them."""
 
     trials: tuple[Trial, ...]
     best: dict[str, float]
@@ -51,17 +51,18 @@ def sweep(
     nproc: int = 1,
     progress: Style = "auto",
 ) -> Swept:
-    """Try every combination of some fields of the recipe's `fit`; train the best one on all of train.
+    """Try every combination of some fields of the recipe's `fit`; train the best on all of train.
 
-    A trial is scored by its last accuracy on the held-out share of train, ties by the loss. A trial
-    whose loss is not finite scores 0. The test split is not read. What is complete is not trained
-    again.
+    A trial's score is its last accuracy on the held-out share of train; ties are decided by the
+    loss. A trial whose loss is not finite scores 0. The test split is not read. Complete trials are
+    not trained again.
 
     Args:
-        grid: field -> values, such as {"lr": (0.1, 1.0), "weight_decay": (1e-4, 1e-3)} (README of
+        grid: Field -> values, such as {"lr": (0.1, 1.0), "weight_decay": (1e-4, 1e-3)} (README of
             the released code: 0.1 to 1.0, 1e-4 to 1e-1).
-        folder: gets <field>-<value>-.../ for each trial, best/ and sweep.json.
-        epochs: of a trial; 0 takes the recipe's. Milestones shrink with them.
+        folder: Gets <field>-<value>-.../ for each trial, best/ and sweep.json.
+        epochs: Of a trial; 0 takes the recipe's. Milestones shrink with them.
+        nproc: Processes of a training, as in ranks.launch.
 
     Raises:
         ValueError: The recipe has no held-out share.

@@ -233,7 +233,7 @@ class CoCLR(nn.Module):
         if self.teacher is not None:
             if teacher is None:
                 raise RunError(
-                    "CoCLR (positives 'mined') wants a teacher: a run of the other stream."
+                    "CoCLR (positives 'mined') needs a teacher: a run of the other stream."
                 )
             report.append(
                 load_embedding(teacher, "teacher", OTHER[self.recipe.stream], *self.teacher)

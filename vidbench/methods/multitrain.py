@@ -199,14 +199,14 @@ def _check_parts(recipe: Recipe) -> None:
         or any(len(part.classes) < 2 for part in recipe.parts)
     ):
         raise ValueError(
-            "MultiTrain wants parts of different names without . or >, each with at least 2 "
+            "MultiTrain needs parts with different names without . or >, each with at least 2 "
             f"classes; got {[(part.name, len(part.classes)) for part in recipe.parts]}."
         )
     clips = recipe.fit.batch * recipe.clip.views // recipe.fit.accumulate
     if recipe.informative and clips < 2:
         raise ValueError(
-            "the informative loss wants at least 2 clips at once, as one has no variance; got "
-            f"{clips}: raise fit.batch or set informative to 0."
+            "the informative loss needs at least 2 clips at once, as one has no variance; got "
+            f"{clips}. Raise fit.batch, or set informative to 0."
         )
 
 

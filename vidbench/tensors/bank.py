@@ -43,7 +43,7 @@ class FeatureQueue(nn.Module):
     ):
         super().__init__()
         if slots < 1:
-            raise ValueError(f"FeatureQueue wants at least one slot; got {slots}.")
+            raise ValueError(f"FeatureQueue needs at least one slot; got {slots}.")
         self.register_buffer(
             "features", F.normalize(torch.randn(slots, dim, generator=generator), dim=1)
         )
@@ -97,8 +97,8 @@ class FeatureQueue(nn.Module):
             )
         if (other is None) != (self.other is None):
             raise ValueError(
-                "FeatureQueue: the other stream's features are wanted exactly where other_dim was "
-                "given."
+                "FeatureQueue: pass the other stream's features if and only if the queue has an "
+                "other_dim."
             )
         self._enqueued = self.enqueued + rows
         places = (self.count + torch.arange(rows, device=features.device)) % self.slots

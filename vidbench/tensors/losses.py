@@ -60,7 +60,7 @@ def multi_positive_nce(
     """
     if logits.shape != positives.shape or positives.dtype != torch.bool:
         raise ValueError(
-            f"multi_positive_nce wants a bool mask of shape {tuple(logits.shape)}; "
+            f"multi_positive_nce needs a bool mask of shape {tuple(logits.shape)}; "
             f"got {positives.dtype} {tuple(positives.shape)}."
         )
     logits = logits.float()
@@ -114,7 +114,7 @@ def informative(rows: Tensor) -> tuple[Tensor, Tensor]:
     """
     if rows.ndim != 2 or len(rows) < 2:
         raise ValueError(
-            "informative wants at least 2 rows [B,E], as one has no variance; got "
+            "informative needs at least 2 rows [B,E], as one has no variance; got "
             f"{list(rows.shape)}."
         )
     rows = rows.float()

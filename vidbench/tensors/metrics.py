@@ -35,8 +35,8 @@ def recall_at(neighbor_labels: Tensor, labels: Tensor, ks: tuple[int, ...]) -> d
     """
     if max(ks) > neighbor_labels.shape[1]:
         raise ValueError(
-            f"R@{max(ks)} wants {max(ks)} neighbors; got {neighbor_labels.shape[1]}: "
-            "ask the search for more or make the gallery larger."
+            f"R@{max(ks)} needs {max(ks)} neighbors; got {neighbor_labels.shape[1]}. "
+            "Search for more, or make the gallery larger."
         )
     same = neighbor_labels == labels[:, None]
     return {k: same[:, :k].any(dim=1) for k in ks}

@@ -158,7 +158,7 @@ def _drawn(clips: Tensor, beta: float, p: float, count: int, generator) -> tuple
 
 def _check(beta: float, p: float) -> None:
     if not beta > 0 or not 0 <= p <= 1:
-        raise ValueError(f"mixing wants beta above 0 and a probability p; got {beta} and {p}.")
+        raise ValueError(f"mixing needs beta above 0 and p in 0..1; got {beta} and {p}.")
 
 
 def _between(low: Tensor, high: Tensor, size: int) -> Tensor:

@@ -50,7 +50,7 @@ def survival(block: int, blocks: int, last: float = 0.5, decay: str = "l/L") -> 
     """
     if not 1 <= block <= blocks or not 0 < last <= 1:
         raise ValueError(
-            f"survival wants a block of 1..{blocks} and p_L above 0 up to 1; got {block} and "
+            f"survival needs a block of 1..{blocks} and p_L above 0 up to 1; got {block} and "
             f"{last}."
         )
     match decay:

@@ -59,11 +59,11 @@ def taps(kernel: int, sigma: float | None = None, raw: bool = False) -> tuple[fl
         ValueError: The kernel is not odd and positive, or sigma is not positive.
     """
     if kernel < 1 or kernel % 2 == 0:
-        raise ValueError(f"a filter wants an odd kernel from 1 up; got {kernel}.")
+        raise ValueError(f"a filter needs an odd kernel of at least 1; got {kernel}.")
     if sigma is None:
         return (1 / kernel,) * kernel
     if not sigma > 0:
-        raise ValueError(f"a Gaussian filter wants a sigma above 0; got {sigma}.")
+        raise ValueError(f"a Gaussian filter needs a sigma above 0; got {sigma}.")
     weights = [math.exp(-((i - kernel // 2) ** 2) / (2 * sigma**2)) for i in range(kernel)]
     whole = sigma * math.sqrt(2 * math.pi) if raw else sum(weights)
     return tuple(weight / whole for weight in weights)
@@ -346,8 +346,8 @@ class RandomMeanScaling(nn.Module):
             )
         if p and sum(law) != 2 and test == "identity":
             warnings.warn(
-                f"the mean of {law} is {sum(law) / 2:g}, not 1, and evaluation is the identity; "
-                "test='expectation' scales there, too.",
+                f"the mean of {law} is {sum(law) / 2:g}, not 1, and evaluation is the identity. "
+                "Set test='expectation' to scale in evaluation, too.",
                 stacklevel=2,
             )
         self.smoother = Filter(kernel, sigma, border, raw)
