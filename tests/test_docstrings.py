@@ -18,6 +18,7 @@ NOUNS = set(
     "A All An Each Every How It One That The These This What Where Whether Which Who".split()
 )
 ARRAY = re.compile(r"\b(Tensor|ndarray)\b")
+DICT = re.compile(r"dict\[[^\]]*\]")  # of tensors of several shapes
 SHAPE = re.compile(r"\[[^\]]*\]|\b(shape|scalar|same size)\b")
 
 
@@ -62,7 +63,8 @@ def own_raises(function: ast.FunctionDef) -> set[str]:
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
             names.add(ast.unparse(node.exc.func).split(".")[-1])
         nodes.extend(ast.iter_child_nodes(node))
-    return names - {"NotImplementedError", "SystemExit"}
+    classes = {name for name in names if name[:1].isupper()}
+    return classes - {"NotImplementedError", "SystemExit"}
 
 
 def complaints(name: str, source: str) -> list[str]:
@@ -86,7 +88,7 @@ def complaints(name: str, source: str) -> list[str]:
         if docstring.split()[0].strip("`,:") in NOUNS:
             found.append(f"{place} begins with {docstring.split()[0]!r}: begin with a verb")
         returned = ast.unparse(function.returns) if function.returns else ""
-        if ARRAY.search(returned) and not SHAPE.search(docstring):
+        if ARRAY.search(DICT.sub("", returned)) and not SHAPE.search(docstring):
             found.append(f"{place} returns {returned}: give its shape")
     return found
 

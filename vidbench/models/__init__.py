@@ -25,7 +25,13 @@ def difference(
     arguments: Mapping[str, Any] | None = None,
     regularizer: Callable[[Site], nn.Module] | None = None,
 ) -> Differences:
-    """A network of this table on differences of frames, with its own arguments."""
+    """Build a network of this table that sees differences of frames.
+
+    Args:
+        network: Its name in this table.
+        arguments: Of its builder.
+        regularizer: See `build`.
+    """
     return Differences(build(network, regularizer, **(arguments or {})))
 
 

@@ -41,13 +41,22 @@ class AutocastNorm(nn.LayerNorm):
 
 
 def strided(grid: Sequence[int], stride: Sequence[int]) -> Grid:
-    """What a convolution or pool with odd kernel k and padding k // 2 leaves of a grid."""
+    """Return the grid that a convolution or pool with odd kernel k and padding k // 2 leaves.
+
+    Args:
+        grid, stride: Of time, height, width.
+    """
     t, h, w = (-(-n // s) for n, s in zip(grid, stride, strict=True))
     return t, h, w
 
 
 def stretched(table: Tensor, size: Sequence[int]) -> Tensor:
-    """An embedding [D,n] or [D,n,m] at another size, linear or bilinear; at its own size itself."""
+    """Resize an embedding, linearly or bilinearly: [D,n] or [D,n,m].
+
+    Args:
+        table: [D,n] or [D,n,m]; returned itself if it has the size.
+        size: The new n, or n and m.
+    """
     if table.shape[1:] == tuple(size):
         return table
     mode = "linear" if table.dim() == 2 else "bilinear"
@@ -57,11 +66,15 @@ def stretched(table: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def distances(table: Tensor, queries: int, keys: int) -> Tensor:
-    """A table of relative positions [L,d] read for each pair along one axis: [queries,keys,d]
-    (MViTv2, section 4.1).
+    """Read a table of relative positions for each pair along one axis: [queries,keys,d].
 
-    The finer of the two sides counts: the table stands for 2 max(queries, keys) - 1 distances and
-    is stretched to them."""
+    MViTv2, section 4.1. The finer of the two sides counts: the table is stretched to
+    2 max(queries, keys) - 1 distances.
+
+    Args:
+        table: [L,d].
+        queries, keys: Their numbers along the axis.
+    """
     table = stretched(table.T, [2 * max(queries, keys) - 1]).T
     q = torch.arange(queries, device=table.device)[:, None] * max(keys / queries, 1.0)
     k = (torch.arange(keys, device=table.device) + 1.0 - keys) * max(queries / keys, 1.0)
@@ -69,13 +82,21 @@ def distances(table: Tensor, queries: int, keys: int) -> Tensor:
 
 
 def on_grid(layer: nn.Module, x: Tensor, grid: Grid) -> Tensor:
-    """A layer for maps [B,d,T,H,W] on tokens [B,N,d] or [B,heads,N,d]; a class token before the
-    grid's passes by."""
+    """Apply a layer for maps to tokens; a class token before the grid's is left out and kept.
+
+    Args:
+        layer: From maps [B,d,T,H,W] to maps.
+        x: Tokens [B,N,d] or [B,heads,N,d].
+        grid: T, H, W of the tokens.
+
+    Returns:
+        Tokens [B,N',d] or [B,heads,N',d].
+    """
     if first := x.shape[-2] - prod(grid):
         return torch.cat([x[..., :first, :], on_grid(layer, x[..., first:, :], grid)], dim=-2)
     # On a CPU channels last, as they lie: a copy to contiguous memory makes a depthwise convolution
     # far slower. In bfloat16 it is needed there, without it the weight's gradient is garbage
-    # (PyTorch 2.15). On a GPU a depthwise convolution's step on channels-last maps takes up to 28
+    # (PyTorch 2.15). On a GPU a depthwise convolution's step on channels-last maps needs up to 28
     # times as long as on contiguous ones (H200, PyTorch 2.11).
     maps = x.flatten(0, -3).transpose(1, 2).unflatten(2, grid)
     as_they_lie = x.device.type == "cpu" and x.dtype != torch.bfloat16
@@ -104,6 +125,11 @@ class Pool(nn.Module):
         self.norm = nn.LayerNorm(channels, eps)
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
+        """Pool and normalize tokens: [B,heads,N,d] -> [B,heads,N',d].
+
+        Args:
+            grid: T, H, W of the tokens.
+        """
         return self.norm(on_grid(self.conv, x, grid))
 
 
@@ -144,10 +170,15 @@ class Attention(nn.Module):
         )
 
     def pooled(self, qkv: Tensor, grid: Grid) -> Sequence[Tensor]:
-        """Pool queries, keys and values: product [B,N,3C] -> three of [B,heads,N',d].
+        """Pool queries, keys and values: three of [B,heads,N',d].
 
         Kernels read the modules' weights without calling them, and return the product's type; under
-        autocast the modules' norms return float32."""
+        autocast the modules' norms return float32.
+
+        Args:
+            qkv: The product [B,N,3C].
+            grid: T, H, W of the tokens.
+        """
         pools: tuple[Pool, ...] = (self.pool_q, self.pool_k, self.pool_v)
         if qkv.dtype in KERNEL_TYPES and pools_fused(qkv.device):
             from vidbench.models import kernels
@@ -160,6 +191,11 @@ class Attention(nn.Module):
         return [pool(x, grid) for pool, x in zip(pools, parts, strict=True)]
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
+        """Attend over pooled tokens: [B,N,C] -> [B,N',C].
+
+        Args:
+            grid: T, H, W of the tokens.
+        """
         q, k, v = self.pooled(self.qkv(x), grid)
         grid_q, grid_k = (strided(grid, stride) for stride in self.strides)
         first = q.shape[2] - prod(grid_q)  # 1 with a class token, which has no relative position
@@ -175,8 +211,12 @@ class Attention(nn.Module):
         return self.project(out.transpose(1, 2).flatten(2))
 
     def bias(self, q: Tensor, grid: Grid) -> Tensor:
-        """What relative positions add to the scores of queries on their grid: [B,heads,T,H,W,d] ->
-        [B,heads,N',N]."""
+        """Compute what relative positions add to the scores of queries: [B,heads,N',N].
+
+        Args:
+            q: Queries on their grid [B,heads,T,H,W,d].
+            grid: T, H, W of the keys.
+        """
         tables = self.relative
         assert tables is not None, "a net without relative positions asks for no bias"
         t, h, w = (
@@ -216,6 +256,11 @@ class Block(nn.Module):
         self.stochastic_depth = StochasticDepth(stochastic_depth, "row")
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
+        """Transform tokens: [B,N,C] -> [B,N',C'].
+
+        Args:
+            grid: T, H, W of the tokens.
+        """
         normed = self.norm1(x)
         if self.grows:
             x = on_grid(self.pool, self.skip(normed if self.normed_skip else x), grid)

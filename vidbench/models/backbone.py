@@ -22,5 +22,6 @@ class Backbone(nn.Module):
 
         Args:
             arguments: Those of the network that the state is from; they may differ in `refits`.
+            state: Its tensors, which keep their shapes here.
         """
         return dict(state), ""

@@ -82,12 +82,16 @@ class StepCost:
         return sum(cost.bytes for _, cost in self.operations)
 
     def limit(self, card: Card, forward: bool = False) -> float:
-        """Seconds on a card if each operation reaches the card's rates; of the forward pass alone."""
+        """Return the seconds on a card if each operation reaches the card's rates.
+
+        Args:
+            forward: Of the forward pass alone.
+        """
         chosen = self.operations[: self.forward] if forward else self.operations
         return sum(_seconds(cost, card) for _, cost in chosen)
 
     def kinds(self, card: Card) -> dict[str, tuple[Cost, float]]:
-        """The sum of each kind of operation and its seconds on a card, the longest first."""
+        """Sum the cost of each kind of operation, with its seconds on a card, the longest first."""
         names = {name for name, _ in self.operations}
         found = {}
         for name in names:

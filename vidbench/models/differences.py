@@ -22,7 +22,11 @@ class Differences(Backbone):
         self.out_channels = network.out_channels
 
     def forward(self, clips: Tensor) -> Tensor:
-        """[B,3,T,H,W] -> the network's [B,D,T',H',W']. Raises ValueError at a single frame."""
+        """Apply the network to differences: [B,3,T,H,W] -> [B,D,T',H',W'].
+
+        Raises:
+            ValueError: the clips have a single frame.
+        """
         if clips.shape[2] < 2:
             raise ValueError(
                 f"differences of frames want clips of 2 frames or more; got {clips.shape[2]}."

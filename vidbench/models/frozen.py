@@ -102,6 +102,7 @@ class Frozen(Backbone):
         self.register_buffer("shift", torch.tensor(shift).view(3, 1, 1, 1), persistent=False)
 
     def forward(self, clips: Tensor) -> Tensor:
+        """Encode clips: [B,3,T,H,W] -> [B,D,1,1,1]."""
         x = clips * self.scale + self.shift
         if self.library == "torchvision":
             rows = self.net(x)
@@ -118,17 +119,17 @@ def read(source: str, weights: str | Path = "") -> tuple[Origin, dict[str, Tenso
     """Read a pretrained encoder.
 
     Args:
-        source: "library:name", see above.
+        source: "library:name", see the module.
         weights: A file of tensors, a folder of transformers, or a name in its cache; empty for
             torchvision's cache.
 
     Returns:
-        The origin, and the state of `Frozen(...)`.
+        The origin, and the state of `Frozen(...)`, in the library's shapes.
 
     Raises:
         FileNotFoundError: The weights are not on this machine; the message says how to get them.
         ImportError: The library is not installed.
-        ValueError: The network is unknown, or the weights are not its.
+        InputError: The network is unknown, or the weights belong to another one.
     """
     library, name = _split(source)
     origin, state = _READ[library](name, str(weights))

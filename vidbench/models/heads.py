@@ -11,6 +11,7 @@ class UnitRows(nn.Module):
     """Each row to unit length: [B,D] -> [B,D]."""
 
     def forward(self, rows: Tensor) -> Tensor:
+        """Scale rows [B,D] to unit length."""
         return F.normalize(rows, dim=1)
 
 
@@ -27,14 +28,22 @@ HEADS: dict[str, Callable[[int], dict[str, nn.Module]]] = {
 
 
 def build_head(name: str, width: int, classes: int, dropout: float = 0.0) -> nn.Sequential:
-    """The head `name`: pooled features [B,D] -> class scores [B,classes] (model/classifier.py of
+    """Build a head from pooled features [B,D] to class scores [B,classes] (model/classifier.py of
     CoCLR).
 
-    The linear layer `fc` has weights of standard deviation 0.01 and no bias to begin with;
-    `dropout` is the probability that a feature is dropped just before it. With width 1,024 and 101
-    classes it has 103,525 parameters, and the batch norm, whose statistics are those of a rank's
-    part of the batch, 2,048. Raises ValueError on an unknown name, fewer than two classes or a
-    dropout outside of 0 to 1."""
+    The linear layer `fc` starts with weights of standard deviation 0.01 and no bias. With width
+    1,024
+    and 101 classes it has 103,525 parameters, and the batch norm, whose statistics are those of a
+    rank's part of the batch, 2,048.
+
+    Args:
+        name: A key of HEADS.
+        width: D.
+        dropout: The probability that a feature is dropped just before the linear layer.
+
+    Raises:
+        ValueError: an unknown name, fewer than two classes, or a dropout outside of 0 to 1.
+    """
     if name not in HEADS:
         raise ValueError(f"a head is one of {', '.join(HEADS)}; got {name!r}.")
     if classes < 2 or not 0 <= dropout < 1:
@@ -49,11 +58,21 @@ def build_head(name: str, width: int, classes: int, dropout: float = 0.0) -> nn.
 
 
 def mlp(width: int, hidden: int, out: int, dropout: float = 0.0) -> nn.Sequential:
-    """Linear, GELU, dropout, linear, dropout: MultiTrain's heads (models/head_helper.py), where the
-    last dropout falls on the scores, and, without dropout, its expander.
+    """Build a perceptron [B,width] -> [B,out]: linear, GELU, dropout, linear, dropout.
 
-    [B,width] -> [B,out]; weights from a normal law of deviation 0.02 cut at two of it, biases 0.
-    Raises ValueError for a dropout outside of 0 to 1."""
+    MultiTrain's heads (models/head_helper.py), where the last dropout acts on the scores, and,
+    without
+    dropout, its expander. Weights start from a normal distribution of deviation 0.02, cut at 0.04;
+    biases at 0.
+
+    Args:
+        width: Of the rows.
+        hidden: Width of the layer between.
+        out: Scores.
+
+    Raises:
+        ValueError: a dropout outside of 0 to 1.
+    """
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout is from 0 to under 1; got {dropout}.")
     fc1, fc2 = nn.Linear(width, hidden), nn.Linear(hidden, out)

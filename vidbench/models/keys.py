@@ -66,8 +66,12 @@ def torchvision_mvit_key(key: str) -> str | None:
 
 
 def timm_mvit_key(depths: tuple[int, ...], key: str) -> str | None:
-    """timm's MViTv2 for images with this many blocks in each stage; they are counted from 0 in
-    each."""
+    """Translate a key of timm's MViTv2 for images; None if it has no place here.
+
+    Args:
+        depths: Blocks of each stage; timm counts blocks from 0 in each.
+        key: Of timm.
+    """
     if found := re.fullmatch(r"stages\.([0-3])\.blocks\.(\d+)\.(.+)", key):
         stage, block = int(found[1]), int(found[2])
         for pattern, ours in _TIMM_BLOCK.items() if block < depths[stage] else ():

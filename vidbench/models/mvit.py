@@ -121,13 +121,19 @@ PRESETS = {
 
 
 def inflated(kernel: Tensor, length: int, inflation: str) -> Tensor:
-    """The middle slice of a kernel [D,C,k,h,w] as one of `length` slices, an odd number,
-    [D,C,length,h,w].
+    """Spread the middle slice of a kernel over time: [D,C,length,h,w].
 
-    "center" puts it between slices of zeros (Girdhar et al. 2018, Detect-and-Track): what it gives
-    for a still clip is what the frame gives, at each position. "mean" puts it everywhere, divided
-    by `length` (I3D, and the code of SlowFast and MultiTrain): the same but for the ends of a clip,
-    where padding is seen, and frames are averaged."""
+    Args:
+        kernel: [D,C,k,h,w].
+        length: Slices, an odd number.
+        inflation: "center" puts it between slices of zeros (Girdhar et al. 2018, Detect-and-Track):
+            a
+            still clip gives what the frame gives, at each position. "mean" puts it everywhere,
+            divided
+            by `length` (I3D, and the code of SlowFast and MultiTrain): the same except at the ends
+                of a
+            clip, where it sees padding; frames are averaged.
+    """
     middle = kernel[:, :, kernel.shape[2] // 2, None]
     if inflation == "mean":
         return middle.repeat(1, 1, length, 1, 1) / length
@@ -227,12 +233,15 @@ class MViT(Backbone):
         return self.norm(x).transpose(1, 2).unflatten(2, grid)
 
     def resized_state(self, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
-        """A state of this net at another clip size or length, with its position embeddings brought
-        to this one's.
+        """Resize the position embeddings of a state of this net at another clip size or length.
 
-        Space is interpolated bilinearly, time and tables of relative positions linearly. All else
-        stays as it is. The second value says what was done in plain words; it is empty where
-        nothing was."""
+        Space is interpolated bilinearly, time and tables of relative positions linearly. Other
+        tensors
+        keep their shapes and values.
+
+        Returns:
+            The state, and a sentence on what changed; empty if nothing did.
+        """
         wanted, state, said, tables = self.state_dict(), dict(state), [], 0
         for name in ("space", "time", *(name for name in wanted if ".relative." in name)):
             old, new = state.get(name), wanted.get(name)
@@ -259,7 +268,12 @@ class MViT(Backbone):
     def refit(
         self, arguments: Mapping, state: Mapping[str, Tensor]
     ) -> tuple[dict[str, Tensor], str]:
-        """Inflate a net for one frame (trained on images), else interpolate position embeddings."""
+        """Inflate a net for one frame (trained on images), else interpolate position embeddings.
+
+        Args:
+            arguments: Of the net that the state is from.
+            state: Its tensors, in its own shapes.
+        """
         with torch.device("meta"):
             theirs = mvit_v2(**arguments)
         images = theirs.form.frames == 1 and self.form.frames > 1
@@ -268,20 +282,32 @@ class MViT(Backbone):
     def inflated_state(
         self, state: Mapping[str, Tensor], inflation: str = "center"
     ) -> tuple[dict[str, Tensor], str]:
-        """The state of an image net, or of this net for one frame (frames=1), as a start for this
-        net's clips.
+        """Start this net for clips from the state of an image net, or of this net for one frame.
 
-        Kernels get their time as `inflated` does by `inflation`, one of INFLATIONS; which of the two
-        MultiTrain's own start from images took is not known. What one frame learned of time stands
-        at each position in time; where an image net has none, it starts at zero (assumption:
-        MultiTrain's code leaves it at its random first values). Then `resized_state` brings all to
-        this net's size. The second value says in plain words what was done.
+        With "center" a still clip gives the frame's features at each position in time. With a class
+        token
+        this holds for one position only (up to two frames): against more of them the token weighs
+        less in
+        attention. What one frame learned of time is copied to each position in time; where an image
+        net has
+        none, it starts at zero (assumption: MultiTrain's code leaves it at its random first
+        values). Then
+        `resized_state` resizes the rest.
 
-        With "center" a still clip gives the frame's features at each position in time; with a class
-        token only where there is one position (up to two frames), for against more of them the
-        token weighs less in attention. Raises ValueError where `inflation` is another or the state is of
-        more than one position in time. A net for two frames has the shapes of one for a single
-        frame, so it passes, and loses what its outer slices learned."""
+        Args:
+            state: Tensors of a net with one position in time. A net for two frames has the shapes
+                of one
+                for a single frame, so such a state is not refused.
+            inflation: One of INFLATIONS, see `inflated`; which of the two MultiTrain's own start
+                from
+                images took is not known.
+
+        Returns:
+            The state, and a sentence on what changed.
+
+        Raises:
+            ValueError: an unknown inflation, or a state of more than one position in time.
+        """
         if inflation not in INFLATIONS:
             raise ValueError(f"how to inflate is one of {INFLATIONS}; got {inflation!r}.")
         lengths = {name: new.shape[2] for name, new in self.state_dict().items() if new.dim() == 5}
@@ -311,7 +337,7 @@ class MViT(Backbone):
         loading to refuse."""
         wanted, relative = self.state_dict(), self.form.relative
         times = [name for name in wanted if name.endswith(".relative.t")] if relative else ["time"]
-        axis, beside = (0, f"{times[0][:-1]}h") if relative else (1, "space")
+        axis, other = (0, f"{times[0][:-1]}h") if relative else (1, "space")
         what = (
             f", {len(times)} tables of time start" if relative else ", the embedding of time starts"
         )
@@ -327,7 +353,7 @@ class MViT(Backbone):
                 for name in known
             }
             return {**state, **changes}, f"{what} the same at each position"
-        if beside in state:
+        if other in state:
             return {
                 **state,
                 **{name: torch.zeros_like(wanted[name]) for name in times},
@@ -357,19 +383,30 @@ def mvit_v2(
     norms: str | None = None,
     checkpointing: bool = False,
 ) -> MViT:
-    """MViTv2 in the form `preset`, one of PRESETS, but for what is given beside it.
+    """Build MViTv2 in the form of a preset, changed by what else is given; D = 8 width.
 
-    depths: blocks of the four stages. width and heads: channels and attention heads of the first
-    stage; both double from stage to stage, where the first block halves height and width of the
-    grid. kv_stride: of keys and values in space in the first stage, halved from stage to stage down
-    to 1. frames and size: the clips, in frames and pixels, for which position embeddings are
-    learned; clips of another size are seen with interpolated ones. relative, class_token,
-    token_query, normed_skip, pool_eps: see the module. stochastic_depth: the probability that a
-    clip skips a branch of the last block, from 0 at the first block in a straight line. norms: the
-    precision of layer norms and of the tokens between blocks under autocast, "float32" or that of
-    "autocast"; weights are float32 in both.
-    checkpointing: keep the blocks' inputs alone and compute the rest again on the way back; same
-    gradients, less memory, more time. D = 8 width. Raises ValueError."""
+    Args:
+        preset: One of PRESETS.
+        depths: Blocks of the four stages.
+        width, heads: Channels and attention heads of the first stage. Both double from stage to
+            stage,
+            where the first block halves height and width of the grid.
+        kv_stride: Of keys and values in space in the first stage, halved from stage to stage down
+            to 1.
+        frames, size: Of the clips, in frames and pixels, for which position embeddings are learned;
+            clips of another size see interpolated ones.
+        relative, class_token, token_query, normed_skip, pool_eps: See the module.
+        stochastic_depth: The probability that a clip skips a branch of the last block; it rises
+            linearly from 0 at the first block.
+        norms: The precision of layer norms and of the tokens between blocks under autocast:
+            "float32",
+            or "autocast" for that of autocast; weights are float32 in both.
+        checkpointing: Keep the blocks' inputs alone and compute the rest again on the way back: the
+            same gradients, less memory, more time.
+
+    Raises:
+        ValueError: an unknown preset, or a value out of range.
+    """
     if preset not in PRESETS:
         raise ValueError(f"preset is one of {sorted(PRESETS)}; got {preset!r}.")
     given = locals()

@@ -22,12 +22,14 @@ HELP = "See assets/docs/extending.md."
 
 
 def is_own(name: str) -> bool:
-    """Whether a network's name is an importable one, and not a name of the table of builders."""
+    """Return whether a network's name is an importable one, and not a name of the table of
+    builders.
+    """
     return ":" in str(name)
 
 
 def find(name: str) -> Callable[..., Backbone]:
-    """The class or function of an importable name.
+    """Find the class or function of an importable name.
 
     Raises:
         UntrustedError: The program neither imported the module nor did the caller name it.
@@ -54,6 +56,11 @@ def find(name: str) -> Callable[..., Backbone]:
 def build(name: str, builder: Callable[..., Backbone], arguments: Mapping[str, Any]) -> Backbone:
     """Build a network of your own and check what can be checked without a clip.
 
+    Args:
+        name: For messages.
+        builder: Its class or function.
+        arguments: Of the builder.
+
     Raises:
         ValueError: The constructor fails, or the network lacks something.
     """
@@ -77,7 +84,7 @@ def build(name: str, builder: Callable[..., Backbone], arguments: Mapping[str, A
 
 
 def encoder_of(module: nn.Module) -> Backbone:
-    """The backbone of a method's module.
+    """Return the backbone of a method's module.
 
     Raises:
         ValueError: The module has none as `encoder`.

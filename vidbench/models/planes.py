@@ -79,8 +79,11 @@ class PlaneConv3d(nn.Conv3d):
 
     @classmethod
     def adopt(cls, module: nn.Module, devices: tuple[str, ...] = devices) -> None:
-        """Let each flat nn.Conv3d below `module` run as a PlaneConv3d on these devices; weights and
-        keys stay."""
+        """Let each flat nn.Conv3d below a module run as a PlaneConv3d; weights and keys stay.
+
+        Args:
+            devices: Types of devices on which it runs so.
+        """
         for conv in module.modules():
             if type(conv) is not nn.Conv3d or conv.groups > 1 or conv.dilation != (1, 1, 1):
                 continue
@@ -170,7 +173,7 @@ class SplitMaxPool3d(nn.MaxPool3d):
         return super().forward(x)
 
     def split(self, x: Tensor) -> Tensor:
-        """The same, over space, then over time."""
+        """Pool over space, then over time: the shape of the whole pool's output."""
         kernel, stride, padding = (
             _triple(size) for size in (self.kernel_size, self.stride, self.padding)
         )
@@ -210,6 +213,7 @@ class PlaneMaxPool(nn.Module):
         return _over_frames(x, self.kernel, self.stride, self.kernel // 2)
 
     def extra_repr(self) -> str:
+        """Show kernel and stride."""
         return f"kernel={self.kernel}, stride={self.stride}"
 
 

@@ -168,15 +168,24 @@ SOURCES = {
 
 
 def load_published(network: Any, path: str | Path, source: str, inflation: str = "") -> Published:
-    """Put a published file's weights into `network`, a bare backbone from models.build; its
-    classifier is returned.
+    """Put a published file's weights into a bare backbone from models.build; return its classifier.
 
-    `source` is a key of SOURCES, which names the network that fits. Modules of a regularizer stay
-    as they are; position embeddings of a network for clips of another size are interpolated, and
-    the report says so. An image net is inflated for a video network as mvit.inflated does: "center"
-    unless `inflation` says "mean", which is for these sources alone. Raises ValueError, and loads
-    nothing, where source or `inflation` is unknown, the file cannot be read as plain tensors, or its
-    keys, shapes, eps of norms or other settings are not the network's."""
+    Modules of a regularizer keep their values. Position embeddings of a network for clips of
+    another
+    size are interpolated, and the report says so. Nothing is loaded if anything is wrong.
+
+    Args:
+        network: The backbone.
+        path: The published file.
+        source: A key of SOURCES, which names the network that fits.
+        inflation: How an image net is inflated for a video network, see mvit.inflated: "center"
+            (the
+            default) or "mean". For sources of images alone.
+
+    Raises:
+        ValueError: source or inflation is unknown, the file cannot be read as plain tensors, or its
+            keys, shapes, eps of norms or other settings are not the network's.
+    """
     if source not in SOURCES:
         raise ValueError(f"load_published wants a source of {sorted(SOURCES)}; got {source!r}.")
     fits = SOURCES[source]
@@ -246,13 +255,13 @@ def _refitted(
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """Names and tensors of a file, on CPU: safetensors by its suffix, otherwise torch.load, weights
-    only.
+    """Read the named tensors of a file to the CPU, with the shapes they have there.
 
-    A dict under "model_state" (pytorchvideo, MultiTrain) or "state_dict" (CoCLR) is taken out of it.
+    safetensors by its suffix, otherwise torch.load with weights only. A dict under "model_state"
+    (pytorchvideo, MultiTrain) or "state_dict" (CoCLR) is taken out of it.
 
     Raises:
-        ValueError: The file holds anything else.
+        ValueError: The file is missing or holds anything else.
     """
     if not Path(path).is_file():
         raise ValueError(

@@ -62,16 +62,26 @@ class Stage(NamedTuple):
     blocks: int
     stride: tuple[int, int]  # of the first block, (time, space)
     branch: Callable[[tuple[int, int]], list[Layer]]
-    beside: int = 0  # channels which another pathway adds to the stage's input
+    more: int = 0  # channels which another pathway adds to the stage's input
 
 
 def basic(stride: tuple[int, int], channels: int, times: tuple[int, int] = (1, 1)) -> list[Layer]:
-    """He et al.'s basic branch: two 3x3 convolutions, with these kernels in time."""
+    """Describe He et al.'s basic branch: two 3x3 convolutions.
+
+    Args:
+        stride: In time and space.
+        times: Length of each kernel in time.
+    """
     return [Layer(channels, (times[0], 3), stride), Layer(channels, (times[1], 3), relu=False)]
 
 
 def bottleneck(stride: tuple[int, int], channels: int, time: int = 1) -> list[Layer]:
-    """1x1 (`time` frames long), 3x3 with the stride, 1x1 to four times the channels."""
+    """Describe a bottleneck: 1x1, 3x3 with the stride, 1x1 to four times the channels.
+
+    Args:
+        stride: In time and space.
+        time: Length of the first kernel in time.
+    """
     return [
         Layer(channels, (time, 1)),
         Layer(channels, (1, 3), stride),
@@ -80,8 +90,12 @@ def bottleneck(stride: tuple[int, int], channels: int, time: int = 1) -> list[La
 
 
 def separated(stride: tuple[int, int], channels: int, kind: str) -> list[Layer]:
-    """CSN's branch: the 3x3x3 convolution is depthwise; "ip" puts a 1x1x1 one without ReLU before
-    it."""
+    """Describe CSN's branch: the 3x3x3 convolution is depthwise.
+
+    Args:
+        stride: In time and space.
+        kind: "ip" puts a 1x1x1 convolution without ReLU before the depthwise one; "ir" does not.
+    """
     preserved = [Layer(channels, relu=False)] if kind == "ip" else []
     depthwise = Layer(channels, (3, 3), stride, groups=channels)
     return [Layer(channels), *preserved, depthwise, Layer(4 * channels, relu=False)]
@@ -95,6 +109,7 @@ class Residual(nn.Module):
         self.branch, self.shortcut, self.regularizer = branch, shortcut, regularizer
 
     def forward(self, x: Tensor) -> Tensor:
+        """Add the regularized branch to the shortcut: [B,C,T,H,W] -> [B,C',T',H',W']."""
         return F.relu(self.shortcut(x) + self.regularizer(self.branch(x)), inplace=True)
 
 
@@ -108,6 +123,7 @@ class PaddedShortcut(nn.Module):
         self.stride, self.padding = stride, (0, 0, 0, 0, 0, 0, before, channels - inputs - before)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Subsample space and pad channels with zeros: [B,C,T,H,W] -> [B,C',T,H',W']."""
         return F.pad(x[:, :, :, :: self.stride, :: self.stride], self.padding)
 
 
@@ -133,7 +149,7 @@ class ResNet(Backbone):
             residuals = []
             for index in range(stage.blocks):
                 stride, inputs = (
-                    ((1, 1), channels) if index else (stage.stride, channels + stage.beside)
+                    ((1, 1), channels) if index else (stage.stride, channels + stage.more)
                 )
                 layers, block = stage.branch(stride), block + 1
                 channels = layers[-1].channels
@@ -159,7 +175,12 @@ class ResNet(Backbone):
 
 
 def convolutions(inputs: int, layers: Sequence[Layer], eps: float) -> nn.Sequential:
-    """The layers in a row as conv1, norm1, relu1, conv2 and so on."""
+    """Chain the layers as conv1, norm1, relu1, conv2 and so on.
+
+    Args:
+        inputs: Channels.
+        eps: Of the norms.
+    """
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     for number, (channels, (time, space), stride, groups, relu) in enumerate(layers, 1):
         parts[f"conv{number}"] = nn.Conv3d(
@@ -181,7 +202,18 @@ def convolutions(inputs: int, layers: Sequence[Layer], eps: float) -> nn.Sequent
 def stem(
     channels: int, time: int, stride: int, eps: float = 1e-5, inputs: int = 3
 ) -> nn.Sequential:
-    """The first layer, `time` frames long; see the module's docstring for `stride`."""
+    """Build the first layer.
+
+    Args:
+        channels: Of its output.
+        time: Length of its kernel in time.
+        stride: 1, 2 or 4, see the module.
+        eps: Of its norm.
+        inputs: Channels of its input.
+
+    Raises:
+        ValueError: another stride.
+    """
     if stride not in (1, 2, 4):
         raise ValueError(
             f"stem_stride is 4, the published stem, or 2 or 1 for small clips; got {stride!r}."
@@ -194,8 +226,14 @@ def stem(
 
 
 def wide(channels: int, width: float) -> int:
-    """A channel count at this width, at least 4. Raises ValueError on a width that is not within 0
-    to 4."""
+    """Scale a channel count, to at least 4.
+
+    Args:
+        width: The factor.
+
+    Raises:
+        ValueError: width is not within 0 to 4.
+    """
     if not 0 < width <= 4:
         raise ValueError(
             f"width multiplies the channel counts and is over 0, at most 4; got {width!r}."
@@ -204,7 +242,15 @@ def wide(channels: int, width: float) -> int:
 
 
 def stage_blocks(blocks: Sequence[int] | None, depth: int, known: Sequence[int]) -> tuple[int, ...]:
-    """Blocks of res2..res5, those of `depth` unless given. Raises ValueError on anything else."""
+    """Return the blocks of res2..res5.
+
+    Args:
+        blocks: Four numbers; None: those of `depth`.
+        known: The depths to choose from.
+
+    Raises:
+        ValueError: an unknown depth, or other than four numbers from 1.
+    """
     if depth not in known:
         raise ValueError(f"depth is one of {tuple(known)}; got {depth!r}.")
     counts = DEPTHS[depth] if blocks is None else tuple(blocks)
@@ -219,7 +265,12 @@ Net = TypeVar("Net", bound=Backbone)
 
 
 def start(net: Net, zero_gamma: bool) -> Net:
-    """First weights of a whole net; then flat convolutions run as 2-D ones where that is faster."""
+    """Draw first weights of a whole net; then let flat convolutions run as 2-D ones where that is
+    faster.
+
+    Args:
+        zero_gamma: Whether the last norm of each branch starts at zero.
+    """
     for module in net.modules():
         # of a depthwise one the fan is that of all channels, as in the sources
         if isinstance(module, nn.Conv3d):
@@ -247,13 +298,25 @@ def slowonly(
     zero_gamma: bool = True,
     regularizer: Regularizer | None = None,
 ) -> ResNet:
-    """SlowOnly-34 or -50 (RMS supplement, table A1): no stride in time, kernels of 3 frames in res4
-    and res5 only.
+    """Build SlowOnly-34 or -50 (RMS supplement, table A1): kernels of 3 frames in res4 and res5
+    only.
 
-    Depth 34: basic blocks, and `temporal` says whether "both" of their convolutions are 3 frames
-    long (table A1) or the "first" only, as PySlowFast's basic block would be. Depth 50: bottlenecks
-    whose first convolution is. zero_gamma is on as in PySlowFast and mmaction2; the paper does not
-    say. D = 512 or 2,048 at width 1. Raises ValueError."""
+    No stride in time. zero_gamma is on as in PySlowFast and mmaction2; the paper does not say. D =
+    512
+    or 2,048 at width 1.
+
+    Args:
+        depth: 34: basic blocks. 50: bottlenecks, whose first convolution is 3 frames long.
+        temporal: With depth 34, whether "both" convolutions of a block are 3 frames long (table A1)
+            or
+            the "first" only, as PySlowFast's basic block would be.
+        width: Factor of the channel counts.
+        blocks: Four numbers, of each stage.
+        stem_stride: 1, 2 or 4.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
     counts = stage_blocks(blocks, depth, (34, 50))
     if temporal not in ("both", "first"):
         raise ValueError(f"temporal is 'both' (table A1) or 'first'; got {temporal!r}.")
@@ -288,13 +351,23 @@ def csn(
     norm_eps: float = 1e-3,
     regularizer: Regularizer | None = None,
 ) -> ResNet:
-    """CSN, interaction-reduced ("ir") or -preserved ("ip") (Tran et al. 2019; VMZ): depth 50, 101
-    or 152.
+    """Build CSN, interaction-reduced ("ir") or -preserved ("ip") (Tran et al. 2019; VMZ).
 
     res3, res4 and res5 halve the time, too: 8 frames leave 8, 4, 2, 1. Batch norm has eps 1e-3 and
-    zero_gamma is off as in VMZ and mmaction2; pytorchvideo has 1e-5. Momentum is PyTorch's 0.1,
-    which is what VMZ's Caffe2 net had (its PyTorch port writes 0.9, the other way round). D = 2,048
-    at width 1. Raises ValueError."""
+    zero_gamma is off as in VMZ and mmaction2; pytorchvideo has 1e-5. Momentum is PyTorch's 0.1, the
+    value of VMZ's Caffe2 net (its PyTorch port writes 0.9, the other way round). D = 2,048 at width
+    1.
+
+    Args:
+        kind: ir or ip.
+        depth: 50, 101 or 152.
+        width: Factor of the channel counts.
+        blocks: Four numbers, of each stage.
+        stem_stride: 1, 2 or 4.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
     if kind not in ("ir", "ip"):
         raise ValueError(f"kind is 'ir' or 'ip'; got {kind!r}.")
     counts = stage_blocks(blocks, depth, (50, 101, 152))
@@ -318,11 +391,20 @@ def resnet50(
     zero_gamma: bool = False,
     regularizer: Regularizer | None = None,
 ) -> ResNet:
-    """ResNet-50 for images as clips of one frame [B,3,1,H,W], the stride in the 3x3 convolution as
-    in torchvision.
+    """Build ResNet-50 for images, clips of one frame [B,3,1,H,W], the stride in the 3x3
+    convolution.
 
-    More frames pass one by one. zero_gamma is off as in torchvision and Clova's CutMix code, whose
-    recipe the RMS paper follows. D = 2,048 at width 1. Raises ValueError."""
+    As in torchvision. More frames pass one by one. zero_gamma is off as in torchvision and Clova's
+    CutMix code, whose recipe the RMS paper follows. D = 2,048 at width 1.
+
+    Args:
+        width: Factor of the channel counts.
+        blocks: Four numbers, of each stage.
+        stem_stride: 1, 2 or 4.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
     stages = [
         Stage(
             number,
@@ -346,13 +428,21 @@ def cifar_resnet(
     zero_gamma: bool = False,
     regularizer: Regularizer | None = None,
 ) -> ResNet:
-    """He et al.'s net for CIFAR, images of 32 pixels as clips of one frame: three stages of 16, 32
-    and 64 channels.
+    """Build He et al.'s net for CIFAR: three stages of 16, 32 and 64 channels.
 
-    "basic" has (depth - 2)/6 blocks in each stage, with shortcut "A" (zeros, the default) or "B"
-    (1x1 convolutions); "bottleneck" has (depth - 2)/9, as Clova's CutMix code by default, and
-    shortcut "B". The RMS paper does not say which. D = 64, or 256 with bottlenecks, at width 1.
-    `blocks` replaces the depth: three numbers, the blocks of each stage. Raises ValueError."""
+    Images are clips of one frame of 32 pixels. D = 64, or 256 with bottlenecks, at width 1. The RMS
+    paper does not say which block it has.
+
+    Args:
+        depth: "basic" has (depth - 2)/6 blocks in each stage, "bottleneck" (depth - 2)/9, as
+            Clova's
+            CutMix code by default.
+        shortcut: "A" (zeros, the default of basic) or "B" (1x1 convolutions, of bottleneck).
+        blocks: Replaces the depth: three numbers, the blocks of each stage.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
     shortcuts = {"basic": ("A", "B"), "bottleneck": ("B",)}
     if block not in shortcuts:
         raise ValueError(f"block is 'basic' or 'bottleneck'; got {block!r}.")

@@ -26,9 +26,16 @@ PRESETS = {  # (batch norm and ReLU on the laterals, last batch norm of each bra
 
 
 def slow_frames(frames: int, alpha: int) -> list[int]:
-    """Which of `frames` frames the slow pathway sees: torch.linspace(0, T - 1, T // alpha) cut to
-    integers, as in PySlowFast and pytorchvideo, in whole numbers so that no device rounds it
-    otherwise."""
+    """Choose the frames that the slow pathway sees.
+
+    torch.linspace(0, T - 1, T // alpha) cut to integers, as in PySlowFast and pytorchvideo, in
+    whole
+    numbers so that no device rounds it differently.
+
+    Args:
+        frames: T.
+        alpha: How many times fewer the slow pathway sees.
+    """
     count = frames // alpha
     return [i * (frames - 1) // max(count - 1, 1) for i in range(count)]
 
@@ -74,15 +81,19 @@ class SlowFast(Backbone):
         self.laterals = nn.ModuleList(
             lateral(channels, lateral_kernel, alpha, lateral_norm) for channels in ends
         )
-        stages = _stages(counts, slow[1:], (1, 1, 3, 3), beside=[2 * end for end in ends])
+        stages = _stages(counts, slow[1:], (1, 1, 3, 3), lateral_channels=[2 * end for end in ends])
         self.slow = ResNet(stem(slow[0], 1, stem_stride), stages, regularizer, "slow")
-        stages = _stages(counts, fast[1:], (3, 3, 3, 3), beside=[0, 0, 0, 0])
+        stages = _stages(counts, fast[1:], (3, 3, 3, 3), lateral_channels=[0, 0, 0, 0])
         self.fast = ResNet(stem(fast[0], 5, stem_stride), stages, regularizer, "fast")
         self.out_channels = self.slow.out_channels + self.fast.out_channels
         start(self, zeros if zero_gamma is None else zero_gamma)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """[B,3,T,H,W] -> [B,D,T/alpha,H',W']. Raises ValueError where T is no multiple of alpha."""
+        """Encode clips: [B,3,T,H,W] -> [B,D,T/alpha,H',W'].
+
+        Raises:
+            ValueError: T is no multiple of alpha.
+        """
         if clips.shape[2] % self.alpha:
             raise ValueError(
                 f"SlowFast wants frames in multiples of alpha = {self.alpha}; got {clips.shape[2]}."
@@ -98,7 +109,10 @@ class SlowFast(Backbone):
 
 
 def _stages(
-    blocks: Sequence[int], channels: Sequence[int], times: Sequence[int], beside: Sequence[int]
+    blocks: Sequence[int],
+    channels: Sequence[int],
+    times: Sequence[int],
+    lateral_channels: Sequence[int],
 ) -> list[Stage]:
     """The stages res2 to res5 of a pathway, with kernels of `times` frames."""
     strides = [(1, 1), (1, 2), (1, 2), (1, 2)]
@@ -106,14 +120,20 @@ def _stages(
     return [
         Stage(n, count, stride, partial(bottleneck, channels=c, time=time), more)
         for n, count, stride, c, time, more in zip(
-            numbers, blocks, strides, channels, times, beside, strict=True
+            numbers, blocks, strides, channels, times, lateral_channels, strict=True
         )
     ]
 
 
 def lateral(channels: int, kernel: int, alpha: int, norm: bool) -> nn.Sequential:
-    """From the fast to the slow pathway: a convolution over time with stride alpha to twice the
-    channels."""
+    """Build a connection from the fast to the slow pathway, to twice the channels.
+
+    Args:
+        channels: Of the fast pathway.
+        kernel: Its length in time.
+        alpha: Its stride in time.
+        norm: Whether a norm and ReLU follow.
+    """
     layers = nn.Sequential()
     layers.add_module(
         "conv1",

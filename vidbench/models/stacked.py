@@ -31,7 +31,11 @@ class StackedResNet(ResNet):
     channels: int
 
     def forward(self, clips: Tensor) -> Tensor:
-        """[B,3,T,H,W] -> [B,D,1,H',W']; T must be `frames`."""
+        """Encode clips of `frames` frames: [B,3,T,H,W] -> [B,D,1,H',W'].
+
+        Raises:
+            ValueError: T is another number.
+        """
         if clips.shape[2] != self.frames:
             raise ValueError(
                 f"this network stacks {self.frames} frames; got clips of {clips.shape[2]}. Build it "

@@ -520,7 +520,7 @@ def test_packs_are_read_at_random_and_by_numpy(packed, kind):
 def test_a_pack_that_is_cut_off(packed, tmp_path, kind, share):
     file = makes.cut_off(tmp_path / "cut.frames.npz", packed[kind], share)
     with pytest.raises(
-        VideoError, match=r"cut\.frames\.npz: (the file is empty|pack cannot .*make it anew)"
+        VideoError, match=r"cut\.frames\.npz: (the file is empty|pack cannot .*make it again)"
     ):
         clips.read(file)
 
@@ -553,7 +553,7 @@ def test_a_file_that_is_no_pack(tmp_path, name, content, said):
     else:
         file.write_bytes(content)
     with pytest.raises(
-        VideoError, match=f"{name}: pack cannot open it .*{said}.*make it anew or drop it"
+        VideoError, match=f"{name}: pack cannot open it .*{said}.*make it again or drop it"
     ):
         clips.probe(file)
 
@@ -575,7 +575,7 @@ def test_damaged_bytes_give_frames_or_a_clear_error(packed, tmp_path, kind):
             clips.read(file)
         except VideoError as error:
             refused += 1
-            assert "make it anew" in str(error)
+            assert "make it again" in str(error)
     assert 25 < refused < 200
 
 
@@ -594,7 +594,7 @@ def test_damaged_pictures_give_a_clear_error(tmp_path):
                 clips.read(file)
             except VideoError as error:
                 refused += 1
-                assert "picture cannot open it" in str(error) and "make it anew or drop it" in str(
+                assert "picture cannot open it" in str(error) and "make it again or drop it" in str(
                     error
                 )
     assert refused > 24

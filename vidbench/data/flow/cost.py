@@ -73,7 +73,12 @@ def costs(
 
 
 def pace(job: Job, sample: Slice) -> Pace:
-    """Measure a method of OpenCV; the cost of the whole video."""
+    """Measure a method of OpenCV on a few frames, scaled to the whole video.
+
+    Args:
+        job: The video, its flow file, settings and stamp.
+        sample: How many frames to try, for how long, and where to write.
+    """
     source, _, settings, stamp = job
     began, decoding = time.perf_counter(), 0.0
     with clips.Video(source, settings.decoder, settings.size) as video:
@@ -102,9 +107,16 @@ def pace(job: Job, sample: Slice) -> Pace:
 
 
 def pace_on_device(job: Job, sample: Slice, device: str | None, workers: int) -> Pace:
-    """Measure TV-L1 in PyTorch, without a compiler; the cost of the whole video.
+    """Measure TV-L1 in PyTorch on a few frames, without a compiler, scaled to the whole video.
 
-    Other processes decode while the device works, so the slower of both counts."""
+    Other processes decode while the device works, so the slower of both counts.
+
+    Args:
+        job: The video, its flow file, settings and stamp.
+        sample: How many frames to try, for how long, and where to write.
+        device: None: CUDA if there is a card, else the CPU.
+        workers: Processes that decode.
+    """
     import torch
 
     from vidbench.data.flow import tvl1

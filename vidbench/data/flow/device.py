@@ -45,7 +45,15 @@ def _as_is(sample):
 def on_device(
     tasks: list[tuple], order: list[int], workers: int, device: str | None
 ) -> jobs.Outcomes:
-    """Results for jobs.work: processes decode, this one estimates many pairs at once and writes."""
+    """Yield results for jobs.work: processes decode, this one estimates many pairs at once and
+    writes.
+
+    Args:
+        tasks: The jobs of `vidbench.data.flow.store`.
+        order: Numbers of tasks, in the order to do them.
+        workers: Processes that decode; 0 decodes here.
+        device: None: CUDA if there is a card, else the CPU.
+    """
     import torch
 
     loader: torch.utils.data.DataLoader = torch.utils.data.DataLoader(

@@ -25,8 +25,14 @@ class FlowError(Brief, RuntimeError):
 
 
 def estimator(method: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """OpenCV's function of two gray frames; its solver keeps buffers, so make one for each video,
-    not for each pair."""
+    """Return OpenCV's function from two gray frames uint8 [H,W] to flow float32 [H,W,2].
+
+    Its solver keeps buffers, so make one for each video, not for each pair.
+
+    Raises:
+        FlowError: OpenCV has no contrib modules.
+        ValueError: the method is not one of OpenCV's.
+    """
     import cv2
 
     solver: Any
@@ -48,13 +54,24 @@ def estimator(method: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
 
 
 def estimate(frames: np.ndarray, method: str = "tvl1", device: str | None = None) -> np.ndarray:
-    """Flow between consecutive frames: uint8 [T,H,W,3] RGB to float32 [T-1,H,W,2], pixels (u right,
-    v down).
+    """Estimate flow between consecutive frames.
 
-    "tvl1": Zach et al. 2007 as OpenCV implements it, at its defaults (CoCLR's flow); "tvl1_fast":
-    the same, stopping at epsilon 0.05 (about a fifth of the time); "tvl1_torch": the same algorithm
-    for many pairs at once, on `device`; "dis": Kroeger et al. 2016, medium preset, for a quick
-    look."""
+    Args:
+        frames: uint8 [T,H,W,3] RGB, at least two.
+        method: "tvl1": Zach et al. 2007 as OpenCV implements it, at its defaults (CoCLR's flow).
+            "tvl1_fast": the same, stopping at epsilon 0.05 (about a fifth of the time).
+            "tvl1_torch":
+            the same algorithm for many pairs at once, on `device`. "dis": Kroeger et al. 2016,
+                medium
+            preset, for a quick look.
+        device: Of tvl1_torch; None: CUDA if there is a card, else the CPU.
+
+    Returns:
+        float32 [T-1,H,W,2] in pixels: u to the right, v down.
+
+    Raises:
+        ValueError: other frames, or an unknown method.
+    """
     frames = np.asarray(frames)
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or len(frames) < 2:
         raise ValueError(
@@ -89,8 +106,13 @@ def to_gray(frame: np.ndarray) -> np.ndarray:
 
 
 def batched(gray: np.ndarray, device: str | None = None) -> Iterator:
-    """TV-L1 in PyTorch of gray frames [T,H,W]: tensors [n,H,W,2] on the device, T - 1 flows in
-    all."""
+    """Yield TV-L1 in PyTorch of consecutive frames: tensors [n,H,W,2] on the device, T - 1 flows in
+    all.
+
+    Args:
+        gray: uint8 [T,H,W].
+        device: See `tvl1.estimate`.
+    """
     from vidbench.data.flow import tvl1
 
     step = max(1, PIXELS // gray[0].size)
@@ -100,30 +122,50 @@ def batched(gray: np.ndarray, device: str | None = None) -> Iterator:
 
 
 def quantize(flow: np.ndarray, bound: float = BOUND) -> np.ndarray:
-    """Flow pictures, MemDPC's way: float [T,H,W,2] in pixels, clipped at +-bound, to uint8
-    [T,H,W,3] = (u, v, 128)."""
+    """Store flow as MemDPC does: uint8 [T,H,W,3] = (u, v, 128).
+
+    Args:
+        flow: float [T,H,W,2] in pixels.
+        bound: Pixels at which flow is clipped.
+    """
     stored = np.full((*flow.shape[:-1], 3), 128, np.uint8)
     stored[..., :2] = levels(flow, bound)
     return stored
 
 
 def levels(flow: np.ndarray, bound: float = BOUND) -> np.ndarray:
-    """Pixels to the 256 levels of the store: float [...] clipped at +-bound, to uint8 [...]."""
+    """Round flow to the 256 levels of the store: float [...] to uint8 [...].
+
+    Args:
+        flow: In pixels.
+        bound: Pixels at which flow is clipped.
+    """
     return np.rint((np.clip(flow, -bound, bound) + bound) * (255 / (2 * bound))).astype(np.uint8)
 
 
 def dequantize(stored: np.ndarray, bound: float = BOUND) -> np.ndarray:
-    """Back to pixels: uint8 [...,2 or 3] to float32 [...,2]; off by at most half a step, bound /
-    255."""
+    """Convert levels back to pixels: float32 [...,2], off by at most half a step, bound / 255.
+
+    Args:
+        stored: uint8 [...,2 or 3].
+        bound: As of `quantize`.
+    """
     return stored[..., :2].astype(np.float32) * np.float32(2 * bound / 255) - np.float32(bound)
 
 
 def colors(flow: np.ndarray, limit: float | None = None) -> np.ndarray:
-    """Flow as colors: float [...,H,W,2] in pixels to uint8 [...,H,W,3] (Middlebury wheel: Baker et
-    al., IJCV 2011).
+    """Color flow by the Middlebury wheel (Baker et al., IJCV 2011): uint8 [...,H,W,3].
 
-    Direction is hue, speed is saturation: no motion is white, `limit` pixels (None: the fastest
-    pixel) full color, faster ones darker."""
+    Direction is hue, speed is saturation: no motion is white, faster pixels than `limit` are
+    darker.
+
+    Args:
+        flow: float [...,H,W,2] in pixels.
+        limit: The speed of full color in pixels; None: that of the fastest pixel.
+
+    Raises:
+        ValueError: flow is not in pixels.
+    """
     if flow.shape[-1] != 2 or not np.issubdtype(flow.dtype, np.floating):
         raise ValueError(
             f"wanted flow in pixels, float [...,2], got {flow.dtype} {flow.shape}: see dequantize"
@@ -157,8 +199,10 @@ def _ring() -> np.ndarray:
 
 
 def wheel(size: int = 128) -> np.ndarray:
-    """The key to `colors`: uint8 [size,size,3], a disc; a place has the color of motion from the
-    center to it."""
+    """Draw the key to `colors`, a disc: uint8 [size,size,3].
+
+    Each place has the color of the motion from the center to it.
+    """
     line = (np.arange(size) + 0.5) * 2 / size - 1
     flow = np.stack(np.broadcast_arrays(line[None, :], line[:, None]), -1)
     disc = colors(flow, limit=1.0)

@@ -75,7 +75,13 @@ Job = tuple[str, str, Settings, str | None]  # video, file to write, settings, t
 def facts_of(
     video: clips.Video, shape: tuple[int, ...], settings: Settings, stamp: str | None
 ) -> dict[str, Any]:
-    """What a flow file says of itself.
+    """Collect what a flow file says about itself.
+
+    Args:
+        video: The opened video.
+        shape: Height and width of the flow.
+        settings: How the flow is made.
+        stamp: Of the video's file.
 
     Raises:
         FlowError: the video has one frame.
@@ -101,12 +107,27 @@ def opencv() -> str:
 
 
 def flow_path(folder: str | Path, relative_path: str | Path, format: str = "npz") -> Path:
-    """The place of a video's flow in a store, inside the folder whatever the path is."""
+    """Return the path of a video's flow in a store; it is always inside the folder.
+
+    Args:
+        folder: The store.
+        relative_path: The video's path in its manifest.
+        format: A key of FORMATS.
+    """
     return Path(folder) / name_of(str(relative_path), FORMATS[format])
 
 
 def write(file: Path, flows: Iterator[np.ndarray], facts: dict, fps: float) -> tuple[int, int]:
-    """Write uint8 flows [H,W,2] to a file; (their number, its bytes)."""
+    """Write flows to a file.
+
+    Args:
+        flows: uint8 [H,W,2] each.
+        facts: See `facts_of`.
+        fps: Frame rate of format mp4; 0 means 25.
+
+    Returns:
+        The number of flows and the bytes of the file.
+    """
     if facts["format"] == "npz":
         pieces = [
             zlib.compress(np.ascontiguousarray(f.transpose(2, 0, 1)).tobytes(), _LEVEL)
@@ -128,7 +149,7 @@ def write(file: Path, flows: Iterator[np.ndarray], facts: dict, fps: float) -> t
 
 
 def settings_of(folder: str | Path) -> Settings:
-    """How a store was made.
+    """Read how a store was made.
 
     Raises:
         FlowError: the folder holds no store, or one of another version.
@@ -162,7 +183,7 @@ def _settings_of(file: str, changed: int) -> Settings:
 def meta(
     folder: str | Path, relative_path: str | Path, source: str | Path | None = None
 ) -> dict[str, Any]:
-    """How a video's flow was made: method, bound, frames, sizes, decoder, OpenCV's version.
+    """Read how a video's flow was made: method, bound, frames, sizes, decoder, OpenCV's version.
 
     Args:
         source: The video; if it is given and exists, the flow must be of it as it is now.
@@ -174,7 +195,11 @@ def meta(
 
 
 def length(folder: str | Path, relative_path: str | Path, source: str | Path | None = None) -> int:
-    """Number of flows stored for a video: its frames less one. source: see `meta`."""
+    """Count the flows stored for a video: its frames less one.
+
+    Args:
+        folder, relative_path, source: See `meta`.
+    """
     return meta(folder, relative_path, source)["frames"] - 1
 
 
@@ -244,7 +269,11 @@ def opened(path: Path) -> _Npz | _Mp4:
 
 
 def of_settings(facts: dict[str, Any], settings: Settings) -> bool:
-    """Whether a flow file's facts are of these settings."""
+    """Return whether a flow file was made with these settings.
+
+    Args:
+        facts: See `facts_of`.
+    """
     return all(facts.get(name) == value for name, value in asdict(settings).items())
 
 

@@ -134,8 +134,15 @@ def extract(
 def jobs_of(
     manifest: Manifest, folder: Path, settings: Settings, shard: Shard = WHOLE
 ) -> tuple[list[Job], list[float] | None]:
-    """The jobs that `extract` would do, with their weights if the manifest knows numbers of frames.
-    Nothing is written."""
+    """List the jobs that `extract` would do. Nothing is written.
+
+    Args:
+        folder: The store.
+        shard: The part of the videos that this machine does.
+
+    Returns:
+        The jobs, and their weights if the manifest knows numbers of frames.
+    """
     paths = _mine(manifest, shard)
     todo: dict[str, str | None] = dict.fromkeys(paths)
     if folder.is_dir():  # else reading all stamps would only take time
@@ -280,7 +287,12 @@ def complete(
 
 
 def one(job: Job) -> tuple[int, int]:
-    """Flow of one video with OpenCV, its number; a job for jobs.work."""
+    """Compute and write the flow of one video with OpenCV, for jobs.work; return its number and
+    bytes.
+
+    Raises:
+        Bad: the video cannot be read, or has one frame.
+    """
     import cv2
 
     source, file, settings, stamp = job

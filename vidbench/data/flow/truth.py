@@ -11,8 +11,12 @@ TAG = 202021.25  # the first four bytes of a .flo, as a float
 
 
 def read_flo(path: str | Path) -> np.ndarray:
-    """A .flo file: float32 [H,W,2] in pixels, NaN where the truth is not known (Baker et al., IJCV
-    2011)."""
+    """Read a .flo file (Baker et al., IJCV 2011): float32 [H,W,2] in pixels, NaN where truth is
+    unknown.
+
+    Raises:
+        ValueError: another tag, or another number of bytes than its sizes need.
+    """
     data = Path(path).read_bytes()
     if len(data) < 12 or np.frombuffer(data, "<f4", 1)[0] != TAG:
         raise ValueError(f"{path} is no .flo file: wanted the tag {TAG} in its first four bytes")
@@ -27,8 +31,14 @@ def read_flo(path: str | Path) -> np.ndarray:
 
 
 def read_pair(folder: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """The two pictures of a folder, in the order of their names, uint8 [2,H,W,3], and the flow of
-    its one .flo file."""
+    """Read a folder of two pictures and one .flo file.
+
+    Returns:
+        The pictures in the order of their names, uint8 [2,H,W,3], and the flow float32 [H,W,2].
+
+    Raises:
+        ValueError: other numbers of files.
+    """
     from vidbench.data.video import clips
 
     folder = Path(folder)
@@ -74,5 +84,9 @@ def turning_pair(size: int = 128) -> tuple[np.ndarray, np.ndarray]:
 
 
 def end_point(flow: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """End-point error [...,H,W] in pixels, NaN where the truth is not known; both [...,H,W,2]."""
+    """Compute the end-point error [...,H,W] in pixels, NaN where the truth is unknown.
+
+    Args:
+        flow, truth: [...,H,W,2] in pixels.
+    """
     return np.hypot(*np.moveaxis(flow - truth, -1, 0))

@@ -116,20 +116,27 @@ def estimate(
     device: str | torch.device | None = None,
     compiled: bool | None = None,
 ) -> Tensor:
-    """TV-L1 flow from each first to its second frame: gray [B,H,W] to float32 [B,H,W,2], pixels (u
+    """Estimate TV-L1 flow from each first to its second frame: float32 [B,H,W,2] in pixels (u
     right, v down).
 
-    first, second: uint8, or floating point in 0..255 (OpenCV: 0..1), tensors or arrays, H and W at
-    least 3. epsilon: pixels; a pair leaves a warp after the iteration in which its flow moved by at
-    most this (root mean square), OpenCV's rule. 0.01 is its default, 0.05 the "tvl1_fast" of
-    vidbench.data.flow.estimate. iterations: None, or exactly so many in each warp whatever epsilon
-    says; then the host never waits for the device. settings: the other numbers; None for OpenCV's
-    defaults. device: where to compute and to leave the result; None: where `first` is (the CPU for
-    arrays). compiled: torch.compile for the iterations and the median; None: on CUDA yes, else no.
-    The first call then takes as long as the compiler does.
+    Each pair is computed as if it were alone, to float rounding (the module says why).
 
-    Each pair is computed as if it were alone, to float rounding (see the module on what becomes of
-    it). Raises TypeError or ValueError for frames or numbers other than these."""
+    Args:
+        first, second: Gray [B,H,W]: uint8, or floating point in 0..255 (OpenCV: 0..1); H and W at
+            least 3.
+        epsilon: Pixels. A pair leaves a warp after the iteration in which its flow moved by at most
+            this (root mean square), OpenCV's rule and default. "tvl1_fast" has 0.05.
+        iterations: Exactly so many in each warp, whatever epsilon is; the host then never waits for
+            the device. None: by epsilon.
+        settings: The other numbers; None: OpenCV's defaults.
+        device: Where to compute and leave the result; None: where `first` is (the CPU for arrays).
+        compiled: Whether torch.compile makes the iterations and the median; None: on CUDA only. The
+            first call then takes as long as the compiler does.
+
+    Raises:
+        TypeError: frames of another type.
+        ValueError: frames of another shape, or numbers out of range.
+    """
     settings = settings or Settings()
     if not epsilon >= 0 or (iterations is not None and iterations < 1):
         raise ValueError(

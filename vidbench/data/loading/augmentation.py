@@ -93,7 +93,7 @@ class Augment:
             )
         if not 0 <= self.magnitude <= randaugment.MOST or not self.magnitude_std >= 0:
             raise ValueError(
-                f"magnitude lies in 0..{randaugment.MOST:g}, magnitude_std is a standard "
+                f"magnitude must be in 0..{randaugment.MOST:g}, magnitude_std is a standard "
                 f"deviation from 0 up, got {self.magnitude!r} and {self.magnitude_std!r}"
             )
 
@@ -229,15 +229,22 @@ class Pair(NamedTuple):
 
 
 def weak(augment: Augment) -> Augment:
-    """The same crops and flips without jitter, gray, blur and lighting (CoCLR's "null" chain),
-    RandAugment, erasing."""
+    """Return the same crops and flips without color changes, RandAugment and erasing.
+
+    CoCLR's "null" chain: no jitter, gray, blur and lighting.
+    """
     return replace(augment, strong=0.0, randaugment=0, erase=0.0)
 
 
 def draw(augment: Augment, height: int, width: int, frames: int, rng: np.random.Generator) -> View:
-    """One clip's parameters for frames of height x width pixels (SimCLR's chain, as in CoCLR).
+    """Draw one clip's parameters (SimCLR's chain, as in CoCLR).
 
-    Raises ValueError where the padded frame (Augment.pad) is smaller than the view.
+    Args:
+        height, width: Of the frames, in pixels.
+        frames: Of the clip; channel gray draws one channel for each.
+
+    Raises:
+        ValueError: an empty clip, or a padded frame (Augment.pad) smaller than the view.
     """
     if min(height, width, frames) < 1:
         raise ValueError(
@@ -281,11 +288,16 @@ def _draw_colors(augment: Augment, frames: int, rng: np.random.Generator) -> dic
 def draw_pair(
     augment: Augment, height: int, width: int, frames: int, rng: np.random.Generator
 ) -> Pair:
-    """Two views of one video and the clip each of them shows (the controller of CoCLR's
-    pre-training code).
+    """Draw two views of one video, and which clip each of them shows (CoCLR's pre-training code).
 
-    With probability `one_clip` both show the same clip, one strongly and one weakly changed, in
-    random order; otherwise each shows its own clip, drawn from `augment` as it stands."""
+    With probability `one_clip` both show the same clip, one with strong and one with weak changes,
+    in
+    random order; otherwise each shows its own clip, drawn from `augment` unchanged.
+
+    Args:
+        height, width: Of the frames, in pixels.
+        frames: Of each clip.
+    """
     if rng.random() >= augment.one_clip:
         return Pair(
             (0, 1),

@@ -38,14 +38,14 @@ Operation = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def names(stream: str) -> tuple[str, str]:
-    """The keys of a stream's numbers and of its noise in a batch."""
+    """Return the keys of a stream's numbers and of its noise in a batch."""
     return f"{stream} view", f"{stream} noise"
 
 
 def pack(
     drawn: Sequence[tuple[torch.Tensor, View]], augment: Augment, stream: str
 ) -> dict[str, torch.Tensor]:
-    """What a worker sends of a stream.
+    """Make what a worker sends of a stream.
 
     Args:
         drawn: V clips uint8 [T,C,H,W], each with its view.
@@ -91,7 +91,7 @@ def _numbers(view: View, augment: Augment, stream: str, frames: int) -> list[flo
 
 
 def collate(samples: list[dict]) -> dict[str, torch.Tensor]:
-    """A batch of samples; noise, of which each sample has another amount, one after another."""
+    """Make a batch: tensors of `pack` are stacked [B,V,...], noise of any length is joined [n]."""
     flat = {names(stream)[1] for stream in STREAMS}
     held = [{name: one[name] for name in one if name not in flat} for one in samples]
     joined = {n: torch.cat([one[n] for one in samples]) for n in flat & samples[0].keys()}
@@ -101,8 +101,15 @@ def collate(samples: list[dict]) -> dict[str, torch.Tensor]:
 def finish(
     batch: dict[str, torch.Tensor], device: torch.device, dtype: torch.dtype = torch.float32
 ) -> dict[str, torch.Tensor]:
-    """A batch of `collate` on the device, its clips augmented: {stream: [B,V,C,T,size,size] of
-    `dtype`}; all else unchanged."""
+    """Move a batch to the device and augment its clips there; everything else is unchanged.
+
+    Args:
+        batch: Of `collate`.
+        dtype: Of the clips.
+
+    Returns:
+        The batch, with clips [B,V,C,T,size,size] by stream.
+    """
     packed = [stream for stream in STREAMS if names(stream)[0] in batch]
     rows = {stream: batch[names(stream)[0]] for stream in packed}
     made = {
@@ -123,7 +130,7 @@ def apply_batch(
     noise: torch.Tensor,
     dtype: torch.dtype = torch.float32,
 ) -> torch.Tensor:
-    """The second part of views, for a batch on the clips' device.
+    """Do the second part of views for a batch, on the clips' device.
 
     Args:
         clips: uint8 [B,T,size,size,C].

@@ -18,7 +18,12 @@ class VideoCache:
         return {"limit": self.limit, "used": 0, "full": False, "_held": {}}
 
     def get(self, stream: str, row: int) -> tuple[np.ndarray, float] | None:
-        """The frames and the frame rate of a row, or None."""
+        """Return the frames [T,H,W,C] and the frame rate of a row, or None.
+
+        Args:
+            stream: rgb or flow.
+            row: Of the manifest.
+        """
         return self._held.get((stream, row))
 
     @property
@@ -29,7 +34,13 @@ class VideoCache:
     def keep(
         self, stream: str, row: int, frames: np.ndarray, fps: float
     ) -> tuple[np.ndarray, float]:
-        """Remember a video if it fits, and return it either way."""
+        """Remember a video if it fits, and return it either way.
+
+        Args:
+            stream: rgb or flow.
+            row: Of the manifest.
+            frames: uint8 [T,H,W,C].
+        """
         if self.used + frames.nbytes <= self.limit:
             self._held[stream, row] = (frames, fps)
             self.used += frames.nbytes

@@ -159,8 +159,11 @@ class Clips(torch.utils.data.Dataset):
     def test_views(self, row: int, most: int) -> Iterator[torch.Tensor]:
         """Yield all test views of a row of one stream, a few windows at a time.
 
-        A long video takes no more memory than a short one. Each tensor is float32
-        [n,C,T,size,size], with n at most `most`, or the crops of one window if these are more."""
+        A long video takes no more memory than a short one.
+
+        Args:
+            most: Views in a tensor [n,C,T,size,size]; or the crops of one window if these are more.
+        """
         (stream,), rng = self.spec.streams, np.random.default_rng(0)  # nothing is drawn
         step = max(1, most // views.CROPS[self.spec.crops])
         with _Row(self, row) as video:
@@ -361,11 +364,14 @@ class _Row:
 
 
 def processes(workers: int, training: bool = False) -> dict:
-    """A DataLoader's arguments about its processes: spawned, of one thread each, given up after
-    HANG seconds.
+    """Return a DataLoader's arguments for its processes: spawned, one thread each, given up after
+    HANG.
 
-    training: they stay between epochs and leave SIGTERM to this process, which must end them, as
-    engine.loop.fit does."""
+    Args:
+        workers: Processes; 0 loads in this one.
+        training: Whether they stay between epochs and leave SIGTERM to this process, which must end
+            them, as engine.loop.fit does.
+    """
     made = {
         "num_workers": workers,
         "worker_init_fn": views.training_worker if training else views.worker_init,
@@ -416,7 +422,7 @@ class Batches(torch.utils.data.Sampler):
         return max(0, self.total - self.start)
 
     def order(self, epoch: int) -> np.ndarray:
-        """All rows of an epoch in the order in which they come."""
+        """Return all rows [N] of an epoch in their order."""
         return np.random.default_rng([self.seed, epoch]).permutation(self.rows)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:

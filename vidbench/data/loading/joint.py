@@ -107,8 +107,9 @@ class JointBatches(Batches):
         super().__init__(epoch_clips(sizes, mix), batch, seed=seed, rank=rank, world=world)
 
     def order(self, epoch: int) -> np.ndarray:
-        """All rows of an epoch in the order in which they come, with those of small data sets again
-        and again."""
+        """Return the rows [n] of an epoch in their order; rows of small data sets occur several
+        times.
+        """
         rng = np.random.default_rng([self.seed, epoch])
         first = np.cumsum([0, *self.sizes[:-1]])
         if self.mix.kind == "natural":
@@ -134,7 +135,11 @@ class JointBatches(Batches):
 
 
 def epoch_clips(sizes: Sequence[int], mix: Mix) -> int:
-    """Videos in an epoch, an incomplete last batch included."""
+    """Count the videos of an epoch, an incomplete last batch included.
+
+    Args:
+        sizes: Videos of each data set.
+    """
     repeats = mix.repeats or (1,) * len(sizes)
     return (
         sum(size * times for size, times in zip(sizes, repeats, strict=True))
@@ -144,7 +149,11 @@ def epoch_clips(sizes: Sequence[int], mix: Mix) -> int:
 
 
 def shares(sizes: Sequence[int], mix: Mix) -> np.ndarray:
-    """The probability that a clip is of each data set [D]."""
+    """Compute the probability that a clip comes from each data set: [D].
+
+    Args:
+        sizes: Videos of each data set.
+    """
     match mix.kind:
         case "natural":
             weights = np.asarray(sizes, float) * (mix.repeats or 1)
@@ -156,8 +165,15 @@ def shares(sizes: Sequence[int], mix: Mix) -> np.ndarray:
 
 
 def whole(parts: np.ndarray, batch: int) -> np.ndarray:
-    """Whole numbers of clips that sum to the batch, nearest to shares (largest remainder). Raises
-    ValueError where a data set would have none."""
+    """Round shares to whole numbers of clips [D] that sum to the batch (largest remainder).
+
+    Args:
+        parts: Shares [D] that sum to 1.
+        batch: Clips in a batch.
+
+    Raises:
+        ValueError: a data set would have no clip.
+    """
     exact = parts * batch
     counts = np.floor(exact).astype(int)
     for number in np.argsort(counts - exact, kind="stable")[: batch - counts.sum()]:
@@ -173,11 +189,21 @@ def whole(parts: np.ndarray, batch: int) -> np.ndarray:
 def plan_batches(
     names: Sequence[str], sizes: Sequence[int], batch: int, mix: Mix = Mix(), epochs: int = 1
 ) -> list[dict]:
-    """What training will see, before it runs: a row of a table for each data set.
+    """Return what training will see, before it runs: a row of a table for each data set.
 
-    Each {"data", "videos", "share", "a step" (clips expected), "an epoch", "seen" (how often each
-    video in all epochs), "mixed with ..." (the share of this data set's clips whose random partner
-    is of that one)}."""
+    Args:
+        names: Of the data sets.
+        sizes: Videos of each.
+        batch: Clips in a batch.
+        epochs: Of the training.
+
+    Returns:
+        Rows of "data", "videos", "share", "a step" (clips expected), "an epoch", "seen" (how often
+        each
+        video in all epochs), "mixed with ..." (the share of this data set's clips whose random
+        partner
+        is of that data set).
+    """
     parts, steps = shares(sizes, mix), epoch_clips(sizes, mix) // batch
     counts = whole(parts, batch) if mix.kind == "fixed" else parts * batch
     rows = []

@@ -19,8 +19,13 @@ _CUT = -0.498  # PIL's blends cut to whole levels: rounding x - 0.498 does, with
 
 
 def cut(frames: torch.Tensor, box: tuple[int, int, int, int], level: int) -> torch.Tensor:
-    """A box (top, left, height, width) of uint8 [T,C,H,W]; what of it lies outside of the frame has
-    this level."""
+    """Cut a box out of frames: uint8 [T,C,height,width].
+
+    Args:
+        frames: uint8 [T,C,H,W].
+        box: Top, left, height, width; it may reach beyond the frame.
+        level: Of pixels outside the frame.
+    """
     top, left, height, width = box
     y, x = max(top, 0), max(left, 0)
     inside = frames[:, :, y : max(top + height, 0), x : max(left + width, 0)]
@@ -34,8 +39,13 @@ def cut(frames: torch.Tensor, box: tuple[int, int, int, int], level: int) -> tor
 
 
 def resize(frames: torch.Tensor, height: int, width: int, interpolation: str) -> torch.Tensor:
-    """Antialiased resize of uint8 [T,C,H,W]; torch's 8-bit kernel is PIL's to 0.02 of a level, and
-    the fastest here."""
+    """Resize uint8 [T,C,H,W] to [T,C,height,width], antialiased.
+
+    torch's 8-bit kernel is PIL's to 0.02 of a level, and the fastest here.
+
+    Args:
+        interpolation: bilinear or bicubic.
+    """
     if frames.shape[-2:] == (height, width):
         return frames
     return F.interpolate(frames, (height, width), mode=interpolation, antialias=True)
@@ -47,15 +57,27 @@ def tall(frames: torch.Tensor) -> np.ndarray:
 
 
 def brightness(picture: np.ndarray, factor: float, height: int) -> np.ndarray:
-    """PIL's ImageEnhance.Brightness on every frame of a tall picture (frames are `height` rows
-    each)."""
+    """Scale every frame as PIL's ImageEnhance.Brightness does: the same shape.
+
+    Args:
+        picture: uint8 [T*H,W,3], frames one below the other.
+        factor: 1 changes nothing.
+        height: Rows of a frame.
+    """
     import cv2
 
     return cv2.addWeighted(picture, factor, picture, 0.0, _CUT)
 
 
 def contrast(picture: np.ndarray, factor: float, height: int) -> np.ndarray:
-    """PIL's ImageEnhance.Contrast: away from, or towards, each frame's own mean luma."""
+    """Move every pixel from, or to, its frame's mean luma (PIL's ImageEnhance.Contrast): the same
+    shape.
+
+    Args:
+        picture: uint8 [T*H,W,3], frames one below the other.
+        factor: 1 changes nothing.
+        height: Rows of a frame.
+    """
     import cv2
 
     out = np.empty_like(picture)
@@ -69,7 +91,13 @@ def contrast(picture: np.ndarray, factor: float, height: int) -> np.ndarray:
 
 
 def saturation(picture: np.ndarray, factor: float, height: int) -> np.ndarray:
-    """PIL's ImageEnhance.Color: away from, or towards, each pixel's luma."""
+    """Move every pixel from, or to, its own luma (PIL's ImageEnhance.Color): the same shape.
+
+    Args:
+        picture: uint8 [T*H,W,3], frames one below the other.
+        factor: 1 changes nothing.
+        height: Rows of a frame; not used.
+    """
     import cv2
 
     matrix = np.full((3, 4), _CUT, np.float32)
@@ -78,7 +106,13 @@ def saturation(picture: np.ndarray, factor: float, height: int) -> np.ndarray:
 
 
 def hue(picture: np.ndarray, turns: float, height: int) -> np.ndarray:
-    """torchvision's adjust_hue on PIL pictures: 8-bit hue, moved by whole steps of 1 / 255 turn."""
+    """Shift hue as torchvision's adjust_hue does on PIL pictures: the same shape.
+
+    Args:
+        picture: uint8 [T*H,W,3], frames one below the other.
+        turns: -0.5 to 0.5, rounded to whole steps of 1 / 255.
+        height: Rows of a frame; not used.
+    """
     import cv2
 
     hsv = cv2.cvtColor(picture, cv2.COLOR_RGB2HSV_FULL)
@@ -97,14 +131,24 @@ def luma(picture: np.ndarray) -> np.ndarray:
 
 
 def split_channels(picture: np.ndarray, channels: Sequence[int]) -> np.ndarray:
-    """One color channel of each frame (CoCLR's "gray"): uint8 [T*H,W,3] to [T*H,W]."""
+    """Take one color channel of each frame (CoCLR's "gray"): uint8 [T*H,W].
+
+    Args:
+        picture: uint8 [T*H,W,3], frames one below the other.
+        channels: Of each frame, T of them.
+    """
     frames = picture.reshape(len(channels), -1, *picture.shape[1:])
     return np.concatenate([frame[..., c] for frame, c in zip(frames, channels, strict=True)])
 
 
 def blur(picture: np.ndarray, sigma: float, height: int) -> np.ndarray:
-    """Gaussian blur of every frame of a tall picture, cut at three sigma; the border pixel goes on
-    outside."""
+    """Blur every frame by a Gaussian, cut at three sigma, border pixels repeated: the same shape.
+
+    Args:
+        picture: uint8 [T*H,W,3] or [T*H,W], frames one below the other.
+        sigma: Pixels.
+        height: Rows of a frame.
+    """
     import cv2
 
     out, taps = np.empty_like(picture), (2 * _reach(sigma) + 1,) * 2
@@ -117,8 +161,12 @@ def blur(picture: np.ndarray, sigma: float, height: int) -> np.ndarray:
 def planes(
     picture: np.ndarray, scales: Sequence[float], shifts: Sequence[float], flip: bool
 ) -> np.ndarray:
-    """Flip, split the channels, scale and shift them: uint8 [R,W,3], or gray [R,W], to float32
-    [3,R,W]."""
+    """Flip, split the channels, scale and shift them: float32 [3,R,W].
+
+    Args:
+        picture: uint8 [R,W,3], or gray [R,W].
+        scales, shifts: Of each channel.
+    """
     import cv2
 
     if flip:
@@ -154,8 +202,13 @@ def _hue_batch(x: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
 
 
 def jitter_batch(x: torch.Tensor, name: str, factors: torch.Tensor) -> torch.Tensor:
-    """One of JITTERS, each clip [C,T,H,W] of x with its own factor [B]; for hue, turns in steps of
-    1 / 256."""
+    """Apply one of JITTERS to each clip, with its own factor: the same shape.
+
+    Args:
+        x: Clips [B,C,T,H,W] of levels 0..255.
+        name: A key of JITTERS.
+        factors: [B]; for hue turns in steps of 1 / 256.
+    """
     factor = factors.view(-1, 1, 1, 1, 1)
     if name == "hue":
         return _hue_batch(x, factor)
@@ -168,24 +221,35 @@ def jitter_batch(x: torch.Tensor, name: str, factors: torch.Tensor) -> torch.Ten
 
 
 def hue_steps(turns: float) -> float:
-    """The turns that `hue` makes of these: whole steps of 1 / 256."""
+    """Round turns as `hue` does, to whole steps of 1 / 256."""
     return int(turns * 255) / 256
 
 
 def luma_batch(x: torch.Tensor) -> torch.Tensor:
-    """`luma` copied to three channels."""
+    """Compute `luma`, copied to three channels: the same shape."""
     return _luma(x).round_().expand_as(x)
 
 
 def split_channels_batch(x: torch.Tensor, channels: torch.Tensor) -> torch.Tensor:
-    """`split_channels` copied to three channels; `channels` is int64 [B,T]."""
+    """Do `split_channels`, copied to three channels: the same shape.
+
+    Args:
+        x: Clips [B,C,T,H,W].
+        channels: int64 [B,T].
+    """
     return x.gather(1, channels.view(len(x), 1, -1, 1, 1).expand_as(x))
 
 
 def blur_batch(x: torch.Tensor, sigmas: torch.Tensor, most: float) -> torch.Tensor:
-    """`blur` of square pictures, each clip with its own sigma [B], none above `most`.
+    """Do `blur` on square pictures, each clip with its own sigma: the same shape.
 
-    A band matrix for each clip blurs its rows, then its columns."""
+    A band matrix for each clip blurs its rows, then its columns.
+
+    Args:
+        x: Clips [B,C,T,H,H].
+        sigmas: [B], in pixels.
+        most: The largest sigma.
+    """
     size, reach = x.shape[-1], _reach(most)
     taps = torch.arange(-reach, reach + 1, device=x.device)
     sigma = sigmas[:, None]

@@ -22,7 +22,7 @@ APPLIED = 0.5  # probability of each drawn operation: `prob` in rand_augment_ops
 GRAY = [
     128.0
 ] * 3  # what comes in from outside of a picture: _FILL, as create_random_augment gives no img_mean
-# frames: on a CPU, what lies between two operations then stays in its cache, a third less time
+# frames: on a CPU the pictures between two operations then stay in its cache: a third less time
 _TOGETHER = 8
 # RandomErasing's defaults, which the released configuration leaves alone; one box (RE_COUNT: 1)
 ERASED_AREA = (0.02, 1 / 3)  # of the view
@@ -111,22 +111,31 @@ OPERATIONS: dict[
 
 
 def argument(name: str, magnitude: float, sign: int = 1) -> float:
-    """What an operation is called with at a magnitude of 0..10: degrees, bits, a level, a factor, a
-    tangent, a share.
+    """Return the number that an operation is called with: degrees, bits, a level, factor, tangent
+    or share.
 
-    `sign`, 1 or -1, counts for those that go both ways: rotate, the four enhancements, shear and
-    translate."""
+    Args:
+        name: A key of OPERATIONS.
+        magnitude: 0 to 10.
+        sign: 1 or -1, for operations that go both ways: rotate, the four enhancements, shear,
+            translate.
+    """
     return OPERATIONS[name][0](magnitude / MOST, sign)
 
 
 def draw(
     count: int, magnitude: float, deviation: float, rng: np.random.Generator
 ) -> tuple[tuple[str, float], ...]:
-    """(operation, argument) of those of `count` operations, drawn with replacement, that are
-    applied.
+    """Draw operations with replacement, and apply each with probability 0.5.
 
-    Each is applied with probability 0.5 and has its own magnitude, normal around `magnitude`, cut
-    to 0..10, and sign."""
+    Args:
+        count: Operations drawn.
+        magnitude: Mean of a normal distribution, cut to 0..10; each operation draws its own.
+        deviation: Its standard deviation.
+
+    Returns:
+        (operation, argument) of each that is applied.
+    """
     drawn = []
     for number in rng.integers(len(OPERATIONS), size=count):
         if rng.random() < APPLIED:
@@ -137,8 +146,12 @@ def draw(
 
 
 def change(frames: torch.Tensor, operations: tuple[tuple[str, float], ...]) -> torch.Tensor:
-    """All frames of a clip, uint8 [T,3,H,W], through the operations one after another; the input
-    stays as it is."""
+    """Apply operations to all frames of a clip, one after another: uint8 [T,3,H,W].
+
+    Args:
+        frames: uint8 [T,3,H,W]; not changed.
+        operations: Of `draw`.
+    """
     # seconds to import, and for those who use it only
     from torchvision.transforms.v2 import functional
 
@@ -153,8 +166,11 @@ def change(frames: torch.Tensor, operations: tuple[tuple[str, float], ...]) -> t
 
 
 def draw_box(size: int, rng: np.random.Generator) -> tuple[int, ...]:
-    """The box (top, left, height, width) to erase from views of size x size; empty where none of
-    100 draws fits."""
+    """Draw the box (top, left, height, width) to erase; empty if none of 100 draws fits.
+
+    Args:
+        size: Pixels of a view's side.
+    """
     for _ in range(ERASING_TRIES):
         area = size * size * rng.uniform(*ERASED_AREA)
         low, high = (math.log(a) for a in ERASED_ASPECT)
@@ -166,9 +182,13 @@ def draw_box(size: int, rng: np.random.Generator) -> tuple[int, ...]:
 
 
 def noise(shape: tuple[int, ...], box: tuple[int, ...], seed: int) -> torch.Tensor:
-    """Standard normal noise float32 [C,T,height,width] for a box of a clip [C,T,H,W].
+    """Draw standard normal noise float32 [C,T,height,width] for a box.
 
-    It is made on the CPU, so that it is the same for clips on every device.
+    It is drawn on the CPU, so that it is the same for clips on every device.
+
+    Args:
+        shape: Of the clip [C,T,H,W].
+        box: Of `draw_box`.
     """
     height, width = box[2:]
     drawn = np.random.default_rng(seed).standard_normal((*shape[:2], height, width), np.float32)
@@ -176,7 +196,13 @@ def noise(shape: tuple[int, ...], box: tuple[int, ...], seed: int) -> torch.Tens
 
 
 def erase(clip: torch.Tensor, box: tuple[int, ...], drawn: torch.Tensor) -> torch.Tensor:
-    """Put `noise` into a box of a normalized [C,T,H,W], in place."""
+    """Put `noise` into a box of a clip in place, and return the clip [C,T,H,W].
+
+    Args:
+        clip: Normalized, [C,T,H,W].
+        box: Of `draw_box`.
+        drawn: Of `noise`.
+    """
     top, left, height, width = box
     clip[:, :, top : top + height, left : left + width] = drawn
     return clip

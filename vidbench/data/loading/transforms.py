@@ -15,7 +15,7 @@ moves things, and flow would not follow: a preset that has it refuses flow.
 
 RandAugment comes after the crop, so it works on far fewer pixels than in the code it is from,
 PySlowFast's, where whole frames go through it first. So here the gray that comes in at an edge is
-never cut away, what lies outside of the crop never comes in, and histograms and mean levels are the
+never cut away, pixels outside the crop never come in, and histograms and mean levels are the
 crop's.
 
 Threads: importing sets nothing. In a loader pass `worker_init`; in a script that measures or mines,
@@ -69,13 +69,21 @@ def _check(clip: torch.Tensor, stream: str, axes: str) -> torch.Tensor:
 
 
 def moments(augment: Augment, stream: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, of values in 0..1, that views are normalized by."""
+    """Return the mean and standard deviation that views are normalized by, of each channel in 0..1.
+
+    Args:
+        stream: rgb or flow.
+    """
     return (MEAN, STD) if stream == "rgb" or augment.flow_as_rgb else (FLOW_MEAN, FLOW_STD)
 
 
 def seen_by(view: View, augment: Augment, stream: str) -> View:
-    """The view without what this stream does not get: on flow lighting and erasing, and jitter and
-    gray unless `flow_color`.
+    """Return the view without what this stream does not get.
+
+    Flow gets no lighting and erasing, and jitter and gray only with `flow_color`.
+
+    Args:
+        stream: rgb or flow.
 
     Raises:
         ValueError: The stream is flow, and the view or the preset has RandAugment.
@@ -93,7 +101,7 @@ def seen_by(view: View, augment: Augment, stream: str) -> View:
 
 
 def cut(clip: torch.Tensor, view: View, augment: Augment, stream: str = "rgb") -> torch.Tensor:
-    """The first part of a view, in 8 bits: crop, resize, RandAugment.
+    """Do the first part of a view, in 8 bits: crop, resize, RandAugment.
 
     Args:
         clip: uint8 [T,C,H,W] (or floats in 0..1) on the CPU.
@@ -116,11 +124,15 @@ def cut(clip: torch.Tensor, view: View, augment: Augment, stream: str = "rgb") -
 
 
 def apply(clip: torch.Tensor, view: View, augment: Augment, stream: str = "rgb") -> torch.Tensor:
-    """One clip through one view on the CPU: uint8 [T,C,H,W] (or floats in 0..1) to float32
-    [C,T,size,size], normalized.
+    """Show one clip through one view on the CPU: float32 [C,T,size,size], normalized.
 
     A permuted view of the decoder's own [T,H,W,C] memory is the fastest input; do not call
-    .contiguous() on it."""
+    .contiguous() on it.
+
+    Args:
+        clip: uint8 [T,C,H,W] (or floats in 0..1).
+        stream: rgb or flow.
+    """
     view, size = seen_by(view, augment, stream), augment.size
     picture = pixels.tall(cut(clip, view, augment, stream))
     for name in view.order:
@@ -139,7 +151,10 @@ def apply(clip: torch.Tensor, view: View, augment: Augment, stream: str = "rgb")
 
 
 def channels(view: View, frames: int) -> tuple[int, ...]:
-    """The color channel that each frame of a gray "channel" view shows, [T].
+    """Return the color channel that each frame of a gray "channel" view shows, [T].
+
+    Args:
+        frames: Of the clip.
 
     Raises:
         ValueError: The view was drawn for fewer frames.
@@ -154,7 +169,13 @@ def channels(view: View, frames: int) -> tuple[int, ...]:
 def levels_to_values(
     flip: bool, augment: Augment, stream: str, lighting: tuple[float, ...] = ()
 ) -> tuple[list[float], list[float]]:
-    """Scale and shift of each channel: levels 0..255 * scale + shift are lit and normalized."""
+    """Return each channel's scale and shift: levels 0..255 * scale + shift are lit and normalized.
+
+    Args:
+        flip: Whether the view is flipped, which negates u of flow if `flow_negate_u`.
+        stream: rgb or flow.
+        lighting: Added to each channel, in 0..1.
+    """
     mean, std = moments(augment, stream)
     scales, shifts = [1 / (255 * s) for s in std], [-m / s for m, s in zip(mean, std, strict=True)]
     if lighting:
@@ -173,7 +194,12 @@ def _finish(
 
 
 def pictures(views: torch.Tensor, augment: Augment, stream: str = "rgb") -> np.ndarray:
-    """Views to look at, the normalization taken back: float32 [V,C,T,H,W] to uint8 [V,T,H,W,C]."""
+    """Undo the normalization of views, to look at them: uint8 [V,T,H,W,C].
+
+    Args:
+        views: float32 [V,C,T,H,W].
+        stream: rgb or flow.
+    """
     mean, std = (torch.tensor(m).view(3, 1, 1, 1) for m in moments(augment, stream))
     return (
         ((views * std + mean) * 255)
@@ -205,15 +231,26 @@ def test_crops(
     augment: Augment = PRESETS["vidbench"],
     cut_first: bool = False,
 ) -> torch.Tensor:
-    """Fixed crops for testing: uint8 [T,C,H,W] to float32 [V,C,T,size,size], normalized; no
-    randomness.
+    """Cut fixed crops for testing: float32 [V,C,T,size,size], normalized; nothing is random.
 
-    "center"; "three" along the longer side (left, center, right, or top, center, bottom); "five":
-    center, then the corners row by row; "ten": those five, then the same five flipped. `resize` is
-    the short side in pixels before cropping (None: as it came); frames whose short side is then
-    below `size` are scaled up until it equals `size`. `cut_first` takes the same share of the frame
-    in whole pixels of the frame and scales it then, as CoCLR's code does: of 240 pixels 224, not 128
-    of 137. Of `augment` only the interpolation and the treatment of flow count."""
+    Args:
+        clip: uint8 [T,C,H,W].
+        crops: "center"; "three" along the longer side (left, center, right, or top, center,
+            bottom);
+            "five": center, then the corners row by row; "ten": those five, then the same five
+            flipped.
+        resize: The short side in pixels before cropping; None: unchanged. A frame whose short side
+            is
+            then below `size` is scaled up to it.
+        stream: rgb or flow.
+        augment: Only its interpolation and treatment of flow count.
+        cut_first: Take the same share of the frame in whole pixels of the frame and scale it then,
+            as
+            CoCLR's code does: of 240 pixels 224, not 128 of 137.
+
+    Raises:
+        ValueError: Unknown crops, or no such clip.
+    """
     clip = _check(clip, stream, "TCHW")
     if crops not in CROPS:
         raise ValueError(f"crops must be one of {', '.join(CROPS)}, got {crops!r}")
@@ -246,7 +283,7 @@ def worker_init(worker: int) -> None:
     Ctrl-C to its parent.
 
     A forked worker must not touch OpenCV's threads: where its parent has run some,
-    `cv2.setNumThreads` waits for them for ever. Left alone it works, on one thread."""
+    `cv2.setNumThreads` waits for them without end. Left alone it works, on one thread."""
     ignore(signal.SIGINT)
     torch.set_num_threads(1)
     if not isinstance(

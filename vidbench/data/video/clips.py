@@ -44,7 +44,7 @@ class VideoInfo(NamedTuple):
     fps: float
     height: int
     width: int
-    # who read the file: the one asked for, "pyav" where that one would miscount, "pack" or
+    # who read the file: the requested decoder, "pyav" if that would miscount, "pack" or
     # "picture"
     decoder: str
 
@@ -139,7 +139,7 @@ class Video:
                 f"try another decoder ({others}), re-encode the file or drop it from the manifest"
             )
             if self.decoder not in DECODERS:
-                ways = "make it anew or drop it from the manifest"
+                ways = "make it again or drop it from the manifest"
             if isinstance(error, PermissionError):
                 ways = "let this user read it, or drop it from the manifest"
             reason = f"{type(error).__name__}: {said}"
@@ -148,9 +148,14 @@ class Video:
             ) from error
 
     def read(self, indices: Sequence[int] | np.ndarray | None = None) -> Clip:
-        """Frames by number, in any order, repeats allowed (decoded once); None for all of them.
+        """Read frames by number, in any order; repeated ones are decoded once.
 
-        Raises ValueError on an empty or negative choice, VideoError where a frame cannot be read.
+        Args:
+            indices: Frame numbers from 0; None: all frames.
+
+        Raises:
+            ValueError: the choice is empty or has negative numbers.
+            VideoError: a frame could not be read.
         """
         indices = np.asarray(np.arange(self.frames) if indices is None else indices)
         if (
@@ -163,8 +168,8 @@ class Video:
         indices = indices.astype(np.int64)
         if indices.max() >= self.frames:
             raise VideoError(
-                f"{self.path}: frame {indices.max()} was asked for and {self.decoder} finds "
-                f"{self.frames} (0 to {self.frames - 1}); choose frames by probe() or "
+                f"{self.path}: frame {indices.max()} does not exist: {self.decoder} finds "
+                f"{self.frames} frames (0 to {self.frames - 1}); choose frames by probe() or "
                 "Video.frames, not by another tool's count"
             )
         wanted, place = np.unique(indices, return_inverse=True)
@@ -181,8 +186,11 @@ class Video:
         return Clip(frames, indices, np.asarray(times, np.float64))
 
     def stream(self) -> Iterator[np.ndarray]:
-        """All frames in order, one at a time, in memory for a few; raises VideoError where one
-        cannot be read."""
+        """Yield all frames [H,W,3] in order, one at a time, with a few in memory.
+
+        Raises:
+            VideoError: a frame could not be read, or has another size.
+        """
         frames, shape = self._reader.stream(), None
         for i in range(self.frames):
             frame = self._try(f"decode frame {i} of", next, frames, None)
@@ -229,7 +237,11 @@ def uneven_times(path: str | Path) -> np.ndarray | None:
 
 
 def probe(path: str | Path, decoder: str = DECODER) -> VideoInfo:
-    """Count a file's frames and read its frame rate, height and width; decodes one frame."""
+    """Count a file's frames and read its frame rate, height and width; one frame is decoded.
+
+    Args:
+        decoder: pyav, decord or torchcodec.
+    """
     with Video(path, decoder) as video:
         _, height, width, _ = video.read([0]).frames.shape
         return VideoInfo(video.frames, video.fps, height, width, video.decoder)
@@ -241,14 +253,24 @@ def read(
     decoder: str = DECODER,
     size: Size = None,
 ) -> Clip:
-    """Open, decode the frames of these numbers (None: all; any order, repeats allowed), close; see
-    Video for errors."""
+    """Open a video, decode frames, close it. Errors: see `Video`.
+
+    Args:
+        indices: Frame numbers in any order, repeats allowed; None: all frames.
+        decoder: pyav, decord or torchcodec.
+        size: See `short_side`.
+    """
     with Video(path, decoder, size) as video:
         return video.read(indices)
 
 
 def shorten(video: str, file: str, step: int, crf: int) -> None:
-    """Write every `step`-th frame of a video as a small WebM that lasts as long; `crf` is VP9's."""
+    """Write some frames of a video as a small WebM that lasts as long.
+
+    Args:
+        step: Every how many frames one is kept.
+        crf: VP9's quality.
+    """
     Path(file).parent.mkdir(parents=True, exist_ok=True)
     with Video(Path(video)) as one:
         at = np.arange(0, one.frames, step)

@@ -47,8 +47,15 @@ Size = int | tuple[int, int] | None  # (H, W) or the short side in pixels; None 
 
 
 def short_side(height: int, width: int, size: Size) -> tuple[int, int]:
-    """(H, W) after a resize: None keeps, a number is the short side with the aspect kept, a pair is
-    taken as it is."""
+    """Return height and width after a resize.
+
+    Args:
+        height, width: Of the frame, in pixels.
+        size: None keeps both; a number is the short side, with the aspect kept; a pair is taken.
+
+    Raises:
+        ValueError: a side would be below one pixel.
+    """
     if size is None:
         return height, width
     if isinstance(size, int):
@@ -65,11 +72,13 @@ class Reader:
     frames = 0
 
     def exact(self, path: Path) -> bool:
-        """Whether the frame numbers hold for this file."""
+        """Return whether the frame numbers hold for this file."""
         return True
 
     def stream(self) -> Iterator[np.ndarray]:
-        """All frames in order, decoded a block at a time, so that long videos fit into memory."""
+        """Yield all frames [H,W,3] in order, decoded a block at a time, so that long videos fit
+        into memory.
+        """
         for start in range(0, self.frames, BLOCK):
             yield from self.take(np.arange(start, min(start + BLOCK, self.frames)))[0]
 
@@ -92,10 +101,10 @@ def over_white(rgba: np.ndarray) -> np.ndarray:
 
 
 def pictures(size: Size = None) -> Callable[[VideoFrame], np.ndarray]:
-    """A function from PyAV's frames to RGB uint8 [H,W,3], turned as players show them and resized
-    to `size`.
+    """Make a function from PyAV's frames to RGB uint8 [H,W,3].
 
-    Raises OSError on a frame that decoded with errors, which FFmpeg would paint over.
+    It turns them as players show them and resizes them to `size`. It raises OSError if a frame
+    decoded with errors, which FFmpeg would paint over.
     """
     from av.video.reformatter import VideoReformatter
 
@@ -152,9 +161,13 @@ class PyAV(Reader):
         self.frames, self.fps = len(self.times), rate(self.times, self._index.fps)
 
     def stream(self) -> Iterator[np.ndarray]:
+        """Yield all frames [H,W,3] in order."""
         return self._pictures(np.arange(self.frames))
 
     def take(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Decode the frames of these ascending numbers: uint8 [n,H,W,3], and their times [n] in
+        seconds.
+        """
         frames = None
         for i, picture in enumerate(self._pictures(wanted)):
             if frames is None:
@@ -260,8 +273,10 @@ class Decord(Reader):
             self._reader, self._size = reader(height=height, width=width), (height, width)
 
     def exact(self, path: Path) -> bool:
-        """Whether decord's frame numbers hold: it seeks by time stamp, and these must be there and
-        in order."""
+        """Return whether decord's frame numbers hold for this file.
+
+        decord seeks by time stamps, which must exist and ascend.
+        """
         about, avi = self._about, "avi" in self._about.kind
         # elsewhere (H.264 in AVI, MPEG-4 in mp4, MPEG-2, WMV) it was seen to hand out other frames
         # after a seek
@@ -289,9 +304,13 @@ class Decord(Reader):
         return batch.asnumpy() if hasattr(batch, "asnumpy") else np.asarray(batch)
 
     def take(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Decode the frames of these ascending numbers: uint8 [n,H,W,3], and their times [n] in
+        seconds.
+        """
         return self._batch(wanted), self.times[wanted]
 
     def close(self) -> None:
+        """Close the file."""
         self._reader = None
 
 
@@ -332,11 +351,15 @@ class TorchCodec(Reader):
         return self._codec in self.codecs and orientation(path) == UPRIGHT
 
     def take(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Decode the frames of these ascending numbers: uint8 [n,H,W,3], and their times [n] in
+        seconds.
+        """
         assert self._decoder is not None, "the reader is closed"
         batch = self._decoder.get_frames_at(wanted.tolist())
         return batch.data.numpy(), batch.pts_seconds.numpy()
 
     def close(self) -> None:
+        """Close the file."""
         self._decoder = None
 
 
@@ -383,10 +406,11 @@ def _not_loaded(decoder: str, error: Exception) -> ImportError:
 
 @cache
 def failures(decoder: str) -> tuple[type[Exception], ...]:
-    """Name what a decoder raises on a bad file: any error, since damaged bytes reach everything.
+    """Name what a decoder raises on a bad file: any error, because damaged bytes reach all its
+    code.
 
     Raises:
-        ImportError: the decoder does not load; the message has the ways out.
+        ImportError: the decoder does not load; the message says what to install or use.
     """
     try:
         _load(decoder)

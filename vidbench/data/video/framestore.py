@@ -46,7 +46,13 @@ class PackError(Brief, OSError):
 def write_pack(
     file: Path, meta: dict, pieces: list[bytes] | None = None, rows: np.ndarray | None = None
 ) -> None:
-    """A pack of compressed pieces, or of raw rows [N,...]; atomic."""
+    """Write a pack of compressed pieces or of raw rows; atomic.
+
+    Args:
+        meta: Facts, kept as JSON.
+        pieces: One for each frame.
+        rows: Frames [N,...], instead of pieces.
+    """
     about = np.frombuffer(json.dumps(meta).encode(), np.uint8)
     with written(file) as temporary, open(temporary, "wb") as handle:
         if rows is not None:
@@ -152,7 +158,11 @@ class Pack:
         return self.handle.read(int(self._ends[i]) - first)
 
     def rows(self, wanted: np.ndarray) -> np.ndarray:
-        """Read raw pictures [n,...] by number; neighbors are read in one go."""
+        """Read raw frames [n,...] by number; neighbors are read in one go.
+
+        Raises:
+            PackError: the file is cut short.
+        """
         out = np.empty((len(wanted), *self._array.shape[1:]), self._array.kind)
         step = out[0].nbytes
         breaks = np.flatnonzero(np.diff(wanted) != 1) + 1
@@ -205,7 +215,11 @@ class Pictures:
 
 
 def encode_jpeg(frame: np.ndarray) -> bytes:
-    """RGB uint8 [H,W,3] as a JPEG."""
+    """Encode RGB uint8 [H,W,3] as JPEG.
+
+    Raises:
+        PackError: OpenCV refuses it, such as for its size.
+    """
     import cv2
 
     done, data = cv2.imencode(".jpg", frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
@@ -215,14 +229,21 @@ def encode_jpeg(frame: np.ndarray) -> bytes:
 
 
 def decode_jpeg(data: bytes, where: Path) -> np.ndarray:
-    """Decode a JPEG to RGB. Raises PackError, which names the file, if it is damaged or too big."""
+    """Decode a JPEG to RGB uint8 [H,W,3].
+
+    Args:
+        where: The file that the error names.
+
+    Raises:
+        PackError: the picture is damaged or too large.
+    """
     import cv2
 
     frame = None
     if 0 < _jpeg_pixels(data) <= PIXELS:  # OpenCV allocates them before it looks at the data
         frame = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     if frame is None:
-        raise PackError(f"{where} holds a damaged picture: delete it and make it anew")
+        raise PackError(f"{where} holds a damaged picture: delete it and make it again")
     return frame
 
 
@@ -248,20 +269,30 @@ def write_mp4(
     comment: str = "",
     **x264: str,
 ) -> int:
-    """uint8 pictures, [H,W,3] RGB or [H,W] gray, of even height and width, to an mp4; atomic.
-    Returns their number.
+    """Write frames to an mp4 and return their number; atomic.
 
-    x264: its settings, instead of FAST. No B-frames and no edit list, which decoders disagree
-    about; one thread, so that the bytes are always the same."""
+    No B-frames and no edit list, which decoders disagree about; one thread, so that the bytes are
+    always the same.
+
+    Args:
+        pictures: uint8 [H,W,3] RGB or [H,W] gray, of even height and width.
+        crf: x264's quality.
+        comment: Kept in the file.
+        **x264: Its settings, instead of FAST.
+    """
     settings = {"preset": "veryfast", "crf": str(crf), **(x264 or FAST), **ALIKE}
     return _write(file, pictures, fps, ("mp4", "libx264"), MP4, settings, comment)
 
 
 def write_webm(file: Path, pictures: Iterable[np.ndarray], fps: float, crf: int = 52) -> int:
-    """uint8 pictures [H,W,3] of even height and width to a small WebM (VP9); atomic. Returns their
-    number.
+    """Write frames to a small WebM (VP9) and return their number; atomic.
 
-    For clips to look at: at 64 pixels about 60 % of the bytes of H.264 in mp4 that look alike."""
+    For clips to look at: at 64 pixels they take about 60 % of the bytes of H.264 of equal quality.
+
+    Args:
+        pictures: uint8 [H,W,3] of even height and width.
+        crf: VP9's quality.
+    """
     settings = {"crf": str(crf), "b": "0", "deadline": "good", "cpu-used": "1", "g": "999"}
     return _write(file, pictures, fps, ("webm", "libvpx-vp9"), {"fflags": "+bitexact"}, settings)
 

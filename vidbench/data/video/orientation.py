@@ -27,7 +27,7 @@ class Orientation(NamedTuple):
     flipped: bool = False  # up and down
 
     def is_reflection(self) -> bool:
-        """Whether no rotation shows the frame like this."""
+        """Return whether no rotation shows the frame like this."""
         return (self.swapped + self.mirrored + self.flipped) % 2 == 1
 
     def apply(self, frame: np.ndarray) -> np.ndarray:

@@ -61,7 +61,11 @@ class _About(NamedTuple):
 
 
 def container_of(path: str | Path) -> InputContainer:
-    """Open a PyAV container that decodes in one thread."""
+    """Open a PyAV container that decodes in one thread.
+
+    Raises:
+        ValueError: it has no video stream, no known codec, or too many pixels.
+    """
     import av
 
     # metadata in other encodings than UTF-8 (an HMDB51 clip) must not stop the decoding; the whole
@@ -199,7 +203,11 @@ def rate(times: np.ndarray, declared: float) -> float:
 
 
 def uneven(times: np.ndarray) -> bool:
-    """Whether frames are shown for different lengths; times [N]: seconds, ascending."""
+    """Return whether frames are shown for different lengths of time.
+
+    Args:
+        times: Seconds [N], ascending.
+    """
     gaps = np.diff(times)
     return len(gaps) > 1 and bool(gaps.max() > UNEVEN * np.median(gaps))
 

@@ -61,7 +61,7 @@ class Still(Reader):
         return np.stack([resized(frame, self._size) for frame in frames]), self.times[wanted]
 
     def stream(self) -> Iterator[np.ndarray]:
-        """All frames in order, decoded one after the other."""
+        """Yield all frames [H,W,3] in order, decoded one after the other."""
         if self._whole is not None:
             return super().stream()
         return (resized(frame, self._size) for frame in self._frames(np.arange(self.frames)))
@@ -74,7 +74,12 @@ class Still(Reader):
 
 
 def resized(frame: np.ndarray, size: Size) -> np.ndarray:
-    """Resize a frame [H,W,3] by the mean over areas; the frame itself if it has the size."""
+    """Resize a frame by the mean over areas: [height,width,3]; the frame itself if it has the size.
+
+    Args:
+        frame: uint8 [H,W,3].
+        size: See `short_side`.
+    """
     import cv2
 
     height, width = short_side(frame.shape[0], frame.shape[1], size)
@@ -99,7 +104,11 @@ def opened(path: str | Path) -> Image:
 
 
 def check_pixels(picture: Image) -> None:
-    """Check a frame's size before it is decoded. Raises OSError if it has too many pixels."""
+    """Check a frame's size before it is decoded.
+
+    Raises:
+        OSError: it has too many pixels.
+    """
     width, height = picture.size
     if width * height > PIXELS:
         raise OSError(

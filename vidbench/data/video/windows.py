@@ -33,26 +33,43 @@ Stride = int | Fraction
 
 
 def spread(count: int, most: int) -> np.ndarray:
-    """At most `most` of the numbers below `count`, evenly spread, the first and the last among them.
+    """Choose at most `most` of the numbers below `count`, evenly spread, with the first and the
+    last.
+
+    Args:
+        count: Above 0.
+        most: 1 gives [0].
 
     Returns:
-        Rising int64 numbers [min(count, most)]; `most` = 1 gives [0].
+        Rising int64 numbers [min(count, most)].
     """
     return np.linspace(0, count - 1, min(count, most)).round().astype(np.int64)
 
 
 def stride_for(fps: float, target_fps: float) -> Fraction:
-    """The stride that turns fps into target_fps: 30 to 8 gives 15/4; 29.97 is taken as 30000/1001.
+    """Return the stride that turns one frame rate into another: 30 to 8 gives 15/4.
 
-    A target above fps gives a stride below 1: frames repeat. Raises ValueError unless both are
-    positive."""
+    A target above fps gives a stride below 1: frames repeat.
+
+    Args:
+        fps: Of the video; 29.97 counts as 30000/1001.
+        target_fps: Of the clip.
+
+    Raises:
+        ValueError: a rate is not positive.
+    """
     if not (fps > 0 and target_fps > 0):
         raise ValueError(f"frame rates must be positive, got fps={fps} and target_fps={target_fps}")
     return Fraction(fps).limit_denominator(1001) / Fraction(target_fps).limit_denominator(1001)
 
 
 def length_at(times: np.ndarray, fps: float) -> int:
-    """Count the frames of a video resampled to fps; times [N]: seconds of its frames, ascending."""
+    """Count the frames of a video resampled to a frame rate.
+
+    Args:
+        times: Seconds of its frames [N], ascending.
+        fps: The new rate.
+    """
     return int((times[-1] - times[0]) * fps + 1e-6) + 1
 
 
@@ -124,7 +141,14 @@ def random_window(
     grid: str = "stride",
     reach_end: bool = True,
 ) -> np.ndarray:
-    """One window [T], its start uniform over all that fit; short: `pad`."""
+    """Draw one window [T]; its start is uniform over all that fit.
+
+    Args:
+        length: Frames of the video.
+        frames: Of the window.
+        stride, grid, reach_end: See the module.
+        pad: What a short video is filled with.
+    """
     offsets = _offsets(length, frames, stride, pad, grid)
     room = _room(length, frames, stride, offsets, reach_end)
     starts = int(room) + 1 if reach_end else math.ceil(room)
@@ -143,8 +167,15 @@ def random_windows(
     grid: str = "stride",
     reach_end: bool = True,
 ) -> np.ndarray:
-    """Independent windows [V,T]; they may overlap or coincide (CoCLR takes two: its
-    dataset/lmdb_dataset.py)."""
+    """Draw independent windows [V,T], which may overlap or coincide (CoCLR:
+    dataset/lmdb_dataset.py).
+
+    Args:
+        length: Frames of the video.
+        frames: Of a window.
+        windows: V; CoCLR draws two.
+        stride, pad, grid, reach_end: See `random_window`.
+    """
     drawn = [
         random_window(length, frames, stride, rng=rng, pad=pad, grid=grid, reach_end=reach_end)
         for _ in range(windows)
@@ -159,12 +190,18 @@ def uniform_segments(
     rng: np.random.Generator | None = None,
     grid: str = "stride",
 ) -> np.ndarray:
-    """One frame [T] from each of T equal segments: random, or with rng None the middle (TSN;
-    Something-Something).
+    """Take one frame [T] from each of T equal segments (TSN; Something-Something).
 
     Segment k is floor(k*length/T) up to floor((k+1)*length/T). With grid "linspace" it is
     round(k*(length-1)/T) to round((k+1)*(length-1)/T), both ends included. A video shorter than T
-    frames repeats frames, in order."""
+    frames repeats frames, in order.
+
+    Args:
+        length: Frames of the video.
+        segments: T.
+        rng: Draws the frame of each segment; None takes the middle one.
+        grid: stride or linspace.
+    """
     _offsets(length, segments, 1, "last", grid)
     if grid == "linspace":
         ends = np.round((length - 1) / segments * np.arange(segments + 1)).astype(np.int64)
@@ -185,10 +222,19 @@ def spread_windows(
     grid: str = "stride",
     reach_end: bool = True,
 ) -> np.ndarray:
-    """Windows [V,T] evenly spread: the first touches frame 0, the last the end; a single one stands
-    in the middle.
+    """Spread windows [V,T] evenly: the first touches frame 0, the last the end; a single one is
+    central.
 
-    Short videos: every window is the same padded clip (`pad`).
+    Of a short video every window is the same padded clip.
+
+    Args:
+        length: Frames of the video.
+        frames: Of a window.
+        windows: V.
+        stride, pad, grid, reach_end: See `random_window`.
+
+    Raises:
+        ValueError: windows is below 1.
     """
     if windows < 1:
         raise ValueError(f"windows must be at least 1, got {windows}")
@@ -213,10 +259,19 @@ def sliding_windows(
     grid: str = "stride",
     reach_end: bool = True,
 ) -> np.ndarray:
-    """Windows [V,T] every `hop` frames, and one that touches the end (CoCLR's test: 32 frames, hop
-    15).
+    """Place windows [V,T] every `hop` frames, and one that touches the end (CoCLR's test: 32
+    frames, hop 15).
 
     V follows from the length; it is 1, padded by `pad`, for a video that is too short.
+
+    Args:
+        length: Frames of the video.
+        frames: Of a window.
+        hop: Frames between two starts.
+        stride, pad, grid, reach_end: See `random_window`.
+
+    Raises:
+        ValueError: hop is below 1.
     """
     if hop < 1:
         raise ValueError(f"hop must be at least 1 frame, got {hop}")
