@@ -14,17 +14,24 @@ PAGE = "<title>Nearest videos</title>"  # how the page of a search begins
 
 
 def add_pairs(command: argparse._ActionsContainer, short: str, long: str, what: str) -> None:
-    """Add an option that takes a name and a value, and may be given many times."""
+    """Add an option that takes a name and a value, and may be given many times.
+
+    Args:
+        short, long: The option, such as -c and --change.
+        what: Its help.
+    """
     command.add_argument(
         short, long, nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help=what
     )
 
 
 def add_stream(command: argparse._ActionsContainer) -> None:
+    """Add the option --stream."""
     command.add_argument("--stream", default="", help="rgb or flow; default: rgb, if there is one")
 
 
 def add_protocol(command: argparse.ArgumentParser) -> None:
+    """Add the options --protocol and --data."""
     command.add_argument(
         "--protocol", default="vidbench", help="how clips become a vector (%(default)s)"
     )
@@ -32,19 +39,28 @@ def add_protocol(command: argparse.ArgumentParser) -> None:
 
 
 def add_data(command: argparse.ArgumentParser) -> None:
+    """Add the option --data."""
     command.add_argument(
         "--data", default="", help="of a run on several data sets, which one is meant"
     )
 
 
 def is_run(word: str) -> bool:
-    """Whether a word names a run directory or a folder of runs."""
+    """Return whether a word names a run directory or a folder of runs."""
     place = Path(word).expanduser()
     return (place / "recipe.json").is_file() or any(place.glob("*/recipe.json"))
 
 
 def loaded(folder: str, stream: str) -> Trained:
-    """The run of a command line, of the stream that is wanted."""
+    """Load the run of a command line, of the requested stream.
+
+    Args:
+        stream: rgb, flow, or empty for the one that `load` chooses.
+
+    Raises:
+        FileNotFoundError: the folder does not exist.
+        ValueError: no run of the folder has this stream.
+    """
     from vidbench.api.trained import load
 
     if not Path(folder).expanduser().exists():
@@ -60,7 +76,7 @@ def loaded(folder: str, stream: str) -> Trained:
 
 
 def at_least(least: int) -> Callable[[str], int]:
-    """The type of a whole number in a command line."""
+    """Make the type of a whole number in a command line; below `least` it is refused."""
 
     def whole(text: str) -> int:
         if int(text) < least:
@@ -71,7 +87,11 @@ def at_least(least: int) -> Callable[[str], int]:
 
 
 def source(words: Sequence[str]) -> Any:
-    """What the front door opens: a single folder, csv or file, several files, or None."""
+    """Return what the front door opens: a single folder, csv or file, several files, or None.
+
+    Raises:
+        ValueError: a folder is one of several words.
+    """
     folders = [word for word in words if Path(word).expanduser().is_dir()]
     if folders and len(words) > 1:
         raise ValueError(
@@ -85,7 +105,11 @@ def check_page(path: str, mark: str = PAGE, what: str = "page of a search") -> N
     """Refuse to replace a file that is no page of this command.
 
     Args:
-        mark: What such a page has in its head. what: what it is called.
+        mark: Text in the head of such a page.
+        what: The page's name, for the message.
+
+    Raises:
+        ValueError: the file is another page, or its folder does not exist.
     """
     file = Path(path).expanduser()
     if file.is_dir() or not file.absolute().parent.is_dir():
@@ -95,7 +119,11 @@ def check_page(path: str, mark: str = PAGE, what: str = "page of a search") -> N
 
 
 def check_table(path: str) -> None:
-    """Refuse a table's name before the work, not after it."""
+    """Refuse a table's name before the work, not after it.
+
+    Raises:
+        ValueError: the ending is of no known format.
+    """
     from vidbench.evaluate.exchange import SUFFIXES
 
     if Path(path).suffix not in SUFFIXES:
@@ -103,6 +131,6 @@ def check_table(path: str) -> None:
 
 
 def near(path: str | Path) -> str:
-    """A path as a person types it: relative, if it is below the current folder."""
+    """Write a path as a person types it: relative, if it is below the current folder."""
     place = Path(path)
     return str(place.relative_to(Path.cwd())) if place.is_relative_to(Path.cwd()) else str(place)

@@ -41,7 +41,7 @@ class CrossValidated:
         return table(self.rows(), note=f"{len(self.folds)} folds by source video, in {self.file}")
 
     def rows(self) -> list[dict[str, Any]]:
-        """The numbers as rows of a table, in percent."""
+        """Return the numbers as rows of a table, in percent."""
         return [
             {
                 "stream": one.stream,

@@ -61,15 +61,16 @@ def doctor(data: str | Path = "", *, preset: str = "", seconds: float | None = N
 
     Args:
         data: A store, or videos, to measure the reading of; by default the shipped toy clips.
-        preset: Of CoCLR, whose clips and network are measured. By default "ucf101_paper" with a GPU,
-            else "toy".
+        preset: Of CoCLR, whose clips and network are measured. By default "ucf101_paper" with a
+            GPU, else "toy".
         seconds: Of the measurement (10); 0 leaves it out.
 
     Returns:
         The checks; print them.
 
     Raises:
-        ValueError: `data` is no data set, or the preset is unknown.
+        InputError: the preset is unknown.
+        ValueError: `data` is no data set.
     """
     if preset and preset not in coclr.PRESETS:
         raise InputError(f"preset must be one of {', '.join(coclr.PRESETS)}; got {preset!r}.")
@@ -142,6 +143,10 @@ def _installed(decoder: str) -> str:
 def read_rate(manifest: Manifest, spec: ClipSpec, seconds: float) -> float:
     """Measure how many samples (all their views) one core reads and augments per second.
 
+    Args:
+        spec: What a sample is; only rgb is read.
+        seconds: Of the measurement.
+
     Raises:
         ValueError, OSError: A video cannot be read.
     """
@@ -157,7 +162,12 @@ def read_rate(manifest: Manifest, spec: ClipSpec, seconds: float) -> float:
 def step_rate(recipe: coclr.Recipe, seconds: float) -> float:
     """Measure how many samples a training step of InfoNCE takes per second: forward and backward.
 
-    The batch is small on a CPU, so that a step is short."""
+    The batch is small on a CPU, so that a step is short.
+
+    Args:
+        recipe: Whose network and clips are measured.
+        seconds: Of the measurement.
+    """
     device = ranks.device()
     batch = 32 if device.type == "cuda" else 2
     recipe = replace(recipe, queue=64, key_groups=1, fit=replace(recipe.fit, batch=batch))

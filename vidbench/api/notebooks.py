@@ -78,10 +78,10 @@ def lab(given: argparse.Namespace) -> int:
 
 
 def shipped_notebooks() -> list[Path]:
-    """The numbered notebooks, in order.
+    """List the numbered notebooks, in order.
 
     Raises:
-        FileNotFoundError: This installation has none.
+        MissingError: This installation has none (a FileNotFoundError).
     """
     found = sorted(share("notebooks").glob("*.ipynb"))
     if not found:
@@ -118,10 +118,13 @@ def copy_notebooks(folder: str | Path) -> tuple[list[Path], list[Path]]:
 
 
 def lab_command(folder: str | Path, browser: bool = True) -> list[str]:
-    """The command that opens JupyterLab at a folder, on the loopback interface only.
+    """Return the command that opens JupyterLab at a folder, on the loopback interface only.
+
+    Args:
+        browser: Whether it opens a browser.
 
     Raises:
-        FileNotFoundError: No notebooks are in the folder.
+        MissingError: No notebooks are in the folder (a FileNotFoundError).
         ImportError: JupyterLab is not installed.
     """
     if not (Path(folder) / FIRST).is_file():

@@ -23,9 +23,10 @@ LONG = 80  # letters of changes in a folder's name
 
 
 def with_changes(recipe: R, changes: Mapping[str, Any]) -> R:
-    """Change fields of a recipe by plain or dotted names: epochs, lr, "fit.lr", "clip.frames".
+    """Change fields of a recipe. Another network starts from its own default arguments.
 
-    Another network starts from its own default arguments.
+    Args:
+        changes: By plain or dotted names: epochs, lr, "fit.lr", "clip.frames".
 
     Raises:
         ValueError: A name is unknown or set by `train`; the known ones are listed.
@@ -97,7 +98,11 @@ def fitted(recipe: Any, rows: int) -> tuple[Any, list[str]]:
 
 
 def label(method: str, preset: str, seed: int, changes: Mapping[str, Any]) -> str:
-    """Name a folder of runs by all that differs between two calls of `train`."""
+    """Name a folder of runs by all that differs between two calls of `train`.
+
+    Args:
+        changes: Of the preset.
+    """
     said = [_word(name, value) for name, value in sorted(changes.items())]
     if len("-".join(said)) > LONG:
         said = [_word("changes", changes)]

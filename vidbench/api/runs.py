@@ -22,7 +22,11 @@ BUDGET = ("epochs", "iterations", "clips", "batch", "seconds")
 
 
 def add_command(commands: Commands, *words: str, **options: Any) -> argparse.ArgumentParser:
-    """`usage.add_command`, and the option --json."""
+    """Add a command by `usage.add_command`, with the option --json.
+
+    Args:
+        *words, **options: Of `usage.add_command`.
+    """
     command = usage.add_command(commands, *words, **options)
     command.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     return command

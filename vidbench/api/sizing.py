@@ -79,7 +79,7 @@ class Size:
     disk: float
 
     def words(self, card: str) -> str:
-        """One line; says so if the memory does not suffice."""
+        """Return one line; it says so if the memory does not suffice."""
         fits = self.memory <= CARDS[card].memory / 2**30
         return (
             f"{self.steps:,} steps, {self.hours:,.1f} h, {self.memory:.0f} GiB of each {card}"

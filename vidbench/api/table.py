@@ -88,6 +88,9 @@ class Table:
     def save(self, path: str | Path, overwrite: bool = False) -> Path:
         """Write the table to a .parquet, .csv or .npz file.
 
+        Args:
+            overwrite: Replace a file that is not a table of vidbench.
+
         Raises:
             ValueError: The file has another ending.
             FileExistsError: The file exists and is not a table of vidbench, unless `overwrite`.

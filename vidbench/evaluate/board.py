@@ -47,7 +47,11 @@ class RunState:
         return self.state in OVER
 
     def last(self, column: str, log: str = "metrics") -> float | None:
-        """Return the last value of a column, None if the log has none."""
+        """Return the last value of a column, None if the log has none.
+
+        Args:
+            log: metrics or another log of the run.
+        """
         values = self.logs.get(log, {}).get(column, np.empty(0))
         known = values[np.isfinite(values)]
         return float(known[-1]) if len(known) else None

@@ -29,7 +29,11 @@ class Export:
 
 
 def card(run: Run, about: Export) -> str:
-    """Write the model card of a run as Markdown."""
+    """Write the model card of a run as Markdown.
+
+    Args:
+        about: What was exported.
+    """
     parts = (_what(run, about), _use(about), _data(run, about), _numbers(run), _made(run, about))
     return "\n".join(line for part in parts for line in part) + "\n"
 

@@ -19,13 +19,14 @@ class ClassGain:
 
 
 def gains(better: Features, worse: Features) -> list[ClassGain]:
-    """What each class gains from one run to another, the largest gain first.
+    """Compute what each class gains from one run to another, the largest gain first.
 
-    Both are class probabilities of the same videos, in the same order, and one protocol as far as
-    that is not the run.
+    Args:
+        better, worse: Class probabilities of the same videos in the same order; their protocols
+            differ only in what the runs differ in.
 
     Raises:
-        ValueError: Videos, labels or classes are not the same, or rows have no label.
+        ValueError: Videos, labels or classes differ, or rows have no label.
     """
     same = better.classes == worse.classes and np.array_equal(better.label, worse.label)
     if not same or better.protocol.get("rows") != worse.protocol.get("rows"):
@@ -45,11 +46,12 @@ def gains(better: Features, worse: Features) -> list[ClassGain]:
 
 
 def confusion(table: Features) -> np.ndarray:
-    """The confusion matrix as shares of each class's videos [classes, classes predicted]; NaN for a
-    class without videos.
+    """Compute the confusion matrix as shares of each class's videos: [class, predicted class].
+
+    A class without videos has NaN.
 
     Raises:
-        ValueError: Rows without label.
+        ValueError: Rows have no label.
     """
     check_labeled(table, "confusion")
     counts = _counts(table)
@@ -61,8 +63,8 @@ def cells(table: Features) -> dict[tuple[int, int], np.ndarray]:
     """Collect the videos behind each cell of the confusion matrix.
 
     Returns:
-        (class, predicted class) -> rows of the table, for the cells that have any: mistakes first,
-        the most frequent first, then the diagonal. Rows of a cell: the surest first.
+        (class, predicted class) -> rows [n] of the table, for the cells that have any: mistakes
+        first, the most frequent first, then the diagonal. Rows of a cell: the surest first.
 
     Raises:
         ValueError: Rows have no label.
@@ -115,7 +117,14 @@ def _counts(table: Features) -> np.ndarray:
 
 
 def check_labeled(table: Features, who: str) -> None:
-    """Raise ValueError at rows without label; `who` names the function."""
+    """Check that every row has a label.
+
+    Args:
+        who: The function that the message names.
+
+    Raises:
+        ValueError: Rows have no label.
+    """
     if len(table.label) and (table.label < 0).all():
         raise ValueError(
             f"{who} needs labels; the {len(table.label)} videos have none. Use class folders, or a "

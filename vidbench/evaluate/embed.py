@@ -103,7 +103,12 @@ def embed(
 
 
 def left_out(failed: Sequence[tuple[str, str]], of: int) -> str:
-    """Say which videos cannot be read and why: a sentence for the only one, else their number."""
+    """Say which videos cannot be read and why: a sentence for a single one, else their number.
+
+    Args:
+        failed: File and reason of each.
+        of: How many videos there are.
+    """
     said = [why if file in why else f"{file}: {why}" for file, why in failed[:NAMED]]
     named = "; ".join(one.rstrip(".") for one in said)
     if of == 1:

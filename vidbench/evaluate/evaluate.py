@@ -48,7 +48,14 @@ def evaluate(
     centering: str = "gallery",
     seed: int = 0,
 ) -> Evaluation:
-    """Retrieval and probe of a run: its manifest's split `held_out` against its split train."""
+    """Evaluate a run by retrieval and probe: its manifest's split `held_out` against its split
+    train.
+
+    Args:
+        held_out: The split of the queries and the probe's test.
+        centering: See `search.search`.
+        seed: Of the bootstrap and the probe's folds.
+    """
     run = Run(folder)
     videos = Manifest.load(data_set(run).manifest).select(split=held_out)
     gallery, queries = (load_or_extract(run, part, protocol) for part in ("train", held_out))
@@ -92,8 +99,15 @@ def two_stream(
     centering: str = "gallery",
     seed: int = 0,
 ) -> Evaluation:
-    """Both runs below `folder` as one: sum of cosines for retrieval, mean of probabilities for the
-    probe."""
+    """Evaluate two runs as one: sum of cosines for retrieval, mean of probabilities for the probe.
+
+    Args:
+        rgb, flow: Of `evaluate`.
+        folder: Where both runs are.
+        held_out: The split of the queries.
+        centering: See `search.search`.
+        seed: Of the bootstrap and the probe's folds.
+    """
     pair = [Run(Path(folder) / one.run) for one in (rgb, flow)]
     gallery, queries = (
         [load_or_extract(run, part, protocol) for run in pair] for part in ("train", held_out)
@@ -119,7 +133,12 @@ def evaluate_all(
     seed: int = 0,
     processes: int = 2,
 ) -> dict[str, Evaluation]:
-    """`evaluate` of many runs, so many processes at a time; by run name."""
+    """Evaluate many runs, several at a time: run name -> evaluation.
+
+    Args:
+        held_out, protocol, centering, seed: Of `evaluate`.
+        processes: At a time.
+    """
     for folder in folders:
         recipe = Run(folder).recipe
         spread(recipe.network, recipe.home)
@@ -148,13 +167,21 @@ def classified(
     task: str = "classes",
     data: str = "",
 ) -> dict[str, probes.Score]:
-    """How often a run with a classifier is right, by each protocol; every number is printed with
-    its protocol's name. data: one of several data sets, whose head is tested.
+    """Test a run's classifier by each protocol; return a score of each, with intervals over
+    sources.
 
-    Users took the accuracy on one view, which is what training watches, for that of many, by which
-    papers go (SlowFast issue 138), so both are always returned. Returns a score of each protocol, with
-    numbers over sources. They are written to the run's results, under `task`, unless the split is
-    train."""
+    Every number is printed with its protocol's name. Users mistook the accuracy on one view, which
+    training watches, for that of many, which papers report (SlowFast issue 138), so both are
+    returned. Numbers are written to the run's results, unless the split is train.
+
+    Args:
+        split: Of the tested videos.
+        views: Name -> protocol.
+        manifest, flow: Of another data set than the run's own, see `load_or_extract`.
+        workers: Processes that read clips.
+        task: The name under which results are written.
+        data: One of several data sets, whose head is tested.
+    """
     run = Run(folder)
     part = data_set(run, data)
     inputs: dict[str, Any] = {"manifest": manifest, "flow": flow, "workers": workers, "data": data}
@@ -173,9 +200,12 @@ def classified(
 
 
 def measure(folder: str | Path, split: str) -> None:
-    """Evaluate a run as its method allows, by this module's protocols, and keep what is found.
+    """Evaluate a run as its method allows, by this module's protocols, and keep the numbers.
 
     A run with a classifier is tested on each of its data sets, any other by retrieval and a probe.
+
+    Args:
+        split: Of the tested videos.
 
     Raises:
         RunError: It is no run directory, or has no checkpoint.
@@ -221,6 +251,11 @@ def gained(
 
     A mean over data sets hides that one gains and another loses, so it is the last row and never
     appears without them.
+
+    Args:
+        together: Scores of the joint run.
+        alone: Scores of the others.
+        seed: Of the bootstrap.
 
     Raises:
         ValueError: A data set is missing or its videos differ.

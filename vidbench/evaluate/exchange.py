@@ -49,6 +49,9 @@ PLANE = ("x", "y")  # columns of a file that a DataFrame does not have
 def to_frame(table: Features, manifest: Manifest) -> pandas.DataFrame:
     """Turn a table and its manifest into a pandas DataFrame, one row a video.
 
+    Args:
+        manifest: Of the table's videos, in its order.
+
     Returns:
         Columns id, path, label, split, source_video and vector (a float32 array [D] a row).
 

@@ -99,6 +99,7 @@ class Pooled(nn.Module):
         self.backbone = backbone
 
     def forward(self, clips: Tensor) -> Tensor:
+        """Encode clips and average over time and space: [B,C,T,H,W] -> [B,D]."""
         return self.backbone(clips).mean(dim=(2, 3, 4))
 
 

@@ -55,13 +55,21 @@ def extract(
     data: str = "",
     faults: dict[int, str] | None = None,
 ) -> Features:
-    """Pooled backbone features of every row of `manifest` (CoCLR section 4.4: no projection head),
-    without randomness.
+    """Compute pooled backbone features of every row of a manifest (CoCLR section 4.4: no projection
+    head).
 
-    The clip's length, stride, size and stream are those of the run; flow: the flow store of these
-    videos, the run's own where empty; batch: clips that the network sees at once; data: of a run on
-    several data sets, as whose videos these are seen; faults: see pooling.pooled. Raises RunError if
-    a feature is not finite."""
+    Nothing is random. The clip's length, stride, size and stream are those of the run.
+
+    Args:
+        flow: The flow store of these videos; empty: the run's own.
+        batch: Clips that the network sees at once.
+        workers: Processes that read clips.
+        data: The data set of a run on several whose clips these are.
+        faults: See pooling.pooled.
+
+    Raises:
+        RunError: a feature is not finite.
+    """
     encoder = load_encoder(run).to(ranks.device())
 
     def rows_of(clips: Tensor) -> Tensor:
@@ -97,12 +105,17 @@ def predict(
     data: str = "",
     faults: dict[int, str] | None = None,
 ) -> Features:
-    """Class probabilities [N,classes] of every row by a run of methods.classify (CoCLR,
-    eval/main_classifier.py), or by the head of one data set of a run of methods.multitrain; its
-    maps and expander have no part in it.
+    """Compute class probabilities [N,classes] of every row of a manifest.
 
-    The softmax of each clip, then its mean over windows and crops; the rest is as in `extract`.
-    Raises RunError where the run has no classifier, or one for other classes than the manifest's.
+    By a run of methods.classify (CoCLR, eval/main_classifier.py), or by the head of one data set of
+    a run of methods.multitrain, without its maps and expander. The softmax of each clip, then the
+    mean over windows and crops.
+
+    Args:
+        flow, batch, workers, data, faults: Of `extract`.
+
+    Raises:
+        RunError: the run has no classifier, or one for other classes than the manifest's.
     """
     classes = data_set(run, data).classes
     if classes and classes != manifest.classes:
@@ -145,11 +158,11 @@ def load_or_extract(
     workers: int = 0,
     data: str = "",
 ) -> Features:
-    """A table of one split, read from <run>/features/ where it fits, else made and kept there.
+    """Read the table of one split from <run>/features/ if it fits, else make and keep it.
 
     A table fits when all that it was made from is unchanged: the checkpoint, the videos or their
     stored flow (by the stamps of the files), the settings, and the manifest's rows. Tables of many
-    data sets and protocols are side by side. A damaged table is made again.
+    data sets and protocols coexist. A damaged table is made again.
 
     Args:
         manifest, flow: those of another data set than the run's own (a run of Kinetics tested on
@@ -238,8 +251,16 @@ def _made_from(checkpoint: str, inputs: object) -> str:
 
 
 def inputs_of(run: Run, rows: Manifest, spec: ClipSpec, flow: str | Path, data: str) -> dict:
-    """What a table's values depend on in addition to protocol and checkpoint, as plain values: the run's
-    recipe, how clips are read, and the stamps of the files that are read."""
+    """Return what a table's values depend on besides protocol and checkpoint, as plain values.
+
+    The run's recipe, how clips are read, and the stamps of the files that are read.
+
+    Args:
+        rows: Of the table.
+        spec: Of `spec_of`.
+        flow: The flow store; empty: the run's own.
+        data: One of several data sets.
+    """
     facts: dict[str, object] = {"recipe": run.values, "spec": asdict(spec)}
     timed = spec.target_fps is not None
     if timed and rows.fps is not None:
@@ -277,11 +298,16 @@ def described(
     what: str = "features",
     data: str = "",
 ) -> dict:
-    """What a table depends on besides the run's weights, as plain values; tables of equal ones may
-    be compared.
+    """Return what a table depends on besides the run's weights, as plain values.
 
-    Of probabilities also how the classifier was trained, on which videos, and by what rule it was
-    selected."""
+    Tables with equal values may be compared. Of probabilities also how the classifier was trained,
+    on which videos, and by what rule it was selected.
+
+    Args:
+        flow: The flow store; empty: the run's own.
+        what: features or probabilities.
+        data: One of several data sets.
+    """
     part, recipe = data_set(run, data), run.recipe
     clip = part.clip
     facts = {
@@ -357,17 +383,25 @@ def _table(
 
 
 def fitting(protocol: Protocol, data: DataSet) -> Protocol:
-    """The protocol as it fits a data set.
+    """Adapt a protocol to a data set.
 
     A data set that is trained on segments of whole videos (Something-Something) is tested on the
-    middles of segments, one clip a video (MultiTrain's released code)."""
+    middles of segments, one clip a video (MultiTrain's released code).
+
+    Args:
+        data: Of the run.
+    """
     if data.clip.sampling == "random_segments":
         return replace(protocol, sampling="segments")
     return protocol
 
 
 def spec_of(run: Run, protocol: Protocol, data: str = "") -> ClipSpec:
-    """The run's clips of one data set, cut as the protocol says."""
+    """Return the run's clips of one data set, cut as the protocol says.
+
+    Args:
+        data: One of several data sets.
+    """
     clip = data_set(run, data).clip
     size = clip.augment.size
     return replace(

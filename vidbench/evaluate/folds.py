@@ -92,7 +92,7 @@ def tested(runs: Mapping[str, Run], name: str, protocol: Protocol) -> list[FoldH
 
 
 def tested_videos(run: Run) -> Manifest:
-    """The test videos of a fold, in the order of `FoldHits.hits`."""
+    """List the test videos of a fold, in the order of `FoldHits.hits`."""
     return Manifest.load(data_set(run).manifest).select(split=SPLIT)
 
 
@@ -108,7 +108,7 @@ def pooled(
         seed: Of the bootstrap.
 
     Raises:
-        ValueError: A video or a source video is in two folds, or the folds have other measurements.
+        InputError: A video or a source video is in two folds, or the folds have other measurements.
     """
     source_video = np.concatenate([one.source_video for one in videos])
     paths = np.concatenate([one.path for one in videos])

@@ -70,13 +70,19 @@ class Index:
         return f"hnsw, {LINKS} links, ef {self.effort}, seed {self.seed}"
 
     def search(self, queries: Rows, k: int) -> Neighbors:
-        """The k nearest rows of each query, and their cosines: queries [Q,D] of unit length, or a
-        table of features.
+        """Find the k nearest rows of each query, and their cosines; of equal scores the lower row
+        is first.
 
-        Exact in single precision where the index is flat; cosines of ivf_sq8 are those of rounded
-        rows. A query whose lists, or whose part of the graph, hold fewer than k rows is compared
-        with all. Equal scores: the lower row first. Raises ValueError where k is more than the
-        rows, and at queries that do not fit."""
+        A flat index is exact in single precision; cosines of ivf_sq8 are those of rounded rows. If
+        the lists of a query, or its part of the graph, hold fewer than k rows, it is compared with
+        all rows.
+
+        Args:
+            queries: [Q,D] of unit length, or a table of features.
+
+        Raises:
+            ValueError: k exceeds the number of rows, or the queries do not fit.
+        """
         if not 1 <= k <= self.rows:
             raise ValueError(f"the index has {self.rows} rows; wanted k from 1 to that, got {k}.")
         values = unit_rows(queries, shaped(queries, "queries", self.width), slice(None), "queries")
@@ -109,7 +115,11 @@ class Index:
         return self.held.storage.search(queries, k)
 
     def check(self, features: Rows) -> None:
-        """Raise ValueError where `features` are not the rows that the index was made of."""
+        """Check that the index was made of these rows.
+
+        Raises:
+            ValueError: It was made of others.
+        """
         found = fingerprint(features)
         if found != self.fingerprint:
             raise ValueError(
@@ -279,16 +289,20 @@ def _kind(held) -> str:
 
 
 def build(features: Rows, kind: str = "auto", seed: int = 0) -> Index:
-    """An index of a table of features, whose rows are brought to unit length, or of rows [N,D] that
-    are of unit length.
+    """Build an index of a table of features or of rows; one thread, so rows and seed determine it.
 
-    kind: "flat" is exact; "ivf_sq8" sorts rows into lists by k-means and keeps 8 bits a number, a
-    quarter of the memory; "hnsw" links each row to its near ones, as much memory as flat and the
-    longest to build; "auto" is flat to FLAT_TO rows and ivf_sq8 beyond. Rows may be a memory-mapped
-    array of any float type: they are read in blocks, and k-means sees SAMPLE rows a list. seed: of
-    k-means and its sample, or of the graph's levels. One thread builds, so the index depends on rows
-    and seed alone. Raises ValueError at a row that is not finite, zero, or of rows as they are not
-    of unit length."""
+    Args:
+        features: A table, whose rows are scaled to unit length, or rows [N,D] of unit length. A
+            memory-mapped array of any float type is read in blocks.
+        kind: "flat" is exact. "ivf_sq8" sorts rows into lists by k-means (of SAMPLE rows a list)
+            and keeps 8 bits a number, a quarter of the memory. "hnsw" links each row to its near
+            ones: as much memory as flat, and the longest to build. "auto" is flat up to FLAT_TO
+            rows, else ivf_sq8.
+        seed: Of k-means and its sample, or of the graph's levels.
+
+    Raises:
+        ValueError: A row is not finite, zero, or (of an array) not of unit length.
+    """
     if kind not in ("auto", *KINDS):
         raise ValueError(f"kind is auto or one of {', '.join(KINDS)}; got {kind!r}.")
     values = shaped(features, "features")
@@ -369,6 +383,11 @@ def _one_thread() -> Iterator[None]:
 
 def recall(approximate: Index, exact: Index, queries: Rows, k: int) -> float:
     """Return the share of the exact k nearest rows that an approximate index finds among its k.
+
+    Args:
+        approximate, exact: Indexes of one table.
+        queries: [Q,D] of unit length, or a table of features.
+        k: Neighbors of each query.
 
     Raises:
         ValueError: the two indexes are of different tables.

@@ -108,7 +108,10 @@ def details(folder: str | Path) -> Details:
 
 
 def compare(one: str | Path, other: str | Path) -> Comparison:
-    """Compare two runs' recipes, and their numbers wherever both or one of them were measured.
+    """Compare two runs' recipes, and their numbers wherever at least one of them was measured.
+
+    Args:
+        one, other: Run directories.
 
     Raises:
         RunError: One of them is no run directory.

@@ -23,10 +23,19 @@ class Hubness:
 
 
 def hubness(rows: np.ndarray, gallery: int, k: int) -> Hubness:
-    """N_k of a gallery of so many rows over the first k neighbors in rows [Q,n].
+    """Count how often each gallery row is among the first k neighbors (N_k), and how skewed that
+    is.
 
-    Where the queries cannot find each row (within-source exclusion), N_k is still of those who
-    found it. Raises ValueError where k is more than n, or a neighbor is no row of the gallery."""
+    With within-source exclusion no query can find every row; N_k then counts the queries that did.
+
+    Args:
+        rows: Neighbors [Q,n].
+        gallery: Its number of rows.
+        k: At most n.
+
+    Raises:
+        ValueError: k exceeds n, or a neighbor is no row of the gallery.
+    """
     rows = _first(rows, k, "hubness")
     if rows.min() < 0 or rows.max() >= gallery:
         raise ValueError(
@@ -46,8 +55,16 @@ def hubness(rows: np.ndarray, gallery: int, k: int) -> Hubness:
 
 
 def shared(one: np.ndarray, two: np.ndarray, k: int) -> np.ndarray:
-    """Where the first k neighbors [Q,k] in `one` [Q,n] are among the first k of `two` [Q,m], at
-    whatever rank."""
+    """Return which of the first k neighbors in `one` are among the first k in `two`, at any rank:
+    [Q,k].
+
+    Args:
+        one, two: Neighbors [Q,n] and [Q,m] of the same queries.
+        k: At most n and m.
+
+    Raises:
+        ValueError: The queries are not equally many, or k is too large.
+    """
     one, two = _first(one, k, "shared"), _first(two, k, "shared")
     if len(one) != len(two):
         raise ValueError(
@@ -58,15 +75,29 @@ def shared(one: np.ndarray, two: np.ndarray, k: int) -> np.ndarray:
 
 
 def overlap(one: np.ndarray, two: np.ndarray, k: int) -> np.ndarray:
-    """Jaccard index [Q] of the sets of the first k neighbors of each query: both / either, from 0
-    to 1."""
+    """Compute the Jaccard index of the sets of the first k neighbors of each query: [Q], from 0 to
+    1.
+
+    Args:
+        one, two: Neighbors [Q,n] and [Q,m] of the same queries.
+        k: At most n and m.
+    """
     both = shared(one, two, k).sum(axis=1)
     return both / (2 * k - both)
 
 
 def chance_overlap(k: int, room: int) -> float:
-    """The mean Jaccard index of two independent random sets of k among `room` rows
-    (hypergeometric). k <= room."""
+    """Compute the mean Jaccard index of two independent random sets of k among `room` rows.
+
+    By the hypergeometric distribution.
+
+    Args:
+        k: At most `room`.
+        room: Rows to draw from.
+
+    Raises:
+        ValueError: k is not within 1 and room.
+    """
     if not 1 <= k <= room:
         raise ValueError(f"chance_overlap: wanted 1 <= k <= room; got k = {k} and room = {room}.")
     ways = (
@@ -79,12 +110,19 @@ def chance_overlap(k: int, room: int) -> float:
 def exchanged(
     before: np.ndarray, after: np.ndarray, right: tuple[np.ndarray, np.ndarray], k: int
 ) -> dict:
-    """Neighbors kept, gained and lost between two searches, right and wrong ones apart: name ->
-    counts int [Q].
+    """Count neighbors kept, gained and lost between two searches, right and wrong ones separately.
 
-    before, after: neighbors [Q,n]; right: labels of gallery [N] and queries [Q], a neighbor being
-    right where they are the same (an unknown label, -1, never). Names: "kept right", "kept wrong",
-    "gained right", ... "lost wrong". A query gains as many as it loses."""
+    A query gains as many neighbors as it loses.
+
+    Args:
+        before, after: Neighbors [Q,n].
+        right: Labels of gallery [N] and queries [Q]. A neighbor is right if both are equal; an
+            unknown label, -1, never is.
+        k: At most n.
+
+    Returns:
+        "kept right", "kept wrong", "gained right", ... "lost wrong" -> counts int [Q].
+    """
     gallery, label = right
     counts = {}
     for name, rows, other, there in (

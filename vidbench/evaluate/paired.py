@@ -164,7 +164,14 @@ def paired(
 
 
 def short_names(one: Path, other: Path) -> tuple[str, str]:
-    """Name two run directories by the shortest ends of their paths that differ."""
+    """Name two run directories by the shortest ends of their paths that differ.
+
+    Args:
+        one, other: Run directories.
+
+    Raises:
+        RunError: They are the same run directory.
+    """
     ends = [place.expanduser().resolve().parts for place in (one, other)]
     for length in range(1, max(map(len, ends)) + 1):
         left, right = ("/".join(end[-length:]) for end in ends)

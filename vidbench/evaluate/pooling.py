@@ -30,7 +30,7 @@ def pooled(
     workers: int = 0,
     faults: dict[int, str] | None = None,
 ) -> np.ndarray:
-    """The mean of `function` ([n,C,T,H,W] -> [n,width]) over the clips of each video.
+    """Average `function` ([n,C,T,H,W] -> [n,width]) over the clips of each video.
 
     Rows are shared out over ranks and filled in by row index, so neither rank order nor padding
     matters.

@@ -73,12 +73,19 @@ class Score:
 
 
 def logistic(train: Features, test: Features, seed: int = 0) -> Score:
-    """A linear classifier on stored features, tested once: standardized logistic regression
-    (scikit-learn).
+    """Fit a standardized logistic regression (scikit-learn) on stored features, and test it once.
 
-    Its regularization is chosen by cross-validation on train, folds split by source; the test part
-    is looked at once. `chosen` has C. Raises ValueError at unlabeled rows, fewer than two classes or sources in
-    train, or tables that do not belong together."""
+    Its regularization is chosen by cross-validation on train, with folds split by source video.
+    `chosen` has C.
+
+    Args:
+        train, test: Tables of the same run and protocol.
+        seed: Of the folds.
+
+    Raises:
+        ValueError: unlabeled rows, fewer than two classes or sources in train, or tables that do
+            not belong together.
+    """
     _check(train, test, "logistic")
     search, rule = _searched(train, seed)
     with threadpool_limits(1):
@@ -113,7 +120,12 @@ class Linear:
 def linear(train: Features, seed: int = 0) -> Linear:
     """Fit the classifier of `logistic` on all rows of a table, to keep it.
 
-    Raises ValueError at unlabeled rows, or fewer than two classes or sources."""
+    Args:
+        seed: Of the folds.
+
+    Raises:
+        ValueError: unlabeled rows, or fewer than two classes or sources.
+    """
     _check_train(train, "linear")
     search, rule = _searched(train, seed)
     scaler, model = (step for _, step in search.best_estimator_.steps)
@@ -155,12 +167,18 @@ def _searched(train: Features, seed: int) -> tuple[Any, str]:
 def released(
     train: Features, test: Features, recipe: Released = Released(), seed: int = 0
 ) -> Score:
-    """The released code's linear classifier on stored features, tested once; see `Released`.
+    """Fit the released code's linear classifier on stored features, and test it once; see
+    `Released`.
 
-    Every rate and decay is tried on train without its held-out sources, the best (by accuracy
-    there, then by loss) is fitted again on the whole of train, and the test part is looked at once.
-    The same seed gives the same result. `chosen` has lr, weight_decay and the accuracy there,
-    `trials` all of them."""
+    Every rate and decay is tried on train without its held-out sources. The best (by accuracy
+    there, then by loss) is fitted again on the whole of train. The same seed gives the same result.
+    `chosen` has lr, weight_decay and the accuracy there, `trials` all of them.
+
+    Args:
+        train, test: Tables of the same run and protocol.
+        recipe: Rates, decays, epochs.
+        seed: Of the held-out sources and the order of batches.
+    """
     _check(train, test, "released")
     grid = list(product(recipe.lrs, recipe.decays))
     trials: list[dict[str, float]] = []
@@ -204,8 +222,12 @@ def _trials(train: Features, recipe: Released, seed: int) -> list[dict[str, floa
 
 
 def held_out(table: Features, share: float, seed: int = 0) -> np.ndarray:
-    """Which rows are held out, bool [N]: whole sources, of each class in proportion
-    (Manifest.hold_out)."""
+    """Choose the rows that are held out, bool [N]: whole source videos, of each class in
+    proportion.
+
+    Args:
+        share: Of the rows, see Manifest.hold_out.
+    """
     numbers = np.arange(len(table.label))
     split = np.zeros(len(numbers), np.int8)
     rows = Manifest(
@@ -307,20 +329,26 @@ def score(table: Features) -> Score:
 def numbers(
     scored: Score, seed: int = 0, *, by: str = "video"
 ) -> dict[str, tuple[float, float, float]]:
-    """{"top-1": (share, low, high), "top-5": ...} with 95 % bootstrap intervals.
+    """Return {"top-1": (share, low, high), "top-5": ...} with 95 % bootstrap intervals.
 
-    by: what is drawn, videos or whole sources (retrieval.summary).
+    Args:
+        seed: Of the bootstrap.
+        by: What is drawn: videos or whole sources (retrieval.summary).
     """
     hits = {"top-1": scored.right, "top-5": scored.top5}
     return summary(hits, seed, by=by, source_video=scored.table.source_video)
 
 
 def fuse(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Two streams as one: the unweighted mean of their class probabilities
-    (eval/merge_2stream_prob.py of CoCLR).
+    """Average the class probabilities of two streams [N,classes] (eval/merge_2stream_prob.py of
+    CoCLR).
 
-    Both [N,classes], of the same videos in the same order, which `fuse_tables` sees to. Raises
-    ValueError where the shapes differ or values are no probabilities."""
+    Args:
+        left, right: [N,classes] of the same videos in the same order, as `fuse_tables` checks.
+
+    Raises:
+        ValueError: the shapes differ, or values are no probabilities.
+    """
     if left.shape != right.shape:
         raise ValueError(
             f"fuse wants the same videos and classes twice; got {left.shape} and {right.shape}."
@@ -331,10 +359,14 @@ def fuse(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def fuse_tables(left: Features, right: Features) -> Features:
-    """`fuse` of two tables; its protocol has both values where the two differ, such as stream
+    """Apply `fuse` to two tables; the protocol has both values if they differ, such as stream
     rgb+flow.
 
-    Raises ValueError where videos, labels or classes are not the same, and what `fuse` raises.
+    Args:
+        left, right: Tables of class probabilities.
+
+    Raises:
+        ValueError: videos, labels or classes differ, or values are no probabilities.
     """
     if left.classes != right.classes:
         raise ValueError(

@@ -41,13 +41,18 @@ class Relation:
 
 
 def relations(run: Run, tables: Mapping[str, Features]) -> dict[tuple[str, str], Relation]:
-    """Every ordered pair of a joint run's data sets, by (source, target).
+    """Compute the relation of every ordered pair of a joint run's data sets: (source, target) ->
+    relation.
 
-    tables: data set -> features of its labeled videos, made without unit length (a protocol with
-    normalize_clips False), on which scores are taken. Which videos these are is the caller's
-    choice; a class without one has `behavioral` NaN. Raises RunError where the run is of one data
-    set, and ValueError where a table is missing, was made of unit rows, or has other classes than
-    the head."""
+    Args:
+        tables: Data set -> features of its labeled videos, on which scores are computed, made
+            without unit length (a protocol with normalize_clips False). A class without videos has
+            NaN as `behavioral`.
+
+    Raises:
+        RunError: the run is of one data set.
+        ValueError: a table is missing, was made of unit rows, or has other classes than the head.
+    """
     recipe = run.recipe
     classes = {one.name: one.classes for one in recipe.data_sets() if one.name}
     names = list(classes)
@@ -64,7 +69,7 @@ def relations(run: Run, tables: Mapping[str, Features]) -> dict[tuple[str, str],
             or table.protocol.get("normalize_clips", True)
         ):
             raise ValueError(
-                f"relations wants, of {name}, features of its own classes without unit length; got "
+                f"relations wants, of {name}, features of that data set's classes without unit length; got "
                 f"{'none' if table is None else table.protocol}. Extract them with "
                 "normalize_clips=False."
             )
@@ -83,28 +88,42 @@ def relations(run: Run, tables: Mapping[str, Features]) -> dict[tuple[str, str],
 
 @torch.no_grad()
 def scored(run: Run, head: str, table: Features) -> np.ndarray:
-    """A head's scores of features [N,D] -> float32 [N,C]; of the mean feature of a video's clips,
-    not clip by clip."""
+    """Compute a head's scores of features: float32 [N,C].
+
+    They are of the mean feature of a video's clips, not clip by clip.
+
+    Args:
+        head: Its data set's name.
+        table: Features [N,D].
+    """
     return load_head(run, table.values.shape[1], head)(torch.from_numpy(table.values)).numpy()
 
 
 def of_weights(weight: np.ndarray, scores: np.ndarray) -> dict[str, np.ndarray]:
-    """The three read-outs of a map: weight [C_s,C_t] and the source head's scores [N,C_s] on clips
-    of that head's data set.
+    """Compute the three read-outs of a map: raw, centered, scaled, each [C_s,C_t].
 
-    centered is what the softmax sees of a source class alone; scaled is by how much the target's
-    scores move when the source's score moves by its deviation."""
+    `centered` is what the softmax sees of a source class alone. `scaled` is how much the target's
+    scores move when the source's score moves by its standard deviation.
+
+    Args:
+        weight: [C_s,C_t].
+        scores: The source head's scores [N,C_s] on clips of that head's data set.
+    """
     weight = np.asarray(weight, np.float32)
     centered = weight - weight.mean(axis=1, keepdims=True)
     return {"raw": weight, "centered": centered, "scaled": centered * scores.std(axis=0)[:, None]}
 
 
 def behavior(scores: np.ndarray, label: np.ndarray, classes: int) -> np.ndarray:
-    """S(a->b), the mean probability the target head gives to b over clips of a (after Uijlings et
-    al. 2022).
+    """Compute S(a->b), the target head's mean probability of b over clips of a: float32 [C_s,C_t].
 
-    scores [N,C_t] of the target head on the source's videos with label [N] -> float32 [C_s,C_t],
-    NaN without a video."""
+    After Uijlings et al. 2022. A class without videos has NaN.
+
+    Args:
+        scores: Of the target head on the source's videos [N,C_t].
+        label: [N].
+        classes: C_s.
+    """
     chances = torch.from_numpy(scores).softmax(dim=1).numpy()
     made = np.full((classes, scores.shape[1]), np.nan, np.float32)
     for number in np.unique(label[label >= 0]):
@@ -113,13 +132,23 @@ def behavior(scores: np.ndarray, label: np.ndarray, classes: int) -> np.ndarray:
 
 
 def pairs(there: Relation, back: Relation, readout: str = "raw", most: int = 5) -> list[dict]:
-    """Rows of a table: the largest scores of a read-out from source to target, the form of the
-    supplement's table 4.
+    """List the largest scores of a read-out from source to target (the form of the supplement's
+    table 4).
 
-    back: the relation the other way. Each {"rank", source's name: class, target's name: class,
-    "score", "back" (the score the other way), "back rank" (of the source class among all for this
-    target class), "mutual" (each is the other's best)}, and the other read-outs' scores by name.
-    Raises ValueError where the run has no such read-out."""
+    Args:
+        there: From source to target.
+        back: From target to source.
+        readout: raw, centered, scaled or behavioral.
+        most: Rows.
+
+    Returns:
+        Rows of "rank", source's name: class, target's name: class, "score", "back" (the score from
+            target to source), "back rank" (of the source class among all for this target class),
+            "mutual" (each is the other's best), and the other read-outs' scores by name.
+
+    Raises:
+        ValueError: the run has no such read-out.
+    """
     if readout not in there.scores:
         raise ValueError(f"this run has the read-outs {', '.join(there.scores)}; got {readout!r}.")
     forward, reverse = there.scores[readout], back.scores[readout]
@@ -148,8 +177,12 @@ def pairs(there: Relation, back: Relation, readout: str = "raw", most: int = 5) 
 
 
 def mutual(forward: np.ndarray, reverse: np.ndarray) -> np.ndarray:
-    """Where source and target class are each other's best: [C_s,C_t] and [C_t,C_s] -> bool
-    [C_s,C_t]; NaN is none's."""
+    """Return where source and target class are each other's best: bool [C_s,C_t]; NaN never is.
+
+    Args:
+        forward: [C_s,C_t].
+        reverse: [C_t,C_s].
+    """
     known = np.isfinite(forward) & np.isfinite(reverse).T
     forward, reverse = (np.nan_to_num(table, nan=-np.inf) for table in (forward, reverse))
     best = forward == forward.max(axis=1, keepdims=True)
@@ -162,10 +195,11 @@ def mutual(forward: np.ndarray, reverse: np.ndarray) -> np.ndarray:
 def truth(
     rows: Sequence[Mapping[str, str]], relation: Relation, worlds: Mapping[str, str]
 ) -> np.ndarray:
-    """Which target classes match each source class, bool [C_s,C_t], by the rows of a toy's
-    correspondence.csv.
+    """Return which target classes match each source class: bool [C_s,C_t].
 
-    worlds: data set -> the toy world it is of.
+    Args:
+        rows: Of a toy world's correspondence.csv.
+        worlds: Data set -> its toy world.
     """
     made = np.zeros((len(relation.sources), len(relation.targets)), bool)
     for row in rows:
@@ -176,11 +210,17 @@ def truth(
 
 
 def recovered(scores: np.ndarray, matches: np.ndarray) -> dict[str, np.ndarray]:
-    """Of each source class with a match: is the largest score a match ("top-1"), and one over the
-    rank of the first match ("reciprocal rank"), and what guessing gives of both ("top-1 by chance",
-    ...); each float [n].
+    """Measure how well scores rank the match of each source class that has one.
 
-    scores [C_s,C_t], matches bool [C_s,C_t]. A tie counts as lost; a row of NaN counts as chance.
+    A tie counts as lost; a row of NaN counts as chance.
+
+    Args:
+        scores: [C_s,C_t].
+        matches: bool [C_s,C_t].
+
+    Returns:
+        float [n] each: "top-1" (whether the largest score is a match), "reciprocal rank" (one over
+            the rank of the first match), and what guessing gives, "top-1 by chance" and so on.
     """
     queries = np.flatnonzero(matches.any(axis=1))
     count, right = matches.shape[1], matches[queries].sum(axis=1)
@@ -201,12 +241,18 @@ def recovered(scores: np.ndarray, matches: np.ndarray) -> dict[str, np.ndarray]:
 def recovered_both_ways(
     found: Mapping[tuple[str, str], Relation], matches: Mapping[tuple[str, str], np.ndarray]
 ) -> dict:
-    """`recovered` of all ordered pairs of data sets with known matches, one after another, for each
-    read-out and side.
+    """Apply `recovered` to all ordered pairs of data sets with known matches, for each read-out and
+    side.
 
-    (read-out, side) -> arrays; side "source": of a source class the target classes are ranked,
-    which no centering or scaling by source class changes; "target": of a target class the source
-    classes, which both do."""
+    Args:
+        found: (source, target) -> relation.
+        matches: (source, target) -> bool [C_s,C_t].
+
+    Returns:
+        (read-out, side) -> arrays. Side "source" ranks target classes of a source class, which no
+        centering or scaling by source class changes; "target" ranks source classes of a target
+        class, which both change.
+    """
     held: dict[tuple[str, str], list[dict[str, np.ndarray]]] = {}
     for pair, true in matches.items():
         for readout, scores in found[pair].scores.items():

@@ -153,11 +153,15 @@ def _meant(number: Number, data: str) -> tuple[str, str, str, str]:
 def beside(
     numbers: Iterable[Number], published: Iterable[Published], data: str = ""
 ) -> list[Published]:
-    """The published numbers of the same task, metric, data and stream as any of ours; a source may
-    not say its stream.
+    """Select the published numbers of the same task, metric, data and stream as any of ours.
 
-    data: look at this data set's instead of the one ours are of (UCF101 for a toy world's, to see
-    the order)."""
+    A published number may lack its stream.
+
+    Args:
+        numbers: Ours.
+        data: Another data set to compare with than that of ours (UCF101 for a toy world's, to see
+            the order).
+    """
     wanted = {_meant(number, data) for number in numbers}
     wanted |= {(task, metric, known, "") for task, metric, known, _ in wanted}
     return [row for row in published if (row.task, row.metric, row.data, row.stream) in wanted]

@@ -43,7 +43,7 @@ class Hits:
     failed: tuple[tuple[str, str], ...] = ()
 
     def records(self) -> list[dict[str, Any]]:
-        """One dictionary a hit, the queries in order and the nearest first.
+        """List the hits as dictionaries, the queries in order and the nearest first.
 
         Returns:
             query and path (absolute files), rank (from 1), score (the cosine, or the sum of the

@@ -92,7 +92,12 @@ def run_folders(
 
 def name_below(runs_dir: str | Path, folder: Path) -> str:
     """Name a run folder by its path below the folder that was searched, or by its own name if it is
-    that folder."""
+    that.
+
+    Args:
+        runs_dir: The folder that was searched.
+        folder: The run's.
+    """
     below = folder.relative_to(runs_dir)
     return below.as_posix() if below.parts else folder.resolve().name
 
@@ -132,7 +137,11 @@ def state_of(run: Run) -> tuple[str, str]:
 
 
 def look_at(folder: Path, name: str) -> Folder:
-    """Read a run folder, under the name that tables show."""
+    """Read a run folder.
+
+    Args:
+        name: The name that tables show.
+    """
     try:  # a folder that someone edited may raise anything; it is named and the others are shown
         run = Run(folder)
         recipe: Recipe = run.recipe
@@ -228,7 +237,11 @@ def _fraction(metric: str, given) -> tuple[float, float | None, float | None]:
 
 
 def numbers_of(folders: Iterable[Folder], task: str = "") -> list[Number]:
-    """The numbers of all runs, or of the tasks in whose name `task` occurs."""
+    """Collect the numbers of all runs, or of the tasks whose name contains `task`.
+
+    Args:
+        task: Part of a name; empty: every task.
+    """
     return [number for folder in folders for number in folder.numbers if task in number.task]
 
 
@@ -240,8 +253,11 @@ def _task_and_switches(number: Number) -> dict:
 
 
 def one_protocol(numbers: Sequence[Number]) -> Number:
-    """The first of numbers that were measured alike. Raises ProtocolError, naming the switches,
-    where they were not."""
+    """Return the first of numbers that were measured under one protocol.
+
+    Raises:
+        ProtocolError: they were measured under several, or there is none; it names the switches.
+    """
     if not numbers:
         raise ProtocolError("wanted at least one number, got none; evaluate a run first")
     first = numbers[0]
@@ -259,8 +275,9 @@ def one_protocol(numbers: Sequence[Number]) -> Number:
 
 
 def by_protocol(numbers: Iterable[Number]) -> list[list[Number]]:
-    """The numbers in groups that were measured alike, in the order of task, data and protocol
-    id."""
+    """Group numbers that were measured under one protocol, in the order of task, data and protocol
+    id.
+    """
     groups: dict[tuple, list[Number]] = {}
     for number in numbers:
         groups.setdefault((number.task, number.data, number.protocol), []).append(number)
@@ -294,7 +311,11 @@ def by_task(numbers: Iterable[Number]) -> list[tuple[str, dict, list[tuple[str, 
 
 
 def in_words(switches: Mapping[str, Any], prefix: str = "") -> str:
-    """Switches as text, nested ones with their path: `centering none, crops.size 112`."""
+    """Write switches as text, nested ones with their path: `centering none, crops.size 112`.
+
+    Args:
+        prefix: Path of these switches.
+    """
     parts = []
     for name, value in sorted(switches.items(), key=lambda item: (item[0] != "data", item[0])):
         nested = isinstance(value, Mapping)
@@ -334,8 +355,12 @@ CSV = (
 
 
 def write_csv(path: str | Path, numbers: Iterable[Number]) -> Path:
-    """All numbers in long form, a line each, fractions in full; written under a temporary name,
-    then renamed."""
+    """Write all numbers in long form, one per line, as full fractions, to a temporary name; then
+    rename.
+
+    Args:
+        path: The csv.
+    """
     path, text = Path(path), io.StringIO()
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = csv.writer(text, lineterminator="\n")

@@ -31,7 +31,11 @@ class Searchable(Protocol):
         """Raise ValueError if the index is of another table."""
 
     def search(self, queries: Features, k: int) -> Neighbors:
-        """The k nearest rows of each query."""
+        """Find the k nearest rows of each query.
+
+        Args:
+            k: At most the number of rows.
+        """
 
 
 @dataclass(frozen=True)
@@ -55,18 +59,19 @@ def retrieve(
 ) -> Retrieved:
     """Query the gallery of one table with another (CoCLR section 4.4).
 
-    Args:
-        gallery, queries: a table of features, or a list of one table per stream (see `search`).
-        exclude_source_video: neighbors of the query's own source do not count, for a gallery that
-            contains them.
-        ks: None takes those of KS that the gallery has room for; `protocol_of` names the others.
-        index: one of `indexes` over this gallery, searched instead of the exact search, for one
-            stream without centering and exclusion.
-
     If no row of both sides has a label, neighbors are found and nothing is counted.
 
+    Args:
+        gallery, queries: A table of features, or a list of one table per stream (see `search`).
+        centering: See `search`.
+        ks: None takes those of KS that the gallery has room for; `protocol_of` names the others.
+        exclude_source_video: Neighbors of the query's own source do not count, for a gallery that
+            contains them.
+        index: One of `indexes` over this gallery, searched instead of the exact search, for one
+            stream without centering and exclusion.
+
     Raises:
-        ValueError: R@k would be no number: a query is in the gallery itself, the gallery has one
+        InputError: R@k would be no number: a query is in the gallery itself, the gallery has one
             class, a query's class is not in it, some rows have no label, or a k exceeds the rows
             that a query may find. Or tables, or index and gallery, do not belong together.
     """
@@ -102,9 +107,16 @@ def retrieve(
 
 
 def refuse_shared(train: Features, test: Features, where: str, instead: str = "") -> None:
-    """Raise ValueError if videos of one table are in another: each is its own nearest neighbor.
+    """Check that no video of one table is in another: it would be its own nearest neighbor.
 
-    Tables without names (`Features.video`) share what has equal features, label and source video.
+    Tables without names (`Features.video`) share rows with equal features, label and source video.
+
+    Args:
+        where: What `train` is, for the message.
+        instead: Another remedy, for the message.
+
+    Raises:
+        InputError: they share videos.
     """
     if train.video is not None and test.video is not None:
         shared = int(np.isin(test.video, train.video).sum())
@@ -149,13 +161,15 @@ def protocol_of(
     exclude_source_video: bool = False,
     index: Searchable | None = None,
 ) -> dict[str, Any]:
-    """Each switch that moves the numbers of `retrieve`, called with the same arguments, as plain
-    values.
+    """Return each switch that changes the numbers of `retrieve`, as plain values.
 
-    The protocol of the features (rgb+flow and the like where streams differ), centering,
-    exclude_source_video, and fingerprints of gallery and queries; ks_left_out where the gallery has no
-    room for some of KS; index, its kind and switches, where the search was not the exact one.
-    Run.add_result takes it as it is."""
+    The protocol of the features (rgb+flow and the like if streams differ), centering,
+    exclude_source_video, fingerprints of gallery and queries; ks_left_out if the gallery is too
+    small for some of KS; index, its kind and switches, unless the search was exact.
+
+    Args:
+        gallery, queries, centering, ks, exclude_source_video, index: Of `retrieve`.
+    """
     gallery, queries = _sides(gallery, queries)
     made: dict[str, Any] = {}
     for name in dict.fromkeys(
@@ -179,8 +193,9 @@ def protocol_of(
 
 
 def digest(table: Features) -> str:
-    """The fingerprint of a table's videos, or where its protocol has none `rows-digest` of labels
-    and sources."""
+    """Return the fingerprint of a table's videos; without one in its protocol, of labels and
+    sources.
+    """
     columns = np.stack([table.label, table.source_video]).astype("<i8")
     return table.protocol.get("rows") or f"{len(table.label)}-{zlib.crc32(columns.tobytes()):08x}"
 
@@ -269,13 +284,21 @@ def summary(
     by: str = "video",
     source_video: np.ndarray | None = None,
 ) -> dict[str, tuple[float, float, float]]:
-    """Means with 95 % bootstrap intervals: {"R@1": bool or numbers [Q]} -> {"R@1": (mean, low,
-    high)}.
+    """Compute means with 95 % bootstrap intervals: {"R@1": (mean, low, high)}.
 
-    by: what is drawn with replacement: "video" takes videos for independent; "source_video" draws whole
-    sources (ids [Q] in `source`), for clips of one long video stand and fall together (cluster
-    bootstrap, Davison and Hinkley 1997, 3.8). Differences of two runs' hits on the same queries are
-    numbers, too: a paired comparison."""
+    Differences of two runs' hits on the same queries are numbers, too: a paired comparison.
+
+    Args:
+        hits: {"R@1": bool or numbers [Q]}.
+        seed: Of the bootstrap.
+        by: What is drawn with replacement. "video" assumes independent videos; "source_video" draws
+            whole sources, because clips of one long video succeed and fail together (cluster
+            bootstrap, Davison and Hinkley 1997, 3.8).
+        source_video: Ids [Q], for by="source_video".
+
+    Raises:
+        InputError: an unknown `by`, or ids that are missing or of another number.
+    """
     if by == "video":
         return {
             name: (
@@ -311,10 +334,16 @@ def summary(
 def per_class(
     hit: np.ndarray, label: np.ndarray, classes: Sequence[str]
 ) -> dict[str, tuple[float, int]]:
-    """Each class's share of hits and its number of queries, classes without queries left out.
+    """Compute each class's share of hits and its number of queries; classes without queries are
+    left out.
 
-    hit bool [Q] (one of `retrieve`'s), label [Q]. Their mean over classes, each counting the same,
-    is `macro`."""
+    The mean over classes with equal weights is `macro`.
+
+    Args:
+        hit: bool [Q], one of `retrieve`'s.
+        label: [Q].
+        classes: Their names.
+    """
     label = np.asarray(label)
     counts, right = (
         np.bincount(label, minlength=len(classes)),
@@ -327,7 +356,11 @@ def per_class(
 
 
 def macro(hit: np.ndarray, label: np.ndarray) -> float:
-    """Mean over classes of their shares of hits: a class counts the same however many queries it
-    has."""
+    """Average the shares of hits over classes: each class has the same weight.
+
+    Args:
+        hit: bool [Q].
+        label: [Q].
+    """
     counts = np.bincount(label)
     return float((np.bincount(label, hit)[counts > 0] / counts[counts > 0]).mean())

@@ -15,10 +15,9 @@ Rows: TypeAlias = Features | np.ndarray
 
 
 def fingerprint(features: Rows) -> str:
-    """A checksum of values in single precision, and of a table's videos: it separates one table of
-    features from others.
+    """Compute a checksum of values in single precision, and of a table's videos.
 
-    Rows of one network are of other values than another's of the same videos, so both count.
+    Two networks give different values on the same videos, so both are part of it.
     """
     values, crc = shaped(features, "features"), 0
     for start in range(0, len(values), BLOCK):
@@ -28,8 +27,15 @@ def fingerprint(features: Rows) -> str:
 
 
 def shaped(features: Rows, who: str, width: int | None = None) -> np.ndarray:
-    """The values [N,D] of a table or an array, not copied. Raises ValueError at other shapes, or
-    another width."""
+    """Return the values [N,D] of a table or an array, not copied.
+
+    Args:
+        who: What the rows are, for the message.
+        width: D, if it is known.
+
+    Raises:
+        ValueError: another shape or width.
+    """
     values = features.values if isinstance(features, Features) else np.asanyarray(features)
     if values.ndim != 2 or width not in (None, values.shape[1]):
         raise ValueError(
@@ -42,11 +48,20 @@ def shaped(features: Rows, who: str, width: int | None = None) -> np.ndarray:
 def unit_rows(
     features: Rows, values: np.ndarray, which: slice | np.ndarray, who: str
 ) -> np.ndarray:
-    """Some rows as float32 of unit length. Raises ValueError at what has no direction, and at
-    arrays of other length.
+    """Return some rows as float32 [n,D] of unit length.
 
-    Rows of a table have whatever length the network gave them; of an array that is not of unit
-    length it is unknown whether cosine was meant."""
+    Rows of a table may have any length. Of an array that is not of unit length it is unknown
+    whether cosine was meant.
+
+    Args:
+        features: A table or an array.
+        values: Its values [N,D].
+        which: The rows.
+        who: What they are, for the message.
+
+    Raises:
+        ValueError: a row is zero or not finite, or an array is not of unit length.
+    """
     first = which.start or 0 if isinstance(which, slice) else 0
     part = np.asarray(values[which], np.float32)
     made = unit(part, who=who, first=first)

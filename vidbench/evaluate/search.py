@@ -34,10 +34,16 @@ class Neighbors:
 def unit(
     values: np.ndarray, center: np.ndarray | None = None, who: str = "features", first: int = 0
 ) -> np.ndarray:
-    """Rows [N,D] of unit length, float32, with `center` [D] taken off first; errors count the rows
-    of `who` from first.
+    """Scale rows to unit length: float32 [N,D].
 
-    Raises ValueError at values not finite, and at a row that is zero and so points nowhere.
+    Args:
+        values: [N,D].
+        center: [D], subtracted first.
+        who: What the rows are, for the message.
+        first: The number of the first row, for the message.
+
+    Raises:
+        ValueError: values are not finite, or a row is zero and has no direction.
     """
     values = np.asarray(values, dtype=np.float32)
     if center is not None:
@@ -70,17 +76,24 @@ def search(
     centering: str = "none",
     source_videos: SourceVideos | None = None,
 ) -> Neighbors:
-    """Exact cosine search: gallery [N,D], queries [Q,D] -> the k nearest gallery rows of each
-    query.
+    """Search by exact cosine: the k nearest gallery rows of each query.
 
-    Two streams come as lists of two arrays: their cosines are summed, each stream centered by itself
-    (CoCLR's merge_2stream_prob.py); that is the search in their unit vectors put side by side.
-    centering: "none" (IIC, RSPNet, TCLR), "gallery" (the gallery's mean off both sides) or "split"
-    (each side's own mean, as CoCLR's released code; it uses statistics of the queries). sources: of
-    gallery [N] and queries [Q]; rows of a query's own source are then none of its neighbors. faiss
-    proposes, double precision decides where cosines are close: blocks, threads and order of rows
-    move no neighbor. Raises ValueError where a query has fewer than k rows to choose from, and at
-    shapes or values that do not fit."""
+    Two streams come as lists of two arrays: their cosines are summed, each stream centered by
+    itself (CoCLR's merge_2stream_prob.py), as in the concatenation of their unit vectors. faiss
+    proposes, double precision decides between close cosines: blocks, threads and order of rows
+    change no neighbor.
+
+    Args:
+        gallery, queries: [N,D] and [Q,D].
+        centering: "none" (IIC, RSPNet, TCLR), "gallery" (subtract the gallery's mean from both
+            sides) or "split" (each side's own mean, as CoCLR's released code; it uses statistics of
+            the queries).
+        source_videos: Of gallery [N] and queries [Q]; rows of a query's own source are then not
+            among its neighbors.
+
+    Raises:
+        ValueError: a query has fewer than k rows to choose from, or shapes or values do not fit.
+    """
     gallery, queries = (
         [np.asarray(part) for part in (side if isinstance(side, list | tuple) else [side])]
         for side in (gallery, queries)
@@ -136,7 +149,12 @@ def directions(
 def centers(
     gallery: Sequence[np.ndarray], queries: Sequence[np.ndarray], centering: str
 ) -> tuple[list[np.ndarray | None], list[np.ndarray | None]]:
-    """What is taken off each stream of both sides."""
+    """Return what is subtracted from each stream of both sides: [D] or None.
+
+    Args:
+        gallery, queries: Of each stream [N,D] and [Q,D].
+        centering: See `search`.
+    """
     means: list[np.ndarray | None] = [
         None if centering == "none" else part.mean(0, dtype=np.float64) for part in gallery
     ]
@@ -146,14 +164,27 @@ def centers(
 
 
 def siblings(gallery: np.ndarray, queries: np.ndarray) -> np.ndarray:
-    """How many gallery rows are of each query's own source: source ids [N] and [Q] -> [Q]."""
+    """Count the gallery rows of each query's own source: [Q].
+
+    Args:
+        gallery, queries: Source ids [N] and [Q].
+    """
     ids, counts = np.unique(gallery, return_counts=True)
     place = np.minimum(np.searchsorted(ids, queries), len(ids) - 1)
     return np.where(ids[place] == queries, counts[place], 0)
 
 
 def room_of(rows: int, queries: int, source_videos: SourceVideos | None) -> np.ndarray:
-    """Rows that each query may find [Q]."""
+    """Count the rows that each query may find: [Q].
+
+    Args:
+        rows: Of the gallery.
+        queries: Their number.
+        source_videos: Ids of both sides, if a query must not find its own source.
+
+    Raises:
+        ValueError: the ids are not as many.
+    """
     if source_videos is None:
         return np.full(queries, rows)
     if (len(source_videos[0]), len(source_videos[1])) != (rows, queries):
@@ -165,7 +196,12 @@ def room_of(rows: int, queries: int, source_videos: SourceVideos | None) -> np.n
 
 
 def too_few(room: np.ndarray, rows: int) -> str:
-    """Say how many of the gallery's rows the most limited query may find, for errors."""
+    """Say how many of the gallery's rows the most limited query may find, for errors.
+
+    Args:
+        room: [Q], of `room_of`.
+        rows: Of the gallery.
+    """
     worst = int(room.argmin())
     return (
         f"the gallery has {rows} rows"
@@ -285,8 +321,12 @@ class _Search:
 
 
 def best(rows: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k rows of the largest scores, of rows and scores [Q,n], the lower row first where they
-    tie."""
+    """Return the k rows with the largest scores, and these; of equal scores the lower row first:
+    [Q,k].
+
+    Args:
+        rows, scores: [Q,n].
+    """
     first = np.lexsort((rows, -scores), axis=1)[:, :k]
     return np.take_along_axis(rows, first, 1), np.take_along_axis(scores, first, 1)
 

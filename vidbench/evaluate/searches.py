@@ -126,7 +126,13 @@ def search_all(
 def differences(
     found: Mapping[str, Searched], base: str, seed: int = 0
 ) -> dict[str, dict[str, INTERVAL]]:
-    """R@k of every other search minus that of `base`, query by query: name -> "R@k" -> interval."""
+    """Subtract R@k of `base` from every other search, query by query: name -> "R@k" -> interval.
+
+    Args:
+        found: Name -> search.
+        base: A name.
+        seed: Of the bootstrap.
+    """
     first = found[base]
     made = {}
     for name, one in found.items():

@@ -132,12 +132,22 @@ def _found(runs_dir: str | Path, needed: str = MADE) -> tuple[Path, dict[str, An
 
 
 def table_path(place: Path, run: str, split: str) -> Path:
-    """The file of a run's features of one split, in a folder of small results."""
+    """Return the file of a run's features of one split, in a folder of small results.
+
+    Args:
+        place: The folder.
+        run: Its name.
+    """
     return place / "features" / f"{run}-{split}.npz"
 
 
 def save_table(place: Path, run: str, split: str, table: Features) -> None:
-    """Write a run's features of one split in 16 bits, without what depends on where videos are."""
+    """Write a run's features of one split in 16 bits, without what depends on where videos are.
+
+    Args:
+        place: The folder of small results.
+        run: Its name.
+    """
     values = table.values.astype(np.float16)
     replace(table, values=values, made_from="", video=None).save(table_path(place, run, split))
 
@@ -154,7 +164,12 @@ def _table(place: Path, run: str, split: str, rows: Manifest) -> Features:
 
 
 def save_relations(place: Path, found: Mapping[tuple[str, str], Relation]) -> None:
-    """Write relations as arrays: `SOURCE|TARGET|READOUT`, and the class names of each data set."""
+    """Write relations as arrays: `SOURCE|TARGET|READOUT`, and the class names of each data set.
+
+    Args:
+        place: The folder of small results.
+        found: (source, target) -> relation.
+    """
     arrays: dict[str, Any] = {
         f"{source}|{target}|{readout}": scores.astype(np.float32)
         for (source, target), one in found.items()

@@ -65,7 +65,12 @@ class Features:
             )
 
     def select(self, rows: np.ndarray, fingerprint: str) -> "Features":
-        """Some rows, by number or mask [N], of the videos with that fingerprint."""
+        """Select rows of the table.
+
+        Args:
+            rows: Numbers, or a mask [N].
+            fingerprint: Of the selected videos.
+        """
         return replace(
             self,
             values=self.values[rows],

@@ -68,8 +68,8 @@ def stretched(table: Tensor, size: Sequence[int]) -> Tensor:
 def distances(table: Tensor, queries: int, keys: int) -> Tensor:
     """Read a table of relative positions for each pair along one axis: [queries,keys,d].
 
-    MViTv2, section 4.1. The finer of the two sides counts: the table is stretched to
-    2 max(queries, keys) - 1 distances.
+    MViTv2, section 4.1. The finer of the two sides counts: the table is stretched to 2 max(queries,
+    keys) - 1 distances.
 
     Args:
         table: [L,d].

@@ -32,9 +32,8 @@ def build_head(name: str, width: int, classes: int, dropout: float = 0.0) -> nn.
     CoCLR).
 
     The linear layer `fc` starts with weights of standard deviation 0.01 and no bias. With width
-    1,024
-    and 101 classes it has 103,525 parameters, and the batch norm, whose statistics are those of a
-    rank's part of the batch, 2,048.
+    1,024 and 101 classes it has 103,525 parameters, and the batch norm, whose statistics are those
+    of a rank's part of the batch, 2,048.
 
     Args:
         name: A key of HEADS.
@@ -61,9 +60,8 @@ def mlp(width: int, hidden: int, out: int, dropout: float = 0.0) -> nn.Sequentia
     """Build a perceptron [B,width] -> [B,out]: linear, GELU, dropout, linear, dropout.
 
     MultiTrain's heads (models/head_helper.py), where the last dropout acts on the scores, and,
-    without
-    dropout, its expander. Weights start from a normal distribution of deviation 0.02, cut at 0.04;
-    biases at 0.
+    without dropout, its expander. Weights start from a normal distribution of deviation 0.02, cut
+    at 0.04; biases at 0.
 
     Args:
         width: Of the rows.

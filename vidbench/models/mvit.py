@@ -127,12 +127,9 @@ def inflated(kernel: Tensor, length: int, inflation: str) -> Tensor:
         kernel: [D,C,k,h,w].
         length: Slices, an odd number.
         inflation: "center" puts it between slices of zeros (Girdhar et al. 2018, Detect-and-Track):
-            a
-            still clip gives what the frame gives, at each position. "mean" puts it everywhere,
-            divided
-            by `length` (I3D, and the code of SlowFast and MultiTrain): the same except at the ends
-                of a
-            clip, where it sees padding; frames are averaged.
+            a still clip gives what the frame gives, at each position. "mean" puts it everywhere,
+            divided by `length` (I3D, and the code of SlowFast and MultiTrain): the same except at
+            the ends of a clip, where it sees padding; frames are averaged.
     """
     middle = kernel[:, :, kernel.shape[2] // 2, None]
     if inflation == "mean":
@@ -236,8 +233,7 @@ class MViT(Backbone):
         """Resize the position embeddings of a state of this net at another clip size or length.
 
         Space is interpolated bilinearly, time and tables of relative positions linearly. Other
-        tensors
-        keep their shapes and values.
+        tensors keep their shapes and values.
 
         Returns:
             The state, and a sentence on what changed; empty if nothing did.
@@ -285,22 +281,16 @@ class MViT(Backbone):
         """Start this net for clips from the state of an image net, or of this net for one frame.
 
         With "center" a still clip gives the frame's features at each position in time. With a class
-        token
-        this holds for one position only (up to two frames): against more of them the token weighs
-        less in
-        attention. What one frame learned of time is copied to each position in time; where an image
-        net has
-        none, it starts at zero (assumption: MultiTrain's code leaves it at its random first
-        values). Then
-        `resized_state` resizes the rest.
+        token this holds for one position only (up to two frames): against more of them the token
+        weighs less in attention. What one frame learned of time is copied to each position in time;
+        where an image net has none, it starts at zero (assumption: MultiTrain's code leaves it at
+        its random first values). Then `resized_state` resizes the rest.
 
         Args:
             state: Tensors of a net with one position in time. A net for two frames has the shapes
-                of one
-                for a single frame, so such a state is not refused.
+                of one for a single frame, so such a state is not refused.
             inflation: One of INFLATIONS, see `inflated`; which of the two MultiTrain's own start
-                from
-                images took is not known.
+                from images took is not known.
 
         Returns:
             The state, and a sentence on what changed.
@@ -389,8 +379,7 @@ def mvit_v2(
         preset: One of PRESETS.
         depths: Blocks of the four stages.
         width, heads: Channels and attention heads of the first stage. Both double from stage to
-            stage,
-            where the first block halves height and width of the grid.
+            stage, where the first block halves height and width of the grid.
         kv_stride: Of keys and values in space in the first stage, halved from stage to stage down
             to 1.
         frames, size: Of the clips, in frames and pixels, for which position embeddings are learned;
@@ -399,8 +388,7 @@ def mvit_v2(
         stochastic_depth: The probability that a clip skips a branch of the last block; it rises
             linearly from 0 at the first block.
         norms: The precision of layer norms and of the tokens between blocks under autocast:
-            "float32",
-            or "autocast" for that of autocast; weights are float32 in both.
+            "float32", or "autocast" for that of autocast; weights are float32 in both.
         checkpointing: Keep the blocks' inputs alone and compute the rest again on the way back: the
             same gradients, less memory, more time.
 

@@ -171,16 +171,14 @@ def load_published(network: Any, path: str | Path, source: str, inflation: str =
     """Put a published file's weights into a bare backbone from models.build; return its classifier.
 
     Modules of a regularizer keep their values. Position embeddings of a network for clips of
-    another
-    size are interpolated, and the report says so. Nothing is loaded if anything is wrong.
+    another size are interpolated, and the report says so. Nothing is loaded if anything is wrong.
 
     Args:
         network: The backbone.
         path: The published file.
         source: A key of SOURCES, which names the network that fits.
         inflation: How an image net is inflated for a video network, see mvit.inflated: "center"
-            (the
-            default) or "mean". For sources of images alone.
+            (the default) or "mean". For sources of images alone.
 
     Raises:
         ValueError: source or inflation is unknown, the file cannot be read as plain tensors, or its

@@ -302,14 +302,12 @@ def slowonly(
     only.
 
     No stride in time. zero_gamma is on as in PySlowFast and mmaction2; the paper does not say. D =
-    512
-    or 2,048 at width 1.
+    512 or 2,048 at width 1.
 
     Args:
         depth: 34: basic blocks. 50: bottlenecks, whose first convolution is 3 frames long.
         temporal: With depth 34, whether "both" convolutions of a block are 3 frames long (table A1)
-            or
-            the "first" only, as PySlowFast's basic block would be.
+            or the "first" only, as PySlowFast's basic block would be.
         width: Factor of the channel counts.
         blocks: Four numbers, of each stage.
         stem_stride: 1, 2 or 4.
@@ -435,8 +433,7 @@ def cifar_resnet(
 
     Args:
         depth: "basic" has (depth - 2)/6 blocks in each stage, "bottleneck" (depth - 2)/9, as
-            Clova's
-            CutMix code by default.
+            Clova's CutMix code by default.
         shortcut: "A" (zeros, the default of basic) or "B" (1x1 convolutions, of bottleneck).
         blocks: Replaces the depth: three numbers, the blocks of each stage.
 

@@ -29,8 +29,7 @@ def slow_frames(frames: int, alpha: int) -> list[int]:
     """Choose the frames that the slow pathway sees.
 
     torch.linspace(0, T - 1, T // alpha) cut to integers, as in PySlowFast and pytorchvideo, in
-    whole
-    numbers so that no device rounds it differently.
+    whole numbers so that no device rounds it differently.
 
     Args:
         frames: T.

@@ -60,10 +60,8 @@ def estimate(frames: np.ndarray, method: str = "tvl1", device: str | None = None
         frames: uint8 [T,H,W,3] RGB, at least two.
         method: "tvl1": Zach et al. 2007 as OpenCV implements it, at its defaults (CoCLR's flow).
             "tvl1_fast": the same, stopping at epsilon 0.05 (about a fifth of the time).
-            "tvl1_torch":
-            the same algorithm for many pairs at once, on `device`. "dis": Kroeger et al. 2016,
-                medium
-            preset, for a quick look.
+            "tvl1_torch": the same algorithm for many pairs at once, on `device`. "dis": Kroeger et
+            al. 2016, medium preset, for a quick look.
         device: Of tvl1_torch; None: CUDA if there is a card, else the CPU.
 
     Returns:

@@ -291,8 +291,7 @@ def draw_pair(
     """Draw two views of one video, and which clip each of them shows (CoCLR's pre-training code).
 
     With probability `one_clip` both show the same clip, one with strong and one with weak changes,
-    in
-    random order; otherwise each shows its own clip, drawn from `augment` unchanged.
+    in random order; otherwise each shows its own clip, drawn from `augment` unchanged.
 
     Args:
         height, width: Of the frames, in pixels.

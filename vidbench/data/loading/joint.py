@@ -199,10 +199,8 @@ def plan_batches(
 
     Returns:
         Rows of "data", "videos", "share", "a step" (clips expected), "an epoch", "seen" (how often
-        each
-        video in all epochs), "mixed with ..." (the share of this data set's clips whose random
-        partner
-        is of that data set).
+        each video in all epochs), "mixed with ..." (the share of this data set's clips whose random
+        partner is of that data set).
     """
     parts, steps = shares(sizes, mix), epoch_clips(sizes, mix) // batch
     counts = whole(parts, batch) if mix.kind == "fixed" else parts * batch

@@ -236,17 +236,14 @@ def test_crops(
     Args:
         clip: uint8 [T,C,H,W].
         crops: "center"; "three" along the longer side (left, center, right, or top, center,
-            bottom);
-            "five": center, then the corners row by row; "ten": those five, then the same five
-            flipped.
+            bottom); "five": center, then the corners row by row; "ten": those five, then the same
+            five flipped.
         resize: The short side in pixels before cropping; None: unchanged. A frame whose short side
-            is
-            then below `size` is scaled up to it.
+            is then below `size` is scaled up to it.
         stream: rgb or flow.
         augment: Only its interpolation and treatment of flow count.
         cut_first: Take the same share of the frame in whole pixels of the frame and scale it then,
-            as
-            CoCLR's code does: of 240 pixels 224, not 128 of 137.
+            as CoCLR's code does: of 240 pixels 224, not 128 of 137.
 
     Raises:
         ValueError: Unknown crops, or no such clip.
