@@ -74,8 +74,8 @@ def test_runs_that_exist_replace_missing_defaults(tmp_path, infonce, capsys):
     capsys.readouterr()
     assert chosen("mine") == ("a-flow", "")
     assert capsys.readouterr().out.splitlines() == [
-        "infonce-rgb is missing; instead: a-flow",
-        "coclr-rgb is missing; instead: none",
+        "infonce-rgb is missing; using a-flow instead",
+        "coclr-rgb is missing; using no run instead",
     ]
     copied(infonce[0] / "rgb", tmp_path / "mine" / "infonce-rgb-seed1")
     assert chosen("mine") == ("infonce-rgb-seed1", "a-flow")

@@ -59,7 +59,7 @@ def test_arms_differ_from_the_baseline_in_one_field_and_rms_keeps_its_place():
         made["random-drop"].regularizer.stages == ()
         and made["shake-drop"].regularizer.kernel is None
     )
-    with pytest.raises(ValueError, match="an arm is one of baseline, rms"):
+    with pytest.raises(ValueError, match="an arm must be one of baseline, rms"):
         rms.with_arm(base, "cutout")
     with pytest.raises(ValueError, match="no RMS whose stages high could keep"):
         rms.with_arm(classify.PRESETS["slowfast_official"], "high")
@@ -96,7 +96,7 @@ def test_the_experiment_fits_what_the_folder_holds(tmp_path):
     longer = arms.experiment("toy-10", (4,), longer=3, arms=("rms",))
     assert longer.recipe.fit.epochs == 60 and longer.arms == ("baseline", "rms")
     for chosen in (("cutout",), ("baseline",), ()):
-        with pytest.raises(ValueError, match="arms are of baseline, rms"):
+        with pytest.raises(ValueError, match="arms must be among baseline, rms"):
             arms.experiment("toy-10", arms=chosen)
     assert quick.arms == ("baseline", "rms", "rms-gauss", "whole", "high")
 

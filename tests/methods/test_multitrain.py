@@ -158,8 +158,8 @@ NORMS_OF_ROWS = {
 
 
 def gradients(released: bool, folder: str = "") -> dict[str, torch.Tensor]:
-    """Gradients of a batch of 8, the mean over ranks as DDP takes it; a network whose norms are of
-    single clips."""
+    """Gradients of a batch of 8, the mean over ranks as in DDP, of a network that normalizes each
+    clip alone."""
     method = method_of(released=released, **NORMS_OF_ROWS).train()
     batch = {name: value.chunk(ranks.world())[ranks.rank()] for name, value in batch_of(8).items()}
     method(batch)[0].backward()
@@ -425,7 +425,7 @@ def test_named_settings_build_and_say_what_the_sources_say():
 
 
 def test_a_run_starts_from_kinetics_weights_in_torchvisions_format(multitrained, tmp_path, capsys):
-    """mvit_v2_s of torchvision, as published but for its numbers, which are not at hand."""
+    """The format of torchvision's mvit_v2_s, with random weights in place of the published ones."""
     theirs = torchvision.models.video.mvit_v2_s()
     torch.save(theirs.state_dict(), tmp_path / "mvit_v2_s.pth")
     _, recipe = multitrained

@@ -1,4 +1,4 @@
-"""Methods by name: a module of one's own is found, checked, and keeps its name to itself."""
+"""Methods by name: a user's own module is found and checked, and its name is unique."""
 
 import os
 import sys

@@ -1,8 +1,8 @@
-"""A training step must not wait for the card: nothing is read from it, nothing copied in blocking form.
+"""A training step must not wait for the GPU: it reads nothing from it, and no copy blocks.
 
-The meta device plays the card: its tensors have no values, and need no GPU. Each operation for which
-a CUDA device would make the host wait is noted with the line of vidbench that calls it. What this
-cannot see: the GradScaler, which is off here."""
+The meta device replaces the GPU: its tensors have no values. Each operation for which a CUDA
+device would make the host wait is recorded with the line of vidbench that calls it. The GradScaler
+is not tested, because it is off here."""
 
 import traceback
 from dataclasses import replace
@@ -27,7 +27,7 @@ SIZED_BY_VALUES = {aten.nonzero.default, aten.masked_select.default, aten._uniqu
 
 
 class Waits(TorchDispatchMode):
-    """Counts operations after which the host waits for the card; reads of CPU tensors are free."""
+    """Counts operations after which the host waits for the GPU; reads of CPU tensors are free."""
 
     def __init__(self):
         super().__init__()
@@ -102,7 +102,7 @@ def batch_of(size=4):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_step_does_not_wait_for_the_card(name, tmp_path, monkeypatch):
+def test_a_step_does_not_wait_for_the_gpu(name, tmp_path, monkeypatch):
     build, recipe = RECIPES[name]
     monkeypatch.setattr(ranks, "device", lambda: CARD)
     autocast = torch.autocast  # which the meta device lacks
@@ -120,7 +120,7 @@ def test_a_step_does_not_wait_for_the_card(name, tmp_path, monkeypatch):
     assert not waits.found, "\n".join(waits.found)
 
 
-def test_augmentation_on_the_card_does_not_wait_for_it():
+def test_augmentation_on_the_gpu_does_not_wait_for_it():
     """With every operation: jitter, gray of both kinds, blur, flip, lighting, erasing."""
     rng, samples = np.random.default_rng(0), []
     frames = torch.zeros(8, 3, 60, 80, dtype=torch.uint8)

@@ -190,7 +190,7 @@ def test_sizes_of_one_compile(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("level", ["frame", "pixel"])
 def test_factors_of_positions_have_no_kernel(level, monkeypatch):
-    """F' and such a factor may not change places, so the backward pass is no kernel's."""
+    """F' and such a factor do not commute, so the kernel cannot compute the backward pass."""
     x = torch.randn(2, 3, 2, 4, 5)
     wanted = random_scaling(x, True, Filter(3), level=level, generator=torch.Generator())
     monkeypatch.setenv("TRITON_INTERPRET", "1")

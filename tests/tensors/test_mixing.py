@@ -1,4 +1,4 @@
-"""CutMix and Mixup on clips and images: shares against recounted pixels, labels and losses against
+"""CutMix and Mixup on clips and images: shares against counted pixels, labels and losses against
 plain sums."""
 
 from dataclasses import replace
@@ -26,7 +26,7 @@ def seeded(seed=0):
 
 
 def constant(shape):
-    """Sample i is i everywhere, so that every value of a mixed batch says where it comes from."""
+    """Sample i is i everywhere, so every value of a mixed batch shows its source."""
     return torch.arange(float(shape[0])).view(-1, *(1,) * (len(shape) - 1)).expand(shape).clone()
 
 
@@ -42,14 +42,14 @@ def counted(mixed, clips):
 
 
 def drawn(function, count, shape, **arguments):
-    """Many batches mixed, of which each one has its own partners."""
+    """Many mixed batches, each with other partners."""
     clips, generator = constant(shape), seeded(1)
     return clips, [function(clips, generator=generator, **arguments) for _ in range(count)]
 
 
 @pytest.mark.parametrize("each", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_share_is_the_area_that_truly_stayed(shape, each):
+def test_the_share_is_the_area_that_was_kept(shape, each):
     clips, batches = drawn(cutmix, 40, shape, each=each)
     for mixed in batches:
         assert (
@@ -71,8 +71,7 @@ def test_the_share_is_the_area_that_truly_stayed(shape, each):
 
 
 def boxes_of(mixed, clips):
-    """Each mixed sample's box [n,H,W], having seen that it is the same in all views, channels and
-    frames."""
+    """Each mixed sample's box [n,H,W], checked to be the same in all views, channels and frames."""
     there = mixed.partner != torch.arange(len(clips))
     taken = (mixed.clips != clips)[there]
     flat = taken.flatten(1, -3)
@@ -82,7 +81,7 @@ def boxes_of(mixed, clips):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_box_is_one_rectangle_in_height_and_width_of_every_frame(shape):
-    """A peer took the box's sides from height and width and cut it out of time and height."""
+    """Another library applied the sides of height and width to time and height."""
     clips, batches = drawn(cutmix, 40, shape, each=True)
     ratios = []
     for box in torch.cat([boxes_of(mixed, clips) for mixed in batches]):
@@ -270,7 +269,7 @@ def test_one_mixing_draws_the_same_numbers_with_and_without_the_switch():
 
 
 def test_switched_mixing_smooths_and_then_mixes_targets_as_released():
-    """mixup.py there: off = s / C, on = 1 - s + off; then lambda of the own, the rest of the other."""
+    """mixup.py there: off = s / C, on = 1 - s + off; then lambda, 1 - lambda."""
     torch.manual_seed(0)
     method = Classifier(replace(CIFAR, mixing=SWITCHED, label_smoothing=0.1)).train()
     assert recipe_from(Recipe, recipe_dict(method.recipe)) == method.recipe
@@ -329,7 +328,7 @@ def test_arguments_of_mixing_are_refused_at_the_door(mixing):
 
 @pytest.mark.parametrize("name", ["cutmix", "mixup"])
 def test_slow_and_fast_frames_show_the_same_mixture(name):
-    """A peer mixed the first of two inputs and the label, and left the fast clip as it was."""
+    """Another library mixed the first of two inputs and the label, but not the fast clip."""
     small = {
         "width": 0.0625,
         "beta_inv": 4,

@@ -148,7 +148,7 @@ class OnCuda(torch.Tensor):
 
 
 def pooled(monkeypatch):
-    """The sizes of each average pooling from now on."""
+    """Records the sizes of each average pooling."""
     sizes, plain = [], F.avg_pool3d
     monkeypatch.setattr(
         F, "avg_pool3d", lambda x, size, *rest: sizes.append(size) or plain(x, size, *rest)
@@ -220,8 +220,8 @@ def test_pooling_takes_the_place_of_slices_only_where_it_is_the_same(monkeypatch
     "shape, kernel", [((1, 7, 7), 3), ((2, 7, 7), 3), ((8, 2, 2), (1, 3, 3)), ((2, 2, 2), 5)]
 )
 def test_features_shorter_than_the_window_pass_on_cuda_devices_too(shape, kernel):
-    """avg_pool3d refuses these on every device, padded or not: the time of late stages, the maps of
-    small clips."""
+    """avg_pool3d refuses these on every device, padded or not: the few frames of late stages, the small
+    maps of small clips."""
     x = rows(2, 2, 3, *shape)
     made = Filter(kernel)(x.as_subclass(OnCuda)).as_subclass(torch.Tensor)
     torch.testing.assert_close(made, Filter(kernel)(x))
@@ -501,7 +501,7 @@ def refuse(*_, **__):
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_evaluation_hands_the_feature_back_and_calls_no_filter(part, monkeypatch):
+def test_evaluation_returns_the_feature_and_calls_no_filter(part, monkeypatch):
     layer, x = RandomMeanScaling(part=part), torch.randn(2, 3, 4, 5, 5)
     monkeypatch.setattr(Filter, "__call__", refuse)
     state = torch.random.get_rng_state()
@@ -518,7 +518,7 @@ def test_evaluation_hands_the_feature_back_and_calls_no_filter(part, monkeypatch
 
 
 @pytest.mark.parametrize("part, p", [("low", 1.0), ("high", 0.5), ("whole", 1.0), ("both", 0.25)])
-def test_expectation_is_what_training_comes_to(part, p):
+def test_expectation_is_the_mean_of_training(part, p):
     law, smoother, x = (0.0, 1.0), Filter(3, None, "valid"), rows(14, 1, 2, 3, 4, 4)
     layer = RandomMeanScaling(border="valid", part=part, law=law, p=p, test="expectation").eval()
     mean = 1 - p / 2
@@ -667,7 +667,7 @@ def test_mean_and_variance_are_those_of_the_law(border, sigma):
         assert float(inner.square().mean()) == pytest.approx(1 / share, rel=0.05)
 
 
-def test_doors():
+def test_wrong_arguments_are_refused():
     for arguments, says in (
         ({"part": "middle"}, "low, high, whole, both"),
         ({"level": "video"}, "batch, clip, channel"),
@@ -947,7 +947,7 @@ def test_state_dicts_are_the_same_and_load_both_ways(name, regularizer):
 
 @pytest.mark.parametrize("regularizer", PLACED, ids=lambda r: r["name"])
 def test_the_training_flag_of_a_net_acts(regularizer):
-    """A peer's drop-connect never dropped, as its call left out the flag."""
+    """Another library's drop-connect never dropped, because its call did not pass the flag."""
     plain, net = build("slowonly"), build("slowonly", build_regularizer(**regularizer))
     net.load_state_dict(plain.state_dict())
     clips, made = torch.randn(4, 3, 4, 32, 32), []

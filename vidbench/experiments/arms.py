@@ -121,7 +121,7 @@ def experiment(
     """
     if set(arms) - set(ARMS) or set(arms) <= {BASELINE}:
         raise ValueError(
-            f"arms are of {', '.join(ARMS)}, at least one more than {BASELINE}; got "
+            f"arms must be among {', '.join(ARMS)}, with one besides {BASELINE}; got "
             f"{', '.join(arms)}."
         )
     toy_world = TOY.fullmatch(data)
@@ -237,7 +237,7 @@ def with_arm(recipe: classify.Recipe, arm: str) -> classify.Recipe:
         ValueError: The arm is unknown, or the recipe has no RMS to take stages from.
     """
     if arm not in ARMS:
-        raise ValueError(f"an arm is one of {', '.join(ARMS)}; got {arm!r}.")
+        raise ValueError(f"an arm must be one of {', '.join(ARMS)}; got {arm!r}.")
     _, regularizer, mixing, decay = ARMS[arm]
     if regularizer and regularizer.name == "rms":
         own = recipe.regularizer

@@ -65,8 +65,8 @@ def _add_rms(commands: Commands) -> None:
     command.add_argument("--data", nargs="+", default=["toy-5", "toy-10"], help=data)
     plan = (
         "cifar: three lengths on the first folder of --data, under two hours on two cores; "
-        "cifar-whole: the same with every arm and seed, 4.5 hours; video: toy-10 at three times the "
-        "epochs. The plan sets seeds, epochs and arms."
+        "cifar-whole: the same with every arm and seed, 4.5 hours; video: toy-10 at three times "
+        "the epochs. The plan sets seeds, epochs and arms."
     )
     choices = ("cifar", "cifar-whole", "video")
     command.add_argument("--plan", choices=choices, default=None, help=plan)

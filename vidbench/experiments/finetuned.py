@@ -17,7 +17,7 @@ from vidbench.system.processes import cores
 
 CROPS: tuple[Crops, ...] = ("center", "five", "ten")
 BOTH = "ten crop, both"  # the test of two streams
-MANY = 1000  # videos, from which several processes read them
+MANY = 1000  # with more videos, several processes read them
 Found = dict[tuple[str, str], Score]  # (run, test) -> score with its numbers
 
 

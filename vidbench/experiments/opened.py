@@ -134,9 +134,8 @@ def _demo(
             )
     tables = {name: (found.tables[name]["train"], found.tables[name][split]) for name in names}
     place = Path(runs_dir).resolve() / DEMO
-    folders = {
-        name: place / "runs" / name for name in names if found.flow
-    }  # of the user's own demo
+    # only the user's own demo has run directories
+    folders = {name: place / "runs" / name for name in names if found.flow}
     return Opened(
         DEMO,
         place,

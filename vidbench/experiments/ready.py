@@ -104,7 +104,7 @@ def choose_runs(
             name = next(iter(near or ([] if trains else free)), last_resort)
             free = [one for one in free if one != name]
             if name != default:
-                print(f"{default} is missing; instead: {name or 'none'}")
+                print(f"{default} is missing; using {name or 'no run'} instead")
         chosen.append(name)
     return tuple(chosen)
 

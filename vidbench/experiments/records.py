@@ -194,7 +194,7 @@ def _record(row: Sequence[str], names: Sequence[str]) -> Record:
     hits, labels, sources = row[-len(ARRAYS) :]
     values = row[len(FIELDS) : -len(ARRAYS)]
     if len(values) != len(names):
-        raise ValueError(f"{len(row)} columns, wanted {len(names) + len(FIELDS) + len(ARRAYS)}")
+        raise ValueError(f"{len(row)} columns; need {len(names) + len(FIELDS) + len(ARRAYS)}")
     numbers = {name: float(v) for name, v in zip(names, values, strict=True) if v}
     bits = np.frombuffer(base64.b64decode(hits, validate=True), np.uint8)
     count = int(videos)

@@ -38,12 +38,12 @@ DRAWS = 4000  # of the factor
 
 
 class Subject(NamedTuple):
-    """What the filter is applied to: a clip in gray and a feature map, with two facts of them."""
+    """What the filter is applied to: a clip in gray and a feature map."""
 
     gray: Tensor  # [1,1,T,H,W]
     feature: Tensor  # [1,C,T,H,W], at the end of a residual branch
     channel: int  # the one that varies most
-    flat: bool  # whether the run's filter spans one frame
+    flat: bool  # whether the run's filter covers a single frame
 
 
 def subject(place: Path, manifest: Manifest, run: str, row: int, seed: int) -> Subject:

@@ -108,7 +108,7 @@ def _check_takes(recipe: Recipe, origin: frozen.Origin) -> None:
     except Exception as error:  # whatever the library raises
         raise InputError(
             f"{origin.source} takes no clips of {shape[0]} frames of {shape[1]} pixels; its weights are "
-            f"for {origin.frames} of {origin.size}. Compare it with a run of such clips. It said: {error}"
+            f"for {origin.frames} of {origin.size}. Compare it with a run of such clips. Its error: {error}"
         ) from error
 
 

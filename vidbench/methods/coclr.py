@@ -82,7 +82,7 @@ class LoadedWeights:
 
 
 class CoCLR(nn.Module):
-    """Query and key encoders with heads, the queue and, for CoCLR, a frozen teacher (other stream)."""
+    """Query and key encoders with heads, the queue and, for CoCLR, a frozen teacher."""
 
     def __init__(self, recipe: Recipe):
         super().__init__()
@@ -208,7 +208,7 @@ class CoCLR(nn.Module):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Update the key encoder's parameters by momentum; its batch-norm statistics are its own."""
+        """Update the key encoder's parameters by momentum, but not its batch-norm statistics."""
         update = get_ema_multi_avg_fn(self.recipe.momentum)
         for key, query in ((self.key_encoder, self.encoder), (self.key_head, self.head)):
             update(list(key.parameters()), list(query.parameters()), None)

@@ -1,10 +1,10 @@
-"""Random mean scaling as one Triton kernel: y = own x + low F x, where F is the mean over 3x3x3 or
-1x3x3 positions with zeros outside.
+"""Random mean scaling as one Triton kernel: y = own x + low F x.
 
-What is fused: the filter's sums along three axes, both factors and their sum, which PyTorch
-computes as separate passes over memory. The kernel reads x once and writes y once. The zero border
-makes F its own transpose, so the backward pass is the same kernel on the gradient. Sums are in
-float32. The order of additions is fixed, so results repeat to the bit.
+F is the mean over 3x3x3 or 1x3x3 positions with zeros outside. The kernel fuses the filter's sums
+along three axes, both factors and their sum, which PyTorch computes as separate passes over memory.
+It reads x once and writes y once. The zero border makes F its own transpose, so the backward pass
+is the same kernel on the gradient. Sums are in float32. The order of additions is fixed, so results
+repeat to the bit.
 
 Bytes, counted by models.costs: two features forward and two backward. At the nine sites of
 SlowOnly-50 (res4 and res5, 32 clips of 8x224x224, bfloat16) that adds 3.1 GB to a step's 101 GB;
