@@ -591,7 +591,7 @@ def check_words(job: Job, what: int, whom: str, code: int, said: str) -> None:
             code == 0 or code == 138 and "the kernel died of SIGKILL" in said and job.again in said
         )
     elif whom == "worker":
-        assert code == 1 and "a process died" in said and "the same call goes on" in said
+        assert code == 1 and "a process died" in said and "the same call resumes them" in said
     elif code not in (0, -TERM):  # -TERM: before it listened, or where nothing listens
         assert job.again and job.again in said, (code, said)
 

@@ -225,13 +225,13 @@ def test_relations_of_a_run_are_its_maps_and_its_heads_on_its_tables(run):
 def test_relations_refuse_what_would_mean_nothing(run, tmp_path):
     features = tables(method_of().encoder.out_channels)
     with pytest.raises(
-        ValueError, match="of b, features of its own classes without unit length; got none"
+        ValueError, match="of b, features of that data set.s classes without unit length; got none"
     ):
         relations(run, {"a": features["a"]})
     with pytest.raises(ValueError, match="normalize_clips=False"):
         relations(run, tables(4, normalize_clips=True))
     turned = {**features, "c": replace(features["c"], classes=CLASSES["c"][::-1])}
-    with pytest.raises(ValueError, match="of c, features of its own classes"):
+    with pytest.raises(ValueError, match="of c, features of that data set.s classes"):
         relations(run, turned)
     alone = Run.create(tmp_path / "alone", "multitrain", replace(RECIPE, parts=RECIPE.parts[:1]))
     with pytest.raises(RunError, match="want two or more"):

@@ -74,6 +74,7 @@ def read_weights(place: Path) -> dict[str, torch.Tensor]:
 
     Raises:
         RunError: They are damaged.
+        ValueError: Inside, made a RunError by `_whole`.
     """
     with (
         _whole(place / "weights.safetensors") as file,
@@ -91,6 +92,7 @@ def read_state(place: Path) -> dict[str, Any]:
 
     Raises:
         RunError: It is damaged.
+        ValueError: Inside, made a RunError by `_whole`.
     """
     with _whole(place / "state.pt") as file, zipfile.ZipFile(file) as parts:
         if parts.testzip():

@@ -36,10 +36,12 @@ DRIVER = Path("/proc/driver/nvidia/version")
 
 @cache
 def made_by() -> dict[str, Any]:
-    """Which vidbench runs: version, commit and whether files differ from it (see system.version).
+    """Return which vidbench runs: version, commit and whether files differ from it (see
+    system.version).
 
     The commit is null if it is unknown, as for a wheel; `dirty` is then null, too. Git is called
-    once per process."""
+    once per process.
+    """
     running = version()
     commit = running.commit or None
     return {
@@ -50,7 +52,7 @@ def made_by() -> dict[str, Any]:
 
 
 def environment(decoder: str = "") -> dict[str, Any]:
-    """What a number depends on besides the recipe.
+    """Return what a number depends on besides the recipe.
 
     Args:
         decoder: The decoder of the run's videos, if it has one.
@@ -118,7 +120,7 @@ def _cpu() -> str:
 
 
 def driver() -> str | None:
-    """The version of NVIDIA's kernel driver; None if the system does not say it."""
+    """Return the version of NVIDIA's kernel driver; None if the system does not show it."""
     try:
         found = re.search(r"Kernel Module .*?\b(\d+\.[\d.]+)", DRIVER.read_text(encoding="utf-8"))
     except OSError:

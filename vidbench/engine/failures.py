@@ -31,8 +31,14 @@ LOST = re.compile(
 
 
 def report(folder: str, rank: str, error: BaseException, store: dist.Store | None = None) -> None:
-    """Leave failed-ATTEMPT-RANK.json in the folder and, for other nodes, the first one in the
-    store; wait GRACE."""
+    """Write failed-ATTEMPT-RANK.json into the folder, and the first one into the store; wait GRACE.
+
+    Args:
+        folder: Of the ranks' logs.
+        rank: Its number.
+        error: What the rank raised.
+        store: From which other nodes read it.
+    """
     facts = {
         "rank": rank,
         "nanoseconds": time.time_ns(),
@@ -48,14 +54,22 @@ def report(folder: str, rank: str, error: BaseException, store: dist.Store | Non
 
 
 def watch(folder: str, rank: str, store: dist.Store | None) -> threading.Event:
-    """Where another rank failed, leave stack-ATTEMPT-RANK.txt with what this one does, and end it
-    after NOTICE.
+    """Watch for another rank's failure; then write stack-ATTEMPT-RANK.txt and end this rank after
+    NOTICE.
 
-    Then it hangs, or it would have failed, too. Without that it holds up the others for the 30
-    seconds that torch's launcher waits between SIGTERM, which training takes for a wish to save,
-    and SIGKILL; and on another node without end. store: on several nodes, a connection to the ranks'
-    store for this alone. What another node reports is left in the folder, too. The event is to be
-    set where this rank has done its part."""
+    This rank then hangs, or it would have failed, too. Without the watch it would delay the others
+    for the 30 seconds that torch's launcher waits between SIGTERM, which training takes for a wish
+    to save, and SIGKILL; and on another node without end. What another node reports is written into
+    the folder, too.
+
+    Args:
+        folder: Of the ranks' logs.
+        rank: Its number.
+        store: On several nodes, a connection to the ranks' store for this alone.
+
+    Returns:
+        An event to set when this rank has done its part.
+    """
     done = threading.Event()
 
     def look() -> None:
@@ -113,7 +127,7 @@ def _left(folder: Path, kind: str) -> list[Path]:
 
 
 def known(folder: Path) -> bool:
-    """Whether any rank left a report."""
+    """Return whether any rank left a report."""
     return bool(_reports(folder))
 
 
@@ -124,8 +138,13 @@ def stopped(folder: Path) -> str:
 
 
 def root_cause(failures: dict, folder: Path, nnodes: int) -> str:
-    """Of all failures of this node the first, in words. failures: rank -> torch's
-    ProcessFailure."""
+    """Describe the first of all failures of this node.
+
+    Args:
+        failures: Rank -> torch's ProcessFailure.
+        folder: Of the ranks' logs.
+        nnodes: The number of nodes.
+    """
     where = f"Every rank's output is below {folder}"
     for rank, failure in failures.items():
         if failure.exitcode < 0:

@@ -120,7 +120,7 @@ def _version(package: str, installed: Mapping[str, str] | None) -> str:
 
 
 def gpus() -> list[Check]:
-    """The GPUs, their driver and cuDNN. A machine without a GPU is all right."""
+    """Check the GPUs, their driver and cuDNN. A machine without a GPU is all right."""
     built, kernel, cudnn = torch.version.cuda, driver(), torch.backends.cudnn.version()
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
@@ -295,7 +295,7 @@ def browser() -> Check:
 
 
 def machine() -> list[Check]:
-    """All checks of this file."""
+    """Make all checks of this file."""
     free = psutil.virtual_memory()
     shared = shutil.disk_usage(SHM).free if SHM.is_dir() else None
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0

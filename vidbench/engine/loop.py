@@ -29,20 +29,32 @@ def fit(
     validate: Callable[[float], dict] | None = None,
     prepare: Prepare = moved,
 ) -> nn.Module:
-    """Train `method` on `loader` into `run`; takes up where the run's newest checkpoint stands.
+    """Train `method` on `loader` into `run`, from the run's newest checkpoint.
 
-    method(batch) -> (loss [], dict of numbers). It may have `after_step()`, called after each
-    optimizer step, `parameter_groups()`, see make_optimizer, `encoders()`, see compile_encoders, and
-    `ready`: while that is False (a queue not yet full) the batch is seen but no step is taken.
-    validate(epoch) -> dict of numbers is called on every rank before the first step and after every
-    `validate_every` epochs, and logged to monitor.jsonl; its "loss" steers a plateau. loader yields
-    dicts of tensors with "row", which prepare(batch, device) brings to the device; its
-    `batch_sampler` has `epoch` and `start`, and yields this rank's part of each global batch. A
-    resumed run equals an uninterrupted one (on a CPU to the bit): order, augmentation and the
-    random state of a step follow from the seed and the step alone. Raises Interrupted after a save,
-    BusyError where another process trains into the folder, RunError where its checkpoint is damaged
-    or another network's, OSError saying what to do where the disk is full, FloatingPointError naming step and
-    rows at a loss not finite."""
+    A resumed run equals an uninterrupted one (on a CPU to the bit): order, augmentation and the
+    random state of a step follow from the seed and the step alone.
+
+    Args:
+        method: method(batch) -> (loss [], dict of numbers). It may have `after_step()`, called
+            after each optimizer step; `parameter_groups()`, see make_optimizer; `encoders()`, see
+            compile_encoders; and `ready`: while that is False (a queue not yet full) the batch is
+            seen but no step is taken.
+        loader: Yields dicts of tensors with "row". Its `batch_sampler` has `epoch` and `start`, and
+            yields this rank's part of each global batch.
+        progress: See system.progress.
+        validate: validate(epoch) -> dict of numbers, called on every rank before the first step and
+            after every `validate_every` epochs, and logged to monitor.jsonl; its "loss" steers a
+            plateau.
+        prepare: prepare(batch, device) brings a batch to the device.
+
+    Raises:
+        InputError: the batch is not divisible by ranks and accumulation parts.
+        Interrupted: after a signal and a save.
+        BusyError: another process trains into the folder.
+        RunError: the run's checkpoint is damaged or another network's.
+        OSError: the disk is full; the message says what to do.
+        FloatingPointError: a loss is not finite; the message names step and rows.
+    """
     if recipe.batch % (ranks.world() * recipe.accumulate):
         raise InputError(
             f"the global batch {recipe.batch} is not divisible by {ranks.world()} ranks x "
@@ -146,7 +158,7 @@ class _Trainer:
             self.epoch_losses = state["epoch_losses"]
             if self.progress:
                 self.progress.resume(self.step)
-        ranks.barrier()  # nobody writes before all have read
+        ranks.barrier()  # no rank writes before all have read
         if ranks.rank() == 0:
             # the first validation comes before the first checkpoint
             self.run.rewind(self.step if place else -1)

@@ -22,7 +22,7 @@ _STORES: dict[str, dist.TCPStore] = {}
 
 
 def point(endpoint: str) -> str:
-    """This machine's address on the way to the endpoint, since names of machines may resolve
+    """Return this machine's address on the way to the endpoint; names of machines may resolve
     elsewhere.
 
     If the endpoint is an address of this machine, the store in which the nodes meet opens there. It
@@ -48,7 +48,7 @@ def point(endpoint: str) -> str:
 
 
 def way(endpoint: str) -> str:
-    """This machine's address on the way to the endpoint.
+    """Return this machine's address on the way to the endpoint.
 
     Raises:
         ValueError: The endpoint is no host:port, is public without TRUSTED, or cannot be reached.
@@ -63,8 +63,12 @@ def way(endpoint: str) -> str:
 
 
 def place(endpoint: str) -> tuple[socket.AddressFamily, tuple]:
-    """Resolve the endpoint. It must be private or trusted: stores admit everyone and ranks do not
-    encrypt."""
+    """Resolve the endpoint, which must be private or trusted: stores admit everyone, and ranks do
+    not encrypt.
+
+    Raises:
+        ValueError: It is no host:port, does not resolve, or is public without TRUSTED.
+    """
     host, _, port = endpoint.rpartition(":")
     host = host.strip("[]")
     wrong = f"endpoint must be host:port of a node that all can reach; got {endpoint!r}"
@@ -88,7 +92,12 @@ def place(endpoint: str) -> tuple[socket.AddressFamily, tuple]:
 
 
 def listen(host: str, port: int) -> dist.TCPStore:
-    """Open a store that listens on one address; torch binds its own to all of them."""
+    """Open a store that listens on one address; torch binds its own to all of them.
+
+    Args:
+        host: The address.
+        port: 0 chooses a free one.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     ours = socket.create_server((host, port), family=family)
     port = ours.getsockname()[1]
@@ -98,16 +107,16 @@ def listen(host: str, port: int) -> dist.TCPStore:
 
 
 def attempt() -> int:
-    """Which start of the ranks this is, in a rank: 0, and one more after each restart; the same on
-    all nodes."""
+    """Return the number of restarts of the ranks before this one, equal on all nodes."""
     return int(os.environ.get(ATTEMPT, "0"))
 
 
 def store() -> dist.Store:
-    """A rank's connection to the store of this attempt.
+    """Connect a rank to the store of this attempt.
 
     Several nodes share a launcher's store over restarts (torch 2.13): without a prefix gloo would
-    call addresses of the attempt before. On one node each attempt has its own file."""
+    call addresses of the attempt before. On one node each attempt has a file.
+    """
     facts, join = os.environ, timedelta(seconds=JOIN)
     if facts[STORE]:
         file = dist.FileStore(facts[STORE])
@@ -132,7 +141,7 @@ def bind(address: str) -> None:
 
 
 def interface(address: str) -> str:
-    """The network interface with that address, or nothing."""
+    """Return the network interface with that address, or an empty string."""
     import psutil
 
     found = (
@@ -145,11 +154,12 @@ def interface(address: str) -> str:
 
 
 def backend() -> str:
-    """The name of torch's c10d rendezvous in which the nodes also agree on the number of each
-    attempt.
+    """Register torch's c10d rendezvous with a count of attempts that all nodes share, and return
+    its name.
 
-    torch's own TORCHELASTIC_RESTART_COUNT counts the failures of this node's ranks: where only the
-    others' failed, a node restarts with them, but counts none."""
+    torch's own TORCHELASTIC_RESTART_COUNT counts the failures of this node's ranks: if only ranks
+    of others fail, a node restarts with them, but counts none.
+    """
     from torch.distributed.elastic.rendezvous import rendezvous_handler_registry
 
     rendezvous_handler_registry.register("vidbench", _rendezvous)
@@ -217,9 +227,15 @@ class Signed:
         self.backend, self.key, self.name = backend, secret.encode(), backend.name
 
     def get_state(self) -> tuple | None:
+        """Return the state of the rendezvous after its signature was checked."""
         return self._checked(self.backend.get_state())
 
     def set_state(self, state: bytes, token: Any = None) -> tuple | None:
+        """Sign and write the state of the rendezvous.
+
+        Args:
+            token: Of torch's backend.
+        """
         return self._checked(self.backend.set_state(self._signature(state) + state, token))
 
     def _signature(self, state: bytes) -> bytes:

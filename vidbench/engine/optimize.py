@@ -79,7 +79,12 @@ class Fit:
 
 
 def learning_rate(recipe: Fit, epoch: float, scale: float = 1.0) -> float:
-    """The rate at a fractional epoch; `scale` is what a plateau has left of it."""
+    """Compute the rate at a fractional epoch.
+
+    Args:
+        epoch: May be fractional.
+        scale: Factor by which a plateau lowered it.
+    """
     if epoch < recipe.warmup_epochs:
         share = (epoch + 1e-9) / recipe.warmup_epochs
         return (
@@ -100,11 +105,18 @@ def learning_rate(recipe: Fit, epoch: float, scale: float = 1.0) -> float:
 
 
 def make_optimizer(recipe: Fit, method: Any) -> torch.optim.Optimizer:
-    """Adam, AdamW or SGD with momentum 0.9 over the parameters that want gradients.
+    """Make Adam, AdamW or SGD with momentum 0.9 over the parameters that require gradients.
 
-    Where the method has `parameter_groups()`, its dicts {"params", "scale"} say by what each rate
-    is multiplied. Without `decay_vectors`, parameters of fewer than two axes (biases, norms) are
-    separate groups without decay."""
+    Without `decay_vectors`, parameters of fewer than two axes (biases, norms) are separate groups
+    without decay.
+
+    Args:
+        method: If it has `parameter_groups()`, its dicts {"params", "scale"} say by what each rate
+            is multiplied.
+
+    Raises:
+        ValueError: nesterov without SGD.
+    """
     groups = (
         method.parameter_groups()
         if hasattr(method, "parameter_groups")

@@ -140,7 +140,14 @@ def _check(name: str, rank: int, of: str, world: int) -> None:
 
 
 def check_size(place: Place, nproc: int) -> None:
-    """Refuse another number of processes on this node than those that run; 0 is any number."""
+    """Refuse another number of processes on this node than those that run.
+
+    Args:
+        nproc: 0 accepts any number.
+
+    Raises:
+        InputError: The numbers differ.
+    """
     if nproc and nproc != place.local_world:
         raise InputError(
             f"nproc is {nproc}, but {place.launcher} started {place.local_world} ranks on this "
@@ -152,6 +159,9 @@ def gpu(place: Place, gpus: int) -> int:
     """Return the number of this rank's GPU among the visible ones.
 
     srun may show each task its own GPU only, which is then number 0.
+
+    Args:
+        gpus: Visible ones.
 
     Raises:
         InputError: The node has fewer GPUs than ranks.
@@ -226,7 +236,7 @@ def _host(place: Place) -> str:
 
 
 def way(place: Place) -> str:
-    """This machine's address on the way to rank 0; nothing if all ranks are on this machine."""
+    """Return this machine's address on the way to rank 0; empty if all ranks are on this machine."""
     return "" if place.one_node else meeting.way(f"{place.address}:{place.port}")
 
 
@@ -275,6 +285,6 @@ def quiet() -> Iterator[None]:
 
 
 def speaks() -> bool:
-    """Whether this process is rank 0, or alone."""
+    """Return whether this process is rank 0, or alone."""
     place = found()
     return place is None or place.rank == 0

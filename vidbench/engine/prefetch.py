@@ -14,14 +14,23 @@ Prepare = Callable[[Batch, torch.device], Batch]
 
 
 def moved(batch: Batch, device: torch.device) -> Batch:
-    """The batch on the device; the host does not wait for the copy."""
+    """Copy the batch to the device; the host does not wait for the copy.
+
+    Args:
+        batch: Name -> tensor.
+    """
     return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
 
 
 def prepared(
     loader: Iterable[Batch], device: torch.device, prepare: Prepare = moved
 ) -> Iterator[Batch]:
-    """Yield the loader's batches as `prepare` makes them on the device."""
+    """Yield the loader's batches as `prepare` makes them on the device.
+
+    Args:
+        loader: Yields batches on the CPU.
+        prepare: prepare(batch, device).
+    """
     if device.type != "cuda":
         for batch in loader:
             yield prepare(batch, device)

@@ -44,20 +44,21 @@ class RankError(Brief, RuntimeError):
 
 
 def rank() -> int:
-    """This process's number, 0 where no group was started."""
+    """Return this process's number, 0 if no group was started."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world() -> int:
-    """How many processes share the work, 1 where no group was started."""
+    """Return how many processes share the work, 1 if no group was started."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def device() -> torch.device:
-    """Where this rank computes: its own GPU if there is one, else the CPU.
+    """Return where this rank computes: its own GPU if there is one, else the CPU.
 
     Experimental, untested by us: a Mac's GPU (mps) if one process trains. The variable
-    VIDBENCH_DEVICE=cpu chooses the CPU on any machine."""
+    VIDBENCH_DEVICE=cpu chooses the CPU on any machine.
+    """
     if os.environ.get("VIDBENCH_DEVICE") == "cpu":
         return torch.device("cpu")
     if torch.cuda.is_available():
@@ -66,7 +67,7 @@ def device() -> torch.device:
 
 
 def gather(tensor: Tensor) -> Tensor:
-    """All ranks' rows in order of rank, without gradient: [B,...] -> [world*B,...]."""
+    """Gather all ranks' rows in order of rank, without gradient: [B,...] -> [world*B,...]."""
     if world() == 1:
         return tensor
     parts = [
@@ -77,11 +78,12 @@ def gather(tensor: Tensor) -> Tensor:
 
 
 def permuted(rows: Tensor, order: Tensor) -> Tensor:
-    """This rank's part of all ranks' rows in another order; only these rows move.
+    """Return this rank's part of all ranks' rows in another order; only these rows move.
 
     Args:
         rows: [B,...], as many on each rank.
-        order: Which of the world*B rows comes at each place, int64 on the CPU, the same on each rank.
+        order: Which of the world*B rows comes at each place, int64 on the CPU, the same on each
+            rank.
 
     Returns:
         Rows [B,...] of places rank*B to (rank+1)*B, without gradient.
@@ -105,7 +107,7 @@ def permuted(rows: Tensor, order: Tensor) -> Tensor:
 
 
 def mean(tensor: Tensor) -> Tensor:
-    """The mean over ranks, without gradient."""
+    """Average over ranks, without gradient: the same shape."""
     if world() == 1:
         return tensor
     total = tensor.detach().clone()
@@ -114,7 +116,7 @@ def mean(tensor: Tensor) -> Tensor:
 
 
 def any_rank(flag: bool) -> bool:
-    """Whether the flag is up on any rank; every rank must ask."""
+    """Return whether the flag is set on any rank; every rank must call it."""
     if world() == 1:
         return flag
     return bool(mean(torch.tensor(float(flag), device=device())) > 0)

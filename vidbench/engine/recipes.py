@@ -19,15 +19,16 @@ class RunError(Brief, RuntimeError):
 
 
 def recipe_dict(recipe: Any) -> dict[str, Any]:
-    """A recipe (frozen dataclass of plain values, nested ones too) as JSON's own types."""
+    """Convert a recipe (frozen dataclass of plain values, nested ones too) to JSON's own types."""
     return json.loads(json.dumps(dataclasses.asdict(recipe)))
 
 
 def stored(recipe: Any) -> dict[str, Any]:
-    """A recipe as a run directory keeps it: `recipe_dict`, and its paths absolute.
+    """Return a recipe as a run directory keeps it: `recipe_dict`, with absolute paths.
 
-    Whoever opens the run later may be in another folder. The fields PATHS are paths if such a file or
-    folder exists; nested recipes have them too."""
+    Whoever opens the run later may be in another folder. The fields PATHS are paths if such a file
+    or folder exists; nested recipes have them too.
+    """
     return {name: _absolute(name, value) for name, value in recipe_dict(recipe).items()}
 
 
@@ -42,8 +43,15 @@ def _absolute(name: str, value: Any) -> Any:
 
 
 def recipe_from(cls: type[R], values: dict[str, Any], where: str = "") -> R:
-    """The recipe of class `cls` from JSON's values. An unknown field is an error that lists the
-    known ones."""
+    """Make the recipe of a class from JSON's values.
+
+    Args:
+        values: Of its fields.
+        where: What the message calls the recipe.
+
+    Raises:
+        RunError: a field is unknown (the message lists the known ones) or its value does not fit.
+    """
     if not isinstance(values, dict):
         raise RunError(
             f"{where or cls.__name__} must have fields with names; got {values!r}. Write it as "
@@ -86,10 +94,14 @@ def recipe_from(cls: type[R], values: dict[str, Any], where: str = "") -> R:
 
 
 def changed(recipe: R, changes: dict[str, Any]) -> R:
-    """The recipe with some fields changed; a dictionary for a nested recipe (clip, fit, mix)
-    changes its fields alone.
+    """Change some fields of a recipe.
 
-    Raises RunError at an unknown field, listing the known ones.
+    Args:
+        changes: By field; a dictionary for a nested recipe (clip, fit, mix) changes only its
+            fields.
+
+    Raises:
+        RunError: a field is unknown; the message lists the known ones.
     """
     nested = {
         name: recipe_dict(changed(getattr(recipe, name), value))
@@ -107,8 +119,15 @@ def _tuples(value: Any) -> Any:
 
 
 def differing(one: dict, other: dict, prefix: str = "") -> list[tuple[str, Any, Any]]:
-    """(dotted name, value of the one, value of the other) of what differs between two nested
-    dictionaries of plain values; "nothing" for a name that only one of them has."""
+    """List what differs between two nested dictionaries of plain values.
+
+    Args:
+        one, other: The dictionaries.
+        prefix: Of the dotted names.
+
+    Returns:
+        (dotted name, value of the one, value of the other); "nothing" for a name that only one has.
+    """
     found: list[tuple[str, Any, Any]] = []
     for name in sorted(set(one) | set(other)):
         left, right = one.get(name, "nothing"), other.get(name, "nothing")
@@ -120,5 +139,9 @@ def differing(one: dict, other: dict, prefix: str = "") -> list[tuple[str, Any, 
 
 
 def differences(wanted: dict, found: dict) -> list[str]:
-    """Lines `field: wanted X, found Y` for two nested dictionaries of plain values."""
+    """Return lines `field: wanted X, found Y` for two nested dictionaries of plain values.
+
+    Args:
+        wanted, found: The dictionaries.
+    """
     return [f"{name}: wanted {a!r}, found {b!r}" for name, a, b in differing(wanted, found)]

@@ -123,6 +123,10 @@ def _logged(line: bytes) -> dict[str, Any] | None:
 def check_rows(folder: Path, rows: Mapping[str, str | None]) -> None:
     """Keep in rows.json which rows are trained on, or compare them with those kept.
 
+    Args:
+        folder: The run directory.
+        rows: Split or data set -> fingerprint of its rows.
+
     Raises:
         RunError: The run began with other rows, or rows.json is damaged.
     """
@@ -140,6 +144,10 @@ def check_rows(folder: Path, rows: Mapping[str, str | None]) -> None:
 
 def read_rows(folder: Path, part: str) -> str | None:
     """Read the fingerprint of the rows that a run trained on; None if the run kept none.
+
+    Args:
+        folder: The run directory.
+        part: Split or data set.
 
     Raises:
         RunError: rows.json is damaged, or has no such part.

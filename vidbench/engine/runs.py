@@ -61,20 +61,29 @@ def read_recipes_with(find: Callable[[str], type]) -> None:
 
 
 def find(place: str | Path, name: str) -> "Run":
-    """The run of that name in a folder of runs, or, where the name has a slash, the run folder at
-    that path."""
+    """Return the run of that name in a folder of runs, or at that path.
+
+    Args:
+        place: The folder.
+        name: With a slash it is the path of a run directory.
+    """
     return Run(Path(name).expanduser().resolve() if "/" in name else Path(place) / name)
 
 
 def protocol_id(task: str, protocol: dict) -> str:
-    """`task name=value name=value`, names in order: numbers may be compared where this is the same
-    text."""
+    """Return `task name=value name=value`, names in order; equal ids mean comparable numbers.
+
+    Args:
+        task: Such as retrieval.
+        protocol: Each switch, as plain values.
+    """
     return " ".join([task, *(f"{name}={protocol[name]}" for name in sorted(protocol))])
 
 
 def run_name(*parts: object) -> str:
-    """A run folder's name that says what differs: ("tour", "flow", 24) -> "tour-flow-24"; empty
-    parts are left out."""
+    """Name a run directory by what differs: ("tour", "flow", 24) -> "tour-flow-24"; empty parts are
+    left out.
+    """
     return "-".join(str(part) for part in parts if part not in ("", None))
 
 
@@ -141,8 +150,15 @@ class Run:
     def create(cls, folder: str | Path, method: str, recipe: Any) -> "Run":
         """Make the folder, or open one that holds the same method and recipe.
 
-        A field that the recipe did not have when the run began counts as its default. Raises
-        RunError that names the differences if it holds another recipe."""
+        A field that the recipe did not have when the run began counts as its default.
+
+        Args:
+            folder: The run directory.
+            method: Its name.
+
+        Raises:
+            RunError: the folder holds another recipe; the message names the differences.
+        """
         folder = Path(folder)
         wanted = {"method": method, "recipe": stored(recipe)}
         if (folder / "recipe.json").exists():
@@ -177,7 +193,12 @@ class Run:
         return lock_folder(self.folder, "is training into")
 
     def status(self, state: str, **facts) -> None:
-        """Write status.json: state is new, running, complete, interrupted or failed."""
+        """Write status.json.
+
+        Args:
+            state: new, running, complete, interrupted or failed.
+            **facts: Plain values.
+        """
         write_text(
             self.folder / "status.json", json.dumps({"state": state, "time": time.time(), **facts})
         )
@@ -202,17 +223,21 @@ class Run:
         return held["state"]
 
     def log(self, name: str = "metrics", **numbers) -> None:
-        """Append one JSON line to metrics.jsonl, or to monitor.jsonl, which has a line for each
-        epoch."""
+        """Append one JSON line to a log.
+
+        Args:
+            name: metrics, or monitor, which has a line for each epoch.
+            **numbers: Of the line.
+        """
         with explain_full_disk(self.folder), (self.folder / f"{name}.jsonl").open("a") as file:
             file.write(json.dumps(numbers) + "\n")
 
     def metrics(self, name: str = "metrics") -> list[dict]:
-        """The logged lines; damaged ones are left out (read_log)."""
+        """Return the logged lines; damaged ones are left out (read_log)."""
         return read_log(self.folder / f"{name}.jsonl")
 
     def curves(self, name: str = "metrics") -> dict[str, list]:
-        """A log as columns of equal length, None where a line lacks a number."""
+        """Return a log as columns of equal length, with None if a line lacks a number."""
         lines = self.metrics(name)
         names = dict.fromkeys(name for line in lines for name in line)
         return {name: [line.get(name) for line in lines] for name in names}
@@ -229,12 +254,12 @@ class Run:
             )
 
     def budget(self) -> dict:
-        """What training took: global batch, iterations, clips (a pair of views counts as one),
-        epochs, seconds.
+        """Return what training took: global batch, iterations, clips, epochs, seconds.
 
-        Iterations, clips, epochs and seconds include those of the runs it starts from (the recipe's
-        `parent`), whose names are listed in `stages`. A teacher's training is not counted: it is of
-        the other stream."""
+        A pair of views counts as one clip. Iterations, clips, epochs and seconds include those of
+        the runs it starts from (the recipe's `parent`), whose names are listed in `stages`. A
+        teacher's training is not counted: it is of the other stream.
+        """
         last = read_last(self.folder / "metrics.jsonl")
         own = {
             name: last.get(key, 0)
@@ -255,7 +280,7 @@ class Run:
         }
 
     def results(self) -> dict[str, Result]:
-        """What evaluations wrote about this run, by protocol id.
+        """Return what evaluations wrote about this run, by protocol id.
 
         Raises:
             RunError: results.json is damaged, or an entry lacks a field.
@@ -269,7 +294,7 @@ class Run:
         return found
 
     def records(self) -> dict[str, Any]:
-        """The entries of results.json as they are on disk, unchecked; {} without the file.
+        """Return the entries of results.json as they are on disk, unchecked; {} without the file.
 
         Raises:
             RunError: results.json is damaged.
@@ -280,11 +305,15 @@ class Run:
         return read_record(path, "Bring back a copy, or delete it and evaluate the run again.")
 
     def add_result(self, task: str, protocol: dict, numbers: dict) -> str:
-        """Keep an evaluation's numbers with their protocol, the run's budget and the commit of
-        vidbench that measured them; returns the protocol's id.
+        """Keep an evaluation's numbers, with the run's budget and vidbench's commit; return the
+        protocol's id.
 
-        numbers: name -> value or (value, low, high), as fractions. protocol: each switch that moves
-        them, plain values. Several processes may add results of one run at a time.
+        Several processes may add results of one run at a time.
+
+        Args:
+            task: Such as retrieval.
+            protocol: Each switch that changes the numbers, as plain values.
+            numbers: Name -> value or (value, low, high), as fractions.
 
         Raises:
             RunError: results.json is damaged.
@@ -309,7 +338,7 @@ class Run:
                     raise
 
     def checkpoint(self) -> Path | None:
-        """The newest whole checkpoint's folder, or None."""
+        """Return the newest whole checkpoint's folder, or None."""
         found = checkpoints(self.folder / "checkpoints")
         return found[-1] if found else None
 
@@ -337,7 +366,13 @@ class Run:
         )
 
     def save(self, step: int, weights: dict[str, torch.Tensor], state: dict[str, Any]) -> Path:
-        """Write a checkpoint whole or not at all, then delete the older ones (write_checkpoint)."""
+        """Write a checkpoint whole or not at all, then delete the older ones (write_checkpoint).
+
+        Args:
+            step: Its number.
+            weights: Name -> tensor.
+            state: What a resumed run needs in addition.
+        """
         return write_checkpoint(self.folder / "checkpoints", step, weights, state)
 
     def weights(self) -> dict[str, torch.Tensor]:
@@ -359,11 +394,18 @@ class Run:
     def load_into(
         self, module: torch.nn.Module, prefix: str, change: Callable = lambda part: (part, "")
     ) -> str:
-        """Load the weights whose names start with `prefix` into a module. Raises RunError where
-        they do not fit.
+        """Load the weights whose names start with a prefix into a module.
 
-        change: their state dict -> (the one to load, a sentence on what was done to it). Returns the
-        sentence."""
+        Args:
+            prefix: Removed from the names.
+            change: Their state dict -> (the one to load, a sentence on what changed).
+
+        Returns:
+            The sentence of `change`.
+
+        Raises:
+            RunError: they do not fit the module.
+        """
         part = {
             name.removeprefix(prefix): value
             for name, value in self.weights().items()

@@ -16,14 +16,22 @@ from vidbench.system.trusted import spread
 
 
 def run_all(recipes: Mapping[str, Any], folder: str | Path, processes: int = 2) -> None:
-    """Train each recipe into `folder`/name, at most `processes` runs at a time, each in its own
-    process.
+    """Train each recipe into `folder`/name, several runs at a time, each in its own process.
 
-    recipes: name (a path below `folder`) -> recipe of a method, in any order; its module's `train`
-    is called. A run waits for those of its recipe's `needs` that are among the names. Shows all
-    their progress. The first failure stops the others, which save themselves, and is raised as
-    RuntimeError with the name of its run. So does Ctrl-C, which is raised as Interrupted. The same
-    call then resumes them. They also save themselves and end when this process is killed."""
+    Shows the progress of all. The first failure, or Ctrl-C, stops the others, which save
+    themselves; they also do so when this process is killed. The same call resumes them.
+
+    Args:
+        recipes: Name (a path below `folder`) -> recipe of a method, in any order; its module's
+            `train` is called. A run waits for those of its recipe's `needs` that are among the
+            names.
+        folder: Of the run directories.
+        processes: Runs at a time.
+
+    Raises:
+        RuntimeError: a run failed; the message names it.
+        Interrupted: after Ctrl-C.
+    """
     folder = Path(folder)
     waiting = {
         name: recipe for name, recipe in recipes.items() if not complete(folder / name, recipe)
@@ -91,8 +99,8 @@ def _check(job: Future, name: str, all_names) -> None:
         result_of(job)
     except DiedError as error:
         raise RuntimeError(
-            "a process died, of a kill or for want of memory, while these ran: "
-            f"{', '.join(all_names)}; the same call goes on"
+            "a process died (killed, or out of memory) while these ran: "
+            f"{', '.join(all_names)}; the same call resumes them"
         ) from error
     except BaseException as error:
         raise RuntimeError(f"the run {name} failed: {error}") from error
@@ -104,8 +112,14 @@ def _train(module: str, recipe: dict, folder: str, threads: int) -> None:
 
 
 def complete(folder: Path, recipe: Any) -> bool:
-    """Whether the folder holds this recipe's complete run. Raises RunError where it holds another
-    recipe's."""
+    """Return whether the folder holds this recipe's complete run.
+
+    Args:
+        folder: The run directory.
+
+    Raises:
+        RunError: it holds another recipe's run.
+    """
     if not (folder / "recipe.json").exists():
         return False
     return Run.create(folder, recipe.method, recipe).state == "complete"

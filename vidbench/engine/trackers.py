@@ -31,7 +31,12 @@ class Tracker(Protocol):
     """What a tracker does. Its constructor takes the arguments of `start`."""
 
     def log(self, step: int, numbers: Mapping[str, float], when: float) -> None:
-        """Add numbers at a step; when: seconds since 1970."""
+        """Add numbers at a step.
+
+        Args:
+            numbers: Name -> value.
+            when: Seconds since 1970.
+        """
 
     def close(self, state: str) -> None:
         """End with the run's state: complete, interrupted or failed."""
@@ -74,7 +79,12 @@ class Followers:
                 self.open[name] = make()
 
     def log(self, log: str, step: int, numbers: Mapping[str, Any]) -> None:
-        """Add a line of a run's log (metrics or monitor) to all trackers."""
+        """Add a line of a run's log to all trackers.
+
+        Args:
+            log: metrics or monitor.
+            numbers: Of the line.
+        """
         named = _named(log, numbers)
         for name, tracker in [*self.open.items()]:
             with self._warned(name):
@@ -144,6 +154,11 @@ def start(
 def follow(folder: Path, recipe: Mapping[str, Any], step: int) -> Followers:
     """Start the trackers that VIDBENCH_TRACK names for a run directory.
 
+    Args:
+        folder: The run directory.
+        recipe: As plain values.
+        step: At which training starts or resumes.
+
     Raises:
         InputError: A tracker is unknown.
     """
@@ -161,6 +176,9 @@ def follow(folder: Path, recipe: Mapping[str, Any], step: int) -> Followers:
 
 def replay_all(runs: Iterable[Path], names: Iterable[str], out: str | Path) -> dict[Path, int]:
     """Write the logs of run directories for trackers, each into its own folder below `out`.
+
+    Args:
+        names: Of trackers.
 
     Returns:
         Run directory -> lines of its logs.

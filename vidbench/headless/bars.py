@@ -56,8 +56,8 @@ class Bars:
         if top not in self.shown or "value" not in state:
             return None
         text = self._redraw(top)
-        beside = self._children(self.boxes.get(one, ""))
-        return (top, text) if beside[-1:] in ([], [one]) else None  # the last to change says it
+        siblings = self._children(self.boxes.get(one, ""))
+        return (top, text) if siblings[-1:] in ([], [one]) else None  # the last to change says it
 
     def _top(self, one: str) -> str:
         while one in self.boxes:

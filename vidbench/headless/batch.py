@@ -26,7 +26,13 @@ LOOK = 2.0  # seconds between two looks at rows that other processes execute
 
 
 def run_row(rows: Sequence[Row], number: int, timeout: int = 0, kernel: str = "") -> int:
-    """Execute a row of a table in this process, unless it is complete; returns its exit code.
+    """Execute a row of a table in this process, unless it is complete; return its exit code.
+
+    Args:
+        rows: All rows of the table.
+        number: Of the row, from 0.
+        timeout: Seconds for one cell; 0: no limit.
+        kernel: The name of an installed one.
 
     Raises:
         ParameterError: There is no such row, a row that it needs is not complete, or its `data` is
@@ -51,7 +57,7 @@ def run_row(rows: Sequence[Row], number: int, timeout: int = 0, kernel: str = ""
 
 
 def order_of(rows: Sequence[Row]) -> str:
-    """The rows that are not complete as lines for job arrays: rows, a blank, the rows they need."""
+    """Return incomplete rows as lines for job arrays: rows, a blank, the rows they need."""
     left = [n for n, found in enumerate(states(rows)) if found["state"] != "complete"]
     lines = groups([row.needs for row in rows], left)
     return "\n".join(" ".join(",".join(map(str, part)) for part in line) for line in lines)
@@ -60,15 +66,24 @@ def order_of(rows: Sequence[Row]) -> str:
 def run_rows(
     rows: list[Row], out: str | Path, processes: int = 1, timeout: int = 0, kernel: str = ""
 ) -> int:
-    """Execute the rows that are not complete, at most `processes` at a time, each in its own
-    process, after the rows that it needs.
+    """Execute the rows that are not complete, each in its own process, after the rows that it
+    needs.
 
-    The GPUs (of CUDA_VISIBLE_DEVICES, or all) are shared out: rows at one time have different ones,
-    as long as there are as many. A row that fails stops those that need it, and no other. A row
-    that another process executes is waited for, and runs here unless that completes it. Ctrl-C and
-    SIGTERM stop all, which save themselves, and a second one ends them at once. If this process is
-    killed, they save themselves and end, too. Writes summary.csv and prints it in short. Returns 0
-    if all rows are complete, 130 if it was stopped, else 1. The same call resumes."""
+    The GPUs (of CUDA_VISIBLE_DEVICES, or all) are divided: rows at one time have different ones, as
+    long as there are as many. A row that fails stops only those that need it. A row that another
+    process executes is waited for, and runs here unless that completes it. Ctrl-C and SIGTERM stop
+    all, which save themselves; a second one ends them at once. If this process is killed, they save
+    themselves and end, too. Writes summary.csv and prints it in short. The same call resumes.
+
+    Args:
+        out: The folder of the rows' folders.
+        processes: Rows at a time.
+        timeout: Seconds for one cell; 0: no limit.
+        kernel: The name of an installed one.
+
+    Returns:
+        0 if all rows are complete, 130 if it was stopped, else 1.
+    """
     batch = _Batch(rows, max(1, processes), timeout, kernel)
     with deferred() as stops:
         batch.execute(stops)
@@ -189,8 +204,13 @@ class _Batch:
 
 
 def gpu_shares(gpus: list[str], processes: int) -> list[list[str]]:
-    """Which GPUs each of so many rows at a time may see: even shares, or one each in turn where
-    there are fewer."""
+    """Divide GPUs among rows that run at a time: even shares, or one each in turn if there are
+    fewer.
+
+    Args:
+        gpus: Their numbers or names.
+        processes: Rows at a time.
+    """
     processes = max(1, processes)
     if len(gpus) < processes:
         return [[gpus[number % len(gpus)]] if gpus else [] for number in range(processes)]

@@ -43,10 +43,16 @@ def execute_all(
     timeout: int | None = None,
     kernel: Kernel = THIS,
 ) -> int:
-    """Execute what `parameters.plan` checked, in order, up to the first that does not complete;
-    returns the exit code.
+    """Execute what `parameters.plan` checked, up to the first that does not complete; return the
+    exit code.
 
-    Raises SystemExit after Ctrl-C or SIGTERM.
+    Args:
+        planned: Notebooks with their parameters.
+        out: The folder of the executed copies.
+        timeout: Seconds for one cell.
+
+    Raises:
+        SystemExit: after Ctrl-C or SIGTERM.
     """
     from papermill.exceptions import PapermillExecutionError
 
@@ -73,15 +79,24 @@ def execute(
     timeout: int | None = None,
     kernel: Kernel = THIS,
 ) -> Path:
-    """Run a notebook with papermill and the engine below; returns the executed copy, in `out`
-    however it ends.
+    """Run a notebook with papermill and the engine below; return the executed copy.
 
-    The kernel's working directory is the notebook's folder, as in JupyterLab; its streams are also
-    printed, as lines. Where several nodes execute it (VIDBENCH_NNODES), the copy of each bears its
-    name (VIDBENCH_NODE, or the host's). timeout: seconds for one cell. kernel: an
-    installed one (kernels.named); default: the interpreter that runs this. Raises ParameterError before
-    anything starts, papermill's PapermillExecutionError at the first cell that fails, EndedError,
-    SystemExit after Ctrl-C or SIGTERM."""
+    The copy is in `out` however it ends. The kernel's working directory is the notebook's folder,
+    as in JupyterLab; its streams are also printed, as lines. If several nodes execute it
+    (VIDBENCH_NNODES), the name of each copy ends in the node's name (VIDBENCH_NODE, or the host's).
+
+    Args:
+        out: The folder of the executed copies.
+        values: Parameters.
+        timeout: Seconds for one cell.
+        kernel: An installed one (kernels.named); default: the interpreter that runs this.
+
+    Raises:
+        ParameterError: before anything starts.
+        PapermillExecutionError: papermill's, at the first cell that fails.
+        EndedError: the kernel died or a cell reached its time limit.
+        SystemExit: after Ctrl-C or SIGTERM.
+    """
     import papermill
     from papermill.engines import papermill_engines
 
@@ -114,19 +129,31 @@ class Engine:
     """papermill's engine `vidbench`, by entry point: `papermill --engine vidbench IN OUT` does as
     `vidbench run` does.
 
-    Not papermill's subclass, since papermill loads this module in the midst of its own import.
+    Not papermill's subclass, since papermill loads this module during its own import.
     Unknown and mistyped parameters are refused before the kernel starts, and `data` that is no data
     set. Paths are relative to the folder that papermill was called in. The kernel runs in the
     notebook's folder unless --cwd says otherwise."""
 
     @classmethod
     def nb_kernel_name(cls, nb: "NotebookNode", name: str | None = None) -> str:
+        """Return the kernel's name, as papermill does.
+
+        Args:
+            nb: The notebook.
+            name: Overrides the notebook's.
+        """
         from papermill.utils import nb_kernel_name
 
         return nb_kernel_name(nb, name)
 
     @classmethod
     def nb_language(cls, nb: "NotebookNode", language: str | None = None) -> str:
+        """Return the notebook's language, as papermill does.
+
+        Args:
+            nb: The notebook.
+            language: Overrides the notebook's.
+        """
         from papermill.utils import nb_language
 
         return nb_language(nb, language)
@@ -140,9 +167,17 @@ class Engine:
         output_path: str | None = None,
         **options: Any,
     ) -> "NotebookNode":
-        """Execute a notebook that papermill prepared. options: papermill's, such as progress_bar.
+        """Execute a notebook that papermill prepared.
 
-        Raises ParameterError, EndedError, SystemExit."""
+        Args:
+            output_path: Of the executed copy.
+            **options: Papermill's, such as progress_bar.
+
+        Raises:
+            ParameterError: a parameter does not fit, or there is no path for the copy.
+            EndedError: the kernel died or a cell reached its time limit.
+            SystemExit: after Ctrl-C or SIGTERM.
+        """
         from vidbench.headless.kernel import OwnInterpreter, run, slim
 
         begun = _begun_in()
@@ -219,7 +254,7 @@ def _begun_in() -> Path:
 
 def _write_whole() -> None:
     """Have papermill write whole or not at all, too: once the engine is done it writes the copy
-    anew, in place."""
+    again, in place."""
     from papermill.iorw import papermill_io
 
     local = papermill_io.get_handler("local")
@@ -229,7 +264,7 @@ def _write_whole() -> None:
 def _copy(path: str | None, begun: Path) -> Path:
     if not path or path == "-" or "://" in path:
         raise ParameterError(
-            "the engine vidbench writes its status beside the executed copy; wanted a path for "
+            "the engine vidbench writes its status next to the executed copy; wanted a path for "
             f"that, got {path!r}."
         )
     copy = begun / path

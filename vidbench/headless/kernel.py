@@ -62,7 +62,7 @@ CLEAN_EXITS = (("SystemExit", ""), ("SystemExit", "0"))
 
 
 def last_training_cell(nb: nbformat.NotebookNode) -> int:
-    """The number of the last cell tagged `train`; of a notebook without one, that of its last cell."""
+    """Return the number of the last cell tagged `train`; without one, that of the last cell."""
     tagged = [n for n, cell in enumerate(nb.cells) if "train" in cell.metadata.get("tags", [])]
     return max(tagged, default=len(nb.cells) - 1)
 
@@ -81,17 +81,28 @@ def run(
     cell_seconds: int | None = None,
     echo: TextIO | None = None,
 ) -> tuple[str, int, str | None]:
-    """Execute a notebook that papermill prepared; returns how it ended (of status.EXIT), in which
-    cell, why.
+    """Execute a notebook that papermill prepared.
 
-    Beside `copy`, however it ends: the copy itself, STEM.html, STEM.log with the streams as lines,
-    STEM.status.json, and, where the kernel died, STEM.kernel.log with what it wrote past its
-    streams; where it launched processes, their streams in STEM.ranks. facts: further fields of the
-    status. kernel, manager, client: arguments of the kernel's start, such as cwd, and of
-    papermill's classes. cell_seconds: when a cell's time is up. echo: a file that takes the log's
-    lines, too. Ctrl-C and SIGTERM interrupt the cell, which has GRACE seconds to save what it does;
-    a second one ends it at once. Raises BusyError where another process executes into the copy, and
-    the machinery's own errors once all is written."""
+    However it ends, it writes the copy and next to it STEM.html, STEM.log with the streams as
+    lines, STEM.status.json, and, if the kernel died, STEM.kernel.log with what it wrote past its
+    streams; if it launched processes, their streams in STEM.ranks. Ctrl-C and SIGTERM interrupt the
+    cell, which has GRACE seconds to save what it does; a second one ends it at once.
+
+    Args:
+        nb: The notebook.
+        copy: Path of the executed copy.
+        facts: Further fields of the status.
+        kernel, manager, client: Arguments of the kernel's start, such as cwd, and of papermill's
+            classes.
+        cell_seconds: Time limit of a cell.
+        echo: A file that receives the log's lines, too.
+
+    Returns:
+        How it ended (of status.EXIT), in which cell, why.
+
+    Raises:
+        BusyError: another process executes into the copy.
+    """
     if os.environ.get(TRAIN_ONLY) == "1":
         nb.cells = nb.cells[: last_training_cell(nb) + 1]
     with closing(Status(copy, cells=len(nb.cells), **facts)) as status, _log(copy) as log:
@@ -170,8 +181,7 @@ def _execute(client: "Client", copy: Path, kernel: dict, named: str) -> tuple[st
 
 
 class Client(PapermillNotebookClient):
-    """papermill's client, which merges streams as they come, writes them as lines, and can be asked
-    to stop.
+    """papermill's client, which merges streams as they come, writes them as lines, and can be stopped.
 
     To be set before it executes: lines, status, cell_seconds, bars, streams.
     """
@@ -187,8 +197,13 @@ class Client(PapermillNotebookClient):
     streams: Streams
 
     def ask(self, reason: str, why: str) -> None:
-        """Interrupt the cell and begin no other; after GRACE, or when asked again, end the
-        kernel."""
+        """Interrupt the cell and begin no other; after GRACE, or at a second request, end the
+        kernel.
+
+        Args:
+            reason: Of status.EXIT.
+            why: For the status.
+        """
         now = time.monotonic()
         if not self.reason:
             self.reason, self.why, self.since = reason, why, now
@@ -214,7 +229,7 @@ class Client(PapermillNotebookClient):
         self, cell: nbformat.NotebookNode, cell_index: int, **options: Any
     ) -> nbformat.NotebookNode:
         """The cell, which is interrupted when its time is up. Raises Stopped before and after it,
-        where asked to stop."""
+        if it was stopped."""
         if self.reason:
             raise Stopped
         self.at, self.loop, self.timers = cell_index, asyncio.get_running_loop(), []
@@ -255,7 +270,11 @@ class Client(PapermillNotebookClient):
         """Open no widget: what goes into an Output widget is shown as the cell's own output."""
 
     def handle_comm_msg(self, outs: list, msg: dict, cell_index: int) -> None:
-        """Follow a widget; a progress bar is said as a line that redraws itself."""
+        """Follow a widget; a progress bar becomes a line that redraws itself.
+
+        Args:
+            outs, msg, cell_index: Of nbclient.
+        """
         super().handle_comm_msg(outs, msg, cell_index)
         changed = self.bars.take(msg)
         if changed:
@@ -264,8 +283,12 @@ class Client(PapermillNotebookClient):
     def output(
         self, outs: list, msg: dict, display_id: str, cell_index: int
     ) -> nbformat.NotebookNode | None:
-        """Take up an output; a stream goes on in the one of its name, unless something else was
-        shown in between."""
+        """Merge an output: a stream is appended to the one of its name, unless another output came
+        between.
+
+        Args:
+            outs, msg, display_id, cell_index: Of nbclient.
+        """
         out = super().output(outs, msg, display_id, cell_index)
         if out is None or out.output_type != "stream":
             self.bars.show(out or {})
@@ -278,7 +301,7 @@ class Client(PapermillNotebookClient):
             same = nbformat.from_dict({**out, "text": ""})
             outs.append(same)
         self.streams.add(same, out.text)
-        return out  # as it came, for papermill's own log
+        return out  # unchanged, for papermill's own log
 
 
 class OwnInterpreter(AsyncKernelManager):
@@ -307,7 +330,7 @@ class Manager(NotebookExecutionManager):
         self.last_save_time = self.now()
 
     def end(self, copy: Path) -> None:
-        """The last save."""
+        """Save for the last time."""
         noted = self.nb.metadata.papermill
         noted["end_time"], noted["duration"] = (
             self.now().isoformat(),
@@ -319,9 +342,10 @@ class Manager(NotebookExecutionManager):
 
 
 def slim(nb: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """The notebook with each figure once, as JSON, which JupyterLab draws.
+    """Return the notebook with each figure once, as JSON, which JupyterLab draws.
 
-    Plotly's 5 MB of script and the figures' HTML are for the page alone."""
+    Plotly's 5 MB of script and the figures' HTML are for the page alone.
+    """
 
     def kept(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
         data = output.get("data", {})

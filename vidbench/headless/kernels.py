@@ -29,7 +29,7 @@ THIS = Kernel()
 
 
 def named(name: str) -> Kernel:
-    """The installed kernel of that name; without a name the interpreter that runs this.
+    """Return the installed kernel of that name; without a name the interpreter that runs this.
 
     Raises:
         ParameterError: no such kernel is installed.

@@ -61,7 +61,7 @@ def _matches(names: Sequence[str], number: int, wanted: str) -> list[int]:
 
 
 def in_order(needs: Sequence[Collection[int]]) -> Iterable[int]:
-    """The numbers of all rows, each after those it needs."""
+    """Return the numbers of all rows, each after those it needs."""
     return TopologicalSorter(dict(enumerate(needs))).static_order()
 
 

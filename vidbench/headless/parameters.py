@@ -32,10 +32,17 @@ def known_parameters(notebook: Book) -> dict[str, Any]:
 
 
 def check(notebook: Book, values: dict, where: str = "") -> dict[str, Any]:
-    """The values as the notebook (or the one at that path) wants them. where: its name in messages.
+    """Convert values to what the notebook declares. int is accepted for float, and a tuple for a
+    list.
 
-    Raises ParameterError at an unknown name, another type, or what papermill cannot write into a
-    notebook. int goes for float, and a tuple as a list."""
+    Args:
+        notebook: A notebook, or its path.
+        where: Its name in messages.
+
+    Raises:
+        ParameterError: a name is unknown, a value has another type, or papermill cannot write it
+            into a notebook.
+    """
     known = _declared(notebook) if values else {}
     where = where or _named(notebook)
     return {name: _checked(where, name, value, known) for name, value in values.items()}
@@ -44,7 +51,12 @@ def check(notebook: Book, values: dict, where: str = "") -> dict[str, Any]:
 def spoken(notebook: Book, texts: dict[str, str]) -> dict[str, Any]:
     """Read the texts of a command line or a csv (`values.value_of`).
 
-    A text stays text if the notebook declares text and not the type of the value."""
+    A text stays text if the notebook declares text and not the type of the value.
+
+    Args:
+        notebook: A notebook, or its path.
+        texts: Name -> text.
+    """
     values: dict[str, Any] = {}
     known = _declared(notebook) if texts else {}
     for name, text in texts.items():
@@ -56,8 +68,12 @@ def spoken(notebook: Book, texts: dict[str, str]) -> dict[str, Any]:
 
 
 def digest_of(book: "NotebookNode", values: dict) -> str:
-    """Names what a notebook would do with these values: status.digest, values that are the defaults
-    being the same as none."""
+    """Compute status.digest of a notebook with these values; a default value counts as none.
+
+    Args:
+        book: The notebook.
+        values: Its parameters.
+    """
     try:
         defaults = known_parameters(book)
     except ParameterError:  # it takes none
@@ -66,7 +82,11 @@ def digest_of(book: "NotebookNode", values: dict) -> str:
 
 
 def settings(path: str | Path) -> dict:
-    """The parameters in a YAML file: one map. Raises ParameterError where it is something else."""
+    """Read the parameters of a YAML file: one map.
+
+    Raises:
+        ParameterError: it is something else.
+    """
     found = load_yaml(path)
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
         raise ParameterError(
@@ -82,13 +102,22 @@ def plan(
     texts: Iterable[tuple[str, str]] = (),
     kernel: str = "",
 ) -> list[tuple[Path, dict]]:
-    """(notebook, its parameters) of each, all checked before the first starts.
+    """List the notebooks with their parameters, all checked before the first starts.
 
-    files: YAML files of parameters, of which the last wins; texts: (name, value) pairs of a command
-    line, which win over files. Relative paths among them are relative to the file, and to the
-    working directory. kernel: the name of an installed one, in which all run. Each notebook must
-    know all parameters, or a slip would pass. Raises ParameterError, also for `data` that is no
-    data set."""
+    Relative paths in files are relative to the file, those of `texts` to the working directory.
+    Each notebook must know all parameters; otherwise a misspelled name would pass.
+
+    Args:
+        out: The folder of the executed copies.
+        files: YAML files of parameters, of which the last wins.
+        texts: (name, value) pairs of a command line, which win over files.
+        kernel: The name of an installed one, in which all run.
+
+    Raises:
+        ParameterError: a parameter or a kernel does not fit, or `data` is no data set.
+        FileNotFoundError: a notebook does not exist.
+        ValueError: two notebooks would have the same copy.
+    """
     filed: dict[str, Any] = {}
     planned: list[tuple[Path, dict]] = []
     taken: set[str] = set()
@@ -114,6 +143,10 @@ def plan(
 
 def look_at_data(book: Book, values: dict[str, Any], path: Path) -> None:
     """Look at the data sets among a notebook's checked values (see paths.check_data).
+
+    Args:
+        values: Checked parameters.
+        path: Of the notebook.
 
     Raises:
         ParameterError: one does not exist, or is no data set.
@@ -160,6 +193,10 @@ def _beginning(path: Path) -> str:
 def check_kernel(book: "NotebookNode", path: Path, name: str = "") -> None:
     """Check that a notebook can run in the kernel of that name, or else in this interpreter.
 
+    Args:
+        path: Of the notebook.
+        name: Of an installed kernel.
+
     Raises:
         ParameterError: no such kernel is installed, or the notebook is in another language.
     """
@@ -170,8 +207,9 @@ def check_kernel(book: "NotebookNode", path: Path, name: str = "") -> None:
 
 
 def injected(nb: "NotebookNode") -> dict[str, Any]:
-    """The parameters that papermill put in, or that an executed copy which is executed again
-    brought along."""
+    """Return the parameters that papermill wrote into a notebook, or that an executed copy already
+    has.
+    """
     # plain dicts again
     given = json.loads(json.dumps(nb.metadata.papermill.get("parameters") or {}))
     cell = next((cell for cell in nb.cells if INJECTED in cell.metadata.get("tags", [])), None)

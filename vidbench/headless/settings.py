@@ -58,7 +58,11 @@ def spread(entry: Any, settings: Mapping[str, Any] | None) -> Iterator[Any]:
     """Make an entry for each combination of its lists in `each`, its texts filled.
 
     An item of such a list may be a map, whose fields then fill the texts. An entry without `each`
-    in a table without settings stays as it is.
+    in a table without settings stays unchanged.
+
+    Args:
+        entry: Of a table.
+        settings: Names and values that fill texts.
 
     Raises:
         ParameterError: `each` is no map of lists, or a text has a name that is none of these.
@@ -81,6 +85,9 @@ def spread(entry: Any, settings: Mapping[str, Any] | None) -> Iterator[Any]:
 
 def filled(value: Any, known: Mapping[str, Any]) -> Any:
     """Fill {name} in all texts of a value; a text that is only {name} becomes the value itself.
+
+    Args:
+        known: Name -> value.
 
     Raises:
         ParameterError: A name is unknown.

@@ -53,7 +53,7 @@ def print_script(given: argparse.Namespace) -> None:
 
 
 def is_notebook(job: str) -> bool:
-    """Whether a job is a notebook; else it is a table of a batch."""
+    """Return whether a job is a notebook; else it is a table of a batch."""
     return Path(job).suffix.lower() == ".ipynb"
 
 

@@ -18,14 +18,12 @@ SHOWN = ("row", "name", "state", "seconds", "cell", "error")  # the others are i
 
 
 def states(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """The status of each row, as `Row.status`, and what follows from the rows it needs.
+    """List the status of each row, as `Row.status`, and what follows from the rows it needs.
 
-    | state | of a row that |
-    | --- | --- |
-    | waits | needs rows that are not complete |
-    | need failed | needs a row that failed, or that waits for one |
-    | outdated | is complete, but a row that it needs is not, or ended later |
-    | running, orphaned | is executed; `error` names the process |
+    | state | of a row that | | --- | --- | | waits | needs rows that are not complete | | need
+    failed | needs a row that failed, or that waits for one | | outdated | is complete, but a row
+    that it needs is not, or ended later | | running, orphaned | is executed; `error` names the
+    process |
 
     Args:
         rows: All rows of a table.
@@ -61,8 +59,13 @@ def _of_needs(status: dict, needs: list[tuple[Row, dict]]) -> dict[str, Any]:
 
 
 def summarize(rows: Sequence[Row], out: str | Path) -> str:
-    """Write out/summary.csv, a line for each row with all its parameters, and return a table of it
-    in short."""
+    """Write out/summary.csv, a line for each row with all its parameters; return a short table of
+    it.
+
+    Args:
+        rows: All rows of a table.
+        out: The folder of the rows' folders.
+    """
     lines = []
     for row, found in zip(rows, states(rows), strict=True):
         times = [
@@ -98,19 +101,19 @@ def summarize(rows: Sequence[Row], out: str | Path) -> str:
 
 
 def errors_of(row: Row) -> Path:
-    """The file of what a row's process prints before its notebook begins."""
+    """Return the file of what a row's process prints before its notebook begins."""
     return row.folder / f"{row.notebook.stem}.errors.log"
 
 
 def last_words(row: Row) -> str:
-    """The last line that a row's process printed, if it never began the notebook."""
+    """Return the last line that a row's process printed, if it never began the notebook."""
     if read(row.copy)["state"] != "new" or not errors_of(row).exists():
         return ""
     return errors_of(row).read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
 
 
 def line_of(found: dict) -> str:
-    """A status in a line: its state, the cell and what is wrong."""
+    """Write a status in a line: its state, the cell and what is wrong."""
     where = (
         f" in cell {found['cell']} of {found['cells']}"
         if found["state"] != "complete" and "cell" in found

@@ -68,18 +68,25 @@ class Status:
         write_text(self.path, json.dumps(self.facts, indent=1))
 
     def end(self, state: str, error: str | None) -> None:
-        """The last word: how it ended, with its exit code."""
+        """Write how it ended, with its exit code.
+
+        Args:
+            state: A key of EXIT.
+            error: What is wrong.
+        """
         self.write(state=state, error=error, exit=EXIT[state], ended=_now())
 
     def close(self) -> None:
+        """Release the lock."""
         self.lock.close()
 
 
 def read(copy: str | Path) -> dict:
-    """The status of the executed copy at that path, {"state": "new"} if it has none.
+    """Read the status of the executed copy at that path; {"state": "new"} if it has none.
 
     State `killed`: the file says running, but no process holds its lock (files.is_locked). State
-    `orphaned`: it runs, but the batch that started it ended. State `damaged`: see `read_file`."""
+    `orphaned`: it runs, but the batch that started it ended. State `damaged`: see `read_file`.
+    """
     path = Path(copy).with_suffix(".status.json")
     facts = read_file(path)
     if facts["state"] == "running" and not is_locked(_lock_path(Path(copy))):
@@ -104,9 +111,10 @@ def _lives(pid: int) -> bool:
 
 
 def read_file(path: Path) -> dict:
-    """The content of a status file, {"state": "new"} if it is missing.
+    """Read the content of a status file; {"state": "new"} if it is missing.
 
-    State `damaged` if it is not what `Status` writes; `error` says what is wrong and what to do."""
+    State `damaged` if it is not what `Status` writes; `error` says what is wrong and what to do.
+    """
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         problem = _problem(facts)
@@ -135,7 +143,8 @@ def _problem(facts: Any) -> str:
 
 
 def copy_name(notebook: Path) -> str:
-    """The file name of a notebook's executed copy, which has the node's name if there are several.
+    """Return the file name of a notebook's executed copy; with several nodes it has the node's
+    name.
 
     Raises:
         ValueError: the node's name (--node, VIDBENCH_NODE) is no file name.
@@ -152,8 +161,12 @@ def copy_name(notebook: Path) -> str:
 def refuse_others(out: str | Path, names: Sequence[str]) -> None:
     """Refuse to replace a notebook or page that is not an executed copy.
 
+    Args:
+        out: The folder of the copies.
+        names: Of the copies.
+
     Raises:
-        ValueError: the message names the file.
+        InputError: the message names the file.
     """
     for copy in (Path(out, name) for name in names):
         executed = copy.with_suffix(".status.json").is_file() or '"papermill"' in _text(copy)
@@ -170,8 +183,12 @@ def _text(file: Path) -> str:
 
 
 def digest(cells: list, parameters: dict) -> str:
-    """Names what a notebook would do: 16 hex digits of its cells' kinds and sources, less
-    papermill's own, and of the parameters given."""
+    """Identify what a notebook would do: 16 hex digits of its cells and parameters.
+
+    Args:
+        cells: Their kinds and sources count; papermill's own cell does not.
+        parameters: Those given.
+    """
     sources = [
         [cell.cell_type, cell.source]
         for cell in cells

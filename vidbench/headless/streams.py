@@ -7,7 +7,13 @@ from vidbench.system.progress import Every
 
 
 def redrawn(text: str, more: str) -> str:
-    """Append to a stream; of a line that was redrawn after a carriage return, its last state."""
+    """Append to a stream; of a line that was redrawn after a carriage return, the last state is
+    kept.
+
+    Args:
+        text: The stream.
+        more: What is appended.
+    """
     settled = text.rfind("\n") + 1
     lines = (text[settled:] + more).split("\n")
     # the last carriage return that something follows; of a long line without any a pattern would
@@ -27,7 +33,12 @@ class Lines:
         self.due: dict[str, Every] = {}
 
     def write(self, name: str, text: str) -> None:
-        """Add what stream `name` says."""
+        """Add text of a stream.
+
+        Args:
+            name: stdout or stderr.
+            text: May have several lines, or a part of one.
+        """
         *whole, rest = redrawn(self.open.get(name, ""), text).split("\n")
         for line in whole:
             self.say(line.rstrip("\r"))
@@ -37,7 +48,12 @@ class Lines:
         self.open[name] = rest
 
     def redraw(self, name: str, line: str) -> None:
-        """Add the state of a bar; an empty one is a bar that was removed."""
+        """Add the state of a bar; an empty line means that the bar was removed.
+
+        Args:
+            name: Of the bar.
+            line: Its state.
+        """
         self.due.setdefault(name, Every())  # a short bar is said once, as it ends
         self.open.pop(name, None)
         if line:
@@ -51,6 +67,7 @@ class Lines:
         self.open = {}
 
     def say(self, line: str) -> None:
+        """Write a line to all files."""
         for file in self.files:
             # `| head` has read enough, and the run continues: all later prints end here, too
             try:
@@ -69,7 +86,12 @@ class Streams:
         self.growing: dict[int, tuple[Any, list[str]]] = {}
 
     def add(self, output: Any, text: str) -> None:
-        """Add what the stream of an output says."""
+        """Add text to the stream of an output.
+
+        Args:
+            output: Of the notebook.
+            text: What its stream wrote.
+        """
         _, parts = self.growing.setdefault(id(output), (output, [output.text]))
         last = redrawn(parts.pop(), text)
         settled = last.rfind("\n") + 1

@@ -80,7 +80,7 @@ def read_table(
     kernel: str = "",
     given: Iterable[tuple[str, str]] = (),
 ) -> list[Row]:
-    """The rows of a table, each checked against its notebook.
+    """Read the rows of a table, each checked against its notebook.
 
     A .yaml holds one map or a list of maps:
 
@@ -339,7 +339,12 @@ def _places(out: Path) -> dict[str, Path]:
 
 
 def leaves(values: dict, prefix: str = "") -> dict[str, Any]:
-    """Flatten maps in maps to one map; the names of its keys have dots."""
+    """Flatten maps in maps to one map; the names of its keys have dots.
+
+    Args:
+        values: Maps in maps.
+        prefix: Of the names.
+    """
     found: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, dict) and value:

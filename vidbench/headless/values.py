@@ -72,6 +72,9 @@ def _yaml_value(text: str) -> Any:
 def once(texts: Iterable[tuple[str, str]], kind: str = "parameter") -> dict[str, str]:
     """Make a map of the (name, text) pairs of a command line.
 
+    Args:
+        kind: What the message calls a name.
+
     Raises:
         ParameterError: a name comes twice.
     """
@@ -98,7 +101,11 @@ def load_yaml(path: str | Path) -> Any:
 
 
 def parse_yaml(text: str) -> Any:
-    """Parse YAML 1.2. Raises ValueError with the line if it cannot be read."""
+    """Parse YAML 1.2.
+
+    Raises:
+        ValueError: it cannot be read; the message has the line.
+    """
     from ruamel.yaml.constructor import DuplicateKeyError
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 

@@ -16,6 +16,9 @@ T = TypeVar("T")
 def at_the_door(function: Callable[..., T], *arguments: Any, **options: Any) -> T:
     """Call a function whose errors say what to do.
 
+    Args:
+        *arguments, **options: Of the function.
+
     Raises:
         SystemExit: The call failed; the message is on stderr, the exit code is 2.
     """
@@ -30,8 +33,11 @@ def at_the_door(function: Callable[..., T], *arguments: Any, **options: Any) -> 
 def refuse_file(path: str | Path, option: str = "--out") -> None:
     """Refuse a file where an option wants a folder; the folder need not exist.
 
+    Args:
+        option: The option that the message names.
+
     Raises:
-        ValueError: The path, or what would be a folder above it, is a file.
+        InputError: The path, or what would be a folder above it, is a file.
     """
     for place in (Path(path).expanduser(), *Path(path).expanduser().parents):
         if place.is_file():
@@ -43,8 +49,11 @@ def refuse_file(path: str | Path, option: str = "--out") -> None:
 def make_folder(path: str | Path, option: str = "--out") -> None:
     """Make the folder that an option names, and those above it.
 
+    Args:
+        option: The option that the message names.
+
     Raises:
-        ValueError: It cannot be made; the message says why.
+        InputError: It cannot be made; the message says why.
     """
     refuse_file(path, option)
     try:

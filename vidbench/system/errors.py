@@ -40,7 +40,7 @@ class MissingError(Brief, FileNotFoundError):
 
 
 def whole(error: BaseException) -> list[str]:
-    """The traceback as IPython shows it, or as Python does outside of it."""
+    """Return the traceback as IPython shows it, or as Python does outside of it."""
     shell = shell_of_notebook()
     if shell is None:
         return traceback.format_exception(error)

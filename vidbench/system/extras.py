@@ -10,6 +10,9 @@ from typing import Any
 def check_installed(package: str, extra: str) -> None:
     """Check that an optional package is installed, without importing it.
 
+    Args:
+        extra: Of pyproject.toml, which installs it.
+
     Raises:
         ImportError: It is missing; the message says how to install it.
     """
@@ -19,6 +22,9 @@ def check_installed(package: str, extra: str) -> None:
 
 def needed(package: str, extra: str) -> Any:
     """Import an optional package.
+
+    Args:
+        extra: Of pyproject.toml, which installs it.
 
     Raises:
         ImportError: It is missing; the message says how to install it.

@@ -96,7 +96,11 @@ def unused(path: str | Path) -> Path:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text file whole or not at all, in UTF-8 and with the line ends of `text`."""
+    """Write a text file whole or not at all, in UTF-8.
+
+    Args:
+        text: Its line ends are kept.
+    """
     with written(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="")
 
@@ -123,7 +127,11 @@ def stamp(path: str | Path) -> str:
 
 
 def same_content(one: str, other: str) -> bool:
-    """Whether two stamps have the same size and checksum; a copy of a file has another time."""
+    """Return whether two stamps have the same size and checksum; a copy of a file has another time.
+
+    Args:
+        one, other: Stamps.
+    """
     return _content(one) == _content(other)
 
 
@@ -134,6 +142,10 @@ def _content(stamp: str) -> tuple[str, str]:
 
 def path_inside(folder: str | Path, name: str | Path) -> Path:
     """Join a name that a user or a file gave to the folder it must stay in.
+
+    Args:
+        folder: Where it must stay.
+        name: A relative path.
 
     Raises:
         ValueError: the name is absolute, contains `..` or a control character, or is empty.
@@ -173,8 +185,13 @@ def delete_folder(folder: Path) -> None:
 
 @contextmanager
 def explain_full_disk(folder: Path) -> Iterator[None]:
-    """Turn the error for a full disk, or for a file that is too large for it, into a DiskError that
-    says what to do. Libraries in other languages give the system's words in errors of their own."""
+    """Turn the error for a full disk, or for a file that is too large for it, into a DiskError.
+
+    Libraries in other languages raise errors of other classes, with the system's words.
+
+    Raises:
+        DiskError: it says what to do.
+    """
     try:
         yield
     except DiskError:
@@ -231,7 +248,15 @@ def lock_folder(folder: str | Path, what: str = "is at work in", shard: str = ""
 
 
 def lock_file(path: Path, what: str, place: Path) -> FileIO:
-    """Take the lock of one file, as `lock_folder` does. place: what the message names."""
+    """Take the lock of one file, as `lock_folder` does.
+
+    Args:
+        what: What a process that holds it does, for the message.
+        place: What the message names.
+
+    Raises:
+        BusyError: another process holds it.
+    """
     with explain_full_disk(path.parent), ExitStack() as on_error:
         file = on_error.enter_context(open(path, "a+b", buffering=0))
         for _ in range(TRIES):
@@ -251,9 +276,9 @@ def lock_file(path: Path, what: str, place: Path) -> FileIO:
 
 
 def is_locked(path: str | Path) -> bool:
-    """Whether a process holds the lock of this file; False if the file does not exist.
+    """Return whether a process holds the lock of this file; False if the file does not exist.
 
-    Where the file system has no locks, the answer is True: nothing shows that the process ended.
+    If the file system has no locks, the answer is True: nothing shows that the process ended.
     Across machines the answer is right if the file system shares locks (NFS does, Lustre if mounted
     with flock).
     """

@@ -20,7 +20,12 @@ ALARM, CALM = "#D55E00", "rgba(128,128,128,.7)"  # of the bar at the left
 def show_notice(title: str, sentences: Sequence[str], calm: bool = False) -> None:
     """Show sentences under a title, once: HTML in a notebook that a person watches, else text.
 
-    A notebook without a browser gets text, which its log keeps. calm: nothing is wrong."""
+    A notebook without a browser gets text, which its log keeps.
+
+    Args:
+        title: Above the sentences.
+        calm: Nothing is wrong.
+    """
     shell: Any = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     if hasattr(shell, "kernel") and os.environ.get("VIDBENCH_HEADLESS") != "1":
         both = {"text/html": box(title, sentences, calm), "text/plain": block(title, sentences)}
@@ -30,7 +35,12 @@ def show_notice(title: str, sentences: Sequence[str], calm: bool = False) -> Non
 
 
 def block(title: str, sentences: Sequence[str]) -> str:
-    """Title and sentences as lines of at most WIDE letters, broken between words."""
+    """Wrap title and sentences into lines of at most WIDE letters.
+
+    Args:
+        title: The first line.
+        sentences: A list item each.
+    """
     lines = [title]
     for one in sentences:
         lines += textwrap.wrap(
@@ -40,7 +50,13 @@ def block(title: str, sentences: Sequence[str]) -> str:
 
 
 def box(title: str, sentences: Sequence[str], calm: bool = False) -> str:
-    """Title and sentences as HTML whose words have the theme's color."""
+    """Return title and sentences as HTML whose words have the theme's color.
+
+    Args:
+        title: In bold.
+        sentences: A list item each.
+        calm: Nothing is wrong.
+    """
     items = "".join(f'<li style="margin:4px 0">{html.escape(one)}</li>' for one in sentences)
     return (
         f'<div style="{BOX}{CALM if calm else ALARM}"><b>{html.escape(title)}</b>'

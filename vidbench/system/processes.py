@@ -80,7 +80,13 @@ class Pool:
         return self._pool.active
 
     def submit(self, function: Callable, *arguments, timeout: float | None = None) -> Future:
-        """Begin a call; after `timeout` seconds its process is stopped. See `result_of`."""
+        """Begin a call. See `result_of`.
+
+        Args:
+            function: An importable one.
+            *arguments: Of the function.
+            timeout: Seconds after which its process is stopped.
+        """
         return self._pool.schedule(_call, args=(function, arguments), timeout=timeout)
 
     def terminate(self, running: Collection[Future]) -> None:
@@ -134,8 +140,14 @@ def run_all(
 ) -> list:
     """Call `function(*task)` for every task in a pool and return the results in order.
 
-    The first failure stops the rest and is raised. workers: 0 calls in this process, without
-    `start`. done: called here with each result as it comes, for a progress bar.
+    The first failure stops the rest and is raised.
+
+    Args:
+        function: An importable one.
+        tasks: Arguments of each call.
+        workers: 0 calls in this process, without `start`.
+        start, arguments: See `Pool`.
+        done: Called here with each result as it comes, for a progress bar.
     """
     if workers < 1:
         results = []

@@ -40,7 +40,12 @@ class Every:
 
 
 def words(numbers: dict[str, float | None], digits: str = ".4g") -> str:
-    """Say numbers as `loss 0.693 lr 0.01`; those that do not exist yet are left out."""
+    """Write numbers as `loss 0.693 lr 0.01`; those that do not exist yet are left out.
+
+    Args:
+        numbers: Name -> value.
+        digits: A format.
+    """
     known = {n: v for n, v in numbers.items() if v is not None and math.isfinite(v)}
     return " ".join(f"{name} {value:{digits}}" for name, value in known.items())
 
@@ -96,8 +101,13 @@ class Progress:
             self.bar.refresh()
 
     def show(self, done: float, text: str = "", line: str = "") -> None:
-        """Show that so much is done. text: what else to say; line: what to print instead of the
-        usual line."""
+        """Show that so much is done.
+
+        Args:
+            done: Of the total.
+            text: Added to the bar or line.
+            line: Printed instead of the usual line.
+        """
         self.done = done
         if self.bar is not None:
             self.bar.set_postfix_str(text, refresh=False)
@@ -116,7 +126,12 @@ class Progress:
             )
 
     def add(self, more: float = 1, text: str = "") -> None:
-        """Show that so much more is done."""
+        """Show that so much more is done.
+
+        Args:
+            more: Than before.
+            text: Added to the bar or line.
+        """
         self.show(self.done + more, text)
 
     def note(self, text: str) -> None:

@@ -64,7 +64,7 @@ def check_fields(value: Any, where: str = "") -> None:
         where: What the message calls the dataclass; its class if empty.
 
     Raises:
-        ValueError: A field has another type, a number outside its range, or one that is not finite.
+        InputError: A field has another type, a number outside its range, or one that is not finite.
     """
     try:
         _check_nested(value, "")

@@ -52,7 +52,11 @@ def deferred(act: Callable[[list[str]], None] = lambda names: None) -> Iterator[
 
 
 def stop_at_second(names: list[str]) -> None:
-    """Raise at the second signal; an `act` of `deferred`."""
+    """Stop at the second signal; an `act` of `deferred`.
+
+    Raises:
+        KeyboardInterrupt: it is the second.
+    """
     if len(names) > 1:
         raise KeyboardInterrupt(f"second {names[-1]}: stopped without saving")
 

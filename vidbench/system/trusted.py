@@ -48,7 +48,7 @@ def trust(*modules: str) -> list[ModuleType]:
 
 
 def named() -> tuple[str, ...]:
-    """The modules that the caller named, in order."""
+    """Return the modules that the caller named, in order."""
     return tuple(name.strip() for name in os.environ.get(VARIABLE, "").split(",") if name.strip())
 
 

@@ -56,7 +56,12 @@ def grouped(commands: Commands, groups: Mapping[str, Sequence[str]]) -> str:
 
 
 def closing(example: str, ends: Mapping[int, str] | str = ENDS) -> str:
-    """The end of a help text: examples and exit codes."""
+    """Return the end of a help text: examples and exit codes.
+
+    Args:
+        example: Lines.
+        ends: What each exit code means, or a table of it.
+    """
     lines = "".join(f"\n  {line.strip()}" for line in example.strip().splitlines())
     if not isinstance(ends, str):
         rows = "".join(f"\n{code:<9}  {meaning}" for code, meaning in ends.items())

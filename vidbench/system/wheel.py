@@ -23,6 +23,7 @@ class WithShare(build_py):
     """Copy the package's modules, and what they share, into the folder of the build."""
 
     def run(self) -> None:
+        """Build, then copy the shared files into the wheel."""
         super().run()
         if self.editable_mode:  # an editable install reads the checkout
             return
