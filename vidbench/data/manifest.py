@@ -100,12 +100,20 @@ class Manifest:
         classes: Sequence[str] | None = None,
         where: Callable[[int], str] | None = None,
     ) -> Manifest:
-        """Columns from rows of (path, label name or None, split name, source_video name or None: the
-        row is a source video alone).
+        """Make the columns from rows of (path, label or None, split, source video or None).
 
-        classes None: the labels that occur, sorted. where(row) says in errors which line of which
-        file a row came from. Raises ValueError at the first label outside the class list, unknown
-        split, empty or repeated path."""
+        Without a source video a row is its own.
+
+        Args:
+            root: The folder that paths start from.
+            classes: Their names in order; default: the labels that occur, sorted.
+            where: where(row) names the file and line of a row in errors.
+
+        Raises:
+            ValueError: at the first label outside the class list, unknown split, empty or repeated
+                path.
+            InputError: The same, as a ValueError with a plain message.
+        """
         where = where or (lambda i: f"row {i}")
         rows = [tuple(row) for row in rows]
         written = [(row[1], where(i)) for i, row in enumerate(rows) if len(row) == 4 and row[1]]
@@ -156,7 +164,14 @@ class Manifest:
         return f"{len(self)} videos in {len(self.classes)} classes{some}"
 
     def need_labels(self, what: str) -> None:
-        """Raise ValueError if no video has a label, which `what` needs."""
+        """Check that some video has a label.
+
+        Args:
+            what: What needs labels, for the message.
+
+        Raises:
+            InputError: none has.
+        """
         if not self.labeled:
             raise InputError(
                 f"{what} needs labels; got {self.words} in {self.root}. Use class folders, or a "
@@ -169,15 +184,15 @@ class Manifest:
         return self.select(mask=self.label >= 0) if self.labeled else self
 
     def without_labels(self) -> Manifest:
-        """The same videos with no classes and label -1 everywhere."""
+        """Return the same videos with no classes and label -1 everywhere."""
         return replace(self, classes=(), label=np.full(len(self), -1))
 
     def absolute(self, row: int) -> Path:
-        """The video file of a row."""
+        """Return the video file of a row."""
         return self.root / str(self.path[row])
 
     def names(self, row: int) -> dict[str, str]:
-        """One row in words: path, label ("" where unknown), split and source."""
+        """Return one row in words: path, label ("" if unknown), split and source."""
         label = int(self.label[row])
         return {
             "path": str(self.path[row]),
@@ -187,12 +202,19 @@ class Manifest:
         }
 
     def select(self, split: str | None = None, mask: np.ndarray | None = None) -> Manifest:
-        """The rows of one split, or where mask [N] is true (or the rows it numbers), in the given
-        order.
+        """Select the rows of one split, or of a mask, in the given order.
 
-        Classes and source ids stay as they are, so labels and sources of two selections can be
-        compared. Rows are numbered from 0 again. Raises ValueError on an unknown split, IndexError on a mask of
-        another length."""
+        Classes and source ids are kept, so labels and sources of two selections can be compared.
+        Rows are numbered from 0 again.
+
+        Args:
+            split: train, validate, test or none.
+            mask: Bool [N], or numbers of rows.
+
+        Raises:
+            InputError: an unknown split.
+            IndexError: a mask of another length.
+        """
         rows = np.arange(len(self))
         if mask is not None:
             rows = rows[np.asarray(mask)]
@@ -206,12 +228,16 @@ class Manifest:
         return replace(self, **columns)
 
     def scanned(self) -> dict[str, np.ndarray]:
-        """The columns that a scan added, by name; {} before one."""
+        """Return the columns that a scan added, by name; {} before one."""
         return {name: getattr(self, name) for name in SCANNED if getattr(self, name) is not None}
 
     def held_out(self) -> str:
-        """The split whose rows are queries or test videos: test where there is one, else
-        validate."""
+        """Return the split whose rows are queries or test videos: test if there is one, else
+        validate.
+
+        Raises:
+            InputError: there is neither.
+        """
         for split in ("test", "validate"):
             if (self.split == SPLITS.index(split)).any():
                 return split
@@ -229,12 +255,19 @@ class Manifest:
         return f"{len(self)}-{zlib.crc32(text.encode()):08x}"
 
     def hold_out(self, share: float, seed: int = 0) -> tuple[Manifest, Manifest]:
-        """Two parts, the second about `share` of the videos: whole sources, of each class in
-        proportion.
+        """Split the videos in two parts, the second about `share` of them: whole sources of each
+        class.
 
-        Videos without label count as one class. A class keeps at least one source in the first
-        part. For choosing and watching on a part of train, so that the test videos stay unseen.
-        Raises ValueError where share is not within 0 and 1 or nothing would be held out."""
+        For choosing and watching on a part of train, so that the test videos stay unseen. Videos
+        without label count as one class. A class keeps at least one source in the first part.
+
+        Args:
+            share: Between 0 and 1.
+            seed: Of the choice.
+
+        Raises:
+            InputError: share is not within 0 and 1, or nothing would be held out.
+        """
         if not 0 < share < 1:
             raise InputError(f"hold_out wants a share between 0 and 1, got {share}")
         rng, taken = np.random.default_rng([seed, 7]), []
@@ -287,12 +320,20 @@ class Manifest:
 
     @classmethod
     def load(cls, place: str | Path, root: str | Path | None = None) -> Manifest:
-        """Read manifest.csv of a folder, or a csv by its own name: a header with path and maybe
-        label, split, source_video.
+        """Read manifest.csv of a folder, or a csv by its own name, with columns path, label, split,
+        source_video.
 
-        Classes come from classes.txt next to it (one name a line), else from the labels. Root: the
-        argument, else root.txt next to it, else the csv's folder. Raises FileNotFoundError without
-        the csv, ValueError on a bad line."""
+        Only path is required. Classes come from classes.txt next to it (one name a line), else from
+        the labels.
+
+        Args:
+            root: The folder that paths start from; default: root.txt next to the csv, else its
+                folder.
+
+        Raises:
+            MissingError: there is no csv (a FileNotFoundError).
+            ValueError: a bad line.
+        """
         place = Path(place)
         file = place / "manifest.csv" if place.is_dir() else place
         if not file.is_file():

@@ -45,15 +45,19 @@ Line = tuple[list[str], int]
 
 
 def is_plain(name: str) -> bool:
-    """Whether a manifest can hold this name of a file or a folder."""
+    """Return whether a manifest can hold this name of a file or a folder."""
     return "\\" not in name and not ODD_PATH.search(name)
 
 
 def tidy_name(name: str, place: str, what: str = "label") -> str:
     """Strip a name and compose its accents.
 
+    Args:
+        place: Where it comes from, for the message.
+        what: What it names.
+
     Raises:
-        ValueError: it contains a control character or a line end; `place` says where.
+        InputError: it contains a control character or a line end.
     """
     text = name.strip(" \t")
     if odd := ODD_NAME.search(text):
@@ -69,8 +73,11 @@ def tidy_name(name: str, place: str, what: str = "label") -> str:
 def tidy_path(path: str, place: str) -> str:
     """Write a path with forward slashes, without `.` and doubled slashes.
 
+    Args:
+        place: Where it comes from, for the message.
+
     Raises:
-        ValueError: it is empty or contains a control character; `place` says where.
+        InputError: it is empty or contains a control character.
     """
     if odd := ODD_PATH.search(path):
         raise InputError(
@@ -89,7 +96,7 @@ def tidy_path(path: str, place: str) -> str:
 
 
 def same_path(path: str) -> str:
-    """What two spellings of one path have in common: its accents composed (NFC)."""
+    """Return what two spellings of one path share: its accents composed (NFC)."""
     return path if path.isascii() else unicodedata.normalize("NFC", path)
 
 
@@ -104,7 +111,7 @@ def check_row(
         place: Where the row comes from, for messages.
 
     Raises:
-        ValueError: a cell cannot be used; the message names the place.
+        InputError: a cell cannot be used; the message names the place.
     """
     if len(row) != 4:
         raise InputError(f"{place}: wanted 4 columns {COLUMNS}, got {len(row)}: {row!r}")
@@ -140,15 +147,15 @@ def spelled_twice(labels: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def csv_lines(file: Path, strict: bool = True) -> list[Line]:
-    """Read a csv as (cells, line number), without empty lines; a BOM is no part of it.
+    """Read a csv as (cells, line number), without empty lines and BOM.
 
     Args:
         file: The csv.
         strict: False stops at the first bad line, to recognize a file.
 
     Raises:
-        ValueError: it is not UTF-8, or a quoted cell continues past the end of its line. The message
-            names file and line.
+        InputError: it is not UTF-8, or a quoted cell continues past the end of its line. The
+            message names file and line.
     """
     lines: list[Line] = []
     begins = 1
@@ -176,8 +183,8 @@ def read_text(file: Path) -> str:
     """Read a text file without its BOM.
 
     Raises:
-        FileNotFoundError: it does not exist, or is a folder.
-        ValueError: it is not UTF-8.
+        MissingError: it does not exist, or is a folder (a FileNotFoundError).
+        InputError: it is not UTF-8.
     """
     try:
         return file.read_text(encoding="utf-8-sig")
@@ -215,10 +222,10 @@ def not_utf8(file: Path) -> str:
 
 
 def columns_of(file: Path) -> list[str]:
-    """The names in a csv's first line that is not empty; [] if there is none.
+    """Return the names in a csv's first line that is not empty; [] if there is none.
 
     Raises:
-        ValueError: that line is no csv.
+        InputError: that line is no csv.
     """
     with open(file, newline="", encoding="utf-8-sig", errors="replace") as handle:
         try:
@@ -241,7 +248,7 @@ def manifest_rows(
         the columns of a scan.
 
     Raises:
-        ValueError: a line cannot be used; the message names it.
+        InputError: a line cannot be used; the message names it.
     """
     (head, _), *lines = csv_lines(file) or [([], 1)]
     header = [name.strip() for name in head]
@@ -299,7 +306,5 @@ def _number(cell: str, name: str, place: str) -> float:
 
 
 def text_lines(file: Path) -> list[str]:
-    """The lines of a small text file that are not blank, without blanks around them; CRLF and LF
-    are the same. Raises as `read_text`.
-    """
+    """Return the lines of a small text file that are not blank, stripped; CRLF and LF are the same."""
     return [line.strip() for line in read_text(file).split("\n") if line.strip()]

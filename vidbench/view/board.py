@@ -119,7 +119,12 @@ def figure(
 
 
 def chart_title(log: str, column: str) -> str:
-    """Name a chart: the column in words, and what its log measures on."""
+    """Name a chart: the column in words, and what its log measures on.
+
+    Args:
+        log: metrics or monitor.
+        column: Of the log.
+    """
     return plain(f"{TITLES.get(column, column)} ({LOGS[log]})")
 
 
@@ -155,7 +160,11 @@ def _pair(line: Curve, style: tuple[str, str], look: Look, unit: tuple[str, floa
 def values(
     line: Curve, look: Look, unit: tuple[str, float]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return x, y as logged and y smoothed of a curve, five digits each."""
+    """Return x, y as logged and y smoothed of a curve [n], five digits each.
+
+    Args:
+        unit: Name and seconds of the unit of time.
+    """
     return _x(line, look.axis, unit), _digits(line.y), _digits(line.smooth(look.smoothing))
 
 
@@ -188,7 +197,12 @@ def time_unit(lines: Iterable[Curve]) -> tuple[str, float]:
 def axis_layout(
     charts: Sequence[tuple[str, str]], look: Look, unit: tuple[str, float], lines: Sequence[Curve]
 ) -> dict[str, Any]:
-    """Return names and scales of all axes as plotly's layout, by dotted keys turned to `_`."""
+    """Return names and scales of all axes as plotly's layout, by dotted keys turned to `_`.
+
+    Args:
+        charts: Log and column of each.
+        unit: Name and seconds of the unit of time.
+    """
     made: dict[str, Any] = {}
     named = x_name(look.axis, unit)
     log_x, log_y = SCALES[look.scale]
@@ -203,12 +217,22 @@ def axis_layout(
 
 
 def x_name(axis: str, unit: tuple[str, float]) -> str:
-    """Name the x axis."""
+    """Name the x axis.
+
+    Args:
+        axis: seconds, or a column.
+        unit: Name and seconds of the unit of time.
+    """
     return f"training time ({unit[0]})" if axis == "seconds" else axis
 
 
 def y_name(column: str, smoothing: float) -> str:
-    """Name a y axis, with the smoothing if there is any."""
+    """Name a y axis, with the smoothing if there is any.
+
+    Args:
+        column: Of a log.
+        smoothing: Of the exponential moving average.
+    """
     return plain(TITLES.get(column, column)) + (f", EMA {smoothing:g}" if smoothing else "")
 
 
@@ -347,9 +371,13 @@ def compared(states: Sequence[RunState], numbers: Sequence[Number]) -> Figure | 
 def outcomes(
     states: Sequence[RunState], numbers: Sequence[Number]
 ) -> dict[str, dict[str, float | None]]:
-    """Return what came out of the runs: the last loss, and of each task the main metric in percent.
+    """Return the runs' results: the last loss, and of each task the main metric in percent.
 
-    Of a task's protocols it is the one that most runs share; RGB and flow count as one."""
+    Of a task's protocols it is the one that most runs share; RGB and flow count as one.
+
+    Args:
+        numbers: Of these runs.
+    """
     found: dict[str, dict[str, float | None]] = {
         "last loss": {one.name: one.last("loss") for one in states}
     }
@@ -368,7 +396,13 @@ def outcomes(
 
 
 def write_board(path: str | Path, board: Board, title: str = "Board of runs") -> Path:
-    """Write one offline page of all runs: states, curves, recipes, numbers. Its buttons need no kernel."""
+    """Write one offline page of all runs: states, curves, recipes, numbers. Its buttons need no
+    kernel.
+
+    Args:
+        path: Of the page.
+        title: Of the page.
+    """
     began = time.perf_counter()
     states = board.look()
     numbers = numbers_of(board.results())

@@ -137,8 +137,12 @@ def _source(path: str, of: int, at: np.ndarray, times: np.ndarray, flow: bool, m
 def top_speed(
     manifest: Manifest, flow_folder: str | Path, videos: int = 8, flows: int = 4
 ) -> float:
-    """Return the pixels a frame that 99 % of the pixels stay below, in so many flows of so many
-    videos."""
+    """Return the speed in pixels per frame that 99 % of the pixels do not exceed.
+
+    Args:
+        videos: How many are read, evenly spread.
+        flows: Of each video.
+    """
     speeds = [
         np.linalg.norm(_flows(manifest, flow_folder, row, flows), axis=-1).ravel()
         for row in windows.spread(len(manifest), videos)

@@ -36,7 +36,12 @@ def asymmetry(
 
     A pair far off the diagonal may be parent and child.
 
-    forward: [C_s,C_t]; backward: [C_t,C_s]. See `against` for the rest."""
+    Args:
+        forward: [C_s,C_t].
+        backward: [C_t,C_s].
+        unit: What the scores are.
+        drawn, labels: See `against`.
+    """
     turned = Classes(classes.targets, classes.sources)
     backward = turned.checked(backward, "asymmetry, backward").T
     scores = classes.checked(forward, "asymmetry"), backward
@@ -65,12 +70,20 @@ def against(
     drawn: int = 2000,
     labels: int = 8,
 ) -> Figure:
-    """Draw two scores of the same pairs, both [C_s,C_t], against each other, with Spearman's rank
-    correlation of all pairs.
+    """Draw two scores of the same pairs against each other, with Spearman's rank correlation of all
+    pairs.
 
-    names: of the two scores; drawn: so many of the highest by either one are points, the others a
-    shade, and a line below says how many; labels: at most so many of the strongest are named, none
-    over another. Marked pairs are drawn in any case. Raises ValueError as `heatmap` does."""
+    Args:
+        x, y: [C_s,C_t].
+        classes: Marked pairs are drawn in any case.
+        names: Of the two scores.
+        drawn: How many of the highest by either score are points; the others are a shade, and a
+            line below gives their number.
+        labels: How many of the strongest are named at most; names do not overlap.
+
+    Raises:
+        ValueError: see `relations.heatmap`.
+    """
     from scipy.stats import spearmanr
 
     x, y = (classes.checked(scores, "against") for scores in (x, y))
@@ -233,13 +246,21 @@ def _label(
 def placed(
     points: np.ndarray, texts: Mapping[int, str], size: tuple[float, float], most: int
 ) -> dict[int, tuple[str, float, float, float, float]]:
-    """Where names of points go: index -> (which side of the box is at the point, left, low, right,
-    top), in pixels.
+    """Place the names of points.
 
-    points: [n,2]; texts: index -> name, the most important first. A name is right of its point,
-    left, above or below, where it covers the fewest points, two at most, and no name; one without
-    room is left out, as is what comes after the first `most`. Boxes are within (0, 0, *size);
-    widths are estimated from the number of letters."""
+    A name is right of its point, left, above or below, where it covers the fewest points, two at
+    most, and no other name. Without room it is left out. Widths are estimated from the number of
+    letters.
+
+    Args:
+        points: [n,2] in pixels.
+        texts: Index -> name, the most important first.
+        size: Boxes are within (0, 0, *size).
+        most: Names at most.
+
+    Returns:
+        Index -> which side of the box is at the point; left, low, right, top in pixels.
+    """
     found: dict[int, tuple[str, float, float, float, float]] = {}
     for i, text in texts.items():
         (x, y), wide, gap, half = points[i], LETTER * len(text), 7, LINE / 2

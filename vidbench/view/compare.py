@@ -141,6 +141,9 @@ def sections(pairs: Sequence[Paired]) -> list[Section]:
 def write(path: str | Path, pairs: Sequence[Paired]) -> Path:
     """Write a comparison as one offline page, whole or not at all.
 
+    Args:
+        path: Of the page.
+
     Raises:
         ValueError: There is nothing to show.
         OSError: The file cannot be written.
@@ -151,7 +154,11 @@ def write(path: str | Path, pairs: Sequence[Paired]) -> Path:
 
 
 def heading(pair: Paired, among: Sequence[Paired]) -> str:
-    """Name a measurement: its task and, if others are of the same task, the switches that differ."""
+    """Name a measurement: its task and, if others are of the same task, the switches that differ.
+
+    Args:
+        among: All measurements of the page.
+    """
     others = [one for one in among if one.one.task == pair.one.task and one is not pair]
     held = pair.one.protocol
     apart = [name for name in held if any(held[name] != o.one.protocol.get(name) for o in others)]

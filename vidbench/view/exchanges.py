@@ -57,7 +57,12 @@ def _agreement(one: Searched, other: Searched, k: int) -> tuple[float, float, fl
 
 
 def exchange_bars(found: Found, pair: Pair, train: Manifest, queries: Manifest, k: int) -> Figure:
-    """Draw how many of the k nearest are kept, lost and gained, right and wrong ones apart."""
+    """Draw how many of the k nearest are kept, lost and gained, right and wrong ones separately.
+
+    Args:
+        found: Name -> search.
+        pair: Names of the two searches.
+    """
     before, after = (found[name].neighbors.rows for name in pair)
     moved = exchanged(before, after, (train.label, queries.label), k)
     means = summary(moved, by="source_video", source_video=queries.source_video)
@@ -73,7 +78,14 @@ def exchange_bars(found: Found, pair: Pair, train: Manifest, queries: Manifest, 
 def origin_table(
     found: Found, pair: Pair, teacher: str, train: Manifest, queries: Manifest, k: int
 ) -> Html | str:
-    """Gained neighbors that the teacher's list names, and those that it does not: how many are right."""
+    """Count gained neighbors that the teacher's list contains, and those that it lacks: how many
+    are right.
+
+    Args:
+        found: Name -> search.
+        pair: Names of the two searches.
+        teacher: The name of the teacher's search.
+    """
     before, after, named = (found[name].neighbors.rows for name in (*pair, teacher))
     new, taught = ~shared(after, before, k), shared(after, named, k)
     same = train.label[after[:, :k]] == queries.label[:, None]

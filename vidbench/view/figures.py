@@ -43,12 +43,19 @@ def curves(
     percent: bool = False,
     colors: Mapping[str, str] | None = None,
 ) -> Figure:
-    """Lines over a common axis, one per name (training curves, R@k over k).
+    """Draw lines over a common axis, one per name (training curves, R@k over k).
 
-    series: name -> (xs, ys), two sequences of one length each, or (xs, ys, lows, highs) for a band
-    of intervals; a NaN leaves a gap. levels: name -> height of a dotted line across the figure
-    (chance, a published number). percent: ys and levels are fractions and are drawn times 100.
-    Raises ValueError on no series, an empty one, or lengths that differ."""
+    Args:
+        series: Name -> (xs, ys), two sequences of one length each, or (xs, ys, lows, highs) for a
+            band of intervals; a NaN leaves a gap.
+        x, y: Names of the axes.
+        levels: Name -> height of a dotted line across the figure (chance, a published number).
+        percent: ys and levels are fractions and are drawn times 100.
+        colors: Name -> color; default: see `looks.colors_for`.
+
+    Raises:
+        ValueError: no series, an empty one, or lengths that differ.
+    """
     import plotly.graph_objects as go
 
     if not series:
@@ -121,14 +128,21 @@ def bars(
     colors: Mapping[str, str] | None = None,
     by_group: bool = False,
 ) -> Figure:
-    """Grouped bars with their intervals and their numbers (R@1 and probe of each method, bootstrap
-    intervals).
+    """Draw grouped bars with their intervals and numbers (R@1 and probe of each method).
 
-    rows: `Bar`s or tuples (method, group, value, low, high); groups and methods keep the order of
-    first appearance. percent: values are fractions and are drawn times 100. by_group: groups are
-    runs, so they decide the colors; without a legend, as the axis names them. Raises ValueError on
-    no rows, on one (method, group) twice, on an interval that misses its value, and on a "fraction"
-    above 1."""
+    Args:
+        rows: `Bar`s or tuples (method, group, value, low, high), in the order of first appearance.
+        y: Name of the axis.
+        percent: Values are fractions and are drawn times 100.
+        levels: Name -> height of a dotted line (chance, a published number).
+        colors: Method -> color; default: see `looks.colors_for`.
+        by_group: Groups are runs, so they decide the colors; without a legend, as the axis names
+            them.
+
+    Raises:
+        ValueError: no rows, one (method, group) twice, an interval that misses its value, or a
+            "fraction" above 1.
+    """
     import plotly.graph_objects as go
 
     rows = [Bar(*row) for row in rows]
@@ -233,12 +247,17 @@ def _intervals(rows: Sequence[Bar], scale: float) -> dict[str, Any]:
 
 
 def whiskers(rows: Sequence[Bar], x: str, title: str = "") -> Figure:
-    """Differences as dots with their intervals, a line of dots a method, a color a group, and a
-    line at zero.
+    """Draw differences as dots with intervals: a line for each method, a color for each group, a
+    line at 0.
 
-    rows: `Bar`s or tuples (method, group, value, low, high), the first method on top. Values are
-    fractions and are drawn times 100. Raises ValueError on no rows and on one (method, group)
-    twice."""
+    Args:
+        rows: `Bar`s or tuples (method, group, value, low, high), the first method on top. Values
+            are fractions and are drawn times 100.
+        x: Name of the axis.
+
+    Raises:
+        ValueError: no rows, or one (method, group) twice.
+    """
     import plotly.graph_objects as go
 
     rows = [Bar(*row) for row in rows]

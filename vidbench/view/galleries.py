@@ -113,12 +113,20 @@ class Row:
 def encode(
     frames: np.ndarray, fps: float, side: int | None = None, quality: int = 80, effort: int = 4
 ) -> bytes:
-    """An animated WebP that loops; plays in every browser and in JupyterLab, and needs no encoder
-    but Pillow.
+    """Encode frames as an animated WebP that loops; it plays in every browser and in JupyterLab.
 
-    frames: uint8 [T,H,W,3] RGB; fps: frames a second; side: the longer side in pixels, kept when
-    None; quality 1..100; effort: 0 (fast) to 6 (small). Raises TypeError or ValueError when frames
-    are something else."""
+    It needs no encoder but Pillow.
+
+    Args:
+        frames: uint8 [T,H,W,3] RGB.
+        fps: Frames a second.
+        side: The longer side in pixels; None keeps it.
+        quality: 1 to 100.
+        effort: 0 (fast) to 6 (small).
+
+    Raises:
+        TypeError, ValueError: frames are something else.
+    """
     from PIL import Image
 
     frames = _checked(frames, "encode")
@@ -150,8 +158,14 @@ def encode(
 
 
 def data_uri(data: bytes, mime: str) -> str:
-    """Bytes as an address that holds them. mime: image/...; raises ValueError on no bytes or
-    another."""
+    """Return bytes as an address that contains them.
+
+    Args:
+        mime: image/...
+
+    Raises:
+        ValueError: there are no bytes, or mime is another.
+    """
     if not data:
         raise ValueError("data_uri: wanted bytes, got none; was the clip written?")
     if not re.fullmatch(r"image/[a-z0-9.+-]+", mime):
@@ -190,12 +204,20 @@ def filmstrip(
     height: int = 84,
     noun: str = "frames",
 ) -> Html:
-    """Rows of small frames, one row per clip, to look at clips, views or flow colors side by side.
+    """Draw rows of small frames, one row per clip, to look at clips, views or flow colors side by
+    side.
 
-    clips: uint8 [T,H,W,3] each; frames: at most so many per row, spread from the first to the last;
-    height: pixels, less where a row would be wider than a figure; noun: what T counts, such as
-    "pictures". Raises ValueError on no clips or a wrong number of titles, TypeError or ValueError
-    on frames of another kind."""
+    Args:
+        clips: uint8 [T,H,W,3] each.
+        titles: Of each clip.
+        frames: At most so many per row, spread from the first to the last.
+        height: Pixels; less if a row would be wider than a figure.
+        noun: What T counts, such as "pictures".
+
+    Raises:
+        ValueError: no clips, a wrong number of titles, or frames of another kind.
+        TypeError: frames of another kind.
+    """
     if not len(clips):
         raise ValueError("filmstrip: wanted at least one clip, got none")
     if titles is not None and len(titles) != len(clips):
@@ -256,8 +278,12 @@ def _checked(frames: np.ndarray, who: str) -> np.ndarray:
 
 
 def uri(clip: bytes | str) -> str:
-    """Encoded bytes as a data URI, their kind read from their head; a data URI passes, anything
-    else is refused."""
+    """Return encoded bytes as a data URI, their kind read from their head; a data URI is returned
+    unchanged.
+
+    Raises:
+        ValueError: it is anything else.
+    """
     if isinstance(clip, str):
         if not re.match(r"data:image/[a-z0-9.+-]+;base64,[A-Za-z0-9+/=]+\Z", clip):
             raise ValueError(
@@ -285,14 +311,20 @@ def gallery(
     side: int = 108,
     looks: Mapping[str, tuple[str, str]] | None = None,
 ) -> Html:
-    """Queries left, their neighbors right, nearest first (the layout of the CoCLR supplement's
+    """Draw queries on the left and their neighbors on the right, nearest first (CoCLR supplement,
     Figure 1).
 
-    queries: rows of one method, or method -> rows; then each query is shown once, with a line of
-    neighbors per method. side: pixels of a tile. looks: method -> color and dash of the square before
-    its name, as `looks.colors_for` gives them. Right and wrong differ by color and by sign.
-    Raises ValueError on nothing to show, or when the methods' queries are not the same ones in the
-    same order."""
+    Right and wrong differ by color and by sign.
+
+    Args:
+        queries: Rows of one method, or method -> rows; then each query is shown once, with a line
+            of neighbors per method.
+        side: Pixels of a tile.
+        looks: Method -> color and dash of the square before its name, see `looks.colors_for`.
+
+    Raises:
+        ValueError: there is nothing to show, or the methods' queries differ.
+    """
     blocks = dict(queries) if isinstance(queries, Mapping) else {"": list(queries)}
     shown = [[(row.query.label, row.query.caption) for row in rows] for rows in blocks.values()]
     if not shown or not shown[0]:
@@ -407,8 +439,12 @@ def attributes(tile: Tile) -> str:
 
 
 def fitted(text: str, width: int) -> str:
-    """A name of 11 pixels' height cut in the middle to a width in pixels: those of one class differ
-    at their ends."""
+    """Shorten a name in its middle, as names of one class differ at their ends.
+
+    Args:
+        text: Drawn 11 pixels high.
+        width: Pixels.
+    """
     letters = width // LETTER
     tail = letters * 2 // 3
     return text if len(text) <= letters else f"{text[: letters - tail - 1]}…{text[-tail:]}"

@@ -44,11 +44,17 @@ PICTURE, SIDE = (150, 300)
 
 
 def confusion(shares: np.ndarray, classes: Sequence[str], title: str = "") -> Figure:
-    """Draw a confusion matrix [classes, predicted classes] as shares of each row.
+    """Draw a confusion matrix as shares of each row; correct predictions are on the diagonal.
 
-    Correct predictions are on the diagonal. Whole names are shown on hover; the axes shorten them,
-    and leave out those of many classes. A row of NaN, a class without videos, stays empty. Raises ValueError on
-    another shape or shares outside of 0..1."""
+    Whole names are shown on hover; the axes shorten them, and leave out those of many classes.
+
+    Args:
+        shares: [class, predicted class]. A row of NaN, a class without videos, stays empty.
+        classes: Their names.
+
+    Raises:
+        ValueError: another shape, or shares outside of 0..1.
+    """
     import plotly.graph_objects as go
 
     shares, count = np.asarray(shares, dtype=np.float32), len(classes)
@@ -115,14 +121,22 @@ def heatmaps(
     scale: Sequence = GRAYS,
     ends: tuple[float, float] | None = None,
 ) -> Figure:
-    """Small multiples: a row of pictures for each name (the frames of a map, or of what a filter
-    keeps of it).
+    """Draw small multiples: a row of pictures for each name.
 
-    rows: name -> [n,H,W], the same n in all; columns: a word under each of the n. signed: the rows
-    that hold differences; they share a scale whose white is 0, the others one from their smallest
-    to their largest value or between `ends`, and both are drawn next to their rows. unit: what the
-    numbers are; scale: the others' colors. Raises ValueError on no rows, another number of maps or
-    columns, or values that are not finite."""
+    Such as the frames of a map, or what a filter keeps of it. Scales are drawn next to their rows.
+
+    Args:
+        rows: Name -> [n,H,W], the same n in all.
+        columns: A word under each of the n.
+        signed: The rows of differences; they share a scale whose white is 0. The others share one
+            from their smallest to their largest value.
+        unit: What the numbers are.
+        scale: Colors of the rows that are not signed.
+        ends: Of their scale, instead of the smallest and largest value.
+
+    Raises:
+        ValueError: no rows, another number of maps or columns, or values that are not finite.
+    """
     import plotly.graph_objects as go
 
     maps = _checked(rows, columns)
@@ -164,12 +178,19 @@ def slider(
     beside: Mapping[str, np.ndarray],
     unit: str = "value",
 ) -> Figure:
-    """A picture and the profile of one of its rows, for each value of what a slider sets; it works
-    without a kernel.
+    """Draw a picture and the profile of one of its rows for each value of a slider, without a
+    kernel.
 
-    steps: value -> [H,W], all on one gray scale; the slider begins in the middle. name: what is
-    set; row: the one whose profile is drawn, dotted in the picture; beside: name -> [W], lines that
-    stay. Raises ValueError where shapes do not fit."""
+    Args:
+        steps: Value -> [H,W], all on one gray scale; the slider begins in the middle.
+        name: What the slider sets.
+        row: The row whose profile is drawn, dotted in the picture.
+        beside: Name -> [W], lines that stay.
+        unit: What the numbers are.
+
+    Raises:
+        ValueError: shapes do not fit.
+    """
     import plotly.graph_objects as go
 
     maps = {value: np.asarray(picture, dtype=np.float32) for value, picture in steps.items()}

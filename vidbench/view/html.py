@@ -36,13 +36,19 @@ def table(
     title: str = "",
     note: str = "",
 ) -> Html:
-    """A table of numbers with aligned decimals and, below it, one line that says how they were
+    """Draw a table of numbers with aligned decimals, and below it a line that says how they were
     measured.
 
-    rows: column -> value: text, `Html`, a number, (value, low, high), or None for a dash; columns: which
-    and in what order, all of the first row's when None; formats: column -> format spec such as
-    ".1f", ".1%"; best: column -> "max" or "min", set in bold. Raises ValueError on no rows, an
-    unknown column, or a `best` that is neither."""
+    Args:
+        rows: Column -> value: text, `Html`, a number, (value, low, high), or None for a dash.
+        columns: Which, and in what order; default: all of the first row's.
+        formats: Column -> format, such as ".1f", ".1%".
+        best: Column -> "max" or "min", set in bold.
+        note: The line below.
+
+    Raises:
+        ValueError: no rows, an unknown column, or a `best` that is neither.
+    """
     if not rows:
         raise ValueError("table: wanted at least one row, got none")
     columns, formats, best = list(columns or rows[0]), formats or {}, best or {}
@@ -144,11 +150,17 @@ COMPILED = {"parcoords", "parcats", "scattergl", "splom", "scatterpolargl"}
 
 
 def page(title: str, sections: Sequence[Section]) -> str:
-    """One self-contained HTML file as text: opens without a network; plotly's script is inside
-    once, if needed.
+    """Return one self-contained HTML file as text.
 
-    Raises TypeError on a part that is not text, `Html` or a plotly figure, ValueError on no
-    sections."""
+    It opens without a network; plotly's script is inside once, if needed.
+
+    Args:
+        sections: Titles with their parts.
+
+    Raises:
+        TypeError: a part is not text, `Html` or a plotly figure.
+        ValueError: there are no sections.
+    """
     from plotly.basedatatypes import BaseFigure
     from plotly.offline import get_plotlyjs
 
@@ -200,6 +212,10 @@ def _part(part: Any, heading: str, number: int) -> str:
 
 
 def write_page(path: str | Path, title: str, sections: Sequence[Section]) -> Path:
-    """Write `page` to a file, whole or not at all; returns the path."""
+    """Write `page` to a file, whole or not at all; return the path.
+
+    Args:
+        sections: Of `page`.
+    """
     write_text(path, page(title, sections))
     return Path(path)

@@ -190,10 +190,14 @@ def stream_dash(name: str) -> str:
 def colors_for(
     names: Sequence[str], colors: Mapping[str, str] | None = None
 ) -> dict[str, tuple[str, str]]:
-    """Return color and dash of each name, no two of them alike.
+    """Return color and dash of each name, no two of them equal.
 
     The color is that of `colors`, else of the name's method (`METHODS`), else the palette's next
     free one. The dash is that of the stream; if another name looks the same, the next free dash.
+
+    Args:
+        names: In the order of the palette.
+        colors: Name -> color.
     """
     given = dict(colors or {})
     known = {name: given.get(name) or method_color(name) for name in dict.fromkeys(names)}
@@ -229,8 +233,15 @@ def swatch(look: tuple[str, str]) -> Html:
 
 
 def dress(figure: Figure, x: str, y: str, title: str, legend: Sequence[str], right: int) -> None:
-    """Titles, template and a top margin that holds title and legend, so that neither meets the
-    other or the plot. The figure is as wide as its place, see plots.js."""
+    """Set titles, template and a top margin that holds title and legend without overlap.
+
+    The figure is as wide as its place, see plots.js.
+
+    Args:
+        x, y: Names of the axes.
+        legend: Its names.
+        right: Pixels right of the plot.
+    """
     configure()
     lines, room = textwrap.wrap(title, TITLE_LETTERS), NARROW - 64 - right - 20
     # pixels; when wrapped, plotly makes them equally wide
@@ -257,7 +268,13 @@ def dress(figure: Figure, x: str, y: str, title: str, legend: Sequence[str], rig
 def say(
     figure: Figure, place: tuple[float, float], *lines: str, size: int, color: str, **anchors: Any
 ) -> None:
-    """Write lines of text at a place of the figure, in shares of its plot."""
+    """Write lines of text at a place of the figure.
+
+    Args:
+        place: In shares of its plot.
+        size: Pixels.
+        **anchors: Of plotly's annotations.
+    """
     figure.add_annotation(
         text="<br>".join(map(plain, lines)),
         xref="paper",

@@ -39,7 +39,7 @@ def split_table(manifest: Manifest) -> Html:
 
 
 def shared(manifest: Manifest) -> int:
-    """How many source videos are in train and in a held-out split."""
+    """Count source videos that are both in train and in a held-out split."""
     train = manifest.select(split="train").source_video
     others = (manifest.select(split=name).source_video for name in SPLITS if name != "train")
     return sum(len(np.intersect1d(train, other)) for other in others)
@@ -64,7 +64,7 @@ def class_bars(manifest: Manifest) -> Figure | str:
 
 
 def size_table(manifest: Manifest) -> Html:
-    """The most frequent frame sizes of a scanned manifest."""
+    """List the most frequent frame sizes of a scanned manifest."""
     facts = manifest.scanned()
     sizes = np.stack([facts["height"], facts["width"]], 1)
     shapes, times = np.unique(sizes, axis=0, return_counts=True)

@@ -43,8 +43,14 @@ class Classes:
         return [] if self.marks is None else [self.marked]
 
     def checked(self, scores: np.ndarray, who: str) -> np.ndarray:
-        """Return scores as float32, unknown ones NaN. Raises ValueError unless they and the names
-        fit."""
+        """Check scores: return them as float32 [C_s,C_t], unknown ones NaN.
+
+        Args:
+            who: The function that the message names.
+
+        Raises:
+            ValueError: they do not fit the names.
+        """
         scores = np.asarray(scores, dtype=np.float32)
         wanted = len(self.sources), len(self.targets)
         if scores.shape != wanted or not scores.size:
@@ -68,7 +74,11 @@ class Classes:
         return scores
 
     def marked_places(self) -> tuple[np.ndarray, np.ndarray]:
-        """Rows and columns of the marked pairs. Raises ValueError on an unknown name."""
+        """Return rows and columns [n] of the marked pairs.
+
+        Raises:
+            ValueError: a name is unknown.
+        """
         rows, columns = (
             {name: i for i, name in enumerate(n)} for n in (self.sources, self.targets)
         )
@@ -84,11 +94,17 @@ class Classes:
 
 
 def clustered(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """An order of the rows and one of the columns [C_s,C_t] in which like ones are neighbors.
+    """Order rows and columns so that similar ones are neighbors: [C_s] and [C_t].
 
     Average linkage by cosine distance, leaves in the optimal order (SciPy). NaN counts as 0; rows
-    or columns without any other number come last. Raises ValueError where
-    scores are not [C_s,C_t], or infinite."""
+    or columns without any other number come last.
+
+    Args:
+        scores: [C_s,C_t].
+
+    Raises:
+        ValueError: scores have another shape, or are infinite.
+    """
     scores = np.asarray(scores, dtype=np.float64)
     if scores.ndim != 2 or not scores.size or np.isinf(scores).any():
         raise ValueError(
@@ -125,15 +141,24 @@ def heatmap(
     order: tuple[np.ndarray, np.ndarray] | None = None,
     exact: bool = True,
 ) -> Figure:
-    """Draw scores [C_s,C_t] as colors, rows and columns in clusters; names on hover, few ones on
-    the axes, too.
+    """Draw scores as colors, rows and columns in clusters; names on hover, few ones on the axes,
+    too.
 
-    unit: what the scores are. signed: white is 0, blue above, vermilion below; else they are
-    probabilities, from white to dark blue. Colors reach to the 99.9th percentile. order: rows and
-    columns, such as those of another read-out; `clustered` when None. exact: numbers in single
-    precision; else 8 bits each, whole percents of the strongest color, a third of the size in a
-    saved notebook; where any is NaN, all stay exact. Raises ValueError on shapes that do not fit,
-    names that come twice, unknown marks, infinite scores, and negative ones where not signed."""
+    Colors reach to the 99.9th percentile.
+
+    Args:
+        scores: [C_s,C_t].
+        unit: What the scores are.
+        signed: White is 0, blue above, vermilion below; otherwise they are probabilities, from
+            white to dark blue.
+        order: Rows and columns, such as those of another read-out; default: `clustered`.
+        exact: Numbers in single precision; otherwise 8 bits each, whole percents of the strongest
+            color, a third of the size in a saved notebook (if none is NaN).
+
+    Raises:
+        ValueError: shapes do not fit, names come twice, marks are unknown, scores are infinite, or
+            negative although not signed.
+    """
     import plotly.graph_objects as go
 
     scores = classes.checked(scores, "heatmap")
@@ -202,12 +227,18 @@ def sankey(
     links: int = 30,
     unit: str = "score",
 ) -> Figure:
-    """The strongest links between two label spaces, as wide as their scores, which must be positive
-    to be drawn.
+    """Draw the strongest links between two label spaces, as wide as their scores.
 
-    pairs: rows with a class under the name of each data set, and its score, as `projections.pairs`
-    gives them; links: at most so many are drawn. unit: what scores are. Raises ValueError where no
-    score is positive: a width has no sign."""
+    Args:
+        pairs: Rows with a class under the name of each data set, and its score, see
+            `projections.pairs`.
+        source_name, target_name: Of the data sets.
+        links: Drawn at most.
+        unit: What scores are.
+
+    Raises:
+        ValueError: no score is positive; a width has no sign.
+    """
     import plotly.graph_objects as go
 
     flows = sorted(
@@ -284,12 +315,21 @@ def _full(scores: np.ndarray) -> float:
 
 
 def shortened(name: str, letters: int = LETTERS) -> str:
+    """Cut a name to so many letters.
+
+    Args:
+        letters: At most, with the ellipsis.
+    """
     return name if len(name) <= letters else f"{name[: letters - 1]}…"
 
 
 def rings(figure: Figure, x: Sequence | np.ndarray, y: Sequence | np.ndarray, word: str) -> None:
-    """Rings at these places: dark on white, so that they are seen on any color; the pointer goes
-    through them."""
+    """Draw rings at these places, dark on white, visible on any color; the pointer ignores them.
+
+    Args:
+        x, y: Places.
+        word: In the legend.
+    """
     for color, width, shown in (("#FFFFFF", 3.6, False), (INK, 1.6, True)):
         figure.add_scatter(
             x=x,

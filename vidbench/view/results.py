@@ -30,10 +30,15 @@ STATES = ("complete", "running", "waiting", "new", "interrupted", "died", "faile
 
 
 def results_table(numbers: Sequence[Number], title: str = "") -> Html:
-    """Runs by metrics in percent, with budgets, of numbers under one protocol (see one_protocol).
+    """Draw runs by metrics in percent, with budgets, of numbers under one protocol (see
+    one_protocol).
 
     The main metric has intervals, and each metric if there are at most two: six intervals are too
-    wide for a page. A sentence below names the commits of vidbench if several measured the rows."""
+    wide for a page. A sentence below names the commits of vidbench if several measured the rows.
+
+    Args:
+        numbers: Under one protocol.
+    """
     one_protocol(numbers)
     metrics = list(dict.fromkeys(number.metric for number in numbers))
     rows: dict[str, dict[str, Any]] = {}
@@ -81,8 +86,9 @@ def _formats(rows: Sequence[Mapping[str, Any]], *names: str) -> dict[str, str]:
 
 
 def results_tables(numbers: Iterable[Number]) -> Html:
-    """All tables, task by task, one a protocol; what a task's protocols share is said once, below
-    them."""
+    """Draw all tables, task by task, one a protocol; below them, once, what a task's protocols
+    share.
+    """
     pieces = []
     for task, shared, headed in by_task(numbers):
         pieces += [results_table(group, heading) for heading, group in headed]
@@ -98,8 +104,8 @@ def results_tables(numbers: Iterable[Number]) -> Html:
             *pieces,
             _small(
                 "Percent, with 95 % intervals (all of them are in the csv); a dash: not measured. "
-                "Batch (global), iterations, clips and epochs: the training a run had when it was "
-                "measured, that of the runs it started from included."
+                "Batch (global), iterations, clips and epochs: the training of a run before it was "
+                "measured, with that of the runs it started from."
             ),
         ]
     )
@@ -147,8 +153,10 @@ def charts(numbers: Iterable[Number]) -> list[Figure]:
 
 
 def inventory(folders: Sequence[Folder]) -> Html:
-    """Every run with its state, how often it was evaluated, and its budget; the runs counted by
-    state, and why the broken ones are broken."""
+    """List every run with its state, how often it was evaluated, and its budget.
+
+    Below the list are the numbers of runs by state, and why broken ones are broken.
+    """
     broken = [folder for folder in folders if folder.problems]
     if not folders:
         return _small("There is no run below this folder yet.")
@@ -258,9 +266,14 @@ def write_report(
     task: str = "",
     data: str = "",
 ) -> Path:
-    """Write one offline page of all runs: inventory, a table and bars a protocol, what is published.
+    """Write one offline page of all runs: inventory, a table and bars for each protocol, published
+    numbers.
 
-    data: as `published.beside` takes it."""
+    Args:
+        path: Of the page.
+        task: Part of a task's name; empty: all.
+        data: See `published.beside`.
+    """
     numbers = numbers_of(folders, task)
     sections = [
         Section("Numbers", [results_tables(numbers)]),

@@ -29,7 +29,11 @@ Found = Mapping[str, Searched]
 
 
 def numbers_table(found: Found, classes: Sequence[str]) -> Html | str:
-    """R@k of each search in percent, a column a search; a sentence without labels."""
+    """Draw R@k of each search in percent, a column a search; without labels, a sentence.
+
+    Args:
+        found: Name -> search.
+    """
     first = next(iter(found.values()))
     if not first.hits:
         return no_labels("R@k")
@@ -45,7 +49,11 @@ def _percent(one: Searched, k: str) -> tuple[float, float, float]:
 
 
 def recall_curve(found: Found, classes: Sequence[str]) -> Figure | str:
-    """R@k over k with intervals, a line a search; a sentence without labels."""
+    """Draw R@k over k with intervals, a line a search; without labels, a sentence.
+
+    Args:
+        found: Name -> search.
+    """
     first = next(iter(found.values()))
     if not first.hits:
         return no_labels("R@k")
@@ -56,7 +64,12 @@ def recall_curve(found: Found, classes: Sequence[str]) -> Figure | str:
 
 
 def differences_table(found: Found, base: str) -> Html | str:
-    """Points of R@k by which every other search is above `base`, query by query."""
+    """List R@k of every other search minus that of `base`, in points, query by query.
+
+    Args:
+        found: Name -> search.
+        base: A name.
+    """
     if not found[base].hits:
         return no_labels("R@k")
     gaps = differences(found, base)
@@ -70,7 +83,7 @@ def differences_table(found: Found, base: str) -> Html | str:
 
 
 def protocol_table(found: Found) -> Html:
-    """The switches that move the numbers of each search; a column a run."""
+    """List the switches that change the numbers of each search; a column a run."""
     known = [name for name in SWITCHES if any(name in one.protocol for one in found.values())]
     return table(
         [
@@ -81,7 +94,13 @@ def protocol_table(found: Found) -> Html:
 
 
 def hub_table(found: Found, train: Manifest) -> Html:
-    """How unevenly each search finds the gallery: skewness, videos never found, the largest hub."""
+    """Show how unevenly each search finds the gallery: skewness, videos never found, the largest
+    hub.
+
+    Args:
+        found: Name -> search.
+        train: The gallery.
+    """
     hubs, k = hubs_of(found, train)
     rows = [
         {
@@ -100,7 +119,12 @@ def hub_table(found: Found, train: Manifest) -> Html:
 
 
 def hub_curve(found: Found, train: Manifest) -> Figure:
-    """How often each gallery video is found, the most often found first."""
+    """Draw how often each gallery video is found, the most often found first.
+
+    Args:
+        found: Name -> search.
+        train: The gallery.
+    """
     hubs, k = hubs_of(found, train)
     places = range(1, len(train) + 1)
     lines = {name: (places, np.sort(hub.counts)[::-1].tolist()) for name, hub in hubs.items()}
@@ -115,7 +139,13 @@ def hub_curve(found: Found, train: Manifest) -> Figure:
 
 
 def hubs_of(found: Found, train: Manifest) -> tuple[dict[str, Hubness], int]:
-    """Hubness of each search over so many nearest, at most ten."""
+    """Compute the hubness of each search over its nearest, at most ten, and return that number,
+    too.
+
+    Args:
+        found: Name -> search.
+        train: The gallery.
+    """
     k = min(NEAREST, *(one.neighbors.rows.shape[1] for one in found.values()))
     rows = {name: one.neighbors.rows for name, one in found.items()}
     return {name: hubness(near, len(train), k) for name, near in rows.items()}, k

@@ -30,7 +30,11 @@ def count(states: Sequence[RunState]) -> Html:
 
 
 def row(one: RunState, look: tuple[str, str]) -> Html:
-    """Draw a run's line: its color, state, progress, pace."""
+    """Draw a run's line: its color, state, progress, pace.
+
+    Args:
+        look: Color and dash.
+    """
     sign, color = SIGNS.get(one.state, ("", "inherit"))
     epoch, facts = one.last("epoch"), []
     if epoch is not None:

@@ -20,7 +20,12 @@ OVER = "95 % bootstrap over source videos, of one training seed"
 
 
 def score_table(found: Scores, classes: Sequence[str], note: str = "") -> Html:
-    """Top-1 and top-5 with intervals."""
+    """List top-1 and top-5 with intervals.
+
+    Args:
+        found: (run, test) -> score.
+        note: Before the rest of the line below.
+    """
     rows = [{"run": run, "test": test, **one.numbers} for (run, test), one in found.items()]
     words = [note, OVER, guess_words(classes, "top-1")]
     formats = {"top-1": ".1%", "top-5": ".1%"}
@@ -28,20 +33,29 @@ def score_table(found: Scores, classes: Sequence[str], note: str = "") -> Html:
 
 
 def score_bars(found: Scores, classes: Sequence[str], title: str) -> Figure:
-    """Top-1 with intervals: a group for each test, a bar for each run."""
+    """Draw top-1 with intervals: a group for each test, a bar for each run.
+
+    Args:
+        found: (run, test) -> score.
+    """
     made = [Bar(run, test, *one.numbers["top-1"]) for (run, test), one in found.items()]
     return bars(made, "top-1 (%)", title, levels=chance_level(classes))
 
 
 def gap_table(gaps: Mapping[str, tuple[float, float, float]], one: str, other: str) -> Html:
-    """Points of top-1 by which a run is above another, with intervals: a row a test."""
+    """List the differences of top-1 in points, with intervals: a row a test.
+
+    Args:
+        gaps: Test -> difference with its interval, as fractions.
+        one, other: Names of the runs; the difference is one - other.
+    """
     name = f"{one} - {other}"
     rows = [{"test": test, name: tuple(100 * x for x in gap)} for test, gap in gaps.items()]
     return table(rows, formats={name: "+.1f"}, note=f"Points of top-1, paired; {OVER}.")
 
 
 def protocol_table(found: Scores) -> Html:
-    """The switches that move each number; a column a test, from the first run that has it."""
+    """List the switches that change each number; a column a test, from the first run that has it."""
     first = {test: one.protocol for (_, test), one in reversed(list(found.items()))}
     tests = list(dict.fromkeys(test for _, test in found))
     switches: dict[str, None] = {}

@@ -74,7 +74,12 @@ def examine(job: tuple[str, str | None]) -> tuple[Facts, int]:
 
 
 def pace(job: tuple[str, str | None], sample: Slice) -> Pace:
-    """Measure `examine`: whole if the video is short, else by decoding its first frames."""
+    """Measure `examine`: the whole video if it is short, else by decoding its first frames.
+
+    Args:
+        job: Path and stamp.
+        sample: How many frames to try, and for how long.
+    """
     path, began = Path(job[0]), time.perf_counter()
     frames = packets = 1
     seconds = 0.0

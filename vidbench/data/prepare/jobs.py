@@ -112,8 +112,13 @@ def size(count: float) -> str:
 
 
 def claim(file: Path, settings: dict, error: type[Exception], **facts: object) -> None:
-    """Write settings (and facts with them) into a new folder, or refuse where other settings are
-    there."""
+    """Write settings into a new folder, or refuse a folder made with other settings.
+
+    Args:
+        file: Where settings are written.
+        error: The class to raise.
+        **facts: Further values to write.
+    """
     if not file.is_file():
         write_text(file, json.dumps({"settings": settings, **facts}, indent=1) + "\n")
         return
@@ -148,7 +153,12 @@ class Journal:
         self._lines.flush()
 
     def add(self, key: str, **values: object) -> None:
-        """Write a value down at once."""
+        """Write a value at once.
+
+        Args:
+            key: Of the video.
+            **values: Plain values.
+        """
         self.known[key] = values
         self._lines.write(json.dumps({"key": key, **values}) + "\n")
         self._lines.flush()
@@ -174,12 +184,12 @@ def stamp(file: Path) -> str | None:
 
 
 def size_of(stamp: str) -> int:
-    """The bytes of a stamped file."""
+    """Return the bytes of a stamped file."""
     return int(stamp.partition("-")[0] or 0)
 
 
 def digest(settings: dict) -> str:
-    """A checksum of settings, for the record of a file that was made with them."""
+    """Compute a checksum of settings, for the record of a file that was made with them."""
     return f"{zlib.crc32(json.dumps(settings, sort_keys=True).encode()):08x}"
 
 

@@ -31,6 +31,10 @@ def name_of(path: str, suffix: str) -> str:
     """Name what is made from a video: a relative path that stays inside the output folder.
 
     Two paths never share a name. A path inside the data set's folder keeps its own.
+
+    Args:
+        path: Of the video.
+        suffix: Of the name.
     """
     parts = path.split("/")
     if _is_plain(path) and parts[0] != OUTSIDE:

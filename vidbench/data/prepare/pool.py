@@ -85,7 +85,11 @@ def one_thread() -> Iterator[None]:
 
 
 def here(function: Callable, jobs: Sequence, order: list[int]) -> Outcomes:
-    """Call the function for each job in this process, with one OpenCV thread."""
+    """Call the function for each job in this process, with one OpenCV thread.
+
+    Args:
+        order: Numbers of jobs.
+    """
     with one_thread():
         for number in order:
             yield _call(function, number, jobs[number])
@@ -94,7 +98,17 @@ def here(function: Callable, jobs: Sequence, order: list[int]) -> Outcomes:
 def in_pool(
     function: Callable, jobs: Sequence, order: list[int], workers: int, timeout: float | None
 ) -> Outcomes:
-    """Call the function for each job in spawned processes; one that dies is tried once more."""
+    """Call the function for each job in spawned processes; one that dies is tried once more.
+
+    Args:
+        function: An importable one.
+        order: Numbers of jobs.
+        workers: Processes.
+        timeout: Seconds for one job; None: no limit.
+
+    Raises:
+        RuntimeError: no process starts.
+    """
     todo, lost = deque(order), deque[int]()
     died, finished = set[int](), 0
     while todo or lost:

@@ -1,7 +1,7 @@
 """Scan a data set once: decode every video, check a second decoder, list and count what is bad.
 
-What a scan leaves in its folder: `scan.jsonl`, a line a video as it is finished (the same call goes
-on after it, and looks anew only at files that changed, could not be read, or hung and now get more
+What a scan leaves in its folder: `scan.jsonl`, a line a video as it is finished (the same call
+resumes after it, and decodes again only files that changed, could not be read, or hung and now get more
 time); `scan.csv`, all listed videos with what was found; and manifest.csv with classes.txt, the
 videos that can be used, with frames, fps, height and width as columns: a data set like any other.
 
@@ -51,7 +51,7 @@ FACTS = ("frames", "fps", "height", "width", "bytes", "codec", "sha256")
 
 @dataclass(frozen=True)
 class Scan:
-    """A scanned data set: the list as it came, what was found in each row, and the rows that can be
+    """A scanned data set: the list, what was found in each row, and the rows that can be
     used."""
 
     listed: Manifest
@@ -66,12 +66,14 @@ class Scan:
         ]
 
     def counts(self) -> dict[str, int]:
-        """How many videos carry each flag, the most frequent first."""
+        """Count the videos with each flag, the most frequent first."""
         return dict(Counter(flag for f in self.facts for flag in f.flags).most_common())
 
     def availability(self) -> list[dict]:
-        """A row a split (MultiTrain supplement, Table 1): videos listed, there and usable, and
-        percent of the list."""
+        """Return a row for each split: videos listed, there and usable, and percent of the list.
+
+        MultiTrain supplement, Table 1.
+        """
         rows = []
         there = np.array(["missing" not in f.flags for f in self.facts], bool)
         usable = np.array([not f.error for f in self.facts], bool)
@@ -91,7 +93,7 @@ class Scan:
         return rows
 
     def report(self) -> str:
-        """The availability, the flags and the first bad videos, as lines of text."""
+        """Return the availability, the flags and the first bad videos, as lines of text."""
         lines = [
             "{split:9s} {usable} of {listed} usable ({percent} %), {there} there".format(**row)
             for row in self.availability()

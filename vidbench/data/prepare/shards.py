@@ -31,7 +31,11 @@ def parse(text: str) -> Shard:
 
 
 def rows(count: int, shard: Shard) -> range:
-    """The rows of a shard, of `count` rows.
+    """Return the rows of a shard.
+
+    Args:
+        count: Rows in all.
+        shard: (k, n).
 
     Raises:
         InputError: The shard is not (k, n) with 0 <= k < n.
@@ -42,17 +46,27 @@ def rows(count: int, shard: Shard) -> range:
 
 
 def name(shard: Shard) -> str:
-    """What a shard's files have in their names; empty for the whole."""
+    """Return what a shard's files have in their names; empty for the whole."""
     return "" if shard[1] == 1 else f"{shard[0]}of{shard[1]}"
 
 
 def missing(lacking: Iterable[int], shard: Shard) -> tuple[int, ...]:
-    """The numbers of the shards to which these rows belong."""
+    """Return the numbers of the shards to which these rows belong.
+
+    Args:
+        lacking: Rows.
+        shard: One of the shards.
+    """
     return tuple(sorted({row % shard[1] for row in lacking}))
 
 
 def words(lacking: tuple[int, ...], shard: Shard) -> str:
-    """Say which shards are missing."""
+    """Say which shards are missing.
+
+    Args:
+        lacking: Their numbers.
+        shard: One of the shards.
+    """
     numbers = ", ".join(f"{number}/{shard[1]}" for number in lacking)
     return (
         f"no manifest yet: not complete, or made with other options: shard {numbers}. The shard that "
@@ -61,7 +75,12 @@ def words(lacking: tuple[int, ...], shard: Shard) -> str:
 
 
 def journaled(folder: Path, stem: str, own: str = "") -> dict[str, dict]:
-    """The lines of all shards' journals by key; those of `own` count before the others'."""
+    """Read the lines of all shards' journals by key.
+
+    Args:
+        stem: Of the journals' names.
+        own: The shard's part of the name; its lines replace the others'.
+    """
     first = folder / f"{stem}{own}.jsonl"
     others = sorted(file for file in folder.glob(f"{stem}*.jsonl") if file != first)
     lines = (line for file in (*others, first) for line in json_lines(file))

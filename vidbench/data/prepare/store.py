@@ -1,6 +1,6 @@
 """Store every frame of a data set at training size, in a form that reads fast at random.
 
-    format what lies there                                   a second of video*   clips of 32 beside decord, source*
+    format content                                           a second of video*   clips of 32, over decord on the source*
     mp4    H.264, a keyframe every 16, no B-frames           59 kB                11 times as fast
     jpeg   JPEGs of quality 90 in one pack a video           249 kB               13
     raw    uint8 in one pack a video                         2.0 MB               95, from the page cache
@@ -159,7 +159,12 @@ def cost(
 
 
 def pace(job: Job, sample: Slice) -> Pace:
-    """Measure the first frames of one video; the cost of the whole video."""
+    """Measure the first frames of one video; return the cost of the whole video.
+
+    Args:
+        job: Source, file and settings.
+        sample: How many frames to try, for how long, and where to write.
+    """
     source, name, settings = job
     began = time.perf_counter()
     video, shape = _opened(source, settings)
@@ -312,7 +317,11 @@ def _conclude(
 
 
 def one(job: Job) -> tuple[dict, int]:
-    """Store one video; a job for jobs.work: (source, file to write, settings)."""
+    """Store one video, for jobs.work: (source, file to write, settings).
+
+    Raises:
+        Bad: the video cannot be read.
+    """
     source, file, settings = job[0], Path(job[1]), job[2]
     try:
         video, shape = _opened(source, settings)

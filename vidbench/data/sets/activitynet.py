@@ -30,16 +30,25 @@ def read_activitynet(
     classes: str | Path | None = None,
     pattern: str = "v_{id}_{start:.2f}_{end:.2f}",
 ) -> Found:
-    """ActivityNet 1.3 trimmed: one row and one file a segment, from activity_net.v1-3.min.json
-    (`lists` may be a file).
+    """Read ActivityNet 1.3 trimmed: one row and one file a segment, from
+    activity_net.v1-3.min.json.
 
-    How trimmed files are named is an assumption, as no release has them: by `pattern`, with {id},
-    {start} and {end} in seconds and {n}, the number of the segment in its video from 0, in any
-    folder and with any suffix; else any file <id>_<start>_<end> or v_<id>_<start>_<end> whose times
-    are both within a second of the segment's, the nearest. A segment with several labels is one row
-    with the first, as in MultiTrain. Segments that do not end after they begin are left out and
-    counted. Untrimmed videos are refused. The testing subset has no segments and so no rows. classes: a
-    file with a class a line, where their order matters; else the labels, sorted."""
+    A segment with several labels is one row with the first, as in MultiTrain. Segments that do not
+    end after they begin are left out and counted. Untrimmed videos are refused. The testing subset
+    has no segments and so no rows.
+
+    Args:
+        lists: The folder of the json file, or the file.
+        classes: A file with a class a line, if their order matters; default: the labels, sorted.
+        pattern: Name of a trimmed file (assumption: no release has them), with {id}, {start} and
+            {end} in seconds and {n}, the number of the segment in its video from 0, in any folder
+            and with any suffix. Otherwise any file <id>_<start>_<end> or v_<id>_<start>_<end> whose
+            times are both within a second of the segment's, the nearest.
+
+    Raises:
+        MissingError: there are no lists (a FileNotFoundError).
+        InputError: a list, the pattern or the files do not fit.
+    """
     place = Path(lists or root)
     file = place if place.is_file() else activitynet_list(place)
     if file is None:

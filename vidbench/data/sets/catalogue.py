@@ -166,12 +166,11 @@ DATASETS: dict[str, DataSet] = {
 
 
 def detect_dataset(root: str | Path) -> str:
-    """The name of the data set in a folder (or of a csv file), by looking at it; the first of
-    DATASETS that fits.
+    """Recognize the data set in a folder (or of a csv file): the first of DATASETS that fits.
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: no data set fits; the message names what was found.
+        InputError: no data set fits; the message names what was found.
     """
     root = _existing(root)
     for name, row in DATASETS.items():
@@ -210,17 +209,23 @@ def _existing(root: str | Path) -> Path:
 def open_dataset(
     name: str, root: str | Path, *, missing: str = "error", labels: bool = True, **options
 ) -> Manifest:
-    """The Manifest of a named data set in a folder; options go to its reader (fold, lists;
-    held_out, seed, into; ...).
-
-    missing: listed files that are not there are an error, or with "drop" are left out and reported
-    in a warning, or with "keep" stay rows. labels False: the videos without their labels; folders
-    are then no classes. Raises ValueError on an unknown name or option, a bad list (with file and
-    line) or no videos, FileNotFoundError on missing files.
+    """Read a named data set in a folder.
 
     Files that are no rows, and what is in more than one split, are named in one warning. A csv of
     your own that puts one source video or one content into two splits is an error, unless its
-    option overlap is "warn"."""
+    option overlap is "warn".
+
+    Args:
+        name: A key of DATASETS.
+        missing: Listed files that do not exist are an error; with "drop" they are left out and
+            reported in a warning; with "keep" they stay rows.
+        labels: False reads the videos without labels; folders are then no classes.
+        **options: Of its reader (fold, lists; held_out, seed, into; ...).
+
+    Raises:
+        InputError: an unknown name or option, a bad list (with file and line), or no videos.
+        FileNotFoundError: files do not exist.
+    """
     if name == "folder" and not labels:
         name = "loose"
     _check_options(name, missing, options)
@@ -286,7 +291,7 @@ def _check_options(name: str, missing: str, options: dict[str, Any]) -> None:
 
 
 def is_text(option: str) -> bool:
-    """Whether a value of this option is text, so that `-o lists 2020` names a folder."""
+    """Return whether a value of this option is text, so that `-o lists 2020` names a folder."""
     kinds = {options_of(row.read).get(option) for row in DATASETS.values()} - {None}
     return option in ("missing", "name") or bool(kinds) and kinds <= set(TEXTS)
 
@@ -311,7 +316,7 @@ def _present(manifest: Manifest, wheres: list[str], missing: str) -> Manifest:
 
 
 def is_built_in(data: str) -> bool:
-    """Whether a name means a toy world or the digits, which need no files."""
+    """Return whether a name means a toy world or the digits, which need no files."""
     size, _, world = str(data).partition("-")
     return data == "digits" or size in toy.PRESETS and (world or "base") in toy.WORLDS
 
@@ -319,14 +324,22 @@ def is_built_in(data: str) -> bool:
 def prepare_dataset(
     runs_dir: str | Path, data: str = "tiny", fold: int = 1, **options
 ) -> tuple[Path, Manifest]:
-    """The folder below `runs_dir` where a data set's videos, flow and runs are kept together, and its
-    manifest.
+    """Open a data set in its folder below `runs_dir`, where videos, flow and runs are kept
+    together.
 
-    data: a toy world's size (tiny, small, large), which is rendered there, or with the name of
-    another world behind it (tiny-gym, tiny-street), "digits" (images.digits), or a folder or csv,
-    which is recognized and read with `options` (see open_dataset), once (see keep). fold: of a data
-    set that has several; each beyond the first has its own folder, such as UCF101-fold2. Raises
-    what keep raises."""
+    Args:
+        data: A toy world's size (tiny, small, large), which is rendered there, or with the name of
+            another world after it (tiny-gym, tiny-street); "digits" (images.digits); or a folder or
+            csv, which is recognized and read once (see keep).
+        fold: Of a data set with several; each beyond the first has a folder, such as UCF101-fold2.
+        **options: See open_dataset.
+
+    Returns:
+        The folder and the manifest.
+
+    Raises:
+        InputError: what keep raises, or a fold of a built-in data set.
+    """
     size, _, world = str(data).partition("-")
     if is_built_in(data) and not options:
         if fold != 1:
@@ -353,16 +366,19 @@ def _with_folds() -> list[str]:
 
 def _no_folds(what: str, fold: int) -> ValueError:
     return InputError(
-        f"{what} has no folds, and fold {fold} was asked for: take fold 1, which is all of it; "
+        f"{what} has no folds; got fold {fold}. Use fold 1, which is all of it; "
         f"{', '.join(_with_folds())} have several"
     )
 
 
 def name_of(root: str | Path, fold: int = 1) -> str:
-    """A short name for a data set by its folder or csv; what `scan` or `store` left is named with
-    the folder above.
+    """Name a data set by its folder or csv.
 
-    A fold beyond the first is in the name.
+    What `scan` or `store` left is named with the folder above. A fold beyond the first is in the
+    name.
+
+    Args:
+        fold: From 1.
     """
     root = Path(root).resolve()
     made_here = (root / "scan.csv").is_file() or (root / "store.json").is_file()
@@ -377,13 +393,21 @@ def name_of(root: str | Path, fold: int = 1) -> str:
 
 
 def keep(folder: str | Path, data: str | Path, fold: int | None = None, **options) -> Manifest:
-    """Recognize and read a data set once; later calls load the manifest that the first one kept in
-    `folder`.
+    """Recognize and read a data set once; later calls load the manifest that the first one kept.
 
-    So what was trained on and what is tested on never part, whatever is added to the data set in
-    between. fold: None is the one that is there, or the first. Raises what open_dataset raises, and
-    ValueError where the folder holds another data set's or fold's, where other options were used,
-    or where a data set without folds is to give its second one."""
+    So training and test videos stay the same, whatever is added to the data set later.
+
+    Args:
+        folder: Where the manifest is kept.
+        data: The data set's folder or csv.
+        fold: None is the one that is there, or the first.
+        **options: See open_dataset.
+
+    Raises:
+        InputError: what open_dataset raises, or the folder holds another data set's or fold's
+            manifest, other options were used, or a data set without folds should give its second
+            one.
+    """
     folder, root = Path(folder), Path(data).expanduser().resolve()
     options = plain(options)
     origin = folder / "origin.json"

@@ -40,15 +40,20 @@ WEIZMANN_ACTORS = 9
 
 
 def media_below(root: Path) -> list[str]:
-    """The videos below a folder, or the pictures if it has no videos: thumbnails next to videos
-    are no samples."""
+    """List the videos below a folder, or the pictures if it has no videos.
+
+    Thumbnails next to videos are no samples.
+    """
     return files_below(root, VIDEO_SUFFIXES) or files_below(root, PICTURES)
 
 
 def source_of(label: str, path: str, inside: list[str]) -> str | None:
-    """What a sample was cut from, as far as its path says so; None if it is its own source.
+    """Return what a sample was cut from, as far as its path shows it; None if it is its own source.
 
-    inside: the folders between the class folder and the file.
+    Args:
+        label: Its class folder.
+        path: Of the sample.
+        inside: The folders between the class folder and the file.
     """
     if path.lower().endswith(PICTURES):
         return os.path.dirname(path) if inside else None
@@ -60,13 +65,21 @@ def source_of(label: str, path: str, inside: list[str]) -> str | None:
 
 
 def read_folder(root: Path, *, held_out: float = 0.25, seed: int = 0, into: str = "test") -> Found:
-    """class/video, or train/class/video with the split folders' own names; or pictures, where there
-    are no videos.
+    """Read class/video, or train/class/video with the split folders' own names; or pictures without
+    videos.
 
-    Without split folders, the share `held_out` of each class's sources (at least one, if it has
-    two) goes to the split `into`, by a hash of seed and source: the same on every machine. Added
-    videos can move others between the splits, so a split that was trained on is kept as a manifest
-    (see `keep`)."""
+    Without split folders whole sources are held out by a hash of seed and source: the same on every
+    machine. Added videos can move others between the splits, so a split that was trained on is kept
+    as a manifest (see `keep`).
+
+    Args:
+        held_out: The share of each class's sources (at least one, if it has two) that is held out.
+        seed: Of the choice.
+        into: The split that they go to.
+
+    Raises:
+        InputError: videos are outside of class folders, or there are none.
+    """
     videos = [(path, path.split("/")) for path in media_below(root)]
     loose = [path for path, parts in videos if len(parts) == 1]
     if loose:
@@ -93,10 +106,13 @@ def read_folder(root: Path, *, held_out: float = 0.25, seed: int = 0, into: str 
 
 
 def split_folders(root: Path, videos: list[list[str]]) -> bool:
-    """Whether the folders directly below root are the splits, and nothing else.
+    """Return whether the folders directly below root are the splits, and nothing else.
+
+    Args:
+        videos: Parts of each path.
 
     Raises:
-        ValueError: some of them are.
+        InputError: some of them are.
     """
     tops = {parts[0] if len(parts) > 1 else "" for parts in videos}
     splits = {name for name in tops if name.lower() in SPLIT_FOLDERS}
@@ -115,11 +131,15 @@ def _some(names: list[str]) -> str:
 
 
 def split_by_source(rows: Rows, share: float, seed: int = 0, into: str = "test") -> Rows:
-    """The same rows with splits: whole source videos go to `into`, class by class, until the share
-    of them is there; the rest is train.
+    """Assign splits: whole source videos go to `into`, class by class, until it has its share.
+
+    Args:
+        share: The rest is train.
+        seed: Of the choice.
+        into: The split.
 
     Raises:
-        ValueError: the share is not in 0..1.
+        InputError: the share is not in 0..1.
     """
     if not 0 <= share < 1:
         raise InputError(f"held_out is a share in 0..1, got {share}")
@@ -156,8 +176,9 @@ def _weizmann(path: str) -> tuple[str, int] | None:
 
 
 def has_weizmann(root: Path) -> bool:
-    """Whether a folder holds folders of Weizmann's numbers and no others, and in them only files
-    that belong there."""
+    """Return whether a folder has folders of Weizmann's numbers only, and in them only fitting
+    files.
+    """
     folders = {place.name for place in root.iterdir() if place.is_dir()} if root.is_dir() else set()
     if not folders or not folders <= {folder for folder, _ in WEIZMANN}:
         return False
@@ -166,12 +187,18 @@ def has_weizmann(root: Path) -> bool:
 
 
 def read_weizmann(root: Path, *, fold: int = 1) -> Found:
-    """Four actions of Weizmann's nine actors as strips, as MoCoGAN has them; fold k leaves actor k
-    out for testing.
+    """Read four actions of Weizmann's nine actors as strips, as MoCoGAN has them.
 
     In <folder>/<number>.jpg, n // 8 counts the actors (here from 1) and n % 8 // 2 is the action,
     as the folder is. An odd n is the mirror image of the number before, pixel for pixel: MoCoGAN
-    has 72 files, 36 of them as they were shot."""
+    has 72 files, 36 of them as they were shot.
+
+    Args:
+        fold: The actor that is left out for testing.
+
+    Raises:
+        InputError: an unknown fold, or a file of another name.
+    """
     one_of("Weizmann's fold, the actor to leave out,", fold, range(1, WEIZMANN_ACTORS + 1))
     rows: Rows = []
     for path in files_below(root, PICTURES):

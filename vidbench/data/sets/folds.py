@@ -46,8 +46,11 @@ class Folds:
 def folds_of(text: str, seed: int = 0) -> Folds:
     """Read "source", which is five folds, "source:9", or "split", the data set's own split.
 
+    Args:
+        seed: Of the folds.
+
     Raises:
-        ValueError: The text has another form, or there are fewer than two folds.
+        InputError: The text has another form, or there are fewer than two folds.
     """
     if text == "split":
         return Folds(1)
@@ -61,13 +64,16 @@ def folds_of(text: str, seed: int = 0) -> Folds:
 
 
 def fold_numbers(manifest: Manifest, folds: Folds) -> np.ndarray:
-    """The fold in which each video is tested, from 1: int64 [N]; 0 for videos of no split.
+    """Return the fold in which each video is tested, from 1: int64 [N]; 0 for videos of no split.
 
-    The splits that the videos have are set aside, unless there is a single fold: then videos to
-    train on have the number 2.
+    The videos' own splits are ignored, unless there is a single fold: then videos to train on have
+    the number 2.
+
+    Args:
+        folds: Of `folds_of`.
 
     Raises:
-        ValueError: There are fewer source videos than folds, a class has a single one, or a single
+        InputError: There are fewer source videos than folds, a class has a single one, or a single
             fold has nothing to test.
     """
     if folds.count == 1:
@@ -137,12 +143,15 @@ def _usable(dealt: np.ndarray, label: np.ndarray, count: int) -> bool:
 
 
 def write(manifest: Manifest, folder: Path, folds: Folds) -> list[Path]:
-    """Write each fold's manifest into `folder`/fold-K/videos; returns the folders fold-K.
+    """Write each fold's manifest into `folder`/fold-K/videos; return the folders fold-K.
 
     A fold's videos are its test split, all others its train split. What exists is kept.
 
+    Args:
+        folds: Of `folds_of`.
+
     Raises:
-        ValueError: There are too few source videos, or the folder holds folds of other videos.
+        InputError: There are too few source videos, or the folder holds folds of other videos.
     """
     numbers = fold_numbers(manifest, folds)
     places = [folder / f"fold-{number}" for number in range(1, folds.count + 1)]

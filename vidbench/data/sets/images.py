@@ -58,8 +58,10 @@ FORMS = (0, 130, 256, 386, 516, 646, 776, 906, 1029, 1157, 1287, 1415, 1545, 166
 
 
 def imagenet_place(root: Path) -> Path | None:
-    """The folder with train/ or val/ of class folders named like n01440764: root, or Kaggle's
-    ILSVRC/Data/CLS-LOC."""
+    """Return the folder with train/ or val/ of class folders named like n01440764.
+
+    It is root, or Kaggle's ILSVRC/Data/CLS-LOC.
+    """
     for place in (root, root / "ILSVRC/Data/CLS-LOC"):
         for split in ("train", "val"):
             if (place / split).is_dir() and any(
@@ -70,12 +72,19 @@ def imagenet_place(root: Path) -> Path | None:
 
 
 def read_imagenet(root: Path, *, lists: str | Path | None = None) -> Found:
-    """ImageNet as train/<wnid>/*.JPEG and val/<wnid>/*.JPEG, whole or with some of its classes, in
-    the wnids' order.
+    """Read ImageNet as train/<wnid>/*.JPEG and val/<wnid>/*.JPEG, all or some of its classes, by
+    wnid.
 
-    Labels are wnids, or, with LOC_synset_mapping.txt (lines "n01440764 tench, Tinca tinca") in root
-    or in `lists`, the names there; a name that two wnids have (crane) has the wnid behind it. Each
-    picture is its own source video."""
+    Labels are wnids, or, with LOC_synset_mapping.txt (lines "n01440764 tench, Tinca tinca"), the
+    names there; a name that two wnids have (crane) is followed by the wnid. Each picture is its own
+    source video.
+
+    Args:
+        lists: The folder of LOC_synset_mapping.txt, if it is not root.
+
+    Raises:
+        MissingError: there is no ImageNet (a FileNotFoundError).
+    """
     place = imagenet_place(root)
     if place is None:
         raise MissingError(
@@ -116,8 +125,9 @@ def _synset_names(file: Path) -> dict[str, str]:
 
 
 def cifar100_source(root: Path) -> Path | None:
-    """What of CIFAR-100 is in a folder: a folder with train/<class>/ or test/<class>/, or an
-    archive."""
+    """Return what of CIFAR-100 is in a folder: one with train/<class>/ or test/<class>/, or an
+    archive.
+    """
     kinds = ("cifar-100-python", "cifar-100-binary")
     folders = [
         p
@@ -130,8 +140,9 @@ def cifar100_source(root: Path) -> Path | None:
 
 
 def has_cifar100(root: Path) -> bool:
-    """Whether a folder has one of the official archives, or nothing but CIFAR-100's classes below
-    train/ and test/."""
+    """Return whether a folder has an official archive, or only CIFAR-100's classes below train/ and
+    test/.
+    """
     place = cifar100_source(root)
     if place is None or place.name.startswith("cifar-100-"):
         return place is not None
@@ -146,12 +157,17 @@ def has_cifar100(root: Path) -> bool:
 
 
 def read_cifar100(root: Path) -> Found:
-    """CIFAR-100 as train/<class>/*.png and test/<class>/*.png, all hundred classes or some of them.
+    """Read CIFAR-100 as train/<class>/*.png and test/<class>/*.png, all hundred classes or some of
+    them.
 
-    Where the folder has only cifar-100-python or cifar-100-binary (unpacked, or the .tar.gz), their
+    If the folder has only cifar-100-python or cifar-100-binary (unpacked, or the .tar.gz), their
     pictures are first written to cifar100-png/<split>/<class>/<number in the archive>.png below
-    root, once; an interrupted run resumes, and the folder has its name
-    only when it is complete. One process at a time."""
+    root, once; an interrupted run resumes, and the folder has its name only when it is complete.
+    One process at a time.
+
+    Raises:
+        MissingError: there is no CIFAR-100 (a FileNotFoundError).
+    """
     place = cifar100_source(root)
     if place is None:
         raise MissingError(
@@ -345,16 +361,16 @@ def _labelled_pixels(batch: dict[str, Any], archive: Path) -> tuple[list[int], n
 
 
 def digits(folder: Path) -> Manifest:
-    """The 1,797 handwritten digits that come with scikit-learn, as PNG files in class folders with
-    their manifest.
+    """Write the 1,797 handwritten digits of scikit-learn as PNG files in class folders, with their
+    manifest.
 
     Optical Recognition of Handwritten Digits, its test part (Alpaydin and Kaynak 1998; UCI Machine
     Learning Repository, CC BY 4.0): 8x8 pixels of 17 gray levels, written here four times as large,
-    pixel for pixel, to fit nets for 32 pixels. A source is one of 14 filled-in forms (see FORMS);
-    every second form is test (899 pictures), the others are train (898), as digits by a hand that
-    was trained on are recognized more easily (nearest neighbor: 99 % instead of 96 %). Nothing is
-    downloaded. Written whole or not at all; an existing one is
-    read."""
+    pixel for pixel, to fit nets for 32 pixels. A source is one of 14 filled-in forms (see FORMS).
+    Every second form is test (899 pictures), the others are train (898), because digits by a known
+    hand are recognized more easily (nearest neighbor: 99 % instead of 96 %). Nothing is downloaded.
+    Written whole or not at all; existing ones are read.
+    """
     if (folder / "manifest.csv").is_file():
         return Manifest.load(folder)
     from sklearn.datasets import load_digits

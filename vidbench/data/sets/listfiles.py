@@ -45,13 +45,22 @@ MOMENTS_CATEGORIES = ("moments_categories.txt", "category_momentsv2.txt")
 
 
 def read_ucf101(root: Path, *, fold: int = 1, lists: str | Path | None = None) -> Found:
-    """UCF101's lists (classInd.txt, trainlist0N.txt, testlist0N.txt) over a folder of class
+    """Read UCF101's lists (classInd.txt, trainlist0N.txt, testlist0N.txt) over a folder of class
     folders.
 
     Names are matched without regard to case: the class HandstandPushups has files called
     v_HandStandPushups, and copies of the data set differ in which spelling their folders have. The
     manifest holds the spelling on disk. Copies with other suffixes, or with class folders below
-    train/ and test/, are read too; the lists say which video is in which split."""
+    train/ and test/, are read too; the lists say which video is in which split.
+
+    Args:
+        fold: 1, 2 or 3.
+        lists: The folder of the lists, if it is not root.
+
+    Raises:
+        InputError: a list has other classes or lines.
+        MissingError: there are no lists (a FileNotFoundError).
+    """
     one_of("UCF101's fold", fold, (1, 2, 3))
     names = ("classInd.txt", f"trainlist{fold:02d}.txt", f"testlist{fold:02d}.txt")
     place = lists_in(root, lists, names)
@@ -85,12 +94,21 @@ def read_ucf101(root: Path, *, fold: int = 1, lists: str | Path | None = None) -
 
 
 def read_hmdb51(root: Path, *, fold: int = 1, lists: str | Path | None = None) -> Found:
-    """HMDB51's lists, 51 files <class>_test_splitN.txt with lines "name 1|2|0", over a folder of
-    class folders.
+    """Read HMDB51's lists, 51 files <class>_test_splitN.txt with lines "name 1|2|0", over class
+    folders.
 
     1 is train, 2 is test, 0 is a clip that this fold does not use: it is a row of no split. A file
     on disk may have another suffix than the listed .avi, and be in a folder of its class within
-    another (brush_hair/brush_hair), as archives unpacked into folders of their names leave it."""
+    another (brush_hair/brush_hair), as archives unpacked into folders of their names leave it.
+
+    Args:
+        fold: 1, 2 or 3.
+        lists: The folder of the lists, if it is not root.
+
+    Raises:
+        InputError: a list has other lines.
+        MissingError: there are no lists (a FileNotFoundError).
+    """
     one_of("HMDB51's fold", fold, (1, 2, 3))
     tail = f"_test_split{fold}.txt"
     place = lists_in(root, lists, [f"brush_hair{tail}"])
@@ -120,12 +138,21 @@ def read_hmdb51(root: Path, *, fold: int = 1, lists: str | Path | None = None) -
 
 
 def read_arid(root: Path, *, fold: int = 1, lists: str | Path | None = None) -> Found:
-    """ARID's lists, mapping_table.txt next to ARID_splitN_train, _test and _other.txt, or train.txt
-    and validate.txt.
+    """Read ARID's lists.
 
-    Lines are index, class number and path, separated by tabs. The second form (the six-class subset
-    that is handed around) has its videos below train/ and validate/. Clips of an "other" list are
-    in no split."""
+    They are mapping_table.txt with ARID_splitN_train, _test and _other.txt, or train.txt and
+    validate.txt. Lines are index, class number and path, separated by tabs. The second form (a
+    common six-class subset) has its videos below train/ and validate/. Clips of an "other" list are
+    in no split.
+
+    Args:
+        fold: 1, 2 or 3.
+        lists: The folder of the lists, if it is not root.
+
+    Raises:
+        InputError: a list has other lines.
+        MissingError: there are no lists (a FileNotFoundError).
+    """
     one_of("ARID's fold", fold, (1, 2, 3))
     full = [
         (f"ARID_split{fold}_{word}.txt", split)
@@ -187,13 +214,21 @@ def ssv2_files(root: Path) -> dict[str, Path]:
 
 
 def read_ssv2(root: Path, *, lists: str | Path | None = None) -> Found:
-    """Something-Something-v2's json lists (20BN's names, or Qualcomm's without the prefix) over
-    <id>.webm or .mp4.
+    """Read Something-Something-v2's json lists (20BN's names, or Qualcomm's) over <id>.webm or
+    .mp4.
 
     labels is {"Putting something on a surface": "0", ...}, in whose order the classes are; train
     and validation are lists of {id, label, template, placeholders}, where the label of a row is the
     template without its square brackets; test is a list of {id} and has no labels, unless
-    test-answers.csv ("id;label") is next to it."""
+    test-answers.csv ("id;label") is next to it.
+
+    Args:
+        lists: The folder of the lists, if it is not root.
+
+    Raises:
+        InputError: a list is damaged.
+        MissingError: there are no lists (a FileNotFoundError).
+    """
     files = ssv2_files(Path(lists or root))
     if not files:
         raise MissingError(
@@ -248,8 +283,9 @@ def _ssv2_entries(file: Path) -> Iterator[tuple[str, str | None, str]]:
 
 
 def moments_lists(root: Path) -> tuple[Path, Path] | None:
-    """The folder with Moments in Time's csv lists in a folder or one below, and its category
-    file."""
+    """Return the folder with Moments in Time's csv lists, in a folder or one below, and its
+    category file.
+    """
     for place in places(root):
         categories = next(
             (place / name for name in MOMENTS_CATEGORIES if (place / name).is_file()), None
@@ -262,12 +298,20 @@ def moments_lists(root: Path) -> tuple[Path, Path] | None:
 
 
 def read_moments(root: Path, *, lists: str | Path | None = None) -> Found:
-    """Moments in Time's trainingSet.csv and validationSet.csv, over training/<class>/ and
-    validation/<class>/; also Moments in Time Mini.
+    """Read Moments in Time (or Mini): trainingSet.csv and validationSet.csv over class folders.
 
-    Lines are path and label, or path, label, workers who agreed, workers who did not; there is no
-    header. The classes are in moments_categories.txt ("label,number"; v1 has 339, Mini 200) or
-    category_momentsv2.txt (one a line; v2 has 305)."""
+    The folders are training/<class>/ and validation/<class>/. Lines are path and label, or path,
+    label, workers who agreed, workers who did not; there is no header. The classes are in
+    moments_categories.txt ("label,number"; v1 has 339, Mini 200) or category_momentsv2.txt (one a
+    line; v2 has 305).
+
+    Args:
+        lists: The folder of the lists, if it is not root.
+
+    Raises:
+        InputError: a list has other lines.
+        MissingError: there are no lists (a FileNotFoundError).
+    """
     found = moments_lists(Path(lists or root))
     if found is None:
         raise MissingError(

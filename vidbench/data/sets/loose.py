@@ -24,9 +24,10 @@ from vidbench.system.errors import InputError, MissingError
 
 
 def is_loose(root: Path) -> bool:
-    """Whether a folder has videos and none of them is in a class folder.
+    """Return whether a folder has videos and none of them is in a class folder.
 
-    They are in the folder itself, or directly in its split folders."""
+    They are in the folder itself, or directly in its split folders.
+    """
     videos = [path.split("/") for path in files_below(root)] if root.is_dir() else []
     deepest = max(map(len, videos), default=0)
     in_splits = all(parts[0].lower() in SPLIT_FOLDERS for parts in videos if len(parts) > 1)
@@ -34,10 +35,14 @@ def is_loose(root: Path) -> bool:
 
 
 def read_loose(root: Path, *, held_out: float = 0.25, seed: int = 0, into: str = "test") -> Found:
-    """All videos below a folder, without labels; or pictures, if there are no videos.
+    """Read all videos below a folder, without labels; or pictures, if there are no videos.
 
     Folders are no classes. Folders named train, validate and test are the splits; else a share of
-    all source videos is held out as in `folders.read_folder`."""
+    all source videos is held out as in `folders.read_folder`.
+
+    Args:
+        held_out, seed, into: See `folders.read_folder`.
+    """
     videos = [(path, path.split("/")) for path in media_below(root)]
     splits = split_folders(root, [parts for _, parts in videos])
     sources = loose_sources([path for path, _ in videos], frames=True)
@@ -51,10 +56,14 @@ def read_loose(root: Path, *, held_out: float = 0.25, seed: int = 0, into: str =
 
 
 def loose_sources(paths: Sequence[str], frames: bool = False) -> list[str | None]:
-    """The source video of each file, as far as its path says so, or None.
+    """Return the source video of each file, as far as its path shows it, or None.
 
-    If all files are of one source video by their names, nothing could be held out: then each is
-    its own. frames: pictures in one folder are frames of one video."""
+    If all files are of one source video by their names, nothing could be held out: then each is its
+    own.
+
+    Args:
+        frames: Pictures in one folder are frames of one video.
+    """
     folders = [path.split("/")[:-1] for path in paths]
     named = [
         source_of(inside[-1] if inside else "", path, inside if frames else [])
@@ -70,17 +79,17 @@ def open_files(
     held_out: float = 0.25,
     seed: int = 0,
 ) -> Manifest:
-    """The Manifest of any video files, in the given order.
+    """Make the manifest of any video files, in the given order.
 
     Args:
         paths: The files, N of them. The manifest's root is the folder that all of them share.
-        labels: The name of each video's class, None where it is unknown; None: no labels.
+        labels: The name of each video's class, None if it is unknown; None: no labels.
         held_out: The share of source videos that goes to the split test.
         seed: Of that choice.
 
     Raises:
         FileNotFoundError: a file does not exist.
-        ValueError: there are no paths, one is a folder, two are the same file, or labels has
+        InputError: there are no paths, one is a folder, two are the same file, or labels has
             another length.
     """
     if isinstance(paths, str | Path):
@@ -112,12 +121,17 @@ def read_csv(
     seed: int = 0,
     into: str = "test",
 ) -> Manifest:
-    """manifest.csv of a folder, or a csv itself: a manifest read as it is, with what a scan
-    added to it.
+    """Read manifest.csv of a folder, or a csv itself, with the columns that a scan added.
 
-    Without a column split, the share `held_out` (0.25) of all source videos goes to `into`, as in
-    `folders.read_folder`. A source video or a content in two splits of the csv is an error, or with
-    overlap "warn" a warning."""
+    Args:
+        overlap: A source video or a content in two splits of the csv is an error, or with "warn" a
+            warning.
+        held_out: Without a column split, the share (0.25) of all source videos that goes to `into`.
+        seed, into: See `folders.read_folder`.
+
+    Raises:
+        InputError: a line cannot be used, or held_out is given although there is a column split.
+    """
     if overlap not in ("error", "warn"):
         raise InputError(f"overlap must be 'error' or 'warn', got {overlap!r}")
     manifest, columns = Manifest.load(root), _columns(root)
@@ -133,7 +147,7 @@ def read_csv(
 
 
 def has_splits(root: Path) -> bool:
-    """Whether a csv has a column split."""
+    """Return whether a csv has a column split."""
     return "split" in _columns(root)
 
 

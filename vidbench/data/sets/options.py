@@ -23,7 +23,7 @@ KINDS: dict[str, tuple[tuple[type, ...], str]] = {
 
 
 def options_of(reader: Callable[..., Any]) -> dict[str, str]:
-    """The options of a reader, each with its annotation."""
+    """Return the options of a reader, each with its annotation."""
     parameters = inspect.signature(reader).parameters.values()
     return {one.name: str(one.annotation) for one in parameters if one.kind is one.KEYWORD_ONLY}
 
@@ -31,8 +31,12 @@ def options_of(reader: Callable[..., Any]) -> dict[str, str]:
 def check_options(name: str, reader: Callable[..., Any], options: Mapping[str, Any]) -> None:
     """Check the options of a data set.
 
+    Args:
+        name: Of the data set, for messages.
+        reader: Its reader.
+
     Raises:
-        ValueError: one is unknown, or of another kind.
+        InputError: one is unknown, or of another kind.
     """
     known = options_of(reader)
     if unknown := sorted(options.keys() - set(known)):

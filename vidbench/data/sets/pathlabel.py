@@ -30,7 +30,7 @@ ORDER = ("train", "validate", "test")
 
 
 def pathlabel_lists(root: Path) -> dict[str, Path]:
-    """The lists by split in a folder, or in the first folder directly in it that has some."""
+    """Return the lists by split in a folder, or in the first folder directly in it that has some."""
     for place in places(root):
         found: dict[str, Path] = {}
         for file in sorted(place.iterdir()):
@@ -53,12 +53,20 @@ def _fits(file: Path) -> bool:
 def read_pathlabel(
     root: Path, *, lists: str | Path | None = None, classes: str | Path | None = None
 ) -> Found:
-    """Lists of "path label" lines over videos anywhere below a folder.
+    """Read lists of "path label" lines over videos anywhere below a folder.
 
-    A class is named by the file `classes` (a name a line, in the order of the numbers), else by its
-    videos' folder, if each number has its own folder, else by its number. A video that an
-    earlier list names already is left out with a warning: VideoMAE's test list repeats its
-    validation list. lists: a folder, or one list (then all its videos are in no split)."""
+    A video that an earlier list contains is left out with a warning: VideoMAE's test list repeats
+    its validation list.
+
+    Args:
+        lists: A folder, or one list (then all its videos are in no split).
+        classes: A file with a name a line, in the order of the numbers; default: the videos'
+            folder, if each number has its own folder, else the number.
+
+    Raises:
+        MissingError: there are no lists (a FileNotFoundError).
+        InputError: a list has other lines.
+    """
     place = Path(lists or root)
     files = {"none": place} if place.is_file() else pathlabel_lists(place)
     if not files:

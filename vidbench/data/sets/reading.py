@@ -104,14 +104,25 @@ def _one_spelling(found: Listing) -> Listing:
 
 
 def files_below(folder: Path, suffixes: tuple[str, ...] = VIDEO_SUFFIXES) -> list[str]:
-    """Videos (or what the suffixes say) below a folder, relative with forward slashes, sorted; see
-    `walk`. `opened.left_out` says what is not among them."""
+    """List videos below a folder, relative with forward slashes, sorted; see `walk`.
+
+    `opened.left_out` says what is not among them.
+
+    Args:
+        suffixes: Of the files.
+    """
     return [path for path in walk(folder).files if path.lower().endswith(suffixes)]
 
 
 def read_json(file: Path, kind: type) -> Any:
-    """A json file whose outermost value is a list or an object. Raises ValueError, with the line,
-    where it is not."""
+    """Read a json file whose outermost value is a list or an object.
+
+    Args:
+        kind: list or dict.
+
+    Raises:
+        InputError: it is something else; the message has the line.
+    """
     try:
         value = json.loads(read_text(file))
     except json.JSONDecodeError as error:
@@ -124,8 +135,19 @@ def read_json(file: Path, kind: type) -> Any:
 def numbered(
     file: Path, separator: str | None, columns: int | Container[int], what: str
 ) -> Iterator[tuple[list[str], str]]:
-    """The lines of a list file that are not blank, split into columns, with "file, line n" each.
-    Backslashes, which Windows writes in paths, become slashes."""
+    """Yield the lines of a list file that are not blank, split into columns, with "file, line n"
+    each.
+
+    Backslashes, which Windows writes in paths, become slashes.
+
+    Args:
+        separator: None splits at blanks.
+        columns: Their number, or the numbers allowed.
+        what: A line's form, for the message.
+
+    Raises:
+        InputError: a line has another number of columns.
+    """
     for number, line in enumerate(read_text(file).replace("\\", "/").split("\n"), 1):
         if line.strip():
             parts, where = line.rstrip().split(separator), f"{file}, line {number}"
@@ -137,7 +159,15 @@ def numbered(
 
 
 def class_list(file: Path, separator: str | None, first: int) -> list[str]:
-    """Class names from lines "number name", which must count from `first`."""
+    """Read class names from lines "number name".
+
+    Args:
+        separator: None splits at blanks.
+        first: The number of the first class; the others follow.
+
+    Raises:
+        InputError: a number is missing.
+    """
     names: list[str] = []
     for (number, name), where in numbered(file, separator, 2, "2 columns (number, class)"):
         if number != str(first + len(names)):
@@ -147,7 +177,16 @@ def class_list(file: Path, separator: str | None, first: int) -> list[str]:
 
 
 def count_classes(what: str, classes: Sequence[str], wanted: Sequence[int], file: Path) -> None:
-    """Raise ValueError where a class list has another length than the data set's."""
+    """Check that a class list has the data set's length.
+
+    Args:
+        what: The data set.
+        wanted: Lengths allowed.
+        file: Of the list.
+
+    Raises:
+        InputError: it has another length.
+    """
     if len(classes) not in wanted:
         several = isinstance(wanted, range)
         counts = f"at most {wanted[-1]}" if several else " or ".join(map(str, wanted))
@@ -158,15 +197,20 @@ def count_classes(what: str, classes: Sequence[str], wanted: Sequence[int], file
 
 
 def holding(root: Path, names: Sequence[str]) -> Path | None:
-    """root, or the one folder directly in it, that holds all these files."""
+    """Return root, or the one folder directly in it, that has all these files.
+
+    Args:
+        names: Of the files.
+    """
     return next(
         (place for place in places(root) if all((place / name).is_file() for name in names)), None
     )
 
 
 def places(root: Path) -> list[Path]:
-    """A folder and the folders directly in it that may be entered: where list files are looked
-    for."""
+    """Return a folder and the folders directly in it that may be entered, where list files are
+    searched.
+    """
     inside = sorted(root.iterdir()) if root.is_dir() else []
     return [root, *(p for p in inside if _may_enter(p))] if root.is_dir() else []
 
@@ -182,7 +226,15 @@ def _may_enter(place: Path) -> bool:
 
 
 def lists_in(root: Path, lists: str | Path | None, names: Sequence[str]) -> Path:
-    """The folder with all these list files. Raises FileNotFoundError."""
+    """Return the folder with all these list files.
+
+    Args:
+        lists: Where to look; default: root.
+        names: Of the files.
+
+    Raises:
+        MissingError: no folder has them (a FileNotFoundError).
+    """
     place = holding(Path(lists or root), names)
     if place is None:
         raise MissingError(
@@ -192,15 +244,27 @@ def lists_in(root: Path, lists: str | Path | None, names: Sequence[str]) -> Path
 
 
 def one_of(what: str, value: int, known: Sequence[int]) -> int:
-    """The value, if it is a known one. Raises ValueError."""
+    """Return the value, if it is a known one.
+
+    Args:
+        what: The value's name, for the message.
+
+    Raises:
+        InputError: it is not.
+    """
     if value not in known:
         raise InputError(f"{what} must be one of {', '.join(map(str, known))}, got {value!r}")
     return value
 
 
 def below(root: Path, paths: Iterable[str], guesses: Sequence[str]) -> str:
-    """Where below root the listed paths lie: "" or "folder/", the first guess or any folder that
-    has one of them."""
+    """Return the folder below root that listed paths start from: "" or "folder/".
+
+    It is the first guess or any folder that has one of them.
+
+    Args:
+        guesses: Names of folders to try first.
+    """
     inside = [place.name for place in places(root)[1:]]
     folders = [name for name in guesses if name in inside]
     folders += [name for name in inside if name not in folders]
@@ -221,8 +285,13 @@ class Stems:
             self.paths.setdefault(_stem(path), []).append(path)
 
     def find(self, listed: str, prefix: str = "") -> str:
-        """The path of a listed video: as it is listed, else with other capitals, else in a folder of
-        that name, else anywhere; the listed path if there is none."""
+        """Find a listed video: as listed, else with other capitals, in a folder of that name, or
+        anywhere.
+
+        Args:
+            listed: Returned if there is none.
+            prefix: Of its folder.
+        """
         whole = prefix + listed
         folder, suffix = _folder(listed), os.path.splitext(listed)[1].lower()
 
@@ -242,10 +311,14 @@ def _folder(path: str) -> str:
 
 
 def spelled_on_disk(root: Path, paths: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-    """Which files exist below root [N], and each path as the disk spells it: one listing a folder
-    instead of a question a file, which network disks mind.
+    """Return which files exist below root, bool [N], and each path as the disk spells it.
 
-    A path whose accents are composed (NFC) also fits a name whose accents are not."""
+    One listing per folder replaces a query per file, which is slow on network disks. A path whose
+    accents are composed (NFC) also fits a name whose accents are not.
+
+    Args:
+        paths: N of them.
+    """
     names: dict[str, dict[str, str]] = {}
     there, found = np.zeros(len(paths), bool), list(paths)
     for i, path in enumerate(paths):

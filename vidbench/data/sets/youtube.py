@@ -88,8 +88,11 @@ class Tree:
                 self.videos.setdefault(name[1], []).append((*times, path))
 
     def find(self, clip: Clip, alone: bool) -> str | None:
-        """The file of a clip; alone: no other clip of the list is of this video, so a file of its
-        id is this clip's."""
+        """Find the file of a clip.
+
+        Args:
+            alone: No other clip of the list is of this video, so a file of its id is this clip's.
+        """
         files = [file for file in self.videos.get(clip.video, ()) if file[2] not in self.taken]
         found = [path for start, end, path in files if (start, end) == (clip.start, clip.end)]
         whole = [path for start, _, path in files if start is None]
@@ -101,7 +104,11 @@ class Tree:
         )
 
     def near(self, clip: Clip, within: float) -> str | None:
-        """The file of a clip whose times are nearest, both at most so many seconds away."""
+        """Find the file of a clip whose times are nearest.
+
+        Args:
+            within: Seconds that both times may be away at most.
+        """
         gaps = [
             (max(abs(start - clip.start), abs(end - clip.end)), path)
             for start, end, path in self.videos.get(clip.video, ())
@@ -113,6 +120,7 @@ class Tree:
         return self.take(path) if gap <= within else None
 
     def take(self, path: str) -> str:
+        """Mark a file as used, and return it."""
         self.taken.add(path)
         return path
 
@@ -158,12 +166,16 @@ def _six(seconds: float) -> str:
 
 
 def kinetics_lists(root: Path, number: int) -> dict[str, list[Path]]:
-    """The files by split that are named like lists of Kinetics-<number>, in the first folder that
-    has some.
+    """Return the files by split that are named like lists of Kinetics, in the first folder with
+    some.
 
     root or a folder directly in it, first of all one with files that begin like such a list. A name
     may hold the number (kinetics-400_val.csv, k700_2020_train.csv) or not (train.csv, val.csv or
-    validate.csv, test.csv); where some of a split's do, the others are passed over."""
+    validate.csv, test.csv); if some of a split's do, the others are ignored.
+
+    Args:
+        number: 400, 600 or 700.
+    """
     unlike: dict[str, list[Path]] = {}
     for place in places(root):
         named = [
@@ -186,8 +198,14 @@ def kinetics_lists(root: Path, number: int) -> dict[str, list[Path]]:
 
 
 def has_kinetics(number: int, root: Path) -> bool:
-    """Whether the lists in a folder are Kinetics-<number>'s, by the number in a name, else by the
-    count of labels; with fewer it is a subset if the folder has videos of the list."""
+    """Return whether the lists in a folder are those of a Kinetics.
+
+    By the number in a name, else by the count of labels; with fewer it is a subset if the folder
+    has videos of the list.
+
+    Args:
+        number: 400, 600 or 700.
+    """
     lists = {
         split: files for split, files in kinetics_lists(root, number).items() if _header(files[0])
     }
@@ -218,15 +236,23 @@ def _any_below(root: Path, files: list[Path]) -> bool:
 def read_kinetics(
     number: int, root: Path, *, lists: str | Path | None = None, classes: str | Path | None = None
 ) -> Found:
-    """Kinetics-400, -600 and -700 (also 700-2020) from the csv lists of the official releases,
-    those that are there.
+    """Read Kinetics-400, -600 and -700 (also 700-2020) from the csv lists of the official releases.
 
     The header is label, youtube_id, time_start, time_end, split, is_cc, or some of these: 600 and
     700 have no is_cc, test lists may have no label (such rows have none). Files of other layouts
-    are found as this module says. classes: a file with a class a line, where their order matters or
-    no list has labels. Else they are the labels of the validation list (or of test, or train),
-    sorted, as in the official label maps. Lists of some of the classes are read with a warning.
-    lists may also be one csv file."""
+    are found as this module says. Lists of some of the classes are read with a warning.
+
+    Args:
+        number: 400, 600 or 700.
+        lists: The folder of the lists, or one csv file.
+        classes: A file with a class a line, if their order matters or no list has labels. Default:
+            the labels of the validation list (or of test, or train), sorted, as in the official
+            label maps.
+
+    Raises:
+        MissingError: there are no lists (a FileNotFoundError).
+        InputError: a list has other columns or classes.
+    """
     place = Path(lists or root)
     files = {"": [place]} if place.is_file() else kinetics_lists(place, number)
     if not files:
@@ -321,12 +347,20 @@ def mini_lists(root: Path) -> list[Path]:
 
 
 def read_minikinetics(root: Path, *, lists: str | Path | None = None) -> Found:
-    """Mini-Kinetics-200 (Xie et al. 2018) over the videos of Kinetics-400, whose layouts
-    `read_kinetics` knows.
+    """Read Mini-Kinetics-200 (Xie et al. 2018) over the videos of Kinetics-400; layouts:
+    `read_kinetics`.
 
     The authors' lists train_ytid_list.txt and val_ytid_list.txt hold an id a line; label and times
     are then taken from Kinetics-400's csv lists in the same folder (or one below). Instead of both,
-    train_k200.csv and val_k200.csv are their lines in Kinetics-400's own format."""
+    train_k200.csv and val_k200.csv are their lines in Kinetics-400's own format.
+
+    Args:
+        lists: The folder of the lists, if it is not root.
+
+    Raises:
+        MissingError: there are no lists (a FileNotFoundError).
+        InputError: an id is in no list of Kinetics-400.
+    """
     files = mini_lists(Path(lists or root))
     if not files:
         wanted = " or ".join(" and ".join(names) for names in MINI_LISTS)

@@ -232,11 +232,18 @@ ONE_WAY = frozenset({"sit_down", "stand_up"})
 
 
 def pose(action: str, phase: np.ndarray, amplitude: float = 1.0) -> np.ndarray:
-    """Joint values of an action at phases in [0, 1], by cosine ease between its keys; ours.
+    """Return joint values of an action, by cosine ease between its keys: float64 [T,len(JOINTS)];
+    ours.
 
-    phase [T] -> float64 [T, len(JOINTS)]. `amplitude` scales the departure from the neutral pose
-    (never spin, which must come round). pose("stand_up", p) is pose("sit_down", 1 - p). Raises
-    ValueError for an unknown action."""
+    pose("stand_up", p) is pose("sit_down", 1 - p).
+
+    Args:
+        phase: [T] in [0, 1].
+        amplitude: Scales the departure from the neutral pose (never spin, which must come round).
+
+    Raises:
+        ValueError: the action is unknown.
+    """
     phase = np.asarray(phase, float)
     if action in REVERSED:
         return pose(REVERSED[action], 1.0 - phase, amplitude)
@@ -275,12 +282,15 @@ class Body:
 
 
 def skeleton(poses: np.ndarray, body: Body) -> dict[str, np.ndarray]:
-    """Where the joints are, by forward kinematics; ours. poses [T, len(JOINTS)] -> joint name ->
-    [T, 2].
+    """Place the joints by forward kinematics: joint name -> [T,2]; ours.
 
     Unit: body heights, x towards the facing side, y up from the ground. The lowest of hands, feet,
     seat and crown touches the ground (plus lift), so crouching, sitting and turning over need no
-    height of their own."""
+    height of their own.
+
+    Args:
+        poses: [T,len(JOINTS)].
+    """
     turn = dict(zip(JOINTS, np.deg2rad(poses).T, strict=True))
 
     def hanging(

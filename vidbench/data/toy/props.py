@@ -49,7 +49,14 @@ class Distractor:
 def draw_distractor(
     canvas: np.ndarray, one: Distractor, time: float, shift: np.ndarray, side: float
 ) -> None:
-    """Draw the distractor at a time (seconds); `side` is the frame's size in canvas pixels."""
+    """Draw the distractor at a time.
+
+    Args:
+        canvas: uint8 [H,W,3].
+        time: Seconds.
+        shift: Of the camera, in canvas pixels.
+        side: The frame's size in canvas pixels.
+    """
     x = 0.5 + one.swing * np.sin(2 * np.pi * one.hertz * time + one.phase)
     _disc(canvas, np.array([x, one.y]) * side + shift, one.radius * side, one.color)
 

@@ -41,8 +41,14 @@ class Look:
 def draw_look(
     size: int, background: str, camera: str, rng: np.random.Generator, prop: str = ""
 ) -> Look:
-    """The appearance of one source at random; ours. `size` pixels; background from BACKGROUNDS;
-    camera "drift", "zoom", "hand" or "shake"; prop: of props.PROPS, then a distractor moves too."""
+    """Draw the appearance of one source video at random; ours.
+
+    Args:
+        size: Pixels.
+        background: Of BACKGROUNDS.
+        camera: "drift", "zoom", "hand" or "shake".
+        prop: Of props.PROPS; then a distractor moves too.
+    """
     uniform = rng.uniform
     # figure and ground lie on two sides of middle gray, or a small network sees no figure at all
     dark_ground = rng.random() < 0.5
@@ -124,10 +130,16 @@ def paint(
     size: int,
     nudge: tuple[float, float] = (0.0, 0.0),
 ) -> np.ndarray:
-    """Frames of a source at the given times (seconds) and poses; ours.
+    """Paint frames of a source video: uint8 RGB [T,size,size,3]; ours.
 
-    poses [T, joints], times [T] -> uint8 RGB [T, size, size, 3]. `nudge` moves the figure, in frame
-    sizes."""
+    Args:
+        poses: [T,joints].
+        times: [T], seconds.
+        nudge: Moves the figure, in frame sizes.
+
+    Raises:
+        ValueError: the background is unknown.
+    """
     # [T, 4]
     wave = look.sway[:, 0] * np.sin(2 * np.pi * look.sway[:, 1] * times[:, None] + look.sway[:, 2])
     points = skeleton(poses, look.body)
@@ -149,8 +161,8 @@ def paint(
             draw_distractor(canvas, look.distractor, times[t], shift * size * OVERSAMPLE, side)
         _figure(canvas, placed, look, look.height * side)
         if look.prop:
-            beside = ((foot - 0.5) * zoom + 0.5 + shift) * size * OVERSAMPLE
-            draw_prop(canvas, look.prop, placed, beside, facing, look.height * side)
+            held_at = ((foot - 0.5) * zoom + 0.5 + shift) * size * OVERSAMPLE
+            draw_prop(canvas, look.prop, placed, held_at, facing, look.height * side)
         small = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA)
         frames[t] = cv2.convertScaleAbs(small, alpha=look.gain * (1 + light))
     return frames

@@ -72,13 +72,21 @@ def render(
     workers: int | None = None,
     progress: bool = True,
 ) -> Manifest:
-    """Draw a toy world's mp4 files into a folder, only those that are missing, and return its
-    manifest; ours.
+    """Draw a toy world's mp4 files into a folder, only missing ones, and return its manifest; ours.
 
     Writes videos/<class>/*.mp4, manifest.csv, classes.txt, correspondence.csv and toy.json. The
-    same settings and seed give the same bytes. workers: processes, spawned (so a script needs `if
-    __name__ == "__main__":`); None is one for each core, 1 is this process. Raises ToyError where
-    the folder was made with other settings, and says which."""
+    same preset, world and seed give the same bytes.
+
+    Args:
+        preset: Of PRESETS, or one.
+        world: Of WORLDS.
+        seed: Of the world.
+        workers: Processes, spawned (so a script needs `if __name__ == "__main__":`); None: one for
+            each core; 1: this process.
+
+    Raises:
+        ToyError: the folder was made with other arguments; the message names them.
+    """
     folder = Path(folder)
     source_videos = plan_videos(preset, world, seed)
     size = _preset(preset)
@@ -104,8 +112,18 @@ def render(
 def plan_videos(
     preset: str | Preset = "small", world: str = "base", seed: int = 0
 ) -> list[SourceVideo]:
-    """All sources of a world with their clips' paths and splits, about 75 % train and 25 % test in
-    each class; ours."""
+    """List all source videos of a world with their clips' paths and splits; ours.
+
+    About 75 % train and 25 % test in each class.
+
+    Args:
+        preset: Of PRESETS, or one.
+        world: Of WORLDS.
+        seed: Of the world.
+
+    Raises:
+        ToyError: an unknown preset or world.
+    """
     size = _preset(preset)
     if world not in WORLDS:
         raise ToyError(f"wanted one of the worlds {', '.join(WORLDS)}; got {world!r}")
@@ -233,7 +251,13 @@ def _shoot(
 def draw(
     source_video: SourceVideo, clips: Iterable[int], preset: Preset, world: str, seed: int
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Draw the numbered clips of a source video: pairs of number and frames uint8 [T,H,W,3]."""
+    """Draw the numbered clips of a source video: pairs of number and frames uint8 [T,H,W,3].
+
+    Args:
+        clips: Their numbers.
+        world: Of WORLDS.
+        seed: Of the world.
+    """
     from vidbench.data.toy.scene import draw_look, paint
 
     style = WORLDS[world]

@@ -147,12 +147,12 @@ VARIANTS = {
 
 
 def correspondence() -> list[dict[str, str]]:
-    """The planted truth about which classes of the worlds are related: one row for a class and
-    another world.
+    """Return which classes of the worlds are related: one row for a class and another world.
 
     Columns world, class, actions, other_world, matches, relation (lists are joined by ";").
     relation is seen from the class: same, merged (it holds all of its matches and more than any one
-    of them), split (it is a part of its match), private (no match in that world)."""
+    of them), split (it is a part of its match), private (no match in that world).
+    """
     rows = []
     for name in RELATED:
         for label, actions in WORLDS[name].classes.items():
@@ -190,7 +190,7 @@ def _relation(held: frozenset[str], matches: list[frozenset[str]]) -> str:
 
 
 def parts_of(action: str) -> tuple[str, ...]:
-    """An action's variants, or itself where it has none: "walk" -> ("walk/slow", "walk/fast")."""
+    """Return an action's variants, or itself if it has none: "walk" -> ("walk/slow", "walk/fast")."""
     return tuple(f"{action}/{v}" for v in VARIANTS.get(action, ())) or (action,)
 
 

@@ -8,11 +8,14 @@ from typing import Any
 def shown(thing: Any, *arguments: Any, **options: Any) -> Any:
     """Show the controls of a browser or board to a person; in a headless run, what needs no kernel.
 
-    That is a browser's `html(...)`, or a board's lines and charts. Words in place of a figure, such as
-    "no labels: ...", come back unchanged.
+    That is a browser's `html(...)`, or a board's lines and charts. Words in place of a figure, such
+    as "no labels: ...", are returned unchanged. A saved notebook keeps about 5 MB of each map among
+    the controls, so headless runs set VIDBENCH_HEADLESS=1.
 
-    A saved notebook keeps about 5 MB of each map among the controls, so headless runs set
-    VIDBENCH_HEADLESS=1. The arguments are those of its `html`."""
+    Args:
+        thing: A browser or board.
+        *arguments, **options: Of its `html`.
+    """
     from vidbench.evaluate.board import Board
     from vidbench.view.widgets import (
         behind,

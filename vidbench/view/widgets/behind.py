@@ -106,7 +106,12 @@ class Behind:
         return lru_cache(HELD)(lambda row: self.videos.tile(kind, row))
 
     def tiles(self, name: str, page: int = 0) -> list[Tile]:
-        """Return one page of the clips of a cell, with what is said of each."""
+        """Return one page of the clips of a cell, with a line for each.
+
+        Args:
+            name: Of the cell.
+            page: From 0.
+        """
         cell, shown = self.cells[name], slice(page * PAGE, (page + 1) * PAGE)
         with ThreadPoolExecutor(min(8, cores())) as pool:
             made = list(pool.map(self._tile, [int(row) for row in cell.rows[shown]]))
@@ -117,7 +122,12 @@ class Behind:
         ]
 
     def clips(self, name: str, page: int = 0) -> Html:
-        """Draw one page of the clips of a cell under its words."""
+        """Draw one page of the clips of a cell under its words.
+
+        Args:
+            name: Of the cell.
+            page: From 0.
+        """
         cell = self.cells[name]
         head = f'<div style="font-size:13px;margin:0 0 6px"><b>{escaped(cell.words)}</b></div>'
         tiles, words = self.tiles(name, page), cell.said[page * PAGE : (page + 1) * PAGE]

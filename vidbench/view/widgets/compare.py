@@ -42,6 +42,9 @@ class Runs:
     def pairs(self, one: int = 0, other: int = 1) -> list[Paired]:
         """Compare two of the runs, by their numbers.
 
+        Args:
+            one, other: Numbers of the runs, from 0.
+
         Raises:
             RunError: See paired.compare.
         """

@@ -45,15 +45,17 @@ class Hues(NamedTuple):
 
 
 def standard(videos: VideoRows) -> str:
-    """The column that colors a map at first: class; without labels source video, or side if those
-    are too many."""
+    """Return the column that colors a map at first.
+
+    It is class; without labels source video, or side if there are too many of those.
+    """
     if CLASS in videos.names:
         return CLASS
     return SOURCE if 1 < len(np.unique(videos.column(SOURCE))) <= LISTED else SIDE
 
 
 def choices(videos: VideoRows) -> list[str]:
-    """The columns that can color a map: all but the path."""
+    """List the columns that can color a map: all but the path."""
     return list(videos.names[1:])
 
 
@@ -133,7 +135,11 @@ def _shaped(videos: VideoRows, shapes: np.ndarray) -> dict[str, Any]:
 
 
 def marked(hues: Hues, side: str) -> dict[str, Any]:
-    """The properties of a side's markers that a column decides."""
+    """Return the properties of a side's markers that a column decides.
+
+    Args:
+        side: queries or gallery.
+    """
     return dict(
         color=hues.codes[side],
         colorscale=hues.steps,
@@ -144,8 +150,10 @@ def marked(hues: Hues, side: str) -> dict[str, Any]:
 
 
 def legend(hues: Hues) -> list[dict[str, Any]]:
-    """The traces that make the legend and the scale: always as many, so that a map in a page changes
-    without new ones."""
+    """Make the traces of the legend and the scale.
+
+    Their number is always the same, so that a map in a page changes without new ones.
+    """
     lines: list[dict[str, Any]] = [
         dict(
             name=plain(name),

@@ -75,8 +75,14 @@ class Lists:
     # ---- what is looked at
 
     def select(self, which: int | str) -> None:
-        """Make a video the query: the number of a query, or an id of either side. Raises ValueError
-        on another."""
+        """Make a video the query.
+
+        Args:
+            which: The number of a query, or an id of either side.
+
+        Raises:
+            ValueError: it is neither.
+        """
         queries, gallery = self.sides["queries"], self.sides["gallery"]
         if isinstance(which, int | np.integer):
             found = [("queries", int(which))] if 0 <= which < len(queries) else []
@@ -109,12 +115,21 @@ class Lists:
         compare: Sequence[str] | None = None,
         kind: str | None = None,
     ) -> None:
-        """Change what is looked at; None leaves a thing as it is.
+        """Change what is looked at; None changes nothing.
 
-        of_class: queries of this class only, "" for all; failures: a list's name, for the queries
-        of which its first k hold no right one, "" for all; compare: two lists, whose gained and
-        lost neighbors are shown, () for none; kind: of clips. The first query that is left becomes
-        the query where that of now is none of them. Raises ValueError on a thing that is not there.
+        If the present query is not among those left, the first of them becomes the query.
+
+        Args:
+            k: Neighbors of a query.
+            of_class: Queries of this class only, "" for all.
+            failures: A list's name, for the queries of which its first k contain no right one, ""
+                for all.
+            hide_source_video: Whether neighbors of the query's own source video are left out.
+            compare: Two lists, whose gained and lost neighbors are shown, () for none.
+            kind: Of clips.
+
+        Raises:
+            ValueError: a name is unknown.
         """
         given = {
             "k": k,
@@ -150,7 +165,7 @@ class Lists:
             )
 
     def choices(self) -> np.ndarray:
-        """The queries that class and failures leave, as rows."""
+        """Return the rows [n] of the queries that class and failures leave."""
         return np.flatnonzero(self._left(self.failures))
 
     def _left(self, failures: str) -> np.ndarray:
@@ -199,7 +214,9 @@ class Lists:
     # ---- as data
 
     def nearest(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return the query's nearest gallery rows by one list, at most k, and similarities."""
+        """Return the query's nearest gallery rows by one list, at most k, and similarities: [n]
+        each.
+        """
         return self._near(name, *self.query, self.k, self.hide_source_video)
 
     def rows(self) -> dict[str, list[dict[str, Any]]]:
@@ -228,10 +245,13 @@ class Lists:
         return made
 
     def gained_lost(self, a: str, b: str) -> dict[str, list[dict[str, Any]]]:
-        """What list b has of the query's k neighbors that a has not (gained), the reverse (lost),
-        and both (kept).
+        """Compare the query's k neighbors by two lists: gained, lost and kept ones.
 
-        Each a row as in `rows`, of b for gained and kept, of a for lost.
+        Args:
+            a, b: Names of lists.
+
+        Returns:
+            Rows as in `rows`, of b for gained and kept, of a for lost.
         """
         rows = self.rows()
         there = {name: {row["row"] for row in rows[name]} for name in (a, b)}
@@ -320,12 +340,15 @@ class Lists:
     def verdicts(
         self, name: str, queries: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Judge queries by one list: whether one of its k neighbors shows its class (1, 0, or -1
-        where a label is unknown), and the similarity of its nearest (NaN if it has none).
+        """Judge queries by one list.
 
         Args:
             name: Of the list.
             queries: Their rows. Only these are searched. Default: all queries.
+
+        Returns:
+            [Q] each: whether one of its k neighbors shows its class (1, 0, or -1 if a label is
+            unknown), and the similarity of its nearest (NaN if it has none).
         """
         names = self.names["queries"] if queries is None else self.names["queries"][queries]
         rows, scores = self._all(name) if queries is None else self._some(name, queries)
@@ -334,7 +357,7 @@ class Lists:
         return right, scores[:, 0].astype(np.float64)
 
     def searched(self, name: str) -> bool:
-        """Whether all queries have been searched by a list, with k and filter of now."""
+        """Return whether a list has searched all queries, with the present k and filter."""
         return (name, self.k, self.hide_source_video) in self._lists
 
     def _some(self, name: str, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -109,10 +109,12 @@ class Browser(Lists):
         return made
 
     def html(self, queries: int | Iterable[int | str] = 6, title: str = "") -> Html:
-        """Queries and their neighbors without a script, a kernel or a network.
+        """Draw queries and their neighbors without a script, a kernel or a network.
 
-        queries: so many, evenly spread over those that are left, or the ones to show, as `select`
-        takes them."""
+        Args:
+            queries: A number, evenly spread over those that are left, or the ones to show, see
+                `select`.
+        """
         chosen: Iterable[int | str] = () if isinstance(queries, int) else queries
         if isinstance(queries, int):
             chosen = self.choices()[windows.spread(len(self.choices()), queries)].tolist()
@@ -144,7 +146,10 @@ class Browser(Lists):
     def grid(self, ids: Iterable[str], page: int = 0, picks: bool = False) -> Html:
         """Draw a page of the clips of some videos of either side.
 
-        page: from 0. picks: the clips can be clicked.
+        Args:
+            ids: Of the videos.
+            page: From 0.
+            picks: Whether the clips can be clicked.
         """
         ids = list(ids)
         if not ids:
@@ -187,8 +192,12 @@ class Browser(Lists):
         return plane.scatter(layers, made, rings, title, lit=self.of_class, looks=self.looks())
 
     def hues(self, color: str = "", judge: str = "") -> Hues:
-        """Return the colors of the map's points by a column; judge: the list that decides `right`
-        and `score`."""
+        """Return the colors of the map's points by a column.
+
+        Args:
+            color: The column; empty: `hues.standard`.
+            judge: The list that decides `right` and `score`; empty: the first.
+        """
         self.videos.judge = judge or next(iter(self.spaces))
         classes = dict.fromkeys(one for side in SIDES for one in self.sides[side].classes)
         return by_column(self.videos, color or standard(self.videos), tuple(classes))
@@ -203,19 +212,32 @@ class Browser(Lists):
         }
 
     def title(self, name: str, method: str, color: str = "") -> str:
-        """Say what a map is of."""
+        """Return the title of a map.
+
+        Args:
+            name: Of the list.
+            method: A key of layout.METHODS.
+            color: The column that colors it.
+        """
         color, labeled = color or standard(self.videos), CLASS in self.videos.names
         words = ["no labels"] * (not labeled) + [f"color by {color}"] * (color != CLASS)
         return "; ".join(filter(None, [f"{name}: {layout.METHODS[method]}", ", ".join(words)]))
 
     def drawn(self, side: str) -> np.ndarray:
-        """Return the rows of a side that a map draws: a query that is in the gallery is drawn once."""
+        """Return the rows [n] of a side that a map draws: a query that is in the gallery is drawn
+        once.
+        """
         return self.videos.drawn[side]
 
     def rings(
         self, name: str = "", method: str = "pca"
     ) -> dict[str, tuple[np.ndarray, np.ndarray, list[str]]]:
-        """What a map rings: each list and "query" -> (x, y, ids)."""
+        """Return the places of a map's rings: each list and "query" -> (x, y, ids), [n] each.
+
+        Args:
+            name: Of the list whose map it is.
+            method: A key of layout.METHODS.
+        """
         places, (side, row) = self.places(name, method), self.query
         rings, ids = {}, self.sides["gallery"].ids
         for other in self.spaces:

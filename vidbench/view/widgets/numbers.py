@@ -146,7 +146,11 @@ def recalls(
 def recall_classes(
     found: Mapping[str, Searched], base: str, gallery: Manifest, queries: Manifest | Videos
 ) -> Behind | str:
-    """Put the queries of each class behind R@1 of each class; `base` orders and judges them.
+    """Put the queries of each class behind R@1 of each class.
+
+    Args:
+        found: Name -> search.
+        base: The name of the search that orders and judges them.
 
     Returns:
         A sentence instead, if the videos have no labels.
@@ -198,7 +202,11 @@ def _met(found: Searched, k: int, gallery: Manifest) -> Callable[[int], str]:
 
 
 def nearest(found: Searched, gallery: Manifest) -> list[str]:
-    """Say of each query what its nearest neighbor is."""
+    """Describe each query's nearest neighbor.
+
+    Args:
+        gallery: Its videos.
+    """
     names = np.array([*gallery.classes, "no label"])
     first, scores = found.neighbors.rows[:, 0], found.neighbors.scores[:, 0]
     return [

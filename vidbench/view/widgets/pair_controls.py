@@ -73,7 +73,11 @@ class PairControls:
             self.plot.children = [pointed(self.figure, self._clicked)]
 
     def select(self, source_class: str, target_class: str) -> None:
-        """Choose a pair: a cross-hair in the heatmap, its clips below."""
+        """Choose a pair: a cross-hair in the heatmap, its clips below.
+
+        Args:
+            source_class, target_class: Names.
+        """
         self.browser.select(source_class, target_class)
         self._play()
 
@@ -178,9 +182,10 @@ class PairControls:
 
 
 def show(browser: Browser) -> PairControls:
-    """The browser with controls: what a notebook with a kernel shows, where a cell or a row's
-    button plays clips.
+    """Return the browser with controls: in a notebook with a kernel, a cell or a row's button plays
+    clips.
 
-    The heatmap is a FigureWidget, with which a saved notebook grows by about 5 MB: what is kept is
-    better shown as `browser.html()` and `browser.figure()`."""
+    The heatmap is a FigureWidget, which makes a saved notebook about 5 MB larger; to keep it, show
+    `browser.html()` and `browser.figure()` instead.
+    """
     return PairControls(browser)

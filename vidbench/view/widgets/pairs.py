@@ -75,9 +75,15 @@ class Browser:
         readout: str | None = None,
         most: int | None = None,
     ) -> None:
-        """Look at two data sets, by one read-out, at so many pairs; None leaves a thing as it is.
+        """Look at two data sets, by one read-out, at so many pairs; None changes nothing.
 
-        Raises ValueError on data sets or a read-out without scores, and on fewer than one pair.
+        Args:
+            source, target: Names of data sets.
+            readout: raw, centered, scaled or behavioral.
+            most: Pairs.
+
+        Raises:
+            ValueError: data sets or a read-out without scores, or fewer than one pair.
         """
         pair = (source or self.source, target or self.target)
         readout, most = readout or self.readout, self.most if most is None else most
@@ -91,7 +97,14 @@ class Browser:
         (self.source, self.target), self.readout, self.most = pair, readout, most
 
     def select(self, source_class: str, target_class: str) -> None:
-        """Choose a pair of classes by name. Raises ValueError on one that is not there."""
+        """Choose a pair of classes.
+
+        Args:
+            source_class, target_class: Names.
+
+        Raises:
+            ValueError: a name is unknown.
+        """
         for data, known, name in (
             (self.source, self.there.sources, source_class),
             (self.target, self.there.targets, target_class),
@@ -115,11 +128,16 @@ class Browser:
         return self.relations[self.target, self.source]
 
     def rows(self) -> list[dict[str, Any]]:
-        """The pairs of highest score of what is looked at, see `projections.pairs`."""
+        """List the pairs of highest score, see `projections.pairs`."""
         return projections.pairs(self.there, self.back, self.readout, self.most)
 
     def clips(self, data: str, name: str) -> list[Tile]:
-        """Tiles of a class of one of the two data sets, made once."""
+        """Return tiles of a class of one of the two data sets, made once.
+
+        Args:
+            data: The data set's name.
+            name: Of the class.
+        """
         if (data, name) not in self._clips:
             classes = self.there.sources if data == self.source else self.there.targets
             found = self.clips_of(data, classes.index(name)) if self.clips_of else []
@@ -127,7 +145,7 @@ class Browser:
         return self._clips[data, name]
 
     def order(self) -> tuple[np.ndarray, np.ndarray]:
-        """The clustered order of rows and columns of what is looked at, worked out once."""
+        """Return the clustered order of rows [C_s] and columns [C_t], computed once."""
         key = (self.source, self.target, self.readout)
         if key not in self._orders:
             self._orders[key] = relations.clustered(self.there.scores[self.readout])
@@ -136,8 +154,11 @@ class Browser:
     # ---- as pictures and HTML
 
     def figure(self, exact: bool = False) -> Figure:
-        """The heatmap of what is looked at, its strongest mutual-best pairs ringed; exact: see
-        `relations.heatmap`."""
+        """Draw the heatmap, with rings on its strongest mutual-best pairs.
+
+        Args:
+            exact: See `relations.heatmap`.
+        """
         there, scores = self.there, self.there.scores[self.readout]
         best = np.argwhere(
             projections.mutual(scores, self.back.scores[self.readout]) & np.isfinite(scores)
@@ -161,7 +182,7 @@ class Browser:
         )
 
     def table(self) -> Html:
-        """The rows as a table, and what its columns mean."""
+        """Draw the rows as a table, with the meaning of its columns."""
         lines, count = self.lines(), len(self.there.sources) * len(self.there.targets)
         return table(
             lines,
@@ -175,8 +196,11 @@ class Browser:
         )
 
     def lines(self) -> list[dict[str, Any]]:
-        """The rows as they are shown: both classes, what the way back says, every read-out; None
-        where NaN."""
+        """Return the rows as they are shown: both classes, the score from target to source, every
+        read-out.
+
+        NaN is None.
+        """
         rows = [
             {
                 self.source: row[self.source],
@@ -208,8 +232,12 @@ class Browser:
         return self._pair(*self.selected, " · ".join(words))
 
     def html(self, pairs: int = 5) -> Html:
-        """The table and, below, clips of the first so many pairs: no script, no kernel, no
-        network."""
+        """Draw the table and below it clips of the first pairs, without a script, a kernel or a
+        network.
+
+        Args:
+            pairs: How many have clips.
+        """
         shown = self.rows()[:pairs] if self.clips_of else []
         blocks = [
             self._pair(

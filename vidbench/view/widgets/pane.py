@@ -110,7 +110,13 @@ class Pane:
 
 
 def choice(options: Sequence, value: object, description: str, width: str) -> Dropdown:
-    """Make a list of which one is chosen."""
+    """Make a list from which one value is chosen.
+
+    Args:
+        value: The first one chosen.
+        description: Before the list.
+        width: Such as 200px.
+    """
     import ipywidgets
 
     return ipywidgets.Dropdown(
@@ -123,7 +129,12 @@ def choice(options: Sequence, value: object, description: str, width: str) -> Dr
 
 
 def button(words: str, icon: str, width: str, tooltip: str) -> Button:
-    """Make a button; a button without words is named by its tooltip."""
+    """Make a button; its tooltip names a button without words.
+
+    Args:
+        icon: A name of Font Awesome.
+        width: Such as 200px.
+    """
     import ipywidgets
 
     return ipywidgets.Button(description=words, icon=icon, layout={"width": width}, tooltip=tooltip)

@@ -213,7 +213,12 @@ class Clicks:
 
 
 def answered(path: str, whole: Callable[[str], Sequence[Tile]]) -> str:
-    """Return the viewer's clips of a video as hidden HTML, which viewer.js waits for."""
+    """Return the viewer's clips of a video as hidden HTML, which viewer.js waits for.
+
+    Args:
+        path: Of the video.
+        whole: Makes its tiles.
+    """
     try:
         tiles, words = whole(path), ""
     except Exception as error:  # one video that cannot be read must not end the controls
@@ -305,11 +310,14 @@ def pointed(
     clicked: Callable[[dict], None],
     lassoed: Callable[[dict[int, list[int]]], None] | None = None,
 ) -> Box:
-    """A FigureWidget in a box that reports what the pointer does in it.
+    """Put a FigureWidget into a box that reports what the pointer does in it.
 
-    clicked: is given trace and point, numbers (of a heatmap's cell row and column), and x and y, as
-    they are drawn. lassoed: the numbers of the points in a lasso by that of their trace; empty
-    where it was taken away."""
+    Args:
+        clicked: Called with trace and point, numbers (of a heatmap's cell row and column), and x
+            and y, as they are drawn.
+        lassoed: Called with the trace's number -> numbers of the points in a lasso; empty after the
+            lasso was removed.
+    """
     import ipywidgets
 
     ears = _ears()()
@@ -337,7 +345,11 @@ def _ears():
 
 
 def video_grid(tiles: Sequence[Tile], heading: str) -> Html:
-    """Return clips side by side in rows, under a heading."""
+    """Return clips side by side in rows, under a heading.
+
+    Args:
+        heading: Text above them.
+    """
     return Html(
         f'<div style="font-family:{FONT}"><div style="font-size:13px;margin:0 0 '
         f'4px">{escaped(heading)}</div><div style="display:flex;flex-wrap:wrap;gap:8px">'

@@ -28,8 +28,12 @@ class Layer(NamedTuple):
 
 
 def faded(names: np.ndarray, lit: str) -> float | np.ndarray:
-    """How opaque points of these classes are: all alike, or where `lit` names a class its points
-    before the others."""
+    """Return the opacity of points: a number for all, or [N] if one class is highlighted.
+
+    Args:
+        names: Class of each point [N].
+        lit: The highlighted class, or empty.
+    """
     return np.where(names == lit, 0.9, 0.06).astype(np.float32) if lit else 0.85
 
 

@@ -132,7 +132,11 @@ class QueryBox:
         return whole_of(self.sides, path)
 
     def keep(self, name: str, data: bytes) -> Path:
-        """Write an uploaded video into the folder; one of the same name and bytes is there once.
+        """Write an uploaded video into the folder; equal bytes of one name are written once.
+
+        Args:
+            name: Of the upload.
+            data: Its bytes.
 
         Returns:
             The file, whose name begins with the checksum of its bytes.

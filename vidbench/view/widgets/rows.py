@@ -123,7 +123,7 @@ class VideoRows:
         return self._joined(held)
 
     def matching(self, text: str) -> np.ndarray:
-        """Return the rows whose path, class or tags hold every word of a text, in any case."""
+        """Return the rows [n] whose path, class or tags contain every word of a text, in any case."""
         words = text.lower().split()
         tags = {self.row[one]: " ".join(held).lower() for one, held in self.tags.items()}
         return np.array(
@@ -136,7 +136,13 @@ class VideoRows:
         )
 
     def ordered(self, rows: np.ndarray, by: str, down: bool = False) -> np.ndarray:
-        """Sort rows by a column; equal ones keep their order, those without a value come last."""
+        """Sort rows [n] by a column; equal ones keep their order, those without a value come last.
+
+        Args:
+            rows: [n].
+            by: The column.
+            down: The largest first.
+        """
         values = self.column(by)[rows]
         if values.dtype.kind == "f":
             empty, keys = np.isnan(values), np.nan_to_num(values)

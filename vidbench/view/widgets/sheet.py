@@ -82,7 +82,7 @@ class Sheet:
         self.draw()
 
     def rows(self) -> np.ndarray:
-        """Return the rows that the filter leaves, in their order."""
+        """Return the rows [n] that the filter leaves, in their order."""
         left = self.browser.videos.matching(self.filter.value)
         return self.browser.videos.ordered(left, self.by, self.down) if self.by else left
 
@@ -110,7 +110,10 @@ class Sheet:
     def act(self, act: str, on: bool = False, shift: bool = False) -> None:
         """Do what the page requests: "sort COLUMN" or "row ID".
 
-        on: the row is selected now. shift: so are those between it and the row before it.
+        Args:
+            act: The request.
+            on: The row is selected now.
+            shift: So are those between it and the row before it.
         """
         kind, _, name = act.partition(" ")
         if kind == "sort":

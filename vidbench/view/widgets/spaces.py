@@ -34,8 +34,9 @@ class Space:
         )
 
     def units(self, side: str) -> np.ndarray:
-        """Return the vectors of a side as they are compared: unit length in each stream, streams
-        joined."""
+        """Return the vectors of a side as they are compared: [N,D], unit length in each stream,
+        streams joined.
+        """
         return np.concatenate([search.unit(part) for part in self.parts[side]], axis=1)
 
 
@@ -58,7 +59,14 @@ class Searches:
     def one(
         self, name: str, side: str, row: int, k: int, hide: bool
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return one video's nearest gallery rows, at most k, and their similarities."""
+        """Return one video's nearest gallery rows, at most k, and their similarities: [n] each.
+
+        Args:
+            name: Of the list.
+            side, row: Of the video.
+            k: At most.
+            hide: Whether videos of its own source are left out.
+        """
         query_rows = np.array([row])
         room = int(self._room(side, query_rows, hide)[0])
         rows, scores = self._search(name, side, query_rows, min(k, room), hide)
@@ -67,8 +75,15 @@ class Searches:
     def every(
         self, name: str, k: int, hide: bool, queries: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the neighbors of every query [Q,k], -1 where it has fewer, and their similarities
-        (NaN there); queries: the rows of some, which alone are searched."""
+        """Return the neighbors of every query, -1 if it has fewer, and similarities (NaN there):
+        [Q,k] each.
+
+        Args:
+            name: Of the list.
+            k: Of each query.
+            hide: Whether videos of its own source are left out.
+            queries: The rows to search; None: all.
+        """
         every = np.arange(len(self.sides["queries"]))
         query_rows = every if queries is None else np.asarray(queries, np.int64)
         room = np.minimum(self._room("queries", query_rows, hide), k)

@@ -102,7 +102,12 @@ class Videos:
         return {str(id): row for row, id in enumerate(self.ids)}
 
     def tile(self, kind: str, row: int) -> Tile:
-        """Return a video's clip; a video that cannot be read is gray, and its caption says why."""
+        """Return a video's clip; a video that cannot be read is gray, and its caption says why.
+
+        Args:
+            kind: Of clips.
+            row: Of the video.
+        """
         try:
             tile = self.clips[kind](row)
             return replace(tile, source=replace(tile.source, path=str(self.ids[row])))
@@ -125,7 +130,12 @@ def _columns(manifest: Manifest) -> dict[str, np.ndarray]:
 
 
 def whole_of(sides: Mapping[str, Videos], id: str) -> list[Tile]:
-    """Return the viewer's clips of a video of either side; its tile's clip if there are no others."""
+    """Return the viewer's clips of a video of either side; its tile's clip if there are no others.
+
+    Args:
+        sides: Name -> videos.
+        id: Of the video.
+    """
     videos = next(one for one in sides.values() if id in one.rows)
     row = videos.rows[id]
     return videos.whole(row) if videos.whole else [videos.tile(next(iter(videos.clips)), row)]
@@ -136,7 +146,12 @@ def both_sides(
 ) -> dict[str, Videos]:
     """Return the videos of both sides; manifests' flows share one scale of colors.
 
-    Raises ValueError on a side without videos, or with one id twice.
+    Args:
+        gallery, queries: Of the two sides.
+        flow_folder: A flow store of manifests.
+
+    Raises:
+        ValueError: a side without videos, or with one id twice.
     """
     given = dict(zip(SIDES, (gallery, queries), strict=True))
     raw = [one for one in given.values() if not isinstance(one, Videos)]
