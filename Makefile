@@ -5,9 +5,9 @@ RUNS ?= runs
 LOCKED := lab table umap onnx torchcodec docs test browser
 # One worker for each core (tests/conftest.py caps them). Tests of one file or one group share a worker.
 SPREAD ?= -n auto --no-loadscope-reorder
-# Spawned ranks and loader workers import torch anew: without bytecode caches each of them takes seconds longer.
+# Spawned ranks and loader workers import torch again: without bytecode caches each of them takes seconds longer.
 unexport PYTHONDONTWRITEBYTECODE
-# glibc hands freed tensors back to the kernel and faults them in anew, over a tenth of a training step on a CPU.
+# glibc hands freed tensors back to the kernel and faults them in again, over a tenth of a training step on a CPU.
 export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := 4294967296
 
@@ -84,7 +84,7 @@ lab: .venv/lab  ## JupyterLab at the repository root, with notebooks/00_tour.ipy
 notebooks: .venv/lab  ## execute every notebook headless; executed copies in runs/notebooks
 	$(PY) -m vidbench run notebooks/*.ipynb --out $(RUNS)/notebooks
 
-bench: .venv/ready  ## speed beside peers, as ratios measured in one run
+bench: .venv/ready  ## speed compared with peers, as ratios measured in one run
 	$(PY) -m benchmarks
 
 docs: .venv/ready  ## the site of all pages and docstrings in build/site; EXECUTED=folder of executed notebooks adds their outputs

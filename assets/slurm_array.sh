@@ -16,9 +16,9 @@
 #SBATCH --open-mode=append
 #SBATCH --output=vidbench-%A_%a.log
 
-# A stop (pre-emption, scancel) goes on to the row, which saves itself and ends with 130. After a pre-emption Slurm queues
+# A stop (pre-emption, scancel) reaches the row, which saves itself and ends with 130. After a pre-emption Slurm queues
 # the task again because of --requeue; shortly before the time limit it sends USR1, and this script does so itself.
-# Either way the row goes on from its checkpoint; a complete one ends at once.
+# Either way the row resumes from its checkpoint; a complete one ends at once.
 table=${1:?a table of notebook runs}
 out=${2:-}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}

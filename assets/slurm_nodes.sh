@@ -16,7 +16,7 @@
 #SBATCH --output=vidbench-%j.log
 
 # Slurm's pre-emption stops all nodes, which save themselves; shortly before the time limit this script does so itself and
-# queues the job again. Either way training goes on from its checkpoint.
+# queues the job again. Either way training resumes from its checkpoint.
 # The nodes prove to each other by a secret that they belong together. If their addresses are public, but only trusted users
 # reach them, submit with VIDBENCH_TRUSTED_NETWORK=1.
 export VIDBENCH_SECRET="${VIDBENCH_SECRET:-$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')}"

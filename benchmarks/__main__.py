@@ -39,18 +39,18 @@ def main(arguments: list[str] | None = None) -> int:
         default="",
         help="one part of a benchmark that has PARTS, into results/<name>-<part>",
     )
-    asked = parser.parse_args(arguments)
-    chosen, flags = asked.names or names(), ["--scale"] * asked.scale
+    given = parser.parse_args(arguments)
+    chosen, flags = given.names or names(), ["--scale"] * given.scale
     if unknown := set(chosen) - set(names()):
         parser.error(
             f"no benchmark called {', '.join(sorted(unknown))}; there are {', '.join(names())}"
         )
-    if asked.part:
+    if given.part:
         known = {name: _parts(name) for name in names() if _parts(name)}
-        if len(chosen) != 1 or asked.part not in known.get(chosen[0], ()):
+        if len(chosen) != 1 or given.part not in known.get(chosen[0], ()):
             parser.error(f"--part wants one benchmark and a part of it; there are {known}")
     if len(chosen) == 1:
-        one(chosen[0], asked.scale, asked.part)
+        one(chosen[0], given.scale, given.part)
         return 0
     began = time.time()
     # a process for each: what one imports, pins or allocates is no matter for the next

@@ -37,7 +37,7 @@ PRESETS = {  # no news, no dialog over the notebook
     TRACKER: {"autoStartDefaultKernel": True},
 }
 # pictures outside the notebook's panel, such as behind the bar at the foot, are not loaded: to wait
-# for one is for ever
+# for one lasts without end
 SEEN = f"""
     const panel = place.closest(".jp-WindowedPanel-outer").getBoundingClientRect();
     const pictures = [...place.querySelectorAll("img")].filter(one => {{
@@ -160,8 +160,8 @@ def synthetic(gallery: int, queries: int, k: int = 10):
 
 
 def videos(name: str, label: np.ndarray):
-    """Videos with these labels; each one's clip is a block that crosses it, in colors of its
-    own."""
+    """Videos with these labels; each one's clip is a block that crosses it, in its own
+    colors."""
     from vidbench.view.galleries import Tile, encode
     from vidbench.view.widgets.videos import Videos
 
@@ -186,7 +186,7 @@ def acts(browser, rounds: int) -> dict[str, list[float]]:
     from vidbench.view.looks import Html
 
     units = {side: browser.spaces["rgb"].units(side) for side in browser.sides}
-    asked, times = np.random.default_rng(1).permutation(len(browser.sides["queries"])), {}
+    outward, times = np.random.default_rng(1).permutation(len(browser.sides["queries"])), {}
 
     def timed(name: str, call) -> None:
         began = time.perf_counter()
@@ -195,7 +195,7 @@ def acts(browser, rounds: int) -> dict[str, list[float]]:
 
     browser.map()  # imports and coordinates
     browser.rows()
-    for query in asked[:rounds]:
+    for query in outward[:rounds]:
         browser.select(int(query))
         browser._lists.clear()
         timed("both searches of a query", browser.rows)
@@ -281,7 +281,7 @@ def opening(browser, address: str, times: dict[str, list[float]], of: str) -> It
     tab.locator(".vidbench-tiles").first.evaluate("place => place.scrollIntoView()")
     tab.wait_for_timeout(1500)
     yield tab
-    assert not trouble, f"the page complained or asked outside: {json.dumps(trouble)}"
+    assert not trouble, f"the page complained or sent requests outside: {json.dumps(trouble)}"
     tab.close()
 
 
@@ -389,9 +389,9 @@ def opened(
     tab, trouble = browser.new_page(viewport=dict(zip(("width", "height"), size, strict=True))), []
     inside = ("http://127.0.0.1:", "ws://127.0.0.1:", "data:", "blob:")
 
-    def asked(request) -> None:
+    def outward(request) -> None:
         if not request.url.startswith(inside):
-            trouble.append(f"asked for {request.url}")
+            trouble.append(f"requested {request.url}")
 
     tab.on(
         "console",
@@ -402,8 +402,8 @@ def opened(
         ),
     )
     tab.on("pageerror", lambda error: trouble.append(f"error of the page: {error}"))
-    tab.on("request", asked)
-    tab.on("websocket", asked)
+    tab.on("request", outward)
+    tab.on("websocket", outward)
     if script:
         tab.add_init_script(script)
     tab.goto(address)

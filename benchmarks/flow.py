@@ -1,4 +1,4 @@
-"""Optical flow: `vidbench flow` on two processes beside a plain OpenCV script; the fast preset; the
+"""Optical flow: `vidbench flow` on two processes and a plain OpenCV script; the fast preset; the
 mp4 form; PyTorch.
 
 Frames of Kinetics clips at 128x128. The whole commands are timed by the wall clock on as many cores

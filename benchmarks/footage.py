@@ -14,7 +14,7 @@ FRAMES = 32  # of a clip
 
 
 def data() -> Path:
-    """The folder of real data: $VIDBENCH_DATA, else ../shared/data beside the project; it need not
+    """The folder of real data: $VIDBENCH_DATA, else ../shared/data next to the project; it need not
     exist."""
     return Path(
         os.environ.get("VIDBENCH_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -115,7 +115,7 @@ def no_torchcodec() -> str:
 
 
 def manifest(paths: list[Path]):
-    """The Manifest of some videos: one class, one split, each a source of its own."""
+    """The Manifest of some videos: one class, one split, each its own source."""
     from vidbench.data.manifest import Manifest
 
     root = Path(os.path.commonpath([path.parent for path in paths]))

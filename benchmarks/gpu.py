@@ -1,11 +1,11 @@
-"""What a GPU gives: S3D in several forms beside the card's bfloat16 product, CoCLR's steps, its
+"""What a GPU gives: S3D in several forms and the card's bfloat16 product, CoCLR's steps, its
 loader, TV-L1.
 
 Wall time, synchronized; skipped where there is no CUDA device. Clips of CoCLR's size, 32 frames of
 128 pixels, 32 in a batch, bfloat16 unless a row says otherwise. share_of_peak: operations of
 forward and backward over those of a product of two 8192 x 8192 matrices in the same time.
 "encoders" is the forward and backward pass of the query's and the forward passes of the other
-encoders; what a step takes beside them is heads, queue, loss, optimizer and momentum. "fed" is
+encoders; what a step takes besides them is heads, queue, loss, optimizer and momentum. "fed" is
 InfoNCE's step on batches that the loader's workers read, augmented by them or on the card;
 "resident" is the same step on one batch that stays on the card. Parts, each at most ten minutes,
 alone with --part: forms (S3D compared with torchvision's layout), networks and compiled
@@ -130,7 +130,7 @@ def compiled(rounds: int) -> tuple[list[dict], list[dict]]:
 
 
 def steps(rounds: int) -> tuple[list[dict], list[dict]]:
-    """A step of InfoNCE and one of CoCLR beside their encoders'."""
+    """A step of InfoNCE and one of CoCLR, compared with their encoders'."""
     table, goals = [], []
     for name, positives in (("InfoNCE", "instance"), ("CoCLR", "mined")):
         method, whole, batch = trained(positives)
@@ -146,10 +146,10 @@ def steps(rounds: int) -> tuple[list[dict], list[dict]]:
         whole(batch)
         rows = timed(seconds, name, f"{name}'s step, {BATCH} pairs of clips {FRAMES}x{SIZE}")
         rows[0]["GiB"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
-        beside = [1 - one for one in measure.ratios(seconds["encoders"], seconds[name])]
+        rest = [1 - one for one in measure.ratios(seconds["encoders"], seconds[name])]
         goals.append(
             measure.goal(
-                "P7", f"share of a step beside the encoders on a GPU, {name}", "<= 0.05", beside
+                "P7", f"share of a step besides the encoders on a GPU, {name}", "<= 0.05", rest
             )
         )
         table += rows
@@ -269,7 +269,7 @@ def training(rounds: int) -> tuple[list[dict], list[dict]]:
 
 
 def flow(rounds: int, pairs: int = 4, batch: int = 512) -> tuple[list[dict], list[dict]]:
-    """tvl1_torch, wall time a pair, beside OpenCV's default TV-L1 on one core, CPU time a pair,
+    """tvl1_torch, wall time a pair, compared with OpenCV's default TV-L1 on one core, CPU time a pair,
     where OpenCV has it."""
     import cv2
 

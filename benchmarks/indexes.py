@@ -8,7 +8,7 @@ directions that all share, the spread falling from one to the next, and noise in
 somewhere between; what an index misses there, indexes.recall says. Goals are of clustered rows.
 
 10^4 and 10^5 rows; with --scale 10^6 clustered ones, without a graph, which takes longest to build.
-Each index is built in a process of its own, and all are opened in another, mapped and read.
+Each index is built in its own process, and all are opened in another, mapped and read.
 peak_MB: the largest resident size while building and saving, over that with libraries loaded, the
 pages of the rows' file included. Seconds and milliseconds are CPU time, those of opening wall time.
 """
@@ -26,7 +26,7 @@ import numpy as np
 from benchmarks import measure
 from benchmarks.retrieval import resident
 
-K, WIDTH, ASKED, SINGLE = 10, 1024, 200, 5  # queries in a batch; queries that come one by one
+K, WIDTH, AT_ONCE, SINGLE = 10, 1024, 200, 5  # queries in a batch; queries that come one by one
 QUICK, SCALE = (10_000, 100_000), (1_000_000,)
 CLASSES, DIRECTIONS, NOISE = 1000, 64, 0.3
 DATA = {
@@ -122,7 +122,7 @@ def searched(ways: dict, queries: np.ndarray, rounds: int) -> dict[str, dict]:
 def write(
     path: Path, rows: int, width: int, center: float, spread: float
 ) -> tuple[Path, np.ndarray]:
-    """Rows [N,D] in half precision on disk, written block by block, and queries [ASKED,D]; all of
+    """Rows [N,D] in half precision on disk, written block by block, and queries [QUERIES,D]; all of
     unit length."""
     rng = np.random.default_rng(0)
     classes = max(1, min(CLASSES, rows // 100))
@@ -140,7 +140,7 @@ def write(
         made += np.float32(NOISE / np.sqrt(width)) * rng.standard_normal((count, width), np.float32)
         return made / np.linalg.norm(made, axis=1, keepdims=True)
 
-    queries = drawn(ASKED)
+    queries = drawn(AT_ONCE)
     held = np.lib.format.open_memmap(path, "w+", np.float16, (rows, width))
     for start in range(0, rows, BLOCK):
         held[start : start + BLOCK] = drawn(min(BLOCK, rows - start))
@@ -149,7 +149,7 @@ def write(
 
 
 def alone(function, *arguments):
-    """What a function returns in a process of its own."""
+    """What a function returns in a separate process."""
     with get_context("spawn").Pool(1) as pool:
         return pool.apply(function, arguments)
 
@@ -174,7 +174,7 @@ def built(vectors: Path, kind: str, path: Path) -> dict[str, float]:
 
 def peak() -> int:
     """The largest resident size of this process, bytes; where the system tells, without what its
-    parent had."""
+    parent used."""
     status = Path("/proc/self/status")
     if not status.exists():
         return resident()

@@ -1,10 +1,10 @@
 """A video file to a float tensor, one thread: random clip of 32 frames, random-resized crop to 128,
 flip, normalize.
 
-vidbench's Clips, from the source and from each form of the store, beside torchvision's VideoClips,
-mmaction2's and pytorchvideo's pipelines where they are installed and run, and beside plain decord
+vidbench's Clips, from the source and from each form of the store, torchvision's VideoClips,
+mmaction2's and pytorchvideo's pipelines where they are installed and run, and plain decord
 with torchvision's transforms.v2. All take a clip of the same files at the same starts; each draws
-crops of its own. The goal is against the fastest peer of the run; plain decord counts as one only
+its own crops. The goal is against the fastest peer of the run; plain decord counts as one only
 where there is no other."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Memory over 2,000 clips, each from a file opened anew: the growth of the resident size from clip
+"""Memory over 2,000 clips, each from a newly opened file: the growth of the resident size from clip
 200 to clip 2,000.
 
 A process for each case: short clips out of the store, source AVIs (with and without an index),

@@ -1,10 +1,10 @@
-"""A step of MultiTrain beside the step of its backbone with one linear head, with and without
+"""A step of MultiTrain and the step of its backbone with one linear head, with and without
 activation checkpointing.
 
 One thread on a CPU, with the tiny MViTv2 and three toy label spaces; on a GPU the paper's net, 32
 frames of 224 pixels, 400, 305 and 174 classes in bfloat16, then wall time, synchronized, the GPU's
 peak memory, the share of a large matrix product's rate that forward and backward reach (three
-times the forward's multiply-adds), and the step without Triton kernels. The paper had 75.2 clips/s
+times the forward's multiply-adds), and the step without Triton kernels. The paper reports 75.2 clips/s
 on 8 V100 in training from scratch (supplement, 2.3)."""
 
 from __future__ import annotations

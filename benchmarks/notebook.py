@@ -1,4 +1,4 @@
-"""A notebook executed headless beside the same code as a script, whole processes, wall time.
+"""A notebook executed headless and the same code as a script, whole processes, wall time.
 
 The smoke notebook renders the tiny toy world, trains InfoNCE on it for an epoch. The allowance over
 the script is 1.2 times a run of a notebook of one trivial cell. One thread trains: on a machine

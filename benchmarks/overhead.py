@@ -1,8 +1,8 @@
-"""What a CoCLR training step on a CPU costs beside its encoders, one thread: loss, queue, momentum,
+"""What a CoCLR training step on a CPU costs besides its encoders, one thread: loss, queue, momentum,
 optimizer, log.
 
 Steps of the toy preset (a small network on small clips), and of CoCLR's S3D on fewer pixels than
-its own, as `fit` runs them, on a batch that lies ready in memory and with a full queue. Hooks note
+its own, as `fit` runs them, on a batch that is ready in memory and with a full queue. Hooks note
 the CPU time of each encoder's forward pass, of the backward pass from the gradient that reaches the
 query encoder to its last parameter's, of the optimizer and of the momentum update; "rest" is
 everything else in a step: shuffling keys, heads, loss, queue, mining, log. Saving a checkpoint,
@@ -34,7 +34,7 @@ clock = time.process_time
 
 
 class Ready:
-    """A loader of one batch that lies in memory; for each epoch it keeps the CPU seconds of the
+    """A loader of one batch in memory; for each epoch it keeps the CPU seconds of the
     parts of a step."""
 
     def __init__(self, recipe: coclr.Recipe, steps: int, spans: Spans) -> None:
@@ -96,7 +96,7 @@ class Spans:
     def end(self, part: str) -> None:
         now = clock()
         self.seconds[part] += now - self.began
-        self.began = now  # the next parameter's gradient goes on from here
+        self.began = now  # the next parameter's gradient starts here
 
 
 def cases() -> dict[str, tuple[coclr.Recipe, int]]:
@@ -132,11 +132,11 @@ def main(rounds: int = 9, chosen: dict[str, tuple[coclr.Recipe, int]] | None = N
                     "rounds": rounds,
                 }
             )
-        beside = [
+        overhead = [
             1 - parts["encoders"] / all_of_it for parts, all_of_it in zip(found, whole, strict=True)
         ]
         goals.append(
-            measure.goal("P7", f"share of a step beside the encoders, {name}", "<= 0.03", beside)
+            measure.goal("P7", f"share of a step besides the encoders, {name}", "<= 0.03", overhead)
         )
     return table + goals
 

@@ -1,4 +1,4 @@
-"""Reading a clip of 32 frames at a random start, file opened anew, one thread: vidbench beside
+"""Reading a clip of 32 frames at a random start, file newly opened, one thread: vidbench and
 decord and torchcodec.
 
 "limit" is PyAV that decodes from the keyframe before the start to the last frame wanted and

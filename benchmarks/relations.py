@@ -4,7 +4,7 @@ Chromium.
 Drawing is wall time from handing the figure's JSON to plotly.js (its script loaded before) until
 the frame after its promise is kept; of the table, from setting the HTML. Hovering is from a move of
 the pointer to another cell or point until the frame with its label. Wall time of a browser on
-shared cores: extremes stand beside medians."""
+shared cores: extremes are given with medians."""
 
 from __future__ import annotations
 
@@ -169,14 +169,14 @@ def draw(
     Raises AssertionError where the page complains, asks for anything else, or leaves a place empty.
     """
     tab = browser.new_page(viewport={"width": 1100, "height": 900})
-    said, asked = [], []
+    said, requests = [], []
     tab.on(
         "console", lambda message: said.append(message.text) if message.type == "error" else None
     )
     tab.on("pageerror", lambda error: said.append(str(error)))
     tab.on(
         "request",
-        lambda request: asked.append(request.url) if request.url.startswith("http") else None,
+        lambda request: requests.append(request.url) if request.url.startswith("http") else None,
     )
     tab.goto(page.as_uri())
     times: dict[str, list[float]] = {name: [] for name in made}
@@ -192,6 +192,6 @@ def draw(
             times[name] += [took] * (number > 0)
             moved = None if isinstance(picture, str) else tab.evaluate(HOVER, number / (rounds + 1))
             hovers[name] += [] if moved is None else [moved]
-    assert not said and not asked, f"the page said {said} and asked for {asked}"
+    assert not said and not requests, f"the page said {said} and requests for {requests}"
     tab.close()
     return times, hovers

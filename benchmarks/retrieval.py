@@ -61,7 +61,7 @@ def main(
         *(
             measure.goal(
                 "P8",
-                f"search: GiB beside the gallery, {row['case']}",
+                f"search: GiB besides the gallery, {row['case']}",
                 "<= 0.5",
                 row["GiB_beside_gallery"],
             )
@@ -110,13 +110,13 @@ def contestants() -> dict:
 
 
 def footprint(name: str, rows: int, count: int, width: int) -> dict:
-    """A row: memory of a search at its peak, in a process of its own."""
+    """A row: memory of a search at its peak, in a separate process."""
     with get_context("spawn").Pool(1) as pool:
-        beside, gallery = pool.apply(peak, (rows, count, width))
+        more, gallery = pool.apply(peak, (rows, count, width))
     return {
         "case": name,
         "contestant": f"{OURS}, memory",
-        "GiB_beside_gallery": beside,
+        "GiB_beside_gallery": more,
         "gallery_GiB": gallery,
     }
 

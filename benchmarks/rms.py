@@ -220,7 +220,7 @@ def step(network: str, arguments: dict, regularizer, batch: torch.Tensor):
 
 def repeats(network: str, arguments: dict, batch: torch.Tensor) -> bool:
     """Whether two runs of five steps with deterministic algorithms end with the same weights.
-    Raises where one is not to be had."""
+    Raises if one is missing."""
     torch.use_deterministic_algorithms(True)
     try:
         ends = []

@@ -1,4 +1,4 @@
-"""S3D's training step on CPU, one thread: vidbench beside torchvision's S3D with the same weights.
+"""S3D's training step on CPU, one thread: vidbench's and torchvision's S3D with the same weights.
 
 A step is forward, backward and SGD. "channels_last_3d" is torchvision's network in that memory
 format. output_gap is the largest relative difference between the outputs of both networks in double

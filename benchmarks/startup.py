@@ -1,4 +1,4 @@
-"""Starting: the command's help and imports of vidbench beside `import torch`, each a fresh process,
+"""Starting: the command's help and imports of vidbench, compared with `import torch`, each a fresh process,
 bytecode on.
 
 CPU seconds of whole processes, Python's own start among them ("python" is an empty program). The

@@ -1,4 +1,4 @@
-"""A clip of 32 frames at a random start from each form of the store, one thread: beside decord on
+"""A clip of 32 frames at a random start from each form of the store, one thread, and from decord on
 the source video.
 
 Kinetics files at short side 128; the files lie in the page cache. The columns say what a second of

@@ -114,8 +114,8 @@ def main(
 
 
 def measured(case: roofline.Case, variant: Variant, rounds: int) -> dict:
-    """Median milliseconds, clips per second and memory of a step on the card, or on the CPU where
-    there is none."""
+    """Median milliseconds, clips per second and memory of a step on the card, or on the CPU without
+    one."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     net = case.build().to(device).train()

@@ -1,4 +1,4 @@
-"""Clip augmentation, one thread: vidbench beside per-frame PIL, torchvision's transforms.v2 and
+"""Clip augmentation, one thread: vidbench, per-frame PIL, torchvision's transforms.v2 and
 kornia.
 
 Clips of 32 frames 256x340 to 128, and toy clips. The full chain is random-resized crop, flip,

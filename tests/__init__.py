@@ -1,4 +1,4 @@
-"""The tests mirror vidbench/; what spans several rooms lies here. ROOT is the checkout."""
+"""The tests mirror vidbench/; tests of several rooms are here. ROOT is the checkout."""
 
 import os
 import shutil

@@ -30,7 +30,7 @@ from filelock import FileLock
 
 from tests import ROOT
 
-WORKERS = 8  # each takes up to 1.5 GB
+WORKERS = 8  # each needs up to 1.5 GB
 
 
 def pytest_configure(config):
@@ -71,7 +71,7 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real clips and list files: $VIDBENCH_DATA, else ../shared/data beside the
+    """The folder of real clips and list files: $VIDBENCH_DATA, else ../shared/data next to the
     project."""
     folder = Path(os.environ.get("VIDBENCH_DATA") or ROOT / ".." / "shared" / "data")
     if not (folder / "real_clips").is_dir():

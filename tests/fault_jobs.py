@@ -1,4 +1,4 @@
-"""Whole jobs for the fault tests, each a command of its own: python -m tests.fault_jobs JOB PLACE
+"""Whole jobs for the fault tests, each a command: python -m tests.fault_jobs JOB PLACE
 DATA.
 
 What a job needs is imported when it runs, so that a process may be killed before its imports as
@@ -143,14 +143,14 @@ def on_a_small_disk(place: str, kept: str, before: str, kilobytes: int, command:
     JSON.
 
     place: where the disk is mounted, which begins with a copy of `before`; kept: where copies of
-    its contents go, since nobody outside sees the disk. Wants the right to mount, as `unshare
+    its contents go, since no other process sees the disk. Wants the right to mount, as `unshare
     --map-root-user --mount` gives it."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "none", place], check=True)
     shutil.copytree(before, place, dirs_exist_ok=True)
     said = []
     for state in ("full", "roomy"):
-        told = subprocess.run(command, capture_output=True, text=True, timeout=120)
-        said.append({"code": told.returncode, "out": told.stdout, "errors": told.stderr})
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        said.append({"code": ended.returncode, "out": ended.stdout, "errors": ended.stderr})
         shutil.copytree(place, Path(kept) / state)
         subprocess.run(["mount", "-o", "remount,size=100m", "none", place], check=True)
     print(json.dumps(said))

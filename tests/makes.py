@@ -158,7 +158,7 @@ def turned(path: Path, whole: Path, degrees: int) -> Path:
 
 
 def stream_copy(path: Path, whole: Path, first: int) -> Path:
-    """A cut without encoding anew: from the key frame before frame `first`; in mp4 an edit list
+    """A cut without a new encoding: from the key frame before frame `first`; in mp4 an edit list
     hides those between."""
     with av.open(str(whole)) as source, av.open(str(path), "w") as out:
         stream = source.streams.video[0]
@@ -321,7 +321,7 @@ def hear_ctrl_c() -> None:
 
 
 def started(what: str, data: Path, out: Path, format: str = "mp4") -> subprocess.Popen:
-    """`run` as a process group of its own."""
+    """`run` as its own process group."""
     code = f"from tests import makes; makes.run({what!r}, {str(data)!r}, {str(out)!r}, {format!r})"
     return subprocess.Popen(
         [sys.executable, "-c", code],

@@ -50,7 +50,7 @@ class Regression(nn.Module):
 
 class Torn(Regression):
     """The last rank raises, is killed or hangs in its tenth step, once: where the file `mark` is
-    there it goes on."""
+    there it resumes."""
 
     def __init__(self, dropout: float, mark: str, how: str):
         super().__init__(dropout)
@@ -121,10 +121,10 @@ def regress_as(
 
 def says_and_trains(word: str, runs: list[tuple[dict, str, float]]):
     """`says`, then a training for each (recipe, folder, dropout)."""
-    told = says(word)
+    words_of = says(word)
     for recipe, folder, dropout in runs:
         regress(recipe, folder, dropout)
-    return told
+    return words_of
 
 
 def fails_on_rank_1(how: str):

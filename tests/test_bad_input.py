@@ -2,7 +2,7 @@
 lists.
 
 Each case says which flags the scan must raise, what the reason must say, and which frames can be
-had in spite of it; frames carry their own numbers, and every decoder must give the same ones or
+read in spite of it; frames carry their own numbers, and every decoder must give the same ones or
 refuse."""
 
 import os
@@ -503,7 +503,7 @@ except PermissionError as error:
 
 @pytest.fixture(scope="module")
 def closed():
-    """What a user without rights is told, by what was tried, and the folder it was tried in."""
+    """What a user without rights reads, by what was tried, and the folder it was tried in."""
     if not hasattr(os, "setuid"):
         pytest.skip("no users to switch to")
     with (

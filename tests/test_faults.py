@@ -46,7 +46,7 @@ KILLS: list[
 
 
 def begun(command: list, mark: str, said: Path) -> subprocess.Popen:
-    """A command as a process group of its own, whose streams go to a file: those left behind would
+    """A command as its own process group, whose streams go to a file: those left behind would
     hold a pipe."""
     environment = {
         **os.environ,
@@ -89,11 +89,11 @@ def _gone(group: int) -> bool:
     return False
 
 
-def until(there: Callable[[], object], told: Callable[[], object]) -> None:
-    """Wait; where it never comes, what is told then."""
+def until(there: Callable[[], object], printed: Callable[[], object]) -> None:
+    """Wait; if it never comes, fail with this message."""
     deadline = time.monotonic() + PATIENCE
     while not there():
-        assert time.monotonic() < deadline, told()
+        assert time.monotonic() < deadline, printed()
         time.sleep(0.005)
 
 
@@ -171,7 +171,7 @@ def scanned(folder: Path) -> tuple[dict, dict]:
 
 
 def executed(place: Path) -> dict:
-    """What is made of an executed copy, where it is complete; it can be read, and nobody is said to
+    """What is made of an executed copy, where it is complete; it can be read, and no process is said to
     execute it."""
     copy, made = place / "out" / "book.ipynb", {}
     if copy.exists():
@@ -212,7 +212,7 @@ def batched(place: Path) -> tuple[dict, dict]:
 
 
 def lines_of(place: Path, *patterns: str) -> int:
-    """The number of lines in files; nothing is read twice for it, so that it can be asked all the
+    """The number of lines in files; nothing is read twice for it, so that it can be called all the
     time."""
     return sum(
         path.read_bytes().count(b"\n") for pattern in patterns for path in place.glob(pattern)
@@ -233,7 +233,7 @@ class Job:
     command: Callable[[Path], list]
     events: Callable[[Path], int]
     look: Callable[[Path], tuple[dict, dict]]
-    again: str = ""  # what a job says that was asked to stop, and did
+    again: str = ""  # what a stopped job says
     prepare: Callable[[Path], object] = field(default=lambda place: place.mkdir())
     here: Callable[[Path], object] | None = (
         None  # the same in this process, which spares the imports
@@ -292,7 +292,7 @@ def jobs(world, shared) -> dict[str, Job]:
         }
 
     def book(name: str, look, door: str) -> Job:
-        path, told = world[f"{name}_book"] / "book.ipynb", ["-p", "runs_dir"]
+        path, printed = world[f"{name}_book"] / "book.ipynb", ["-p", "runs_dir"]
         given = ["-p", "data", world["few"]]
         doors = {
             "run": lambda place: [
@@ -301,7 +301,7 @@ def jobs(world, shared) -> dict[str, Job]:
                 path,
                 "--out",
                 place / "out",
-                *told,
+                *printed,
                 place,
                 *given,
             ],
@@ -311,7 +311,7 @@ def jobs(world, shared) -> dict[str, Job]:
                 "vidbench",
                 path,
                 place / "out" / "book.ipynb",
-                *told,
+                *printed,
                 place,
                 *given,
             ],
@@ -374,7 +374,7 @@ def jobs(world, shared) -> dict[str, Job]:
 
 @pytest.fixture(scope="module")
 def whole(jobs, tmp_path_factory) -> Callable[[str], Whole]:
-    """The uninterrupted job of a name, run when it is first asked for."""
+    """The uninterrupted job of a name, run at its first use."""
     known: dict[str, Whole] = {}
 
     def run(name: str) -> Whole:
@@ -419,7 +419,7 @@ def moment(whole: Whole, seen: int, share: float) -> tuple[int, float]:
     """(events to wait for, seconds after them) of a moment: share 0 is the start, 0.1 the first
     event, 1 the end.
 
-    It is told in events, since a busy machine takes longer. Where they are there already, from a
+    It is counted in events, since a busy machine takes longer. Where they are there already, from a
     call before, it is a moment of the start."""
     first, end = (
         whole.times[0],
@@ -490,7 +490,7 @@ NUMBERED = [(name, number) for name, trials in TRIALS.items() for number in rang
 BUSY = {"kernel": (0.33, 0.9), "worker": (0.33, 0.5)}
 # one job of each kind (test_batch resumes a batch); `make test-slow` runs the others
 FAST = {"regress", "flow", "scan", "run flow"}
-# drawn anew in each call, so that many calls reach many moments
+# drawn again in each call, so that many calls reach many moments
 SEED = int(os.environ.get("VIDBENCH_FAULT_SEED") or time.time_ns() // 1000 % 1_000_000)
 
 
@@ -546,7 +546,7 @@ def trial(
         print(
             f"{name} {number}, fault {turn}: {what.name} to the {whom} {delay:.3f} s after "
             f"{events} of "
-            f"{len(reference.times)} events; it had {seen}, and {'lived' if live else 'had ended'}"
+            f"{len(reference.times)} events; it reached {seen}, and {'lived' if live else 'ended before'}"
         )
         if live:
             send(what, whom, process, place, mark)
@@ -613,7 +613,7 @@ def test_thirty_faults_met_a_live_process():
     "name", [one_of("regress"), *(one_of(name, slow=True) for name in ("flow", "scan", "run flow"))]
 )
 def test_a_second_process_is_refused_and_told_who_is_there(jobs, whole, tmp_path, name):
-    """The first is held still meanwhile, so that it has not ended; then it goes on."""
+    """The first is held still meanwhile, so that it has not ended; then it continues."""
     job, reference, place = jobs[name], whole(name), tmp_path / "place"
     job.prepare(place)
     mark = f"two-{name}-{os.getpid()}"
@@ -662,7 +662,7 @@ def pages(folder: Path, pattern: str = "*") -> int:
 def rooms(name: str, place: Path) -> int:
     """A size in kB on which a job begins and cannot end."""
     match name:
-        case "classify":  # a second checkpoint beside the first, which knows no gradients yet
+        case "classify":  # a second checkpoint next to the first, which knows no gradients yet
             return 2 * pages(place, "weights.safetensors") + pages(place, "state.pt") // 2 + 40
         case "features":
             return pages(place) - pages(place / "run" / "features") // 2
@@ -677,7 +677,7 @@ def rooms(name: str, place: Path) -> int:
     [one_of(name, slow=True) for name in ("classify", "features", "run flow", "papermill flow")],
 )
 def test_a_full_disk_is_told_and_with_room_the_same_call_goes_on(jobs, whole, tmp_path, name):
-    """A disk of its own, too small at first. Flow and stores: test_store; scans: test_scan."""
+    """A small disk, too small at first. Flow and stores: test_store; scans: test_scan."""
     job, reference = jobs[name], whole(name)
     place, before, alone = (
         tmp_path / "place",
@@ -687,7 +687,7 @@ def test_a_full_disk_is_told_and_with_room_the_same_call_goes_on(jobs, whole, tm
     place.mkdir()
     job.prepare(before)
     if not shutil.which("unshare"):
-        pytest.skip("needs util-linux's unshare, to mount a small disk of its own")
+        pytest.skip("needs util-linux's unshare, to mount a small disk")
     allowed = subprocess.run(
         [*alone, "mount", "-t", "tmpfs", "none", place], capture_output=True, text=True
     )
@@ -702,7 +702,7 @@ def test_a_full_disk_is_told_and_with_room_the_same_call_goes_on(jobs, whole, tm
         str(rooms(name, reference.place)),
         *command,
     ]
-    told = subprocess.run(
+    printed = subprocess.run(
         [*alone, sys.executable, "-m", "tests.fault_jobs", *words],
         cwd=makes.ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(makes.ROOT)},
@@ -710,8 +710,8 @@ def test_a_full_disk_is_told_and_with_room_the_same_call_goes_on(jobs, whole, tm
         text=True,
         timeout=3 * PATIENCE,
     )
-    assert told.returncode == 0, told.stderr
-    full, roomy = json.loads(told.stdout)
+    assert printed.returncode == 0, printed.stderr
+    full, roomy = json.loads(printed.stdout)
     assert full["code"] == 1, full
     assert (
         "full" in full["errors"]
@@ -772,7 +772,9 @@ def test_a_damaged_checkpoint_is_named_with_what_to_do(complete, tmp_path, file,
     )
     shutil.rmtree(path.parent)
     again = training(trained(tmp_path / "run").folder)[1]
-    assert again == training(complete.folder)[1], "anew, and no line of the first time is left"
+    assert again == training(complete.folder)[1], (
+        "from the start, and no line of the first time is left"
+    )
 
 
 @pytest.mark.parametrize("file", ["weights.safetensors", "state.pt"])
@@ -848,7 +850,7 @@ def test_another_networks_checkpoint_is_refused_by_name(complete, tmp_path):
 def test_a_run_that_died_between_its_first_validation_and_its_first_checkpoint(
     jobs, whole, tmp_path, monkeypatch
 ):
-    """It begins anew, and its log does not say twice how it began."""
+    """It begins again, and its log does not say twice how it began."""
 
     class Dies(BaseException):
         pass
@@ -861,7 +863,7 @@ def test_a_run_that_died_between_its_first_validation_and_its_first_checkpoint(
         with pytest.raises(Dies):
             jobs["classify"].here(tmp_path / "run")
     assert len((tmp_path / "run" / "monitor.jsonl").read_text().splitlines()) == 1
-    (tmp_path / "run" / "status.json").unlink()  # as if it had been killed before it said anything
+    (tmp_path / "run" / "status.json").unlink()  # as if it was killed before its first line
     assert Run(tmp_path / "run").state == "new"
     jobs["classify"].here(tmp_path / "run")
     assert_same(jobs["classify"], tmp_path / "run", {}, whole("classify"))

@@ -1,4 +1,4 @@
-"""What lies in git is clean: notebooks without outputs and with thin cells, no index address, no
+"""What is in git is clean: notebooks without outputs and with thin cells, no index address, no
 path of one machine.
 
 As in test_house, each law is a function that is shown the tree and broken examples.
@@ -38,7 +38,7 @@ def notebook_law(name: str, text: str) -> list[str]:
         or len(set(ids)) < len(ids)
         or (book["nbformat"], book["nbformat_minor"]) < (4, 5)
     ):
-        say("wanted nbformat 4.5 and a cell id of its own in every cell")
+        say("wanted nbformat 4.5 and a unique cell id in every cell")
     for cell in code:
         source, where = "".join(cell["source"]), f"cell {cell.get('id')}"
         lines = [line for line in source.splitlines() if line.strip()]
@@ -116,7 +116,7 @@ def tracked() -> list[Path]:
 
 def address_law(name: str, text: str, here: Path) -> list[str]:
     """Addresses of package indexes and paths of one machine, `here` being the folder that this
-    checkout lies in."""
+    checkout is in."""
     patterns = {
         "a package index": "|".join(rf"{name}[.]org" for name in INDEXES)
         + rf"|https?:/{{2}}[^\s\"'<>]*/{PAGE}\b",
@@ -172,7 +172,7 @@ def test_the_notebook_law_can_be_broken():
     for text, says in (
         (book("x", outputs=[{"output_type": "stream"}]), "outputs"),
         (book("x", execution_count=3), "execution counts"),
-        (book("x", id="c0"), "cell id of its own"),
+        (book("x", id="c0"), "unique cell id"),
         (book("x").replace('"python3"', '"mine"'), "kernelspec"),
         (
             book("x").replace(

@@ -85,7 +85,7 @@ def run(notebook: Path, cell_seconds: float = CELL_SECONDS) -> tuple[str, float]
         name: str(notebook.parent / f".{name.lower()}")
         for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR")
     }
-    private["VIDBENCH_HEADLESS"] = "1"  # no controls, megabytes each, where nobody clicks
+    private["VIDBENCH_HEADLESS"] = "1"  # no controls, megabytes each, where no one clicks
     began = time.monotonic()
     try:
         done = subprocess.run(

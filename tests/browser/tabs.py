@@ -29,7 +29,7 @@ LATE = "[anywidget] Failed to initialize model."
 CONTROLS = ".jp-OutputArea-output:has(.vidbench-plot .js-plotly-plot)"
 MAP = ".vidbench-plot .js-plotly-plot"
 QUERY = '.vidbench-tiles div[title^="query"]'
-ASKED = (
+QUERY_SHOWN = (
     "([where, name]) => document.querySelector(where).querySelector('span[title]').title === name"
 )
 PROMPTS = """() => [...document.querySelectorAll(".jp-CodeCell .jp-InputArea-prompt")].map(

@@ -11,7 +11,6 @@ from benchmarks.browsing import lab, opened
 from benchmarks.notebook import write
 from tests.browser.tabs import (
     ARTIFACTS,
-    ASKED,
     CLICK_SECONDS,
     DRAWN,
     MAP,
@@ -20,6 +19,7 @@ from tests.browser.tabs import (
     PLOTS,
     POINTS,
     QUERY,
+    QUERY_SHOWN,
     RETRIEVAL,
     SIZE,
     STAR,
@@ -91,7 +91,7 @@ def hovered(tab) -> str:
     return label.text_content()
 
 
-def asked(tab) -> str:
+def query_name(tab) -> str:
     """The name of the video that is the query."""
     return named(tab.locator(QUERY))
 
@@ -104,21 +104,21 @@ def named(tile) -> str:
 def tiles_and_back(tab) -> None:
     """A click on a neighbor makes it the query, with its star on the map; `back` leads to the
     first one."""
-    first, back = asked(tab), tab.locator("button:has-text('back')")
+    first, back = query_name(tab), tab.locator("button:has-text('back')")
     assert back.is_disabled()
     star = tab.locator(MAP).evaluate(STAR)
     tile = tab.locator('.vidbench-tiles div[title^="rank 2"]').first
     name = named(tile)
     assert name and name != first
     tile.click()
-    holds(tab, ASKED, [QUERY, name])
+    holds(tab, QUERY_SHOWN, [QUERY, name])
     holds(
         tab,
         f"([where, ...at]) => ({STAR})(document.querySelector(where)).join() !== at.join()",
         [MAP, *star],
     )
     back.click()
-    holds(tab, ASKED, [QUERY, first])
+    holds(tab, QUERY_SHOWN, [QUERY, first])
     holds(
         tab,
         f"([where, ...at]) => ({STAR})(document.querySelector(where)).join() === at.join()",
@@ -130,20 +130,20 @@ def tiles_and_back(tab) -> None:
 def keys(tab) -> None:
     """Arrows move between tiles, Enter picks one, and the focus stays where it was."""
     tiles = tab.locator(".vidbench-tiles").first.locator("[data-pick]")
-    first, name = asked(tab), named(tiles.nth(1))
+    first, name = query_name(tab), named(tiles.nth(1))
     tiles.first.focus()
     tab.keyboard.press("ArrowRight")
     tab.keyboard.press("Enter")
-    holds(tab, ASKED, [QUERY, name])
+    holds(tab, QUERY_SHOWN, [QUERY, name])
     at = """() => [...document.querySelectorAll(".vidbench-tiles [data-pick]")].indexOf(
         document.activeElement) === 1"""
     holds(tab, at)
     tab.locator("button:has-text('back')").click()
-    holds(tab, ASKED, [QUERY, first])
+    holds(tab, QUERY_SHOWN, [QUERY, first])
 
 
 def point_of_the_map(tab) -> None:
-    """A click on the point that lies farthest from all others makes its video the query, and the
+    """A click on the point farthest from all others makes its video the query, and the
     star goes there."""
     tab.locator(MAP).scroll_into_view_if_needed()
     found = tab.locator(MAP).evaluate(POINTS)
@@ -161,7 +161,7 @@ def point_of_the_map(tab) -> None:
     assert hovered(tab) == spot["says"].replace("<br>", "")
     tab.mouse.click(spot["x"], spot["y"])
     name = Path(spot["says"].split("<br>")[1]).stem
-    holds(tab, ASKED, [QUERY, name])
+    holds(tab, QUERY_SHOWN, [QUERY, name])
     holds(
         tab,
         f"([where, ...at]) => ({STAR})(document.querySelector(where)).join() === at.join()",
@@ -209,9 +209,9 @@ def lasso(tab) -> None:
         )
     ]
     assert sorted(shown) == sorted(names) and f"{len(names)} videos" in grid.inner_text()
-    other = next(place for place, name in enumerate(shown) if name != asked(tab))
+    other = next(place for place, name in enumerate(shown) if name != query_name(tab))
     grid.locator('div[title^="video "]').nth(other).click()
-    holds(tab, ASKED, [QUERY, shown[other]])
+    holds(tab, QUERY_SHOWN, [QUERY, shown[other]])
 
 
 def one_class(tab) -> None:
@@ -337,7 +337,7 @@ def test_a_page_six_times_slower_shows_tiles_that_one_clicks(desk, tmp_path):
                 name = named(tile)
                 tab.wait_for_function(LISTENING, timeout=1e3 * CLICK_SECONDS, polling=100)
                 tile.click()
-                holds(tab, ASKED, [QUERY, name])
+                holds(tab, QUERY_SHOWN, [QUERY, name])
                 wait(tab, DRAWN, argument=1)
                 star = tab.locator(MAP).evaluate(STAR)
                 tab.locator("button:has-text('back')").click()
@@ -349,7 +349,7 @@ def test_a_page_six_times_slower_shows_tiles_that_one_clicks(desk, tmp_path):
 
 
 CRACKS = {  # what a cell does -> what must be said of it
-    'HTML(\'<img src="http://outside.invalid/x.png" alt="far">\')': "asked for http://outside.invalid/x.png",
+    'HTML(\'<img src="http://outside.invalid/x.png" alt="far">\')': "requested http://outside.invalid/x.png",
     'HTML(\'<img src="data:image/png;base64,AAAA" alt="torn">\')': "a picture is not shown: torn",
     "Javascript('console.error(\"a crack in the wall\")')": "console: a crack in the wall",
     "Javascript('setTimeout(() => { throw Error(\"a stone fell\"); })')": "error of the page: a "

@@ -17,7 +17,6 @@ from PIL import Image
 from benchmarks.browsing import opened
 from tests.browser.tabs import (
     ARTIFACTS,
-    ASKED,
     BOOK_SECONDS,
     CLICK_SECONDS,
     CONTROLS,
@@ -27,6 +26,7 @@ from tests.browser.tabs import (
     NEIGHBORS,
     PAIRS,
     QUERY,
+    QUERY_SHOWN,
     RETRIEVAL,
     TOUR,
     holds,
@@ -126,7 +126,7 @@ def test_the_browser_in_use(desk):
         film.play(6, middle(tile.bounding_box()))
         film.play(2)
         tab.mouse.click(*film.at)
-        holds(tab, ASKED, [QUERY, name])
+        holds(tab, QUERY_SHOWN, [QUERY, name])
         wait(tab, DRAWN, argument=1)
         film.play(14)
         plot = tab.locator(f"{MAP} .nsewdrag").first.bounding_box()

@@ -215,7 +215,7 @@ def test_jupyterlab(desk):
         assert trouble == []
 
 
-ASKED = (
+QUERY_SHOWN = (
     """import numpy as np
 from pathlib import Path
 from vidbench.api.answers import Found
@@ -240,7 +240,7 @@ shown(QueryBox(searches, f"{runs_dir}/queries"))""",
 
 
 def test_a_query_from_outside(desk, toy_tiny):
-    write(desk[2] / "94_query.ipynb", ASKED)
+    write(desk[2] / "94_query.ipynb", QUERY_SHOWN)
     file, folder = toy_tiny.absolute(30), desk[2].parent / "runs" / "queries"
     with run(desk, "94_query", 0) as (tab, trouble):
         found = tab.locator(".jp-OutputArea-output:not(:has(.jupyter-widgets)) [data-clip]")
@@ -282,10 +282,10 @@ def dropped(tab, file, folder) -> None:
         mouse.send("Input.dispatchDragEvent", {"type": kind, "x": x, "y": y, "data": held})
 
     at = box.bounding_box()
-    inside, beside = (at["x"] + 20, at["y"] + 20), (at["x"] + 60, at["y"] - 40)
+    inside, aside = (at["x"] + 20, at["y"] + 20), (at["x"] + 60, at["y"] - 40)
     page = tab.url
     for kind in ("dragEnter", "dragOver", "drop"):
-        drag(kind, *beside)
+        drag(kind, *aside)
     tab.wait_for_timeout(500)
     assert tab.url == page and tab.locator(".drop").is_visible(), (
         "no browser's own view of the file"

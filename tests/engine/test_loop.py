@@ -42,8 +42,8 @@ def test_recipe_goes_to_json_and_back_and_refuses_unknown_fields():
         RunError, match=r"Outer.fit has no field 'epoch'; the known ones are epochs, batch"
     ):
         recipe_from(Outer, {"fit": {"epoch": 3}})
-    told = changed(recipe, {"fit": {"lr": 0.5}})
-    assert told == Outer(fit=Fit(milestones=(3, 4), lr=0.5), inner=Fit(epochs=9))
+    made = changed(recipe, {"fit": {"lr": 0.5}})
+    assert made == Outer(fit=Fit(milestones=(3, 4), lr=0.5), inner=Fit(epochs=9))
     with pytest.raises(RunError, match=r"Fit has no field 'rate'"):
         changed(recipe, {"fit": {"rate": 1}})
 
@@ -411,8 +411,8 @@ def test_every_step_and_every_rank_draws_its_own_numbers(tmp_path, monkeypatch):
         trainer = loop._Trainer(Draws(0.0), batches, recipe, run, "none", None)
         for _ in range(3):
             trainer.one_step(batch)
-    told = [tuple(numbers) for several in drawn.values() for numbers in several]
-    assert len(told) == len(set(told)) == 4 * 3 * 2
+    rows = [tuple(numbers) for several in drawn.values() for numbers in several]
+    assert len(rows) == len(set(rows)) == 4 * 3 * 2
 
 
 def test_plateau_lowers_the_rate_and_the_state_is_resumed(tmp_path):

@@ -435,7 +435,7 @@ def test_a_rank_that_is_killed_on_one_node_is_started_anew_on_both(tmp_path, who
     assert same(Run(tmp_path / "run").weights(), whole.weights())
     attempts = {path.name.split("-")[1] for path in tmp_path.glob("*/failed-*")}
     assert attempts == {"0"}, (
-        "the node whose rank did not fail is started anew with the other, in the same attempt"
+        "the node whose rank did not fail is started again with the other, in the same attempt"
     )
 
 
@@ -548,8 +548,8 @@ exit "$highest"
 
 @pytest.mark.slow
 def test_a_slurm_job_of_two_nodes_saves_itself_before_the_limit_and_goes_on(tmp_path, whole):
-    """No Slurm here: bash, its variables, a script as srun, and an scontrol that writes down what
-    it is asked."""
+    """No Slurm here: bash, its variables, a script as srun, and an scontrol that writes down its
+    arguments."""
     train = f"ranks.launch('tests.stages:regress', {RECIPE!r}, f'{{folder}}/run', 0.2, -1, pause, nproc=0)"
     book = notebook(
         tmp_path / "book.ipynb",
@@ -561,7 +561,7 @@ def test_a_slurm_job_of_two_nodes_saves_itself_before_the_limit_and_goes_on(tmp_
         "srun": SRUN,
         "vidbench": f'#!/bin/sh\nexec {sys.executable} -m vidbench "$@"\n',
         "scontrol": '#!/bin/sh\nif [ "$1" = show ]; then echo 127.0.0.1; else echo "$@" >> '
-        f"{tmp_path}/asked; fi\n",
+        f"{tmp_path}/requests; fi\n",
     }
     (tmp_path / "bin").mkdir()
     for name, text in commands.items():
@@ -608,7 +608,7 @@ def test_a_slurm_job_of_two_nodes_saves_itself_before_the_limit_and_goes_on(tmp_
     finally:
         first.kill()
     assert first.returncode == 130 and Run(tmp_path / "run").state == "interrupted", said
-    assert (tmp_path / "asked").read_text() == "requeue 77\n"
+    assert (tmp_path / "requests").read_text() == "requeue 77\n"
     second = job()
     said = ends([second])
     assert second.returncode == 0, said

@@ -67,7 +67,7 @@ def test_validation_comes_before_the_first_step_and_after_its_epochs(tmp_path):
         "loss": [1.0] * 4,
         "knn": [None, 0.2, 0.4, 0.5],
     }
-    assert len(run.metrics()) == 15  # the training log has lines of its own
+    assert len(run.metrics()) == 15  # the training log has its own lines
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_a_budget_counts_the_runs_a_stage_goes_on_from(tmp_path):
 def test_results_keep_protocol_and_budget_side_by_side(tmp_path):
     run, _ = trained(tmp_path / "a", replace(FIT, epochs=1))
     with pytest.raises(RunError, match="must be one of baseline, classify.*; got 'line'"):
-        run.add_result("probe", {}, {})  # nobody can read this recipe's batch
+        run.add_result("probe", {}, {})  # this recipe's batch cannot be read
     held = {"method": classify.Recipe.method, "recipe": {"fit": {"batch": 16}}}
     (run.folder / "recipe.json").write_text(json.dumps(held))
     run = find(tmp_path, "a")

@@ -1,4 +1,4 @@
-"""A classifier's numbers: every protocol told by name, kept apart, and the same net tested as was
+"""A classifier's numbers: every protocol named, kept apart, and the same net tested as was
 trained."""
 
 from dataclasses import replace
@@ -105,7 +105,7 @@ def test_a_run_is_tested_with_its_regularizers_test_rule(regularizer, videos, tm
     np.testing.assert_allclose(
         found.values, np.stack([watched[row] for row in range(9)]), atol=1e-4
     )
-    assert found.values.std(axis=0).min() > 0.01  # videos are told apart, so another net would show
+    assert found.values.std(axis=0).min() > 0.01  # videos differ, so another net would show
 
 
 def test_one_view_and_thirty_are_both_told_by_name_and_kept_apart(run, videos, capsys):

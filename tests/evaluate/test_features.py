@@ -252,11 +252,11 @@ def test_the_protocol_names_every_switch_and_both_fingerprints(run, videos):
         "size": 32,
         "rows": test.fingerprint(),
     }
-    told = features.described(run, test, protocol, what="probabilities")
-    assert "normalize_clips" not in told  # it moves no probability
-    assert told["train_rows"] == videos.select(split="train").fingerprint() != told["rows"]
-    assert told["head"] == "linear" and told["training"] == "adam, 0 epochs of batch 2"
-    assert (told["backbone"], told["selection"]) == (
+    known = features.described(run, test, protocol, what="probabilities")
+    assert "normalize_clips" not in known  # it moves no probability
+    assert known["train_rows"] == videos.select(split="train").fingerprint() != known["rows"]
+    assert known["head"] == "linear" and known["training"] == "adam, 0 epochs of batch 2"
+    assert (known["backbone"], known["selection"]) == (
         "1.0 of the rate",
         "rate 0.001, decay 1e-05, fixed; last epoch",
     )
@@ -305,7 +305,7 @@ def test_tables_lie_side_by_side_and_are_read_back_only_where_they_fit(run, vide
     plain = features._table
     monkeypatch.setattr(features, "_table", lambda *given: made.append(given[2]) or plain(*given))
     first = load_or_extract(run, "test", protocol)
-    other, told = (
+    other, known = (
         load_or_extract(run, "test", replace(protocol, windows=2)),
         load_or_extract(run, "test", protocol, what="probabilities"),
     )
@@ -315,7 +315,7 @@ def test_tables_lie_side_by_side_and_are_read_back_only_where_they_fit(run, vide
         and np.array_equal(first.values, again.values)
         and first.protocol == again.protocol
     )
-    assert other.protocol["windows"] == 2 and told.values.shape == (4, 3)
+    assert other.protocol["windows"] == 2 and known.values.shape == (4, 3)
     renamed = replace(
         videos, path=np.array([f"./{path}" for path in videos.path])
     )  # another data set, to the table

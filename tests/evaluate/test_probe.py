@@ -120,7 +120,7 @@ def test_the_released_probe_takes_several_batches_and_batch_norm():
     whole = released(train, test, recipe)
     parts = released(
         train, test, replace(recipe, batch=179)
-    )  # one row is left over, and is not a batch of its own
+    )  # one row is left over, and is no separate batch
     assert (
         np.isfinite(parts.probabilities).all()
         and (parts.probabilities != whole.probabilities).any()

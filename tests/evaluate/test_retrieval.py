@@ -86,7 +86,7 @@ def test_neighbors_of_the_own_source_are_left_out(block, spare, monkeypatch):
     )
     with pytest.raises(
         ValueError,
-        match="query 2 has 18 of the gallery's 30 rows left outside of its own source, f",
+        match="query 2 has 18 of the gallery's 30 rows left outside of its source, f",
     ):
         search(gallery, queries, 19, source_videos=(source_video, queries_of))
     with pytest.raises(
@@ -224,7 +224,7 @@ def test_a_k_asked_for_is_kept_or_refused_and_the_usual_ones_are_cut_and_said():
         retrieve(gallery, queries, ks=(1, 50))
     with pytest.raises(
         ValueError,
-        match="R@10: query 0 has 8 of the gallery's 12 rows left outside of its own source",
+        match="R@10: query 0 has 8 of the gallery's 12 rows left outside of its source",
     ):
         retrieve(gallery, queries, ks=(10,), exclude_source_video=True)
     with pytest.raises(ValueError, match="R@0"):

@@ -1,4 +1,4 @@
-"""A table of notebook runs: its rows, what is skipped, what goes on, one bad row among good ones,
+"""A table of notebook runs: its rows, what is skipped, what resumes, one bad row among good ones,
 stopping, Slurm."""
 
 import csv
@@ -290,7 +290,7 @@ def test_ctrl_c_stops_all_and_says_what_is_left(tmp_path):
 
 @pytest.mark.slow
 def test_a_slurm_task_runs_its_row_saves_itself_before_the_limit_and_goes_on(tmp_path):
-    """No Slurm here: bash, its variables, and an scontrol that writes down what it is asked."""
+    """No Slurm here: bash, its variables, and an scontrol that writes down its arguments."""
     notebook(tmp_path / "book.ipynb", WAIT, parameters=PARAMETERS)
     path = table(
         tmp_path / "t.yaml",
@@ -298,7 +298,7 @@ def test_a_slurm_task_runs_its_row_saves_itself_before_the_limit_and_goes_on(tmp
     )
     command = tmp_path / "bin" / "scontrol"
     command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n')
+    command.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/requests\n')
     vidbench = tmp_path / "bin" / "vidbench"
     vidbench.write_text(f'#!/bin/sh\nexec {sys.executable} -m vidbench "$@"\n')
     for program in (command, vidbench):
@@ -317,14 +317,16 @@ def test_a_slurm_task_runs_its_row_saves_itself_before_the_limit_and_goes_on(tmp
     finally:
         process.kill()
     assert (tmp_path / "saved-2").exists() and status(copy)["state"] == "interrupted"
-    assert (tmp_path / "asked").read_text() == "requeue 77_1\n"
+    assert (tmp_path / "requests").read_text() == "requeue 77_1\n"
 
     (tmp_path / "go").touch()
     done = subprocess.run(words, env=environment, cwd=ROOT, text=True, capture_output=True)
     assert (
         done.returncode == 0 and "[complete]" in done.stdout and status(copy)["state"] == "complete"
     )
-    assert not (tmp_path / "begun-1").exists() and (tmp_path / "asked").read_text().count("\n") == 1
+    assert (
+        not (tmp_path / "begun-1").exists() and (tmp_path / "requests").read_text().count("\n") == 1
+    )
 
 
 def test_a_row_that_cannot_be_started_stops_no_other(tmp_path, capsys):

@@ -89,7 +89,7 @@ IntSlider()""",
 print(os.getcwd(), os.environ["VIDBENCH_PROGRESS"], n, lr, more)""",
     """from IPython.display import HTML, display
 print("above", flush=True)
-print("beside", file=sys.stderr, flush=True)
+print("aside", file=sys.stderr, flush=True)
 print("still above", flush=True)
 shown = display(HTML("first"), display_id=True)
 print("below")""",
@@ -133,7 +133,7 @@ def test_a_complete_run_keeps_copy_page_log_and_status(tmp_path, capsys):
     assert shown[2:] == ["second", "below\n"], (
         "an output that a later cell changes stays where it is"
     )
-    assert sorted(shown[:2]) == ["above\nstill above\n", "beside\n"]
+    assert sorted(shown[:2]) == ["above\nstill above\n", "aside\n"]
     assert "widgets" not in nbformat.read(copy, as_version=4).metadata
     page = copy.with_suffix(".html").read_text()
     assert "Plotly.newPlot" in page and "out 19" in page and page.count("* plotly.js v") == 1
@@ -276,7 +276,7 @@ def test_signals_to_a_running_notebook(tmp_path, door, number, code, state):
             time.sleep(0.2)
     else:
         assert status(copy)["exit"] == 130 and status(copy)["error"] == signal.Signals(number).name
-        assert (tmp_path / "saved").exists(), "the cell had its time to save"
+        assert (tmp_path / "saved").exists(), "the cell got its time to save"
         assert (
             copy.with_suffix(".html").exists()
             and nbformat.read(copy, as_version=4).cells[2].outputs
@@ -338,7 +338,7 @@ def test_papermill_refuses_what_vidbench_run_refuses_and_does_the_same(
 
 
 def screen(text: str) -> str:
-    """What a terminal shows in the end, as a plain loop: a carriage return begins the line anew."""
+    """What a terminal shows in the end, as a plain loop: a carriage return begins the line again."""
     shown, line, begin = "", "", False
     for letter in text:
         if letter == "\n":

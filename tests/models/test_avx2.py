@@ -25,7 +25,7 @@ AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 
 
 def child(job: str, *words: str, **environment: str):
-    """Run a function of this module in a process of its own and return what it gives."""
+    """Run a function of this module in a separate process and return what it gives."""
     code = f"import json, sys; from tests.models.test_avx2 import {job}; print(json.dumps({job}(*sys.argv[1:])))"
     done = subprocess.run(
         [sys.executable, "-c", code, *words],

@@ -171,7 +171,7 @@ def test_first_weights():
 
 
 def plain_pool(pool, x, grid):
-    """Each head alone through the convolution, the class token beside it, then the norm."""
+    """Each head alone through the convolution, the class token unchanged, then the norm."""
     first, rows = x.shape[2] - prod(grid), []
     for head in x.unbind(1):
         maps = pool.conv(head[:, first:].transpose(1, 2).reshape(len(head), -1, *grid).contiguous())

@@ -164,10 +164,10 @@ def test_a_browser_shows_the_page_as_meant(tmp_path):
         "playwright.sync_api", reason="the browser extra is not installed"
     )
     long = {f"a method with a rather long name {i}": ([0, 1], [0.1 * i, 0.5]) for i in range(5)}
-    title, levels = "A title that goes on and on, " * 5, {"l" * 16: 0.1}
+    title, levels = "A title that never ends, " * 5, {"l" * 16: 0.1}
     crowded = figures.curves(long, "k", "R@k (%)", title, percent=True, levels=levels)
     sections = [*report(HOSTILE), Section("crowded", [crowded])]
-    path, said, asked = write_page(tmp_path / "report.html", HOSTILE, sections), [], []
+    path, said, requests = write_page(tmp_path / "report.html", HOSTILE, sections), [], []
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch_persistent_context(
             str(tmp_path / "profile"),
@@ -180,7 +180,7 @@ def test_a_browser_shows_the_page_as_meant(tmp_path):
         tab.on("console", lambda message: said.append(message.text))
         tab.on("pageerror", lambda error: said.append(str(error)))
         tab.on("dialog", lambda dialog: (said.append("a script ran"), dialog.dismiss()))
-        tab.on("request", lambda request: asked.append(request.url.partition(":")[0]))
+        tab.on("request", lambda request: requests.append(request.url.partition(":")[0]))
         tab.goto(path.as_uri())
         boxes = tab.evaluate(BOXES)
         for image in tab.query_selector_all("img"):
@@ -196,7 +196,7 @@ def test_a_browser_shows_the_page_as_meant(tmp_path):
             tab.wait_for_timeout(60)
         sideways = tab.evaluate("document.documentElement.scrollWidth - innerWidth")
         browser.close()
-    assert said == [] and set(asked) <= {"file", "data", "blob"}
+    assert said == [] and set(requests) <= {"file", "data", "blob"}
     assert len(seen) > 1, "the clip does not move"
     assert sideways <= 0 and len(boxes) == 3
     assert boxes[0][3] == HOSTILE  # the legend shows tags as the letters they are

@@ -158,7 +158,7 @@ def test_published_numbers_never_stand_in_our_tables(tmp_path, published):
     assert "51.8" not in ours and "CoCLR," not in ours and "UCF101/coclr" not in theirs
     assert "Protocol, backbone and data differ from ours" in theirs
     sources = {source for row in rows for source in row.source.split("; ")}
-    assert all(f" {source}" in theirs for source in sources), "each source is told"
+    assert all(f" {source}" in theirs for source in sources), "each source is named"
 
 
 def test_published_notes_and_sources_are_numbered_by_row(published):

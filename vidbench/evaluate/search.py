@@ -207,7 +207,7 @@ def too_few(room: np.ndarray, rows: int) -> str:
         f"the gallery has {rows} rows"
         if room[worst] == rows
         else f"query {worst} has {room[worst]} of the gallery's {rows} rows left outside of its "
-        "own source"
+        "source"
     )
 
 

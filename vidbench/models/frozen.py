@@ -129,7 +129,7 @@ def read(source: str, weights: str | Path = "") -> tuple[Origin, dict[str, Tenso
     Raises:
         FileNotFoundError: The weights are not on this machine; the message says how to get them.
         ImportError: The library is not installed.
-        ValueError: The network is unknown, or the weights belong to another one.
+        InputError: The network is unknown, or the weights belong to another one.
     """
     library, name = _split(source)
     origin, state = _READ[library](name, str(weights))

@@ -47,7 +47,7 @@ def gray(file) -> np.ndarray:
     return cv2.cvtColor(np.asarray(Image.open(file).convert("RGB")), cv2.COLOR_RGB2GRAY)
 
 
-# ------------------------------------------------------------------------ beside OpenCV and truth
+# --------------------------------------------------------------------------- against OpenCV and truth
 
 
 @pytest.mark.parametrize("epsilon, error", [(0.01, 0.157), (0.05, 0.198)])
@@ -295,10 +295,10 @@ def test_forms_of_frames_are_one():
 def test_compiled_goes_through_the_compiler(monkeypatch):
     """The compiler itself is too slow for a test; that its results are those of eager mode is
     checked by hand."""
-    asked = []
+    compiled_ones = []
 
     def compile(function, dynamic):
-        asked.append((function.__name__, dynamic))
+        compiled_ones.append((function.__name__, dynamic))
         return function
 
     monkeypatch.setattr(torch, "compile", compile)
@@ -308,7 +308,7 @@ def test_compiled_goes_through_the_compiler(monkeypatch):
         assert torch.equal(estimate(first, second, compiled=True), estimate(first, second))
     finally:
         tvl1._compiled.cache_clear()
-    assert sorted(asked) == [("_iterate", True), ("_median", True)]
+    assert sorted(compiled_ones) == [("_iterate", True), ("_median", True)]
 
 
 def test_doors():

@@ -1,4 +1,4 @@
-"""Several data sets in one stream: who comes how often, the plan against what happens, samples told
+"""Several data sets in one stream: who comes how often, the plan against what happens, samples kept
 apart."""
 
 import numpy as np

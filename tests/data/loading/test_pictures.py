@@ -1,4 +1,4 @@
-"""Pictures: pad-crop, lighting, RMS's settings beside the recipes they follow, from PNG files to a
+"""Pictures: pad-crop, lighting, RMS's settings and the recipes they follow, from PNG files to a
 batch."""
 
 import pickle
@@ -239,7 +239,7 @@ def test_settings_repeat_by_seed_and_hold_what_they_say(preset):
 
 @pytest.fixture(scope="module")
 def few(tmp_path_factory):
-    """Twelve pictures of noise as CIFAR-100 lies on disk, and their pixels by path."""
+    """Twelve pictures of noise as CIFAR-100 is on disk, and their pixels by path."""
     root, pixels = tmp_path_factory.mktemp("cifar"), {}
     for i, split in enumerate(("train", "test")):
         for j, name in enumerate(("apple", "whale")):

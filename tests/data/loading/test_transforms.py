@@ -344,7 +344,7 @@ def test_official_pairs():
     """One clip twice in half of the samples, one view of it strong, one weak; the strong chain on
     40 % overall."""
     rng, augment = np.random.default_rng(0), PRESETS["coclr_official"]
-    augment = replace(augment, jitter_p=1.0)  # so that a strong view can be told
+    augment = replace(augment, jitter_p=1.0)  # so that a strong view is recognizable
     pairs = [draw_pair(augment, 120, 160, 4, rng) for _ in range(2000)]
     strong = np.array([[bool(v.order) for v in p.views] for p in pairs])
     same = np.array([p.clips[0] == p.clips[1] for p in pairs])

@@ -1,4 +1,4 @@
-"""Work on every video: a process that hangs, dies or errs, the cost told first, one owner a folder,
+"""Work on every video: a process that hangs, dies or errs, the cost estimated first, one owner a folder,
 torn journals."""
 
 import errno
@@ -140,7 +140,7 @@ def test_a_process_that_dies_before_it_was_heard_of_takes_nobody_with_it(
 
 
 def test_workers_that_never_start_are_said_to_do_so(tmp_path):
-    """A script without a guard begins itself anew in each worker."""
+    """A script without a guard starts itself again in each worker."""
     script = tmp_path / "script.py"
     script.write_text(
         "from tests import makes\nfrom vidbench.data.prepare import jobs\n"
@@ -148,7 +148,7 @@ def test_workers_that_never_start_are_said_to_do_so(tmp_path):
         "workers=1))\n"
     )
     place = os.pathsep.join(sys.path)
-    told = subprocess.run(
+    heard = subprocess.run(
         [sys.executable, script],
         env={**os.environ, "PYTHONPATH": place},
         capture_output=True,
@@ -156,7 +156,9 @@ def test_workers_that_never_start_are_said_to_do_so(tmp_path):
         timeout=120,
     )
     assert (
-        told.returncode and "no worker process starts" in told.stderr and "__main__" in told.stderr
+        heard.returncode
+        and "no worker process starts" in heard.stderr
+        and "__main__" in heard.stderr
     )
 
 
@@ -218,11 +220,11 @@ def test_options_are_checked_at_the_door(tmp_path, wrong, kind, said):
 
 def test_the_cost_is_told_after_the_sample_and_scales_with_the_weights(tmp_path, disk):
     disk(free=1e9)
-    told = []
+    heard = []
     outcomes = work(
-        tmp_path, dict.fromkeys(range(20), "slow"), count=20, weights=[1.0] * 20, tell=told.append
+        tmp_path, dict.fromkeys(range(20), "slow"), count=20, weights=[1.0] * 20, tell=heard.append
     )
-    (cost,) = told
+    (cost,) = heard
     assert len(outcomes) == 20 and (cost.jobs, cost.bytes, cost.free, cost.measured) == (
         16,
         1600,
@@ -233,8 +235,8 @@ def test_the_cost_is_told_after_the_sample_and_scales_with_the_weights(tmp_path,
     weights = [
         10.0 if i in (0, 6, 13, 19) else 1.0 for i in range(20)
     ]  # the sample is of long videos
-    work(tmp_path, count=20, weights=weights, tell=told.append)
-    assert told[1].bytes == pytest.approx(160)
+    work(tmp_path, count=20, weights=weights, tell=heard.append)
+    assert heard[1].bytes == pytest.approx(160)
 
 
 def test_work_that_will_not_fit_is_refused_before_the_disk_is_full(tmp_path, disk):
@@ -352,5 +354,5 @@ def test_stamps_tell_a_changed_file(tmp_path):
     assert jobs.stamp(tmp_path / "none") is None and jobs.stamp(file / "below") is None
     assert jobs.stamp(tmp_path / "zero\0byte") is None, "no file can have such a name"
     assert jobs.stamp(tmp_path / ("n" * 300)) == "", (
-        "it cannot be asked about: the work on it will say why"
+        "its state is unknown: the work on it will say why"
     )

@@ -1,4 +1,4 @@
-"""The scan of a data set: facts, resuming after any kind of stop, looking anew at what changed,
+"""The scan of a data set: facts, resuming after any kind of stop, looking again at what changed,
 real clips' traps."""
 
 import contextlib
@@ -283,7 +283,7 @@ def many(folder: Path, count: int) -> Manifest:
 
 
 def test_stopped_on_the_command_line_and_resumed(tmp_path):
-    """Ctrl-C: exit 130, no process and no temporary file left; the same command goes on."""
+    """Ctrl-C: exit 130, no process and no temporary file left; the same command resumes."""
     data, folder = many(tmp_path / "data", 24), tmp_path / "scan"
     encode(data.absolute(0), 500)
     for i in range(1, 24):
@@ -330,7 +330,7 @@ def test_stopped_on_the_command_line_and_resumed(tmp_path):
 
 @pytest.mark.slow
 def test_a_video_that_hangs_is_flagged_and_tried_again_with_more_time(data, tmp_path):
-    """A terabyte of holes takes for ever to be looked at."""
+    """A terabyte of holes would take hours to read."""
     with open(data.absolute(1), "wb") as file:
         file.truncate(2**40)
     found = scan.scan(data, tmp_path / "scan", workers=2, timeout=4.0, progress=False)

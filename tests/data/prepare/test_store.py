@@ -432,7 +432,7 @@ def full_disks(textures, tmp_path_factory) -> list[dict]:
     """What came of every form on a disk of half the room that it takes: real ones, small tmpfs
     mounts."""
     if not shutil.which("unshare"):
-        pytest.skip("needs util-linux's unshare, to mount a small disk of its own")
+        pytest.skip("needs util-linux's unshare, to mount a small disk")
     temporary = tmp_path_factory.mktemp("disk")
     wanted = []
     for what, format, workers in FULL:

@@ -447,7 +447,7 @@ def test_a_sample_is_a_function_of_seed_epoch_and_row(world):
         "row": 2,
     }
     assert sample["rgb"].dtype == torch.float32
-    assert not equal(sample, dataset[4, 2]), "another epoch draws anew"
+    assert not equal(sample, dataset[4, 2]), "another epoch draws other clips"
     assert equal(sample, dataset[3, 2]) and equal(sample, pickle.loads(pickle.dumps(dataset))[3, 2])
     assert not equal(sample, Clips(manifest, spec, flow_folder=folder, seed=8)[3, 2])
     cached = Clips(manifest, spec, flow_folder=folder, seed=7, cache_bytes=1 << 28)
@@ -761,7 +761,7 @@ def test_what_has_no_folds_says_what_has(tmp_path):
     for data in ("tiny", str(tmp_path / "mine")):
         with pytest.raises(
             ValueError,
-            match="has no folds, and fold 2 .* ucf101, hmdb51, arid, weizmann have several",
+            match="has no folds; got fold 2. .* ucf101, hmdb51, arid, weizmann have several",
         ):
             prepare_dataset(tmp_path / "runs_dir", data, fold=2)
     touch(tmp_path / "arid", "train/Run/Run_1_2.mp4", "validate/24.mp4")

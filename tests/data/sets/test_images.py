@@ -62,7 +62,7 @@ def test_the_digits_are_the_same_each_time_and_written_once(digits, tmp_path, mo
         assert again.absolute(row).read_bytes() == manifest.absolute(row).read_bytes()
     monkeypatch.setattr(Image, "fromarray", None)  # nothing is written a second time
     assert images.digits(tmp_path / "videos").fingerprint() == manifest.fingerprint()
-    with pytest.raises(ValueError, match="'digits' has no folds, and fold 2"):
+    with pytest.raises(ValueError, match="'digits' has no folds; got fold 2"):
         prepare_dataset(tmp_path, "digits", 2)
 
 
@@ -80,7 +80,7 @@ def test_an_interrupted_write_leaves_nothing_and_the_next_one_is_whole(tmp_path,
         patch.setattr(Image, "fromarray", stops)
         images.digits(tmp_path / "videos")
     assert list(tmp_path.iterdir()) == []
-    (tmp_path / ".videos.killed").mkdir()  # what a kill would leave is in nobody's way
+    (tmp_path / ".videos.killed").mkdir()  # what a kill leaves disturbs no later call
     assert len(images.digits(tmp_path / "videos")) == 1797
 
 

@@ -1,5 +1,5 @@
-"""Each named data set's own lists, whole where they are at hand, and tiny ones with every fault
-that is told apart."""
+"""Each named data set's own lists, whole if they are available, and tiny ones with every fault
+that has a message."""
 
 import csv
 import json
@@ -526,7 +526,7 @@ def test_ssv2_json_that_is_cut_off(tmp_path):
 
 @pytest.mark.slow
 def test_ssv2s_own_labels_and_the_full_size(real_data, tmp_path):
-    """Its json lists are not at hand: lists of their sizes, made of its own 174 templates."""
+    """Its json lists are not available: lists of their sizes, made of the 174 real templates."""
     labels = (
         (real_data / "annotations/something_v2/mmaction2_label_map.txt").read_text().splitlines()
     )
@@ -931,7 +931,7 @@ def test_any_folder_of_pictures(tmp_path):
 
 
 def test_each_data_set_is_recognized_by_what_its_folder_holds(tmp_path):
-    """No one's folder fits another's row, but the rows further down, which are never asked."""
+    """No one's folder fits another's row, but the rows further down, which are never tried."""
     write(touch(tmp_path / "csv", "a.mp4") / "manifest.csv", "path", "a.mp4")
     ucf(tmp_path / "ucf101")
     hmdb(tmp_path / "hmdb51")

@@ -111,7 +111,7 @@ def right(features, manifest, strength=0.01):
 
 
 def twins(features, manifest):
-    """How well sit_down is told from stand_up, over five folds in which siblings stay together."""
+    """How well sit_down and stand_up are distinguished, over five folds in which siblings stay together."""
     from sklearn.model_selection import GroupKFold, cross_val_score
 
     rows = np.isin(

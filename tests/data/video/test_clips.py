@@ -178,7 +178,7 @@ def test_an_idle_reader_does_not_decode_on(real_data):
 
 # ---- real clips --------------------------------------------------------------------------------
 
-REAL = {  # frames that a full decode shows, and who reads where decord is asked
+REAL = {  # frames that a full decode shows, and which decoder reads when decord is requested
     "ucf101/Diving/v_Diving_g01_c01.avi": (259, "decord"),
     "ucf101/Archery/v_Archery_g03_c03.avi": (125, "pyav"),  # packed B-frames
     "ucf50/v_BaseballPitch_g01_c03.avi": (

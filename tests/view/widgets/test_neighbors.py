@@ -25,14 +25,14 @@ CLASSES = ("walk", HOSTILE, "sit")
 WEBP = encode(clip(4), 12)
 
 
-def videos(name, count, seed, asked=None, unknown=()):
-    """Videos of three classes, three of each source; `asked` notes whose clips were made."""
+def videos(name, count, seed, made_clips=None, unknown=()):
+    """Videos of three classes, three of each source; `made_clips` notes whose clips were made."""
     label = np.random.default_rng(seed).integers(0, len(CLASSES), count)
     label[list(unknown)] = -1
 
     def clip_of(row):
-        if asked is not None:
-            asked.append((name, row))
+        if made_clips is not None:
+            made_clips.append((name, row))
         return Tile(WEBP, [*CLASSES, ""][label[row]], f"{name}-{row}")
 
     ids = np.array([f"{name}/{row}.mp4" for row in range(count)])
@@ -44,16 +44,16 @@ def vectors(count, seed, width=6):
 
 
 @pytest.fixture
-def asked():
+def made_clips():
     """Whose clips were made."""
     return []
 
 
 @pytest.fixture
-def parts(asked):
+def parts(made_clips):
     return {
-        "gallery": videos("train", 40, 0, asked),
-        "queries": videos("test", 12, 1, asked),
+        "gallery": videos("train", 40, 0, made_clips),
+        "queries": videos("test", 12, 1, made_clips),
         "lists": {
             "rgb": (vectors(40, 2), vectors(12, 3)),
             "flow": (vectors(40, 4), vectors(12, 5)),
@@ -133,7 +133,7 @@ def test_a_clicked_result_is_the_query_without_itself_and_back_goes_back(browser
     browser.back()
     browser.back()
     assert browser.query == ("queries", 0)
-    for wrong in (12, -1, "nobody"):
+    for wrong in (12, -1, "unknown"):
         with pytest.raises(ValueError, match="select: wanted a query from 0 to 11"):
             browser.select(wrong)
 
@@ -292,14 +292,18 @@ def test_csv_holds_ids_and_scores_of_the_queries_that_are_left(browser, parts, t
 
 
 def test_what_does_not_fit_is_refused_at_the_door(parts):
-    gallery, queries, (values, asked) = parts["gallery"], parts["queries"], parts["lists"]["rgb"]
+    gallery, queries, (values, made_clips) = (
+        parts["gallery"],
+        parts["queries"],
+        parts["lists"]["rgb"],
+    )
     table = Features(values, gallery.label[::-1], gallery.source_video, CLASSES, {})
     for lists, says in (
         ({}, "wanted lists"),
-        ({"a": (values[1:], asked)}, "40 gallery videos and 12 queries"),
-        ({"a": (values, asked[:, 1:])}, "wanted features"),
-        ({"a": (values[0], asked)}, "wanted feat"),
-        ({"a": (table, asked)}, "of other videos than the gallery"),
+        ({"a": (values[1:], made_clips)}, "40 gallery videos and 12 queries"),
+        ({"a": (values, made_clips[:, 1:])}, "wanted features"),
+        ({"a": (values[0], made_clips)}, "wanted feat"),
+        ({"a": (table, made_clips)}, "of other videos than the gallery"),
     ):
         with pytest.raises(ValueError, match=says):
             Browser(gallery, queries, lists)
@@ -320,11 +324,11 @@ def test_what_does_not_fit_is_refused_at_the_door(parts):
 # ------------------------------------------------------------------------------ pictures and HTML
 
 
-def test_html_plays_queries_and_neighbors_and_an_untrusted_notebook_keeps_it(browser, asked):
-    assert asked == [], "clips are made when they are looked at"
+def test_html_plays_queries_and_neighbors_and_an_untrusted_notebook_keeps_it(browser, made_clips):
+    assert made_clips == [], "clips are made when they are looked at"
     browser.look(compare=("rgb", "flow"))
     text = browser.html([0, "train/3.mp4"], "Neighbors")
-    made, shown = list(asked), {3}
+    made, shown = list(made_clips), {3}
     for query in (0, "train/3.mp4"):
         browser.select(query)
         shown |= {row["row"] for rows in browser.rows().values() for row in rows}
@@ -409,7 +413,7 @@ def test_pca_is_that_of_the_gallery_and_its_points_are_drawn_by_class(browser, p
     axes = np.linalg.svd(unit[0] - mean)[2][:2]
     places = browser.places("rgb")
     for got, values in zip(places.values(), unit, strict=True):
-        for axis in (0, 1):  # a direction's sign is nobody's choice
+        for axis in (0, 1):  # a direction's sign is arbitrary
             wanted = (values - mean) @ axes[axis]
             assert (
                 min(np.abs(got[:, axis] - wanted).max(), np.abs(got[:, axis] + wanted).max()) < 1e-4

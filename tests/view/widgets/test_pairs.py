@@ -38,17 +38,17 @@ def made(names=NAMES, readouts=("raw", "behavioral"), seed=0):
 
 
 @pytest.fixture
-def asked():
-    """What clips were asked for."""
+def requested():
+    """Which clips were requested."""
     return []
 
 
 @pytest.fixture
-def browser(asked):
+def browser(requested):
     webp = encode(clip(), 12)
 
     def clips_of(data, index):
-        asked.append((data, index))
+        requested.append((data, index))
         return [Tile(webp, NAMES[data][index], f"{data}-{index}-{i}.mp4") for i in range(5)]
 
     return Browser(made(), clips_of, most=4, shown=2)
@@ -89,11 +89,11 @@ def test_looking_and_selecting_keep_what_is_not_named_and_refuse_what_is_not_the
         browser.select("sit", "go")
 
 
-def test_clips_are_asked_for_when_looked_at_and_once(browser, asked):
-    assert "Choose a cell" in browser.chosen() and asked == []
+def test_clips_are_requested_when_looked_at_and_once(browser, requested):
+    assert "Choose a cell" in browser.chosen() and requested == []
     browser.select(HOSTILE, "nod")
     text = browser.chosen()
-    assert asked == [("A", 1), ("B", 1)] and text.count("<img") == 4
+    assert requested == [("A", 1), ("B", 1)] and text.count("<img") == 4
     assert (
         text.index("A-1-0.mp4") < text.index("A-1-1.mp4") < text.index("B-1-0.mp4")
         and "A-1-2" not in text
@@ -101,13 +101,13 @@ def test_clips_are_asked_for_when_looked_at_and_once(browser, asked):
     scores = browser.there.scores
     assert f"raw {scores['raw'][1, 1]:.3f} · behavioral {scores['behavioral'][1, 1]:.3f}" in text
     browser.chosen()
-    assert len(asked) == 2
+    assert len(requested) == 2
     bare = Browser(made())
     bare.select("walk", "go")
     assert "no clips" in bare.chosen() and "<img" not in bare.html()
 
 
-def test_html_is_a_table_and_clips_that_an_untrusted_notebook_keeps(browser, asked):
+def test_html_is_a_table_and_clips_that_an_untrusted_notebook_keeps(browser, requested):
     text = browser.html(pairs=3)
     rows = browser.rows()
     head, *lines = cells(text)
@@ -123,7 +123,7 @@ def test_html_is_a_table_and_clips_that_an_untrusted_notebook_keeps(browser, ask
     assert cells(browser.table())[0][3:] == ["behavioral", "back rank", "raw"], (
         "the chosen one comes first"
     )
-    assert {pair for pair in asked} == {
+    assert {pair for pair in requested} == {
         (data, NAMES[data].index(row[data])) for row in rows[:3] for data in "AB"
     }
     assert text.count("<img") == 3 * 4
@@ -159,7 +159,7 @@ def test_figure_shows_the_scores_with_rings_at_mutual_best_pairs(browser):
     assert figure.data[0].zmin < 0
     browser.look(readout="behavioral")
     assert browser.figure().data[0].zmin == 0
-    browser.there.scores["behavioral"][1] = np.nan  # a class without clips is nobody's best
+    browser.there.scores["behavioral"][1] = np.nan  # a class without clips is no class's best
     assert plain(HOSTILE) not in browser.figure().data[1].y
     again = browser.order()
     assert browser.order() is again, "clusters are worked out once"
@@ -181,9 +181,9 @@ def buttons(view):
     return [line.children[0] for line in view.rows.children[1:]]
 
 
-def test_a_rows_button_plays_its_clips_and_sets_a_cross_hair(browser, asked):
+def test_a_rows_button_plays_its_clips_and_sets_a_cross_hair(browser, requested):
     view = show(browser)
-    assert asked == [] and len(buttons(view)) == 4 and "Choose a cell" in view.clips.value
+    assert requested == [] and len(buttons(view)) == 4 and "Choose a cell" in view.clips.value
     row = browser.rows()[2]
     buttons(view)[2].click()
     assert browser.selected == (row["A"], row["B"]) and view.clips.value.count("<img") == 4
@@ -249,13 +249,13 @@ def test_four_hundred_by_seven_hundred_classes_are_a_small_figure_and_quick_rows
 
 
 def test_examples_are_clips_of_the_class_from_different_sources_first(toy_tiny):
-    asked = Examples({"toy": toy_tiny, "none": toy_tiny.select(mask=toy_tiny.label > 0)})
+    requested = Examples({"toy": toy_tiny, "none": toy_tiny.select(mask=toy_tiny.label > 0)})
     for label in (0, 5):
-        tiles = asked("toy", label)
+        tiles = requested("toy", label)
         assert len(tiles) == 3 and {tile.label for tile in tiles} == {toy_tiny.classes[label]}
         stems = {tile.caption.rsplit("_c", 1)[0] for tile in tiles}
         assert len(stems) == 3  # eight sources a class, three clips each
-    assert asked("none", 0) == []
+    assert requested("none", 0) == []
     few = toy_tiny.select(
         mask=(toy_tiny.label == 1)
         & (toy_tiny.source_video == toy_tiny.source_video[toy_tiny.label == 1][0])

@@ -126,27 +126,30 @@ def test_rows_hold_each_video_once_with_the_manifests_columns(tmp_path):
 
 def test_a_page_of_the_table_searches_with_its_own_queries_only(browser, monkeypatch):
     """All queries of a large data set take long; sorting by score says so and keeps them."""
-    every, asked = browser._searches.every, []
+    every, searched_rows = browser._searches.every, []
 
     def spy(name, k, hide, queries=None):
-        asked.append(len(queries) if queries is not None else "all")
+        searched_rows.append(len(queries) if queries is not None else "all")
         return every(name, k, hide, queries)
 
     monkeypatch.setattr(browser._searches, "every", spy)
     view, said = show(browser), []
     view.sheet.table.observe(lambda change: said.append(change["new"]), "value")
     view.table.value = True
-    assert asked == [], "the first page has gallery videos only"
+    assert searched_rows == [], "the first page has gallery videos only"
     view.sheet.filter.value = "test/1"
     few = len(view.sheet.shown)
-    assert asked == [few] and few < len(browser.sides["queries"])
+    assert searched_rows == [few] and few < len(browser.sides["queries"])
     lines = browser.videos.lines([browser.videos.row["test/1.mp4"]])
     view.sheet.act("sort score")
-    assert asked == [few, 1, "all"] and "Searching with all 12 queries to sort by score" in said[-2]
+    assert (
+        searched_rows == [few, 1, "all"]
+        and "Searching with all 12 queries to sort by score" in said[-2]
+    )
     right, score = browser.verdicts("rgb")
     assert lines[0]["score"] == score[1] and lines[0]["right"] == ("wrong", "right")[right[1]]
     view.sheet.act("sort score")
-    assert asked[-1] == "all" and len(asked) == 3 and "Searching" not in said[-1]
+    assert searched_rows[-1] == "all" and len(searched_rows) == 3 and "Searching" not in said[-1]
 
 
 def test_filter_and_order(browser):

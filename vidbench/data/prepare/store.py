@@ -1,6 +1,6 @@
 """Store every frame of a data set at training size, in a form that reads fast at random.
 
-    format content                                           a second of video*   clips of 32, over decord on the source*
+    format content                                           a second of video*   clips of 32, over decord on source*
     mp4    H.264, a keyframe every 16, no B-frames           59 kB                11 times as fast
     jpeg   JPEGs of quality 90 in one pack a video           249 kB               13
     raw    uint8 in one pack a video                         2.0 MB               95, from the page cache

@@ -65,7 +65,7 @@ class Searches:
             name: Of the list.
             side, row: Of the video.
             k: At most.
-            hide: Whether videos of its own source are left out.
+            hide: Whether videos of the same source are left out.
         """
         query_rows = np.array([row])
         room = int(self._room(side, query_rows, hide)[0])
@@ -81,7 +81,7 @@ class Searches:
         Args:
             name: Of the list.
             k: Of each query.
-            hide: Whether videos of its own source are left out.
+            hide: Whether videos of the same source are left out.
             queries: The rows to search; None: all.
         """
         every = np.arange(len(self.sides["queries"]))
