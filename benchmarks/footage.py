@@ -1,4 +1,4 @@
-"""What is decoded: real Kinetics and UCF101 clips where they lie, else clips like them, encoded on
+"""What is decoded: real Kinetics and UCF101 clips if they exist, else clips like them, encoded on
 the spot."""
 
 from __future__ import annotations

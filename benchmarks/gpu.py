@@ -72,7 +72,7 @@ def timed(seconds: dict[str, list[float]], ours: str, case: str, clips: int = BA
 
 
 def forms(rounds: int) -> tuple[list[dict], list[dict]]:
-    """A training step of S3D as it stands, in float32, with conv3d in both memory formats."""
+    """A training step of unchanged S3D, in float32, with conv3d in both memory formats."""
     calls = {
         "vidbench": form(),
         "vidbench, float32": form(precise=True),

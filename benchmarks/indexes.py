@@ -1,10 +1,10 @@
 """Indexes of 1024 numbers a row, one thread: building, searching, recall@10 against flat, files,
 memory when opened.
 
-Rows are synthetic and lie on disk in half precision; queries are drawn alike. "clustered": classes
+Rows are synthetic, on disk in half precision; queries are drawn the same way. "clustered": classes
 of 100 (10^6: 1,000) around random centers, spread half as far as a center is long along 64
 directions that all share, the spread falling from one to the next, and noise in all 1024.
-"diffuse": the same without centers, so that near rows lie in many lists. Features of a network lie
+"diffuse": the same without centers, so that near rows are in many lists. Features of a network are
 somewhere between; what an index misses there, indexes.recall says. Goals are of clustered rows.
 
 10^4 and 10^5 rows; with --scale 10^6 clustered ones, without a graph, which takes longest to build.
@@ -173,7 +173,7 @@ def built(vectors: Path, kind: str, path: Path) -> dict[str, float]:
 
 
 def peak() -> int:
-    """The largest resident size of this process, bytes; where the system tells, without what its
+    """The largest resident size of this process, bytes; if the system reports it, without what its
     parent used."""
     status = Path("/proc/self/status")
     if not status.exists():

@@ -1,7 +1,7 @@
 """A clip of 32 frames at a random start from each form of the store, one thread, and from decord on
 the source video.
 
-Kinetics files at short side 128; the files lie in the page cache. The columns say what a second of
+Kinetics files at short side 128; the files are in the page cache. The columns say what a second of
 video takes on disk (the source's in decord's row) and how far the pictures are from the source's at
 that size (PSNR of the worst clip; raw must be equal)."""
 

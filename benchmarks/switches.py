@@ -1,6 +1,6 @@
 """Training steps of four networks, with all that makes them fast and without each of it.
 
-A step is forward, backward and AdamW in bfloat16 on clips that lie on the card, inside
+A step is forward, backward and AdamW in bfloat16 on clips on the card, inside
 `optimize.backends` as in training. share_of_limit: clips per second over the limit that the
 operations of the network allow without fusion (benchmarks/roofline.py)."""
 

@@ -492,7 +492,7 @@ def test_a_published_file_of_other_columns_is_refused(tmp_path):
 def test_published_rows_are_found_by_task_metric_data_and_stream(tmp_path, published, place):
     measured(tmp_path / place / "coclr", numbers={"R@1": 0.5})
     measured(tmp_path / place / "coclr", "linear probe", {"top-1": 0.7})
-    found = published_numbers.beside(results.numbers_of(results.collect(tmp_path)), published)
+    found = published_numbers.comparable(results.numbers_of(results.collect(tmp_path)), published)
     assert {(row.task, row.metric, row.data) for row in found} == {
         ("retrieval", "R@1", "UCF101"),
         ("probe", "top-1", "UCF101"),
@@ -507,11 +507,11 @@ def test_published_rows_of_another_data_set_only_where_asked_for(tmp_path, publi
         tmp_path / "tiny/coclr", numbers={"R@1": 0.5, "macro R@1": 0.4, "probe": 0.6}, stream="flow"
     )
     numbers = results.numbers_of(results.collect(tmp_path))
-    assert published_numbers.beside(numbers, published) == []
-    found = published_numbers.beside(numbers, published, "UCF101")
+    assert published_numbers.comparable(numbers, published) == []
+    found = published_numbers.comparable(numbers, published, "UCF101")
     assert {(row.task, row.metric) for row in found} == {("retrieval", "R@1"), ("probe", "top-1")}
     assert {row.value for row in found if row.method in ("InfoNCE", "CoCLR")} >= {66.8, 45.2, 48.4}
-    assert not {row.data for row in published_numbers.beside(numbers, published, "HMDB51")} - {
+    assert not {row.data for row in published_numbers.comparable(numbers, published, "HMDB51")} - {
         "HMDB51"
     }
     assert "Nothing published" in drawn.published_table([])

@@ -39,7 +39,7 @@ def test_without_labels_no_neighbor_is_right_or_wrong(world):
 def test_the_gallery_counts_and_marks_what_stands_in_both_lists(world):
     train, queries, _, found = world
     text = neighbors_gallery(
-        train, queries, found, beside={"before": "flow", "after": "flow"}, shown=3
+        train, queries, found, compared={"before": "flow", "after": "flow"}, shown=3
     )
     page = Skeleton(text)
     counts = [
@@ -65,7 +65,7 @@ def test_the_gallery_counts_and_marks_what_stands_in_both_lists(world):
     assert "also in" not in neighbors_gallery(train, queries, found, shown=1)
     titles = {"flow": "InfoNCE flow"}
     named = neighbors_gallery(
-        train, queries, found, beside={"before": "flow"}, titles=titles, shown=1
+        train, queries, found, compared={"before": "flow"}, titles=titles, shown=1
     )
     assert "also in InfoNCE flow" in named and "InfoNCE flow" not in text
 

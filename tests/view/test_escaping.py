@@ -162,7 +162,7 @@ def clips_gallery(words, monkeypatch):
     called = {words: f"{words}2", "flow": words}
     both = {words: found, "flow": found}
     return clips.neighbors_gallery(
-        Manifest(), Manifest(), both, titles=called, beside={words: "flow"}
+        Manifest(), Manifest(), both, titles=called, compared={words: "flow"}
     )
 
 
@@ -197,7 +197,7 @@ def recipe(words):
 
 
 def sampled(words, monkeypatch):
-    monkeypatch.setattr(clips, "playing", lambda manifest, beside: lambda row: tile(words))
+    monkeypatch.setattr(clips, "playing", lambda manifest, with_flow: lambda row: tile(words))
     return cards.samples(listed(words))
 
 

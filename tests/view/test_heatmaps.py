@@ -117,8 +117,8 @@ def test_heatmaps_refuse(rows, columns):
 
 def test_slider_shows_one_state_at_a_time_and_needs_no_kernel():
     x = np.outer([1.0, 2.0], [1.0, 0.0, -1.0])
-    states, beside = {f"{a:g}": a * x for a in (0, 1, 2)}, {"x": x[1], HOSTILE: x[0]}
-    figure = heatmaps.slider(states, "α", 1, "t", beside=beside, unit="u")
+    states, profiles = {f"{a:g}": a * x for a in (0, 1, 2)}, {"x": x[1], HOSTILE: x[0]}
+    figure = heatmaps.slider(states, "α", 1, "t", profiles=profiles, unit="u")
     assert [trace.visible for trace in figure.data] == [
         False,
         False,
@@ -149,7 +149,7 @@ def test_slider_shows_one_state_at_a_time_and_needs_no_kernel():
 
 
 @pytest.mark.parametrize(
-    ("steps", "row", "beside"),
+    ("steps", "row", "profiles"),
     [
         ({}, 0, {}),
         ({"0": np.zeros((2, 3)), "1": np.zeros((2, 4))}, 0, {}),
@@ -157,6 +157,6 @@ def test_slider_shows_one_state_at_a_time_and_needs_no_kernel():
         ({"0": np.zeros((2, 3))}, 0, {"x": np.zeros(2)}),
     ],
 )
-def test_slider_refuses(steps, row, beside):
+def test_slider_refuses(steps, row, profiles):
     with pytest.raises(ValueError, match="one size with a row"):
-        heatmaps.slider(steps, "α", row, beside=beside)
+        heatmaps.slider(steps, "α", row, profiles=profiles)

@@ -153,7 +153,7 @@ def test_one_damaged_run_is_named_on_the_page_and_the_others_are_shown(tmp_path,
 def test_published_numbers_never_stand_in_our_tables(tmp_path, published):
     measured(tmp_path / "UCF101/coclr")
     numbers = results.numbers_of(results.collect(tmp_path))
-    rows = published_numbers.beside(numbers, published)
+    rows = published_numbers.comparable(numbers, published)
     ours, theirs = text(drawn.results_tables(numbers)), text(drawn.published_table(rows))
     assert "51.8" not in ours and "CoCLR," not in ours and "UCF101/coclr" not in theirs
     assert "Protocol, backbone and data differ from ours" in theirs

@@ -40,7 +40,7 @@ class Manifest:
     Columns are arrays: small in a loader's worker, whether it is forked or gets a pickled copy.
     Source ids count from 0 in order of first appearance; `select` keeps them."""
 
-    root: Path  # videos lie below it
+    root: Path  # videos are below it
     classes: tuple[str, ...]
     path: np.ndarray  # [N] strings, relative to root, with forward slashes
     label: np.ndarray  # [N] int64 index into classes, -1 where unknown
@@ -89,7 +89,7 @@ class Manifest:
             0 <= self.source_video.min() and self.source_video.max() < len(self.source_videos)
         ):
             raise InputError(
-                f"source ids must lie in 0..{len(self.source_videos) - 1}, got {self.source_video.max()}"
+                f"source ids must be in 0..{len(self.source_videos) - 1}, got {self.source_video.max()}"
             )
 
     @classmethod

@@ -3,7 +3,7 @@
 Facts: the released code's maps act on raw scores, and their supplement's table 4 lists the largest
 weights of each. Raw weights mislead, since adding a number to all weights of a source class leaves
 the loss as it is, and a class whose scores spread little needs large weights. So four read-outs
-stand side by side; none is a promise of meaning."""
+are shown side by side; none is a promise of meaning."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -150,7 +150,7 @@ def _meant(number: Number, data: str) -> tuple[str, str, str, str]:
     return task, metric, known, number.stream
 
 
-def beside(
+def comparable(
     numbers: Iterable[Number], published: Iterable[Published], data: str = ""
 ) -> list[Published]:
     """Select the published numbers of the same task, metric, data and stream as any of ours.

@@ -1,6 +1,6 @@
 """Every run's numbers, grouped by protocol and written as a csv.
 
-Two numbers stand in one column only where they were measured alike: the same task, data and
+Two numbers are in one column only if they were measured under one protocol: the same task, data and
 protocol id (see `engine.runs`). What was measured otherwise gets another table, and the
 switches that differ are its heading. `view.results` draws them, and `published` has the numbers to
 compare with, in a separate block: their protocol, backbone and data are never ours."""

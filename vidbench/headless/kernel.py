@@ -40,7 +40,7 @@ ENVIRONMENT = {
     "PLOTLY_RENDERER": "plotly_mimetype+notebook",
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",
 }
-# Of the client, whoever asks for something else; nbclient's own merging of streams moves outputs
+# Of the client, unless a caller passes others; nbclient's own merging of streams moves outputs
 # that cells update.
 FIXED = {"log": logger, "store_widget_state": False, "coalesce_streams": False, "iopub_timeout": 60}
 # JupyterLab's page less the scripts that it fetches from elsewhere; formulas stay as they are

@@ -94,13 +94,13 @@ def on_grid(layer: nn.Module, x: Tensor, grid: Grid) -> Tensor:
     """
     if first := x.shape[-2] - prod(grid):
         return torch.cat([x[..., :first, :], on_grid(layer, x[..., first:, :], grid)], dim=-2)
-    # On a CPU channels last, as they lie: a copy to contiguous memory makes a depthwise convolution
-    # far slower. In bfloat16 it is needed there, without it the weight's gradient is garbage
-    # (PyTorch 2.15). On a GPU a depthwise convolution's step on channels-last maps needs up to 28
-    # times as long as on contiguous ones (H200, PyTorch 2.11).
+    # On a CPU channels last, as they are in memory: a copy to contiguous memory makes a depthwise
+    # convolution far slower. In bfloat16 it is needed there, without it the weight's gradient is
+    # garbage (PyTorch 2.15). On a GPU a depthwise convolution's step on channels-last maps needs up
+    # to 28 times as long as on contiguous ones (H200, PyTorch 2.11).
     maps = x.flatten(0, -3).transpose(1, 2).unflatten(2, grid)
-    as_they_lie = x.device.type == "cpu" and x.dtype != torch.bfloat16
-    maps = layer(maps if as_they_lie else maps.contiguous())
+    channels_last = x.device.type == "cpu" and x.dtype != torch.bfloat16
+    maps = layer(maps if channels_last else maps.contiguous())
     return maps.flatten(2).transpose(1, 2).unflatten(0, x.shape[:-2])
 
 
@@ -218,7 +218,7 @@ class Attention(nn.Module):
             grid: T, H, W of the keys.
         """
         tables = self.relative
-        assert tables is not None, "a net without relative positions asks for no bias"
+        assert tables is not None, "a net without relative positions needs no bias"
         t, h, w = (
             distances(tables[axis], q.shape[2 + at], grid[at]) for at, axis in enumerate(AXES)
         )

@@ -11,7 +11,7 @@ from vidbench.models.backbone import Backbone
 class Differences(Backbone):
     """A network that sees what changes from each frame to the next: clips [B,3,T,H,W] -> its map.
 
-    Frame t is x_(t+1) - x_t, so what stands still is 0. The last difference is repeated, so that a
+    Frame t is x_(t+1) - x_t, so what does not move is 0. The last difference is repeated, so that a
     clip keeps its length."""
 
     half_input = False  # 8 bits of mantissa are too few for the difference of two like frames

@@ -15,7 +15,7 @@ class UnitRows(nn.Module):
         return F.normalize(rows, dim=1)
 
 
-# Name -> what stands before the linear layer, from the width D.
+# Name -> what precedes the linear layer, from the width D.
 HEADS: dict[str, Callable[[int], dict[str, nn.Module]]] = {
     "linear": lambda width: {},  # CoCLR supplement, table 2; fine-tuning in the released code
     "bn_linear": lambda width: {

@@ -32,7 +32,7 @@ CHANNELS = (64, 128, 256, 512)
 
 @dataclass(frozen=True)
 class Site:
-    """Where a regularizer stands: the end of one residual branch."""
+    """The place of a regularizer: the end of one residual branch."""
 
     stage: int  # 2..5 for res2..res5, 1..3 in the CIFAR nets
     block: int  # 1-based over all blocks of the pathway, the l of survival rules

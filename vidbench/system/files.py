@@ -2,8 +2,8 @@
 
 `written` makes the temporary name, syncs, then renames. A reader sees the old file or the new one,
 also after a power cut. A lock belongs to an open file (filelock: flock, on Windows
-LockFileEx), so it ends with its process, even after kill -9. Whoever asks whether a lock is held
-takes it for microseconds, so whoever takes one tries several times.
+LockFileEx), so it ends with its process, even after kill -9. A test whether a lock is held
+holds it for microseconds, so `_take` is tried several times.
 """
 
 from __future__ import annotations

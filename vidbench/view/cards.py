@@ -93,7 +93,7 @@ def samples(manifest: Manifest, most: int = 6) -> Html:
     Returns:
         A wall with the class below each clip, or the file's name if there is no label.
     """
-    look = clips.playing(manifest, beside=clips.QUICK)
+    look = clips.playing(manifest, with_flow=clips.QUICK)
     tiles = [look(int(row)) for row in windows.spread(len(manifest), min(most, len(manifest)))]
     return wall(
         [

@@ -37,7 +37,7 @@ def playing(
     quality: int = 60,
     flow_folder: str | Path = "",
     speed: Callable[[], float] | None = None,
-    beside: str | Path = "",
+    with_flow: str | Path = "",
 ) -> Callable[[int], Tile]:
     """Make a function from a row of the manifest to its Tile: frames spread over the video, at the
     video's own pace.
@@ -49,7 +49,7 @@ def playing(
         flow_folder: A flow store, or QUICK. If given, the tiles show flow in colors.
         speed: Returns the pixels a frame that get full color. Default: `top_speed` of this
             manifest.
-        beside: A flow store, or QUICK, whose flow the viewer shows next to the tile, each clip with
+        with_flow: A flow store, or QUICK, whose flow the viewer shows next to the tile, each clip with
             its own full color.
     """
     speed = speed or cache(partial(top_speed, manifest, flow_folder))
@@ -69,9 +69,9 @@ def playing(
         clip = encode(frames, len(frames) / seconds, side=side, quality=quality)
         source = _source(named["path"], of, at, decoded.times, bool(flow_folder), most)
         made = Tile(clip, named["label"], Path(named["path"]).stem, source=source)
-        if not beside or of < 2:
+        if not with_flow or of < 2:
             return made
-        flows = _flows(manifest, beside, row, most)
+        flows = _flows(manifest, with_flow, row, most)
         moving = encode(colored(flows), len(flows) / seconds, side=side, quality=quality)
         second = _source(named["path"], of, at, decoded.times, True, most)
         return replace(made, other=Tile(moving, named["label"], source=second))
@@ -156,7 +156,7 @@ def neighbors_gallery(
     found: Mapping[str, Neighbors],
     *,
     titles: Mapping[str, str] | None = None,
-    beside: Mapping[str, str] | None = None,
+    compared: Mapping[str, str] | None = None,
     flow_folder: str | Path = "",
     shown: int = 6,
     results: int = 5,
@@ -166,7 +166,7 @@ def neighbors_gallery(
 
     Args:
         titles: Name in `found` -> what the page calls it. Default: the names themselves.
-        beside: Name -> another name in `found`. Neighbors that the other line has too are marked
+        compared: Name -> another name in `found`. Neighbors that the other line has too are marked
             and counted.
         flow_folder: A flow store. If given, the clips show flow in colors, all on one scale, with
             its wheel.
@@ -195,7 +195,7 @@ def neighbors_gallery(
 
     def line(name: str, query: int) -> Row:
         rows, scores = (part[query, :results] for part in (found[name].rows, found[name].scores))
-        other = (beside or {}).get(name)
+        other = (compared or {}).get(name)
         both = np.isin(rows, found[other].rows[query, :results] if other else [])
         verdicts = [_verdict(train, queries, row, query) for row in rows]
         tiles = [

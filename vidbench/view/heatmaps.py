@@ -175,7 +175,7 @@ def slider(
     row: int,
     title: str = "",
     *,
-    beside: Mapping[str, np.ndarray],
+    profiles: Mapping[str, np.ndarray],
     unit: str = "value",
 ) -> Figure:
     """Draw a picture and the profile of one of its rows for each value of a slider, without a
@@ -185,7 +185,7 @@ def slider(
         steps: Value -> [H,W], all on one gray scale; the slider begins in the middle.
         name: What the slider sets.
         row: The row whose profile is drawn, dotted in the picture.
-        beside: Name -> [W], lines that stay.
+        profiles: Name -> [W], lines that stay.
         unit: What the numbers are.
 
     Raises:
@@ -194,7 +194,7 @@ def slider(
     import plotly.graph_objects as go
 
     maps = {value: np.asarray(picture, dtype=np.float32) for value, picture in steps.items()}
-    fixed = {label: np.asarray(line, np.float32) for label, line in beside.items()}
+    fixed = {label: np.asarray(line, np.float32) for label, line in profiles.items()}
     _check_slider(maps, row, fixed)
     figure, start = go.Figure(), len(maps) // 2
     for number, picture in enumerate(maps.values()):
@@ -231,7 +231,7 @@ def _check_slider(
         or any(line.shape != shapes[0][1:] for line in fixed.values())
     ):
         raise ValueError(
-            f"slider: wanted pictures [H,W] of one size with a row {row}, and lines [W] beside; "
+            f"slider: wanted pictures [H,W] of one size with a row {row}, and lines [W]; "
             f"got {shapes} and {[line.shape for line in fixed.values()]}"
         )
 

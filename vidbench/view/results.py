@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vidbench.evaluate.published import METRICS, Published, beside
+from vidbench.evaluate.published import METRICS, Published, comparable
 from vidbench.evaluate.results import (
     BUDGET,
     Folder,
@@ -272,14 +272,14 @@ def write_report(
     Args:
         path: Of the page.
         task: Part of a task's name; empty: all.
-        data: See `published.beside`.
+        data: See `published.comparable`.
     """
     numbers = numbers_of(folders, task)
     sections = [
         Section("Numbers", [results_tables(numbers)]),
         Section("Streams side by side", [stream_tables(numbers)]),
         Section("Main metric, run by run", charts(numbers)),
-        Section("Published", [published_table(beside(numbers, published, data))]),
+        Section("Published", [published_table(comparable(numbers, published, data))]),
         Section("Runs", [inventory(folders)]),
     ]
     return write_page(path, title, [section for section in sections if section.parts])

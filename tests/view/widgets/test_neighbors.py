@@ -310,7 +310,7 @@ def test_what_does_not_fit_is_refused_at_the_door(parts):
     for more, says in (
         ({"k": 0}, "k >= 1"),
         ({"centering": "odd"}, "centering is one of"),
-        ({"beside": {"rgb": "x"}}, "`beside` between lists"),
+        ({"compared": {"rgb": "x"}}, "`compared` between lists"),
     ):
         with pytest.raises(ValueError, match=says):
             Browser(gallery, queries, parts["lists"], **more)

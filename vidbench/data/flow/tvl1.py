@@ -14,7 +14,7 @@ until u moves by less than epsilon (root mean square over the picture) in an ite
 median filter of u before each `inner` iterations; then warp again. Scales go from coarse to fine.
 
 Made for a GPU: a pair that has stopped is frozen by its own step sizes, which become 0, so no pair
-waits on the host's decision; the host asks how many are left once in CHECK iterations and then
+waits on the host's decision; the host reads how many are left once in CHECK iterations and then
 drops finished pairs from the batch. The iterations between two questions, and the median, are one
 compiled call each on CUDA. Batches should fill the device: some hundred pairs of 128x128. Compiled,
 512 pairs of 128x128 take 0.48 ms a pair on an H200 (benchmarks/README.md). On one CPU core, 10 pairs
@@ -27,7 +27,7 @@ say nothing, mostly at borders. So results on other devices, or compiled, are no
 either.
 
 Memory: about 180 bytes per pair and pixel at the peak in eager mode (measured on a CPU), up to 40
-more where height or width lie just above a power of two; the caller chooses the batch.
+more where height or width are just above a power of two; the caller chooses the batch.
 
 Example, a texture that moves two pixels to the right:
 
@@ -60,7 +60,7 @@ _SORT = ((0, 1), (3, 4), (2, 4), (2, 3), (1, 4), (0, 3), (0, 2), (1, 3), (1, 2))
 # sorted: the other twelve have over twelve values on one side of them
 _MIDDLE = ((3, 4), (2, 3, 4), (1, 2, 3), (0, 1, 2), (0, 1))
 # Brings the median of those 13 to place 6; found by random search over pruned sorting networks,
-# checked on all 252 ways in which zeros and ones can lie in such a window (the 0-1 principle)
+# checked on all 252 ways in which zeros and ones can occur in such a window (the 0-1 principle)
 _SELECT = (
     (8, 5),
     (3, 9),
@@ -326,7 +326,7 @@ def _iterate(
     """`steps` iterations of each pair that moves: (state, moving).
 
     numbers: tau / theta, lambda theta, theta, epsilon squared; stop: whether pairs that hardly move
-    any more stop. Planes [B,H,W] stand apart, not stacked, so that a compiler can make one kernel
+    any more stop. Planes [B,H,W] are separate, not stacked, so that a compiler can make one kernel
     of everything up to the new (u, v) and one of the four duals: 22 floats read or written per
     pixel. Where moving is 0 all steps are 0, nothing changes."""
     u, v, ux, uy, vx, vy = state

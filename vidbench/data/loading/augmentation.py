@@ -188,7 +188,7 @@ PRESETS = {
     # RandAugment and Mixup, no erasing. It gives neither magnitude nor layers of RandAugment:
     # those of the release are an assumption. Not followed: the mean and deviation of the
     # code, as above, as the supplement has none; one resize of the crop's share of the frame, in
-    # whole pixels of the frame, stands for a resize of the frame and a crop.
+    # whole pixels of the frame, replaces a resize of the frame and a crop.
     "multitrain_supplement": Augment(size=224, short_side=(256, 320), strong=0.0, randaugment=4),
 }
 

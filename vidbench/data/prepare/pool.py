@@ -34,7 +34,7 @@ class Bad(Exception):
 
 
 class Done(NamedTuple):
-    """What came of one job."""
+    """The outcome of one job."""
 
     job: int  # its place in the list of jobs
     value: Any = None

@@ -1,7 +1,7 @@
 """Data sets by name: recognize a folder, read it into a Manifest.
 
 A data set is a row in DATASETS: how to read it, what it is, what its folder holds and how it is
-recognized. A reader gives rows (path, label, split, source_video) with the file and line each stands in;
+recognized. A reader gives rows (path, label, split, source_video) with the file and line of each;
 checks that all share are in `open_dataset`. Readers of lists are in `listfiles`, `youtube`,
 `activitynet` and `pathlabel`; those of plain folders in `folders` and `loose`."""
 

@@ -49,7 +49,7 @@ FLAT = (
     "the order of its meta.mat)"
 )
 
-# scikit-learn's digits: the row each form begins with, as the labels show; every form asks for the
+# scikit-learn's digits: the row each form begins with, as the labels show; every form requests the
 # same row of digits
 FORMS = (0, 130, 256, 386, 516, 646, 776, 906, 1029, 1157, 1287, 1415, 1545, 1667)
 

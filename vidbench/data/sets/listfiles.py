@@ -1,13 +1,13 @@
 """List files of UCF101, HMDB51, ARID, Something-Something and Moments in Time as manifest rows.
 
-A reader gets the folder `root` that videos lie below, and options. `lists` is the folder of the
-list files where they lie elsewhere; they are looked for in it and one folder below. Lists may begin
+A reader gets the folder `root` that has the videos below it, and options. `lists` is the folder of the
+list files if they are elsewhere; they are searched in it and one folder below. Lists may begin
 with a BOM and end their lines with CRLF. A list that is another data set's stops at its first line
 that does not fit. Sources (the long video that clips share) are what a list or a name says and
 nothing guessed beyond it:
     ucf101   class and group: v_Archery_g03_c03 is of v_Archery_g03
     hmdb51   the film, which is the name up to the action: TrumanShow_wave_f_nm_np1_fr_med_26 is of TrumanShow, as are
-             the film's clips in other classes, which may stand on the other side of a fold
+             the film's clips in other classes, which may be on the other side of a fold
     arid     class and scene: Jump_11_1 is of Jump_11; validation clips called 24.mp4 are sources of their own
     ssv2     none is known: each video is its own
     moments  the name without its last number (an assumption): yt-5of6ffo6-Bw_205 is of yt-5of6ffo6-Bw

@@ -144,7 +144,7 @@ def _fits(path: str, clip: Clip) -> tuple[bool, bool, bool]:
 
 
 def _rows(root: Path, clips: Iterable[Clip]) -> tuple[Rows, list[str]]:
-    """Rows of clips with the files found below root, and where each clip stands."""
+    """Return rows of clips with the files found below root, and file and line of each clip."""
     clips, tree = list(clips), Tree(root)
     count = Counter(clip.video for clip in clips)
     rows: Rows = []

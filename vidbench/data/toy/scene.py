@@ -50,7 +50,7 @@ def draw_look(
         prop: Of props.PROPS; then a distractor moves too.
     """
     uniform = rng.uniform
-    # figure and ground lie on two sides of middle gray, or a small network sees no figure at all
+    # figure and ground are on two sides of middle gray; otherwise a small network sees no figure at all
     dark_ground = rng.random() < 0.5
     ground, cloth = ((45, 100), (165, 235)) if dark_ground else ((150, 205), (20, 85))
     skin = np.array([235, 190, 160]) * uniform(0.45, 1.0)

@@ -287,7 +287,7 @@ def _take(
     nudge = tuple(rng.uniform(-0.025, 0.025, 2) * (1.0, 0.4))
     if action in ONE_WAY:
         # one transition between two holds, placed by a law that is its own mirror image in time:
-        # what is left to tell the twins apart is the order of frames alone
+        # only the order of frames distinguishes the twins
         lasts = min(lasts, 0.8 * local[-1])
         phases = np.clip((local - (0.2 + 0.6 * hold) * (local[-1] - lasts)) / lasts, 0, 1)
     else:

@@ -1,7 +1,7 @@
 """Which frames of a video make a clip: pure integer arithmetic on lengths, no files.
 
 Every function returns int64 frame numbers. A stride is a whole number or a Fraction of source
-frames per clip frame (`stride_for` makes one from a target frame rate): clip frame i stands floor(i
+frames per clip frame (`stride_for` makes one from a target frame rate): clip frame i is floor(i
 * stride) frames after the first. A window that does not fit follows `pad`:
     "last"   starts at 0 and holds the last frame (default)
     "first"  repeats frame 0 on the LEFT, then runs to the end of the video (CoCLR code, dataset/lmdb_dataset.py)

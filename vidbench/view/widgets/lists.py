@@ -33,7 +33,7 @@ class Lists:
         hide_source_video: Leave out the query's own source video (a video is never its own
             neighbor).
         centering: As in search.search.
-        beside: List -> the list with which it is compared for shared ids; by default the first two
+        compared: List -> the list with which it is compared for shared ids; by default the first two
             with each other, and the rest with the first.
         flow_folder: Of Manifests, see `Videos.of`.
 
@@ -49,11 +49,11 @@ class Lists:
         k: int = 5,
         centering: str = "none",
         hide_source_video: bool = False,
-        beside: Mapping[str, str] | None = None,
+        compared: Mapping[str, str] | None = None,
         flow_folder: str | Path = "",
     ):
         self.sides = both_sides(gallery, queries, flow_folder)
-        self.beside = _compared(list(lists), k, beside)
+        self.compared = _compared(list(lists), k, compared)
         self.spaces = {
             name: Space(name, held, self.sides, centering) for name, held in lists.items()
         }
@@ -237,7 +237,7 @@ class Lists:
                     **self._line(int(row)),
                     "rank": rank,
                     "score": float(score),
-                    "shared": int(row) in others.get(self.beside.get(name, ""), ()),
+                    "shared": int(row) in others.get(self.compared.get(name, ""), ()),
                     "also in": tuple(other for other, near in others.items() if int(row) in near),
                 }
                 for rank, (row, score) in enumerate(zip(rows, scores, strict=True), 1)
@@ -375,13 +375,13 @@ class Lists:
         return self._lists[key]
 
 
-def _compared(names: Sequence[str], k: int, beside: Mapping[str, str] | None) -> dict[str, str]:
+def _compared(names: Sequence[str], k: int, compared: Mapping[str, str] | None) -> dict[str, str]:
     """Return each list's partner for shared ids; raise ValueError unless names and k fit a browser."""
     standard = {name: names[0] if number else names[:2][-1] for number, name in enumerate(names)}
-    pairs = standard if beside is None else dict(beside)
+    pairs = standard if compared is None else dict(compared)
     if not names or k < 1 or not {*pairs, *pairs.values()} <= set(names):
         raise ValueError(
-            "Browser: wanted lists of neighbors, k >= 1 and `beside` between lists; got "
+            "Browser: wanted lists of neighbors, k >= 1 and `compared` between lists; got "
             f"{list(names)}, {k} and {pairs}"
         )
     return pairs

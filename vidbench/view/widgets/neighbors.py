@@ -104,8 +104,10 @@ class Browser(Lists):
         tiles, made = dict(zip(wanted, given, strict=True)), {}
         for name, rows in lines.items():
             shown = [_judged(tiles[row["row"]], row, name in found, picks) for row in rows]
-            beside = self.beside.get(name)
-            made[name] = Row(query, shown, f"also in {beside}" if beside and beside != name else "")
+            compared = self.compared.get(name)
+            made[name] = Row(
+                query, shown, f"also in {compared}" if compared and compared != name else ""
+            )
         return made
 
     def html(self, queries: int | Iterable[int | str] = 6, title: str = "") -> Html:

@@ -279,7 +279,7 @@ class Examples:
         self.manifests = dict(manifests)
         self._rows: dict[str, tuple[str, int]] = {}  # of what was shown, by the tile's path
         self._tiles = {
-            name: playing(rows, side=SIDE, beside=QUICK) for name, rows in manifests.items()
+            name: playing(rows, side=SIDE, with_flow=QUICK) for name, rows in manifests.items()
         }
 
     def __call__(self, data: str, label: int) -> list[Tile]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 RINGS = ("circle", "square", "diamond", "hexagon")  # by the dash of a list
 MANY = 2000  # points from which on they are drawn by WebGL, which not every browser has
-WIDE, TALL, BESIDE = 640, 540, 150  # pixels of a map at most, and of its legend: 26 lines
+WIDE, TALL, LEGEND_WIDTH = 640, 540, 150  # pixels of a map at most, and of its legend: 26 lines
 
 
 class Layer(NamedTuple):
@@ -69,7 +69,7 @@ def scatter(
         figure.add_trace(draw(_ring(ring, x, y, place, look, star=place == len(rings) - 1)))
     for entry in legend(hues):
         figure.add_scatter(x=[None], y=[None], mode="markers", **entry)
-    dress(figure, "", "", title, [], BESIDE)
+    dress(figure, "", "", title, [], LEGEND_WIDTH)
     return _framed(figure)
 
 

@@ -66,15 +66,15 @@ export default {{ render({{ model, el }}) {{
     place.querySelector("input").value = "";  // the name of an earlier upload
     send(event.dataTransfer.files, "that was no file; drop a video file");
   }};
-  // a file that falls beside the box must not replace the page, as browsers have it: no drop is offered
-  const beside = event => {{
+  // a file dropped outside the box must not replace the page, as browsers have it: no drop is offered
+  const outside = event => {{
     const file = event.dataTransfer?.types.includes("Files") && event.target.closest?.(".jp-Notebook");
     if (!file || event.defaultPrevented) return;
     event.preventDefault();
     event.dataTransfer.dropEffect = "none";
   }};
-  document.addEventListener("dragover", beside);
-  return () => document.removeEventListener("dragover", beside);
+  document.addEventListener("dragover", outside);
+  return () => document.removeEventListener("dragover", outside);
 }} }};
 """
 
