@@ -73,7 +73,7 @@ def test_a_process_that_hangs_costs_its_own_video_only(tmp_path, what):
     )
     assert [outcomes[i].value for i in (0, 2, 3, 4, 5)] == [0, 4, 6, 8, 10]
     assert makes.calls(tmp_path).count(1) == 1, "a video that hangs is not tried again in this call"
-    assert time.monotonic() - began < 30 and not multiprocessing.active_children()
+    assert time.monotonic() - began < 120 and not multiprocessing.active_children()
 
 
 def test_a_slow_import_in_one_process_makes_no_job_of_another_hang(tmp_path, monkeypatch):
