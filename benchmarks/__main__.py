@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     if given.part:
         known = {name: _parts(name) for name in names() if _parts(name)}
         if len(chosen) != 1 or given.part not in known.get(chosen[0], ()):
-            parser.error(f"--part wants one benchmark and a part of it; there are {known}")
+            parser.error(f"--part needs one benchmark and a part of it; there are {known}")
     if len(chosen) == 1:
         one(chosen[0], given.scale, given.part)
         return 0

@@ -486,7 +486,7 @@ def dependency_law(pyproject: str, lock: str, environment: str) -> list[str]:
         pin = pins.get(canonicalize_name(requirement.name))
         if pin is None or not requirement.specifier.contains(pin, prereleases=True):
             complaints.append(
-                f"requirements.lock: has {pin}, pyproject.toml wants {requirement}; run `make lock`"
+                f"requirements.lock: has {pin}, pyproject.toml needs {requirement}; run `make lock`"
             )
     named = {canonicalize_name(requirement.name) for requirement in wanted}
     complaints += [f"pyproject.toml: {name} is missing" for name in CARD if name not in named]

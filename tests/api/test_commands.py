@@ -160,7 +160,7 @@ def test_a_query_that_cannot_be_read_is_exit_code_1(front_door, call, tmp_path):
         (("train", "clips", "-c", "speed", 3), "the field 'speed' of coclr's recipe is unknown"),
         (("train", "clips", "clips", "--name", "a"), "--name is for one data set; got 2"),
         (("search", "nowhere", "a.mp4"), "no such run: nowhere. `vidbench runs ls FOLDER`"),
-        (("search", "clips", "a.mp4"), "must hold a complete run"),
+        (("search", "clips", "a.mp4"), "must contain a complete run"),
         (("search", "RUN"), "search needs a query after the run; got none"),
         (("search", "RUN", "a.mp4"), "a.mp4"),
         (("search", "RUN", "clips", "a.mp4"), "several videos must be files; got the folder clips"),

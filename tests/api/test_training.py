@@ -44,7 +44,7 @@ def test_load_takes_a_run_or_the_folder_of_all(front_door):
 
 
 def test_a_folder_without_a_complete_run_says_so(tmp_path):
-    with pytest.raises(Exception, match="must hold a complete run; it has no runs. Train first"):
+    with pytest.raises(Exception, match="must contain a complete run; it has no runs. Train first"):
         vb.load(tmp_path)
 
 

@@ -155,7 +155,7 @@ def test_launch_takes_from_the_environment_what_the_call_leaves_open(tmp_path, m
     )
     assert ranks.launch("os:getpid", nproc=1) == os.getpid()
     monkeypatch.setenv("VIDBENCH_NPROC", "two")
-    with pytest.raises(ValueError, match="VIDBENCH_NPROC wants a whole number; got 'two'"):
+    with pytest.raises(ValueError, match="VIDBENCH_NPROC needs a whole number; got 'two'"):
         ranks.launch("os:getpid", nproc=0)
 
 
@@ -166,7 +166,7 @@ def test_launch_refuses_what_ranks_cannot_import_and_endpoints_without_port_secr
         ranks.launch("tests.stages:nowhere", nproc=2)
     monkeypatch.delenv("VIDBENCH_SECRET", raising=False)
     for endpoint, says in (
-        ("", "wants one endpoint"),
+        ("", "needs one endpoint"),
         ("nonsense", "must be host:port"),
         ("127.0.0.1:x", "host:port"),
         ("8.8.8.8:29400", "is the public address 8.8.8.8"),

@@ -1,4 +1,4 @@
-"""Damaged records of a run are named, and a resumed run wants the videos it began with."""
+"""Damaged records of a run are named, and a resumed run needs the videos it began with."""
 
 import json
 import os

@@ -160,7 +160,7 @@ import sys
 from vidbench.evaluate import indexes
 import faiss
 
-def allocated():  # without pages of files, which the kernel takes back when it wants
+def allocated():  # without pages of files, which the kernel takes back when it needs
     with open("/proc/self/status") as lines:
         return sum(int(line.split()[1]) for line in lines if line.startswith(("RssAnon", "VmSwap")))
 
@@ -248,7 +248,7 @@ def test_rows_that_would_give_a_false_number_are_refused(monkeypatch):
     index = build(good)
     monkeypatch.setattr(indexes, "BLOCK", 16)
     for value, says in (
-        (np.nan, "row 37 holds NaN or infinity, and 0 more"),
+        (np.nan, "row 37 contains NaN or infinity, and 0 more"),
         (0.0, "row 37 is zero, so"),
         (0.5, "row 37 has length 3.464, and 0 more are not of length 1"),
     ):

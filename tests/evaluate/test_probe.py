@@ -306,7 +306,7 @@ def test_what_classes_gain_is_counted():
         predictions(labels[:-1], [0] * 7),
     ):
         with pytest.raises(
-            ValueError, match="gains wants two tables of the same videos and classes; got 8"
+            ValueError, match="gains needs two tables of the same videos and classes; got 8"
         ):
             gains(better, other)
 

@@ -347,13 +347,13 @@ def test_search_refuses_what_would_give_a_false_number():
         search(good, good, 0)
     bad = np.ones((6, 2))
     bad[[4, 5], 1] = np.nan, np.inf
-    with pytest.raises(ValueError, match="gallery: row 4 holds NaN or infinity, and 1 more"):
+    with pytest.raises(ValueError, match="gallery: row 4 contains NaN or infinity, and 1 more"):
         search(bad, good, 1)
-    with pytest.raises(ValueError, match="queries: row 4 holds NaN"):
+    with pytest.raises(ValueError, match="queries: row 4 contains NaN"):
         search(good, bad, 1)
     with pytest.raises(ValueError, match="gallery: row 1 is zero, so"):
         search(np.array([[1.0, 2], [0, 0]]), good, 1)
-    with pytest.raises(ValueError, match="queries: row 0 is zero once the mean is off"):
+    with pytest.raises(ValueError, match="queries: row 0 is zero after the mean is subtracted"):
         search(np.eye(2), np.eye(2)[:1], 1, centering="split")
     wide, two = np.ones((3, 5)), [good, good]
     for gallery, queries in (

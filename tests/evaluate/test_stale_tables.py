@@ -224,5 +224,5 @@ def test_a_header_that_promises_more_than_the_file_has_is_refused_unread(tmp_pat
                 assert data.count(b"(2, 2), }        ") == 1
                 data = data.replace(b"(2, 2), }        ", b"(2, 200000000), }")
             bad.writestr(name, data)
-    with pytest.raises(ValueError, match=r"wants 1600000128 bytes, it has 144"):
+    with pytest.raises(ValueError, match=r"needs 1600000128 bytes, it has 144"):
         Features.load(tmp_path / "bad.npz")

@@ -133,8 +133,8 @@ def test_rows_of_several_entries_of_settings_and_of_a_csv(tmp_path):
             "notebook: book.ipynb\ngrid: {epoch: [1, 2]}",
             "has no parameter 'epoch'; the known ones are runs_dir",
         ),
-        ("notebook: book.ipynb\ngrid: {epochs: [1, two]}", "epochs wants int"),
-        ("notebook: book.ipynb\ngrid: {epochs: 3}", "epochs wants a list"),
+        ("notebook: book.ipynb\ngrid: {epochs: [1, two]}", "epochs needs int"),
+        ("notebook: book.ipynb\ngrid: {epochs: 3}", "epochs needs a list"),
         (
             "notebook: book.ipynb\ngrids: {epochs: [3]}",
             "wanted a map of notebook, parameters, grid, compose",

@@ -310,8 +310,8 @@ def test_papermill_refuses_what_vidbench_run_refuses_and_does_the_same(
 
     for words, says in (
         (("-p", "nn", "3"), "has no parameter 'nn'; the known ones are runs_dir"),
-        (("-p", "n", "3.5"), "n wants int"),
-        (("-y", "more: 3"), "more wants dict"),
+        (("-p", "n", "3.5"), "n needs int"),
+        (("-y", "more: 3"), "more needs dict"),
     ):
         code, said = call(*words)
         assert code == 2 and says in said and list((tmp_path / "out").iterdir()) == []

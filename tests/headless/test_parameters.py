@@ -19,12 +19,12 @@ from vidbench.headless.parameters import ParameterError
             "book.ipynb has no parameter 'nn'; the known ones are runs_dir = '../runs', n = 2, lr = "
             "0.1, more = {}",
         ),
-        ({"n": 2.0}, "n wants int such as 2; got 2.0, which is float"),
-        ({"n": True}, "n wants int such as 2; got True, which is bool"),
+        ({"n": 2.0}, "n needs int such as 2; got 2.0, which is float"),
+        ({"n": True}, "n needs int such as 2; got True, which is bool"),
         ({"n": "2"}, "which is str"),
-        ({"lr": "1e-3"}, "lr wants float"),
-        ({"runs_dir": None}, "runs_dir wants str"),
-        ({"more": [1]}, "more wants dict"),
+        ({"lr": "1e-3"}, "lr needs float"),
+        ({"runs_dir": None}, "runs_dir needs str"),
+        ({"more": [1]}, "more needs dict"),
         ({"more": {1: 2}}, "a map's keys are text"),
         ({"more": {"x": {1, 2}}}, "set is none of its types"),
     ],
@@ -61,9 +61,9 @@ def test_values_fit_the_cell(tmp_path):
         "d": [3, 4],
     }
     assert parameters.check(wide, {"a": None}) == {"a": None}
-    with pytest.raises(ParameterError, match="a wants None or int"):
+    with pytest.raises(ParameterError, match="a needs None or int"):
         parameters.check(wide, {"a": "x"})
-    with pytest.raises(ParameterError, match="wants lines `name: type = literal`; got 'x = f"):
+    with pytest.raises(ParameterError, match="needs lines `name: type = literal`; got 'x = f"):
         parameters.check(notebook(tmp_path / "odd.ipynb", parameters="x = f(1)"), {"x": 1})
 
 
@@ -93,7 +93,7 @@ def test_nothing_starts_before_all_are_checked(tmp_path, capsys):
             (first, other, "-f", tmp_path / "s.yaml"),
             "other.ipynb has no parameter 'n'; the known ones are m = 1",
         ),
-        ((first, "-p", "n", "3.5"), "n wants int"),
+        ((first, "-p", "n", "3.5"), "n needs int"),
         ((first, tmp_path / "none.ipynb"), "none.ipynb"),
         ((first, "-f", tmp_path / "none.yaml"), "none.yaml"),
         ((first, first), "two notebooks are called first.ipynb"),
@@ -123,7 +123,7 @@ def test_numbers_of_numpy_and_paths_are_plain_values(tmp_path):
         "more": {"a": [2.0, 1]},
     }
     assert [type(value) for value in checked.values()] == [bool, int, float, str, dict]
-    with pytest.raises(ParameterError, match="n wants int such as 2; got True, which is bool"):
+    with pytest.raises(ParameterError, match="n needs int such as 2; got True, which is bool"):
         parameters.check(book, {"n": np.bool_(True)})
     with pytest.raises(ParameterError, match="ndarray is none of its types"):
         parameters.check(book, {"more": {"a": np.ones(2)}})

@@ -110,7 +110,7 @@ def test_a_declared_text_stays_text_also_if_it_may_be_none(tmp_path):
     )
     assert parameters.spoken(book, {"a": "2024", "b": "true"}) == {"a": "2024", "b": True}
     assert parameters.spoken(book, {"a": "None", "c": "{x: 1}"}) == {"a": None, "c": {"x": 1}}
-    with pytest.raises(ParameterError, match="b wants bool"):
+    with pytest.raises(ParameterError, match="b needs bool"):
         parameters.check(book, parameters.spoken(book, {"b": "on"}))
     with pytest.raises(ParameterError, match="nan"):
         parameters.check(book, {"c": {"x": float("nan")}})

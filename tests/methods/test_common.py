@@ -168,6 +168,6 @@ def test_a_stored_recipe_outside_the_ranges_names_its_run(tmp_path):
 
 def test_a_network_that_is_refused_leaves_no_run_behind(tmp_path):
     recipe = replace(RECIPES["coclr"], network="no such network")
-    with pytest.raises(ValueError, match="models.build wants one of"):
+    with pytest.raises(ValueError, match="models.build needs one of"):
         common.train(recipe, str(tmp_path / "run"), {}, coclr.CoCLR, DataLoader([]))
     assert not (tmp_path / "run").exists()

@@ -918,7 +918,7 @@ def test_the_tiny_form_learns_a_few_clips_by_heart(form):
         ({"kv_stride": 0}, "kv_stride is"),
         ({"heads": 5}, "width is a multiple of heads"),
         ({"relative": "yes"}, "relative is true or false"),
-        ({"token_query": True}, "it wants class_token=True"),
+        ({"token_query": True}, "it needs class_token=True"),
         ({"stochastic_depth": 1.0}, "under 1"),
         ({"pool_eps": 0}, "pool_eps over 0"),
     ],

@@ -133,7 +133,7 @@ def test_a_package_that_is_named_includes_its_modules_alone(
     [
         (
             "Net",
-            r"wants one of \['cifar_resnet', .*, or your own as 'mypackage.mine:Net'; got 'Net'",
+            r"needs one of \['cifar_resnet', .*, or your own as 'mypackage.mine:Net'; got 'Net'",
         ),
         ("mine", "or your own as"),
         ("mine:", "must be named as 'package.module:Name'; got 'mine:'"),
@@ -241,5 +241,5 @@ def test_a_network_that_computes_a_tensor_when_it_is_made_cannot_be_copied(packa
 def test_a_method_without_encoder_is_refused():
     with pytest.raises(ValueError, match="Linear must have its backbone as `encoder`; got None"):
         own.encoder_of(torch.nn.Linear(2, 2))
-    with pytest.raises(ValueError, match="wants one of"):
+    with pytest.raises(ValueError, match="needs one of"):
         models.build(5)

@@ -212,6 +212,6 @@ def reading_check(what: str, needed: float, one_core: float, usable: int) -> Che
         f"{usable} cores at most {usable * one_core:.3g}"
     )
     if wanted > usable:
-        todo = f"Use {wanted} cores, or a smaller form: `vidbench store --format jpeg`."
+        todo = f"Use {wanted} cores, or a smaller format: `vidbench store --format jpeg`."
         return Check("reading", "warning", said, todo)
     return Check("reading", "ok", said)

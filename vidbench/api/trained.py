@@ -231,7 +231,7 @@ def load(folder: str | Path) -> Trained:
     complete = [run for run in found if run.state == "complete"]
     if not complete:
         states = ", ".join(f"{run.folder.name} is {run.state}" for run in found) or "it has no runs"
-        raise RunError(f"{place} must hold a complete run; {states}. Train first, or resume.")
+        raise RunError(f"{place} must contain a complete run; {states}. Train first, or resume.")
     last = {run.recipe.stream: run for run in sorted(complete, key=_stages)}
     return Trained({stream: last[stream] for stream in ("rgb", "flow") if stream in last})
 

@@ -269,7 +269,7 @@ class Manifest:
             InputError: share is not within 0 and 1, or nothing would be held out.
         """
         if not 0 < share < 1:
-            raise InputError(f"hold_out wants a share between 0 and 1, got {share}")
+            raise InputError(f"hold_out needs a share between 0 and 1, got {share}")
         rng, taken = np.random.default_rng([seed, 7]), []
         for label in np.unique(self.label):
             source_videos = rng.permutation(np.unique(self.source_video[self.label == label]))

@@ -201,7 +201,7 @@ def launch(
         return _function(target)(*args)
     if nnodes > 1 and not endpoint:
         raise ValueError(
-            "launch on several nodes wants one endpoint, host:port of a node that all can reach."
+            "launch on several nodes needs one endpoint, host:port of a node that all can reach."
         )
     _function(target)  # an unknown name fails here, not in a rank
     for recipe in args:
@@ -321,7 +321,7 @@ def _number(environment: dict[str, str], name: str, default: int) -> int:
         return int(environment[name] or default)
     except ValueError:
         raise ValueError(
-            f"{VARIABLES[name]} wants a whole number; got {environment[name]!r}."
+            f"{VARIABLES[name]} needs a whole number; got {environment[name]!r}."
         ) from None
 
 

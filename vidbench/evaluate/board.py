@@ -112,11 +112,11 @@ class Board:
             )
         self.folders = {name: Path(path) for name, path in named}
         self._logs: dict[Path, Log] = {}
-        self._order: dict[str, None] = {}  # runs as they came
+        self._order: dict[str, None] = {}  # runs in the order of their first look
 
     def look(self) -> list[RunState]:
-        """Read what is in the folders now; runs that come later are last, so that the others keep
-        their place and color."""
+        """Read what is in the folders now. New runs are appended, so that the others keep their
+        place and color."""
         found = {
             run: self._seen(run, place)
             if place
@@ -210,7 +210,7 @@ def _curve(one: RunState, log: str, column: str, most: int) -> Curve:
 
 
 def _places(one: RunState, log: str, axis: str) -> NDArray[np.float64]:
-    """Where the lines of a log are on an axis. The held-out log has no seconds: they are those of
+    """Places of a log's lines on an axis. The held-out log has no seconds: it gets those of
     training at the same step."""
     columns, training = one.logs[log], one.logs.get("metrics", {})
     if axis in columns:

@@ -31,7 +31,7 @@ def gains(better: Features, worse: Features) -> list[ClassGain]:
     same = better.classes == worse.classes and np.array_equal(better.label, worse.label)
     if not same or better.protocol.get("rows") != worse.protocol.get("rows"):
         raise ValueError(
-            f"gains wants two tables of the same videos and classes; got {len(better.label)} "
+            f"gains needs two tables of the same videos and classes; got {len(better.label)} "
             f"videos of {class_words(better.classes)} and {len(worse.label)} of "
             f"{class_words(worse.classes)}."
         )

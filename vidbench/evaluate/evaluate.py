@@ -264,7 +264,7 @@ def gained(
     for name, joint in together.items():
         if name not in alone or alone[name].protocol["rows"] != joint.protocol["rows"]:
             raise ValueError(
-                f"gained wants both runs tested on the same videos of {name}; test them on one "
+                f"gained needs both runs tested on the same videos of {name}; test them on one "
                 "split."
             )
         left, right = (one.right.astype(float) for one in (joint, alone[name]))

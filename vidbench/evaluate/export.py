@@ -209,7 +209,7 @@ def load_into_torchvision(folder: str | Path, network: nn.Module) -> nn.Module:
         The same network in eval mode.
 
     Raises:
-        ValueError: The exported network is none of the two, or of another size or form.
+        ValueError: The exported network is none of the two, or of another size or preset.
     """
     config, ours = exported_config(folder), load_exported(folder)
     if config.network not in TORCHVISION:

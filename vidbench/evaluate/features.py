@@ -355,8 +355,8 @@ def _table(
     width: int,
     inputs: Inputs,
 ) -> np.ndarray:
-    """`pooling.pooled` of the run's clips, float32 [N,width], checked: every number is finite but
-    in rows with a fault."""
+    """`pooling.pooled` of the run's clips, float32 [N,width], checked: every number is finite,
+    except in rows with a fault."""
     if len(manifest) == 0:
         raise RunError(
             "no videos to extract features of: the split is empty in the manifest of "

@@ -24,7 +24,7 @@ from vidbench.system.files import write_text, written
 KINDS = ("flat", "ivf_sq8", "hnsw")
 FLAT_TO = 1_000_000  # rows that "auto" searches exactly: 4.1 GB at 1024 numbers a row
 LISTS = 2.0  # times the root of the rows: building costs rows x lists
-SAMPLE = 64  # rows a list that k-means sees; faiss wants at least 39
+SAMPLE = 64  # rows a list that k-means sees; faiss needs at least 39
 # lists that a query looks into; 16 miss much where classes are not far apart
 # (benchmarks/indexes.py)
 PROBES = 64
@@ -154,7 +154,7 @@ class Index:
                 "digest": _digest(temporary),
                 "faiss": faiss.__version__,
             }
-            side.unlink(missing_ok=True)  # an old one would vouch for a new file
+            side.unlink(missing_ok=True)  # with an old one a new file would seem complete
         write_text(side, json.dumps(facts, indent=1) + "\n")
 
 
@@ -260,7 +260,7 @@ def load_or_build(features: Rows, kind: str, folder: str | Path) -> Index:
         folder: holds a file for each kind and table; the table's fingerprint is in its name.
     """
     path = Path(folder) / f"{kind}-{fingerprint(features)}.faiss"
-    if _side(path).is_file():  # written last, so it vouches for the whole file
+    if _side(path).is_file():  # written last, so the file is whole
         try:
             return load(path)
         except ValueError as error:
@@ -309,7 +309,7 @@ def build(features: Rows, kind: str = "auto", seed: int = 0) -> Index:
     rows, width = values.shape
     if not rows or not width:
         raise ValueError(
-            f"an index wants at least one row with at least one number; got [{rows},{width}]."
+            f"an index needs at least one row with at least one number; got [{rows},{width}]."
         )
     blocks = [slice(start, start + BLOCK) for start in range(0, rows, BLOCK)]
     for (

@@ -1,4 +1,4 @@
-"""A log of a run as columns of numbers, read on from where the last look ended, and smoothed."""
+"""A log of a run as columns of numbers: read from where the last call ended, and smoothed."""
 
 from __future__ import annotations
 

@@ -14,9 +14,9 @@ from vidbench.evaluate import outcomes
 from vidbench.evaluate.outcomes import Outcome
 from vidbench.evaluate.retrieval import summary
 
-# Switches that say what a run is, not how it was measured: two runs may differ in them.
+# Switches of a run, not of its measurement: two runs may differ in them.
 OF_A_RUN = ("stream", "flow", "frames", "stride", "size", "decode_size")
-# With a key "training" in the protocol the classifier is the run's own, and so is how it learned.
+# With a key "training" in the protocol, the run itself trained the classifier.
 OF_A_CLASSIFIER = ("head", "backbone", "training", "selection")
 
 

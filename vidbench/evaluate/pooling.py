@@ -59,7 +59,7 @@ def pooled(
             sums.index_add_(0, rows, torch.cat([made, torch.ones(len(rows), 1)], dim=1))
             bar.show(int((sums[:, -1] > 0).sum()))
     for row in faults or ():
-        sums[row] = 0.0  # clips before the damaged one count for nothing
+        sums[row] = 0.0  # clips before the damaged one do not count
     sums = (ranks.mean(sums.to(device)) * ranks.world()).cpu()
     if faults is not None:
         for row in np.flatnonzero(sums[:, -1].numpy() == 0).tolist():

@@ -262,7 +262,7 @@ def _check(train: Features, test: Features, who: str) -> None:
 def _check_train(train: Features, who: str) -> None:
     check_labeled(train, who)
     if len(np.unique(train.label)) < 2:
-        raise ValueError(f"{who} wants at least two classes among the training labels.")
+        raise ValueError(f"{who} needs at least two classes among the training labels.")
 
 
 def _how(table: Features) -> dict:
@@ -317,7 +317,7 @@ def score(table: Features) -> Score:
     check_labeled(table, "score")
     if len(table.classes) < 2 or not len(table.label):
         raise ValueError(
-            f"score wants videos and at least two classes, else top-1 is no number; got "
+            f"score needs videos and at least two classes, else top-1 is no number; got "
             f"{len(table.label)} videos of {class_words(table.classes)}."
         )
     _probabilities(table.values, (len(table.label), len(table.classes)), "score")
@@ -351,7 +351,7 @@ def fuse(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """
     if left.shape != right.shape:
         raise ValueError(
-            f"fuse wants the same videos and classes twice; got {left.shape} and {right.shape}."
+            f"fuse needs the same videos and classes twice; got {left.shape} and {right.shape}."
         )
     for values in (left, right):
         _probabilities(values, left.shape, "fuse")
@@ -370,7 +370,7 @@ def fuse_tables(left: Features, right: Features) -> Features:
     """
     if left.classes != right.classes:
         raise ValueError(
-            f"fuse wants tables of the same classes; got {class_words(left.classes)} and "
+            f"fuse needs tables of the same classes; got {class_words(left.classes)} and "
             f"{class_words(right.classes)}."
         )
     same = np.array_equal(left.label, right.label) and np.array_equal(
@@ -379,7 +379,7 @@ def fuse_tables(left: Features, right: Features) -> Features:
     rows = left.protocol.get("rows"), right.protocol.get("rows")
     if not same or rows[0] != rows[1]:
         raise ValueError(
-            f"fuse wants tables of the same videos in the same order; got {len(left.label)} and "
+            f"fuse needs tables of the same videos in the same order; got {len(left.label)} and "
             f"{len(right.label)} rows, fingerprints {rows[0]} and {rows[1]}."
         )
     protocol = {}
@@ -398,7 +398,7 @@ def _probabilities(values: np.ndarray, shape: tuple[int, ...], who: str) -> None
         or not np.allclose(values.sum(1), 1, atol=1e-3)
     ):
         raise ValueError(
-            f"{who} wants class probabilities {list(shape)}, rows that sum to 1; got "
+            f"{who} needs class probabilities {list(shape)}, rows that sum to 1; got "
             f"{list(values.shape)} "
             "and other sums. Features are no probabilities: predict or probe first."
         )

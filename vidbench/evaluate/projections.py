@@ -22,7 +22,7 @@ WORDS = {
     "raw": "the weights as learned (table 4's)",
     "centered": "less the mean over targets of each source class",
     "scaled": "centered, times the deviation of the source score on clips",
-    "behavioral": "no weights: what the other head says of a class's clips, mean probability",
+    "behavioral": "no weights: the other head's mean probability over a class's clips",
 }
 READ = Protocol(windows=4, normalize_clips=False)  # of features that read-outs are made of
 
@@ -69,7 +69,7 @@ def relations(run: Run, tables: Mapping[str, Features]) -> dict[tuple[str, str],
             or table.protocol.get("normalize_clips", True)
         ):
             raise ValueError(
-                f"relations wants, of {name}, features of that data set's classes without unit length; got "
+                f"relations needs, of {name}, features of that data set's classes without unit length; got "
                 f"{'none' if table is None else table.protocol}. Extract them with "
                 "normalize_clips=False."
             )

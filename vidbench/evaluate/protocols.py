@@ -17,7 +17,7 @@ class Protocol:
     crops: center, three, five or ten; normalize_clips: each clip's feature to unit length before
     the mean over clips; scale: the frame's short side over the training crop's size; crop: the test
     crop's size over it; cut_first: see transforms.test_crops; pad: what a video shorter than a
-    window shows, see data.windows."""
+    window shows, see data.video.windows."""
 
     sampling: FixedSampling = "spread"
     windows: int = 4

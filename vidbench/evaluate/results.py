@@ -27,7 +27,7 @@ OF_A_RUN = ("recipe.json", "environment.json", "status.json", "metrics.jsonl", "
 # such a folder contains thousands of videos
 OF_DATA = ("manifest.csv", "scan.csv", "flow.json", "store.json")
 DIED = "its status says running, but no process holds its lock; the same call resumes it"
-ROUNDING = 1e-9  # a mean of ones may be so much more than one
+ROUNDING = 1e-9  # by which a mean of ones may exceed one
 
 
 class ProtocolError(Brief, ValueError):

@@ -52,13 +52,13 @@ def unit(
     bad = ~np.isfinite(norm)
     if bad.any():
         raise ValueError(
-            f"{who}: row {first + int(bad.argmax())} holds NaN or infinity, and "
+            f"{who}: row {first + int(bad.argmax())} contains NaN or infinity, and "
             f"{int(bad.sum()) - 1} more do; look at the run's log before searching in them."
         )
     if len(norm) and norm.min() < 1e-12:
-        after = "zero" if center is None else "zero once the mean is off"
+        after = "zero" if center is None else "zero after the mean is subtracted"
         raise ValueError(
-            f"{who}: row {first + int(norm.argmin())} is {after}, so it is near to nothing; look "
+            f"{who}: row {first + int(norm.argmin())} is {after}, so it has no direction; check "
             "whether the network is dead, or center in another way."
         )
     return np.ascontiguousarray(values / norm)
@@ -106,7 +106,7 @@ def search(
         or [d for _, d in shapes[0]] != [d for _, d in shapes[1]]
     ):
         raise ValueError(
-            "search wants gallery [N,D] and queries [Q,D], or a list of those, one a stream, on "
+            "search needs gallery [N,D] and queries [Q,D], or a list of those, one a stream, on "
             f"both sides; got {shapes[0]} and {shapes[1]}."
         )
     if centering not in CENTERINGS:

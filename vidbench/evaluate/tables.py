@@ -158,7 +158,7 @@ def check_arrays(path: str | Path, arrays: Mapping[str, tuple[str, int]]) -> Non
                 )
             if entry.compress_type != zipfile.ZIP_STORED or size != entry.file_size:
                 raise ValueError(
-                    f"{name} {list(shape)} wants {size} bytes, it has {entry.file_size}"
+                    f"{name} {list(shape)} needs {size} bytes, it has {entry.file_size}"
                 )
 
 

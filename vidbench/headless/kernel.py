@@ -322,7 +322,7 @@ class Manager(NotebookExecutionManager):
     settle: Callable[[], None]  # gives outputs that grow their text
 
     def save(self, **changes: Any) -> None:
-        """Write the executed copy, where papermill wants it written before the end."""
+        """Write the executed copy, where papermill needs it written before the end."""
         self.settle()
         self.nb = changes.get("nb") or self.nb
         if self.output_path:

@@ -265,7 +265,7 @@ def _assigned(node: Any, where: str) -> tuple[str, tuple]:
         name, default = target.id, ast.literal_eval(node.value)
     except (AttributeError, ValueError, TypeError):
         raise ParameterError(
-            f"{where}: its parameters cell wants lines `name: type = literal`; got"
+            f"{where}: its parameters cell needs lines `name: type = literal`; got"
             f" {ast.unparse(node)!r}."
         ) from None
     words = (
@@ -286,7 +286,7 @@ def _checked(where: str, name: str, value, known: dict):
         value = _plain(value)
     except TypeError as error:
         raise ParameterError(
-            f"{where}: {name} wants what YAML can hold; got {value!r}: {error}."
+            f"{where}: {name} needs what YAML can hold; got {value!r}: {error}."
         ) from None
     kind = type(value).__name__
     if name == "name" and kind == "str" and value:
@@ -297,7 +297,7 @@ def _checked(where: str, name: str, value, known: dict):
         return value
     wanted = " or ".join(sorted(types)).replace("NoneType", "None")
     raise ParameterError(
-        f"{where}: {name} wants {wanted} such as {default!r}; got {value!r}, which is {kind}."
+        f"{where}: {name} needs {wanted} such as {default!r}; got {value!r}, which is {kind}."
     )
 
 

@@ -253,7 +253,7 @@ def _combined(
     """The parameters of each combination of a grid, with and without those of `compose`."""
     for name, values in grid.items():
         if not isinstance(values, list) or not values:
-            raise ParameterError(f"grid: {name} wants a list of values; got {values!r}.")
+            raise ParameterError(f"grid: {name} needs a list of values; got {values!r}.")
     known = known_parameters(book) if parameters or grid or compose else {}
     for values in itertools.product(*grid.values()):
         made = _fields(parameters)

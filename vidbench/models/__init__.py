@@ -68,7 +68,7 @@ def build(
     """
     if name not in BUILDERS and not own.is_own(name):
         raise ValueError(
-            f"models.build wants one of {sorted(BUILDERS)}, or your own as 'mypackage.mine:Net'; "
+            f"models.build needs one of {sorted(BUILDERS)}, or your own as 'mypackage.mine:Net'; "
             f"got {name!r}."
         )
     builder = BUILDERS[name] if name in BUILDERS else own.find(name)

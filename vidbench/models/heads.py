@@ -47,7 +47,7 @@ def build_head(name: str, width: int, classes: int, dropout: float = 0.0) -> nn.
         raise ValueError(f"a head is one of {', '.join(HEADS)}; got {name!r}.")
     if classes < 2 or not 0 <= dropout < 1:
         raise ValueError(
-            f"a head wants at least 2 classes and a dropout from 0 to under 1; got {classes}, "
+            f"a head needs at least 2 classes and a dropout from 0 to under 1; got {classes}, "
             f"{dropout}."
         )
     layer = nn.Linear(width, classes)

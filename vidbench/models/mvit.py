@@ -81,7 +81,7 @@ class Form:
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} is true or false; got {getattr(self, name)!r}.")
         if self.token_query and not self.class_token:
-            raise ValueError("token_query is of the class token; it wants class_token=True, too.")
+            raise ValueError("token_query is of the class token; it needs class_token=True, too.")
         if self.norms not in NORMS:
             raise ValueError(f"norms is one of {NORMS}; got {self.norms!r}.")
         if self.width % self.heads:
@@ -334,7 +334,7 @@ class MViT(Backbone):
         if known := [name for name in times if name in state and state[name].dim() == 2]:
             if long := [name for name in known if state[name].shape[axis] != 1]:
                 raise ValueError(
-                    f"inflated_state wants an image net or a net for one frame; {long[0]} has "
+                    f"inflated_state needs an image net or a net for one frame; {long[0]} has "
                     f"{state[long[0]].shape[axis]} entries, not 1. The state of a net for longer "
                     "clips goes through resized_state."
                 )

@@ -185,7 +185,7 @@ def load_published(network: Any, path: str | Path, source: str, inflation: str =
             keys, shapes, eps of norms or other settings are not the network's.
     """
     if source not in SOURCES:
-        raise ValueError(f"load_published wants a source of {sorted(SOURCES)}; got {source!r}.")
+        raise ValueError(f"load_published needs a source of {sorted(SOURCES)}; got {source!r}.")
     fits = SOURCES[source]
     if inflation and not fits.inflate:
         inflated = [name for name, other in SOURCES.items() if other.inflate]
@@ -263,7 +263,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """
     if not Path(path).is_file():
         raise ValueError(
-            f"load_published wants a file; there is none at {path}. Fetch it from its publisher "
+            f"load_published needs a file; there is none at {path}. Fetch it from its publisher "
             "first."
         )
     content: Any
@@ -318,7 +318,7 @@ def _complaints(
             f"[[classes, {channels}], [classes]]"
         )
     lists = {
-        "The network wants, and the file lacks": [
+        "The network needs, and the file lacks": [
             k for k in wanted if k not in found and k not in counters
         ],
         "The file has, and the network does not": unexpected

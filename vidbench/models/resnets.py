@@ -62,7 +62,7 @@ class Stage(NamedTuple):
     blocks: int
     stride: tuple[int, int]  # of the first block, (time, space)
     branch: Callable[[tuple[int, int]], list[Layer]]
-    more: int = 0  # channels which another pathway adds to the stage's input
+    lateral_channels: int = 0  # channels that another pathway adds to the stage's input
 
 
 def basic(stride: tuple[int, int], channels: int, times: tuple[int, int] = (1, 1)) -> list[Layer]:
@@ -149,7 +149,9 @@ class ResNet(Backbone):
             residuals = []
             for index in range(stage.blocks):
                 stride, inputs = (
-                    ((1, 1), channels) if index else (stage.stride, channels + stage.more)
+                    ((1, 1), channels)
+                    if index
+                    else (stage.stride, channels + stage.lateral_channels)
                 )
                 layers, block = stage.branch(stride), block + 1
                 channels = layers[-1].channels

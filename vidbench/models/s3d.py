@@ -51,7 +51,7 @@ class S3D(Backbone):
         fit = all(0 <= n <= len(stage) for n, stage in zip(units, UNITS, strict=True))
         if not (0 < width <= 4 and fit):
             got = f"got width {width}, units {units}"
-            raise ValueError(f"S3D wants 0 < width <= 4 and units within (2, 5, 2); {got}.")
+            raise ValueError(f"S3D needs 0 < width <= 4 and units within (2, 5, 2); {got}.")
         norm = partial(nn.BatchNorm3d, eps=norm_eps, momentum=norm_momentum)
 
         def wide(channels: int) -> int:

@@ -68,7 +68,7 @@ class SlowFast(Backbone):
             raise ValueError(f"preset is one of {sorted(PRESETS)}; got {preset!r}.")
         if min(alpha, beta_inv) < 1 or lateral_kernel % 2 == 0:
             raise ValueError(
-                "SlowFast wants alpha and beta_inv from 1 and an odd lateral_kernel; got "
+                "SlowFast needs alpha and beta_inv from 1 and an odd lateral_kernel; got "
                 f"{alpha!r}, {beta_inv!r}, {lateral_kernel!r}."
             )
         lateral_norm, zeros = PRESETS[preset]
@@ -95,7 +95,7 @@ class SlowFast(Backbone):
         """
         if clips.shape[2] % self.alpha:
             raise ValueError(
-                f"SlowFast wants frames in multiples of alpha = {self.alpha}; got {clips.shape[2]}."
+                f"SlowFast needs frames in multiples of alpha = {self.alpha}; got {clips.shape[2]}."
             )
         slow = self.slow.stem(clips[:, :, slow_frames(clips.shape[2], self.alpha)])
         fast = self.fast.stem(clips)

@@ -31,7 +31,7 @@ def at_the_door(function: Callable[..., T], *arguments: Any, **options: Any) -> 
 
 
 def refuse_file(path: str | Path, option: str = "--out") -> None:
-    """Refuse a file where an option wants a folder; the folder need not exist.
+    """Refuse a file where an option needs a folder; the folder need not exist.
 
     Args:
         option: The option that the message names.

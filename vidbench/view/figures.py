@@ -317,7 +317,7 @@ def _interval(row: Bar) -> tuple[float, float]:
 def _fractions(values: np.ndarray, who: str) -> None:
     if np.nanmax(values, initial=0.0) > 1 + 1e-9:
         raise ValueError(
-            f"{who}: percent=True wants fractions from 0 to 1, got {np.nanmax(values):g}; divide "
+            f"{who}: percent=True needs fractions from 0 to 1, got {np.nanmax(values):g}; divide "
             "by 100"
         )
 

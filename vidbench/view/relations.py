@@ -163,7 +163,7 @@ def heatmap(
 
     scores = classes.checked(scores, "heatmap")
     if not signed and (scores < 0).any():
-        raise ValueError(f"heatmap: signed=False wants scores from 0 up, got {np.nanmin(scores):g}")
+        raise ValueError(f"heatmap: signed=False needs scores from 0 up, got {np.nanmin(scores):g}")
     rows, columns = clustered(scores) if order is None else order
     down, across = [classes.sources[s] for s in rows], [classes.targets[t] for t in columns]
     x, y, gaps = list(map(plain, across)), list(map(plain, down)), bool(np.isnan(scores).any())

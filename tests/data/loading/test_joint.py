@@ -112,5 +112,5 @@ def test_mistakes_are_refused_at_the_door():
         Mix("even")
     with pytest.raises(ValueError, match="whole numbers from 1"):
         Mix(repeats=(1, 0))
-    with pytest.raises(ValueError, match="repeats wants a value for each of the 3"):
+    with pytest.raises(ValueError, match="repeats needs a value for each of the 3"):
         JointBatches(SIZES, 16, Mix(repeats=(1, 2)), seed=0)

@@ -437,11 +437,11 @@ def test_resume_renders_only_what_is_missing(tmp_path):
 def test_other_settings_are_refused_with_the_difference(tmp_path):
     toy.render(tmp_path, replace(MINI, frames=2), workers=1, progress=False)
     before = contents(tmp_path)
-    with pytest.raises(toy.ToyError, match="seed: the folder has 0, this call wants 1"):
+    with pytest.raises(toy.ToyError, match="seed: the folder has 0, this call needs 1"):
         toy.render(tmp_path, replace(MINI, frames=2), seed=1, workers=1)
     with pytest.raises(
         toy.ToyError,
-        match="world: the folder has 'base', this call wants 'gym'.*frames: .* 2, .* 10",
+        match="world: the folder has 'base', this call needs 'gym'.*frames: .* 2, .* 10",
     ):
         toy.render(tmp_path, MINI, "gym", workers=1)
     assert contents(tmp_path) == before

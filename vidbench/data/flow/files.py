@@ -135,7 +135,7 @@ def write(file: Path, flows: Iterator[np.ndarray], facts: dict, fps: float) -> t
         ]
         framestore.write_pack(file, facts, pieces)
         return len(pieces), file.stat().st_size
-    wide = facts["width"] + facts["width"] % 2  # H.264 wants even sizes
+    wide = facts["width"] + facts["width"] % 2  # H.264 needs even sizes
 
     def stacked(flow: np.ndarray) -> np.ndarray:
         planes = flow.transpose(2, 0, 1).reshape(-1, flow.shape[1])

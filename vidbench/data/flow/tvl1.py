@@ -352,7 +352,7 @@ def _iterate(
 
 def _divergence(x: Tensor, y: Tensor) -> Tensor:
     """Backward differences, 0 before the first pixel: minus the transpose of the forward ones, as
-    duality wants."""
+    duality needs."""
     return x - F.pad(x[..., :-1], (1, 0)) + (y - F.pad(y[..., :-1, :], (0, 0, 1, 0)))
 
 

@@ -101,7 +101,7 @@ class JointBatches(Batches):
         for name, values in (("repeats", self.repeats), ("shares", mix.shares or self.repeats)):
             if len(values) != len(self.sizes):
                 raise ValueError(
-                    f"{name} wants a value for each of the {len(self.sizes)} data sets, got "
+                    f"{name} needs a value for each of the {len(self.sizes)} data sets, got "
                     f"{values}"
                 )
         super().__init__(epoch_clips(sizes, mix), batch, seed=seed, rank=rank, world=world)

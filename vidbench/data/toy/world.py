@@ -185,7 +185,7 @@ def _claim(folder: Path, wanted: dict) -> None:
     if card.is_file():
         found = json.loads(card.read_text())
         different = [
-            f"{key}: the folder has {found.get(key)!r}, this call wants {wanted.get(key)!r}"
+            f"{key}: the folder has {found.get(key)!r}, this call needs {wanted.get(key)!r}"
             for key in dict.fromkeys([*wanted, *found])
             if found.get(key) != wanted.get(key)
         ]

@@ -318,7 +318,7 @@ class Decord(Reader):
 
 
 class TorchCodec(Reader):
-    """torchcodec, exact seeking; it wants FFmpeg's shared libraries from the system or conda."""
+    """torchcodec, exact seeking; it needs FFmpeg's shared libraries from the system or conda."""
 
     codecs = ("h264", "hevc", "vp8", "vp9", "av1")
 
