@@ -32,6 +32,7 @@ def write_checkpoint(
     """Write a checkpoint, and delete the older ones once it is on the disk.
 
     Args:
+        step: How many steps were taken; the folder is named after it.
         weights: The method's state dict (buffers such as the queue among them).
         state: Optimizer, schedule, position.
 
@@ -74,7 +75,7 @@ def read_weights(place: Path) -> dict[str, torch.Tensor]:
 
     Raises:
         RunError: They are damaged.
-        ValueError: Inside, made a RunError by `_whole`.
+        ValueError: Never reaches the caller: `_whole` makes a RunError of it.
     """
     with (
         _whole(place / "weights.safetensors") as file,
@@ -92,7 +93,7 @@ def read_state(place: Path) -> dict[str, Any]:
 
     Raises:
         RunError: It is damaged.
-        ValueError: Inside, made a RunError by `_whole`.
+        ValueError: Never reaches the caller: `_whole` makes a RunError of it.
     """
     with _whole(place / "state.pt") as file, zipfile.ZipFile(file) as parts:
         if parts.testzip():

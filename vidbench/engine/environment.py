@@ -36,11 +36,10 @@ DRIVER = Path("/proc/driver/nvidia/version")
 
 @cache
 def made_by() -> dict[str, Any]:
-    """Return which vidbench runs: version, commit and whether files differ from it (see
-    system.version).
+    """Return vidbench's version, its commit, and whether files differ from that (`dirty`).
 
-    The commit is null if it is unknown, as for a wheel; `dirty` is then null, too. Git is called
-    once per process.
+    The commit is None if it is unknown, as for a wheel; `dirty` is then None, too. Git is called
+    once per process (system.version).
     """
     running = version()
     commit = running.commit or None

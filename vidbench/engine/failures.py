@@ -19,9 +19,8 @@ from vidbench.system.files import write_text
 
 # seconds that a failing rank stays: a killed one must be seen dead before those that lost it
 GRACE = 2.0
-NOTICE = (
-    5.0  # seconds in which a rank notices that another failed; who has not is ended, as it hangs
-)
+# seconds in which a rank notices that another failed; one that does not hangs, and is ended
+NOTICE = 5.0
 FIRST = "failed"  # the first report's key in the ranks' store
 LEFT = re.compile(r"failed-\d+-\d+\.json|stack-\d+-\d+\.txt")
 SHOWN = 20  # lines of a log or a stack in a message
@@ -31,13 +30,14 @@ LOST = re.compile(
 
 
 def report(folder: str, rank: str, error: BaseException, store: dist.Store | None = None) -> None:
-    """Write failed-ATTEMPT-RANK.json into the folder, and the first one into the store; wait GRACE.
+    """Write failed-ATTEMPT-RANK.json into the folder; then wait GRACE seconds.
 
     Args:
-        folder: Of the ranks' logs.
-        rank: Its number.
+        folder: The folder of the ranks' logs.
+        rank: This rank's number.
         error: What the rank raised.
-        store: From which other nodes read it.
+        store: The ranks' store, which keeps the first report for other nodes; None writes the file
+            only.
     """
     facts = {
         "rank": rank,
@@ -54,21 +54,22 @@ def report(folder: str, rank: str, error: BaseException, store: dist.Store | Non
 
 
 def watch(folder: str, rank: str, store: dist.Store | None) -> threading.Event:
-    """Watch for another rank's failure; then write stack-ATTEMPT-RANK.txt and end this rank after
-    NOTICE.
+    """Watch in a thread for another rank's failure, and end this rank NOTICE seconds after it.
 
-    This rank then hangs, or it would have failed, too. Without the watch it would delay the others
-    for the 30 seconds that torch's launcher waits between SIGTERM, which training takes for a wish
-    to save, and SIGKILL; and on another node without end. What another node reports is written into
-    the folder, too.
+    First it writes stack-ATTEMPT-RANK.txt, with what this rank does. A rank that is still there
+    after NOTICE hangs, or it would have failed, too. Without the watch it would delay the others:
+    torch's launcher waits 30 seconds between SIGTERM, at which training tries to save, and SIGKILL.
+    On another node it would hang for good. The report of another node is written into the folder,
+    too.
 
     Args:
-        folder: Of the ranks' logs.
-        rank: Its number.
-        store: On several nodes, a connection to the ranks' store for this alone.
+        folder: The folder of the ranks' logs.
+        rank: This rank's number.
+        store: On several nodes, a connection to the ranks' store that only the watch uses; else
+            None.
 
     Returns:
-        An event to set when this rank has done its part.
+        An event to set when this rank has done its part: it ends the watch.
     """
     done = threading.Event()
 
@@ -132,17 +133,17 @@ def known(folder: Path) -> bool:
 
 
 def stopped(folder: Path) -> str:
-    """Why the ranks stopped themselves, if a signal stopped them and they saved; else nothing."""
+    """Return why the ranks stopped, if a signal stopped them and they saved; else an empty text."""
     reports = _reports(folder)
     return reports[0]["error"] if reports and reports[0]["stopped"] else ""
 
 
 def root_cause(failures: dict, folder: Path, nnodes: int) -> str:
-    """Describe the first of all failures of this node.
+    """Describe the first of all failures of this node, with the last lines or the traceback.
 
     Args:
         failures: Rank -> torch's ProcessFailure.
-        folder: Of the ranks' logs.
+        folder: The folder of the ranks' logs.
         nnodes: The number of nodes.
     """
     where = f"Every rank's output is below {folder}"

@@ -29,7 +29,7 @@ def fit(
     validate: Callable[[float], dict] | None = None,
     prepare: Prepare = moved,
 ) -> nn.Module:
-    """Train `method` on `loader` into `run`, from the run's newest checkpoint.
+    """Train `method` on `loader` into `run`; resume from its newest checkpoint if it has one.
 
     A resumed run equals an uninterrupted one (on a CPU to the bit): order, augmentation and the
     random state of a step follow from the seed and the step alone.
@@ -45,15 +45,20 @@ def fit(
         validate: validate(epoch) -> dict of numbers, called on every rank before the first step and
             after every `validate_every` epochs, and logged to monitor.jsonl; its "loss" steers a
             plateau.
-        prepare: prepare(batch, device) brings a batch to the device.
+        prepare: prepare(batch, device) -> the batch on the device.
+
+    Returns:
+        `method`, trained, on this rank's device.
 
     Raises:
-        InputError: the batch is not divisible by ranks and accumulation parts.
-        Interrupted: after a signal and a save.
+        InputError: the batch is not divisible by ranks and accumulation parts, or is larger than
+            the data set.
+        Interrupted: a signal came; the run has saved itself.
         BusyError: another process trains into the folder.
-        RunError: the run's checkpoint is damaged or another network's.
+        RunError: the run's checkpoint is damaged or another network's, or `ready` never became
+            true.
         OSError: the disk is full; the message says what to do.
-        FloatingPointError: a loss is not finite; the message names step and rows.
+        FloatingPointError: a loss (the message names step and rows) or a weight is not finite.
     """
     if recipe.batch % (ranks.world() * recipe.accumulate):
         raise InputError(
@@ -357,7 +362,7 @@ class _Trainer:
             self.save()
 
     def plateau(self, loss: float) -> None:
-        """Lower the rate where the loss has stopped falling."""
+        """Lower the rate if the loss has not fallen for more than `patience` epochs."""
         better = loss < self.best * (1 - 1e-4)
         self.best, self.bad_epochs = (loss, 0) if better else (self.best, self.bad_epochs + 1)
         if self.bad_epochs > self.recipe.patience and (

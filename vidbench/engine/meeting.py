@@ -30,8 +30,8 @@ def point(endpoint: str) -> str:
     in the one about to close.
 
     Raises:
-        ValueError: The endpoint is no host:port, or is public without TRUSTED, or SECRET is
-            missing.
+        ValueError: The endpoint is no host:port, is public without TRUSTED, or cannot be reached;
+            or SECRET is missing or short.
     """
     _, where = place(endpoint)
     if len(os.environ.get(SECRET, "")) < 16:
@@ -63,11 +63,13 @@ def way(endpoint: str) -> str:
 
 
 def place(endpoint: str) -> tuple[socket.AddressFamily, tuple]:
-    """Resolve the endpoint, which must be private or trusted: stores admit everyone, and ranks do
-    not encrypt.
+    """Resolve the endpoint to its address family and socket address.
+
+    It must be private or trusted: stores admit everyone, and ranks do not encrypt.
 
     Raises:
-        ValueError: It is no host:port, does not resolve, or is public without TRUSTED.
+        ValueError: It is no host:port, does not resolve, resolves to an address that other nodes
+            cannot reach, or is public without TRUSTED.
     """
     host, _, port = endpoint.rpartition(":")
     host = host.strip("[]")
@@ -107,7 +109,7 @@ def listen(host: str, port: int) -> dist.TCPStore:
 
 
 def attempt() -> int:
-    """Return the number of restarts of the ranks before this one, equal on all nodes."""
+    """Return, in a rank, how often the ranks were restarted: 0 at first; equal on all nodes."""
     return int(os.environ.get(ATTEMPT, "0"))
 
 
@@ -154,11 +156,10 @@ def interface(address: str) -> str:
 
 
 def backend() -> str:
-    """Register torch's c10d rendezvous with a count of attempts that all nodes share, and return
-    its name.
+    """Register a rendezvous whose count of attempts all nodes share, and return its name.
 
-    torch's own TORCHELASTIC_RESTART_COUNT counts the failures of this node's ranks: if only ranks
-    of others fail, a node restarts with them, but counts none.
+    It is torch's c10d. torch's own TORCHELASTIC_RESTART_COUNT counts the failures of this node's
+    ranks: if only ranks of other nodes fail, a node restarts with them, but counts none.
     """
     from torch.distributed.elastic.rendezvous import rendezvous_handler_registry
 
@@ -227,14 +228,21 @@ class Signed:
         self.backend, self.key, self.name = backend, secret.encode(), backend.name
 
     def get_state(self) -> tuple | None:
-        """Return the state of the rendezvous after its signature was checked."""
+        """Return the state of the rendezvous; None if there is none yet.
+
+        Raises:
+            RendezvousStateError: its signature is wrong.
+        """
         return self._checked(self.backend.get_state())
 
     def set_state(self, state: bytes, token: Any = None) -> tuple | None:
-        """Sign and write the state of the rendezvous.
+        """Sign and write the state of the rendezvous; return the state that the store then has.
 
         Args:
-            token: Of torch's backend.
+            token: Of torch's backend: the state is written only if it is still the newest one's.
+
+        Raises:
+            RendezvousStateError: the signature of the returned state is wrong.
         """
         return self._checked(self.backend.set_state(self._signature(state) + state, token))
 

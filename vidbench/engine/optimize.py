@@ -79,11 +79,11 @@ class Fit:
 
 
 def learning_rate(recipe: Fit, epoch: float, scale: float = 1.0) -> float:
-    """Compute the rate at a fractional epoch.
+    """Compute the learning rate at an epoch.
 
     Args:
-        epoch: May be fractional.
-        scale: Factor by which a plateau lowered it.
+        epoch: Epochs since the beginning; may be fractional.
+        scale: Factor by which the schedule plateau has lowered the rate so far.
     """
     if epoch < recipe.warmup_epochs:
         share = (epoch + 1e-9) / recipe.warmup_epochs
@@ -111,11 +111,11 @@ def make_optimizer(recipe: Fit, method: Any) -> torch.optim.Optimizer:
     without decay.
 
     Args:
-        method: If it has `parameter_groups()`, its dicts {"params", "scale"} say by what each rate
-            is multiplied.
+        method: If it has `parameter_groups()`, that returns dicts {"params", "scale"}; the rate of
+            each is multiplied by its scale.
 
     Raises:
-        ValueError: nesterov without SGD.
+        ValueError: `nesterov` is set and the optimizer is not SGD.
     """
     groups = (
         method.parameter_groups()

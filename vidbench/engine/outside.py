@@ -140,10 +140,10 @@ def _check(name: str, rank: int, of: str, world: int) -> None:
 
 
 def check_size(place: Place, nproc: int) -> None:
-    """Refuse another number of processes on this node than those that run.
+    """Check that as many processes run on this node as the call wants.
 
     Args:
-        nproc: 0 accepts any number.
+        nproc: The number that the call wants; 0 accepts any.
 
     Raises:
         InputError: The numbers differ.
@@ -161,7 +161,7 @@ def gpu(place: Place, gpus: int) -> int:
     srun may show each task its own GPU only, which is then number 0.
 
     Args:
-        gpus: Visible ones.
+        gpus: How many GPUs are visible; with 0 the answer is 0.
 
     Raises:
         InputError: The node has fewer GPUs than ranks.

@@ -29,7 +29,7 @@ def prepared(
 
     Args:
         loader: Yields batches on the CPU.
-        prepare: prepare(batch, device).
+        prepare: prepare(batch, device) -> the batch on the device.
     """
     if device.type != "cuda":
         for batch in loader:

@@ -46,11 +46,13 @@ def recipe_from(cls: type[R], values: dict[str, Any], where: str = "") -> R:
     """Make the recipe of a class from JSON's values.
 
     Args:
-        values: Of its fields.
-        where: What the message calls the recipe.
+        values: Field -> JSON value; a missing field has its default.
+        where: What the message calls the recipe; its class if empty.
 
     Raises:
-        RunError: a field is unknown (the message lists the known ones) or its value does not fit.
+        RunError: `values` is no dictionary, a field is unknown (the message lists the known ones),
+            or one without a default is missing.
+        ValueError: the class refuses a value, such as one out of range.
     """
     if not isinstance(values, dict):
         raise RunError(
@@ -94,14 +96,15 @@ def recipe_from(cls: type[R], values: dict[str, Any], where: str = "") -> R:
 
 
 def changed(recipe: R, changes: dict[str, Any]) -> R:
-    """Change some fields of a recipe.
+    """Return the recipe with some fields changed.
 
     Args:
-        changes: By field; a dictionary for a nested recipe (clip, fit, mix) changes only its
-            fields.
+        changes: Field -> new value. A dictionary for a nested recipe (clip, fit, mix) changes only
+            the fields that it names.
 
     Raises:
         RunError: a field is unknown; the message lists the known ones.
+        ValueError: the class refuses a value, such as one out of range.
     """
     nested = {
         name: recipe_dict(changed(getattr(recipe, name), value))
@@ -123,10 +126,11 @@ def differing(one: dict, other: dict, prefix: str = "") -> list[tuple[str, Any, 
 
     Args:
         one, other: The dictionaries.
-        prefix: Of the dotted names.
+        prefix: What the dotted names begin with.
 
     Returns:
-        (dotted name, value of the one, value of the other); "nothing" for a name that only one has.
+        (dotted name, value in `one`, value in `other`), in order of name; the value is "nothing" if
+        a dictionary lacks the name.
     """
     found: list[tuple[str, Any, Any]] = []
     for name in sorted(set(one) | set(other)):

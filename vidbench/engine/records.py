@@ -125,7 +125,7 @@ def check_rows(folder: Path, rows: Mapping[str, str | None]) -> None:
 
     Args:
         folder: The run directory.
-        rows: Split or data set -> fingerprint of its rows.
+        rows: Split or data set -> fingerprint of its rows, or None.
 
     Raises:
         RunError: The run began with other rows, or rows.json is damaged.

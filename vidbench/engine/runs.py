@@ -64,8 +64,8 @@ def find(place: str | Path, name: str) -> "Run":
     """Return the run of that name in a folder of runs, or at that path.
 
     Args:
-        place: The folder.
-        name: With a slash it is the path of a run directory.
+        place: The folder of runs.
+        name: Of the run; if it has a slash, the path of its directory, whatever `place` is.
     """
     return Run(Path(name).expanduser().resolve() if "/" in name else Path(place) / name)
 
@@ -74,21 +74,21 @@ def protocol_id(task: str, protocol: dict) -> str:
     """Return `task name=value name=value`, names in order; equal ids mean comparable numbers.
 
     Args:
-        task: Such as retrieval.
-        protocol: Each switch, as plain values.
+        task: What was evaluated, such as retrieval.
+        protocol: Switch -> plain value.
     """
     return " ".join([task, *(f"{name}={protocol[name]}" for name in sorted(protocol))])
 
 
 def run_name(*parts: object) -> str:
-    """Name a run directory by what differs: ("tour", "flow", 24) -> "tour-flow-24"; empty parts are
-    left out.
-    """
+    """Join the parts to a run directory's name: ("tour", "flow", 24) -> "tour-flow-24".
+
+    Empty parts and None are left out."""
     return "-".join(str(part) for part in parts if part not in ("", None))
 
 
 def _few(changes: list[tuple[str, Any, Any]]) -> str:
-    """What differs from the run that is there, in one line; DIFFERENCES of many."""
+    """Name what differs from the run in the folder, in one line: the first DIFFERENCES of many."""
     said = [
         f"{name.removeprefix('recipe.')} is {there!r} there, {here!r} here"
         for name, there, here in changes[:DIFFERENCES]
@@ -125,7 +125,8 @@ class Run:
         """The recipe as the dataclass of the run's method.
 
         Raises:
-            RunError: The method is unknown, or its recipe has other fields: a run of another version.
+            RunError: The method is unknown, or its recipe has other fields or ranges: a run of
+                another version. Or `methods.common` is not imported yet.
         """
         if _recipe_class is None:
             raise RunError(
@@ -141,7 +142,7 @@ class Run:
 
     @property
     def epochs(self) -> int:
-        """How many epochs the run trains."""
+        """How many epochs the run trains; 0 if its recipe does not say it."""
         fit = self.values.get("fit", self.values)
         epochs = fit.get("epochs") if isinstance(fit, dict) else None
         return epochs if isinstance(epochs, int) else 0  # `recipe` says what is wrong with it
@@ -154,10 +155,12 @@ class Run:
 
         Args:
             folder: The run directory.
-            method: Its name.
+            method: The method's name, such as coclr.
+            recipe: The method's recipe, a frozen dataclass.
 
         Raises:
-            RunError: the folder holds another recipe; the message names the differences.
+            RunError: the folder holds another recipe (the message names the differences), or its
+                recipe.json is damaged.
         """
         folder = Path(folder)
         wanted = {"method": method, "recipe": stored(recipe)}
@@ -197,7 +200,7 @@ class Run:
 
         Args:
             state: new, running, complete, interrupted or failed.
-            **facts: Plain values.
+            **facts: Further fields, plain values.
         """
         write_text(
             self.folder / "status.json", json.dumps({"state": state, "time": time.time(), **facts})
@@ -226,8 +229,11 @@ class Run:
         """Append one JSON line to a log.
 
         Args:
-            name: metrics, or monitor, which has a line for each epoch.
-            **numbers: Of the line.
+            name: metrics, or monitor, which has a line for each validation.
+            **numbers: The line's numbers; `step` is one of them.
+
+        Raises:
+            DiskError: the disk is full.
         """
         with explain_full_disk(self.folder), (self.folder / f"{name}.jsonl").open("a") as file:
             file.write(json.dumps(numbers) + "\n")
@@ -237,14 +243,13 @@ class Run:
         return read_log(self.folder / f"{name}.jsonl")
 
     def curves(self, name: str = "metrics") -> dict[str, list]:
-        """Return a log as columns of equal length, with None if a line lacks a number."""
+        """Return a log as columns of equal length, with None in lines that lack the number."""
         lines = self.metrics(name)
         names = dict.fromkeys(name for line in lines for name in line)
         return {name: [line.get(name) for line in lines] for name in names}
 
     def rewind(self, step: int) -> None:
-        """Drop log lines after `step`: they were written after the checkpoint a run resumes
-        from."""
+        """Drop the log lines after `step`, that of the checkpoint from which the run resumes."""
         for name in ("metrics", "monitor"):
             if not (self.folder / f"{name}.jsonl").exists():
                 continue
@@ -305,18 +310,18 @@ class Run:
         return read_record(path, "Bring back a copy, or delete it and evaluate the run again.")
 
     def add_result(self, task: str, protocol: dict, numbers: dict) -> str:
-        """Keep an evaluation's numbers, with the run's budget and vidbench's commit; return the
-        protocol's id.
+        """Add an evaluation's numbers to results.json and return the protocol's id.
 
-        Several processes may add results of one run at a time.
+        The run's budget and vidbench's version and commit are kept with them. Several processes may
+        add results of one run at a time.
 
         Args:
-            task: Such as retrieval.
+            task: What was evaluated, such as retrieval.
             protocol: Each switch that changes the numbers, as plain values.
             numbers: Name -> value or (value, low, high), as fractions.
 
         Raises:
-            RunError: results.json is damaged.
+            RunError: results.json or the recipe cannot be read.
             BusyError: another process holds the file's lock for a minute.
         """
         name = protocol_id(task, protocol)
@@ -369,9 +374,12 @@ class Run:
         """Write a checkpoint whole or not at all, then delete the older ones (write_checkpoint).
 
         Args:
-            step: Its number.
+            step: How many steps were taken.
             weights: Name -> tensor.
             state: What a resumed run needs in addition.
+
+        Returns:
+            The checkpoint's folder.
         """
         return write_checkpoint(self.folder / "checkpoints", step, weights, state)
 
@@ -397,14 +405,15 @@ class Run:
         """Load the weights whose names start with a prefix into a module.
 
         Args:
-            prefix: Removed from the names.
-            change: Their state dict -> (the one to load, a sentence on what changed).
+            prefix: It is removed from the names.
+            change: Their state dict -> (the one to load, a sentence on what changed). By default
+                nothing changes.
 
         Returns:
-            The sentence of `change`.
+            The sentence of `change`; empty by default.
 
         Raises:
-            RunError: they do not fit the module.
+            RunError: they do not fit the module, or there is no whole checkpoint.
         """
         part = {
             name.removeprefix(prefix): value

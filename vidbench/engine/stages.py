@@ -18,19 +18,22 @@ from vidbench.system.trusted import spread
 def run_all(recipes: Mapping[str, Any], folder: str | Path, processes: int = 2) -> None:
     """Train each recipe into `folder`/name, several runs at a time, each in its own process.
 
-    Shows the progress of all. The first failure, or Ctrl-C, stops the others, which save
-    themselves; they also do so when this process is killed. The same call resumes them.
+    Complete runs are skipped. The progress of all is shown. The first failure, or Ctrl-C, stops the
+    others, which save themselves; they also do so when this process is killed. The same call
+    resumes them.
 
     Args:
         recipes: Name (a path below `folder`) -> recipe of a method, in any order; its module's
             `train` is called. A run waits for those of its recipe's `needs` that are among the
             names.
-        folder: Of the run directories.
-        processes: Runs at a time.
+        folder: The folder of the run directories.
+        processes: At most so many runs at a time.
 
     Raises:
         RuntimeError: a run failed; the message names it.
-        Interrupted: after Ctrl-C.
+        RunError: a folder holds a run of another recipe.
+        ValueError: runs wait for one another.
+        Interrupted: Ctrl-C was pressed.
     """
     folder = Path(folder)
     waiting = {

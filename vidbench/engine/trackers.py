@@ -83,7 +83,7 @@ class Followers:
 
         Args:
             log: metrics or monitor.
-            numbers: Of the line.
+            numbers: The line; trackers get its numbers without `step`.
         """
         named = _named(log, numbers)
         for name, tracker in [*self.open.items()]:
@@ -156,11 +156,12 @@ def follow(folder: Path, recipe: Mapping[str, Any], step: int) -> Followers:
 
     Args:
         folder: The run directory.
-        recipe: As plain values.
-        step: At which training starts or resumes.
+        recipe: The run's recipe, plain values.
+        step: The step from which the run resumes; -1 is a new run.
 
     Raises:
         InputError: A tracker is unknown.
+        RunError: track.json is damaged.
     """
     names = chosen()
     if not names:
@@ -178,14 +179,14 @@ def replay_all(runs: Iterable[Path], names: Iterable[str], out: str | Path) -> d
     """Write the logs of run directories for trackers, each into its own folder below `out`.
 
     Args:
-        names: Of trackers.
+        names: Trackers, such as tensorboard.
 
     Returns:
-        Run directory -> lines of its logs.
+        Run directory -> the number of lines in its logs.
 
     Raises:
-        InputError: A folder below `out` already has such a run.
-        RunError: A recipe or a log is damaged.
+        InputError: A folder below `out` already has files of such a tracker.
+        RunError: A recipe is damaged, or no line of a log is readable.
         ImportError: A tracker's package is missing.
     """
     places = {run: run.resolve() for run in runs}
