@@ -30,9 +30,9 @@ def run_row(rows: Sequence[Row], number: int, timeout: int = 0, kernel: str = ""
 
     Args:
         rows: All rows of the table.
-        number: Of the row, from 0.
+        number: The row's number, from 0.
         timeout: Seconds for one cell; 0: no limit.
-        kernel: The name of an installed one.
+        kernel: The name of an installed kernel; empty is this interpreter.
 
     Raises:
         ParameterError: There is no such row, a row that it needs is not complete, or its `data` is
@@ -66,8 +66,7 @@ def order_of(rows: Sequence[Row]) -> str:
 def run_rows(
     rows: list[Row], out: str | Path, processes: int = 1, timeout: int = 0, kernel: str = ""
 ) -> int:
-    """Execute the rows that are not complete, each in its own process, after the rows that it
-    needs.
+    """Execute the rows that are not complete, each in a process and after the rows that it needs.
 
     The GPUs (of CUDA_VISIBLE_DEVICES, or all) are divided: rows at one time have different ones, as
     long as there are as many. A row that fails stops only those that need it. A row that another
@@ -77,9 +76,9 @@ def run_rows(
 
     Args:
         out: The folder of the rows' folders.
-        processes: Rows at a time.
+        processes: At most so many rows at a time.
         timeout: Seconds for one cell; 0: no limit.
-        kernel: The name of an installed one.
+        kernel: The name of an installed kernel; empty is this interpreter.
 
     Returns:
         0 if all rows are complete, 130 if it was stopped, else 1.
@@ -204,12 +203,16 @@ class _Batch:
 
 
 def gpu_shares(gpus: list[str], processes: int) -> list[list[str]]:
-    """Divide GPUs among rows that run at a time: even shares, or one each in turn if there are
-    fewer.
+    """Divide GPUs evenly among rows that run at a time.
+
+    If there are fewer GPUs than rows, each row has one, and rows share it.
 
     Args:
         gpus: Their numbers or names.
         processes: Rows at a time.
+
+    Returns:
+        The GPUs of each row; no GPU for any if there are none.
     """
     processes = max(1, processes)
     if len(gpus) < processes:
@@ -274,8 +277,7 @@ def _prepared(row: Row) -> dict:
 
 
 def _outcome(row: Row, code: int) -> dict:
-    """What the status says, or, where the process ended before there was one, its own last
-    words."""
+    """The status; if the process ended before it wrote one, its exit code and last line."""
     if not errors_of(row).stat().st_size:
         errors_of(row).unlink()
     found = row.status()

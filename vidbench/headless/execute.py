@@ -43,16 +43,19 @@ def execute_all(
     timeout: int | None = None,
     kernel: Kernel = THIS,
 ) -> int:
-    """Execute what `parameters.plan` checked, up to the first that does not complete; return the
-    exit code.
+    """Execute what `parameters.plan` checked, in order; stop at the first failure.
 
     Args:
         planned: Notebooks with their parameters.
         out: The folder of the executed copies.
-        timeout: Seconds for one cell.
+        timeout: Seconds for one cell; None or 0: no limit.
+        kernel: An installed one (kernels.named); default: the interpreter that runs this.
+
+    Returns:
+        The exit code: 0 if all are complete, else that of the failure.
 
     Raises:
-        SystemExit: after Ctrl-C or SIGTERM.
+        SystemExit: Ctrl-C or SIGTERM stopped a notebook.
     """
     from papermill.exceptions import PapermillExecutionError
 
@@ -88,14 +91,15 @@ def execute(
     Args:
         out: The folder of the executed copies.
         values: Parameters.
-        timeout: Seconds for one cell.
+        timeout: Seconds for one cell; None or 0: no limit.
         kernel: An installed one (kernels.named); default: the interpreter that runs this.
 
     Raises:
-        ParameterError: before anything starts.
-        PapermillExecutionError: papermill's, at the first cell that fails.
-        EndedError: the kernel died or a cell reached its time limit.
-        SystemExit: after Ctrl-C or SIGTERM.
+        ParameterError: a parameter does not fit; no cell has run.
+        PapermillExecutionError: papermill's, a cell failed; no later one has run.
+        EndedError: the kernel died, a cell reached its time limit, the disk is full, or another
+            process executes into the copy.
+        SystemExit: Ctrl-C or SIGTERM stopped it.
     """
     import papermill
     from papermill.engines import papermill_engines
@@ -170,13 +174,20 @@ class Engine:
         """Execute a notebook that papermill prepared.
 
         Args:
-            output_path: Of the executed copy.
+            nb: The notebook with papermill's cell of parameters.
+            kernel_name: The kernel in which it runs.
+            input_path: The notebook's file; its folder is the kernel's unless --cwd names another.
+            output_path: The executed copy's file.
             **options: Papermill's, such as progress_bar.
+
+        Returns:
+            The executed notebook, which papermill writes.
 
         Raises:
             ParameterError: a parameter does not fit, or there is no path for the copy.
-            EndedError: the kernel died or a cell reached its time limit.
-            SystemExit: after Ctrl-C or SIGTERM.
+            EndedError: the kernel died, a cell reached its time limit, the disk is full, or another
+                process executes into the copy.
+            SystemExit: Ctrl-C or SIGTERM stopped it.
         """
         from vidbench.headless.kernel import OwnInterpreter, run, slim
 
@@ -253,8 +264,7 @@ def _begun_in() -> Path:
 
 
 def _write_whole() -> None:
-    """Have papermill write whole or not at all, too: once the engine is done it writes the copy
-    again, in place."""
+    """Let papermill, too, write whole or not at all: after the engine it writes the copy again."""
     from papermill.iorw import papermill_io
 
     local = papermill_io.get_handler("local")

@@ -29,8 +29,7 @@ from vidbench.headless.streams import Lines, Streams
 from vidbench.system.files import write_text
 from vidbench.system.signals import PAUSE, deferred
 
-# seconds from a stop to the kernel's end, for a checkpoint; Slurm's KillWait is 30 unless set
-# otherwise
+# seconds from a stop to the kernel's end, for a checkpoint; Slurm's default KillWait is 30
 GRACE = 25.0
 # The kernel's own, where the caller's environment does not say otherwise: lines instead of bars,
 # pages instead of controls, and figures that survive the conversion to HTML.
@@ -43,8 +42,7 @@ ENVIRONMENT = {
 # Of the client, unless a caller passes others; nbclient's own merging of streams moves outputs
 # that cells update.
 FIXED = {"log": logger, "store_widget_state": False, "coalesce_streams": False, "iopub_timeout": 60}
-# JupyterLab's page less the scripts that it fetches from elsewhere; formulas stay as they are
-# written.
+# JupyterLab's page without the scripts that it fetches from elsewhere; formulas stay as text
 OFFLINE = "{% extends 'index.html.j2' %}" + "".join(
     f"{{%- block {name} -%}}{{%- endblock -%}}"
     for name in (
@@ -62,7 +60,7 @@ CLEAN_EXITS = (("SystemExit", ""), ("SystemExit", "0"))
 
 
 def last_training_cell(nb: nbformat.NotebookNode) -> int:
-    """Return the number of the last cell tagged `train`; without one, that of the last cell."""
+    """Return the index of the last cell tagged `train`; without one, that of the last cell."""
     tagged = [n for n, cell in enumerate(nb.cells) if "train" in cell.metadata.get("tags", [])]
     return max(tagged, default=len(nb.cells) - 1)
 
@@ -83,25 +81,31 @@ def run(
 ) -> tuple[str, int, str | None]:
     """Execute a notebook that papermill prepared.
 
-    However it ends, it writes the copy and next to it STEM.html, STEM.log with the streams as
-    lines, STEM.status.json, and, if the kernel died, STEM.kernel.log with what it wrote past its
-    streams; if it launched processes, their streams in STEM.ranks. Ctrl-C and SIGTERM interrupt the
-    cell, which has GRACE seconds to save what it does; a second one ends it at once.
+    However it ends, it writes the copy and, next to it:
+
+    - STEM.html, STEM.status.json, and STEM.log with the streams as lines
+    - STEM.kernel.log, if the kernel died: what it wrote outside its streams
+    - STEM.ranks, if the notebook launched processes: their streams
+
+    Ctrl-C and SIGTERM interrupt the cell, which has GRACE seconds to save what it does; a second
+    one ends it at once.
 
     Args:
         nb: The notebook.
         copy: Path of the executed copy.
-        facts: Further fields of the status.
+        facts: Further fields of the status: notebook, digest, parameters.
         kernel, manager, client: Arguments of the kernel's start, such as cwd, and of papermill's
             classes.
-        cell_seconds: Time limit of a cell.
+        cell_seconds: Time limit of a cell; None or 0: no limit.
         echo: A file that receives the log's lines, too.
 
     Returns:
-        How it ended (of status.EXIT), in which cell, why.
+        How it ended (a key of status.EXIT), the number of the cell from 1, and why; None if
+        complete.
 
     Raises:
         BusyError: another process executes into the copy.
+        BaseException: any other error, such as a kernel that does not start, after all is written.
     """
     if os.environ.get(TRAIN_ONLY) == "1":
         nb.cells = nb.cells[: last_training_cell(nb) + 1]
@@ -124,8 +128,7 @@ def run(
 
 
 def _conclude(client: "Client", copy: Path, state: str, error: str | None) -> None:
-    """Write what stays. Where there is no room for the copy, the status says so and not that all is
-    complete."""
+    """Write the copy, the status and the page. If the copy fails (disk full), the status says so."""
     try:
         client.nb_man.end(copy)
     except OSError as trouble:
@@ -197,12 +200,13 @@ class Client(PapermillNotebookClient):
     streams: Streams
 
     def ask(self, reason: str, why: str) -> None:
-        """Interrupt the cell and begin no other; after GRACE, or at a second request, end the
-        kernel.
+        """Interrupt the cell and begin no other.
+
+        The kernel ends after GRACE seconds, or at a second request more than PAUSE seconds later.
 
         Args:
-            reason: Of status.EXIT.
-            why: For the status.
+            reason: How the run ends, a key of status.EXIT.
+            why: What the status gives as error.
         """
         now = time.monotonic()
         if not self.reason:
@@ -283,8 +287,7 @@ class Client(PapermillNotebookClient):
     def output(
         self, outs: list, msg: dict, display_id: str, cell_index: int
     ) -> nbformat.NotebookNode | None:
-        """Merge an output: a stream is appended to the one of its name, unless another output came
-        between.
+        """Merge an output: append a stream to the one of its name, unless another output came between.
 
         Args:
             outs, msg, display_id, cell_index: Of nbclient.
@@ -322,7 +325,11 @@ class Manager(NotebookExecutionManager):
     settle: Callable[[], None]  # gives outputs that grow their text
 
     def save(self, **changes: Any) -> None:
-        """Write the executed copy, where papermill needs it written before the end."""
+        """Write the executed copy, if papermill wants it written before the end.
+
+        Args:
+            **changes: Papermill's; `nb` is the notebook to write from now on.
+        """
         self.settle()
         self.nb = changes.get("nb") or self.nb
         if self.output_path:

@@ -26,18 +26,31 @@ PAPERMILLS = ("PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH")  # its options in
 
 
 def known_parameters(notebook: Book) -> dict[str, Any]:
-    """Name to default of the cell tagged `parameters` of a notebook or the one at that path, plain
-    literals all."""
+    """Return the parameters that a notebook declares: name -> default, plain literals.
+
+    They are the assignments of its cell tagged `parameters`.
+
+    Args:
+        notebook: A notebook, or its path.
+
+    Raises:
+        ParameterError: it has no such cell, or the cell has other lines.
+    """
     return {name: deepcopy(default) for name, (default, _) in _declared(notebook).items()}
 
 
 def check(notebook: Book, values: dict, where: str = "") -> dict[str, Any]:
-    """Convert values to what the notebook declares. int is accepted for float, and a tuple for a
-    list.
+    """Check values against the parameters of a notebook, and convert them.
+
+    int is accepted for float, and a tuple for a list.
 
     Args:
         notebook: A notebook, or its path.
-        where: Its name in messages.
+        values: Name -> value.
+        where: The notebook's name in messages; by default that of its file.
+
+    Returns:
+        Name -> value of a declared type.
 
     Raises:
         ParameterError: a name is unknown, a value has another type, or papermill cannot write it
@@ -51,11 +64,17 @@ def check(notebook: Book, values: dict, where: str = "") -> dict[str, Any]:
 def spoken(notebook: Book, texts: dict[str, str]) -> dict[str, Any]:
     """Read the texts of a command line or a csv (`values.value_of`).
 
-    A text stays text if the notebook declares text and not the type of the value.
+    A text stays text if the parameter may be a text, but not of the type that was read.
 
     Args:
         notebook: A notebook, or its path.
         texts: Name -> text.
+
+    Returns:
+        Name -> value, not yet checked.
+
+    Raises:
+        ParameterError: the notebook declares no parameters, or a key comes twice in a map.
     """
     values: dict[str, Any] = {}
     known = _declared(notebook) if texts else {}
@@ -68,7 +87,9 @@ def spoken(notebook: Book, texts: dict[str, str]) -> dict[str, Any]:
 
 
 def digest_of(book: "NotebookNode", values: dict) -> str:
-    """Compute status.digest of a notebook with these values; a default value counts as none.
+    """Compute status.digest of a notebook with these values.
+
+    A value equal to the default gives the same digest as none.
 
     Args:
         book: The notebook.
@@ -85,7 +106,7 @@ def settings(path: str | Path) -> dict:
     """Read the parameters of a YAML file: one map.
 
     Raises:
-        ParameterError: it is something else.
+        ParameterError: the file has something else, or is no YAML.
     """
     found = load_yaml(path)
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
@@ -108,15 +129,20 @@ def plan(
     Each notebook must know all parameters; otherwise a misspelled name would pass.
 
     Args:
+        notebooks: Their paths.
         out: The folder of the executed copies.
         files: YAML files of parameters, of which the last wins.
-        texts: (name, value) pairs of a command line, which win over files.
-        kernel: The name of an installed one, in which all run.
+        texts: (name, text) pairs of a command line, which win over files.
+        kernel: The name of an installed kernel, in which all run; empty is this interpreter.
+
+    Returns:
+        (path of the notebook, its parameters) of each.
 
     Raises:
-        ParameterError: a parameter or a kernel does not fit, or `data` is no data set.
+        ParameterError: a parameter or a kernel does not fit, `data` is no data set, two notebooks
+            would have the same copy, or a copy would replace its notebook.
         FileNotFoundError: a notebook does not exist.
-        ValueError: two notebooks would have the same copy.
+        ValueError: the node's name is no file name (status.copy_name).
     """
     filed: dict[str, Any] = {}
     planned: list[tuple[Path, dict]] = []
@@ -145,8 +171,9 @@ def look_at_data(book: Book, values: dict[str, Any], path: Path) -> None:
     """Look at the data sets among a notebook's checked values (see paths.check_data).
 
     Args:
+        book: A notebook, or its path.
         values: Checked parameters.
-        path: Of the notebook.
+        path: The notebook's path; relative paths among the defaults are relative to its folder.
 
     Raises:
         ParameterError: one does not exist, or is no data set.
@@ -194,11 +221,12 @@ def check_kernel(book: "NotebookNode", path: Path, name: str = "") -> None:
     """Check that a notebook can run in the kernel of that name, or else in this interpreter.
 
     Args:
-        path: Of the notebook.
-        name: Of an installed kernel.
+        path: The notebook's path, for messages.
+        name: An installed kernel; empty is this interpreter.
 
     Raises:
-        ParameterError: no such kernel is installed, or the notebook is in another language.
+        ParameterError: no such kernel is installed; or none is named, and the notebook is not in
+            Python.
     """
     from vidbench.headless.kernels import check_language, named
 
@@ -207,8 +235,9 @@ def check_kernel(book: "NotebookNode", path: Path, name: str = "") -> None:
 
 
 def injected(nb: "NotebookNode") -> dict[str, Any]:
-    """Return the parameters that papermill wrote into a notebook, or that an executed copy already
-    has.
+    """Return the parameters that papermill wrote into a notebook, now or in an earlier execution.
+
+    Those that papermill injects on its own (PAPERMILLS) are left out.
     """
     # plain dicts again
     given = json.loads(json.dumps(nb.metadata.papermill.get("parameters") or {}))

@@ -61,8 +61,8 @@ def spread(entry: Any, settings: Mapping[str, Any] | None) -> Iterator[Any]:
     in a table without settings stays unchanged.
 
     Args:
-        entry: Of a table.
-        settings: Names and values that fill texts.
+        entry: An entry of a table.
+        settings: Names and values that fill texts; None if the table has none.
 
     Raises:
         ParameterError: `each` is no map of lists, or a text has a name that is none of these.

@@ -20,10 +20,12 @@ SHOWN = ("row", "name", "state", "seconds", "cell", "error")  # the others are i
 def states(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """List the status of each row, as `Row.status`, and what follows from the rows it needs.
 
-    | state | of a row that | | --- | --- | | waits | needs rows that are not complete | | need
-    failed | needs a row that failed, or that waits for one | | outdated | is complete, but a row
-    that it needs is not, or ended later | | running, orphaned | is executed; `error` names the
-    process |
+    | state | of a row that |
+    | --- | --- |
+    | waits | needs rows that are not complete |
+    | need failed | needs a row that failed, or whose own need failed |
+    | outdated | is complete, but a row that it needs is not, or ended later |
+    | running, orphaned | is executed; `error` names the process |
 
     Args:
         rows: All rows of a table.
@@ -59,12 +61,14 @@ def _of_needs(status: dict, needs: list[tuple[Row, dict]]) -> dict[str, Any]:
 
 
 def summarize(rows: Sequence[Row], out: str | Path) -> str:
-    """Write out/summary.csv, a line for each row with all its parameters; return a short table of
-    it.
+    """Write out/summary.csv, a line for each row with all its parameters.
 
     Args:
         rows: All rows of a table.
         out: The folder of the rows' folders.
+
+    Returns:
+        A short table of it, the columns SHOWN, as text.
     """
     lines = []
     for row, found in zip(rows, states(rows), strict=True):

@@ -41,8 +41,7 @@ class Status:
     copies, and a run folder of training, whose status.json is the training's own, one of them.
     Fields: state (running or one of EXIT), notebook, digest, parameters, cells, cell (its number
     from 1, before papermill puts a banner over a failed one), pid, host, batch (the process of the
-    batch that started it), begun, ended, exit, error,
-    html."""
+    batch that started it), begun, ended, exit, error, html."""
 
     def __init__(self, copy: Path, **facts):
         self.path = copy.with_suffix(".status.json")
@@ -72,7 +71,7 @@ class Status:
 
         Args:
             state: A key of EXIT.
-            error: What is wrong.
+            error: What is wrong; None if nothing is.
         """
         self.write(state=state, error=error, exit=EXIT[state], ended=_now())
 
@@ -143,8 +142,7 @@ def _problem(facts: Any) -> str:
 
 
 def copy_name(notebook: Path) -> str:
-    """Return the file name of a notebook's executed copy; with several nodes it has the node's
-    name.
+    """Return the file name of a notebook's executed copy: with several nodes, NAME-NODE.ipynb.
 
     Raises:
         ValueError: the node's name (--node, VIDBENCH_NODE) is no file name.
@@ -163,7 +161,7 @@ def refuse_others(out: str | Path, names: Sequence[str]) -> None:
 
     Args:
         out: The folder of the copies.
-        names: Of the copies.
+        names: The copies' file names.
 
     Raises:
         InputError: the message names the file.
@@ -186,8 +184,8 @@ def digest(cells: list, parameters: dict) -> str:
     """Identify what a notebook would do: 16 hex digits of its cells and parameters.
 
     Args:
-        cells: Their kinds and sources count; papermill's own cell does not.
-        parameters: Those given.
+        cells: Their kinds and sources count; papermill's own cell is left out.
+        parameters: Name -> plain value.
     """
     sources = [
         [cell.cell_type, cell.source]

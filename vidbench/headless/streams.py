@@ -7,12 +7,11 @@ from vidbench.system.progress import Every
 
 
 def redrawn(text: str, more: str) -> str:
-    """Append to a stream; of a line that was redrawn after a carriage return, the last state is
-    kept.
+    """Append to a stream; keep the last state of a line that a carriage return redraws.
 
     Args:
-        text: The stream.
-        more: What is appended.
+        text: The stream so far.
+        more: What it wrote since.
     """
     settled = text.rfind("\n") + 1
     lines = (text[settled:] + more).split("\n")
@@ -24,8 +23,8 @@ def redrawn(text: str, more: str) -> str:
 
 
 class Lines:
-    """Streams in, whole lines out to files; a line that redraws itself is said as it ends, and
-    every SECONDS seconds of system/progress.py."""
+    """Streams in, whole lines out to files. A line that redraws itself is written when it ends, and
+    every SECONDS seconds (system/progress.py)."""
 
     def __init__(self, files: list[TextIO]) -> None:
         self.files = files
@@ -51,8 +50,8 @@ class Lines:
         """Add the state of a bar; an empty line means that the bar was removed.
 
         Args:
-            name: Of the bar.
-            line: Its state.
+            name: Which bar.
+            line: Its state, as text.
         """
         self.due.setdefault(name, Every())  # a short bar is said once, as it ends
         self.open.pop(name, None)
@@ -89,7 +88,7 @@ class Streams:
         """Add text to the stream of an output.
 
         Args:
-            output: Of the notebook.
+            output: An output of the notebook, of type stream.
             text: What its stream wrote.
         """
         _, parts = self.growing.setdefault(id(output), (output, [output.text]))

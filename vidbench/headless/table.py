@@ -104,7 +104,7 @@ def read_table(
     Args:
         table: The file.
         out: The folder of the rows' folders.
-        kernel: The name of an installed one, in which all run.
+        kernel: The name of an installed kernel, in which all run; empty is this interpreter.
         given: (name, text) pairs that replace settings.
 
     Raises:
@@ -343,7 +343,7 @@ def leaves(values: dict, prefix: str = "") -> dict[str, Any]:
 
     Args:
         values: Maps in maps.
-        prefix: Of the names.
+        prefix: What the names begin with.
     """
     found: dict[str, Any] = {}
     for name, value in values.items():
