@@ -17,7 +17,10 @@ def at_the_door(function: Callable[..., T], *arguments: Any, **options: Any) -> 
     """Call a function whose errors say what to do.
 
     Args:
-        *arguments, **options: Of the function.
+        *arguments, **options: What the function is called with.
+
+    Returns:
+        What the function returns.
 
     Raises:
         SystemExit: The call failed; the message is on stderr, the exit code is 2.

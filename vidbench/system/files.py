@@ -1,9 +1,9 @@
 """Write files whole or not at all, explain a full disk, lock a folder.
 
 `written` makes the temporary name, syncs, then renames. A reader sees the old file or the new one,
-also after a power cut. A lock belongs to an open file (filelock: flock, on Windows
-LockFileEx), so it ends with its process, even after kill -9. A test whether a lock is held
-holds it for microseconds, so `_take` is tried several times.
+also after a power cut. A lock belongs to an open file (filelock: flock, on Windows LockFileEx), so
+it ends with its process, even after kill -9. `is_locked` itself takes the lock for microseconds, so
+`lock_file` tries several times.
 """
 
 from __future__ import annotations
@@ -100,6 +100,9 @@ def write_text(path: str | Path, text: str) -> None:
 
     Args:
         text: Its line ends are kept.
+
+    Raises:
+        DiskError: the disk is full.
     """
     with written(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="")
@@ -251,11 +254,12 @@ def lock_file(path: Path, what: str, place: Path) -> FileIO:
     """Take the lock of one file, as `lock_folder` does.
 
     Args:
-        what: What a process that holds it does, for the message.
-        place: What the message names.
+        what: What the other process does, for the message: "is writing results into".
+        place: The file or folder that the message names.
 
     Raises:
-        BusyError: another process holds it.
+        BusyError: another process holds the lock; the message names it.
+        OSError: the file system has no locks.
     """
     with explain_full_disk(path.parent), ExitStack() as on_error:
         file = on_error.enter_context(open(path, "a+b", buffering=0))

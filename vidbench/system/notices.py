@@ -23,8 +23,8 @@ def show_notice(title: str, sentences: Sequence[str], calm: bool = False) -> Non
     A notebook without a browser gets text, which its log keeps.
 
     Args:
-        title: Above the sentences.
-        calm: Nothing is wrong.
+        title: The line above them.
+        calm: True if nothing is wrong: the box's bar is gray.
     """
     shell: Any = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     if hasattr(shell, "kernel") and os.environ.get("VIDBENCH_HEADLESS") != "1":
@@ -38,7 +38,7 @@ def block(title: str, sentences: Sequence[str]) -> str:
     """Wrap title and sentences into lines of at most WIDE letters.
 
     Args:
-        title: The first line.
+        title: The first line, which is not broken.
         sentences: A list item each.
     """
     lines = [title]
@@ -55,7 +55,7 @@ def box(title: str, sentences: Sequence[str], calm: bool = False) -> str:
     Args:
         title: In bold.
         sentences: A list item each.
-        calm: Nothing is wrong.
+        calm: True if nothing is wrong: the box's bar is gray.
     """
     items = "".join(f'<li style="margin:4px 0">{html.escape(one)}</li>' for one in sentences)
     return (

@@ -80,12 +80,12 @@ class Pool:
         return self._pool.active
 
     def submit(self, function: Callable, *arguments, timeout: float | None = None) -> Future:
-        """Begin a call. See `result_of`.
+        """Begin a call; `result_of` waits for what it returns.
 
         Args:
             function: An importable one.
-            *arguments: Of the function.
-            timeout: Seconds after which its process is stopped.
+            *arguments: Plain values for it.
+            timeout: Seconds after which the call's process is stopped; None: no limit.
         """
         return self._pool.schedule(_call, args=(function, arguments), timeout=timeout)
 
@@ -145,7 +145,7 @@ def run_all(
     Args:
         function: An importable one.
         tasks: Arguments of each call.
-        workers: 0 calls in this process, without `start`.
+        workers: How many processes; 0 calls in this process, without `start`.
         start, arguments: See `Pool`.
         done: Called here with each result as it comes, for a progress bar.
     """

@@ -40,11 +40,11 @@ class Every:
 
 
 def words(numbers: dict[str, float | None], digits: str = ".4g") -> str:
-    """Write numbers as `loss 0.693 lr 0.01`; those that do not exist yet are left out.
+    """Write numbers as `loss 0.693 lr 0.01`; None, NaN and infinite ones are left out.
 
     Args:
         numbers: Name -> value.
-        digits: A format.
+        digits: The format of a number, such as .3f.
     """
     known = {n: v for n, v in numbers.items() if v is not None and math.isfinite(v)}
     return " ".join(f"{name} {value:{digits}}" for name, value in known.items())
@@ -104,7 +104,7 @@ class Progress:
         """Show that so much is done.
 
         Args:
-            done: Of the total.
+            done: How much of the total is done.
             text: Added to the bar or line.
             line: Printed instead of the usual line.
         """
@@ -129,7 +129,7 @@ class Progress:
         """Show that so much more is done.
 
         Args:
-            more: Than before.
+            more: How much was done since the last call.
             text: Added to the bar or line.
         """
         self.show(self.done + more, text)

@@ -52,10 +52,13 @@ def deferred(act: Callable[[list[str]], None] = lambda names: None) -> Iterator[
 
 
 def stop_at_second(names: list[str]) -> None:
-    """Stop at the second signal; an `act` of `deferred`.
+    """Stop at the second signal, without saving; an `act` for `deferred`.
+
+    Args:
+        names: The signals that came so far.
 
     Raises:
-        KeyboardInterrupt: it is the second.
+        KeyboardInterrupt: a second signal came.
     """
     if len(names) > 1:
         raise KeyboardInterrupt(f"second {names[-1]}: stopped without saving")

@@ -54,7 +54,7 @@ def curves(
         colors: Name -> color; default: see `looks.colors_for`.
 
     Raises:
-        ValueError: no series, an empty one, or lengths that differ.
+        ValueError: no series, an empty one, lengths that differ, or a "fraction" above 1.
     """
     import plotly.graph_objects as go
 
@@ -131,12 +131,14 @@ def bars(
     """Draw grouped bars with their intervals and numbers (R@1 and probe of each method).
 
     Args:
-        rows: `Bar`s or tuples (method, group, value, low, high), in the order of first appearance.
+        rows: `Bar`s or tuples (method, group, value, low, high). Groups and methods keep the order
+            of first appearance.
         y: Name of the axis.
-        percent: Values are fractions and are drawn times 100.
+        percent: Values and levels are fractions and are drawn times 100.
         levels: Name -> height of a dotted line (chance, a published number).
-        colors: Method -> color; default: see `looks.colors_for`.
-        by_group: Groups are runs, so they decide the colors; without a legend, as the axis names
+        colors: Method -> color, or group -> color with `by_group`; default: see
+            `looks.colors_for`.
+        by_group: Groups are runs and decide the colors. There is no legend, since the axis names
             them.
 
     Raises:
@@ -247,8 +249,9 @@ def _intervals(rows: Sequence[Bar], scale: float) -> dict[str, Any]:
 
 
 def whiskers(rows: Sequence[Bar], x: str, title: str = "") -> Figure:
-    """Draw differences as dots with intervals: a line for each method, a color for each group, a
-    line at 0.
+    """Draw differences as dots with intervals: methods are lines, groups are colors.
+
+    A vertical line marks 0.
 
     Args:
         rows: `Bar`s or tuples (method, group, value, low, high), the first method on top. Values

@@ -117,19 +117,20 @@ class Lists:
     ) -> None:
         """Change what is looked at; None changes nothing.
 
-        If the present query is not among those left, the first of them becomes the query.
+        If the filters leave out the present query, the first query that they leave becomes it. A
+        gallery video that is the query stays.
 
         Args:
             k: Neighbors of a query.
-            of_class: Queries of this class only, "" for all.
-            failures: A list's name, for the queries of which its first k contain no right one, ""
-                for all.
+            of_class: Only queries of this class; "" for all.
+            failures: Only queries for which this list's k neighbors contain no right one; "" for
+                all.
             hide_source_video: Whether neighbors of the query's own source video are left out.
-            compare: Two lists, whose gained and lost neighbors are shown, () for none.
-            kind: Of clips.
+            compare: Two lists, whose gained and lost neighbors are shown; () for none.
+            kind: The kind of clips shown, one of `kinds`.
 
         Raises:
-            ValueError: a name is unknown.
+            ValueError: a name is unknown, k is below 1, or `compare` is not two lists.
         """
         given = {
             "k": k,
@@ -214,17 +215,18 @@ class Lists:
     # ---- as data
 
     def nearest(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return the query's nearest gallery rows by one list, at most k, and similarities: [n]
-        each.
-        """
+        """Return the query's n <= k nearest gallery rows by one list, and similarities: [n] each."""
         return self._near(name, *self.query, self.k, self.hide_source_video)
 
     def rows(self) -> dict[str, list[dict[str, Any]]]:
-        """For each list the query's neighbors, nearest first.
+        """Return the query's neighbors by each list, nearest first.
 
-        Of each: rank from 1, score, row in the gallery, id and label. right: None where a label is
-        unknown. sibling: then only, whether it is of the query's own source video. shared: it is
-        among the neighbors in the other list, too. also in: the names of all other lists with it.
+        Each neighbor has its rank from 1, its score, its row in the gallery, its id and label, and:
+
+        - right: whether it shows the query's class; None if a label is unknown
+        - sibling: if a label is unknown, whether it is of the query's source video; else None
+        - shared: whether it is also a neighbor by the list that `compared` names
+        - also in: the names of all other lists by which it is a neighbor
         """
         found = {name: self.nearest(name) for name in self.spaces}
         made = {}
@@ -245,13 +247,14 @@ class Lists:
         return made
 
     def gained_lost(self, a: str, b: str) -> dict[str, list[dict[str, Any]]]:
-        """Compare the query's k neighbors by two lists: gained, lost and kept ones.
+        """Compare the query's k neighbors by two lists.
 
         Args:
             a, b: Names of lists.
 
         Returns:
-            Rows as in `rows`, of b for gained and kept, of a for lost.
+            Neighbors as in `rows`: "kept" (by both lists) and "gained" (by b only), as b has them,
+            and "lost" (by a only), as a has them.
         """
         rows = self.rows()
         there = {name: {row["row"] for row in rows[name]} for name in (a, b)}
@@ -262,8 +265,9 @@ class Lists:
         }
 
     def right(self, name: str) -> np.ndarray:
-        """Of every query's k neighbors by one list, which show its class: bool [Q,k]; searched
-        once."""
+        """Return which of every query's k neighbors by one list show its class: bool [Q,k].
+
+        The search runs once."""
         return self._same(self._all(name)[0], self.names["queries"])
 
     def _same(self, rows: np.ndarray, names: np.ndarray) -> np.ndarray:
@@ -272,7 +276,9 @@ class Lists:
         return (self.names["gallery"][rows] == label) & (label != "") & (rows >= 0)
 
     def csv(self, path: str | Path) -> Path:
-        """Write the neighbors of the queries that are left, of all lists: ids and scores."""
+        """Write the neighbors, by all lists, of the queries that the filters leave; return the path.
+
+        The columns are COLUMNS."""
         path, before = Path(path), self.query
         with (
             written(path) as temporary,
@@ -300,15 +306,19 @@ class Lists:
         return path
 
     def places(self, name: str = "", method: str = "pca") -> dict[str, np.ndarray]:
-        """Lay both sides' videos out in the plane [N,2], by a list's features as they are compared;
-        worked out once.
+        """Lay both sides' videos out in the plane, by a list's features as the search compares them.
+
+        A layout is computed once.
 
         Args:
-            name: The first list when empty.
+            name: The list; the first one if empty.
             method: "pca" (of the gallery), "t-sne" or "umap" (of all, from 50 principal components).
 
+        Returns:
+            Side (gallery, queries) -> places [N,2].
+
         Raises:
-            ValueError: The list or method is another.
+            ValueError: The list or method is unknown.
             ImportError: umap-learn is missing; the message names the extra.
         """
         name = name or next(iter(self.spaces))
@@ -343,8 +353,8 @@ class Lists:
         """Judge queries by one list.
 
         Args:
-            name: Of the list.
-            queries: Their rows. Only these are searched. Default: all queries.
+            name: The list.
+            queries: Rows of the queries; only these are searched. Default: all queries.
 
         Returns:
             [Q] each: whether one of its k neighbors shows its class (1, 0, or -1 if a label is
