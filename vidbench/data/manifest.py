@@ -102,7 +102,7 @@ class Manifest:
     ) -> Manifest:
         """Make the columns from rows of (path, label or None, split, source video or None).
 
-        Without a source video a row is its own.
+        A row without a source video is its own source video.
 
         Args:
             root: The folder that paths start from.
@@ -110,9 +110,8 @@ class Manifest:
             where: where(row) names the file and line of a row in errors.
 
         Raises:
-            ValueError: at the first label outside the class list, unknown split, empty or repeated
-                path.
-            InputError: The same, as a ValueError with a plain message.
+            InputError: at the first label outside the class list, unknown split, empty or repeated
+                path, or if the class list names a class twice (a ValueError).
         """
         where = where or (lambda i: f"row {i}")
         rows = [tuple(row) for row in rows]
@@ -170,7 +169,7 @@ class Manifest:
             what: What needs labels, for the message.
 
         Raises:
-            InputError: none has.
+            InputError: no video has one.
         """
         if not self.labeled:
             raise InputError(
@@ -192,7 +191,7 @@ class Manifest:
         return self.root / str(self.path[row])
 
     def names(self, row: int) -> dict[str, str]:
-        """Return one row in words: path, label ("" if unknown), split and source."""
+        """Return one row in words: path, label ("" if unknown), split and source video."""
         label = int(self.label[row])
         return {
             "path": str(self.path[row]),
@@ -202,7 +201,7 @@ class Manifest:
         }
 
     def select(self, split: str | None = None, mask: np.ndarray | None = None) -> Manifest:
-        """Select the rows of one split, or of a mask, in the given order.
+        """Select the rows of one split, of a mask, or of both, in the given order.
 
         Classes and source ids are kept, so labels and sources of two selections can be compared.
         Rows are numbered from 0 again.
@@ -247,26 +246,28 @@ class Manifest:
         )
 
     def fingerprint(self) -> str:
-        """`rows-digest` of paths and labels: two numbers are of the same videos where it is
-        equal."""
+        """Return `rows-digest` of paths and labels.
+
+        Two scores are of the same videos if their fingerprints are equal.
+        """
         text = "\n".join(
             f"{path} {label}" for path, label in zip(self.path, self.label, strict=True)
         )
         return f"{len(self)}-{zlib.crc32(text.encode()):08x}"
 
     def hold_out(self, share: float, seed: int = 0) -> tuple[Manifest, Manifest]:
-        """Split the videos in two parts, the second about `share` of them: whole sources of each
-        class.
+        """Split the videos into two parts, the second with about `share` of the source videos.
 
-        For choosing and watching on a part of train, so that the test videos stay unseen. Videos
-        without label count as one class. A class keeps at least one source in the first part.
+        Whole source videos go to one part, about the same share of each class. Videos without label
+        count as one class. A class keeps at least one source video in the first part. The second
+        part serves to choose and to watch during training, so that the test videos stay unseen.
 
         Args:
-            share: Between 0 and 1.
-            seed: Of the choice.
+            share: Between 0 and 1, both excluded.
+            seed: Of the random choice.
 
         Raises:
-            InputError: share is not within 0 and 1, or nothing would be held out.
+            InputError: share is not between 0 and 1, or no class has two source videos.
         """
         if not 0 < share < 1:
             raise InputError(f"hold_out needs a share between 0 and 1, got {share}")
@@ -332,7 +333,7 @@ class Manifest:
 
         Raises:
             MissingError: there is no csv (a FileNotFoundError).
-            ValueError: a bad line.
+            InputError: the csv has a bad line, or root.txt not exactly one line (a ValueError).
         """
         place = Path(place)
         file = place / "manifest.csv" if place.is_dir() else place

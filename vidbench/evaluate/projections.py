@@ -41,13 +41,12 @@ class Relation:
 
 
 def relations(run: Run, tables: Mapping[str, Features]) -> dict[tuple[str, str], Relation]:
-    """Compute the relation of every ordered pair of a joint run's data sets: (source, target) ->
-    relation.
+    """Compute the relation of each ordered pair of a joint run's data sets, by (source, target).
 
     Args:
         tables: Data set -> features of its labeled videos, on which scores are computed, made
-            without unit length (a protocol with normalize_clips False). A class without videos has
-            NaN as `behavioral`.
+            without unit length (a protocol with normalize_clips False). The caller chooses the
+            videos. A class without videos has NaN as `behavioral`.
 
     Raises:
         RunError: the run is of one data set.
@@ -132,14 +131,15 @@ def behavior(scores: np.ndarray, label: np.ndarray, classes: int) -> np.ndarray:
 
 
 def pairs(there: Relation, back: Relation, readout: str = "raw", most: int = 5) -> list[dict]:
-    """List the largest scores of a read-out from source to target (the form of the supplement's
-    table 4).
+    """List the largest scores of a read-out from source to target.
+
+    The form is that of the supplement's table 4.
 
     Args:
         there: From source to target.
         back: From target to source.
         readout: raw, centered, scaled or behavioral.
-        most: Rows.
+        most: The number of rows.
 
     Returns:
         Rows of "rank", source's name: class, target's name: class, "score", "back" (the score from
@@ -241,17 +241,16 @@ def recovered(scores: np.ndarray, matches: np.ndarray) -> dict[str, np.ndarray]:
 def recovered_both_ways(
     found: Mapping[tuple[str, str], Relation], matches: Mapping[tuple[str, str], np.ndarray]
 ) -> dict:
-    """Apply `recovered` to all ordered pairs of data sets with known matches, for each read-out and
-    side.
+    """Apply `recovered` to each pair of data sets with known matches, per read-out and side.
 
     Args:
         found: (source, target) -> relation.
         matches: (source, target) -> bool [C_s,C_t].
 
     Returns:
-        (read-out, side) -> arrays. Side "source" ranks target classes of a source class, which no
-        centering or scaling by source class changes; "target" ranks source classes of a target
-        class, which both change.
+        (read-out, side) -> the arrays of `recovered`, all pairs concatenated. Side "source" ranks
+        target classes of a source class, which no centering or scaling by source class changes;
+        "target" ranks source classes of a target class, which both change.
     """
     held: dict[tuple[str, str], list[dict[str, np.ndarray]]] = {}
     for pair, true in matches.items():

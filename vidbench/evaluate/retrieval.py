@@ -74,6 +74,7 @@ def retrieve(
         InputError: R@k would be no number: a query is in the gallery itself, the gallery has one
             class, a query's class is not in it, some rows have no label, or a k exceeds the rows
             that a query may find. Or tables, or index and gallery, do not belong together.
+        ValueError: see `search`.
     """
     gallery, queries = _sides(gallery, queries)
     labeled = bool((gallery[0].label >= 0).any() or (queries[0].label >= 0).any())
@@ -109,7 +110,8 @@ def retrieve(
 def refuse_shared(train: Features, test: Features, where: str, instead: str = "") -> None:
     """Check that no video of one table is in another: it would be its own nearest neighbor.
 
-    Tables without names (`Features.video`) share rows with equal features, label and source video.
+    If a table has no names (`Features.video`), rows with equal features, label and source video are
+    the same video.
 
     Args:
         where: What `train` is, for the message.
@@ -163,12 +165,18 @@ def protocol_of(
 ) -> dict[str, Any]:
     """Return each switch that changes the numbers of `retrieve`, as plain values.
 
-    The protocol of the features (rgb+flow and the like if streams differ), centering,
-    exclude_source_video, fingerprints of gallery and queries; ks_left_out if the gallery is too
-    small for some of KS; index, its kind and switches, unless the search was exact.
+    `Run.add_result` accepts them as they are.
 
     Args:
-        gallery, queries, centering, ks, exclude_source_video, index: Of `retrieve`.
+        gallery, queries, centering, ks, exclude_source_video, index: As in `retrieve`.
+
+    Returns:
+        The protocol of the features (rgb+flow and the like if streams differ), centering,
+        exclude_source_video, fingerprints of gallery and queries; ks_left_out if the gallery is too
+        small for some of KS; index, its kind and switches, unless the search is exact.
+
+    Raises:
+        InputError: tables do not belong together, or a k exceeds the rows that a query may find.
     """
     gallery, queries = _sides(gallery, queries)
     made: dict[str, Any] = {}
@@ -193,9 +201,7 @@ def protocol_of(
 
 
 def digest(table: Features) -> str:
-    """Return the fingerprint of a table's videos; without one in its protocol, of labels and
-    sources.
-    """
+    """Return the fingerprint of a table's videos, else `rows-digest` of labels and sources."""
     columns = np.stack([table.label, table.source_video]).astype("<i8")
     return table.protocol.get("rows") or f"{len(table.label)}-{zlib.crc32(columns.tobytes()):08x}"
 
@@ -294,7 +300,7 @@ def summary(
         by: What is drawn with replacement. "video" assumes independent videos; "source_video" draws
             whole sources, because clips of one long video succeed and fail together (cluster
             bootstrap, Davison and Hinkley 1997, 3.8).
-        source_video: Ids [Q], for by="source_video".
+        source_video: Source ids [Q], for by="source_video".
 
     Raises:
         InputError: an unknown `by`, or ids that are missing or of another number.
@@ -334,10 +340,9 @@ def summary(
 def per_class(
     hit: np.ndarray, label: np.ndarray, classes: Sequence[str]
 ) -> dict[str, tuple[float, int]]:
-    """Compute each class's share of hits and its number of queries; classes without queries are
-    left out.
+    """Compute each class's share of hits and its number of queries.
 
-    The mean over classes with equal weights is `macro`.
+    Classes without queries are left out. The mean over classes with equal weights is `macro`.
 
     Args:
         hit: bool [Q], one of `retrieve`'s.

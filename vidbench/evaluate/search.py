@@ -84,12 +84,12 @@ def search(
     change no neighbor.
 
     Args:
-        gallery, queries: [N,D] and [Q,D].
+        gallery, queries: [N,D] and [Q,D], or a list of those, one per stream.
         centering: "none" (IIC, RSPNet, TCLR), "gallery" (subtract the gallery's mean from both
             sides) or "split" (each side's own mean, as CoCLR's released code; it uses statistics of
             the queries).
-        source_videos: Of gallery [N] and queries [Q]; rows of a query's own source are then not
-            among its neighbors.
+        source_videos: Source ids of gallery [N] and queries [Q]; rows of a query's own source are
+            then not among its neighbors.
 
     Raises:
         ValueError: a query has fewer than k rows to choose from, or shapes or values do not fit.
@@ -149,10 +149,10 @@ def directions(
 def centers(
     gallery: Sequence[np.ndarray], queries: Sequence[np.ndarray], centering: str
 ) -> tuple[list[np.ndarray | None], list[np.ndarray | None]]:
-    """Return what is subtracted from each stream of both sides: [D] or None.
+    """Return what is subtracted from each stream of gallery and queries: [D] each, or None.
 
     Args:
-        gallery, queries: Of each stream [N,D] and [Q,D].
+        gallery, queries: An array [N,D] and [Q,D] for each stream.
         centering: See `search`.
     """
     means: list[np.ndarray | None] = [
@@ -178,12 +178,12 @@ def room_of(rows: int, queries: int, source_videos: SourceVideos | None) -> np.n
     """Count the rows that each query may find: [Q].
 
     Args:
-        rows: Of the gallery.
-        queries: Their number.
+        rows: The number of gallery rows.
+        queries: The number of queries.
         source_videos: Ids of both sides, if a query must not find its own source.
 
     Raises:
-        ValueError: the ids are not as many.
+        ValueError: the numbers of ids differ from rows and queries.
     """
     if source_videos is None:
         return np.full(queries, rows)
@@ -199,8 +199,8 @@ def too_few(room: np.ndarray, rows: int) -> str:
     """Say how many of the gallery's rows the most limited query may find, for errors.
 
     Args:
-        room: [Q], of `room_of`.
-        rows: Of the gallery.
+        room: [Q], from `room_of`.
+        rows: The number of gallery rows.
     """
     worst = int(room.argmin())
     return (
@@ -321,8 +321,9 @@ class _Search:
 
 
 def best(rows: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the k rows with the largest scores, and these; of equal scores the lower row first:
-    [Q,k].
+    """Return the k rows with the largest scores, and those scores: both [Q,k].
+
+    Of equal scores the lower row comes first.
 
     Args:
         rows, scores: [Q,n].

@@ -231,7 +231,7 @@ class Pair(NamedTuple):
 def weak(augment: Augment) -> Augment:
     """Return the same crops and flips without color changes, RandAugment and erasing.
 
-    CoCLR's "null" chain: no jitter, gray, blur and lighting.
+    CoCLR's "null" chain: no jitter, gray, blur or lighting.
     """
     return replace(augment, strong=0.0, randaugment=0, erase=0.0)
 

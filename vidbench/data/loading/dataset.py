@@ -162,7 +162,8 @@ class Clips(torch.utils.data.Dataset):
         A long video takes no more memory than a short one.
 
         Args:
-            most: Views in a tensor [n,C,T,size,size]; or the crops of one window if these are more.
+            most: The largest n of a tensor float32 [n,C,T,size,size], or the crops of one window if
+                these are more.
         """
         (stream,), rng = self.spec.streams, np.random.default_rng(0)  # nothing is drawn
         step = max(1, most // views.CROPS[self.spec.crops])
@@ -364,11 +365,12 @@ class _Row:
 
 
 def processes(workers: int, training: bool = False) -> dict:
-    """Return a DataLoader's arguments for its processes: spawned, one thread each, given up after
-    HANG.
+    """Return a DataLoader's arguments for its processes.
+
+    They are spawned, have one thread each, and are given up after HANG seconds.
 
     Args:
-        workers: Processes; 0 loads in this one.
+        workers: The number of processes; 0 loads in this one.
         training: Whether they stay between epochs and leave SIGTERM to this process, which must end
             them, as engine.loop.fit does.
     """

@@ -107,9 +107,7 @@ class JointBatches(Batches):
         super().__init__(epoch_clips(sizes, mix), batch, seed=seed, rank=rank, world=world)
 
     def order(self, epoch: int) -> np.ndarray:
-        """Return the rows [n] of an epoch in their order; rows of small data sets occur several
-        times.
-        """
+        """Return the rows [n] of an epoch in their order; those of small data sets may repeat."""
         rng = np.random.default_rng([self.seed, epoch])
         first = np.cumsum([0, *self.sizes[:-1]])
         if self.mix.kind == "natural":

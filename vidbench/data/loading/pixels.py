@@ -57,12 +57,12 @@ def tall(frames: torch.Tensor) -> np.ndarray:
 
 
 def brightness(picture: np.ndarray, factor: float, height: int) -> np.ndarray:
-    """Scale every frame as PIL's ImageEnhance.Brightness does: the same shape.
+    """Scale every level as PIL's ImageEnhance.Brightness does: the same shape.
 
     Args:
         picture: uint8 [T*H,W,3], frames one below the other.
         factor: 1 changes nothing.
-        height: Rows of a frame.
+        height: Rows of a frame; not used.
     """
     import cv2
 
@@ -70,8 +70,9 @@ def brightness(picture: np.ndarray, factor: float, height: int) -> np.ndarray:
 
 
 def contrast(picture: np.ndarray, factor: float, height: int) -> np.ndarray:
-    """Move every pixel from, or to, its frame's mean luma (PIL's ImageEnhance.Contrast): the same
-    shape.
+    """Scale each pixel's distance from its frame's mean luma: the same shape.
+
+    This is PIL's ImageEnhance.Contrast.
 
     Args:
         picture: uint8 [T*H,W,3], frames one below the other.
@@ -91,7 +92,9 @@ def contrast(picture: np.ndarray, factor: float, height: int) -> np.ndarray:
 
 
 def saturation(picture: np.ndarray, factor: float, height: int) -> np.ndarray:
-    """Move every pixel from, or to, its own luma (PIL's ImageEnhance.Color): the same shape.
+    """Scale each channel's distance from the pixel's luma: the same shape.
+
+    This is PIL's ImageEnhance.Color.
 
     Args:
         picture: uint8 [T*H,W,3], frames one below the other.
@@ -110,7 +113,7 @@ def hue(picture: np.ndarray, turns: float, height: int) -> np.ndarray:
 
     Args:
         picture: uint8 [T*H,W,3], frames one below the other.
-        turns: -0.5 to 0.5, rounded to whole steps of 1 / 255.
+        turns: -0.5 to 0.5, cut to whole steps of 1 / 255.
         height: Rows of a frame; not used.
     """
     import cv2
@@ -124,7 +127,7 @@ JITTERS = {"brightness": brightness, "contrast": contrast, "saturation": saturat
 
 
 def luma(picture: np.ndarray) -> np.ndarray:
-    """PIL's convert("L"): uint8 [R,W,3] to [R,W]."""
+    """Compute luma as PIL's convert("L") does: uint8 [R,W,3] to [R,W]."""
     import cv2
 
     return cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
@@ -135,7 +138,7 @@ def split_channels(picture: np.ndarray, channels: Sequence[int]) -> np.ndarray:
 
     Args:
         picture: uint8 [T*H,W,3], frames one below the other.
-        channels: Of each frame, T of them.
+        channels: 0, 1 or 2 for each of the T frames.
     """
     frames = picture.reshape(len(channels), -1, *picture.shape[1:])
     return np.concatenate([frame[..., c] for frame, c in zip(frames, channels, strict=True)])
@@ -221,7 +224,7 @@ def jitter_batch(x: torch.Tensor, name: str, factors: torch.Tensor) -> torch.Ten
 
 
 def hue_steps(turns: float) -> float:
-    """Round turns as `hue` does, to whole steps of 1 / 256."""
+    """Return the turns by which `hue` shifts for these: whole steps of 1 / 256."""
     return int(turns * 255) / 256
 
 

@@ -111,8 +111,9 @@ OPERATIONS: dict[
 
 
 def argument(name: str, magnitude: float, sign: int = 1) -> float:
-    """Return the number that an operation is called with: degrees, bits, a level, factor, tangent
-    or share.
+    """Return the number that an operation is called with.
+
+    It is degrees, bits, a level, a factor, a tangent or a share.
 
     Args:
         name: A key of OPERATIONS.
@@ -130,8 +131,9 @@ def draw(
 
     Args:
         count: Operations drawn.
-        magnitude: Mean of a normal distribution, cut to 0..10; each operation draws its own.
-        deviation: Its standard deviation.
+        magnitude: Mean of a normal distribution, cut to 0..10; each operation draws its own
+            magnitude, and its sign.
+        deviation: The standard deviation of that distribution.
 
     Returns:
         (operation, argument) of each that is applied.

@@ -276,8 +276,7 @@ vars(test_crops)["__test__"] = False  # pytest: a function of ours, not a test
 
 
 def worker_init(worker: int) -> None:
-    """For a DataLoader: a worker keeps to one thread, of OpenCV where that is safe, and leaves
-    Ctrl-C to its parent.
+    """Set up a DataLoader's worker: one thread (of OpenCV, if safe), Ctrl-C left to its parent.
 
     A forked worker must not touch OpenCV's threads: where its parent has run some,
     `cv2.setNumThreads` waits for them without end. Left alone it works, on one thread."""
@@ -292,10 +291,11 @@ def worker_init(worker: int) -> None:
 
 
 def training_worker(worker: int) -> None:
-    """worker_init, and SIGTERM left to the parent, too: a signal to the whole group must not kill
-    what it waits for.
+    """Set up a worker as `worker_init` does, and leave SIGTERM to the parent, too.
 
-    Only where the parent ends its workers itself, as engine.loop.fit does: Python's exit ends them
-    with SIGTERM."""
+    A signal to the whole process group must not kill workers that the parent waits for. Use it only
+    if the parent ends its workers itself, as engine.loop.fit does: Python's exit ends them with
+    SIGTERM.
+    """
     worker_init(worker)
     ignore(signal.SIGTERM)

@@ -47,7 +47,14 @@ class Facts(NamedTuple):
 
 
 def examine(job: tuple[str, str | None]) -> tuple[Facts, int]:
-    """Facts of one video; a job for jobs.work: (path, second decoder or None)."""
+    """Examine one video; a function for jobs.work.
+
+    Args:
+        job: Path, and the second decoder or None.
+
+    Returns:
+        What was found, and 0 bytes written.
+    """
     path, check_with = Path(job[0]), job[1]
     bad: tuple[type[Exception], ...] = (clips.VideoError, *failures("pyav"))
     facts = Facts()
@@ -77,7 +84,7 @@ def pace(job: tuple[str, str | None], sample: Slice) -> Pace:
     """Measure `examine`: the whole video if it is short, else by decoding its first frames.
 
     Args:
-        job: Path and stamp.
+        job: Path, and the second decoder or None.
         sample: How many frames to try, and for how long.
     """
     path, began = Path(job[0]), time.perf_counter()

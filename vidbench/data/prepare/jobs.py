@@ -96,7 +96,7 @@ def check(options: Options) -> None:
 
 
 def duration(seconds: float) -> str:
-    """1.5 h, 12 min or 40 s."""
+    """Return seconds in words: 1.5 h, 12 min or 40 s."""
     for limit, unit in ((3600, "h"), (60, "min")):
         if seconds >= 1.5 * limit:
             return f"{seconds / limit:.1f} {unit}"
@@ -104,7 +104,7 @@ def duration(seconds: float) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes in words: 1.2 GB."""
+    """Return bytes in words: 1.2 GB."""
     for limit, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
         if count >= limit:
             return f"{count / limit:.1f} {unit}"
@@ -116,8 +116,8 @@ def claim(file: Path, settings: dict, error: type[Exception], **facts: object) -
 
     Args:
         file: Where settings are written.
-        error: The class to raise.
-        **facts: Further values to write.
+        error: The class to raise if `file` has other settings, or is not vidbench's.
+        **facts: Further values to write; they are not compared.
     """
     if not file.is_file():
         write_text(file, json.dumps({"settings": settings, **facts}, indent=1) + "\n")

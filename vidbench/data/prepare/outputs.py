@@ -33,8 +33,8 @@ def name_of(path: str, suffix: str) -> str:
     Two paths never share a name. A path inside the data set's folder keeps its own.
 
     Args:
-        path: Of the video.
-        suffix: Of the name.
+        path: The video's path in the manifest.
+        suffix: Appended to it.
     """
     parts = path.split("/")
     if _is_plain(path) and parts[0] != OUTSIDE:

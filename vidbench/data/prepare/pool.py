@@ -88,7 +88,7 @@ def here(function: Callable, jobs: Sequence, order: list[int]) -> Outcomes:
     """Call the function for each job in this process, with one OpenCV thread.
 
     Args:
-        order: Numbers of jobs.
+        order: The numbers of the jobs to do, in this order.
     """
     with one_thread():
         for number in order:
@@ -101,10 +101,10 @@ def in_pool(
     """Call the function for each job in spawned processes; one that dies is tried once more.
 
     Args:
-        function: An importable one.
-        order: Numbers of jobs.
-        workers: Processes.
-        timeout: Seconds for one job; None: no limit.
+        function: It must be importable, because a spawned process imports it.
+        order: The numbers of the jobs to do, in this order.
+        workers: The number of processes.
+        timeout: Seconds for one job (see the module); None: no limit.
 
     Raises:
         RuntimeError: no process starts.

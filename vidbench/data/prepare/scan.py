@@ -51,8 +51,7 @@ FACTS = ("frames", "fps", "height", "width", "bytes", "codec", "sha256")
 
 @dataclass(frozen=True)
 class Scan:
-    """A scanned data set: the list, what was found in each row, and the rows that can be
-    used."""
+    """A scanned data set: the list, the facts of each row, and the rows that can be used."""
 
     listed: Manifest
     facts: list[Facts]
@@ -60,7 +59,7 @@ class Scan:
     missing: tuple[int, ...] = ()  # numbers of shards; if any, this is one shard, not written
 
     def bad(self) -> list[tuple[str, str]]:
-        """(path, reason) of each video that is left out."""
+        """Return (path, reason) of each video that is left out."""
         return [
             (str(p), f.error) for p, f in zip(self.listed.path, self.facts, strict=True) if f.error
         ]

@@ -34,7 +34,7 @@ def rows(count: int, shard: Shard) -> range:
     """Return the rows of a shard.
 
     Args:
-        count: Rows in all.
+        count: Rows of the whole data set.
         shard: (k, n).
 
     Raises:
@@ -54,8 +54,8 @@ def missing(lacking: Iterable[int], shard: Shard) -> tuple[int, ...]:
     """Return the numbers of the shards to which these rows belong.
 
     Args:
-        lacking: Rows.
-        shard: One of the shards.
+        lacking: Rows that are missing.
+        shard: One of the shards, for their number.
     """
     return tuple(sorted({row % shard[1] for row in lacking}))
 
@@ -64,8 +64,8 @@ def words(lacking: tuple[int, ...], shard: Shard) -> str:
     """Say which shards are missing.
 
     Args:
-        lacking: Their numbers.
-        shard: One of the shards.
+        lacking: The numbers of the missing shards.
+        shard: One of the shards, for their number.
     """
     numbers = ", ".join(f"{number}/{shard[1]}" for number in lacking)
     return (
@@ -78,7 +78,7 @@ def journaled(folder: Path, stem: str, own: str = "") -> dict[str, dict]:
     """Read the lines of all shards' journals by key.
 
     Args:
-        stem: Of the journals' names.
+        stem: The beginning of the journals' names.
         own: The shard's part of the name; its lines replace the others'.
     """
     first = folder / f"{stem}{own}.jsonl"

@@ -317,7 +317,13 @@ def _conclude(
 
 
 def one(job: Job) -> tuple[dict, int]:
-    """Store one video, for jobs.work: (source, file to write, settings).
+    """Store one video; a function for jobs.work.
+
+    Args:
+        job: Source, file to write and settings.
+
+    Returns:
+        frames, fps, height and width of what is stored, and the bytes written.
 
     Raises:
         Bad: the video cannot be read.

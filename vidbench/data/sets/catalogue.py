@@ -170,7 +170,7 @@ def detect_dataset(root: str | Path) -> str:
 
     Raises:
         FileNotFoundError: there is no such folder.
-        InputError: no data set fits; the message names what was found.
+        InputError: no data set fits (the message names what was found), or `root` is empty.
     """
     root = _existing(root)
     for name, row in DATASETS.items():
@@ -220,11 +220,12 @@ def open_dataset(
         missing: Listed files that do not exist are an error; with "drop" they are left out and
             reported in a warning; with "keep" they stay rows.
         labels: False reads the videos without labels; folders are then no classes.
-        **options: Of its reader (fold, lists; held_out, seed, into; ...).
+        **options: Options of its reader (fold, lists; held_out, seed, into; ...).
 
     Raises:
-        InputError: an unknown name or option, a bad list (with file and line), or no videos.
-        FileNotFoundError: files do not exist.
+        InputError: an unknown name or option, a bad list (with file and line), no videos, or such
+            an overlap of splits.
+        FileNotFoundError: the folder or listed files do not exist.
     """
     if name == "folder" and not labels:
         name = "loose"
@@ -324,21 +325,21 @@ def is_built_in(data: str) -> bool:
 def prepare_dataset(
     runs_dir: str | Path, data: str = "tiny", fold: int = 1, **options
 ) -> tuple[Path, Manifest]:
-    """Open a data set in its folder below `runs_dir`, where videos, flow and runs are kept
-    together.
+    """Open a data set and its folder below `runs_dir`, which holds its videos, flow and runs.
 
     Args:
         data: A toy world's size (tiny, small, large), which is rendered there, or with the name of
             another world after it (tiny-gym, tiny-street); "digits" (images.digits); or a folder or
             csv, which is recognized and read once (see keep).
-        fold: Of a data set with several; each beyond the first has a folder, such as UCF101-fold2.
-        **options: See open_dataset.
+        fold: From 1; each beyond the first has its own folder, such as UCF101-fold2.
+        **options: See open_dataset; only for a folder or csv.
 
     Returns:
         The folder and the manifest.
 
     Raises:
-        InputError: what keep raises, or a fold of a built-in data set.
+        InputError: see keep, or a built-in data set should give a fold beyond the first.
+        FileNotFoundError: no such folder or csv, or listed files do not exist.
     """
     size, _, world = str(data).partition("-")
     if is_built_in(data) and not options:
@@ -374,8 +375,8 @@ def _no_folds(what: str, fold: int) -> ValueError:
 def name_of(root: str | Path, fold: int = 1) -> str:
     """Name a data set by its folder or csv.
 
-    What `scan` or `store` left is named with the folder above. A fold beyond the first is in the
-    name.
+    A folder that `scan` or `store` wrote is named with the folder above it. A fold beyond the first
+    is in the name.
 
     Args:
         fold: From 1.
@@ -400,19 +401,20 @@ def keep(folder: str | Path, data: str | Path, fold: int | None = None, **option
     Args:
         folder: Where the manifest is kept.
         data: The data set's folder or csv.
-        fold: None is the one that is there, or the first.
+        fold: From 1; None means the fold that was kept, or the first.
         **options: See open_dataset.
 
     Raises:
-        InputError: what open_dataset raises, or the folder holds another data set's or fold's
-            manifest, other options were used, or a data set without folds should give its second
-            one.
+        InputError: see open_dataset. Or `folder` holds the manifest of another data set, fold or
+            options, or files that vidbench did not write. Or a data set without folds should give
+            a fold beyond the first.
+        FileNotFoundError: the data set or listed files do not exist.
     """
     folder, root = Path(folder), Path(data).expanduser().resolve()
     options = plain(options)
     origin = folder / "origin.json"
     wanted: dict[str, Any] = {"data": str(root), "options": options}
-    # the first is what readers give unasked, and what places made without a fold hold
+    # fold 1 is the readers' default, and what folders made without a fold hold
     if fold not in (None, 1):
         wanted["options"] = {**options, "fold": fold}
     if origin.is_file():

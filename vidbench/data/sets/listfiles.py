@@ -58,7 +58,7 @@ def read_ucf101(root: Path, *, fold: int = 1, lists: str | Path | None = None) -
         lists: The folder of the lists, if it is not root.
 
     Raises:
-        InputError: a list has other classes or lines.
+        InputError: there is no such fold, or a list has other classes or lines.
         MissingError: there are no lists (a FileNotFoundError).
     """
     one_of("UCF101's fold", fold, (1, 2, 3))
@@ -94,19 +94,19 @@ def read_ucf101(root: Path, *, fold: int = 1, lists: str | Path | None = None) -
 
 
 def read_hmdb51(root: Path, *, fold: int = 1, lists: str | Path | None = None) -> Found:
-    """Read HMDB51's lists, 51 files <class>_test_splitN.txt with lines "name 1|2|0", over class
-    folders.
+    """Read HMDB51's 51 lists <class>_test_splitN.txt over a folder of class folders.
 
-    1 is train, 2 is test, 0 is a clip that this fold does not use: it is a row of no split. A file
-    on disk may have another suffix than the listed .avi, and be in a folder of its class within
-    another (brush_hair/brush_hair), as archives unpacked into folders of their names leave it.
+    Lines are "name 1|2|0": 1 is train, 2 is test, 0 is a clip that this fold does not use and so a
+    row of no split. A file on disk may have another suffix than the listed .avi, and be in a folder
+    of its class within another (brush_hair/brush_hair), as archives unpacked into folders of their
+    names leave it.
 
     Args:
         fold: 1, 2 or 3.
         lists: The folder of the lists, if it is not root.
 
     Raises:
-        InputError: a list has other lines.
+        InputError: there is no such fold, or a list has other lines.
         MissingError: there are no lists (a FileNotFoundError).
     """
     one_of("HMDB51's fold", fold, (1, 2, 3))
@@ -140,17 +140,17 @@ def read_hmdb51(root: Path, *, fold: int = 1, lists: str | Path | None = None) -
 def read_arid(root: Path, *, fold: int = 1, lists: str | Path | None = None) -> Found:
     """Read ARID's lists.
 
-    They are mapping_table.txt with ARID_splitN_train, _test and _other.txt, or train.txt and
-    validate.txt. Lines are index, class number and path, separated by tabs. The second form (a
-    common six-class subset) has its videos below train/ and validate/. Clips of an "other" list are
-    in no split.
+    They are mapping_table.txt with ARID_splitN_train, _test and maybe _other.txt, or with train.txt
+    and validate.txt. Lines of a split are index, class number and path, separated by tabs. The
+    second form (a common six-class subset) has its videos below train/ and validate/. Clips of an
+    "other" list are in no split.
 
     Args:
-        fold: 1, 2 or 3.
+        fold: 1, 2 or 3; the six-class subset has only 1.
         lists: The folder of the lists, if it is not root.
 
     Raises:
-        InputError: a list has other lines.
+        InputError: there is no such fold, or a list has other lines.
         MissingError: there are no lists (a FileNotFoundError).
     """
     one_of("ARID's fold", fold, (1, 2, 3))
@@ -195,8 +195,12 @@ def read_arid(root: Path, *, fold: int = 1, lists: str | Path | None = None) -> 
 
 
 def ssv2_files(root: Path) -> dict[str, Path]:
-    """Something-Something-v2's list files in a folder or one below: labels, train, validation,
-    test, test-answers."""
+    """Find Something-Something-v2's list files in a folder or one below.
+
+    Returns:
+        Those that exist by name: labels, train, validation, test, test-answers. {} if labels, or
+        both train and validation, are missing.
+    """
     for place in places(root):
         for head in ("something-something-v2-", ""):
             names = {
@@ -214,12 +218,12 @@ def ssv2_files(root: Path) -> dict[str, Path]:
 
 
 def read_ssv2(root: Path, *, lists: str | Path | None = None) -> Found:
-    """Read Something-Something-v2's json lists (20BN's names, or Qualcomm's) over <id>.webm or
-    .mp4.
+    """Read Something-Something-v2's json lists over <id>.webm or .mp4.
 
-    labels is {"Putting something on a surface": "0", ...}, in whose order the classes are; train
-    and validation are lists of {id, label, template, placeholders}, where the label of a row is the
-    template without its square brackets; test is a list of {id} and has no labels, unless
+    The lists have 20BN's names, or Qualcomm's, which lack the prefix something-something-v2-.
+    labels is {"Putting something on a surface": "0", ...}; its numbers order the classes. train and
+    validation are lists of {id, label, template, placeholders}, where the label of a row is the
+    template without its square brackets. test is a list of {id} and has no labels, unless
     test-answers.csv ("id;label") is next to it.
 
     Args:
@@ -283,8 +287,10 @@ def _ssv2_entries(file: Path) -> Iterator[tuple[str, str | None, str]]:
 
 
 def moments_lists(root: Path) -> tuple[Path, Path] | None:
-    """Return the folder with Moments in Time's csv lists, in a folder or one below, and its
-    category file.
+    """Find Moments in Time's csv lists in a folder or one below.
+
+    Returns:
+        Their folder and the category file, or None.
     """
     for place in places(root):
         categories = next(

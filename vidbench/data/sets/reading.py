@@ -104,12 +104,12 @@ def _one_spelling(found: Listing) -> Listing:
 
 
 def files_below(folder: Path, suffixes: tuple[str, ...] = VIDEO_SUFFIXES) -> list[str]:
-    """List videos below a folder, relative with forward slashes, sorted; see `walk`.
+    """List the videos below a folder, relative with forward slashes, sorted; see `walk`.
 
     `opened.left_out` says what is not among them.
 
     Args:
-        suffixes: Of the files.
+        suffixes: In lower case; others than those of videos list other files.
     """
     return [path for path in walk(folder).files if path.lower().endswith(suffixes)]
 
@@ -121,7 +121,8 @@ def read_json(file: Path, kind: type) -> Any:
         kind: list or dict.
 
     Raises:
-        InputError: it is something else; the message has the line.
+        InputError: the text is not json (the message has the line), or its outermost value is of
+            another kind.
     """
     try:
         value = json.loads(read_text(file))
@@ -135,15 +136,14 @@ def read_json(file: Path, kind: type) -> Any:
 def numbered(
     file: Path, separator: str | None, columns: int | Container[int], what: str
 ) -> Iterator[tuple[list[str], str]]:
-    """Yield the lines of a list file that are not blank, split into columns, with "file, line n"
-    each.
+    """Yield the lines of a list file that are not blank: (columns, "file, line n").
 
     Backslashes, which Windows writes in paths, become slashes.
 
     Args:
-        separator: None splits at blanks.
+        separator: None splits at whitespace.
         columns: Their number, or the numbers allowed.
-        what: A line's form, for the message.
+        what: The form wanted of a line, for the message.
 
     Raises:
         InputError: a line has another number of columns.
@@ -162,11 +162,11 @@ def class_list(file: Path, separator: str | None, first: int) -> list[str]:
     """Read class names from lines "number name".
 
     Args:
-        separator: None splits at blanks.
-        first: The number of the first class; the others follow.
+        separator: None splits at whitespace.
+        first: The number of the first class; each next line must have the next number.
 
     Raises:
-        InputError: a number is missing.
+        InputError: a line does not have the next number, or not two columns.
     """
     names: list[str] = []
     for (number, name), where in numbered(file, separator, 2, "2 columns (number, class)"):
@@ -180,12 +180,12 @@ def count_classes(what: str, classes: Sequence[str], wanted: Sequence[int], file
     """Check that a class list has the data set's length.
 
     Args:
-        what: The data set.
-        wanted: Lengths allowed.
-        file: Of the list.
+        what: The data set's name, for the message.
+        wanted: The lengths allowed.
+        file: The list's file, for the message.
 
     Raises:
-        InputError: it has another length.
+        InputError: the list has another length.
     """
     if len(classes) not in wanted:
         several = isinstance(wanted, range)
@@ -197,10 +197,10 @@ def count_classes(what: str, classes: Sequence[str], wanted: Sequence[int], file
 
 
 def holding(root: Path, names: Sequence[str]) -> Path | None:
-    """Return root, or the one folder directly in it, that has all these files.
+    """Return root, or the first folder directly in it, that has all these files; None without one.
 
     Args:
-        names: Of the files.
+        names: File names.
     """
     return next(
         (place for place in places(root) if all((place / name).is_file() for name in names)), None
@@ -208,8 +208,9 @@ def holding(root: Path, names: Sequence[str]) -> Path | None:
 
 
 def places(root: Path) -> list[Path]:
-    """Return a folder and the folders directly in it that may be entered, where list files are
-    searched.
+    """Return a folder and the folders directly in it that may be entered; [] if it is no folder.
+
+    List files are searched in these.
     """
     inside = sorted(root.iterdir()) if root.is_dir() else []
     return [root, *(p for p in inside if _may_enter(p))] if root.is_dir() else []
@@ -229,8 +230,8 @@ def lists_in(root: Path, lists: str | Path | None, names: Sequence[str]) -> Path
     """Return the folder with all these list files.
 
     Args:
-        lists: Where to look; default: root.
-        names: Of the files.
+        lists: Where to look, there and one folder below; default: root.
+        names: File names.
 
     Raises:
         MissingError: no folder has them (a FileNotFoundError).
@@ -250,7 +251,7 @@ def one_of(what: str, value: int, known: Sequence[int]) -> int:
         what: The value's name, for the message.
 
     Raises:
-        InputError: it is not.
+        InputError: it is not one of `known`.
     """
     if value not in known:
         raise InputError(f"{what} must be one of {', '.join(map(str, known))}, got {value!r}")
@@ -258,12 +259,13 @@ def one_of(what: str, value: int, known: Sequence[int]) -> int:
 
 
 def below(root: Path, paths: Iterable[str], guesses: Sequence[str]) -> str:
-    """Return the folder below root that listed paths start from: "" or "folder/".
+    """Return the folder below root that listed paths start from: "" (root itself) or "folder/".
 
-    It is the first guess or any folder that has one of them.
+    It is the first that has the first part of some path, in any capitals: root, then the guesses,
+    then any folder directly in root. If none has, it is root.
 
     Args:
-        guesses: Names of folders to try first.
+        guesses: Names of folders to try before the others.
     """
     inside = [place.name for place in places(root)[1:]]
     folders = [name for name in guesses if name in inside]
@@ -289,8 +291,8 @@ class Stems:
         anywhere.
 
         Args:
-            listed: Returned if there is none.
-            prefix: Of its folder.
+            listed: The path in the list; returned after the prefix if no video has its stem.
+            prefix: The folder that listed paths start from (see `below`).
         """
         whole = prefix + listed
         folder, suffix = _folder(listed), os.path.splitext(listed)[1].lower()
@@ -317,7 +319,7 @@ def spelled_on_disk(root: Path, paths: Sequence[str]) -> tuple[np.ndarray, list[
     accents are composed (NFC) also fits a name whose accents are not.
 
     Args:
-        paths: N of them.
+        paths: N paths relative to root.
     """
     names: dict[str, dict[str, str]] = {}
     there, found = np.zeros(len(paths), bool), list(paths)
