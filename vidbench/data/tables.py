@@ -54,7 +54,7 @@ def tidy_name(name: str, place: str, what: str = "label") -> str:
 
     Args:
         place: Where it comes from, for the message.
-        what: What it names.
+        what: What it names, for the message.
 
     Raises:
         InputError: it contains a control character or a line end.
@@ -306,5 +306,11 @@ def _number(cell: str, name: str, place: str) -> float:
 
 
 def text_lines(file: Path) -> list[str]:
-    """Return the lines of a small text file that are not blank, stripped; CRLF and LF are the same."""
+    """Return the lines of a small text file that are not blank, stripped.
+
+    CRLF and LF are the same.
+
+    Raises:
+        MissingError, InputError: see `read_text`.
+    """
     return [line.strip() for line in read_text(file).split("\n") if line.strip()]

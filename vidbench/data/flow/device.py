@@ -45,8 +45,7 @@ def _as_is(sample):
 def on_device(
     tasks: list[tuple], order: list[int], workers: int, device: str | None
 ) -> jobs.Outcomes:
-    """Yield results for jobs.work: processes decode, this one estimates many pairs at once and
-    writes.
+    """Yield results for jobs.work: processes decode, this one estimates in batches and writes.
 
     Args:
         tasks: The jobs of `vidbench.data.flow.store`.

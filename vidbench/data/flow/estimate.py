@@ -69,6 +69,7 @@ def estimate(frames: np.ndarray, method: str = "tvl1", device: str | None = None
 
     Raises:
         ValueError: other frames, or an unknown method.
+        FlowError: OpenCV has no contrib modules, which tvl1 and tvl1_fast need.
     """
     frames = np.asarray(frames)
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or len(frames) < 2:
@@ -97,15 +98,16 @@ def timed(clip: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, float]]:
 
 
 def to_gray(frame: np.ndarray) -> np.ndarray:
-    """RGB uint8 [H,W,3] to the gray [H,W] that flow is computed on."""
+    """Convert RGB uint8 [H,W,3] to the gray [H,W] that flow is computed on."""
     import cv2
 
     return cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
 
 
 def batched(gray: np.ndarray, device: str | None = None) -> Iterator:
-    """Yield TV-L1 in PyTorch of consecutive frames: tensors [n,H,W,2] on the device, T - 1 flows in
-    all.
+    """Yield TV-L1 flow of consecutive frames by PyTorch: tensors [n,H,W,2] on the device.
+
+    All batches together are T - 1 flows.
 
     Args:
         gray: uint8 [T,H,W].
@@ -146,7 +148,7 @@ def dequantize(stored: np.ndarray, bound: float = BOUND) -> np.ndarray:
 
     Args:
         stored: uint8 [...,2 or 3].
-        bound: As of `quantize`.
+        bound: As in `quantize`.
     """
     return stored[..., :2].astype(np.float32) * np.float32(2 * bound / 255) - np.float32(bound)
 

@@ -287,8 +287,10 @@ def complete(
 
 
 def one(job: Job) -> tuple[int, int]:
-    """Compute and write the flow of one video with OpenCV, for jobs.work; return its number and
-    bytes.
+    """Compute and write the flow of one video with OpenCV; a function for jobs.work.
+
+    Returns:
+        The number of flows and the bytes written.
 
     Raises:
         Bad: the video cannot be read, or has one frame.

@@ -11,8 +11,9 @@ TAG = 202021.25  # the first four bytes of a .flo, as a float
 
 
 def read_flo(path: str | Path) -> np.ndarray:
-    """Read a .flo file (Baker et al., IJCV 2011): float32 [H,W,2] in pixels, NaN where truth is
-    unknown.
+    """Read a .flo file (Baker et al., IJCV 2011): float32 [H,W,2] in pixels.
+
+    Pixels without known truth are NaN.
 
     Raises:
         ValueError: another tag, or another number of bytes than its sizes need.

@@ -116,10 +116,10 @@ def estimate(
     device: str | torch.device | None = None,
     compiled: bool | None = None,
 ) -> Tensor:
-    """Estimate TV-L1 flow from each first to its second frame: float32 [B,H,W,2] in pixels (u
-    right, v down).
+    """Estimate TV-L1 flow from each first to its second frame: float32 [B,H,W,2].
 
-    Each pair is computed as if it were alone, to float rounding (the module says why).
+    Flow is in pixels: u to the right, v down. Each pair is computed as if it were alone, to float
+    rounding (the module says how much that can change).
 
     Args:
         first, second: Gray [B,H,W]: uint8, or floating point in 0..255 (OpenCV: 0..1); H and W at

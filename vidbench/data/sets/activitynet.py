@@ -16,7 +16,7 @@ from vidbench.system.errors import InputError, MissingError
 
 
 def activitynet_list(root: Path) -> Path | None:
-    """ActivityNet 1.3's json (activity_net.v1-3.min.json) in a folder or one folder below."""
+    """Find ActivityNet 1.3's json (activity_net.v1-3.min.json) in a folder or one folder below."""
     return next(
         (file for place in places(root) for file in sorted(place.glob("activity_net.v1-3*.json"))),
         None,
@@ -30,8 +30,7 @@ def read_activitynet(
     classes: str | Path | None = None,
     pattern: str = "v_{id}_{start:.2f}_{end:.2f}",
 ) -> Found:
-    """Read ActivityNet 1.3 trimmed: one row and one file a segment, from
-    activity_net.v1-3.min.json.
+    """Read ActivityNet 1.3 trimmed, from activity_net.v1-3.min.json: a row and a file a segment.
 
     A segment with several labels is one row with the first, as in MultiTrain. Segments that do not
     end after they begin are left out and counted. Untrimmed videos are refused. The testing subset
@@ -40,10 +39,11 @@ def read_activitynet(
     Args:
         lists: The folder of the json file, or the file.
         classes: A file with a class a line, if their order matters; default: the labels, sorted.
-        pattern: Name of a trimmed file (assumption: no release has them), with {id}, {start} and
-            {end} in seconds and {n}, the number of the segment in its video from 0, in any folder
-            and with any suffix. Otherwise any file <id>_<start>_<end> or v_<id>_<start>_<end> whose
-            times are both within a second of the segment's, the nearest.
+        pattern: The name of a trimmed file (an assumption: no release has them) in any folder and
+            with any suffix. It has {id}, {start} and {end} in seconds, and {n}, the number of the
+            segment in its video from 0. If there is no such file, the nearest one named
+            <id>_<start>_<end> or v_<id>_<start>_<end> is taken, if both times are within a second
+            of the segment's.
 
     Raises:
         MissingError: there are no lists (a FileNotFoundError).

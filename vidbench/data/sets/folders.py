@@ -51,8 +51,8 @@ def source_of(label: str, path: str, inside: list[str]) -> str | None:
     """Return what a sample was cut from, as far as its path shows it; None if it is its own source.
 
     Args:
-        label: Its class folder.
-        path: Of the sample.
+        label: The class folder of the sample.
+        path: The path of the sample.
         inside: The folders between the class folder and the file.
     """
     if path.lower().endswith(PICTURES):
@@ -65,12 +65,11 @@ def source_of(label: str, path: str, inside: list[str]) -> str | None:
 
 
 def read_folder(root: Path, *, held_out: float = 0.25, seed: int = 0, into: str = "test") -> Found:
-    """Read class/video, or train/class/video with the split folders' own names; or pictures without
-    videos.
+    """Read class/video, or split/class/video such as train/run/a.mp4.
 
-    Without split folders whole sources are held out by a hash of seed and source: the same on every
-    machine. Added videos can move others between the splits, so a split that was trained on is kept
-    as a manifest (see `keep`).
+    A folder without videos is read as one of pictures. Without split folders whole sources are held
+    out by a hash of seed and source: the same on every machine. Added videos can move others
+    between the splits, so a split that was trained on is kept as a manifest (see `keep`).
 
     Args:
         held_out: The share of each class's sources (at least one, if it has two) that is held out.
@@ -78,7 +77,7 @@ def read_folder(root: Path, *, held_out: float = 0.25, seed: int = 0, into: str 
         into: The split that they go to.
 
     Raises:
-        InputError: videos are outside of class folders, or there are none.
+        InputError: videos are outside of class folders, or only some folders are splits.
     """
     videos = [(path, path.split("/")) for path in media_below(root)]
     loose = [path for path, parts in videos if len(parts) == 1]
@@ -109,10 +108,10 @@ def split_folders(root: Path, videos: list[list[str]]) -> bool:
     """Return whether the folders directly below root are the splits, and nothing else.
 
     Args:
-        videos: Parts of each path.
+        videos: The parts of each path, the file name last.
 
     Raises:
-        InputError: some of them are.
+        InputError: some of the folders are splits and others are not.
     """
     tops = {parts[0] if len(parts) > 1 else "" for parts in videos}
     splits = {name for name in tops if name.lower() in SPLIT_FOLDERS}
@@ -134,12 +133,13 @@ def split_by_source(rows: Rows, share: float, seed: int = 0, into: str = "test")
     """Assign splits: whole source videos go to `into`, class by class, until it has its share.
 
     Args:
-        share: The rest is train.
+        share: The share of each class's source videos that goes to `into`; the rest is train. It
+            is at least one of two or more, unless the share is 0.
         seed: Of the choice.
-        into: The split.
+        into: A split's name.
 
     Raises:
-        InputError: the share is not in 0..1.
+        InputError: the share is below 0, or 1 or more.
     """
     if not 0 <= share < 1:
         raise InputError(f"held_out is a share in 0..1, got {share}")
@@ -176,9 +176,7 @@ def _weizmann(path: str) -> tuple[str, int] | None:
 
 
 def has_weizmann(root: Path) -> bool:
-    """Return whether a folder has folders of Weizmann's numbers only, and in them only fitting
-    files.
-    """
+    """Return whether all folders in a folder have Weizmann's numbers, and only its pictures."""
     folders = {place.name for place in root.iterdir() if place.is_dir()} if root.is_dir() else set()
     if not folders or not folders <= {folder for folder, _ in WEIZMANN}:
         return False
@@ -194,10 +192,11 @@ def read_weizmann(root: Path, *, fold: int = 1) -> Found:
     has 72 files, 36 of them as they were shot.
 
     Args:
-        fold: The actor that is left out for testing.
+        fold: The actor that is left out for testing, 1 to 9.
 
     Raises:
-        InputError: an unknown fold, or a file of another name.
+        InputError: an unknown fold, a file of another name, or no video on one side of the fold.
+        MissingError: there are no strips (a FileNotFoundError).
     """
     one_of("Weizmann's fold, the actor to leave out,", fold, range(1, WEIZMANN_ACTORS + 1))
     rows: Rows = []

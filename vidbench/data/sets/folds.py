@@ -47,7 +47,7 @@ def folds_of(text: str, seed: int = 0) -> Folds:
     """Read "source", which is five folds, "source:9", or "split", the data set's own split.
 
     Args:
-        seed: Of the folds.
+        seed: Which source videos share a fold.
 
     Raises:
         InputError: The text has another form, or there are fewer than two folds.

@@ -72,18 +72,18 @@ def imagenet_place(root: Path) -> Path | None:
 
 
 def read_imagenet(root: Path, *, lists: str | Path | None = None) -> Found:
-    """Read ImageNet as train/<wnid>/*.JPEG and val/<wnid>/*.JPEG, all or some of its classes, by
-    wnid.
+    """Read ImageNet, or some of its classes, as train/<wnid>/*.JPEG and val/<wnid>/*.JPEG.
 
-    Labels are wnids, or, with LOC_synset_mapping.txt (lines "n01440764 tench, Tinca tinca"), the
-    names there; a name that two wnids have (crane) is followed by the wnid. Each picture is its own
-    source video.
+    Classes are in the order of their wnids. Labels are wnids, or the names in
+    LOC_synset_mapping.txt (lines "n01440764 tench, Tinca tinca") if it exists; a name that two
+    wnids have (crane) is followed by the wnid. Each picture is its own source video.
 
     Args:
         lists: The folder of LOC_synset_mapping.txt, if it is not root.
 
     Raises:
         MissingError: there is no ImageNet (a FileNotFoundError).
+        InputError: a picture is in no class folder, or a class folder has another name.
     """
     place = imagenet_place(root)
     if place is None:
@@ -125,9 +125,7 @@ def _synset_names(file: Path) -> dict[str, str]:
 
 
 def cifar100_source(root: Path) -> Path | None:
-    """Return what of CIFAR-100 is in a folder: one with train/<class>/ or test/<class>/, or an
-    archive.
-    """
+    """Find CIFAR-100 in a folder: the folder with train/ or test/, else an archive, else None."""
     kinds = ("cifar-100-python", "cifar-100-binary")
     folders = [
         p
@@ -140,9 +138,7 @@ def cifar100_source(root: Path) -> Path | None:
 
 
 def has_cifar100(root: Path) -> bool:
-    """Return whether a folder has an official archive, or only CIFAR-100's classes below train/ and
-    test/.
-    """
+    """Return whether a folder has CIFAR-100: an archive, or only its classes in the splits."""
     place = cifar100_source(root)
     if place is None or place.name.startswith("cifar-100-"):
         return place is not None
@@ -157,8 +153,7 @@ def has_cifar100(root: Path) -> bool:
 
 
 def read_cifar100(root: Path) -> Found:
-    """Read CIFAR-100 as train/<class>/*.png and test/<class>/*.png, all hundred classes or some of
-    them.
+    """Read CIFAR-100, or some of its classes, as train/<class>/*.png and test/<class>/*.png.
 
     If the folder has only cifar-100-python or cifar-100-binary (unpacked, or the .tar.gz), their
     pictures are first written to cifar100-png/<split>/<class>/<number in the archive>.png below
@@ -167,6 +162,7 @@ def read_cifar100(root: Path) -> Found:
 
     Raises:
         MissingError: there is no CIFAR-100 (a FileNotFoundError).
+        InputError: a picture is in no folder of one of the 100 classes, or an archive is damaged.
     """
     place = cifar100_source(root)
     if place is None:
@@ -361,15 +357,14 @@ def _labelled_pixels(batch: dict[str, Any], archive: Path) -> tuple[list[int], n
 
 
 def digits(folder: Path) -> Manifest:
-    """Write the 1,797 handwritten digits of scikit-learn as PNG files in class folders, with their
-    manifest.
+    """Write the 1,797 handwritten digits of scikit-learn as PNG files, with their manifest.
 
     Optical Recognition of Handwritten Digits, its test part (Alpaydin and Kaynak 1998; UCI Machine
     Learning Repository, CC BY 4.0): 8x8 pixels of 17 gray levels, written here four times as large,
-    pixel for pixel, to fit nets for 32 pixels. A source is one of 14 filled-in forms (see FORMS).
-    Every second form is test (899 pictures), the others are train (898), because digits by a known
-    hand are recognized more easily (nearest neighbor: 99 % instead of 96 %). Nothing is downloaded.
-    Written whole or not at all; existing ones are read.
+    pixel for pixel, to fit nets for 32 pixels. They are in class folders. A source is one of 14
+    filled-in forms (see FORMS). Every second form is test (899 pictures), the others are train
+    (898), because digits by a known hand are recognized more easily (nearest neighbor: 99 % instead
+    of 96 %). Nothing is downloaded. Files are written whole or not at all; existing ones are read.
     """
     if (folder / "manifest.csv").is_file():
         return Manifest.load(folder)

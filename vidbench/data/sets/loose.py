@@ -42,6 +42,9 @@ def read_loose(root: Path, *, held_out: float = 0.25, seed: int = 0, into: str =
 
     Args:
         held_out, seed, into: See `folders.read_folder`.
+
+    Raises:
+        InputError: only some of the folders are splits, or held_out is not a share.
     """
     videos = [(path, path.split("/")) for path in media_below(root)]
     splits = split_folders(root, [parts for _, parts in videos])
@@ -58,8 +61,7 @@ def read_loose(root: Path, *, held_out: float = 0.25, seed: int = 0, into: str =
 def loose_sources(paths: Sequence[str], frames: bool = False) -> list[str | None]:
     """Return the source video of each file, as far as its path shows it, or None.
 
-    If all files are of one source video by their names, nothing could be held out: then each is its
-    own.
+    If all names say one source video, nothing could be held out: then each file is its own source.
 
     Args:
         frames: Pictures in one folder are frames of one video.
@@ -131,6 +133,7 @@ def read_csv(
 
     Raises:
         InputError: a line cannot be used, or held_out is given although there is a column split.
+        MissingError: there is no csv (a FileNotFoundError).
     """
     if overlap not in ("error", "warn"):
         raise InputError(f"overlap must be 'error' or 'warn', got {overlap!r}")

@@ -32,8 +32,8 @@ def check_options(name: str, reader: Callable[..., Any], options: Mapping[str, A
     """Check the options of a data set.
 
     Args:
-        name: Of the data set, for messages.
-        reader: Its reader.
+        name: The data set's name, for messages.
+        reader: Its keyword-only arguments are the options.
 
     Raises:
         InputError: one is unknown, or of another kind.
@@ -51,7 +51,7 @@ def check_options(name: str, reader: Callable[..., Any], options: Mapping[str, A
 
 
 def plain(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as JSON can hold them: paths as text, NumPy's numbers as Python's."""
+    """Convert options to what JSON can hold: paths as text, NumPy's numbers as Python's."""
     made = {
         name: str(value) if isinstance(value, Path) else value for name, value in options.items()
     }

@@ -88,7 +88,7 @@ class Tree:
                 self.videos.setdefault(name[1], []).append((*times, path))
 
     def find(self, clip: Clip, alone: bool) -> str | None:
-        """Find the file of a clip.
+        """Find the file of a clip, and mark it as used; None if there is none.
 
         Args:
             alone: No other clip of the list is of this video, so a file of its id is this clip's.
@@ -104,10 +104,10 @@ class Tree:
         )
 
     def near(self, clip: Clip, within: float) -> str | None:
-        """Find the file of a clip whose times are nearest.
+        """Find the file with the times nearest to a clip's, and mark it as used, or return None.
 
         Args:
-            within: Seconds that both times may be away at most.
+            within: The most seconds by which each of the two times may differ.
         """
         gaps = [
             (max(abs(start - clip.start), abs(end - clip.end)), path)
@@ -166,12 +166,12 @@ def _six(seconds: float) -> str:
 
 
 def kinetics_lists(root: Path, number: int) -> dict[str, list[Path]]:
-    """Return the files by split that are named like lists of Kinetics, in the first folder with
-    some.
+    """Return the files by split that are named like lists of Kinetics.
 
-    root or a folder directly in it, first of all one with files that begin like such a list. A name
-    may hold the number (kinetics-400_val.csv, k700_2020_train.csv) or not (train.csv, val.csv or
-    validate.csv, test.csv); if some of a split's do, the others are ignored.
+    They are in root or a folder directly in it: the first with files that begin like such a list,
+    else the first with such names. A name may hold the number (kinetics-400_val.csv,
+    k700_2020_train.csv) or not (train.csv, val.csv or validate.csv, test.csv); if some of a split's
+    do, the others are ignored.
 
     Args:
         number: 400, 600 or 700.
@@ -198,10 +198,10 @@ def kinetics_lists(root: Path, number: int) -> dict[str, list[Path]]:
 
 
 def has_kinetics(number: int, root: Path) -> bool:
-    """Return whether the lists in a folder are those of a Kinetics.
+    """Return whether the lists in a folder are those of Kinetics-<number>.
 
-    By the number in a name, else by the count of labels; with fewer it is a subset if the folder
-    has videos of the list.
+    The number in a file's name decides, else the count of labels. Fewer labels are a subset of the
+    next larger release, if the folder has videos of the list.
 
     Args:
         number: 400, 600 or 700.
@@ -236,7 +236,7 @@ def _any_below(root: Path, files: list[Path]) -> bool:
 def read_kinetics(
     number: int, root: Path, *, lists: str | Path | None = None, classes: str | Path | None = None
 ) -> Found:
-    """Read Kinetics-400, -600 and -700 (also 700-2020) from the csv lists of the official releases.
+    """Read Kinetics-400, -600 or -700 (also 700-2020) from the official csv lists that exist.
 
     The header is label, youtube_id, time_start, time_end, split, is_cc, or some of these: 600 and
     700 have no is_cc, test lists may have no label (such rows have none). Files of other layouts
@@ -340,15 +340,19 @@ def _kinetics_clips(file: Path, split: str) -> Iterator[Clip]:
 
 
 def mini_lists(root: Path) -> list[Path]:
-    """Mini-Kinetics-200's list of train and of val in a folder or one below: csv files before plain
-    ids."""
+    """Find Mini-Kinetics-200's lists of train and val in a folder or one below.
+
+    Returns:
+        Both files, csv files before plain ids; or [].
+    """
     found = [(place, names) for names in MINI_LISTS if (place := holding(root, names))]
     return [found[0][0] / name for name in found[0][1]] if found else []
 
 
 def read_minikinetics(root: Path, *, lists: str | Path | None = None) -> Found:
-    """Read Mini-Kinetics-200 (Xie et al. 2018) over the videos of Kinetics-400; layouts:
-    `read_kinetics`.
+    """Read Mini-Kinetics-200 (Xie et al. 2018) over the videos of Kinetics-400.
+
+    `read_kinetics` knows the layouts of the videos.
 
     The authors' lists train_ytid_list.txt and val_ytid_list.txt hold an id a line; label and times
     are then taken from Kinetics-400's csv lists in the same folder (or one below). Instead of both,

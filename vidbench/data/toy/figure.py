@@ -232,8 +232,7 @@ ONE_WAY = frozenset({"sit_down", "stand_up"})
 
 
 def pose(action: str, phase: np.ndarray, amplitude: float = 1.0) -> np.ndarray:
-    """Return joint values of an action, by cosine ease between its keys: float64 [T,len(JOINTS)];
-    ours.
+    """Return an action's joint values, by cosine ease between keys: float64 [T,len(JOINTS)]; ours.
 
     pose("stand_up", p) is pose("sit_down", 1 - p).
 

@@ -54,7 +54,7 @@ def draw_distractor(
     Args:
         canvas: uint8 [H,W,3].
         time: Seconds.
-        shift: Of the camera, in canvas pixels.
+        shift: The camera's shift (x, y), in canvas pixels.
         side: The frame's size in canvas pixels.
     """
     x = 0.5 + one.swing * np.sin(2 * np.pi * one.hertz * time + one.phase)

@@ -78,14 +78,15 @@ def render(
     same preset, world and seed give the same bytes.
 
     Args:
-        preset: Of PRESETS, or one.
-        world: Of WORLDS.
+        preset: A name in PRESETS, or a Preset.
+        world: A name in WORLDS.
         seed: Of the world.
         workers: Processes, spawned (so a script needs `if __name__ == "__main__":`); None: one for
             each core; 1: this process.
 
     Raises:
-        ToyError: the folder was made with other arguments; the message names them.
+        ToyError: an unknown preset or world, or the folder was made with other arguments; the
+            message names them.
     """
     folder = Path(folder)
     source_videos = plan_videos(preset, world, seed)
@@ -117,8 +118,8 @@ def plan_videos(
     About 75 % train and 25 % test in each class.
 
     Args:
-        preset: Of PRESETS, or one.
-        world: Of WORLDS.
+        preset: A name in PRESETS, or a Preset.
+        world: A name in WORLDS.
         seed: Of the world.
 
     Raises:
@@ -255,7 +256,7 @@ def draw(
 
     Args:
         clips: Their numbers.
-        world: Of WORLDS.
+        world: A name in WORLDS.
         seed: Of the world.
     """
     from vidbench.data.toy.scene import draw_look, paint

@@ -155,7 +155,7 @@ class Video:
 
         Raises:
             ValueError: the choice is empty or has negative numbers.
-            VideoError: a frame could not be read.
+            VideoError: a frame does not exist or could not be read.
         """
         indices = np.asarray(np.arange(self.frames) if indices is None else indices)
         if (

@@ -51,7 +51,8 @@ def short_side(height: int, width: int, size: Size) -> tuple[int, int]:
 
     Args:
         height, width: Of the frame, in pixels.
-        size: None keeps both; a number is the short side, with the aspect kept; a pair is taken.
+        size: None keeps both; a number is the short side, with the aspect kept; a pair (H, W) is
+            returned unchanged.
 
     Raises:
         ValueError: a side would be below one pixel.
@@ -76,15 +77,16 @@ class Reader:
         return True
 
     def stream(self) -> Iterator[np.ndarray]:
-        """Yield all frames [H,W,3] in order, decoded a block at a time, so that long videos fit
-        into memory.
-        """
+        """Yield all frames [H,W,3] in order, decoded in blocks, as long videos fill memory."""
         for start in range(0, self.frames, BLOCK):
             yield from self.take(np.arange(start, min(start + BLOCK, self.frames)))[0]
 
     def take(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Frames [n,H,W,C] uint8 RGB and their times [n] in seconds of wanted [n], ascending
-        without repeats."""
+        """Decode frames by number: uint8 RGB [n,H,W,3], and their times [n] in seconds.
+
+        Args:
+            wanted: Frame numbers [n], ascending without repeats.
+        """
         raise NotImplementedError
 
     def close(self) -> None:
@@ -165,9 +167,7 @@ class PyAV(Reader):
         return self._pictures(np.arange(self.frames))
 
     def take(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Decode the frames of these ascending numbers: uint8 [n,H,W,3], and their times [n] in
-        seconds.
-        """
+        """Decode frames by ascending number: uint8 [n,H,W,3], and their times [n] in seconds."""
         frames = None
         for i, picture in enumerate(self._pictures(wanted)):
             if frames is None:
@@ -304,9 +304,7 @@ class Decord(Reader):
         return batch.asnumpy() if hasattr(batch, "asnumpy") else np.asarray(batch)
 
     def take(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Decode the frames of these ascending numbers: uint8 [n,H,W,3], and their times [n] in
-        seconds.
-        """
+        """Decode frames by ascending number: uint8 [n,H,W,3], and their times [n] in seconds."""
         return self._batch(wanted), self.times[wanted]
 
     def close(self) -> None:
@@ -344,16 +342,17 @@ class TorchCodec(Reader):
         self._codec = about.codec
 
     def exact(self, path: Path) -> bool:
-        """Trusted on modern codecs and upright frames only: with packed B-frames in AVI it returns
-        frame i - 1 for i, and not every release turns frames."""
+        """Return whether torchcodec's frame numbers hold: for modern codecs and upright frames.
+
+        With packed B-frames in AVI it returns frame i - 1 for i, and not every release turns
+        frames that should be shown rotated.
+        """
         if any(kind in index(path).kind for kind in ("avi", *STREAMS)):
             return False
         return self._codec in self.codecs and orientation(path) == UPRIGHT
 
     def take(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Decode the frames of these ascending numbers: uint8 [n,H,W,3], and their times [n] in
-        seconds.
-        """
+        """Decode frames by ascending number: uint8 [n,H,W,3], and their times [n] in seconds."""
         assert self._decoder is not None, "the reader is closed"
         batch = self._decoder.get_frames_at(wanted.tolist())
         return batch.data.numpy(), batch.pts_seconds.numpy()
@@ -406,8 +405,7 @@ def _not_loaded(decoder: str, error: Exception) -> ImportError:
 
 @cache
 def failures(decoder: str) -> tuple[type[Exception], ...]:
-    """Name what a decoder raises on a bad file: any error, because damaged bytes reach all its
-    code.
+    """Name what a decoder raises on a bad file: any error, as damaged bytes reach all its code.
 
     Raises:
         ImportError: the decoder does not load; the message says what to install or use.

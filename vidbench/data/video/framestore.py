@@ -278,7 +278,7 @@ def write_mp4(
         pictures: uint8 [H,W,3] RGB or [H,W] gray, of even height and width.
         crf: x264's quality.
         comment: Kept in the file.
-        **x264: Its settings, instead of FAST.
+        **x264: x264's settings, instead of FAST.
     """
     settings = {"preset": "veryfast", "crf": str(crf), **(x264 or FAST), **ALIKE}
     return _write(file, pictures, fps, ("mp4", "libx264"), MP4, settings, comment)

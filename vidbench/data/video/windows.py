@@ -33,8 +33,7 @@ Stride = int | Fraction
 
 
 def spread(count: int, most: int) -> np.ndarray:
-    """Choose at most `most` of the numbers below `count`, evenly spread, with the first and the
-    last.
+    """Choose at most `most` of the numbers below `count`, evenly spread from first to last.
 
     Args:
         count: Above 0.
@@ -147,7 +146,7 @@ def random_window(
         length: Frames of the video.
         frames: Of the window.
         stride, grid, reach_end: See the module.
-        pad: What a short video is filled with.
+        pad: How a short video is filled: last, first or loop; see the module.
     """
     offsets = _offsets(length, frames, stride, pad, grid)
     room = _room(length, frames, stride, offsets, reach_end)
@@ -167,13 +166,12 @@ def random_windows(
     grid: str = "stride",
     reach_end: bool = True,
 ) -> np.ndarray:
-    """Draw independent windows [V,T], which may overlap or coincide (CoCLR:
-    dataset/lmdb_dataset.py).
+    """Draw independent windows [V,T], which may overlap or coincide.
 
     Args:
         length: Frames of the video.
         frames: Of a window.
-        windows: V; CoCLR draws two.
+        windows: V; CoCLR draws two (dataset/lmdb_dataset.py).
         stride, pad, grid, reach_end: See `random_window`.
     """
     drawn = [
@@ -222,10 +220,9 @@ def spread_windows(
     grid: str = "stride",
     reach_end: bool = True,
 ) -> np.ndarray:
-    """Spread windows [V,T] evenly: the first touches frame 0, the last the end; a single one is
-    central.
+    """Spread windows [V,T] evenly: the first touches frame 0, the last the end.
 
-    Of a short video every window is the same padded clip.
+    A single window is in the middle. Of a short video every window is the same padded clip.
 
     Args:
         length: Frames of the video.
@@ -259,10 +256,10 @@ def sliding_windows(
     grid: str = "stride",
     reach_end: bool = True,
 ) -> np.ndarray:
-    """Place windows [V,T] every `hop` frames, and one that touches the end (CoCLR's test: 32
-    frames, hop 15).
+    """Place windows [V,T] every `hop` frames, and one that touches the end (see reach_end).
 
-    V follows from the length; it is 1, padded by `pad`, for a video that is too short.
+    CoCLR tests with 32 frames and hop 15. V follows from the length; it is 1, padded by `pad`, for
+    a video that is too short.
 
     Args:
         length: Frames of the video.
