@@ -123,7 +123,7 @@ def chart_title(log: str, column: str) -> str:
 
     Args:
         log: metrics or monitor.
-        column: Of the log.
+        column: A column of the log.
     """
     return plain(f"{TITLES.get(column, column)} ({LOGS[log]})")
 
@@ -197,11 +197,12 @@ def time_unit(lines: Iterable[Curve]) -> tuple[str, float]:
 def axis_layout(
     charts: Sequence[tuple[str, str]], look: Look, unit: tuple[str, float], lines: Sequence[Curve]
 ) -> dict[str, Any]:
-    """Return names and scales of all axes as plotly's layout, by dotted keys turned to `_`.
+    """Return titles and scales of all axes for plotly's `update_layout`: xaxis2_type -> "log".
 
     Args:
         charts: Log and column of each.
         unit: Name and seconds of the unit of time.
+        lines: The curves; a y axis is logarithmic only if all values of its chart are positive.
     """
     made: dict[str, Any] = {}
     named = x_name(look.axis, unit)
@@ -220,7 +221,7 @@ def x_name(axis: str, unit: tuple[str, float]) -> str:
     """Name the x axis.
 
     Args:
-        axis: seconds, or a column.
+        axis: step, epoch or seconds.
         unit: Name and seconds of the unit of time.
     """
     return f"training time ({unit[0]})" if axis == "seconds" else axis
@@ -230,8 +231,8 @@ def y_name(column: str, smoothing: float) -> str:
     """Name a y axis, with the smoothing if there is any.
 
     Args:
-        column: Of a log.
-        smoothing: Of the exponential moving average.
+        column: A column of a log.
+        smoothing: Weight of the exponential moving average; 0: none.
     """
     return plain(TITLES.get(column, column)) + (f", EMA {smoothing:g}" if smoothing else "")
 
@@ -360,7 +361,7 @@ def compared(states: Sequence[RunState], numbers: Sequence[Number]) -> Figure | 
     """Draw all runs as parallel coordinates: what differs in their recipes, and what came out.
 
     Args:
-        numbers: Of the same runs, by the same names.
+        numbers: Numbers of the same runs, by the same names.
     """
     fields: Mapping[str, Mapping[str, Any]] = recipe_differences(states)
     if len([one for one in states if one.recipe]) < 2:
@@ -373,10 +374,13 @@ def outcomes(
 ) -> dict[str, dict[str, float | None]]:
     """Return the runs' results: the last loss, and of each task the main metric in percent.
 
-    Of a task's protocols it is the one that most runs share; RGB and flow count as one.
+    If a task has several protocols, the one that most runs share counts; RGB and flow count as one.
 
     Args:
-        numbers: Of these runs.
+        numbers: Numbers of these runs.
+
+    Returns:
+        Result -> run -> value, None if unknown.
     """
     found: dict[str, dict[str, float | None]] = {
         "last loss": {one.name: one.last("loss") for one in states}
@@ -396,12 +400,13 @@ def outcomes(
 
 
 def write_board(path: str | Path, board: Board, title: str = "Board of runs") -> Path:
-    """Write one offline page of all runs: states, curves, recipes, numbers. Its buttons need no
-    kernel.
+    """Write one offline page of all runs: states, curves, recipes, numbers.
+
+    Its buttons need no kernel.
 
     Args:
-        path: Of the page.
-        title: Of the page.
+        path: The page's file.
+        title: The page's title.
     """
     began = time.perf_counter()
     states = board.look()

@@ -39,8 +39,9 @@ def playing(
     speed: Callable[[], float] | None = None,
     with_flow: str | Path = "",
 ) -> Callable[[int], Tile]:
-    """Make a function from a row of the manifest to its Tile: frames spread over the video, at the
-    video's own pace.
+    """Make a function from a row of the manifest to its Tile.
+
+    The clip has frames spread over the video and plays at the video's own pace.
 
     Args:
         side: Pixels of the clip's longer side.
@@ -49,8 +50,8 @@ def playing(
         flow_folder: A flow store, or QUICK. If given, the tiles show flow in colors.
         speed: Returns the pixels a frame that get full color. Default: `top_speed` of this
             manifest.
-        with_flow: A flow store, or QUICK, whose flow the viewer shows next to the tile, each clip with
-            its own full color.
+        with_flow: A flow store, or QUICK, whose flow the viewer shows next to the tile. Each clip
+            has its own full color.
     """
     speed = speed or cache(partial(top_speed, manifest, flow_folder))
 
@@ -80,7 +81,7 @@ def playing(
 
 
 def colored(flows: np.ndarray) -> np.ndarray:
-    """Draw flows [T,H,W,2] in colors whose full one is the 99 % quantile of their own speeds."""
+    """Draw flows [T,H,W,2] in colors, uint8 [T,H,W,3]; full color is their own 99 % quantile."""
     limit = float(np.quantile(np.linalg.norm(flows, axis=-1), 0.99))
     return estimate.colors(flows, max(limit, 0.5))  # noise below half a pixel stays pale
 
@@ -92,12 +93,18 @@ def whole(
     flow_folder: str | Path = "",
     speed: Callable[[], float] | None = None,
 ) -> list[Tile]:
-    """Make the clip that the viewer shows of a video: all frames up to `WHOLE`, evenly spread if
-    there are more, `SHORT` pixels high or as the file is. Its flow is the second clip.
+    """Make the clips that the viewer shows of a video: its frames and, second, its flow.
+
+    They have all frames up to `WHOLE`, evenly spread if there are more. The shorter side is `SHORT`
+    pixels, or the file's if that is less.
 
     Args:
-        flow_folder: A flow store, QUICK, or "" for the video alone.
-        speed: As in `playing`.
+        flow_folder: A flow store, QUICK, or "" for the frames alone.
+        speed: Returns the pixels a frame that get full color. Default: the clip's own, see
+            `colored`.
+
+    Returns:
+        One tile, or two with flow (if the video has more than one frame).
     """
     path = manifest.absolute(row)
     with Video(path) as video:
@@ -140,8 +147,9 @@ def top_speed(
     """Return the speed in pixels per frame that 99 % of the pixels do not exceed.
 
     Args:
+        flow_folder: A flow store, or QUICK.
         videos: How many are read, evenly spread.
-        flows: Of each video.
+        flows: How many of each video, evenly spread.
     """
     speeds = [
         np.linalg.norm(_flows(manifest, flow_folder, row, flows), axis=-1).ravel()
@@ -161,17 +169,19 @@ def neighbors_gallery(
     shown: int = 6,
     results: int = 5,
 ) -> Html:
-    """Draw evenly spread queries, each with its nearest training videos, a line for each entry of
-    `found`.
+    """Draw evenly spread queries, each with its nearest training videos.
+
+    A query has a line of neighbors for each entry of `found`.
 
     Args:
+        found: Name of a search -> the queries' neighbors.
         titles: Name in `found` -> what the page calls it. Default: the names themselves.
         compared: Name -> another name in `found`. Neighbors that the other line has too are marked
             and counted.
         flow_folder: A flow store. If given, the clips show flow in colors, all on one scale, with
             its wheel.
-        shown: Queries.
-        results: Neighbors of each.
+        shown: How many queries.
+        results: How many neighbors of each.
     """
     titles = {name: (titles or {}).get(name, name) for name in found}
     limit = top_speed(queries, flow_folder, shown, 8) if flow_folder else 0.0
@@ -216,8 +226,8 @@ def wheel(limit: float | None = None, side: int = 96) -> Html:
     """Draw the key to the colors of flow.
 
     Args:
-        limit: Pixels a frame of full color; None, if each picture has its own.
-        side: Pixels.
+        limit: Pixels a frame of full color; None if each picture has its own.
+        side: Pixels of the wheel.
     """
     speed = f"at the rim {limit:.1f} pixels a frame" if limit else "the faster, the stronger"
     words = f"direction by color; {speed}"

@@ -41,6 +41,9 @@ def asymmetry(
         backward: [C_t,C_s].
         unit: What the scores are.
         drawn, labels: See `against`.
+
+    Raises:
+        ValueError: see `against`.
     """
     turned = Classes(classes.targets, classes.sources)
     backward = turned.checked(backward, "asymmetry, backward").T
@@ -70,19 +73,21 @@ def against(
     drawn: int = 2000,
     labels: int = 8,
 ) -> Figure:
-    """Draw two scores of the same pairs against each other, with Spearman's rank correlation of all
-    pairs.
+    """Draw two scores of the same pairs against each other.
+
+    A line below gives Spearman's rank correlation of all pairs.
 
     Args:
         x, y: [C_s,C_t].
-        classes: Marked pairs are drawn in any case.
-        names: Of the two scores.
+        classes: Their names; marked pairs are drawn in any case.
+        names: What the two scores are.
         drawn: How many of the highest by either score are points; the others are a shade, and a
             line below gives their number.
         labels: How many of the strongest are named at most; names do not overlap.
 
     Raises:
-        ValueError: see `relations.heatmap`.
+        ValueError: shapes do not fit, names come twice, marks are unknown, scores are infinite, or
+            no pair has both scores.
     """
     from scipy.stats import spearmanr
 

@@ -142,10 +142,11 @@ def write(path: str | Path, pairs: Sequence[Paired]) -> Path:
     """Write a comparison as one offline page, whole or not at all.
 
     Args:
-        path: Of the page.
+        path: The page's file.
+        pairs: The measurements of both runs.
 
     Raises:
-        ValueError: There is nothing to show.
+        ValueError: There are no measurements.
         OSError: The file cannot be written.
     """
     if not pairs:

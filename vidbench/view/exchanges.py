@@ -30,10 +30,10 @@ def overlap_curve(found: Found, pair: Pair, teacher: str, gallery: int) -> Figur
     """Draw the share of neighbors that each of two searches has in common with a third, over k.
 
     Args:
-        found: The searches by name.
-        pair: Before and after.
-        teacher: The third.
-        gallery: Videos that are searched.
+        found: Name -> search.
+        pair: Names of the searches before and after.
+        teacher: Name of the third.
+        gallery: How many videos are searched.
     """
     depths = [k for k in DEPTHS if k <= found[teacher].neighbors.rows.shape[1]]
     lines = {}
@@ -61,7 +61,9 @@ def exchange_bars(found: Found, pair: Pair, train: Manifest, queries: Manifest, 
 
     Args:
         found: Name -> search.
-        pair: Names of the two searches.
+        pair: Names of the searches before and after.
+        train: The gallery. Without labels, right and wrong are one.
+        k: How many neighbors of a query count.
     """
     before, after = (found[name].neighbors.rows for name in pair)
     moved = exchanged(before, after, (train.label, queries.label), k)
@@ -78,13 +80,16 @@ def exchange_bars(found: Found, pair: Pair, train: Manifest, queries: Manifest, 
 def origin_table(
     found: Found, pair: Pair, teacher: str, train: Manifest, queries: Manifest, k: int
 ) -> Html | str:
-    """Count gained neighbors that the teacher's list contains, and those that it lacks: how many
-    are right.
+    """List how many gained neighbors are right, by whether the teacher's list has them, too.
 
     Args:
         found: Name -> search.
-        pair: Names of the two searches.
-        teacher: The name of the teacher's search.
+        pair: Names of the searches before and after.
+        teacher: Name of the teacher's search.
+        k: How many neighbors of a query count.
+
+    Returns:
+        A table, or a sentence if no neighbor was gained.
     """
     before, after, named = (found[name].neighbors.rows for name in (*pair, teacher))
     new, taught = ~shared(after, before, k), shared(after, named, k)

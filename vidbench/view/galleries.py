@@ -125,7 +125,8 @@ def encode(
         effort: 0 (fast) to 6 (small).
 
     Raises:
-        TypeError, ValueError: frames are something else.
+        TypeError: frames are no uint8 array.
+        ValueError: frames have another shape, or fps is not positive.
     """
     from PIL import Image
 
@@ -158,13 +159,13 @@ def encode(
 
 
 def data_uri(data: bytes, mime: str) -> str:
-    """Return bytes as an address that contains them.
+    """Return bytes as a data URI, an address that contains them.
 
     Args:
         mime: image/...
 
     Raises:
-        ValueError: there are no bytes, or mime is another.
+        ValueError: there are no bytes, or `mime` is not of an image.
     """
     if not data:
         raise ValueError("data_uri: wanted bytes, got none; was the clip written?")
@@ -186,7 +187,7 @@ def clip_html(
         clip: WebP, GIF, PNG or JPEG as bytes, or its data URI.
         alt: Text for those who do not see the picture.
         width, height: Pixels on the screen.
-        narrow: It gets smaller in a place that is narrower.
+        narrow: Whether it shrinks in a place that is narrower.
     """
     sides = [(side, int(n)) for side, n in (("width", width), ("height", height)) if n is not None]
     size = "".join(f' {side}="{n}"' for side, n in sides)
@@ -204,19 +205,18 @@ def filmstrip(
     height: int = 84,
     noun: str = "frames",
 ) -> Html:
-    """Draw rows of small frames, one row per clip, to look at clips, views or flow colors side by
-    side.
+    """Draw rows of small frames, one row per clip, to compare clips, views or flow colors.
 
     Args:
         clips: uint8 [T,H,W,3] each.
-        titles: Of each clip.
+        titles: A title for each clip; default: its number.
         frames: At most so many per row, spread from the first to the last.
-        height: Pixels; less if a row would be wider than a figure.
+        height: Pixels of a frame; less if a row would be wider than a figure.
         noun: What T counts, such as "pictures".
 
     Raises:
-        ValueError: no clips, a wrong number of titles, or frames of another kind.
-        TypeError: frames of another kind.
+        ValueError: no clips, a wrong number of titles, or frames of another shape.
+        TypeError: a clip is no uint8 array.
     """
     if not len(clips):
         raise ValueError("filmstrip: wanted at least one clip, got none")
@@ -278,8 +278,10 @@ def _checked(frames: np.ndarray, who: str) -> np.ndarray:
 
 
 def uri(clip: bytes | str) -> str:
-    """Return encoded bytes as a data URI, their kind read from their head; a data URI is returned
-    unchanged.
+    """Return an encoded picture as a data URI.
+
+    Args:
+        clip: WebP, GIF, PNG or JPEG as bytes, or a picture's data URI, which is returned unchanged.
 
     Raises:
         ValueError: it is anything else.
@@ -311,10 +313,10 @@ def gallery(
     side: int = 108,
     looks: Mapping[str, tuple[str, str]] | None = None,
 ) -> Html:
-    """Draw queries on the left and their neighbors on the right, nearest first (CoCLR supplement,
-    Figure 1).
+    """Draw queries on the left and their neighbors on the right, nearest first.
 
-    Right and wrong differ by color and by sign.
+    The layout is that of Figure 1 in CoCLR's supplement. Right and wrong differ by color and by
+    sign.
 
     Args:
         queries: Rows of one method, or method -> rows; then each query is shown once, with a line
@@ -323,7 +325,7 @@ def gallery(
         looks: Method -> color and dash of the square before its name, see `looks.colors_for`.
 
     Raises:
-        ValueError: there is nothing to show, or the methods' queries differ.
+        ValueError: there is nothing to show, or the methods' queries or their order differ.
     """
     blocks = dict(queries) if isinstance(queries, Mapping) else {"": list(queries)}
     shown = [[(row.query.label, row.query.caption) for row in rows] for rows in blocks.values()]
@@ -427,8 +429,9 @@ def _tile(tile: Tile, rank: int, side: int, mark: str = "") -> str:
 
 
 def attributes(tile: Tile) -> str:
-    """Return the attributes of a tile, which one clicks or reaches by Tab, for viewer.js and
-    `widgets.pieces`; JupyterLab leaves it its keys."""
+    """Return a tile's HTML attributes, which viewer.js and `widgets.pieces` read.
+
+    A click or the Tab key reaches the tile, and JupyterLab does not take its key presses."""
     pick = f' data-pick="{escaped(tile.pick)}"' if tile.pick else ""
     keys = 'tabindex="0" role="button" data-lm-suppress-shortcuts="true"'
     other = (

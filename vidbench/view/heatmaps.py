@@ -123,7 +123,8 @@ def heatmaps(
 ) -> Figure:
     """Draw small multiples: a row of pictures for each name.
 
-    Such as the frames of a map, or what a filter keeps of it. Scales are drawn next to their rows.
+    A row has, for example, the frames of a map, or what a filter keeps of them. Scales are drawn
+    next to their rows.
 
     Args:
         rows: Name -> [n,H,W], the same n in all.
@@ -132,7 +133,7 @@ def heatmaps(
             from their smallest to their largest value.
         unit: What the numbers are.
         scale: Colors of the rows that are not signed.
-        ends: Of their scale, instead of the smallest and largest value.
+        ends: Ends of their scale, instead of the smallest and largest value.
 
     Raises:
         ValueError: no rows, another number of maps or columns, or values that are not finite.
@@ -178,8 +179,9 @@ def slider(
     profiles: Mapping[str, np.ndarray],
     unit: str = "value",
 ) -> Figure:
-    """Draw a picture and the profile of one of its rows for each value of a slider, without a
-    kernel.
+    """Draw a picture and the profile of one of its rows for each value of a slider.
+
+    The slider needs no kernel.
 
     Args:
         steps: Value -> [H,W], all on one gray scale; the slider begins in the middle.

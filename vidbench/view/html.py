@@ -36,15 +36,15 @@ def table(
     title: str = "",
     note: str = "",
 ) -> Html:
-    """Draw a table of numbers with aligned decimals, and below it a line that says how they were
-    measured.
+    """Draw a table of numbers with aligned decimals.
 
     Args:
         rows: Column -> value: text, `Html`, a number, (value, low, high), or None for a dash.
-        columns: Which, and in what order; default: all of the first row's.
+        columns: Which columns, in this order; default: all of the first row's.
         formats: Column -> format, such as ".1f", ".1%".
-        best: Column -> "max" or "min", set in bold.
-        note: The line below.
+        best: Column -> "max" or "min", which is set in bold.
+        title: A line above the table.
+        note: A line below it, such as how the numbers were measured.
 
     Raises:
         ValueError: no rows, an unknown column, or a `best` that is neither.
@@ -155,7 +155,8 @@ def page(title: str, sections: Sequence[Section]) -> str:
     It opens without a network; plotly's script is inside once, if needed.
 
     Args:
-        sections: Titles with their parts.
+        title: The page's title.
+        sections: Headings with their parts, at least one.
 
     Raises:
         TypeError: a part is not text, `Html` or a plotly figure.
@@ -215,7 +216,8 @@ def write_page(path: str | Path, title: str, sections: Sequence[Section]) -> Pat
     """Write `page` to a file, whole or not at all; return the path.
 
     Args:
-        sections: Of `page`.
+        path: The page's file.
+        title, sections: See `page`, also for the errors.
     """
     write_text(path, page(title, sections))
     return Path(path)

@@ -161,20 +161,20 @@ class Html(str):
 
 
 def escaped(value: object) -> str:
-    """Any value as text that is safe inside HTML, between tags and in a quoted attribute alike."""
+    """Return any value as text that is safe in HTML, between tags and in a quoted attribute."""
     return html.escape(str(value), quote=True)
 
 
 def plain(text: str) -> str:
-    """Text that plotly draws letter by letter: it reads tags in names, so `<b>` must come as
-    entities."""
+    """Return text that plotly draws letter by letter: `<b>` as entities, since it obeys tags."""
     return html.escape(str(text), quote=False)
 
 
 def method_color(name: str) -> str:
     """Return the color of the method that a run's name begins with, "" if it names none.
 
-    name: of a run, or its path.
+    Args:
+        name: The run's name, or its path.
     """
     last = name.lower().rpartition("/")[2]
     known = [one for one in METHODS if last.startswith(one)]
@@ -239,7 +239,7 @@ def dress(figure: Figure, x: str, y: str, title: str, legend: Sequence[str], rig
 
     Args:
         x, y: Names of the axes.
-        legend: Its names.
+        legend: The names in the legend; empty: no legend.
         right: Pixels right of the plot.
     """
     configure()
@@ -271,9 +271,10 @@ def say(
     """Write lines of text at a place of the figure.
 
     Args:
-        place: In shares of its plot.
-        size: Pixels.
-        **anchors: Of plotly's annotations.
+        place: x and y in shares of its plot.
+        *lines: Plain text.
+        size: Pixels of the letters.
+        **anchors: Further settings of plotly's annotation, such as xanchor.
     """
     figure.add_annotation(
         text="<br>".join(map(plain, lines)),

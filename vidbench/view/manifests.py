@@ -22,8 +22,9 @@ SHARES = (25, 50, 75, 100)  # percent of the videos
 
 
 def split_table(manifest: Manifest) -> Html:
-    """Videos, source videos and classes of each split; the note counts sources in train and in
-    another split, which must be none."""
+    """List videos, source videos and classes of each split.
+
+    The note counts source videos that are in train and in another split; it must be 0."""
     parts = _parts(manifest)
     rows = [
         {
@@ -46,7 +47,7 @@ def shared(manifest: Manifest) -> int:
 
 
 def class_bars(manifest: Manifest) -> Figure | str:
-    """Videos of the largest classes by split; a sentence without labels."""
+    """Draw the number of videos of the largest classes by split; without labels, a sentence."""
     if not manifest.labeled:
         return no_labels("this figure")
     counts = {
@@ -77,7 +78,7 @@ def size_table(manifest: Manifest) -> Html:
 
 
 def length_table(manifest: Manifest) -> Html:
-    """Frames and seconds of a scanned manifest's videos, by share of the videos."""
+    """List frames and seconds that 25, 50, 75 and 100 % of a scanned manifest's videos do not exceed."""
     facts = manifest.scanned()
     frames, seconds = facts["frames"], facts["frames"] / np.maximum(facts["fps"], 1e-3)
     rows = [

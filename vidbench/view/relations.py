@@ -49,7 +49,7 @@ class Classes:
             who: The function that the message names.
 
         Raises:
-            ValueError: they do not fit the names.
+            ValueError: they do not fit the names, some are infinite, or a name comes twice.
         """
         scores = np.asarray(scores, dtype=np.float32)
         wanted = len(self.sources), len(self.targets)
@@ -94,7 +94,7 @@ class Classes:
 
 
 def clustered(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Order rows and columns so that similar ones are neighbors: [C_s] and [C_t].
+    """Order rows and columns so that similar ones are neighbors: indices [C_s] and [C_t].
 
     Average linkage by cosine distance, leaves in the optimal order (SciPy). NaN counts as 0; rows
     or columns without any other number come last.
@@ -141,19 +141,20 @@ def heatmap(
     order: tuple[np.ndarray, np.ndarray] | None = None,
     exact: bool = True,
 ) -> Figure:
-    """Draw scores as colors, rows and columns in clusters; names on hover, few ones on the axes,
-    too.
+    """Draw scores as colors, rows and columns in clusters.
 
-    Colors reach to the 99.9th percentile.
+    Names are shown on hover, and on the axes if there are few. Colors reach to the 99.9th
+    percentile; unknown scores are gray.
 
     Args:
         scores: [C_s,C_t].
         unit: What the scores are.
-        signed: White is 0, blue above, vermilion below; otherwise they are probabilities, from
+        signed: White is 0, blue above, vermilion below. If False, scores are probabilities, from
             white to dark blue.
-        order: Rows and columns, such as those of another read-out; default: `clustered`.
-        exact: Numbers in single precision; otherwise 8 bits each, whole percents of the strongest
-            color, a third of the size in a saved notebook (if none is NaN).
+        order: Indices of rows and columns, such as those of another read-out; default: `clustered`.
+        exact: Keep numbers in single precision. If False, each is stored in 8 bits, as whole
+            percent of the strongest color, which takes a third of the size in a saved notebook. If
+            any is NaN, all stay exact.
 
     Raises:
         ValueError: shapes do not fit, names come twice, marks are unknown, scores are infinite, or
@@ -232,9 +233,9 @@ def sankey(
     Args:
         pairs: Rows with a class under the name of each data set, and its score, see
             `projections.pairs`.
-        source_name, target_name: Of the data sets.
-        links: Drawn at most.
-        unit: What scores are.
+        source_name, target_name: Names of the data sets.
+        links: How many are drawn at most.
+        unit: What the scores are.
 
     Raises:
         ValueError: no score is positive; a width has no sign.
@@ -306,8 +307,7 @@ def _links(
 
 
 def _full(scores: np.ndarray) -> float:
-    """Where the colors end: the FULL quantile of absolute scores, or the largest where that is
-    0."""
+    """Where the colors end: the FULL quantile of absolute scores; if that is 0, the largest."""
     sizes = np.abs(scores[np.isfinite(scores)])
     if not sizes.size:
         return 1.0
@@ -318,7 +318,7 @@ def shortened(name: str, letters: int = LETTERS) -> str:
     """Cut a name to so many letters.
 
     Args:
-        letters: At most, with the ellipsis.
+        letters: How many at most, the ellipsis included.
     """
     return name if len(name) <= letters else f"{name[: letters - 1]}…"
 
@@ -327,8 +327,8 @@ def rings(figure: Figure, x: Sequence | np.ndarray, y: Sequence | np.ndarray, wo
     """Draw rings at these places, dark on white, visible on any color; the pointer ignores them.
 
     Args:
-        x, y: Places.
-        word: In the legend.
+        x, y: Places [n], as the axes have them: names or numbers.
+        word: What the legend calls them.
     """
     for color, width, shown in (("#FFFFFF", 3.6, False), (INK, 1.6, True)):
         figure.add_scatter(
@@ -343,8 +343,7 @@ def rings(figure: Figure, x: Sequence | np.ndarray, y: Sequence | np.ndarray, wo
 
 
 def _named_axis(update, drawn: list[str], classes: list[str], **looks) -> int:
-    """Dress a class axis, with names where there is room for them; return the pixels that slanted
-    names need."""
+    """Dress a class axis, with names if there is room; return the pixels that slanted names need."""
     looks |= dict(
         type="category",
         showgrid=False,

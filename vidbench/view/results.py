@@ -30,14 +30,14 @@ STATES = ("complete", "running", "waiting", "new", "interrupted", "died", "faile
 
 
 def results_table(numbers: Sequence[Number], title: str = "") -> Html:
-    """Draw runs by metrics in percent, with budgets, of numbers under one protocol (see
-    one_protocol).
+    """Draw a table of numbers under one protocol: runs by metrics in percent, with budgets.
 
     The main metric has intervals, and each metric if there are at most two: six intervals are too
     wide for a page. A sentence below names the commits of vidbench if several measured the rows.
 
     Args:
-        numbers: Under one protocol.
+        numbers: At least one; if their protocols differ, `one_protocol` raises.
+        title: A line above the table.
     """
     one_protocol(numbers)
     metrics = list(dict.fromkeys(number.metric for number in numbers))
@@ -86,9 +86,9 @@ def _formats(rows: Sequence[Mapping[str, Any]], *names: str) -> dict[str, str]:
 
 
 def results_tables(numbers: Iterable[Number]) -> Html:
-    """Draw all tables, task by task, one a protocol; below them, once, what a task's protocols
-    share.
-    """
+    """Draw all tables, task by task, one for each protocol.
+
+    What a task's protocols share is written once, below its tables."""
     pieces = []
     for task, shared, headed in by_task(numbers):
         pieces += [results_table(group, heading) for heading, group in headed]
@@ -136,8 +136,9 @@ def stream_tables(numbers: Iterable[Number]) -> Html:
 
 
 def charts(numbers: Iterable[Number]) -> list[Figure]:
-    """Bars of the main metric, run by run with intervals, a figure for each protocol that several
-    runs share."""
+    """Draw bars of the main metric with intervals, a bar for each run.
+
+    There is a figure for each protocol that several runs share."""
     figures = []
     for heading, group in [pair for _, _, pairs in by_task(numbers) for pair in pairs]:
         metric = main_metric(group)
@@ -205,8 +206,9 @@ def _joined(pieces: Sequence[Html]) -> Html:
 
 
 def published_table(rows: Sequence[Published]) -> Html:
-    """Published numbers, a table a data set, a row a method, a column a task or metric; sources
-    numbered below."""
+    """Draw published numbers: a table for each data set, with methods by tasks or metrics.
+
+    The sources are numbered below."""
     if not rows:
         return _small("Nothing published of the same task, metric, data and stream is known here.")
     notes = [(*row.source.split("; "), *filter(None, [row.note])) for row in rows]
@@ -266,11 +268,13 @@ def write_report(
     task: str = "",
     data: str = "",
 ) -> Path:
-    """Write one offline page of all runs: inventory, a table and bars for each protocol, published
-    numbers.
+    """Write one offline page of all runs.
+
+    It has a table and bars for each protocol, published numbers, and the inventory.
 
     Args:
-        path: Of the page.
+        path: The page's file.
+        folders: The run directories, as read.
         task: Part of a task's name; empty: all.
         data: See `published.comparable`.
     """

@@ -68,7 +68,10 @@ def differences_table(found: Found, base: str) -> Html | str:
 
     Args:
         found: Name -> search.
-        base: A name.
+        base: Name of the search that is subtracted.
+
+    Returns:
+        A table, or a sentence if there are no labels or no other search.
     """
     if not found[base].hits:
         return no_labels("R@k")
@@ -94,8 +97,9 @@ def protocol_table(found: Found) -> Html:
 
 
 def hub_table(found: Found, train: Manifest) -> Html:
-    """Show how unevenly each search finds the gallery: skewness, videos never found, the largest
-    hub.
+    """Show how unevenly each search finds the gallery.
+
+    Columns are the skewness, the share of videos never found, and the largest hub.
 
     Args:
         found: Name -> search.
@@ -139,12 +143,14 @@ def hub_curve(found: Found, train: Manifest) -> Figure:
 
 
 def hubs_of(found: Found, train: Manifest) -> tuple[dict[str, Hubness], int]:
-    """Compute the hubness of each search over its nearest, at most ten, and return that number,
-    too.
+    """Compute the hubness of each search over the k nearest of each query, k <= 10.
 
     Args:
         found: Name -> search.
         train: The gallery.
+
+    Returns:
+        Name -> hubness, and k.
     """
     k = min(NEAREST, *(one.neighbors.rows.shape[1] for one in found.values()))
     rows = {name: one.neighbors.rows for name, one in found.items()}

@@ -33,7 +33,7 @@ def row(one: RunState, look: tuple[str, str]) -> Html:
     """Draw a run's line: its color, state, progress, pace.
 
     Args:
-        look: Color and dash.
+        look: Color and dash, see `looks.colors_for`.
     """
     sign, color = SIGNS.get(one.state, ("", "inherit"))
     epoch, facts = one.last("epoch"), []

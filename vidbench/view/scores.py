@@ -24,7 +24,8 @@ def score_table(found: Scores, classes: Sequence[str], note: str = "") -> Html:
 
     Args:
         found: (run, test) -> score.
-        note: Before the rest of the line below.
+        classes: Their names, for the share of right guesses in the line below.
+        note: What that line begins with.
     """
     rows = [{"run": run, "test": test, **one.numbers} for (run, test), one in found.items()]
     words = [note, OVER, guess_words(classes, "top-1")]
