@@ -93,7 +93,7 @@ def _delete(path: Path) -> None:
 
 
 def size_of(path: Path) -> int:
-    """Return the bytes of a file, or of all files below a folder; targets of links are not counted."""
+    """Return the bytes of a file, or of all files below a folder, without the targets of links."""
     if not path.is_dir() or path.is_symlink():
         return path.lstat().st_size
     total = 0

@@ -236,7 +236,7 @@ def _host(place: Place) -> str:
 
 
 def way(place: Place) -> str:
-    """Return this machine's address on the way to rank 0; empty if all ranks are on this machine."""
+    """Return this machine's address on the way to rank 0; empty if all ranks are here."""
     return "" if place.one_node else meeting.way(f"{place.address}:{place.port}")
 
 

@@ -128,7 +128,7 @@ def run(
 
 
 def _conclude(client: "Client", copy: Path, state: str, error: str | None) -> None:
-    """Write the copy, the status and the page. If the copy fails (disk full), the status says so."""
+    """Write the copy, the status and the page; a copy that fails (disk full) is in the status."""
     try:
         client.nb_man.end(copy)
     except OSError as trouble:
@@ -184,7 +184,7 @@ def _execute(client: "Client", copy: Path, kernel: dict, named: str) -> tuple[st
 
 
 class Client(PapermillNotebookClient):
-    """papermill's client, which merges streams as they come, writes them as lines, and can be stopped.
+    """papermill's client, which merges streams, writes them as lines, and can be stopped.
 
     To be set before it executes: lines, status, cell_seconds, bars, streams.
     """
@@ -287,7 +287,7 @@ class Client(PapermillNotebookClient):
     def output(
         self, outs: list, msg: dict, display_id: str, cell_index: int
     ) -> nbformat.NotebookNode | None:
-        """Merge an output: append a stream to the one of its name, unless another output came between.
+        """Merge an output: a stream continues the one of its name if no other output came between.
 
         Args:
             outs, msg, display_id, cell_index: Of nbclient.

@@ -78,7 +78,7 @@ def size_table(manifest: Manifest) -> Html:
 
 
 def length_table(manifest: Manifest) -> Html:
-    """List frames and seconds that 25, 50, 75 and 100 % of a scanned manifest's videos do not exceed."""
+    """List the frames and seconds that a share of a scanned manifest's videos does not exceed."""
     facts = manifest.scanned()
     frames, seconds = facts["frames"], facts["frames"] / np.maximum(facts["fps"], 1e-3)
     rows = [

@@ -343,7 +343,7 @@ def rings(figure: Figure, x: Sequence | np.ndarray, y: Sequence | np.ndarray, wo
 
 
 def _named_axis(update, drawn: list[str], classes: list[str], **looks) -> int:
-    """Dress a class axis, with names if there is room; return the pixels that slanted names need."""
+    """Dress a class axis, with names if there is room; return the pixels of slanted names."""
     looks |= dict(
         type="category",
         showgrid=False,

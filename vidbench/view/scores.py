@@ -56,7 +56,7 @@ def gap_table(gaps: Mapping[str, tuple[float, float, float]], one: str, other: s
 
 
 def protocol_table(found: Scores) -> Html:
-    """List the switches that change each number; a column a test, from the first run that has it."""
+    """List the switches that change each number: a column a test, from the first run with it."""
     first = {test: one.protocol for (_, test), one in reversed(list(found.items()))}
     tests = list(dict.fromkeys(test for _, test in found))
     switches: dict[str, None] = {}

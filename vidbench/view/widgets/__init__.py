@@ -14,7 +14,10 @@ def shown(thing: Any, *arguments: Any, **options: Any) -> Any:
 
     Args:
         thing: A browser or board.
-        *arguments, **options: Of its `html`.
+        *arguments, **options: What a headless run gives to its `html`.
+
+    Returns:
+        The controls; in a headless run HTML, or a figure with HTML; `thing` itself if it is text.
     """
     from vidbench.evaluate.board import Board
     from vidbench.view.widgets import (

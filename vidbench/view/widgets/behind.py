@@ -106,11 +106,11 @@ class Behind:
         return lru_cache(HELD)(lambda row: self.videos.tile(kind, row))
 
     def tiles(self, name: str, page: int = 0) -> list[Tile]:
-        """Return one page of the clips of a cell, with a line for each.
+        """Return one page of the clips of a cell, each with whether it is right.
 
         Args:
-            name: Of the cell.
-            page: From 0.
+            name: The cell's name.
+            page: Number of the page, from 0.
         """
         cell, shown = self.cells[name], slice(page * PAGE, (page + 1) * PAGE)
         with ThreadPoolExecutor(min(8, cores())) as pool:
@@ -122,11 +122,11 @@ class Behind:
         ]
 
     def clips(self, name: str, page: int = 0) -> Html:
-        """Draw one page of the clips of a cell under its words.
+        """Draw one page of the clips of a cell under its words, with a line for each clip.
 
         Args:
-            name: Of the cell.
-            page: From 0.
+            name: The cell's name.
+            page: Number of the page, from 0.
         """
         cell = self.cells[name]
         head = f'<div style="font-size:13px;margin:0 0 6px"><b>{escaped(cell.words)}</b></div>'

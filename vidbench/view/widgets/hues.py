@@ -47,7 +47,8 @@ class Hues(NamedTuple):
 def standard(videos: VideoRows) -> str:
     """Return the column that colors a map at first.
 
-    It is class; without labels source video, or side if there are too many of those.
+    It is the class; without labels the source video, or the side if there is one source video or
+    more than LISTED.
     """
     if CLASS in videos.names:
         return CLASS
@@ -62,9 +63,14 @@ def choices(videos: VideoRows) -> list[str]:
 def by_column(videos: VideoRows, name: str, order: Sequence[str] = ()) -> Hues:
     """Color points by a column: words by color and shape, numbers by a scale.
 
+    A few whole numbers (counts) are colored like words.
+
     Args:
-        name: Of the column. Raises ValueError if the table has none of that name.
-        order: Words that come first, in this order, when all words can be named.
+        name: The column's name.
+        order: Words that come first, in this order.
+
+    Raises:
+        ValueError: The table has no such column.
     """
     values = videos.column(name)
     if values.dtype.kind != "f":
@@ -139,6 +145,9 @@ def marked(hues: Hues, side: str) -> dict[str, Any]:
 
     Args:
         side: queries or gallery.
+
+    Returns:
+        Settings of a plotly marker: color, colorscale, cmin, cmax, symbol.
     """
     return dict(
         color=hues.codes[side],
@@ -152,7 +161,7 @@ def marked(hues: Hues, side: str) -> dict[str, Any]:
 def legend(hues: Hues) -> list[dict[str, Any]]:
     """Make the traces of the legend and the scale.
 
-    Their number is always the same, so that a map in a page changes without new ones.
+    Their number is always the same, so a map in a page can change without new traces.
     """
     lines: list[dict[str, Any]] = [
         dict(

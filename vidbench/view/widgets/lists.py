@@ -215,7 +215,7 @@ class Lists:
     # ---- as data
 
     def nearest(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return the query's n <= k nearest gallery rows by one list, and similarities: [n] each."""
+        """Return the query's n <= k nearest gallery rows by a list, and similarities: [n] each."""
         return self._near(name, *self.query, self.k, self.hide_source_video)
 
     def rows(self) -> dict[str, list[dict[str, Any]]]:
@@ -276,9 +276,9 @@ class Lists:
         return (self.names["gallery"][rows] == label) & (label != "") & (rows >= 0)
 
     def csv(self, path: str | Path) -> Path:
-        """Write the neighbors, by all lists, of the queries that the filters leave; return the path.
+        """Write the neighbors, by all lists, of the queries that the filters leave.
 
-        The columns are COLUMNS."""
+        The columns are COLUMNS. The path is returned."""
         path, before = Path(path), self.query
         with (
             written(path) as temporary,
@@ -306,9 +306,9 @@ class Lists:
         return path
 
     def places(self, name: str = "", method: str = "pca") -> dict[str, np.ndarray]:
-        """Lay both sides' videos out in the plane, by a list's features as the search compares them.
+        """Lay both sides' videos out in the plane, by the features of a list.
 
-        A layout is computed once.
+        The features are those that the search compares. A layout is computed once.
 
         Args:
             name: The list; the first one if empty.

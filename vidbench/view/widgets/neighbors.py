@@ -65,7 +65,7 @@ class Browser(Lists):
         """Add a column of yours to the videos, for the map's color and the table.
 
         Args:
-            name: Of the column.
+            name: The column's name.
             gallery, queries: A word or number for each video of the side; () for no values.
 
         Raises:
@@ -88,8 +88,13 @@ class Browser(Lists):
             return list(pool.map(lambda place: self._tile(self.kind, *place), places))
 
     def shown(self, picks: bool = False) -> dict[str, Row]:
-        """Return the query and its neighbors as a gallery's rows, a line a list, then what was gained
-        and lost. picks: the neighbors can be clicked, which needs controls."""
+        """Return the query and its neighbors as a gallery's rows: a line for each list.
+
+        If two lists are compared, the gained and the lost neighbors follow.
+
+        Args:
+            picks: The neighbors can be clicked, which needs controls.
+        """
         found, changes = self.rows(), {}
         if self.compare:
             a, b = self.compare
@@ -114,8 +119,9 @@ class Browser(Lists):
         """Draw queries and their neighbors without a script, a kernel or a network.
 
         Args:
-            queries: A number, evenly spread over those that are left, or the ones to show, see
-                `select`.
+            queries: How many, evenly spread over those that the filters leave; or which ones, as
+                `select` takes them.
+            title: A heading.
         """
         chosen: Iterable[int | str] = () if isinstance(queries, int) else queries
         if isinstance(queries, int):
@@ -130,7 +136,11 @@ class Browser(Lists):
         return self._drawn({name: [block[name] for block in blocks] for name in blocks[0]}, title)
 
     def now(self, picks: bool = False) -> Html:
-        """Draw the present query and its neighbors. picks: these can be clicked, see `pieces.Clicks`."""
+        """Draw the present query and its neighbors.
+
+        Args:
+            picks: The neighbors can be clicked, see `pieces.Clicks`.
+        """
         return self._drawn({name: [line] for name, line in self.shown(picks).items()})
 
     def _drawn(self, lines: Mapping[str, Sequence[Row]], title: str = "") -> Html:
@@ -142,15 +152,15 @@ class Browser(Lists):
         return Html(f"{key}{unlabeled}{gallery(lines, title, SIDE, self.looks())}")
 
     def looks(self) -> dict[str, tuple[str, str]]:
-        """Color and dash of each list, alike on the map and in the lines of neighbors."""
+        """Return color and dash of each list, equal on the map and in the lines of neighbors."""
         return colors_for(list(self.spaces))
 
     def grid(self, ids: Iterable[str], page: int = 0, picks: bool = False) -> Html:
         """Draw a page of the clips of some videos of either side.
 
         Args:
-            ids: Of the videos.
-            page: From 0.
+            ids: The videos' ids.
+            page: Number of the page, from 0.
             picks: Whether the clips can be clicked.
         """
         ids = list(ids)
@@ -172,10 +182,9 @@ class Browser(Lists):
         """Draw all videos in the plane, open marks for queries, the query and its neighbors ringed.
 
         Args:
-            name: A list; the first when empty.
+            name: A list; the first one if empty.
             method: See `places`.
-            color: A column of the videos. Default: the class; without labels the source video, or
-                the side if those are too many.
+            color: A column of the videos; `hues.standard` if empty.
 
         Raises:
             ValueError: No list, method or column has this name.
@@ -217,18 +226,18 @@ class Browser(Lists):
         """Return the title of a map.
 
         Args:
-            name: Of the list.
+            name: The list's name.
             method: A key of layout.METHODS.
-            color: The column that colors it.
+            color: The column that colors it; `hues.standard` if empty.
         """
         color, labeled = color or standard(self.videos), CLASS in self.videos.names
         words = ["no labels"] * (not labeled) + [f"color by {color}"] * (color != CLASS)
         return "; ".join(filter(None, [f"{name}: {layout.METHODS[method]}", ", ".join(words)]))
 
     def drawn(self, side: str) -> np.ndarray:
-        """Return the rows [n] of a side that a map draws: a query that is in the gallery is drawn
-        once.
-        """
+        """Return the rows [n] of a side that a map draws.
+
+        A query that is in the gallery is drawn once."""
         return self.videos.drawn[side]
 
     def rings(
@@ -237,7 +246,7 @@ class Browser(Lists):
         """Return the places of a map's rings: each list and "query" -> (x, y, ids), [n] each.
 
         Args:
-            name: Of the list whose map it is.
+            name: The list whose map it is; the first one if empty.
             method: A key of layout.METHODS.
         """
         places, (side, row) = self.places(name, method), self.query

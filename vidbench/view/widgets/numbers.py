@@ -150,7 +150,7 @@ def recall_classes(
 
     Args:
         found: Name -> search.
-        base: The name of the search that orders and judges them.
+        base: The search that orders the classes and judges the queries.
 
     Returns:
         A sentence instead, if the videos have no labels.
@@ -202,10 +202,10 @@ def _met(found: Searched, k: int, gallery: Manifest) -> Callable[[int], str]:
 
 
 def nearest(found: Searched, gallery: Manifest) -> list[str]:
-    """Describe each query's nearest neighbor.
+    """Describe each query's nearest neighbor: its class and similarity.
 
     Args:
-        gallery: Its videos.
+        gallery: The videos that are found.
     """
     names = np.array([*gallery.classes, "no label"])
     first, scores = found.neighbors.rows[:, 0], found.neighbors.scores[:, 0]

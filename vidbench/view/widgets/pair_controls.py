@@ -76,7 +76,7 @@ class PairControls:
         """Choose a pair: a cross-hair in the heatmap, its clips below.
 
         Args:
-            source_class, target_class: Names.
+            source_class, target_class: Names of the classes.
         """
         self.browser.select(source_class, target_class)
         self._play()
@@ -182,10 +182,10 @@ class PairControls:
 
 
 def show(browser: Browser) -> PairControls:
-    """Return the browser with controls: in a notebook with a kernel, a cell or a row's button plays
-    clips.
+    """Return the browser with controls, for a notebook with a kernel.
 
-    The heatmap is a FigureWidget, which makes a saved notebook about 5 MB larger; to keep it, show
-    `browser.html()` and `browser.figure()` instead.
+    A cell of the heatmap, or a row's button, plays clips of a pair. The heatmap is a FigureWidget,
+    which makes a saved notebook about 5 MB larger; to keep it, show `browser.html()` and
+    `browser.figure()` instead.
     """
     return PairControls(browser)

@@ -30,14 +30,19 @@ EXAMPLES = 3  # clips of a class
 
 
 class Browser:
-    """Which classes of two data sets have to do with each other, by several read-outs, and what
-    they look like.
+    """Which classes of two data sets are related, by several read-outs, and what they look like.
 
-    relations: (source, target) -> Relation, in both directions, as `projections.relations` gives
-    them. clips_of: (data set, class index) -> tiles, called when a class is first looked at; its
-    `whole`, if it has one, makes the viewer's clips, see `Examples`. shown: clips of a class at
-    most; most: rows. Raises ValueError on nothing to show, a direction that is
-    missing, and read-outs that differ."""
+    Args:
+        relations: (source, target) -> Relation, in both directions, as `projections.relations`
+            gives them.
+        clips_of: (data set, class index) -> tiles, called when a class is first looked at. Its
+            `whole`, if it has one, makes the viewer's clips, see `Examples`.
+        most: Pairs in the table at most.
+        shown: Clips of a class at most.
+
+    Raises:
+        ValueError: There is nothing to show, a direction is missing, or read-outs differ.
+    """
 
     def __init__(
         self,
@@ -80,7 +85,7 @@ class Browser:
         Args:
             source, target: Names of data sets.
             readout: raw, centered, scaled or behavioral.
-            most: Pairs.
+            most: How many pairs at most.
 
         Raises:
             ValueError: data sets or a read-out without scores, or fewer than one pair.
@@ -100,7 +105,7 @@ class Browser:
         """Choose a pair of classes.
 
         Args:
-            source_class, target_class: Names.
+            source_class, target_class: Names of the classes.
 
         Raises:
             ValueError: a name is unknown.
@@ -136,7 +141,7 @@ class Browser:
 
         Args:
             data: The data set's name.
-            name: Of the class.
+            name: The class's name.
         """
         if (data, name) not in self._clips:
             classes = self.there.sources if data == self.source else self.there.targets
@@ -145,7 +150,7 @@ class Browser:
         return self._clips[data, name]
 
     def order(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the clustered order of rows [C_s] and columns [C_t], computed once."""
+        """Return the clustered order of rows [C_s] and columns [C_t], computed once a relation."""
         key = (self.source, self.target, self.readout)
         if key not in self._orders:
             self._orders[key] = relations.clustered(self.there.scores[self.readout])
@@ -196,10 +201,10 @@ class Browser:
         )
 
     def lines(self) -> list[dict[str, Any]]:
-        """Return the rows as they are shown: both classes, the score from target to source, every
-        read-out.
+        """Return the rows as they are shown; None stands for NaN.
 
-        NaN is None.
+        A row has both classes, whether they are mutual bests, the rank of the way back, and every
+        read-out.
         """
         rows = [
             {
@@ -217,7 +222,7 @@ class Browser:
         ]
 
     def chosen(self) -> Html:
-        """Clips of both classes of the selected pair, side by side; a hint while there is none."""
+        """Draw clips of both classes of the selected pair, side by side; without a pair, a hint."""
         if self.selected is None:
             return said(
                 "Choose a cell of the heatmap, or a row of the table, to see clips of both classes."
@@ -232,8 +237,9 @@ class Browser:
         return self._pair(*self.selected, " · ".join(words))
 
     def html(self, pairs: int = 5) -> Html:
-        """Draw the table and below it clips of the first pairs, without a script, a kernel or a
-        network.
+        """Draw the table, and below it clips of the first pairs.
+
+        It needs no script, kernel or network.
 
         Args:
             pairs: How many have clips.

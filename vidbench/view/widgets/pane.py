@@ -113,9 +113,9 @@ def choice(options: Sequence, value: object, description: str, width: str) -> Dr
     """Make a list from which one value is chosen.
 
     Args:
-        value: The first one chosen.
-        description: Before the list.
-        width: Such as 200px.
+        value: The option that is chosen at first.
+        description: Words before the list.
+        width: CSS width, such as 200px.
     """
     import ipywidgets
 
@@ -132,8 +132,8 @@ def button(words: str, icon: str, width: str, tooltip: str) -> Button:
     """Make a button; its tooltip names a button without words.
 
     Args:
-        icon: A name of Font Awesome.
-        width: Such as 200px.
+        icon: A name of Font Awesome; empty: no icon.
+        width: CSS width, such as 200px.
     """
     import ipywidgets
 

@@ -216,8 +216,8 @@ def answered(path: str, whole: Callable[[str], Sequence[Tile]]) -> str:
     """Return the viewer's clips of a video as hidden HTML, which viewer.js waits for.
 
     Args:
-        path: Of the video.
-        whole: Makes its tiles.
+        path: The video, as its tile's source names it.
+        whole: Makes the viewer's tiles from that path.
     """
     try:
         tiles, words = whole(path), ""
@@ -313,10 +313,10 @@ def pointed(
     """Put a FigureWidget into a box that reports what the pointer does in it.
 
     Args:
-        clicked: Called with trace and point, numbers (of a heatmap's cell row and column), and x
-            and y, as they are drawn.
-        lassoed: Called with the trace's number -> numbers of the points in a lasso; empty after the
-            lasso was removed.
+        clicked: Called with a dict of `trace` and `point` (their numbers; for a heatmap's cell,
+            row and column), and `x` and `y` as they are drawn.
+        lassoed: Called with a dict: number of a trace -> numbers of its points in the lasso. It is
+            empty after the lasso was removed.
     """
     import ipywidgets
 

@@ -135,7 +135,7 @@ class QueryBox:
         """Write an uploaded video into the folder; equal bytes of one name are written once.
 
         Args:
-            name: Of the upload.
+            name: The upload's file name.
             data: Its bytes.
 
         Returns:

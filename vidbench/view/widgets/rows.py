@@ -123,7 +123,7 @@ class VideoRows:
         return self._joined(held)
 
     def matching(self, text: str) -> np.ndarray:
-        """Return the rows [n] whose path, class or tags contain every word of a text, in any case."""
+        """Return the rows [n] whose path, class or tags have all words of a text, in any case."""
         words = text.lower().split()
         tags = {self.row[one]: " ".join(held).lower() for one, held in self.tags.items()}
         return np.array(
@@ -139,9 +139,9 @@ class VideoRows:
         """Sort rows [n] by a column; equal ones keep their order, those without a value come last.
 
         Args:
-            rows: [n].
-            by: The column.
-            down: The largest first.
+            rows: Numbers of the rows [n].
+            by: The column's name.
+            down: Whether the largest comes first.
         """
         values = self.column(by)[rows]
         if values.dtype.kind == "f":

@@ -87,7 +87,7 @@ class Sheet:
         return self.browser.videos.ordered(left, self.by, self.down) if self.by else left
 
     def draw(self) -> None:
-        """Draw the page of now; nothing before the table was opened."""
+        """Draw the present page, unless the table was never opened."""
         if not self.open:
             return
         rows = self.rows()
@@ -112,8 +112,8 @@ class Sheet:
 
         Args:
             act: The request.
-            on: The row is selected now.
-            shift: So are those between it and the row before it.
+            on: Whether the row is to be selected; else it is removed from the selection.
+            shift: Whether this also holds for the rows between it and the row clicked before.
         """
         kind, _, name = act.partition(" ")
         if kind == "sort":

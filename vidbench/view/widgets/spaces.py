@@ -34,9 +34,9 @@ class Space:
         )
 
     def units(self, side: str) -> np.ndarray:
-        """Return the vectors of a side as they are compared: [N,D], unit length in each stream,
-        streams joined.
-        """
+        """Return the vectors [N,D] of a side as they are compared.
+
+        Each stream's part has unit length; the streams are joined."""
         return np.concatenate([search.unit(part) for part in self.parts[side]], axis=1)
 
 
@@ -62,10 +62,10 @@ class Searches:
         """Return one video's nearest gallery rows, at most k, and their similarities: [n] each.
 
         Args:
-            name: Of the list.
-            side, row: Of the video.
-            k: At most.
-            hide: Whether videos of the same source are left out.
+            name: The list's name.
+            side, row: Where the video is.
+            k: How many at most.
+            hide: Whether gallery videos of its source video are left out.
         """
         query_rows = np.array([row])
         room = int(self._room(side, query_rows, hide)[0])
@@ -75,14 +75,15 @@ class Searches:
     def every(
         self, name: str, k: int, hide: bool, queries: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the neighbors of every query, -1 if it has fewer, and similarities (NaN there):
-        [Q,k] each.
+        """Return the neighbors of every query and their similarities: [Q,k] each.
+
+        If a query has fewer than k neighbors, the rest of its row is -1, and NaN.
 
         Args:
-            name: Of the list.
-            k: Of each query.
-            hide: Whether videos of the same source are left out.
-            queries: The rows to search; None: all.
+            name: The list's name.
+            k: How many neighbors of each query.
+            hide: Whether gallery videos of the query's source video are left out.
+            queries: Rows of the queries that are searched; None: all.
         """
         every = np.arange(len(self.sides["queries"]))
         query_rows = every if queries is None else np.asarray(queries, np.int64)

@@ -105,8 +105,8 @@ class Videos:
         """Return a video's clip; a video that cannot be read is gray, and its caption says why.
 
         Args:
-            kind: Of clips.
-            row: Of the video.
+            kind: A key of `clips`, such as pictures or flow.
+            row: The video's row.
         """
         try:
             tile = self.clips[kind](row)
@@ -133,8 +133,8 @@ def whole_of(sides: Mapping[str, Videos], id: str) -> list[Tile]:
     """Return the viewer's clips of a video of either side; its tile's clip if there are no others.
 
     Args:
-        sides: Name -> videos.
-        id: Of the video.
+        sides: Name of a side -> videos.
+        id: The video's id.
     """
     videos = next(one for one in sides.values() if id in one.rows)
     row = videos.rows[id]
@@ -147,8 +147,8 @@ def both_sides(
     """Return the videos of both sides; manifests' flows share one scale of colors.
 
     Args:
-        gallery, queries: Of the two sides.
-        flow_folder: A flow store of manifests.
+        gallery, queries: `Videos`, or manifests, of which `Videos.of` makes them.
+        flow_folder: A flow store for manifests, see `Videos.of`.
 
     Raises:
         ValueError: a side without videos, or with one id twice.
