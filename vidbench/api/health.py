@@ -160,7 +160,7 @@ def read_rate(manifest: Manifest, spec: ClipSpec, seconds: float) -> float:
 
 
 def step_rate(recipe: coclr.Recipe, seconds: float) -> float:
-    """Measure how many samples a training step of InfoNCE takes per second: forward and backward.
+    """Measure how many samples InfoNCE trains on per second, forward and backward.
 
     The batch is small on a CPU, so that a step is short.
 

@@ -48,8 +48,7 @@ def evaluate(
     centering: str = "gallery",
     seed: int = 0,
 ) -> Evaluation:
-    """Evaluate a run by retrieval and probe: its manifest's split `held_out` against its split
-    train.
+    """Evaluate a run by retrieval and probe: its split `held_out` against its split train.
 
     Args:
         held_out: The split of the queries and the probe's test.
@@ -102,11 +101,11 @@ def two_stream(
     """Evaluate two runs as one: sum of cosines for retrieval, mean of probabilities for the probe.
 
     Args:
-        rgb, flow: Of `evaluate`.
-        folder: Where both runs are.
+        rgb, flow: The runs' results, from `evaluate`.
+        folder: The folder that contains both run directories.
         held_out: The split of the queries.
         centering: See `search.search`.
-        seed: Of the bootstrap and the probe's folds.
+        seed: Of the bootstrap.
     """
     pair = [Run(Path(folder) / one.run) for one in (rgb, flow)]
     gallery, queries = (
@@ -136,8 +135,8 @@ def evaluate_all(
     """Evaluate many runs, several at a time: run name -> evaluation.
 
     Args:
-        held_out, protocol, centering, seed: Of `evaluate`.
-        processes: At a time.
+        held_out, protocol, centering, seed: As in `evaluate`.
+        processes: How many runs are evaluated at a time.
     """
     for folder in folders:
         recipe = Run(folder).recipe
@@ -167,8 +166,7 @@ def classified(
     task: str = "classes",
     data: str = "",
 ) -> dict[str, probes.Score]:
-    """Test a run's classifier by each protocol; return a score of each, with intervals over
-    sources.
+    """Test a run's classifier by each protocol: name -> score, with intervals over source videos.
 
     Every number is printed with its protocol's name. Users mistook the accuracy on one view, which
     training watches, for that of many, which papers report (SlowFast issue 138), so both are

@@ -55,16 +55,16 @@ def extract(
     data: str = "",
     faults: dict[int, str] | None = None,
 ) -> Features:
-    """Compute pooled backbone features of every row of a manifest (CoCLR section 4.4: no projection
-    head).
+    """Compute pooled backbone features [N,D] of every row of a manifest.
 
-    Nothing is random. The clip's length, stride, size and stream are those of the run.
+    They are taken before the projection head (CoCLR section 4.4). Nothing is random. The clip's
+    length, stride, size and stream are those of the run.
 
     Args:
         flow: The flow store of these videos; empty: the run's own.
         batch: Clips that the network sees at once.
         workers: Processes that read clips.
-        data: The data set of a run on several whose clips these are.
+        data: Of a run on several data sets, the one whose way to cut clips is used.
         faults: See pooling.pooled.
 
     Raises:
@@ -107,12 +107,12 @@ def predict(
 ) -> Features:
     """Compute class probabilities [N,classes] of every row of a manifest.
 
-    By a run of methods.classify (CoCLR, eval/main_classifier.py), or by the head of one data set of
-    a run of methods.multitrain, without its maps and expander. The softmax of each clip, then the
-    mean over windows and crops.
+    The run is of methods.classify (CoCLR, eval/main_classifier.py), or of methods.multitrain: then
+    the head of one data set is used, without maps and expander. The softmax of each clip is
+    averaged over windows and crops.
 
     Args:
-        flow, batch, workers, data, faults: Of `extract`.
+        flow, batch, workers, data, faults: As in `extract`.
 
     Raises:
         RunError: the run has no classifier, or one for other classes than the manifest's.
@@ -253,11 +253,11 @@ def _made_from(checkpoint: str, inputs: object) -> str:
 def inputs_of(run: Run, rows: Manifest, spec: ClipSpec, flow: str | Path, data: str) -> dict:
     """Return what a table's values depend on besides protocol and checkpoint, as plain values.
 
-    The run's recipe, how clips are read, and the stamps of the files that are read.
+    These are the run's recipe, how clips are read, and the stamps of the files that are read.
 
     Args:
-        rows: Of the table.
-        spec: Of `spec_of`.
+        rows: The table's videos.
+        spec: From `spec_of`.
         flow: The flow store; empty: the run's own.
         data: One of several data sets.
     """
@@ -300,8 +300,8 @@ def described(
 ) -> dict:
     """Return what a table depends on besides the run's weights, as plain values.
 
-    Tables with equal values may be compared. Of probabilities also how the classifier was trained,
-    on which videos, and by what rule it was selected.
+    Tables with equal values may be compared. For probabilities the values include how the
+    classifier was trained, on which videos, and by what rule it was selected.
 
     Args:
         flow: The flow store; empty: the run's own.

@@ -70,12 +70,11 @@ class Index:
         return f"hnsw, {LINKS} links, ef {self.effort}, seed {self.seed}"
 
     def search(self, queries: Rows, k: int) -> Neighbors:
-        """Find the k nearest rows of each query, and their cosines; of equal scores the lower row
-        is first.
+        """Find the k nearest rows of each query, and their cosines.
 
-        A flat index is exact in single precision; cosines of ivf_sq8 are those of rounded rows. If
-        the lists of a query, or its part of the graph, hold fewer than k rows, it is compared with
-        all rows.
+        Of equal scores the lower row is first. A flat index is exact in single precision; cosines
+        of ivf_sq8 are those of rounded rows. If the lists of a query, or its part of the graph,
+        hold fewer than k rows, it is compared with all rows.
 
         Args:
             queries: [Q,D] of unit length, or a table of features.

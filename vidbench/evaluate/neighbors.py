@@ -23,10 +23,10 @@ class Hubness:
 
 
 def hubness(rows: np.ndarray, gallery: int, k: int) -> Hubness:
-    """Count how often each gallery row is among the first k neighbors (N_k), and how skewed that
-    is.
+    """Count how often each gallery row is among the first k neighbors (N_k), and its skewness.
 
-    With within-source exclusion no query can find every row; N_k then counts the queries that did.
+    With within-source exclusion no query can find every row; N_k of a row still counts the queries
+    that found it.
 
     Args:
         rows: Neighbors [Q,n].
@@ -55,8 +55,9 @@ def hubness(rows: np.ndarray, gallery: int, k: int) -> Hubness:
 
 
 def shared(one: np.ndarray, two: np.ndarray, k: int) -> np.ndarray:
-    """Return which of the first k neighbors in `one` are among the first k in `two`, at any rank:
-    [Q,k].
+    """Return which of the first k neighbors in `one` are among the first k in `two`: bool [Q,k].
+
+    Their ranks do not matter.
 
     Args:
         one, two: Neighbors [Q,n] and [Q,m] of the same queries.
@@ -75,8 +76,9 @@ def shared(one: np.ndarray, two: np.ndarray, k: int) -> np.ndarray:
 
 
 def overlap(one: np.ndarray, two: np.ndarray, k: int) -> np.ndarray:
-    """Compute the Jaccard index of the sets of the first k neighbors of each query: [Q], from 0 to
-    1.
+    """Compute the Jaccard index of the first k neighbors of each query in two searches: [Q].
+
+    It is the number of neighbors in both over the number in either, from 0 to 1.
 
     Args:
         one, two: Neighbors [Q,n] and [Q,m] of the same queries.
@@ -96,7 +98,7 @@ def chance_overlap(k: int, room: int) -> float:
         room: Rows to draw from.
 
     Raises:
-        ValueError: k is not within 1 and room.
+        ValueError: k is below 1 or above `room`.
     """
     if not 1 <= k <= room:
         raise ValueError(f"chance_overlap: wanted 1 <= k <= room; got k = {k} and room = {room}.")

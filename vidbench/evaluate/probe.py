@@ -167,8 +167,7 @@ def _searched(train: Features, seed: int) -> tuple[Any, str]:
 def released(
     train: Features, test: Features, recipe: Released = Released(), seed: int = 0
 ) -> Score:
-    """Fit the released code's linear classifier on stored features, and test it once; see
-    `Released`.
+    """Fit the released code's linear classifier on stored features, and test it once.
 
     Every rate and decay is tried on train without its held-out sources. The best (by accuracy
     there, then by loss) is fitted again on the whole of train. The same seed gives the same result.
@@ -176,7 +175,7 @@ def released(
 
     Args:
         train, test: Tables of the same run and protocol.
-        recipe: Rates, decays, epochs.
+        recipe: Rates, decays, epochs; see `Released`.
         seed: Of the held-out sources and the order of batches.
     """
     _check(train, test, "released")
@@ -222,11 +221,10 @@ def _trials(train: Features, recipe: Released, seed: int) -> list[dict[str, floa
 
 
 def held_out(table: Features, share: float, seed: int = 0) -> np.ndarray:
-    """Choose the rows that are held out, bool [N]: whole source videos, of each class in
-    proportion.
+    """Choose rows to hold out, bool [N]: whole source videos, of each class in proportion.
 
     Args:
-        share: Of the rows, see Manifest.hold_out.
+        share: See Manifest.hold_out.
     """
     numbers = np.arange(len(table.label))
     split = np.zeros(len(numbers), np.int8)
@@ -340,8 +338,9 @@ def numbers(
 
 
 def fuse(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Average the class probabilities of two streams [N,classes] (eval/merge_2stream_prob.py of
-    CoCLR).
+    """Average the class probabilities of two streams, without weights: [N,classes].
+
+    CoCLR does so in eval/merge_2stream_prob.py.
 
     Args:
         left, right: [N,classes] of the same videos in the same order, as `fuse_tables` checks.
@@ -359,8 +358,9 @@ def fuse(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def fuse_tables(left: Features, right: Features) -> Features:
-    """Apply `fuse` to two tables; the protocol has both values if they differ, such as stream
-    rgb+flow.
+    """Apply `fuse` to two tables.
+
+    Where their protocols differ, the new one has both values, such as stream rgb+flow.
 
     Args:
         left, right: Tables of class probabilities.

@@ -91,8 +91,7 @@ def run_folders(
 
 
 def name_below(runs_dir: str | Path, folder: Path) -> str:
-    """Name a run folder by its path below the folder that was searched, or by its own name if it is
-    that.
+    """Name a run folder by its path below the searched folder, or by its own name if it is that.
 
     Args:
         runs_dir: The folder that was searched.
@@ -275,9 +274,7 @@ def one_protocol(numbers: Sequence[Number]) -> Number:
 
 
 def by_protocol(numbers: Iterable[Number]) -> list[list[Number]]:
-    """Group numbers that were measured under one protocol, in the order of task, data and protocol
-    id.
-    """
+    """Group numbers that were measured under one protocol, by task, data and protocol id."""
     groups: dict[tuple, list[Number]] = {}
     for number in numbers:
         groups.setdefault((number.task, number.data, number.protocol), []).append(number)
@@ -285,7 +282,7 @@ def by_protocol(numbers: Iterable[Number]) -> list[list[Number]]:
 
 
 def by_task(numbers: Iterable[Number]) -> list[tuple[str, dict, list[tuple[str, list[Number]]]]]:
-    """(task, the switches that all its protocols share, [(heading, group)]) of each task.
+    """Group numbers by task: (task, switches that its protocols share, [(heading, group)]).
 
     A heading says the task and the switches by which the group differs from the task's other
     groups."""
@@ -355,8 +352,9 @@ CSV = (
 
 
 def write_csv(path: str | Path, numbers: Iterable[Number]) -> Path:
-    """Write all numbers in long form, one per line, as full fractions, to a temporary name; then
-    rename.
+    """Write all numbers in long form, one per line, with all digits of each fraction.
+
+    The file is written under a temporary name, then renamed.
 
     Args:
         path: The csv.

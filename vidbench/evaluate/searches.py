@@ -126,11 +126,11 @@ def search_all(
 def differences(
     found: Mapping[str, Searched], base: str, seed: int = 0
 ) -> dict[str, dict[str, INTERVAL]]:
-    """Subtract R@k of `base` from every other search, query by query: name -> "R@k" -> interval.
+    """Subtract `base`'s R@k from every other search's, by query: name -> "R@k" -> interval.
 
     Args:
         found: Name -> search.
-        base: A name.
+        base: The name of the search to compare with.
         seed: Of the bootstrap.
     """
     first = found[base]

@@ -82,7 +82,7 @@ def distances(table: Tensor, queries: int, keys: int) -> Tensor:
 
 
 def on_grid(layer: nn.Module, x: Tensor, grid: Grid) -> Tensor:
-    """Apply a layer for maps to tokens; a class token before the grid's is left out and kept.
+    """Apply a layer for maps to tokens; a class token before the grid's passes unchanged.
 
     Args:
         layer: From maps [B,d,T,H,W] to maps.
@@ -176,7 +176,7 @@ class Attention(nn.Module):
         autocast the modules' norms return float32.
 
         Args:
-            qkv: The product [B,N,3C].
+            qkv: The product [B,N,3D].
             grid: T, H, W of the tokens.
         """
         pools: tuple[Pool, ...] = (self.pool_q, self.pool_k, self.pool_v)
@@ -191,7 +191,7 @@ class Attention(nn.Module):
         return [pool(x, grid) for pool, x in zip(pools, parts, strict=True)]
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
-        """Attend over pooled tokens: [B,N,C] -> [B,N',C].
+        """Attend over pooled tokens: [B,N,C] -> [B,N',D].
 
         Args:
             grid: T, H, W of the tokens.
@@ -256,7 +256,7 @@ class Block(nn.Module):
         self.stochastic_depth = StochasticDepth(stochastic_depth, "row")
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
-        """Transform tokens: [B,N,C] -> [B,N',C'].
+        """Transform tokens: [B,N,C] -> [B,N',D].
 
         Args:
             grid: T, H, W of the tokens.

@@ -28,12 +28,11 @@ HEADS: dict[str, Callable[[int], dict[str, nn.Module]]] = {
 
 
 def build_head(name: str, width: int, classes: int, dropout: float = 0.0) -> nn.Sequential:
-    """Build a head from pooled features [B,D] to class scores [B,classes] (model/classifier.py of
-    CoCLR).
+    """Build a head from pooled features [B,D] to class scores [B,classes].
 
-    The linear layer `fc` starts with weights of standard deviation 0.01 and no bias. With width
-    1,024 and 101 classes it has 103,525 parameters, and the batch norm, whose statistics are those
-    of a rank's part of the batch, 2,048.
+    Source: model/classifier.py of CoCLR. The linear layer `fc` starts with weights of standard
+    deviation 0.01 and no bias. With width 1,024 and 101 classes it has 103,525 parameters, and the
+    batch norm, whose statistics are those of a rank's part of the batch, 2,048.
 
     Args:
         name: A key of HEADS.
@@ -59,14 +58,14 @@ def build_head(name: str, width: int, classes: int, dropout: float = 0.0) -> nn.
 def mlp(width: int, hidden: int, out: int, dropout: float = 0.0) -> nn.Sequential:
     """Build a perceptron [B,width] -> [B,out]: linear, GELU, dropout, linear, dropout.
 
-    MultiTrain's heads (models/head_helper.py), where the last dropout acts on the scores, and,
-    without dropout, its expander. Weights start from a normal distribution of deviation 0.02, cut
-    at 0.04; biases at 0.
+    MultiTrain's heads are such (models/head_helper.py), where the last dropout acts on the scores,
+    and, without dropout, so is its expander. Weights start from a normal distribution of standard
+    deviation 0.02, cut at 0.04; biases start at 0.
 
     Args:
-        width: Of the rows.
-        hidden: Width of the layer between.
-        out: Scores.
+        width: Of the rows that come in.
+        hidden: Of the layer between.
+        out: Width of the result.
 
     Raises:
         ValueError: a dropout outside of 0 to 1.

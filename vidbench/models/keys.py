@@ -10,8 +10,10 @@ SKIP = ""  # left out on purpose
 
 
 def pytorchvideo_key(key: str) -> str | None:
-    """pytorchvideo's residual nets and SlowFast: blocks.0 is the stem, 1 to 4 are res2 to res5, the
-    last the head."""
+    """Translate a key of pytorchvideo's residual nets and SlowFast; None if it has no place here.
+
+    There blocks.0 is the stem, 1 to 4 are res2 to res5, and the last is the head.
+    """
     if not (parts := re.fullmatch(r"blocks\.(\d)\.(.+)", key)):
         return None
     block, rest, path = int(parts[1]), parts[2], ""
@@ -33,7 +35,7 @@ def pytorchvideo_key(key: str) -> str | None:
 
 
 def torchvision_resnet_key(key: str) -> str | None:
-    """torchvision's ResNet: conv1 and bn1, layer1 to layer4, fc."""
+    """Translate a key of torchvision's ResNet: conv1 and bn1, layer1 to layer4, fc; else None."""
     if found := re.fullmatch(r"(conv|bn)1\.(\w+)", key):
         return f"stem.{'conv1' if found[1] == 'conv' else 'norm1'}.{found[2]}"
     if found := re.fullmatch(r"layer([1-4])\.(\d+)\.(conv|bn)([123])\.(\w+)", key):
@@ -45,14 +47,14 @@ def torchvision_resnet_key(key: str) -> str | None:
 
 
 def torchvision_s3d_key(key: str) -> str | None:
-    """torchvision's S3D, whose backbone has the same keys here."""
+    """Translate a key of torchvision's S3D, whose backbone has the same keys here; else None."""
     if found := re.fullmatch(r"classifier\.1\.(weight|bias)", key):
         return HEAD + found[1]
     return key if key.startswith("features.") else None
 
 
 def torchvision_mvit_key(key: str) -> str | None:
-    """torchvision's MViT with relative positions: mvit_v2_s."""
+    """Translate a key of torchvision's MViT with relative positions (mvit_v2_s), else None."""
     if found := re.fullmatch(r"blocks\.(\d+)\.(.+)", key):
         for pattern, ours in _MVIT_BLOCK.items():
             if inner := re.fullmatch(pattern, found[2]):
@@ -88,8 +90,9 @@ def timm_mvit_key(depths: tuple[int, ...], key: str) -> str | None:
 
 
 def coclr_key(key: str) -> str | None:
-    """CoCLR's released pre-training checkpoints (S3D): the query encoder is the backbone.
+    """Translate a key of CoCLR's released pre-training checkpoints (S3D), else None.
 
+    The query encoder is the backbone.
     They hold each layer twice, by name and in `block1` to `block5`; key encoder, sampler, queues
     and projection head are left out."""
     rest = key.removeprefix("module.")
@@ -112,7 +115,7 @@ def coclr_key(key: str) -> str | None:
 
 
 def multitrain_key(key: str) -> str | None:
-    """MultiTrain's released checkpoints (MViTv2 with absolute positions).
+    """Translate a key of MultiTrain's released checkpoints (MViTv2, absolute positions), else None.
 
     The classifier is that of a run on Kinetics alone. Of a joint run the heads, the maps between
     them and the expander are left out."""

@@ -288,9 +288,10 @@ class MViT(Backbone):
 
         Args:
             state: Tensors of a net with one position in time. A net for two frames has the shapes
-                of one for a single frame, so such a state is not refused.
-            inflation: One of INFLATIONS, see `inflated`; which of the two MultiTrain's own start
-                from images took is not known.
+                of one for a single frame, so such a state is not refused: it loses what its outer
+                slices learned.
+            inflation: One of INFLATIONS, see `inflated`. It is not known which of the two
+                MultiTrain's own start from images used.
 
         Returns:
             The state, and a sentence on what changed.

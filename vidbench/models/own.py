@@ -22,9 +22,7 @@ HELP = "See assets/docs/extending.md."
 
 
 def is_own(name: str) -> bool:
-    """Return whether a network's name is an importable one, and not a name of the table of
-    builders.
-    """
+    """Return whether a network's name is importable, and not one of the table of builders."""
     return ":" in str(name)
 
 

@@ -255,8 +255,8 @@ def _refitted(
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """Read the named tensors of a file to the CPU, with the shapes they have there.
 
-    safetensors by its suffix, otherwise torch.load with weights only. A dict under "model_state"
-    (pytorchvideo, MultiTrain) or "state_dict" (CoCLR) is taken out of it.
+    A .safetensors file is read by safetensors, any other by torch.load with weights only. A dict
+    under "model_state" (pytorchvideo, MultiTrain) or "state_dict" (CoCLR) is taken out of it.
 
     Raises:
         ValueError: The file is missing or holds anything else.

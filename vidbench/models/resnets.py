@@ -267,8 +267,7 @@ Net = TypeVar("Net", bound=Backbone)
 
 
 def start(net: Net, zero_gamma: bool) -> Net:
-    """Draw first weights of a whole net; then let flat convolutions run as 2-D ones where that is
-    faster.
+    """Draw first weights of a whole net; then let flat convolutions run as 2-D ones if faster.
 
     Args:
         zero_gamma: Whether the last norm of each branch starts at zero.
@@ -300,11 +299,10 @@ def slowonly(
     zero_gamma: bool = True,
     regularizer: Regularizer | None = None,
 ) -> ResNet:
-    """Build SlowOnly-34 or -50 (RMS supplement, table A1): kernels of 3 frames in res4 and res5
-    only.
+    """Build SlowOnly-34 or -50 (RMS supplement, table A1).
 
-    No stride in time. zero_gamma is on as in PySlowFast and mmaction2; the paper does not say. D =
-    512 or 2,048 at width 1.
+    It has no stride in time, and kernels of 3 frames in res4 and res5 only. zero_gamma is on as in
+    PySlowFast and mmaction2; the paper does not say. D = 512 or 2,048 at width 1.
 
     Args:
         depth: 34: basic blocks. 50: bottlenecks, whose first convolution is 3 frames long.
@@ -354,9 +352,8 @@ def csn(
     """Build CSN, interaction-reduced ("ir") or -preserved ("ip") (Tran et al. 2019; VMZ).
 
     res3, res4 and res5 halve the time, too: 8 frames leave 8, 4, 2, 1. Batch norm has eps 1e-3 and
-    zero_gamma is off as in VMZ and mmaction2; pytorchvideo has 1e-5. Momentum is PyTorch's 0.1, the
-    value of VMZ's Caffe2 net (its PyTorch port writes 0.9, the other way round). D = 2,048 at width
-    1.
+    zero_gamma is off as in VMZ and mmaction2; pytorchvideo has 1e-5. Momentum is PyTorch's 0.1,
+    as in VMZ's Caffe2 net (its PyTorch port writes 0.9, the other way round). D = 2,048 at width 1.
 
     Args:
         kind: ir or ip.
@@ -391,11 +388,11 @@ def resnet50(
     zero_gamma: bool = False,
     regularizer: Regularizer | None = None,
 ) -> ResNet:
-    """Build ResNet-50 for images, clips of one frame [B,3,1,H,W], the stride in the 3x3
-    convolution.
+    """Build ResNet-50 for images, which are clips of one frame [B,3,1,H,W].
 
-    As in torchvision. More frames pass one by one. zero_gamma is off as in torchvision and Clova's
-    CutMix code, whose recipe the RMS paper follows. D = 2,048 at width 1.
+    The stride is in the 3x3 convolution, as in torchvision. More frames pass one by one. zero_gamma
+    is off as in torchvision and Clova's CutMix code, whose recipe the RMS paper follows. D = 2,048
+    at width 1.
 
     Args:
         width: Factor of the channel counts.
@@ -434,9 +431,10 @@ def cifar_resnet(
     paper does not say which block it has.
 
     Args:
-        depth: "basic" has (depth - 2)/6 blocks in each stage, "bottleneck" (depth - 2)/9, as
-            Clova's CutMix code by default.
-        shortcut: "A" (zeros, the default of basic) or "B" (1x1 convolutions, of bottleneck).
+        depth: Basic nets have (depth - 2)/6 blocks in each stage, bottleneck nets (depth - 2)/9.
+        block: "basic", or "bottleneck" as in Clova's CutMix code by default.
+        shortcut: "A" (zeros, the default of basic) or "B" (1x1 convolutions; bottleneck has only
+            this).
         blocks: Replaces the depth: three numbers, the blocks of each stage.
 
     Raises:

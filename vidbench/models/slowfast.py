@@ -28,8 +28,8 @@ PRESETS = {  # (batch norm and ReLU on the laterals, last batch norm of each bra
 def slow_frames(frames: int, alpha: int) -> list[int]:
     """Choose the frames that the slow pathway sees.
 
-    torch.linspace(0, T - 1, T // alpha) cut to integers, as in PySlowFast and pytorchvideo, in
-    whole numbers so that no device rounds it differently.
+    They are torch.linspace(0, T - 1, T // alpha) cut to integers, as in PySlowFast and
+    pytorchvideo, computed in whole numbers so that no device rounds them differently.
 
     Args:
         frames: T.
