@@ -55,7 +55,7 @@ class _Job:
         return SHORT_SIDE if self.preset in SMALL and not toy else None
 
     def store_of(self, videos: Videos) -> Path:
-        """The flow store of the videos."""
+        """Return the flow store of the videos."""
         name = "flow" if self.size is None else f"flow-{self.size}"
         folder = videos.home / name
         if self.flow and (folder / "flow.json").is_file():

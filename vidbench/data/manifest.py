@@ -34,11 +34,11 @@ STRINGS = np.dtypes.StringDType()
 
 @dataclass(frozen=True, eq=False)
 class Manifest:
-    """The videos of a data set as columns; a row's number is the video's identity, in tables and in
-    samples.
+    """The videos of a data set as columns.
 
-    Columns are arrays: small in a loader's worker, whether it is forked or gets a pickled copy.
-    Source ids count from 0 in order of first appearance; `select` keeps them."""
+    A row's number is the video's identity, in tables and in samples. Columns are arrays: small in a
+    loader's worker, whether it is forked or gets a pickled copy. Source ids count from 0 in order
+    of first appearance; `select` keeps them."""
 
     root: Path  # videos are below it
     classes: tuple[str, ...]
@@ -231,8 +231,7 @@ class Manifest:
         return {name: getattr(self, name) for name in SCANNED if getattr(self, name) is not None}
 
     def held_out(self) -> str:
-        """Return the split whose rows are queries or test videos: test if there is one, else
-        validate.
+        """Return the split of queries or test videos: test if there is one, else validate.
 
         Raises:
             InputError: there is neither.
@@ -321,11 +320,10 @@ class Manifest:
 
     @classmethod
     def load(cls, place: str | Path, root: str | Path | None = None) -> Manifest:
-        """Read manifest.csv of a folder, or a csv by its own name, with columns path, label, split,
-        source_video.
+        """Read manifest.csv of a folder, or a csv by its own name.
 
-        Only path is required. Classes come from classes.txt next to it (one name a line), else from
-        the labels.
+        Columns are path, label, split and source_video, and those of a scan; only path is required.
+        Classes come from classes.txt next to it (one name a line), else from the labels.
 
         Args:
             root: The folder that paths start from; default: root.txt next to the csv, else its

@@ -225,8 +225,7 @@ def _places(one: RunState, log: str, axis: str) -> NDArray[np.float64]:
 
 
 def recipe_differences(states: Sequence[RunState]) -> dict[str, dict[str, Any]]:
-    """Return the fields in which recipes differ: dotted name -> run -> value, None if a recipe lacks
-    it.
+    """Return the fields in which recipes differ: dotted name -> run -> value, None if missing.
 
     Paths are cut to their last part if that part differs, too."""
     known = [one for one in states if one.recipe]

@@ -21,8 +21,7 @@ SourceVideos: TypeAlias = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class Neighbors:
-    """For each query the gallery rows [Q,k] in order of falling similarity, and those similarities
-    [Q,k].
+    """Gallery rows [Q,k] of each query, the most similar first, and their similarities [Q,k].
 
     The similarity is the cosine, or with several streams the sum of their cosines. Exact ties: the
     lower row first."""

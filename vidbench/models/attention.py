@@ -25,7 +25,7 @@ class AutocastNorm(nn.LayerNorm):
     rounded to the input's precision. Under CUDA's autocast nn.LayerNorm makes all of it float32."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """[...,D] -> [...,D] of the same precision."""
+        """Normalize [...,D] in its own precision: the same shape."""
         kind = x.device.type
         # torch knows no autocast for the meta device, where costs.py counts
         with nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False):

@@ -209,7 +209,7 @@ class _Autocast(TorchFunctionMode):
         return call(*args, **kwargs)
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None) -> Tensor:
-        """The fused kernels that CUDA takes, by name: on the meta device torch takes none."""
+        """Call the fused kernels that CUDA uses, by name: on the meta device torch uses none."""
         q, k, v, mask = self.all((q, k, v, attn_mask), torch.bfloat16)
         if mask is None:
             return aten._scaled_dot_product_flash_attention(q, k, v)[0]

@@ -92,9 +92,9 @@ def timm_mvit_key(depths: tuple[int, ...], key: str) -> str | None:
 def coclr_key(key: str) -> str | None:
     """Translate a key of CoCLR's released pre-training checkpoints (S3D), else None.
 
-    The query encoder is the backbone.
-    They hold each layer twice, by name and in `block1` to `block5`; key encoder, sampler, queues
-    and projection head are left out."""
+    The query encoder is the backbone. The checkpoints hold each layer twice, by name and in
+    `block1` to `block5`; key encoder, sampler, queues and projection head are left out.
+    """
     rest = key.removeprefix("module.")
     if re.match(r"(encoder_k|sampler)\.|queue|encoder_q\.([234]|0\.block\d)\.", rest):
         return SKIP

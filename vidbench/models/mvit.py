@@ -199,8 +199,10 @@ class MViT(Backbone):
                 nn.init.zeros_(module.bias)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """[B,3,T,H,W] -> [B,D,T',H',W'], normalized at each position; with a class token
-        [B,D,1,1,1]."""
+        """Encode clips: [B,3,T,H,W] -> [B,D,T',H',W'], or [B,D,1,1,1] with a class token.
+
+        The result is normalized at each position.
+        """
         x = self.patches(clips)
         grid = tuple(x.shape[2:])
         if self.space is not None and self.time is not None:

@@ -34,7 +34,7 @@ class PlaneConv3d(nn.Conv3d):
     devices = ("cpu", "cuda")
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B,C,T,H,W] -> [B,C',T',H',W'], in channels_last_3d memory where it ran as conv2d."""
+        """Convolve: [B,C,T,H,W] -> [B,C',T',H',W'], in channels_last_3d memory if run as conv2d."""
         stride: Any = self.stride
         pointwise = _pointwise(self)
         if pointwise:
@@ -167,7 +167,7 @@ class SplitMaxPool3d(nn.MaxPool3d):
     devices: tuple[str, ...] = ("cuda",)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B,C,T,H,W] -> [B,C,T',H',W']."""
+        """Pool: [B,C,T,H,W] -> [B,C,T',H',W']."""
         if x.device.type in self.devices and x.requires_grad:
             return self.split(x)
         return super().forward(x)
@@ -209,7 +209,7 @@ class PlaneMaxPool(nn.Module):
         self.kernel, self.stride = kernel, stride
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B,C,T,H,W] -> [B,C,T,H',W']."""
+        """Pool each frame: [B,C,T,H,W] -> [B,C,T,H',W']."""
         return _over_frames(x, self.kernel, self.stride, self.kernel // 2)
 
     def extra_repr(self) -> str:

@@ -169,7 +169,7 @@ class ResNet(Backbone):
         self.out_channels = channels
 
     def forward(self, clips: Tensor) -> Tensor:
-        """[B,3,T,H,W] -> [B,D,T',H',W']."""
+        """Encode clips: [B,3,T,H,W] -> [B,D,T',H',W']."""
         x = self.stem(clips)
         for stage in self.stages:
             x = stage(x)

@@ -81,6 +81,9 @@ class S3D(Backbone):
         SplitMaxPool3d.adopt(self)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """[B,3,T,H,W] -> [B,D,T',H',W']. Raises ValueError where the clip is too small to leave a
-        position."""
+        """Encode clips: [B,3,T,H,W] -> [B,D,T',H',W'].
+
+        Raises:
+            ValueError: the clip is too small to leave a position.
+        """
         return self.features(clips)

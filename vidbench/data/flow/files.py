@@ -100,7 +100,7 @@ def facts_of(
 
 
 def opencv() -> str:
-    """OpenCV's version."""
+    """Return OpenCV's version."""
     import cv2
 
     return cv2.__version__
@@ -326,7 +326,7 @@ class _Npz:
         self.path, self.meta = path, _packed_meta(str(path), about.st_size, about.st_mtime_ns)
 
     def planes(self, wanted: np.ndarray) -> np.ndarray:
-        """uint8 [n,2,H,W]."""
+        """Read flows by number: uint8 [n,2,H,W]."""
         out = np.empty((len(wanted), 2, self.meta["height"], self.meta["width"]), np.uint8)
         with framestore.Pack(self.path) as pack:
             for row, i in enumerate(wanted):
@@ -358,7 +358,7 @@ class _Mp4:
         self.path, self.meta = path, _comment(str(path), about.st_size, about.st_mtime_ns)
 
     def planes(self, wanted: np.ndarray) -> np.ndarray:
-        """uint8 [n,2,H,W]."""
+        """Read flows by number: uint8 [n,2,H,W]."""
         height, width = self.meta["height"], self.meta["width"]
         bad: tuple[type[Exception], ...] = (*failures("pyav"), IndexError)
         try:

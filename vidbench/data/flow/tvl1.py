@@ -370,10 +370,10 @@ def _median(u: Tensor, v: Tensor, moving: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def median5(planes: Tensor) -> Tensor:
-    """5x5 median filter of [B,H,W], edges repeated: compare and exchange on shifted planes, nothing
-    else.
+    """Filter planes [B,H,W] by the median of 5x5 pixels, edges repeated.
 
-    Columns are sorted once for the five windows that share them.
+    It only compares and exchanges values of shifted planes. Columns are sorted once for the five
+    windows that share them.
     """
     height, width = planes.shape[-2:]
     padded = F.pad(planes[:, None], (2, 2, 2, 2), mode="replicate")[:, 0]

@@ -42,9 +42,9 @@ class ClipSpec:
 
     Training: "random" draws `views` independent windows, "random_segments" a frame from each of
     `frames` equal segments (Something-Something). With `one_window` it draws one window for all
-    views. Testing, without randomness: "spread" (`windows`
-    of them), "sliding" (every `hop` frames; the number of views then differs between videos, so
-    load with batch 1) or "segments" (middle frames), times `crops`."""
+    views. Testing, without randomness: "spread" (`windows` of them), "sliding" (every `hop` frames;
+    the number of views then differs between videos, so load with batch 1) or "segments" (middle
+    frames), times `crops`."""
 
     frames: Annotated[int, AT_LEAST_1] = 32
     stride: Annotated[int, AT_LEAST_1] = 1  # source frames per clip frame

@@ -52,7 +52,7 @@ def resize(frames: torch.Tensor, height: int, width: int, interpolation: str) ->
 
 
 def tall(frames: torch.Tensor) -> np.ndarray:
-    """uint8 [T,3,H,W] as one picture [T*H,W,3]; no copy where the memory is already [T,H,W,3]."""
+    """Lay out uint8 [T,3,H,W] as one picture [T*H,W,3]; no copy if memory is [T,H,W,3] already."""
     return frames.permute(0, 2, 3, 1).contiguous().numpy().reshape(-1, frames.shape[-1], 3)
 
 

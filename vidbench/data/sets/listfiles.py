@@ -45,8 +45,7 @@ MOMENTS_CATEGORIES = ("moments_categories.txt", "category_momentsv2.txt")
 
 
 def read_ucf101(root: Path, *, fold: int = 1, lists: str | Path | None = None) -> Found:
-    """Read UCF101's lists (classInd.txt, trainlist0N.txt, testlist0N.txt) over a folder of class
-    folders.
+    """Read UCF101's lists (classInd.txt, trainlist0N.txt, testlist0N.txt) over class folders.
 
     Names are matched without regard to case: the class HandstandPushups has files called
     v_HandStandPushups, and copies of the data set differ in which spelling their folders have. The
@@ -94,7 +93,7 @@ def read_ucf101(root: Path, *, fold: int = 1, lists: str | Path | None = None) -
 
 
 def read_hmdb51(root: Path, *, fold: int = 1, lists: str | Path | None = None) -> Found:
-    """Read HMDB51's 51 lists <class>_test_splitN.txt over a folder of class folders.
+    """Read HMDB51's 51 lists <class>_test_splitN.txt over class folders.
 
     Lines are "name 1|2|0": 1 is train, 2 is test, 0 is a clip that this fold does not use and so a
     row of no split. A file on disk may have another suffix than the listed .avi, and be in a folder

@@ -43,8 +43,7 @@ class Found(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """What is below a folder, relative, with forward slashes, sorted. Hidden files are no part of
-    it."""
+    """What is below a folder, relative, with forward slashes, sorted, without hidden files."""
 
     files: list[str]
     odd: list[str]  # files and folders whose names no manifest can hold; they are left out
@@ -91,8 +90,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _one_spelling(found: Listing) -> Listing:
-    """Sort all parts. Of two files whose names differ in how accents are written, leave out the
-    second."""
+    """Sort all parts. Of two names that differ only in the code of accents, leave out the second."""
     first: dict[str, str] = {}
     files: list[str] = []
     for path in sorted(found.files):
@@ -287,8 +285,7 @@ class Stems:
             self.paths.setdefault(_stem(path), []).append(path)
 
     def find(self, listed: str, prefix: str = "") -> str:
-        """Find a listed video: as listed, else with other capitals, in a folder of that name, or
-        anywhere.
+        """Find a listed video: as listed, else with other capitals, in such a folder, or anywhere.
 
         Args:
             listed: The path in the list; returned after the prefix if no video has its stem.

@@ -204,7 +204,7 @@ class Pictures:
         return f"rows must be uint8 [N,H,W,3], got {self._pack.kind} {list(self._pack.shape)}"
 
     def take(self, wanted: np.ndarray) -> np.ndarray:
-        """uint8 [n,H,W,3] of the numbers wanted, ascending."""
+        """Read frames by ascending number: uint8 [n,H,W,3]."""
         if self._pack.raw:
             return self._pack.rows(wanted)
         return np.stack([decode_jpeg(self._pack.piece(int(i)), self._pack.path) for i in wanted])
