@@ -88,8 +88,7 @@ def watch(folder: str, rank: str, store: dist.Store | None) -> threading.Event:
 
 
 def _first(folder: str, rank: str, store) -> dict | None:
-    """The first report of the attempt, of this node or of another one, or that this rank's launcher
-    has ended."""
+    """The attempt's first report, of any node; or one that says that this rank's launcher ended."""
     for path in Path(folder).glob(f"failed-{meeting.attempt()}-*.json"):
         return json.loads(path.read_text())
     try:

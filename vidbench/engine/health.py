@@ -67,8 +67,9 @@ class Check:
 
 
 def packages(installed: Mapping[str, str] | None = None) -> list[Check]:
-    """Compare installed packages with the bounds of vidbench's metadata: a line for the core, one
-    for each extra.
+    """Compare installed packages with the bounds of vidbench's metadata.
+
+    There is a line for the core, and one for each extra.
 
     Args:
         installed: Versions by package; default: those of this environment.

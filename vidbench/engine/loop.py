@@ -288,8 +288,7 @@ class _Trainer:
             self.flush()
 
     def flush(self) -> None:
-        """Check the losses since the last call, log their mean over steps and ranks, and move the
-        bar."""
+        """Check the losses since the last call; log their mean over steps and ranks; move the bar."""
         if not self.pending:
             return
         names = list(self.pending[0][2])

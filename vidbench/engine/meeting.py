@@ -22,12 +22,12 @@ _STORES: dict[str, dist.TCPStore] = {}
 
 
 def point(endpoint: str) -> str:
-    """Return this machine's address on the way to the endpoint; names of machines may resolve
-    elsewhere.
+    """Return this machine's address on the way to the endpoint, and open the nodes' store.
 
-    If the endpoint is an address of this machine, the store in which the nodes meet opens there. It
-    stays open as long as this process: with one for each launch a fast node would meet the others
-    in the one about to close.
+    The address is not taken from the machine's name, which may resolve to another one. The store in
+    which the nodes meet opens if the endpoint is an address of this machine. It stays open as long
+    as this process: with one for each launch a fast node would meet the others in the one about to
+    close.
 
     Raises:
         ValueError: The endpoint is no host:port, is public without TRUSTED, or cannot be reached;
@@ -131,11 +131,14 @@ def store() -> dist.Store:
 
 
 def bind(address: str) -> None:
-    """Let gloo and NCCL listen on the address's interface only; on one node (no address) on
-    loopback.
+    """Let gloo and NCCL listen on the address's interface only.
 
     By default they choose the interface by the machine's name. The user may choose another one, but
-    not on one node."""
+    not on one node.
+
+    Args:
+        address: This machine's; empty on one node, where they listen on loopback.
+    """
     found = interface(address or "127.0.0.1")
     for variable, value in {"GLOO_SOCKET_IFNAME": found, "NCCL_SOCKET_IFNAME": f"={found}"}.items():
         if found and not (address and variable in os.environ):
@@ -168,8 +171,7 @@ def backend() -> str:
 
 
 def _rendezvous(parameters):
-    """RendezvousParameters -> RendezvousHandler that leaves ATTEMPT and STORE in the environment of
-    the ranks."""
+    """RendezvousParameters -> RendezvousHandler that sets ATTEMPT and STORE for the ranks."""
     handler = (_alone if parameters.max_nodes == 1 else _together)(parameters)
     meet, number = handler.next_rendezvous, -1
 
@@ -187,8 +189,7 @@ def _rendezvous(parameters):
 
 
 def _alone(parameters):
-    """A handler for one node: nothing listens, and the ranks' store is a file that only this user
-    can open."""
+    """A handler for one node: nothing listens; the ranks' store is a file of this user alone."""
     from torch.distributed.elastic.rendezvous import RendezvousInfo, RendezvousStoreInfo
     from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 
@@ -206,8 +207,7 @@ def _alone(parameters):
 
 
 def _together(parameters):
-    """torch's c10d handler, which listens on this node's address only and reads only signed
-    states."""
+    """torch's c10d handler, which listens on this node's address and reads signed states only."""
     from torch.distributed.elastic.rendezvous.c10d_rendezvous_backend import create_backend
     from torch.distributed.elastic.rendezvous.dynamic_rendezvous import create_handler
 

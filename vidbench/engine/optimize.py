@@ -26,8 +26,9 @@ SEED = Range(0, 2**32 - 1)  # a step's seed is a billion times as large and must
 
 @dataclass(frozen=True)
 class Fit:
-    """How a method is optimized. Batches are global: the number of processes is a fact of the
-    launch.
+    """How a method is optimized.
+
+    Batches are global: the number of processes is a fact of the launch.
 
     schedule: constant, cosine (to `final_lr`, from where the warm-up ends), cosine_whole (the same
     over all epochs, the warm-up over its beginning, as in PySlowFast), milestones (times `gamma` at

@@ -336,8 +336,7 @@ def _function(target: str):
 
 
 def _rank_main(target: str, nproc: int, folder: str, address: str, hang_timeout: float, *args):
-    """What each rank runs: join the group, do the stage, leave the group; a failure leaves a report
-    behind."""
+    """What each rank runs: join the group, do the stage, leave the group; report a failure."""
     number, store = os.environ["RANK"], None
     try:
         on_gpu = _prepare(nproc, address)

@@ -14,8 +14,7 @@ PATHS = ("manifest", "flow", "init", "student", "teacher")
 
 
 class RunError(Brief, RuntimeError):
-    """A run directory that cannot be used for this; the message says what was wanted, what came and
-    what to do."""
+    """A run directory or recipe that cannot be used; the message says why and what to do."""
 
 
 def recipe_dict(recipe: Any) -> dict[str, Any]:

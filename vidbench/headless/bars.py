@@ -33,8 +33,11 @@ class Bars:
             self._redraw(view["model_id"])
 
     def take(self, message: dict[str, Any]) -> tuple[str, str] | None:
-        """Read a message of a widget; returns the id and the text of a bar that changed, which is
-        empty if the bar was removed."""
+        """Read a message of a widget.
+
+        Returns:
+            The id and the text of the bar that changed (the text of a removed bar is empty), or None.
+        """
         content = message["content"]
         data, one = content.get("data", {}), content["comm_id"]
         state = data.get("state") if isinstance(data, dict) else None

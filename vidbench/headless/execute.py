@@ -29,8 +29,10 @@ AGAIN = f"run the same again: {FROM}"
 
 
 class EndedError(ClickException, RuntimeError):
-    """A cell's time was up, or the kernel died, and the executed copy is kept; or another process
-    executes into it."""
+    """A notebook that did not end by itself.
+
+    A cell's time was up or the kernel died, and the executed copy is kept; or the disk is full; or
+    another process executes into the copy."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
@@ -130,13 +132,12 @@ def execute(
 
 
 class Engine:
-    """papermill's engine `vidbench`, by entry point: `papermill --engine vidbench IN OUT` does as
-    `vidbench run` does.
+    """papermill's engine `vidbench`: `papermill --engine vidbench IN OUT` does as `vidbench run`.
 
-    Not papermill's subclass, since papermill loads this module during its own import.
-    Unknown and mistyped parameters are refused before the kernel starts, and `data` that is no data
-    set. Paths are relative to the folder that papermill was called in. The kernel runs in the
-    notebook's folder unless --cwd says otherwise."""
+    papermill finds it by an entry point. It is no subclass of papermill's, since papermill loads this
+    module during its own import. Unknown and mistyped parameters are refused before the kernel
+    starts, and `data` that is no data set. Paths are relative to the folder that papermill was
+    called in. The kernel runs in the notebook's folder unless --cwd says otherwise."""
 
     @classmethod
     def nb_kernel_name(cls, nb: "NotebookNode", name: str | None = None) -> str:

@@ -232,8 +232,11 @@ class Client(PapermillNotebookClient):
     async def async_execute_cell(
         self, cell: nbformat.NotebookNode, cell_index: int, **options: Any
     ) -> nbformat.NotebookNode:
-        """The cell, which is interrupted when its time is up. Raises Stopped before and after it,
-        if it was stopped."""
+        """Execute a cell; interrupt it when its time is up.
+
+        Raises:
+            Stopped: a stop was requested, before the cell or during it.
+        """
         if self.reason:
             raise Stopped
         self.at, self.loop, self.timers = cell_index, asyncio.get_running_loop(), []
@@ -317,8 +320,7 @@ class OwnInterpreter(AsyncKernelManager):
 
 
 class Manager(NotebookExecutionManager):
-    """papermill's manager, which saves whole or not at all and calls no cell completed that never
-    ran."""
+    """papermill's manager; it saves whole or not at all, and calls no cell complete that never ran."""
 
     nb: nbformat.NotebookNode
     output_path: str | None
@@ -377,8 +379,7 @@ def _log(copy: Path):
 
 
 def _html(nb, path: Path) -> str:
-    """Write the page and return its name, or what went wrong: a page that fails makes no run
-    fail."""
+    """Write the page; return its name or its error, since a failed page makes no run fail."""
     from nbconvert import HTMLExporter
 
     try:

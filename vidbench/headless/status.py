@@ -34,11 +34,12 @@ INJECTED = "injected-parameters"  # papermill's tag of the cell that it adds
 
 
 class Status:
-    """The status file of one executed copy, written under a temporary name and renamed, and its
-    lock while it runs.
+    """The status file of one executed copy, and its lock while it runs.
 
-    The files are STEM.status.json and .STEM.lock next to STEM.ipynb, so that a folder holds many
-    copies, and a run folder of training, whose status.json is the training's own, one of them.
+    The files are STEM.status.json and .STEM.lock next to STEM.ipynb. So a folder may have many
+    copies, and a training's run directory, which has its own status.json, may have one. The file is
+    written under a temporary name and renamed.
+
     Fields: state (running or one of EXIT), notebook, digest, parameters, cells, cell (its number
     from 1, before papermill puts a banner over a failed one), pid, host, batch (the process of the
     batch that started it), begun, ended, exit, error, html."""

@@ -52,8 +52,9 @@ class Row:
         return self.folder / self.notebook.name
 
     def status(self) -> dict:
-        """As status.read; state `new` also if the folder holds a run of other contents or
-        parameters."""
+        """Read the status of the row's copy, as status.read does.
+
+        The state is also `new` if the folder has a run of other contents or parameters."""
         found = read(self.copy)
         if (
             found["state"] in ("running", "orphaned", "damaged")

@@ -13,8 +13,7 @@ from typing import Any
 
 @contextmanager
 def notes_to_stderr() -> Iterator[None]:
-    """Send to stderr what this process and those that it starts print, so that stdout is only the
-    result's."""
+    """Send to stderr what this process and those it starts print: stdout is for the result alone."""
     sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(2, 1)

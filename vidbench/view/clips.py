@@ -268,8 +268,7 @@ def _sources(manifest: Manifest) -> set[str]:
 
 
 def _flows(manifest: Manifest, folder: str | Path, row: int, most: int) -> np.ndarray:
-    """Read at most so many flows of a video, evenly spread, or estimate them: float [T,H,W,2] in
-    pixels."""
+    """Read or estimate at most so many flows of a video, evenly spread: [T,H,W,2] in pixels."""
     path = str(manifest.path[row])
     if folder == QUICK:
         return _estimated(manifest.absolute(row), most)

@@ -99,8 +99,11 @@ class Tile:
 
 @dataclass(frozen=True)
 class Row:
-    """One query and its neighbors, nearest first; mark: what the marked ones are, such as "also in
-    flow"."""
+    """One query and its neighbors, nearest first.
+
+    Args:
+        mark: What the marked neighbors are, such as "also in flow".
+    """
 
     query: Tile
     results: Sequence[Tile]
@@ -358,8 +361,7 @@ def gallery(
 
 
 def _neighbors(name: str, row: Row, side: int, look: tuple[str, str] | None) -> str:
-    """One method's neighbors of one query; a named method says how many of them are right, and how
-    many marked."""
+    """One method's neighbors of one query; a named method counts the right and the marked ones."""
     head = name and f"<b>{escaped(name)}</b>{_counted(row)}"
     square = swatch(look) if look else ""
     head = head and f'<div style="font-size:13px;margin:0 0 4px">{square}{head}</div>'
@@ -399,8 +401,7 @@ def _verdict(tile: Tile, rank: int) -> tuple[str, str, str]:
 
 
 def _tile(tile: Tile, rank: int, side: int, mark: str = "") -> str:
-    """A framed clip with its class in the corner; verdict, rank, score and caption under it; rank 0
-    is the query."""
+    """A framed clip, its class in the corner; below it verdict, rank (0: query), score, caption."""
     color, sign, word = _verdict(tile, rank)
     score, mark = "" if tile.score is None else f"{tile.score:.2f}", mark if tile.mark else ""
     place = f"rank {rank}" if rank else "query"

@@ -372,8 +372,7 @@ def _scale(
     unit: str,
     ends: tuple[float, float] | None = None,
 ) -> dict:
-    """A color axis for these rows, its bar as high as they are; in that of signed values, white is
-    0."""
+    """A color axis for these rows, its bar as high as they are; of signed values, white is 0."""
     low = min(float(maps[name].min()) for name in names)
     high = max(float(maps[name].max()) for name in names)
     if ends:

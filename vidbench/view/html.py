@@ -98,8 +98,7 @@ def _line(text: str, looks: str) -> str:
 
 
 def _number(value: Any) -> float | None:
-    """The number of a cell: itself, or the first of (value, low, high); None for text and
-    dashes."""
+    """The number of a cell: itself, or the first of (value, low, high); None for text and None."""
     value = value[0] if isinstance(value, tuple) and len(value) == 3 else value
     return (
         float(value)

@@ -125,8 +125,7 @@ def _numeric(values: Sequence[float | None]) -> dict[str, Any]:
 
 
 def _ticks(known: Sequence[float], place: Mapping[float, float]) -> list[tuple[float, str]]:
-    """The values themselves if they are few, else even steps; none nearer to the next than its
-    words are tall."""
+    """The values themselves if they are few, else even steps, with room for the words of each."""
     low, high = place[known[0]], place[known[-1]]
     if len(known) <= FEW:
         wanted = [(place[value], f"{value:.4g}") for value in known]

@@ -1,5 +1,4 @@
-"""The lists of neighbors that a browser shows, as data: which query, which filters, what is right,
-gained and lost."""
+"""The lists of neighbors that a browser shows, as data: query, filters, right, gained and lost."""
 
 from __future__ import annotations
 

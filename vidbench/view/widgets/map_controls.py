@@ -167,8 +167,7 @@ class MapControls:
         self.figure.layout.title.text = plain(title)
 
     def _move(self) -> None:
-        """Other places for the same points, in the same FigureWidget, of which each weighs
-        megabytes."""
+        """Move the points to other places in the same FigureWidget: a new one takes megabytes."""
         name = self.of_map.value
         self.browser.videos.judge = name
         if not self.opened:

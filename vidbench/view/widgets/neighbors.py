@@ -144,8 +144,7 @@ class Browser(Lists):
         return self._drawn({name: [line] for name, line in self.shown(picks).items()})
 
     def _drawn(self, lines: Mapping[str, Sequence[Row]], title: str = "") -> Html:
-        """Lines of neighbors with what explains them: the colors of flow, or that labels are
-        unknown."""
+        """Lines of neighbors, below the key to the colors of flow and a note if labels are unknown."""
         speed = self.sides["gallery"].speed if self.kind == "flow" else None
         key = wheel(speed(), 48) if speed else ""
         unlabeled = "" if self.judged else said(NO_LABELS)

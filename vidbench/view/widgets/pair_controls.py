@@ -1,5 +1,4 @@
-"""Controls over the browser of class pairs: data sets, read-out, heatmap, clips, a button for each
-row."""
+"""Controls over the browser of class pairs."""
 
 from __future__ import annotations
 
@@ -19,8 +18,7 @@ MANY = (10, 20, 50)  # rows that one can choose
 
 
 class PairControls:
-    """Controls over a `Browser`: data sets, read-out, number of rows, heatmap, clips, a button for
-    each row."""
+    """Controls over a `Browser`: data sets, read-out, number of rows, heatmap, clips, row buttons."""
 
     def __init__(self, browser: Browser):
         import ipywidgets

@@ -1,5 +1,4 @@
-"""Pieces of controls: what listens to clicks on tiles, a figure that reports what the pointer does in
-it."""
+"""Pieces of controls: a listener to clicks on tiles, a figure that reports the pointer's events."""
 
 from __future__ import annotations
 

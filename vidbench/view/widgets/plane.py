@@ -19,8 +19,7 @@ WIDE, TALL, LEGEND_WIDTH = 640, 540, 150  # pixels of a map at most, and of its 
 
 
 class Layer(NamedTuple):
-    """Some videos of a map: points [N,2], the name of each one's class ("" where unknown), and its
-    id."""
+    """Some videos of a map: points [N,2], their classes ("" if unknown) and ids [N]."""
 
     points: np.ndarray
     names: np.ndarray

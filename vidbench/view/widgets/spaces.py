@@ -119,8 +119,7 @@ class Searches:
     def _barred(
         self, side: str, query_rows: np.ndarray, hide: bool
     ) -> tuple[np.ndarray, np.ndarray]:
-        """What must not be equal in a neighbor and its query: sources, or else the videos
-        themselves."""
+        """What must differ between a neighbor and its query: the source video, or else the video."""
         if hide:
             return self.sides["gallery"].source_video, self.sides[side].source_video[query_rows]
         return np.arange(len(self.sides["gallery"])), self.own[side][query_rows]

@@ -51,8 +51,7 @@ def show(folders: Board | Folders) -> BoardControls:
 
 
 class BoardControls:
-    """A `Board` in a notebook: a switch for each run, charts, and a button that stops and starts the
-    looking.
+    """A `Board` in a notebook: a switch for each run, charts, a button that pauses updates.
 
     Args:
         every: Seconds between two looks.
