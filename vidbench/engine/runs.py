@@ -65,7 +65,7 @@ def find(place: str | Path, name: str) -> "Run":
 
     Args:
         place: The folder of runs.
-        name: Of the run; if it has a slash, the path of its directory, whatever `place` is.
+        name: The run's name. If it has a slash, the path of its directory, whatever `place` is.
     """
     return Run(Path(name).expanduser().resolve() if "/" in name else Path(place) / name)
 

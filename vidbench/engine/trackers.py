@@ -139,7 +139,7 @@ def start(
     Args:
         folder: Where its files go, in a subfolder named after it.
         title: The run's name.
-        recipe: Its configuration, plain values.
+        recipe: The run's recipe, plain values.
         known: The run's id: a later call with the same one continues the tracker's run.
         step: The run continues after this step; -1 is a new one.
     """

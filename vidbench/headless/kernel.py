@@ -280,7 +280,7 @@ class Client(PapermillNotebookClient):
         """Follow a widget; a progress bar becomes a line that redraws itself.
 
         Args:
-            outs, msg, cell_index: Of nbclient.
+            outs, msg, cell_index: nbclient's arguments.
         """
         super().handle_comm_msg(outs, msg, cell_index)
         changed = self.bars.take(msg)
@@ -293,7 +293,7 @@ class Client(PapermillNotebookClient):
         """Merge an output: a stream continues the one of its name if no other output came between.
 
         Args:
-            outs, msg, display_id, cell_index: Of nbclient.
+            outs, msg, display_id, cell_index: nbclient's arguments.
         """
         out = super().output(outs, msg, display_id, cell_index)
         if out is None or out.output_type != "stream":

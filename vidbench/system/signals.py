@@ -100,7 +100,7 @@ def end_with(file: int) -> None:
     """End as on SIGTERM when this file ends: a pipe that the parent alone holds open.
 
     Args:
-        file: Its descriptor.
+        file: The file's descriptor.
     """
 
     def wait() -> None:

@@ -45,7 +45,7 @@ class Source:
     """The video that a clip was made from, as the viewer names it.
 
     Args:
-        path: Of the video.
+        path: The video's path.
         kind: What the clip shows, rgb or flow.
         of: Frames of the video.
         frames, times: Number (from 0) and seconds of each frame of the clip; () if unknown.
@@ -74,7 +74,7 @@ class Tile:
     """One clip of a gallery: encoded bytes or a data URI, its class ("" if unknown), a line under it.
 
     Args:
-        score, right: Of a neighbor; right is None where a label is unknown.
+        score, right: A neighbor's; right is None if a label is unknown.
         mark: It is in two lists of neighbors; which, the `mark` of its Row says.
         rank: Where it is not its place in its Row.
         sibling: Whether it comes from the query's own source video, for videos without labels;

@@ -29,7 +29,7 @@ class MapControls:
     """The map of a browser, what sets it, and what the pointer does in it.
 
     Args:
-        browser: Of the map.
+        browser: The browser whose map it is.
         clicked: Is given the id of a point that was clicked.
         lassoed: Is given the ids of the points in a lasso; none if it was taken away.
     """

@@ -78,7 +78,7 @@ class VideoRows:
         """Add a column of yours, or replace it.
 
         Args:
-            name: Of the column.
+            name: The column's name.
             gallery, queries: A word or number for each video of the side; () for no values.
 
         Raises:
