@@ -98,11 +98,10 @@ def _few(changes: list[tuple[str, Any, Any]]) -> str:
 
 
 class Run:
-    """One run folder: recipe.json, environment.json, status.json, rows.json, videos.json,
-    metrics.jsonl, monitor.jsonl, results.json, checkpoints/.
+    """One run directory, the only thing that training and evaluation share.
 
-    A run folder is the only thing that training and evaluation share. All writing is done by rank
-    0."""
+    It has recipe.json, environment.json, status.json, rows.json, videos.json, metrics.jsonl,
+    monitor.jsonl, results.json and checkpoints/. Only rank 0 writes."""
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)

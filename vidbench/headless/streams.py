@@ -23,8 +23,10 @@ def redrawn(text: str, more: str) -> str:
 
 
 class Lines:
-    """Streams in, whole lines out to files. A line that redraws itself is written when it ends, and
-    every SECONDS seconds (system/progress.py)."""
+    """Streams in, whole lines out to files.
+
+    A line that redraws itself is written when it ends, and every SECONDS seconds
+    (system/progress.py)."""
 
     def __init__(self, files: list[TextIO]) -> None:
         self.files = files
@@ -78,8 +80,9 @@ class Lines:
 
 
 class Streams:
-    """The stream outputs of a cell while they grow. Their text is put together when it is needed:
-    a copy for each message would take time squared."""
+    """The stream outputs of a cell while they grow.
+
+    Their text is put together when it is needed: a copy for each message would take time squared."""
 
     def __init__(self) -> None:
         self.growing: dict[int, tuple[Any, list[str]]] = {}

@@ -28,8 +28,10 @@ NO_WIDGETS = "This page shows no controls (it lacks ipywidgets), so this is a st
 
 
 class NeighborControls:
-    """Controls over a `Browser`: query, filters, depth, way back, tiles that one clicks, a map, the
-    selected videos, a table of all."""
+    """Controls over a `Browser` of neighbors.
+
+    They are the query, filters, depth, way back, tiles to click, a map, the selected videos and a
+    table of all."""
 
     CSV = "neighbors.csv"
 

@@ -244,8 +244,10 @@ def _clicks() -> type[AnyWidget]:
 
 
 def whole(figure: Figure) -> FigureWidget:
-    """Make a FigureWidget that a slow machine shows, too: it opens with its data in it, and loads
-    plotly after anywidget's time limit for its module (see `LATER`)."""
+    """Make a FigureWidget that a slow machine shows, too.
+
+    It opens with its data in it. Its module loads plotly later, outside anywidget's time limit for
+    modules (see `LATER`)."""
     made = _whole()(figure)
     made._config = {**made._config, **CONFIG}
     made.open()
