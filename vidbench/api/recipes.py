@@ -101,7 +101,7 @@ def label(method: str, preset: str, seed: int, changes: Mapping[str, Any]) -> st
     """Name a folder of runs by all that differs between two calls of `train`.
 
     Args:
-        changes: Of the preset.
+        changes: Fields of the preset that are changed, and their values.
     """
     said = [_word(name, value) for name, value in sorted(changes.items())]
     if len("-".join(said)) > LONG:

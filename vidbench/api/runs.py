@@ -25,7 +25,7 @@ def add_command(commands: Commands, *words: str, **options: Any) -> argparse.Arg
     """Add a command by `usage.add_command`, with the option --json.
 
     Args:
-        *words, **options: Of `usage.add_command`.
+        *words, **options: As in `usage.add_command`.
     """
     command = usage.add_command(commands, *words, **options)
     command.add_argument("--json", action="store_true", help="print one JSON document on stdout")

@@ -288,11 +288,11 @@ class Manifest:
         return self.select(mask=~held), self.select(mask=held)
 
     def save(self, folder: str | Path) -> Path:
-        """Write folder/manifest.csv (names, not numbers) and folder/classes.txt; root.txt where
-        root is not folder.
+        """Write the manifest into a folder; return its csv.
 
-        Columns of a scan are written too. All files are on disk before the first gets its name, so
-        a full disk leaves the old ones, or none.
+        The files are manifest.csv (names, not numbers), classes.txt, and root.txt if `root` is
+        another folder. Columns of a scan are written too. All files are on disk before the first
+        gets its name, so a full disk leaves the old ones, or none.
         """
         folder = Path(folder)
         texts = {"classes.txt": "".join(f"{name}\n" for name in self.classes)}

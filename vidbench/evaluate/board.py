@@ -115,8 +115,10 @@ class Board:
         self._order: dict[str, None] = {}  # runs in the order of their first look
 
     def look(self) -> list[RunState]:
-        """Read what is in the folders now. New runs are appended, so that the others keep their
-        place and color."""
+        """Read what is in the folders now.
+
+        New runs are appended, so that the others keep their place and color.
+        """
         found = {
             run: self._seen(run, place)
             if place

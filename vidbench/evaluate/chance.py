@@ -8,7 +8,7 @@ def chance_level(classes: Sequence[str], name: str = "chance") -> dict[str, floa
 
     Args:
         classes: L names.
-        name: Of the level.
+        name: The level's name in the figure.
     """
     return {name: 1 / len(classes)} if classes else {}
 

@@ -173,7 +173,7 @@ def classified(
     returned. Numbers are written to the run's results, unless the split is train.
 
     Args:
-        split: Of the tested videos.
+        split: The split of the tested videos.
         views: Name -> protocol.
         manifest, flow: Of another data set than the run's own, see `load_or_extract`.
         workers: Processes that read clips.
@@ -203,7 +203,7 @@ def measure(folder: str | Path, split: str) -> None:
     A run with a classifier is tested on each of its data sets, any other by retrieval and a probe.
 
     Args:
-        split: Of the tested videos.
+        split: The split of the tested videos.
 
     Raises:
         RunError: It is no run directory, or has no checkpoint.

@@ -389,7 +389,7 @@ def fitting(protocol: Protocol, data: DataSet) -> Protocol:
     middles of segments, one clip a video (MultiTrain's released code).
 
     Args:
-        data: Of the run.
+        data: One of the run's data sets.
     """
     if data.clip.sampling == "random_segments":
         return replace(protocol, sampling="segments")

@@ -61,8 +61,7 @@ class Index:
 
     @property
     def words(self) -> str:
-        """What a number's protocol says of the index: kind, and the switches that move what it
-        finds."""
+        """What a protocol says of the index: kind, and the switches that change what it finds."""
         if self.kind == "flat":
             return "flat"
         if self.kind == "ivf_sq8":

@@ -169,14 +169,18 @@ def released(
 ) -> Score:
     """Fit the released code's linear classifier on stored features, and test it once.
 
-    Every rate and decay is tried on train without its held-out sources. The best (by accuracy
-    there, then by loss) is fitted again on the whole of train. The same seed gives the same result.
-    `chosen` has lr, weight_decay and the accuracy there, `trials` all of them.
+    If `recipe` has several rates or decays, each pair is trained on train without its held-out
+    sources and tested on these. The best (by accuracy there, then by loss) is fitted again on the
+    whole of train. The same seed gives the same result. `chosen` has lr, weight_decay and the
+    accuracy there, `trials` all of them.
 
     Args:
         train, test: Tables of the same run and protocol.
         recipe: Rates, decays, epochs; see `Released`.
         seed: Of the held-out sources and the order of batches.
+
+    Raises:
+        ValueError: see `logistic`.
     """
     _check(train, test, "released")
     grid = list(product(recipe.lrs, recipe.decays))

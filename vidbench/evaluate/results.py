@@ -206,8 +206,13 @@ def _numbers(run: str, protocol: str, result: Result, facts: dict) -> list[Numbe
 
 
 def commit_of(made_by: Any) -> str:
-    """Name the commit of a record's `vidbench` (see engine.environment.made_by): 12 digits, "(dirty)"
-    if files differed from it, the package's version if no commit is known, empty if nothing is."""
+    """Name the commit that made a record: 12 digits, and "(dirty)" if files differed from it.
+
+    Without a commit it is the package's version, without both it is empty.
+
+    Args:
+        made_by: The record's `vidbench`, see engine.environment.made_by.
+    """
     if not isinstance(made_by, Mapping):
         return ""
     commit = str(made_by.get("commit") or "")[:12]

@@ -28,7 +28,11 @@ class Searchable(Protocol):
         """Kind and switches in a protocol."""
 
     def check(self, features: Features) -> None:
-        """Raise ValueError if the index is of another table."""
+        """Check that the index is of this table.
+
+        Raises:
+            ValueError: it is of another one.
+        """
 
     def search(self, queries: Features, k: int) -> Neighbors:
         """Find the k nearest rows of each query.

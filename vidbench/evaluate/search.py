@@ -123,11 +123,10 @@ def search(
 def directions(
     gallery: Sequence[np.ndarray], queries: Sequence[np.ndarray], centering: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Unit rows whose inner product is what `search` sums, over the number of streams: what an
-    index can hold.
+    """Make unit rows for an index: their inner product is the mean of the streams' cosines.
 
-    Both sides are centered as `search` does, each stream is brought to unit length, and the streams
-    are put side by side, D in total.
+    `search` sums these cosines. Both sides are centered as in `search`, each stream is scaled to
+    unit length, and the streams are concatenated, D in total.
 
     Args:
         gallery, queries: An array [N,D] and [Q,D] for each stream.

@@ -63,8 +63,8 @@ def mlp(width: int, hidden: int, out: int, dropout: float = 0.0) -> nn.Sequentia
     deviation 0.02, cut at 0.04; biases start at 0.
 
     Args:
-        width: Of the rows that come in.
-        hidden: Of the layer between.
+        width: Width of the input.
+        hidden: Width of the layer between.
         out: Width of the result.
 
     Raises:

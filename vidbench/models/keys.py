@@ -72,7 +72,7 @@ def timm_mvit_key(depths: tuple[int, ...], key: str) -> str | None:
 
     Args:
         depths: Blocks of each stage; timm counts blocks from 0 in each.
-        key: Of timm.
+        key: timm's key.
     """
     if found := re.fullmatch(r"stages\.([0-3])\.blocks\.(\d+)\.(.+)", key):
         stage, block = int(found[1]), int(found[2])

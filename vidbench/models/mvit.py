@@ -185,8 +185,10 @@ class MViT(Backbone):
         return kept[0]
 
     def start(self) -> None:
-        """First weights as in all sources: truncated normal of deviation 0.02, in convolutions
-        PyTorch's own."""
+        """Draw first weights as all sources do: a truncated normal distribution of deviation 0.02.
+
+        Convolutions keep PyTorch's own.
+        """
         for name, weight in self.named_parameters():
             if (
                 name.endswith(("class_token", "space", "time", "class_position"))

@@ -83,7 +83,6 @@ class S3D(Backbone):
     def forward(self, clips: Tensor) -> Tensor:
         """Encode clips: [B,3,T,H,W] -> [B,D,T',H',W'].
 
-        Raises:
-            ValueError: the clip is too small to leave a position.
+        PyTorch raises an error if a clip is too small to leave a position.
         """
         return self.features(clips)

@@ -104,8 +104,8 @@ def finish(
     """Move a batch to the device and augment its clips there; everything else is unchanged.
 
     Args:
-        batch: Of `collate`.
-        dtype: Of the clips.
+        batch: From `collate`.
+        dtype: Of the finished clips.
 
     Returns:
         The batch, with clips [B,V,C,T,size,size] by stream.

@@ -287,8 +287,11 @@ class _Row:
             self._video.close()
 
     def frames(self, chosen: np.ndarray) -> dict[str, torch.Tensor]:
-        """Windows [V,T] of each stream, uint8 [V,T,C,H,W], a permuted view of [V,T,H,W,C]
-        memory."""
+        """Read windows of each stream: uint8 [V,T,C,H,W], a permuted view of [V,T,H,W,C] memory.
+
+        Args:
+            chosen: Frame numbers [V,T].
+        """
         if self._times is not None:
             chosen = windows.by_time(chosen, self._times, self._rate).clip(0, self._length() - 1)
         found: dict[str, torch.Tensor] = {}

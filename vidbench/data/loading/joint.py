@@ -190,10 +190,10 @@ def plan_batches(
     """Return what training will see, before it runs: a row of a table for each data set.
 
     Args:
-        names: Of the data sets.
+        names: The data sets' names.
         sizes: Videos of each.
         batch: Clips in a batch.
-        epochs: Of the training.
+        epochs: Epochs of the training, for "seen".
 
     Returns:
         Rows of "data", "videos", "share", "a step" (clips expected), "an epoch", "seen" (how often

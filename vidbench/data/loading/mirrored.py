@@ -16,8 +16,11 @@ MIRRORED |= {other: word for word, other in MIRRORED.items()}
 
 
 def mirrored_classes(classes: Sequence[str]) -> list[tuple[str, str]]:
-    """Pairs of classes that a horizontal flip exchanges: "from left to right" and "from right to
-    left", "TurnLeft" and "TurnRight", "clockwise" and "counterclockwise"."""
+    """List the pairs of classes that a horizontal flip exchanges.
+
+    Examples: "from left to right" and "from right to left", "TurnLeft" and "TurnRight", "clockwise"
+    and "counterclockwise".
+    """
     words = {name: _words(name) for name in classes}
     known = {said: name for name, said in words.items()}
     pairs = []

@@ -152,7 +152,7 @@ def change(frames: torch.Tensor, operations: tuple[tuple[str, float], ...]) -> t
 
     Args:
         frames: uint8 [T,3,H,W]; not changed.
-        operations: Of `draw`.
+        operations: From `draw`.
     """
     # seconds to import, and for those who use it only
     from torchvision.transforms.v2 import functional
@@ -190,7 +190,7 @@ def noise(shape: tuple[int, ...], box: tuple[int, ...], seed: int) -> torch.Tens
 
     Args:
         shape: Of the clip [C,T,H,W].
-        box: Of `draw_box`.
+        box: From `draw_box`.
     """
     height, width = box[2:]
     drawn = np.random.default_rng(seed).standard_normal((*shape[:2], height, width), np.float32)
@@ -202,8 +202,8 @@ def erase(clip: torch.Tensor, box: tuple[int, ...], drawn: torch.Tensor) -> torc
 
     Args:
         clip: Normalized, [C,T,H,W].
-        box: Of `draw_box`.
-        drawn: Of `noise`.
+        box: From `draw_box`.
+        drawn: From `noise`.
     """
     top, left, height, width = box
     clip[:, :, top : top + height, left : left + width] = drawn

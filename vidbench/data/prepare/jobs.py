@@ -156,7 +156,7 @@ class Journal:
         """Write a value at once.
 
         Args:
-            key: Of the video.
+            key: The video's key, such as its path.
             **values: Plain values.
         """
         self.known[key] = values

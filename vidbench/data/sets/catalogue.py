@@ -340,6 +340,7 @@ def prepare_dataset(
     Raises:
         InputError: see keep, or a built-in data set should give a fold beyond the first.
         FileNotFoundError: no such folder or csv, or listed files do not exist.
+        OutputError: see keep.
     """
     size, _, world = str(data).partition("-")
     if is_built_in(data) and not options:
@@ -405,10 +406,10 @@ def keep(folder: str | Path, data: str | Path, fold: int | None = None, **option
         **options: See open_dataset.
 
     Raises:
-        InputError: see open_dataset. Or `folder` holds the manifest of another data set, fold or
-            options, or files that vidbench did not write. Or a data set without folds should give
-            a fold beyond the first.
+        InputError: see open_dataset. Or `folder` has the manifest of another data set, fold or
+            options. Or a data set without folds should give a fold beyond the first.
         FileNotFoundError: the data set or listed files do not exist.
+        OutputError: `folder` has files of the same names that vidbench did not make.
     """
     folder, root = Path(folder), Path(data).expanduser().resolve()
     options = plain(options)

@@ -73,7 +73,7 @@ def read_folder(root: Path, *, held_out: float = 0.25, seed: int = 0, into: str 
 
     Args:
         held_out: The share of each class's sources (at least one, if it has two) that is held out.
-        seed: Of the choice.
+        seed: Another seed holds out other sources.
         into: The split that they go to.
 
     Raises:
@@ -135,7 +135,7 @@ def split_by_source(rows: Rows, share: float, seed: int = 0, into: str = "test")
     Args:
         share: The share of each class's source videos that goes to `into`; the rest is train. It
             is at least one of two or more, unless the share is 0.
-        seed: Of the choice.
+        seed: Another seed chooses other source videos.
         into: A split's name.
 
     Raises:

@@ -70,7 +70,7 @@ def fold_numbers(manifest: Manifest, folds: Folds) -> np.ndarray:
     the number 2.
 
     Args:
-        folds: Of `folds_of`.
+        folds: From `folds_of`.
 
     Raises:
         InputError: There are fewer source videos than folds, a class has a single one, or a single
@@ -148,7 +148,7 @@ def write(manifest: Manifest, folder: Path, folds: Folds) -> list[Path]:
     A fold's videos are its test split, all others its train split. What exists is kept.
 
     Args:
-        folds: Of `folds_of`.
+        folds: From `folds_of`.
 
     Raises:
         InputError: There are too few source videos, or the folder holds folds of other videos.

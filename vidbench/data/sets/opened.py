@@ -96,8 +96,10 @@ def unknown(root: Path) -> str:
 
 
 def across_splits(manifest: Manifest) -> list[str]:
-    """Say how many source videos, and how many files of equal content, are in more than one of
-    train, validate and test. Missing files equal nothing."""
+    """Say how many source videos, and files of equal content, are in more than one split.
+
+    The splits are train, validate and test. Missing files equal nothing.
+    """
     rows = np.flatnonzero(manifest.split != SPLITS.index("none"))
     if len(np.unique(manifest.split[rows])) < 2:
         return []

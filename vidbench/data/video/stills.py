@@ -89,7 +89,11 @@ def resized(frame: np.ndarray, size: Size) -> np.ndarray:
 
 
 def opened(path: str | Path) -> Image:
-    """Open a picture file and read its header. Raises OSError if it promises too many pixels."""
+    """Open a picture file and read its header.
+
+    Raises:
+        OSError: the header promises too many pixels.
+    """
     import PIL.Image
 
     with warnings.catch_warnings():
