@@ -87,8 +87,8 @@ def by_time(chosen: np.ndarray, times: np.ndarray, fps: float) -> np.ndarray:
 def _offsets(
     length: int, frames: int, stride: Stride, pad: str, grid: str = "stride"
 ) -> np.ndarray:
-    """Frame numbers [T] of a window at 0, before padding. Raises ValueError on nonsense, at the
-    door."""
+    """Frame numbers [T] of a window at 0, before padding. Raises ValueError if an argument is
+    out of range."""
     if length < 1 or frames < 1:
         raise ValueError(
             f"video and clip need at least one frame each, got length={length}, frames={frames}"
@@ -147,6 +147,9 @@ def random_window(
         frames: Of the window.
         stride, grid, reach_end: See the module.
         pad: How a short video is filled: last, first or loop; see the module.
+
+    Raises:
+        ValueError: length, frames or stride is not positive, or pad or grid is unknown.
     """
     offsets = _offsets(length, frames, stride, pad, grid)
     room = _room(length, frames, stride, offsets, reach_end)
@@ -231,7 +234,7 @@ def spread_windows(
         stride, pad, grid, reach_end: See `random_window`.
 
     Raises:
-        ValueError: windows is below 1.
+        ValueError: windows is below 1; else see `random_window`.
     """
     if windows < 1:
         raise ValueError(f"windows must be at least 1, got {windows}")
@@ -268,7 +271,7 @@ def sliding_windows(
         stride, pad, grid, reach_end: See `random_window`.
 
     Raises:
-        ValueError: hop is below 1.
+        ValueError: hop is below 1; else see `random_window`.
     """
     if hop < 1:
         raise ValueError(f"hop must be at least 1 frame, got {hop}")
