@@ -181,7 +181,7 @@ def test_p_is_the_share_of_batches_or_samples(function):
         assert torch.equal(units.expand_as(share), share < 1)
         assert float(units.float().mean()) == pytest.approx(0.4, abs=0.07)
     for wrong in ({"beta": 0.0}, {"beta": -1.0}, {"p": 1.5}, {"p": -0.1}):
-        with pytest.raises(ValueError, match="beta above 0 and a probability p"):
+        with pytest.raises(ValueError, match="beta above 0 and p in 0..1"):
             function(clips, **wrong)
 
 
