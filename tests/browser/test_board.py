@@ -123,7 +123,7 @@ def test_a_board_in_a_notebook(desk, tmp_path):
         assert len(plot.evaluate(f"() => ({DRAWN_LINES})()")) == 3
         readable(tab, "board-smooth")
         words = tab.inner_text("body")
-        assert "1 running" in words and "broken or half written" in words
+        assert "1 running" in words and "broken or incomplete" in words
         said = complaints(tab, trouble, 2)  # which counts no lines of parallel coordinates
         assert [one for one in said if not one.startswith("wanted 2 plots")] == []
 

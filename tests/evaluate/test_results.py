@@ -160,8 +160,8 @@ def test_a_broken_folder_is_named_and_counted_and_stops_no_other(tmp_path, name)
     )
     seen = text(drawn.inventory(folders))
     assert (
-        "2 run folders: 1 complete, 1 broken or half written." in seen
-        and f"broken or half written what {name}" in seen
+        "2 run folders: 1 complete, 1 broken or incomplete." in seen
+        and f"broken or incomplete what {name}" in seen
     )
 
 

@@ -189,7 +189,7 @@ def test_the_command_writes_one_offline_page(runs, capsys):
     assert "default-src 'none'" in html and "'unsafe-eval'" in html
     seen = text(re.sub(r"(?s)<script.*?</script>", "", html))
     for words in (
-        "4 run folders: 2 complete, 1 interrupted, 1 broken or half written.",
+        "4 run folders: 2 complete, 1 interrupted, 1 broken or incomplete.",
         "half is no run folder",
         "50.0 [25.0, 100.0]",
         "retrieval: R@1, percent method rgb flow",

@@ -77,7 +77,7 @@ def test_the_gallery_of_flow_shows_it_in_colors_with_a_wheel(world):
     )
     plain = neighbors_gallery(train, queries, {"flow": found["flow"]}, shown=2, results=2)
     assert text.count("<img ") == plain.count("<img ") + 1 == 2 * 3 + 1
-    assert re.search(r"at the rim \d+\.\d pixels a frame", text) and "at the rim" not in plain
+    assert re.search(r"at the rim \d+\.\d pixels per frame", text) and "at the rim" not in plain
     assert not set(re.findall(r"base64,([^\"]+)", text)) & set(
         re.findall(r"base64,([^\"]+)", plain)
     )

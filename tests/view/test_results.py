@@ -49,7 +49,7 @@ def test_runs_are_counted_by_state(tmp_path):
     (tmp_path / "tiny/half/environment.json").write_text("{}")
     seen = text(drawn.inventory(results.collect(tmp_path)))
     assert (
-        "5 run folders: 1 complete, 1 interrupted, 1 died, 1 failed, 1 broken or half written."
+        "5 run folders: 1 complete, 1 interrupted, 1 died, 1 failed, 1 broken or incomplete."
         in seen
     )
     assert "1 run folder: 1 broken" in text(
@@ -146,7 +146,7 @@ def test_one_damaged_run_is_named_on_the_page_and_the_others_are_shown(tmp_path,
     (tmp_path / "runs_dir/tiny/bad" / file).write_text(damage)
     path = drawn.write_report(tmp_path / "r.html", "Runs", results.collect(tmp_path / "runs_dir"))
     seen = text(re.sub(r"(?s)<script>.*?</script>", "", path.read_text()))
-    assert "tiny/a 50.0" in seen and "1 broken or half written" in seen
+    assert "tiny/a 50.0" in seen and "1 broken or incomplete" in seen
     assert re.search(rf"tiny/bad [^:]*({file}|result|recipe)", seen[seen.index("run folders") :])
 
 

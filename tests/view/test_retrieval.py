@@ -65,7 +65,7 @@ def test_exchanges_show_what_the_teacher_names(found, train):
     assert lines["after"][0] > lines["before"][0]
     bars = exchanges.exchange_bars(found, pair, train, train, 5)
     assert {one.name for one in bars.data} == {"right", "wrong"}
-    assert "that flow names, too" in exchanges.origin_table(found, pair, "flow", train, train, 5)
+    assert "also retrieved by flow" in exchanges.origin_table(found, pair, "flow", train, train, 5)
     same = exchanges.origin_table(found, ("after", "after"), "flow", train, train, 5)
     assert same == "no neighbor was gained"
     bare = train.without_labels()

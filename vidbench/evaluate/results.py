@@ -72,7 +72,7 @@ class Folder:
 def run_folders(
     runs_dir: str | Path, unread: Callable[[OSError], None] | None = None
 ) -> list[Path]:
-    """Find every run folder below `runs_dir`, those that are broken or half written too, by name.
+    """Find every run folder below `runs_dir`, those that are broken or incomplete too, by name.
 
     Folders of videos and names that begin with a dot are left out. [] if the folder does not exist.
 
@@ -102,7 +102,7 @@ def name_below(runs_dir: str | Path, folder: Path) -> str:
 
 
 def collect(runs_dir: str | Path) -> list[Folder]:
-    """Read every run folder below `runs_dir`, those that are broken or half written too, by name.
+    """Read every run folder below `runs_dir`, those that are broken or incomplete too, by name.
 
     [] if the folder does not exist. A folder that cannot be read is one with a problem."""
     runs_dir, unread = Path(runs_dir), []

@@ -341,7 +341,9 @@ def recipes(states: Sequence[RunState]) -> Html:
     found = recipe_differences(states)
     if not found:
         known = sum(bool(one.recipe) for one in states)
-        return said("The recipes are equal." if known > 1 else "Two recipes are needed to differ.")
+        return said(
+            "The recipes are equal." if known > 1 else "A comparison needs at least two recipes."
+        )
     known_runs = list(next(iter(found.values())))
     lines = [
         {"run": run, **{name: _word(values[run]) for name, values in found.items()}}
@@ -415,7 +417,7 @@ def write_board(path: str | Path, board: Board, title: str = "Board of runs") ->
     parts: list[Any] = [said("Nothing is logged yet.")] if curves_drawn is None else []
     if curves_drawn is not None:
         words = (
-            "Click a run in the legend to switch it off and on, double-click it to see it alone. The "
+            "Click a run in the legend to switch it off and on, double-click it to show only that run. The "
             "faint line is what was logged; the other one is its exponential moving average."
         )
         parts = [words, curves_drawn]

@@ -229,7 +229,7 @@ def wheel(limit: float | None = None, side: int = 96) -> Html:
         limit: Pixels a frame of full color; None if each picture has its own.
         side: Pixels of the wheel.
     """
-    speed = f"at the rim {limit:.1f} pixels a frame" if limit else "the faster, the stronger"
+    speed = f"at the rim {limit:.1f} pixels per frame" if limit else "stronger color: faster motion"
     words = f"direction by color; {speed}"
     return filmstrip([estimate.wheel(side)[None]], [words], height=side)
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 ENDS = 20  # classes at each end of the figure
 CLASSES_NOTE = (
     "A - B with 95 % paired bootstrap intervals over source videos; a class of one source video has "
-    "none. Of {count} classes about {false} leave out 0 by chance alone."
+    "none. Of {count} classes, expect about {false} to exclude 0 by chance."
 )
 HINT = "Click a class, or choose here, to see what it gained and lost. The frame judges A."
 TITLE = "Comparison"  # with which the title of the page begins
@@ -83,7 +83,7 @@ def classes_figure(pair: Paired) -> Figure:
     title = f"{pair.names[0]} - {pair.names[1]}, {pair.metric} of each class"
     left_out = len(pair.classes) - len(shown)
     axis = (
-        f"A - B in points{f'; {left_out} classes in the middle are left out' if left_out else ''}"
+        f"A - B in points{f'; {left_out} classes in the middle are not shown' if left_out else ''}"
     )
     figure = whiskers(rows, axis, title).update_layout(showlegend=False)
     figure.data[0].marker.color = [

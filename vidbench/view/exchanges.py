@@ -94,7 +94,7 @@ def origin_table(
     before, after, named = (found[name].neighbors.rows for name in (*pair, teacher))
     new, taught = ~shared(after, before, k), shared(after, named, k)
     same = train.label[after[:, :k]] == queries.label[:, None]
-    groups = {f"that {teacher} names, too": new & taught, "that it does not name": new & ~taught}
+    groups = {f"also retrieved by {teacher}": new & taught, "not retrieved by it": new & ~taught}
     rows = [
         {
             "neighbors gained": words,

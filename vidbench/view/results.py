@@ -177,16 +177,14 @@ def inventory(folders: Sequence[Folder]) -> Html:
     pieces.append(_small(counted(states)))
     if broken:
         pieces.append(
-            table(
-                [{"broken or half written": f.run, "what": "; ".join(f.problems)} for f in broken]
-            )
+            table([{"broken or incomplete": f.run, "what": "; ".join(f.problems)} for f in broken])
         )
     return _joined(pieces)
 
 
 def counted(states: Sequence[str]) -> str:
     """Count runs by state in a sentence; a state that is empty or unreadable is a broken run."""
-    named = ["broken or half written" if one in ("", "unreadable") else one for one in states]
+    named = ["broken or incomplete" if one in ("", "unreadable") else one for one in states]
     order = sorted(
         dict.fromkeys(named), key=lambda one: STATES.index(one) if one in STATES else len(STATES)
     )

@@ -153,7 +153,7 @@
       find(".said").textContent = `Copied: ${text}`;
     } catch {
       getSelection().selectAllChildren(find(".path"));
-      find(".said").textContent = `The browser keeps pages from copying. Copy it by hand: ${text}`;
+      find(".said").textContent = `The browser blocks copying. Copy it by hand: ${text}`;
     }
   };
   const close = () => {

@@ -136,7 +136,7 @@ def test_one_damaged_run_is_named_and_the_others_are_drawn(tmp_path, file, text)
     if file != "results.json":  # which a board does not read
         assert seen["bad"].state == "unreadable" and str(bad) in seen["bad"].said
         assert list(drawn(view)) == ["whole"]
-        assert str(bad) in html and "2 run folders: 1 complete, 1 broken or half written" in html
+        assert str(bad) in html and "2 run folders: 1 complete, 1 broken or incomplete" in html
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,7 @@ class NeighborControls:
         if self.browser.next_failure():
             self._draw()
         else:
-            self.said.value = said("No query is left of which all neighbors are wrong.")
+            self.said.value = said("No query matches the filter and has only wrong neighbors.")
 
     def _stepped(self, change) -> None:
         left = self.browser.choices()
@@ -207,7 +207,7 @@ class NeighborControls:
         ids = [*ids[now + 1 :], *ids[: now + 1], *browser.sides["gallery"].ids.tolist()]
         found = next((id for id in ids if text in id.lower()), None)
         if found is None:
-            self.said.value = said(f"no video's id holds {text!r}")
+            self.said.value = said(f"no video's id contains {text!r}")
         else:
             self.select(found)
 
@@ -262,7 +262,7 @@ class NeighborControls:
         words = [
             f"{len(left)} of {len(browser.sides['queries'])} queries"
             if len(left)
-            else "no query is left: widen the class, or look at all queries",
+            else "no query matches the filter: widen the class, or look at all queries",
             ""
             if side == "queries"
             else "the query is a gallery video, without itself among its neighbors",

@@ -132,7 +132,7 @@ class Browser(Lists):
             blocks.append(self.shown())
         self.query, self.past = kept
         if not blocks:
-            return said("No query is left: widen the class, or look at all queries.")
+            return said("No query matches the filter: widen the class, or look at all queries.")
         return self._drawn({name: [block[name] for block in blocks] for name in blocks[0]}, title)
 
     def now(self, picks: bool = False) -> Html:

@@ -235,7 +235,7 @@ def sureness(table: Features, videos: Manifest | Videos, title: str = "") -> Beh
                 continue
             rows = rows[np.argsort(-sure[rows], kind="stable")]
             span = f"{100 * place // BINS} to {100 * (place + 1) // BINS} %"
-            words = f"{kind}, sure by {span}: {len(rows)} videos"
+            words = f"{kind}, confidence {span}: {len(rows)} videos"
             cells[f"{kind}-{place}"] = _cell(words, rows, lines, right, ((trace, place),))
     order = sorted(cells, key=lambda name: not name.startswith("wrong"))
     hint = "Click a bar, or choose it here, to see its clips."
@@ -254,7 +254,7 @@ def doubts(table: Features, videos: Manifest | Videos, title: str = "", most: in
         most: Videos of each list.
     """
     said = {
-        "most wrong": "wrong, the surest first",
+        "most wrong": "wrong, most confident first",
         "least sure": "the first two classes nearly even, the closest first",
     }
     of, lines, right = title and f"{title}, ", guesses(table), rights(table)

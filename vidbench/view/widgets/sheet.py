@@ -104,7 +104,7 @@ class Sheet:
                 (self.by, self.down),
             )
             if len(rows)
-            else said("No path, class or tag holds this text.")
+            else said("No path, class or tag contains this text.")
         )
 
     def act(self, act: str, on: bool = False, shift: bool = False) -> None:

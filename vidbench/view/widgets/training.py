@@ -62,7 +62,7 @@ class BoardControls:
 
     def __init__(self, board: Board, every: float = 2.0):
         if not every > 0:
-            raise ValueError(f"BoardControls: every must be over 0 seconds; got {every}")
+            raise ValueError(f"BoardControls: every must be above 0 seconds; got {every}")
         self.board, self.every = board, every
         self.switches: dict[str, Checkbox] = {}
         self._rows: dict[str, HTML] = {}
