@@ -102,7 +102,7 @@ def test_a_board_without_a_log_has_no_figure(tmp_path):
     run = trained(tmp_path / "new", steps=1)
     (run.folder / "metrics.jsonl").unlink()
     assert view.figure(Board(tmp_path).look()) is None
-    assert "recipes are needed" in view.recipes(Board(tmp_path).look())
+    assert "at least two recipes" in view.recipes(Board(tmp_path).look())
 
 
 def test_many_long_logs_are_thinned_to_their_ends(tmp_path):

@@ -229,7 +229,7 @@ def test_next_failure_walks_through_the_queries_that_found_nothing_right(browser
     assert not every.next_failure() and every.query == ("queries", 0)
     view = show(every)
     view.next_failure()
-    assert "No query is left" in view.said.value
+    assert "No query matches the filter" in view.said.value
 
 
 def test_gained_lost_and_kept_are_differences_of_the_lists(browser, parts):
@@ -360,7 +360,7 @@ def test_html_spreads_over_the_queries_that_are_left_and_says_when_none_is(brows
     browser.look(of_class="")
     everything = Browser(parts["gallery"], parts["queries"], {"rgb": parts["lists"]["rgb"]}, k=40)
     everything.look(failures="rgb")
-    assert len(everything.choices()) == 0 and "No query is left" in everything.html()
+    assert len(everything.choices()) == 0 and "No query matches the filter" in everything.html()
 
 
 def test_a_clip_that_cannot_be_read_says_so_and_the_others_play(parts):

@@ -223,7 +223,7 @@ def test_the_sheet_selects_rows_sorts_and_filters(browser):
     sheet.filter.value = "far"
     assert sheet.every.description == "select all 12" and "far" in sheet.table.value
     view.pane.untag.click()
-    assert "holds this text" in sheet.table.value and sheet.every.disabled
+    assert "contains this text" in sheet.table.value and sheet.every.disabled
     sheet.filter.value = ""
     sheet.pages.after.click()
     assert picks(sheet.table) == browser.videos.ids[ROWS : 2 * ROWS]

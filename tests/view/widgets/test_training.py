@@ -263,7 +263,7 @@ def test_a_view_stops_and_headless_runs_get_figure_and_lines(tmp_path, monkeypat
         monkeypatch.setenv("VIDBENCH_HEADLESS", "1")
         figure, html = widgets.shown(view.board).parts
         assert figure.layout.updatemenus and "run" in html
-    with pytest.raises(ValueError, match="over 0 seconds"):
+    with pytest.raises(ValueError, match="above 0 seconds"):
         BoardControls(Board(run.folder), every=0)
 
 
