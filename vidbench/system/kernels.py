@@ -21,7 +21,7 @@ def kernels_run(capability: tuple[int, int] = (0, 0)) -> bool:
     """Say whether a device's tensors go to Triton kernels.
 
     Args:
-        capability: of a CUDA device, (major, minor); (0, 0) stands for every other device.
+        capability: of a CUDA device, (major, minor); (0, 0) means any other device.
 
     Raises:
         InputError: VIDBENCH_KERNELS is neither on nor off.

@@ -201,7 +201,7 @@ class Browser:
         )
 
     def lines(self) -> list[dict[str, Any]]:
-        """Return the rows as they are shown; None stands for NaN.
+        """Return the rows as they are shown; None means NaN.
 
         A row has both classes, whether they are mutual bests, the rank of the way back, and every
         read-out.
